@@ -1,0 +1,206 @@
+"""What can be set on a device?
+
+One file, `agent.toml`. Only `[device] name` has no default. `winnow-agent check agent.toml` prints what is in force.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Literal
+
+import msgspec
+from msgspec import Meta
+
+from edge_agent.contract import settings
+from edge_agent.contract.errors import ConfigError
+from edge_agent.contract.types import is_name
+
+Share = Annotated[float, Meta(ge=0.0, le=1.0)]
+
+
+class Section(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """A table of the file."""
+
+
+class Device(Section, frozen=True, kw_only=True):
+    """Who this is."""
+
+    name: Annotated[str, Meta(description="name of the device, unique in the fleet: letters, digits, - and _")]
+    fleet: Annotated[str, Meta(description="name of the fleet")] = "default"
+    data_dir: Annotated[str, Meta(description="folder for the outbox, the models and the state")] = "winnow-data"
+
+
+class Source(Section, frozen=True, kw_only=True):
+    """Where samples come from."""
+
+    kind: Annotated[
+        str, Meta(description="`replay` (an .npz at a given rate), `folder` (images or .npy), or `package.module:name`")
+    ] = "folder"
+    path: Annotated[str, Meta(description="the .npz of `replay`, the folder of `folder`")] = "samples"
+    stream: Annotated[str, Meta(description="name of the stream, part of every sample id")] = "main"
+    rate_per_s: Annotated[
+        float, Meta(ge=0.0, description="samples a second at which `replay` plays; 0: as fast as they can be taken")
+    ] = 0.0
+    poll_s: Annotated[float, Meta(gt=0.0, description="seconds between two looks at the folder")] = 0.5
+    stop_at_end: Annotated[bool, Meta(description="end the agent, outbox drained, when the source has no more")] = False
+
+
+class Model(Section, frozen=True, kw_only=True):
+    """What runs."""
+
+    artifact: Annotated[
+        str, Meta(description="artifact folder to start from; once the server sent a newer version, that one runs")
+    ] = ""
+    variant: Annotated[str, Meta(description="which file of the manifest: `cpu-int8` or `cpu-fp32`")] = "cpu-int8"
+    threads: Annotated[
+        int, Meta(ge=1, le=64, description="onnxruntime threads; more than 1 seldom pays below 5 ms a sample")
+    ] = 1
+    block: Annotated[
+        int,
+        Meta(ge=1, le=256, description="samples scored in one pass; higher is faster, and later by so many samples"),
+    ] = 32
+    flush_ms: Annotated[
+        float, Meta(gt=0.0, description="longest wait of a sample for its block to fill, milliseconds")
+    ] = 200.0
+
+
+class Choose(Section, frozen=True, kw_only=True):
+    """Which samples are worth a label."""
+
+    acquisition: Annotated[
+        str, Meta(description="`margin`, `least_confidence`, `entropy`, `energy`, or `package.module:name`")
+    ] = "margin"
+    floor_share: Annotated[
+        Share, Meta(description="part of the label share that goes to every sample alike; 0 makes estimates impossible")
+    ] = 0.1
+    random_share: Annotated[
+        Share, Meta(description="part of the label share spent at random, so that `ours against random` can be shown")
+    ] = 0.05
+    seed: Annotated[
+        int, Meta(ge=0, description="of the generator that decides; with the state saved, a run repeats")
+    ] = 0
+
+
+class Budget(Section, frozen=True, kw_only=True):
+    """How much may be sent."""
+
+    label_share: Annotated[Share, Meta(description="share of the stream that may be selected")] = 0.05
+    depth_labels: Annotated[
+        float,
+        Meta(
+            ge=1.0, description="labels the bucket holds: any window of n samples selects at most share*n + this many"
+        ),
+    ] = 20.0
+    labels_per_day: Annotated[float, Meta(ge=0.0, description="hard limit of labels a day; 0: none")] = 0.0
+    bytes_per_day: Annotated[float, Meta(ge=0.0, description="hard limit of encoded bytes a day; 0: none")] = 0.0
+
+
+class Outbox(Section, frozen=True, kw_only=True):
+    """What waits on disk for its receipt."""
+
+    max_bytes: Annotated[int, Meta(ge=1_000_000, description="bodies kept; past it the least useful is evicted")] = (
+        256_000_000
+    )
+    max_rows: Annotated[int, Meta(ge=1, description="samples kept; past it the least useful is evicted")] = 100_000
+    min_free_disk_bytes: Annotated[int, Meta(ge=0, description="free disk below which the outbox stops storing")] = (
+        100_000_000
+    )
+    commit_rows: Annotated[int, Meta(ge=1, le=1000, description="samples to one commit at most")] = 10
+    commit_ms: Annotated[float, Meta(gt=0.0, description="longest wait of a selected sample for its commit")] = 200.0
+
+
+class Uplink(Section, frozen=True, kw_only=True):
+    """How the server is reached."""
+
+    broker: Annotated[
+        str, Meta(description="`mqtt://host:port` or `mqtts://host:port`; empty: work without a server")
+    ] = ""
+    username: Annotated[str, Meta(description="for the broker; empty: none")] = ""
+    password_file: Annotated[str, Meta(description="file with the password")] = ""
+    ca_file: Annotated[str, Meta(description="certificates that the broker's is checked against, for mqtts")] = ""
+    cert_file: Annotated[str, Meta(description="the device's certificate, for mqtts")] = ""
+    key_file: Annotated[str, Meta(description="its key")] = ""
+    window: Annotated[int, Meta(ge=1, le=1000, description="samples sent and not yet receipted")] = 32
+    retry_first_s: Annotated[
+        float, Meta(gt=0.0, description="wait before a sample is sent again; doubles, with jitter")
+    ] = 2.0
+    retry_max_s: Annotated[float, Meta(gt=0.0, description="longest such wait")] = 300.0
+    heartbeat_s: Annotated[float, Meta(gt=0.0, description="seconds between heartbeats")] = 30.0
+    keepalive_s: Annotated[int, Meta(ge=5, le=3600, description="MQTT keep-alive")] = 30
+
+
+class Update(Section, frozen=True, kw_only=True):
+    """How a new model is taken."""
+
+    enabled: Annotated[bool, Meta(description="take models from the server")] = True
+    probation_samples: Annotated[
+        int, Meta(ge=1, description="samples a new model must see live before it is committed")
+    ] = 200
+    probation_s: Annotated[float, Meta(gt=0.0, description="or so many seconds, whichever is later")] = 5.0
+    max_invalid_share: Annotated[
+        Share, Meta(description="share of samples without finite logits above which a new model is reverted")
+    ] = 0.01
+    max_latency_ratio: Annotated[
+        float, Meta(gt=0.0, description="p95 latency over the old model's above which a new model is reverted")
+    ] = 3.0
+    max_starts: Annotated[int, Meta(ge=1, description="starts of the agent within one trial before it is reverted")] = 3
+    check_timeout_s: Annotated[float, Meta(gt=0.0, description="longest golden test, in its own process")] = 60.0
+    check_memory_bytes: Annotated[int, Meta(ge=0, description="address space of that process; 0: no limit")] = (
+        4_000_000_000
+    )
+    keep_versions: Annotated[int, Meta(ge=2, description="artifact folders kept on disk")] = 3
+
+
+class Log(Section, frozen=True, kw_only=True):
+    """What is written down."""
+
+    level: Annotated[Literal["debug", "info", "warning", "error"], Meta(description="of the log on stderr")] = "info"
+    predictions: Annotated[
+        bool, Meta(description="append (seq, version, label, confidence) of every sample to predictions.bin")
+    ] = False
+
+
+class AgentConfig(Section, frozen=True, kw_only=True):
+    """The whole of agent.toml."""
+
+    device: Device
+    source: Source = Source()
+    model: Model = Model()
+    choose: Choose = Choose()
+    budget: Budget = Budget()
+    outbox: Outbox = Outbox()
+    uplink: Uplink = Uplink()
+    update: Update = Update()
+    log: Log = Log()
+
+
+def load_config(path: Path) -> AgentConfig:
+    """Read and check agent.toml; relative paths are meant from its folder. ConfigError says what to mend."""
+    config = settings.load(path, AgentConfig)
+    for key, value in (("name", config.device.name), ("fleet", config.device.fleet)):
+        if not is_name(value):
+            raise ConfigError(f"{path}: [device] {key} = {value!r}: expected letters, digits, - and _, at most 63")
+    if not is_name(config.source.stream):
+        raise ConfigError(f"{path}: [source] stream = {config.source.stream!r}: expected letters, digits, - and _")
+    return _anchor(config, path.resolve().parent)
+
+
+def _anchor(config: AgentConfig, folder: Path) -> AgentConfig:
+    def there(value: str) -> str:
+        return str(folder / value) if value else ""
+
+    replace = msgspec.structs.replace
+    uplink = config.uplink
+    return replace(
+        config,
+        device=replace(config.device, data_dir=there(config.device.data_dir)),
+        source=replace(config.source, path=there(config.source.path)),
+        model=replace(config.model, artifact=there(config.model.artifact)),
+        uplink=replace(
+            uplink,
+            password_file=there(uplink.password_file),
+            ca_file=there(uplink.ca_file),
+            cert_file=there(uplink.cert_file),
+            key_file=there(uplink.key_file),
+        ),
+    )

@@ -1,0 +1,93 @@
+"""How does a program read its configuration?
+
+One TOML file, once, into frozen structs that forbid unknown keys. Every mistake names the file, the key, what was got
+and what was expected, and the nearest valid key. Nothing here reads the environment.
+"""
+
+from __future__ import annotations
+
+import re
+import sys
+from pathlib import Path
+from typing import Any, TypeVar, get_type_hints
+
+import msgspec
+
+from edge_agent.contract.errors import ConfigError, did_you_mean
+
+if sys.version_info >= (3, 11):
+    import tomllib
+else:
+    import tomli as tomllib
+
+T = TypeVar("T", bound=msgspec.Struct)
+
+
+def load(path: Path, kind: type[T]) -> T:
+    """Read `path` into `kind`; ConfigError says what to mend."""
+    try:
+        text = path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigError(f"{path}: {error}") from error
+    return parse(text, kind, where=str(path))
+
+
+def parse(text: str, kind: type[T], *, where: str) -> T:
+    """Read TOML text into `kind`; `where` is named in the errors."""
+    try:
+        table = tomllib.loads(text)
+    except tomllib.TOMLDecodeError as error:
+        raise ConfigError(f"{where}: not TOML: {error}") from error
+    _refuse_unknown(table, kind, where, "")
+    try:
+        return msgspec.convert(table, type=kind)
+    except msgspec.ValidationError as error:
+        message = str(error)
+        at = re.search(r" - at `\$\.?(.*)`$", message)
+        key = at.group(1) if at else ""
+        said = message[: at.start()] if at else message
+        raise ConfigError(f"{where}: {key + ': ' if key else ''}{said}") from error
+
+
+def _refuse_unknown(table: dict[str, Any], kind: type[msgspec.Struct], where: str, prefix: str) -> None:
+    known = {field.encode_name: field.name for field in msgspec.structs.fields(kind)}
+    hints = get_type_hints(kind)
+    for key, value in table.items():
+        if key not in known:
+            name = f"[{prefix[:-1]}] {key}" if prefix else key
+            raise ConfigError(f"{where}: unknown key {name}{did_you_mean(key, known)}; known: {', '.join(known)}")
+        inner = hints[known[key]]
+        if isinstance(value, dict) and isinstance(inner, type) and issubclass(inner, msgspec.Struct):
+            _refuse_unknown(value, inner, where, f"{prefix}{key}.")
+
+
+def read_secret(path: str) -> str:
+    """The content of a `*_file` setting, without its last newline; "" for an empty path."""
+    if not path:
+        return ""
+    try:
+        return Path(path).read_text(encoding="utf-8").rstrip("\n")
+    except OSError as error:
+        raise ConfigError(f"{path}: {error.strerror}") from error
+
+
+def show(settings: msgspec.Struct) -> str:
+    """What is in force, as TOML, defaults included."""
+    lines: list[str] = []
+    for section, value in msgspec.structs.asdict(settings).items():
+        if isinstance(value, msgspec.Struct):
+            lines += ["", f"[{section}]"] if lines else [f"[{section}]"]
+            lines += [f"{key} = {_toml(item)}" for key, item in msgspec.structs.asdict(value).items()]
+        else:
+            lines.append(f"{section} = {_toml(value)}")
+    return "\n".join(lines) + "\n"
+
+
+def _toml(value: object) -> str:
+    if isinstance(value, bool):
+        return "true" if value else "false"
+    if isinstance(value, (list, tuple)):
+        return "[" + ", ".join(_toml(item) for item in value) + "]"
+    if isinstance(value, str):
+        return msgspec.json.encode(value).decode()  # a JSON string is a TOML basic string
+    return repr(value)

@@ -1,0 +1,110 @@
+"""What do the parts of the agent, and both ends of the wire, mean by sample, prediction and selection?
+
+Everything here is a value. Ids are derived, never random, so that a replay repeats them:
+
+    cam-1.main.7.001204  =  device . stream . boot . sequence
+"""
+
+from __future__ import annotations
+
+import re
+from typing import Literal, NamedTuple
+
+import msgspec
+import numpy as np
+from numpy.typing import NDArray
+
+from edge_agent.contract.errors import MessageError
+
+NAME_PATTERN = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,62}")
+"""Fleets, devices and streams: also safe as a topic level, a file name and a certificate's common name."""
+
+Reason = Literal["informative", "explore", "random", "drift", "disagreement", "requested"]
+"""Why a sample was selected: the rule, the rule's floor, the random arm, an alarm's grant, a trial, a person."""
+
+
+def is_name(text: str) -> bool:
+    """Whether `text` may name a fleet, a device or a stream.
+
+    >>> is_name("cam-1"), is_name("cam/1"), is_name("")
+    (True, False, False)
+    """
+    return NAME_PATTERN.fullmatch(text) is not None
+
+
+class SampleId(NamedTuple):
+    """Where a sample came from. Orders by (device, stream, boot, seq), never by a clock."""
+
+    device: str
+    stream: str
+    boot: int
+    seq: int
+
+    def __str__(self) -> str:
+        return f"{self.device}.{self.stream}.{self.boot}.{self.seq}"
+
+    @classmethod
+    def parse(cls, text: str) -> SampleId:
+        """Read an id back.
+
+        >>> SampleId.parse("cam-1.main.7.1204").seq
+        1204
+        """
+        parts = text.split(".")
+        if len(parts) == 4 and is_name(parts[0]) and is_name(parts[1]):
+            boot, seq = parts[2], parts[3]
+            if boot.isascii() and boot.isdigit() and seq.isascii() and seq.isdigit() and len(boot + seq) <= 38:
+                return cls(parts[0], parts[1], int(boot), int(seq))
+        raise MessageError(f"sample id: got {text[:80]!r}, expected device.stream.boot.sequence")
+
+
+class Reading(NamedTuple):
+    """What a source yields: one sample as the sensor gives it.
+
+    data: array of the model's input shape and dtype, without the batch axis. The source may not write to it again.
+    seq: position in the stream, growing; a source that can resume counts on from where it is told to start.
+    ref: the source's own name for it (a file, a row), at most 200 characters; empty when it has none.
+    """
+
+    data: NDArray[np.generic]
+    seq: int
+    ref: str = ""
+
+
+class Prediction(NamedTuple):
+    """What the model said of one sample.
+
+    label: index of the top class. confidence: its probability after temperature, 0..1.
+    """
+
+    label: int
+    confidence: float
+
+
+class Selection(msgspec.Struct, frozen=True, kw_only=True, gc=False):
+    """Why a sample is worth a label, with everything an unbiased estimate needs later.
+
+    probability: of being selected, given the past, in (0, 1].
+    utility: of the acquisition function, larger means ask. novelty: 0 (seen lately) .. 1+.
+    threshold: the quantile the value was held against. tokens: labels left in the bucket before this one.
+    """
+
+    reason: Reason
+    probability: float
+    utility: float
+    novelty: float
+    threshold: float
+    tokens: float
+    strategy: str
+
+
+class Sample(NamedTuple):
+    """A selected sample on its way to the server."""
+
+    id: SampleId
+    ref: str
+    captured_at_ms: int  # wall clock, ms since 1970; a stamp for people, never an order
+    data: NDArray[np.generic]
+    prediction: Prediction
+    selection: Selection
+    model_version: int

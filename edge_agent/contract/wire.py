@@ -1,0 +1,383 @@
+"""What do device and server say to each other, byte for byte?
+
+Topics (MQTT 3.1.1 is the floor, nothing depends on more):
+
+    winnow/1/<fleet>/<device>/up/{birth,death,sample,heartbeat,event,fetch}
+    winnow/1/<fleet>/<device>/down/{desired,receipt,block}
+    winnow/1/<fleet>/server/state
+
+`sample` and `block` are frames: two bytes of header length (big endian), a msgpack header, a raw body.
+Everything else is JSON, readable with mosquitto_sub. Unknown fields are ignored (a newer peer may add some);
+anything else unexpected is a MessageError. Released formats decode for ever: see tests/golden.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import zlib
+from typing import Literal, NamedTuple, TypeVar
+
+import msgspec
+import numpy as np
+from numpy.typing import NDArray
+
+from edge_agent.contract.errors import MessageError
+from edge_agent.contract.types import Sample, SampleId, Selection, is_name
+
+ROOT = "winnow/1"
+BODY_MAX_BYTES = 96 * 1024  # AWS IoT caps a message at 128 KB; header and topic need the rest
+BLOCK_BYTES = 64 * 1024
+HEADER_MAX_BYTES = 16 * 1024
+JSON_MAX_BYTES = 64 * 1024
+SAMPLE_MAX_BYTES = 64 * 1024 * 1024  # of one decoded sample; a 4k RGB frame is 25 MB
+FETCH_MAX_BLOCKS = 64  # of one request
+DTYPES = ("uint8", "int8", "int16", "uint16", "int32", "int64", "float16", "float32", "float64")
+
+Up = Literal["birth", "death", "sample", "heartbeat", "event", "fetch"]
+Down = Literal["desired", "receipt", "block"]
+UP: tuple[Up, ...] = ("birth", "death", "sample", "heartbeat", "event", "fetch")
+DOWN: tuple[Down, ...] = ("desired", "receipt", "block")
+
+
+# --- topics ---------------------------------------------------------------------------------------------------------
+
+
+class Address(NamedTuple):
+    """A topic, taken apart."""
+
+    fleet: str
+    device: str
+    direction: Literal["up", "down"]
+    kind: str
+
+
+def up_topic(fleet: str, device: str, kind: Up) -> str:
+    """The topic on which a device says `kind`.
+
+    >>> up_topic("demo", "cam-1", "sample")
+    'winnow/1/demo/cam-1/up/sample'
+    """
+    return f"{ROOT}/{fleet}/{device}/up/{kind}"
+
+
+def down_topic(fleet: str, device: str, kind: Down) -> str:
+    """The topic on which a device is told `kind`."""
+    return f"{ROOT}/{fleet}/{device}/down/{kind}"
+
+
+def server_state_topic(fleet: str) -> str:
+    """Where the server says that it is there (retained, and its will)."""
+    return f"{ROOT}/{fleet}/server/state"
+
+
+def up_filter(fleet: str) -> str:
+    """What the server subscribes to."""
+    return f"{ROOT}/{fleet}/+/up/+"
+
+
+def parse_topic(topic: str) -> Address:
+    """Take a device topic apart; MessageError when it is none."""
+    parts = topic.split("/")
+    if len(parts) == 6 and "/".join(parts[:2]) == ROOT and is_name(parts[2]) and is_name(parts[3]):
+        fleet, device, direction, kind = parts[2:]
+        if direction == "up" and kind in UP:
+            return Address(fleet, device, "up", kind)
+        if direction == "down" and kind in DOWN:
+            return Address(fleet, device, "down", kind)
+    raise MessageError(f"topic: got {topic[:120]!r}, expected {ROOT}/<fleet>/<device>/up|down/<kind>")
+
+
+# --- device to server -----------------------------------------------------------------------------------------------
+
+Slot = Literal["steady", "staged", "trial", "none"]
+
+
+class ModelState(msgspec.Struct, frozen=True, kw_only=True):
+    """What the runtime is executing now (not what it was told to)."""
+
+    version: int
+    sha256: str  # of the ONNX file
+    slot: Slot
+    refused: dict[int, str] = {}  # versions this device will not run -> why
+    fetching: int = 0  # version on its way, 0 when none
+    fetched_share: float = 0.0
+
+
+class OutboxState(msgspec.Struct, frozen=True, kw_only=True):
+    """How full the outbox is, and every sample that left it other than by a receipt."""
+
+    rows: int
+    bytes: int
+    oldest_age_s: float = 0.0
+    evicted: dict[str, int] = {}  # reason -> samples, since the outbox was made
+    parked: int = 0  # refused by the server for good, kept to be looked at
+    put_total: int = 0  # samples put since the outbox was made
+    acked_total: int = 0
+    storing: bool = True  # False while the disk is full
+
+
+class Birth(msgspec.Struct, frozen=True, kw_only=True):
+    """Said on every connect."""
+
+    session: str
+    boot: int
+    at_ms: int
+    agent: str  # version of the agent
+    runtime: str  # onnxruntime and python
+    machine: str
+    stream: str
+    model: ModelState
+    outbox: OutboxState
+    clock: Literal["synced", "unknown"] = "unknown"
+    interval_s: float = 30.0  # between heartbeats
+
+
+class Death(msgspec.Struct, frozen=True, kw_only=True):
+    """The will. A server ignores one that is not of the current session: it may overtake the next birth."""
+
+    session: str
+
+
+class StreamCounts(msgspec.Struct, frozen=True, kw_only=True):
+    """What became of every sample, since `boot`. read = scored + invalid; scored = selected + unsent."""
+
+    read: int
+    scored: int
+    invalid: int  # not finite, or logits not finite: counted, never selected
+    selected: dict[str, int]  # by reason
+    unsent_confidence_sum: float = 0.0
+    unsent_utility_histogram: tuple[int, ...] = ()  # equal bins over 0..1
+    unsent_classes: tuple[int, ...] = ()  # predicted class counts
+
+
+class Heartbeat(msgspec.Struct, frozen=True, kw_only=True):
+    """Said every `interval_s`: enough to draw a device."""
+
+    session: str
+    boot: int
+    at_ms: int
+    uptime_s: float
+    model: ModelState
+    counts: StreamCounts
+    outbox: OutboxState
+    samples_per_s: float
+    latency_p50_ms: float = 0.0
+    latency_p95_ms: float = 0.0
+    label_tokens: float = 0.0
+    byte_tokens: float | None = None  # None: no byte budget
+    rss_bytes: int = 0
+    cpu_share: float = 0.0  # of one core, 0..n
+    temperature_c: float | None = None
+    messages_bad: int = 0  # from the server, undecodable
+
+
+class Event(msgspec.Struct, frozen=True, kw_only=True):
+    """Something a person may want to know. `n` counts on within a boot, so that a gap shows."""
+
+    session: str
+    boot: int
+    n: int
+    at_ms: int
+    kind: Literal["refused", "staged", "trial", "commit", "revert", "alarm", "error", "started", "stopped"]
+    text: str
+    model_version: int = 0
+    detail: dict[str, str | int | float] = {}
+
+
+class Fetch(msgspec.Struct, frozen=True, kw_only=True):
+    """A device asks for blocks of an artifact by its hash."""
+
+    sha256: str
+    blocks: tuple[int, ...]
+
+
+class SampleHeader(msgspec.Struct, frozen=True, kw_only=True):
+    """What stands before a sample's bytes. One larger than BODY_MAX_BYTES goes in `parts`, each with this header."""
+
+    id: str
+    ref: str
+    captured_at_ms: int
+    dtype: str
+    shape: tuple[int, ...]
+    encoding: Literal["raw", "zlib"]
+    body_bytes: int  # of the whole body as encoded, all parts
+    body_sha256: str  # of the same
+    label: int
+    confidence: float
+    model_version: int
+    selection: Selection
+    part: int = 0
+    parts: int = 1
+
+
+# --- server to device -----------------------------------------------------------------------------------------------
+
+
+class Assignment(msgspec.Struct, frozen=True, kw_only=True):
+    """The model a device should run: its manifest, by hash. The manifest names the rest."""
+
+    version: int
+    manifest_sha256: str
+    manifest_bytes: int
+
+
+class Desired(msgspec.Struct, frozen=True, kw_only=True):
+    """Retained. What the server wants of a device; None leaves the device's own configuration in force."""
+
+    revision: int  # only grows; a device ignores an older one
+    model: Assignment | None = None
+    label_share: float | None = None
+    labels_per_day: float | None = None
+    bytes_per_day: float | None = None
+    acquisition: str | None = None
+
+
+class Receipt(msgspec.Struct, frozen=True, kw_only=True):
+    """What became of samples. Only this empties the outbox: a PUBACK speaks for the broker alone.
+
+    refused: id -> reason; permanent, the device parks it and does not send it again.
+    """
+
+    accepted: tuple[str, ...] = ()
+    duplicate: tuple[str, ...] = ()
+    refused: dict[str, str] = {}
+
+
+class BlockHeader(msgspec.Struct, frozen=True, kw_only=True):
+    """One block of an artifact, or the reason why there is none."""
+
+    sha256: str
+    index: int
+    total_bytes: int  # of the whole artifact
+    error: str = ""
+
+
+class ServerState(msgspec.Struct, frozen=True, kw_only=True):
+    """Retained; the will says offline."""
+
+    online: bool
+    at_ms: int
+
+
+JsonMessage = Birth | Death | Heartbeat | Event | Fetch | Desired | Receipt | ServerState
+J = TypeVar("J", Birth, Death, Heartbeat, Event, Fetch, Desired, Receipt, ServerState)
+H = TypeVar("H", SampleHeader, BlockHeader)
+
+_json_encoder = msgspec.json.Encoder()
+_msgpack_encoder = msgspec.msgpack.Encoder()
+
+
+def encode(message: JsonMessage) -> bytes:
+    """Any message but the frames, as JSON."""
+    return _json_encoder.encode(message)
+
+
+def decode(kind: type[J], payload: bytes) -> J:
+    """Read a JSON message. MessageError, and nothing else, when it is not one."""
+    if len(payload) > JSON_MAX_BYTES:
+        raise MessageError(f"{kind.__name__}: {len(payload)} bytes, at most {JSON_MAX_BYTES}")
+    try:
+        return msgspec.json.decode(payload, type=kind)
+    except (msgspec.DecodeError, ValueError, RecursionError) as error:
+        raise MessageError(f"{kind.__name__}: {error}") from error
+
+
+def encode_frame(header: SampleHeader | BlockHeader, body: bytes | memoryview) -> bytes:
+    """Header length, header, body."""
+    head = _msgpack_encoder.encode(header)
+    return b"".join((len(head).to_bytes(2, "big"), head, body))
+
+
+def decode_frame(kind: type[H], payload: bytes) -> tuple[H, memoryview]:
+    """Read a frame; the body is a view into `payload`. MessageError, and nothing else, when it is not one."""
+    size = int.from_bytes(payload[:2], "big")
+    if len(payload) < 2 or size > HEADER_MAX_BYTES or size + 2 > len(payload):
+        raise MessageError(f"{kind.__name__}: frame of {len(payload)} bytes announces a header of {size}")
+    try:
+        header = msgspec.msgpack.decode(payload[2 : 2 + size], type=kind)
+    except (msgspec.DecodeError, ValueError, RecursionError) as error:
+        raise MessageError(f"{kind.__name__}: {error}") from error
+    return header, memoryview(payload)[2 + size :]
+
+
+# --- samples --------------------------------------------------------------------------------------------------------
+
+
+def encode_sample(sample: Sample) -> tuple[SampleHeader, bytes]:
+    """A sample as it is kept in the outbox: its header (of part 0 of 1) and its whole body."""
+    raw = np.ascontiguousarray(sample.data).tobytes()
+    packed = zlib.compress(raw, 6)
+    encoding: Literal["raw", "zlib"] = "zlib" if len(packed) < len(raw) else "raw"
+    body = packed if encoding == "zlib" else raw
+    header = SampleHeader(
+        id=str(sample.id),
+        ref=sample.ref[:200],
+        captured_at_ms=sample.captured_at_ms,
+        dtype=str(sample.data.dtype),
+        shape=tuple(sample.data.shape),
+        encoding=encoding,
+        body_bytes=len(body),
+        body_sha256=hashlib.sha256(body).hexdigest(),
+        label=sample.prediction.label,
+        confidence=sample.prediction.confidence,
+        model_version=sample.model_version,
+        selection=sample.selection,
+    )
+    return header, body
+
+
+def sample_frames(header: SampleHeader, body: bytes) -> list[bytes]:
+    """The messages that carry a sample: one, or one per BODY_MAX_BYTES."""
+    parts = max(1, -(-len(body) // BODY_MAX_BYTES))
+    view = memoryview(body)
+    return [
+        encode_frame(
+            msgspec.structs.replace(header, part=i, parts=parts), view[i * BODY_MAX_BYTES : (i + 1) * BODY_MAX_BYTES]
+        )
+        for i in range(parts)
+    ]
+
+
+def check_sample_header(header: SampleHeader, address: Address) -> SampleId:
+    """Hold a header against the topic it came by and against the limits; returns its id. MessageError otherwise."""
+    sample_id = SampleId.parse(header.id)
+    if sample_id.device != address.device:
+        raise MessageError(f"sample {header.id}: came by the topic of device {address.device!r}")
+    if header.dtype not in DTYPES:
+        raise MessageError(f"sample {header.id}: dtype {header.dtype[:20]!r}, expected one of {', '.join(DTYPES)}")
+    if len(header.shape) > 6 or any(n < 1 for n in header.shape) or decoded_bytes(header) > SAMPLE_MAX_BYTES:
+        raise MessageError(f"sample {header.id}: shape {header.shape[:8]} of {header.dtype} is empty or too large")
+    parts = max(1, -(-header.body_bytes // BODY_MAX_BYTES))
+    if not (0 < header.body_bytes <= SAMPLE_MAX_BYTES and header.parts == parts and 0 <= header.part < parts):
+        raise MessageError(
+            f"sample {header.id}: part {header.part} of {header.parts} of {header.body_bytes} bytes: expected {parts}"
+        )
+    if not (0.0 < header.selection.probability <= 1.0):
+        raise MessageError(f"sample {header.id}: probability {header.selection.probability}, expected (0, 1]")
+    return sample_id
+
+
+def decoded_bytes(header: SampleHeader) -> int:
+    """Bytes of the array that the header describes."""
+    size = np.dtype(header.dtype).itemsize
+    for n in header.shape:
+        size *= n
+    return size
+
+
+def decode_body(header: SampleHeader, body: bytes) -> NDArray[np.generic]:
+    """The array of a whole body. MessageError when length, hash or encoding is off; never inflates past the shape."""
+    expected = decoded_bytes(header)
+    if len(body) != header.body_bytes or hashlib.sha256(body).hexdigest() != header.body_sha256:
+        raise MessageError(f"sample {header.id}: body of {len(body)} bytes does not match its header's length and hash")
+    if header.encoding == "zlib":
+        inflater = zlib.decompressobj()
+        try:
+            raw = inflater.decompress(body, expected + 1)
+        except zlib.error as error:
+            raise MessageError(f"sample {header.id}: {error}") from error
+    else:
+        raw = body
+    if len(raw) != expected:
+        raise MessageError(f"sample {header.id}: {len(raw)} bytes decoded, {header.shape} {header.dtype}: {expected}")
+    return np.frombuffer(raw, dtype=header.dtype).reshape(header.shape)

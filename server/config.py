@@ -1,0 +1,152 @@
+"""What can be set on the server?
+
+One file, `server.toml`; every key has a default. `winnow-server check server.toml` prints what is in force.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import msgspec
+from msgspec import Meta
+
+from edge_agent.contract import settings
+from edge_agent.contract.errors import ConfigError
+from edge_agent.contract.types import is_name
+from server.errors import ServerConfigError
+
+Share = Annotated[float, Meta(ge=0.0, le=1.0)]
+
+
+class Section(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """A table of the file."""
+
+
+class Server(Section, frozen=True, kw_only=True):
+    """What this server is."""
+
+    fleet: Annotated[str, Meta(description="name of the fleet it serves")] = "default"
+    data_dir: Annotated[str, Meta(description="folder for the catalogue, the blobs and the models")] = (
+        "winnow-server-data"
+    )
+
+
+class Broker(Section, frozen=True, kw_only=True):
+    """Where the MQTT broker is."""
+
+    url: Annotated[
+        str, Meta(description="`mqtt://host:port` of a running broker; empty: start mosquitto as a child")
+    ] = ""
+    username: Annotated[str, Meta(description="for that broker; empty: none")] = ""
+    password_file: Annotated[str, Meta(description="file with the password")] = ""
+    port: Annotated[
+        int,
+        Meta(ge=0, le=65535, description="loopback port of the child; 0: chosen by the system, kept for later starts"),
+    ] = 0
+    binary: Annotated[str, Meta(description="path of mosquitto; empty: looked for")] = ""
+
+
+class Collect(Section, frozen=True, kw_only=True):
+    """How samples are taken in."""
+
+    commit_rows: Annotated[int, Meta(ge=1, le=10_000, description="samples to one commit at most")] = 100
+    commit_ms: Annotated[
+        float, Meta(gt=0.0, description="longest wait of a sample for its commit, and so its receipt")
+    ] = 20.0
+    holdout_share: Annotated[Share, Meta(description="share of the samples kept for judging, never trained on")] = 0.2
+    offline_after_s: Annotated[float, Meta(gt=0.0, description="silence after which a device counts as offline")] = 90.0
+
+
+class Labeler(Section, frozen=True, kw_only=True):
+    """Who answers."""
+
+    kind: Annotated[
+        str, Meta(description="`oracle` (known truth, for replays), or `package.module:name`; empty: nobody")
+    ] = ""
+    files: Annotated[
+        tuple[str, ...], Meta(description="for `oracle`: the .npz files that the devices replay, with `y` and `names`")
+    ] = ()
+    batch: Annotated[int, Meta(ge=1, description="samples handed to the labeler at once")] = 64
+
+
+class Teach(Section, frozen=True, kw_only=True):
+    """When and how a new model is made."""
+
+    enabled: Annotated[bool, Meta(description="train by itself when there are enough new labels")] = True
+    labels_per_round: Annotated[int, Meta(ge=1, description="new labels from devices that start a round")] = 200
+    max_rounds: Annotated[int, Meta(ge=0, description="rounds after which no more are started; 0: no end")] = 0
+    recipe: Annotated[
+        str, Meta(description="a name of models.recipes, or `package.module:name`; empty: by input shape")
+    ] = ""
+    epochs: Annotated[int, Meta(ge=1, description="passes over the snapshot")] = 8
+    batch_size: Annotated[int, Meta(ge=1, description="samples to a step")] = 64
+    learning_rate: Annotated[float, Meta(gt=0.0, description="highest of the one-cycle schedule")] = 2e-3
+    threads: Annotated[int, Meta(ge=1, description="torch threads")] = 1
+    int8: Annotated[bool, Meta(description="quantise to int8; otherwise fp32 is shipped")] = True
+    seed: Annotated[int, Meta(ge=0, description="of initialisation and order")] = 0
+
+
+class Gates(Section, frozen=True, kw_only=True):
+    """What a candidate must show against the champion."""
+
+    max_drop: Annotated[
+        Share, Meta(description="accuracy it may lose, at the lower end of the interval, on any slice")
+    ] = 0.03
+    min_gain: Annotated[float, Meta(description="accuracy it must gain on the stream's held-out labels")] = 0.0
+    min_int8_agreement: Annotated[Share, Meta(description="share of held-out inputs on which int8 and fp32 agree")] = (
+        0.97
+    )
+    min_samples: Annotated[int, Meta(ge=1, description="held-out samples below which a slice is not judged")] = 30
+    confidence: Annotated[Share, Meta(description="of the intervals")] = 0.95
+
+
+class Rollout(Section, frozen=True, kw_only=True):
+    """How a version reaches the fleet."""
+
+    canary_devices: Annotated[
+        tuple[str, ...], Meta(description="the first ring by name; empty: canary_share of them")
+    ] = ()
+    canary_share: Annotated[Share, Meta(description="share of the fleet that goes first, at least one device")] = 0.1
+    soak_s: Annotated[float, Meta(ge=0.0, description="seconds a ring must run the version before the next starts")] = (
+        10.0
+    )
+    timeout_s: Annotated[float, Meta(gt=0.0, description="seconds after which a silent device counts as failed")] = (
+        600.0
+    )
+    max_failed_share: Annotated[Share, Meta(description="share of a ring's devices that may fail before it halts")] = (
+        0.0
+    )
+
+
+class ServerConfig(Section, frozen=True, kw_only=True):
+    """The whole of server.toml."""
+
+    server: Server = Server()
+    broker: Broker = Broker()
+    collect: Collect = Collect()
+    labeler: Labeler = Labeler()
+    teach: Teach = Teach()
+    gates: Gates = Gates()
+    rollout: Rollout = Rollout()
+
+
+def load_config(path: Path) -> ServerConfig:
+    """Read and check server.toml; relative paths are meant from its folder. ServerConfigError says what to mend."""
+    try:
+        config = settings.load(path, ServerConfig)
+    except ConfigError as error:
+        raise ServerConfigError(str(error)) from error
+    if not is_name(config.server.fleet):
+        raise ServerConfigError(f"{path}: [server] fleet = {config.server.fleet!r}: expected letters, digits, - and _")
+    folder = path.resolve().parent
+    replace = msgspec.structs.replace
+    return replace(
+        config,
+        server=replace(config.server, data_dir=str(folder / config.server.data_dir)),
+        broker=replace(
+            config.broker,
+            password_file=str(folder / config.broker.password_file) if config.broker.password_file else "",
+        ),
+        labeler=replace(config.labeler, files=tuple(str(folder / file) for file in config.labeler.files)),
+    )

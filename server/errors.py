@@ -1,0 +1,40 @@
+"""Who has to act when something goes wrong on the server?
+
+    WinnowError
+    └── ServerError
+        ├── ServerConfigError  the operator mends the file; the program exits with 78
+        ├── LabelError         a labeler, or what it answered
+        ├── TrainingError      the run fails, the champion stays
+        ├── RolloutError       an order that the rollout's state does not allow
+        └── StoreError         the disk or the database
+
+What a device sends wrongly is a MessageError of the contract: counted per device, set aside, never a crash.
+"""
+
+from __future__ import annotations
+
+from edge_agent.contract.errors import WinnowError
+
+
+class ServerError(WinnowError):
+    """Something on the server needs attention."""
+
+
+class ServerConfigError(ServerError):
+    """A configuration file cannot be used as it stands."""
+
+
+class LabelError(ServerError):
+    """Labels cannot be had, or make no sense."""
+
+
+class TrainingError(ServerError):
+    """A run failed; the champion stays."""
+
+
+class RolloutError(ServerError):
+    """The rollout's state does not allow this."""
+
+
+class StoreError(ServerError):
+    """The store cannot be read or written."""

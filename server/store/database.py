@@ -1,0 +1,76 @@
+"""How is the catalogue read and written?
+
+One writer at a time, in every process and across processes (`BEGIN IMMEDIATE`), any number of readers. A write that
+returned is on disk: WAL with `synchronous=FULL`.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import sqlalchemy as sa
+
+from server.errors import StoreError
+
+try:  # carries a current SQLite; Python's own may have the WAL-reset bug (< 3.51.3, sqlite.org/wal.html)
+    from pysqlite3 import dbapi2 as sqlite3
+except ImportError:  # pragma: no cover - where no wheel of it exists
+    import sqlite3  # type: ignore[no-redef]
+
+BUSY_S = 30.0
+
+
+class Database:
+    """The catalogue: connections for reading and, one at a time, for writing."""
+
+    def __init__(self, path: Path) -> None:
+        """Open or make the SQLite file at `path` (its folder must exist); StoreError when it cannot be."""
+        self.path = path
+        self._writing = threading.Lock()
+        self._engine = sa.create_engine(
+            f"sqlite:///{path}", module=sqlite3, connect_args={"timeout": BUSY_S, "check_same_thread": False}
+        )
+        sa.event.listen(self._engine, "connect", _configure)
+        sa.event.listen(self._engine, "begin", _begin)
+
+    @property
+    def engine(self) -> sa.Engine:
+        """For migrations."""
+        return self._engine
+
+    @contextmanager
+    def read(self) -> Iterator[sa.Connection]:
+        """A connection that sees one consistent state."""
+        with self._engine.connect() as connection, connection.begin():
+            yield connection
+
+    @contextmanager
+    def write(self) -> Iterator[sa.Connection]:
+        """A transaction: committed, and on disk, when the block ends; undone when it raises."""
+        try:
+            with self._writing, self._engine.connect() as plain:
+                connection = plain.execution_options(winnow_write=True)
+                with connection.begin():
+                    yield connection
+        except sa.exc.OperationalError as error:
+            raise StoreError(f"{self.path}: {error.orig}") from error
+
+    def close(self) -> None:
+        """Close every connection."""
+        self._engine.dispose()
+
+
+def _configure(connection: Any, _record: object) -> None:
+    connection.isolation_level = None  # we say BEGIN ourselves: see _begin
+    for pragma in ("journal_mode=WAL", "synchronous=FULL", "foreign_keys=ON", "secure_delete=ON"):
+        connection.execute(f"PRAGMA {pragma}")
+
+
+def _begin(connection: sa.Connection) -> None:
+    # A reader that turns writer in mid-transaction fails at once with SQLITE_BUSY: writers say so from the start.
+    writing = connection.get_execution_options().get("winnow_write")
+    connection.exec_driver_sql("BEGIN IMMEDIATE" if writing else "BEGIN")

@@ -1,0 +1,204 @@
+"""What does the server remember?
+
+SQLAlchemy Core tables, the same for SQLite and PostgreSQL. Times are ms since 1970, UTC. Bytes live in blobs, by hash.
+Labels, events and rollout steps are only ever added: what is in force is the latest.
+"""
+
+from __future__ import annotations
+
+from sqlalchemy import (
+    JSON,
+    BigInteger,
+    Boolean,
+    Column,
+    Float,
+    ForeignKey,
+    Index,
+    Integer,
+    LargeBinary,
+    MetaData,
+    String,
+    Table,
+    Text,
+)
+
+metadata = MetaData()
+
+Id = Integer  # autoincrementing row ids
+
+device = Table(
+    "device",
+    metadata,
+    Column("name", String(63), primary_key=True),
+    Column("first_seen_ms", BigInteger, nullable=False),
+    Column("last_seen_ms", BigInteger, nullable=False),
+    Column("online", Boolean, nullable=False, default=False),
+    Column("session", String(64), nullable=False, default=""),
+    Column("boot", BigInteger, nullable=False, default=0),
+    Column("birth", JSON),  # the last Birth, as sent
+    Column("heartbeat", JSON),  # the last Heartbeat, as sent
+    Column("messages_bad", Integer, nullable=False, default=0),  # from it, undecodable
+    Column("desired", JSON),  # the Desired in force, as published
+    Column("desired_revision", Integer, nullable=False, default=0),
+)
+
+sample = Table(
+    "sample",
+    metadata,
+    Column("id", String(190), primary_key=True),  # device.stream.boot.seq, or import.<file>.0.<row>
+    Column("device", String(63), nullable=False),
+    Column("stream", String(63), nullable=False),
+    Column("boot", BigInteger, nullable=False),
+    Column("seq", BigInteger, nullable=False),
+    Column("ref", String(200), nullable=False, default=""),
+    Column("origin", String(10), nullable=False),  # "device" or "import"
+    Column("split", String(10), nullable=False),  # "train" or "holdout"; decided once, on arrival, by hash
+    Column("captured_at_ms", BigInteger, nullable=False),
+    Column("received_at_ms", BigInteger, nullable=False),
+    Column("dtype", String(10), nullable=False),
+    Column("shape", JSON, nullable=False),
+    Column("encoding", String(10), nullable=False),
+    Column("body_sha256", String(64), nullable=False),  # of the encoded body: its name among the blobs
+    Column("body_bytes", Integer, nullable=False),
+    Column("predicted", Integer),  # class index by the device's model; null for imports
+    Column("confidence", Float),
+    Column("model_version", Integer),
+    Column("reason", String(20)),
+    Column("probability", Float),  # of selection; null for imports
+    Column("utility", Float),
+    Column("novelty", Float),
+    Column("threshold", Float),
+    Column("tokens", Float),
+    Column("strategy", String(40)),
+)
+Index("sample_by_device", sample.c.device, sample.c.boot, sample.c.seq)
+Index("sample_by_arrival", sample.c.received_at_ms)
+
+part = Table(  # of samples larger than one message, until all are here
+    "part",
+    metadata,
+    Column("sample_id", String(190), primary_key=True),
+    Column("part", Integer, primary_key=True),
+    Column("parts", Integer, nullable=False),
+    Column("received_at_ms", BigInteger, nullable=False),
+    Column("data", LargeBinary, nullable=False),
+)
+
+quarantine = Table(  # what devices sent that is not of the wire format
+    "quarantine",
+    metadata,
+    Column("id", Id, primary_key=True, autoincrement=True),
+    Column("device", String(63), nullable=False),  # empty when not even the topic was readable
+    Column("topic", String(200), nullable=False),
+    Column("received_at_ms", BigInteger, nullable=False),
+    Column("reason", Text, nullable=False),
+    Column("payload", LargeBinary, nullable=False),  # its first 4 KB
+    Column("payload_bytes", Integer, nullable=False),
+)
+
+event = Table(
+    "event",
+    metadata,
+    Column("id", Id, primary_key=True, autoincrement=True),
+    Column("device", String(63), nullable=False),  # empty: the server itself
+    Column("boot", BigInteger, nullable=False),
+    Column("n", Integer, nullable=False),
+    Column("at_ms", BigInteger, nullable=False),
+    Column("received_at_ms", BigInteger, nullable=False),
+    Column("kind", String(20), nullable=False),
+    Column("text", Text, nullable=False),
+    Column("model_version", Integer, nullable=False, default=0),
+    Column("detail", JSON, nullable=False),
+)
+Index("event_by_device", event.c.device, event.c.id)
+
+class_name = Table(  # the label schema: class index -> name; only grows
+    "class_name",
+    metadata,
+    Column("index", Integer, primary_key=True, autoincrement=False),
+    Column("name", String(200), nullable=False, unique=True),
+)
+
+label = Table(  # the latest per sample is in force
+    "label",
+    metadata,
+    Column("id", Id, primary_key=True, autoincrement=True),
+    Column("sample_id", String(190), ForeignKey("sample.id"), nullable=False),
+    Column("class_index", Integer, nullable=False),
+    Column("labeler", String(100), nullable=False),
+    Column("at_ms", BigInteger, nullable=False),
+    Column("seconds", Float, nullable=False, default=0.0),  # a person's time
+)
+Index("label_by_sample", label.c.sample_id, label.c.id)
+
+snapshot = Table(
+    "snapshot",
+    metadata,
+    Column("id", String(64), primary_key=True),  # sha256 over its members
+    Column("created_at_ms", BigInteger, nullable=False),
+    Column("classes", JSON, nullable=False),  # names, in index order
+    Column("train_count", Integer, nullable=False),
+    Column("holdout_count", Integer, nullable=False),
+    Column("device_label_count", Integer, nullable=False),  # labels that came from devices
+)
+
+snapshot_member = Table(
+    "snapshot_member",
+    metadata,
+    Column("snapshot_id", String(64), ForeignKey("snapshot.id"), primary_key=True),
+    Column("sample_id", String(190), ForeignKey("sample.id"), primary_key=True),
+    Column("class_index", Integer, nullable=False),
+    Column("split", String(10), nullable=False),
+    Column("probability", Float),  # null for imports
+)
+
+run = Table(
+    "run",
+    metadata,
+    Column("id", Id, primary_key=True, autoincrement=True),
+    Column("snapshot_id", String(64), ForeignKey("snapshot.id"), nullable=False),
+    Column("champion", Integer, nullable=False),  # version it started from, 0: none
+    Column("recipe", String(100), nullable=False),
+    Column("state", String(20), nullable=False),  # training, judging, published, rejected, failed
+    Column("started_at_ms", BigInteger, nullable=False),
+    Column("ended_at_ms", BigInteger),
+    Column("report", JSON),  # losses, verdict, figures
+    Column("error", Text),
+)
+
+version = Table(
+    "version",
+    metadata,
+    Column("number", Integer, primary_key=True, autoincrement=False),  # only grows
+    Column("name", String(100), nullable=False),
+    Column("parent", Integer, nullable=False),
+    Column("snapshot_id", String(64), nullable=False, default=""),
+    Column("run_id", Integer),
+    Column("manifest_sha256", String(64), nullable=False),
+    Column("manifest_bytes", Integer, nullable=False),
+    Column("created_at_ms", BigInteger, nullable=False),
+    Column("weights_sha256", String(64), nullable=False, default=""),  # torch checkpoint, to train on from
+    Column("metrics", JSON, nullable=False),
+)
+
+rollout = Table(
+    "rollout",
+    metadata,
+    Column("id", Id, primary_key=True, autoincrement=True),
+    Column("version", Integer, ForeignKey("version.number"), nullable=False),
+    Column("previous", Integer, nullable=False),
+    Column("plan", JSON, nullable=False),  # rings with their rules
+    Column("state", JSON, nullable=False),  # as release/rollout.py defines it
+    Column("status", String(20), nullable=False),  # running, done, halted
+    Column("started_at_ms", BigInteger, nullable=False),
+    Column("ended_at_ms", BigInteger),
+)
+
+rollout_step = Table(  # why it is where it is
+    "rollout_step",
+    metadata,
+    Column("id", Id, primary_key=True, autoincrement=True),
+    Column("rollout_id", Integer, ForeignKey("rollout.id"), nullable=False),
+    Column("at_ms", BigInteger, nullable=False),
+    Column("text", Text, nullable=False),
+)
