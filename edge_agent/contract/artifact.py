@@ -49,7 +49,7 @@ class Tensor(msgspec.Struct, frozen=True, kw_only=True):
                 raise ValueError(f"{self.shape} of {self.dtype} is too large for a manifest")
             raw = zlib.decompressobj().decompress(base64.b64decode(self.data), expected + 1)
             return np.frombuffer(raw, dtype=self.dtype).reshape(self.shape)
-        except (ValueError, TypeError, zlib.error) as error:
+        except (ValueError, TypeError, OverflowError, SyntaxError, zlib.error) as error:  # numpy parses dtype as Python
             raise ArtifactError(f"manifest tensor {self.shape} {self.dtype}: {error}") from error
 
 

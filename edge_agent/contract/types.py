@@ -2,7 +2,7 @@
 
 Everything here is a value. Ids are derived, never random, so that a replay repeats them:
 
-    cam-1.main.7.001204  =  device . stream . boot . sequence
+    cam-1.main.7.1204  =  device . stream . boot . sequence
 """
 
 from __future__ import annotations
@@ -18,6 +18,9 @@ from edge_agent.contract.errors import MessageError
 
 NAME_PATTERN = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,62}")
 """Fleets, devices and streams: also safe as a topic level, a file name and a certificate's common name."""
+
+NUMBER_PATTERN = re.compile(r"0|[1-9][0-9]{0,17}")
+"""Boots and sequences: one spelling of each, and it fits 64 bits."""
 
 Reason = Literal["informative", "explore", "random", "drift", "disagreement", "requested"]
 """Why a sample was selected: the rule, the rule's floor, the random arm, an alarm's grant, a trial, a person."""
@@ -53,7 +56,7 @@ class SampleId(NamedTuple):
         parts = text.split(".")
         if len(parts) == 4 and is_name(parts[0]) and is_name(parts[1]):
             boot, seq = parts[2], parts[3]
-            if boot.isascii() and boot.isdigit() and seq.isascii() and seq.isdigit() and len(boot + seq) <= 38:
+            if NUMBER_PATTERN.fullmatch(boot) and NUMBER_PATTERN.fullmatch(seq):
                 return cls(parts[0], parts[1], int(boot), int(seq))
         raise MessageError(f"sample id: got {text[:80]!r}, expected device.stream.boot.sequence")
 
@@ -64,11 +67,13 @@ class Reading(NamedTuple):
     data: array of the model's input shape and dtype, without the batch axis. The source may not write to it again.
     seq: position in the stream, growing; a source that can resume counts on from where it is told to start.
     ref: the source's own name for it (a file, a row), at most 200 characters; empty when it has none.
+    mark: where the source could go on after this reading, in its own words; empty when `seq` says enough.
     """
 
     data: NDArray[np.generic]
     seq: int
     ref: str = ""
+    mark: str = ""
 
 
 class Prediction(NamedTuple):

@@ -171,6 +171,9 @@ class Heartbeat(msgspec.Struct, frozen=True, kw_only=True):
     messages_bad: int = 0  # from the server, undecodable
 
 
+EventKind = Literal["refused", "staged", "trial", "commit", "revert", "alarm", "error", "started", "stopped"]
+
+
 class Event(msgspec.Struct, frozen=True, kw_only=True):
     """Something a person may want to know. `n` counts on within a boot, so that a gap shows."""
 
@@ -178,7 +181,7 @@ class Event(msgspec.Struct, frozen=True, kw_only=True):
     boot: int
     n: int
     at_ms: int
-    kind: Literal["refused", "staged", "trial", "commit", "revert", "alarm", "error", "started", "stopped"]
+    kind: EventKind
     text: str
     model_version: int = 0
     detail: dict[str, str | int | float] = {}
@@ -311,7 +314,7 @@ def encode_sample(sample: Sample) -> tuple[SampleHeader, bytes]:
     body = packed if encoding == "zlib" else raw
     header = SampleHeader(
         id=str(sample.id),
-        ref=sample.ref[:200],
+        ref=sample.ref[:200].encode("utf-8", "replace").decode(),  # a file name need not be UTF-8, the wire must
         captured_at_ms=sample.captured_at_ms,
         dtype=str(sample.data.dtype),
         shape=tuple(sample.data.shape),
@@ -352,8 +355,11 @@ def check_sample_header(header: SampleHeader, address: Address) -> SampleId:
         raise MessageError(
             f"sample {header.id}: part {header.part} of {header.parts} of {header.body_bytes} bytes: expected {parts}"
         )
-    if not (0.0 < header.selection.probability <= 1.0):
-        raise MessageError(f"sample {header.id}: probability {header.selection.probability}, expected (0, 1]")
+    said = header.selection
+    if not np.isfinite([header.confidence, said.utility, said.novelty, said.threshold, said.tokens]).all():
+        raise MessageError(f"sample {header.id}: confidence or selection not finite")
+    if not (0.0 < said.probability <= 1.0):
+        raise MessageError(f"sample {header.id}: probability {said.probability}, expected (0, 1]")
     return sample_id
 
 
@@ -366,7 +372,10 @@ def decoded_bytes(header: SampleHeader) -> int:
 
 
 def decode_body(header: SampleHeader, body: bytes) -> NDArray[np.generic]:
-    """The array of a whole body. MessageError when length, hash or encoding is off; never inflates past the shape."""
+    """The array of a whole body. MessageError when length, hash or encoding is off; never inflates past the shape.
+
+    The header is one that check_sample_header let pass: it bounds the shape and knows the dtype.
+    """
     expected = decoded_bytes(header)
     if len(body) != header.body_bytes or hashlib.sha256(body).hexdigest() != header.body_sha256:
         raise MessageError(f"sample {header.id}: body of {len(body)} bytes does not match its header's length and hash")

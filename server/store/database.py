@@ -19,7 +19,9 @@ from server.errors import StoreError
 try:  # carries a current SQLite; Python's own may have the WAL-reset bug (< 3.51.3, sqlite.org/wal.html)
     from pysqlite3 import dbapi2 as sqlite3
 except ImportError:  # pragma: no cover - where no wheel of it exists
-    import sqlite3  # type: ignore[no-redef]
+    import sqlite3
+
+__all__ = ["BUSY_S", "Database", "sqlite3"]
 
 BUSY_S = 30.0
 
@@ -45,23 +47,29 @@ class Database:
     @contextmanager
     def read(self) -> Iterator[sa.Connection]:
         """A connection that sees one consistent state."""
-        with self._engine.connect() as connection, connection.begin():
+        with self._faults(), self._engine.connect() as connection, connection.begin():
             yield connection
 
     @contextmanager
     def write(self) -> Iterator[sa.Connection]:
         """A transaction: committed, and on disk, when the block ends; undone when it raises."""
-        try:
-            with self._writing, self._engine.connect() as plain:
-                connection = plain.execution_options(winnow_write=True)
-                with connection.begin():
-                    yield connection
-        except sa.exc.OperationalError as error:
-            raise StoreError(f"{self.path}: {error.orig}") from error
+        with self._faults(), self._writing, self._engine.connect() as plain:
+            connection = plain.execution_options(winnow_write=True)
+            with connection.begin():
+                yield connection
 
     def close(self) -> None:
         """Close every connection."""
         self._engine.dispose()
+
+    @contextmanager
+    def _faults(self) -> Iterator[None]:
+        try:
+            yield
+        except sa.exc.DatabaseError as error:
+            if isinstance(error, (sa.exc.IntegrityError, sa.exc.ProgrammingError)):
+                raise  # our mistake, not the disk's
+            raise StoreError(f"{self.path}: {error.orig}") from error
 
 
 def _configure(connection: Any, _record: object) -> None:

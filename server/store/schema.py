@@ -78,7 +78,8 @@ part = Table(  # of samples larger than one message, until all are here
     "part",
     metadata,
     Column("sample_id", String(190), primary_key=True),
-    Column("part", Integer, primary_key=True),
+    Column("body_sha256", String(64), primary_key=True),  # of the whole: parts of different bodies never mix
+    Column("part", Integer, primary_key=True, autoincrement=False),
     Column("parts", Integer, nullable=False),
     Column("received_at_ms", BigInteger, nullable=False),
     Column("data", LargeBinary, nullable=False),
@@ -111,6 +112,7 @@ event = Table(
     Column("detail", JSON, nullable=False),
 )
 Index("event_by_device", event.c.device, event.c.id)
+Index("event_by_origin", event.c.device, event.c.boot, event.c.n)
 
 class_name = Table(  # the label schema: class index -> name; only grows
     "class_name",

@@ -1,0 +1,42 @@
+# Everything starts here: `make demo` and `make test` do the set-up themselves.
+
+PYTHON ?= python3
+BIN := .venv/bin
+ARGS ?=
+export PYTHONUNBUFFERED := 1
+
+.DEFAULT_GOAL := help
+.PHONY: help setup demo demo-quick test lint docs bench clean
+
+help:  ## list these targets
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-11s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+setup:  ## .venv, mosquitto, data; seconds when they are there (PYTHON=python3.12 names another Python)
+	@command -v $(PYTHON) > /dev/null || { echo "setup: no $(PYTHON) in PATH: install Python 3.11 or newer (Debian, Ubuntu: sudo apt-get install python3 python3-venv)"; exit 1; }
+	@$(PYTHON) scripts/setup.py $(if $(filter-out python3,$(PYTHON)),--python $(PYTHON))
+
+demo: setup  ## the whole loop on real images, under 5 minutes (ARGS="--task watch" and others)
+	@$(BIN)/winnow-server demo $(ARGS)
+
+demo-quick: setup  ## the same in under 90 seconds
+	@$(BIN)/winnow-server demo --quick $(ARGS)
+
+test: setup lint  ## set-up, lint, types, every test (the agent's under Python 3.10 too, where it is installed)
+	@$(PYTHON) scripts/py310.py
+	$(BIN)/python -m pytest $(ARGS)
+
+# The agent supports Python 3.10: ruff takes all code as such (pyproject.toml), mypy the agent, a second time.
+lint: setup  ## ruff and mypy
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/mypy --python-version 3.10 -p edge_agent
+
+docs: setup  ## regenerate docs/reference/ from the code
+	@$(BIN)/python scripts/docs.py
+
+bench: setup  ## every benchmark, one after the other
+	@set -e; for file in benchmarks/*.py; do echo "== $$file"; $(BIN)/python $$file; done
+
+clean:  ## remove what was built here; the cache folder stays
+	rm -rf .venv .venv310 build dist ./*.egg-info demo-report .mypy_cache .ruff_cache .pytest_cache .hypothesis

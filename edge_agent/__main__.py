@@ -1,0 +1,100 @@
+"""winnow-agent: the program on the device."""
+
+from __future__ import annotations
+
+import argparse
+import logging
+import signal
+import sys
+from pathlib import Path
+
+from edge_agent.config import load_config
+from edge_agent.contract import settings
+from edge_agent.contract.errors import EXIT_CONFIG, ConfigError, WinnowError
+
+log = logging.getLogger("edge_agent")
+
+EPILOG = """examples:
+  winnow-agent check agent.toml     read the configuration, try the model and the source, print what is in force
+  winnow-agent run agent.toml       run until stopped
+  winnow-agent status agent.toml    what the agent is doing, from its data folder
+"""
+EXAMPLES = {
+    "run": "Example: winnow-agent run agent.toml",
+    "check": "Example: winnow-agent check agent.toml",
+    "status": "Example: winnow-agent status --json agent.toml",
+}
+
+
+def parser() -> argparse.ArgumentParser:
+    """The command line."""
+    raw = argparse.RawDescriptionHelpFormatter
+    top = argparse.ArgumentParser(
+        prog="winnow-agent",
+        description="Runs a model on a stream and sends up only the samples worth a label.",
+        epilog=EPILOG,
+        formatter_class=raw,
+    )
+    commands = top.add_subparsers(dest="command", required=True, metavar="COMMAND")
+    for name, about in (
+        ("run", "run the agent until it is stopped (SIGTERM or Ctrl-C)"),
+        ("check", "check the configuration, the model and the source; print what is in force"),
+        ("status", "say what the agent is doing"),
+    ):
+        one = commands.add_parser(name, help=about, description=about, epilog=EXAMPLES[name], formatter_class=raw)
+        one.add_argument("config", type=Path, metavar="agent.toml", help="the configuration file")
+        if name == "status":
+            one.add_argument("--json", action="store_true", help="as JSON, as the heartbeat says it")
+    return top
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Run a command; 0 when it went well, 78 for a configuration to mend, 1 for anything else."""
+    arguments = parser().parse_args(argv)
+    try:
+        if arguments.command == "run":
+            run(arguments.config)
+        elif arguments.command == "check":
+            check(arguments.config)
+        else:
+            status(arguments.config, as_json=arguments.json)
+    except WinnowError as error:
+        print(f"winnow-agent: {error}", file=sys.stderr)
+        return EXIT_CONFIG if isinstance(error, ConfigError) else 1
+    return 0
+
+
+def run(path: Path) -> None:
+    """Run the agent until SIGTERM or SIGINT."""
+    config = load_config(path)
+    logging.basicConfig(
+        level=config.log.level.upper(), format="%(asctime)s %(levelname)-7s %(message)s", datefmt="%H:%M:%S"
+    )
+    from edge_agent.agent import Agent
+
+    agent = Agent(config)
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, lambda *_: agent.stop())
+    agent.run()
+
+
+def check(path: Path) -> None:
+    """Read the configuration, load the model, open the source, hold one against the other."""
+    from edge_agent.check import check_parts
+
+    config = load_config(path)
+    for line in check_parts(config):
+        print(f"# {line}")
+    print(settings.show(config), end="")
+
+
+def status(path: Path, *, as_json: bool) -> None:
+    """Print the last status.json, and what waits in the outbox."""
+    from edge_agent.status import describe, read_status
+
+    found = read_status(Path(load_config(path).device.data_dir))
+    print(found.raw if as_json else describe(found.heartbeat, age_s=found.age_s))
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,150 @@
+"""How much would a label of this sample teach?
+
+An acquisition function maps logits (N, C) to utility (N,), float32, larger means ask. All but `energy` lie in [0, 1].
+Logits are taken after temperature scaling. -inf is a masked class; a row with NaN or +inf, or masked throughout, gets
+the utility NaN, which is never selected.
+"""
+
+from __future__ import annotations
+
+import importlib
+import math
+from collections.abc import Callable
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from edge_agent.contract.errors import ConfigError, did_you_mean
+
+Floats = NDArray[np.float32]
+Acquisition = Callable[[Floats], Floats]
+
+
+class Softmax(NamedTuple):
+    """One pass over logits, shared by every built-in.
+
+    shifted: (N, C) logits less their row's maximum. exp: (N, C) of it. total: (N,) sum of exp. label: (N,) arg max.
+    top: (N,) the maximum that was taken off.
+    """
+
+    shifted: Floats
+    exp: Floats
+    total: Floats
+    label: NDArray[np.intp]
+    top: Floats
+
+
+class Scored(NamedTuple):
+    """What is known of a block of samples. All (N,); NaN utility where the logits cannot be used."""
+
+    utility: Floats
+    label: NDArray[np.intp]
+    confidence: Floats
+
+
+def softmax(logits: Floats) -> Softmax:
+    """The shared pass over logits (N, C)."""
+    label = logits.argmax(axis=1)
+    top = logits[np.arange(len(logits)), label]
+    with np.errstate(invalid="ignore"):  # inf - inf: the row becomes NaN, as it should
+        shifted = logits - top[:, None]
+    exp = np.exp(shifted)
+    return Softmax(shifted, exp, exp.sum(axis=1), label, top)
+
+
+def _margin(s: Softmax) -> Floats:
+    others = s.exp.copy()
+    others[np.arange(len(others)), s.label] = 0.0
+    utility: Floats = 1.0 - (1.0 - others.max(axis=1)) / s.total
+    return utility
+
+
+def _least_confidence(s: Softmax) -> Floats:
+    utility: Floats = 1.0 - 1.0 / s.total
+    return utility
+
+
+def _entropy(s: Softmax) -> Floats:
+    classes = s.exp.shape[1]
+    if classes < 2:
+        return np.zeros_like(s.total)
+    # exp(-100) is 0 in float32; without the floor a masked class would give 0 * -inf = NaN.
+    mean = (s.exp * np.maximum(s.shifted, -100.0)).sum(axis=1) / s.total
+    utility: Floats = (np.log(s.total) - mean) / np.float32(math.log(classes))
+    return utility
+
+
+def _energy(s: Softmax) -> Floats:
+    utility: Floats = -(s.top + np.log(s.total))
+    return utility
+
+
+def margin(logits: Floats) -> Floats:
+    """1 - (p1 - p2): one minus the gap between the two likeliest classes (Scheffer et al., IDA 2001).
+
+    >>> margin(np.log(np.array([[0.5, 0.5, 0.0], [0.9, 0.1, 0.0]], np.float32) + 1e-9)).round(2).tolist()
+    [1.0, 0.20000000298023224]
+    """
+    return _margin(softmax(logits))
+
+
+def least_confidence(logits: Floats) -> Floats:
+    """1 - p1 (Lewis and Gale, SIGIR 1994)."""
+    return _least_confidence(softmax(logits))
+
+
+def entropy(logits: Floats) -> Floats:
+    """Entropy in nats over log C, so that a uniform row scores 1 (Shannon 1948; Settles 2009, 3.1)."""
+    return _entropy(softmax(logits))
+
+
+def energy(logits: Floats) -> Floats:
+    """-logsumexp(logits): high where the model has seen little of the kind (Liu et al., NeurIPS 2020). Unbounded."""
+    return _energy(softmax(logits))
+
+
+BUILT_IN: dict[str, Callable[[Softmax], Floats]] = {
+    "margin": _margin,
+    "least_confidence": _least_confidence,
+    "entropy": _entropy,
+    "energy": _energy,
+}
+
+
+class Scorer:
+    """Scores blocks of logits with one acquisition function."""
+
+    def __init__(self, name: str, *, temperature: float = 1.0) -> None:
+        """`name`: of a built-in, or `package.module:function` of logits (N, C) -> (N,). ConfigError otherwise."""
+        self.name = name
+        self._built_in = BUILT_IN.get(name)
+        self._plug_in = margin if name in BUILT_IN else load_plug_in(name)
+        self._inverse_temperature = np.float32(1.0 / temperature)
+
+    def score(self, logits: Floats) -> Scored:
+        """Score (N, C) float32; a plug-in's errors are the caller's to handle."""
+        scaled = logits * self._inverse_temperature
+        shared = softmax(scaled)
+        confidence: Floats = 1.0 / shared.total
+        if self._built_in is not None:
+            utility = self._built_in(shared)
+        else:
+            utility = np.array(self._plug_in(scaled), np.float32).reshape(len(scaled))
+        utility[~np.isfinite(confidence)] = np.nan
+        return Scored(utility, shared.label, confidence)
+
+
+def load_plug_in(name: str) -> Acquisition:
+    """Find `package.module:function`; ConfigError when it is neither that nor a built-in."""
+    module, _, function = name.partition(":")
+    if not function:
+        raise ConfigError(f"acquisition {name!r}: unknown{did_you_mean(name, BUILT_IN)}; known: {', '.join(BUILT_IN)}")
+    try:
+        found = getattr(importlib.import_module(module), function)
+    except (ImportError, AttributeError) as error:
+        raise ConfigError(f"acquisition {name!r}: {error}") from error
+    if not callable(found):
+        raise ConfigError(f"acquisition {name!r}: not a function")
+    plug_in: Acquisition = found
+    return plug_in

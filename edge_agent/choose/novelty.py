@@ -1,0 +1,56 @@
+"""How unlike everything sent lately is this sample?
+
+The embedding is projected to a short normalised sketch (Johnson-Lindenstrauss), and held against a ring of the
+sketches of the last samples sent. Near-duplicates are the first complaint of users of active learning; a burst of
+frames of the same scene has novelty near 0 after the first. Samples still waiting for their label stand in the ring
+like any other.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+
+Floats = NDArray[np.float32]
+
+SKETCH = 24  # dimensions; fewer confuses scenes, more costs time and tells no more
+RING = 64  # sketches remembered; fewer forgets a scene that comes back, more calls everything old
+
+
+class Novelty:
+    """Distance to what was sent lately: 0 (the same) to 2 (opposite); 1 while nothing was sent."""
+
+    def __init__(self, *, seed: int = 0) -> None:
+        """`seed`: of the projection; it must not change while sketches are remembered."""
+        self._seed = seed
+        self._projection: Floats = np.empty((0, SKETCH), np.float32)
+        self.ring: Floats = np.zeros((RING, SKETCH), np.float32)
+        self.sent = 0
+
+    def sketch(self, embedding: Floats) -> Floats:
+        """Embeddings (N, D) to unit sketches (N, SKETCH)."""
+        if len(self._projection) != embedding.shape[1]:
+            rng = np.random.default_rng([self._seed, embedding.shape[1]])
+            self._projection = rng.standard_normal((embedding.shape[1], SKETCH)).astype(np.float32)
+        sketches = embedding @ self._projection
+        norm = np.sqrt(np.einsum("nd,nd->n", sketches, sketches))
+        unit: Floats = sketches / np.maximum(norm, 1e-12)[:, None]
+        return unit
+
+    def distance(self, sketches: Floats) -> Floats:
+        """1 less the greatest cosine to the ring, (N,)."""
+        if self.sent == 0:
+            return np.ones(len(sketches), np.float32)
+        # Always against the whole ring: the shape of the product, and so its rounding, must not depend on the history.
+        cosine = sketches @ self.ring.T
+        distance: Floats = 1.0 - cosine[:, : min(self.sent, RING)].max(axis=1)
+        return distance
+
+    def remember(self, sketch: Floats) -> None:
+        """Take (SKETCH,) into the ring, in place of the oldest."""
+        self.ring[self.sent % RING] = sketch
+        self.sent += 1
+
+    def forget(self) -> None:
+        """Empty the ring: sketches of another model's embedding mean nothing to this one's."""
+        self.sent = 0

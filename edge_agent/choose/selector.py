@@ -1,0 +1,269 @@
+"""Which samples are sent for a label?
+
+Every sample is selected with a probability that depends on the past alone, and the probability is recorded, so that
+the server can say how accurate the fleet is without bias:
+
+    value v = utility * min(2, novelty / its mean)^2
+    rule    = sigmoid((v - theta) / temperature + pace)     theta: the running (1 - share) quantile of v
+    p       = floor + (1 - floor) * rule                    floor: a small rate at which every sample alike is taken
+
+`theta` follows Robbins and Monro (1951), scaled by the spread of v, so that it also follows a new model. `pace` leans
+on the bucket: fuller means more willing. A hard bucket bounds what any window of the stream can spend; the rule stops
+a few tokens before it is empty, so that the floor does not run dry and p stays above zero.
+
+For a given state, the same stream gives the same decisions whatever blocks it comes in, after a restart, and on replay.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from typing import NamedTuple
+
+import msgspec
+import numpy as np
+from numpy.typing import NDArray
+
+from edge_agent.choose.acquisition import Scored
+from edge_agent.choose.budget import BURST_SHARE, Bucket
+from edge_agent.choose.novelty import RING, SKETCH, Novelty
+from edge_agent.contract.errors import ConfigError
+from edge_agent.contract.types import Reason, Selection
+
+STRATEGY = "margin-novelty-1"
+WARM = 200  # samples taken uniformly after a model change; fewer misjudges theta, more wastes labels on a random pick
+ETA = 0.05  # step of theta in spreads; lower follows a change late, higher makes the rate unsteady
+SPREAD_ALPHA = 0.01  # of the running mean |v - theta|, over about 100 samples
+NOVELTY_ALPHA = 0.01
+SOFTNESS = 0.1  # temperature in spreads; 0 is a hard threshold (p is 0 or 1), at 0.25 a third goes to the dull bulk
+PACE = 4.0  # weight of the bucket; lower lets it run empty or full, higher makes p follow the bucket, not the value
+RESERVE = 4.0  # tokens the rule leaves to the floor; with fewer the floor is starved by bursts, more wastes depth
+NOVELTY_CAP = 2.0  # times the mean novelty; without it a single outlier's value dwarfs the quantile
+
+
+class Rules(NamedTuple):
+    """What the selector is to keep to. Shares are of the stream, or of the label share where named so."""
+
+    label_share: float
+    depth_labels: float = 20.0
+    floor_share: float = 0.1  # of label_share
+    random_share: float = 0.05  # of label_share
+    labels_per_day: float = 0.0  # 0: no limit
+    bytes_per_day: float = 0.0  # 0: no limit
+
+
+class State(msgspec.Struct, kw_only=True):
+    """Everything that decides, as saved."""
+
+    theta: float = 0.0
+    spread: float = 0.0
+    mean_novelty: float = 1.0
+    tokens: float
+    day_tokens: float | None = None
+    byte_tokens: float | None = None
+    warm: list[float] | None = None  # values seen since a model change, None once warm
+    generator: bytes = b""
+    ring: bytes = b""
+    sent: int = 0
+
+
+class Chosen(NamedTuple):
+    """A selected row of an offered block."""
+
+    row: int
+    selection: Selection
+
+
+class Selector:
+    """Decides, sample by sample; holds the state that decisions depend on."""
+
+    def __init__(self, rules: Rules, rng: np.random.Generator, *, saved: bytes = b"") -> None:
+        """`rng` decides, unless `saved` carries a generator's state. ConfigError when `saved` cannot be read."""
+        self.rules = rules
+        self._rng = rng
+        self._novelty = Novelty()
+        self._labels = Bucket(rate=rules.label_share, depth=rules.depth_labels)
+        self._day = _per_day(rules.labels_per_day)
+        self._bytes = _per_day(rules.bytes_per_day)
+        self._state = State(tokens=self._labels.tokens, warm=[])
+        if saved:
+            self._load(saved)
+
+    # --- deciding ---
+
+    def offer(
+        self, scored: Scored, embedding: NDArray[np.float32] | None, *, count: int, sample_bytes: int
+    ) -> list[Chosen]:
+        """Decide on the first `count` rows of a block, in order.
+
+        Rows beyond `count` are ignored: pass the whole block, so that its shape, and with it the rounding, is always
+        the same. embedding: (N, D) or None, when the graph has none: then novelty is 1 throughout.
+        sample_bytes: what sending one costs the byte budget.
+        """
+        sketches = None if embedding is None else self._novelty.sketch(embedding)
+        far = None if sketches is None else self._novelty.distance(sketches)
+        draws = self._rng.random(count)
+        utilities = scored.utility.tolist()
+        distances = [1.0] * count if far is None else far.tolist()
+        chosen: list[Chosen] = []
+        for row in range(count):
+            utility = utilities[row]
+            if utility != utility:  # NaN: cannot be used
+                continue
+            selection = self._decide(utility, distances[row], float(draws[row]), sample_bytes)
+            if selection is None:
+                continue
+            chosen.append(Chosen(row, selection))
+            if sketches is not None:
+                self._novelty.remember(sketches[row])
+                distances = self._novelty.distance(sketches).tolist()
+        return chosen
+
+    def _decide(self, utility: float, novelty: float, draw: float, sample_bytes: int) -> Selection | None:
+        rules, state, bucket = self.rules, self._state, self._labels
+        share = rules.label_share
+        bucket.earn(1.0)
+        value = self._value(utility, novelty)
+        threshold = state.theta
+        floor = share * (rules.floor_share + rules.random_share)
+        if state.warm is not None:
+            rule = share
+            self._warm_up(value, state.warm)
+        else:
+            rule = self._rule(value)
+            self._follow(value)
+        tokens = bucket.tokens
+        if not self._affordable(sample_bytes, reserve=0.0):
+            return None
+        if not self._affordable(sample_bytes, reserve=RESERVE):
+            rule = 0.0
+        probability = floor + (1.0 - floor) * rule
+        if draw >= probability:
+            return None
+        for spent, cost in self._costs(sample_bytes):
+            spent.take(cost)
+        random = share * rules.random_share
+        reason: Reason = "random" if draw < random else "explore" if draw < floor else "informative"
+        return Selection(
+            reason=reason,
+            probability=probability,
+            utility=utility,
+            novelty=novelty,
+            threshold=threshold,
+            tokens=tokens,
+            strategy=STRATEGY,
+        )
+
+    def _value(self, utility: float, novelty: float) -> float:
+        state = self._state
+        relative = min(NOVELTY_CAP, novelty / max(state.mean_novelty, 1e-6))
+        state.mean_novelty += NOVELTY_ALPHA * (novelty - state.mean_novelty)
+        return utility * relative * relative
+
+    def _rule(self, value: float) -> float:
+        state, bucket = self._state, self._labels
+        pace = PACE * (bucket.tokens / bucket.depth - 0.5)
+        lean = (value - state.theta) / max(SOFTNESS * state.spread, 1e-9) + pace
+        return 1.0 / (1.0 + math.exp(-min(max(lean, -60.0), 60.0)))
+
+    def _follow(self, value: float) -> None:
+        state = self._state
+        above = 1.0 if value > state.theta else 0.0
+        state.theta += ETA * state.spread * (above - self.rules.label_share)
+        # The floor lets theta move again after a stretch of equal values.
+        state.spread = max(1e-6, state.spread + SPREAD_ALPHA * (abs(value - state.theta) - state.spread))
+
+    def _warm_up(self, value: float, seen: list[float]) -> None:
+        state = self._state
+        seen.append(value)
+        if len(seen) >= WARM:
+            values = np.sort(np.array(seen))
+            state.theta = float(values[min(WARM - 1, int((1.0 - self.rules.label_share) * WARM))])
+            state.spread = max(1e-6, float(np.abs(values - state.theta).mean()))
+            state.warm = None
+
+    def _affordable(self, sample_bytes: int, *, reserve: float) -> bool:
+        """Whether one more sample, and `reserve` more after it (at most a quarter of a bucket), can be paid."""
+        return all(
+            bucket.allows(cost + min(reserve * cost, bucket.depth / 4.0)) for bucket, cost in self._costs(sample_bytes)
+        )
+
+    def _costs(self, sample_bytes: int) -> list[tuple[Bucket, float]]:
+        costs = [(self._labels, 1.0)]
+        if self._day is not None:
+            costs.append((self._day, 1.0))
+        if self._bytes is not None:
+            costs.append((self._bytes, float(sample_bytes)))
+        return costs
+
+    # --- what happens around ---
+
+    def pass_time(self, seconds: float) -> None:
+        """Earn the budgets that are stated per day."""
+        for bucket in (self._day, self._bytes):
+            if bucket is not None:
+                bucket.earn(seconds)
+
+    def check(self, sample_bytes: int) -> None:
+        """ConfigError when a budget can never pay for a single sample."""
+        for bucket, cost in self._costs(sample_bytes):
+            if bucket.depth < cost:
+                raise ConfigError(
+                    f"[budget]: one sample costs {cost:g} (label or bytes) and at most {bucket.depth:g} may go at once "
+                    f"({BURST_SHARE:.0%} of a day's limit): raise the limit, or make samples smaller"
+                )
+
+    def change(self, rules: Rules) -> None:
+        """Keep to other rules from now on; tokens earned so far stay, as far as the new buckets hold them."""
+        self.rules = rules
+        self._labels = Bucket(rate=rules.label_share, depth=rules.depth_labels, tokens=self._labels.tokens)
+        self._day = _per_day(rules.labels_per_day, self._day)
+        self._bytes = _per_day(rules.bytes_per_day, self._bytes)
+
+    def model_changed(self) -> None:
+        """Start again with a uniform draw: scores and sketches of another model mean nothing to this one's."""
+        self._state.warm = []
+        self._state.mean_novelty = 1.0
+        self._novelty.forget()
+
+    @property
+    def label_tokens(self) -> float:
+        """Labels that could be spent at once."""
+        return self._labels.tokens if self._day is None else min(self._labels.tokens, self._day.tokens)
+
+    @property
+    def byte_tokens(self) -> float | None:
+        """Bytes that could be spent at once; None without a byte budget."""
+        return None if self._bytes is None else self._bytes.tokens
+
+    # --- across restarts ---
+
+    def save(self) -> bytes:
+        """The state, for a new Selector with the same rules to continue from."""
+        state = self._state
+        state.tokens = self._labels.tokens
+        state.day_tokens = None if self._day is None else self._day.tokens
+        state.byte_tokens = None if self._bytes is None else self._bytes.tokens
+        state.generator = json.dumps(self._rng.bit_generator.state).encode()  # integers of 128 bits
+        state.ring = self._novelty.ring.tobytes()
+        state.sent = self._novelty.sent
+        return msgspec.msgpack.encode(state)
+
+    def _load(self, saved: bytes) -> None:
+        try:
+            state = msgspec.msgpack.decode(saved, type=State)
+            self._rng.bit_generator.state = json.loads(state.generator)
+            self._novelty.ring = np.frombuffer(state.ring, np.float32).reshape(RING, SKETCH).copy()
+        except (msgspec.DecodeError, ValueError, TypeError, KeyError) as error:
+            raise ConfigError(f"saved selector state: {error}: remove it to start afresh") from error
+        self._novelty.sent = state.sent
+        self._labels.tokens = min(state.tokens, self._labels.depth)
+        if self._day is not None and state.day_tokens is not None:
+            self._day.tokens = min(state.day_tokens, self._day.depth)
+        if self._bytes is not None and state.byte_tokens is not None:
+            self._bytes.tokens = min(state.byte_tokens, self._bytes.depth)
+        self._state = state
+
+
+def _per_day(limit: float, before: Bucket | None = None) -> Bucket | None:
+    return Bucket.per_day(limit, tokens=None if before is None else before.tokens) if limit else None

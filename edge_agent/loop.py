@@ -1,0 +1,276 @@
+"""What happens to every sample?
+
+    reading -> row of the ring -> model -> (block full, or its time is up) -> scores -> selector -> writer
+
+Nothing here waits for disk or network. A new model is swapped in between two blocks: it was loaded and run beforehand,
+so the loop only changes a reference, and no sample is missed.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from collections.abc import Callable, Iterator
+from typing import NamedTuple
+
+import msgspec
+import numpy as np
+
+from edge_agent.choose.acquisition import Scored, Scorer
+from edge_agent.choose.selector import Chosen, Rules, Selector
+from edge_agent.choose.tally import Tally
+from edge_agent.contract.errors import ConfigError
+from edge_agent.contract.types import Prediction, Reading, Sample, SampleId, Selection
+from edge_agent.contract.wire import StreamCounts
+from edge_agent.model import Model, misfit
+from edge_agent.send.writer import Handover
+
+log = logging.getLogger(__name__)
+
+HEADER_BYTES = 500  # of a sample's header and topic: what sending costs beside the data
+LATENCIES = 1024  # kept for the percentiles
+PREDICTION = np.dtype([("seq", "<u8"), ("version", "<u4"), ("label", "<u2"), ("confidence", "<f4")])
+INVALID_LABEL = 65535
+CURSOR, SELECTOR = "cursor", "selector"  # keys of the saved state
+
+
+class Cursor(msgspec.Struct, frozen=True):
+    """Where the source goes on after a restart."""
+
+    seq: int = 0
+    mark: str = ""
+
+
+class Identity(NamedTuple):
+    """What the ids of this run's samples begin with."""
+
+    device: str
+    stream: str
+    boot: int
+
+
+class Vitals(NamedTuple):
+    """How the running model does since it took over."""
+
+    version: int
+    samples: int
+    invalid: int
+    latency_p50_ms: float
+    latency_p95_ms: float
+
+
+class Loop:
+    """Runs in one thread; `swap`, `change`, `vitals` and `counts` may be called from others."""
+
+    def __init__(
+        self,
+        model: Model,
+        selector: Selector,
+        *,
+        identity: Identity,
+        acquisition: str,
+        cursor: Cursor,
+        flush_s: float,
+        hand_over: Callable[[Handover], None],
+        log_predictions: bool = False,
+        wall_ms: Callable[[], int] = lambda: time.time_ns() // 1_000_000,
+    ) -> None:
+        """ConfigError when the acquisition function cannot be found or a budget can never pay for a sample."""
+        self.cursor = cursor
+        self._identity = identity
+        self._acquisition = acquisition
+        self._selector = selector
+        self._flush_s = flush_s
+        self._hand_over = hand_over
+        self._log_predictions = log_predictions
+        self._wall_ms = wall_ms
+        self._lock = threading.Lock()  # of the counts; held once a block
+        self._next: Model | None = None
+        self._orders: tuple[Rules, str] | None = None
+        self._tally = Tally(classes=len(model.manifest.classes))
+        self._complaints: set[str] = set()
+        self._block: list[Reading] = []
+        self._began_s: list[float] = []
+        self._earned_until_s = time.monotonic()
+        self._take_over(model)
+
+    # --- the stream ---
+
+    def run(self, readings: Iterator[Reading | None], stopping: threading.Event) -> None:
+        """Take readings until they end or `stopping` is set; what is in hand is finished first."""
+        clock = time.perf_counter
+        block, began_s = self._block, self._began_s
+        for reading in readings:
+            model = self._model
+            row = len(block)
+            if reading is None:
+                self._idle(stopping)
+            elif reading.data.shape != model.shape or reading.data.dtype != model.dtype:
+                self._refuse(reading)
+            else:
+                began = clock()
+                model.inputs[row] = reading.data
+                model.run(row)
+                ended = clock()
+                self._latency_s[self._runs % LATENCIES] = ended - began
+                self._runs += 1
+                block.append(reading)
+                began_s.append(began)
+                if row + 1 == len(model.inputs) or ended - began_s[0] > self._flush_s:
+                    self._finish()
+            if not block and stopping.is_set():
+                return
+        self._finish()
+
+    def _idle(self, stopping: threading.Event) -> None:
+        waited = self._block and time.perf_counter() - self._began_s[0] > self._flush_s
+        if waited or not self._block or stopping.is_set():
+            self._finish()
+
+    def _finish(self) -> None:
+        """Score, choose and hand over what is in the block; then let a new model take over."""
+        if self._block:
+            scored = self._score()
+            self._earn()
+            chosen = self._selector.offer(
+                scored, self._model.embedding, count=len(self._block), sample_bytes=self._sample_bytes
+            )
+            with self._lock:
+                self._tally.count(scored, chosen, count=len(self._block))
+                self._invalid += int(np.isnan(scored.utility[: len(self._block)]).sum())
+            last = self._block[-1]
+            self.cursor = Cursor(last.seq + 1, last.mark)
+            self._give(scored, chosen)
+            self._block.clear()
+            self._began_s.clear()
+        if self._orders is not None:
+            self._obey(*self._orders)
+        if self._next is not None:
+            self._take_over(self._next)
+            self._selector.model_changed()
+
+    def _score(self) -> Scored:
+        model, count = self._model, len(self._block)
+        try:
+            scored = self._scorer.score(model.logits)
+        except Exception as error:  # noqa: BLE001 - a plug-in may raise anything; its samples count as invalid
+            self._complain(f"acquisition {self._acquisition}: {type(error).__name__}: {error}")
+            nothing = np.full(len(model.logits), np.nan, np.float32)
+            return Scored(nothing, np.zeros(len(nothing), np.intp), nothing)
+        if model.dtype.kind == "f":
+            with np.errstate(over="ignore", invalid="ignore"):
+                sums = model.inputs[:count].reshape(count, -1).sum(axis=1, dtype=np.float64)
+            scored.utility[:count][~np.isfinite(sums)] = np.nan  # a sample with NaN may still give finite logits
+        return scored
+
+    def _give(self, scored: Scored, chosen: list[Chosen]) -> None:
+        samples = [self._sample(scored, row, selection) for row, selection in chosen]
+        records = self._records(scored) if self._log_predictions else b""
+        if samples:
+            state = {CURSOR: msgspec.json.encode(self.cursor), SELECTOR: self._selector.save()}
+            self._hand_over(Handover(samples, state, records))
+        elif records:
+            self._hand_over(Handover([], {}, records))
+
+    def _sample(self, scored: Scored, row: int, selection: Selection) -> Sample:
+        reading = self._block[row]
+        age_ms = int(1000 * (time.perf_counter() - self._began_s[row]))
+        return Sample(
+            id=SampleId(*self._identity, reading.seq),
+            ref=reading.ref,
+            captured_at_ms=self._wall_ms() - age_ms,
+            data=reading.data,
+            prediction=Prediction(int(scored.label[row]), float(scored.confidence[row])),
+            selection=selection,
+            model_version=self._model.version,
+        )
+
+    def _records(self, scored: Scored) -> bytes:
+        count = len(self._block)
+        records = np.empty(count, PREDICTION)
+        records["seq"] = [reading.seq for reading in self._block]
+        records["version"] = self._model.version
+        records["label"] = np.where(np.isnan(scored.utility[:count]), INVALID_LABEL, scored.label[:count])
+        records["confidence"] = scored.confidence[:count]
+        return records.tobytes()
+
+    def _refuse(self, reading: Reading) -> None:
+        text = misfit(self._model.manifest, reading.data)
+        if self._tally.read == 0 and not self._block and reading.data.size:
+            raise ConfigError(f"[source] {text}: choose a source and a model that fit each other")
+        if reading.data.size:  # an empty one was complained of by the source
+            self._complain(text)
+        with self._lock:
+            self._tally.skip()
+
+    def _complain(self, text: str) -> None:
+        if text not in self._complaints and len(self._complaints) < 100:
+            self._complaints.add(text)
+            log.warning("%s: such samples are counted as invalid and skipped", text)
+
+    def _earn(self) -> None:
+        now = time.monotonic()
+        self._selector.pass_time(now - self._earned_until_s)
+        self._earned_until_s = now
+
+    # --- model and orders ---
+
+    def _take_over(self, model: Model) -> None:
+        sample_bytes = int(np.prod(model.shape)) * model.dtype.itemsize + HEADER_BYTES
+        self._selector.check(sample_bytes)
+        with self._lock:
+            self._model, self._next = model, None
+            self._sample_bytes = sample_bytes
+            self._scorer = Scorer(self._acquisition, temperature=model.manifest.temperature)
+            self._tally.grow(len(model.manifest.classes))
+            self._runs = 0
+            self._invalid = 0
+            self._latency_s = np.zeros(LATENCIES)
+
+    def _obey(self, rules: Rules, acquisition: str) -> None:
+        self._orders = None
+        self._selector.change(rules)
+        if acquisition != self._acquisition:
+            self._acquisition = acquisition
+            self._scorer = Scorer(acquisition, temperature=self._model.manifest.temperature)
+            self._selector.model_changed()
+
+    def swap(self, model: Model) -> None:
+        """Let a loaded model take over at the end of the block."""
+        self._next = model
+
+    def change(self, rules: Rules, acquisition: str) -> None:
+        """Let other budgets or another acquisition function be in force from the end of the block."""
+        self._orders = (rules, acquisition)
+
+    # --- looking ---
+
+    @property
+    def model(self) -> Model:
+        """The model that executes."""
+        return self._model
+
+    @property
+    def coming_version(self) -> int:
+        """The version that executes, or is about to."""
+        coming = self._next
+        return (coming or self._model).version
+
+    @property
+    def selector(self) -> Selector:
+        """For its tokens."""
+        return self._selector
+
+    def counts(self) -> StreamCounts:
+        """What became of every sample since the start."""
+        with self._lock:
+            return self._tally.counts()
+
+    def vitals(self) -> Vitals:
+        """How the running model does."""
+        with self._lock:
+            runs, invalid, version = self._runs, self._invalid, self._model.version
+            seconds = self._latency_s[: min(runs, LATENCIES)].copy()
+        p50, p95 = np.percentile(seconds, (50, 95)) * 1000.0 if runs else (0.0, 0.0)
+        return Vitals(version, runs, invalid, float(p50), float(p95))

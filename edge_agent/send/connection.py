@@ -1,0 +1,187 @@
+"""What is one MQTT connection?
+
+CONNECT to DISCONNECT, made anew each time: nothing that paho keeps in memory outlives it, so nothing is repeated behind
+our back, and what waits here is bounded by what the uplink hands over. What must survive is in the outbox.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import socket
+import ssl
+import threading
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
+from urllib.parse import urlsplit
+
+import paho.mqtt.client as mqtt
+from paho.mqtt.enums import CallbackAPIVersion
+from paho.mqtt.reasoncodes import ReasonCode
+
+from edge_agent.contract.errors import ConfigError, UplinkError, did_you_mean
+
+log = logging.getLogger(__name__)
+
+PORTS = {"mqtt": 1883, "mqtts": 8883}
+CONNECT_S = 10.0  # longest wait for the broker's answer to CONNECT
+CLOSE_S = 2.0  # longest wait for what was published last to leave, before the connection is cut
+
+
+class BrokerAddress(NamedTuple):
+    """Where the broker listens."""
+
+    host: str
+    port: int
+    tls: bool
+
+
+class TlsFiles(NamedTuple):
+    """Paths; an empty `ca_file` means the system's certificates, an empty `cert_file` no certificate of our own."""
+
+    ca_file: str
+    cert_file: str
+    key_file: str
+
+
+class Access(NamedTuple):
+    """How to get in, and as whom."""
+
+    host: str
+    port: int
+    client_id: str
+    username: str
+    password: str
+    tls: ssl.SSLContext | None
+    keepalive_s: int
+
+
+def parse_broker(url: str) -> BrokerAddress:
+    """Take `mqtt://host:port` or `mqtts://host:port` apart; ConfigError when it is neither.
+
+    >>> parse_broker("mqtts://broker.example")
+    BrokerAddress(host='broker.example', port=8883, tls=True)
+    """
+    expected = f"broker: got {url!r}, expected mqtt://host:port or mqtts://host:port"
+    try:
+        parts = urlsplit(url)
+        port = parts.port
+    except ValueError as error:
+        raise ConfigError(f"{expected}: {error}") from error
+    if parts.scheme not in PORTS:
+        raise ConfigError(f"{expected}{did_you_mean(parts.scheme, PORTS)}")
+    if parts.username is not None or parts.password is not None:
+        raise ConfigError("broker: the address holds a user or a password: set `username` and `password_file`")
+    if not parts.hostname or port == 0 or parts.path not in ("", "/") or parts.query or parts.fragment:
+        raise ConfigError(expected)
+    return BrokerAddress(parts.hostname, port or PORTS[parts.scheme], parts.scheme == "mqtts")
+
+
+def tls_context(files: TlsFiles) -> ssl.SSLContext:
+    """A context that checks the broker's name and certificate; ConfigError when a file cannot be used."""
+    try:
+        context = ssl.create_default_context(cafile=files.ca_file or None)
+        if files.cert_file:
+            context.load_cert_chain(files.cert_file, files.key_file or None)
+    except (OSError, ssl.SSLError) as error:
+        named = ", ".join(path for path in files if path)
+        raise ConfigError(f"tls: {error}: expected PEM certificates and their key in {named}") from error
+    return context
+
+
+class Connection:
+    """One connection. `open`, `publish`, `close` from the uplink's thread; the callbacks run in paho's."""
+
+    def __init__(
+        self,
+        access: Access,
+        *,
+        will: tuple[str, bytes],
+        received: Callable[[str, bytes], None],
+        ended: Callable[[], None],
+    ) -> None:
+        """`will`: topic and payload that the broker publishes when the connection breaks. `ended`: called once."""
+        self._access = access
+        self._received = received
+        self._ended = ended
+        self._answered = threading.Event()
+        self._over = threading.Event()
+        self._why = ""
+        self._client = self._make_client(will)
+
+    def open(self, topics: Sequence[str]) -> None:
+        """Connect, and subscribe to `topics` with QoS 1. UplinkError when the broker is not there or says no."""
+        try:
+            self._client.connect(self._access.host, self._access.port, keepalive=self._access.keepalive_s)
+        except (OSError, ValueError) as error:
+            raise UplinkError(str(error) or type(error).__name__) from error
+        self._client.loop_start()
+        if not self._answered.wait(CONNECT_S):
+            raise UplinkError(f"no answer within {CONNECT_S:.0f} s")
+        if not self.alive:
+            raise UplinkError(self._why)
+        self._client.subscribe([(topic, 1) for topic in topics])
+
+    @property
+    def alive(self) -> bool:
+        """Whether the broker let us in and the connection was not seen to end."""
+        return self._answered.is_set() and not self._over.is_set()
+
+    @property
+    def why(self) -> str:
+        """What ended it."""
+        return self._why
+
+    def publish(self, topic: str, payload: bytes, *, qos: int) -> Callable[[], bool]:
+        """Send; returns a function that tells whether the broker has it. UplinkError when the connection is gone."""
+        sent = self._client.publish(topic, payload, qos=qos)
+        if sent.rc != mqtt.MQTT_ERR_SUCCESS:
+            raise UplinkError(self._why or mqtt.error_string(sent.rc))
+        return sent.is_published
+
+    def close(self, *, cleanly: bool) -> None:
+        """End it. Cleanly: what was published leaves first, and the broker drops the will; else it publishes it."""
+        if cleanly:
+            self._client.disconnect()
+            self._over.wait(CLOSE_S)
+        wire = self._client.socket()
+        if wire is not None:  # paho's thread would wait for a broker that no longer reads
+            with contextlib.suppress(OSError):
+                wire.shutdown(socket.SHUT_RDWR)
+        self._client.loop_stop()
+
+    def _make_client(self, will: tuple[str, bytes]) -> mqtt.Client:
+        access = self._access
+        client = mqtt.Client(
+            CallbackAPIVersion.VERSION2, access.client_id, clean_session=True, reconnect_on_failure=False
+        )
+        client.suppress_exceptions = True  # whatever a callback raises is logged; the network thread goes on
+        client.enable_logger(log)
+        client.max_inflight_messages_set(0)  # the window decides how much is on its way
+        client.will_set(will[0], will[1], qos=1, retain=False)
+        if access.username:
+            client.username_pw_set(access.username, access.password or None)
+        if access.tls is not None:
+            client.tls_set_context(access.tls)
+        client.on_connect = self._on_connect
+        client.on_disconnect = self._on_disconnect
+        client.on_message = lambda _client, _userdata, message: self._received(message.topic, message.payload)
+        return client
+
+    def _on_connect(
+        self, _client: mqtt.Client, _userdata: Any, _flags: Any, code: ReasonCode, _properties: Any
+    ) -> None:
+        if code.is_failure:
+            self._end(f"refused: {code}")
+        self._answered.set()
+
+    def _on_disconnect(
+        self, _client: mqtt.Client, _userdata: Any, _flags: Any, code: ReasonCode, _properties: Any
+    ) -> None:
+        self._end(f"connection lost: {code}")
+        self._answered.set()
+
+    def _end(self, why: str) -> None:
+        self._why = self._why or why
+        self._over.set()
+        self._ended()

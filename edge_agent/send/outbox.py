@@ -1,0 +1,265 @@
+"""Where does a selected sample wait until the server has it?
+
+In one SQLite file (outbox_file.py), from one durable commit until its receipt. What always holds:
+
+    put_total = rows + parked + acked_total + sum(evicted)
+
+`rows` wait for a receipt. `parked` were refused by the server: kept to be looked at, never sent again, and the first to
+be evicted. Both count against the limits on bytes and rows; past a limit the least useful goes, counted by reason in
+the same commit. A full disk is an expected state, not an error: what finds no room is counted, and storing resumes by
+itself.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import shutil
+import sqlite3
+import threading
+import time
+from collections.abc import Callable, Collection, Container, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+import msgspec
+
+from edge_agent.contract.errors import OutboxError
+from edge_agent.contract.types import SampleId
+from edge_agent.contract.wire import OutboxState, SampleHeader
+from edge_agent.send.eviction import least_useful
+from edge_agent.send.outbox_file import ACKED, BOOT, EVICTED, PUT, DiskFullError, Ledger, Totals, next_boot, open_file
+
+log = logging.getLogger(__name__)
+
+
+class Put(NamedTuple):
+    """A sample on its way in: its header (of part 0 of 1) and its whole encoded body."""
+
+    header: SampleHeader
+    body: bytes
+
+
+class Waiting(NamedTuple):
+    """A sample that waits for its receipt."""
+
+    header: SampleHeader
+    body: bytes
+
+
+class Outbox:
+    """Bounded, durable, in order of (boot, seq). Any thread may call anything; one lock guards it all.
+
+    Every method raises OutboxError when SQLite fails for a reason other than a full disk.
+    """
+
+    def __init__(
+        self,
+        path: Path,
+        *,
+        max_bytes: int,
+        max_rows: int,
+        min_free_disk_bytes: int,
+        free_disk_bytes: Callable[[], int] | None = None,
+        now_ms: Callable[[], int] = lambda: time.time_ns() // 1_000_000,
+    ) -> None:
+        """Open or make the file at `path`; a damaged one is set aside.
+
+        Args:
+            path: of the SQLite file; its folder must exist.
+            max_bytes: of bodies kept, parked ones included.
+            max_rows: samples kept, parked ones included.
+            min_free_disk_bytes: free disk below which nothing more is stored.
+            free_disk_bytes: how much is free; the file system that holds `path` when None.
+            now_ms: the wall clock, ms since 1970; for ages and boot numbers, never for an order.
+        """
+        self._path = path
+        self._max_bytes = max_bytes
+        self._max_rows = max_rows
+        self._min_free_disk_bytes = min_free_disk_bytes
+        self._free_disk_bytes = free_disk_bytes or (lambda: shutil.disk_usage(path.parent).free)
+        self._now_ms = now_ms
+        self._lock = threading.Lock()
+        self._storing = True
+        self._db = open_file(path, now_ms=now_ms())
+        with self._held():
+            self._ledger = Ledger(self._db, free_disk_bytes=self._free_disk_bytes)
+
+    def next_boot(self) -> int:
+        """Begin a new boot: a number that was never returned before, recorded durably."""
+        with self._held():
+            boot = next_boot(self._path, self._ledger.totals.counters.get(BOOT, 0), now_ms=self._now_ms())
+            with self._ledger.commit() as totals:
+                totals.counters[BOOT] = boot
+            return boot
+
+    def put(self, rows: Sequence[Put], *, state: Mapping[str, bytes] = {}) -> None:
+        """Keep samples and the agent's state in one durable commit; evicts by rule when a limit is passed.
+
+        An id that already waits is not stored again. With too little free disk the rows are counted as evicted
+        ("disk"); with none, so that even the state cannot be kept, the count waits in memory for the next commit.
+        """
+        with self._held():
+            room = self._free_disk_bytes() >= self._min_free_disk_bytes
+            try:
+                with self._ledger.commit() as totals:
+                    if room:
+                        self._store(totals, rows)
+                    else:
+                        totals.lost(len(rows))
+                    self._db.executemany("INSERT OR REPLACE INTO state (key, value) VALUES (?, ?)", state.items())
+            except DiskFullError:
+                self._ledger.totals.lost(len(rows))
+                room = False
+            self._say_storing(room)
+
+    def state(self, key: str) -> bytes | None:
+        """What the last durable `put` stored under `key`."""
+        with self._held():
+            row = self._db.execute("SELECT value FROM state WHERE key = ?", (key,)).fetchone()
+            return None if row is None else bytes(row[0])
+
+    def peek(self, limit: int, *, exclude: Container[str] = ()) -> list[Waiting]:
+        """The first `limit` waiting samples in order of (boot, seq), without those whose id is in `exclude`."""
+        found: list[Waiting] = []
+        unreadable: list[tuple[str, str]] = []
+        with self._held():
+            ids = self._db.execute("SELECT id FROM sample WHERE parked = 0 ORDER BY boot, seq")
+            for (id_,) in ids:
+                if len(found) >= limit:
+                    break
+                try:
+                    if id_ not in exclude and (waiting := self._read(id_)) is not None:
+                        found.append(waiting)
+                except msgspec.DecodeError as error:
+                    unreadable.append((id_, f"its header cannot be read: {error}"))
+            ids.close()
+            for id_, reason in unreadable:  # a worn-out disk; one such row must not hold up those behind it
+                self._park(id_, reason)
+        return found
+
+    def get(self, id_: str) -> Waiting | None:
+        """The sample of this id, or None: acked, evicted or parked meanwhile."""
+        with self._held(), contextlib.suppress(msgspec.DecodeError):  # `peek` parks it
+            return self._read(id_)
+        return None
+
+    def ack(self, ids: Collection[str]) -> int:
+        """Forget samples that the server has; returns how many were here. Unknown ids are ignored.
+
+        On a full disk it may return 0 with nothing forgotten: the samples are sent again, and acked as duplicates.
+        """
+        with self._held():
+            try:
+                with self._ledger.commit() as totals:
+                    gone = sum(self._remove(totals, id_) for id_ in ids)
+                    totals.count(ACKED, gone)
+            except DiskFullError:
+                return 0
+            return gone
+
+    def park(self, id_: str, reason: str) -> bool:
+        """Keep a sample that the server refused for good, but never send it again; False when it does not wait here.
+
+        On a full disk it may return False as well: the sample is sent again, and refused again.
+        """
+        with self._held():
+            return self._park(id_, reason)
+
+    def parked(self) -> list[tuple[str, str]]:
+        """(id, reason) of the refused samples, in order of (boot, seq)."""
+        with self._held():
+            return self._db.execute("SELECT id, refusal FROM sample WHERE parked = 1 ORDER BY boot, seq").fetchall()
+
+    def status(self) -> OutboxState:
+        """How full it is. Cheap: running sums and one look at the first waiting row."""
+        with self._held():
+            oldest = self._db.execute("SELECT put_at_ms FROM sample WHERE parked = 0 ORDER BY boot, seq LIMIT 1")
+            first = oldest.fetchone()
+            totals, counters = self._ledger.totals, self._ledger.totals.counters
+            return OutboxState(
+                rows=totals.rows,
+                bytes=totals.bytes,
+                oldest_age_s=max(0.0, (self._now_ms() - first[0]) / 1000.0) if first else 0.0,
+                evicted={key.removeprefix(EVICTED): n for key, n in counters.items() if key.startswith(EVICTED)},
+                parked=totals.parked,
+                put_total=counters.get(PUT, 0),
+                acked_total=counters.get(ACKED, 0),
+                storing=self._storing,
+            )
+
+    def close(self) -> None:
+        """Close the file; nothing may be called afterwards."""
+        with self._held():
+            self._db.close()
+
+    @contextlib.contextmanager
+    def _held(self) -> Iterator[None]:
+        with self._lock:
+            try:
+                yield
+            except (sqlite3.Error, OSError) as error:
+                raise OutboxError(f"{self._path}: {error}") from error
+
+    # --- rows -------------------------------------------------------------------------------------------------------
+
+    def _store(self, totals: Totals, rows: Sequence[Put]) -> None:
+        for header, body in rows:
+            if len(body) > self._max_bytes:  # would push out everything else first, and then itself
+                totals.count(PUT)
+                totals.count(EVICTED + "full_bytes")
+                continue
+            if self._insert(header, body):
+                totals.count(PUT)
+                totals.rows += 1
+                totals.bytes += len(body)
+        while reason := self._over(totals):
+            if self._remove(totals, least_useful(self._db)):
+                totals.count(EVICTED + reason)
+
+    def _insert(self, header: SampleHeader, body: bytes) -> int:
+        """1, or 0 when the id is already here. A utility that is not a number is stored as NULL, the least of all."""
+        id_ = SampleId.parse(header.id)
+        insert = (
+            "INSERT INTO sample (id, boot, seq, label, utility, bytes, put_at_ms, parked, refusal, header, body)"
+            " VALUES (?, ?, ?, ?, ?, ?, ?, 0, '', ?, ?) ON CONFLICT (id) DO NOTHING"
+        )
+        known = (header.id, id_.boot, id_.seq, header.label, header.selection.utility, len(body), self._now_ms())
+        return self._db.execute(insert, (*known, msgspec.msgpack.encode(header), body)).rowcount
+
+    def _remove(self, totals: Totals, id_: str) -> int:
+        """1, or 0 when it is not here."""
+        row = self._db.execute("SELECT parked, bytes FROM sample WHERE id = ?", (id_,)).fetchone()
+        if row is None:
+            return 0
+        self._db.execute("DELETE FROM sample WHERE id = ?", (id_,))
+        totals.removed(parked=row[0], size=row[1])
+        return 1
+
+    def _read(self, id_: str) -> Waiting | None:
+        row = self._db.execute("SELECT header, body FROM sample WHERE id = ? AND parked = 0", (id_,)).fetchone()
+        return None if row is None else Waiting(msgspec.msgpack.decode(row[0], type=SampleHeader), row[1])
+
+    def _park(self, id_: str, reason: str) -> bool:
+        change = "UPDATE sample SET parked = 1, refusal = ? WHERE id = ? AND parked = 0"
+        try:
+            with self._ledger.commit() as totals:
+                parked = self._db.execute(change, (reason, id_)).rowcount
+                totals.rows -= parked
+                totals.parked += parked
+        except DiskFullError:
+            return False
+        return bool(parked)
+
+    # --- limits -----------------------------------------------------------------------------------------------------
+
+    def _over(self, totals: Totals) -> str:
+        """The limit that is passed, by the name under which an eviction is counted; "" when none is."""
+        if totals.rows + totals.parked > self._max_rows:
+            return "full_rows"
+        return "full_bytes" if totals.bytes > self._max_bytes else ""
+
+    def _say_storing(self, storing: bool) -> None:
+        if storing != self._storing:
+            log.warning("outbox: %s: %s", self._path, "storing again" if storing else "disk full, storing pauses")
+        self._storing = storing

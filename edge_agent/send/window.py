@@ -1,0 +1,96 @@
+"""Which samples are on their way, and when is one sent again?
+
+A sample is in the window from its first sending until a receipt for it comes, or the outbox no longer has it. One that
+gets no receipt is sent again, each time later. Only the uplink's own thread touches a window.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterable
+
+import msgspec
+import numpy as np
+
+
+def retry_wait_s(attempt: int, *, first_s: float, max_s: float, rng: np.random.Generator) -> float:
+    """Seconds to wait after failure number `attempt` (0, 1, ..): at random between `first_s` and a doubling limit.
+
+    Full jitter over the part above `first_s`, so that a fleet that lost its broker in one moment does not come back in
+    one. The floor keeps a sample from being sent again before its receipt can have come. After M. Brooker,
+    "Exponential Backoff And Jitter", AWS Architecture Blog, 2015.
+
+    >>> rng = np.random.default_rng(0)
+    >>> [round(retry_wait_s(n, first_s=2.0, max_s=300.0, rng=rng), 1) for n in (0, 3, 20)]
+    [3.3, 10.1, 14.2]
+    """
+    limit_s = min(max_s, first_s * 2.0 ** min(attempt + 1, 64))
+    return first_s + float(rng.random()) * max(0.0, limit_s - first_s)
+
+
+class _Sending(msgspec.Struct):
+    body_bytes: int
+    attempts: int
+    due_s: float
+    taken: Callable[[], bool]  # whether the broker has it
+
+
+class Window:
+    """Bounded in samples and in bytes; in the order in which samples were first sent."""
+
+    def __init__(
+        self, size: int, *, max_bytes: int, retry_first_s: float, retry_max_s: float, rng: np.random.Generator
+    ) -> None:
+        """At most `size` samples, and no further one once `max_bytes` of bodies are on their way."""
+        self.size = size
+        self._max_bytes = max_bytes
+        self._first_s = retry_first_s
+        self._max_s = retry_max_s
+        self._rng = rng
+        self._sending: dict[str, _Sending] = {}
+        self._bytes = 0
+
+    def __contains__(self, id_: object) -> bool:
+        return id_ in self._sending
+
+    def has_room(self) -> bool:
+        """Whether one more sample may be sent. A single sample may be larger than the limit in bytes."""
+        return len(self._sending) < self.size and self._bytes < self._max_bytes
+
+    def sent(self, id_: str, body_bytes: int, *, now_s: float, taken: Callable[[], bool]) -> None:
+        """A sample was sent, for the first time or again; `taken` tells whether the broker has it by now."""
+        before = self._sending.get(id_)
+        attempts = before.attempts + 1 if before else 0
+        wait_s = retry_wait_s(attempts, first_s=self._first_s, max_s=self._max_s, rng=self._rng)
+        self._sending[id_] = _Sending(body_bytes, attempts, now_s + wait_s, taken)
+        self._bytes += 0 if before else body_bytes
+
+    def forget(self, ids: Iterable[str]) -> None:
+        """Receipted, or no longer in the outbox; unknown ids are ignored."""
+        for id_ in ids:
+            gone = self._sending.pop(id_, None)
+            self._bytes -= gone.body_bytes if gone else 0
+
+    def due(self, now_s: float) -> list[str]:
+        """Ids to send again now.
+
+        One that the broker has not even taken is still in the queue of this connection: sending it again would only
+        make a slow link slower, so it waits on.
+        """
+        for sending in self._sending.values():
+            if sending.due_s <= now_s and not sending.taken():
+                sending.due_s = now_s + self._first_s
+        return [id_ for id_, sending in self._sending.items() if sending.due_s <= now_s]
+
+    def all_due(self) -> None:
+        """Make every sample due at once: a new connection, or a server that is back, knows nothing of them."""
+        for sending in self._sending.values():
+            sending.attempts, sending.due_s, sending.taken = -1, -math.inf, _taken
+
+    def next_due_s(self) -> float:
+        """When `due` may next return something; infinity when the window is empty."""
+        return min((sending.due_s for sending in self._sending.values()), default=math.inf)
+
+
+def _taken() -> bool:
+    return True

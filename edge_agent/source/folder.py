@@ -1,0 +1,132 @@
+"""How do files that appear in a folder become samples?
+
+Images (JPEG, PNG, WebP, BMP) and .npy arrays, oldest first, new ones as they come. An image is brought to the model's
+size and channels; an array is taken as it is. A file is read once it has been left alone for one look, and is never
+moved or deleted. Where it goes on after a restart is told by time stamp and name.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from edge_agent.contract.errors import SourceError
+from edge_agent.contract.types import Reading
+from edge_agent.source import IDLE_S, Fit, Start
+
+log = logging.getLogger(__name__)
+
+IMAGES = frozenset({".jpg", ".jpeg", ".png", ".webp", ".bmp"})
+ARRAYS = frozenset({".npy"})
+
+
+class Found(NamedTuple):
+    """A file, in the order in which files are taken."""
+
+    mtime_ns: int
+    name: str
+    size: int
+
+    @property
+    def mark(self) -> str:
+        """Where it stands in that order, as text."""
+        return f"{self.mtime_ns}:{self.name}"
+
+
+class Folder:
+    """Reads the files of one folder (not of those below it)."""
+
+    def __init__(
+        self,
+        path: Path,
+        *,
+        fit: Fit,
+        poll_s: float = 0.5,
+        monotonic: Callable[[], float] = time.monotonic,
+        sleep: Callable[[float], None] = time.sleep,
+    ) -> None:
+        """SourceError when `path` is not a folder."""
+        if not path.is_dir():
+            raise SourceError(f"{path}: not a folder: expected one with images or .npy files")
+        self._path = path
+        self._fit = fit
+        self._poll_s = poll_s
+        self._monotonic = monotonic
+        self._sleep = sleep
+
+    def readings(self, start: Start) -> Iterator[Reading | None]:
+        """Files after `start.mark`, for ever. One that cannot be decoded comes as an empty array, to be counted."""
+        seq, done = start.seq, _read_mark(start.mark)
+        before: frozenset[Found] = frozenset()
+        while True:
+            found = self._look()
+            for file in sorted(file for file in found & before if file[:2] > done):
+                yield Reading(self._read(file.name), seq, file.name, file.mark)
+                seq, done = seq + 1, file[:2]
+            before = found
+            until = self._monotonic() + self._poll_s
+            while (wait := until - self._monotonic()) > 0:
+                self._sleep(min(wait, IDLE_S))
+                yield None
+
+    def _look(self) -> frozenset[Found]:
+        try:
+            with os.scandir(self._path) as entries:
+                return frozenset(
+                    Found(status.st_mtime_ns, entry.name, status.st_size)
+                    for entry in entries
+                    if Path(entry.name).suffix.lower() in IMAGES | ARRAYS and (status := _stat(entry)) is not None
+                )
+        except OSError as error:
+            raise SourceError(f"{self._path}: {error.strerror}") from error
+
+    def _read(self, name: str) -> NDArray[np.generic]:
+        path = self._path / name
+        try:
+            if path.suffix.lower() in ARRAYS:
+                array: NDArray[np.generic] = np.load(path, allow_pickle=False)
+                return array
+            return read_image(path, self._fit)
+        except (OSError, ValueError, EOFError, SyntaxError) as error:  # SyntaxError: Pillow, on broken PNGs
+            log.warning("%s: not readable, skipped: %s", path, error)
+            return np.empty(0, self._fit.dtype)
+
+
+def read_image(path: Path, fit: Fit) -> NDArray[np.generic]:
+    """An image as the model takes it: (H, W) grey, (H, W, 1) grey or (H, W, 3) RGB; floats keep 0..255."""
+    image_module = _pillow()
+    if len(fit.shape) not in (2, 3) or (len(fit.shape) == 3 and fit.shape[2] not in (1, 3)):
+        raise SourceError(f"{path}: an image cannot be brought to the model's input {fit.shape}: use .npy files")
+    mode = "RGB" if len(fit.shape) == 3 and fit.shape[2] == 3 else "L"
+    height, width = fit.shape[:2]
+    with image_module.open(path) as image:
+        image.draft(mode, (width, height))  # JPEG decodes straight to a smaller size
+        fitted = image.convert(mode).resize((width, height), image_module.Resampling.BILINEAR)
+    return np.asarray(fitted).reshape(fit.shape).astype(fit.dtype)
+
+
+def _pillow() -> Any:
+    try:
+        from PIL import Image
+    except ImportError as error:
+        raise SourceError("images need Pillow: pip install 'winnow-edge[images]'") from error
+    return Image
+
+
+def _stat(entry: os.DirEntry[str]) -> os.stat_result | None:
+    try:
+        return entry.stat() if entry.is_file() else None
+    except OSError:  # gone since the listing
+        return None
+
+
+def _read_mark(mark: str) -> tuple[int, str]:
+    mtime_ns, _, name = mark.partition(":")
+    return (int(mtime_ns), name) if mtime_ns.isdigit() else (-1, "")

@@ -1,0 +1,59 @@
+"""What is the agent doing?
+
+The running agent writes its heartbeat to status.json every few seconds; this reads it and says it in words.
+"""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+from typing import NamedTuple
+
+from edge_agent.contract.errors import ConfigError
+from edge_agent.contract.wire import Heartbeat, decode
+
+STATUS = "status.json"
+STALE_S = 10.0  # the agent writes every 2 s
+
+
+class Status(NamedTuple):
+    """The last heartbeat as written, and how long ago that was."""
+
+    raw: str
+    heartbeat: Heartbeat
+    age_s: float
+
+
+def read_status(folder: Path) -> Status:
+    """Read status.json from the data folder; ConfigError when no agent has run there."""
+    path = folder / STATUS
+    try:
+        raw, age_s = path.read_bytes(), max(0.0, time.time() - path.stat().st_mtime)
+    except OSError as error:
+        raise ConfigError(f"{path}: {error.strerror}: has the agent run with this configuration?") from error
+    return Status(raw.decode(), decode(Heartbeat, raw), age_s)
+
+
+def describe(beat: Heartbeat, *, age_s: float) -> str:
+    """The heartbeat in words."""
+    counts, model, outbox = beat.counts, beat.model, beat.outbox
+    selected = sum(counts.selected.values())
+    share = selected / counts.scored if counts.scored else 0.0
+    reasons = ", ".join(f"{count} {reason}" for reason, count in sorted(counts.selected.items())) or "none"
+    evicted = ", ".join(f"{count} {reason}" for reason, count in sorted(outbox.evicted.items())) or "none"
+    lines = [
+        f"agent      {'running' if age_s < STALE_S else f'not heard of for {age_s:.0f} s'}, boot {beat.boot}, "
+        f"up {beat.uptime_s:.0f} s, {beat.rss_bytes / 1e6:.0f} MB",
+        f"model      version {model.version}, {model.slot}"
+        + (f", fetching {model.fetching} ({model.fetched_share:.0%})" if model.fetching else ""),
+        f"stream     {counts.read} read, {counts.invalid} invalid, {beat.samples_per_s:.1f}/s, "
+        f"{beat.latency_p50_ms:.2f} ms (p95 {beat.latency_p95_ms:.2f})",
+        f"selected   {selected} ({share:.1%}): {reasons}",
+        f"outbox     {outbox.rows} waiting ({outbox.bytes / 1e6:.1f} MB), oldest {outbox.oldest_age_s:.0f} s, "
+        f"{outbox.acked_total} delivered, evicted: {evicted}, parked: {outbox.parked}"
+        + ("" if outbox.storing else ", NOT STORING: the disk is full"),
+        f"budget     {beat.label_tokens:.1f} labels at once"
+        + ("" if beat.byte_tokens is None else f", {beat.byte_tokens:.0f} bytes at once"),
+    ]
+    lines += [f"refused    version {version}: {reason}" for version, reason in sorted(model.refused.items())]
+    return "\n".join(lines)

@@ -1,0 +1,207 @@
+"""Which models are here, which one runs, and how does the agent change that?
+
+    start:   while folder := running_folder(): load it, else failed(version, why); then executing(version)
+    switch:  take() -> folder: load it, else failed(version, why); then executing(version)
+    trial:   judge(verdict); after a revert, running_folder() is the old one
+
+Always true: what runs goes on until something better has proved itself, and every change is on disk before it is
+acted on.
+"""
+
+from __future__ import annotations
+
+import logging
+import math
+import threading
+from pathlib import Path
+from typing import Literal, Protocol
+
+from edge_agent.contract.errors import ArtifactError
+from edge_agent.contract.wire import ModelState, Slot
+from edge_agent.update import slots
+from edge_agent.update.shelf import Shelf
+from edge_agent.update.slot_file import SlotFile
+from edge_agent.update.trial import Commit, Revert, Verdict
+
+log = logging.getLogger(__name__)
+
+REFUSALS_TOLD = 20  # newest ones in a heartbeat, whose size is limited
+
+Kind = Literal["refused", "staged", "trial", "commit", "revert", "error"]
+
+
+class Report(Protocol):
+    """Tell the server, in the background. Called from the agent's and the updater's thread, no lock held."""
+
+    def __call__(self, kind: Kind, text: str, version: int, detail: dict[str, str | int | float]) -> None:
+        """`kind`, `text` and `detail` as in an Event."""
+
+
+class Installed:
+    """The slots and the artifact folders of a device. Every method may be called from any thread."""
+
+    def __init__(self, folder: Path, *, variant: str, max_starts: int, keep_versions: int, report: Report) -> None:
+        """Building one counts as a start of the agent: a trial that saw too many of them is reverted here.
+
+        Nothing is reported before `start`: who builds this may still be building what reports.
+
+        Args:
+            folder: `models/` of the device.
+            variant: the file of a manifest to run.
+            max_starts: of the agent within one trial.
+            keep_versions: artifact folders kept.
+            report: tells the server.
+        """
+        self.shelf = Shelf(folder)
+        self.variant = variant
+        self._keep_versions, self._report = keep_versions, report
+        self._file = SlotFile(folder / "slots.json")
+        self._lock = threading.RLock()  # held while the slots are written down
+        self._executing = 0
+        self._sha256 = (0, "")  # of the version named
+        self._slots = self._file.load()
+        self._swept: tuple[slots.State, int] | None = None  # the state for which old folders were deleted
+        self._reverted = 0  # version, by too many starts; not reported yet
+        self._recall(max_starts)
+
+    def _recall(self, max_starts: int) -> None:
+        before = self._slots
+        if isinstance(before, slots.Steady) and before.committed == 0:
+            before = slots.adopt(before, self._newest_usable(before))
+        self._save(slots.started(before, max_starts))
+        if slots.running(self._slots) < slots.running(before):
+            self._reverted = slots.running(before)
+
+    def _save(self, state: slots.State) -> None:
+        if state != self._slots:
+            self._file.save(state)
+            self._slots = state
+
+    def _newest_usable(self, state: slots.State, *, below: float = math.inf) -> int:
+        """The newest version on disk that was not refused; 0 when there is none."""
+        return next((v for v in self.shelf.versions() if v < below and v not in state.refused), 0)
+
+    # --- the agent's side ---
+
+    def running_folder(self) -> Path | None:
+        """What to load at the start, and after a revert; None when there is no model."""
+        version = slots.running(self._slots)
+        return self.shelf.path(version) if version else None
+
+    def take(self) -> Path | None:
+        """Hand a staged artifact over, once, to be loaded and run. Its trial begins now: loading may kill the agent."""
+        with self._lock:
+            if not isinstance(self._slots, slots.Staged):
+                return None
+            self._save(slots.begin(self._slots))
+            return self.running_folder()
+
+    def executing(self, version: int) -> None:
+        """The loop runs `version` now: at the start, after a switch, after going back. May be said again and again."""
+        with self._lock:
+            changed, self._executing = version != self._executing, version
+            on_trial = isinstance(self._slots, slots.Trial) and self._slots.candidate == version
+        if changed and on_trial:
+            self._report("trial", f"version {version} runs on probation", version, {})
+
+    def failed(self, version: int, reason: str) -> None:
+        """`version` could not be loaded: refused. A committed one makes way for an older one, and is fetched anew."""
+        with self._lock:
+            lost = version == self._slots.committed
+            if lost:
+                older = self._newest_usable(self._slots, below=version)
+                self._save(slots.lost(self._slots, older))
+        if lost:
+            self._report("error", f"going back to version {older or 'none'}: {reason}", version, {})
+        else:
+            self.refuse(version, reason)
+
+    def judge(self, verdict: Verdict) -> None:
+        """End the trial of the version that executes, or let it go on. A late verdict changes nothing."""
+        with self._lock:
+            if not isinstance(self._slots, slots.Trial) or self._slots.candidate != self._executing:
+                return
+            version = self._slots.candidate
+            if isinstance(verdict, Commit):
+                self._save(slots.commit(self._slots))
+            elif isinstance(verdict, Revert):
+                self._save(slots.revert(self._slots, verdict.reason))
+        if isinstance(verdict, Commit):
+            self._report("commit", f"version {version} proved itself", version, {})
+        elif isinstance(verdict, Revert):
+            self._report("revert", verdict.reason, version, {})
+
+    def state(self) -> ModelState:
+        """For birth and heartbeat: what executes, not what should."""
+        with self._lock:
+            refused = self._slots.refused
+            return ModelState(
+                version=self._executing,
+                sha256=self._executing_sha256(),
+                slot=self._slot(),
+                refused={version: refused[version] for version in sorted(refused)[-REFUSALS_TOLD:]},
+            )
+
+    def _slot(self) -> Slot:
+        """As seen from outside: a trial is one while the loop runs it."""
+        if self._executing == 0:
+            return "none"
+        if self._executing != self._slots.committed:
+            return "trial"
+        return "steady" if isinstance(self._slots, slots.Steady) else "staged"
+
+    def _executing_sha256(self) -> str:
+        if self._sha256[0] != self._executing:
+            try:
+                self._sha256 = (self._executing, self.shelf.model_sha256(self._executing, self.variant))
+            except (OSError, ArtifactError):  # nothing runs, or its folder was deleted
+                return ""
+        return self._sha256[1]
+
+    # --- the updater's side ---
+
+    def start(self) -> None:
+        """Report what building this found."""
+        if self._reverted:
+            self._report("revert", self._slots.refused[self._reverted], self._reverted, {})
+            self._reverted = 0
+
+    def slot_state(self) -> slots.State:
+        """The state now, for `slots.may_take`."""
+        return self._slots
+
+    def adopt(self, artifact: Path, version: int) -> None:
+        """Commit an unpacked, tested artifact that was given by hand."""
+        with self._lock:
+            self.shelf.admit(artifact, version)
+            self._save(slots.adopt(self._slots, version))
+
+    def stage(self, artifact: Path, version: int) -> None:
+        """Let an unpacked, tested artifact wait for its trial."""
+        with self._lock:
+            if isinstance(self._slots, slots.Trial) or slots.may_take(self._slots, version) != "yes":
+                return  # the agent changed something meanwhile; the assignment is looked at anew
+            self.shelf.admit(artifact, version)
+            self._save(slots.stage(self._slots, version))
+        self._report("staged", f"version {version} passed its golden test", version, {})
+
+    def unstage_all_but(self, version: int) -> None:
+        """What is staged is no longer wanted, unless it is `version`. A trial goes on: it decides for itself."""
+        with self._lock:
+            if isinstance(self._slots, slots.Staged) and self._slots.candidate != version:
+                self._save(slots.unstage(self._slots))
+
+    def refuse(self, version: int, reason: str) -> None:
+        """Report it, remember it, never run it."""
+        with self._lock:
+            self._save(slots.refuse(self._slots, version, reason))
+        self._report("refused", reason, version, {})
+
+    def sweep(self) -> None:
+        """Delete the folders that are not needed any more."""
+        with self._lock:
+            state, executing = self._slots, self._executing
+            if (state, executing) != self._swept:
+                needed = {state.committed, slots.newest(state), executing}
+                self.shelf.sweep(needed=needed, useless=state.refused, keep=self._keep_versions)
+                self._swept = (state, executing)

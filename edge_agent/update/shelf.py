@@ -1,0 +1,84 @@
+"""Where do a device's artifacts lie?
+
+    models/slots.json                     which of them runs
+    models/7/manifest.json, model.onnx    complete and tested; a numbered folder appears in one step
+    models/incoming/8/                    blocks on their way, and in `artifact/` what is being tested
+
+Always true: a folder with a number passed its golden test on this device once.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Collection
+from pathlib import Path
+
+from edge_agent.contract.artifact import MANIFEST, MODEL, decode_manifest, write_durably
+
+INCOMING = "incoming"
+UNPACKED = "artifact"
+
+
+class Shelf:
+    """The artifact folders under one folder. OSError from any method when the disk will not."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+        self._incoming = folder / INCOMING
+        folder.mkdir(parents=True, exist_ok=True)
+
+    def path(self, version: int) -> Path:
+        """Where `version` lies, or would."""
+        return self._folder / str(version)
+
+    def versions(self) -> list[int]:
+        """The complete ones, newest first."""
+        found = (entry.parent.name for entry in self._folder.glob(f"*/{MANIFEST}"))
+        return sorted((int(name) for name in found if name.isascii() and name.isdigit()), reverse=True)
+
+    def model_sha256(self, version: int, variant: str) -> str:
+        """Hash of the ONNX file of `version`. ArtifactError when its manifest cannot be read."""
+        path = self.path(version) / MANIFEST
+        return decode_manifest(path.read_bytes(), where=str(path)).variant(variant).sha256
+
+    def arrival(self, version: int) -> Path:
+        """The folder in which `version` arrives. Whatever else was arriving is deleted: only one thing is wanted."""
+        if self._incoming.is_dir():
+            for other in self._incoming.iterdir():
+                if other.name != str(version):
+                    shutil.rmtree(other)
+        return self._incoming / str(version)
+
+    def clear_arrivals(self) -> None:
+        """Nothing is wanted any more."""
+        if self._incoming.is_dir():
+            shutil.rmtree(self._incoming)
+
+    def unpack(self, arrival: Path, manifest: bytes, onnx: bytes) -> Path:
+        """An artifact folder to be tested. The manifest goes in last, and byte for byte as it was hashed."""
+        folder = arrival / UNPACKED
+        folder.mkdir(parents=True, exist_ok=True)
+        write_durably(folder / MODEL, onnx)
+        write_durably(folder / MANIFEST, manifest)
+        return folder
+
+    def admit(self, folder: Path, version: int) -> None:
+        """Give a tested artifact its number. An older folder of that number was given up, and makes way."""
+        target = self.path(version)
+        if target.exists():
+            shutil.rmtree(target)
+        folder.rename(target)
+        top = os.open(self._folder, os.O_RDONLY)
+        try:
+            os.fsync(top)
+        finally:
+            os.close(top)
+
+    def sweep(self, *, needed: Collection[int], useless: Collection[int], keep: int) -> None:
+        """Delete the `useless` versions, and the oldest past `keep`; never one that is `needed`."""
+        versions = self.versions()
+        kept = [version for version in versions if version not in useless][:keep]
+        for version in versions:
+            if version not in kept and version not in needed:
+                shutil.rmtree(self.path(version))

@@ -1,0 +1,238 @@
+"""How does the model that the server wants get here?
+
+    desired -> manifest -> fits? -> ONNX file -> hash -> golden test -> staged
+
+One `step` at a time, in a thread of its own. What is refused (hash, fit, golden test, downgrade) is reported once,
+remembered with its reason and never tried again; what is only late (network, full disk) is tried again.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import queue
+import threading
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import msgspec
+
+from edge_agent.contract.artifact import MANIFEST, InputSpec, Manifest, read_artifact
+from edge_agent.contract.errors import ArtifactError, DowngradeError, IncompatibleError, UplinkError
+from edge_agent.contract.wire import Assignment, BlockHeader, Desired, Fetch, ModelState
+from edge_agent.update import slots
+from edge_agent.update.fetch import ArtifactFetch
+from edge_agent.update.installed import Installed, Kind, Report
+from edge_agent.update.trial import CheckStoppedError
+
+log = logging.getLogger(__name__)
+
+__all__ = ["Kind", "Updater"]  # what the agent needs
+
+STEP_S = 0.5  # between steps when nothing arrives; bounds how late a silent fetch is noticed
+PAUSE_S = 60.0  # after the disk refused
+BLOCKS_WAITING = 64  # 4 MB; a block that finds no room is asked for again
+STOP_S = 5.0
+
+
+class Updater(Installed):
+    """What is installed, and the thread that brings what is desired, tests it and stages it.
+
+    `needs` may be set whenever the stream's shape becomes known; None: not yet.
+    """
+
+    def __init__(
+        self,
+        folder: Path,
+        *,
+        variant: str,
+        check: Callable[[Path], None],
+        needs: InputSpec | None,
+        max_starts: int,
+        keep_versions: int,
+        request: Callable[[Fetch], bool],
+        report: Report,
+        monotonic: Callable[[], float] = time.monotonic,
+    ) -> None:
+        """As `Installed`, whose start it counts; and besides.
+
+        Args:
+            folder: `models/` of the device.
+            variant: the file of a manifest to run.
+            check: golden test of an artifact folder; raises ArtifactError to refuse it.
+            needs: shape and dtype of the stream.
+            max_starts: of the agent within one trial.
+            keep_versions: artifact folders kept.
+            request: sends a Fetch; False when it cannot now.
+            report: tells the server.
+            monotonic: clock of the thread, seconds.
+        """
+        super().__init__(folder, variant=variant, max_starts=max_starts, keep_versions=keep_versions, report=report)
+        self.needs = needs
+        self._check, self._request, self._monotonic = check, request, monotonic
+        self._inbox: Desired | None = None
+        self._revision = 0
+        self._blocks: queue.Queue[tuple[BlockHeader, bytes | memoryview]] = queue.Queue(BLOCKS_WAITING)
+        self._assignment: Assignment | None = None
+        self._fetch: ArtifactFetch | None = None
+        self._pause_until_s = 0.0
+        self._complaint = ""  # of the disk, said once
+        self._wake, self._stopping = threading.Event(), threading.Event()
+        self._thread: threading.Thread | None = None
+
+    def install_first(self, artifact: Path) -> None:
+        """Commit a version given by hand, when it is newer than everything here. ArtifactError when it is no good.
+
+        To be called before `start`.
+        """
+        manifest, onnx = read_artifact(artifact, variant=self.variant)
+        version, state = manifest.version, self.slot_state()
+        if version <= slots.newest(state):
+            return
+        if version in state.refused:
+            log.warning("%s: version %d was refused here: %s", artifact, version, state.refused[version])
+            return
+        self._fit(manifest)
+        self._check(artifact)
+        folder = self.shelf.unpack(self.shelf.arrival(version), (artifact / MANIFEST).read_bytes(), onnx)
+        self.adopt(folder, version)
+
+    def on_desired(self, desired: Desired) -> None:
+        """What the server wants; an older revision than the last is ignored. The same one again is a new try."""
+        with self._lock:
+            if desired.revision >= self._revision:
+                self._revision, self._inbox = desired.revision, desired
+        self._wake.set()
+
+    def on_block(self, header: BlockHeader, data: bytes | memoryview) -> None:
+        """A block, or the server's word that it has none."""
+        if self._fetch is not None:
+            try:
+                self._blocks.put_nowait((header, data))
+            except queue.Full:
+                log.debug("block %d found no room: it will be asked for again", header.index)
+        self._wake.set()
+
+    def state(self) -> ModelState:
+        """For birth and heartbeat: what executes, and what is on its way."""
+        state, fetch = super().state(), self._fetch
+        if fetch is None:
+            return state
+        return msgspec.structs.replace(state, fetching=fetch.assignment.version, fetched_share=fetch.share)
+
+    def start(self) -> None:
+        """Step in a thread of its own."""
+        super().start()
+        self._thread = threading.Thread(target=self._run, name="updater", daemon=True)
+        self._thread.start()
+
+    def stop(self) -> None:
+        """End the thread; what has been fetched stays. A check that runs is for `check` itself to end."""
+        self._stopping.set()
+        self._wake.set()
+        if self._thread is not None:
+            self._thread.join(STOP_S)
+
+    def _run(self) -> None:
+        while not self._stopping.is_set():
+            try:
+                self.step(self._monotonic())
+            except Exception:  # the thread must outlive a surprise: the running model does not depend on it
+                log.exception("updater: going on in %g s", PAUSE_S)
+                self._pause_until_s = self._monotonic() + PAUSE_S
+            self._wake.wait(STEP_S)
+            self._wake.clear()
+        if self._fetch is not None:
+            with contextlib.suppress(OSError):  # only costs fetching a few blocks again
+                self._fetch.flush()
+
+    def step(self, now_s: float) -> None:
+        """Do what can be done now. Waits for nothing but the golden test."""
+        self._obey()
+        if now_s < self._pause_until_s:
+            return
+        try:
+            self.sweep()
+            if self._assignment is not None:
+                self._advance(self._assignment, now_s)
+        except UplinkError as error:  # a server that connects again says again what it wants
+            self._fetch = self._assignment = None
+            self._report("error", str(error), 0, {})
+        except OSError as error:
+            self._pause(error, now_s)
+        except CheckStoppedError:
+            self._fetch = None  # its blocks stay on disk: checked at the next start
+
+    def _obey(self) -> None:
+        with self._lock:
+            desired, self._inbox = self._inbox, None
+        if desired is None:
+            return
+        self._assignment = desired.model
+        self._pause_until_s, self._complaint = 0.0, ""
+        self.unstage_all_but(desired.model.version if desired.model else 0)
+        if self._fetch is not None and self._fetch.assignment != desired.model:
+            self._drop()
+
+    def _advance(self, assignment: Assignment, now_s: float) -> None:
+        try:
+            if self._fetch is None:
+                self._fetch = self._begin(assignment)
+            if self._fetch is not None:
+                self._proceed(self._fetch, now_s)
+        except ArtifactError as error:
+            self.refuse(assignment.version, f"{type(error).__name__}: {error}")
+            self._drop()
+
+    def _begin(self, assignment: Assignment) -> ArtifactFetch | None:
+        """Start to fetch, or resume; None when there is nothing to do now."""
+        state, version = self.slot_state(), assignment.version
+        answer = slots.may_take(state, version)
+        if answer == "downgrade":
+            raise DowngradeError(f"version {version} is older than {state.committed}, which was committed here")
+        if answer != "yes":
+            return None
+        folder = self.shelf.arrival(version)
+        return ArtifactFetch(folder, assignment, variant=self.variant, fits=self._fit)
+
+    def _proceed(self, fetch: ArtifactFetch, now_s: float) -> None:
+        while not self._blocks.empty():
+            header, data = self._blocks.get_nowait()
+            fetch.take(header, data, now_s)
+        if fetch.done:
+            self._try_out(fetch)
+        elif (wanted := fetch.due(now_s)) is not None and self._request(wanted):
+            fetch.asked(wanted, now_s)
+
+    def _fit(self, manifest: Manifest) -> None:
+        needs, has = self.needs, manifest.input
+        if needs is not None and (needs.shape, needs.dtype) != (has.shape, has.dtype):
+            takes, gives = f"takes {has.shape} {has.dtype}", f"the stream gives {needs.shape} {needs.dtype}"
+            raise IncompatibleError(f"version {manifest.version} {takes}, {gives}")
+        if not manifest.classes:
+            raise IncompatibleError(f"version {manifest.version} names no classes, expected at least one")
+
+    def _try_out(self, fetch: ArtifactFetch) -> None:
+        folder = self.shelf.unpack(fetch.folder, fetch.manifest, fetch.onnx)
+        self._check(folder)
+        self._obey()  # the check took its time
+        if self._fetch is fetch:
+            self.stage(folder, fetch.assignment.version)
+            self._drop()
+
+    def _drop(self) -> None:
+        """Forget what was on its way, blocks included."""
+        self._fetch = None
+        while not self._blocks.empty():
+            self._blocks.get_nowait()
+        self.shelf.clear_arrivals()
+
+    def _pause(self, error: OSError, now_s: float) -> None:
+        """The disk is full, or the check could not be started: nobody's fault but this device's. Later."""
+        self._fetch = None  # its blocks stay on disk
+        self._pause_until_s = now_s + PAUSE_S
+        if str(error) != self._complaint:
+            self._complaint = str(error)
+            version = self._assignment.version if self._assignment else 0
+            self._report("error", f"update paused for {PAUSE_S:g} s: {error}", version, {})

@@ -1,0 +1,130 @@
+"""How good is a model, and how sure may one be?
+
+`run_onnx` runs the very file that ships; everything else is plain numpy on its logits.
+"""
+
+from __future__ import annotations
+
+import math
+from statistics import NormalDist
+from typing import Any
+
+import numpy as np
+import onnxruntime as ort
+from numpy.typing import NDArray
+
+from edge_agent.contract.errors import IncompatibleError
+
+Floats = NDArray[np.float32]
+TEMPERATURE_MIN, TEMPERATURE_MAX = 0.05, 20.0
+
+
+def open_session(onnx: bytes, *, threads: int = 1) -> ort.InferenceSession:
+    """A CPU session without spinning threads; IncompatibleError when onnxruntime refuses the file."""
+    options = ort.SessionOptions()
+    options.intra_op_num_threads = threads
+    options.inter_op_num_threads = 1
+    options.log_severity_level = 3
+    options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+    try:
+        return ort.InferenceSession(onnx, options, providers=["CPUExecutionProvider"])
+    except (RuntimeError, ValueError) as error:  # onnxruntime's own exceptions are RuntimeErrors
+        raise IncompatibleError(f"onnxruntime {ort.__version__} refuses the model: {error}") from error
+
+
+def run_onnx(
+    onnx: bytes,
+    x: NDArray[Any],
+    *,
+    logits: str = "logits",
+    embedding: str = "embedding",
+    batch: int = 256,
+    threads: int = 1,
+) -> tuple[Floats, Floats]:
+    """Logits (N, C) and embedding (N, D), both float32, of raw samples x: (N, *shape).
+
+    A graph whose batch axis is fixed is fed that many at a time; N must then be a multiple of it.
+    """
+    session = open_session(onnx, threads=threads)
+    entry = session.get_inputs()[0]
+    step = entry.shape[0] if isinstance(entry.shape[0], int) else batch
+    parts = [session.run([logits, embedding], {entry.name: x[i : i + step]}) for i in range(0, len(x), step)]
+    return np.concatenate([part[0] for part in parts]), np.concatenate([part[1] for part in parts])
+
+
+def softmax(logits: NDArray[Any], temperature: float = 1.0) -> NDArray[np.float64]:
+    """Probabilities (N, C), rows sum to 1."""
+    scaled = np.asarray(logits, dtype=np.float64) / temperature
+    powers = np.exp(scaled - scaled.max(axis=1, keepdims=True))
+    probs: NDArray[np.float64] = powers / powers.sum(axis=1, keepdims=True)
+    return probs
+
+
+def nll(logits: NDArray[Any], y: NDArray[Any], temperature: float = 1.0) -> float:
+    """Mean negative log likelihood of the truth y: (N,), in nats."""
+    scaled = np.asarray(logits, dtype=np.float64) / temperature
+    scaled -= scaled.max(axis=1, keepdims=True)
+    return float(np.mean(np.log(np.exp(scaled).sum(axis=1)) - scaled[np.arange(len(y)), y]))
+
+
+def fit_temperature(logits: NDArray[Any], y: NDArray[Any]) -> float:
+    """The temperature that makes the probabilities most likely (Guo et al. 2017), within 0.05 .. 20.
+
+    The likelihood has one peak in the logarithm of the temperature, so a golden-section search finds it.
+    """
+    golden = (math.sqrt(5.0) - 1.0) / 2.0
+    low, high = math.log(TEMPERATURE_MIN), math.log(TEMPERATURE_MAX)
+    while high - low > 1e-4:
+        left, right = high - golden * (high - low), low + golden * (high - low)
+        if nll(logits, y, math.exp(left)) <= nll(logits, y, math.exp(right)):
+            high = right
+        else:
+            low = left
+    return math.exp((low + high) / 2.0)
+
+
+def accuracy(logits: NDArray[Any], y: NDArray[Any]) -> float:
+    """Share of samples whose top class is the truth, 0..1."""
+    return float(np.mean(np.argmax(logits, axis=1) == y))
+
+
+def macro_f1(logits: NDArray[Any], y: NDArray[Any]) -> float:
+    """Mean F1 over the classes that occur in y, 0..1: a rare class counts as much as a common one."""
+    predicted = np.argmax(logits, axis=1)
+    scores = []
+    for label in np.unique(y):
+        hits = np.count_nonzero((predicted == label) & (y == label))
+        scores.append(2.0 * hits / (np.count_nonzero(predicted == label) + np.count_nonzero(y == label)))
+    return float(np.mean(scores))
+
+
+def ece(probs: NDArray[Any], y: NDArray[Any], *, bins: int = 15) -> float:
+    """Expected calibration error, 0..1: mean gap of confidence and accuracy, over bins of equal mass.
+
+    Equal mass (Nguyen & O'Connor 2015), because nearly all confidences of a good model lie in one bin of equal width.
+    """
+    confidence = probs.max(axis=1)
+    right = np.argmax(probs, axis=1) == y
+    order = np.argsort(confidence, kind="stable")
+    parts = np.array_split(order, min(bins, len(order)))
+    return float(sum(abs(confidence[part].mean() - right[part].mean()) * len(part) for part in parts) / len(order))
+
+
+def wilson_interval(k: int, n: int, *, confidence: float = 0.95) -> tuple[float, float]:
+    """Interval of a share of which k of n were seen (Wilson 1927); (0, 1) when n is 0.
+
+    >>> low, high = wilson_interval(90, 100)
+    >>> round(low, 3), round(high, 3)
+    (0.826, 0.945)
+    """
+    if n == 0:
+        return 0.0, 1.0
+    z = NormalDist().inv_cdf(0.5 + confidence / 2.0)
+    centre = (k + z * z / 2.0) / (n + z * z)
+    half = z / (n + z * z) * math.sqrt(k * (n - k) / n + z * z / 4.0)
+    return max(0.0, centre - half), min(1.0, centre + half)
+
+
+def agreement(a: NDArray[Any], b: NDArray[Any]) -> float:
+    """Share of rows on which two sets of logits have the same top class, 0..1."""
+    return float(np.mean(np.argmax(a, axis=1) == np.argmax(b, axis=1)))

@@ -1,0 +1,248 @@
+"""What goes with a model when it travels?
+
+The ONNX file, and a manifest that says everything a device must know of it. All figures in the manifest are measured
+on the very bytes that ship: temperature, reference statistics and golden logits come after quantisation.
+
+Nothing here decides: agreement and accuracies are reported, and the caller's gates judge.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import onnx as onnx_format
+from numpy.typing import NDArray
+
+from edge_agent.contract.artifact import Golden, InputSpec, Manifest, OnnxFile, Reference, Tensor, sha256_hex
+from edge_agent.contract.errors import IncompatibleError
+from models import evaluate
+from models.data import require_finite
+from models.errors import DataError
+from models.quantize import to_int8
+
+if TYPE_CHECKING:
+    from models.train import Net
+
+Rows = NDArray[Any]
+Holdout = tuple[Rows, Rows]
+
+REAL_GOLDENS = 5
+GOLDEN_SHARE = 0.02  # of the range of the golden logits: int8 kernels round differently, by about 1 % of it
+GOLDEN_FLOOR = 0.05  # logits; a range near 0 would otherwise ask for identical arithmetic
+SD_FLOOR_SHARE = 0.01  # of the largest sd: a unit that was nearly always 0 must not turn its first spark into an alarm
+
+
+@dataclass(frozen=True)
+class Packaged:
+    """A model ready to be judged and published.
+
+    int8_agreement: share of the held-out samples (of the calibration data when none are held out) on which the shipped
+    file and the float one have the same top class; 1.0 when they are one file. accuracy, fp32_accuracy: of the shipped
+    and of the float file on the held-out samples; None without any.
+    """
+
+    manifest: Manifest
+    onnx: bytes
+    int8_agreement: float
+    fp32_accuracy: float | None
+    accuracy: float | None
+
+
+@dataclass(frozen=True, kw_only=True)
+class About:
+    """What the manifest says that nobody can measure. names: of the C classes; unit: of the input, for people."""
+
+    name: str
+    names: tuple[str, ...]
+    version: int
+    parent: int = 0
+    snapshot: str = ""
+    unit: str = ""
+    created_at: str = ""
+    licence: str = ""
+    logits: str = "logits"
+    embedding: str = "embedding"
+
+
+def package(
+    net: Net,
+    *,
+    name: str,
+    names: Sequence[str],
+    version: int,
+    calibration: Rows,
+    holdout: Holdout,
+    parent: int = 0,
+    snapshot: str = "",
+    int8: bool = True,
+    unit: str = "",
+    created_at: str = "",
+) -> Packaged:
+    """Export, quantise, calibrate and describe a trained network.
+
+    Args:
+        net: the network.
+        name: of the model; stays the same from version to version.
+        names: of its C classes.
+        version: of this artifact.
+        calibration: (N, *shape) raw samples like the stream's, a few hundred; also the source of the reference
+            statistics that drift and novelty are held against.
+        holdout: x and y that training has not seen; the temperature and the metrics come from them.
+        parent: version it was trained from.
+        snapshot: id of the data it was trained on.
+        int8: ship int8, otherwise float.
+        unit: of the input, for people.
+        created_at: RFC 3339.
+
+    Raises:
+        DataError: calibration or holdout do not fit the network.
+        IncompatibleError: names do not fit it, or it cannot be quantised.
+    """
+    from models.export import to_onnx  # torch, which nothing else here needs: see models.wrap
+
+    about = About(
+        name=name,
+        names=tuple(names),
+        version=version,
+        parent=parent,
+        snapshot=snapshot,
+        unit=unit,
+        created_at=created_at,
+    )
+    return describe(to_onnx(net), about, calibration=calibration, holdout=holdout, int8=int8)
+
+
+def describe(
+    onnx: bytes, about: About, *, calibration: Rows, holdout: Holdout | None, int8: bool, variant: str = "cpu-fp32"
+) -> Packaged:
+    """Turn a tapped float ONNX model into an artifact.
+
+    Args:
+        onnx: the model; it has the two outputs that `about` names.
+        about: what cannot be measured.
+        calibration: (N, *shape) raw samples like the stream's.
+        holdout: x and y for temperature and metrics; None leaves the temperature at 1.
+        int8: quantise it.
+        variant: what the file is called in the manifest when it is not quantised here.
+
+    Raises:
+        DataError: calibration or holdout do not fit the model.
+        IncompatibleError: the names do not fit the model, or it cannot be quantised.
+    """
+    spec = _input_spec(onnx, about)
+    _check_rows(calibration, spec, "calibration")
+    judged = calibration
+    if holdout is not None:
+        judged = holdout[0]
+        _check_rows(judged, spec, "holdout")
+    shipped = to_int8(onnx, calibration, logits=about.logits) if int8 else onnx
+    seen, embedding = _run(shipped, calibration, about)
+    float_logits, _ = _run(onnx, judged, about)
+    logits, _ = _run(shipped, judged, about)
+
+    temperature, metrics = 1.0, {"int8_agreement": evaluate.agreement(logits, float_logits)}
+    if holdout is not None:
+        temperature = evaluate.fit_temperature(logits, holdout[1])
+        metrics |= _metrics(logits, holdout[1], temperature)
+    file = OnnxFile(sha256=sha256_hex(shipped), bytes=len(shipped))
+    manifest = Manifest(
+        name=about.name,
+        version=about.version,
+        files={"cpu-int8" if int8 else variant: file},
+        input=spec,
+        classes=about.names,
+        golden=_golden(shipped, calibration, seen, about),
+        reference=_reference(seen, embedding, temperature),
+        temperature=temperature,
+        logits=about.logits,
+        embedding=about.embedding,
+        parent=about.parent,
+        snapshot=about.snapshot,
+        metrics=metrics,
+        created_at=about.created_at,
+        licence=about.licence,
+        opset=_opset(shipped),
+        ir_version=onnx_format.load_model_from_string(shipped).ir_version,
+    )
+    return Packaged(
+        manifest=manifest,
+        onnx=shipped,
+        int8_agreement=metrics["int8_agreement"],
+        fp32_accuracy=None if holdout is None else evaluate.accuracy(float_logits, holdout[1]),
+        accuracy=metrics.get("accuracy"),
+    )
+
+
+def _input_spec(onnx: bytes, about: About) -> InputSpec:
+    entry = evaluate.open_session(onnx).get_inputs()[0]
+    dtype = {"tensor(float)": "float32", "tensor(uint8)": "uint8"}[entry.type]
+    return InputSpec(name=entry.name, shape=tuple(entry.shape[1:]), dtype=dtype, unit=about.unit)
+
+
+def _check_rows(x: Rows, spec: InputSpec, what: str) -> None:
+    if (x.shape[1:], str(x.dtype)) != (spec.shape, spec.dtype) or len(x) == 0:
+        raise DataError(f"{what} is {x.dtype} {x.shape}, the model takes {spec.dtype} (N, {str(spec.shape)[1:]}")
+    require_finite(x, what)
+
+
+def _run(onnx: bytes, x: Rows, about: About) -> tuple[Rows, Rows]:
+    logits, embedding = evaluate.run_onnx(onnx, x, logits=about.logits, embedding=about.embedding)
+    if logits.ndim != 2 or logits.shape[1] != len(about.names):
+        raise IncompatibleError(
+            f"output {about.logits!r} has shape {logits.shape}, expected (N, {len(about.names)}): one for each name"
+        )
+    if embedding.ndim != 2:
+        raise IncompatibleError(f"output {about.embedding!r} has shape {embedding.shape}, expected (N, D)")
+    return logits, embedding
+
+
+def _metrics(logits: Rows, y: Rows, temperature: float) -> dict[str, float]:
+    return {
+        "accuracy": evaluate.accuracy(logits, y),
+        "macro_f1": evaluate.macro_f1(logits, y),
+        "ece": evaluate.ece(evaluate.softmax(logits, temperature), y),
+        "nll": evaluate.nll(logits, y, temperature),
+        "samples": float(len(y)),
+    }
+
+
+def _opset(onnx: bytes) -> int:
+    imports = onnx_format.load_model_from_string(onnx).opset_import
+    return next(int(entry.version) for entry in imports if entry.domain in ("", "ai.onnx"))
+
+
+def _golden(onnx: bytes, x: Rows, logits: Rows, about: About) -> Golden:
+    """Nothing, the extremes, and real samples from the least to the most certain."""
+    certainty = evaluate.softmax(logits).max(axis=1)
+    real = np.argsort(certainty)[np.linspace(0, len(x) - 1, REAL_GOLDENS).astype(int)]
+    extremes = (128, 255) if x.dtype == np.uint8 else (x.min(), x.max())
+    flat = [np.full(x.shape[1:], value, dtype=x.dtype) for value in (0, *extremes)]
+    inputs = np.stack([*flat, *x[real]])
+    expected, _ = _run(onnx, inputs, about)
+    tolerance = max(GOLDEN_FLOOR, GOLDEN_SHARE * float(np.ptp(expected)))
+    return Golden(inputs=Tensor.of(inputs), logits=Tensor.of(expected.astype(np.float32)), tolerance=tolerance)
+
+
+def _reference(logits: Rows, embedding: Rows, temperature: float) -> Reference:
+    probs = evaluate.softmax(logits, temperature)
+    top = np.sort(probs, axis=1)[:, ::-1]
+    predicted = np.argmax(probs, axis=1)
+    classes = probs.shape[1]
+    mean, sd = embedding.mean(axis=0), embedding.std(axis=0)
+    centres = np.tile(mean, (classes, 1))
+    for label in np.unique(predicted):
+        centres[label] = embedding[predicted == label].mean(axis=0)
+    share = np.bincount(predicted, minlength=classes) / len(predicted)
+    quantiles = np.quantile(1.0 - (top[:, 0] - top[:, 1]), np.linspace(0.0, 1.0, 21))
+    return Reference(
+        embedding_mean=Tensor.of(mean.astype(np.float32)),
+        embedding_sd=Tensor.of(np.maximum(sd, max(SD_FLOOR_SHARE * sd.max(), 1e-6)).astype(np.float32)),
+        class_centres=Tensor.of(centres.astype(np.float32)),
+        class_share=tuple(share.tolist()),
+        confidence_mean=float(top[:, 0].mean()),
+        utility_quantiles=tuple(quantiles.tolist()),
+        samples=len(logits),
+    )

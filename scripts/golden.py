@@ -1,0 +1,177 @@
+"""Which bytes must decode for ever? `python scripts/golden.py` adds the golden files that do not exist yet.
+
+One of every message and of the manifest, under tests/golden/v1/, with what each decodes to in expected.json. A file
+that is there is never written again: a change that breaks one breaks devices in the field. A new message gets an
+instance here; a format that cannot stay compatible gets a new folder (v2) beside the old one.
+"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import numpy as np
+
+from edge_agent.contract import artifact, wire
+from edge_agent.contract.types import Selection
+
+FOLDER = Path(__file__).resolve().parent.parent / "tests" / "golden" / "v1"
+EXPECTED = "expected.json"
+SHA = "9f86d081884c7d659a2feaa0c55ad015a3bf4f1b2b0b822cd15d6c15b0f00a08"
+
+MODEL = wire.ModelState(version=7, sha256=SHA, slot="trial", refused={5: "golden test"}, fetching=8, fetched_share=0.25)
+OUTBOX = wire.OutboxState(
+    rows=3, bytes=2048, oldest_age_s=1.5, evicted={"full": 2}, parked=1, put_total=10, acked_total=5, storing=False
+)
+COUNTS = wire.StreamCounts(
+    read=100,
+    scored=99,
+    invalid=1,
+    selected={"informative": 4, "random": 1},
+    unsent_confidence_sum=90.5,
+    unsent_utility_histogram=(80, 10, 4, 0),
+    unsent_classes=(50, 44),
+)
+SELECTION = Selection(
+    reason="informative", probability=0.5, utility=0.75, novelty=1.0, threshold=0.625, tokens=19.0, strategy="margin"
+)
+MESSAGES: tuple[wire.JsonMessage, ...] = (
+    wire.Birth(
+        session="s-1",
+        boot=7,
+        at_ms=1_760_000_000_000,
+        agent="0.1.0",
+        runtime="onnxruntime 1.32.0, Python 3.11.7",
+        machine="aarch64",
+        stream="main",
+        model=MODEL,
+        outbox=OUTBOX,
+        clock="synced",
+        interval_s=5.0,
+    ),
+    wire.Death(session="s-1"),
+    wire.Heartbeat(
+        session="s-1",
+        boot=7,
+        at_ms=1_760_000_000_000,
+        uptime_s=60.5,
+        model=MODEL,
+        counts=COUNTS,
+        outbox=OUTBOX,
+        samples_per_s=49.5,
+        latency_p50_ms=0.5,
+        latency_p95_ms=1.25,
+        label_tokens=12.5,
+        byte_tokens=4096.0,
+        rss_bytes=90_000_000,
+        cpu_share=0.25,
+        temperature_c=51.5,
+        messages_bad=1,
+    ),
+    wire.Event(
+        session="s-1",
+        boot=7,
+        n=2,
+        at_ms=1_760_000_000_000,
+        kind="commit",
+        text="version 7 runs",
+        model_version=7,
+        detail={"latency_ratio": 1.5, "samples": 200, "slot": "a"},
+    ),
+    wire.Fetch(sha256=SHA, blocks=(0, 1, 5)),
+    wire.Desired(
+        revision=3,
+        model=wire.Assignment(version=8, manifest_sha256=SHA, manifest_bytes=4096),
+        label_share=0.0625,
+        labels_per_day=500.0,
+        bytes_per_day=1_000_000.0,
+        acquisition="entropy",
+    ),
+    wire.Receipt(
+        accepted=("cam-1.main.7.1204",), duplicate=("cam-1.main.7.1203",), refused={"cam-1.main.7.1202": "dtype"}
+    ),
+    wire.ServerState(online=True, at_ms=1_760_000_000_000),
+)
+BODY = bytes(range(12))
+FRAMES: tuple[wire.SampleHeader | wire.BlockHeader, ...] = (
+    wire.SampleHeader(
+        id="cam-1.main.7.1204",
+        ref="train.npz[1204]",
+        captured_at_ms=1_760_000_000_000,
+        dtype="uint8",
+        shape=(3, 4),
+        encoding="raw",
+        body_bytes=len(BODY),
+        body_sha256=artifact.sha256_hex(BODY),
+        label=2,
+        confidence=0.5,
+        model_version=7,
+        selection=SELECTION,
+    ),
+    wire.BlockHeader(sha256=SHA, index=1, total_bytes=65548, error=""),
+)
+
+
+def main() -> None:
+    """Add what is missing, to the files and to what they decode to."""
+    FOLDER.mkdir(parents=True, exist_ok=True)
+    known: dict[str, Any] = json.loads((FOLDER / EXPECTED).read_text()) if (FOLDER / EXPECTED).exists() else {}
+    for name, (data, expected) in _instances().items():
+        if name not in known and not (FOLDER / name).exists():
+            (FOLDER / name).write_bytes(data)
+            known[name] = expected
+            print(f"added {name}")
+    (FOLDER / EXPECTED).write_text(json.dumps(known, indent=1) + "\n")
+
+
+def _instances() -> dict[str, tuple[bytes, dict[str, Any]]]:
+    """File name -> (bytes, {"type", "value"}, for a frame its body in hex as well)."""
+    found = {f"{type(m).__name__}.json": (wire.encode(m), _expected(m)) for m in MESSAGES}
+    for header in FRAMES:
+        found[f"{type(header).__name__}.frame"] = (
+            wire.encode_frame(header, BODY),
+            {**_expected(header), "body": BODY.hex()},
+        )
+    manifest = _manifest()
+    found["Manifest.json"] = (artifact.encode_manifest(manifest), _expected(manifest))
+    return found
+
+
+def _expected(message: msgspec.Struct) -> dict[str, Any]:
+    value = json.loads(msgspec.json.encode(message))
+    return {"type": type(message).__name__, "value": value}
+
+
+def _manifest() -> artifact.Manifest:
+    def tensor(*shape: int) -> artifact.Tensor:
+        return artifact.Tensor.of(np.arange(np.prod(shape), dtype=np.float32).reshape(shape) / 8)
+
+    return artifact.Manifest(
+        name="fashion",
+        version=7,
+        files={"cpu-int8": artifact.OnnxFile(sha256=SHA, bytes=60_000)},
+        input=artifact.InputSpec(name="image", shape=(2, 2), dtype="uint8", unit="grey level 0..255"),
+        classes=("boot", "bag"),
+        golden=artifact.Golden(inputs=tensor(3, 2, 2), logits=tensor(3, 2), tolerance=0.125),
+        reference=artifact.Reference(
+            embedding_mean=tensor(4),
+            embedding_sd=tensor(4),
+            class_centres=tensor(2, 4),
+            class_share=(0.25, 0.75),
+            confidence_mean=0.875,
+            utility_quantiles=(0.0, 0.5, 1.0),
+            samples=1000,
+        ),
+        temperature=1.5,
+        parent=6,
+        snapshot="snap-6",
+        metrics={"accuracy": 0.875},
+        created_at="2025-10-09T08:53:20Z",
+        licence="Apache-2.0",
+    )
+
+
+if __name__ == "__main__":
+    main()

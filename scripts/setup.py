@@ -1,0 +1,52 @@
+"""How does a fresh clone become a working tree? `make setup`, that is `python3 scripts/setup.py`.
+
+    python      3.11 or newer
+    packages    .venv, with the versions that constraints.txt pins
+    mosquitto   2.0 or newer: the system's, installed, or unpacked into the cache folder
+    data        the images and recordings of the demo, in the cache folder
+
+Each step does nothing where its result is there already. The cache folder is $XDG_CACHE_HOME/winnow or ~/.cache/winnow.
+
+PyTorch is pinned, not its build: for x86-64 Linux the Python Package Index has the one with CUDA, several gigabytes.
+PyTorch's own index of CPU builds ("Get started" on its site names it) makes that 200 MB, given as PIP_EXTRA_INDEX_URL.
+"""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+from broker import get_mosquitto
+from environment import ensure, find_python
+from step import ROOT, demand, take
+
+OLDEST_PYTHON = (3, 11)
+TORCH = "torch==2.13.0"
+
+
+def main() -> None:
+    """Take every step."""
+    parser = argparse.ArgumentParser(description="Make a fresh clone a working tree; see the top of this file.")
+    parser.add_argument("--python", help="interpreter for .venv (default: this one, or the newest in PATH)")
+    parser.add_argument("--rootless", action="store_true", help="unpack mosquitto even where the system has it")
+    options = parser.parse_args()
+    python = Path(take("python", lambda: str(find_python(OLDEST_PYTHON, options.python))))
+    take("packages", lambda: _packages(python))
+    take("mosquitto", lambda: get_mosquitto(rootless=options.rootless))
+    take("data", _data)
+
+
+def _packages(python: Path) -> str:
+    installs = [[TORCH], ["-e", ".[server,train,demo,dev]"]]
+    warning = ", gigabytes if pip finds PyTorch with CUDA (smaller: see scripts/setup.py)"
+    return ensure(ROOT / ".venv", python, ROOT / "constraints.txt", installs, warning=warning)
+
+
+def _data() -> str:
+    advice = "A network is needed the first time; `.venv/bin/python -m models.data fetch` repeats this step alone."
+    demand([ROOT / ".venv" / "bin" / "python", "-m", "models.data", "fetch"], advice)
+    return "all there"
+
+
+if __name__ == "__main__":
+    main()

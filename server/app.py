@@ -1,0 +1,208 @@
+"""What is a running server made of?
+
+The composition root: the only file that knows every step. Collecting and labelling have threads of their own; the main
+thread looks once a second whether there is something to publish, to teach or to roll out. A training is a process of
+its own, so nothing here ever holds up ingest.
+
+Everything that matters is in the store when it is acted upon: a server that is killed goes on where it was. One server
+at a time works on a data folder; whoever only looks (status, devices, models) needs no permission.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+
+from edge_agent.contract.artifact import write_durably
+from edge_agent.contract.settings import read_secret
+from server.collect.broker import HOST, BrokerChild, find_mosquitto
+from server.collect.collector import Collector
+from server.collect.gateway import BrokerAddress
+from server.collect.ingest import Ingest
+from server.config import ServerConfig
+from server.errors import TrainingError
+from server.label import labeler
+from server.label.labelling import Labelling
+from server.release.fleet import Fleet
+from server.release.registry import publish_passed
+from server.store import runs
+from server.store.lock import only_one
+from server.store.store import Store
+from server.store.versions import Version
+from server.teach.rounds import Teach, describe
+
+log = logging.getLogger(__name__)
+
+TICK_S = 1.0
+READY_S = 10.0
+LABELLER_STOP_S = 1.0
+BROKER_URL = "broker.url"
+"""File in the data folder with the broker's address, for whoever starts agents on the same machine."""
+
+
+def now_ms() -> int:
+    """The wall clock, ms since 1970."""
+    return time.time_ns() // 1_000_000
+
+
+class Server:
+    """All parts, wired."""
+
+    def __init__(self, config: ServerConfig) -> None:
+        """Nothing happens yet."""
+        self._config = config
+        self._data_dir = Path(config.server.data_dir)
+        self._stopping = threading.Event()
+        self._complaint = ""
+
+    def stop(self) -> None:
+        """Ask `run` to end; from a signal handler, or any thread."""
+        self._stopping.set()
+
+    def run(self) -> None:
+        """Run until `stop`. Call it from the main thread: trainings end when their starter does."""
+        with ExitStack() as stack:
+            stack.enter_context(only_one(self._data_dir))
+            store = Store.open(self._data_dir)
+            stack.callback(store.close)
+            address = self._broker(stack)
+            labelling = self._labelling(store)
+            fleet, collector = self._collecting(store, address, labelling)
+            teach = self._teach(store)
+            teach.recover(now_ms=now_ms())
+            collector.start()
+            stack.callback(collector.stop)
+            if labelling is not None:
+                labelling.start()
+                stack.callback(labelling.stop, timeout_s=LABELLER_STOP_S)
+            stack.callback(lambda: teach.stop(now_ms=now_ms()))
+            collector.wait_ready(READY_S)  # it says itself what is wrong, and goes on trying
+            log.info("stop with Ctrl-C")
+            self._loop(store, teach, fleet)
+            log.info("stopping")
+
+    def _loop(self, store: Store, teach: Teach, fleet: Fleet) -> None:
+        while not self._stopping.wait(TICK_S):
+            self._tick(lambda: _publish(store), lambda: teach.tick(now_ms=now_ms()), lambda: fleet.tick(now_ms()))
+
+    def _tick(self, *steps: Callable[[], object]) -> None:
+        """One look; a step that fails holds up neither the others nor the next look. Its complaint is said once."""
+        complaint = ""
+        for step in steps:
+            try:
+                step()
+            except Exception as error:  # the supervising loop: collecting must go on
+                complaint = f"{type(error).__name__}: {error}"
+                if complaint != self._complaint:
+                    log.exception("the scheduler's step failed, and is tried again")
+        self._complaint = complaint
+
+    def _broker(self, stack: ExitStack) -> BrokerAddress:
+        config = self._config.broker
+        if config.url:
+            address = BrokerAddress.parse(
+                config.url, username=config.username, password=read_secret(config.password_file)
+            )
+        else:
+            child = BrokerChild(self._data_dir / "broker", port=config.port, binary=config.binary)
+            child.start()
+            stack.callback(child.stop)
+            address = BrokerAddress(HOST, child.port)
+        url = f"mqtt://{address.host}:{address.port}"
+        write_durably(self._data_dir / BROKER_URL, url.encode())
+        log.info("fleet %r, broker %s, data in %s", self._config.server.fleet, url, self._data_dir)
+        return address
+
+    def _labelling(self, store: Store) -> Labelling | None:
+        config = self._config.labeler
+        if not config.kind:
+            return None
+        answers = labeler.load(config.kind, config.files)
+        return Labelling(store, answers, name=config.kind, batch=config.batch, now_ms=now_ms)
+
+    def _collecting(
+        self, store: Store, address: BrokerAddress, labelling: Labelling | None
+    ) -> tuple[Fleet, Collector]:
+        config, name = self._config.collect, self._config.server.fleet
+        collector: Collector
+        fleet = Fleet(
+            store,
+            fleet=name,
+            rules=self._config.rollout,
+            publish=lambda topic, payload, *, qos, retain: collector.publish(topic, payload, qos=qos, retain=retain),
+        )
+        collector = Collector(
+            Ingest(store, fleet=name, holdout_share=config.holdout_share, offline_after_s=config.offline_after_s),
+            address,
+            fleet=name,
+            now_ms=now_ms,
+            commit_rows=config.commit_rows,
+            commit_ms=config.commit_ms,
+            on_birth=fleet.on_birth,
+            on_fetch=fleet.on_fetch,
+            on_samples=lambda _: labelling.wake() if labelling else None,
+        )
+        return fleet, collector
+
+    def _teach(self, store: Store) -> Teach:
+        return Teach(store, data_dir=self._data_dir, teach=self._config.teach, gates=self._config.gates)
+
+
+def check_parts(config: ServerConfig) -> list[str]:
+    """Try what can be tried without starting anything; returns what was found, or raises what would stop a start."""
+    lines = []
+    if config.broker.url:
+        read_secret(config.broker.password_file)
+        lines.append(f"broker: {config.broker.url}, user {config.broker.username or 'none'}")
+        BrokerAddress.parse(config.broker.url)
+    else:
+        mosquitto = find_mosquitto(config.broker.binary)
+        lines.append(f"broker: {mosquitto.binary} {'.'.join(map(str, mosquitto.version()))}, as a child")
+    if config.labeler.kind:
+        labeler.load(config.labeler.kind, config.labeler.files)
+        lines.append(f"labeler: {config.labeler.kind}, {len(config.labeler.files)} files")
+    else:
+        lines.append("labeler: nobody")
+    return lines
+
+
+def train_first(config: ServerConfig) -> Version:
+    """One round by hand, on all that is labelled now; returns the published version. TrainingError when there is none."""
+    data_dir = Path(config.server.data_dir)
+    with only_one(data_dir), open_store(config) as store:
+        teach = Teach(store, data_dir=data_dir, teach=config.teach, gates=config.gates)
+        teach.recover(now_ms=now_ms())
+        run_id = teach.begin(now_ms=now_ms())
+        try:
+            while teach.busy:
+                time.sleep(0.1)
+                teach.watch(now_ms=now_ms())
+        finally:
+            teach.stop(now_ms=now_ms())
+        published = {version.run_id: version for version in _publish(store)}
+        with store.database.read() as connection:
+            run = runs.get(connection, run_id)
+    if run_id not in published:
+        raise TrainingError(f"run {run_id} {run.state if run else 'is gone'}: {describe(run) if run else ''}")
+    return published[run_id]
+
+
+def _publish(store: Store) -> list[Version]:
+    made = publish_passed(store, now_ms=now_ms())
+    for version in made:
+        log.info("version %d published, from run %s", version.number, version.run_id)
+    return made
+
+
+@contextmanager
+def open_store(config: ServerConfig) -> Iterator[Store]:
+    """The store of a configuration, closed at the end."""
+    store = Store.open(Path(config.server.data_dir))
+    try:
+        yield store
+    finally:
+        store.close()

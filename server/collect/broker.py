@@ -1,0 +1,245 @@
+"""Which broker, when none is configured?
+
+One of our own: mosquitto as a child process, on the loopback interface, with a configuration written here. It keeps
+nothing on disk, because durability is end to end. It is started again whenever it dies, on the same port, and it dies
+with the server, however that ends.
+
+The last is the kernel's doing (PR_SET_PDEATHSIG). That signal comes when the *thread* that started the child ends, so
+the supervising thread starts it, and lives as long as it does.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import pwd
+import re
+import shutil
+import socket
+import subprocess
+import sys
+import threading
+import time
+from pathlib import Path
+from typing import NamedTuple
+
+from edge_agent.contract.wire import BODY_MAX_BYTES, HEADER_MAX_BYTES
+from server.errors import ServerError, StoreError
+
+HOST = "127.0.0.1"
+OLDEST = (2, 0)
+START_S = 10.0
+STOP_S = 3.0
+BACKOFF_MIN_S = 0.1
+BACKOFF_MAX_S = 5.0
+STEADY_S = 10.0  # after so long a run, the next restart is at once again
+POLL_S = 0.02
+
+_PACKET_BYTES = 2 + HEADER_MAX_BYTES + BODY_MAX_BYTES + 1024  # the largest message, its topic and framing
+_INSTALL = (
+    "install it (Debian, Ubuntu, Raspberry Pi OS: apt install mosquitto; macOS: brew install mosquitto), "
+    'or name a running broker: [broker] url = "mqtt://host:port"'
+)
+
+_log = logging.getLogger(__name__)
+
+# Runs in the child before mosquitto does: ask for our death to be passed on, and look whether it happened already.
+_TRAMPOLINE = """
+import ctypes, os, sys
+parent, libraries, *command = sys.argv[1:]
+if sys.platform == "linux":
+    ctypes.CDLL(None).prctl(1, 9, 0, 0, 0)
+    if os.getppid() != int(parent):
+        sys.exit(1)
+if libraries:
+    os.environ["LD_LIBRARY_PATH"] = libraries
+os.execv(command[0], command)
+"""
+
+
+class Mosquitto(NamedTuple):
+    """An installed mosquitto."""
+
+    binary: Path
+    libraries: str = ""  # LD_LIBRARY_PATH that it needs, "" for none
+
+    def version(self) -> tuple[int, ...]:
+        """Such as (2, 0, 11); ServerError when it cannot be had."""
+        command = [str(self.binary), "-h"]
+        environment = {**os.environ, "LD_LIBRARY_PATH": self.libraries} if self.libraries else None
+        try:
+            said = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=START_S).stdout
+        except (OSError, subprocess.TimeoutExpired) as error:
+            raise ServerError(f"{self.binary}: {error}: {_INSTALL}") from error
+        found = re.search(r"version (\d+(?:\.\d+)+)", said)
+        if found is None:
+            raise ServerError(f"{self.binary}: is not mosquitto, it says {said[:80]!r}: {_INSTALL}")
+        return tuple(int(number) for number in found[1].split("."))
+
+
+def find_mosquitto(configured: str = "") -> Mosquitto:
+    """The mosquitto to run: the configured one, or the first of the usual places. ServerError says what to install."""
+    cache = Path.home() / ".cache" / "winnow" / "mosquitto" / "usr"  # where `make setup` unpacks it without rights
+    if configured:
+        places = [Path(configured)]
+    else:
+        on_path = shutil.which("mosquitto")
+        places = [Path(on_path)] if on_path else []
+        places += [Path(folder) / "mosquitto" for folder in ("/usr/sbin", "/usr/local/sbin", "/opt/homebrew/sbin")]
+        places.append(cache / "sbin" / "mosquitto")
+    binary = next((place for place in places if os.access(place, os.X_OK) and place.is_file()), None)
+    if binary is None:
+        raise ServerError(f"mosquitto not found at {', '.join(str(place) for place in places)}: {_INSTALL}")
+    libraries = (
+        ":".join(str(path) for path in sorted((cache / "lib").glob("*-linux-*"))) if cache in binary.parents else ""
+    )
+    found = Mosquitto(binary, libraries)
+    if (version := found.version()) < OLDEST:
+        raise ServerError(f"{binary}: version {'.'.join(map(str, version))}, expected 2.0 or newer: {_INSTALL}")
+    return found
+
+
+def configuration(port: int, *, user: str) -> str:
+    """mosquitto.conf: one loopback listener, nothing kept, everything bounded by what the wire allows."""
+    return "\n".join(
+        [
+            f"listener {port} {HOST}",
+            "allow_anonymous true",  # only this machine can reach it
+            "persistence false",
+            f"user {user}",  # as root it would change its user, and by that lose the signal of our death
+            f"max_packet_size {_PACKET_BYTES}",
+            "max_inflight_messages 100",
+            "max_queued_messages 1000",  # to one client; more is dropped, and devices send it again
+            f"max_queued_bytes {64 * 1024 * 1024}",
+            "set_tcp_nodelay true",
+            "sys_interval 0",
+            "connection_messages false",
+            "log_dest stderr",
+            *(f"log_type {kind}" for kind in ("error", "warning", "notice")),
+            "",
+        ]
+    )
+
+
+class BrokerChild:
+    """A mosquitto of our own."""
+
+    def __init__(self, folder: Path, *, port: int = 0, binary: str = "") -> None:
+        """Its files go to `folder`. `port` 0: the one of the last time, at first one that the system chooses."""
+        self.port = port
+        self._folder = folder
+        self._wanted = binary
+        self._command: list[str] = []
+        self._process: subprocess.Popen[bytes] | None = None
+        self._accepting = threading.Event()
+        self._failed = threading.Event()  # ended before it ever accepted a connection
+        self._stopping = threading.Event()
+        self._supervisor = threading.Thread(target=self._supervise, name="broker", daemon=True)
+
+    @property
+    def pid(self) -> int:
+        """Of the process that runs now, or ran last; 0 before the first."""
+        return self._process.pid if self._process else 0
+
+    def start(self) -> None:
+        """Start it, and return when it accepts connections; ServerError when it cannot be had."""
+        mosquitto = find_mosquitto(self._wanted)
+        self._prepare(mosquitto)
+        self._supervisor.start()
+        deadline = time.monotonic() + START_S
+        while not self._accepting.wait(POLL_S):
+            if self._failed.is_set() or time.monotonic() > deadline:
+                self.stop()
+                said = self._log_path.read_text(errors="replace").strip()[-500:]
+                raise ServerError(
+                    f"{mosquitto.binary} does not start on {HOST}:{self.port}; it says: {said or 'nothing'}"
+                )
+
+    def stop(self) -> None:
+        """End it; it is not started again."""
+        self._stopping.set()
+        if self._process is not None:
+            self._process.terminate()
+        if self._supervisor.is_alive():
+            self._supervisor.join(STOP_S)
+        if self._supervisor.is_alive() and self._process is not None:
+            self._process.kill()
+            self._supervisor.join()
+
+    @property
+    def _log_path(self) -> Path:
+        return self._folder / "broker.log"
+
+    def _prepare(self, mosquitto: Mosquitto) -> None:
+        file = self._folder / "broker.conf"
+        try:
+            self._folder.mkdir(parents=True, exist_ok=True)
+            self.port = self.port or _remembered_port(self._folder / "broker.port")
+            _await_free(self.port)
+            file.write_text(configuration(self.port, user=pwd.getpwuid(os.geteuid()).pw_name))
+            self._log_path.write_bytes(b"")
+        except OSError as error:
+            raise StoreError(f"{error.filename}: {error.strerror}") from error
+        self._command = [sys.executable, "-I", "-S", "-c", _TRAMPOLINE, str(os.getpid()), mosquitto.libraries]
+        self._command += [str(mosquitto.binary), "-c", str(file)]
+
+    def _supervise(self) -> None:
+        backoff_s = BACKOFF_MIN_S
+        while not self._stopping.is_set():
+            started = time.monotonic()
+            code = self._run()
+            if self._stopping.is_set():
+                return
+            if not self._accepting.is_set():
+                self._failed.set()
+            backoff_s = BACKOFF_MIN_S if time.monotonic() - started > STEADY_S else min(2 * backoff_s, BACKOFF_MAX_S)
+            _log.warning("mosquitto ended with %d, starting it again; see %s", code, self._log_path)
+            self._stopping.wait(backoff_s)
+
+    def _run(self) -> int:
+        """Run it to its end; returns the exit status."""
+        with open(self._log_path, "ab") as log:  # in a session of its own: Ctrl-C is ours to handle
+            process = subprocess.Popen(
+                self._command, stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True
+            )
+        self._process = process
+        if self._stopping.is_set():
+            process.terminate()
+        while process.poll() is None and not self._accepting.is_set():
+            if _accepts(self.port):
+                self._accepting.set()
+            self._stopping.wait(POLL_S)
+        return process.wait()
+
+
+def _remembered_port(file: Path) -> int:
+    """The port in `file`; else a free one, written to it: devices must find the same after a restart."""
+    try:
+        return int(file.read_text())
+    except (FileNotFoundError, ValueError):
+        with socket.create_server((HOST, 0)) as probe:
+            port = int(probe.getsockname()[1])
+        file.write_text(f"{port}\n")
+        return port
+
+
+def _await_free(port: int) -> None:
+    """Wait a moment for the broker of a server that was just killed; ServerError when the port stays taken."""
+    deadline = time.monotonic() + STOP_S
+    while True:
+        try:
+            socket.create_server((HOST, port)).close()
+            return
+        except OSError as error:
+            if time.monotonic() > deadline:
+                message = f"{HOST}:{port}: {error.strerror}: another winnow-server may be running on the same data_dir"
+                raise ServerError(f"{message}; otherwise set [broker] port") from error
+            time.sleep(POLL_S)
+
+
+def _accepts(port: int) -> bool:
+    try:
+        socket.create_connection((HOST, port), timeout=1.0).close()
+    except OSError:
+        return False
+    return True

@@ -1,0 +1,149 @@
+"""How does the server talk to its devices?
+
+One MQTT connection, for everything. It comes back by itself after any loss, and says that the server is there. It
+promises nothing: what was published to it while the server was away is gone, and devices send it again.
+"""
+
+from __future__ import annotations
+
+import logging
+import secrets
+import threading
+from collections.abc import Callable
+from typing import Any, NamedTuple
+from urllib.parse import urlsplit
+
+import paho.mqtt.client as mqtt
+from paho.mqtt.enums import CallbackAPIVersion
+
+from edge_agent.contract.wire import ServerState, encode, server_state_topic, up_filter
+from server.errors import ServerConfigError
+
+KEEPALIVE_S = 30
+RECONNECT_MAX_S = 15
+INFLIGHT = 100  # unacknowledged messages: fewer, and blocks to many devices wait for each other's round trips
+GOODBYE_S = 2.0
+
+_log = logging.getLogger(__name__)
+
+
+class BrokerAddress(NamedTuple):
+    """Where the broker is, and as whom."""
+
+    host: str
+    port: int
+    username: str = ""
+    password: str = ""
+
+    @classmethod
+    def parse(cls, url: str, *, username: str = "", password: str = "") -> BrokerAddress:
+        """Read `mqtt://host:port`; ServerConfigError when it is none.
+
+        >>> BrokerAddress.parse("mqtt://broker.lan").port
+        1883
+        """
+        try:
+            parts = urlsplit(url)
+            if parts.scheme == "mqtt" and parts.hostname and not parts.path.strip("/"):
+                return cls(parts.hostname, parts.port or 1883, username, password)
+        except ValueError as error:  # a port that is none
+            raise ServerConfigError(f"[broker] url = {url!r}: {error}") from error
+        raise ServerConfigError(f"[broker] url = {url!r}: expected mqtt://host:port")
+
+
+class Gateway:
+    """The connection to the broker."""
+
+    def __init__(
+        self,
+        address: BrokerAddress,
+        *,
+        fleet: str,
+        now_ms: Callable[[], int],
+        deliver: Callable[[str, bytes], None],
+    ) -> None:
+        """`deliver(topic, payload)` is called from the network thread for all that devices say; it may block."""
+        self.ready = threading.Event()
+        """Set while connected and subscribed."""
+        self._address = address
+        self._fleet = fleet
+        self._now_ms = now_ms
+        self._deliver = deliver
+        self._client = self._make_client()
+        self._complained = False
+
+    def start(self) -> None:
+        """Connect, in the background, and again whenever the connection is lost."""
+        self._client.connect_async(self._address.host, self._address.port, keepalive=KEEPALIVE_S)
+        self._client.loop_start()
+
+    def stop(self) -> None:
+        """Say that the server is going, and go."""
+        if self._client.is_connected():
+            goodbye = self._client.publish(server_state_topic(self._fleet), self._state(online=False), 1, retain=True)
+            try:
+                goodbye.wait_for_publish(GOODBYE_S)
+            except (RuntimeError, ValueError):  # lost in this very moment: the broker then speaks our will
+                _log.debug("the broker did not hear the goodbye")
+        self._client.disconnect()
+        self._client.loop_stop()
+
+    def publish(self, topic: str, payload: bytes, *, qos: int = 1, retain: bool = False) -> None:
+        """Send; what cannot be sent now is sent on the next connection, unless `qos` is 0."""
+        self._client.publish(topic, payload, qos, retain)
+
+    def _make_client(self) -> mqtt.Client:
+        client = mqtt.Client(
+            CallbackAPIVersion.VERSION2, client_id=f"winnow-server-{secrets.token_hex(6)}", protocol=mqtt.MQTTv311
+        )
+        if self._address.username:
+            client.username_pw_set(self._address.username, self._address.password or None)
+        client.will_set(server_state_topic(self._fleet), self._state(online=False), qos=1, retain=True)
+        client.max_inflight_messages_set(INFLIGHT)
+        client.reconnect_delay_set(min_delay=1, max_delay=RECONNECT_MAX_S)
+        client.on_connect = self._on_connect
+        client.on_connect_fail = self._on_connect_fail
+        client.on_subscribe = self._on_subscribe
+        client.on_disconnect = self._on_disconnect
+        client.on_message = self._on_message
+        return client
+
+    def _state(self, *, online: bool) -> bytes:
+        return encode(ServerState(online=online, at_ms=self._now_ms()))
+
+    def _complain(self, what: str) -> None:
+        if not self._complained:
+            _log.warning("broker %s:%d: %s; trying again", self._address.host, self._address.port, what)
+        self._complained = True
+
+    # Called by paho, in its own thread.
+
+    def _on_connect(self, client: mqtt.Client, _data: Any, _flags: Any, reason: Any, _properties: Any) -> None:
+        if reason.is_failure:
+            self._complain(f"refuses us: {reason}")
+            return
+        client.subscribe(up_filter(self._fleet), qos=1)
+        client.publish(server_state_topic(self._fleet), self._state(online=True), 1, retain=True)
+
+    def _on_subscribe(self, _client: mqtt.Client, _data: Any, _mid: int, reasons: list[Any], _properties: Any) -> None:
+        if reasons[0].is_failure:
+            self._complain(f"does not let us listen to {up_filter(self._fleet)}: {reasons[0]}")
+            return
+        _log.info("listening at %s:%d", self._address.host, self._address.port)
+        self._complained = False
+        self.ready.set()
+
+    def _on_connect_fail(self, _client: mqtt.Client, _data: Any) -> None:
+        self._complain("cannot be reached")
+
+    def _on_disconnect(self, _client: mqtt.Client, _data: Any, _flags: Any, reason: Any, _properties: Any) -> None:
+        self.ready.clear()
+        if reason.is_failure:
+            self._complain(f"connection lost: {reason}")
+
+    def _on_message(self, _client: mqtt.Client, _data: Any, message: mqtt.MQTTMessage) -> None:
+        try:
+            topic = message.topic
+        except UnicodeDecodeError:  # no topic of ours; it will be set aside as such
+            topic = ""
+        self._deliver(topic, bytes(message.payload))

@@ -1,0 +1,174 @@
+"""What did a device say?
+
+Pure: a message in, one of four values out. Nothing that comes by the network is trusted before it passed here, and
+nothing that comes can raise.
+
+    Upload   a whole sample whose body was checked
+    Piece    a part of a larger one, its own length checked
+    Said     birth, death, heartbeat, event or fetch
+    Bad      everything else, with the reason; with a sample id where one was readable, so that it can be refused
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import msgspec
+import numpy as np
+
+from edge_agent.contract.errors import MessageError
+from edge_agent.contract.types import SampleId
+from edge_agent.contract.wire import (
+    BODY_MAX_BYTES,
+    Address,
+    Birth,
+    Death,
+    Event,
+    Fetch,
+    Heartbeat,
+    SampleHeader,
+    check_sample_header,
+    decode,
+    decode_body,
+    decode_frame,
+    parse_topic,
+)
+
+ID_MAX_CHARS = 190
+_INT4 = 2**31
+_INT8 = 2**63
+_LIMITS = {"boot": _INT8, "at_ms": _INT8, "captured_at_ms": _INT8, "n": _INT4, "label": _INT4, "model_version": _INT4}
+"""Integers that have a column of their own must fit into it: the decoder takes larger ones."""
+_SESSION_MAX_CHARS = 64
+
+Word = Birth | Death | Heartbeat | Event | Fetch
+
+
+class Message(NamedTuple):
+    """As it came from the broker."""
+
+    topic: str
+    payload: bytes
+    received_ms: int
+
+
+class Upload(NamedTuple):
+    """A whole sample."""
+
+    message: Message
+    device: str
+    id: SampleId
+    header: SampleHeader
+    body: bytes
+
+
+class Piece(NamedTuple):
+    """A part of a sample."""
+
+    message: Message
+    device: str
+    id: SampleId
+    header: SampleHeader
+    data: bytes
+
+
+class Said(NamedTuple):
+    """Anything but a sample."""
+
+    message: Message
+    device: str
+    word: Word
+
+
+class Bad(NamedTuple):
+    """Not of the wire format. device: "" when not even the topic was. sample_id: "" when there was none."""
+
+    message: Message
+    device: str
+    reason: str
+    sample_id: str = ""
+
+
+Heard = Upload | Piece | Said | Bad
+
+
+def hear(message: Message, *, fleet: str) -> Heard:
+    """Take a message apart."""
+    try:
+        address = parse_topic(message.topic)
+        if address.fleet != fleet or address.direction != "up":
+            raise MessageError(f"topic: got {message.topic[:120]!r}, expected one of fleet {fleet!r}, upward")
+    except MessageError as error:
+        return Bad(message, "", str(error))
+    if address.kind == "sample":
+        return _hear_sample(message, address)
+    try:
+        return Said(message, address.device, _word(address.kind, message.payload))
+    except MessageError as error:
+        return Bad(message, address.device, str(error))
+
+
+def check_body(header: SampleHeader, body: bytes) -> None:
+    """MessageError unless the whole body is what its header says, and every number in it finite."""
+    array = decode_body(header, body)
+    if array.dtype.kind == "f" and not np.isfinite(array).all():
+        raise MessageError(f"sample {header.id}: not finite")
+
+
+def _hear_sample(message: Message, address: Address) -> Upload | Piece | Bad:
+    try:
+        header, view = decode_frame(SampleHeader, message.payload)
+    except MessageError as error:
+        return Bad(message, address.device, str(error))
+    try:
+        sample_id = _check_header(header, address)
+        data = bytes(view)
+        if header.parts > 1:
+            _check_piece(header, data)
+            return Piece(message, address.device, sample_id, header, data)
+        check_body(header, data)
+        return Upload(message, address.device, sample_id, header, data)
+    except MessageError as error:
+        return Bad(message, address.device, str(error), header.id if len(header.id) <= ID_MAX_CHARS else "")
+
+
+def _check_header(header: SampleHeader, address: Address) -> SampleId:
+    sample_id = check_sample_header(header, address)
+    _check_integers(header)
+    if sample_id.boot >= _INT8 or sample_id.seq >= _INT8:
+        raise MessageError(f"sample {header.id}: boot or sequence is too large")
+    if not 0.0 <= header.confidence <= 1.0:
+        raise MessageError(f"sample {header.id}: confidence {header.confidence}, expected 0..1")
+    return sample_id
+
+
+def _check_piece(header: SampleHeader, data: bytes) -> None:
+    last = header.part == header.parts - 1
+    expected = header.body_bytes - header.part * BODY_MAX_BYTES if last else BODY_MAX_BYTES
+    if len(data) != expected:
+        raise MessageError(f"sample {header.id}: part {header.part} of {len(data)} bytes, expected {expected}")
+
+
+def _word(kind: str, payload: bytes) -> Word:
+    word: Word
+    if kind == "birth":
+        word = decode(Birth, payload)
+    elif kind == "death":
+        word = decode(Death, payload)
+    elif kind == "heartbeat":
+        word = decode(Heartbeat, payload)
+    elif kind == "event":
+        word = decode(Event, payload)
+    else:
+        word = decode(Fetch, payload)
+    _check_integers(word)
+    if len(getattr(word, "session", "")) > _SESSION_MAX_CHARS:
+        raise MessageError(f"{kind}: session is longer than {_SESSION_MAX_CHARS} characters")
+    return word
+
+
+def _check_integers(message: msgspec.Struct) -> None:
+    for name, limit in _LIMITS.items():
+        value = getattr(message, name, 0)
+        if not 0 <= value < limit:
+            raise MessageError(f"{type(message).__name__}: {name} {str(value)[:24]}, expected 0..{limit - 1}")

@@ -1,0 +1,218 @@
+"""Which messages are taken in?
+
+`take` is given a group of messages and returns when they are on disk; the receipts that it returns may be sent then,
+and not before. Every step can be repeated, so a group whose commit failed is simply taken again.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import sqlalchemy as sa
+
+from edge_agent.contract.errors import MessageError
+from edge_agent.contract.wire import Birth, Death, Event, Fetch, Heartbeat, Receipt
+from server.collect.inbound import Bad, Message, Piece, Said, Upload, check_body, hear
+from server.collect.receipts import Answers
+from server.store import devices, parts, samples
+from server.store.store import Store
+
+PARTS_EXPIRE_MS = 3_600_000
+"""Shorter, and a slow link never completes a large sample; longer, and what devices gave up stays on the disk."""
+
+
+@dataclass(frozen=True)
+class Taken:
+    """What became of a group of messages, all of it on disk."""
+
+    receipts: list[tuple[str, Receipt]]  # (device, what to tell it)
+    samples_new: int
+    births: list[str]  # devices
+    heartbeats: list[tuple[str, Heartbeat]]
+    fetches: list[tuple[str, Fetch]]
+
+
+@dataclass
+class _Group:
+    """Messages on their way into the store."""
+
+    uploads: list[Upload] = field(default_factory=list)
+    pieces: list[Piece] = field(default_factory=list)
+    said: list[Said] = field(default_factory=list)
+    bad: list[Bad] = field(default_factory=list)
+    answers: Answers = field(default_factory=Answers)
+
+    def refuse(self, bad: Bad) -> None:
+        """Set a message aside, and tell its device when it names a sample."""
+        self.bad.append(bad)
+        if bad.sample_id:
+            self.answers.refuse(bad.device, bad.sample_id, bad.reason)
+
+    def is_new(self, item: Upload | Piece, known: dict[str, str]) -> bool:
+        """Whether there is no sample of that id among the known (id -> sha256 of the body); answers it when there is.
+
+        The same id with other bytes comes from a device that was wiped and counts its boots anew. To call that a
+        duplicate would make it delete what we do not have.
+        """
+        sample_id = item.header.id
+        if sample_id not in known:
+            return True
+        if known[sample_id] == item.header.body_sha256:
+            self.answers.repeat(item.device, sample_id)
+        else:
+            self.refuse(
+                Bad(item.message, item.device, f"sample {sample_id}: its id is taken by other bytes", sample_id)
+            )
+        return False
+
+    def joined(self, piece: Piece, body: bytes) -> Upload | None:
+        """The sample whose last part came, unless its body is not what the header says: that is only seen now."""
+        try:
+            check_body(piece.header, body)
+        except MessageError as error:
+            self.refuse(Bad(piece.message, piece.device, str(error), piece.header.id))
+            return None
+        return Upload(piece.message, piece.device, piece.id, piece.header, body)
+
+    def seen_ms(self) -> dict[str, int]:
+        """Device -> when it was last heard. A death is the broker's word, not the device's."""
+        heard: Iterable[Upload | Piece | Said | Bad] = (*self.uploads, *self.pieces, *self.said, *self.bad)
+        seen: dict[str, int] = {}
+        for item in heard:
+            if item.device and not (isinstance(item, Said) and isinstance(item.word, Death)):
+                seen[item.device] = max(item.message.received_ms, seen.get(item.device, 0))
+        return seen
+
+
+class Ingest:
+    """Takes messages into the store."""
+
+    def __init__(self, store: Store, *, fleet: str, holdout_share: float, offline_after_s: float) -> None:
+        """Take from the devices of `fleet`; `holdout_share` of the samples is never trained on."""
+        self._store = store
+        self._fleet = fleet
+        self._holdout_share = holdout_share
+        self._offline_after_ms = int(offline_after_s * 1000)
+
+    def take(self, batch: Sequence[Message]) -> Taken:
+        """Check and store a group; StoreError when that cannot be, and then the same group may be taken again."""
+        group = self._hear(batch)
+        known = self._known([*group.uploads, *group.pieces])
+        joined = self._join([piece for piece in group.pieces if group.is_new(piece, known)], group)
+        new: list[Upload] = []
+        for upload in (*group.uploads, *joined):
+            if group.is_new(upload, known):
+                known[upload.header.id] = upload.header.body_sha256
+                new.append(upload)
+        self._store.blobs.put_many([upload.body for upload in new])  # before the rows that name them
+        with self._store.database.write() as connection:
+            inserted = samples.insert_samples(connection, [_row(upload, self._holdout_share) for upload in new])
+            for upload in new:
+                group.answers.accept(upload.device, upload.header.id)
+            parts.delete_parts(
+                connection, {p.header.id for p in group.pieces if group.answers.answered(p.device, p.header.id)}
+            )
+            _record(connection, group)
+        return _taken(group, len(inserted))
+
+    def sweep(self, now_ms: int) -> list[str]:
+        """Count silent devices as offline and forget parts that never became whole; returns who fell silent."""
+        with self._store.database.write() as connection:
+            parts.expire_parts(connection, before_ms=now_ms - PARTS_EXPIRE_MS)
+            return devices.mark_offline(connection, before_ms=now_ms - self._offline_after_ms)
+
+    def _hear(self, batch: Sequence[Message]) -> _Group:
+        group = _Group()
+        for message in batch:
+            item = hear(message, fleet=self._fleet)
+            if isinstance(item, Upload):
+                group.uploads.append(item)
+            elif isinstance(item, Piece):
+                group.pieces.append(item)
+            elif isinstance(item, Said):
+                group.said.append(item)
+            else:
+                group.refuse(item)
+        return group
+
+    def _known(self, items: Sequence[Upload | Piece]) -> dict[str, str]:
+        with self._store.database.read() as connection:
+            return samples.body_names(connection, {item.header.id for item in items})
+
+    def _join(self, pieces: Sequence[Piece], group: _Group) -> list[Upload]:
+        """Keep parts; returns the samples that are whole now."""
+        if not pieces:
+            return []
+        with self._store.database.write() as connection:
+            for piece in pieces:
+                parts.put_part(connection, piece.header, piece.data, now_ms=piece.message.received_ms)
+            last = {(piece.header.id, piece.header.body_sha256): piece for piece in pieces}
+            bodies = {key: parts.join_parts(connection, piece.header) for key, piece in last.items()}
+        whole = [(last[key], body) for key, body in bodies.items() if body is not None]
+        return [upload for piece, body in whole if (upload := group.joined(piece, body)) is not None]
+
+
+def _record(connection: sa.Connection, group: _Group) -> None:
+    devices.record_seen(connection, group.seen_ms())
+    for device, message, word in ((item.device, item.message, item.word) for item in group.said):
+        if isinstance(word, Birth):
+            devices.record_birth(connection, device, word)
+        elif isinstance(word, Heartbeat):
+            devices.record_heartbeat(connection, device, word)
+        elif isinstance(word, Death):
+            devices.record_death(connection, device, word)
+        elif isinstance(word, Event):
+            devices.record_event(connection, device, word, now_ms=message.received_ms)
+    for bad in group.bad:
+        devices.record_bad(
+            connection,
+            bad.device,
+            topic=bad.message.topic,
+            payload=bad.message.payload,
+            reason=bad.reason,
+            now_ms=bad.message.received_ms,
+        )
+
+
+def _row(upload: Upload, holdout_share: float) -> dict[str, Any]:
+    header, selection = upload.header, upload.header.selection
+    return {
+        "id": header.id,
+        "device": upload.id.device,
+        "stream": upload.id.stream,
+        "boot": upload.id.boot,
+        "seq": upload.id.seq,
+        "ref": header.ref[:200],
+        "origin": "device",
+        "split": samples.split_of(header.id, holdout_share),
+        "captured_at_ms": header.captured_at_ms,
+        "received_at_ms": upload.message.received_ms,
+        "dtype": header.dtype,
+        "shape": list(header.shape),
+        "encoding": header.encoding,
+        "body_sha256": header.body_sha256,
+        "body_bytes": header.body_bytes,
+        "predicted": header.label,
+        "confidence": header.confidence,
+        "model_version": header.model_version,
+        "reason": selection.reason,
+        "probability": selection.probability,
+        "utility": selection.utility,
+        "novelty": selection.novelty,
+        "threshold": selection.threshold,
+        "tokens": selection.tokens,
+        "strategy": selection.strategy[:40],
+    }
+
+
+def _taken(group: _Group, samples_new: int) -> Taken:
+    words = [(item.device, item.word) for item in group.said]
+    return Taken(
+        receipts=group.answers.receipts(),
+        samples_new=samples_new,
+        births=[device for device, word in words if isinstance(word, Birth)],
+        heartbeats=[(device, word) for device, word in words if isinstance(word, Heartbeat)],
+        fetches=[(device, word) for device, word in words if isinstance(word, Fetch)],
+    )

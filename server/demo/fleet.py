@@ -1,0 +1,102 @@
+"""Who runs during the demo?
+
+The server, with its broker, and one agent per device: the programs that a user would start, as processes of their own.
+None outlives the demo, however it ends.
+"""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import time
+from pathlib import Path
+from types import TracebackType
+
+from server.child import end, spawn
+from server.demo.workspace import Workspace
+from server.errors import ServerError
+
+STOP_S = 4.0  # of the five that Ctrl-C may take
+
+
+class Fleet:
+    """The processes; ends them on the way out."""
+
+    def __init__(self, workspace: Workspace) -> None:
+        """Nothing is started yet."""
+        self._workspace = workspace
+        self._agents: dict[str, subprocess.Popen[bytes]] = {}
+        self._server: subprocess.Popen[bytes] | None = None
+
+    def __enter__(self) -> Fleet:
+        """Use it in a `with`."""
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        """End whatever runs."""
+        agents = list(self._agents.values())
+        end([*agents, self._server] if self._server else agents, within_s=STOP_S)
+
+    def start_server(self, *, within_s: float = 30.0) -> str:
+        """Start `winnow-server run`; returns the broker's address once it listens."""
+        url = self._workspace.server_data / "broker.url"
+        url.unlink(missing_ok=True)
+        self._server = self._start("server", [sys.executable, "-m", "server", "run", str(self._workspace.server_toml)])
+        deadline = time.monotonic() + within_s
+        while not url.exists() or not url.read_text().strip():
+            self.check()
+            if time.monotonic() > deadline:
+                raise ServerError(
+                    f"the server did not start within {within_s:.0f} s: see {self._workspace.log('server')}"
+                )
+            time.sleep(0.1)
+        return url.read_text().strip()
+
+    def start_agent(self, device: str) -> None:
+        """Start `winnow-agent run`."""
+        argv = [sys.executable, "-m", "edge_agent", "run", str(self._workspace.agent_toml(device))]
+        self._agents[device] = self._start(device, argv)
+
+    def stop_agents(self) -> None:
+        """End the agents; they finish what is in hand."""
+        end(list(self._agents.values()), within_s=STOP_S)
+        self._agents.clear()
+
+    def stop_server(self) -> None:
+        """End the server."""
+        if self._server:
+            end([self._server], within_s=STOP_S)
+        self._server = None
+
+    def check(self) -> None:
+        """ServerError when one of them has died."""
+        running = {**self._agents, **({"server": self._server} if self._server else {})}
+        for name, process in running.items():
+            if (code := process.poll()) is not None:
+                log = self._workspace.log(name)
+                raise ServerError(f"{name} ended with {code}: {_tail(log)} (see {log})")
+
+    def _start(self, name: str, argv: list[str]) -> subprocess.Popen[bytes]:
+        # One thread of numpy's and torch's libraries each: the demo's processes share a small machine.
+        quiet = {"OPENBLAS_NUM_THREADS": "1", "OMP_NUM_THREADS": "1"}
+        with open(self._workspace.log(name), "wb") as log:
+            return spawn(argv, output=log, environment=quiet)
+
+
+def call(workspace: Workspace, *words: str) -> None:
+    """Run one `winnow-server` command to its end; ServerError with its last line when it fails."""
+    with open(workspace.log("setup"), "ab") as log:
+        child = spawn([sys.executable, "-m", "server", *words], output=log)
+        try:
+            code = child.wait()
+        finally:
+            end([child], within_s=STOP_S)
+    if code:
+        raise ServerError(f"winnow-server {' '.join(words)} ended with {code}: {_tail(workspace.log('setup'))}")
+
+
+def _tail(log: Path) -> str:
+    lines = log.read_text(errors="replace").strip().splitlines() if log.exists() else []
+    return lines[-1] if lines else "it said nothing"

@@ -1,0 +1,61 @@
+"""What can be asked of the demo, and how large is it then?"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Literal, NamedTuple
+
+from server.demo.scenario import Plan
+
+Task = Literal["fashion", "watch", "own"]
+
+
+class Options(NamedTuple):
+    """As given on the command line."""
+
+    quick: bool
+    task: Task
+    data: Path | None  # somebody's own .npz; then `task` is "own"
+    devices: int
+    seed: int
+    out: Path
+    late_classes: tuple[str, ...] | None  # None: the task's own
+    degrade: bool | None  # None: the task's own
+
+
+class Size(NamedTuple):
+    """How much, and how long."""
+
+    plan: Plan
+    rounds: int
+    label_share: float
+    epochs: int
+    probation_samples: int
+    soak_s: float
+    overhead_samples: int
+
+
+def size_of(options: Options) -> Size:
+    """The size of a run. Quick ones show that it works, long ones what it is worth."""
+    quick, fashion = options.quick, options.task == "fashion"
+    late = options.late_classes if options.late_classes is not None else ("bag", "ankle boot") if fashion else ()
+    degrade = fashion if options.degrade is None else options.degrade
+    plan = Plan(
+        devices=options.devices,
+        base_count=1000 if quick else 1500,
+        holdout_count=800 if quick else 1500,
+        rows_per_device=2400 if quick else 8000,
+        test_count=3000 if quick else 5000,
+        late_classes=late,
+        degraded=options.devices - 1 if degrade else None,
+    )
+    return Size(
+        plan=plan,
+        rounds=2 if quick else 4,
+        # The watch data is small: 5 % of a stream of 300 windows would be 15 labels.
+        label_share=0.05 if fashion else 0.2,
+        epochs=8 if quick else 10,
+        probation_samples=40 if quick else 100,
+        soak_s=1.0 if quick else 3.0,
+        overhead_samples=6000 if quick else 20_000,
+    )

@@ -1,0 +1,231 @@
+"""How does the demo go?
+
+    data -> files -> first model -> server and agents -> watch -> controls -> report
+
+A script over the product: it writes the files and starts the programs that a user would, looks at them from outside,
+and computes the comparison afterwards.
+"""
+
+from __future__ import annotations
+
+import os
+import platform
+import signal
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from importlib.metadata import version as installed_version
+from pathlib import Path
+from types import FrameType
+
+import numpy as np
+from rich.console import Console
+from rich.table import Table
+
+from edge_agent.contract.artifact import write_artifact
+from models import data as model_data
+from models import fashion
+from models.data import Labelled, default_cache
+from server.config import load_config
+from server.demo import arms, gather, overhead, report
+from server.demo.fleet import Fleet, call
+from server.demo.options import Options, Size, size_of
+from server.demo.scenario import Scenario, by_device, mixed
+from server.demo.watch import Watch
+from server.demo.workspace import Workspace
+from server.store.store import Store
+
+SETTLE_S = 20.0  # seconds a round takes beside the training: labels, checks, canary, probation, soak
+SLOWED = 2.5  # a training beside four agents takes so many times as long as the first one alone
+
+
+def demo(options: Options) -> Path:
+    """Run it; returns the path of report.html. WinnowError when it cannot be done."""
+    begun = time.monotonic()
+    console = Console()
+    size = size_of(options)
+    with _stage(console, "data"):
+        scenario = _scenario(options, size)
+        workspace = Workspace(options.out)
+        workspace.write_data(scenario)
+        workspace.write_server(options, size, scenario.streams)
+    for line in scenario.story:
+        console.print(f"  {line}", highlight=False)
+    toml = str(workspace.server_toml)
+    with _stopping_on_signals(), Fleet(workspace) as fleet:
+        with _stage(console, f"first model from {len(scenario.base.y):,} labelled samples"):
+            for split, name in (("train", "base"), ("holdout", "holdout")):
+                call(workspace, "data", "import", str(workspace.recording(name)), "--split", split, toml)
+            trained = time.monotonic()
+            call(workspace, "model", "train", toml)
+            training_s = time.monotonic() - trained
+        stream_s = size.rounds * (SLOWED * training_s + SETTLE_S)
+        rate_per_s = len(scenario.streams[0].y) / stream_s
+        with _stage(console, "server, broker and agents"):
+            broker = fleet.start_server()
+            for stream in scenario.streams:
+                workspace.write_agent(options, size, stream, broker=broker, rate_per_s=rate_per_s)
+                fleet.start_agent(stream.name)
+        watch = Watch(workspace, scenario.streams, rate_per_s=rate_per_s, rounds=size.rounds)
+        try:
+            undone = watch.follow(console, fleet.check)
+        finally:
+            watch.close()
+        fleet.stop_agents()
+        fleet.stop_server()
+        found = _report(console, options, size, scenario, workspace, watch, _notes(watch, undone))
+    found.wall_s = round(time.monotonic() - begun, 1)
+    as_json, as_html = report.write(found, options.out)
+    _print(console, found, as_json, as_html)
+    return as_html
+
+
+def _scenario(options: Options, size: Size) -> Scenario:
+    rng = np.random.default_rng(options.seed)
+    if options.task == "fashion":
+        fashion.fetch(default_cache(), say=lambda _: None)
+        train, test = model_data.load_fashion(default_cache())
+        return mixed(train, test, size.plan, rng)
+    if options.task == "watch":
+        return by_device(model_data.load_watch(), size.plan, rng, known=(1, 2, 3, 4))
+    assert options.data is not None  # noqa: S101 - the command line gives `own` its file
+    own = model_data.load_npz(options.data)
+    if own.device is not None and not size.plan.late_classes:
+        return by_device(own, size.plan, rng)
+    return _split_own(own, options, size, rng)
+
+
+def _split_own(own: Labelled, options: Options, size: Size, rng: np.random.Generator) -> Scenario:
+    """Data in no order: a quarter is held out, the rest is shared by base and streams."""
+    rows = rng.permutation(len(own.y))
+    cut = len(rows) // 4
+    test, train = own.take(rows[:cut]), own.take(rows[cut:])
+    plan = size.plan._replace(
+        base_count=min(size.plan.base_count, len(train.y) // 5),
+        rows_per_device=min(size.plan.rows_per_device, int(0.7 * len(train.y)) // options.devices),
+        holdout_count=min(size.plan.holdout_count, len(test.y) // 3),
+        test_count=min(size.plan.test_count, len(test.y) // 2),
+    )
+    return mixed(train, test, plan, rng)
+
+
+def _report(
+    console: Console,
+    options: Options,
+    size: Size,
+    scenario: Scenario,
+    workspace: Workspace,
+    watch: Watch,
+    notes: list[str],
+) -> report.Report:
+    config = load_config(workspace.server_toml)
+    store = Store.open(workspace.server_data)
+    try:
+        shipped = arms.shipped(store)
+        picks = gather.picks(store, scenario)
+        with _stage(console, f"control: {len(picks)} trainings on as many labels, picked at random"):
+            rng = np.random.default_rng([options.seed, 1])
+            share = config.collect.holdout_share
+            random = arms.at_random(store, scenario, picks, config.teach, rng, holdout_share=share)
+        with _stage(console, "overhead of the agent"):
+            ratio = _overhead(workspace, shipped[0], scenario, size)
+        control = {"winnow": shipped, "frozen": shipped[:1], "random": [*shipped[:1], *random]}
+        executed = [eye.version for eye in watch.eyes]
+        right = {
+            arm: arms.as_executed(scenario.streams, executed, control[arm], scenario.names)
+            for arm in ("frozen", "random")
+        }
+        right["winnow"] = [eye.right for eye in watch.eyes]
+        timelines = gather.Timelines(scenario, watch, right)
+        test = scenario.test
+        return report.Report(
+            task=options.task,
+            quick=options.quick,
+            seed=options.seed,
+            machine=machine(),
+            versions=versions(),
+            story=scenario.story,
+            devices=gather.devices(store, watch.eyes),
+            rounds=gather.rounds(store, watch),
+            labels=picks[-1].labels if picks else 0,
+            label_share=size.label_share,
+            bytes=gather.sent_bytes(scenario, store),
+            accuracy={
+                arm: arms.accuracy(arms.right(models[-1], test.x, test.y, scenario.names))
+                for arm, models in control.items()
+            },
+            accuracy_stream=timelines.after_the_change(),
+            late_at_s=timelines.late_at_s,
+            recovery_s=timelines.recovery_s(),
+            overhead_ratio=round(ratio, 3),
+            late_share=gather.late_share(store, scenario),
+            timeline=timelines.timeline(),
+            wall_s=0.0,
+            notes=notes,
+        )
+    finally:
+        store.close()
+
+
+def _notes(watch: Watch, undone: str) -> list[str]:
+    notes = [
+        "Accuracy at the end is on samples of the late stream's mix that nothing was trained on or judged by.",
+        f"The streams played {watch.rate_per_s:.1f} samples/s each, so that the rounds fit this machine's speed.",
+        "Random is the same first model, retrained as often, in the same way, from as many labels.",
+        f"Recovered: the rolling accuracy is back within {100 * gather.NEAR:.0f} points of before the new classes.",
+        "Bytes are of whole messages as encoded, each sample once.",
+        f"Overhead: median of {overhead.REPEATS} runs of winnow-agent and of a bare loop in turn, as whole processes.",
+    ]
+    return [*notes, f"Not finished: {undone}."] if undone else notes
+
+
+def _overhead(workspace: Workspace, model: arms.Model, scenario: Scenario, size: Size) -> float:
+    folder = workspace.folder / "overhead"
+    write_artifact(folder / "1", model.manifest, model.onnx)
+    x = scenario.streams[0].x
+    return overhead.measure(folder, folder / "1", x, samples=size.overhead_samples, label_share=size.label_share)
+
+
+def machine() -> dict[str, str]:
+    """What it ran on."""
+    return {"system": platform.platform(), "processor": platform.machine(), "cores": f"{os.cpu_count()} cores"}
+
+
+def versions() -> dict[str, str]:
+    """Of what matters for the figures."""
+    packages = ("winnow-edge", "numpy", "onnxruntime", "onnx", "torch", "paho-mqtt", "SQLAlchemy")
+    return {"python": sys.version.split()[0], **{name: installed_version(name) for name in packages}}
+
+
+def _print(console: Console, found: report.Report, as_json: Path, as_html: Path) -> None:
+    table = Table(show_header=False, box=None)
+    for name, value in report.summary(found):
+        table.add_row(name, value)
+    console.print(table)
+    console.print(f"{as_html}\n{as_json}", highlight=False)
+
+
+@contextmanager
+def _stage(console: Console, text: str) -> Iterator[None]:
+    begun = time.monotonic()
+    if console.is_terminal:
+        with console.status(text):
+            yield
+    else:
+        yield
+    console.print(f"{text}: {time.monotonic() - begun:.1f} s", highlight=False)
+
+
+@contextmanager
+def _stopping_on_signals() -> Iterator[None]:
+    """SIGTERM ends it as Ctrl-C does: through every `with`."""
+
+    def interrupt(_number: int, _frame: FrameType | None) -> None:
+        raise KeyboardInterrupt
+
+    before = signal.signal(signal.SIGTERM, interrupt)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)

@@ -1,0 +1,65 @@
+"""Which bytes may a device fetch?
+
+Those of published versions, by hash: manifests, and the ONNX files they name. Nothing else that happens to be a blob
+(another device's samples are blobs too). What is on its way to the fleet is kept in memory: a thousand devices ask for
+the same file.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections import OrderedDict
+from collections.abc import Iterator
+
+from edge_agent.contract.artifact import decode_manifest
+from edge_agent.contract.wire import BLOCK_BYTES, FETCH_MAX_BLOCKS, BlockHeader, Fetch, encode_frame
+from server.store import versions
+from server.store.store import Store
+
+CACHED_FILES = 6  # a rollout needs two (manifest and model), its predecessor two; more only hold memory
+
+
+class Blocks:
+    """Answers to requests for blocks. Safe to use from several threads."""
+
+    def __init__(self, store: Store) -> None:
+        self._store = store
+        self._lock = threading.Lock()
+        self._newest = 0  # version up to which `_public` is known
+        self._public: set[str] = set()
+        self._cached: OrderedDict[str, bytes] = OrderedDict()
+
+    def answer(self, fetch: Fetch) -> Iterator[bytes]:
+        """The frames that answer a request: its blocks, at most FETCH_MAX_BLOCKS of them, or one that says "unknown"."""
+        data = self._bytes(fetch.sha256)
+        if data is None:
+            header = BlockHeader(sha256=fetch.sha256[:64], index=0, total_bytes=0, error="unknown")
+            yield encode_frame(header, b"")
+            return
+        count = -(-len(data) // BLOCK_BYTES)
+        for index in list(dict.fromkeys(fetch.blocks))[:FETCH_MAX_BLOCKS]:
+            if 0 <= index < count:
+                header = BlockHeader(sha256=fetch.sha256, index=index, total_bytes=len(data))
+                yield encode_frame(header, memoryview(data)[index * BLOCK_BYTES : (index + 1) * BLOCK_BYTES])
+
+    def _bytes(self, sha256: str) -> bytes | None:
+        with self._lock:
+            if sha256 in self._cached:
+                self._cached.move_to_end(sha256)
+                return self._cached[sha256]
+            if sha256 not in self._public:
+                self._look_again()
+            if sha256 not in self._public or not self._store.blobs.has(sha256):
+                return None
+            data = self._cached[sha256] = self._store.blobs.get(sha256)
+            if len(self._cached) > CACHED_FILES:
+                self._cached.popitem(last=False)
+            return data
+
+    def _look_again(self) -> None:
+        with self._store.database.read() as connection:
+            new = versions.every(connection, above=self._newest)
+        for version in new:
+            manifest = decode_manifest(self._store.blobs.get(version.manifest_sha256), where=f"version {version.number}")
+            self._public |= {version.manifest_sha256, *(file.sha256 for file in manifest.files.values())}
+            self._newest = version.number

@@ -1,0 +1,191 @@
+"""How does the fleet come to run what the rollout says?
+
+The effects around `rollout`: reports are read from the store, orders are published as retained `desired` messages, the
+state is kept with them. An order is published when it differs from the one in the store, and again when its device
+connects and when the server starts (the broker, or a kill after the commit, may have lost it).
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+from typing import Any, Protocol
+
+import msgspec
+import sqlalchemy as sa
+
+from edge_agent.contract.artifact import decode_manifest
+from edge_agent.contract.wire import Assignment, Desired, Fetch, ModelState, down_topic, encode
+from server import config
+from server.release import rollout
+from server.release.blocks import Blocks
+from server.store import devices, rollouts, versions
+from server.store.store import Store
+
+log = logging.getLogger(__name__)
+
+REST_MS = 30_000  # between looks when nothing is rolled out: reading 10,000 devices costs a good part of a second
+_STATUS = {rollout.Running: "running", rollout.Done: "done", rollout.Halted: "halted"}
+
+
+class Publish(Protocol):
+    """Hands a message to the broker."""
+
+    def __call__(self, topic: str, payload: bytes, *, qos: int, retain: bool) -> None:
+        """Queue it."""
+
+
+class Fleet:
+    """Carries the newest rollout on, and answers the devices."""
+
+    def __init__(self, store: Store, *, fleet: str, rules: config.Rollout, publish: Publish) -> None:
+        self._store = store
+        self._fleet = fleet
+        self._rules = rules
+        self._publish = publish
+        self._blocks = Blocks(store)
+        self._lock = threading.Lock()
+        self._born: set[str] = set()
+        self._looked_ms: int | None = None
+
+    def on_birth(self, device: str) -> None:
+        """A device has connected; its order follows with the next `tick`."""
+        with self._lock:
+            self._born.add(device)
+
+    def on_fetch(self, device: str, fetch: Fetch) -> None:
+        """A device asks for blocks."""
+        topic = down_topic(self._fleet, device, "block")
+        for frame in self._blocks.answer(fetch):
+            self._publish(topic, frame, qos=1, retain=False)
+
+    def tick(self, now_ms: int) -> None:
+        """One look at the fleet: start what waits, advance what runs, publish what changed. StoreError: try again."""
+        with self._lock:
+            born, self._born = self._born, set()
+        try:
+            self._look(born, now_ms)
+        except BaseException:
+            with self._lock:
+                self._born |= born
+            raise
+
+    def _look(self, born: set[str], now_ms: int) -> None:
+        current = self._current(now_ms)
+        if current is None or not (born or self._due(current, now_ms)):
+            return
+        with self._store.database.read() as connection:
+            fleet = {device.name: device for device in devices.devices(connection)}
+        again = set(fleet) if self._looked_ms is None else born & fleet.keys()
+        reports = {name: report for name, device in fleet.items() if (report := _report(device)) is not None}
+        state, orders, steps = rollout.advance(_plan(current), _state(current), reports, now_ms / 1000)
+        changed = self._keep(current, state, steps, self._new(orders, fleet), now_ms)
+        for name in changed.keys() | again:
+            desired = changed.get(name) or fleet[name].desired
+            if desired is not None:
+                self._publish(down_topic(self._fleet, name, "desired"), encode(desired), qos=1, retain=True)
+        self._looked_ms = now_ms
+
+    def _due(self, current: rollouts.Rollout, now_ms: int) -> bool:
+        # An ended rollout still owes its version to whoever comes late, and a birth may have passed unheard.
+        return current.status == "running" or self._looked_ms is None or now_ms - self._looked_ms >= REST_MS
+
+    def _new(self, orders: dict[str, int], fleet: dict[str, devices.Device]) -> dict[str, Desired]:
+        """The orders that differ from what was last published."""
+        with self._store.database.read() as connection:
+            wanted = {number: _assignment(connection, number) for number in set(orders.values())}
+        known = {name: fleet[name].desired or Desired(revision=0) for name in orders}
+        return {
+            name: msgspec.structs.replace(known[name], model=wanted[number])
+            for name, number in orders.items()
+            if known[name].model != wanted[number]
+        }
+
+    def _keep(
+        self,
+        current: rollouts.Rollout,
+        state: rollout.State,
+        steps: tuple[str, ...],
+        new: dict[str, Desired],
+        now_ms: int,
+    ) -> dict[str, Desired]:
+        """Keep the state and the orders together; returns the orders as they are to be published."""
+        kept = msgspec.to_builtins(state)
+        if not new and kept == current.state:
+            return {}
+        status = _STATUS[type(state)]
+        with self._store.database.write() as connection:
+            changed = {name: devices.set_desired(connection, name, desired) for name, desired in new.items()}
+            rollouts.save(connection, current.id, state=kept, status=status, steps=steps, now_ms=now_ms)
+        for text in (*steps, *([status] if status != current.status else [])):
+            log.info("rollout of version %d: %s", current.version, text)
+        return changed
+
+    def _current(self, now_ms: int) -> rollouts.Rollout | None:
+        """The rollout to carry on: a new one when a version waits and the last one ended, or nobody has tried that."""
+        with self._store.database.read() as connection:
+            current = rollouts.current(connection)
+            waiting = rollouts.awaited(connection)
+        if waiting is None or (current and current.status == "running" and current.state.get("members")):
+            return current
+        with self._store.database.write() as connection:
+            if current and current.status == "running":
+                steps = [f"given up for version {waiting}: no device had it yet"]
+                rollouts.save(
+                    connection, current.id, state=current.state, status="superseded", steps=steps, now_ms=now_ms
+                )
+            self._start(connection, waiting, now_ms)
+            return rollouts.current(connection)
+
+    def _start(self, connection: sa.Connection, number: int, now_ms: int) -> None:
+        version = versions.get(connection, number)
+        previous = versions.rolled_out(connection)
+        assert version is not None
+        manifest = decode_manifest(self._store.blobs.get(version.manifest_sha256), where=f"version {number}")
+        plan = rollout.Plan(
+            version=number,
+            previous=previous.number if previous else 0,
+            files=tuple(sorted(file.sha256 for file in manifest.files.values())),
+            **msgspec.structs.asdict(self._rules),
+        )
+        rollouts.insert(
+            connection,
+            number=number,
+            previous=plan.previous,
+            plan=msgspec.to_builtins(plan),
+            state=msgspec.to_builtins(rollout.start()),
+            now_ms=now_ms,
+        )
+        log.info("rollout of version %d begins, after version %d", number, plan.previous)
+
+
+def _plan(current: rollouts.Rollout) -> rollout.Plan:
+    return msgspec.convert(current.plan, type=rollout.Plan)
+
+
+def _state(current: rollouts.Rollout) -> rollout.State:
+    state: rollout.State = msgspec.convert(current.state, type=rollout.State)
+    return state
+
+
+def _assignment(connection: sa.Connection, number: int) -> Assignment | None:
+    version = versions.get(connection, number)
+    if version is None:  # the device's own, that we know nothing of
+        return None
+    return Assignment(version=number, manifest_sha256=version.manifest_sha256, manifest_bytes=version.manifest_bytes)
+
+
+def _report(device: devices.Device) -> rollout.Report | None:
+    said: list[Any] = [word for word in (device.birth, device.heartbeat) if word and word.session == device.session]
+    if not said:
+        return None
+    model: ModelState = max(said, key=lambda word: (word.boot, word.at_ms)).model
+    return rollout.Report(
+        seen_s=device.last_seen_ms / 1000,
+        version=model.version,
+        sha256=model.sha256,
+        slot=model.slot,
+        fetching=model.fetching,
+        fetched_share=model.fetched_share,
+        refused=model.refused,
+    )

@@ -1,0 +1,94 @@
+"""How does a model become a version?
+
+Two ways: a candidate that passed its gates (a run in state `passed`), or an artifact folder given by hand. Either way
+the bytes are put among the blobs first and the row second, in one transaction with everything else that changes; a
+server killed in between finds the same work to do again. Numbers only grow: devices refuse a lower one.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import msgspec
+
+from edge_agent.contract.artifact import MANIFEST, Manifest, decode_manifest, encode_manifest, read_artifact
+from edge_agent.contract.errors import ArtifactError
+from server.errors import RolloutError
+from server.store import labels, runs, versions
+from server.store.store import Store
+from server.store.versions import Version
+
+
+def publish_passed(store: Store, *, now_ms: int) -> list[Version]:
+    """Publish every candidate that passed; returns the new versions."""
+    with store.database.read() as connection:
+        passed = runs.in_state(connection, "passed")
+    return [_publish(store, run, now_ms=now_ms) for run in passed]
+
+
+def _publish(store: Store, run: runs.Run, *, now_ms: int) -> Version:
+    assert run.report is not None
+    candidate = run.report["candidate"]
+    manifest = decode_manifest(store.blobs.get(candidate["manifest_sha256"]), where=f"candidate of run {run.id}")
+    with store.database.write() as connection:
+        # The number is given here, not when the training began: an artifact may have been added by hand since.
+        manifest = msgspec.structs.replace(manifest, version=versions.next_number(connection))
+        made = _version(
+            store,
+            manifest,
+            encode_manifest(manifest),
+            weights_sha256=candidate["weights_sha256"],
+            run_id=run.id,
+            now_ms=now_ms,
+        )
+        versions.insert(connection, made)
+        runs.publish(connection, run.id)
+    return made
+
+
+def add_artifact(store: Store, folder: Path, *, weights: Path | None, now_ms: int) -> Version:
+    """Publish an artifact folder under the number in its manifest; the same folder again changes nothing.
+
+    `weights` is the checkpoint to train on from; without it the first training starts from scratch. ArtifactError when
+    the folder is no artifact, RolloutError when its number is not newer than every other.
+    """
+    manifest, onnx = read_artifact(folder)
+    data = (folder / MANIFEST).read_bytes()  # as it is: devices that hold the folder know it by this hash
+    checkpoint = _read(weights) if weights else b""
+    store.blobs.put(onnx)
+    made = _version(
+        store, manifest, data, weights_sha256=store.blobs.put(checkpoint) if weights else "", run_id=None, now_ms=now_ms
+    )
+    with store.database.write() as connection:
+        known = versions.get(connection, manifest.version)
+        if known is not None and known.manifest_sha256 == made.manifest_sha256:
+            return known
+        if manifest.version < (least := versions.next_number(connection)):
+            raise RolloutError(f"{folder}: version {manifest.version}, expected {least} or more: numbers only grow")
+        versions.insert(connection, made)
+        labels.ensure_names(connection, manifest.classes)
+    return made
+
+
+def _version(
+    store: Store, manifest: Manifest, data: bytes, *, weights_sha256: str, run_id: int | None, now_ms: int
+) -> Version:
+    return Version(
+        number=manifest.version,
+        name=manifest.name,
+        parent=manifest.parent,
+        snapshot_id=manifest.snapshot,
+        run_id=run_id,
+        manifest_sha256=store.blobs.put(data),
+        manifest_bytes=len(data),
+        created_at_ms=now_ms,
+        weights_sha256=weights_sha256,
+        metrics=manifest.metrics,
+    )
+
+
+def _read(path: Path) -> bytes:
+    try:
+        return path.read_bytes()
+    except OSError as error:
+        raise ArtifactError(f"{path}: {error.strerror}: expected the weights that the model was exported from") from error

@@ -1,0 +1,208 @@
+"""What is going on?
+
+Read from the catalogue alone, so it answers whether or not the server runs. Each view is plain data first (that is the
+`--json`), and a table second.
+"""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from collections.abc import Sequence
+from datetime import datetime, timezone
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import sqlalchemy as sa
+from rich.console import Console
+from rich.table import Table
+
+from server.config import ServerConfig
+from server.errors import StoreError
+from server.store import devices, labels, rollouts, runs, samples, versions
+from server.store.lock import is_held
+from server.store.schema import rollout
+from server.store.store import Store
+
+View = dict[str, Any]
+LAST_STEPS = 5
+PIPED_COLUMNS = 200  # nothing is cut off when somebody else reads it
+
+
+def open_store(config: ServerConfig) -> Store:
+    """The store as it is; StoreError when there is none yet."""
+    folder = Path(config.server.data_dir)
+    if not (folder / "catalogue.db").exists():
+        raise StoreError(f"{folder}: no data yet: start `winnow-server run`, or import some")
+    return Store.open(folder)
+
+
+def overview(config: ServerConfig, store: Store) -> View:
+    """The whole loop, in figures."""
+    with store.database.read() as connection:
+        fleet = devices.devices(connection)
+        reasons: Counter[str] = Counter()
+        for counts in samples.sample_counts(connection).values():
+            reasons.update(counts)
+        champion = versions.champion(connection)
+        last = runs.latest(connection)
+        return {
+            "fleet": config.server.fleet,
+            "running": is_held(Path(config.server.data_dir)),
+            "devices": len(fleet),
+            "online": sum(device.online for device in fleet),
+            "samples": dict(sorted(reasons.items())),
+            "labels": labels.counts(connection)._asdict(),
+            "classes": list(labels.names(connection)),
+            "champion": champion.number if champion else None,
+            "run": _run(last[0]) if last else None,
+            "rollout": _rollout(connection),
+        }
+
+
+def _run(run: runs.Run) -> View:
+    report = run.report or {}
+    verdict = report.get("verdict", {})
+    failed = [gate["name"] for gate in verdict.get("gates", ()) if gate["state"] == "failed"]
+    return {
+        "id": run.id,
+        "state": run.state,
+        "champion": run.champion,
+        "error": run.error,
+        "failed_gates": failed,
+        "figures": report.get("figures", {}),
+    }
+
+
+def _rollout(connection: sa.Connection) -> View | None:
+    current = rollouts.current(connection)
+    if current is None:
+        return None
+    phases = Counter(member["phase"] for member in current.state.get("members", {}).values())
+    return {
+        "version": current.version,
+        "previous": current.previous,
+        "status": current.status,
+        "ring": current.state.get("ring"),
+        "members": dict(phases),
+        "steps": [step._asdict() for step in rollouts.steps(connection, current.id)[-LAST_STEPS:]],
+    }
+
+
+def fleet(store: Store) -> list[View]:
+    """One row per device."""
+    with store.database.read() as connection:
+        stored = samples.sample_counts(connection)
+        return [_device(device, sum(stored.get(device.name, {}).values())) for device in devices.devices(connection)]
+
+
+def _device(device: devices.Device, stored: int) -> View:
+    said = device.heartbeat or device.birth
+    model = said.model if said else None
+    outbox = said.outbox if said else None
+    heartbeat = device.heartbeat
+    return {
+        "device": device.name,
+        "online": device.online,
+        "last_seen": _stamp(device.last_seen_ms),
+        "version": model.version if model else None,
+        "slot": model.slot if model else None,
+        "desired": device.desired.model.version if device.desired and device.desired.model else None,
+        "samples_per_s": round(heartbeat.samples_per_s, 1) if heartbeat else None,
+        "selected": sum(heartbeat.counts.selected.values()) if heartbeat else None,
+        "stored": stored,
+        "pending": outbox.rows if outbox else None,
+        "evicted": sum(outbox.evicted.values()) if outbox else None,
+        "messages_bad": device.messages_bad,
+        "refused": dict(model.refused) if model else {},
+    }
+
+
+def models(store: Store) -> list[View]:
+    """One row per version."""
+    with store.database.read() as connection:
+        rows = connection.execute(sa.select(rollout.c.version, rollout.c.status).order_by(rollout.c.id))
+        status = {row.version: row.status for row in rows}
+        return [
+            {
+                "version": version.number,
+                "name": version.name,
+                "parent": version.parent or None,
+                "run": version.run_id,
+                "created": _stamp(version.created_at_ms),
+                "rollout": status.get(version.number, "waiting"),
+                "snapshot": version.snapshot_id[:12],
+                "metrics": version.metrics,
+            }
+            for version in versions.every(connection)
+        ]
+
+
+def _stamp(at_ms: int) -> str:
+    return datetime.fromtimestamp(at_ms / 1000, timezone.utc).isoformat(timespec="seconds")
+
+
+# --- for people -------------------------------------------------------------------------------------------------------
+
+
+def show_json(view: View | list[View]) -> str:
+    """As JSON."""
+    return json.dumps(msgspec.to_builtins(view, str_keys=True), indent=1)
+
+
+def print_overview(view: View, console: Console) -> None:
+    """As lines."""
+    last, roll = view["run"], view["rollout"]
+    lines = {
+        "server": "running" if view["running"] else "not running",
+        "fleet": f"{view['fleet']}, {view['online']} of {view['devices']} devices online",
+        "samples": _pairs(view["samples"]) or "none",
+        "labels": _pairs(view["labels"]),
+        "classes": ", ".join(view["classes"]) or "none",
+        "champion": f"version {view['champion']}" if view["champion"] else "none",
+        "last run": _run_line(last) if last else "none",
+        "rollout": f"version {roll['version']} {roll['status']}: {_pairs(roll['members'])}" if roll else "none",
+    }
+    for name, text in lines.items():
+        console.print(f"{name:<10}{text}", markup=False, highlight=False)
+    for step in roll["steps"] if roll else []:
+        console.print(f"{'':<10}{_stamp(step['at_ms'])} {step['text']}", markup=False, highlight=False)
+
+
+def _run_line(run: View) -> str:
+    why = run["error"] or ", ".join(run["failed_gates"])
+    return f"{run['id']} {run['state']}{': ' + why if why else ''}"
+
+
+def _pairs(counts: dict[str, int]) -> str:
+    return ", ".join(f"{number} {name.replace('_', ' ')}" for name, number in counts.items())
+
+
+def print_table(rows: Sequence[View], console: Console) -> None:
+    """As a table: one column per key that is not a dictionary; those follow, spelled out."""
+    if not rows:
+        console.print("none", highlight=False)
+        return
+    table = Table(box=None, pad_edge=False, header_style="bold" if console.is_terminal else "")
+    for key, value in rows[0].items():
+        table.add_column(key.replace("_", " "), justify="right" if isinstance(value, (int, float)) else "left")
+    for row in rows:
+        table.add_row(*(_cell(value) for value in row.values()))
+    console.print(table, markup=False, highlight=False)
+
+
+def _cell(value: object) -> str:
+    if value is None:
+        return "-"
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    if isinstance(value, dict):
+        return ", ".join(f"{key} {_cell(item)}" for key, item in value.items()) or "-"
+    return f"{value:.3f}" if isinstance(value, float) else str(value)
+
+
+def console() -> Console:
+    """On a terminal as wide as that; plain and wide when piped."""
+    found = Console()
+    return found if found.is_terminal else Console(width=PIPED_COLUMNS, no_color=True)

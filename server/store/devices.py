@@ -1,0 +1,176 @@
+"""Which devices are there, what did they say last, and what is wanted of them?
+
+A device exists from its first message on. It is online from any sign of life until the broker tells its death, or it
+has been silent for too long (the caller's rule). Bad messages are counted for ever; only the newest are kept.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, TypeVar
+
+import msgspec
+import sqlalchemy as sa
+from sqlalchemy.dialects.sqlite import insert
+
+from edge_agent.contract.errors import did_you_mean
+from edge_agent.contract.wire import Birth, Death, Desired, Event, Heartbeat
+from server.errors import StoreError
+from server.store.schema import device, event, quarantine
+
+QUARANTINE_PAYLOAD_BYTES = 4096
+QUARANTINE_ROWS = 100
+"""Kept of each device. Fewer may not show what is wrong; more lets one broken device fill the disk."""
+
+T = TypeVar("T", bound=msgspec.Struct)
+
+
+@dataclass(frozen=True)
+class Device:
+    """What is known of a device."""
+
+    name: str
+    first_seen_ms: int
+    last_seen_ms: int
+    online: bool
+    session: str
+    boot: int
+    birth: Birth | None
+    heartbeat: Heartbeat | None
+    messages_bad: int
+    desired: Desired | None
+
+
+def devices(connection: sa.Connection) -> list[Device]:
+    """All devices, by name."""
+    return [_device(row) for row in connection.execute(sa.select(device).order_by(device.c.name))]
+
+
+def _device(row: sa.Row[Any]) -> Device:
+    return Device(
+        name=row.name,
+        first_seen_ms=row.first_seen_ms,
+        last_seen_ms=row.last_seen_ms,
+        online=row.online,
+        session=row.session,
+        boot=row.boot,
+        birth=_from_json(row.birth, Birth),
+        heartbeat=_from_json(row.heartbeat, Heartbeat),
+        messages_bad=row.messages_bad,
+        desired=_from_json(row.desired, Desired),
+    )
+
+
+def _from_json(value: object, kind: type[T]) -> T | None:
+    return None if value is None else msgspec.convert(value, type=kind, str_keys=True)
+
+
+def _to_json(message: msgspec.Struct) -> object:
+    return msgspec.to_builtins(message, str_keys=True)
+
+
+def record_seen(connection: sa.Connection, seen_ms: Mapping[str, int]) -> None:
+    """Devices gave a sign of life, at those times; one that is new is added."""
+    if not seen_ms:
+        return
+    statement = insert(device)
+    statement = statement.on_conflict_do_update(
+        index_elements=[device.c.name], set_={"last_seen_ms": statement.excluded.last_seen_ms, "online": True}
+    )
+    rows = [
+        {"name": name, "first_seen_ms": at, "last_seen_ms": at, "online": True, "session": "", "boot": 0}
+        | {"messages_bad": 0, "desired_revision": 0}
+        for name, at in seen_ms.items()
+    ]
+    connection.execute(statement, rows)
+
+
+def record_birth(connection: sa.Connection, name: str, birth: Birth) -> None:
+    """A device (that was seen) has connected: its session is now this one."""
+    values = {"online": True, "session": birth.session, "boot": birth.boot, "birth": _to_json(birth)}
+    connection.execute(sa.update(device).where(device.c.name == name).values(values))
+
+
+def record_heartbeat(connection: sa.Connection, name: str, heartbeat: Heartbeat) -> None:
+    """Keep the latest; one from before the last known boot is stale, and changes nothing.
+
+    It carries the session too: the birth may have passed while no server listened.
+    """
+    mine = sa.and_(device.c.name == name, device.c.boot <= heartbeat.boot)
+    values = {"session": heartbeat.session, "boot": heartbeat.boot, "heartbeat": _to_json(heartbeat)}
+    connection.execute(sa.update(device).where(mine).values(values))
+
+
+def record_death(connection: sa.Connection, name: str, death: Death) -> None:
+    """The broker lost a device. A will of an earlier session is ignored: it may come after the next birth."""
+    mine = sa.and_(device.c.name == name, device.c.session == death.session)
+    connection.execute(sa.update(device).where(mine).values(online=False))
+
+
+def mark_offline(connection: sa.Connection, *, before_ms: int) -> list[str]:
+    """Devices not seen since `before_ms` count as offline; returns those for which that is news."""
+    silent = sa.and_(device.c.online, device.c.last_seen_ms < before_ms)
+    return sorted(
+        connection.execute(sa.update(device).where(silent).values(online=False).returning(device.c.name)).scalars()
+    )
+
+
+def record_event(connection: sa.Connection, name: str, said: Event, *, now_ms: int) -> bool:
+    """Add an event; False when it is here already, known by (boot, n) and its time, as a wiped device counts anew."""
+    same = (event.c.device == name, event.c.boot == said.boot, event.c.n == said.n, event.c.at_ms == said.at_ms)
+    if connection.execute(sa.select(event.c.id).where(*same)).first() is not None:
+        return False
+    connection.execute(
+        sa.insert(event).values(
+            device=name,
+            boot=said.boot,
+            n=said.n,
+            at_ms=said.at_ms,
+            received_at_ms=now_ms,
+            kind=said.kind,
+            text=said.text,
+            model_version=said.model_version,
+            detail=said.detail,
+        )
+    )
+    return True
+
+
+def record_bad(connection: sa.Connection, name: str, *, topic: str, payload: bytes, reason: str, now_ms: int) -> None:
+    """Count a message that is not of the wire format, and set it aside; `name` is "" when even the topic is none."""
+    connection.execute(sa.update(device).where(device.c.name == name).values(messages_bad=device.c.messages_bad + 1))
+    connection.execute(
+        sa.insert(quarantine).values(
+            device=name,
+            topic=topic[:200],
+            received_at_ms=now_ms,
+            reason=reason,
+            payload=payload[:QUARANTINE_PAYLOAD_BYTES],
+            payload_bytes=len(payload),
+        )
+    )
+    newest = sa.select(quarantine.c.id).where(quarantine.c.device == name).order_by(quarantine.c.id.desc())
+    oldest_kept = newest.offset(QUARANTINE_ROWS - 1).limit(1).scalar_subquery()
+    connection.execute(sa.delete(quarantine).where(quarantine.c.device == name, quarantine.c.id < oldest_kept))
+
+
+def set_desired(connection: sa.Connection, name: str, wanted: Desired) -> Desired:
+    """Remember what is wanted of a device; returns it as it is to be published.
+
+    The revision is given here: one more than the last, or the last when nothing else differs. StoreError when there
+    is no such device.
+    """
+    row = connection.execute(
+        sa.select(device.c.desired, device.c.desired_revision).where(device.c.name == name)
+    ).first()
+    if row is None:
+        names = connection.execute(sa.select(device.c.name)).scalars()
+        raise StoreError(f"device {name!r} has never been seen{did_you_mean(name, names)}")
+    current = msgspec.structs.replace(wanted, revision=row.desired_revision)
+    if _from_json(row.desired, Desired) == current:
+        return current
+    new = msgspec.structs.replace(wanted, revision=row.desired_revision + 1)
+    values = {"desired": _to_json(new), "desired_revision": new.revision}
+    connection.execute(sa.update(device).where(device.c.name == name).values(values))
+    return new

@@ -1,0 +1,102 @@
+"""Which trainings were there, and how did they end?
+
+training -> judging -> passed -> published      its version is in `version`
+      \\         \\ `-> rejected                  the gates said no; the report says why
+       `---------`---> failed                    error says why; "interrupted": the server died under it
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+import sqlalchemy as sa
+
+from server.store.schema import run
+
+INTERRUPTED = "interrupted"
+UNFINISHED = ("training", "judging")
+
+
+class Run(NamedTuple):
+    """One training."""
+
+    id: int
+    snapshot_id: str
+    champion: int
+    recipe: str
+    state: str
+    started_at_ms: int
+    ended_at_ms: int | None
+    report: dict[str, Any]  # settings, counts, losses, figures, verdict, and the candidate's blobs
+    error: str | None
+
+
+def insert(
+    connection: sa.Connection,
+    *,
+    snapshot_id: str,
+    champion: int,
+    recipe: str,
+    report: dict[str, Any],
+    now_ms: int,
+) -> int:
+    """A run in state training; returns its id."""
+    values = {
+        "snapshot_id": snapshot_id,
+        "champion": champion,
+        "recipe": recipe,
+        "state": "training",
+        "started_at_ms": now_ms,
+        "report": report,
+    }
+    return connection.execute(sa.insert(run).values(values).returning(run.c.id)).scalar_one()
+
+
+def mark(connection: sa.Connection, run_id: int, *, state: str) -> bool:
+    """Take an unfinished run on to `state`; False when it had ended."""
+    return _unfinished(connection, run_id, state=state)
+
+
+def finish(connection: sa.Connection, run_id: int, *, state: str, report: dict[str, Any], now_ms: int) -> bool:
+    """End an unfinished run with its report; False when it had ended."""
+    return _unfinished(connection, run_id, state=state, report=report, ended_at_ms=now_ms)
+
+
+def fail(connection: sa.Connection, run_id: int, *, error: str, now_ms: int) -> bool:
+    """End an unfinished run as failed; False when it had ended."""
+    return _unfinished(connection, run_id, state="failed", error=error, ended_at_ms=now_ms)
+
+
+def publish(connection: sa.Connection, run_id: int) -> None:
+    """The candidate of a run that passed has become a version."""
+    connection.execute(sa.update(run).where(run.c.id == run_id).values(state="published"))
+
+
+def _unfinished(connection: sa.Connection, run_id: int, **values: object) -> bool:
+    query = sa.update(run).where(run.c.id == run_id, run.c.state.in_(UNFINISHED))
+    return connection.execute(query.values(values)).rowcount > 0
+
+
+def get(connection: sa.Connection, run_id: int) -> Run | None:
+    """The run of that id."""
+    row = connection.execute(sa.select(run).where(run.c.id == run_id)).one_or_none()
+    return None if row is None else Run(*row)
+
+
+def in_state(connection: sa.Connection, *states: str) -> Sequence[Run]:
+    """Runs in one of these states, oldest first."""
+    query = sa.select(run).where(run.c.state.in_(states)).order_by(run.c.id)
+    return [Run(*row) for row in connection.execute(query)]
+
+
+def latest(connection: sa.Connection, *, limit: int = 1) -> Sequence[Run]:
+    """The newest runs that were not interrupted, newest first."""
+    query = sa.select(run).where(run.c.error.is_distinct_from(INTERRUPTED)).order_by(run.c.id.desc()).limit(limit)
+    return [Run(*row) for row in connection.execute(query)]
+
+
+def rounds(connection: sa.Connection) -> int:
+    """Runs that set out from a champion and were not interrupted."""
+    query = sa.select(sa.func.count()).where(run.c.champion > 0, run.c.error.is_distinct_from(INTERRUPTED))
+    return connection.scalar(query) or 0

@@ -1,0 +1,77 @@
+"""Which samples are there, and what do they hold?
+
+A sample is written once, by its id; a second time is nothing new. Whether it serves to train or to judge is decided on
+arrival, by its id alone, and for ever.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import zlib
+from collections import defaultdict
+from collections.abc import Collection, Mapping, Sequence
+from typing import Any, Literal
+
+import numpy as np
+import sqlalchemy as sa
+from numpy.typing import NDArray
+from sqlalchemy.dialects.sqlite import insert
+
+from server.errors import StoreError
+from server.store.blobs import Blobs
+from server.store.schema import sample
+
+_IDS_AT_ONCE = 500  # values in one IN (...): SQLite allows 32,766
+
+
+def split_of(sample_id: str, holdout_share: float) -> Literal["train", "holdout"]:
+    """Where a sample belongs: a share of `holdout_share` (0..1) of all ids is held out.
+
+    >>> split_of("cam-1.main.7.1204", 0.0), split_of("cam-1.main.7.1204", 1.0)
+    ('train', 'holdout')
+    """
+    position = int.from_bytes(hashlib.sha256(sample_id.encode()).digest()[:6], "big") / 2**48  # [0, 1)
+    return "holdout" if position < holdout_share else "train"
+
+
+def insert_samples(connection: sa.Connection, rows: Sequence[Mapping[str, Any]]) -> set[str]:
+    """Add rows of the table `sample`; returns the ids that were not there before. The others stay as they were."""
+    if not rows:
+        return set()
+    statement = insert(sample).on_conflict_do_nothing(index_elements=[sample.c.id]).returning(sample.c.id)
+    return set(connection.execute(statement, list(rows)).scalars())
+
+
+def body_names(connection: sa.Connection, ids: Collection[str]) -> dict[str, str]:
+    """The sha256 of the body, for those of the ids that are here."""
+    found: dict[str, str] = {}
+    wanted = list(ids)
+    for start in range(0, len(wanted), _IDS_AT_ONCE):
+        query = sa.select(sample.c.id, sample.c.body_sha256).where(
+            sample.c.id.in_(wanted[start : start + _IDS_AT_ONCE])
+        )
+        found.update((row.id, row.body_sha256) for row in connection.execute(query))
+    return found
+
+
+def sample_counts(connection: sa.Connection) -> dict[str, dict[str, int]]:
+    """Samples by device and reason of selection; imports have the reason "import"."""
+    reason = sa.func.coalesce(sample.c.reason, sample.c.origin)
+    counts: dict[str, dict[str, int]] = defaultdict(dict)
+    query = sa.select(sample.c.device, reason, sa.func.count()).group_by(sample.c.device, reason)
+    for device, why, number in connection.execute(query):
+        counts[device][why] = number
+    return dict(counts)
+
+
+def sample_array(blobs: Blobs, row: sa.Row[Any]) -> NDArray[np.generic]:
+    """What the sensor gave: array of the dtype and shape of the row (of the table `sample`).
+
+    StoreError when its body is missing or damaged.
+    """
+    body = blobs.get(row.body_sha256)
+    try:
+        raw = zlib.decompress(body) if row.encoding == "zlib" else body
+        return np.frombuffer(raw, dtype=row.dtype).reshape(row.shape)
+    except (zlib.error, ValueError, TypeError) as error:
+        raise StoreError(f"sample {row.id}: body is not {row.shape} of {row.dtype}: {error}") from error

@@ -1,0 +1,70 @@
+"""Which models have been published?
+
+A version is a number that only grows, a manifest by hash, and what is known of how it came to be. The manifest names
+its ONNX files by hash; all of them are blobs. The champion is the newest version that no rollout halted: what the fleet
+runs, or is about to.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import sqlalchemy as sa
+
+from server.store.schema import rollout, version
+
+
+class Version(NamedTuple):
+    """One published model."""
+
+    number: int
+    name: str
+    parent: int  # 0: none
+    snapshot_id: str  # empty when it was given by hand
+    run_id: int | None
+    manifest_sha256: str
+    manifest_bytes: int
+    created_at_ms: int
+    weights_sha256: str  # empty: none to train on from
+    metrics: dict[str, float]
+
+
+def next_number(connection: sa.Connection) -> int:
+    """One more than any so far."""
+    return (connection.scalar(sa.select(sa.func.max(version.c.number))) or 0) + 1
+
+
+def insert(connection: sa.Connection, made: Version) -> None:
+    """Publish a version."""
+    connection.execute(sa.insert(version).values(made._asdict()))
+
+
+def get(connection: sa.Connection, number: int) -> Version | None:
+    """The version of that number."""
+    row = connection.execute(sa.select(version).where(version.c.number == number)).one_or_none()
+    return None if row is None else Version(*row)
+
+
+def every(connection: sa.Connection, *, above: int = 0) -> Sequence[Version]:
+    """Every version with a number above `above`, oldest first."""
+    query = sa.select(version).where(version.c.number > above).order_by(version.c.number)
+    return [Version(*row) for row in connection.execute(query)]
+
+
+def champion(connection: sa.Connection) -> Version | None:
+    """What the fleet runs, or is about to: the newest version whose rollout is done, running or yet to begin."""
+    started = sa.func.coalesce(sa.select(sa.func.max(rollout.c.version)).scalar_subquery(), 0)
+    return _newest(connection, sa.or_(rollout.c.status.in_(("done", "running")), version.c.number > started))
+
+
+def rolled_out(connection: sa.Connection) -> Version | None:
+    """What the fleet runs: the newest version whose rollout is done."""
+    return _newest(connection, rollout.c.status == "done")
+
+
+def _newest(connection: sa.Connection, where: sa.ColumnElement[bool]) -> Version | None:
+    joined = version.outerjoin(rollout, rollout.c.version == version.c.number)
+    query = sa.select(version).select_from(joined).where(where).order_by(version.c.number.desc()).limit(1)
+    row = connection.execute(query).one_or_none()
+    return None if row is None else Version(*row)

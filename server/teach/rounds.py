@@ -1,0 +1,195 @@
+"""When does a round of training begin, and how does it end?
+
+A round begins when there are enough new labels from devices, no other is at it, and no rollout is under way: so that a
+candidate is always held against what the fleet runs. It is a child process (run.py) that shares only the store with us.
+A run that a dead server left behind is marked `interrupted`; its labels count as new again.
+
+`tick`, `begin` and `stop` belong to one thread, which must live as long as the child: the kernel kills the child when
+the thread that started it ends.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import subprocess
+import sys
+import threading
+from collections import deque
+from pathlib import Path
+
+import msgspec
+import sqlalchemy as sa
+
+from server import config
+from server.store import labels, rollouts, runs, snapshots, versions
+from server.store.snapshots import Snapshot
+from server.store.store import Store
+from server.teach.gates import Gate, Verdict
+from server.teach.snapshot import freeze
+from server.teach.training import Settings
+
+log = logging.getLogger(__name__)
+
+TERMINATE_S = 1.0  # a child in a long call into native code may not notice in time, and is killed
+LAST_LINES = 20
+
+
+class Teach:
+    """Starts rounds, and sees them end."""
+
+    def __init__(self, store: Store, *, data_dir: Path, teach: config.Teach, gates: config.Gates) -> None:
+        """`data_dir` is where `store` was opened, for the child to open it too."""
+        self._store = store
+        self._data_dir = data_dir
+        self._settings = Settings(teach=teach, gates=gates)
+        self._child: _Child | None = None
+        self._not_before_label = 0  # newest label when there were too few
+
+    @property
+    def busy(self) -> bool:
+        """A round is at it."""
+        return self._child is not None
+
+    def recover(self, *, now_ms: int) -> None:
+        """Mark what a dead server left unfinished; before the first `tick`."""
+        with self._store.database.write() as connection:
+            for run in runs.in_state(connection, *runs.UNFINISHED):
+                runs.fail(connection, run.id, error=runs.INTERRUPTED, now_ms=now_ms)
+                log.warning("run %d: was interrupted; its labels count as new", run.id)
+
+    def tick(self, *, now_ms: int) -> None:
+        """See whether the round has ended, and whether one is due."""
+        self.watch(now_ms=now_ms)
+        if not self.busy and self._settings.teach.enabled and self._due():
+            self.begin(now_ms=now_ms)
+
+    def watch(self, *, now_ms: int) -> None:
+        """See whether the round has ended."""
+        if self._child is not None and self._child.ended():
+            self._end(self._child, now_ms)
+
+    def begin(self, *, now_ms: int) -> int:
+        """Freeze a snapshot and start training on it; returns the id of the run."""
+        snapshot = freeze(self._store, now_ms=now_ms)
+        with self._store.database.write() as connection:
+            champion = versions.champion(connection)
+            run_id = runs.insert(
+                connection,
+                snapshot_id=snapshot.id,
+                champion=champion.number if champion else 0,
+                recipe=self._settings.teach.recipe,
+                report={"settings": msgspec.to_builtins(self._settings)},
+                now_ms=now_ms,
+            )
+        log.info("run %d begins: %s", run_id, _describe_snapshot(snapshot))
+        self._child = _Child(self._data_dir, run_id)
+        return run_id
+
+    def stop(self, *, now_ms: int) -> None:
+        """End a round that is at it; it counts as interrupted."""
+        if self._child is None:
+            return
+        self._child.stop()
+        with self._store.database.write() as connection:
+            runs.fail(connection, self._child.run_id, error=runs.INTERRUPTED, now_ms=now_ms)
+        self._child = None
+
+    def _end(self, child: _Child, now_ms: int) -> None:
+        self._child = None
+        with self._store.database.write() as connection:
+            runs.fail(connection, child.run_id, error=child.error(), now_ms=now_ms)  # unless it has said how it ended
+            run = runs.get(connection, child.run_id)
+        assert run is not None
+        log.info("run %d %s: %s", run.id, run.state, describe(run))
+
+    def _due(self) -> bool:
+        with self._store.database.read() as connection:
+            newest = labels.last_id(connection)
+            if newest == self._not_before_label or _rolling_out(connection):
+                return False
+            teach = self._settings.teach
+            if teach.max_rounds and runs.rounds(connection) >= teach.max_rounds:
+                return False
+            if _new_labels(connection) >= teach.labels_per_round:
+                return True
+        self._not_before_label = newest
+        return False
+
+
+def describe(run: runs.Run) -> str:
+    """How a run ended, in one line."""
+    report = run.report or {}
+    if run.error or "verdict" not in report:
+        return run.error or ""
+    verdict = msgspec.convert(report["verdict"], type=Verdict)
+    whole = [gate for gate in verdict.gates if "/" not in gate.name and gate.interval]
+    shown = [*whole, *(gate for gate in verdict.failed() if gate not in whole)]
+    return f"{report['train']} trained on, {report['holdout']} held out; " + "; ".join(map(_describe_gate, shown))
+
+
+def _describe_gate(gate: Gate) -> str:
+    interval = f" [{gate.interval[0]:+.3f}, {gate.interval[1]:+.3f}]" if gate.interval else f" of {gate.limit:g}"
+    sign = "+" if gate.interval else ""
+    return f"{gate.name} {gate.figure:{sign}.3f}{interval} n={gate.n} {gate.state.replace('_', ' ')}"
+
+
+def _describe_snapshot(snapshot: Snapshot) -> str:
+    total = snapshot.train_count + snapshot.holdout_count
+    return f"snapshot {snapshot.id[:12]} of {total} labels, {snapshot.device_label_count} from devices"
+
+
+def _rolling_out(connection: sa.Connection) -> bool:
+    current = rollouts.current(connection)
+    under_way = current is not None and current.status == "running"
+    return under_way or rollouts.awaited(connection) is not None or bool(runs.in_state(connection, "passed"))
+
+
+def _new_labels(connection: sa.Connection) -> int:
+    """Labels from devices that the last run did not know."""
+    last = runs.latest(connection)
+    known = snapshots.get(connection, last[0].snapshot_id) if last else None
+    return labels.counts(connection).labelled - (known.device_label_count if known else 0)
+
+
+class _Child:
+    """The process of one run."""
+
+    def __init__(self, data_dir: Path, run_id: int) -> None:
+        self.run_id = run_id
+        command = [sys.executable, "-m", "server.teach.run", "--data-dir", str(data_dir), "--run", str(run_id)]
+        self._process = subprocess.Popen(
+            [*command, "--parent", str(os.getpid())],
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            errors="replace",
+            start_new_session=True,  # Ctrl-C goes to the whole group, and is ours to handle
+        )
+        self._last: deque[str] = deque(maxlen=LAST_LINES)
+        self._reader = threading.Thread(target=self._read, name=f"run-{run_id}", daemon=True)
+        self._reader.start()
+
+    def ended(self) -> bool:
+        return self._process.poll() is not None
+
+    def error(self) -> str:
+        """What to say of one that did not say how it ended."""
+        self._reader.join(TERMINATE_S)
+        said = self._last[-1] if self._last else "it said nothing"
+        return said if self._process.returncode == 1 else f"ended with {self._process.returncode}: {said}"
+
+    def stop(self) -> None:
+        self._process.terminate()
+        try:
+            self._process.wait(TERMINATE_S)
+        except subprocess.TimeoutExpired:
+            self._process.kill()
+            self._process.wait()
+
+    def _read(self) -> None:
+        assert self._process.stdout is not None
+        for line in self._process.stdout:
+            self._last.append(line.rstrip("\n"))
+            log.info("run %d: %s", self.run_id, self._last[-1])

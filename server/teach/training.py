@@ -1,0 +1,226 @@
+"""How does a snapshot become a candidate, and is it good enough?
+
+    snapshot + champion's weights -> fit -> package (int8) -> both models, as shipped, on the held-out samples -> verdict
+
+Runs in a process of its own (run.py). All that it leaves is in the store: the candidate's bytes among the blobs, figures
+and verdict in the run's report, and the run's state `passed` or `rejected`. Publishing is another step's business.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from datetime import datetime, timezone
+from typing import TYPE_CHECKING, Any
+
+import msgspec
+import numpy as np
+from numpy.typing import NDArray
+
+from edge_agent.contract.artifact import Manifest, decode_manifest, encode_manifest
+from edge_agent.contract.errors import WinnowError
+from server import config
+from server.errors import TrainingError
+from server.store import runs, snapshots, versions
+from server.store.snapshots import Snapshot
+from server.store.store import Store
+from server.teach import dataset, gates
+from server.teach.dataset import Dataset, Part
+
+if TYPE_CHECKING:
+    from models.package import Packaged
+    from models.train import Net
+
+Say = Callable[[str], None]
+
+CALIBRATION_SAMPLES = 512  # ranges settle with a few hundred; more only take time
+LATENCY_SAMPLES = 200
+
+
+class Settings(msgspec.Struct, frozen=True, kw_only=True):
+    """What a run is told, kept in its report."""
+
+    teach: config.Teach
+    gates: config.Gates
+
+
+@dataclass(frozen=True)
+class Champion:
+    """The model to beat, and to go on from."""
+
+    number: int
+    manifest: Manifest
+    onnx: bytes
+    weights: bytes  # empty: none to go on from
+
+
+def run_round(store: Store, run_id: int, *, say: Say, now_ms: Callable[[], int]) -> None:
+    """Train, package and judge; the outcome is in the store. TrainingError when it cannot be done."""
+    with store.database.read() as connection:
+        run = runs.get(connection, run_id)
+        snapshot = snapshots.get(connection, run.snapshot_id) if run else None
+    if run is None or snapshot is None:
+        raise TrainingError(f"run {run_id}: is not in the store")
+    settings = msgspec.convert(run.report, type=_Report).settings
+    champion = _champion(store, run.champion)
+
+    def judging() -> None:
+        with store.database.write() as connection:
+            runs.mark(connection, run_id, state="judging")
+
+    try:
+        report = _round(store, settings, snapshot, champion, say, judging)
+    except WinnowError as error:
+        raise TrainingError(f"run {run_id}: {error}") from error
+    state = "passed" if report["verdict"]["passed"] else "rejected"
+    with store.database.write() as connection:
+        runs.finish(connection, run_id, state=state, report=report, now_ms=now_ms())
+
+
+class _Report(msgspec.Struct):
+    settings: Settings
+
+
+def _champion(store: Store, number: int) -> Champion | None:
+    with store.database.read() as connection:
+        version = versions.get(connection, number)
+    if version is None:
+        return None
+    manifest = decode_manifest(store.blobs.get(version.manifest_sha256), where=f"version {number}")
+    onnx = store.blobs.get(manifest.variant("cpu-int8").sha256)
+    weights = store.blobs.get(version.weights_sha256) if version.weights_sha256 else b""
+    return Champion(number, manifest, onnx, weights)
+
+
+def _round(
+    store: Store,
+    settings: Settings,
+    snapshot: Snapshot,
+    champion: Champion | None,
+    say: Say,
+    judging: Callable[[], None],
+) -> dict[str, Any]:
+    started_s = time.monotonic()
+    data = dataset.load(store, snapshot, takes=champion.manifest.input if champion else None)
+    if data.left_out:
+        say(f"{data.left_out} samples left out: not of the shape that the model takes")
+    net = _fit(data.train, snapshot.classes, settings.teach, champion, say)
+    say("exporting and quantising")
+    packaged = _package(net, data, snapshot, settings.teach, champion)
+    judging()
+    say("judging")
+    agreement = packaged.int8_agreement if settings.teach.int8 else None
+    held, figures = _compare(data.holdout, snapshot.classes, packaged, champion)
+    verdict = gates.judge(held, int8_agreement=agreement, rules=settings.gates)
+    manifest = msgspec.structs.replace(packaged.manifest, metrics=packaged.manifest.metrics | figures)
+    store.blobs.put(packaged.onnx)
+    return {
+        "settings": msgspec.to_builtins(settings),
+        "train": len(data.train.y),
+        "holdout": len(data.holdout.y),
+        "left_out": data.left_out,
+        "seconds": round(time.monotonic() - started_s, 1),
+        "figures": figures,
+        "verdict": msgspec.to_builtins(verdict),
+        "candidate": {
+            "manifest_sha256": store.blobs.put(encode_manifest(manifest)),
+            "weights_sha256": store.blobs.put(net.weights()),
+        },
+    }
+
+
+def _fit(part: Part, classes: Sequence[str], teach: config.Teach, champion: Champion | None, say: Say) -> Net:
+    from models import train
+
+    wanted = ("recipe", "epochs", "batch_size", "learning_rate", "threads", "seed")
+    settings = train.Settings(**{key: getattr(teach, key) for key in wanted})
+    # The rows of the head are the parent's classes: they must be the first of ours, in the same order.
+    grows = champion is not None and champion.manifest.classes == tuple(classes[: len(champion.manifest.classes)])
+    parent = champion.weights if champion and grows else b""
+    say(f"{'going on from version ' + str(champion.number) if champion and parent else 'from scratch'}")
+    return train.fit(
+        part.x,
+        part.y,
+        classes=len(classes),
+        settings=settings,
+        parent=parent or None,
+        progress=lambda _share, text: say(text),
+    )
+
+
+def _package(
+    net: Net, data: Dataset, snapshot: Snapshot, teach: config.Teach, champion: Champion | None
+) -> Packaged:
+    from models.package import package
+
+    rng = np.random.default_rng(teach.seed)
+    some = rng.permutation(len(data.train.x))[:CALIBRATION_SAMPLES]
+    return package(
+        net,
+        name=champion.manifest.name if champion else "model",
+        names=snapshot.classes,
+        version=champion.number + 1 if champion else 1,  # of the draft; the registry gives the real one
+        calibration=data.train.x[some],
+        holdout=(data.holdout.x, data.holdout.y),
+        parent=champion.number if champion else 0,
+        snapshot=snapshot.id,
+        int8=teach.int8,
+        unit=champion.manifest.input.unit if champion else "",
+        created_at=datetime.now(timezone.utc).isoformat(timespec="seconds"),
+    )
+
+
+def _compare(
+    part: Part, classes: Sequence[str], packaged: Packaged, champion: Champion | None
+) -> tuple[gates.Held, dict[str, float]]:
+    """Who was right on what is held out, and what that comes to."""
+    label = np.array(classes, dtype=np.str_)[part.y]
+    candidate = _right(packaged.manifest, packaged.onnx, part.x, label)
+    before = _right(champion.manifest, champion.onnx, part.x, label) if champion else np.zeros_like(candidate)
+    figures = {
+        "onnx_bytes": float(len(packaged.onnx)),
+        "latency_ms": _latency_ms(packaged.onnx, part.x),
+        "fp32_accuracy": packaged.fp32_accuracy,
+        **_accuracies("candidate", candidate, part),
+    }
+    if champion:
+        figures |= {
+            "champion_latency_ms": _latency_ms(champion.onnx, part.x),
+            **_accuracies("champion", before, part),
+        }
+    held = gates.Held(candidate, before, part.stream, part.probability, part.device, label)
+    return held, {key: value for key, value in figures.items() if value is not None}
+
+
+def _accuracies(who: str, right: NDArray[np.bool_], part: Part) -> dict[str, float | None]:
+    weight = 1.0 / part.probability
+    return {
+        f"{who}_{origin}_accuracy": gates.accuracy(right[rows], weight[rows])
+        for origin, rows in (("stream", part.stream), ("import", ~part.stream))
+    }
+
+
+def _right(manifest: Manifest, onnx: bytes, x: NDArray[Any], label: NDArray[np.str_]) -> NDArray[np.bool_]:
+    """(N,) whether the model's top class, by name, is the label."""
+    from models.evaluate import run_onnx
+
+    embedding = manifest.embedding or manifest.logits  # one output is enough here
+    logits, _ = run_onnx(onnx, x, logits=manifest.logits, embedding=embedding)
+    named = np.array(manifest.classes, dtype=np.str_)[np.argmax(logits, axis=1)]
+    right: NDArray[np.bool_] = named == label
+    return right
+
+
+def _latency_ms(onnx: bytes, x: NDArray[Any]) -> float:
+    """Median milliseconds of one sample on this machine, one thread: to compare two models, not to promise."""
+    from models.evaluate import open_session
+
+    session = open_session(onnx)
+    entry = session.get_inputs()[0].name
+    times = []
+    for i in range(min(LATENCY_SAMPLES, len(x))):
+        started_s = time.perf_counter()
+        session.run(None, {entry: x[i : i + 1]})
+        times.append(time.perf_counter() - started_s)
+    return float(np.median(times)) * 1000

@@ -1,0 +1,94 @@
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from hypothesis.extra import numpy as hnp
+
+from edge_agent.choose.acquisition import BUILT_IN, Scorer, energy, entropy, least_confidence, margin
+from edge_agent.contract.errors import ConfigError
+
+LOGITS = hnp.arrays(
+    np.float32,
+    st.tuples(st.integers(1, 40), st.integers(1, 30)),
+    elements=st.floats(-80, 80, width=32),
+)
+
+
+def reference(logits: np.ndarray) -> dict[str, np.ndarray]:
+    """Float64, straight from the definitions."""
+    z = logits.astype(np.float64)
+    p = np.exp(z - z.max(axis=1, keepdims=True))
+    p /= p.sum(axis=1, keepdims=True)
+    ordered = np.sort(p, axis=1)
+    second = ordered[:, -2] if p.shape[1] > 1 else np.zeros(len(p))
+    with np.errstate(divide="ignore", invalid="ignore"):
+        nats = -np.where(p > 0, p * np.log(p), 0.0).sum(axis=1)
+    top = z.max(axis=1)
+    return {
+        "margin": 1 - (ordered[:, -1] - second),
+        "least_confidence": 1 - ordered[:, -1],
+        "entropy": nats / np.log(p.shape[1]) if p.shape[1] > 1 else np.zeros(len(p)),
+        "energy": -(top + np.log(np.exp(z - top[:, None]).sum(axis=1))),
+    }
+
+
+@given(LOGITS)
+def test_scores_equal_their_definitions_in_float64(logits: np.ndarray) -> None:
+    for name, expected in reference(logits).items():
+        scored = Scorer(name).score(logits)
+        np.testing.assert_allclose(scored.utility, expected, atol=3e-6, rtol=2e-6, err_msg=name)
+
+
+@given(LOGITS)
+def test_bounded_scores_lie_in_0_1_and_the_label_is_the_arg_max(logits: np.ndarray) -> None:
+    for score in (margin, least_confidence, entropy):
+        utility = score(logits)
+        assert ((utility >= -1e-6) & (utility <= 1 + 1e-6)).all()
+    scored = Scorer("margin").score(logits)
+    assert (logits[np.arange(len(logits)), scored.label] == logits.max(axis=1)).all()
+
+
+@given(LOGITS, st.permutations(range(7)))
+def test_scores_do_not_depend_on_the_order_of_classes(logits: np.ndarray, order: list[int]) -> None:
+    seven = np.resize(logits, (len(logits), 7))
+    for score in (margin, least_confidence, entropy, energy):
+        np.testing.assert_allclose(score(seven), score(seven[:, order]), atol=1e-5)
+
+
+def test_closed_forms() -> None:
+    uniform, sure = np.zeros((1, 5), np.float32), np.array([[50, 0, 0, 0, 0]], np.float32)
+    assert margin(uniform)[0] == pytest.approx(1.0)
+    assert entropy(uniform)[0] == pytest.approx(1.0)
+    assert least_confidence(uniform)[0] == pytest.approx(0.8)
+    for score in (margin, entropy, least_confidence):
+        assert score(sure)[0] == pytest.approx(0.0, abs=1e-6)
+    assert energy(uniform)[0] > energy(sure)[0]
+
+
+@pytest.mark.parametrize("name", BUILT_IN)
+def test_unusable_logits_score_nan_and_masked_classes_do_not(name: str) -> None:
+    logits = np.array([[1, np.nan, 0], [np.inf, 0, 0], [-np.inf, -np.inf, -np.inf], [1.0, -np.inf, 0.0]], np.float32)
+    utility = Scorer(name).score(logits).utility
+    assert np.isnan(utility[:3]).all()
+    assert np.isfinite(utility[3])
+
+
+def test_temperature_softens() -> None:
+    logits = np.array([[4.0, 0.0, 0.0]], np.float32)
+    cold, warm = Scorer("margin").score(logits), Scorer("margin", temperature=4.0).score(logits)
+    assert warm.utility[0] > cold.utility[0]
+    assert warm.confidence[0] < cold.confidence[0]
+
+
+def test_an_unknown_name_is_answered_with_the_nearest() -> None:
+    with pytest.raises(ConfigError, match="did you mean 'margin'"):
+        Scorer("margn")
+    with pytest.raises(ConfigError, match="no_such"):
+        Scorer("no_such.module:score")
+
+
+def test_a_plug_in_is_a_function_of_logits() -> None:
+    scored = Scorer("edge_agent.choose.acquisition:least_confidence").score(np.zeros((2, 4), np.float32))
+    assert scored.utility.tolist() == pytest.approx([0.75, 0.75])

@@ -1,0 +1,184 @@
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+
+import msgspec
+import numpy as np
+import pytest
+from quadrants import ARTIFACT, artifact, images
+
+from edge_agent.choose.selector import Rules, Selector
+from edge_agent.contract.errors import ConfigError
+from edge_agent.contract.types import Reading
+from edge_agent.loop import CURSOR, INVALID_LABEL, PREDICTION, SELECTOR, Cursor, Identity, Loop
+from edge_agent.model import Model
+from edge_agent.send.writer import Handover
+
+COUNT = 2000
+
+
+class Outcome:
+    """What the loop handed over."""
+
+    def __init__(self) -> None:
+        self.items: list[Handover] = []
+
+    @property
+    def samples(self) -> list:
+        return [sample for item in self.items for sample in item.samples]
+
+    def predictions(self) -> np.ndarray:
+        return np.frombuffer(b"".join(item.predictions for item in self.items), PREDICTION)
+
+    def last_state(self) -> dict[str, bytes]:
+        return {key: value for item in self.items for key, value in item.state.items()}
+
+
+def make(outcome: Outcome, *, state: dict[str, bytes] | None = None, model: Model | None = None, **changes) -> Loop:
+    state = state or {}
+    cursor = msgspec.json.decode(state[CURSOR], type=Cursor) if state else Cursor()
+    selector = Selector(Rules(label_share=0.1), np.random.default_rng(1), saved=state.get(SELECTOR, b""))
+    return Loop(
+        model or Model(ARTIFACT),
+        selector,
+        **{
+            "identity": Identity("cam-1", "main", 1),
+            "acquisition": "margin",
+            "cursor": cursor,
+            "flush_s": 10.0,
+            "hand_over": outcome.items.append,
+            "log_predictions": True,
+            "wall_ms": lambda: 1_000_000,
+            **changes,
+        },
+    )
+
+
+def readings(x: np.ndarray, *, start: int = 0, end: int | None = None) -> Iterator[Reading | None]:
+    for seq in range(start, len(x) if end is None else end):
+        yield Reading(x[seq], seq, f"file:{seq}")
+
+
+X, Y = images(COUNT)
+
+
+def test_every_sample_is_predicted_once_and_some_are_selected() -> None:
+    outcome = Outcome()
+    loop = make(outcome)
+    loop.run(readings(X), threading.Event())
+    predictions, counts = outcome.predictions(), loop.counts()
+    assert predictions["seq"].tolist() == list(range(COUNT))
+    expected = Model(ARTIFACT).predict(X).argmax(axis=1)
+    assert (predictions["label"] == expected).all()
+    assert counts.read == counts.scored == COUNT
+    assert len(outcome.samples) == sum(counts.selected.values())
+    assert 0.08 * COUNT < len(outcome.samples) < 0.12 * COUNT + 20
+    one = outcome.samples[3]
+    assert str(one.id) == f"cam-1.main.1.{one.id.seq}"
+    assert one.ref == f"file:{one.id.seq}"
+    assert (one.data == X[one.id.seq]).all()
+
+
+def test_a_loop_that_was_killed_goes_on_as_if_nothing_had_happened() -> None:
+    whole, first, second = Outcome(), Outcome(), Outcome()
+    make(whole).run(readings(X), threading.Event())
+    make(first).run(readings(X, end=1003), threading.Event())
+    state = first.last_state()  # what the last commit kept; what came after it is lost
+    again = make(second, state=state)
+    again.run(readings(X, start=again.cursor.seq), threading.Event())
+    assert again.cursor.seq > 900
+    assert [s.id.seq for s in first.samples + second.samples] == [s.id.seq for s in whole.samples]
+    assert [s.selection for s in first.samples + second.samples] == [s.selection for s in whole.samples]
+
+
+def test_a_swap_misses_no_sample(tmp_path: Path) -> None:
+    artifact(tmp_path, version=2)
+    outcome = Outcome()
+    loop = make(outcome)
+    newer = Model(tmp_path)
+
+    def swapping() -> Iterator[Reading | None]:
+        for reading in readings(X):
+            if reading and reading.seq == 700:
+                loop.swap(newer)
+                assert loop.coming_version == 2
+                assert loop.vitals().version == 1
+            yield reading
+
+    loop.run(swapping(), threading.Event())
+    versions = outcome.predictions()["version"]
+    assert outcome.predictions()["seq"].tolist() == list(range(COUNT))
+    assert versions[:700].tolist() == [1] * 700
+    assert set(versions[732:].tolist()) == {2}
+    assert loop.vitals().samples == (versions == 2).sum()
+    assert {s.model_version for s in outcome.samples} == {1, 2}
+
+
+def test_samples_that_do_not_fit_are_counted_and_skipped() -> None:
+    outcome = Outcome()
+    loop = make(outcome)
+    odd = [
+        Reading(X[0], 0),
+        Reading(np.zeros((3, 3), np.uint8), 1),
+        Reading(np.empty(0, np.uint8), 2),
+        Reading(X[1], 3),
+    ]
+    loop.run(iter(odd), threading.Event())
+    counts = loop.counts()
+    assert (counts.read, counts.scored, counts.invalid) == (4, 2, 2)
+
+
+def test_a_source_that_never_fits_is_a_mistake_of_the_configuration() -> None:
+    wrong = iter([Reading(np.zeros((28, 28), np.float32), 0)])
+    with pytest.raises(ConfigError, match=r"\(28, 28\) float32.*\(8, 8\) uint8"):
+        make(Outcome()).run(wrong, threading.Event())
+
+
+def test_a_slow_stream_does_not_wait_for_its_block() -> None:
+    outcome = Outcome()
+    loop = make(outcome, flush_s=0.0)
+
+    def slow() -> Iterator[Reading | None]:
+        for reading in readings(X, end=50):
+            yield reading
+            yield None
+            assert loop.counts().read == reading.seq + 1
+
+    loop.run(slow(), threading.Event())
+
+
+def test_a_stop_finishes_what_is_in_hand() -> None:
+    outcome, stopping = Outcome(), threading.Event()
+    loop = make(outcome)
+
+    def endless() -> Iterator[Reading | None]:
+        yield from readings(X, end=40)
+        stopping.set()
+        while True:
+            yield None
+
+    loop.run(endless(), stopping)
+    assert loop.counts().read == 40
+
+
+def broken(logits: np.ndarray) -> np.ndarray:
+    raise ZeroDivisionError("a plug-in's own fault")
+
+
+def test_a_plug_in_that_fails_costs_its_samples_not_the_stream() -> None:
+    outcome = Outcome()
+    loop = make(outcome, acquisition=f"{__name__}:broken")
+    loop.run(readings(X, end=64), threading.Event())
+    assert loop.counts().invalid == 64
+    assert not outcome.samples
+    assert set(outcome.predictions()["label"].tolist()) == {INVALID_LABEL}
+
+
+def test_orders_take_effect_at_the_end_of_a_block() -> None:
+    outcome = Outcome()
+    loop = make(outcome)
+    loop.change(Rules(label_share=0.0, depth_labels=1.0), "entropy")
+    loop.run(readings(X), threading.Event())
+    assert len(outcome.samples) <= 20 + 1

@@ -1,0 +1,98 @@
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import msgspec
+import numpy as np
+import pytest
+from quadrants import ARTIFACT, artifact, images
+
+from edge_agent.contract.artifact import MODEL, Golden, InputSpec, Tensor, decode_manifest
+from edge_agent.contract.errors import ArtifactError, IncompatibleError, IntegrityError
+from edge_agent.model import EXIT_REFUSED, Model, misfit
+
+
+def test_rows_of_the_ring_give_what_a_batch_gives() -> None:
+    x, y = images(64)
+    model = Model(ARTIFACT, block=8)
+    batch = model.predict(x)
+    for start in range(0, 64, 8):
+        for row in range(8):
+            model.inputs[row] = x[start + row]
+            model.run(row)
+        np.testing.assert_allclose(model.logits, batch[start : start + 8], rtol=1e-5)
+    assert (batch.argmax(axis=1) == y).mean() > 0.7
+    assert model.embedding is not None
+    assert model.embedding.shape == (8, 12)
+
+
+def test_the_golden_artifact_passes_its_golden_test() -> None:
+    Model(ARTIFACT).check_golden()
+
+
+def test_a_model_that_gives_other_logits_is_refused(tmp_path: Path) -> None:
+    golden = decode_manifest((ARTIFACT / "manifest.json").read_bytes()).golden
+    off = golden.logits.array() + 0.1
+    artifact(tmp_path, golden=Golden(inputs=golden.inputs, logits=Tensor.of(off), tolerance=0.01))
+    with pytest.raises(IncompatibleError, match="golden input 0 is off by 0.1"):
+        Model(tmp_path).check_golden()
+
+
+def test_a_flipped_byte_is_refused(tmp_path: Path) -> None:
+    artifact(tmp_path)
+    data = bytearray((tmp_path / MODEL).read_bytes())
+    data[1000] ^= 1
+    (tmp_path / MODEL).write_bytes(data)
+    with pytest.raises(IntegrityError, match="sha256"):
+        Model(tmp_path)
+
+
+def test_what_is_no_artifact_folder_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(ArtifactError, match="expected an artifact folder"):
+        Model(tmp_path)
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"embedding": "nowhere"},
+        {"logits": "nowhere"},
+        {"input": InputSpec(name="input", shape=(9, 9), dtype="uint8")},
+        {"input": InputSpec(name="other", shape=(8, 8), dtype="uint8")},
+        {"input": InputSpec(name="input", shape=(8, 8), dtype="float32")},
+        {"classes": ("a", "b")},
+    ],
+)
+def test_a_manifest_that_lies_about_the_graph_is_refused(tmp_path: Path, changes: dict[str, object]) -> None:
+    artifact(tmp_path, **changes)
+    with pytest.raises(IncompatibleError):
+        Model(tmp_path).check_golden()
+
+
+def test_bytes_that_are_no_graph_are_refused(tmp_path: Path) -> None:
+    manifest = artifact(tmp_path)
+    from edge_agent.contract.artifact import OnnxFile, sha256_hex, write_artifact
+
+    rubbish = b"rubbish" * 100
+    file = OnnxFile(sha256=sha256_hex(rubbish), bytes=len(rubbish))
+    write_artifact(tmp_path, msgspec.structs.replace(manifest, files={"cpu-fp32": file}), rubbish)
+    with pytest.raises(IncompatibleError, match="cannot load"):
+        Model(tmp_path)
+
+
+def test_the_checker_program_speaks_json_and_exits_3(tmp_path: Path) -> None:
+    run = [sys.executable, "-m", "edge_agent.model"]
+    assert subprocess.run([*run, str(ARTIFACT), "cpu-int8"], capture_output=True).returncode == 0
+    refused = subprocess.run([*run, str(tmp_path), "cpu-int8"], capture_output=True)
+    assert refused.returncode == EXIT_REFUSED
+    assert msgspec.json.decode(refused.stdout)["error"] == "ArtifactError"
+
+
+def test_misfit_says_both_shapes() -> None:
+    manifest = Model(ARTIFACT).manifest
+    assert misfit(manifest, np.zeros((8, 8), np.uint8)) == ""
+    text = misfit(manifest, np.zeros((3, 32, 32), np.float32))
+    assert "(3, 32, 32) float32" in text
+    assert "(8, 8) uint8" in text

@@ -1,0 +1,165 @@
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from edge_agent.choose.acquisition import Scored
+from edge_agent.choose.selector import Chosen, Rules, Selector
+from edge_agent.contract.errors import ConfigError
+
+BLOCK = 32
+DIMENSIONS = 16
+
+
+def stream(count: int, *, seed: int) -> tuple[np.ndarray, np.ndarray]:
+    """Utilities with a burst in the middle, and embeddings in scenes of near-duplicates."""
+    rng = np.random.default_rng(seed)
+    utility = rng.beta(1, 6, count).astype(np.float32)
+    utility[count // 2 : count // 2 + count // 10] += 0.4
+    scenes = rng.normal(size=(count // 20 + 1, DIMENSIONS))
+    embedding = scenes[np.arange(count) // 20] + 0.05 * rng.normal(size=(count, DIMENSIONS))
+    return utility, embedding.astype(np.float32)
+
+
+def play(
+    selector: Selector, utility: np.ndarray, embedding: np.ndarray, sizes: list[int], *, begin: int = 0
+) -> list[Chosen]:
+    """Offer a stream in blocks of the given sizes, each in a ring of BLOCK rows."""
+    chosen, at, turn = [], begin, 0
+    ring = np.zeros((BLOCK, DIMENSIONS), np.float32)
+    scores = np.zeros(BLOCK, np.float32)
+    while at < len(utility):
+        count = min(sizes[turn % len(sizes)], len(utility) - at)
+        ring[:count], scores[:count] = embedding[at : at + count], utility[at : at + count]
+        scored = Scored(scores.copy(), np.zeros(BLOCK, np.intp), np.ones(BLOCK, np.float32))
+        for row, selection in selector.offer(scored, ring, count=count, sample_bytes=100):
+            chosen.append(Chosen(at + row, selection))
+        at, turn = at + count, turn + 1
+    return chosen
+
+
+def selector(share: float = 0.05, *, seed: int = 12_345, saved: bytes = b"", **rules: float) -> Selector:
+    return Selector(Rules(label_share=share, **rules), np.random.default_rng(seed), saved=saved)
+
+
+@settings(deadline=None, max_examples=20)
+@given(st.lists(st.integers(1, BLOCK), min_size=1, max_size=8), st.integers(0, 1000))
+def test_the_same_decisions_for_any_chunking(sizes: list[int], seed: int) -> None:
+    utility, embedding = stream(800, seed=seed)
+    assert play(selector(seed=seed), utility, embedding, sizes) == play(
+        selector(seed=seed), utility, embedding, [BLOCK]
+    )
+
+
+@settings(deadline=None, max_examples=20)
+@given(st.integers(0, 25), st.integers(0, 1000))
+def test_the_same_decisions_after_a_restart(blocks: int, seed: int) -> None:
+    utility, embedding = stream(800, seed=seed)
+    whole = play(selector(seed=seed), utility, embedding, [BLOCK])
+    cut = blocks * BLOCK
+    first = selector(seed=seed)
+    before = play(first, utility[:cut], embedding[:cut], [BLOCK])
+    second = selector(seed=999, saved=first.save())
+    assert before + play(second, utility, embedding, [BLOCK], begin=cut) == whole
+
+
+@settings(deadline=None, max_examples=25)
+@given(st.sampled_from([0.01, 0.05, 0.2]), st.sampled_from([1.0, 5.0, 20.0]), st.integers(0, 10_000))
+def test_no_window_exceeds_its_budget(share: float, depth: float, seed: int) -> None:
+    utility, embedding = stream(2000, seed=seed)
+    rows = [chosen.row for chosen in play(selector(share, seed=seed, depth_labels=depth), utility, embedding, [BLOCK])]
+    for i in range(len(rows)):
+        for j in range(i, len(rows)):
+            assert j - i + 1 <= share * (rows[j] - rows[i]) + depth + 1e-6
+
+
+@pytest.mark.parametrize("share", [0.02, 0.05, 0.2])
+def test_the_budget_is_spent(share: float) -> None:
+    utility, embedding = stream(20_000, seed=3)
+    chosen = play(selector(share), utility, embedding, [BLOCK])
+    assert 0.9 * share < len(chosen) / len(utility) < 1.1 * share
+
+
+def test_the_recorded_probability_is_the_one_that_decides() -> None:
+    """Among samples selected with p, the weights 1/p must add up to the length of the stream (Horvitz-Thompson)."""
+    estimates = []
+    for seed in range(40):
+        utility, embedding = stream(4000, seed=1)
+        chosen = play(selector(0.05, seed=seed), utility, embedding, [BLOCK])
+        estimates.append(sum(1 / c.selection.probability for c in chosen) / len(utility))
+    standard_error = np.std(estimates) / np.sqrt(len(estimates))
+    assert abs(np.mean(estimates) - 1.0) < 4 * standard_error
+
+
+def test_the_floor_is_never_starved_on_a_burst() -> None:
+    """Every sample, however dull, keeps a chance: else the fleet's accuracy cannot be estimated."""
+    utility, embedding = stream(20_000, seed=5)
+    chosen = play(selector(0.05), utility, embedding, [BLOCK])
+    floor = 0.05 * 0.15
+    assert min(c.selection.probability for c in chosen) >= floor * (1 - 1e-9)
+    dull = {"explore", "random"} & {c.selection.reason for c in chosen}
+    assert dull == {"explore", "random"}
+
+
+def test_near_duplicates_of_what_was_sent_are_passed_over() -> None:
+    """One scene shown for ever, as uncertain as can be, against scenes that change: the second gets the labels."""
+    rng = np.random.default_rng(0)
+    count = 4000
+    still = np.arange(count) % 2 == 0
+    embedding = rng.normal(size=(count, DIMENSIONS)).astype(np.float32)
+    embedding[still] = embedding[0] + 0.02 * rng.normal(size=(int(still.sum()), DIMENSIONS))
+    utility = rng.uniform(0.2, 0.6, count).astype(np.float32)
+    rows = [c.row for c in play(selector(), utility, embedding, [BLOCK])]
+    assert sum(still[row] for row in rows) < 0.25 * len(rows)
+
+
+def test_without_an_embedding_utility_alone_decides() -> None:
+    rng = np.random.default_rng(0)
+    one, utilities = selector(), []
+    for block in range(250):
+        utility = rng.uniform(0, 1, BLOCK).astype(np.float32)
+        scored = Scored(utility, np.zeros(BLOCK, np.intp), np.ones(BLOCK, np.float32))
+        chosen = one.offer(scored, None, count=BLOCK, sample_bytes=100)
+        utilities += [c.selection.utility for c in chosen if block > 30 and c.selection.reason == "informative"]
+    assert len(utilities) > 200
+    assert np.mean(utilities) > 0.9
+
+
+def test_invalid_samples_are_never_selected() -> None:
+    utility, embedding = stream(2000, seed=0)
+    utility[::2] = np.nan
+    rows = [c.row for c in play(selector(0.2), utility, embedding, [BLOCK])]
+    assert rows
+    assert all(row % 2 for row in rows)
+
+
+def test_a_new_model_with_other_scores_does_not_change_the_rate() -> None:
+    utility, embedding = stream(20_000, seed=2)
+    utility[10_000:] *= 0.01
+    one = selector()
+    play(one, utility[:10_000], embedding[:10_000], [BLOCK])
+    one.model_changed()
+    chosen = play(one, utility, embedding, [BLOCK], begin=10_000)
+    assert 0.04 < len(chosen) / 10_000 < 0.06
+
+
+def test_bytes_a_day_are_kept_to() -> None:
+    utility, embedding = stream(5000, seed=0)
+    one = selector(0.2, bytes_per_day=10_000.0)  # 1,000 at once, and no time passes
+    assert len(play(one, utility, embedding, [BLOCK])) <= 10
+    assert one.byte_tokens is not None
+    assert one.byte_tokens < 350  # a quarter of the bucket is left to the floor
+    one.pass_time(86_400)
+    assert one.byte_tokens == 1000.0
+
+
+def test_a_budget_that_can_never_pay_for_a_sample_is_refused() -> None:
+    with pytest.raises(ConfigError, match="one sample costs 50000"):
+        selector(bytes_per_day=10_000.0).check(50_000)
+
+
+def test_a_state_that_cannot_be_read_is_refused() -> None:
+    with pytest.raises(ConfigError, match="remove it"):
+        selector(saved=b"\x81\xa5theta\xc0")

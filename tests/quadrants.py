@@ -1,0 +1,33 @@
+"""A tiny real model for tests: which quadrant of an 8x8 grey image is lit? See golden/artifact-1."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import msgspec
+import numpy as np
+
+from edge_agent.contract.artifact import MODEL, Manifest, read_artifact, write_artifact
+
+ARTIFACT = Path(__file__).parent / "golden" / "artifact-1"
+CLASSES = 4
+
+
+def images(count: int, *, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
+    """x (N, 8, 8) uint8, y (N,) int64. Dim ones are hard."""
+    rng = np.random.default_rng(seed)
+    y = rng.integers(0, CLASSES, count)
+    lit = np.zeros((CLASSES, 8, 8))
+    for c in range(CLASSES):
+        top, left = c // 2 * 4, c % 2 * 4
+        lit[c, top : top + 4, left : left + 4] = 200
+    x = lit[y] * rng.uniform(0.05, 1.0, (count, 1, 1)) + rng.normal(0, 25, (count, 8, 8))
+    return np.clip(x, 0, 255).astype(np.uint8), y
+
+
+def artifact(folder: Path, **changes: object) -> Manifest:
+    """Write the artifact to `folder`, its manifest changed as told."""
+    manifest, _ = read_artifact(ARTIFACT)
+    manifest = msgspec.structs.replace(manifest, **changes)
+    write_artifact(folder, manifest, (ARTIFACT / MODEL).read_bytes())
+    return manifest

@@ -1,0 +1,118 @@
+import hashlib
+import sqlite3
+import subprocess
+import sys
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from server.errors import StoreError
+from server.store.blobs import Blobs
+
+
+@pytest.fixture
+def blobs(tmp_path):
+    blobs = Blobs(tmp_path / "blobs")
+    yield blobs
+    blobs.close()
+
+
+def test_what_is_put_is_got_by_its_hash(blobs):
+    bodies = [b"", b"one", b"\0" * 100_000, b"one"]
+    names = blobs.put_many(bodies)
+    assert names == [hashlib.sha256(body).hexdigest() for body in bodies]
+    assert [blobs.get(name) for name in names] == bodies
+    assert len(blobs) == 3
+
+
+def test_what_is_there_is_not_written_again(blobs):
+    blobs.put(b"x" * 50_000)
+    before = blobs.total_bytes
+    blobs.put_many([b"x" * 50_000] * 5)
+    assert (len(blobs), blobs.total_bytes) == (1, before)
+
+
+def test_absent_malformed_and_deleted_names(blobs):
+    name = blobs.put(b"gone soon")
+    assert blobs.has(name)
+    assert blobs.delete(name)
+    assert not blobs.has(name)
+    assert not blobs.delete(name)
+    with pytest.raises(StoreError, match=f"no blob {name}"):
+        blobs.get(name)
+    with pytest.raises(StoreError, match="64 hex digits"):
+        blobs.get("no hex")
+
+
+def test_a_body_damaged_on_disk_is_not_handed_out(tmp_path):
+    blobs = Blobs(tmp_path)
+    whole, damaged = blobs.put_many([b"w" * 20_000, b"d" * 20_000])
+    blobs.close()
+    file = tmp_path / "000001.db"
+    content = file.read_bytes()
+    at = content.index(b"d" * 1000)
+    file.write_bytes(content[:at] + b"!" + content[at + 1 :])
+    blobs = Blobs(tmp_path)
+    assert blobs.get(whole) == b"w" * 20_000
+    with pytest.raises(StoreError, match="damaged"):
+        blobs.get(damaged)
+    blobs.close()
+
+
+def test_a_file_that_is_no_shard_is_an_error_that_names_it(tmp_path):
+    (tmp_path / "000001.db").write_bytes(b"not a database" * 1000)
+    with pytest.raises(StoreError, match=r"000001\.db"):
+        Blobs(tmp_path)
+
+
+def test_a_full_shard_is_followed_by_another(tmp_path):
+    blobs = Blobs(tmp_path, shard_bytes=200_000)
+    bodies = [bytes([i]) * 30_000 for i in range(20)] + [b"larger than a shard" * 20_000]
+    names = blobs.put_many(bodies)
+    assert len(list(tmp_path.glob("*.db"))) > 3
+    assert blobs.put_many(bodies) == names
+    blobs.close()
+    again = Blobs(tmp_path, shard_bytes=200_000)
+    assert [again.get(name) for name in names] == bodies
+    assert len(again) == len(bodies)
+    again.close()
+
+
+def test_two_that_are_open_at_once_see_each_others_shards(tmp_path):
+    one, other = (Blobs(tmp_path, shard_bytes=50_000) for _ in range(2))
+    mine = one.put_many([bytes([i]) * 30_000 for i in range(6)])
+    theirs = other.put_many([bytes([100 + i]) * 30_000 for i in range(6)] + [bytes([0]) * 30_000])
+    assert all(other.has(name) for name in mine)
+    assert all(len(one.get(name)) == 30_000 for name in theirs)
+    assert len(one) == len(other) == 12
+    one.close()
+    other.close()
+
+
+def test_shards_are_as_they_should_be(tmp_path):
+    Blobs(tmp_path).close()
+    connection = sqlite3.connect(tmp_path / "000001.db")
+    assert connection.execute("PRAGMA page_size").fetchone() == (16384,)
+    assert connection.execute("PRAGMA journal_mode").fetchone() == ("wal",)
+    connection.close()
+
+
+def test_what_was_put_outlives_a_kill(tmp_path):
+    code = (
+        "import os, sys; from pathlib import Path; from server.store.blobs import Blobs\n"
+        "print(Blobs(Path(sys.argv[1])).put(b'kept'), flush=True); os.kill(os.getpid(), 9)"
+    )
+    run = subprocess.run([sys.executable, "-c", code, str(tmp_path)], capture_output=True, text=True)
+    assert run.returncode == -9
+    blobs = Blobs(tmp_path)
+    assert blobs.get(run.stdout.strip()) == b"kept"
+    blobs.close()
+
+
+@given(st.lists(st.binary(max_size=40), max_size=12))
+def test_any_bodies_come_back(tmp_path_factory, bodies):
+    blobs = Blobs(tmp_path_factory.mktemp("blobs"), shard_bytes=60_000)
+    assert [blobs.get(name) for name in blobs.put_many(bodies)] == bodies
+    assert len(blobs) == len(set(bodies))
+    blobs.close()

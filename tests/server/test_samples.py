@@ -1,0 +1,175 @@
+import numpy as np
+import pytest
+import sqlalchemy as sa
+from device_words import birth, event, heartbeat, image
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from edge_agent.contract.wire import Assignment, Death, Desired
+from server.errors import StoreError
+from server.store import devices, samples
+from server.store.schema import event as event_table
+from server.store.schema import quarantine, sample
+from server.store.store import Store
+
+
+@pytest.fixture
+def store(tmp_path):
+    store = Store.open(tmp_path)
+    yield store
+    store.close()
+
+
+def row(sample_id, **changes):
+    fixed = {"device": "cam-1", "stream": "main", "boot": 1, "seq": 1, "ref": "", "origin": "device", "split": "train"}
+    fixed |= {"captured_at_ms": 1, "received_at_ms": 2, "dtype": "uint8", "shape": [6, 6], "encoding": "raw"}
+    return fixed | {"id": sample_id, "body_sha256": "00", "body_bytes": 36, "reason": "explore"} | changes
+
+
+def test_a_sample_is_written_once(store):
+    with store.database.write() as connection:
+        assert samples.insert_samples(connection, [row("a"), row("b")]) == {"a", "b"}
+        assert samples.insert_samples(connection, [row("b", body_sha256="ff"), row("c")]) == {"c"}
+        assert samples.insert_samples(connection, []) == set()
+    with store.database.read() as connection:
+        assert samples.body_names(connection, ["a", "b", "c", "d"]) == {"a": "00", "b": "00", "c": "00"}
+
+
+def test_many_ids_are_looked_up(store):
+    ids = [f"s{i}" for i in range(1203)]
+    with store.database.write() as connection:
+        samples.insert_samples(connection, [row(id_) for id_ in ids])
+        assert len(samples.body_names(connection, ids)) == 1203
+
+
+def test_samples_are_counted_by_device_and_reason(store):
+    with store.database.write() as connection:
+        rows = [row("a"), row("b"), row("c", device="cam-2"), row("d", reason="drift")]
+        samples.insert_samples(connection, [*rows, row("e", device="import", origin="import", reason=None)])
+        assert samples.sample_counts(connection) == {
+            "cam-1": {"explore": 2, "drift": 1},
+            "cam-2": {"explore": 1},
+            "import": {"import": 1},
+        }
+
+
+def test_an_array_comes_back(store):
+    array = image(1)
+    name = store.blobs.put(array.tobytes())
+    with store.database.write() as connection:
+        samples.insert_samples(connection, [row("a", body_sha256=name), row("b", body_sha256=name, shape=[5, 5])])
+        good, bad = connection.execute(sa.select(sample).order_by(sample.c.id))
+    np.testing.assert_array_equal(samples.sample_array(store.blobs, good), array)
+    with pytest.raises(StoreError, match="sample b"):
+        samples.sample_array(store.blobs, bad)
+
+
+def test_the_split_of_an_id_is_for_ever():
+    assert [samples.split_of(f"cam-1.main.1.{i}", 0.5) for i in range(8)] == (
+        ["train", "train", "holdout", "holdout", "train", "holdout", "holdout", "train"]
+    )
+
+
+@given(st.text(max_size=20), st.floats(0, 1), st.floats(0, 1))
+@settings(max_examples=40, deadline=None)
+def test_a_larger_share_holds_out_more(sample_id, one, other):
+    lower, higher = sorted((one, other))
+    if samples.split_of(sample_id, lower) == "holdout":
+        assert samples.split_of(sample_id, higher) == "holdout"
+    assert samples.split_of(sample_id, 0.0) == "train"
+    assert samples.split_of(sample_id, 1.0) == "holdout"
+
+
+def test_the_share_held_out_is_the_share_asked_for():
+    held = sum(samples.split_of(f"cam-{i % 7}.main.1.{i}", 0.2) == "holdout" for i in range(5000))
+    assert 900 < held < 1100  # six standard deviations are 170
+
+
+# --- devices ---
+
+
+def seen(connection, name="cam-1", at_ms=1000):
+    devices.record_seen(connection, {name: at_ms})
+    return next(device for device in devices.devices(connection) if device.name == name)
+
+
+def test_a_device_is_known_from_its_first_sign_of_life(store):
+    with store.database.write() as connection:
+        seen(connection, at_ms=1000)
+        found = seen(connection, at_ms=3000)
+    assert (found.first_seen_ms, found.last_seen_ms, found.online) == (1000, 3000, True)
+    assert (found.birth, found.heartbeat, found.desired) == (None, None, None)
+
+
+def test_what_it_said_comes_back_as_it_was(store):
+    with store.database.write() as connection:
+        seen(connection)
+        devices.record_birth(connection, "cam-1", birth("a", boot=4))
+        devices.record_heartbeat(connection, "cam-1", heartbeat("a", boot=4))
+        found = seen(connection)
+    assert (found.birth, found.heartbeat) == (birth("a", boot=4), heartbeat("a", boot=4))
+    assert (found.session, found.boot) == ("a", 4)
+
+
+def test_only_the_death_of_the_current_session_counts(store):
+    with store.database.write() as connection:
+        seen(connection)
+        devices.record_birth(connection, "cam-1", birth("new"))
+        devices.record_death(connection, "cam-1", Death(session="old"))
+        assert devices.devices(connection)[0].online
+        devices.record_death(connection, "cam-1", Death(session="new"))
+        assert not devices.devices(connection)[0].online
+
+
+def test_a_heartbeat_tells_of_a_session_whose_birth_was_missed(store):
+    with store.database.write() as connection:
+        seen(connection)
+        devices.record_birth(connection, "cam-1", birth("a", boot=4))
+        devices.record_heartbeat(connection, "cam-1", heartbeat("b", boot=5))
+        devices.record_heartbeat(connection, "cam-1", heartbeat("a", boot=4))  # stale: from before the reboot
+        found = devices.devices(connection)[0]
+    assert (found.session, found.boot, found.heartbeat) == ("b", 5, heartbeat("b", boot=5))
+
+
+def test_the_silent_go_offline_once(store):
+    with store.database.write() as connection:
+        seen(connection, "quiet", 1000)
+        seen(connection, "lively", 2000)
+        assert devices.mark_offline(connection, before_ms=2000) == ["quiet"]
+        assert devices.mark_offline(connection, before_ms=2000) == []
+        assert [device.online for device in devices.devices(connection)] == [True, False]
+
+
+def test_an_event_is_kept_once(store):
+    with store.database.write() as connection:
+        assert devices.record_event(connection, "cam-1", event(1), now_ms=5)
+        assert not devices.record_event(connection, "cam-1", event(1), now_ms=6)
+        assert devices.record_event(connection, "cam-2", event(1), now_ms=5)
+        assert devices.record_event(connection, "cam-1", event(2), now_ms=5)
+        assert devices.record_event(connection, "cam-1", event(1, at_ms=99), now_ms=5)  # wiped, it counts anew
+        assert connection.execute(sa.select(sa.func.count()).select_from(event_table)).scalar() == 4
+
+
+def test_bad_messages_are_counted_for_ever_and_the_newest_kept(store):
+    with store.database.write() as connection:
+        seen(connection)
+        for number in range(devices.QUARANTINE_ROWS + 20):
+            devices.record_bad(connection, "cam-1", topic="t", payload=b"%d" % number, reason="r", now_ms=number)
+        devices.record_bad(connection, "", topic="x" * 999, payload=b"y" * 9999, reason="r", now_ms=0)
+        assert devices.devices(connection)[0].messages_bad == devices.QUARANTINE_ROWS + 20
+        kept = connection.execute(sa.select(quarantine).order_by(quarantine.c.id)).all()
+    assert [row.payload for row in kept[:-1]] == [b"%d" % number for number in range(20, 120)]
+    assert (len(kept[-1].payload), kept[-1].payload_bytes) == (devices.QUARANTINE_PAYLOAD_BYTES, 9999)
+
+
+def test_the_revision_of_what_is_wanted_only_grows(store):
+    wanted = Desired(revision=0, model=Assignment(version=2, manifest_sha256="ab", manifest_bytes=5), label_share=0.1)
+    with store.database.write() as connection:
+        seen(connection)
+        first = devices.set_desired(connection, "cam-1", wanted)
+        assert devices.set_desired(connection, "cam-1", wanted) == first  # nothing new
+        assert devices.devices(connection)[0].desired == first
+        second = devices.set_desired(connection, "cam-1", Desired(revision=0))
+        assert (first.revision, second.revision) == (1, 2)
+        with pytest.raises(StoreError, match=r"'cam-2' has never been seen \(did you mean 'cam-1'\?\)"):
+            devices.set_desired(connection, "cam-2", wanted)

@@ -1,0 +1,268 @@
+"""Do imports point down, and do the files keep to the habits that ARCHITECTURE.md states?
+
+Everything is read from the source by `ast`; only the last tests import something, in a process of their own.
+"""
+
+from __future__ import annotations
+
+import ast
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import NamedTuple
+
+import pytest
+
+ROOT = Path(__file__).resolve().parent.parent
+PACKAGES = ("edge_agent", "server", "models")
+
+# Of each package, from the top down: a part imports only parts of lower rows, or itself.
+AGENT_PARTS = (
+    {"__main__"},
+    {"agent"},
+    {"loop"},
+    {"source", "model", "choose", "send", "update", "config", "status"},
+    {"contract"},
+)
+SERVER_PARTS = (
+    {"__main__"},
+    {"demo"},
+    {"app"},
+    {"collect", "label", "teach", "release"},
+    {"store"},
+    {"config"},
+    {"errors"},
+)
+MAY_IMPORT = {  # package -> what it may import of the others
+    "edge_agent": (),
+    "models": ("edge_agent.contract",),
+    "server": ("edge_agent.contract", "edge_agent.choose"),
+}
+EXTRAS = ("torch", "onnx", "onnxscript", "sqlalchemy", "alembic", "fastapi", "typer", "rich", "matplotlib", "PIL")
+LOADED_NEVER = ("torch", "onnx", "sqlalchemy", "fastapi")
+READ_ENVIRONMENT = {"models/data.py:default_cache"}
+FORGIVING = {  # where Exception may be caught: supervising loops, and around a user's plug-in
+    "edge_agent/agent.py:*",
+    "edge_agent/loop.py:_score",
+    "edge_agent/update/updater.py:_run",
+    "server/collect/collector.py:_take",
+    "server/collect/collector.py:_call",
+    "server/label/labeler.py:_make",
+    "server/label/labeler.py:ask",
+}
+VAGUE = {"utils", "helpers", "common", "base", "manager", "handler", "util", "helper", "misc"}
+FUNCTION_MAX_LINES = 60
+ARCHITECTURE_MAX_LINES = 150
+
+
+class Import(NamedTuple):
+    """One imported module; `lazy` when it happens inside a function, or only for the type checker."""
+
+    module: str
+    line: int
+    lazy: bool
+
+
+def sources() -> list[Path]:
+    return sorted(path for package in PACKAGES for path in (ROOT / package).rglob("*.py"))
+
+
+def name_of(path: Path) -> str:
+    return path.relative_to(ROOT).as_posix()
+
+
+def part_of(module: str) -> str:
+    """`edge_agent.send.outbox` -> `send`; the package itself -> "" (its __init__ is empty)."""
+    return [*module.split("."), ""][1]
+
+
+def module_of(path: Path) -> str:
+    parts = path.relative_to(ROOT).with_suffix("").parts
+    return ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
+
+
+def is_type_checking(node: ast.AST) -> bool:
+    return isinstance(node, ast.If) and "TYPE_CHECKING" in ast.unparse(node.test)
+
+
+def walk(node: ast.AST, *, lazy: bool = False) -> Iterator[tuple[ast.AST, bool]]:
+    """Every node below, and whether it runs later than the import of its module."""
+    for child in ast.iter_child_nodes(node):
+        later = (
+            lazy or isinstance(child, (ast.FunctionDef, ast.AsyncFunctionDef, ast.Lambda)) or is_type_checking(child)
+        )
+        yield child, later
+        yield from walk(child, lazy=later)
+
+
+def imports_of(path: Path, tree: ast.Module) -> Iterator[Import]:
+    for node, lazy in walk(tree):
+        if isinstance(node, ast.Import):
+            for alias in node.names:
+                yield Import(alias.name, node.lineno, lazy)
+        elif isinstance(node, ast.ImportFrom):
+            base = absolute(path, node)
+            for alias in node.names:
+                inner = ROOT / base.replace(".", "/") / alias.name
+                is_module = inner.is_dir() or inner.with_suffix(".py").is_file()
+                yield Import(f"{base}.{alias.name}" if is_module else base, node.lineno, lazy)
+
+
+def absolute(path: Path, node: ast.ImportFrom) -> str:
+    if not node.level:
+        return node.module or ""
+    package = path.relative_to(ROOT).parent.parts
+    above = package[: len(package) - node.level + 1]
+    return ".".join([*above, *([node.module] if node.module else [])])
+
+
+@pytest.fixture(scope="module")
+def trees() -> dict[Path, ast.Module]:
+    return {path: ast.parse(path.read_text(encoding="utf-8")) for path in sources()}
+
+
+def within(module: str, allowed: tuple[str, ...]) -> bool:
+    return any(module == name or module.startswith(name + ".") for name in allowed)
+
+
+def test_packages_import_only_what_they_may_of_each_other(trees: dict[Path, ast.Module]) -> None:
+    wrong = []
+    for path, tree in trees.items():
+        package = module_of(path).split(".")[0]
+        for found in imports_of(path, tree):
+            top = found.module.split(".")[0]
+            if top not in PACKAGES or top == package or within(found.module, MAY_IMPORT[package]):
+                continue
+            if top == "models" and (
+                module_of(path).startswith("server.demo") or (found.lazy and part_of(module_of(path)) == "teach")
+            ):
+                continue
+            wrong.append(f"{name_of(path)}:{found.line} imports {found.module}")
+    assert not wrong, "\n".join(wrong)
+
+
+@pytest.mark.parametrize(("package", "parts"), [("edge_agent", AGENT_PARTS), ("server", SERVER_PARTS)])
+def test_imports_point_down(trees: dict[Path, ast.Module], package: str, parts: tuple[set[str], ...]) -> None:
+    row = {part: number for number, names in enumerate(parts) for part in names}
+    wrong = []
+    for path, tree in trees.items():
+        module = module_of(path)
+        if module.split(".")[0] != package or module == package:
+            continue
+        own = part_of(module)
+        assert own in row, f"{name_of(path)}: give {own!r} a row in this test and a line in ARCHITECTURE.md"
+        for found in imports_of(path, tree):
+            other = part_of(found.module) if found.module.split(".")[0] == package else ""
+            if other and other != own and row.get(other, -1) <= row[own]:
+                wrong.append(f"{name_of(path)}:{found.line}: {own} imports {other}")
+    assert not wrong, "\n".join(wrong)
+
+
+def test_the_agent_imports_nothing_of_the_extras_at_module_level(trees: dict[Path, ast.Module]) -> None:
+    wrong = [
+        f"{name_of(path)}:{found.line} imports {found.module}"
+        for path, tree in trees.items()
+        if module_of(path).startswith("edge_agent")
+        for found in imports_of(path, tree)
+        if not found.lazy and found.module.split(".")[0] in EXTRAS
+    ]
+    assert not wrong, "\n".join(wrong)
+
+
+def test_the_environment_is_read_by_the_named_loaders_only(trees: dict[Path, ast.Module]) -> None:
+    wrong = [
+        f"{name_of(path)}:{getattr(node, 'lineno', 0)}: {function} reads the environment"
+        for path, tree in trees.items()
+        for node, function in with_function(tree)
+        if reads_environment(node) and f"{name_of(path)}:{function}" not in READ_ENVIRONMENT
+    ]
+    assert not wrong, "\n".join(wrong)
+
+
+def reads_environment(node: ast.AST) -> bool:
+    """os.environ[...], os.environ.get, os.getenv; `{**os.environ, ...}` hands it on to a child and reads nothing."""
+    if isinstance(node, ast.Subscript):
+        return ast.unparse(node.value) == "os.environ" and isinstance(node.ctx, ast.Load)
+    return isinstance(node, ast.Call) and ast.unparse(node.func) in ("os.environ.get", "os.getenv", "getenv")
+
+
+def test_nothing_happens_at_import(trees: dict[Path, ast.Module]) -> None:
+    effects = ("basicConfig", "start", "Thread", "Popen", "run", "connect", "mkdir", "open", "read_text", "write_text")
+    wrong = [
+        f"{name_of(path)}:{node.lineno}: {ast.unparse(node)[:60]}"
+        for path, tree in trees.items()
+        for node, lazy in walk(tree)
+        if isinstance(node, ast.Call) and not lazy and ast.unparse(node.func).split(".")[-1] in effects
+    ]
+    assert not wrong, "\n".join(wrong)
+
+
+def test_handlers_name_what_they_expect(trees: dict[Path, ast.Module]) -> None:
+    wrong = [
+        f"{name_of(path)}:{node.lineno}: {function} catches {ast.unparse(node.type) if node.type else 'everything'}"
+        for path, tree in trees.items()
+        for node, function in with_function(tree)
+        if isinstance(node, ast.ExceptHandler) and catches_everything(node)
+        if not {f"{name_of(path)}:{function}", f"{name_of(path)}:*"} & FORGIVING
+    ]
+    assert not wrong, "\n".join(wrong)
+
+
+def with_function(node: ast.AST, function: str = "") -> Iterator[tuple[ast.AST, str]]:
+    """Every node below, with the name of the innermost function around it."""
+    for child in ast.iter_child_nodes(node):
+        yield child, function
+        inner = child.name if isinstance(child, (ast.FunctionDef, ast.AsyncFunctionDef)) else function
+        yield from with_function(child, inner)
+
+
+def catches_everything(handler: ast.ExceptHandler) -> bool:
+    """Unless it raises again: cleaning up on the way out hides nothing."""
+    names = {"Exception", "BaseException"}
+    broad = handler.type is None or bool(names & {ast.unparse(node) for node in ast.walk(handler.type)})
+    last = handler.body[-1]
+    return broad and not (isinstance(last, ast.Raise) and last.exc is None)
+
+
+def test_files_are_named_by_a_noun(trees: dict[Path, ast.Module]) -> None:
+    assert not [name_of(path) for path in trees if VAGUE & set(path.relative_to(ROOT).with_suffix("").parts)]
+
+
+def test_functions_fit_on_a_screen(trees: dict[Path, ast.Module]) -> None:
+    wrong = [
+        f"{name_of(path)}:{node.lineno}: {node.name} has {length} lines, at most {FUNCTION_MAX_LINES}"
+        for path, tree in trees.items()
+        for node in ast.walk(tree)
+        if "migrations" not in path.parts  # a frozen list of tables
+        and isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef))
+        and (length := (node.end_lineno or node.lineno) - node.lineno + 1) > FUNCTION_MAX_LINES
+    ]
+    assert not wrong, "\n".join(wrong)
+
+
+def test_every_module_says_what_it_is_for(trees: dict[Path, ast.Module]) -> None:
+    assert not [name_of(path) for path, tree in trees.items() if tree.body and not ast.get_docstring(tree)]
+
+
+def test_the_architecture_stays_short() -> None:
+    page = ROOT / "ARCHITECTURE.md"
+    assert not page.exists() or len(page.read_text(encoding="utf-8").splitlines()) <= ARCHITECTURE_MAX_LINES
+
+
+def test_the_agent_loads_nothing_of_the_extras() -> None:
+    code = (
+        "import sys, edge_agent.__main__, edge_agent.agent\n"
+        f"print(*[name for name in {LOADED_NEVER!r} if name in sys.modules])"
+    )
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stdout.strip()) == (0, ""), done.stderr
+
+
+def test_importing_the_agent_prints_nothing_and_sets_up_no_logging() -> None:
+    code = (
+        "import logging, threading, edge_agent.__main__, edge_agent.agent\n"
+        "print(logging.getLogger().handlers, threading.active_count())"
+    )
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=False)
+    assert (done.stdout.strip(), done.stderr) == ("[] 1", "")

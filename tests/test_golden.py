@@ -1,0 +1,71 @@
+"""Do the bytes of every released format still decode to what they meant?
+
+Expected values are compared field by field: a newer program may know more fields than the file has.
+"""
+
+from __future__ import annotations
+
+import json
+import typing
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import numpy as np
+import pytest
+
+from edge_agent.contract import artifact, wire
+from scripts import golden
+
+GOLDEN = Path(__file__).parent / "golden"
+FILES = sorted(path for path in GOLDEN.glob("v*/*") if path.name != golden.EXPECTED)
+
+
+def expected_of(path: Path) -> dict[str, Any]:
+    return json.loads((path.parent / golden.EXPECTED).read_text())[path.name]
+
+
+def decode(path: Path, kind: str) -> tuple[msgspec.Struct, bytes]:
+    data = path.read_bytes()
+    if kind == "Manifest":
+        return artifact.decode_manifest(data), b""
+    if path.suffix == ".frame":
+        header, body = wire.decode_frame(getattr(wire, kind), data)
+        return header, bytes(body)
+    return wire.decode(getattr(wire, kind), data), b""
+
+
+def assert_holds(expected: Any, got: Any, where: str) -> None:
+    """Everything that was written is there with its old value; fields added since are not looked at."""
+    if isinstance(expected, dict):
+        for key, value in expected.items():
+            assert key in got, f"{where}: {key} is gone"
+            assert_holds(value, got[key], f"{where}.{key}")
+    else:
+        assert got == expected, where
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda path: f"{path.parent.name}/{path.name}")
+def test_golden_bytes_decode_to_what_they_meant(path: Path) -> None:
+    expected = expected_of(path)
+    message, body = decode(path, expected["type"])
+    assert_holds(expected["value"], json.loads(msgspec.json.encode(message)), path.name)
+    assert body == bytes.fromhex(expected.get("body", ""))
+
+
+def test_golden_manifest_tensors_unpack() -> None:
+    manifest = artifact.decode_manifest((GOLDEN / "v1" / "Manifest.json").read_bytes())
+    np.testing.assert_array_equal(
+        manifest.golden.logits.array(), np.arange(6, dtype=np.float32).reshape(3, 2) / 8, strict=True
+    )
+
+
+def test_every_message_has_golden_bytes() -> None:
+    kinds = {*typing.get_args(wire.JsonMessage), *wire.H.__constraints__, artifact.Manifest}
+    assert {path.stem for path in FILES} == {kind.__name__ for kind in kinds}
+
+
+def test_every_golden_file_is_expected_and_there() -> None:
+    for folder in GOLDEN.glob("v*"):
+        expected = json.loads((folder / golden.EXPECTED).read_text())
+        assert set(expected) == {path.name for path in FILES if path.parent == folder}
