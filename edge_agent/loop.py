@@ -51,7 +51,7 @@ class Identity(NamedTuple):
 
 
 class Vitals(NamedTuple):
-    """How the running model does since it took over."""
+    """How the running model does since it took over. invalid: sound samples for which it gave no finite logits."""
 
     version: int
     samples: int
@@ -138,7 +138,7 @@ class Loop:
             )
             with self._lock:
                 self._tally.count(scored, chosen, count=len(self._block))
-                self._invalid += int(np.isnan(scored.utility[: len(self._block)]).sum())
+                self._invalid += int(np.isnan(scored.confidence[: len(self._block)]).sum())
             last = self._block[-1]
             self.cursor = Cursor(last.seq + 1, last.mark)
             self._give(scored, chosen)
@@ -156,12 +156,14 @@ class Loop:
             scored = self._scorer.score(model.logits)
         except Exception as error:  # noqa: BLE001 - a plug-in may raise anything; its samples count as invalid
             self._complain(f"acquisition {self._acquisition}: {type(error).__name__}: {error}")
-            nothing = np.full(len(model.logits), np.nan, np.float32)
-            return Scored(nothing, np.zeros(len(nothing), np.intp), nothing)
+            rows = len(model.logits)
+            return Scored(np.full(rows, np.nan, np.float32), np.zeros(rows, np.intp), np.zeros(rows, np.float32))
         if model.dtype.kind == "f":
             with np.errstate(over="ignore", invalid="ignore"):
                 sums = model.inputs[:count].reshape(count, -1).sum(axis=1, dtype=np.float64)
-            scored.utility[:count][~np.isfinite(sums)] = np.nan  # a sample with NaN may still give finite logits
+            broken = ~np.isfinite(sums)  # a sample with NaN may still give finite logits
+            scored.utility[:count][broken] = np.nan
+            scored.confidence[:count][broken] = 0.0  # not NaN: that would be held against the model
         return scored
 
     def _give(self, scored: Scored, chosen: list[Chosen]) -> None:

@@ -43,7 +43,6 @@ class Model:
         self.manifest, data = read_artifact(folder, variant=variant)
         self.sha256 = self.manifest.variant(variant).sha256
         self._session = open_session(data, threads=threads)
-        self._options = ort.RunOptions()
         spec = self.manifest.input
         self.shape, self.dtype = tuple(spec.shape), np.dtype(spec.dtype)
         self.inputs: NDArray[np.generic] = np.zeros((block, *self.shape), self.dtype)
@@ -61,12 +60,12 @@ class Model:
 
     def run(self, row: int) -> None:
         """Infer on `inputs[row]`; results stand in the same row of `logits` and `embedding`."""
-        self._session.run_with_iobinding(self._bindings[row], self._options)
+        self._session.run_with_iobinding(self._bindings[row])
 
     def predict(self, batch: NDArray[np.generic]) -> NDArray[np.float32]:
         """Logits (N, C) of (N, *shape), outside the ring."""
         feed = {self.manifest.input.name: np.ascontiguousarray(batch, self.dtype)}
-        logits: NDArray[np.float32] = self._session.run([self.manifest.logits], feed, self._options)[0]
+        logits: NDArray[np.float32] = self._session.run([self.manifest.logits], feed)[0]
         return logits
 
     def check_golden(self) -> None:

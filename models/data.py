@@ -146,13 +146,11 @@ def load_npz(path: Path) -> Labelled:
 
 def _read_npz(path: Path) -> dict[str, NDArray[Any]]:
     try:
-        with np.load(path, allow_pickle=False) as file:
-            if not isinstance(file, np.lib.npyio.NpzFile):
-                raise DataError(f"{path}: one array; expected an .npz of named arrays: np.savez(path, x=x, y=y)")
-            unknown = [key for key in file.files if key not in KEYS]
-            if unknown:
-                hint = did_you_mean(unknown[0], KEYS)
-                raise DataError(f"{path}: unknown array {unknown[0]!r}{hint}; known: {', '.join(KEYS)}")
+        file = np.load(path, allow_pickle=False)
+        if isinstance(file, np.ndarray):
+            raise DataError(f"{path}: one array; expected an .npz of named arrays: np.savez(path, x=x, y=y)")
+        with file:
+            _refuse_unknown(file.files, path)
             return {key: file[key] for key in file.files}
     except FileNotFoundError as error:
         raise DataError(f"{path}: no such file; expected an .npz with x, y [names, device, t]") from error
@@ -160,6 +158,12 @@ def _read_npz(path: Path) -> dict[str, NDArray[Any]]:
         # numpy's own words for a file of another kind speak of pickles and mislead.
         told = "holds objects, not numbers" if "Object arrays" in str(error) else "cannot be read as .npz"
         raise DataError(f"{path}: {told}; write it by np.savez(path, x=x, y=y)") from error
+
+
+def _refuse_unknown(keys: Sequence[str], path: Path) -> None:
+    for key in keys:
+        if key not in KEYS:
+            raise DataError(f"{path}: unknown array {key!r}{did_you_mean(key, KEYS)}; known: {', '.join(KEYS)}")
 
 
 def _check_x(x: NDArray[Any], where: str) -> None:

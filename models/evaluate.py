@@ -12,10 +12,17 @@ from typing import Any
 import numpy as np
 import onnxruntime as ort
 from numpy.typing import NDArray
+from onnxruntime.capi import onnxruntime_pybind11_state as ort_state
 
 from edge_agent.contract.errors import IncompatibleError
 
 Floats = NDArray[np.float32]
+ORT_ERRORS: tuple[type[Exception], ...] = (
+    RuntimeError,
+    ValueError,
+    *(kind for kind in vars(ort_state).values() if isinstance(kind, type) and issubclass(kind, Exception)),
+)
+"""What onnxruntime raises for a model or a feed that it refuses; its own have no root but Exception."""
 TEMPERATURE_MIN, TEMPERATURE_MAX = 0.05, 20.0
 
 
@@ -28,7 +35,7 @@ def open_session(onnx: bytes, *, threads: int = 1) -> ort.InferenceSession:
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")
     try:
         return ort.InferenceSession(onnx, options, providers=["CPUExecutionProvider"])
-    except (RuntimeError, ValueError) as error:  # onnxruntime's own exceptions are RuntimeErrors
+    except ORT_ERRORS as error:
         raise IncompatibleError(f"onnxruntime {ort.__version__} refuses the model: {error}") from error
 
 
@@ -44,11 +51,17 @@ def run_onnx(
     """Logits (N, C) and embedding (N, D), both float32, of raw samples x: (N, *shape).
 
     A graph whose batch axis is fixed is fed that many at a time; N must then be a multiple of it.
+
+    Raises:
+        IncompatibleError: onnxruntime refuses the file, the samples, or the names of the outputs.
     """
     session = open_session(onnx, threads=threads)
     entry = session.get_inputs()[0]
     step = entry.shape[0] if isinstance(entry.shape[0], int) else batch
-    parts = [session.run([logits, embedding], {entry.name: x[i : i + step]}) for i in range(0, len(x), step)]
+    try:
+        parts = [session.run([logits, embedding], {entry.name: x[i : i + step]}) for i in range(0, len(x), step)]
+    except ORT_ERRORS as error:
+        raise IncompatibleError(f"the model cannot be run on {x.dtype} {x.shape}: {error}") from error
     return np.concatenate([part[0] for part in parts]), np.concatenate([part[1] for part in parts])
 
 

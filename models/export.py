@@ -40,7 +40,7 @@ def to_onnx(net: Net, *, opset: int = OPSET) -> bytes:
             dynamo=False,
         )
     model = onnx.load_model_from_string(buffer.getvalue())
-    model.ir_version = IR_VERSION
+    model.ir_version = max(IR_VERSION, onnx.helper.find_min_ir_version_for(list(model.opset_import)))
     onnx.checker.check_model(model)
     exported: bytes = model.SerializeToString()
     return exported

@@ -13,6 +13,7 @@ import tempfile
 import urllib.request
 import zlib
 from collections.abc import Callable
+from http.client import HTTPException
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -89,14 +90,14 @@ def fetch(cache: Path, *, say: Say) -> None:
         try:
             with tempfile.TemporaryDirectory(prefix="winnow-") as temporary:
                 _unpack(way(Path(temporary)), folder)
-        except (DataError, OSError, subprocess.SubprocessError) as error:
+        except (DataError, OSError, HTTPException, subprocess.SubprocessError) as error:
             failures.append(f"{title}: {error}")
             say(f"Fashion-MNIST: {failures[-1]}")
         else:
             say(f"Fashion-MNIST: verified, in {folder}")
             return
-    urls = ", ".join(f"{file.name}.gz" for file in FILES)
-    advice = f"check the network, or put the unpacked {urls} of {HOME} into {folder} by hand"
+    names = ", ".join(file.name for file in FILES)
+    advice = f"check the network, or unpack the .gz files of {HOME} ({names}) into {folder} by hand"
     raise DataError(f"Fashion-MNIST could not be fetched ({'; '.join(failures)}): {advice}")
 
 
@@ -145,7 +146,9 @@ def _private_state(temporary: Path) -> list[str]:
 
 
 def _call(command: list[str], folder: Path) -> None:
-    done = subprocess.run(command, cwd=folder, capture_output=True, text=True, timeout=600, check=False)
+    done = subprocess.run(
+        command, cwd=folder, capture_output=True, text=True, errors="replace", timeout=600, check=False
+    )
     if done.returncode != 0:
         said = (done.stderr.strip() or done.stdout.strip() or "no message").splitlines()[-1]
         raise DataError(f"{command[0]} {command[-1]}: exit {done.returncode}: {said}")

@@ -52,7 +52,7 @@ class Prepare(nn.Module):
         self.gain.copy_(1.0 / sd)
 
     def forward(self, x: Tensor) -> Tensor:
-        """x: (N, *shape) raw -> (N, H, W), (N, T) or nothing behind N and channels."""
+        """x: (N, *shape) raw -> (N, C, H, W), (N, C, T) or (N, D) float32."""
         if self.layout == "image":
             x = x.permute(0, 3, 1, 2) if self.ndim == 3 else x.unsqueeze(1)
             return (x.float() - self.mean) * self.gain
@@ -152,7 +152,7 @@ DIMENSIONS = {"cnn": (2, 3), "cnn1d": (2,), "mlp": (1,)}
 def choose_recipe(shape: Shape, dtype: str) -> str:
     """The recipe for a raw sample, by its shape.
 
-    Two axes mean a grey image when they are bytes, or when both sides are 8 or longer and no more than 1 : 2 apart;
+    Two axes mean a grey image when both sides are 8 or longer, and they are bytes or no more than 1 : 2 apart;
     otherwise a series (T, C).
 
     >>> choose_recipe((28, 28), "uint8"), choose_recipe((100, 6), "float32"), choose_recipe((30,), "float32")
@@ -163,7 +163,7 @@ def choose_recipe(shape: Shape, dtype: str) -> str:
     if len(shape) == 3:
         return "cnn"
     if len(shape) == 2:
-        image = dtype == "uint8" or (min(shape) >= 8 and max(shape) <= 2 * min(shape))
+        image = min(shape) >= 8 and (dtype == "uint8" or max(shape) <= 2 * min(shape))
         return "cnn" if image else "cnn1d"
     raise DataError(f"a sample of shape {shape}: no recipe; expected (D,), (T, C), (H, W) or (H, W, C)")
 

@@ -134,9 +134,8 @@ def describe(
     """
     spec = _input_spec(onnx, about)
     _check_rows(calibration, spec, "calibration")
-    judged = calibration
+    judged = calibration if holdout is None else holdout[0]
     if holdout is not None:
-        judged = holdout[0]
         _check_rows(judged, spec, "holdout")
     shipped = to_int8(onnx, calibration, logits=about.logits) if int8 else onnx
     seen, embedding = _run(shipped, calibration, about)
@@ -145,6 +144,7 @@ def describe(
 
     temperature, metrics = 1.0, {"int8_agreement": evaluate.agreement(logits, float_logits)}
     if holdout is not None:
+        _check_truth(holdout[1], len(judged), len(about.names))
         temperature = evaluate.fit_temperature(logits, holdout[1])
         metrics |= _metrics(logits, holdout[1], temperature)
     file = OnnxFile(sha256=sha256_hex(shipped), bytes=len(shipped))
@@ -184,8 +184,15 @@ def _input_spec(onnx: bytes, about: About) -> InputSpec:
 
 def _check_rows(x: Rows, spec: InputSpec, what: str) -> None:
     if (x.shape[1:], str(x.dtype)) != (spec.shape, spec.dtype) or len(x) == 0:
-        raise DataError(f"{what} is {x.dtype} {x.shape}, the model takes {spec.dtype} (N, {str(spec.shape)[1:]}")
+        wanted = f"{spec.dtype} (N, {', '.join(map(str, spec.shape))})"
+        raise DataError(f"{what} is {x.dtype} {x.shape}, the model takes {wanted}")
     require_finite(x, what)
+
+
+def _check_truth(y: Rows, samples: int, classes: int) -> None:
+    if y.shape != (samples,) or y.dtype.kind not in "iu" or y.min() < 0 or y.max() >= classes:
+        got = f"{y.dtype} {y.shape}" + (f" {y.min()}..{y.max()}" if y.size else "")
+        raise DataError(f"truth of the holdout is {got}, expected whole numbers 0..{classes - 1} of shape ({samples},)")
 
 
 def _run(onnx: bytes, x: Rows, about: About) -> tuple[Rows, Rows]:

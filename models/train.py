@@ -60,7 +60,10 @@ class Net:
 
     @classmethod
     def load(cls, data: bytes) -> Net:
-        """Read what `weights` wrote; ArtifactError when it is something else. Nothing in it is executed."""
+        """Read what `weights` wrote; ArtifactError when it is something else.
+
+        Nothing in it is executed; a recipe of "package.module:name" is imported from what is installed here.
+        """
         try:
             plain = torch.load(io.BytesIO(data), weights_only=True, map_location="cpu")
             state = plain.pop("state")
@@ -68,6 +71,7 @@ class Net:
             module.load_state_dict(state)
             return cls(module=module.eval(), **plain)
         except (
+            DataError,
             RuntimeError,
             pickle.UnpicklingError,
             EOFError,

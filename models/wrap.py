@@ -59,8 +59,8 @@ def wrap(
         version: of this artifact.
         data: (N, *shape) raw samples as the model takes them, at least 16, like the stream's.
         y: (N,) their classes where known: then the even rows calibrate, and the odd ones give temperature and metrics.
-        logits: name of the tensor, when it cannot be found.
-        embedding: name of the tensor, when it cannot be found.
+        logits: name of the tensor, needed when it cannot be found.
+        embedding: likewise.
         int8: quantise it, unless it is quantised already.
         unit: of the input, for people.
         snapshot: id of the data it was trained on.
@@ -71,14 +71,10 @@ def wrap(
         DataError: data or y do not fit the model.
         IncompatibleError: not a model of this kind; says why, and what the candidates are.
     """
-    if len(data) < SAMPLES_MIN or (y is not None and y.shape != (len(data),)):
-        raise DataError(
-            f"data has {len(data)} samples, y {None if y is None else y.shape}; expected at least 16 of each"
-        )
+    _check_data(data, y)
     model = _load(onnx)
     taps = find_taps(model.graph, logits=logits, embedding=embedding)
     quantised = any(node.op_type == "QuantizeLinear" for node in model.graph.node)
-    tapped = _retap(model, taps)
     about = About(
         name=name,
         names=tuple(names),
@@ -91,13 +87,20 @@ def wrap(
         embedding=taps.embedding,
     )
     return describe(
-        tapped,
+        _retap(model, taps),
         about,
         calibration=data if y is None else data[::2],
         holdout=None if y is None else (data[1::2], y[1::2]),
         int8=int8 and not quantised,
         variant="cpu-int8" if quantised else "cpu-fp32",
     )
+
+
+def _check_data(data: NDArray[Any], y: NDArray[Any] | None) -> None:
+    if len(data) < SAMPLES_MIN:
+        raise DataError(f"data has {len(data)} samples, expected at least {SAMPLES_MIN}")
+    if y is not None and y.shape != (len(data),):
+        raise DataError(f"y has shape {y.shape}, expected ({len(data)},): one for each sample of data")
 
 
 def _load(onnx: bytes) -> ModelProto:

@@ -67,14 +67,14 @@ def _down(kind: wire.Down) -> str:
 
 ROUTES = (
     Route(wire.Birth, _up("birth"), "JSON", 1, ""),
-    Route(wire.Death, _up("death"), "JSON", 1, "the will"),
+    Route(wire.Death, _up("death"), "JSON", 1, "as the will"),
     Route(wire.SampleHeader, _up("sample"), "frame", 1, ""),
     Route(wire.Heartbeat, _up("heartbeat"), "JSON", 0, ""),
     Route(wire.Event, _up("event"), "JSON", 1, ""),
-    Route(wire.Fetch, _up("fetch"), "JSON", 0, ""),
+    Route(wire.Fetch, _up("fetch"), "JSON", 1, ""),
     Route(wire.Desired, _down("desired"), "JSON", 1, "retained"),
     Route(wire.Receipt, _down("receipt"), "JSON", 1, ""),
-    Route(wire.BlockHeader, _down("block"), "frame", 0, ""),
+    Route(wire.BlockHeader, _down("block"), "frame", 1, ""),
     Route(wire.ServerState, wire.server_state_topic("<fleet>"), "JSON", 1, "retained, and the will"),
 )
 

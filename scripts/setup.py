@@ -16,10 +16,11 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from broker import get_mosquitto
+from broker import get_mosquitto, link
 from environment import ensure, find_python
 from step import ROOT, demand, take
 
+VENV = ROOT / ".venv"
 OLDEST_PYTHON = (3, 11)
 TORCH = "torch==2.13.0"
 
@@ -33,18 +34,19 @@ def main() -> None:
     python = Path(take("python", lambda: str(find_python(OLDEST_PYTHON, options.python))))
     take("packages", lambda: _packages(python))
     take("mosquitto", lambda: get_mosquitto(rootless=options.rootless))
+    link(VENV / "bin")
     take("data", _data)
 
 
 def _packages(python: Path) -> str:
     installs = [[TORCH], ["-e", ".[server,train,demo,dev]"]]
     warning = ", gigabytes if pip finds PyTorch with CUDA (smaller: see scripts/setup.py)"
-    return ensure(ROOT / ".venv", python, ROOT / "constraints.txt", installs, warning=warning)
+    return ensure(VENV, python, ROOT / "constraints.txt", installs, warning=warning)
 
 
 def _data() -> str:
     advice = "A network is needed the first time; `.venv/bin/python -m models.data fetch` repeats this step alone."
-    demand([ROOT / ".venv" / "bin" / "python", "-m", "models.data", "fetch"], advice)
+    demand([VENV / "bin" / "python", "-m", "models.data", "fetch"], advice)
     return "all there"
 
 

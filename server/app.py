@@ -57,7 +57,7 @@ class Server:
         self._config = config
         self._data_dir = Path(config.server.data_dir)
         self._stopping = threading.Event()
-        self._complaint = ""
+        self._complaints: set[str] = set()  # of the last look
 
     def stop(self) -> None:
         """Ask `run` to end; from a signal handler, or any thread."""
@@ -91,15 +91,16 @@ class Server:
 
     def _tick(self, *steps: Callable[[], object]) -> None:
         """One look; a step that fails holds up neither the others nor the next look. Its complaint is said once."""
-        complaint = ""
+        complaints = set()
         for step in steps:
             try:
                 step()
             except Exception as error:  # the supervising loop: collecting must go on
                 complaint = f"{type(error).__name__}: {error}"
-                if complaint != self._complaint:
-                    log.exception("the scheduler's step failed, and is tried again")
-        self._complaint = complaint
+                complaints.add(complaint)
+                if complaint not in self._complaints:
+                    log.exception("a step of the scheduler failed, and is tried again")
+        self._complaints = complaints
 
     def _broker(self, stack: ExitStack) -> BrokerAddress:
         config = self._config.broker
@@ -124,9 +125,7 @@ class Server:
         answers = labeler.load(config.kind, config.files)
         return Labelling(store, answers, name=config.kind, batch=config.batch, now_ms=now_ms)
 
-    def _collecting(
-        self, store: Store, address: BrokerAddress, labelling: Labelling | None
-    ) -> tuple[Fleet, Collector]:
+    def _collecting(self, store: Store, address: BrokerAddress, labelling: Labelling | None) -> tuple[Fleet, Collector]:
         config, name = self._config.collect, self._config.server.fleet
         collector: Collector
         fleet = Fleet(
@@ -161,7 +160,7 @@ def check_parts(config: ServerConfig) -> list[str]:
         BrokerAddress.parse(config.broker.url)
     else:
         mosquitto = find_mosquitto(config.broker.binary)
-        lines.append(f"broker: {mosquitto.binary} {'.'.join(map(str, mosquitto.version()))}, as a child")
+        lines.append(f"broker: {mosquitto.binary} {'.'.join(map(str, mosquitto.version))}, as a child")
     if config.labeler.kind:
         labeler.load(config.labeler.kind, config.labeler.files)
         lines.append(f"labeler: {config.labeler.kind}, {len(config.labeler.files)} files")
@@ -170,8 +169,8 @@ def check_parts(config: ServerConfig) -> list[str]:
     return lines
 
 
-def train_first(config: ServerConfig) -> Version:
-    """One round by hand, on all that is labelled now; returns the published version. TrainingError when there is none."""
+def train_once(config: ServerConfig) -> Version:
+    """One round by hand, on all that is labelled; returns the version. TrainingError when none came of it."""
     data_dir = Path(config.server.data_dir)
     with only_one(data_dir), open_store(config) as store:
         teach = Teach(store, data_dir=data_dir, teach=config.teach, gates=config.gates)

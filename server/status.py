@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
@@ -27,15 +28,21 @@ from server.store.store import Store
 
 View = dict[str, Any]
 LAST_STEPS = 5
+JSON_ONLY = ("metrics",)
 PIPED_COLUMNS = 200  # nothing is cut off when somebody else reads it
 
 
-def open_store(config: ServerConfig) -> Store:
-    """The store as it is; StoreError when there is none yet."""
+@contextmanager
+def opened(config: ServerConfig) -> Iterator[Store]:
+    """The store that is there; StoreError when there is none yet."""
     folder = Path(config.server.data_dir)
     if not (folder / "catalogue.db").exists():
         raise StoreError(f"{folder}: no data yet: start `winnow-server run`, or import some")
-    return Store.open(folder)
+    store = Store.open(folder)
+    try:
+        yield store
+    finally:
+        store.close()
 
 
 def overview(config: ServerConfig, store: Store) -> View:
@@ -62,7 +69,7 @@ def overview(config: ServerConfig, store: Store) -> View:
 
 
 def _run(run: runs.Run) -> View:
-    report = run.report or {}
+    report = run.report
     verdict = report.get("verdict", {})
     failed = [gate["name"] for gate in verdict.get("gates", ()) if gate["state"] == "failed"]
     return {
@@ -133,6 +140,7 @@ def models(store: Store) -> list[View]:
                 "created": _stamp(version.created_at_ms),
                 "rollout": status.get(version.number, "waiting"),
                 "snapshot": version.snapshot_id[:12],
+                "accuracy": version.metrics.get("accuracy"),
                 "metrics": version.metrics,
             }
             for version in versions.every(connection)
@@ -146,7 +154,7 @@ def _stamp(at_ms: int) -> str:
 # --- for people -------------------------------------------------------------------------------------------------------
 
 
-def show_json(view: View | list[View]) -> str:
+def as_json(view: View | list[View]) -> str:
     """As JSON."""
     return json.dumps(msgspec.to_builtins(view, str_keys=True), indent=1)
 
@@ -180,15 +188,17 @@ def _pairs(counts: dict[str, int]) -> str:
 
 
 def print_table(rows: Sequence[View], console: Console) -> None:
-    """As a table: one column per key that is not a dictionary; those follow, spelled out."""
+    """As a table: one column per key; what is too wide for one is in the JSON only."""
     if not rows:
         console.print("none", highlight=False)
         return
     table = Table(box=None, pad_edge=False, header_style="bold" if console.is_terminal else "")
-    for key, value in rows[0].items():
+    shown = [key for key in rows[0] if key not in JSON_ONLY]
+    for key in shown:
+        value = rows[0][key]
         table.add_column(key.replace("_", " "), justify="right" if isinstance(value, (int, float)) else "left")
     for row in rows:
-        table.add_row(*(_cell(value) for value in row.values()))
+        table.add_row(*(_cell(row[key]) for key in shown))
     console.print(table, markup=False, highlight=False)
 
 

@@ -28,10 +28,10 @@ from edge_agent.choose.acquisition import Scored
 from edge_agent.choose.budget import BURST_SHARE, Bucket
 from edge_agent.choose.novelty import RING, SKETCH, Novelty
 from edge_agent.contract.errors import ConfigError
-from edge_agent.contract.types import Reason, Selection
+from edge_agent.contract.types import Selection
 
 STRATEGY = "margin-novelty-1"
-WARM = 200  # samples taken uniformly after a model change; fewer misjudges theta, more wastes labels on a random pick
+WARM = 60  # samples drawn uniformly after a model change; fewer misjudges theta, more spends labels at random
 ETA = 0.05  # step of theta in spreads; lower follows a change late, higher makes the rate unsteady
 SPREAD_ALPHA = 0.01  # of the running mean |v - theta|, over about 100 samples
 NOVELTY_ALPHA = 0.01
@@ -79,7 +79,7 @@ class Selector:
 
     def __init__(self, rules: Rules, rng: np.random.Generator, *, saved: bytes = b"") -> None:
         """`rng` decides, unless `saved` carries a generator's state. ConfigError when `saved` cannot be read."""
-        self.rules = rules
+        self._keep_to(rules)
         self._rng = rng
         self._novelty = Novelty()
         self._labels = Bucket(rate=rules.label_share, depth=rules.depth_labels)
@@ -88,6 +88,11 @@ class Selector:
         self._state = State(tokens=self._labels.tokens, warm=[])
         if saved:
             self._load(saved)
+
+    def _keep_to(self, rules: Rules) -> None:
+        self.rules = rules
+        self._random = rules.label_share * rules.random_share
+        self._floor = rules.label_share * rules.floor_share + self._random
 
     # --- deciding ---
 
@@ -120,39 +125,37 @@ class Selector:
         return chosen
 
     def _decide(self, utility: float, novelty: float, draw: float, sample_bytes: int) -> Selection | None:
-        rules, state, bucket = self.rules, self._state, self._labels
-        share = rules.label_share
-        bucket.earn(1.0)
+        state = self._state
+        self._labels.earn(1.0)
         value = self._value(utility, novelty)
         threshold = state.theta
-        floor = share * (rules.floor_share + rules.random_share)
         if state.warm is not None:
-            rule = share
+            rule = self.rules.label_share
             self._warm_up(value, state.warm)
         else:
             rule = self._rule(value)
             self._follow(value)
-        tokens = bucket.tokens
-        if not self._affordable(sample_bytes, reserve=0.0):
+        floor = self._floor
+        if draw >= floor + (1.0 - floor) * rule:
             return None
+        # Only now is the budget looked at: most samples end above. What it forbids had the probability 0 all along.
         if not self._affordable(sample_bytes, reserve=RESERVE):
             rule = 0.0
         probability = floor + (1.0 - floor) * rule
-        if draw >= probability:
+        if draw >= probability or not self._affordable(sample_bytes, reserve=0.0):
             return None
-        for spent, cost in self._costs(sample_bytes):
-            spent.take(cost)
-        random = share * rules.random_share
-        reason: Reason = "random" if draw < random else "explore" if draw < floor else "informative"
-        return Selection(
-            reason=reason,
+        selection = Selection(
+            reason="random" if draw < self._random else "explore" if draw < floor else "informative",
             probability=probability,
             utility=utility,
             novelty=novelty,
             threshold=threshold,
-            tokens=tokens,
+            tokens=self._labels.tokens,
             strategy=STRATEGY,
         )
+        for spent, cost in self._costs(sample_bytes):
+            spent.take(cost)
+        return selection
 
     def _value(self, utility: float, novelty: float) -> float:
         state = self._state
@@ -162,9 +165,8 @@ class Selector:
 
     def _rule(self, value: float) -> float:
         state, bucket = self._state, self._labels
-        pace = PACE * (bucket.tokens / bucket.depth - 0.5)
-        lean = (value - state.theta) / max(SOFTNESS * state.spread, 1e-9) + pace
-        return 1.0 / (1.0 + math.exp(-min(max(lean, -60.0), 60.0)))
+        lean = (value - state.theta) / (SOFTNESS * state.spread) + PACE * (bucket.tokens / bucket.depth - 0.5)
+        return 1.0 / (1.0 + math.exp(-lean)) if -60.0 < lean < 60.0 else float(lean > 0.0)
 
     def _follow(self, value: float) -> None:
         state = self._state
@@ -215,7 +217,7 @@ class Selector:
 
     def change(self, rules: Rules) -> None:
         """Keep to other rules from now on; tokens earned so far stay, as far as the new buckets hold them."""
-        self.rules = rules
+        self._keep_to(rules)
         self._labels = Bucket(rate=rules.label_share, depth=rules.depth_labels, tokens=self._labels.tokens)
         self._day = _per_day(rules.labels_per_day, self._day)
         self._bytes = _per_day(rules.bytes_per_day, self._bytes)

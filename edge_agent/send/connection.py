@@ -145,7 +145,7 @@ class Connection:
             self._client.disconnect()
             self._over.wait(CLOSE_S)
         wire = self._client.socket()
-        if wire is not None:  # paho's thread would wait for a broker that no longer reads
+        if isinstance(wire, socket.socket):  # paho's thread would wait for a broker that no longer reads
             with contextlib.suppress(OSError):
                 wire.shutdown(socket.SHUT_RDWR)
         self._client.loop_stop()
@@ -165,7 +165,7 @@ class Connection:
             client.tls_set_context(access.tls)
         client.on_connect = self._on_connect
         client.on_disconnect = self._on_disconnect
-        client.on_message = lambda _client, _userdata, message: self._received(message.topic, message.payload)
+        client.on_message = lambda _client, _userdata, message: self._received(message.topic, bytes(message.payload))
         return client
 
     def _on_connect(

@@ -50,7 +50,7 @@ class Waiting(NamedTuple):
 class Outbox:
     """Bounded, durable, in order of (boot, seq). Any thread may call anything; one lock guards it all.
 
-    Every method raises OutboxError when SQLite fails for a reason other than a full disk.
+    Every method raises OutboxError when SQLite fails; only `put` takes a full disk for an expected outcome.
     """
 
     def __init__(
@@ -145,24 +145,14 @@ class Outbox:
         return None
 
     def ack(self, ids: Collection[str]) -> int:
-        """Forget samples that the server has; returns how many were here. Unknown ids are ignored.
-
-        On a full disk it may return 0 with nothing forgotten: the samples are sent again, and acked as duplicates.
-        """
-        with self._held():
-            try:
-                with self._ledger.commit() as totals:
-                    gone = sum(self._remove(totals, id_) for id_ in ids)
-                    totals.count(ACKED, gone)
-            except DiskFullError:
-                return 0
+        """Forget samples that the server has; returns how many were here. Unknown ids are ignored."""
+        with self._held(), self._ledger.commit() as totals:
+            gone = sum(self._remove(totals, id_) for id_ in ids)
+            totals.count(ACKED, gone)
             return gone
 
     def park(self, id_: str, reason: str) -> bool:
-        """Keep a sample that the server refused for good, but never send it again; False when it does not wait here.
-
-        On a full disk it may return False as well: the sample is sent again, and refused again.
-        """
+        """Keep a sample that the server refused for good, but never send it again; False when it does not wait here."""
         with self._held():
             return self._park(id_, reason)
 
@@ -242,14 +232,11 @@ class Outbox:
 
     def _park(self, id_: str, reason: str) -> bool:
         change = "UPDATE sample SET parked = 1, refusal = ? WHERE id = ? AND parked = 0"
-        try:
-            with self._ledger.commit() as totals:
-                parked = self._db.execute(change, (reason, id_)).rowcount
-                totals.rows -= parked
-                totals.parked += parked
-        except DiskFullError:
-            return False
-        return bool(parked)
+        with self._ledger.commit() as totals:
+            parked = self._db.execute(change, (reason, id_)).rowcount
+            totals.rows -= parked
+            totals.parked += parked
+            return bool(parked)
 
     # --- limits -----------------------------------------------------------------------------------------------------
 

@@ -175,17 +175,19 @@ def _open_checked(path: Path) -> sqlite3.Connection:
                 f"{path}: schema {version} is of a newer agent, this one knows {SCHEMA}: update the agent"
             )
         if version < SCHEMA:
-            _make_schema(path)
+            _make_schema(db)
     except BaseException:
         db.close()
         raise
     return db
 
 
-def _make_schema(path: Path) -> None:
+def _make_schema(connection: sqlite3.Connection) -> None:
     import sqlite_utils  # slow to import, and needed once in the life of a file
 
-    db = sqlite_utils.Database(path)
+    # Never by path: sqlite-utils may bring a second SQLite library (pysqlite3) into this process, and two of them do
+    # not see each other's locks on one file; the one that closes removes the log under the other.
+    db = sqlite_utils.Database(connection)
     # The body comes last: columns behind it would be read through all its pages.
     columns = {
         "id": str, "boot": int, "seq": int, "label": int, "utility": float, "bytes": int, "put_at_ms": int,
@@ -199,14 +201,13 @@ def _make_schema(path: Path) -> None:
     db.table("counter").create({"name": str, "value": int}, pk="name", if_not_exists=True)
     db.table("state").create({"key": str, "value": bytes}, pk="key", if_not_exists=True)
     db.execute(f"PRAGMA user_version = {SCHEMA}")
-    db.conn.close()
 
 
 def _is_damaged(error: Exception, folder: Path) -> bool:
     """SQLITE_CORRUPT and SQLITE_NOTADB come as a plain DatabaseError, a sector that cannot be read as an I/O error."""
-    if is_disk_full(error, free_bytes=shutil.disk_usage(folder).free):
-        return False
-    return type(error) is sqlite3.DatabaseError or "disk I/O error" in str(error)
+    if type(error) is sqlite3.DatabaseError:
+        return True
+    return "disk I/O error" in str(error) and shutil.disk_usage(folder).free >= TIGHT_BYTES
 
 
 def _set_aside(path: Path, *, now_ms: int, why: str) -> None:

@@ -13,7 +13,6 @@ import logging
 import queue
 import threading
 import time
-from collections import deque
 from collections.abc import Callable
 
 import numpy as np
@@ -39,6 +38,7 @@ from edge_agent.contract.wire import (
     up_topic,
 )
 from edge_agent.send.connection import Access, BrokerAddress, Connection, TlsFiles, parse_broker, tls_context
+from edge_agent.send.event_queue import EventQueue
 from edge_agent.send.outbox import Outbox, Waiting
 from edge_agent.send.window import Window, retry_wait_s
 
@@ -47,7 +47,6 @@ __all__ = ["BrokerAddress", "TlsFiles", "Uplink", "parse_broker"]
 log = logging.getLogger(__name__)
 
 WINDOW_MAX_BYTES = 8 << 20  # of bodies on their way; a lower limit starves a fast link, a higher one is memory
-EVENTS_MAX = 256  # kept while there is no connection; older ones are dropped, and the gap shows in their numbers
 DRAIN_LOOK_S = 0.05
 JOIN_S = 15.0  # longest wait for the thread to end: a connection that is being made, and a clean close
 
@@ -81,27 +80,11 @@ class Uplink:
     ) -> None:
         """Nothing is sent before `start`. ConfigError when a file of `tls` cannot be used.
 
-        Args:
-            host: of the broker; with `port`, `tls`, `username` and `password` ("": none) as it wants them.
-            port: of the broker.
-            tls: None: plain TCP.
-            username: at the broker; empty: none.
-            password: at the broker.
-            fleet: first part of every topic.
-            device: second part of every topic, and the client id.
-            session: names this run in the will.
-            outbox: what to send; told of every receipt.
-            window: samples sent and not yet receipted, at most.
-            retry_first_s: shortest wait before a sample, or a connection, is tried again; doubles, with jitter.
-            retry_max_s: longest such wait.
-            keepalive_s: of MQTT.
-            heartbeat_s: between two heartbeats.
-            birth: what to say on each connect.
-            heartbeat: what to say every `heartbeat_s`.
-            on_desired: called with what the server wants, on each connect and each change.
-            on_block: called with each block of an artifact.
-            rng: for the jitter.
-            monotonic: the clock, seconds.
+        `device` is the client id; an empty `username` is none; `session` names this run in the will. At most `window`
+        samples are sent and not yet receipted. A sample without a receipt, and a connection that fails, is tried again
+        after `retry_first_s`, doubling to `retry_max_s`, with jitter from `rng`. `birth` is asked on each connect,
+        `heartbeat` every `heartbeat_s`. `on_desired` is called on each connect and each change, `on_block` for each
+        block of an artifact; both should return soon, and what they raise is logged.
         """
         context = tls_context(tls) if tls else None
         self._access = Access(host, port, device, username, password, context, keepalive_s)
@@ -123,11 +106,8 @@ class Uplink:
             server_state_topic(fleet): self._read_state,
         }
         self.messages_bad = 0
-        self.events_dropped = 0
         self._bad_kinds: set[str] = set()
-        self._events: deque[Event] = deque()
-        self._events_sent: list[tuple[Event, Callable[[], bool]]] = []
-        self._events_lock = threading.Lock()
+        self._events = EventQueue()
         self._receipted: queue.SimpleQueue[list[str]] = queue.SimpleQueue()
         self._server_online: bool | None = None  # None: it has not said
         self._server_back = threading.Event()
@@ -144,7 +124,7 @@ class Uplink:
     def stop(self, *, drain_s: float = 0.0) -> None:
         """Say farewell and disconnect, after at most `drain_s` of waiting for the outbox to empty."""
         deadline_s = self._monotonic() + drain_s
-        while self._thread.is_alive() and self._monotonic() < deadline_s and self._has_more():
+        while self._monotonic() < deadline_s and self._has_more():
             self._stopping.wait(DRAIN_LOOK_S)
         self._stopping.set()
         self._wake.set()
@@ -160,12 +140,8 @@ class Uplink:
         self._wake.set()
 
     def event(self, event: Event) -> None:
-        """Say it as soon as there is a connection. The oldest is dropped, and counted, when too many wait."""
-        with self._events_lock:
-            self._events.append(event)
-            if len(self._events) > EVENTS_MAX:
-                self._events.popleft()
-                self.events_dropped += 1
+        """Say it as soon as there is a connection; of too many that wait the oldest is dropped."""
+        self._events.put(event)
         self._wake.set()
 
     def fetch(self, request: Fetch) -> bool:
@@ -209,7 +185,7 @@ class Uplink:
         """Birth goes before any sample; what was on its way with the last connection goes again."""
         connection.publish(self._topic("birth"), encode(self._birth()), qos=1)
         self._window.all_due()
-        self._requeue_events()
+        self._events.restore()
         self._connection = connection
         self._down = False
         log.info("uplink: connected to %s:%d", self._access.host, self._access.port)
@@ -217,11 +193,13 @@ class Uplink:
     def _serve(self, connection: Connection) -> None:
         """Until a stop; UplinkError when the connection ends before."""
         heartbeat_at_s = self._monotonic()
-        while not self._stopping.is_set():
+        while True:
+            self._wake.clear()  # before anything is looked at, or news that come meanwhile would wait
+            if self._stopping.is_set():
+                return
             if not connection.alive:
                 raise UplinkError(connection.why)
-            self._wake.clear()
-            self._send_events(connection)
+            self._events.send(lambda event: connection.publish(self._topic("event"), encode(event), qos=1))
             if self._monotonic() >= heartbeat_at_s:
                 connection.publish(self._topic("heartbeat"), encode(self._heartbeat()), qos=0)
                 heartbeat_at_s = self._monotonic() + self._heartbeat_s
@@ -258,18 +236,11 @@ class Uplink:
 
     def _send(self, connection: Connection, sample: Waiting) -> None:
         topic, header = self._topic("sample"), sample.header
-        for frame in sample_frames(header, sample.body):
-            taken = connection.publish(topic, frame, qos=1)
-        self._window.sent(header.id, len(sample.body), now_s=self._monotonic(), taken=taken)
+        taken = [connection.publish(topic, frame, qos=1) for frame in sample_frames(header, sample.body)]
+        self._window.sent(header.id, len(sample.body), now_s=self._monotonic(), taken=taken[-1])
 
-    def _send_events(self, connection: Connection) -> None:
-        self._events_sent = [(event, taken) for event, taken in self._events_sent if not taken()]
-        with self._events_lock:
-            waiting = list(self._events)
-            self._events.clear()
-        for event in waiting:
-            taken = connection.publish(self._topic("event"), encode(event), qos=1)
-            self._events_sent.append((event, taken))
+    def _has_more(self) -> bool:
+        return self._thread.is_alive() and (bool(self._events) or self._outbox.status().rows > 0)
 
     def _topic(self, kind: Up) -> str:
         return up_topic(self._fleet, self._device, kind)
@@ -308,7 +279,7 @@ class Uplink:
         self._on_block(header, bytes(body))
 
     def _read_receipt(self, payload: bytes) -> None:
-        """The outbox first: were the window the first to forget, an id could be taken for a new one and sent again."""
+        """The outbox first: what it could not note stays in the window, and is sent again later, not at once."""
         receipt = decode(Receipt, payload)
         arrived = [*receipt.accepted, *receipt.duplicate]
         self._outbox.ack(arrived)

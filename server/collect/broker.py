@@ -46,13 +46,11 @@ _log = logging.getLogger(__name__)
 # Runs in the child before mosquitto does: ask for our death to be passed on, and look whether it happened already.
 _TRAMPOLINE = """
 import ctypes, os, sys
-parent, libraries, *command = sys.argv[1:]
+parent, *command = sys.argv[1:]
 if sys.platform == "linux":
     ctypes.CDLL(None).prctl(1, 9, 0, 0, 0)
     if os.getppid() != int(parent):
         sys.exit(1)
-if libraries:
-    os.environ["LD_LIBRARY_PATH"] = libraries
 os.execv(command[0], command)
 """
 
@@ -61,42 +59,42 @@ class Mosquitto(NamedTuple):
     """An installed mosquitto."""
 
     binary: Path
-    libraries: str = ""  # LD_LIBRARY_PATH that it needs, "" for none
-
-    def version(self) -> tuple[int, ...]:
-        """Such as (2, 0, 11); ServerError when it cannot be had."""
-        command = [str(self.binary), "-h"]
-        environment = {**os.environ, "LD_LIBRARY_PATH": self.libraries} if self.libraries else None
-        try:
-            said = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=START_S).stdout
-        except (OSError, subprocess.TimeoutExpired) as error:
-            raise ServerError(f"{self.binary}: {error}: {_INSTALL}") from error
-        found = re.search(r"version (\d+(?:\.\d+)+)", said)
-        if found is None:
-            raise ServerError(f"{self.binary}: is not mosquitto, it says {said[:80]!r}: {_INSTALL}")
-        return tuple(int(number) for number in found[1].split("."))
+    version: tuple[int, ...]  # such as (2, 0, 11)
 
 
 def find_mosquitto(configured: str = "") -> Mosquitto:
-    """The mosquitto to run: the configured one, or the first of the usual places. ServerError says what to install."""
-    cache = Path.home() / ".cache" / "winnow" / "mosquitto" / "usr"  # where `make setup` unpacks it without rights
-    if configured:
-        places = [Path(configured)]
-    else:
-        on_path = shutil.which("mosquitto")
-        places = [Path(on_path)] if on_path else []
-        places += [Path(folder) / "mosquitto" for folder in ("/usr/sbin", "/usr/local/sbin", "/opt/homebrew/sbin")]
-        places.append(cache / "sbin" / "mosquitto")
-    binary = next((place for place in places if os.access(place, os.X_OK) and place.is_file()), None)
-    if binary is None:
+    """The mosquitto to run: the configured one, or the first of the usual places that is new enough.
+
+    ServerError says what to install when there is none.
+    """
+    places = [Path(configured)] if configured else _usual_places()
+    binaries = [place for place in places if os.access(place, os.X_OK) and place.is_file()]
+    if not binaries:
         raise ServerError(f"mosquitto not found at {', '.join(str(place) for place in places)}: {_INSTALL}")
-    libraries = (
-        ":".join(str(path) for path in sorted((cache / "lib").glob("*-linux-*"))) if cache in binary.parents else ""
-    )
-    found = Mosquitto(binary, libraries)
-    if (version := found.version()) < OLDEST:
-        raise ServerError(f"{binary}: version {'.'.join(map(str, version))}, expected 2.0 or newer: {_INSTALL}")
-    return found
+    found = [Mosquitto(binary, _version(binary)) for binary in binaries]
+    for mosquitto in found:
+        if mosquitto.version >= OLDEST:
+            return mosquitto
+    versions = ", ".join(f"{binary}: version {'.'.join(map(str, version))}" for binary, version in found)
+    raise ServerError(f"{versions}, expected {'.'.join(map(str, OLDEST))} or newer: {_INSTALL}")
+
+
+def _usual_places() -> list[Path]:
+    on_path = shutil.which("mosquitto")
+    folders = ["/usr/sbin", "/usr/local/sbin", "/opt/homebrew/sbin"]
+    folders.append(f"{sys.prefix}/bin")  # where `make setup` links the one that it unpacks without rights
+    return [*([Path(on_path)] if on_path else []), *(Path(folder, "mosquitto") for folder in folders)]
+
+
+def _version(binary: Path) -> tuple[int, ...]:
+    try:
+        said = subprocess.run([str(binary), "-h"], capture_output=True, text=True, timeout=START_S).stdout
+    except (OSError, subprocess.TimeoutExpired) as error:
+        raise ServerError(f"{binary}: {error}: {_INSTALL}") from error
+    found = re.search(r"version (\d+(?:\.\d+)+)", said)
+    if found is None:
+        raise ServerError(f"{binary}: is not mosquitto, it says {said[:80]!r}: {_INSTALL}")
+    return tuple(int(number) for number in found[1].split("."))
 
 
 def configuration(port: int, *, user: str) -> str:
@@ -180,7 +178,7 @@ class BrokerChild:
             self._log_path.write_bytes(b"")
         except OSError as error:
             raise StoreError(f"{error.filename}: {error.strerror}") from error
-        self._command = [sys.executable, "-I", "-S", "-c", _TRAMPOLINE, str(os.getpid()), mosquitto.libraries]
+        self._command = [sys.executable, "-I", "-S", "-c", _TRAMPOLINE, str(os.getpid())]
         self._command += [str(mosquitto.binary), "-c", str(file)]
 
     def _supervise(self) -> None:

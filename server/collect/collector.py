@@ -16,7 +16,7 @@ import time
 from collections.abc import Callable
 from typing import Any
 
-from edge_agent.contract.wire import Fetch, Heartbeat, down_topic, encode
+from edge_agent.contract.wire import Fetch, down_topic, encode
 from server.collect.gateway import BrokerAddress, Gateway
 from server.collect.inbound import Message
 from server.collect.ingest import Ingest, Taken
@@ -47,7 +47,6 @@ class Collector:
         commit_rows: int,
         commit_ms: float,
         on_birth: Callable[[str], None] = _nothing,
-        on_heartbeat: Callable[[str, Heartbeat], None] = _nothing,
         on_fetch: Callable[[str, Fetch], None] = _nothing,
         on_samples: Callable[[int], None] = _nothing,
     ) -> None:
@@ -58,7 +57,6 @@ class Collector:
         self._commit_rows = commit_rows
         self._commit_s = commit_ms / 1000
         self._on_birth = on_birth
-        self._on_heartbeat = on_heartbeat
         self._on_fetch = on_fetch
         self._on_samples = on_samples
         self._queue: queue.Queue[Message] = queue.Queue(maxsize=2 * commit_rows)
@@ -101,13 +99,14 @@ class Collector:
             if batch := self._gather():
                 self._take(batch)
             if time.monotonic() - swept >= SWEEP_S:
-                self._sweep()
+                _call(self._sweep)
                 swept = time.monotonic()
 
     def _gather(self) -> list[Message]:
         """A group: what comes within the commit time of its first message, and what is waiting by then."""
+        batch: list[Message] = []
         try:
-            batch = [self._queue.get(timeout=TICK_S)]
+            batch.append(self._queue.get(timeout=TICK_S))
             deadline = time.monotonic() + self._commit_s
             while len(batch) < self._commit_rows:
                 left_s = deadline - time.monotonic()
@@ -152,8 +151,6 @@ class Collector:
             self.publish(down_topic(self._fleet, device, "receipt"), encode(receipt))
         for device in taken.births:
             _call(self._on_birth, device)
-        for device, heartbeat in taken.heartbeats:
-            _call(self._on_heartbeat, device, heartbeat)
         for device, fetch in taken.fetches:
             _call(self._on_fetch, device, fetch)
         if taken.samples_new:
@@ -170,5 +167,5 @@ class Collector:
 def _call(callback: Callable[..., None], *args: Any) -> None:
     try:
         callback(*args)
-    except Exception:  # noqa: BLE001 - another part of the server failed; collecting goes on
-        _log.exception("after a commit")
+    except Exception:  # noqa: BLE001 - the supervising loop: whatever else fails, collecting goes on
+        _log.exception("in %s", callback)

@@ -30,7 +30,6 @@ class Taken:
     receipts: list[tuple[str, Receipt]]  # (device, what to tell it)
     samples_new: int
     births: list[str]  # devices
-    heartbeats: list[tuple[str, Heartbeat]]
     fetches: list[tuple[str, Fetch]]
 
 
@@ -213,6 +212,5 @@ def _taken(group: _Group, samples_new: int) -> Taken:
         receipts=group.answers.receipts(),
         samples_new=samples_new,
         births=[device for device, word in words if isinstance(word, Birth)],
-        heartbeats=[(device, word) for device, word in words if isinstance(word, Heartbeat)],
         fetches=[(device, word) for device, word in words if isinstance(word, Fetch)],
     )

@@ -188,20 +188,17 @@ class Timelines:
         )
 
     def recovery_s(self) -> float | None:
-        """From the new classes until Winnow's rolling accuracy has fallen and come back; None when it has not."""
+        """From the new classes until Winnow's rolling accuracy is back for good; None when it is not, or never fell."""
         if self.late_at_s is None:
             return None
         window = min(WINDOW, max(20, len(self._at_s) // 20))
         rolling = self._rolling(self._right["winnow"], window)[1:]
         late = int(np.searchsorted(self._at_s, self.late_at_s))
-        if late < window:
-            return None
         before = float(self._right["winnow"][:late].mean())
         fallen = np.flatnonzero(rolling[late:] < before - NEAR)
-        if not len(fallen):
-            return 0.0
-        back = np.flatnonzero(rolling[late + fallen[0] :] >= before - NEAR)
-        return round(float(self._at_s[late + fallen[0] + back[0]] - self.late_at_s), 1) if len(back) else None
+        if not len(fallen) or late + fallen[-1] + 1 == len(rolling):
+            return None
+        return round(float(self._at_s[late + fallen[-1] + 1] - self.late_at_s), 1)
 
     def _rolling(self, right: NDArray[np.bool_], window: int) -> NDArray[np.float64]:
         """[i]: mean of the `window` samples before i; shorter at the start."""

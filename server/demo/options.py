@@ -43,7 +43,7 @@ def size_of(options: Options) -> Size:
     plan = Plan(
         devices=options.devices,
         base_count=1000 if quick else 1500,
-        holdout_count=800 if quick else 1500,
+        holdout_count=(800 if quick else 1500) if fashion else 500,
         rows_per_device=2400 if quick else 8000,
         test_count=3000 if quick else 5000,
         late_classes=late,
@@ -55,7 +55,7 @@ def size_of(options: Options) -> Size:
         # The watch data is small: 5 % of a stream of 300 windows would be 15 labels.
         label_share=0.05 if fashion else 0.2,
         epochs=8 if quick else 10,
-        probation_samples=40 if quick else 100,
+        probation_samples=(40 if quick else 100) if fashion else 10,
         soak_s=1.0 if quick else 3.0,
         overhead_samples=6000 if quick else 20_000,
     )

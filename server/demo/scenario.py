@@ -121,20 +121,23 @@ def _stretches(rows: NDArray[np.int64]) -> tuple[NDArray[np.int64], NDArray[np.i
 
 
 class _Pool:
-    """Samples without replacement."""
+    """Samples without replacement, in the mix of the whole."""
 
     def __init__(self, data: Labelled, rng: np.random.Generator) -> None:
-        usable = np.flatnonzero(finite_rows(data.x))
-        self._data, self._left = data, rng.permutation(usable)
+        usable = rng.permutation(np.flatnonzero(finite_rows(data.x)))
+        self._data, self._rng = data, rng
+        self._left = [usable[data.y[usable] == label] for label in range(len(data.names))]
+        self._share = np.array([len(rows) for rows in self._left], np.float64)
 
     def take(self, count: int, *, without: tuple[int, ...]) -> Labelled:
-        fits = ~np.isin(self._data.y[self._left], without)
-        chosen = self._left[np.flatnonzero(fits)[:count]]
-        if len(chosen) < count:
-            raise ServerConfigError(
-                f"not enough data: {count} samples wanted, {len(chosen)} left: use fewer --devices, or --quick"
-            )
-        self._left = self._left[~np.isin(self._left, chosen)]
+        share = self._share.copy()
+        share[list(without)] = 0.0
+        wanted = self._rng.multinomial(count, share / share.sum())
+        short = [name for name, rows, n in zip(self._data.names, self._left, wanted, strict=True) if len(rows) < n]
+        if short:
+            raise ServerConfigError(f"not enough samples of {', '.join(short)}: use fewer --devices, or --quick")
+        chosen = self._rng.permutation(np.concatenate([rows[:n] for rows, n in zip(self._left, wanted, strict=True)]))
+        self._left = [rows[n:] for rows, n in zip(self._left, wanted, strict=True)]
         return self._data.take(chosen)
 
 

@@ -65,7 +65,7 @@ def load(kind: str, files: Sequence[str]) -> Labeler:
 def _make(made: Callable[..., Any], files: Sequence[str]) -> Any:
     try:
         return made(list(files)) if files else made()
-    except Exception as error:  # noqa: BLE001 - a user's plug-in
+    except Exception as error:  # a user's plug-in
         raise ServerConfigError(f"[labeler] kind: {made!r} cannot be made: {error}") from error
 
 

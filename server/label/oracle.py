@@ -50,7 +50,7 @@ def read_truth(file: Path) -> NDArray[np.str_]:
     try:
         with np.load(file, allow_pickle=False) as arrays:
             y = arrays["y"]
-            names = arrays["names"] if "names" in arrays else None
+            names = arrays.get("names")
     except (OSError, ValueError, KeyError, zipfile.BadZipFile) as error:
         raise ServerConfigError(f"{file}: {error}: expected an .npz with `y` (N,) int and `names` (C,) str") from error
     if y.ndim != 1 or y.dtype.kind not in "iu" or (len(y) and y.min() < 0):

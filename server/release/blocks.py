@@ -30,17 +30,12 @@ class Blocks:
         self._cached: OrderedDict[str, bytes] = OrderedDict()
 
     def answer(self, fetch: Fetch) -> Iterator[bytes]:
-        """The frames that answer a request: its blocks, at most FETCH_MAX_BLOCKS of them, or one that says "unknown"."""
+        """The frames that answer a request; for what is not published, one that says "unknown"."""
         data = self._bytes(fetch.sha256)
-        if data is None:
-            header = BlockHeader(sha256=fetch.sha256[:64], index=0, total_bytes=0, error="unknown")
-            yield encode_frame(header, b"")
-            return
-        count = -(-len(data) // BLOCK_BYTES)
-        for index in list(dict.fromkeys(fetch.blocks))[:FETCH_MAX_BLOCKS]:
-            if 0 <= index < count:
-                header = BlockHeader(sha256=fetch.sha256, index=index, total_bytes=len(data))
-                yield encode_frame(header, memoryview(data)[index * BLOCK_BYTES : (index + 1) * BLOCK_BYTES])
+        if data is not None:
+            return cut(data, fetch)
+        header = BlockHeader(sha256=fetch.sha256[:64], index=0, total_bytes=0, error="unknown")
+        return iter([encode_frame(header, b"")])
 
     def _bytes(self, sha256: str) -> bytes | None:
         with self._lock:
@@ -60,6 +55,17 @@ class Blocks:
         with self._store.database.read() as connection:
             new = versions.every(connection, above=self._newest)
         for version in new:
-            manifest = decode_manifest(self._store.blobs.get(version.manifest_sha256), where=f"version {version.number}")
+            manifest = decode_manifest(
+                self._store.blobs.get(version.manifest_sha256), where=f"version {version.number}"
+            )
             self._public |= {version.manifest_sha256, *(file.sha256 for file in manifest.files.values())}
             self._newest = version.number
+
+
+def cut(data: bytes, fetch: Fetch) -> Iterator[bytes]:
+    """The blocks of `data` that are asked for and exist, each once, at most FETCH_MAX_BLOCKS of them."""
+    count = -(-len(data) // BLOCK_BYTES)
+    wanted = [index for index in dict.fromkeys(fetch.blocks) if 0 <= index < count]
+    for index in wanted[:FETCH_MAX_BLOCKS]:
+        header = BlockHeader(sha256=fetch.sha256, index=index, total_bytes=len(data))
+        yield encode_frame(header, memoryview(data)[index * BLOCK_BYTES : (index + 1) * BLOCK_BYTES])

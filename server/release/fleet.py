@@ -17,6 +17,7 @@ import sqlalchemy as sa
 from edge_agent.contract.artifact import decode_manifest
 from edge_agent.contract.wire import Assignment, Desired, Fetch, ModelState, down_topic, encode
 from server import config
+from server.errors import RolloutError
 from server.release import rollout
 from server.release.blocks import Blocks
 from server.store import devices, rollouts, versions
@@ -140,7 +141,8 @@ class Fleet:
     def _start(self, connection: sa.Connection, number: int, now_ms: int) -> None:
         version = versions.get(connection, number)
         previous = versions.rolled_out(connection)
-        assert version is not None
+        if version is None:
+            raise RolloutError(f"version {number} is not in the registry")
         manifest = decode_manifest(self._store.blobs.get(version.manifest_sha256), where=f"version {number}")
         plan = rollout.Plan(
             version=number,
@@ -156,7 +158,7 @@ class Fleet:
             state=msgspec.to_builtins(rollout.start()),
             now_ms=now_ms,
         )
-        log.info("rollout of version %d begins, after version %d", number, plan.previous)
+        log.info("rollout of version %d begins; the fleet runs %s", number, plan.previous or "none of ours")
 
 
 def _plan(current: rollouts.Rollout) -> rollout.Plan:

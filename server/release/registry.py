@@ -10,11 +10,12 @@ from __future__ import annotations
 from pathlib import Path
 
 import msgspec
+import sqlalchemy as sa
 
 from edge_agent.contract.artifact import MANIFEST, Manifest, decode_manifest, encode_manifest, read_artifact
 from edge_agent.contract.errors import ArtifactError
 from server.errors import RolloutError
-from server.store import labels, runs, versions
+from server.store import devices, labels, runs, versions
 from server.store.store import Store
 from server.store.versions import Version
 
@@ -27,12 +28,12 @@ def publish_passed(store: Store, *, now_ms: int) -> list[Version]:
 
 
 def _publish(store: Store, run: runs.Run, *, now_ms: int) -> Version:
-    assert run.report is not None
     candidate = run.report["candidate"]
     manifest = decode_manifest(store.blobs.get(candidate["manifest_sha256"]), where=f"candidate of run {run.id}")
     with store.database.write() as connection:
         # The number is given here, not when the training began: an artifact may have been added by hand since.
-        manifest = msgspec.structs.replace(manifest, version=versions.next_number(connection))
+        number = max(versions.next_number(connection), _highest_executed(connection) + 1)
+        manifest = msgspec.structs.replace(manifest, version=number)
         made = _version(
             store,
             manifest,
@@ -44,6 +45,12 @@ def _publish(store: Store, run: runs.Run, *, now_ms: int) -> Version:
         versions.insert(connection, made)
         runs.publish(connection, run.id)
     return made
+
+
+def _highest_executed(connection: sa.Connection) -> int:
+    """By any device: one that was given a model which we never saw would refuse a lower number."""
+    said = [device.heartbeat or device.birth for device in devices.devices(connection)]
+    return max((word.model.version for word in said if word), default=0)
 
 
 def add_artifact(store: Store, folder: Path, *, weights: Path | None, now_ms: int) -> Version:
@@ -91,4 +98,6 @@ def _read(path: Path) -> bytes:
     try:
         return path.read_bytes()
     except OSError as error:
-        raise ArtifactError(f"{path}: {error.strerror}: expected the weights that the model was exported from") from error
+        raise ArtifactError(
+            f"{path}: {error.strerror}: expected the weights that the model was exported from"
+        ) from error

@@ -130,7 +130,9 @@ def _run(plan: Plan, state: Running, reports: Mapping[str, Report], now_s: float
     if not _through(plan, state, reports):
         return state
     steps.append(f"ring {state.ring} is through: {_count(members, state.ring)}")
-    return Running(ring="all", members=members) if state.ring == "canary" else Done(members=members)
+    if state.ring == "all":
+        return Done(members=members)
+    return Running(ring="all", members=_joined(plan, Running(ring="all", members=members), reports, now_s, steps))
 
 
 def _joined(
@@ -163,8 +165,9 @@ def _moved(plan: Plan, ring: Ring, member: Member, report: Report | None, now_s:
     if member.phase == "failed":
         return member
     phase, reached, reason = _standing(plan, member, report)
-    if not reason and reached > member.reached:
-        return Member(ring=member.ring, phase=phase, since_s=now_s, reached=reached)
+    if report is not None and not reason and reached > member.reached:
+        since_s = report.seen_s if phase == "running" else now_s  # a soak is counted from word to word
+        return Member(ring=member.ring, phase=phase, since_s=since_s, reached=reached)
     reason = reason or _overdue(plan, ring, member, report, now_s)
     return msgspec.structs.replace(member, phase="failed", reason=reason) if reason else member
 
@@ -226,7 +229,9 @@ def _through(plan: Plan, state: Running, reports: Mapping[str, Report]) -> bool:
 
 def _orders(plan: Plan, state: State, reports: Mapping[str, Report]) -> dict[str, int]:
     def target(name: str) -> int:
-        reached = isinstance(state, Done) or (isinstance(state, Running) and (state.ring == "all" or name in state.members))
+        reached = isinstance(state, Done) or (
+            isinstance(state, Running) and (state.ring == "all" or name in state.members)
+        )
         return plan.version if reached else plan.previous
 
     # Nothing lower than what a device runs: it would only refuse.

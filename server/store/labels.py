@@ -1,8 +1,8 @@
 """What have people, or whoever answers, said of the samples?
 
-Labels are events: only ever added, the latest of a sample is in force. "Cannot tell" is an answer too: the sample is not
-asked about again, and no snapshot holds it. The label schema (class index -> name) only grows, so that an index means
-the same for ever.
+Labels are events: only ever added, the latest of a sample is in force. "Cannot tell" is an answer too: the sample is
+not asked about again, and no snapshot holds it. The label schema (class index -> name) only grows, so that an index
+means the same for ever.
 """
 
 from __future__ import annotations

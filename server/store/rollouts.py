@@ -45,7 +45,8 @@ def insert(
         "status": "running",
         "started_at_ms": now_ms,
     }
-    return connection.execute(sa.insert(rollout).values(values).returning(rollout.c.id)).scalar_one()
+    rollout_id: int = connection.execute(sa.insert(rollout).values(values).returning(rollout.c.id)).scalar_one()
+    return rollout_id
 
 
 def save(

@@ -1,7 +1,7 @@
-"""Which trainings were there, and how did they end?
+r"""Which trainings were there, and how did they end?
 
 training -> judging -> passed -> published      its version is in `version`
-      \\         \\ `-> rejected                  the gates said no; the report says why
+      \         \ `-> rejected                  the gates said no; the report says why
        `---------`---> failed                    error says why; "interrupted": the server died under it
 """
 
@@ -50,7 +50,8 @@ def insert(
         "started_at_ms": now_ms,
         "report": report,
     }
-    return connection.execute(sa.insert(run).values(values).returning(run.c.id)).scalar_one()
+    run_id: int = connection.execute(sa.insert(run).values(values).returning(run.c.id)).scalar_one()
+    return run_id
 
 
 def mark(connection: sa.Connection, run_id: int, *, state: str) -> bool:

@@ -41,7 +41,7 @@ class Dataset:
 
 
 def load(store: Store, snapshot: Snapshot, *, takes: InputSpec | None) -> Dataset:
-    """Read a snapshot. `takes` is the champion's input; without one, what most members are. TrainingError when empty."""
+    """Read a snapshot. `takes` is the champion's input, else what most members are. TrainingError when empty."""
     with store.database.read() as connection:
         rows = snapshots.members(connection, snapshot.id)
     if not rows:

@@ -133,9 +133,7 @@ def _of(held: Held, weight: NDArray[np.float64], rows: NDArray[np.bool_], confid
 
 
 def _gate(name: str, state: GateState, found: Difference, limit: float) -> Gate:
-    return Gate(
-        name=name, state=state, figure=found.figure, interval=(found.low, found.high), limit=limit, n=found.n
-    )
+    return Gate(name=name, state=state, figure=found.figure, interval=(found.low, found.high), limit=limit, n=found.n)
 
 
 def _held_out(n: int, rules: Gates) -> Gate:

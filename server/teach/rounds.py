@@ -4,14 +4,13 @@ A round begins when there are enough new labels from devices, no other is at it,
 candidate is always held against what the fleet runs. It is a child process (run.py) that shares only the store with us.
 A run that a dead server left behind is marked `interrupted`; its labels count as new again.
 
-`tick`, `begin` and `stop` belong to one thread, which must live as long as the child: the kernel kills the child when
-the thread that started it ends.
+`tick`, `begin` and `stop` belong to one thread, which must live as long as the child (see server.child).
 """
 
 from __future__ import annotations
 
 import logging
-import os
+import signal
 import subprocess
 import sys
 import threading
@@ -22,6 +21,7 @@ import msgspec
 import sqlalchemy as sa
 
 from server import config
+from server.child import end, spawn
 from server.store import labels, rollouts, runs, snapshots, versions
 from server.store.snapshots import Snapshot
 from server.store.store import Store
@@ -100,8 +100,8 @@ class Teach:
         with self._store.database.write() as connection:
             runs.fail(connection, child.run_id, error=child.error(), now_ms=now_ms)  # unless it has said how it ended
             run = runs.get(connection, child.run_id)
-        assert run is not None
-        log.info("run %d %s: %s", run.id, run.state, describe(run))
+        if run is not None:
+            log.info("run %d %s: %s", run.id, run.state, describe(run))
 
     def _due(self) -> bool:
         with self._store.database.read() as connection:
@@ -119,11 +119,11 @@ class Teach:
 
 def describe(run: runs.Run) -> str:
     """How a run ended, in one line."""
-    report = run.report or {}
-    if run.error or "verdict" not in report:
+    report = run.report
+    if "verdict" not in report:
         return run.error or ""
     verdict = msgspec.convert(report["verdict"], type=Verdict)
-    whole = [gate for gate in verdict.gates if "/" not in gate.name and gate.interval]
+    whole = [gate for gate in verdict.gates if "/" not in gate.name and gate.interval and gate.n]
     shown = [*whole, *(gate for gate in verdict.failed() if gate not in whole)]
     return f"{report['train']} trained on, {report['holdout']} held out; " + "; ".join(map(_describe_gate, shown))
 
@@ -158,15 +158,7 @@ class _Child:
     def __init__(self, data_dir: Path, run_id: int) -> None:
         self.run_id = run_id
         command = [sys.executable, "-m", "server.teach.run", "--data-dir", str(data_dir), "--run", str(run_id)]
-        self._process = subprocess.Popen(
-            [*command, "--parent", str(os.getpid())],
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            text=True,
-            errors="replace",
-            start_new_session=True,  # Ctrl-C goes to the whole group, and is ours to handle
-        )
+        self._process = spawn(command, output=subprocess.PIPE, death_signal=signal.SIGKILL)
         self._last: deque[str] = deque(maxlen=LAST_LINES)
         self._reader = threading.Thread(target=self._read, name=f"run-{run_id}", daemon=True)
         self._reader.start()
@@ -181,15 +173,9 @@ class _Child:
         return said if self._process.returncode == 1 else f"ended with {self._process.returncode}: {said}"
 
     def stop(self) -> None:
-        self._process.terminate()
-        try:
-            self._process.wait(TERMINATE_S)
-        except subprocess.TimeoutExpired:
-            self._process.kill()
-            self._process.wait()
+        end([self._process], within_s=TERMINATE_S)
 
     def _read(self) -> None:
-        assert self._process.stdout is not None
-        for line in self._process.stdout:
-            self._last.append(line.rstrip("\n"))
+        for line in self._process.stdout or ():
+            self._last.append(line.decode(errors="replace").rstrip("\n"))
             log.info("run %d: %s", self.run_id, self._last[-1])

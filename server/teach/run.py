@@ -1,17 +1,15 @@
 """One training, in a process of its own.
 
-    python -m server.teach.run --data-dir DIR --run N --parent PID
+    python -m server.teach.run --data-dir DIR --run N
 
 So that it can be killed, frees its memory, and never holds up what the server does meanwhile. It says on stdout what it
-does, one line each, and ends with 0 when the outcome is in the store. It dies with the server, however that ends.
+does, one line each, and ends with 0 when the outcome is in the store.
 """
 
 from __future__ import annotations
 
 import argparse
-import ctypes
 import os
-import signal
 import sys
 import time
 from collections.abc import Sequence
@@ -22,7 +20,6 @@ from server.store.store import Store
 from server.teach.training import run_round
 
 _NICE = 5  # below the server and the broker, which must answer while we compute
-_PR_SET_PDEATHSIG = 1
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -30,9 +27,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m server.teach.run")
     parser.add_argument("--data-dir", type=Path, required=True)
     parser.add_argument("--run", type=int, required=True)
-    parser.add_argument("--parent", type=int, required=True)
     options = parser.parse_args(arguments)
-    die_with(options.parent)
     os.nice(_NICE)
     store = Store.open(options.data_dir)
     try:
@@ -43,14 +38,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
     finally:
         store.close()
     return 0
-
-
-def die_with(parent: int) -> None:
-    """Ask the kernel to kill us when the thread that started us ends; leave at once if it has already."""
-    if sys.platform == "linux":
-        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
-    if os.getppid() != parent:
-        sys.exit(1)
 
 
 def _say(text: str) -> None:

@@ -13,18 +13,19 @@ from server.store.store import Store
 
 def freeze(store: Store, *, now_ms: int) -> Snapshot:
     """Freeze the labelled samples; the same labels give the same snapshot."""
-    with store.database.write() as connection:
+    with store.database.read() as connection:  # not while we hold the right to write: ingest needs it
         found = snapshots.labelled(connection)
-        members = sorted(member for member, _ in found)
         classes = labels.names(connection)
-        train = sum(member.split == "train" for member in members)
-        made = Snapshot(
-            id=snapshots.identify(members, classes),
-            created_at_ms=now_ms,
-            classes=classes,
-            train_count=train,
-            holdout_count=len(members) - train,
-            device_label_count=sum(origin == "device" for _, origin in found),
-        )
+    members = sorted(member for member, _ in found)
+    train = sum(member.split == "train" for member in members)
+    made = Snapshot(
+        id=snapshots.identify(members, classes),
+        created_at_ms=now_ms,
+        classes=classes,
+        train_count=train,
+        holdout_count=len(members) - train,
+        device_label_count=sum(origin == "device" for _, origin in found),
+    )
+    with store.database.write() as connection:
         snapshots.insert(connection, made, members)
         return snapshots.get(connection, made.id) or made

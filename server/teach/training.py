@@ -1,9 +1,9 @@
 """How does a snapshot become a candidate, and is it good enough?
 
-    snapshot + champion's weights -> fit -> package (int8) -> both models, as shipped, on the held-out samples -> verdict
+    snapshot + champion's weights -> fit -> package (int8) -> both models, as shipped, on what is held out -> verdict
 
-Runs in a process of its own (run.py). All that it leaves is in the store: the candidate's bytes among the blobs, figures
-and verdict in the run's report, and the run's state `passed` or `rejected`. Publishing is another step's business.
+Runs in a process of its own (run.py). All that it leaves is in the store: the candidate's bytes among the blobs,
+figures and verdict in the run's report, and the run's state `passed` or `rejected`. Publishing is not its business.
 """
 
 from __future__ import annotations
@@ -149,9 +149,7 @@ def _fit(part: Part, classes: Sequence[str], teach: config.Teach, champion: Cham
     )
 
 
-def _package(
-    net: Net, data: Dataset, snapshot: Snapshot, teach: config.Teach, champion: Champion | None
-) -> Packaged:
+def _package(net: Net, data: Dataset, snapshot: Snapshot, teach: config.Teach, champion: Champion | None) -> Packaged:
     from models.package import package
 
     rng = np.random.default_rng(teach.seed)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 from typing import Any
 
@@ -136,7 +135,7 @@ def test_a_write_replaces_the_file_in_one_step(tmp_path: Path) -> None:
         artifact.write_durably(path, b"two, longer")
         assert before.read() == b"one"  # who has it open keeps the old file whole
     assert path.read_bytes() == b"two, longer"
-    assert os.listdir(tmp_path) == ["state"]
+    assert [file.name for file in tmp_path.iterdir()] == ["state"]
 
 
 def test_a_write_that_fails_leaves_the_old_file(tmp_path: Path) -> None:

@@ -172,6 +172,7 @@ def test_a_plug_in_that_fails_costs_its_samples_not_the_stream() -> None:
     loop = make(outcome, acquisition=f"{__name__}:broken")
     loop.run(readings(X, end=64), threading.Event())
     assert loop.counts().invalid == 64
+    assert loop.vitals().invalid == 0  # not the model's fault
     assert not outcome.samples
     assert set(outcome.predictions()["label"].tolist()) == {INVALID_LABEL}
 

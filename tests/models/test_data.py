@@ -71,7 +71,7 @@ def test_npz_that_is_none(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="no such file"):
         data.load_npz(tmp_path / "d.npz")
     (tmp_path / "text.npz").write_text("hello")
-    with pytest.raises(DataError, match="cannot be read as .npz"):
+    with pytest.raises(DataError, match=r"cannot be read as \.npz"):
         data.load_npz(tmp_path / "text.npz")
     np.save(tmp_path / "one.npy", np.zeros(3))
     with pytest.raises(DataError, match="one array"):
@@ -94,7 +94,7 @@ def test_watch_has_ten_people_and_an_order_on_each() -> None:
 
 
 def test_fashion_not_there_says_what_to_run(tmp_path: Path) -> None:
-    with pytest.raises(DataError, match="python -m models.data fetch"):
+    with pytest.raises(DataError, match=r"python -m models\.data fetch"):
         data.load_fashion(tmp_path)
 
 
@@ -113,7 +113,7 @@ def test_fashion_damaged_in_the_cache_is_refused(fashion: object, tmp_path: Path
         if file.name.startswith("t10k-labels"):
             content[-1] ^= 1
         (folder / file.name).write_bytes(content)
-    with pytest.raises(DataError, match="t10k-labels-idx1-ubyte: sha256 .* expected 0402a96d92fd"):
+    with pytest.raises(DataError, match=r"t10k-labels-idx1-ubyte: sha256 .* expected 0402a96d92fd"):
         data.load_fashion(tmp_path)
 
 

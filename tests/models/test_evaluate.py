@@ -47,7 +47,7 @@ def test_scores_on_a_small_table() -> None:
     assert evaluate.accuracy(logits, y) == pytest.approx(3 / 6)
     # class 0: 2 hits of 3 predicted, 3 true; class 1: 1 hit of 2 predicted, 3 true; class 2 does not occur
     assert evaluate.macro_f1(logits, y) == pytest.approx((4 / 6 + 2 / 5) / 2)
-    assert evaluate.agreement(logits, np.roll(logits, 1, axis=0)) == pytest.approx(2 / 6)
+    assert evaluate.agreement(logits, np.roll(logits, 1, axis=0)) == pytest.approx(3 / 6)
     assert evaluate.nll(np.zeros((4, 8)), np.arange(4)) == pytest.approx(math.log(8))
 
 

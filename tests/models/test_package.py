@@ -168,3 +168,18 @@ def test_model_that_cannot_be_quantised_is_told() -> None:
     model = onnx.helper.make_model(onnx.helper.make_graph([node], "g", entry[:1], entry[1:]))
     with pytest.raises(IncompatibleError, match="cannot be quantised"):
         to_int8(model.SerializeToString(), np.zeros((8, 3), np.float32))
+
+
+def test_truth_that_does_not_fit_is_told(clothes_net: Net, fashion: Fashion) -> None:
+    train, test = fashion
+    for y, said in ((test.y[:5], r"int64 \(5,\)"), (test.y + 1, r"1\.\.10, expected whole numbers 0\.\.9")):
+        with pytest.raises(DataError, match=said):
+            package(
+                clothes_net,
+                name="clothes",
+                names=train.names,
+                version=1,
+                calibration=train.x[:50],
+                holdout=(test.x, y),
+                int8=False,
+            )

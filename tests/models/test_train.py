@@ -33,8 +33,9 @@ def logits_of(net: Net, x: np.ndarray) -> np.ndarray:
         ((8, 8), "float32", "cnn"),
         ((28, 28), "uint8", "cnn"),
         ((13, 31, 3), "uint8", "cnn"),
-        ((40, 400), "uint8", "cnn"),
+        ((20, 200), "uint8", "cnn"),
         ((100, 6), "float32", "cnn1d"),
+        ((100, 6), "uint8", "cnn1d"),
         ((5, 2), "float32", "cnn1d"),
         ((1500, 12), "float32", "cnn1d"),
         ((30,), "float32", "mlp"),
@@ -106,7 +107,7 @@ def test_head_grows_and_old_logits_stay(clothes_net: Net, fashion: tuple[data.La
     grown.module.grow(12)
     old, new = logits_of(clothes_net, test.x[:200]), logits_of(grown, test.x[:200])
     assert new.shape == (200, 12)
-    assert np.array_equal(new[:, :10], old)
+    assert np.allclose(new[:, :10], old, atol=1e-4)
 
 
 def test_new_classes_are_learnt_from_the_parent(blobs: Blobs) -> None:

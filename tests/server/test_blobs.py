@@ -4,7 +4,7 @@ import subprocess
 import sys
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from server.errors import StoreError
@@ -111,6 +111,7 @@ def test_what_was_put_outlives_a_kill(tmp_path):
 
 
 @given(st.lists(st.binary(max_size=40), max_size=12))
+@settings(max_examples=20, deadline=None)
 def test_any_bodies_come_back(tmp_path_factory, bodies):
     blobs = Blobs(tmp_path_factory.mktemp("blobs"), shard_bytes=60_000)
     assert [blobs.get(name) for name in blobs.put_many(bodies)] == bodies

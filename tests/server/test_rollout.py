@@ -44,7 +44,7 @@ def test_canary_first_then_all_then_done():
     assert isinstance(state, Running)
     assert state.ring == "all"
     assert orders == {"cam-1": 2, "cam-2": 2, "cam-3": 2}
-    assert steps == ["ring canary is through: 1 running, 0 failed"]
+    assert steps == ["ring canary is through: 1 running, 0 failed", "ring all: version 2 to cam-2, cam-3"]
     state, orders, _ = run(PLAN, [(t, {name: new(t) for name in fleet}) for t in (20, 30)], state)
     assert isinstance(state, Done)
 
@@ -66,7 +66,9 @@ def test_soak_needs_word_from_the_device_that_it_still_runs():
     ],
 )
 def test_what_counts_as_failed(report, why):
-    state, orders, steps = run(PLAN, [(0, {"cam-1": old(0), "cam-2": old(0)}), (61, {"cam-1": report, "cam-2": old(61)})])
+    state, orders, steps = run(
+        PLAN, [(0, {"cam-1": old(0), "cam-2": old(0)}), (61, {"cam-1": report, "cam-2": old(61)})]
+    )
     assert isinstance(state, Halted)
     assert state.members["cam-1"].reason == why
     assert orders["cam-2"] == 1
@@ -112,7 +114,7 @@ def test_failures_within_the_share_do_not_halt():
 
 
 def test_whoever_comes_late_gets_what_its_ring_has():
-    state, orders, _ = run(PLAN, [(0, {"cam-1": old(0)}), (1, {"cam-1": old(1), "late": old(1)})])
+    _, orders, _ = run(PLAN, [(0, {"cam-1": old(0)}), (1, {"cam-1": old(1), "late": old(1)})])
     assert orders == {"cam-1": 2, "late": 1}
     _, orders, _ = run(PLAN, [(100, {"late": old(100)})], Done(members={}))
     assert orders == {"late": 2}
@@ -140,7 +142,7 @@ def test_with_nobody_there_it_waits():
 def test_the_canary_share_is_of_those_heard_and_at_least_one():
     plan = Plan(version=2, previous=1, files=(NEW,), canary_share=0.25)
     fleet = {f"cam-{i}": old(0) for i in range(8)}
-    state, orders, _ = run(plan, [(0, fleet), (1, fleet)])
+    _, orders, _ = run(plan, [(0, fleet), (1, fleet)])
     assert sum(version == 2 for version in orders.values()) == 2
     none = msgspec.structs.replace(plan, canary_share=0.0)
     _, orders, _ = run(none, [(0, fleet)])
@@ -149,7 +151,7 @@ def test_the_canary_share_is_of_those_heard_and_at_least_one():
 
 def test_a_first_model_has_nothing_to_go_back_to():
     plan = msgspec.structs.replace(PLAN, version=1, previous=0, files=(OLD,))
-    state, orders, _ = run(plan, [(0, {"cam-1": old(0), "cam-2": old(0)})])
+    _, orders, _ = run(plan, [(0, {"cam-1": old(0), "cam-2": old(0)})])
     assert orders["cam-2"] == 1  # runs it already, and is not told otherwise
     report = Report(seen_s=0, version=0, slot="none")
     _, orders, _ = run(plan, [(0, {"cam-1": report, "cam-2": report})])
@@ -215,7 +217,12 @@ def test_it_ends_and_no_ring_runs_ahead(kinds, canary_share, max_failed_share, t
         for name, version in orders.items():
             if version == 2:
                 ordered.setdefault(name, now_s)
-        if isinstance(before, Running) and before.ring == "canary" and isinstance(state, Running) and state.ring == "all":
+        if (
+            isinstance(before, Running)
+            and before.ring == "canary"
+            and isinstance(state, Running)
+            and state.ring == "all"
+        ):
             canaries = {name: m for name, m in state.members.items() if m.ring == "canary"}
             assert canaries
             assert all(m.phase in ("running", "failed") for m in canaries.values())

@@ -1,0 +1,227 @@
+"""winnow-server: the program that collects, gets labelled, teaches and releases."""
+
+from __future__ import annotations
+
+import logging
+import signal
+import sys
+import time
+from pathlib import Path
+from typing import Annotated, Literal
+
+import typer
+
+from edge_agent.contract import settings
+from edge_agent.contract.errors import EXIT_CONFIG, ConfigError, WinnowError
+from server.config import load_config
+from server.errors import ServerConfigError
+
+app = typer.Typer(
+    name="winnow-server",
+    help="Collects what devices ask about, gets it labelled, teaches a better model and rolls it out.",
+    epilog="Example: winnow-server run server.toml",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+)
+data = typer.Typer(
+    help="Labelled data that comes by hand.", epilog="Example: winnow-server data import first.npz server.toml"
+)
+model = typer.Typer(help="Models that come by hand.", epilog="Example: winnow-server model add my-model server.toml")
+app.add_typer(data, name="data")
+app.add_typer(model, name="model")
+
+Config = Annotated[Path, typer.Argument(metavar="server.toml", help="the configuration file")]
+AsJson = Annotated[bool, typer.Option("--json", help="as JSON, for programs")]
+
+
+@app.command("run", epilog="Example: winnow-server run server.toml")
+def run(path: Config) -> None:
+    """Run the server until it is stopped (SIGTERM or Ctrl-C)."""
+    config = load_config(path)
+    _log_plainly()
+    from server.app import Server
+
+    server = Server(config)
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, lambda *_: server.stop())
+    server.run()
+
+
+@app.command("check", epilog="Example: winnow-server check server.toml")
+def check(path: Config) -> None:
+    """Read the configuration, try the labeler and the broker's program, print what is in force."""
+    config = load_config(path)
+    from server.app import check_parts
+
+    for line in check_parts(config):
+        typer.echo(f"# {line}")
+    typer.echo(settings.show(config), nl=False)
+
+
+@app.command("status", epilog="Example: winnow-server status --json server.toml")
+def status(path: Config, as_json: AsJson = False) -> None:
+    """Say how the loop is doing: samples, labels, the last run, the rollout."""
+    from server import status as views
+
+    config = load_config(path)
+    with views.opened(config) as store:
+        view = views.overview(config, store)
+    if as_json:
+        typer.echo(views.as_json(view))
+    else:
+        views.print_overview(view, views.console())
+
+
+@app.command("devices", epilog="Example: winnow-server devices server.toml")
+def devices(path: Config, as_json: AsJson = False) -> None:
+    """List the devices: what each executes, selected, and has not sent yet."""
+    from server import status as views
+
+    with views.opened(load_config(path)) as store:
+        rows = views.fleet(store)
+    _show(rows, as_json)
+
+
+@app.command("models", epilog="Example: winnow-server models server.toml")
+def models(path: Config, as_json: AsJson = False) -> None:
+    """List the published versions: where each came from, how good it is, how far it is rolled out."""
+    from server import status as views
+
+    with views.opened(load_config(path)) as store:
+        rows = views.models(store)
+    _show(rows, as_json)
+
+
+@data.command("import", epilog="Example: winnow-server data import first.npz --split train server.toml")
+def data_import(
+    file: Annotated[Path, typer.Argument(metavar="FILE.npz", help="arrays x (N, ...), y (N,) int, names (C,) text")],
+    path: Config,
+    split: Annotated[
+        Literal["train", "holdout"], typer.Option(help="what the samples serve: to train, or to judge")
+    ] = "train",
+) -> None:
+    """Take in labelled samples; the same file again adds nothing."""
+    from server.app import open_store
+    from server.teach.imports import import_file
+
+    with open_store(load_config(path)) as store:
+        done = import_file(store, file, split=split, now_ms=_now_ms())
+    left = f", {done.not_finite} left out (NaN or infinity)" if done.not_finite else ""
+    typer.echo(f"{file}: {done.new} samples to {split}, {done.known} were here already{left}")
+
+
+@model.command("add", epilog="Example: winnow-server model add my-model --weights my-model/weights.pt server.toml")
+def model_add(
+    folder: Annotated[Path, typer.Argument(metavar="FOLDER", help="artifact folder: manifest.json and model.onnx")],
+    path: Config,
+    weights: Annotated[Path | None, typer.Option(help="weights to train on from, as a run leaves them")] = None,
+) -> None:
+    """Publish an artifact folder under the number in its manifest; a running server rolls it out."""
+    from server.app import open_store
+    from server.release.registry import add_artifact
+
+    with open_store(load_config(path)) as store:
+        version = add_artifact(store, folder, weights=weights, now_ms=_now_ms())
+    typer.echo(f"{folder}: version {version.number}, manifest {version.manifest_sha256[:12]}")
+
+
+@model.command("train", epilog="Example: winnow-server model train server.toml")
+def model_train(path: Config) -> None:
+    """Train on what is labelled now and publish the model, if it passes the gates: the way to a first model."""
+    config = load_config(path)
+    _log_plainly()
+    from server.app import train_once
+
+    version = train_once(config)
+    typer.echo(f"version {version.number} published")
+
+
+@model.command(
+    "wrap", epilog="Example: winnow-server model wrap net.onnx --names cat,dog --data some.npz --out my-model --int8"
+)
+def model_wrap(
+    onnx: Annotated[Path, typer.Argument(metavar="NET.onnx", help="a classifier, its weights inside the file")],
+    names: Annotated[str, typer.Option(help="its classes, in the order of its logits: a,b,c")],
+    samples: Annotated[Path, typer.Option("--data", help="labelled samples (.npz) to calibrate and check with")],
+    out: Annotated[Path, typer.Option(help="folder to write")],
+    int8: Annotated[bool, typer.Option("--int8", help="quantise it, unless it is already")] = False,
+    version: Annotated[int, typer.Option(min=1, help="number of the artifact; devices only take a higher one")] = 1,
+) -> None:
+    """Make an artifact folder of anybody's ONNX classifier."""
+    from server.teach.wrapping import wrap_file
+
+    listed = [name.strip() for name in names.split(",") if name.strip()]
+    manifest = wrap_file(onnx, names=listed, data=samples, out=out, int8=int8, version=version)
+    figures = ", ".join(f"{name} {value:.3f}" for name, value in manifest.metrics.items())
+    typer.echo(f"{out}: version {manifest.version}, {', '.join(manifest.files)}; {figures}")
+
+
+@app.command("demo", epilog="Example: winnow-server demo --quick --out demo-report")
+def demo(
+    quick: Annotated[bool, typer.Option("--quick", help="a short run, to see that it works")] = False,
+    task: Annotated[
+        Literal["fashion", "watch"], typer.Option(help="images of clothes, or smartwatch recordings")
+    ] = "fashion",
+    own: Annotated[
+        Path | None, typer.Option("--data", help="your own .npz instead: x, y, and if you like device, t, names")
+    ] = None,
+    devices: Annotated[int, typer.Option(min=1, help="number of agents")] = 4,
+    seed: Annotated[int, typer.Option(min=0, help="of everything that is drawn")] = 0,
+    out: Annotated[Path, typer.Option(help="folder for report.html and report.json")] = Path("demo-report"),
+    late: Annotated[
+        str | None, typer.Option("--late-classes", help="classes that appear part way: a,b; empty: none")
+    ] = None,
+    degrade: Annotated[
+        bool | None, typer.Option("--degrade/--no-degrade", help="whether the last device's sensor gets worse")
+    ] = None,
+) -> None:
+    """Run the whole loop on this machine: a server, a broker, agents, real data; and report what it was worth."""
+    from server.demo.options import Options
+    from server.demo.run import demo as run_demo
+
+    run_demo(
+        Options(
+            quick=quick,
+            task="own" if own else task,
+            data=own,
+            devices=devices,
+            seed=seed,
+            out=out,
+            late_classes=None if late is None else tuple(name.strip() for name in late.split(",") if name.strip()),
+            degrade=degrade,
+        )
+    )
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Run a command; 0 when it went well, 78 for a configuration to mend, 1 for anything else."""
+    try:
+        app(args=arguments, prog_name="winnow-server")
+    except SystemExit as end:
+        return end.code if isinstance(end.code, int) else 1
+    except WinnowError as error:
+        typer.echo(f"winnow-server: {error}", err=True)
+        return EXIT_CONFIG if isinstance(error, (ConfigError, ServerConfigError)) else 1
+    return 0
+
+
+def _show(rows: list[dict[str, object]], as_json: bool) -> None:
+    from server import status as views
+
+    if as_json:
+        typer.echo(views.as_json(rows))
+    else:
+        views.print_table(rows, views.console())
+
+
+def _log_plainly() -> None:
+    logging.basicConfig(level="INFO", format="%(asctime)s %(levelname)-7s %(message)s", datefmt="%H:%M:%S")
+
+
+def _now_ms() -> int:
+    return time.time_ns() // 1_000_000
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,310 @@
+"""A real broker, a real store, and devices that send again until they are answered."""
+
+import logging
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+
+import paho.mqtt.client as mqtt
+import pytest
+import sqlalchemy as sa
+from device_words import FLEET, NOW_MS, birth, frames
+from paho.mqtt.enums import CallbackAPIVersion
+
+from edge_agent.contract.wire import (
+    Death,
+    Fetch,
+    Receipt,
+    ServerState,
+    decode,
+    down_topic,
+    encode,
+    server_state_topic,
+    up_topic,
+)
+from server.collect.broker import HOST, BrokerChild
+from server.collect.collector import Collector
+from server.collect.gateway import BrokerAddress
+from server.collect.ingest import Ingest
+from server.store import devices
+from server.store.schema import sample as sample_table
+from server.store.store import Store
+
+WAIT_S = 20.0
+
+
+def wait_for(condition):
+    deadline = time.monotonic() + WAIT_S
+    while not condition():
+        assert time.monotonic() < deadline, "did not come about"
+        time.sleep(0.01)
+
+
+class Device:
+    """Keeps samples until they are receipted, as an agent's outbox does; sends them again every 0.3 s."""
+
+    def __init__(self, name, port, count=0):
+        self.name = name
+        self.waiting = {f"{name}.main.1.{seq}": frames(name, seq) for seq in range(count)}
+        self.told = []  # of receipts: (kind, id)
+        self.heard = []
+        self._stop = threading.Event()
+        self._client = mqtt.Client(CallbackAPIVersion.VERSION2, client_id=name)
+        self._client.on_connect = self._on_connect
+        self._client.on_message = self._on_message
+        self._client.reconnect_delay_set(1, 1)
+        self._client.connect_async(HOST, port)
+        self._client.loop_start()
+        self._thread = threading.Thread(target=self._send)
+        self._thread.start()
+
+    def say(self, kind, payload):
+        wait_for(self._client.is_connected)
+        self._client.publish(up_topic(FLEET, self.name, kind), payload, 1).wait_for_publish(WAIT_S)
+
+    def close(self):
+        self._stop.set()
+        self._thread.join()
+        self._client.disconnect()
+        self._client.loop_stop()
+
+    def _send(self):
+        while not self._stop.wait(0.3):
+            for sample in list(self.waiting.values()) if self._client.is_connected() else []:
+                for frame in sample:
+                    self._client.publish(up_topic(FLEET, self.name, "sample"), frame, 1)
+
+    def _on_connect(self, client, *_):
+        client.subscribe([(down_topic(FLEET, self.name, kind), 1) for kind in ("receipt", "desired")])
+
+    def _on_message(self, _client, _data, message):
+        self.heard.append((message.topic, message.payload))
+        if message.topic.endswith("/receipt"):
+            receipt = decode(Receipt, message.payload)
+            self.told += [("accepted", id_) for id_ in receipt.accepted]
+            for id_ in (*receipt.accepted, *receipt.duplicate, *receipt.refused):
+                self.waiting.pop(id_, None)
+
+
+@pytest.fixture
+def broker(tmp_path):
+    broker = BrokerChild(tmp_path)
+    broker.start()
+    yield broker
+    broker.stop()
+
+
+@pytest.fixture
+def store(tmp_path):
+    store = Store.open(tmp_path / "store")
+    yield store
+    store.close()
+
+
+@pytest.fixture
+def device(broker):
+    opened = []
+
+    def make(name, count=0):
+        opened.append(Device(name, broker.port, count))
+        return opened[-1]
+
+    yield make
+    for each in opened:
+        each.close()
+
+
+@pytest.fixture
+def collect(broker, store):
+    opened = []
+
+    def start(*, commit_rows=10, **callbacks):
+        ingest = Ingest(store, fleet=FLEET, holdout_share=0.2, offline_after_s=90.0)
+        address = BrokerAddress(HOST, broker.port)
+        clock = {"now_ms": lambda: NOW_MS, "commit_ms": 5.0}
+        opened.append(Collector(ingest, address, fleet=FLEET, commit_rows=commit_rows, **clock, **callbacks))
+        opened[-1].start()
+        assert opened[-1].wait_ready(WAIT_S)
+        return opened[-1]
+
+    yield start
+    for collector in opened:
+        collector.stop()
+
+
+def stored(store):
+    with store.database.read() as connection:
+        return sorted(connection.execute(sa.select(sample_table.c.id)).scalars())
+
+
+def expected(*counts):
+    return sorted(f"{name}.main.1.{seq}" for name, count in counts for seq in range(count))
+
+
+def test_samples_are_stored_then_receipted_then_told_of(collect, device, store):
+    told = []
+    collect(on_samples=told.append)
+    senders = [device("cam-1", 30), device("cam-2", 20)]
+    wait_for(lambda: not any(sender.waiting for sender in senders))
+    assert stored(store) == expected(("cam-1", 30), ("cam-2", 20))
+    assert sum(told) == 50
+    for sender in senders:
+        assert sorted(sender.told) == [("accepted", id_) for id_ in stored(store) if id_.startswith(sender.name)]
+
+
+def test_the_rest_of_the_server_is_told_what_devices_say(collect, device, store):
+    told = []
+
+    def fetch_fails(name, fetch):
+        told.append((name, fetch))
+        raise RuntimeError("of another part")
+
+    collect(on_birth=told.append, on_fetch=fetch_fails)
+    cam = device("cam-1")
+    cam.say("fetch", encode(Fetch(sha256="ab", blocks=(4,))))
+    cam.say("birth", b"garbage")
+    wait_for(lambda: len(told) == 1)
+    cam.say("birth", encode(birth("s")))
+    wait_for(lambda: len(told) == 2)
+    assert told == [("cam-1", Fetch(sha256="ab", blocks=(4,))), "cam-1"]
+    with store.database.read() as connection:
+        (known,) = devices.devices(connection)
+    assert (known.session, known.messages_bad) == ("s", 1)
+
+
+def test_devices_are_told_what_is_published(collect, device):
+    collector = collect()
+    cam = device("cam-1")
+    collector.publish(down_topic(FLEET, "cam-1", "desired"), b"retained", retain=True)
+    wait_for(lambda: (down_topic(FLEET, "cam-1", "desired"), b"retained") in cam.heard)
+
+
+def test_the_server_says_whether_it_is_there(collect, broker):
+    said = []
+    listener = mqtt.Client(CallbackAPIVersion.VERSION2)
+    listener.on_message = lambda _client, _data, message: said.append(decode(ServerState, message.payload).online)
+    listener.connect(HOST, broker.port)
+    listener.subscribe(server_state_topic(FLEET), 1)
+    listener.loop_start()
+    collector = collect()
+    wait_for(lambda: said == [True])
+    collector.stop()
+    wait_for(lambda: said == [True, False])
+    listener.disconnect()
+    listener.loop_stop()
+
+
+def test_after_the_broker_was_killed_everything_goes_on(collect, device, broker, store):
+    collect()
+    cam = device("cam-1", 20)
+    wait_for(lambda: not cam.waiting)
+    os.kill(broker.pid, signal.SIGKILL)
+    cam.waiting |= {f"cam-1.main.1.{seq}": frames("cam-1", seq) for seq in range(20, 50)}
+    wait_for(lambda: not cam.waiting)
+    assert stored(store) == expected(("cam-1", 50))
+    assert sorted(id_ for _, id_ in cam.told) == stored(store)
+
+
+SERVER = """
+import itertools, os, signal, sys, time
+from pathlib import Path
+from server.collect.collector import Collector
+from server.collect.gateway import BrokerAddress
+from server.collect.ingest import Ingest
+from server.store.store import Store
+folder, port, fleet, groups = Path(sys.argv[1]), int(sys.argv[2]), sys.argv[3], int(sys.argv[4])
+count = itertools.count(1)
+def die(_):  # stored, and the receipts perhaps not sent yet
+    if next(count) == groups:
+        os.kill(os.getpid(), signal.SIGKILL)
+ingest = Ingest(Store.open(folder), fleet=fleet, holdout_share=0.2, offline_after_s=90.0)
+address = BrokerAddress("127.0.0.1", port)
+Collector(ingest, address, fleet=fleet, now_ms=lambda: 1, commit_rows=7, commit_ms=1.0, on_samples=die).start()
+time.sleep(120)
+"""
+
+
+def test_a_server_killed_in_mid_stream_loses_and_doubles_nothing(tmp_path, device, broker):
+    senders = [device("cam-1", 60), device("cam-2", 60)]
+    folder = tmp_path / "store"
+
+    def serve(groups):
+        return subprocess.Popen([sys.executable, "-c", SERVER, str(folder), str(broker.port), FLEET, str(groups)])
+
+    for groups in (1, 2, 3):
+        assert serve(groups).wait(WAIT_S) == -signal.SIGKILL
+    assert any(sender.waiting for sender in senders)
+    server = serve(0)
+    wait_for(lambda: not any(sender.waiting for sender in senders))
+    server.kill()
+    server.wait()
+    store = Store.open(folder)
+    assert stored(store) == expected(("cam-1", 60), ("cam-2", 60))
+    for id_ in stored(store):
+        with store.database.read() as connection:
+            name = connection.execute(sa.select(sample_table.c.body_sha256).where(sample_table.c.id == id_)).scalar()
+        store.blobs.get(name)
+    store.close()
+
+
+def break_store(store, how):
+    with store.database.write() as connection:
+        connection.exec_driver_sql(how)
+
+
+def test_one_message_that_cannot_be_taken_does_not_stop_the_others(collect, device, store, caplog):
+    """As if a rule of ours were wrong: the catalogue itself refuses one sample."""
+    break_store(
+        store,
+        "CREATE TRIGGER broken BEFORE INSERT ON sample WHEN NEW.seq = 3 BEGIN SELECT RAISE(ABORT, 'injected'); END",
+    )
+    collect()
+    cam = device("cam-1", 10)
+    wait_for(lambda: list(cam.waiting) == ["cam-1.main.1.3"])
+    assert "a message could not be taken" in caplog.text
+    break_store(store, "DROP TRIGGER broken")
+    wait_for(lambda: not cam.waiting)
+    assert stored(store) == expected(("cam-1", 10))
+
+
+def test_while_nothing_can_be_stored_nothing_is_receipted(collect, device, store, caplog):
+    caplog.set_level(logging.WARNING)
+    collect()
+    break_store(store, "ALTER TABLE sample RENAME TO elsewhere")
+    cam = device("cam-1", 5)
+    wait_for(lambda: "nothing can be stored" in caplog.text)
+    assert len(cam.waiting) == 5
+    assert cam.told == []
+    break_store(store, "ALTER TABLE elsewhere RENAME TO sample")
+    wait_for(lambda: not cam.waiting)
+    assert caplog.text.count("nothing can be stored") == caplog.text.count("storing again") == 1
+    assert stored(store) == expected(("cam-1", 5))
+
+
+def test_the_death_of_a_device_is_told_by_the_broker(collect, device, broker, store):
+    collect()
+    cam = mqtt.Client(CallbackAPIVersion.VERSION2, client_id="cam-9")
+    cam.will_set(up_topic(FLEET, "cam-9", "death"), encode(Death(session="s")), 1)
+    cam.connect(HOST, broker.port)
+    cam.loop_start()
+    cam.publish(up_topic(FLEET, "cam-9", "birth"), encode(birth("s")), 1).wait_for_publish(WAIT_S)
+
+    def online():
+        with store.database.read() as connection:
+            return [known.online for known in devices.devices(connection)]
+
+    wait_for(lambda: online() == [True])
+    cam.socket().shutdown(2)  # no goodbye
+    cam.loop_stop()
+    wait_for(lambda: online() == [False])
+
+
+def test_a_full_queue_holds_the_broker_back_and_loses_nothing(collect, device, store):
+    slow = threading.Event()
+    collect(commit_rows=2, on_samples=lambda _: slow.wait(0.01))
+    cam = device("cam-1", 120)
+    wait_for(lambda: not cam.waiting)
+    assert stored(store) == expected(("cam-1", 120))

@@ -1,0 +1,249 @@
+"""When does a round begin, and how does it end?
+
+The last tests train for real, on images of 8x8, in the child process that the server would start.
+"""
+
+from __future__ import annotations
+
+import time
+
+import numpy as np
+import pytest
+import quadrants
+from device_words import FLEET, NOW_MS, frames, message
+
+from edge_agent.contract.artifact import decode_manifest
+from server import config
+from server.collect.ingest import Ingest
+from server.errors import ServerError, StoreError
+from server.release.registry import add_artifact, publish_passed
+from server.store import labels, rollouts, runs, snapshots, versions
+from server.store.labels import Label
+from server.store.lock import is_held, only_one
+from server.store.store import Store
+from server.teach.imports import import_file
+from server.teach.rounds import Teach, describe
+from server.teach.snapshot import freeze
+
+GATES = config.Gates(min_samples=10)
+
+
+@pytest.fixture
+def store(tmp_path):
+    store = Store.open(tmp_path / "store")
+    yield store
+    store.close()
+
+
+def teaching(store, tmp_path, **settings) -> Teach:
+    settings = {"labels_per_round": 10, "epochs": 6, "batch_size": 32} | settings
+    return Teach(store, data_dir=tmp_path / "store", teach=config.Teach(**settings), gates=GATES)
+
+
+def label_devices(store, start: int, stop: int, *, holdout_share: float = 0.0, classes=("dark", "lit")) -> None:
+    """Samples of cam-1 with their labels."""
+    x, y = quadrants.images(stop, seed=5)
+    ingest = Ingest(store, fleet=FLEET, holdout_share=holdout_share, offline_after_s=90.0)
+    for seq in range(start, stop):
+        ingest.take([message("cam-1", "sample", frame) for frame in frames("cam-1", seq, data=x[seq])])
+    with store.database.write() as connection:
+        index = labels.ensure_names(connection, classes)
+        answers = [
+            Label(f"cam-1.main.1.{seq}", index[classes[y[seq] % len(classes)]], "ann", NOW_MS)
+            for seq in range(start, stop)
+        ]
+        labels.add(connection, answers)
+
+
+def ended_run(store, state: str, *, error: str | None = None, champion: int = 1) -> None:
+    snapshot = freeze(store, now_ms=NOW_MS)
+    with store.database.write() as connection:
+        run_id = runs.insert(
+            connection, snapshot_id=snapshot.id, champion=champion, recipe="", report={}, now_ms=NOW_MS
+        )
+        if error:
+            runs.fail(connection, run_id, error=error, now_ms=NOW_MS)
+        else:
+            runs.finish(connection, run_id, state=state, report={}, now_ms=NOW_MS)
+
+
+def last_run(store) -> runs.Run:
+    with store.database.read() as connection:
+        return runs.latest(connection)[0]
+
+
+def finish(teach: Teach, store) -> runs.Run:
+    deadline = time.monotonic() + 60
+    while teach.busy and time.monotonic() < deadline:
+        time.sleep(0.05)
+        teach.watch(now_ms=NOW_MS)
+    assert not teach.busy
+    return last_run(store)
+
+
+def due(store, tmp_path, **settings) -> bool:
+    """Whether a look starts a round; it is stopped at once."""
+    teach = teaching(store, tmp_path, **settings)
+    teach.tick(now_ms=NOW_MS)
+    busy = teach.busy
+    teach.stop(now_ms=NOW_MS)
+    return busy
+
+
+def test_a_round_begins_with_enough_labels_from_devices(store, tmp_path):
+    label_devices(store, 0, 9)
+    assert not due(store, tmp_path)
+    label_devices(store, 9, 10)
+    assert not due(store, tmp_path, enabled=False)
+    assert due(store, tmp_path)
+
+
+def test_imports_do_not_start_a_round(store, tmp_path):
+    x, y = quadrants.images(30)
+    np.savez(tmp_path / "a.npz", x=x, y=y)
+    import_file(store, tmp_path / "a.npz", split="train", now_ms=NOW_MS)
+    assert not due(store, tmp_path)
+
+
+def test_only_labels_that_the_last_run_did_not_know_count_whatever_became_of_it(store, tmp_path):
+    label_devices(store, 0, 10)
+    ended_run(store, "rejected")
+    assert not due(store, tmp_path)
+    label_devices(store, 10, 20)
+    ended_run(store, "failed", error="no memory")
+    assert not due(store, tmp_path)
+    label_devices(store, 20, 30)
+    assert due(store, tmp_path)
+
+
+def test_after_an_interrupted_run_the_same_labels_start_another(store, tmp_path):
+    label_devices(store, 0, 10)
+    snapshot = freeze(store, now_ms=NOW_MS)
+    with store.database.write() as connection:  # the run that a killed server leaves behind
+        runs.insert(connection, snapshot_id=snapshot.id, champion=1, recipe="", report={}, now_ms=NOW_MS)
+    teach = teaching(store, tmp_path, max_rounds=1)
+    teach.recover(now_ms=NOW_MS)
+    with store.database.read() as connection:
+        assert runs.latest(connection) == []
+        assert runs.in_state(connection, "failed")[0].error == runs.INTERRUPTED
+    assert due(store, tmp_path, max_rounds=1)
+
+
+def test_after_max_rounds_there_are_no_more(store, tmp_path):
+    for number in (1, 2):
+        label_devices(store, 10 * number, 10 * number + 10)
+        ended_run(store, "rejected")
+    label_devices(store, 50, 60)
+    assert not due(store, tmp_path, max_rounds=2)
+    assert due(store, tmp_path, max_rounds=3)
+
+
+def test_no_round_while_a_version_is_on_its_way(store, tmp_path):
+    label_devices(store, 0, 10)
+    quadrants.artifact(tmp_path / "1", version=1)
+    add_artifact(store, tmp_path / "1", weights=None, now_ms=NOW_MS)
+    assert not due(store, tmp_path)  # published, and its rollout is yet to begin
+    with store.database.write() as connection:
+        rollout_id = rollouts.insert(connection, number=1, previous=0, plan={}, state={}, now_ms=NOW_MS)
+    assert not due(store, tmp_path)
+    with store.database.write() as connection:
+        rollouts.save(connection, rollout_id, state={}, status="done", steps=[], now_ms=NOW_MS)
+    assert due(store, tmp_path)
+
+
+def test_one_look_after_another_starts_one_round(store, tmp_path):
+    label_devices(store, 0, 10)
+    teach = teaching(store, tmp_path)
+    for _ in range(3):
+        teach.tick(now_ms=NOW_MS)
+    with store.database.read() as connection:
+        assert len(runs.in_state(connection, "training")) == 1
+    teach.stop(now_ms=NOW_MS)
+    with store.database.read() as connection:
+        assert [run.error for run in runs.in_state(connection, "failed")] == [runs.INTERRUPTED]
+
+
+def test_a_training_that_cannot_be_done_fails_with_the_reason_and_is_not_repeated(store, tmp_path):
+    label_devices(store, 0, 10)  # none is held out
+    teach = teaching(store, tmp_path)
+    teach.tick(now_ms=NOW_MS)
+    run = finish(teach, store)
+    assert run.state == "failed"
+    assert "no holdout sample of (8, 8) uint8, but 10 of (8, 8) uint8" in (run.error or "")
+    assert describe(run) == run.error
+    assert not due(store, tmp_path)
+
+
+def test_one_at_a_time_works_on_a_folder(tmp_path):
+    assert not is_held(tmp_path)
+    with only_one(tmp_path):
+        assert is_held(tmp_path)
+        with pytest.raises(ServerError, match="another winnow-server works here"), only_one(tmp_path):
+            pass
+    assert not is_held(tmp_path)
+    (tmp_path / "file").touch()
+    with pytest.raises(StoreError), only_one(tmp_path / "file"):
+        pass
+
+
+# --- real trainings ---
+
+
+def imported(store, tmp_path, split: str, count: int, seed: int) -> None:
+    x, y = quadrants.images(count * 2, seed=seed)
+    old = y < 2  # two of the four classes
+    np.savez(tmp_path / f"{split}.npz", x=x[old], y=y[old], names=np.array(["a", "b", "c", "d"]))
+    import_file(store, tmp_path / f"{split}.npz", split=split, now_ms=NOW_MS)
+
+
+def test_a_first_model_then_one_that_knows_the_new_classes(store, tmp_path):
+    imported(store, tmp_path, "train", 120, seed=1)
+    imported(store, tmp_path, "holdout", 60, seed=2)
+    teach = teaching(store, tmp_path)
+    teach.begin(now_ms=NOW_MS)
+    first = finish(teach, store)
+    assert (first.state, first.champion) == ("passed", 0), first.error
+    (version,) = publish_passed(store, now_ms=NOW_MS)
+    manifest = decode_manifest(store.blobs.get(version.manifest_sha256))
+    assert (manifest.version, manifest.classes, manifest.snapshot) == (1, ("a", "b"), first.snapshot_id)
+    assert store.blobs.has(manifest.files["cpu-int8"].sha256)
+
+    label_devices(store, 0, 120, holdout_share=0.4, classes=("a", "b", "c", "d"))
+    teach.begin(now_ms=NOW_MS)
+    second = finish(teach, store)
+    assert (second.state, second.champion) == ("passed", 1), describe(second)
+    (version,) = publish_passed(store, now_ms=NOW_MS)
+    manifest = decode_manifest(store.blobs.get(version.manifest_sha256))
+    assert (manifest.version, manifest.parent, manifest.classes) == (2, 1, ("a", "b", "c", "d"))
+
+    figures = second.report["figures"]
+    assert figures["champion_stream_accuracy"] < 0.7  # of classes that it has never seen, all are wrong
+    assert figures["candidate_stream_accuracy"] > figures["champion_stream_accuracy"] + 0.2
+    stream = next(gate for gate in second.report["verdict"]["gates"] if gate["name"] == "stream")
+    assert stream["figure"] == pytest.approx(figures["candidate_stream_accuracy"] - figures["champion_stream_accuracy"])
+    assert "stream +" in describe(second)
+    with store.database.read() as connection:
+        assert versions.champion(connection) == version
+
+
+def test_a_candidate_that_learned_nonsense_is_rejected(store, tmp_path):
+    """Labels of the training part are turned round; those held out are right."""
+    imported(store, tmp_path, "train", 120, seed=1)
+    imported(store, tmp_path, "holdout", 60, seed=2)
+    quadrants.artifact(tmp_path / "1", version=1, classes=("a", "b", "c", "d"))
+    add_artifact(store, tmp_path / "1", weights=None, now_ms=NOW_MS)
+    snapshot = freeze(store, now_ms=NOW_MS)
+    with store.database.write() as connection:
+        wrong = [
+            Label(row.id, 1 - row.class_index, "vandal", NOW_MS)
+            for row in snapshots.members(connection, snapshot.id)
+            if row.frozen_split == "train"
+        ]
+        labels.add(connection, wrong)
+    teach = teaching(store, tmp_path)
+    teach.begin(now_ms=NOW_MS)
+    run = finish(teach, store)
+    assert run.state == "rejected", run.error
+    assert run.report["verdict"]["passed"] is False
+    assert "import -" in describe(run)
+    assert publish_passed(store, now_ms=NOW_MS) == []
