@@ -19,7 +19,8 @@ START_S = 10.0
 class Broker:
     """Anonymous, nothing kept on disk. `kill` is -9; `start` after it listens on the same port, knowing nothing."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, *, options: str = "") -> None:
+        """`options`: further lines of mosquitto.conf, for the one listener."""
         self.host = HOST
         with socket.socket() as probe:
             probe.bind((HOST, 0))
@@ -32,17 +33,16 @@ class Broker:
             "persistence false\n"
             f"user {pwd.getpwuid(os.geteuid()).pw_name}\n"  # as root it would become a user who cannot read tmp_path
             "max_queued_messages 0\n"
-            "set_tcp_nodelay true\n"
+            "set_tcp_nodelay true\n" + options
         )
 
     def start(self) -> None:
         """Returns once it accepts connections."""
-        found = find_mosquitto()
-        env = {**os.environ, "LD_LIBRARY_PATH": found.libraries} if found.libraries else None
+        binary = find_mosquitto().binary
         log = self._folder / "mosquitto.log"
         with open(log, "ab") as out:
-            command = [str(found.binary), "-c", str(self._folder / "mosquitto.conf")]
-            self._process = subprocess.Popen(command, env=env, stdout=out, stderr=out)
+            command = [str(binary), "-c", str(self._folder / "mosquitto.conf")]
+            self._process = subprocess.Popen(command, stdout=out, stderr=out)
         deadline = time.monotonic() + START_S
         while not self._accepts():
             if self._process.poll() is not None or time.monotonic() > deadline:

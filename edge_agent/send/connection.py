@@ -97,10 +97,13 @@ class Connection:
         access: Access,
         *,
         will: tuple[str, bytes],
-        received: Callable[[str, bytes], None],
+        received: Callable[[str, bytes, bool], None],
         ended: Callable[[], None],
     ) -> None:
-        """`will`: topic and payload that the broker publishes when the connection breaks. `ended`: called once."""
+        """`will`: topic and payload that the broker publishes when the connection breaks.
+
+        `received` is called with topic, payload, and whether the broker had it in store; `ended` when it is over.
+        """
         self._access = access
         self._received = received
         self._ended = ended
@@ -155,8 +158,8 @@ class Connection:
         client = mqtt.Client(
             CallbackAPIVersion.VERSION2, access.client_id, clean_session=True, reconnect_on_failure=False
         )
-        client.suppress_exceptions = True  # whatever a callback raises is logged; the network thread goes on
-        client.enable_logger(log)
+        client.suppress_exceptions = True  # whatever a callback raises, the network thread goes on
+        client.on_log = _log_mistakes
         client.max_inflight_messages_set(0)  # the window decides how much is on its way
         client.will_set(will[0], will[1], qos=1, retain=False)
         if access.username:
@@ -165,7 +168,7 @@ class Connection:
             client.tls_set_context(access.tls)
         client.on_connect = self._on_connect
         client.on_disconnect = self._on_disconnect
-        client.on_message = lambda _client, _userdata, message: self._received(message.topic, bytes(message.payload))
+        client.on_message = self._on_message
         return client
 
     def _on_connect(
@@ -181,7 +184,16 @@ class Connection:
         self._end(f"connection lost: {code}")
         self._answered.set()
 
+    def _on_message(self, _client: mqtt.Client, _userdata: Any, message: mqtt.MQTTMessage) -> None:
+        self._received(message.topic, bytes(message.payload), message.retain)
+
     def _end(self, why: str) -> None:
         self._why = self._why or why
         self._over.set()
         self._ended()
+
+
+def _log_mistakes(_client: mqtt.Client, _userdata: Any, _level: int, text: str) -> None:
+    """Of what paho has to say, only what a callback raised: the uplink says once that the broker is away."""
+    if text.startswith("Caught exception"):
+        log.error("uplink: %s", text)

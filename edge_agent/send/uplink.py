@@ -4,7 +4,7 @@
 
 Only the server's receipt removes a sample from the outbox: a PUBACK speaks for the broker alone. What gets no receipt
 is sent again, so a sample arrives at least once, and the server drops duplicates by id. One thread sends; paho's thread
-receives, and calls `on_desired` and `on_block`. While the server says that it is offline no samples are sent.
+receives, and calls `on_desired` and `on_block`. While the server says that it is offline, only heartbeats are sent.
 """
 
 from __future__ import annotations
@@ -99,7 +99,7 @@ class Uplink:
         self._window = Window(
             window, max_bytes=WINDOW_MAX_BYTES, retry_first_s=retry_first_s, retry_max_s=retry_max_s, rng=rng
         )
-        self._readers: dict[str, Callable[[bytes], None]] = {
+        self._readers: dict[str, Callable[[bytes, bool], None]] = {
             down_topic(fleet, device, "desired"): self._read_desired,
             down_topic(fleet, device, "receipt"): self._read_receipt,
             down_topic(fleet, device, "block"): self._read_block,
@@ -182,13 +182,17 @@ class Uplink:
         return Connection(self._access, will=will, received=self._received, ended=self._wake.set)
 
     def _greet(self, connection: Connection) -> None:
-        """Birth goes before any sample; what was on its way with the last connection goes again."""
-        connection.publish(self._topic("birth"), encode(self._birth()), qos=1)
-        self._window.all_due()
+        self._introduce(connection)
         self._events.restore()
         self._connection = connection
         self._down = False
         log.info("uplink: connected to %s:%d", self._access.host, self._access.port)
+
+    def _introduce(self, connection: Connection) -> None:
+        """Birth goes before any sample; what was on its way to whoever was there before goes again."""
+        self._server_back.clear()
+        connection.publish(self._topic("birth"), encode(self._birth()), qos=1)
+        self._window.all_due()
 
     def _serve(self, connection: Connection) -> None:
         """Until a stop; UplinkError when the connection ends before."""
@@ -199,25 +203,22 @@ class Uplink:
                 return
             if not connection.alive:
                 raise UplinkError(connection.why)
-            self._events.send(lambda event: connection.publish(self._topic("event"), encode(event), qos=1))
             if self._monotonic() >= heartbeat_at_s:
                 connection.publish(self._topic("heartbeat"), encode(self._heartbeat()), qos=0)
                 heartbeat_at_s = self._monotonic() + self._heartbeat_s
-            self._tidy_window()
+            if self._server_back.is_set():
+                self._introduce(connection)
+            while not self._receipted.empty():
+                self._window.forget(self._receipted.get_nowait())
             if self._server_online is False:
                 self._wait_until(heartbeat_at_s)
-            elif not self._send_samples(connection):
+                continue
+            self._events.send(lambda event: connection.publish(self._topic("event"), encode(event), qos=1))
+            if not self._send_samples(connection):
                 self._wait_until(min(heartbeat_at_s, self._window.next_due_s()))
 
     def _wait_until(self, at_s: float) -> None:
         self._wake.wait(max(0.0, at_s - self._monotonic()))
-
-    def _tidy_window(self) -> None:
-        while not self._receipted.empty():
-            self._window.forget(self._receipted.get_nowait())
-        if self._server_back.is_set():
-            self._server_back.clear()
-            self._window.all_due()
 
     def _send_samples(self, connection: Connection) -> bool:
         """Send what is due again, then at most one window of new ones; whether there may be more to send at once."""
@@ -257,12 +258,12 @@ class Uplink:
 
     # --- receiving: paho's thread -----------------------------------------------------------------------------------
 
-    def _received(self, topic: str, payload: bytes) -> None:
+    def _received(self, topic: str, payload: bytes, retained: bool) -> None:
         kind = topic.rsplit("/", 1)[-1]
         try:
             if (read := self._readers.get(topic)) is None:
                 raise MessageError(f"topic {topic[:120]!r} was not subscribed to")
-            read(payload)
+            read(payload, retained)
         except MessageError as error:
             self.messages_bad += 1
             if kind not in self._bad_kinds:
@@ -271,14 +272,14 @@ class Uplink:
         except OutboxError as error:
             log.error("uplink: a receipt could not be noted, its samples will be sent again: %s", error)
 
-    def _read_desired(self, payload: bytes) -> None:
+    def _read_desired(self, payload: bytes, _retained: bool) -> None:
         self._on_desired(decode(Desired, payload))
 
-    def _read_block(self, payload: bytes) -> None:
+    def _read_block(self, payload: bytes, _retained: bool) -> None:
         header, body = decode_frame(BlockHeader, payload)
         self._on_block(header, bytes(body))
 
-    def _read_receipt(self, payload: bytes) -> None:
+    def _read_receipt(self, payload: bytes, _retained: bool) -> None:
         """The outbox first: what it could not note stays in the window, and is sent again later, not at once."""
         receipt = decode(Receipt, payload)
         arrived = [*receipt.accepted, *receipt.duplicate]
@@ -289,9 +290,9 @@ class Uplink:
         self._receipted.put([*arrived, *receipt.refused])
         self._wake.set()
 
-    def _read_state(self, payload: bytes) -> None:
-        online = decode(ServerState, payload).online
-        if online and self._server_online is False:
+    def _read_state(self, payload: bytes, retained: bool) -> None:
+        """Said just now, not kept by the broker: the server came after us, and heard neither birth nor samples."""
+        self._server_online = decode(ServerState, payload).online
+        if self._server_online and not retained:
             self._server_back.set()
-        self._server_online = online
         self._wake.set()

@@ -1,0 +1,135 @@
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from edge_agent.contract.wire import Event
+from edge_agent.send.event_queue import EventQueue
+from edge_agent.send.window import Window, retry_wait_s
+
+
+@given(st.integers(0, 2000), st.floats(0.01, 10), st.floats(0.01, 1000), st.integers(0, 2**32 - 1))
+def test_a_wait_is_never_below_the_first_nor_above_the_limit(attempt, first_s, max_s, seed):
+    wait_s = retry_wait_s(attempt, first_s=first_s, max_s=max_s, rng=np.random.default_rng(seed))
+    assert first_s <= wait_s <= max(first_s, max_s)
+    assert wait_s <= first_s * 2.0 ** min(attempt + 1, 1000)
+
+
+def test_waits_double_and_spread_over_their_whole_range():
+    rng = np.random.default_rng(1)
+    for attempt, limit_s in [(0, 4.0), (1, 8.0), (3, 32.0), (30, 300.0)]:
+        waits = [retry_wait_s(attempt, first_s=2.0, max_s=300.0, rng=rng) for _ in range(2000)]
+        shares, _ = np.histogram(waits, bins=4, range=(2.0, limit_s))
+        assert shares.min() > 400
+
+
+def a_window(size=3, max_bytes=1000):
+    return Window(size, max_bytes=max_bytes, retry_first_s=1.0, retry_max_s=8.0, rng=np.random.default_rng(0))
+
+
+def yes():
+    return True
+
+
+def no():
+    return False
+
+
+def test_room_is_bounded_in_samples_and_in_bytes():
+    window = a_window()
+    window.sent("a", 5000, now_s=0.0, taken=yes)
+    assert not window.has_room()  # one sample may be too large; a second may not follow it
+    window.forget(["a", "never heard of"])
+    for id_ in "abc":
+        assert window.has_room()
+        window.sent(id_, 10, now_s=0.0, taken=yes)
+    assert not window.has_room()
+    window.sent("a", 10, now_s=1.0, taken=yes)
+    window.forget(["a", "a"])
+    assert window.has_room()
+    assert ("a" in window, "b" in window) == (False, True)
+
+
+def test_each_is_due_later_each_time():
+    window = a_window()
+    now_s, waits = 0.0, []
+    for _ in range(8):
+        window.sent("a", 1, now_s=now_s, taken=yes)
+        due_s = window.next_due_s()
+        assert window.due(math.nextafter(due_s, 0)) == []
+        assert window.due(due_s) == ["a"]
+        waits.append(due_s - now_s)
+        now_s = due_s
+    assert all(1.0 <= wait <= min(8.0, 2.0 ** (n + 1)) + 1e-9 for n, wait in enumerate(waits))
+    assert max(waits) > 4.0
+
+
+def test_what_the_broker_has_not_taken_is_not_sent_twice_on_one_connection():
+    window = a_window()
+    window.sent("slow", 1, now_s=0.0, taken=no)
+    assert window.due(100.0) == []
+    assert 100.0 < window.next_due_s() <= 101.0
+    window.all_due()  # a new connection
+    assert window.due(100.0) == ["slow"]
+
+
+def test_after_all_due_the_order_is_of_first_sending_and_the_waits_begin_anew():
+    window = a_window()
+    for id_ in "abc":
+        window.sent(id_, 1, now_s=0.0, taken=yes)
+    for _ in range(5):
+        window.sent("a", 1, now_s=0.0, taken=yes)
+    window.all_due()
+    assert window.due(0.0) == ["a", "b", "c"]
+    window.sent("a", 1, now_s=0.0, taken=yes)
+    window.forget(["b", "c"])
+    assert window.next_due_s() <= 2.0
+    window.forget(["a"])
+    assert window.next_due_s() == math.inf
+
+
+def an_event(n):
+    return Event(session="s", boot=1, n=n, at_ms=0, kind="alarm", text="")
+
+
+def test_events_wait_and_the_oldest_of_too_many_is_dropped():
+    events = EventQueue(limit=3)
+    for n in range(5):
+        events.put(an_event(n))
+    sent = []
+    events.send(lambda event: sent.append(event.n) or yes)
+    assert (sent, events.dropped, len(events)) == ([2, 3, 4], 2, 0)
+    events.send(lambda event: sent.append(event.n) or yes)
+    assert sent == [2, 3, 4]
+
+
+def test_events_that_the_broker_did_not_take_are_sent_again_in_their_order():
+    events = EventQueue()
+    for n in range(4):
+        events.put(an_event(n))
+    events.send(lambda event: yes if event.n == 1 else no)
+    events.put(an_event(4))
+    events.restore()
+    sent = []
+    events.send(lambda event: sent.append(event.n) or yes)
+    assert sent == [0, 2, 3, 4]
+
+
+def test_an_event_whose_sending_fails_is_not_lost():
+    events = EventQueue()
+    events.put(an_event(1))
+    events.put(an_event(2))
+
+    def fail(event):
+        raise ConnectionError
+
+    with pytest.raises(ConnectionError):
+        events.send(fail)
+    events.restore()
+    sent = []
+    events.send(lambda event: sent.append(event.n) or yes)
+    assert sent == [1, 2]
