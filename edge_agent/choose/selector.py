@@ -3,7 +3,7 @@
 Every sample is selected with a probability that depends on the past alone, and the probability is recorded, so that
 the server can say how accurate the fleet is without bias:
 
-    value v = utility * min(2, novelty / its mean)^2
+    value v = utility * min(1, 2 * novelty / its mean)^2
     rule    = sigmoid((v - theta) / temperature + pace)     theta: the running (1 - share) quantile of v
     p       = floor + (1 - floor) * rule                    floor: a small rate at which every sample alike is taken
 
@@ -30,7 +30,7 @@ from edge_agent.choose.novelty import RING, SKETCH, Novelty
 from edge_agent.contract.errors import ConfigError
 from edge_agent.contract.types import Selection
 
-STRATEGY = "margin-novelty-1"
+STRATEGY = "novelty-quantile-1"
 WARM = 60  # samples drawn uniformly after a model change; fewer misjudges theta, more spends labels at random
 ETA = 0.05  # step of theta in spreads; lower follows a change late, higher makes the rate unsteady
 SPREAD_ALPHA = 0.01  # of the running mean |v - theta|, over about 100 samples
@@ -38,7 +38,8 @@ NOVELTY_ALPHA = 0.01
 SOFTNESS = 0.1  # temperature in spreads; 0 is a hard threshold (p is 0 or 1), at 0.25 a third goes to the dull bulk
 PACE = 4.0  # weight of the bucket; lower lets it run empty or full, higher makes p follow the bucket, not the value
 RESERVE = 4.0  # tokens the rule leaves to the floor; with fewer the floor is starved by bursts, more wastes depth
-NOVELTY_CAP = 2.0  # times the mean novelty; without it a single outlier's value dwarfs the quantile
+KNEE = 0.5  # of the mean novelty; what is nearer is discounted as a near-duplicate, what is farther is not favoured:
+# rewarding distance itself spends labels on outliers (docs/adr/0001)
 
 
 class Rules(NamedTuple):
@@ -82,7 +83,7 @@ class Selector:
         self._keep_to(rules)
         self._rng = rng
         self._novelty = Novelty()
-        self._labels = Bucket(rate=rules.label_share, depth=rules.depth_labels)
+        self._labels = Bucket(rate=rules.label_share, depth=rules.depth_labels, tokens=rules.depth_labels / 2.0)
         self._day = _per_day(rules.labels_per_day)
         self._bytes = _per_day(rules.bytes_per_day)
         self._state = State(tokens=self._labels.tokens, warm=[])
@@ -159,7 +160,7 @@ class Selector:
 
     def _value(self, utility: float, novelty: float) -> float:
         state = self._state
-        relative = min(NOVELTY_CAP, novelty / max(state.mean_novelty, 1e-6))
+        relative = min(1.0, novelty / max(KNEE * state.mean_novelty, 1e-6))
         state.mean_novelty += NOVELTY_ALPHA * (novelty - state.mean_novelty)
         return utility * relative * relative
 

@@ -29,8 +29,6 @@ PAGE_BYTES = 4096  # of flash and of SD cards; 16 KB pages write about twice as 
 BUSY_S = 10.0  # wait for a person who looks inside with a tool that locks; beyond it the put fails and is tried again
 TIGHT_BYTES = 1 << 20  # an I/O error with less free than this is taken for a full disk, not for a broken one
 CLOCK_ZERO_MS = 1_735_689_600_000  # 2025-01-01T00:00:00Z
-
-
 PUT, ACKED, EVICTED, BOOT = "put_total", "acked_total", "evicted.", "boot"  # names of counters; a reason is appended
 
 

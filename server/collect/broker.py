@@ -4,8 +4,7 @@ One of our own: mosquitto as a child process, on the loopback interface, with a 
 nothing on disk, because durability is end to end. It is started again whenever it dies, on the same port, and it dies
 with the server, however that ends.
 
-The last is the kernel's doing (PR_SET_PDEATHSIG). That signal comes when the *thread* that started the child ends, so
-the supervising thread starts it, and lives as long as it does.
+The last is the kernel's doing (see server/child.py): the supervising thread starts it, and lives as long as it does.
 """
 
 from __future__ import annotations
@@ -15,6 +14,7 @@ import os
 import pwd
 import re
 import shutil
+import signal
 import socket
 import subprocess
 import sys
@@ -24,6 +24,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from edge_agent.contract.wire import BODY_MAX_BYTES, HEADER_MAX_BYTES
+from server.child import spawn
 from server.errors import ServerError, StoreError
 
 HOST = "127.0.0.1"
@@ -42,17 +43,6 @@ _INSTALL = (
 )
 
 _log = logging.getLogger(__name__)
-
-# Runs in the child before mosquitto does: ask for our death to be passed on, and look whether it happened already.
-_TRAMPOLINE = """
-import ctypes, os, sys
-parent, *command = sys.argv[1:]
-if sys.platform == "linux":
-    ctypes.CDLL(None).prctl(1, 9, 0, 0, 0)
-    if os.getppid() != int(parent):
-        sys.exit(1)
-os.execv(command[0], command)
-"""
 
 
 class Mosquitto(NamedTuple):
@@ -178,8 +168,7 @@ class BrokerChild:
             self._log_path.write_bytes(b"")
         except OSError as error:
             raise StoreError(f"{error.filename}: {error.strerror}") from error
-        self._command = [sys.executable, "-I", "-S", "-c", _TRAMPOLINE, str(os.getpid())]
-        self._command += [str(mosquitto.binary), "-c", str(file)]
+        self._command = [str(mosquitto.binary), "-c", str(file)]
 
     def _supervise(self) -> None:
         backoff_s = BACKOFF_MIN_S
@@ -196,10 +185,8 @@ class BrokerChild:
 
     def _run(self) -> int:
         """Run it to its end; returns the exit status."""
-        with open(self._log_path, "ab") as log:  # in a session of its own: Ctrl-C is ours to handle
-            process = subprocess.Popen(
-                self._command, stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True
-            )
+        with open(self._log_path, "ab") as log:
+            process = spawn(self._command, output=log, death_signal=signal.SIGKILL)
         self._process = process
         if self._stopping.is_set():
             process.terminate()

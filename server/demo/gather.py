@@ -111,7 +111,8 @@ def verdict(run: Run) -> str:
     gates = (run.report or {}).get("verdict", {}).get("gates", [])
     failed = [gate for gate in gates if gate["state"] == "failed"]
     shown = failed or [gate for gate in gates if gate["name"] in ("stream", "import")]
-    return "; ".join(f"{gate['name']} {gate['state']} ({gate['figure']:+.3f})" for gate in shown) or run.state
+    said = [f"{gate['name']} {gate['figure']:+.3f} {gate['state'].replace('_', ' ')}" for gate in shown]
+    return "; ".join(said) or run.state
 
 
 def sent_bytes(scenario: Scenario, store: Store) -> Bytes:
@@ -131,7 +132,7 @@ def _frame_bytes(stream: Stream) -> NDArray[np.int64]:
         novelty=0.123456789,
         threshold=0.123456789,
         tokens=12.3456789,
-        strategy="margin-novelty-1",
+        strategy="novelty-quantile-1",
     )
     sizes = np.zeros(len(stream.y), np.int64)
     for row, data in enumerate(stream.x):
@@ -165,10 +166,14 @@ class Timelines:
         rate = watch.rate_per_s
         at_s = np.concatenate([start + np.arange(len(s.y)) / rate for start, s in zip(begun, streams, strict=True)])
         self._order = np.argsort(at_s, kind="stable")
+        sound = np.concatenate([np.full(len(s.y), s.degraded_from is None) for s in streams])
         self._at_s = at_s[self._order]
         self._right = {arm: np.concatenate(list(right))[self._order] for arm, right in arms.items()}
-        changed = [start + s.late_from / rate for start, s in zip(begun, streams, strict=True)]
-        self.late_at_s = min(changed) if any(s.late_from for s in streams) else None
+        self._sound = sound[self._order]
+        pairs = list(zip(begun, streams, strict=True))
+        self.late_at_s = min((start + s.late_from / rate for start, s in pairs if s.late_from), default=None)
+        degraded = [start + s.degraded_from / rate for start, s in pairs if s.degraded_from is not None]
+        self.degraded_at_s = min(degraded, default=None)
 
     def after_the_change(self) -> dict[str, Accuracy]:
         """Accuracy of each arm on the streams, from the new classes on."""
@@ -177,7 +182,7 @@ class Timelines:
 
     def timeline(self) -> Timeline:
         """The curves of the report."""
-        window = min(WINDOW, max(20, len(self._at_s) // 20))
+        window = self._window(len(self._at_s))
         points = np.unique(np.linspace(window, len(self._at_s), POINTS).astype(int))
         return Timeline(
             at_s=np.round(self._at_s[points - 1], 1).tolist(),
@@ -188,17 +193,23 @@ class Timelines:
         )
 
     def recovery_s(self) -> float | None:
-        """From the new classes until Winnow's rolling accuracy is back for good; None when it is not, or never fell."""
+        """From the new classes until Winnow's rolling accuracy is back for good; None when it is not, or never fell.
+
+        Of the devices whose sensor stays sound: the other is a second misfortune, with a time of its own.
+        """
         if self.late_at_s is None:
             return None
-        window = min(WINDOW, max(20, len(self._at_s) // 20))
-        rolling = self._rolling(self._right["winnow"], window)[1:]
-        late = int(np.searchsorted(self._at_s, self.late_at_s))
-        before = float(self._right["winnow"][:late].mean())
-        fallen = np.flatnonzero(rolling[late:] < before - NEAR)
+        at_s, right = self._at_s[self._sound], self._right["winnow"][self._sound]
+        rolling = self._rolling(right, self._window(len(at_s)))[1:]
+        late = int(np.searchsorted(at_s, self.late_at_s))
+        fallen = np.flatnonzero(rolling[late:] < float(right[:late].mean()) - NEAR)
         if not len(fallen) or late + fallen[-1] + 1 == len(rolling):
             return None
-        return round(float(self._at_s[late + fallen[-1] + 1] - self.late_at_s), 1)
+        return round(float(at_s[late + fallen[-1] + 1] - self.late_at_s), 1)
+
+    @staticmethod
+    def _window(samples: int) -> int:
+        return min(WINDOW, max(20, samples // 20))
 
     def _rolling(self, right: NDArray[np.bool_], window: int) -> NDArray[np.float64]:
         """[i]: mean of the `window` samples before i; shorter at the start."""

@@ -18,6 +18,9 @@ import msgspec
 ARMS = {"winnow": "#0b6e4f", "random": "#8a6d3b", "frozen": "#8a8f98"}  # in the order of the legend
 
 
+CHANGE = "#b3261e"
+
+
 class Accuracy(msgspec.Struct, kw_only=True):
     """A share of right answers with its 95 % interval (Wilson)."""
 
@@ -82,7 +85,9 @@ class Report(msgspec.Struct, kw_only=True):
     bytes: Bytes
     accuracy: dict[str, Accuracy]  # on held-out data of the late stream: winnow, frozen, random
     accuracy_stream: dict[str, Accuracy]  # on the streams themselves after the change
+    selected: int
     late_at_s: float | None
+    degraded_at_s: float | None
     recovery_s: float | None
     overhead_ratio: float | None
     late_share: dict[str, float]  # share of the late classes among: stream, selected
@@ -109,7 +114,10 @@ def summary(report: Report) -> list[tuple[str, str]]:
         ("accuracy, late stream", _interval(accuracy["winnow"])),
         ("  frozen first model", f"{_interval(accuracy['frozen'])}   Winnow is {gain * 100:+.1f} points"),
         ("  random, as many labels", f"{_interval(accuracy['random'])}   Winnow is {ahead * 100:+.1f} points"),
-        ("labels used", f"{report.labels:,} ({report.label_share:.1%} of the stream)"),
+        (
+            "labels used",
+            f"{report.labels:,} of {report.selected:,} selected; budget {report.label_share:.0%} of the stream",
+        ),
         (
             "bytes sent",
             f"{sent.sent / 1e6:.2f} MB of {sent.everything / 1e6:.2f} MB ({sent.sent / sent.everything:.1%})",
@@ -160,18 +168,19 @@ def _draw_timeline(report: Report) -> Any:
             axes.plot(
                 timeline.at_s, timeline.arms[arm], color=colour, label=arm, linewidth=2 if arm == "winnow" else 1.3
             )
-    if report.late_at_s is not None:
-        axes.axvline(report.late_at_s, color="#b3261e", linestyle=":", linewidth=1.2)
-        axes.annotate("new classes", (report.late_at_s, 0.02), xycoords=("data", "axes fraction"), color="#b3261e")
+    for at_s, what in ((report.late_at_s, " new classes"), (report.degraded_at_s, " one camera fogged")):
+        if at_s is not None:
+            axes.axvline(at_s, color=CHANGE, linestyle=":", linewidth=1.2)
+            axes.annotate(what, (at_s, 0.02), xycoords=("data", "axes fraction"), color=CHANGE)
     for one in report.rounds:
         if one.everywhere_s is not None:
             axes.axvline(one.everywhere_s, color=ARMS["winnow"], linestyle="--", linewidth=0.8)
             where = (one.everywhere_s, 0.94)
-            axes.annotate(f"v{one.version}", where, xycoords=("data", "axes fraction"), color=ARMS["winnow"])
+            axes.annotate(f" v{one.version}", where, xycoords=("data", "axes fraction"), color=ARMS["winnow"])
     axes.set_xlabel("seconds since the streams began")
     axes.set_ylabel(f"accuracy, last {timeline.window} samples")
     axes.set_ylim(max(0.0, _lowest(timeline) - 0.05), 1.0)
-    axes.legend(loc="lower right", frameon=False)
+    axes.legend(loc="lower left", frameon=False)
     return figure
 
 

@@ -36,8 +36,8 @@ from server.demo.watch import Watch
 from server.demo.workspace import Workspace
 from server.store.store import Store
 
-SETTLE_S = 20.0  # seconds a round takes beside the training: labels, checks, canary, probation, soak
-SLOWED = 2.5  # a training beside four agents takes so many times as long as the first one alone
+SETTLE_S = 13.0  # seconds a round takes beside the training: labels, checks, canary, probation, soak
+SLOWED = 1.3  # a training beside four agents takes so many times as long as the first one alone
 
 
 def demo(options: Options) -> Path:
@@ -51,7 +51,7 @@ def demo(options: Options) -> Path:
         workspace.write_data(scenario)
         workspace.write_server(options, size, scenario.streams)
     for line in scenario.story:
-        console.print(f"  {line}", highlight=False)
+        console.print(f"  {line}", highlight=False, soft_wrap=True)
     toml = str(workspace.server_toml)
     with _stopping_on_signals(), Fleet(workspace) as fleet:
         with _stage(console, f"first model from {len(scenario.base.y):,} labelled samples"):
@@ -156,7 +156,9 @@ def _report(
                 for arm, models in control.items()
             },
             accuracy_stream=timelines.after_the_change(),
+            selected=sum(sum(eye.beat.counts.selected.values()) for eye in watch.eyes if eye.beat),
             late_at_s=timelines.late_at_s,
+            degraded_at_s=timelines.degraded_at_s,
             recovery_s=timelines.recovery_s(),
             overhead_ratio=round(ratio, 3),
             late_share=gather.late_share(store, scenario),
@@ -173,7 +175,7 @@ def _notes(watch: Watch, undone: str) -> list[str]:
         "Accuracy at the end is on samples of the late stream's mix that nothing was trained on or judged by.",
         f"The streams played {watch.rate_per_s:.1f} samples/s each, so that the rounds fit this machine's speed.",
         "Random is the same first model, retrained as often, in the same way, from as many labels.",
-        f"Recovered: the rolling accuracy is back within {100 * gather.NEAR:.0f} points of before the new classes.",
+        f"Recovered: the sound devices' rolling accuracy is back, for good, within {100 * gather.NEAR:.0f} points of before.",
         "Bytes are of whole messages as encoded, each sample once.",
         f"Overhead: median of {overhead.REPEATS} runs of winnow-agent and of a bare loop in turn, as whole processes.",
     ]
@@ -203,7 +205,7 @@ def _print(console: Console, found: report.Report, as_json: Path, as_html: Path)
     for name, value in report.summary(found):
         table.add_row(name, value)
     console.print(table)
-    console.print(f"{as_html}\n{as_json}", highlight=False)
+    console.print(f"{as_html}\n{as_json}", highlight=False, soft_wrap=True)
 
 
 @contextmanager
@@ -214,7 +216,7 @@ def _stage(console: Console, text: str) -> Iterator[None]:
             yield
     else:
         yield
-    console.print(f"{text}: {time.monotonic() - begun:.1f} s", highlight=False)
+    console.print(f"{text}: {time.monotonic() - begun:.1f} s", highlight=False, soft_wrap=True)
 
 
 @contextmanager

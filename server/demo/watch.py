@@ -168,7 +168,7 @@ class Watch:
                 nonlocal said_s
                 if now_s - said_s >= LINE_S:
                     said_s = now_s
-                    console.print(self._line(now_s), highlight=False)
+                    console.print(self._line(now_s), highlight=False, soft_wrap=True)
 
             yield say
 
