@@ -96,9 +96,7 @@ class Uplink:
         self._on_desired, self._on_block = on_desired, on_block
         self._rng = rng
         self._monotonic = monotonic
-        self._window = Window(
-            window, max_bytes=WINDOW_MAX_BYTES, retry_first_s=retry_first_s, retry_max_s=retry_max_s, rng=rng
-        )
+        self._window = Window(window, max_bytes=WINDOW_MAX_BYTES, rng=rng, **self._retry)
         self._readers: dict[str, Callable[[bytes, bool], None]] = {
             down_topic(fleet, device, "desired"): self._read_desired,
             down_topic(fleet, device, "receipt"): self._read_receipt,
@@ -109,7 +107,7 @@ class Uplink:
         self._bad_kinds: set[str] = set()
         self._events = EventQueue()
         self._receipted: queue.SimpleQueue[list[str]] = queue.SimpleQueue()
-        self._server_online: bool | None = None  # None: it has not said
+        self._server_online = True  # until it says otherwise
         self._server_back = threading.Event()
         self._connection: Connection | None = None
         self._down = False  # and said so
@@ -210,7 +208,7 @@ class Uplink:
                 self._introduce(connection)
             while not self._receipted.empty():
                 self._window.forget(self._receipted.get_nowait())
-            if self._server_online is False:
+            if not self._server_online:
                 self._wait_until(heartbeat_at_s)
                 continue
             self._events.send(lambda event: connection.publish(self._topic("event"), encode(event), qos=1))

@@ -38,14 +38,15 @@ class _Sending(msgspec.Struct):
 class Window:
     """Bounded in samples and in bytes; in the order in which samples were first sent."""
 
-    def __init__(
-        self, size: int, *, max_bytes: int, retry_first_s: float, retry_max_s: float, rng: np.random.Generator
-    ) -> None:
-        """At most `size` samples, and no further one once `max_bytes` of bodies are on their way."""
+    def __init__(self, size: int, *, max_bytes: int, first_s: float, max_s: float, rng: np.random.Generator) -> None:
+        """At most `size` samples, and no further one once `max_bytes` of bodies are on their way.
+
+        `first_s` and `max_s` as in `retry_wait_s`.
+        """
         self.size = size
         self._max_bytes = max_bytes
-        self._first_s = retry_first_s
-        self._max_s = retry_max_s
+        self._first_s = first_s
+        self._max_s = max_s
         self._rng = rng
         self._sending: dict[str, _Sending] = {}
         self._bytes = 0

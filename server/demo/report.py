@@ -16,8 +16,6 @@ import jinja2
 import msgspec
 
 ARMS = {"winnow": "#0b6e4f", "random": "#8a6d3b", "frozen": "#8a8f98"}  # in the order of the legend
-
-
 CHANGE = "#b3261e"
 
 

@@ -175,7 +175,7 @@ def _notes(watch: Watch, undone: str) -> list[str]:
         "Accuracy at the end is on samples of the late stream's mix that nothing was trained on or judged by.",
         f"The streams played {watch.rate_per_s:.1f} samples/s each, so that the rounds fit this machine's speed.",
         "Random is the same first model, retrained as often, in the same way, from as many labels.",
-        f"Recovered: the sound devices' rolling accuracy is back, for good, within {100 * gather.NEAR:.0f} points of before.",
+        f"Recovered: sound devices' rolling accuracy is back, for good, within {100 * gather.NEAR:.0f} points of before.",
         "Bytes are of whole messages as encoded, each sample once.",
         f"Overhead: median of {overhead.REPEATS} runs of winnow-agent and of a bare loop in turn, as whole processes.",
     ]

@@ -28,7 +28,7 @@ def test_waits_double_and_spread_over_their_whole_range():
 
 
 def a_window(size=3, max_bytes=1000):
-    return Window(size, max_bytes=max_bytes, retry_first_s=1.0, retry_max_s=8.0, rng=np.random.default_rng(0))
+    return Window(size, max_bytes=max_bytes, first_s=1.0, max_s=8.0, rng=np.random.default_rng(0))
 
 
 def yes():
