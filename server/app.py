@@ -135,7 +135,7 @@ class Server:
             publish=lambda topic, payload, *, qos, retain: collector.publish(topic, payload, qos=qos, retain=retain),
         )
         collector = Collector(
-            Ingest(store, fleet=name, holdout_share=config.holdout_share, offline_after_s=config.offline_after_s),
+            Ingest(store, fleet=name, offline_after_s=config.offline_after_s),
             address,
             fleet=name,
             now_ms=now_ms,

@@ -54,7 +54,6 @@ class Collect(Section, frozen=True, kw_only=True):
     commit_ms: Annotated[
         float, Meta(gt=0.0, description="longest wait of a sample for its commit, and so its receipt")
     ] = 20.0
-    holdout_share: Annotated[Share, Meta(description="share of the samples kept for judging, never trained on")] = 0.2
     offline_after_s: Annotated[float, Meta(gt=0.0, description="silence after which a device counts as offline")] = 90.0
 
 

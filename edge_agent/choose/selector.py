@@ -148,6 +148,7 @@ class Selector:
         selection = Selection(
             reason="random" if draw < self._random else "explore" if draw < floor else "informative",
             probability=probability,
+            floor=floor,
             utility=utility,
             novelty=novelty,
             threshold=threshold,

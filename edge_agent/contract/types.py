@@ -90,12 +90,15 @@ class Selection(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     """Why a sample is worth a label, with everything an unbiased estimate needs later.
 
     probability: of being selected, given the past, in (0, 1].
+    floor: the part of it by which every sample alike is taken. Those of reason "random" and "explore" came by it alone:
+    with weights 1/floor they stand for the whole stream.
     utility: of the acquisition function, larger means ask. novelty: 0 (seen lately) .. 1+.
     threshold: the quantile the value was held against. tokens: labels left in the bucket before this one.
     """
 
     reason: Reason
     probability: float
+    floor: float = 0.0
     utility: float
     novelty: float
     threshold: float

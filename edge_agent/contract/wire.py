@@ -358,8 +358,11 @@ def check_sample_header(header: SampleHeader, address: Address) -> SampleId:
     said = header.selection
     if not np.isfinite([header.confidence, said.utility, said.novelty, said.threshold, said.tokens]).all():
         raise MessageError(f"sample {header.id}: confidence or selection not finite")
-    if not (0.0 < said.probability <= 1.0):
-        raise MessageError(f"sample {header.id}: probability {said.probability}, expected (0, 1]")
+    if not (0.0 < said.probability <= 1.0 and 0.0 <= said.floor <= said.probability):
+        raise MessageError(
+            f"sample {header.id}: probability {said.probability} with a floor of {said.floor}: expected "
+            "0 < probability <= 1 and 0 <= floor <= probability"
+        )
     return sample_id
 
 

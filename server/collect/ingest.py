@@ -88,11 +88,10 @@ class _Group:
 class Ingest:
     """Takes messages into the store."""
 
-    def __init__(self, store: Store, *, fleet: str, holdout_share: float, offline_after_s: float) -> None:
-        """Take from the devices of `fleet`; `holdout_share` of the samples is never trained on."""
+    def __init__(self, store: Store, *, fleet: str, offline_after_s: float) -> None:
+        """Take from the devices of `fleet`; one silent for `offline_after_s` counts as offline."""
         self._store = store
         self._fleet = fleet
-        self._holdout_share = holdout_share
         self._offline_after_ms = int(offline_after_s * 1000)
 
     def take(self, batch: Sequence[Message]) -> Taken:
@@ -107,7 +106,7 @@ class Ingest:
                 new.append(upload)
         self._store.blobs.put_many([upload.body for upload in new])  # before the rows that name them
         with self._store.database.write() as connection:
-            inserted = samples.insert_samples(connection, [_row(upload, self._holdout_share) for upload in new])
+            inserted = samples.insert_samples(connection, [_row(upload) for upload in new])
             for upload in new:
                 group.answers.accept(upload.device, upload.header.id)
             parts.delete_parts(
@@ -175,7 +174,7 @@ def _record(connection: sa.Connection, group: _Group) -> None:
         )
 
 
-def _row(upload: Upload, holdout_share: float) -> dict[str, Any]:
+def _row(upload: Upload) -> dict[str, Any]:
     header, selection = upload.header, upload.header.selection
     return {
         "id": header.id,
@@ -185,7 +184,7 @@ def _row(upload: Upload, holdout_share: float) -> dict[str, Any]:
         "seq": upload.id.seq,
         "ref": header.ref[:200],
         "origin": "device",
-        "split": samples.split_of(header.id, holdout_share),
+        "split": samples.split_of(selection.reason),
         "captured_at_ms": header.captured_at_ms,
         "received_at_ms": upload.message.received_ms,
         "dtype": header.dtype,
@@ -198,6 +197,7 @@ def _row(upload: Upload, holdout_share: float) -> dict[str, Any]:
         "model_version": header.model_version,
         "reason": selection.reason,
         "probability": selection.probability,
+        "floor": selection.floor,
         "utility": selection.utility,
         "novelty": selection.novelty,
         "threshold": selection.threshold,

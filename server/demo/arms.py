@@ -21,7 +21,6 @@ from server.demo.report import Accuracy
 from server.demo.scenario import Scenario, Stream
 from server.errors import TrainingError
 from server.store import versions
-from server.store.samples import split_of
 from server.store.store import Store
 
 CALIBRATION_SAMPLES = 512  # as the server does
@@ -45,6 +44,7 @@ class Picked(NamedTuple):
 
     version: int
     labels: int
+    trained: int  # of them; the others were held out
     until: list[int]  # row per stream
 
 
@@ -81,13 +81,11 @@ def at_random(
     picks: Sequence[Picked],
     teach: Teach,
     rng: np.random.Generator,
-    *,
-    holdout_share: float,
 ) -> list[Model]:
     """The control: retrained for every version that the server published from the fleet's labels, with as many labels.
 
-    It starts from the same first model, keeps what it has picked, holds the same share of it out, and trains with the
-    same settings.
+    It starts from the same first model, keeps what it has picked, holds as many of it out, and trains with the same
+    settings.
     """
     with store.database.read() as connection:
         first = versions.get(connection, 1)
@@ -97,25 +95,19 @@ def at_random(
     order = [rng.permutation(np.flatnonzero(finite_rows(stream.x))) for stream in scenario.streams]
     models = []
     for pick in picks:
-        labelled = _draw(scenario, order, pick, rng, holdout_share)
+        labelled = _draw(scenario, order, pick, rng)
         weights, packaged = _retrain(labelled, scenario, weights, teach)
         models.append(Model(pick.version, packaged.onnx, packaged.manifest))
     return models
 
 
-def _draw(
-    scenario: Scenario, order: list[NDArray[np.int64]], pick: Picked, rng: np.random.Generator, holdout_share: float
-) -> Labelled:
+def _draw(scenario: Scenario, order: list[NDArray[np.int64]], pick: Picked, rng: np.random.Generator) -> Labelled:
     """Base and as many random samples of the streams so far; earlier draws stay drawn, by the fixed order."""
     seen = [rows[rows < until] for rows, until in zip(order, pick.until, strict=True)]
-    pairs = [(index, int(row)) for index, rows in enumerate(seen) for row in rows[: pick.labels]]
-    rank = np.concatenate([np.arange(min(len(rows), pick.labels)) + rng.random() for rows in seen])
-    chosen = [pairs[index] for index in np.argsort(rank)[: pick.labels]]
-    kept = [
-        (index, row)
-        for index, row in chosen
-        if split_of(f"random.{scenario.streams[index].name}.0.{row}", holdout_share) == "train"
-    ]
+    pairs = [(index, int(row)) for index, rows in enumerate(seen) for row in rows]
+    # A place in each stream's fixed order, as a share of what was seen of it: every stream gives in proportion.
+    rank = np.concatenate([(np.arange(len(rows)) + rng.random()) / max(1, len(rows)) for rows in seen])
+    kept = [pairs[index] for index in np.argsort(rank, kind="stable")[: pick.trained]]
     x = np.stack([scenario.streams[index].x[row] for index, row in kept])
     y = np.array([scenario.streams[index].y[row] for index, row in kept], np.int64)
     return Labelled(np.concatenate([scenario.base.x, x]), np.concatenate([scenario.base.y, y]), scenario.names)

@@ -37,14 +37,20 @@ def picks(store: Store, scenario: Scenario) -> list[Picked]:
         found = []
         for one in published:
             query = (
-                sa.select(sample.c.device, sa.func.count(), sa.func.max(sample.c.seq))
+                sa.select(
+                    sample.c.device,
+                    sa.func.count(),
+                    sa.func.sum(sa.case((snapshot_member.c.split == "train", 1), else_=0)),
+                    sa.func.max(sample.c.seq),
+                )
                 .join(snapshot_member, snapshot_member.c.sample_id == sample.c.id)
                 .where(snapshot_member.c.snapshot_id == one.snapshot_id, sample.c.origin == "device")
                 .group_by(sample.c.device)
             )
-            seen = {device: (count, last) for device, count, last in connection.execute(query)}
-            until = [seen[stream.name][1] + 1 if stream.name in seen else 0 for stream in scenario.streams]
-            found.append(Picked(one.number, sum(count for count, _ in seen.values()), until))
+            seen = {device: (count, trained, last) for device, count, trained, last in connection.execute(query)}
+            until = [seen[stream.name][2] + 1 if stream.name in seen else 0 for stream in scenario.streams]
+            labels = sum(count for count, _, _ in seen.values())
+            found.append(Picked(one.number, labels, sum(trained for _, trained, _ in seen.values()), until))
     return found
 
 
@@ -128,6 +134,7 @@ def _frame_bytes(stream: Stream) -> NDArray[np.int64]:
     selection = Selection(
         reason="informative",
         probability=0.123456789,
+        floor=0.123456789,
         utility=0.123456789,
         novelty=0.123456789,
         threshold=0.123456789,

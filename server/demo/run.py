@@ -60,7 +60,7 @@ def demo(options: Options) -> Path:
             trained = time.monotonic()
             call(workspace, "model", "train", toml)
             training_s = time.monotonic() - trained
-        stream_s = size.rounds * (SLOWED * training_s + SETTLE_S)
+        stream_s = size.rounds * size.calm * (SLOWED * training_s + SETTLE_S)
         rate_per_s = len(scenario.streams[0].y) / stream_s
         with _stage(console, "server, broker and agents"):
             broker = fleet.start_server()
@@ -73,6 +73,7 @@ def demo(options: Options) -> Path:
         finally:
             watch.close()
         fleet.stop_agents()
+        watch.look_again()
         fleet.stop_server()
         found = _report(console, options, size, scenario, workspace, watch, _notes(watch, undone))
     found.wall_s = round(time.monotonic() - begun, 1)
@@ -126,8 +127,7 @@ def _report(
         picks = gather.picks(store, scenario)
         with _stage(console, f"control: {len(picks)} trainings on as many labels, picked at random"):
             rng = np.random.default_rng([options.seed, 1])
-            share = config.collect.holdout_share
-            random = arms.at_random(store, scenario, picks, config.teach, rng, holdout_share=share)
+            random = arms.at_random(store, scenario, picks, config.teach, rng)
         with _stage(console, "overhead of the agent"):
             ratio = _overhead(workspace, shipped[0], scenario, size)
         control = {"winnow": shipped, "frozen": shipped[:1], "random": [*shipped[:1], *random]}
@@ -175,7 +175,7 @@ def _notes(watch: Watch, undone: str) -> list[str]:
         "Accuracy at the end is on samples of the late stream's mix that nothing was trained on or judged by.",
         f"The streams played {watch.rate_per_s:.1f} samples/s each, so that the rounds fit this machine's speed.",
         "Random is the same first model, retrained as often, in the same way, from as many labels.",
-        f"Recovered: sound devices' rolling accuracy is back, for good, within {100 * gather.NEAR:.0f} points of before.",
+        f"Recovered: the sound devices' rolling accuracy is back within {100 * gather.NEAR:.0f} points for good.",
         "Bytes are of whole messages as encoded, each sample once.",
         f"Overhead: median of {overhead.REPEATS} runs of winnow-agent and of a bare loop in turn, as whole processes.",
     ]

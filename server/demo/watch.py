@@ -130,6 +130,11 @@ class Watch:
                     return f"no new sample for {STALL_S:.0f} s"
                 time.sleep(TICK_S)
 
+    def look_again(self) -> None:
+        """Once more at the devices' files, now that the agents have said their last word."""
+        for eye in self.eyes:
+            eye.look(time.monotonic(), self.rate_per_s)
+
     def close(self) -> None:
         """Close the catalogue."""
         self._store.close()

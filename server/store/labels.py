@@ -12,11 +12,10 @@ from typing import NamedTuple
 
 import sqlalchemy as sa
 
+from server.store.samples import AUDIT_REASONS
 from server.store.schema import class_name, label, sample
 
 CANNOT_TELL = -1
-HONEST_REASONS = ("random", "explore")
-"""Reasons whose samples stand for the whole stream: labelled first, they keep its estimate honest."""
 
 
 class Label(NamedTuple):
@@ -44,8 +43,8 @@ def add(connection: sa.Connection, answers: Iterable[Label]) -> None:
 
 
 def waiting(connection: sa.Connection, *, limit: int) -> Sequence[sa.Row[tuple[object, ...]]]:
-    """Rows of `sample` from devices that nobody answered for: honest reasons first, then by arrival."""
-    order = sa.case((sample.c.reason.in_(HONEST_REASONS), 0), else_=1)
+    """Rows of `sample` from devices that nobody answered for: the audit first, then by arrival."""
+    order = sa.case((sample.c.reason.in_(AUDIT_REASONS), 0), else_=1)
     query = sa.select(sample).where(_unanswered()).order_by(order, sample.c.received_at_ms, sample.c.id).limit(limit)
     return connection.execute(query).all()
 

@@ -1,12 +1,11 @@
 """Which samples are there, and what do they hold?
 
 A sample is written once, by its id; a second time is nothing new. Whether it serves to train or to judge is decided on
-arrival, by its id alone, and for ever.
+arrival, by why it was selected, and for ever.
 """
 
 from __future__ import annotations
 
-import hashlib
 import zlib
 from collections import defaultdict
 from collections.abc import Collection, Mapping, Sequence
@@ -21,17 +20,19 @@ from server.errors import StoreError
 from server.store.blobs import Blobs
 from server.store.schema import sample
 
+AUDIT_REASONS = ("random", "explore")
+"""Reasons whose samples stand for the whole stream: never trained on, they say how good a model is."""
+
 _IDS_AT_ONCE = 500  # values in one IN (...): SQLite allows 32,766
 
 
-def split_of(sample_id: str, holdout_share: float) -> Literal["train", "holdout"]:
-    """Where a sample belongs: a share of `holdout_share` (0..1) of all ids is held out.
+def split_of(reason: str) -> Literal["train", "holdout"]:
+    """Where a device's sample belongs: what was drawn from the whole stream alike judges, the rest teaches.
 
-    >>> split_of("cam-1.main.7.1204", 0.0), split_of("cam-1.main.7.1204", 1.0)
-    ('train', 'holdout')
+    >>> split_of("random"), split_of("informative")
+    ('holdout', 'train')
     """
-    position = int.from_bytes(hashlib.sha256(sample_id.encode()).digest()[:6], "big") / 2**48  # [0, 1)
-    return "holdout" if position < holdout_share else "train"
+    return "holdout" if reason in AUDIT_REASONS else "train"
 
 
 def insert_samples(connection: sa.Connection, rows: Sequence[Mapping[str, Any]]) -> set[str]:

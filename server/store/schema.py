@@ -52,7 +52,7 @@ sample = Table(
     Column("seq", BigInteger, nullable=False),
     Column("ref", String(200), nullable=False, default=""),
     Column("origin", String(10), nullable=False),  # "device" or "import"
-    Column("split", String(10), nullable=False),  # "train" or "holdout"; decided once, on arrival, by hash
+    Column("split", String(10), nullable=False),  # "train" or "holdout"; decided once, on arrival
     Column("captured_at_ms", BigInteger, nullable=False),
     Column("received_at_ms", BigInteger, nullable=False),
     Column("dtype", String(10), nullable=False),
@@ -65,6 +65,7 @@ sample = Table(
     Column("model_version", Integer),
     Column("reason", String(20)),
     Column("probability", Float),  # of selection; null for imports
+    Column("floor", Float),  # the part of it by which every sample alike is taken
     Column("utility", Float),
     Column("novelty", Float),
     Column("threshold", Float),
@@ -151,7 +152,7 @@ snapshot_member = Table(
     Column("sample_id", String(190), ForeignKey("sample.id"), primary_key=True),
     Column("class_index", Integer, nullable=False),
     Column("split", String(10), nullable=False),
-    Column("probability", Float),  # null for imports
+    Column("probability", Float),  # of having come into this split; null for imports
 )
 
 run = Table(

@@ -36,6 +36,18 @@ def image(seed: int, shape: tuple[int, ...] = (6, 6)) -> NDArray[np.uint8]:
     return np.random.default_rng(seed).integers(0, 256, shape, np.uint8)
 
 
+SELECTION = Selection(
+    reason="informative",
+    probability=0.25,
+    floor=0.01,
+    utility=0.7,
+    novelty=1.0,
+    threshold=0.6,
+    tokens=9.0,
+    strategy="margin",
+)
+
+
 def sample(device: str, seq: int, *, boot: int = 1, data: NDArray[np.generic] | None = None) -> Sample:
     return Sample(
         SampleId(device, "main", boot, seq),
@@ -43,15 +55,7 @@ def sample(device: str, seq: int, *, boot: int = 1, data: NDArray[np.generic] | 
         NOW_MS - 5,
         image(seq) if data is None else data,
         Prediction(3, 0.5),
-        Selection(
-            reason="informative",
-            probability=0.25,
-            utility=0.7,
-            novelty=1.0,
-            threshold=0.6,
-            tokens=9.0,
-            strategy="margin",
-        ),
+        SELECTION,
         1,
     )
 

@@ -122,7 +122,7 @@ def collect(broker, store):
     opened = []
 
     def start(*, commit_rows=10, **callbacks):
-        ingest = Ingest(store, fleet=FLEET, holdout_share=0.2, offline_after_s=90.0)
+        ingest = Ingest(store, fleet=FLEET, offline_after_s=90.0)
         address = BrokerAddress(HOST, broker.port)
         clock = {"now_ms": lambda: NOW_MS, "commit_ms": 5.0}
         opened.append(Collector(ingest, address, fleet=FLEET, commit_rows=commit_rows, **clock, **callbacks))
@@ -220,7 +220,7 @@ count = itertools.count(1)
 def die(_):  # stored, and the receipts perhaps not sent yet
     if next(count) == groups:
         os.kill(os.getpid(), signal.SIGKILL)
-ingest = Ingest(Store.open(folder), fleet=fleet, holdout_share=0.2, offline_after_s=90.0)
+ingest = Ingest(Store.open(folder), fleet=fleet, offline_after_s=90.0)
 address = BrokerAddress("127.0.0.1", port)
 Collector(ingest, address, fleet=fleet, now_ms=lambda: 1, commit_rows=7, commit_ms=1.0, on_samples=die).start()
 time.sleep(120)

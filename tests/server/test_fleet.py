@@ -25,7 +25,7 @@ class Scene:
     def __init__(self, folder):
         self.folder = folder
         self.store = Store.open(folder / "store")
-        self.ingest = Ingest(self.store, fleet=FLEET, holdout_share=0.0, offline_after_s=90.0)
+        self.ingest = Ingest(self.store, fleet=FLEET, offline_after_s=90.0)
         self.sent: list[tuple[str, Desired]] = []
         self.now_ms = NOW_MS
         self.restart()

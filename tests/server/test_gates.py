@@ -159,14 +159,17 @@ def test_one_heavy_sample_decides_nothing():
     assert verdict.passed
 
 
-@pytest.mark.parametrize(("right", "state"), [(30, "passed"), (29, "failed"), (31, "passed")])
-def test_with_enough_samples_the_point_estimate_decides_the_gain(right, state):
+@pytest.mark.parametrize(
+    ("right", "state"), [(15, "failed"), (29, "too_little_evidence"), (31, "too_little_evidence"), (45, "passed")]
+)
+def test_the_whole_interval_decides_the_gain(right, state):
     rows = held(rights(100, right), rights(100, 30), stream=True)
     assert gate(judge(rows, int8_agreement=None, rules=RULES), "stream").state == state
 
 
 def test_min_gain_is_asked_for():
-    rows = held(rights(100, 33), rights(100, 30), stream=True)
+    rows = held(rights(1000, 310), rights(1000, 300), stream=True)
+    assert judge(rows, int8_agreement=None, rules=RULES).passed
     assert not judge(rows, int8_agreement=None, rules=Gates(min_gain=0.05)).passed
 
 

@@ -42,7 +42,7 @@ def store(tmp_path, empty):
 
 @pytest.fixture
 def ingest(store):
-    return Ingest(store, fleet=FLEET, holdout_share=0.2, offline_after_s=90.0)
+    return Ingest(store, fleet=FLEET, offline_after_s=90.0)
 
 
 def rows(store, table):
@@ -68,7 +68,7 @@ def test_a_sample_is_stored_as_it_was_sent(ingest, store):
     assert (row.predicted, row.confidence, row.model_version) == (3, 0.5, 1)
     assert (row.reason, row.probability, row.utility, row.novelty) == ("informative", 0.25, 0.7, 1.0)
     assert (row.threshold, row.tokens, row.strategy) == (0.6, 9.0, "margin")
-    assert row.split == samples.split_of("cam-1.main.3.7", 0.2)
+    assert (row.floor, row.split) == (0.01, "train")
     np.testing.assert_array_equal(samples.sample_array(store.blobs, row), image(7))
 
 
@@ -124,7 +124,7 @@ def large(seq, seed=0, **how):
 @settings(max_examples=8, deadline=None)
 def test_parts_may_come_in_any_order_and_repeatedly(tmp_path_factory, data):
     store = Store.open(tmp_path_factory.mktemp("store"))
-    ingest = Ingest(store, fleet=FLEET, holdout_share=0.2, offline_after_s=90.0)
+    ingest = Ingest(store, fleet=FLEET, offline_after_s=90.0)
     messages = large(1) + large(2, seed=1)
     order = data.draw(st.permutations(messages + data.draw(st.lists(st.sampled_from(messages), max_size=6))))
     told = []
@@ -288,7 +288,7 @@ def test_a_message_by_a_wrong_topic_is_set_aside_and_makes_no_device(ingest, sto
 @pytest.fixture(scope="module")
 def lasting(tmp_path_factory):
     store = Store.open(tmp_path_factory.mktemp("store"))
-    yield Ingest(store, fleet=FLEET, holdout_share=0.2, offline_after_s=90.0), store
+    yield Ingest(store, fleet=FLEET, offline_after_s=90.0), store
     store.close()
 
 

@@ -23,7 +23,7 @@ from server.store.store import Store
 @pytest.fixture
 def store(tmp_path):
     store = Store.open(tmp_path / "store")
-    ingest = Ingest(store, fleet=FLEET, holdout_share=0.5, offline_after_s=90.0)
+    ingest = Ingest(store, fleet=FLEET, offline_after_s=90.0)
     for seq in range(7):
         ingest.take([message("cam-1", "sample", frame) for frame in sample_frames("cam-1", seq, ref=f"cam-1:{seq}")])
     yield store
@@ -203,7 +203,7 @@ def test_new_samples_are_asked_about_when_it_is_woken(store):
     worker = labelling(store, Counting())
     worker.start()
     assert all(asked.acquire(timeout=10) for _ in range(7))
-    ingest = Ingest(store, fleet=FLEET, holdout_share=0.5, offline_after_s=90.0)
+    ingest = Ingest(store, fleet=FLEET, offline_after_s=90.0)
     ingest.take([message("cam-1", "sample", frame) for frame in sample_frames("cam-1", 99)])
     worker.wake()
     assert asked.acquire(timeout=10)

@@ -4,19 +4,14 @@ from __future__ import annotations
 
 import msgspec
 import pytest
-from device_words import FLEET, NOW_MS, frames, message
+from device_words import FLEET, NOW_MS, SELECTION, frames, message
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from edge_agent.contract.types import Selection
 from server.collect.ingest import Ingest
 from server.store import labels
 from server.store.labels import CANNOT_TELL, Label
 from server.store.store import Store
-
-SELECTION = Selection(
-    reason="informative", probability=0.5, utility=0.5, novelty=1.0, threshold=0.5, tokens=1.0, strategy="margin"
-)
 
 
 @pytest.fixture
@@ -28,7 +23,7 @@ def store(tmp_path):
 
 def take(store, seq: int, reason: str = "informative", *, at_ms: int = NOW_MS) -> str:
     selection = msgspec.structs.replace(SELECTION, reason=reason)
-    ingest = Ingest(store, fleet=FLEET, holdout_share=0.5, offline_after_s=90.0)
+    ingest = Ingest(store, fleet=FLEET, offline_after_s=90.0)
     ingest.take([message("cam-1", "sample", frame, at_ms=at_ms) for frame in frames("cam-1", seq, selection=selection)])
     return f"cam-1.main.1.{seq}"
 

@@ -104,7 +104,7 @@ def test_a_candidate_that_passed_gets_the_next_number_once(store, tmp_path):
 def test_a_number_is_above_what_any_device_executes(store):
     model = msgspec.structs.replace(MODEL, version=9)
     said = msgspec.structs.replace(birth("s"), model=model)
-    ingest = Ingest(store, fleet=FLEET, holdout_share=0.0, offline_after_s=9.0)
+    ingest = Ingest(store, fleet=FLEET, offline_after_s=9.0)
     ingest.take([message("cam-1", "birth", encode(said))])
     passed_run(store)
     assert [version.number for version in publish_passed(store, now_ms=NOW_MS)] == [10]
@@ -175,7 +175,7 @@ def test_a_version_published_later_is_found(store, tmp_path):
 
 def test_samples_are_not_served(store, tmp_path):
     add(store, tmp_path, 1)
-    Ingest(store, fleet=FLEET, holdout_share=0.0, offline_after_s=9.0).take(uploads("cam-1", 1))
+    Ingest(store, fleet=FLEET, offline_after_s=9.0).take(uploads("cam-1", 1))
     secret = store.blobs.put(b"another device's sample")
     for sha256 in (secret, "f" * 64, "", "../catalogue.db", "x" * 5000):
         ((header, body),) = ask(Blocks(store), sha256, 0, 1)

@@ -7,10 +7,11 @@ from __future__ import annotations
 
 import time
 
+import msgspec
 import numpy as np
 import pytest
 import quadrants
-from device_words import FLEET, NOW_MS, frames, message
+from device_words import FLEET, NOW_MS, SELECTION, frames, message
 
 from edge_agent.contract.artifact import decode_manifest
 from server import config
@@ -40,12 +41,15 @@ def teaching(store, tmp_path, **settings) -> Teach:
     return Teach(store, data_dir=tmp_path / "store", teach=config.Teach(**settings), gates=GATES)
 
 
-def label_devices(store, start: int, stop: int, *, holdout_share: float = 0.0, classes=("dark", "lit")) -> None:
-    """Samples of cam-1 with their labels."""
+def label_devices(store, start: int, stop: int, *, audit: bool = False, classes=("dark", "lit")) -> None:
+    """Samples of cam-1 with their labels; with `audit` every other one came at random."""
     x, y = quadrants.images(stop, seed=5)
-    ingest = Ingest(store, fleet=FLEET, holdout_share=holdout_share, offline_after_s=90.0)
+    ingest = Ingest(store, fleet=FLEET, offline_after_s=90.0)
     for seq in range(start, stop):
-        ingest.take([message("cam-1", "sample", frame) for frame in frames("cam-1", seq, data=x[seq])])
+        reason = "random" if audit and seq % 2 else "informative"
+        selection = msgspec.structs.replace(SELECTION, reason=reason)
+        sent = frames("cam-1", seq, data=x[seq], selection=selection)
+        ingest.take([message("cam-1", "sample", frame) for frame in sent])
     with store.database.write() as connection:
         index = labels.ensure_names(connection, classes)
         answers = [
@@ -208,7 +212,7 @@ def test_a_first_model_then_one_that_knows_the_new_classes(store, tmp_path):
     assert (manifest.version, manifest.classes, manifest.snapshot) == (1, ("a", "b"), first.snapshot_id)
     assert store.blobs.has(manifest.files["cpu-int8"].sha256)
 
-    label_devices(store, 0, 120, holdout_share=0.4, classes=("a", "b", "c", "d"))
+    label_devices(store, 0, 240, audit=True, classes=("a", "b", "c", "d"))
     teach.begin(now_ms=NOW_MS)
     second = finish(teach, store)
     assert (second.state, second.champion) == ("passed", 1), describe(second)

@@ -1,10 +1,11 @@
+from typing import get_args
+
 import numpy as np
 import pytest
 import sqlalchemy as sa
 from device_words import birth, event, heartbeat, image
-from hypothesis import given, settings
-from hypothesis import strategies as st
 
+from edge_agent.contract.types import Reason
 from edge_agent.contract.wire import Assignment, Death, Desired
 from server.errors import StoreError
 from server.store import devices, samples
@@ -64,25 +65,9 @@ def test_an_array_comes_back(store):
         samples.sample_array(store.blobs, bad)
 
 
-def test_the_split_of_an_id_is_for_ever():
-    assert [samples.split_of(f"cam-1.main.1.{i}", 0.5) for i in range(8)] == (
-        ["train", "train", "holdout", "holdout", "train", "holdout", "holdout", "train"]
-    )
-
-
-@given(st.text(max_size=20), st.floats(0, 1), st.floats(0, 1))
-@settings(max_examples=40, deadline=None)
-def test_a_larger_share_holds_out_more(sample_id, one, other):
-    lower, higher = sorted((one, other))
-    if samples.split_of(sample_id, lower) == "holdout":
-        assert samples.split_of(sample_id, higher) == "holdout"
-    assert samples.split_of(sample_id, 0.0) == "train"
-    assert samples.split_of(sample_id, 1.0) == "holdout"
-
-
-def test_the_share_held_out_is_the_share_asked_for():
-    held = sum(samples.split_of(f"cam-{i % 7}.main.1.{i}", 0.2) == "holdout" for i in range(5000))
-    assert 900 < held < 1100  # six standard deviations are 170
+def test_what_was_drawn_from_the_whole_stream_judges_and_the_rest_teaches():
+    reasons = get_args(Reason)
+    assert {reason for reason in reasons if samples.split_of(reason) == "holdout"} == {"random", "explore"}
 
 
 # --- devices ---

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import msgspec
 import numpy as np
 import pytest
 import sqlalchemy as sa
-from device_words import FLEET, NOW_MS, image, uploads
+from device_words import FLEET, NOW_MS, SELECTION, image, uploads
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -20,12 +21,14 @@ from server.store.store import Store
 from server.teach import dataset
 from server.teach.snapshot import freeze
 
+SELECTIONS = (SELECTION, msgspec.structs.replace(SELECTION, reason="random"))
+
 
 @pytest.fixture
 def store(tmp_path):
     store = Store.open(tmp_path)
-    ingest = Ingest(store, fleet=FLEET, holdout_share=0.3, offline_after_s=90.0)
-    ingest.take([message for seq in range(20) for message in uploads("cam-1", seq)])
+    ingest = Ingest(store, fleet=FLEET, offline_after_s=90.0)
+    ingest.take([message for seq in range(20) for message in uploads("cam-1", seq, selection=SELECTIONS[seq % 4 == 3])])
     with store.database.write() as connection:
         labels.ensure_names(connection, ["cat", "dog"])
         labels.add(connection, [Label(f"cam-1.main.1.{seq}", seq % 2, "ann", 1) for seq in range(20)])
@@ -66,8 +69,10 @@ def test_splits_are_those_of_arrival_and_probabilities_are_kept(store):
     snapshot = freeze(store, now_ms=NOW_MS)
     with store.database.read() as connection:
         members = snapshots.members(connection, snapshot.id)
-    assert all(row.frozen_split == row.split and row.frozen_probability == row.probability for row in members)
-    assert {row.split for row in members} == {"train", "holdout"}
+    assert {(row.reason, row.frozen_split, row.frozen_probability) for row in members} == {
+        ("informative", "train", 0.25),
+        ("random", "holdout", 0.01),
+    }
 
 
 members_of = st.lists(
@@ -100,7 +105,7 @@ def test_the_arrays_are_what_the_devices_sent(store):
 
 
 def test_samples_of_another_shape_are_left_out_and_counted(store):
-    ingest = Ingest(store, fleet=FLEET, holdout_share=0.3, offline_after_s=90.0)
+    ingest = Ingest(store, fleet=FLEET, offline_after_s=90.0)
     ingest.take(uploads("cam-2", 1, data=image(1, (9, 9))))
     with store.database.write() as connection:
         labels.add(connection, [Label("cam-2.main.1.1", 0, "ann", 1)])

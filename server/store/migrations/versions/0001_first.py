@@ -90,6 +90,7 @@ def upgrade() -> None:
         sa.Column("model_version", sa.Integer()),
         sa.Column("reason", sa.String(length=20)),
         sa.Column("probability", sa.Float()),
+        sa.Column("floor", sa.Float()),
         sa.Column("utility", sa.Float()),
         sa.Column("novelty", sa.Float()),
         sa.Column("threshold", sa.Float()),
