@@ -57,8 +57,12 @@ class Model(Section, frozen=True, kw_only=True):
     ] = 1
     block: Annotated[
         int,
-        Meta(ge=1, le=256, description="samples scored in one pass; higher is faster, and later by so many samples"),
-    ] = 32
+        Meta(
+            ge=0,
+            le=1024,
+            description="samples scored in one pass: more is faster, and later; 0: as many as fit 1 MB, 8 to 128",
+        ),
+    ] = 0
     flush_ms: Annotated[
         float, Meta(gt=0.0, description="longest wait of a sample for its block to fill, milliseconds")
     ] = 200.0

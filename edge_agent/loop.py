@@ -92,6 +92,7 @@ class Loop:
         self._complaints: set[str] = set()
         self._block: list[Reading] = []
         self._began_s: list[float] = []
+        self._took_s: list[float] = []
         self._earned_until_s = time.monotonic()
         self._take_over(model)
 
@@ -99,10 +100,10 @@ class Loop:
 
     def run(self, readings: Iterator[Reading | None], stopping: threading.Event) -> None:
         """Take readings until they end or `stopping` is set; what is in hand is finished first."""
-        clock = time.perf_counter
-        block, began_s = self._block, self._began_s
+        clock, block, began_s, took_s = time.perf_counter, self._block, self._began_s, self._took_s
+        model, rows = self._model, len(self._model.inputs)
+        due_s = 0.0
         for reading in readings:
-            model = self._model
             row = len(block)
             if reading is None:
                 self._idle(stopping)
@@ -111,16 +112,19 @@ class Loop:
             else:
                 began = clock()
                 model.inputs[row] = reading.data
-                model.run(row)
+                model.runs[row]()
                 ended = clock()
-                self._latency_s[self._runs % LATENCIES] = ended - began
-                self._runs += 1
                 block.append(reading)
                 began_s.append(began)
-                if row + 1 == len(model.inputs) or ended - began_s[0] > self._flush_s:
+                took_s.append(ended - began)
+                if row == 0:
+                    due_s = began + self._flush_s
+                if row + 1 == rows or ended > due_s:
                     self._finish()
-            if not block and stopping.is_set():
-                return
+            if not block:
+                if stopping.is_set():
+                    return
+                model, rows = self._model, len(self._model.inputs)
         self._finish()
 
     def _idle(self, stopping: threading.Event) -> None:
@@ -137,6 +141,7 @@ class Loop:
                 scored, self._model.embedding, count=len(self._block), sample_bytes=self._sample_bytes
             )
             with self._lock:
+                self._note_latency()
                 self._tally.count(scored, chosen, count=len(self._block))
                 self._invalid += int(np.isnan(scored.confidence[: len(self._block)]).sum())
             last = self._block[-1]
@@ -144,11 +149,17 @@ class Loop:
             self._give(scored, chosen)
             self._block.clear()
             self._began_s.clear()
+            self._took_s.clear()
         if self._orders is not None:
             self._obey(*self._orders)
         if self._next is not None:
             self._take_over(self._next)
             self._selector.model_changed()
+
+    def _note_latency(self) -> None:
+        places = np.arange(self._runs, self._runs + len(self._took_s)) % LATENCIES
+        self._latency_s[places] = self._took_s
+        self._runs += len(self._took_s)
 
     def _score(self) -> Scored:
         model, count = self._model, len(self._block)

@@ -9,6 +9,7 @@ Scores are computed over the ring later, block by block.
 
 from __future__ import annotations
 
+import functools
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -29,6 +30,8 @@ ORT_ERRORS: tuple[type[Exception], ...] = (
     ValueError,
     *(kind for kind in vars(ort_state).values() if isinstance(kind, type) and issubclass(kind, Exception)),
 )  # they have no root of their own
+BLOCK_BYTES = 1 << 20  # of a ring whose length is not given: more leaves the processor's cache
+BLOCK_ROWS = (8, 128)  # fewest and most rows then; more rows share the cost of a pass, and it is shared enough by 128
 WARM_RUNS = 4  # the first runs allocate and choose kernels: 6 times slower than later ones
 
 
@@ -36,19 +39,22 @@ class Model:
     """One loaded version and the ring its samples go through.
 
     inputs: (block, *shape) of the input's dtype. logits: (block, C) float32. embedding: (block, D) float32, or None.
+    runs: for each row, a call that infers on it (`run` without its own cost).
     """
 
-    def __init__(self, folder: Path, *, variant: str = "cpu-int8", threads: int = 1, block: int = 32) -> None:
-        """Read, check and load an artifact; ArtifactError says why it cannot be used."""
+    def __init__(self, folder: Path, *, variant: str = "cpu-int8", threads: int = 1, block: int = 0) -> None:
+        """Read, check and load an artifact; ArtifactError says why it cannot be used. A `block` of 0 goes by size."""
         self.manifest, data = read_artifact(folder, variant=variant)
         self.sha256 = self.manifest.variant(variant).sha256
         self._session = open_session(data, threads=threads)
         spec = self.manifest.input
         self.shape, self.dtype = tuple(spec.shape), np.dtype(spec.dtype)
+        block = block or self._block_by_size()
         self.inputs: NDArray[np.generic] = np.zeros((block, *self.shape), self.dtype)
         self.logits = np.zeros((block, len(self.manifest.classes)), np.float32)
         self.embedding = self._ring_of_embedding(block)
-        self._bindings = [self._bind(row) for row in range(block)]
+        bindings = [self._bind(row) for row in range(block)]
+        self.runs = [functools.partial(self._session.run_with_iobinding, binding) for binding in bindings]
         with _refusing(f"version {self.version} does not run"):
             for _ in range(WARM_RUNS):
                 self.run(0)
@@ -60,7 +66,7 @@ class Model:
 
     def run(self, row: int) -> None:
         """Infer on `inputs[row]`; results stand in the same row of `logits` and `embedding`."""
-        self._session.run_with_iobinding(self._bindings[row])
+        self.runs[row]()
 
     def predict(self, batch: NDArray[np.generic]) -> NDArray[np.float32]:
         """Logits (N, C) of (N, *shape), outside the ring."""
@@ -81,6 +87,10 @@ class Model:
                     f"version {self.version}: golden input {row} is off by {difference:.4g}, "
                     f"at most {golden.tolerance:.4g} expected"
                 )
+
+    def _block_by_size(self) -> int:
+        fewest, most = BLOCK_ROWS
+        return min(max(BLOCK_BYTES // max(1, int(np.prod(self.shape)) * self.dtype.itemsize), fewest), most)
 
     def _ring_of_embedding(self, block: int) -> NDArray[np.float32] | None:
         name = self.manifest.embedding

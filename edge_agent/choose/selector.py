@@ -38,6 +38,7 @@ NOVELTY_ALPHA = 0.01
 SOFTNESS = 0.1  # temperature in spreads; 0 is a hard threshold (p is 0 or 1), at 0.25 a third goes to the dull bulk
 PACE = 4.0  # weight of the bucket; lower lets it run empty or full, higher makes p follow the bucket, not the value
 RESERVE = 4.0  # tokens the rule leaves to the floor; with fewer the floor is starved by bursts, more wastes depth
+SPREAD_MIN = 1e-6  # lets theta move again after a stretch of equal values
 KNEE = 0.5  # of the mean novelty; what is nearer is discounted as a near-duplicate, what is farther is not favoured:
 # rewarding distance itself spends labels on outliers (docs/adr/0001)
 
@@ -75,6 +76,14 @@ class Chosen(NamedTuple):
     selection: Selection
 
 
+class Asked(NamedTuple):
+    """A sample that the rule asks for; the budget has not been asked yet."""
+
+    row: int
+    lean: float  # of the rule: its log-odds
+    threshold: float
+
+
 class Selector:
     """Decides, sample by sample; holds the state that decisions depend on."""
 
@@ -94,6 +103,7 @@ class Selector:
         self.rules = rules
         self._random = rules.label_share * rules.random_share
         self._floor = rules.label_share * rules.floor_share + self._random
+        self._uniform = _log_odds(rules.label_share)  # of a draw in which every sample has the same chance
 
     # --- deciding ---
 
@@ -107,84 +117,91 @@ class Selector:
         sample_bytes: what sending one costs the byte budget.
         """
         sketches = None if embedding is None else self._novelty.sketch(embedding)
-        far = None if sketches is None else self._novelty.distance(sketches)
-        draws = self._rng.random(count)
+        distances = [1.0] * count if sketches is None else self._novelty.distance(sketches).tolist()
         utilities = scored.utility.tolist()
-        distances = [1.0] * count if far is None else far.tolist()
+        draws = self._rng.random(count)
+        needs = self._needs(draws).tolist()
         chosen: list[Chosen] = []
-        for row in range(count):
-            utility = utilities[row]
-            if utility != utility:  # NaN: cannot be used
-                continue
-            selection = self._decide(utility, distances[row], float(draws[row]), sample_bytes)
-            if selection is None:
-                continue
-            chosen.append(Chosen(row, selection))
-            if sketches is not None:
-                self._novelty.remember(sketches[row])
-                distances = self._novelty.distance(sketches).tolist()
+        row = -1
+        while (asked := self._walk(row + 1, count, utilities, distances, needs)) is not None:
+            row = asked.row
+            selection = self._select(asked, utilities[row], distances[row], float(draws[row]), sample_bytes)
+            if selection is not None:
+                chosen.append(Chosen(row, selection))
+                if sketches is not None:
+                    self._novelty.remember(sketches[row])
+                    distances = self._novelty.distance(sketches).tolist()
         return chosen
 
-    def _decide(self, utility: float, novelty: float, draw: float, sample_bytes: int) -> Selection | None:
-        state = self._state
-        self._labels.earn(1.0)
-        value = self._value(utility, novelty)
-        threshold = state.theta
-        if state.warm is not None:
-            rule = self.rules.label_share
-            self._warm_up(value, state.warm)
-        else:
-            rule = self._rule(value)
-            self._follow(value)
-        floor = self._floor
-        if draw >= floor + (1.0 - floor) * rule:
-            return None
-        # Only now is the budget looked at: most samples end above. What it forbids had the probability 0 all along.
-        if not self._affordable(sample_bytes, reserve=RESERVE):
-            rule = 0.0
+    def _needs(self, draws: NDArray[np.float64]) -> NDArray[np.float64]:
+        """(N,) how far the rule must lean for each draw to select: the sigmoid turned round, once for the block."""
+        rest = (draws - self._floor) / (1.0 - self._floor)
+        with np.errstate(divide="ignore", invalid="ignore"):
+            needs: NDArray[np.float64] = np.log(rest / (1.0 - rest))
+        needs[rest <= 0.0] = -np.inf  # below the floor: whatever it is
+        return needs
+
+    def _walk(
+        self, row: int, count: int, utilities: list[float], distances: list[float], needs: list[float]
+    ) -> Asked | None:
+        """Take the state over the samples from `row` on, up to and with the first that the rule asks for, if any.
+
+        Nearly every sample ends here: plain arithmetic on local names.
+        """
+        state, bucket, share = self._state, self._labels, self.rules.label_share
+        theta, spread, mean_novelty, warm = state.theta, state.spread, state.mean_novelty, state.warm
+        tokens, rate, depth = bucket.tokens, bucket.rate, bucket.depth
+        asked = None
+        while asked is None and row < count:
+            utility, novelty = utilities[row], distances[row]
+            if utility == utility:  # else NaN: cannot be used
+                if tokens < depth:
+                    tokens = min(depth, tokens + rate)
+                relative = novelty / (KNEE * mean_novelty)
+                value = utility * relative * relative if relative < 1.0 else utility
+                mean_novelty += NOVELTY_ALPHA * (novelty - mean_novelty)
+                threshold = theta
+                if warm is None:
+                    lean = (value - theta) / (SOFTNESS * spread) + PACE * (tokens / depth - 0.5)
+                    theta += ETA * spread * (1.0 - share if value > theta else -share)
+                    spread += SPREAD_ALPHA * (abs(value - theta) - spread)
+                    if spread < SPREAD_MIN:
+                        spread = SPREAD_MIN
+                else:
+                    lean = self._uniform
+                    warm.append(value)
+                    if len(warm) >= WARM:
+                        theta, spread = _quantile(warm, share)
+                        warm = None
+                if lean > needs[row]:
+                    asked = Asked(row, lean, threshold)
+            row += 1
+        state.theta, state.spread, state.mean_novelty, state.warm = theta, spread, mean_novelty, warm
+        bucket.tokens = tokens
+        return asked
+
+    def _select(self, asked: Asked, utility: float, novelty: float, draw: float, sample_bytes: int) -> Selection | None:
+        """Whether the budget lets a sample through that the rule asks for.
+
+        Only now is it looked at: most samples never come here. What it forbids had the probability 0 all along.
+        """
+        floor, tokens = self._floor, self._labels.tokens
+        rule = _sigmoid(asked.lean) if self._affordable(sample_bytes, reserve=RESERVE) else 0.0
         probability = floor + (1.0 - floor) * rule
         if draw >= probability or not self._affordable(sample_bytes, reserve=0.0):
             return None
-        selection = Selection(
+        for spent, cost in self._costs(sample_bytes):
+            spent.take(cost)
+        return Selection(
             reason="random" if draw < self._random else "explore" if draw < floor else "informative",
             probability=probability,
             floor=floor,
             utility=utility,
             novelty=novelty,
-            threshold=threshold,
-            tokens=self._labels.tokens,
+            threshold=asked.threshold,
+            tokens=tokens,
             strategy=STRATEGY,
         )
-        for spent, cost in self._costs(sample_bytes):
-            spent.take(cost)
-        return selection
-
-    def _value(self, utility: float, novelty: float) -> float:
-        state = self._state
-        relative = min(1.0, novelty / max(KNEE * state.mean_novelty, 1e-6))
-        state.mean_novelty += NOVELTY_ALPHA * (novelty - state.mean_novelty)
-        return utility * relative * relative
-
-    def _rule(self, value: float) -> float:
-        state, bucket = self._state, self._labels
-        lean = (value - state.theta) / (SOFTNESS * state.spread) + PACE * (bucket.tokens / bucket.depth - 0.5)
-        return 1.0 / (1.0 + math.exp(-lean)) if -60.0 < lean < 60.0 else float(lean > 0.0)
-
-    def _follow(self, value: float) -> None:
-        state = self._state
-        above = 1.0 if value > state.theta else 0.0
-        state.theta += ETA * state.spread * (above - self.rules.label_share)
-        # The floor lets theta move again after a stretch of equal values.
-        state.spread = max(1e-6, state.spread + SPREAD_ALPHA * (abs(value - state.theta) - state.spread))
-
-    def _warm_up(self, value: float, seen: list[float]) -> None:
-        state = self._state
-        seen.append(value)
-        if len(seen) >= WARM:
-            values = np.sort(np.array(seen))
-            state.theta = float(values[min(WARM - 1, int((1.0 - self.rules.label_share) * WARM))])
-            state.spread = max(1e-6, float(np.abs(values - state.theta).mean()))
-            state.warm = None
 
     def _affordable(self, sample_bytes: int, *, reserve: float) -> bool:
         """Whether one more sample, and `reserve` more after it (at most a quarter of a bucket), can be paid."""
@@ -271,3 +288,18 @@ class Selector:
 
 def _per_day(limit: float, before: Bucket | None = None) -> Bucket | None:
     return Bucket.per_day(limit, tokens=None if before is None else before.tokens) if limit else None
+
+
+def _quantile(values: list[float], share: float) -> tuple[float, float]:
+    """The value that `share` of them exceed, and their mean distance to it."""
+    ordered = np.sort(np.array(values))
+    theta = float(ordered[min(len(ordered) - 1, int((1.0 - share) * len(ordered)))])
+    return theta, max(SPREAD_MIN, float(np.abs(ordered - theta).mean()))
+
+
+def _sigmoid(lean: float) -> float:
+    return 1.0 / (1.0 + math.exp(-min(max(lean, -60.0), 60.0)))
+
+
+def _log_odds(share: float) -> float:
+    return math.log(share / (1.0 - share)) if 0.0 < share < 1.0 else math.copysign(60.0, share - 0.5)
