@@ -36,7 +36,7 @@ docs: setup  ## regenerate docs/reference/ from the code
 	@$(BIN)/python scripts/docs.py
 
 bench: setup  ## every benchmark, one after the other
-	@set -e; for file in benchmarks/*.py; do echo "== $$file"; $(BIN)/python $$file; done
+	@set -e; for file in benchmarks/*.py; do echo "== $$file"; case $$file in */_*) ;; *) $(BIN)/python $$file $(ARGS);; esac; done
 
 clean:  ## remove what was built here; the cache folder stays
 	rm -rf .venv .venv310 build dist ./*.egg-info demo-report .mypy_cache .ruff_cache .pytest_cache .hypothesis

@@ -46,6 +46,8 @@ __all__ = ["BrokerAddress", "TlsFiles", "Uplink", "parse_broker"]
 
 log = logging.getLogger(__name__)
 
+READ_AHEAD = 16  # samples read from the outbox at once; one by one, looking for the next costs more than sending it
+READ_AHEAD_BYTES = 1 << 20
 WINDOW_MAX_BYTES = 8 << 20  # of bodies on their way; a lower limit starves a fast link, a higher one is memory
 DRAIN_LOOK_S = 0.05
 JOIN_S = 15.0  # longest wait for the thread to end: a connection that is being made, and a clean close
@@ -219,19 +221,24 @@ class Uplink:
         self._wake.wait(max(0.0, at_s - self._monotonic()))
 
     def _send_samples(self, connection: Connection) -> bool:
-        """Send what is due again, then at most one window of new ones; whether there may be more to send at once."""
+        """Send what is due again, then some new ones; whether there may be more to send at once."""
         for id_ in self._window.due(self._monotonic()):
             again = self._outbox.get(id_)
             if again is None:  # evicted meanwhile
                 self._window.forget([id_])
             else:
                 self._send(connection, again)
-        for _ in range(self._window.size):
-            new = self._outbox.peek(1, exclude=self._window) if self._window.has_room() else []
-            if not new:
+        new = self._outbox.peek(self._ahead(), exclude=self._window) if self._window.has_room() else []
+        for sample in new:
+            if not self._window.has_room():
                 return False
-            self._send(connection, new[0])
-        return True
+            self._send(connection, sample)
+        return bool(new)
+
+    def _ahead(self) -> int:
+        """How many to read at once: several small ones, a single large one."""
+        waiting = self._outbox.status()
+        return max(1, min(READ_AHEAD, READ_AHEAD_BYTES * waiting.rows // max(1, waiting.bytes)))
 
     def _send(self, connection: Connection, sample: Waiting) -> None:
         topic, header = self._topic("sample"), sample.header
