@@ -33,6 +33,7 @@ class Size(NamedTuple):
     probation_samples: int
     soak_s: float
     overhead_samples: int
+    overhead_repeats: int
     calm: float  # how much longer the streams play than the rounds should take
 
 
@@ -59,5 +60,6 @@ def size_of(options: Options) -> Size:
         probation_samples=(40 if quick else 100) if fashion else 10,
         soak_s=1.0 if quick else 3.0,
         overhead_samples=4000 if quick else 20_000,
-        calm=1.0 if quick else 1.4,
+        overhead_repeats=1 if quick else 3,
+        calm=1.1 if quick else 1.4,
     )

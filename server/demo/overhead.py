@@ -26,17 +26,18 @@ from server.child import end, spawn
 from server.errors import ServerError
 
 FEW = 200
-REPEATS = 3
 LIMIT_S = 120.0
 
 
-def measure(folder: Path, artifact: Path, x: NDArray[np.generic], *, samples: int, label_share: float) -> float:
+def measure(
+    folder: Path, artifact: Path, x: NDArray[np.generic], *, samples: int, repeats: int, label_share: float
+) -> float:
     """Agent samples/s over bare samples/s: the median of runs in turn. ServerError when one fails."""
     folder.mkdir(parents=True, exist_ok=True)
     for name, count in (("few", FEW), ("many", FEW + samples)):
         np.savez(folder / f"{name}.npz", x=x[np.arange(count) % len(x)])
     ratios = []
-    for turn in range(REPEATS):
+    for turn in range(repeats):
         agent_s = {name: _agent(folder, artifact, name, f"{name}-{turn}", label_share) for name in ("few", "many")}
         bare_s = {name: _bare(folder, artifact / MODEL, name) for name in ("few", "many")}
         ratios.append((bare_s["many"] - bare_s["few"]) / (agent_s["many"] - agent_s["few"]))

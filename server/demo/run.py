@@ -75,7 +75,7 @@ def demo(options: Options) -> Path:
         fleet.stop_agents()
         watch.look_again()
         fleet.stop_server()
-        found = _report(console, options, size, scenario, workspace, watch, _notes(watch, undone))
+        found = _report(console, options, size, scenario, workspace, watch, _notes(watch, size, undone))
     found.wall_s = round(time.monotonic() - begun, 1)
     as_json, as_html = report.write(found, options.out)
     _print(console, found, as_json, as_html)
@@ -170,14 +170,14 @@ def _report(
         store.close()
 
 
-def _notes(watch: Watch, undone: str) -> list[str]:
+def _notes(watch: Watch, size: Size, undone: str) -> list[str]:
     notes = [
         "Accuracy at the end is on samples of the late stream's mix that nothing was trained on or judged by.",
         f"The streams played {watch.rate_per_s:.1f} samples/s each, so that the rounds fit this machine's speed.",
         "Random is the same first model, retrained as often, in the same way, from as many labels.",
         f"Recovered: the sound devices' rolling accuracy is back within {100 * gather.NEAR:.0f} points for good.",
         "Bytes are of whole messages as encoded, each sample once.",
-        f"Overhead: median of {overhead.REPEATS} runs of winnow-agent and of a bare loop in turn, as whole processes.",
+        f"Overhead: median of {size.overhead_repeats} runs of winnow-agent and of a bare loop, as whole processes.",
     ]
     return [*notes, f"Not finished: {undone}."] if undone else notes
 
@@ -186,7 +186,14 @@ def _overhead(workspace: Workspace, model: arms.Model, scenario: Scenario, size:
     folder = workspace.folder / "overhead"
     write_artifact(folder / "1", model.manifest, model.onnx)
     x = scenario.streams[0].x
-    return overhead.measure(folder, folder / "1", x, samples=size.overhead_samples, label_share=size.label_share)
+    return overhead.measure(
+        folder,
+        folder / "1",
+        x,
+        samples=size.overhead_samples,
+        repeats=size.overhead_repeats,
+        label_share=size.label_share,
+    )
 
 
 def machine() -> dict[str, str]:

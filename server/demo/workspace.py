@@ -70,8 +70,8 @@ class Workspace:
             collect=Collect(offline_after_s=10.0),
             labeler=Labeler(kind="oracle", files=tuple(f"{stream.name}.npz" for stream in streams)),
             teach=Teach(
-                # A little less than a round's share, so that the last one begins while the streams still play.
-                labels_per_round=max(10, int(0.7 * expected / size.rounds)),
+                # Less than a round's share: the last one must reach every device while the streams still play.
+                labels_per_round=max(10, int(0.62 * expected / size.rounds)),
                 max_rounds=size.rounds,
                 epochs=size.epochs,
                 seed=options.seed,
