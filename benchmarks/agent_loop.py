@@ -144,7 +144,9 @@ class Running:
                 outbox=self._outbox.status(),
             ),
         )  # fmt: skip
-        self._writer = Writer(self._outbox, commit_rows=10, commit_ms=200.0, stored=self._uplink.kick)
+        self._writer = Writer(
+            self._outbox, commit_rows=10, commit_ms=200.0, stored=self._uplink.kick, stopping=threading.Event()
+        )
         self._loop = Loop(
             Model(artifact),
             Selector(Rules(label_share=SHARE), np.random.default_rng(0)),
