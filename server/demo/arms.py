@@ -19,6 +19,7 @@ from models.package import Packaged, package
 from server.config import Teach
 from server.demo.report import Accuracy
 from server.demo.scenario import Scenario, Stream
+from server.demo.stage import Advance
 from server.errors import TrainingError
 from server.store import versions
 from server.store.store import Store
@@ -81,6 +82,8 @@ def at_random(
     picks: Sequence[Picked],
     teach: Teach,
     rng: np.random.Generator,
+    *,
+    advance: Advance,
 ) -> list[Model]:
     """The control: retrained for every version that the server published from the fleet's labels, with as many labels.
 
@@ -94,7 +97,8 @@ def at_random(
     weights = store.blobs.get(first.weights_sha256)
     order = [rng.permutation(np.flatnonzero(finite_rows(stream.x))) for stream in scenario.streams]
     models = []
-    for pick in picks:
+    for done, pick in enumerate(picks):
+        advance(done / len(picks))
         labelled = _draw(scenario, order, pick, rng)
         weights, packaged = _retrain(labelled, scenario, weights, teach)
         models.append(Model(pick.version, packaged.onnx, packaged.manifest))

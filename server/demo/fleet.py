@@ -6,6 +6,7 @@ None outlives the demo, however it ends.
 
 from __future__ import annotations
 
+import re
 import subprocess
 import sys
 import time
@@ -13,9 +14,11 @@ from pathlib import Path
 from types import TracebackType
 
 from server.child import end, spawn
+from server.demo.stage import Advance
 from server.demo.workspace import Workspace
 from server.errors import ServerError
 
+LOOK_S = 0.1
 STOP_S = 4.0  # of the five that Ctrl-C may take
 
 
@@ -85,16 +88,24 @@ class Fleet:
             return spawn(argv, output=log, environment=quiet)
 
 
-def call(workspace: Workspace, *words: str) -> None:
+def call(workspace: Workspace, *words: str, advance: Advance = lambda _: None) -> None:
     """Run one `winnow-server` command to its end; ServerError with its last line when it fails."""
     with open(workspace.log("setup"), "ab") as log:
         child = spawn([sys.executable, "-m", "server", *words], output=log)
         try:
-            code = child.wait()
+            while (code := child.poll()) is None:
+                time.sleep(LOOK_S)
+                advance(_epochs_done(workspace.log("setup")))
         finally:
             end([child], within_s=STOP_S)
     if code:
         raise ServerError(f"winnow-server {' '.join(words)} ended with {code}: {_tail(workspace.log('setup'))}")
+
+
+def _epochs_done(log: Path) -> float:
+    """Of the training that writes this log, 0..1."""
+    said = re.findall(r"epoch (\d+)/(\d+)", log.read_text(errors="replace"))
+    return int(said[-1][0]) / int(said[-1][1]) if said else 0.0
 
 
 def _tail(log: Path) -> str:

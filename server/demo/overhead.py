@@ -23,6 +23,7 @@ from edge_agent.config import Model as ModelSection
 from edge_agent.contract import settings
 from edge_agent.contract.artifact import MODEL
 from server.child import end, spawn
+from server.demo.stage import Advance
 from server.errors import ServerError
 
 FEW = 200
@@ -30,7 +31,14 @@ LIMIT_S = 120.0
 
 
 def measure(
-    folder: Path, artifact: Path, x: NDArray[np.generic], *, samples: int, repeats: int, label_share: float
+    folder: Path,
+    artifact: Path,
+    x: NDArray[np.generic],
+    *,
+    samples: int,
+    repeats: int,
+    label_share: float,
+    advance: Advance,
 ) -> float:
     """Agent samples/s over bare samples/s: the median of runs in turn. ServerError when one fails."""
     folder.mkdir(parents=True, exist_ok=True)
@@ -38,6 +46,7 @@ def measure(
         np.savez(folder / f"{name}.npz", x=x[np.arange(count) % len(x)])
     ratios = []
     for turn in range(repeats):
+        advance(turn / repeats)
         agent_s = {name: _agent(folder, artifact, name, f"{name}-{turn}", label_share) for name in ("few", "many")}
         bare_s = {name: _bare(folder, artifact / MODEL, name) for name in ("few", "many")}
         ratios.append((bare_s["many"] - bare_s["few"]) / (agent_s["many"] - agent_s["few"]))

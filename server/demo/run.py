@@ -32,6 +32,7 @@ from server.demo import arms, gather, overhead, report
 from server.demo.fleet import Fleet, call
 from server.demo.options import Options, Size, size_of
 from server.demo.scenario import Scenario, by_device, mixed
+from server.demo.stage import Advance, stage
 from server.demo.watch import Watch
 from server.demo.workspace import Workspace
 from server.store.store import Store
@@ -45,7 +46,7 @@ def demo(options: Options) -> Path:
     begun = time.monotonic()
     console = Console()
     size = size_of(options)
-    with _stage(console, "data"):
+    with stage(console, "data"):
         scenario = _scenario(options, size)
         workspace = Workspace(options.out)
         workspace.write_data(scenario)
@@ -54,15 +55,15 @@ def demo(options: Options) -> Path:
         console.print(f"  {line}", highlight=False, soft_wrap=True)
     toml = str(workspace.server_toml)
     with _stopping_on_signals(), Fleet(workspace) as fleet:
-        with _stage(console, f"first model from {len(scenario.base.y):,} labelled samples"):
+        with stage(console, f"first model from {len(scenario.base.y):,} labelled samples") as advance:
             for split, name in (("train", "base"), ("holdout", "holdout")):
                 call(workspace, "data", "import", str(workspace.recording(name)), "--split", split, toml)
             trained = time.monotonic()
-            call(workspace, "model", "train", toml)
+            call(workspace, "model", "train", toml, advance=advance)
             training_s = time.monotonic() - trained
         stream_s = size.rounds * size.calm * (SLOWED * training_s + SETTLE_S)
         rate_per_s = len(scenario.streams[0].y) / stream_s
-        with _stage(console, "server, broker and agents"):
+        with stage(console, "server, broker and agents"):
             broker = fleet.start_server()
             for stream in scenario.streams:
                 workspace.write_agent(options, size, stream, broker=broker, rate_per_s=rate_per_s)
@@ -125,11 +126,11 @@ def _report(
     try:
         shipped = arms.shipped(store)
         picks = gather.picks(store, scenario)
-        with _stage(console, f"control: {len(picks)} trainings on as many labels, picked at random"):
+        with stage(console, f"control: {len(picks)} trainings on as many labels, picked at random") as advance:
             rng = np.random.default_rng([options.seed, 1])
-            random = arms.at_random(store, scenario, picks, config.teach, rng)
-        with _stage(console, "overhead of the agent"):
-            ratio = _overhead(workspace, shipped[0], scenario, size)
+            random = arms.at_random(store, scenario, picks, config.teach, rng, advance=advance)
+        with stage(console, "overhead of the agent") as advance:
+            ratio = _overhead(workspace, shipped[0], scenario, size, advance)
         control = {"winnow": shipped, "frozen": shipped[:1], "random": [*shipped[:1], *random]}
         executed = [eye.version for eye in watch.eyes]
         right = {
@@ -182,17 +183,17 @@ def _notes(watch: Watch, size: Size, undone: str) -> list[str]:
     return [*notes, f"Not finished: {undone}."] if undone else notes
 
 
-def _overhead(workspace: Workspace, model: arms.Model, scenario: Scenario, size: Size) -> float:
+def _overhead(workspace: Workspace, model: arms.Model, scenario: Scenario, size: Size, advance: Advance) -> float:
     folder = workspace.folder / "overhead"
     write_artifact(folder / "1", model.manifest, model.onnx)
-    x = scenario.streams[0].x
     return overhead.measure(
         folder,
         folder / "1",
-        x,
+        scenario.streams[0].x,
         samples=size.overhead_samples,
         repeats=size.overhead_repeats,
         label_share=size.label_share,
+        advance=advance,
     )
 
 
@@ -213,17 +214,6 @@ def _print(console: Console, found: report.Report, as_json: Path, as_html: Path)
         table.add_row(name, value)
     console.print(table)
     console.print(f"{as_html}\n{as_json}", highlight=False, soft_wrap=True)
-
-
-@contextmanager
-def _stage(console: Console, text: str) -> Iterator[None]:
-    begun = time.monotonic()
-    if console.is_terminal:
-        with console.status(text):
-            yield
-    else:
-        yield
-    console.print(f"{text}: {time.monotonic() - begun:.1f} s", highlight=False, soft_wrap=True)
 
 
 @contextmanager
