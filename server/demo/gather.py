@@ -57,21 +57,23 @@ def picks(store: Store, scenario: Scenario) -> list[Picked]:
 def devices(store: Store, eyes: Sequence[Eye]) -> dict[str, DeviceReport]:
     """What each device did, by its last word and by what the server holds."""
     with store.database.read() as connection:
-        query = sa.select(sample.c.device, sa.func.count().label("count")).where(sample.c.origin == "device")
-        query = query.group_by(sample.c.device)
-        stored = {row.device: row[1] for row in connection.execute(query)}
+        query = sa.select(sample.c.id, sample.c.device).where(sample.c.origin == "device")
+        stored: dict[str, set[str]] = {}
+        for name, device in connection.execute(query):
+            stored.setdefault(device, set()).add(name)
     found = {}
     for eye in eyes:
         beat = eye.beat
         if beat is not None:
+            here = stored.get(eye.stream.name, set())
             found[eye.stream.name] = DeviceReport(
                 versions=eye.order,
                 read=beat.counts.read,
                 invalid=beat.counts.invalid,
                 selected=sum(beat.counts.selected.values()),
-                stored=stored.get(eye.stream.name, 0),
+                stored=len(here),
                 evicted=beat.outbox.evicted,
-                pending=beat.outbox.rows,
+                pending=len(eye.waiting() - here),
                 parked=beat.outbox.parked,
             )
     return found

@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from rich.console import Console
 from rich.live import Live
 from rich.table import Table
+from sqlite_utils import Database
 
 from edge_agent.contract.errors import MessageError
 from edge_agent.contract.wire import Heartbeat, decode
@@ -44,6 +45,7 @@ class Eye:
         self.right = np.zeros(len(stream.y), np.bool_)
         self.order: list[int] = []  # versions executed, in their order
         self.begun_s: float | None = None
+        self._folder = folder
         self._log = folder / "predictions.bin"
         self._status = folder / STATUS
         self._at = 0
@@ -85,6 +87,15 @@ class Eye:
     def done(self) -> int:
         """Samples predicted so far."""
         return int(np.count_nonzero(self.version))
+
+    def drained(self) -> bool:
+        """Whether the device has said, after its last sample, that nothing waits any more."""
+        beat = self.beat
+        return beat is not None and beat.counts.read == len(self.stream.y) and beat.outbox.rows == 0
+
+    def waiting(self) -> set[str]:
+        """Ids in its outbox, once the agent has ended. Some may be stored: their receipts were on the way."""
+        return {row["id"] for row in Database(self._folder / "outbox.db")["sample"].rows_where("parked = 0")}
 
     def rolling(self) -> float:
         """Accuracy over the last samples."""
@@ -156,8 +167,7 @@ class Watch:
             self._server += f", {busy[-1].state}"
         elif rolling and rollout:
             self._server += f", rolling out version {rollout.version}"
-        empty = all(eye.beat is not None and eye.beat.outbox.rows == 0 for eye in self.eyes)
-        return empty and not busy and not rolling and rounds >= self._rounds
+        return all(eye.drained() for eye in self.eyes) and not busy and not rolling and rounds >= self._rounds
 
     # --- showing ---
 
@@ -201,9 +211,12 @@ class Watch:
 
     def _line(self, now_s: float) -> str:
         devices = "  ".join(
-            f"{eye.stream.name}: v{eye.order[-1] if eye.order else '-'} {eye.rolling():.0%}" for eye in self.eyes
+            f"{eye.stream.name}: v{eye.order[-1]} {eye.rolling():.0%}"
+            if eye.order and eye.done
+            else f"{eye.stream.name}: -"
+            for eye in self.eyes
         )
         played = sum(eye.done for eye in self.eyes) / sum(len(eye.stream.y) for eye in self.eyes)
         selected = sum(sum(eye.beat.counts.selected.values()) for eye in self.eyes if eye.beat)
-        at = f"{now_s - self.begun_s:5.0f} s  played {played:4.0%}  selected {selected:5d}"
+        at = f"{max(0.0, now_s - self.begun_s):5.0f} s  played {played:4.0%}  selected {selected:5d}"
         return f"{at}  {devices}  server: {self._server}"

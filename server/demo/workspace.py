@@ -15,7 +15,7 @@ from edge_agent.config import AgentConfig, Choose, Device, Log, Source, Update, 
 from edge_agent.config import Budget as AgentBudget
 from edge_agent.contract import settings
 from models.data import Labelled
-from server.config import Collect, Labeler, Rollout, Server, ServerConfig, Teach
+from server.config import Collect, Gates, Labeler, Rollout, Server, ServerConfig, Teach
 from server.demo.options import Options, Size
 from server.demo.scenario import Scenario, Stream
 from server.errors import ServerConfigError
@@ -29,7 +29,7 @@ class Workspace:
 
     def __init__(self, out: Path) -> None:
         """Empty `<out>/run`; ServerConfigError when something else is there."""
-        self.folder = out / "run"
+        self.folder = (out / "run").resolve()  # configuration files take relative paths from their own folder
         if self.folder.exists():
             if not (self.folder / MARK).exists():
                 raise ServerConfigError(f"{self.folder} is there, and not from a demo: choose another --out")
@@ -76,6 +76,8 @@ class Workspace:
                 epochs=size.epochs,
                 seed=options.seed,
             ),
+            # Room for two more classes costs a point on the old ones, and so few held-out samples blur it by two more.
+            gates=Gates(max_drop=0.05),
             rollout=Rollout(canary_devices=(streams[0].name,), soak_s=size.soak_s, timeout_s=60.0),
         )
         self.server_toml.write_text(settings.show(config), encoding="utf-8")
