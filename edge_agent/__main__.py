@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import argparse
 import logging
+import os
 import signal
 import sys
+import threading
 from pathlib import Path
 
 from edge_agent.config import load_config
 from edge_agent.contract import settings
 from edge_agent.contract.errors import EXIT_CONFIG, ConfigError, WinnowError
+from edge_agent.lock import only_one
 
 log = logging.getLogger("edge_agent")
 
@@ -58,9 +61,12 @@ def main(argv: list[str] | None = None) -> int:
             check(arguments.config)
         else:
             status(arguments.config, as_json=arguments.json)
+        sys.stdout.flush()
     except WinnowError as error:
         print(f"winnow-agent: {error}", file=sys.stderr)
         return EXIT_CONFIG if isinstance(error, ConfigError) else 1
+    except BrokenPipeError:  # `| head`: whoever reads it has seen enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # or Python complains when it flushes
     return 0
 
 
@@ -72,10 +78,12 @@ def run(path: Path) -> None:
     )
     from edge_agent.agent import Agent
 
-    agent = Agent(config)
-    for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, lambda *_: agent.stop())
-    agent.run()
+    with only_one(Path(config.device.data_dir)):
+        agent = Agent(config)
+        for number in (signal.SIGTERM, signal.SIGINT):
+            # In a thread: a handler interrupts the main thread, which may hold the lock of the very event it would set.
+            signal.signal(number, lambda *_: threading.Thread(target=agent.stop).start())
+        agent.run()
 
 
 def check(path: Path) -> None:
@@ -89,11 +97,11 @@ def check(path: Path) -> None:
 
 
 def status(path: Path, *, as_json: bool) -> None:
-    """Print the last status.json, and what waits in the outbox."""
+    """Print the last status.json, in words or as it is."""
     from edge_agent.status import describe, read_status
 
     found = read_status(Path(load_config(path).device.data_dir))
-    print(found.raw if as_json else describe(found.heartbeat, age_s=found.age_s))
+    print(found.raw if as_json else describe(found))
 
 
 if __name__ == "__main__":

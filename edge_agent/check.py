@@ -8,9 +8,17 @@ from __future__ import annotations
 import itertools
 from pathlib import Path
 
+import numpy as np
+
+from edge_agent.choose.acquisition import Scorer
+from edge_agent.choose.selector import Selector
 from edge_agent.config import AgentConfig
-from edge_agent.contract.errors import ConfigError
+from edge_agent.contract.errors import ArtifactError, ConfigError
+from edge_agent.contract.settings import read_secret
+from edge_agent.loop import HEADER_BYTES
 from edge_agent.model import Model, misfit
+from edge_agent.orders import configured
+from edge_agent.send.connection import TlsFiles, parse_broker, tls_context
 from edge_agent.source import Fit, Start, open_source
 
 LOOKS = 30  # at the source, before it counts as empty
@@ -18,12 +26,15 @@ LOOKS = 30  # at the source, before it counts as empty
 
 def check_parts(config: AgentConfig) -> list[str]:
     """What was found, in words; raises what is wrong."""
+    Scorer(config.choose.acquisition)
+    _check_uplink(config)
     if not config.model.artifact:
         if not config.uplink.broker:
             raise ConfigError("no model: set [model] artifact to an artifact folder, or [uplink] broker to get one")
         return ["no [model] artifact: the agent waits for the server to send one"]
-    model = Model(Path(config.model.artifact), variant=config.model.variant, threads=config.model.threads, block=1)
-    model.check_golden()
+    model = _model(config)
+    sample_bytes = int(np.prod(model.shape)) * model.dtype.itemsize + HEADER_BYTES
+    Selector(configured(config).rules, np.random.default_rng(0)).check(sample_bytes)
     manifest, source = model.manifest, config.source
     opened = open_source(source.kind, path=Path(source.path), fit=Fit(model.shape, str(model.dtype)))
     looks = itertools.islice(opened.readings(Start()), LOOKS)
@@ -34,3 +45,22 @@ def check_parts(config: AgentConfig) -> list[str]:
         f"model {manifest.name} version {manifest.version}: {len(manifest.classes)} classes, golden test passed",
         f"source {source.kind} {source.path}: {'a sample fits' if first else 'nothing there yet'}",
     ]
+
+
+def _check_uplink(config: AgentConfig) -> None:
+    uplink = config.uplink
+    if uplink.broker:
+        address = parse_broker(uplink.broker)
+        read_secret(uplink.password_file)
+        if address.tls:
+            tls_context(TlsFiles(uplink.ca_file, uplink.cert_file, uplink.key_file))
+
+
+def _model(config: AgentConfig) -> Model:
+    model = config.model
+    try:
+        found = Model(Path(model.artifact), variant=model.variant, threads=model.threads, block=1)
+        found.check_golden()
+    except ArtifactError as error:
+        raise ConfigError(f"[model] artifact: {error}") from error
+    return found

@@ -74,6 +74,12 @@ class Choose(Section, frozen=True, kw_only=True):
     acquisition: Annotated[
         str, Meta(description="`margin`, `least_confidence`, `entropy`, `energy`, or `package.module:name`")
     ] = "margin"
+    strategy: Annotated[
+        Literal["novelty_quantile", "vessal"],
+        Meta(
+            description="utility, less for near-duplicates, against a running quantile; or gradients unlike those sent"
+        ),
+    ] = "novelty_quantile"
     floor_share: Annotated[
         Share, Meta(description="part of the label share that goes to every sample alike; 0 makes estimates impossible")
     ] = 0.1
@@ -97,6 +103,19 @@ class Budget(Section, frozen=True, kw_only=True):
     ] = 20.0
     labels_per_day: Annotated[float, Meta(ge=0.0, description="hard limit of labels a day; 0: none")] = 0.0
     bytes_per_day: Annotated[float, Meta(ge=0.0, description="hard limit of encoded bytes a day; 0: none")] = 0.0
+    drift_reserve_labels: Annotated[
+        float,
+        Meta(ge=0.0, description="labels kept back to be spent after an alarm of drift, on top of the bucket; 0: none"),
+    ] = 20.0
+
+
+class Drift(Section, frozen=True, kw_only=True):
+    """When the stream counts as changed."""
+
+    enabled: Annotated[bool, Meta(description="watch the stream for change")] = True
+    false_alarms_per_month: Annotated[
+        float, Meta(gt=0.0, description="alarms a month (30 days) on average while nothing changes; fewer come later")
+    ] = 1.0
 
 
 class Outbox(Section, frozen=True, kw_only=True):
@@ -172,6 +191,7 @@ class AgentConfig(Section, frozen=True, kw_only=True):
     model: Model = Model()
     choose: Choose = Choose()
     budget: Budget = Budget()
+    drift: Drift = Drift()
     outbox: Outbox = Outbox()
     uplink: Uplink = Uplink()
     update: Update = Update()

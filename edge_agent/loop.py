@@ -18,11 +18,12 @@ import msgspec
 import numpy as np
 
 from edge_agent.choose.acquisition import Scored, Scorer
+from edge_agent.choose.drift import Alarm, Watch
 from edge_agent.choose.selector import Chosen, Rules, Selector
 from edge_agent.choose.tally import Tally
 from edge_agent.contract.errors import ConfigError
 from edge_agent.contract.types import Prediction, Reading, Sample, SampleId, Selection
-from edge_agent.contract.wire import StreamCounts
+from edge_agent.contract.wire import DriftState, StreamCounts
 from edge_agent.model import Model, misfit
 from edge_agent.send.writer import Handover
 
@@ -32,7 +33,7 @@ HEADER_BYTES = 500  # of a sample's header and topic: what sending costs beside 
 LATENCIES = 1024  # kept for the percentiles
 PREDICTION = np.dtype([("seq", "<u8"), ("version", "<u4"), ("label", "<u2"), ("confidence", "<f4")])
 INVALID_LABEL = 65535
-CURSOR, SELECTOR = "cursor", "selector"  # keys of the saved state
+CURSOR, SELECTOR, DRIFT = "cursor", "selector", "drift"  # keys of the saved state
 
 
 class Cursor(msgspec.Struct, frozen=True):
@@ -73,16 +74,23 @@ class Loop:
         cursor: Cursor,
         flush_s: float,
         hand_over: Callable[[Handover], None],
+        watch: Watch | None = None,
+        on_alarm: Callable[[Alarm, float], None] = lambda _alarm, _labels: None,
         log_predictions: bool = False,
         wall_ms: Callable[[], int] = lambda: time.time_ns() // 1_000_000,
     ) -> None:
-        """ConfigError when the acquisition function cannot be found or a budget can never pay for a sample."""
+        """ConfigError when the acquisition function cannot be found or a budget can never pay for a sample.
+
+        `watch` looks out for drift; `on_alarm` is told of it, with the labels it freed, and must not wait.
+        """
         self.cursor = cursor
         self._identity = identity
         self._acquisition = acquisition
         self._selector = selector
         self._flush_s = flush_s
         self._hand_over = hand_over
+        self._watch = watch
+        self._on_alarm = on_alarm
         self._log_predictions = log_predictions
         self._wall_ms = wall_ms
         self._lock = threading.Lock()  # of the counts; held once a block
@@ -146,6 +154,7 @@ class Loop:
                 self._invalid += int(np.isnan(scored.confidence[: len(self._block)]).sum())
             last = self._block[-1]
             self.cursor = Cursor(last.seq + 1, last.mark)
+            self._look(scored)
             self._give(scored, chosen)
             self._block.clear()
             self._began_s.clear()
@@ -155,6 +164,21 @@ class Loop:
         if self._next is not None:
             self._take_over(self._next)
             self._selector.model_changed()
+            self._watch_anew()
+
+    def _look(self, scored: Scored) -> None:
+        watch, model = self._watch, self._model
+        if watch is None:
+            return
+        with self._lock:
+            alarm = watch.look(scored, model.logits, model.embedding, count=len(self._block))
+        if alarm is not None:
+            self._on_alarm(alarm, self._selector.grant())
+
+    def _watch_anew(self) -> None:
+        if self._watch is not None:
+            with self._lock:
+                self._watch.model_changed(self._model.manifest, embedding=self._model.embedding is not None)
 
     def _note_latency(self) -> None:
         places = np.arange(self._runs, self._runs + len(self._took_s)) % LATENCIES
@@ -182,6 +206,8 @@ class Loop:
         records = self._records(scored) if self._log_predictions else b""
         if samples:
             state = {CURSOR: msgspec.json.encode(self.cursor), SELECTOR: self._selector.save()}
+            if self._watch is not None:
+                state[DRIFT] = self._watch.save()
             self._hand_over(Handover(samples, state, records))
         elif records:
             self._hand_over(Handover([], {}, records))
@@ -225,6 +251,8 @@ class Loop:
     def _earn(self) -> None:
         now = time.monotonic()
         self._selector.pass_time(now - self._earned_until_s)
+        if self._watch is not None:
+            self._watch.pass_time(now - self._earned_until_s)
         self._earned_until_s = now
 
     # --- model and orders ---
@@ -279,6 +307,13 @@ class Loop:
         """What became of every sample since the start."""
         with self._lock:
             return self._tally.counts()
+
+    def drift(self) -> DriftState | None:
+        """Whether the stream is as it was; None when nobody looks."""
+        if self._watch is None:
+            return None
+        with self._lock:
+            return self._watch.state
 
     def vitals(self) -> Vitals:
         """How the running model does."""

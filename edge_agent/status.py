@@ -11,17 +11,19 @@ from typing import NamedTuple
 
 from edge_agent.contract.errors import ConfigError
 from edge_agent.contract.wire import Heartbeat, decode
+from edge_agent.lock import is_held
 
 STATUS = "status.json"
-STALE_S = 10.0  # the agent writes every 2 s
+STALE_S = 10.0  # the agent writes every 2 s; a running one that is silent for longer is in trouble
 
 
 class Status(NamedTuple):
-    """The last heartbeat as written, and how long ago that was."""
+    """The last heartbeat as written, how long ago that was, and whether an agent runs now."""
 
     raw: str
     heartbeat: Heartbeat
     age_s: float
+    running: bool
 
 
 def read_status(folder: Path) -> Status:
@@ -31,19 +33,19 @@ def read_status(folder: Path) -> Status:
         raw, age_s = path.read_bytes(), max(0.0, time.time() - path.stat().st_mtime)
     except OSError as error:
         raise ConfigError(f"{path}: {error.strerror}: has the agent run with this configuration?") from error
-    return Status(raw.decode(), decode(Heartbeat, raw), age_s)
+    return Status(raw.decode(), decode(Heartbeat, raw), age_s, is_held(folder))
 
 
-def describe(beat: Heartbeat, *, age_s: float) -> str:
-    """The heartbeat in words."""
+def describe(status: Status) -> str:
+    """The status in words."""
+    beat = status.heartbeat
     counts, model, outbox = beat.counts, beat.model, beat.outbox
     selected = sum(counts.selected.values())
     share = selected / counts.scored if counts.scored else 0.0
     reasons = ", ".join(f"{count} {reason}" for reason, count in sorted(counts.selected.items())) or "none"
     evicted = ", ".join(f"{count} {reason}" for reason, count in sorted(outbox.evicted.items())) or "none"
     lines = [
-        f"agent      {'running' if age_s < STALE_S else f'not heard of for {age_s:.0f} s'}, boot {beat.boot}, "
-        f"up {beat.uptime_s:.0f} s, {beat.rss_bytes / 1e6:.0f} MB",
+        f"agent      {_state(status)}, boot {beat.boot}, up {beat.uptime_s:.0f} s, {beat.rss_bytes / 1e6:.0f} MB",
         f"model      version {model.version}, {model.slot}"
         + (f", fetching {model.fetching} ({model.fetched_share:.0%})" if model.fetching else ""),
         f"stream     {counts.read} read, {counts.invalid} invalid, {beat.samples_per_s:.1f}/s, "
@@ -57,3 +59,9 @@ def describe(beat: Heartbeat, *, age_s: float) -> str:
     ]
     lines += [f"refused    version {version}: {reason}" for version, reason in sorted(model.refused.items())]
     return "\n".join(lines)
+
+
+def _state(status: Status) -> str:
+    if not status.running:
+        return f"not running since {status.age_s:.0f} s"
+    return "running" if status.age_s < STALE_S else f"running, but silent for {status.age_s:.0f} s"

@@ -32,6 +32,8 @@ Holdout = tuple[Rows, Rows]
 REAL_GOLDENS = 5
 GOLDEN_SHARE = 0.02  # of the range of the golden logits: int8 kernels round differently, by about 1 % of it
 GOLDEN_FLOOR = 0.05  # logits; a range near 0 would otherwise ask for identical arithmetic
+DIRECTIONS = 32  # of the whitened embedding, at most; more cost the device time, and are known less well
+RIDGE_SHARE = 0.01  # of the largest variance, added to each: dead units have none to divide by
 SD_FLOOR_SHARE = 0.01  # of the largest sd: a unit that was nearly always 0 must not turn its first spark into an alarm
 
 
@@ -252,4 +254,15 @@ def _reference(logits: Rows, embedding: Rows, temperature: float) -> Reference:
         confidence_mean=float(top[:, 0].mean()),
         utility_quantiles=tuple(quantiles.tolist()),
         samples=len(logits),
+        whitening=Tensor.of(_whitening(embedding)),
     )
+
+
+def _whitening(embedding: Rows) -> NDArray[np.float32]:
+    """(D, K): the directions of most variance, each scaled to variance 1 (principal components)."""
+    centred = np.asarray(embedding, np.float64) - embedding.mean(axis=0)
+    variance, directions = np.linalg.eigh(centred.T @ centred / len(centred))  # ascending
+    variance, directions = variance[-DIRECTIONS:], directions[:, -DIRECTIONS:]
+    ridge = RIDGE_SHARE * max(float(variance[-1]), 1e-12)
+    whitening: NDArray[np.float32] = (directions / np.sqrt(np.maximum(variance, 0.0) + ridge)).astype(np.float32)
+    return whitening

@@ -40,10 +40,11 @@ def to_int8(onnx: bytes, calibration: NDArray[Any], *, logits: str = "logits") -
         IncompatibleError: the model cannot be quantised.
     """
     with tempfile.TemporaryDirectory(prefix="winnow-") as folder:
-        plain, quantised = Path(folder) / "plain.onnx", Path(folder) / "int8.onnx"
+        source, plain, quantised = (Path(folder) / name for name in ("float.onnx", "plain.onnx", "int8.onnx"))
+        source.write_bytes(onnx)  # a model in memory it would move to external data, where Reshape finds no shape
         model = onnx_format.load_model_from_string(onnx)
         try:
-            quant_pre_process(model, plain, skip_symbolic_shape=True)  # symbolic shapes would need sympy
+            quant_pre_process(source, plain, skip_symbolic_shape=True)  # symbolic shapes would need sympy
             quantize_static(
                 plain,
                 quantised,

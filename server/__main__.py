@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import signal
 import sys
+import threading
 import time
 from pathlib import Path
 from typing import Annotated, Literal
@@ -44,7 +45,8 @@ def run(path: Config) -> None:
 
     server = Server(config)
     for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, lambda *_: server.stop())
+        # In a thread: a handler interrupts the main thread, which may hold the lock of the very event it would set.
+        signal.signal(number, lambda *_: threading.Thread(target=server.stop).start())
     server.run()
 
 
@@ -172,8 +174,9 @@ def demo(
     late: Annotated[
         str | None, typer.Option("--late-classes", help="classes that appear part way: a,b; empty: none")
     ] = None,
-    degrade: Annotated[
-        bool | None, typer.Option("--degrade/--no-degrade", help="whether the last device's sensor gets worse")
+    degraded: Annotated[
+        int | None,
+        typer.Option("--degraded-device", min=0, help="number of the device whose sensor gets worse part way; 0: none"),
     ] = None,
 ) -> None:
     """Run the whole loop on this machine: a server, a broker, agents, real data; and report what it was worth."""
@@ -189,8 +192,56 @@ def demo(
             seed=seed,
             out=out,
             late_classes=None if late is None else tuple(name.strip() for name in late.split(",") if name.strip()),
-            degrade=degrade,
+            degraded=degraded,
         )
+    )
+
+
+@app.command("backtest", epilog="Example: winnow-server backtest --data FILE.npz --budgets 0.01,0.05 --out backtest")
+def backtest(
+    file: Annotated[
+        Path, typer.Option("--data", help="labelled samples (.npz): x, y, and if you like t, device, names")
+    ],
+    net: Annotated[
+        Path | None, typer.Option("--model", help="ONNX classifier that runs first; without it one is taught")
+    ] = None,
+    strategies: Annotated[
+        str,
+        typer.Option(help="who chooses: random, winnow, vessal, margin, entropy, least_confidence, split, variable"),
+    ] = "random,margin,winnow,vessal",
+    budgets: Annotated[str, typer.Option(help="shares of the stream that may be labelled: 0.01,0.05")] = "0.05",
+    seeds: Annotated[int, typer.Option(min=1, help="repetitions; intervals need two")] = 5,
+    base: Annotated[int, typer.Option(min=10, help="labelled samples that the first model is taught with")] = 100,
+    samples: Annotated[int, typer.Option(min=0, help="longest stream; 0: all there is")] = 10_000,
+    rounds: Annotated[int, typer.Option(min=1, help="models taught along the stream")] = 10,
+    delay: Annotated[int, typer.Option(min=0, help="samples until a label arrives")] = 200,
+    epochs: Annotated[int, typer.Option(min=1, help="of training, at least")] = 20,
+    steps: Annotated[int, typer.Option(min=1, help="of training, at least: few labels get more epochs")] = 300,
+    threads: Annotated[int, typer.Option(min=1, help="of training; another number gives slightly other figures")] = 1,
+    out: Annotated[Path, typer.Option(help="folder for the report, and for finished cells to go on from")] = Path(
+        "backtest"
+    ),
+) -> None:
+    """Replay labelled data as devices would see it: how many labels would selecting save?"""
+    from rich.console import Console
+
+    from server.backtest.replay import Settings
+    from server.backtest.run import Options
+    from server.backtest.run import backtest as run_backtest
+
+    run_backtest(
+        Options(
+            data=file,
+            model=net,
+            strategies=_listed(strategies),
+            budgets=[_number(text, "--budgets") for text in _listed(budgets)],
+            seeds=seeds,
+            base=base,
+            samples=samples,
+            out=out,
+            settings=Settings(rounds=rounds, delay=delay, epochs=epochs, steps=steps, threads=threads),
+        ),
+        Console(),
     )
 
 
@@ -213,6 +264,17 @@ def _show(rows: list[dict[str, object]], as_json: bool) -> None:
         typer.echo(views.as_json(rows))
     else:
         views.print_table(rows, views.console())
+
+
+def _listed(text: str) -> list[str]:
+    return [part.strip() for part in text.split(",") if part.strip()]
+
+
+def _number(text: str, option: str) -> float:
+    try:
+        return float(text)
+    except ValueError:
+        raise ServerConfigError(f"{option}: got {text!r}, expected numbers: 0.01,0.05") from None
 
 
 def _log_plainly() -> None:

@@ -17,6 +17,8 @@ from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
+import numpy as np
+
 from edge_agent.contract.artifact import write_durably
 from edge_agent.contract.settings import read_secret
 from server.collect.broker import HOST, BrokerChild, find_mosquitto
@@ -60,7 +62,7 @@ class Server:
         self._complaints: set[str] = set()  # of the last look
 
     def stop(self) -> None:
-        """Ask `run` to end; from a signal handler, or any thread."""
+        """Ask `run` to end; from any thread, not from a signal handler (it may hold the lock of the event)."""
         self._stopping.set()
 
     def run(self) -> None:
@@ -123,7 +125,16 @@ class Server:
         if not config.kind:
             return None
         answers = labeler.load(config.kind, config.files)
-        return Labelling(store, answers, name=config.kind, batch=config.batch, now_ms=now_ms)
+        return Labelling(
+            store,
+            answers,
+            name=config.kind,
+            batch=config.batch,
+            strategy=config.strategy,
+            labels_per_day=config.labels_per_day,
+            now_ms=now_ms,
+            rng=np.random.default_rng(),
+        )
 
     def _collecting(self, store: Store, address: BrokerAddress, labelling: Labelling | None) -> tuple[Fleet, Collector]:
         config, name = self._config.collect, self._config.server.fleet

@@ -6,7 +6,7 @@ One file, `server.toml`; every key has a default. `winnow-server check server.to
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import msgspec
 from msgspec import Meta
@@ -67,6 +67,15 @@ class Labeler(Section, frozen=True, kw_only=True):
         tuple[str, ...], Meta(description="for `oracle`: the .npz files that the devices replay, with `y` and `names`")
     ] = ()
     batch: Annotated[int, Meta(ge=1, description="samples handed to the labeler at once")] = 64
+    strategy: Annotated[
+        Literal["arrival", "gumbel"],
+        Meta(
+            description="the audit first, then: `arrival`, the oldest first; `gumbel`, drawn by utility, with the probability recorded"
+        ),
+    ] = "arrival"
+    labels_per_day: Annotated[
+        int, Meta(ge=0, description="most samples handed to the labeler in any 24 hours; 0: no end")
+    ] = 0
 
 
 class Teach(Section, frozen=True, kw_only=True):

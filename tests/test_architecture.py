@@ -20,15 +20,16 @@ PACKAGES = ("edge_agent", "server", "models")
 # Of each package, from the top down: a part imports only parts of lower rows, or itself.
 AGENT_PARTS = (
     {"__main__"},
-    {"agent", "check"},
-    {"housekeeping"},
+    {"agent", "check", "testing"},
+    {"housekeeping", "account", "orders", "stream"},
     {"loop"},
     {"source", "model", "choose", "send", "update", "config", "status"},
+    {"lock"},
     {"contract"},
 )
 SERVER_PARTS = (
     {"__main__"},
-    {"demo"},
+    {"demo", "backtest"},
     {"app"},
     {"collect", "label", "teach", "release", "status"},
     {"store", "child"},
@@ -40,6 +41,7 @@ MAY_IMPORT = {  # package -> what it may import of the others; the longest name 
     "models": ("edge_agent.contract",),
     "server": ("edge_agent.contract", "edge_agent.choose"),
     "server.demo": PACKAGES,  # a script over the whole product
+    "server.backtest": ("edge_agent.contract", "edge_agent.choose", "models"),  # loaded by its command alone
 }
 MAY_IMPORT_LAZILY = {"server.teach": ("models",)}  # torch is loaded where there is something to train
 EXTRAS = ("torch", "onnx", "onnxscript", "sqlalchemy", "alembic", "fastapi", "typer", "rich", "matplotlib", "PIL")
@@ -49,6 +51,9 @@ FORGIVING = {  # where Exception may be caught: supervising loops, and around a 
     "edge_agent/agent.py:*",
     "edge_agent/housekeeping.py:run",
     "edge_agent/loop.py:_score",
+    "edge_agent/send/uplink.py:_run",
+    "edge_agent/stream.py:_guarded",
+    "edge_agent/send/writer.py:_run",
     "edge_agent/update/updater.py:_run",
     "server/app.py:_tick",
     "server/collect/collector.py:_take",

@@ -36,11 +36,15 @@ class Softmax(NamedTuple):
 
 
 class Scored(NamedTuple):
-    """What is known of a block of samples. All (N,); NaN utility where the logits cannot be used."""
+    """What is known of a block of samples. All (N,); NaN utility where the logits cannot be used.
+
+    exp: (N, C), class probabilities over the confidence; None when the scores failed.
+    """
 
     utility: Floats
     label: NDArray[np.intp]
     confidence: Floats
+    exp: Floats | None = None
 
 
 def softmax(logits: Floats) -> Softmax:
@@ -132,7 +136,7 @@ class Scorer:
         else:
             utility = np.array(self._plug_in(scaled), np.float32).reshape(len(scaled))
         utility[~np.isfinite(confidence)] = np.nan
-        return Scored(utility, shared.label, confidence)
+        return Scored(utility, shared.label, confidence, shared.exp)
 
 
 def load_plug_in(name: str) -> Acquisition:

@@ -42,3 +42,35 @@ class Bucket:
     def take(self, amount: float) -> None:
         """Take what `allows` allowed."""
         self.tokens -= amount
+
+
+class Reserve:
+    """Labels kept for when the world changes: `tokens` saved up, `granted` free to be spent on top of the bucket.
+
+    It earns its share of the label rate, which the bucket goes without, so that both together never let more than
+    rate*w + depth + reserve through any window of w samples.
+    """
+
+    __slots__ = ("depth", "granted", "rate", "tokens")
+
+    def __init__(self, *, rate: float, depth: float) -> None:
+        """`rate`: tokens earned a sample. It starts full."""
+        self.rate = rate
+        self.depth = depth
+        self.tokens = depth
+        self.granted = 0.0
+
+    def earn(self, samples: int) -> None:
+        """Save up; what is granted and not yet spent counts as held."""
+        self.tokens = min(self.depth - self.granted, self.tokens + self.rate * samples)
+
+    def grant(self) -> float:
+        """Free all that was saved up; how much that is."""
+        freed, self.tokens = self.tokens, 0.0
+        self.granted += freed
+        return freed
+
+    def hold(self, *, tokens: float, granted: float) -> None:
+        """Take over what another held, as far as this one holds it."""
+        self.granted = min(granted, self.depth)
+        self.tokens = min(tokens, self.depth - self.granted)

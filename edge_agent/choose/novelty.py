@@ -8,13 +8,36 @@ like any other.
 
 from __future__ import annotations
 
+from typing import Protocol
+
 import numpy as np
 from numpy.typing import NDArray
+
+from edge_agent.choose.acquisition import Scored
 
 Floats = NDArray[np.float32]
 
 SKETCH = 24  # dimensions; fewer confuses scenes, more costs time and tells no more
 RING = 64  # sketches remembered; fewer forgets a scene that comes back, more calls everything old
+
+
+class Memory(Protocol):
+    """What was sent lately, and how far from it a sample is."""
+
+    memory: Floats  # all of it, as saved
+    sent: int
+
+    def sketch(self, scored: Scored, embedding: Floats | None) -> Floats | None:
+        """A block's samples as (N, length) numbers to compare; None when there is nothing to compare them by."""
+
+    def distance(self, sketches: Floats) -> Floats:
+        """How unlike what was sent, (N,), 0 or more."""
+
+    def remember(self, sketch: Floats) -> None:
+        """This one was sent: (length,)."""
+
+    def forget(self) -> None:
+        """Begin again."""
 
 
 class Novelty:
@@ -24,11 +47,13 @@ class Novelty:
         """`seed`: of the projection; it must not change while sketches are remembered."""
         self._seed = seed
         self._projection: Floats = np.empty((0, SKETCH), np.float32)
-        self.ring: Floats = np.zeros((RING, SKETCH), np.float32)
+        self.memory: Floats = np.zeros((RING, SKETCH), np.float32)
         self.sent = 0
 
-    def sketch(self, embedding: Floats) -> Floats:
-        """Embeddings (N, D) to unit sketches (N, SKETCH)."""
+    def sketch(self, scored: Scored, embedding: Floats | None) -> Floats | None:  # noqa: ARG002 - the seam's
+        """Embeddings (N, D) to unit sketches (N, SKETCH); None without."""
+        if embedding is None:
+            return None
         if len(self._projection) != embedding.shape[1]:
             rng = np.random.default_rng([self._seed, embedding.shape[1]])
             self._projection = rng.standard_normal((embedding.shape[1], SKETCH)).astype(np.float32)
@@ -42,13 +67,13 @@ class Novelty:
         if self.sent == 0:
             return np.ones(len(sketches), np.float32)
         # Always against the whole ring: the shape of the product, and so its rounding, must not depend on the history.
-        cosine = sketches @ self.ring.T
+        cosine = sketches @ self.memory.T
         distance: Floats = 1.0 - cosine[:, : min(self.sent, RING)].max(axis=1)
         return distance
 
     def remember(self, sketch: Floats) -> None:
         """Take (SKETCH,) into the ring, in place of the oldest."""
-        self.ring[self.sent % RING] = sketch
+        self.memory[self.sent % RING] = sketch
         self.sent += 1
 
     def forget(self) -> None:

@@ -11,6 +11,8 @@ the server can say how accurate the fleet is without bias:
 on the bucket: fuller means more willing. A hard bucket bounds what any window of the stream can spend; the rule stops
 a few tokens before it is empty, so that the floor does not run dry and p stays above zero.
 
+An alarm of drift frees the reserve: until it is spent, every sample is taken with BURST at least, the excess out of it.
+
 For a given state, the same stream gives the same decisions whatever blocks it comes in, after a restart, and on replay.
 """
 
@@ -18,17 +20,17 @@ from __future__ import annotations
 
 import json
 import math
-from typing import NamedTuple
+from typing import ClassVar, NamedTuple
 
 import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
 from edge_agent.choose.acquisition import Scored
-from edge_agent.choose.budget import BURST_SHARE, Bucket
-from edge_agent.choose.novelty import RING, SKETCH, Novelty
+from edge_agent.choose.budget import BURST_SHARE, Bucket, Reserve
+from edge_agent.choose.novelty import Memory, Novelty
 from edge_agent.contract.errors import ConfigError
-from edge_agent.contract.types import Selection
+from edge_agent.contract.types import Reason, Selection
 
 STRATEGY = "novelty-quantile-1"
 WARM = 60  # samples drawn uniformly after a model change; fewer misjudges theta, more spends labels at random
@@ -39,6 +41,8 @@ SOFTNESS = 0.1  # temperature in spreads; 0 is a hard threshold (p is 0 or 1), a
 PACE = 4.0  # weight of the bucket; lower lets it run empty or full, higher makes p follow the bucket, not the value
 RESERVE = 4.0  # tokens the rule leaves to the floor; with fewer the floor is starved by bursts, more wastes depth
 SPREAD_MIN = 1e-6  # lets theta move again after a stretch of equal values
+BURST = 0.1  # least probability while a grant lasts: more spends it on one scene, less when the change is long known
+RESERVE_RATE = 0.02  # of the label share, refills the reserve: more is missed daily, less when it is needed again
 KNEE = 0.5  # of the mean novelty; what is nearer is discounted as a near-duplicate, what is farther is not favoured:
 # rewarding distance itself spends labels on outliers (docs/adr/0001)
 
@@ -52,6 +56,7 @@ class Rules(NamedTuple):
     random_share: float = 0.05  # of label_share
     labels_per_day: float = 0.0  # 0: no limit
     bytes_per_day: float = 0.0  # 0: no limit
+    reserve_labels: float = 0.0  # kept for alarms of drift; 0: none
 
 
 class State(msgspec.Struct, kw_only=True):
@@ -67,6 +72,9 @@ class State(msgspec.Struct, kw_only=True):
     generator: bytes = b""
     ring: bytes = b""
     sent: int = 0
+    reserve_tokens: float | None = None
+    granted_tokens: float = 0.0
+    strategy: str = STRATEGY  # another's state is not gone on with; its budgets are
 
 
 class Chosen(NamedTuple):
@@ -85,17 +93,25 @@ class Asked(NamedTuple):
 
 
 class Selector:
-    """Decides, sample by sample; holds the state that decisions depend on."""
+    """Decides, sample by sample; holds the state that decisions depend on.
+
+    Another strategy is a subclass that replaces `strategy`, `memory_of` and `_walk`; budgets, floor, recording and
+    restarts are the same for all.
+    """
+
+    strategy: ClassVar[str] = STRATEGY
+    memory_of: ClassVar[type[Memory]] = Novelty
 
     def __init__(self, rules: Rules, rng: np.random.Generator, *, saved: bytes = b"") -> None:
         """`rng` decides, unless `saved` carries a generator's state. ConfigError when `saved` cannot be read."""
         self._keep_to(rules)
         self._rng = rng
-        self._novelty = Novelty()
-        self._labels = Bucket(rate=rules.label_share, depth=rules.depth_labels, tokens=rules.depth_labels / 2.0)
+        self._novelty = self.memory_of()
+        self._labels = _labels(rules, tokens=rules.depth_labels / 2.0)
+        self._reserve = _reserve(rules)
         self._day = _per_day(rules.labels_per_day)
         self._bytes = _per_day(rules.bytes_per_day)
-        self._state = State(tokens=self._labels.tokens, warm=[])
+        self._state = State(tokens=self._labels.tokens, warm=[], strategy=self.strategy)
         if saved:
             self._load(saved)
 
@@ -116,7 +132,7 @@ class Selector:
         the same. embedding: (N, D) or None, when the graph has none: then novelty is 1 throughout.
         sample_bytes: what sending one costs the byte budget.
         """
-        sketches = None if embedding is None else self._novelty.sketch(embedding)
+        sketches = self._novelty.sketch(scored, embedding)
         distances = [1.0] * count if sketches is None else self._novelty.distance(sketches).tolist()
         utilities = scored.utility.tolist()
         draws = self._rng.random(count)
@@ -131,6 +147,7 @@ class Selector:
                 if sketches is not None:
                     self._novelty.remember(sketches[row])
                     distances = self._novelty.distance(sketches).tolist()
+        self._reserve.earn(count)
         return chosen
 
     def _needs(self, draws: NDArray[np.float64]) -> NDArray[np.float64]:
@@ -139,6 +156,8 @@ class Selector:
         with np.errstate(divide="ignore", invalid="ignore"):
             needs: NDArray[np.float64] = np.log(rest / (1.0 - rest))
         needs[rest <= 0.0] = -np.inf  # below the floor: whatever it is
+        if self._reserve.granted >= 1.0:
+            needs[draws < BURST] = -np.inf
         return needs
 
     def _walk(
@@ -185,32 +204,43 @@ class Selector:
 
         Only now is it looked at: most samples never come here. What it forbids had the probability 0 all along.
         """
-        floor, tokens = self._floor, self._labels.tokens
-        rule = _sigmoid(asked.lean) if self._affordable(sample_bytes, reserve=RESERVE) else 0.0
-        probability = floor + (1.0 - floor) * rule
-        if draw >= probability or not self._affordable(sample_bytes, reserve=0.0):
+        tokens, reserve = self._labels.tokens, self._reserve
+        leans = self._affordable(sample_bytes, reserve=RESERVE)
+        rule = self._floor + (1.0 - self._floor) * (_sigmoid(asked.lean) if leans else 0.0)
+        payable = self._affordable(sample_bytes, reserve=0.0)
+        burst = reserve.granted >= 1.0 and rule < BURST and self._affordable(sample_bytes, reserve=0.0, granted=True)
+        by_rule = payable and draw < rule
+        by_grant = burst and rule <= draw < BURST
+        if not (by_rule or by_grant):
             return None
-        for spent, cost in self._costs(sample_bytes):
+        for spent, cost in self._costs(sample_bytes, granted=by_grant):
             spent.take(cost)
+        if by_grant:
+            reserve.granted -= 1.0
         return Selection(
-            reason="random" if draw < self._random else "explore" if draw < floor else "informative",
-            probability=probability,
-            floor=floor,
+            reason="drift" if by_grant else self._reason(draw),
+            probability=(rule if payable else 0.0) + (BURST - rule if burst else 0.0),
+            floor=self._floor if payable else 0.0,
             utility=utility,
             novelty=novelty,
             threshold=asked.threshold,
             tokens=tokens,
-            strategy=STRATEGY,
+            strategy=self.strategy,
         )
 
-    def _affordable(self, sample_bytes: int, *, reserve: float) -> bool:
+    def _reason(self, draw: float) -> Reason:
+        return "random" if draw < self._random else "explore" if draw < self._floor else "informative"
+
+    def _affordable(self, sample_bytes: int, *, reserve: float, granted: bool = False) -> bool:
         """Whether one more sample, and `reserve` more after it (at most a quarter of a bucket), can be paid."""
         return all(
-            bucket.allows(cost + min(reserve * cost, bucket.depth / 4.0)) for bucket, cost in self._costs(sample_bytes)
+            bucket.allows(cost + min(reserve * cost, bucket.depth / 4.0))
+            for bucket, cost in self._costs(sample_bytes, granted=granted)
         )
 
-    def _costs(self, sample_bytes: int) -> list[tuple[Bucket, float]]:
-        costs = [(self._labels, 1.0)]
+    def _costs(self, sample_bytes: int, *, granted: bool = False) -> list[tuple[Bucket, float]]:
+        """What one sample takes from which bucket; a granted one does without the bucket of labels, not the limits."""
+        costs = [] if granted else [(self._labels, 1.0)]
         if self._day is not None:
             costs.append((self._day, 1.0))
         if self._bytes is not None:
@@ -237,9 +267,15 @@ class Selector:
     def change(self, rules: Rules) -> None:
         """Keep to other rules from now on; tokens earned so far stay, as far as the new buckets hold them."""
         self._keep_to(rules)
-        self._labels = Bucket(rate=rules.label_share, depth=rules.depth_labels, tokens=self._labels.tokens)
+        self._labels = _labels(rules, tokens=self._labels.tokens)
+        before, self._reserve = self._reserve, _reserve(rules)
+        self._reserve.hold(tokens=before.tokens, granted=before.granted)
         self._day = _per_day(rules.labels_per_day, self._day)
         self._bytes = _per_day(rules.bytes_per_day, self._bytes)
+
+    def grant(self) -> float:
+        """The world has changed: free the reserve, once; how many labels that is."""
+        return self._reserve.grant()
 
     def model_changed(self) -> None:
         """Start again with a uniform draw: scores and sketches of another model mean nothing to this one's."""
@@ -266,24 +302,39 @@ class Selector:
         state.day_tokens = None if self._day is None else self._day.tokens
         state.byte_tokens = None if self._bytes is None else self._bytes.tokens
         state.generator = json.dumps(self._rng.bit_generator.state).encode()  # integers of 128 bits
-        state.ring = self._novelty.ring.tobytes()
+        state.ring = self._novelty.memory.tobytes()
         state.sent = self._novelty.sent
+        state.reserve_tokens, state.granted_tokens = self._reserve.tokens, self._reserve.granted
         return msgspec.msgpack.encode(state)
 
     def _load(self, saved: bytes) -> None:
         try:
             state = msgspec.msgpack.decode(saved, type=State)
             self._rng.bit_generator.state = json.loads(state.generator)
-            self._novelty.ring = np.frombuffer(state.ring, np.float32).reshape(RING, SKETCH).copy()
+            if state.strategy == self.strategy:
+                shape = self._novelty.memory.shape
+                self._novelty.memory = np.frombuffer(state.ring, np.float32).reshape(shape).copy()
+                self._novelty.sent = state.sent
         except (msgspec.DecodeError, ValueError, TypeError, KeyError) as error:
             raise ConfigError(f"saved selector state: {error}: remove it to start afresh") from error
-        self._novelty.sent = state.sent
         self._labels.tokens = min(state.tokens, self._labels.depth)
         if self._day is not None and state.day_tokens is not None:
             self._day.tokens = min(state.day_tokens, self._day.depth)
         if self._bytes is not None and state.byte_tokens is not None:
             self._bytes.tokens = min(state.byte_tokens, self._bytes.depth)
-        self._state = state
+        if state.reserve_tokens is not None:
+            self._reserve.hold(tokens=state.reserve_tokens, granted=state.granted_tokens)
+        if state.strategy == self.strategy:
+            self._state = state
+
+
+def _labels(rules: Rules, *, tokens: float) -> Bucket:
+    share = rules.label_share * (1.0 - RESERVE_RATE if rules.reserve_labels else 1.0)
+    return Bucket(rate=share, depth=rules.depth_labels, tokens=tokens)
+
+
+def _reserve(rules: Rules) -> Reserve:
+    return Reserve(rate=rules.label_share * RESERVE_RATE, depth=rules.reserve_labels)
 
 
 def _per_day(limit: float, before: Bucket | None = None) -> Bucket | None:

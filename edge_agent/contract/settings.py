@@ -27,8 +27,10 @@ def load(path: Path, kind: type[T]) -> T:
     """Read `path` into `kind`; ConfigError says what to mend."""
     try:
         text = path.read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        raise ConfigError(f"{path}: {error}") from error
+    except OSError as error:
+        raise ConfigError(f"{path}: {error.strerror}: expected a TOML file") from error
+    except UnicodeDecodeError as error:
+        raise ConfigError(f"{path}: not text: expected a TOML file") from error
     return parse(text, kind, where=str(path))
 
 

@@ -150,6 +150,24 @@ class StreamCounts(msgspec.Struct, frozen=True, kw_only=True):
     unsent_classes: tuple[int, ...] = ()  # predicted class counts
 
 
+class DriftState(msgspec.Struct, frozen=True, kw_only=True):
+    """Whether the stream is as it was. An alarm goes when `statistic` reaches `threshold`, both in samples.
+
+    The offsets say how far the stream's own level is from what the manifest expects, so that drift shows which was
+    there from the beginning.
+    """
+
+    epoch: int  # counts levels: after a model change or an alarm a new one is learned
+    watching: bool  # False while a level is learned, when nothing can be seen
+    group_samples: int  # samples that are judged as one
+    statistic: float
+    threshold: float
+    recent: dict[str, float] = {}  # signal -> its present score
+    confidence_offset: float = 0.0  # mean, less the manifest's
+    classes_offset: float = 0.0  # total variation, 0..1
+    embedding_offset: float = 0.0  # root mean square over directions, in standard deviations
+
+
 class Heartbeat(msgspec.Struct, frozen=True, kw_only=True):
     """Said every `interval_s`: enough to draw a device."""
 
@@ -169,6 +187,7 @@ class Heartbeat(msgspec.Struct, frozen=True, kw_only=True):
     cpu_share: float = 0.0  # of one core, 0..n
     temperature_c: float | None = None
     messages_bad: int = 0  # from the server, undecodable
+    drift: DriftState | None = None  # None: not watched
 
 
 EventKind = Literal["refused", "staged", "trial", "commit", "revert", "alarm", "error", "started", "stopped"]

@@ -171,6 +171,8 @@ class Uplink:
                 cleanly = True
             except (UplinkError, OutboxError) as error:
                 self._say_down(error)
+            except Exception:  # the supervising loop: without this thread nothing would ever leave the outbox
+                log.exception("uplink: a mistake of ours; connecting again")
             finally:
                 self._connection = None
                 connection.close(cleanly=cleanly)

@@ -2,12 +2,18 @@
 
 One thread takes what the loop hands over, encodes it, and puts it into the outbox together with the state that led to
 it, in one commit: after a crash the loop goes on from exactly there, so nothing selected is lost and nothing is
-selected twice. The loop never waits for the disk, unless it is a thousand samples ahead.
+selected twice. The loop never waits for the disk, unless it is a thousand hand-overs ahead.
+
+A disk that fails is tried again for as long as the agent runs. At a stop the writer gives up after a while: what it
+could not keep is counted in `lost`, and so is all that comes later, so that the state on disk never speaks of samples
+that are not there; a source that can go back gives them again.
 """
 
 from __future__ import annotations
 
+import contextlib
 import logging
+import math
 import queue
 import threading
 import time
@@ -24,6 +30,8 @@ log = logging.getLogger(__name__)
 
 AHEAD = 1000  # hand-overs that may wait; more is memory, fewer makes the loop wait for a slow disk
 RETRY_S = 1.0
+LAST_TRIES_S = 2.0  # at a stop; a healthy disk needs milliseconds, and a longer wait makes a service manager kill us
+LOOK_S = 0.1  # between looks whether a stop has come
 
 
 class Handover(NamedTuple):
@@ -44,15 +52,25 @@ class Writer:
         commit_rows: int,
         commit_ms: float,
         stored: Callable[[], None],
+        stopping: threading.Event,
         predictions: Path | None = None,
     ) -> None:
-        """`stored` is called after each commit. `predictions`: the file that records are appended to."""
+        """`stored` is called after each commit. Once `stopping` is set, the loop is not made to wait for the disk.
+
+        `predictions`: the file that records are appended to.
+        """
+        self.lost = 0  # samples that could not be kept
         self._outbox = outbox
         self._commit_rows = commit_rows
         self._commit_s = commit_ms / 1000.0
         self._stored = stored
+        self._stopping = stopping
+        self._give_up_at_s = math.inf
+        self._given_up = False
+        self._complained = False  # of the prediction log
         self._predictions = predictions
         self._queue: queue.Queue[Handover | None] = queue.Queue(AHEAD)
+        self._losing = threading.Lock()
         self._thread = threading.Thread(target=self._run, name="writer", daemon=True)
 
     def start(self) -> None:
@@ -61,18 +79,33 @@ class Writer:
 
     def hand_over(self, item: Handover) -> None:
         """Called by the loop; returns at once unless the disk is far behind."""
-        self._queue.put(item)
+        while True:
+            try:
+                return self._queue.put(item, timeout=LOOK_S)
+            except queue.Full:
+                if self._stopping.is_set():
+                    return self._lose(len(item.samples))
 
     def stop(self) -> None:
-        """Commit what was handed over, then end."""
-        self._queue.put(None)
-        self._thread.join()
+        """Commit what was handed over, then end; or give up, when the disk has failed for too long."""
+        self._give_up_at_s = time.monotonic() + LAST_TRIES_S
+        with contextlib.suppress(queue.Full):
+            self._queue.put(None, timeout=LAST_TRIES_S)
+        self._thread.join(2 * LAST_TRIES_S)
+        if self._thread.is_alive():  # in a call that does not return
+            self._lose(sum(len(item.samples) for item in list(self._queue.queue) if item is not None))
+        if self.lost:
+            log.error("outbox: %d selected samples could not be kept; the next start goes on before them", self.lost)
 
     def _run(self) -> None:
         going = True
         while going:
             group, going = self._gather()
-            self._commit(group)
+            try:
+                self._commit(group)
+            except Exception:  # a mistake of ours must not end the thread: nothing would be kept any more
+                log.exception("writer: a group could not be written")
+                self._lose(sum(len(item.samples) for item in group))
 
     def _gather(self) -> tuple[list[Handover], bool]:
         """Hand-overs for one commit, and whether more may come."""
@@ -93,15 +126,34 @@ class Writer:
     def _commit(self, group: list[Handover]) -> None:
         rows = [Put(*encode_sample(sample)) for item in group for sample in item.samples]
         state = {key: value for item in group for key, value in item.state.items()}
-        while rows or state:
+        if rows or state:
+            self._put(rows, state)
+        records = b"".join(item.predictions for item in group)
+        if records and self._predictions is not None:
+            self._append(self._predictions, records)
+
+    def _put(self, rows: list[Put], state: dict[str, bytes]) -> None:
+        while not self._given_up:
             try:
                 self._outbox.put(rows, state=state)
                 self._stored()
-                break
+                return
             except OutboxError as error:
                 log.error("outbox: %s: trying again", error)
-                time.sleep(RETRY_S)
-        records = b"".join(item.predictions for item in group)
-        if records and self._predictions is not None:
-            with open(self._predictions, "ab") as file:
+                time.sleep(LOOK_S if self._stopping.wait(RETRY_S) else 0.0)
+                self._given_up = time.monotonic() > self._give_up_at_s
+        self._lose(len(rows))
+
+    def _append(self, path: Path, records: bytes) -> None:
+        try:
+            with open(path, "ab") as file:
                 file.write(records)
+            self._complained = False
+        except OSError as error:  # a log; the samples go on
+            if not self._complained:
+                log.error("%s: %s: predictions are not written down meanwhile", path, error.strerror)
+            self._complained = True
+
+    def _lose(self, samples: int) -> None:
+        with self._losing:
+            self.lost += samples

@@ -1,8 +1,12 @@
 """How do files that appear in a folder become samples?
 
-Images (JPEG, PNG, WebP, BMP) and .npy arrays, oldest first, new ones as they come. An image is brought to the model's
-size and channels; an array is taken as it is. A file is read once it has been left alone for one look, and is never
-moved or deleted. Where it goes on after a restart is told by time stamp and name.
+Images (JPEG, PNG, WebP, BMP) and .npy arrays, in the order in which they came, new ones as they come. An image is
+brought to the model's size and channels; an array is taken as it is. A file is read once it has been left alone for one
+look, in its turn, and is never moved or deleted. A file whose content is changed later is a new sample.
+
+When a file came is told by its ctime: a copy that keeps its times (`cp -p`, rsync, a camera's card) and a file that is
+renamed into place come now, whatever their mtime says. Where it goes on after a restart is told by ctime and name; so
+`chmod` on files while the agent is down makes them come once more.
 """
 
 from __future__ import annotations
@@ -26,18 +30,26 @@ log = logging.getLogger(__name__)
 IMAGES = frozenset({".jpg", ".jpeg", ".png", ".webp", ".bmp"})
 ARRAYS = frozenset({".npy"})
 
+Place = tuple[int, str]  # (ctime in ns, name)
+
 
 class Found(NamedTuple):
     """A file, in the order in which files are taken."""
 
-    mtime_ns: int
+    ctime_ns: int
     name: str
+    mtime_ns: int
     size: int
 
     @property
-    def mark(self) -> str:
-        """Where it stands in that order, as text."""
-        return f"{self.mtime_ns}:{self.name}"
+    def place(self) -> Place:
+        """Where it stands in that order."""
+        return self.ctime_ns, self.name
+
+    @property
+    def content(self) -> tuple[str, int, int]:
+        """What stays the same while nobody writes to it."""
+        return self.name, self.mtime_ns, self.size
 
 
 class Folder:
@@ -64,12 +76,18 @@ class Folder:
     def readings(self, start: Start) -> Iterator[Reading | None]:
         """Files after `start.mark`, for ever. One that cannot be decoded comes as an empty array, to be counted."""
         seq, done = start.seq, _read_mark(start.mark)
+        taken = {file.content for file in self._look() if file.place <= done}
         before: frozenset[Found] = frozenset()
         while True:
             found = self._look()
-            for file in sorted(file for file in found & before if file[:2] > done):
-                yield Reading(self._read(file.name), seq, file.name, file.mark)
-                seq, done = seq + 1, file[:2]
+            taken &= {file.content for file in found}
+            for file in sorted(file for file in found if file.content not in taken):
+                if file not in before:  # those behind it wait as well, so that the mark passes over nothing
+                    break
+                done = max(done, file.place)  # a clock that was set back must not let files come twice
+                taken.add(file.content)
+                yield Reading(self._read(file.name), seq, file.name, _mark(done))
+                seq += 1
             before = found
             until = self._monotonic() + self._poll_s
             while (wait := until - self._monotonic()) > 0:
@@ -80,7 +98,7 @@ class Folder:
         try:
             with os.scandir(self._path) as entries:
                 return frozenset(
-                    Found(status.st_mtime_ns, entry.name, status.st_size)
+                    Found(status.st_ctime_ns, entry.name, status.st_mtime_ns, status.st_size)
                     for entry in entries
                     if Path(entry.name).suffix.lower() in IMAGES | ARRAYS and (status := _stat(entry)) is not None
                 )
@@ -127,6 +145,10 @@ def _stat(entry: os.DirEntry[str]) -> os.stat_result | None:
         return None
 
 
-def _read_mark(mark: str) -> tuple[int, str]:
-    mtime_ns, _, name = mark.partition(":")
-    return (int(mtime_ns), name) if mtime_ns.isdigit() else (-1, "")
+def _mark(place: Place) -> str:
+    return f"{place[0]}:{place[1]}"
+
+
+def _read_mark(mark: str) -> Place:
+    ctime_ns, _, name = mark.partition(":")
+    return (int(ctime_ns), name) if ctime_ns.isdigit() else (-1, "")

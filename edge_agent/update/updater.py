@@ -89,6 +89,7 @@ class Updater(Installed):
         manifest, onnx = read_artifact(artifact, variant=self.variant)
         version, state = manifest.version, self.slot_state()
         if version <= slots.newest(state):
+            self._say_known(artifact, version)
             return
         if version in state.refused:
             log.warning("%s: version %d was refused here: %s", artifact, version, state.refused[version])
@@ -97,6 +98,12 @@ class Updater(Installed):
         self._check(artifact)
         folder = self.shelf.unpack(self.shelf.arrival(version), (artifact / MANIFEST).read_bytes(), onnx)
         self.adopt(folder, version)
+
+    def _say_known(self, artifact: Path, version: int) -> None:
+        """Whoever wrapped another model under the same number would wonder why nothing changes."""
+        here = self.shelf.path(version) / MANIFEST
+        if here.exists() and here.read_bytes() != (artifact / MANIFEST).read_bytes():
+            log.warning("%s: another version %d is here already: give it a higher number", artifact, version)
 
     def on_desired(self, desired: Desired) -> None:
         """What the server wants; an older revision than the last is ignored. The same one again is a new try."""

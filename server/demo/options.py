@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Literal, NamedTuple
 
 from server.demo.scenario import Plan
+from server.errors import ServerConfigError
 
 Task = Literal["fashion", "watch", "own"]
 
@@ -20,7 +21,7 @@ class Options(NamedTuple):
     seed: int
     out: Path
     late_classes: tuple[str, ...] | None  # None: the task's own
-    degrade: bool | None  # None: the task's own
+    degraded: int | None  # number of the device whose sensor gets worse, 0: none; None: the task's own
 
 
 class Size(NamedTuple):
@@ -32,7 +33,7 @@ class Size(NamedTuple):
     epochs: int
     probation_samples: int
     soak_s: float
-    overhead_samples: int
+    overhead_s: float  # of the bare loop
     overhead_repeats: int
     calm: float  # how much longer the streams play than the rounds should take
 
@@ -41,7 +42,9 @@ def size_of(options: Options) -> Size:
     """The size of a run. Quick ones show that it works, long ones what it is worth."""
     quick, fashion = options.quick, options.task == "fashion"
     late = options.late_classes if options.late_classes is not None else ("bag", "ankle boot") if fashion else ()
-    degrade = fashion if options.degrade is None else options.degrade
+    degraded = (options.devices if fashion else 0) if options.degraded is None else options.degraded
+    if degraded > options.devices:
+        raise ServerConfigError(f"--degraded-device {degraded}: there are {options.devices} devices")
     plan = Plan(
         devices=options.devices,
         base_count=1000 if quick else 1500,
@@ -49,7 +52,7 @@ def size_of(options: Options) -> Size:
         rows_per_device=2400 if quick else 8000,
         test_count=3000 if quick else 5000,
         late_classes=late,
-        degraded=options.devices - 1 if degrade else None,
+        degraded=degraded - 1 if degraded else None,
     )
     return Size(
         plan=plan,
@@ -59,7 +62,7 @@ def size_of(options: Options) -> Size:
         epochs=5 if quick else 8,
         probation_samples=(40 if quick else 100) if fashion else 10,
         soak_s=1.0 if quick else 3.0,
-        overhead_samples=4000 if quick else 20_000,
+        overhead_s=1.0 if quick else 2.0,
         overhead_repeats=1 if quick else 3,
         calm=1.1 if quick else 1.4,
     )

@@ -27,6 +27,7 @@ from server.demo.stage import Advance
 from server.errors import ServerError
 
 FEW = 200
+MOST = 200_000  # samples of a run, however fast the model
 LIMIT_S = 120.0
 
 
@@ -35,21 +36,25 @@ def measure(
     artifact: Path,
     x: NDArray[np.generic],
     *,
-    samples: int,
+    bare_s: float,
     repeats: int,
     label_share: float,
     advance: Advance,
 ) -> float:
-    """Agent samples/s over bare samples/s: the median of runs in turn. ServerError when one fails."""
+    """Agent samples/s over bare samples/s: the median of runs in turn. ServerError when one fails.
+
+    The bare loop runs about `bare_s`: much less, and the start of a process drowns what the samples take.
+    """
     folder.mkdir(parents=True, exist_ok=True)
-    for name, count in (("few", FEW), ("many", FEW + samples)):
+    many = FEW + samples_for(bare_s, artifact / MODEL, x)
+    for name, count in (("few", FEW), ("many", many)):
         np.savez(folder / f"{name}.npz", x=x[np.arange(count) % len(x)])
     ratios = []
     for turn in range(repeats):
         advance(turn / repeats)
         agent_s = {name: _agent(folder, artifact, name, f"{name}-{turn}", label_share) for name in ("few", "many")}
-        bare_s = {name: _bare(folder, artifact / MODEL, name) for name in ("few", "many")}
-        ratios.append((bare_s["many"] - bare_s["few"]) / (agent_s["many"] - agent_s["few"]))
+        alone_s = {name: _bare(folder, artifact / MODEL, name) for name in ("few", "many")}
+        ratios.append((alone_s["many"] - alone_s["few"]) / (agent_s["many"] - agent_s["few"]))
     return statistics.median(ratios)
 
 
@@ -85,7 +90,24 @@ def _seconds(argv: list[str], folder: Path) -> float:
     return time.perf_counter() - begun
 
 
+def samples_for(bare_s: float, model: Path, x: NDArray[np.generic]) -> int:
+    """How many samples the bare loop takes in about so long."""
+    took_s = []
+    for count in (FEW, 5 * FEW):  # their difference leaves the start out
+        begun = time.perf_counter()
+        run_bare(model, x[np.arange(count) % len(x)])
+        took_s.append(time.perf_counter() - begun)
+    per_sample_s = max(1e-6, (took_s[1] - took_s[0]) / (4 * FEW))
+    return max(FEW, min(MOST, int(bare_s / per_sample_s)))
+
+
 def bare_loop(model: Path, recording: Path) -> None:
+    """Over the samples of a recording."""
+    with np.load(recording) as archive:
+        run_bare(model, archive["x"])
+
+
+def run_bare(model: Path, x: NDArray[np.generic]) -> None:
     """What anybody would write."""
     import onnxruntime as ort
 
@@ -94,8 +116,6 @@ def bare_loop(model: Path, recording: Path) -> None:
     session = ort.InferenceSession(model, options, providers=["CPUExecutionProvider"])
     name = session.get_inputs()[0].name
     names = [output.name for output in session.get_outputs()]
-    with np.load(recording) as archive:
-        x = archive["x"]
     for row in range(len(x)):
         session.run(names, {name: x[row : row + 1]})
 

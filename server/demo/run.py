@@ -93,7 +93,7 @@ def _scenario(options: Options, size: Size) -> Scenario:
         return by_device(model_data.load_watch(), size.plan, rng, known=(1, 2, 3, 4))
     assert options.data is not None  # noqa: S101 - the command line gives `own` its file
     own = model_data.load_npz(options.data)
-    if own.device is not None and not size.plan.late_classes:
+    if own.device is not None:
         return by_device(own, size.plan, rng)
     return _split_own(own, options, size, rng)
 
@@ -190,7 +190,7 @@ def _overhead(workspace: Workspace, model: arms.Model, scenario: Scenario, size:
         folder,
         folder / "1",
         scenario.streams[0].x,
-        samples=size.overhead_samples,
+        bare_s=size.overhead_s,
         repeats=size.overhead_repeats,
         label_share=size.label_share,
         advance=advance,

@@ -20,6 +20,9 @@ from server.errors import ServerConfigError
 
 FOG = "box blur 3x3 twice, contrast x 0.6, brightness + 40, Gaussian noise of sd 15"
 
+MISSING_MOST = 0.05  # of a draw that may come from other classes: less, and small data fail by chance; more, and the
+# mix is not the one that the story tells
+
 
 class Plan(NamedTuple):
     """How much of everything. Counts are of samples; a share is of the stream."""
@@ -68,15 +71,29 @@ def mixed(train: Labelled, test: Labelled, plan: Plan, rng: np.random.Generator)
     test_pool = _Pool(test, rng)
     holdout = test_pool.take(plan.holdout_count, without=late)
     held_out = _late_test(test_pool.take(plan.test_count, without=()), plan, rng)
-    known = _renumbered(len(train.names), late)
-    names = tuple(train.names[index] for index in np.argsort(known))
+    story = [f"{plan.devices} devices, {plan.rows_per_device:,} samples each"]
+    return _numbered(base, holdout, streams, held_out, late, [*story, *_changes(plan, streams)])
+
+
+def _numbered(
+    base: Labelled,
+    holdout: Labelled,
+    streams: list[Stream],
+    test: Labelled,
+    late: tuple[int, ...],
+    story: list[str],
+) -> Scenario:
+    """The late classes last, so that the first model's classes are the first of all."""
+    place = _renumbered(len(base.names), late)
+    names = tuple(base.names[index] for index in np.argsort(place))
+    first = names[: len(names) - len(late)]
     return Scenario(
         names,
-        _renumber(base, known, names[: len(names) - len(late)]),
-        _renumber(holdout, known, names[: len(names) - len(late)]),
-        [stream._replace(y=known[stream.y]) for stream in streams],
-        _renumber(held_out, known, names),
-        _story(plan, streams),
+        _renumber(base, place, first),
+        _renumber(holdout, place, first),
+        [stream._replace(y=place[stream.y]) for stream in streams],
+        _renumber(test, place, names),
+        story,
     )
 
 
@@ -88,31 +105,56 @@ def by_device(data: Labelled, plan: Plan, rng: np.random.Generator, *, known: tu
     since neighbours in time are much alike.
     """
     device = data.device if data.device is not None else np.arange(len(data.y)) % plan.devices
+    late = _class_indices(data.names, plan.late_classes)
     order = np.arange(len(data.y)) if data.t is None else np.argsort(data.t, kind="stable")
-    base_rows, streams, test_rows = [], [], []
     fleet = [one for one in dict.fromkeys(device.tolist()) if one not in known][: plan.devices]
-    for one in known:
-        base_rows.append(order[device[order] == one])
+    base_rows = [order[device[order] == one] for one in known]
+    streams, tests = [], []
     for index, one in enumerate(fleet):
         rows = order[device[order] == one]
         if not known:
             cut = len(rows) // 5
             base_rows.append(rows[:cut])
             rows = rows[cut:]
-        kept, held = _stretches(rows)
-        test_rows.append(held)
-        streams.append(Stream(f"device-{index + 1}", data.x[kept], data.y[kept], 0, None))
-    base = rng.permutation(np.concatenate(base_rows))[: plan.base_count + plan.holdout_count]
+        stream, test = _device_stream(index, data, rows, plan, late, rng)
+        streams.append(stream)
+        tests.append(test)
+    base = np.concatenate(base_rows)
+    base = rng.permutation(base[~np.isin(data.y[base], late)])[: plan.base_count + plan.holdout_count]
     cut = len(base) * plan.base_count // (plan.base_count + plan.holdout_count)
-    short = min([cut, len(base) - cut, *(len(stream.y) for stream in streams), *(len(rows) for rows in test_rows)])
-    if len(fleet) < plan.devices or short < 20:
+    short = min([cut, len(base) - cut, *(len(stream.y) for stream in streams), *(len(test.y) for test in tests)])
+    if short < 20:
         raise ServerConfigError(
-            f"the data gives {len(fleet)} devices and {short} samples to the smallest part; expected {plan.devices} "
-            f"devices and at least 20: give more samples, or fewer --devices"
+            f"the data gives {short} samples to the smallest part of {len(fleet)} devices; expected at least 20: "
+            f"give more samples, or fewer --devices"
         )
-    story = [f"{len(fleet)} devices; the first model knows {'others' if known else 'the first fifth of each'}"]
-    test = np.concatenate(test_rows)
-    return Scenario(data.names, data.take(base[:cut]), data.take(base[cut:]), streams, data.take(test), story)
+    all_of_them = " (the data has no more)" if len(fleet) < plan.devices else ""
+    story = [
+        f"{len(fleet)} devices{all_of_them}; the first model knows {'others' if known else 'the first fifth of each'}"
+    ]
+    test = Labelled(np.concatenate([t.x for t in tests]), np.concatenate([t.y for t in tests]), data.names)
+    parts = data.take(base[:cut]), data.take(base[cut:])
+    return _numbered(*parts, streams, test, late, [*story, *_changes(plan, streams)])
+
+
+def _device_stream(
+    index: int, data: Labelled, rows: NDArray[np.int64], plan: Plan, late: tuple[int, ...], rng: np.random.Generator
+) -> tuple[Stream, Labelled]:
+    """What one device sees, and what is held out of it."""
+    kept, held = _stretches(rows)
+    late_from = 0
+    if late:
+        early, after = np.split(kept, [int(len(kept) * plan.late_share)])
+        early = early[~np.isin(data.y[early], late)]
+        kept, late_from = np.concatenate([early, after]), len(early)
+        held = held[int(len(held) * plan.late_share) :]
+    x, held_x, degraded_from = data.x[kept], data.x[held], None
+    if index == plan.degraded:
+        degraded_from = int(len(kept) * plan.degraded_share)
+        x[degraded_from:] = fog(x[degraded_from:], rng)
+        held_x = fog(held_x, rng)
+    stream = Stream(f"device-{index + 1}", x, data.y[kept], late_from, degraded_from)
+    return stream, Labelled(held_x, data.y[held], data.names)
 
 
 def _stretches(rows: NDArray[np.int64]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
@@ -132,10 +174,17 @@ class _Pool:
     def take(self, count: int, *, without: tuple[int, ...]) -> Labelled:
         share = self._share.copy()
         share[list(without)] = 0.0
-        wanted = self._rng.multinomial(count, share / share.sum())
-        short = [name for name, rows, n in zip(self._data.names, self._left, wanted, strict=True) if len(rows) < n]
-        if short:
-            raise ServerConfigError(f"not enough samples of {', '.join(short)}: use fewer --devices, or --quick")
+        left = np.array([len(rows) for rows in self._left]) * (share > 0)
+        drawn = self._rng.multinomial(count, share / share.sum())
+        wanted = np.minimum(drawn, left)
+        missing = count - int(wanted.sum())
+        if missing > MISSING_MOST * count or left.sum() < count:
+            short = [name for name, n, there in zip(self._data.names, drawn, left, strict=True) if there < n]
+            raise ServerConfigError(
+                f"not enough samples of {', '.join(short)}: give more data, use fewer --devices, or --quick"
+            )
+        if missing:
+            wanted += self._rng.multivariate_hypergeometric(left - wanted, missing)
         chosen = self._rng.permutation(np.concatenate([rows[:n] for rows, n in zip(self._left, wanted, strict=True)]))
         self._left = [rows[n:] for rows, n in zip(self._left, wanted, strict=True)]
         return self._data.take(chosen)
@@ -196,11 +245,12 @@ def _renumber(data: Labelled, known: NDArray[np.int64], names: tuple[str, ...]) 
     return Labelled(data.x, known[data.y], names)
 
 
-def _story(plan: Plan, streams: list[Stream]) -> list[str]:
-    story = [f"{plan.devices} devices, {plan.rows_per_device:,} samples each"]
+def _changes(plan: Plan, streams: list[Stream]) -> list[str]:
+    changes = []
     if plan.late_classes:
-        story.append(f"{' and '.join(plan.late_classes)} appear after {plan.late_share:.0%} of the stream")
-    if plan.degraded is not None:
-        name = streams[plan.degraded].name
-        story.append(f"{name}'s camera is fogged after {plan.degraded_share:.0%} of the stream ({FOG})")
-    return story
+        changes.append(f"{' and '.join(plan.late_classes)} appear after {plan.late_share:.0%} of the stream")
+    for stream in streams:
+        if stream.degraded_from is not None:
+            what = f"fogged ({FOG})" if stream.x.dtype == np.uint8 else "noisy"
+            changes.append(f"what {stream.name} sees is {what} after {plan.degraded_share:.0%} of the stream")
+    return changes

@@ -26,6 +26,7 @@ class Label(NamedTuple):
     labeler: str
     at_ms: int
     seconds: float = 0.0  # a person's time
+    probability: float | None = None  # of being asked about; None where that was not left to chance
 
 
 class Counts(NamedTuple):
@@ -47,6 +48,12 @@ def waiting(connection: sa.Connection, *, limit: int) -> Sequence[sa.Row[tuple[o
     order = sa.case((sample.c.reason.in_(AUDIT_REASONS), 0), else_=1)
     query = sa.select(sample).where(_unanswered()).order_by(order, sample.c.received_at_ms, sample.c.id).limit(limit)
     return connection.execute(query).all()
+
+
+def given_since(connection: sa.Connection, *, labeler: str, at_ms: int) -> int:
+    """How many answers that labeler has given after `at_ms`."""
+    query = sa.select(sa.func.count()).select_from(label).where(label.c.labeler == labeler, label.c.at_ms > at_ms)
+    return connection.scalar(query) or 0
 
 
 def in_force() -> sa.Select[tuple[str, int]]:

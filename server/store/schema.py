@@ -131,6 +131,7 @@ label = Table(  # the latest per sample is in force
     Column("labeler", String(100), nullable=False),
     Column("at_ms", BigInteger, nullable=False),
     Column("seconds", Float, nullable=False, default=0.0),  # a person's time
+    Column("probability", Float),  # of being asked about, once here; null where that was not left to chance
 )
 Index("label_by_sample", label.c.sample_id, label.c.id)
 

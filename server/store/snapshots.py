@@ -25,7 +25,7 @@ class Member(NamedTuple):
     sample_id: str
     class_index: int
     split: str  # "train" or "holdout"
-    probability: float | None  # of selection; None for imports
+    probability: float | None  # of selection, by the floor alone where held out (docs/adr/0005); None for imports
 
 
 class Snapshot(NamedTuple):

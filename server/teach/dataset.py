@@ -27,7 +27,7 @@ class Part:
     x: NDArray[Any]  # (N, *shape) raw
     y: NDArray[np.int64]  # (N,) index into the snapshot's classes
     stream: NDArray[np.bool_]  # (N,) from a device, not imported
-    probability: NDArray[np.float64]  # (N,) of selection; 1 for imports
+    probability: NDArray[np.float64]  # (N,) of selection, by the floor alone where held out; 1 for imports
     device: NDArray[np.str_]  # (N,)
 
 

@@ -64,7 +64,7 @@ class Held:
     candidate: NDArray[np.bool_]  # (N,)
     champion: NDArray[np.bool_]  # (N,); all False when there is none
     stream: NDArray[np.bool_]  # (N,) from a device; otherwise imported
-    probability: NDArray[np.float64]  # (N,) of selection, in (0, 1]; 1 for imports
+    probability: NDArray[np.float64]  # (N,) of selection by the floor, in (0, 1]; 1 for imports
     device: NDArray[np.str_]  # (N,)
     label: NDArray[np.str_]  # (N,) names of the true classes
 

@@ -9,10 +9,11 @@ import numpy as np
 import pytest
 from quadrants import ARTIFACT, artifact, images
 
+from edge_agent.choose.drift import Alarm, Watch
 from edge_agent.choose.selector import Rules, Selector
 from edge_agent.contract.errors import ConfigError
 from edge_agent.contract.types import Reading
-from edge_agent.loop import CURSOR, INVALID_LABEL, PREDICTION, SELECTOR, Cursor, Identity, Loop
+from edge_agent.loop import CURSOR, DRIFT, INVALID_LABEL, PREDICTION, SELECTOR, Cursor, Identity, Loop
 from edge_agent.model import Model
 from edge_agent.send.writer import Handover
 
@@ -183,3 +184,27 @@ def test_orders_take_effect_at_the_end_of_a_block() -> None:
     loop.change(Rules(label_share=0.0, depth_labels=1.0), "entropy")
     loop.run(readings(X), threading.Event())
     assert len(outcome.samples) <= 20 + 1
+
+
+def test_a_change_raises_an_alarm_and_frees_labels() -> None:
+    x, _ = images(6000)
+    x[4000:] = 255 - x[4000:]
+    told: list[tuple[Alarm, float]] = []
+    outcome, model = Outcome(), Model(ARTIFACT)
+    loop = make(
+        outcome,
+        model=model,
+        watch=Watch(model.manifest, false_alarms_per_month=1.0, embedding=True),
+        on_alarm=lambda alarm, labels: told.append((alarm, labels)),
+    )
+    loop._selector.change(Rules(label_share=0.1, reserve_labels=20.0))
+    loop.run(readings(x), threading.Event())
+    assert len(told) == 1
+    assert told[0][1] > 0
+    drift = [sample.id.seq for sample in outcome.samples if sample.selection.reason == "drift"]
+    assert drift
+    assert min(drift) >= 4000
+    assert DRIFT in outcome.last_state()
+    state = loop.drift()
+    assert state is not None
+    assert state.epoch == 1

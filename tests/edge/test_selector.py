@@ -163,3 +163,67 @@ def test_a_budget_that_can_never_pay_for_a_sample_is_refused() -> None:
 def test_a_state_that_cannot_be_read_is_refused() -> None:
     with pytest.raises(ConfigError, match="remove it"):
         selector(saved=b"\x81\xa5theta\xc0")
+
+
+@settings(deadline=None, max_examples=25)
+@given(
+    st.sampled_from([0.01, 0.05, 0.2]),
+    st.sampled_from([1.0, 20.0]),
+    st.sampled_from([0.0, 5.0, 20.0]),
+    st.sets(st.integers(0, 60), max_size=6),
+    st.integers(0, 10_000),
+)
+def test_no_window_exceeds_its_budget_and_the_reserve(
+    share: float, depth: float, reserve: float, grants: set[int], seed: int
+) -> None:
+    utility, embedding = stream(2000, seed=seed)
+    one, chosen = selector(share, seed=seed, depth_labels=depth, reserve_labels=reserve), []
+    for begin in range(0, 2000, BLOCK):
+        if begin // BLOCK in grants:
+            one.grant()
+        chosen += play(one, utility[: begin + BLOCK], embedding, [BLOCK], begin=begin)
+    rows = [c.row for c in chosen]
+    for i in range(len(rows)):
+        for j in range(i, len(rows)):
+            assert j - i + 1 <= share * (rows[j] - rows[i]) + depth + reserve + 1e-6
+    assert grants or not any(c.selection.reason == "drift" for c in chosen)
+
+
+def test_a_grant_is_spent_once_and_soon_on_top_of_the_budget() -> None:
+    utility, embedding = stream(6000, seed=4)
+    one = selector(0.02, reserve_labels=20.0)
+    play(one, utility[:3200], embedding, [BLOCK])
+    assert one.grant() == 20.0
+    assert one.grant() == 0.0
+    drift = [c for c in play(one, utility, embedding, [BLOCK], begin=3200) if c.selection.reason == "drift"]
+    assert len(drift) == 20
+    assert drift[-1].row < 3200 + 500
+    assert all(0.0 < c.selection.floor <= c.selection.probability for c in drift)
+
+
+def test_the_recorded_probability_holds_while_a_grant_is_spent() -> None:
+    estimates = []
+    for seed in range(60):
+        utility, embedding = stream(2000, seed=1)
+        one = selector(0.05, seed=seed, reserve_labels=40.0)
+        one.grant()
+        chosen = play(one, utility, embedding, [BLOCK])
+        estimates.append(sum(1 / c.selection.probability for c in chosen) / len(utility))
+    standard_error = np.std(estimates) / np.sqrt(len(estimates))
+    assert abs(np.mean(estimates) - 1.0) < 4 * standard_error
+
+
+def test_a_grant_survives_a_restart() -> None:
+    utility, embedding = stream(2000, seed=2)
+    one = selector(0.02, reserve_labels=20.0)
+    one.grant()
+    before = play(one, utility[:320], embedding, [BLOCK])
+    two = selector(0.02, seed=1, reserve_labels=20.0, saved=one.save())
+    rest = play(two, utility, embedding, [BLOCK], begin=320)
+    assert before + rest == play(_granted(), utility, embedding, [BLOCK])
+
+
+def _granted() -> Selector:
+    one = selector(0.02, reserve_labels=20.0)
+    one.grant()
+    return one

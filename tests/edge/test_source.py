@@ -133,6 +133,28 @@ def test_folder_goes_on_after_its_mark(tmp_path: Path) -> None:
     assert [(r.ref, r.seq) for r in again] == [("2.npy", 2), ("3.npy", 3)]
 
 
+def test_files_that_keep_their_old_times_are_not_passed_over(tmp_path: Path) -> None:
+    drop(tmp_path, "b.npy", np.zeros((8, 8), np.uint8), at_s=2_000_000_000)
+    readings = folder(tmp_path, Clock()).readings(Start())
+    last = taken(readings, 1)[-1]
+    drop(tmp_path, "a.npy", np.zeros((8, 8), np.uint8), at_s=100)  # as `cp -p` leaves it
+    (tmp_path / "c.npy.part").write_bytes((tmp_path / "b.npy").read_bytes())
+    os.utime(tmp_path / "c.npy.part", (50, 50))
+    (tmp_path / "c.npy.part").rename(tmp_path / "c.npy")
+    assert [(r.ref, r.seq) for r in taken(readings, 2)] == [("a.npy", 1), ("c.npy", 2)]
+    again = folder(tmp_path, Clock()).readings(Start(last.seq + 1, last.mark))
+    assert [(r.ref, r.seq) for r in taken(again, 2)] == [("a.npy", 1), ("c.npy", 2)]
+
+
+def test_a_file_comes_once_though_its_rights_change(tmp_path: Path) -> None:
+    drop(tmp_path, "a.npy", np.zeros((8, 8), np.uint8), at_s=100)
+    readings = folder(tmp_path, Clock()).readings(Start())
+    taken(readings, 1)
+    (tmp_path / "a.npy").chmod(0o600)
+    drop(tmp_path, "b.npy", np.zeros((8, 8), np.uint8), at_s=100)
+    assert [r.ref for r in taken(readings, 1)] == ["b.npy"]
+
+
 def test_a_file_that_cannot_be_read_is_counted_not_fatal(tmp_path: Path) -> None:
     (tmp_path / "a.npy").write_bytes(b"\x93NUMPY broken")
     os.utime(tmp_path / "a.npy", (1, 1))

@@ -438,6 +438,21 @@ def test_events_heartbeats_and_block_requests_arrive(broker, server, make):
     assert blocks == [(header, b"\0\1\2")]
 
 
+def test_a_heartbeat_that_cannot_be_made_does_not_end_the_sending(broker, server, outbox, make, caplog):
+    said = iter([ValueError("a mistake of ours"), KeyError("another")])
+
+    def heartbeat():
+        if (error := next(said, None)) is not None:
+            raise error
+        return a_heartbeat(outbox)
+
+    outbox.put([a_put(seq) for seq in range(5)])
+    make(broker, heartbeat=heartbeat)
+    wait_for(lambda: outbox.status().rows == 0, "drained")
+    pass_heartbeats(server)
+    assert caplog.text.count("a mistake of ours; connecting again") == 2
+
+
 def test_rubbish_from_the_server_is_counted_and_harmless(broker, server, outbox, make, caplog):
     wanted = []
 

@@ -98,6 +98,16 @@ def test_int8_on_request() -> None:
     assert np.abs(logits - golden.logits.array()).max() <= golden.tolerance
 
 
+def test_int8_of_a_model_that_reshapes_by_an_initializer_as_torch_exports_it() -> None:
+    made = onnx.load_model_from_string(
+        model([("Reshape", ["h", "to"], ["r"], {}), ("Gemm", ["r", "w2", "b2"], ["y"], {})])
+    )
+    made.graph.initializer.append(numpy_helper.from_array(np.array([-1, 8]), "to"))
+    done = wrapped(made.SerializeToString(), int8=True)
+    assert list(done.manifest.files) == ["cpu-int8"]
+    assert done.int8_agreement > 0.95
+
+
 def test_model_that_is_int8_already_is_left_as_it_is() -> None:
     int8 = to_int8(model([("Gemm", ["h", "w2", "b2"], ["y"], {})]), X, logits="nothing of that name")
     done = wrapped(int8, int8=True)

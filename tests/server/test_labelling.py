@@ -7,16 +7,18 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import sqlalchemy as sa
 from device_words import FLEET, NOW_MS, image, message
 from device_words import frames as sample_frames
 
 from server.collect.ingest import Ingest
 from server.errors import LabelError, ServerConfigError
 from server.label.labeler import Question, ask, load
-from server.label.labelling import Labelling
+from server.label.labelling import DAY_MS, Labelling
 from server.label.oracle import Oracle
 from server.store import labels
 from server.store.labels import CANNOT_TELL
+from server.store.schema import label
 from server.store.store import Store
 
 
@@ -209,3 +211,65 @@ def test_new_samples_are_asked_about_when_it_is_woken(store):
     assert asked.acquire(timeout=10)
     worker.stop(timeout_s=10)
     assert in_force(store)[99] == 0
+
+
+# --- a budget ---
+
+
+def budgeted(store, now, **options) -> Labelling:
+    return Labelling(store, Always(), name="test", batch=2, now_ms=lambda: now[0], **options)
+
+
+@pytest.mark.parametrize("strategy", ["arrival", "gumbel"])
+def test_no_24_hours_see_more_questions_than_the_budget(store, strategy):
+    now = [NOW_MS]
+    asked = budgeted(store, now, strategy=strategy, labels_per_day=3)
+    assert [asked.step() for _ in range(3)] == [2, 1, 0]
+    now[0] += DAY_MS - 1
+    assert asked.step() == 0
+    now[0] += 1
+    assert [asked.step() for _ in range(3)] == [2, 1, 0]
+    now[0] += DAY_MS
+    assert [asked.step() for _ in range(2)] == [1, 0]
+    assert len(in_force(store)) == 7
+
+
+@pytest.mark.parametrize(
+    ("strategy", "labels_per_day", "kept"),
+    [("arrival", 0, {1.0}), ("gumbel", 0, {1.0}), ("arrival", 3, {None})],
+)
+def test_a_probability_is_kept_where_it_is_known(store, strategy, labels_per_day, kept):
+    asked = budgeted(store, [NOW_MS], strategy=strategy, labels_per_day=labels_per_day)
+    while asked.step():
+        pass
+    assert probabilities(store) == kept
+
+
+def test_a_drawn_question_keeps_its_probability(store):
+    asked = budgeted(store, [NOW_MS], strategy="gumbel", labels_per_day=3)
+    while asked.step():
+        pass
+    assert all(0.0 < p < 1.0 for p in probabilities(store))
+
+
+def test_what_was_drawn_is_asked_again_when_the_labeler_fails(store):
+    class Once:
+        calls: tuple = ()
+
+        def label(self, batch):
+            self.calls += (tuple(question.id for question in batch),)
+            if len(self.calls) == 1:
+                raise TimeoutError("no answer")
+            return ["cat" for _ in batch]
+
+    labeler = Once()
+    asked = Labelling(store, labeler, name="test", batch=2, now_ms=lambda: NOW_MS, strategy="gumbel", labels_per_day=2)
+    with pytest.raises(LabelError):
+        asked.step()
+    assert asked.step() == 2
+    assert labeler.calls[0] == labeler.calls[1]
+
+
+def probabilities(store) -> set:
+    with store.database.read() as connection:
+        return set(connection.execute(sa.select(label.c.probability)).scalars())

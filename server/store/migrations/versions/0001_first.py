@@ -132,6 +132,7 @@ def upgrade() -> None:
         sa.Column("labeler", sa.String(length=100), nullable=False),
         sa.Column("at_ms", sa.BigInteger(), nullable=False),
         sa.Column("seconds", sa.Float(), nullable=False),
+        sa.Column("probability", sa.Float()),
         sa.ForeignKeyConstraint(["sample_id"], ["sample.id"]),
         sa.PrimaryKeyConstraint("id"),
     )

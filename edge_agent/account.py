@@ -1,0 +1,151 @@
+"""What does the agent say of itself?
+
+The birth on every connect, the heartbeat, status.json for whoever looks on the device, and events. Any thread may ask.
+"""
+
+from __future__ import annotations
+
+import logging
+import sys
+import threading
+import time
+import uuid
+from collections.abc import Callable
+from importlib.metadata import version as installed_version
+from pathlib import Path
+
+import msgspec
+import onnxruntime as ort
+
+from edge_agent.choose.drift import Alarm
+from edge_agent.contract.wire import (
+    Birth,
+    Event,
+    EventKind,
+    Heartbeat,
+    ModelState,
+    OutboxState,
+    StreamCounts,
+)
+from edge_agent.loop import Loop
+from edge_agent.send.health import CpuMeter, clock_quality, machine, rss_bytes, temperature_c
+from edge_agent.status import STATUS
+
+log = logging.getLogger(__name__)
+
+LOUD = frozenset({"refused", "revert", "error", "alarm"})  # kinds of events that are warnings in the log
+
+
+class Account:
+    """Of one run. `loop` is set once there is one."""
+
+    def __init__(
+        self,
+        folder: Path,
+        *,
+        boot: int,
+        stream: str,
+        heartbeat_s: float,
+        model: Callable[[], ModelState],
+        outbox: Callable[[], OutboxState],
+        messages_bad: Callable[[], int],
+        tell: Callable[[Event], None],
+    ) -> None:
+        """`folder` is for status.json; `tell` sends an event, the others are asked whenever something is said."""
+        self.session = uuid.uuid4().hex[:16]
+        self.loop: Loop | None = None
+        self._folder = folder
+        self._boot = boot
+        self._stream = stream
+        self._heartbeat_s = heartbeat_s
+        self._model = model
+        self._outbox = outbox
+        self._messages_bad = messages_bad
+        self._tell = tell
+        self._lock = threading.Lock()  # of the number of events: several threads have something to say
+        self._events = 0
+        self._samples_per_s = 0.0
+        self._cpu = CpuMeter()
+        self._started_s = time.monotonic()
+
+    def birth(self) -> Birth:
+        """Said on every connect."""
+        return Birth(
+            session=self.session,
+            boot=self._boot,
+            at_ms=now_ms(),
+            agent=installed_version("winnow-edge"),
+            runtime=f"onnxruntime {ort.__version__}, python {sys.version.split()[0]}",
+            machine=machine(),
+            stream=self._stream,
+            model=self._model(),
+            outbox=self._outbox(),
+            clock=clock_quality(),
+            interval_s=self._heartbeat_s,
+        )
+
+    def heartbeat(self) -> Heartbeat:
+        """Said every `heartbeat_s`, and written to status.json."""
+        loop = self.loop
+        vitals = loop.vitals() if loop else None
+        return Heartbeat(
+            session=self.session,
+            boot=self._boot,
+            at_ms=now_ms(),
+            uptime_s=time.monotonic() - self._started_s,
+            model=self._model(),
+            counts=loop.counts() if loop else StreamCounts(read=0, scored=0, invalid=0, selected={}),
+            outbox=self._outbox(),
+            samples_per_s=self._samples_per_s,
+            latency_p50_ms=vitals.latency_p50_ms if vitals else 0.0,
+            latency_p95_ms=vitals.latency_p95_ms if vitals else 0.0,
+            label_tokens=loop.selector.label_tokens if loop else 0.0,
+            byte_tokens=loop.selector.byte_tokens if loop else None,
+            rss_bytes=rss_bytes(),
+            cpu_share=self._cpu.share(),
+            temperature_c=temperature_c(),
+            messages_bad=self._messages_bad(),
+            drift=loop.drift() if loop else None,
+        )
+
+    def write_status(self, samples_per_s: float = 0.0) -> None:
+        """For `winnow-agent status`; replaced in one step, not flushed: it is worth nothing after a power cut."""
+        self._samples_per_s = samples_per_s
+        beside = self._folder / (STATUS + ".new")
+        beside.write_bytes(msgspec.json.format(msgspec.json.encode(self.heartbeat()), indent=1))
+        beside.replace(self._folder / STATUS)
+
+    def alarm(self, alarm: Alarm, labels: float) -> None:
+        """Tell of drift. During a trial it may be the model that is new, not the world: `slot` says so."""
+        model = self._model()
+        on_trial = " during a trial" if model.slot == "trial" else ""
+        text = (
+            f"{alarm.signal} moved{on_trial}: {alarm.before:.3g} -> {alarm.after:.3g}, since about {alarm.since} "
+            f"samples; {labels:.0f} labels freed"
+        )
+        detail = {**alarm._asdict(), "slot": model.slot, "labels": labels}
+        self.report("alarm", text, model.version, detail)
+
+    def report(self, kind: EventKind, text: str, version: int, detail: dict[str, str | int | float]) -> None:
+        """Log an event, and tell the server."""
+        log.log(logging.WARNING if kind in LOUD else logging.INFO, "%s: %s", kind, text)
+        with self._lock:
+            self._events += 1
+            number = self._events
+        self._tell(
+            Event(
+                session=self.session,
+                boot=self._boot,
+                n=number,
+                at_ms=now_ms(),
+                kind=kind,
+                text=text[:1000],
+                model_version=version,
+                detail=detail,
+            )
+        )
+
+
+def now_ms() -> int:
+    """Wall clock, ms since 1970."""
+    return time.time_ns() // 1_000_000

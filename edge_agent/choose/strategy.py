@@ -1,0 +1,22 @@
+"""Which strategy chooses? The one place that knows their names."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from edge_agent.choose.selector import Rules, Selector
+from edge_agent.choose.vessal import Vessal
+from edge_agent.contract.errors import ConfigError, did_you_mean
+
+STRATEGIES: dict[str, type[Selector]] = {"novelty_quantile": Selector, "vessal": Vessal}
+
+
+def make(name: str, rules: Rules, rng: np.random.Generator, *, saved: bytes = b"") -> Selector:
+    """A selector of that strategy; ConfigError for another name, or when `saved` cannot be read.
+
+    What another strategy saved is not gone on with, but its tokens are.
+    """
+    if name not in STRATEGIES:
+        known = ", ".join(STRATEGIES)
+        raise ConfigError(f"[choose] strategy {name!r}: unknown{did_you_mean(name, STRATEGIES)}; known: {known}")
+    return STRATEGIES[name](rules, rng, saved=saved)

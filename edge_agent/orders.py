@@ -1,0 +1,52 @@
+"""Which budgets and which acquisition function are in force?
+
+What the server desires, and where it leaves something open, what the device was configured to.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+from edge_agent.choose.acquisition import Scorer
+from edge_agent.choose.selector import Rules
+from edge_agent.config import AgentConfig
+from edge_agent.contract.errors import ConfigError
+from edge_agent.contract.wire import Desired
+
+BY_THE_SERVER = ("label_share", "labels_per_day", "bytes_per_day")
+
+
+class Orders(NamedTuple):
+    """What the loop is to keep to. complaint: what of the desired cannot be, or nothing."""
+
+    rules: Rules
+    acquisition: str
+    complaint: str = ""
+
+
+def configured(config: AgentConfig) -> Orders:
+    """As the file says."""
+    budget, choose = config.budget, config.choose
+    rules = Rules(
+        label_share=budget.label_share,
+        depth_labels=budget.depth_labels,
+        floor_share=choose.floor_share,
+        random_share=choose.random_share,
+        labels_per_day=budget.labels_per_day,
+        bytes_per_day=budget.bytes_per_day,
+        reserve_labels=budget.drift_reserve_labels,
+    )
+    return Orders(rules, choose.acquisition)
+
+
+def desired_over(own: Orders, desired: Desired) -> Orders:
+    """As the server says, over `own`. An acquisition function that is not here stays ours, with a complaint."""
+    said = {key: value for key in BY_THE_SERVER if (value := getattr(desired, key)) is not None}
+    rules = own.rules._replace(**said)
+    if not desired.acquisition:
+        return own._replace(rules=rules)
+    try:
+        Scorer(desired.acquisition)
+    except ConfigError as error:
+        return own._replace(rules=rules, complaint=f"desired {error}")
+    return Orders(rules, desired.acquisition)

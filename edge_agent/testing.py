@@ -1,0 +1,98 @@
+"""Does a plug-in keep the contract of its seam?
+
+For the tests of those who write one: each check returns when the plug-in holds, and raises AssertionError that says
+what was expected and what it did.
+
+    from edge_agent.testing import check_acquisition
+    def test_mine(): check_acquisition(mine)
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from itertools import islice, pairwise
+
+import numpy as np
+
+from edge_agent.choose.acquisition import Acquisition
+from edge_agent.contract.types import Reading
+from edge_agent.source import Source, Start
+
+_REF_MAX = 200
+_SILENCES_MAX = 1000  # None in a row before a source counts as having nothing to read
+
+
+def check_acquisition(function: Acquisition, *, classes: int = 5, tolerance: float = 1e-5) -> None:
+    """Check a function of logits (N, C) float32 -> utility (N,) floating, larger means ask.
+
+    Args:
+        function: the acquisition function.
+        classes: C of the logits that it is shown, at least 2.
+        tolerance: by which utilities of one sample may differ from one batch to another.
+    """
+    logits = np.random.default_rng(0).normal(0.0, 4.0, (37, classes)).astype(np.float32)
+    before = logits.copy()
+    utility = np.asarray(function(logits))
+    _expect(np.array_equal(logits, before), "it writes into its input")
+    _expect(utility.shape == (37,), f"37 samples gave utilities of shape {utility.shape}, expected (37,)")
+    _expect(utility.dtype.kind == "f", f"utilities are {utility.dtype}, expected floating")
+    _expect(bool(np.isfinite(utility).all()), "finite logits gave NaN or inf")
+    for size in (1, 7):
+        parts = [np.asarray(function(logits[i : i + size].copy())) for i in range(0, 37, size)]
+        _expect(
+            np.allclose(np.concatenate(parts), utility, rtol=tolerance, atol=tolerance),
+            f"in batches of {size} the same samples have other utilities than in one of 37",
+        )
+    _check_direction(function, classes)
+
+
+def check_source(make: Callable[[], Source], *, readings: int = 10) -> None:
+    """Check a source: sequence, shapes, and that it goes on where it is told to.
+
+    Args:
+        make: makes the source anew, over the same data; it must have at least 2 readings to give.
+        readings: how many are looked at.
+    """
+    seen = _take(make(), Start(), readings)
+    _expect(len(seen) >= 2, f"it gave {len(seen)} readings, expected at least 2")
+    for before, after in pairwise(seen):
+        _expect(after.seq > before.seq, f"seq {after.seq} comes after {before.seq}, expected to grow")
+    kinds = sorted({f"{reading.data.shape} {reading.data.dtype}" for reading in seen})
+    _expect(len(kinds) == 1, f"readings are {', '.join(kinds)}: expected one shape and dtype")
+    _expect(all(len(reading.ref) <= _REF_MAX for reading in seen), f"a ref is longer than {_REF_MAX} characters")
+    half = len(seen) // 2
+    last = seen[half - 1]
+    again = _take(make(), Start(seq=last.seq + 1, mark=last.mark), len(seen) - half)
+    _expect([r.seq for r in again] == [r.seq for r in seen[half:]], f"from {last.seq + 1} on, it gives other numbers")
+    same = all(np.array_equal(a.data, b.data) for a, b in zip(again, seen[half:], strict=True))
+    _expect(same, f"from {last.seq + 1} on, it gives other data than it gave before")
+
+
+def _check_direction(function: Acquisition, classes: int) -> None:
+    """From sure to clueless, utility must never fall, and rise in all."""
+    graded = np.zeros((6, classes), np.float32)
+    graded[:, 0] = [10.0, 6.0, 4.0, 2.0, 1.0, 0.0]
+    utility = np.asarray(function(graded), np.float64)
+    _expect(
+        bool((np.diff(utility) >= -1e-6).all() and utility[-1] > utility[0]),
+        f"from sure to clueless, utilities go {utility.round(4).tolist()}, expected to rise: larger = ask",
+    )
+
+
+def _take(source: Source, start: Start, count: int) -> list[Reading]:
+    return list(islice(_present(source.readings(start)), count))
+
+
+def _present(readings: Iterator[Reading | None]) -> Iterator[Reading]:
+    silences = 0
+    for reading in readings:
+        silences = silences + 1 if reading is None else 0
+        if silences > _SILENCES_MAX:
+            return
+        if reading is not None:
+            yield reading
+
+
+def _expect(holds: bool, otherwise: str) -> None:
+    if not holds:
+        raise AssertionError(otherwise)

@@ -1,0 +1,62 @@
+"""What should be configured, in plain words?
+
+The default is advised against only by evidence: another strategy must beat random where the default does not, or end
+clearly more accurate than it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+from server.backtest.summary import Line
+
+DEFAULT = "winnow"
+TOML = {  # what a device can be told; the others are here for comparison only
+    name: f'[choose]\nstrategy = "{strategy}"\nacquisition = "margin"\n\n[budget]\nlabel_share = {{budget:g}}\n'
+    for name, strategy in (("winnow", "novelty_quantile"), ("vessal", "vessal"))
+}
+
+
+class Advice(NamedTuple):
+    """For one budget. toml: to paste into agent.toml."""
+
+    budget: float
+    words: str
+    toml: str
+
+
+def advise(lines: Sequence[Line]) -> list[Advice]:
+    """One piece of advice for each budget."""
+    return [_for_budget(budget, lines) for budget in dict.fromkeys(line.budget for line in lines)]
+
+
+def _for_budget(budget: float, lines: Sequence[Line]) -> Advice:
+    able = [line for line in lines if line.budget == budget and line.strategy in TOML]
+    if not able:
+        return Advice(
+            budget, f"At {budget:.2%}: none of these strategies runs on a device; try --strategies winnow.", ""
+        )
+    best = _best(able)
+    return Advice(budget, f"At {budget:.2%} of the stream: {_verdict(best)}", TOML[best.strategy].format(budget=budget))
+
+
+def _best(able: Sequence[Line]) -> Line:
+    """The default, unless another gains more with an interval that lies above the default's mean."""
+    default = next((line for line in able if line.strategy == DEFAULT), able[0])
+    clearly = [line for line in able if line.gain.interval is not None and line.gain.interval[0] > default.gain.value]
+    return max(clearly, key=lambda line: line.gain.value, default=default)
+
+
+def _verdict(line: Line) -> str:
+    used, points = line.labels[-1], 100.0 * line.gain.value
+    said = f"{line.strategy} ended {points:+.1f} points from random with {used:.0f} labels"
+    if line.gain.interval is None:
+        return f"{said}; one seed tells nothing about chance: run it with --seeds 5."
+    low, high = line.gain.interval
+    if low > 0.0:
+        most = "at least " if line.lower_bound else ""
+        return f"{said}. Random would have needed {most}{line.saving.value * used:.0f}: use it."
+    if high < 0.0:
+        return f"{said}, and that is no accident. It does not pay on this data: label at random, or try another budget."
+    return f"{said} ({100 * low:+.1f} to {100 * high:+.1f}): no difference shown. More seeds or labels would tell."

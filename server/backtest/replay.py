@@ -1,0 +1,158 @@
+"""How good does the model become when this strategy chooses?
+
+    stretch of the stream -> model of the moment -> chooser -> rows -> labels, `delay` samples later -> next model
+
+Every model is taught from scratch, on the first labels and all that have arrived, until it has converged: a fixed
+number of epochs would under-train small sets, or large ones, and flatter whoever has the other. The reference is the
+same with rows drawn from the whole stream at random, at sizes from a quarter of the smallest budget to four times the
+largest, so that "random would have needed so many" is read off and not guessed.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from itertools import pairwise
+from typing import Any
+
+import msgspec
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from models import evaluate, train
+from models.data import Labelled
+from server.backtest import strategies
+from server.backtest.material import Material
+
+BATCH = 512
+REFERENCE_SIZES = 8
+DRAWS = 2  # of the reference for each seed: everything is measured by it, and one draw is worth points by luck alone
+CHOOSER, REFERENCE = 1, 2  # keep their random numbers apart, and from those of the split (0)
+Classifier = Callable[[NDArray[Any]], tuple[NDArray[np.float32], NDArray[np.float32]]]
+"""Raw samples (N, ...) to logits (N, C) and embedding (N, D)."""
+
+
+class Settings(msgspec.Struct, frozen=True, kw_only=True):
+    """What is the same for every strategy."""
+
+    rounds: int = 10  # models taught along the stream
+    delay: int = 200  # samples until a label arrives
+    epochs: int = 20  # at least
+    steps: int = 300  # of training, at least: small sets get more epochs
+    threads: int = 1
+
+
+class Cell(msgspec.Struct, frozen=True, kw_only=True):
+    """What one strategy did with one budget and one seed."""
+
+    strategy: str
+    budget: float
+    seed: int
+    length: int  # of the stream
+    labels: list[int]  # taught with, first model first
+    accuracy: list[float]  # on the test set, of each model
+    rows: list[int]  # chosen
+    overdraft: float  # the most by which any window w of the stream spent more than budget * w, in labels
+
+
+class Reference(msgspec.Struct, frozen=True, kw_only=True):
+    """What labels drawn at random from the stream would teach, one seed."""
+
+    seed: int
+    labels: list[int]
+    accuracy: list[float]
+
+
+def play(material: Material, first: Classifier, *, strategy: str, budget: float, seed: int, settings: Settings) -> Cell:
+    """Replay the stream once; `first` is the model that runs at its start."""
+    stream, devices = material.stream, _devices(material.stream)
+    names = np.unique(devices).tolist()
+    make = strategies.find(strategy)
+    choosers = {name: make(budget, np.random.default_rng([seed, CHOOSER, index])) for index, name in enumerate(names)}
+    model, rows, taught = first, [], 0
+    labels, accuracy = [0], [judge(model, material.test)]
+    bounds = np.linspace(0, len(stream.y), settings.rounds + 1).astype(int).tolist()
+    for begin, end in pairwise(bounds):
+        logits, embedding = model(stream.x[begin:end])
+        for name, chooser in choosers.items():
+            own = np.flatnonzero(devices[begin:end] == name)
+            rows += (begin + own[chooser.choose(logits[own], embedding[own])]).tolist()
+        arrived = sorted(row for row in rows if row + settings.delay <= end or end == len(stream.y))
+        if len(arrived) > taught:
+            model, taught = teach(material, arrived, seed=seed, settings=settings), len(arrived)
+            for chooser in choosers.values():
+                chooser.model_changed()
+        labels.append(taught)
+        accuracy.append(judge(model, material.test))
+    return Cell(
+        strategy=strategy,
+        budget=budget,
+        seed=seed,
+        length=len(stream.y),
+        labels=labels,
+        accuracy=accuracy,
+        rows=sorted(rows),
+        overdraft=overdraft(rows, budget),
+    )
+
+
+def reference(material: Material, *, budgets: Sequence[float], seed: int, settings: Settings) -> Reference:
+    """Teach with random rows of the stream, smaller sets within larger ones; the mean of some draws."""
+    length = len(material.stream.y)
+    low, high = max(5.0, min(budgets) * length / 4.0), min(float(length), max(budgets) * length * 4.0)
+    sizes = sorted({round(size) for size in np.geomspace(min(low, high), high, REFERENCE_SIZES)})
+    orders = [np.random.default_rng([seed, REFERENCE, draw]).permutation(length).tolist() for draw in range(DRAWS)]
+    accuracy = [
+        [judge(teach(material, sorted(order[:size]), seed=seed, settings=settings), material.test) for size in sizes]
+        for order in orders
+    ]
+    return Reference(seed=seed, labels=sizes, accuracy=np.mean(accuracy, axis=0).tolist())
+
+
+def teach(material: Material, rows: Sequence[int], *, seed: int, settings: Settings) -> Classifier:
+    """A model taught from scratch with the first labels and these rows of the stream."""
+    base, stream = material.base, material.stream
+    x, y = np.concatenate([base.x, stream.x[list(rows)]]), np.concatenate([base.y, stream.y[list(rows)]])
+    batch = train.Settings().batch_size
+    epochs = max(settings.epochs, math.ceil(settings.steps * batch / len(x)))
+    how = train.Settings(epochs=epochs, threads=settings.threads, seed=seed)
+    return _runner(train.fit(x, y, classes=len(base.names), settings=how))
+
+
+def _runner(net: train.Net) -> Classifier:
+    def run(x: NDArray[Any]) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+        with torch.inference_mode():
+            parts = [net.module(torch.from_numpy(x[i : i + BATCH])) for i in range(0, len(x), BATCH)]
+        return torch.cat([part[0] for part in parts]).numpy(), torch.cat([part[1] for part in parts]).numpy()
+
+    return run
+
+
+def from_onnx(onnx: bytes) -> Classifier:
+    """A model with the outputs `logits` and `embedding`, as `winnow-server model wrap` makes them."""
+    return lambda x: evaluate.run_onnx(onnx, x, batch=1)
+
+
+def judge(model: Classifier, test: Labelled) -> float:
+    """Accuracy on the test set."""
+    return evaluate.accuracy(model(test.x)[0], test.y)
+
+
+def overdraft(rows: Sequence[int], budget: float) -> float:
+    """The most by which any window of the stream spent more than `budget` times its length, in labels.
+
+    >>> overdraft([10, 11, 12], 0.5)
+    1.5
+    """
+    most = worst = 0.0
+    last = None
+    for row in sorted(rows):
+        most = max(0.0, most - budget * (row - last)) + 1.0 if last is not None else 1.0
+        last = row
+        worst = max(worst, most - budget)
+    return worst
+
+
+def _devices(stream: Labelled) -> NDArray[Any]:
+    return np.zeros(len(stream.y), np.int64) if stream.device is None else stream.device

@@ -1,0 +1,146 @@
+"""Who chooses, in a backtest?
+
+`winnow` (the default) and `vessal` are the device's own; so are `margin`, `entropy` and `least_confidence`, with
+novelty left out. `random` is a fair coin that the same bucket bounds. `variable` and `split` are baselines from the
+literature (Zliobaite, Bifet, Pfahringer and Holmes, IEEE TNNLS 25(1), 2014), with their own idea of a budget.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import partial
+from typing import Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from edge_agent.choose import strategy
+from edge_agent.choose.acquisition import Scorer
+from edge_agent.choose.budget import Bucket
+from edge_agent.choose.selector import Rules
+from edge_agent.contract.errors import did_you_mean
+from server.errors import ServerConfigError
+
+Floats = NDArray[np.float32]
+BLOCK = 32  # rows that the device scores at once
+DEPTH = 20.0  # labels in a bucket, the device's default
+THETA_STEP = 0.01  # of the variable threshold, as published
+SPENT_WINDOW = 100  # samples over which the published methods count what they spent
+SPLIT_RANDOM = 0.2  # share of the stream that `split` labels at random
+
+
+class Chooser(Protocol):
+    """One device's choosing. It sees every sample once, in order."""
+
+    def choose(self, logits: Floats, embedding: Floats) -> list[int]:
+        """Rows of logits (N, C) and embedding (N, D) to label."""
+
+    def model_changed(self) -> None:
+        """The logits that follow are another model's."""
+
+
+class OnDevice:
+    """The device's selector, block by block."""
+
+    def __init__(
+        self, share: float, rng: np.random.Generator, *, chosen_by: str, acquisition: str, novelty: bool
+    ) -> None:
+        """`chosen_by`: the device's strategy. `novelty`: whether the embedding is shown to it."""
+        self._scorer = Scorer(acquisition)
+        self._novelty = novelty
+        self._selector = strategy.make(chosen_by, Rules(label_share=share, depth_labels=DEPTH), rng)
+
+    def choose(self, logits: Floats, embedding: Floats) -> list[int]:
+        """See Chooser."""
+        chosen = []
+        for begin in range(0, len(logits), BLOCK):
+            count = min(BLOCK, len(logits) - begin)
+            scored = self._scorer.score(_block(logits, begin))
+            seen = _block(embedding, begin) if self._novelty else None
+            found = self._selector.offer(scored, seen, count=count, sample_bytes=1)
+            chosen += [begin + row for row, _ in found]
+        return chosen
+
+    def model_changed(self) -> None:
+        """See Chooser."""
+        self._selector.model_changed()
+
+
+def _block(rows: Floats, begin: int) -> Floats:
+    """BLOCK rows from `begin` on, filled up with zeros: on the device a block always has the same shape."""
+    block = np.zeros((BLOCK, rows.shape[1]), np.float32)
+    part = rows[begin : begin + BLOCK]
+    block[: len(part)] = part
+    return block
+
+
+class Random:
+    """Every sample alike."""
+
+    def __init__(self, share: float, rng: np.random.Generator) -> None:
+        self._share, self._rng = share, rng
+        self._bucket = Bucket(rate=share, depth=DEPTH, tokens=DEPTH / 2.0)
+
+    def choose(self, logits: Floats, embedding: Floats) -> list[int]:  # noqa: ARG002 - the seam's
+        """See Chooser."""
+        chosen = []
+        for row, draw in enumerate(self._rng.random(len(logits)).tolist()):
+            self._bucket.earn(1.0)
+            if draw < self._share and self._bucket.allows(1.0):
+                self._bucket.take(1.0)
+                chosen.append(row)
+        return chosen
+
+    def model_changed(self) -> None:
+        """See Chooser."""
+
+
+class VariableThreshold:
+    """Asks where the confidence is below a threshold that falls with every label and rises without."""
+
+    def __init__(self, share: float, rng: np.random.Generator, *, at_random: float = 0.0) -> None:
+        """`at_random`: share of the stream that is labelled by chance instead, for `split`."""
+        self._share, self._rng, self._at_random = share, rng, at_random
+        self._theta, self._spent = 1.0, 0.0
+
+    def choose(self, logits: Floats, embedding: Floats) -> list[int]:  # noqa: ARG002 - the seam's
+        """See Chooser."""
+        confidence = Scorer("margin").score(logits).confidence.tolist()
+        draws = self._rng.random((len(logits), 2)).tolist()
+        return [row for row, sure in enumerate(confidence) if self._asks(sure, *draws[row])]
+
+    def _asks(self, confidence: float, which: float, draw: float) -> bool:
+        asks = False
+        if self._spent / SPENT_WINDOW < self._share:
+            if which < self._at_random:
+                asks = draw < self._share
+            else:
+                asks = confidence < self._theta
+                self._theta *= 1.0 - THETA_STEP if asks else 1.0 + THETA_STEP
+        self._spent = self._spent * (SPENT_WINDOW - 1) / SPENT_WINDOW + asks
+        return asks
+
+    def model_changed(self) -> None:
+        """See Chooser."""
+
+
+Make = Callable[[float, np.random.Generator], Chooser]
+STRATEGIES: dict[str, Make] = {
+    "random": Random,
+    "winnow": partial(OnDevice, chosen_by="novelty_quantile", acquisition="margin", novelty=True),
+    "vessal": partial(OnDevice, chosen_by="vessal", acquisition="margin", novelty=True),
+    "margin": partial(OnDevice, chosen_by="novelty_quantile", acquisition="margin", novelty=False),
+    "least_confidence": partial(OnDevice, chosen_by="novelty_quantile", acquisition="least_confidence", novelty=False),
+    "entropy": partial(OnDevice, chosen_by="novelty_quantile", acquisition="entropy", novelty=False),
+    "split": partial(VariableThreshold, at_random=SPLIT_RANDOM),
+    "variable": VariableThreshold,
+}
+
+
+def find(name: str) -> Make:
+    """The strategy of that name; ServerConfigError names the nearest."""
+    if name not in STRATEGIES:
+        raise ServerConfigError(
+            f"strategy {name!r}: unknown{did_you_mean(name, STRATEGIES)}; known: {', '.join(STRATEGIES)}"
+        )
+    return STRATEGIES[name]

@@ -1,0 +1,356 @@
+"""Does the whole program do what its configuration says, and say what is wrong with it?"""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import sqlite3
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import msgspec
+import numpy as np
+import pytest
+from broker import Broker
+from quadrants import artifact, images
+
+from edge_agent.__main__ import main
+from edge_agent.agent import Agent
+from edge_agent.config import load_config
+from edge_agent.contract.artifact import MODEL
+from edge_agent.contract.errors import EXIT_CONFIG, ConfigError
+from edge_agent.contract.types import Reading
+from edge_agent.contract.wire import Desired, Heartbeat
+from edge_agent.lock import only_one
+from edge_agent.loop import PREDICTION
+from edge_agent.source import Fit, Start
+
+ROWS = 500
+TOML = """
+[device]
+name = "cam"
+data_dir = "data"
+[source]
+kind = "{kind}"
+path = "{path}"
+stop_at_end = true
+rate_per_s = {rate}
+[model]
+artifact = "{model}"
+[uplink]
+broker = "{broker}"
+[choose]
+acquisition = "{acquisition}"
+[log]
+predictions = true
+"""
+
+
+@pytest.fixture
+def here(tmp_path: Path) -> Path:
+    artifact(tmp_path / "first")
+    np.savez(tmp_path / "stream.npz", x=images(ROWS, seed=5)[0])
+    return tmp_path
+
+
+def configure(folder: Path, extra: str = "", **changes: object) -> Path:
+    known = {
+        "kind": "replay", "path": "stream.npz", "rate": 0.0, "model": "first", "broker": "", "acquisition": "margin",
+    }  # fmt: skip
+    path = folder / "agent.toml"
+    path.write_text(TOML.format(**(known | changes)) + extra)
+    return path
+
+
+def beat(folder: Path) -> Heartbeat:
+    return msgspec.json.decode((folder / "data" / "status.json").read_bytes(), type=Heartbeat)
+
+
+def predicted(folder: Path) -> list[int]:
+    return np.fromfile(folder / "data" / "predictions.bin", PREDICTION)["seq"].tolist()
+
+
+# --- run ---
+
+
+def test_run_to_the_end_of_the_source(here: Path) -> None:
+    agent = Agent(load_config(configure(here)))
+    agent.run()
+    said = beat(here)
+    assert (said.counts.read, said.counts.scored, said.counts.invalid) == (ROWS, ROWS, 0)
+    assert said.outbox.put_total == said.outbox.rows == sum(said.counts.selected.values()) > 0
+    assert (said.model.version, said.model.slot) == (1, "steady")
+    assert predicted(here) == list(range(ROWS))
+    assert agent.writer.lost == 0
+
+
+def test_a_second_run_goes_on_where_the_first_has_ended(here: Path) -> None:
+    toml = configure(here)
+    Agent(load_config(toml)).run()
+    first = beat(here)
+    Agent(load_config(toml)).run()
+    again = beat(here)
+    assert again.boot > first.boot
+    # From the last commit on: nothing is selected of what was decided before.
+    assert again.counts.read < ROWS
+    assert again.outbox.put_total == first.outbox.put_total
+
+
+def test_the_configured_model_matters_only_where_there_is_nothing_else(here: Path) -> None:
+    toml = configure(here)
+    Agent(load_config(toml)).run()
+    (here / "first" / MODEL).unlink()
+    Agent(load_config(toml)).run()
+    assert beat(here).model.version == 1
+
+
+def test_another_model_under_the_same_number_is_not_taken_and_that_is_said(
+    here: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    toml = configure(here)
+    Agent(load_config(toml)).run()
+    Agent(load_config(toml)).run()
+    assert "give it a higher number" not in caplog.text
+    artifact(here / "first", temperature=2.0)
+    Agent(load_config(toml)).run()
+    assert "another version 1 is here already: give it a higher number" in caplog.text
+
+
+def test_samples_that_are_not_finite_are_counted_and_skipped(here: Path) -> None:
+    from edge_agent.contract.artifact import InputSpec, read_artifact, write_artifact
+
+    manifest, onnx = float_model(here / "float")
+    write_artifact(here / "float", manifest, onnx)
+    assert read_artifact(here / "float")[0].input == InputSpec(name="x", shape=(4,), dtype="float32", unit="")
+    x = np.random.default_rng(0).normal(size=(ROWS, 4)).astype(np.float32)
+    x[::10, 1] = np.nan
+    x[5::50, 0] = np.inf
+    np.savez(here / "stream.npz", x=x)
+    Agent(load_config(configure(here, "[budget]\nlabel_share = 1.0\ndepth_labels = 1000\n", model="float"))).run()
+    said = beat(here)
+    broken = int((~np.isfinite(x).all(axis=1)).sum())
+    assert (said.counts.read, said.counts.invalid) == (ROWS, broken)
+    with sqlite3.connect(here / "data" / "outbox.db") as db:
+        sent = [seq for (seq,) in db.execute("select seq from sample")]
+    assert sent
+    assert np.isfinite(x[sent]).all()
+
+
+def float_model(folder: Path) -> tuple:
+    """Four numbers to two classes: x @ w."""
+    onnx = pytest.importorskip("onnx")
+    wrap = pytest.importorskip("models.wrap")
+    helper, rng = onnx.helper, np.random.default_rng(1)
+    w = onnx.numpy_helper.from_array(rng.normal(size=(4, 2)).astype(np.float32), "w")
+    b = onnx.numpy_helper.from_array(np.zeros(2, np.float32), "b")
+    graph = helper.make_graph(
+        [helper.make_node("Gemm", ["x", "w", "b"], ["y"])],
+        "net",
+        [helper.make_tensor_value_info("x", onnx.TensorProto.FLOAT, ["n", 4])],
+        [helper.make_tensor_value_info("y", onnx.TensorProto.FLOAT, ["n", 2])],
+        [w, b],
+    )
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
+    x = rng.normal(size=(64, 4)).astype(np.float32)
+    made = wrap.wrap(model.SerializeToString(), name="net", names=("a", "b"), version=1, data=x)
+    return made.manifest, made.onnx
+
+
+class Flaky:
+    """A plug-in that fails in the middle of a block, once, with an error of its own."""
+
+    failed = False
+
+    def __init__(self, *, path: Path, fit: Fit, rate_per_s: float) -> None:
+        self.x = np.load(path)["x"]
+
+    def readings(self, start: Start) -> Iterator[Reading | None]:
+        for seq in range(start.seq, len(self.x)):
+            if seq == 37 and not Flaky.failed:
+                Flaky.failed = True
+                raise ZeroDivisionError("the sensor is upside down")
+            yield Reading(self.x[seq], seq)
+
+
+def test_a_source_that_fails_is_opened_again_and_repeats_nothing(here: Path) -> None:
+    Flaky.failed = False
+    Agent(load_config(configure(here, kind=f"{__name__}:Flaky"))).run()
+    assert Flaky.failed
+    assert beat(here).counts.read == ROWS
+    assert predicted(here) == list(range(ROWS))
+
+
+def test_an_acquisition_function_that_it_does_not_have_is_told_and_stops_nothing(here: Path) -> None:
+    agent = Agent(load_config(configure(here)))
+    agent._on_desired(Desired(revision=1, model=None, acquisition="marginn", label_share=0.5))
+    agent.run()
+    said = beat(here)
+    assert said.counts.read == ROWS
+    assert sum(said.counts.selected.values()) > 0.2 * ROWS  # the rest of the order counts
+
+
+def test_a_disk_that_fails_does_not_hold_up_the_end(here: Path) -> None:
+    agent = Agent(load_config(configure(here)))
+    hindrance = sqlite3.connect(here / "data" / "outbox.db", isolation_level=None)
+    hindrance.execute("drop table counter")
+    try:
+        agent.run()
+    finally:
+        hindrance.close()
+    said = beat(here)
+    assert said.counts.read == ROWS
+    assert agent.writer.lost == sum(said.counts.selected.values()) > 0
+    assert said.outbox.put_total == 0
+
+
+# --- stop ---
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_stop_ends_it_within_five_seconds_though_the_broker_is_down(here: Path, number: int, broker: Broker) -> None:
+    address = f"mqtt://{broker.host}:{broker.port}"
+    broker.kill()
+    toml = configure(here, rate=100.0, broker=address)
+    argv = [sys.executable, "-m", "edge_agent", "run", str(toml)]
+    with subprocess.Popen(argv, stderr=subprocess.PIPE, text=True) as agent:
+        try:
+            wait_for(lambda: (here / "data" / "predictions.bin").exists() and beat(here).outbox.rows > 0)
+            asked = time.monotonic()
+            agent.send_signal(number)
+            _, said = agent.communicate(timeout=10)
+        finally:
+            agent.kill()
+    assert (agent.returncode, time.monotonic() - asked < 5) == (0, True), said
+    assert said.count("trying again until it is back") == 1
+    assert beat(here).outbox.rows == sum(beat(here).counts.selected.values()) > 0
+
+
+def wait_for(true: object, *, within_s: float = 30.0) -> None:
+    deadline = time.monotonic() + within_s
+    while time.monotonic() < deadline:
+        try:
+            if true():
+                return
+        except OSError:
+            pass
+        time.sleep(0.05)
+    raise AssertionError("it did not come")
+
+
+# --- what is wrong with it ---
+
+
+@pytest.mark.parametrize("command", ["run", "check"])
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        ({"model": "nowhere"}, "nowhere: No such file or directory: expected an artifact folder"),
+        ({"model": ""}, "no model: set [model] artifact"),
+        ({"kind": "repaly"}, "did you mean 'replay'?"),
+        ({"path": "wide.npz"}, "the source gives (9, 9) uint8, model version 1 takes (8, 8) uint8"),
+        ({"acquisition": "marginn"}, "did you mean 'margin'?"),
+        ({"broker": "mqt://x"}, "did you mean 'mqtt'?"),
+    ],
+)
+def test_what_the_operator_has_to_mend(
+    here: Path, command: str, change: dict, said: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    np.savez(here / "wide.npz", x=np.zeros((3, 9, 9), np.uint8))
+    assert main([command, str(configure(here, **change))]) == EXIT_CONFIG
+    assert said in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("extra", "said"),
+    [
+        ("[uplnk]\n", "unknown key uplnk (did you mean 'uplink'?)"),
+        ("[budget]\nlabel_shar = 0.1\n", "unknown key [budget] label_shar (did you mean 'label_share'?)"),
+        ("[budget]\nlabel_share = 'much'\n", "budget.label_share: Expected `float`, got `str`"),
+        ("[budget]\nbytes_per_day = 10.0\n", "raise the limit"),
+    ],
+)
+def test_check_finds_what_the_file_says_wrongly(
+    here: Path, extra: str, said: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["check", str(configure(here, extra))]) == EXIT_CONFIG
+    assert said in capsys.readouterr().err
+
+
+def test_check_says_what_is_in_force(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["check", str(configure(here))]) == 0
+    said = capsys.readouterr().out
+    assert "golden test passed" in said
+    assert "a sample fits" in said
+    assert 'name = "cam"' in said
+    assert not (here / "data").exists()  # a look changes nothing
+
+
+def test_a_flipped_byte_is_refused(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    model = here / "first" / MODEL
+    data = bytearray(model.read_bytes())
+    data[len(data) // 2] ^= 1
+    model.write_bytes(data)
+    assert main(["check", str(configure(here))]) == EXIT_CONFIG
+    assert "sha256" in capsys.readouterr().err
+
+
+def test_two_agents_cannot_work_in_one_folder(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    with only_one(here / "data"):
+        assert main(["run", str(configure(here))]) == 1
+    assert "another winnow-agent works here" in capsys.readouterr().err
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root may write everywhere")
+def test_a_folder_that_cannot_be_written_is_said(here: Path) -> None:
+    here.chmod(0o500)
+    try:
+        with pytest.raises(ConfigError, match="expected a folder to write to"), only_one(here / "data"):
+            pass
+    finally:
+        here.chmod(0o700)
+
+
+# --- status ---
+
+
+def test_status_of_an_agent_that_never_ran(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["status", str(configure(here))]) == EXIT_CONFIG
+    assert "has the agent run with this configuration?" in capsys.readouterr().err
+
+
+def test_status_of_one_that_runs_and_of_one_that_has_stopped(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    toml = str(configure(here))
+    Agent(load_config(Path(toml))).run()
+    assert main(["status", toml]) == 0
+    assert "not running since 0 s" in capsys.readouterr().out
+    with only_one(here / "data"):
+        assert main(["status", toml]) == 0
+    said = capsys.readouterr().out
+    assert "running, boot" in said
+    assert f"{ROWS} read, 0 invalid" in said
+    assert main(["status", "--json", toml]) == 0
+    assert json.loads(capsys.readouterr().out)["counts"]["read"] == ROWS
+
+
+def test_a_source_that_is_not_there_is_tried_again_until_a_stop(here: Path) -> None:
+    agent = Agent(load_config(configure(here, path="later.npz")))
+    thread = threading.Thread(target=agent.run)
+    thread.start()
+    try:
+        wait_for(lambda: agent.account.loop is not None)
+        (here / "stream.npz").rename(here / "later.npz")
+        thread.join(20)
+    finally:
+        agent.stop()
+        thread.join(20)
+    assert beat(here).counts.read == ROWS
+
+
+def test_source_errors_are_said_by_check(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["check", str(configure(here, path="later.npz"))]) == 1
+    assert "expected an .npz with an array x (N, ...)" in capsys.readouterr().err

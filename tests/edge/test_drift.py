@@ -1,0 +1,201 @@
+from __future__ import annotations
+
+import msgspec
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from quadrants import ARTIFACT
+
+from edge_agent.choose.acquisition import Scorer
+from edge_agent.choose.chart import Charts
+from edge_agent.choose.drift import LEVEL, MONTH_S, Alarm, Watch
+from edge_agent.contract.artifact import Manifest, Tensor, read_artifact
+from edge_agent.contract.errors import ConfigError
+
+D, C, BLOCK = 8, 3, 32
+EVERY = 3000.0  # samples between false alarms
+WEIGHTS = np.random.default_rng(7).normal(size=(D, C)).astype(np.float32)
+SCORER = Scorer("margin")
+
+
+def manifest(version: int = 1, **changes) -> Manifest:
+    shipped, _ = read_artifact(ARTIFACT)
+    reference = msgspec.structs.replace(
+        shipped.reference,
+        embedding_mean=Tensor.of(np.zeros(D, np.float32)),
+        embedding_sd=Tensor.of(np.ones(D, np.float32)),
+        class_share=(1 / C,) * C,
+        **changes,
+    )
+    names = tuple("abc")
+    return msgspec.structs.replace(shipped, version=version, classes=names, reference=reference, temperature=1.0)
+
+
+def watch(saved: bytes = b"", *, version: int = 1, every: float = EVERY) -> Watch:
+    """At one sample a second, one false alarm in `every` samples."""
+    return Watch(manifest(version), false_alarms_per_month=MONTH_S / every, embedding=True, saved=saved)
+
+
+def play(one: Watch, embedding: np.ndarray, sizes: list[int], *, begin: int = 0) -> list[tuple[int, Alarm]]:
+    """Alarms with the sample that ended their block."""
+    alarms, at, turn = [], begin, 0
+    ring = np.zeros((BLOCK, D), np.float32)
+    while at < len(embedding):
+        count = min(sizes[turn % len(sizes)], len(embedding) - at)
+        ring[:count] = embedding[at : at + count]
+        logits = ring @ WEIGHTS
+        one.pass_time(count)
+        alarm = one.look(SCORER.score(logits), logits, ring, count=count)
+        at, turn = at + count, turn + 1
+        if alarm:
+            alarms.append((at, alarm))
+    return alarms
+
+
+def steady(count: int, seed: int) -> np.ndarray:
+    return np.random.default_rng(seed).normal(size=(count, D)).astype(np.float32)
+
+
+def autocorrelated(count: int, seed: int, phi: float = 0.9) -> np.ndarray:
+    noise = steady(count, seed) * np.float32(np.sqrt(1 - phi * phi))
+    for row in range(1, count):
+        noise[row] += phi * noise[row - 1]
+    return noise
+
+
+def bursty(count: int, seed: int) -> np.ndarray:
+    """Scenes of 20 samples on average, of near-duplicates."""
+    rng = np.random.default_rng(seed)
+    lengths = rng.geometric(0.05, size=count // 5)
+    scenes = np.repeat(rng.normal(size=(len(lengths), D)), lengths, axis=0)[:count]
+    return (scenes + 0.3 * rng.normal(size=scenes.shape)).astype(np.float32)
+
+
+@pytest.mark.parametrize("stream", [steady, autocorrelated, bursty])
+def test_false_alarms_are_no_more_frequent_than_stated(stream) -> None:
+    """Of the samples that are watched: those that make a level cannot raise an alarm."""
+    watched = alarms = 0
+    for seed in range(4):
+        one, embedding = watch(), stream(30_000, seed)
+        for begin in range(0, len(embedding), BLOCK):
+            watched += BLOCK * one.state.watching
+            alarms += len(play(one, embedding[: begin + BLOCK], [BLOCK], begin=begin))
+    expected = watched / EVERY
+    assert watched > 10_000
+    assert alarms <= expected + 3 * np.sqrt(expected)
+
+
+def test_evidence_reaches_c_no_sooner_than_after_c_scores_on_average() -> None:
+    """Whatever the distribution: heavy tails, ties throughout, a centre that is wrong."""
+    runs = []
+    for seed in range(60):
+        rng = np.random.default_rng(seed)
+        charts = Charts(np.array([0.0, 3.0]), np.array([1.0, 0.1]), seed=seed)
+        while charts.mean < 100.0:
+            charts.step(np.array([rng.standard_t(2), float(rng.integers(0, 2))]))
+        runs.append(charts.closed)
+    assert np.mean(runs) > 100.0 - 3 * np.std(runs) / np.sqrt(len(runs))
+
+
+@pytest.mark.parametrize(("shift", "spread"), [(1.0, 1.0), (0.0, 2.0)])
+def test_a_change_is_found_soon_and_says_since_when(shift: float, spread: float) -> None:
+    embedding = steady(12_000, 5)
+    embedding[8000:] = embedding[8000:] * spread + shift
+    at, alarm = next(found for found in play(watch(every=1e6), embedding, [BLOCK]) if found[0] > 8000)
+    assert at < 8600
+    assert abs(at - alarm.since - 8000) < 200
+    assert alarm.statistic >= alarm.threshold == pytest.approx(1e6)
+    assert alarm.signal in ("embedding", "distance", "energy", "confidence", "classes")
+    assert alarm.before != alarm.after
+
+
+def test_a_change_that_stays_is_told_once_and_its_end_again() -> None:
+    embedding = steady(24_000, 6)
+    embedding[8000:16_000] += 1.0
+    one = watch(every=1e6)
+    found = play(one, embedding, [BLOCK])
+    assert [at // 8000 for at, _ in found] == [1, 2]
+    assert [alarm.epoch for _, alarm in found] == [0, 1]
+    assert one.state.epoch == 2
+
+
+@settings(deadline=None, max_examples=10)
+@given(st.lists(st.integers(1, BLOCK), min_size=1, max_size=6), st.integers(0, 100))
+def test_the_same_state_for_any_chunking(sizes: list[int], seed: int) -> None:
+    embedding = steady(3000, seed)
+    whole, parts = watch(), watch()
+    play(whole, embedding, [BLOCK])
+    play(parts, embedding, sizes)
+    assert parts.save() == whole.save()
+
+
+@pytest.mark.parametrize("cut", [64, 1024, 2080])
+def test_a_restart_goes_on_as_if_nothing_had_happened(cut: int) -> None:
+    embedding = steady(4000, 9)
+    embedding[3000:] += 1.0
+    whole, first = watch(), watch()
+    expected = play(whole, embedding, [BLOCK])
+    before = play(first, embedding[:cut], [BLOCK])
+    second = watch(first.save())
+    assert before + play(second, embedding, [BLOCK], begin=cut) == expected
+    assert second.save() == whole.save()
+    assert expected
+
+
+def test_a_new_model_starts_a_new_level() -> None:
+    one = watch()
+    play(one, steady(3000, 1), [BLOCK])
+    assert one.state.watching
+    one.model_changed(manifest(2), embedding=True)
+    assert not one.state.watching
+    assert one.state.epoch == 1
+    assert not play(one, steady(16 * LEVEL, 2) + 5.0, [BLOCK])
+    assert one.state.embedding_offset > 3.0  # what was there from the beginning is told, not alarmed
+
+
+def test_the_state_of_another_model_is_not_taken_up() -> None:
+    one = watch()
+    play(one, steady(3000, 1), [BLOCK])
+    assert not watch(one.save(), version=2).state.watching
+
+
+def test_a_state_that_cannot_be_read_is_refused() -> None:
+    with pytest.raises(ConfigError, match="remove it"):
+        watch(b"\x81\xa5model\xc0")
+
+
+def test_what_is_not_finite_never_counts() -> None:
+    embedding = steady(3000, 3)
+    dirty = np.repeat(embedding, 2, axis=0)
+    dirty[::2] = np.nan
+    clean, one = watch(), watch()
+    play(clean, embedding, [BLOCK // 2])
+    play(one, dirty, [BLOCK])
+    assert one.state.statistic == clean.state.statistic
+
+
+def test_a_dead_unit_that_sparks_once_raises_no_alarm() -> None:
+    embedding = steady(8000, 4)
+    embedding[:, 0] = 0.0
+    embedding[6000, 0] = 1e6
+    assert not play(watch(every=1e6), embedding, [BLOCK])
+
+
+def test_without_an_embedding_the_logits_are_watched() -> None:
+    one = Watch(manifest(), false_alarms_per_month=1.0, embedding=False)
+    embedding = steady(8000, 2)
+    embedding[5000:] *= 3.0
+    found = None
+    for begin in range(0, 8000, BLOCK):
+        logits = embedding[begin : begin + BLOCK] @ WEIGHTS
+        one.pass_time(BLOCK)
+        found = found or one.look(SCORER.score(logits), logits, None, count=BLOCK)
+    assert found is not None
+    assert found.signal in ("confidence", "energy", "classes")
+
+
+def test_the_stated_rate_is_one_of_time() -> None:
+    fast = Watch(manifest(), false_alarms_per_month=2.0, embedding=True)
+    play(fast, steady(320, 1), [BLOCK])
+    assert fast.samples_per_false_alarm == pytest.approx(MONTH_S / 2.0)

@@ -1,0 +1,214 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from models.data import Labelled
+from server.__main__ import main
+from server.backtest import grid, report, strategies
+from server.backtest.advice import advise
+from server.backtest.material import split
+from server.backtest.replay import Cell, Reference, Settings, overdraft
+from server.backtest.summary import Line, lines
+from server.errors import ServerConfigError
+
+LENGTH = 4000
+
+
+def blobs(count: int, *, seed: int = 0, ordered: bool = False) -> Labelled:
+    """Four classes of points in eight dimensions that overlap."""
+    rng = np.random.default_rng(seed)
+    y = rng.integers(0, 4, count)
+    x = rng.normal(size=(4, 8))[y] + 0.7 * rng.normal(size=(count, 8))
+    return Labelled(x.astype(np.float32), y, ("a", "b", "c", "d"), t=np.arange(count)[::-1] if ordered else None)
+
+
+def save(data: Labelled, path: Path) -> Path:
+    np.savez(path, x=data.x, y=data.y, names=np.array(data.names))
+    return path
+
+
+def cell(strategy: str, seed: int, accuracy: list[float], *, used: int = 200) -> Cell:
+    """A run with two models after the first, and a budget of 5 %."""
+    rows = list(range(0, LENGTH, LENGTH // used))
+    return Cell(
+        strategy=strategy, budget=0.05, seed=seed, length=LENGTH, labels=[0, used // 2, used], accuracy=accuracy,
+        rows=rows, overdraft=overdraft(rows, 0.05),
+    )  # fmt: skip
+
+
+def results(ours: list[list[float]]) -> grid.Results:
+    """Random reaches 0.5 + labels/1000 up to 800 labels."""
+    references = [Reference(seed=s, labels=[50, 200, 800], accuracy=[0.55, 0.7, 1.3]) for s in range(len(ours))]
+    at_random = [cell("random", s, [0.5, 0.6, 0.7]) for s in range(len(ours))]
+    return grid.Results([*at_random, *(cell("winnow", s, curve) for s, curve in enumerate(ours))], references)
+
+
+def ours(found: list[Line]) -> Line:
+    return next(line for line in found if line.strategy == "winnow")
+
+
+# --- what is replayed ---
+
+
+@pytest.mark.parametrize("ordered", [False, True])
+def test_first_labels_stream_and_test_never_overlap(ordered: bool) -> None:
+    data = blobs(2000, ordered=ordered)
+    parts = split(data, base=50, samples=500, rng=np.random.default_rng(0))
+    rows = [tuple(row) for part in parts for row in part.x.tolist()]
+    assert len(rows) == len(set(rows))
+    assert len(parts.base.y) == 50
+    assert len(parts.stream.y) == 500
+
+
+def test_data_with_an_order_keep_it() -> None:
+    parts = split(blobs(2000, ordered=True), base=50, samples=0, rng=np.random.default_rng(0))
+    times = [*parts.base.t, *parts.stream.t]  # type: ignore[misc]
+    assert times == sorted(times)
+
+
+def test_too_little_data_are_refused() -> None:
+    with pytest.raises(ServerConfigError, match="give more data"):
+        split(blobs(300), base=200, samples=0, rng=np.random.default_rng(0))
+
+
+# --- who chooses ---
+
+
+@pytest.mark.parametrize("name", sorted(strategies.STRATEGIES))
+def test_every_strategy_spends_about_its_budget(name: str) -> None:
+    rng = np.random.default_rng(1)
+    logits = (3.0 * rng.normal(size=(LENGTH, 4))).astype(np.float32)
+    embedding = rng.normal(size=(LENGTH, 8)).astype(np.float32)
+    chooser = strategies.find(name)(0.05, np.random.default_rng(2))
+    halves = [chooser.choose(logits[i : i + LENGTH // 2], embedding[i : i + LENGTH // 2]) for i in (0, LENGTH // 2)]
+    rows = [*halves[0], *(LENGTH // 2 + row for row in halves[1])]
+    assert rows == sorted(set(rows))
+    assert 0.04 < len(rows) / LENGTH < 0.06
+    if name not in ("split", "variable"):  # as published they know no bound
+        assert overdraft(rows, 0.05) <= strategies.DEPTH
+
+
+def test_an_unknown_strategy_names_the_nearest() -> None:
+    with pytest.raises(ServerConfigError, match="did you mean 'margin'"):
+        strategies.find("margins")
+
+
+@settings(deadline=None, max_examples=50)
+@given(st.sets(st.integers(0, 60), max_size=30), st.sampled_from([0.1, 0.25, 0.5]))
+def test_the_overdraft_is_that_of_the_worst_window(rows: set[int], budget: float) -> None:
+    windows = [
+        sum(begin <= row < end for row in rows) - budget * (end - begin)
+        for begin in range(61)
+        for end in range(begin + 1, 62)
+    ]
+    assert overdraft(list(rows), budget) == pytest.approx(max(0.0, *windows))
+
+
+# --- what it says ---
+
+
+def test_the_saving_is_what_random_would_have_needed() -> None:
+    found, curve = lines(results([[0.5, 0.7, 0.8]] * 3))
+    line = ours(found)
+    assert curve.needs(0.8) == pytest.approx(300)
+    assert line.saving.value == pytest.approx(300 / 200)
+    assert line.gain.value == pytest.approx(0.1)
+    assert [level.random_needs for level in line.levels] == pytest.approx([100, 150, 200])
+    assert [level.used for level in line.levels] == pytest.approx([50, 75, 100])
+    assert sum(line.by_part) / len(line.by_part) == pytest.approx(0.05)
+
+
+def test_random_against_itself_saves_nothing() -> None:
+    found, _ = lines(results([[0.5, 0.6, 0.7]] * 3))
+    assert all(line.saving.value == pytest.approx(1.0) for line in found)
+
+
+def test_a_level_that_is_not_reached_has_no_figure() -> None:
+    found, _ = lines(results([[0.5, 0.55, 0.6]] * 3))
+    assert [level.used is None for level in ours(found).levels] == [False, True, True]
+    assert ours(found).saving.value == pytest.approx(0.5)
+
+
+def test_a_saving_past_the_end_of_the_reference_is_a_lower_bound() -> None:
+    found, _ = lines(results([[0.5, 0.7, 1.4]] * 3))
+    assert ours(found).lower_bound
+    assert ours(found).saving.value == pytest.approx(4.0)
+
+
+@pytest.mark.parametrize(
+    ("curves", "said"),
+    [
+        ([[0.5, 0.7, 0.8], [0.5, 0.7, 0.81]], "use it"),
+        ([[0.5, 0.7, 0.6], [0.5, 0.7, 0.8]], "no difference shown"),
+        ([[0.5, 0.6, 0.6], [0.5, 0.6, 0.601]], "does not pay"),
+        ([[0.5, 0.7, 0.8]], "one seed tells nothing"),
+    ],
+)
+def test_the_advice_claims_no_more_than_the_interval(curves: list[list[float]], said: str) -> None:
+    found, _ = lines(results(curves))
+    (advice,) = advise(found)
+    assert said in advice.words
+    assert "label_share = 0.05" in advice.toml
+
+
+# --- the whole of it ---
+
+ARGUMENTS = (
+    "--strategies margin,winnow --budgets 0.05 --seeds 2 --base 20 --samples 400 "
+    "--rounds 2 --delay 50 --epochs 2 --steps 20"
+)
+
+
+def test_the_command_writes_the_report_and_goes_on_from_what_is_done(tmp_path: Path) -> None:
+    data, out = save(blobs(900), tmp_path / "blobs.npz"), tmp_path / "out"
+    command = ["backtest", "--data", str(data), "--out", str(out), *ARGUMENTS.split()]
+    assert main(command) == 0
+    first = (out / "backtest.json").read_text()
+    cells = sorted((out / "cells").glob("*.json"))
+    assert len(cells) == 2 * (1 + 3)
+    page = (out / "backtest.html").read_text()
+    assert 'src="data:image/png' in page
+    assert "http" not in page
+    kept = {path: path.stat().st_mtime_ns for path in cells[1:]}
+    cells[0].unlink()
+    assert main(command) == 0
+    assert (out / "backtest.json").read_text() == first
+    assert {path: path.stat().st_mtime_ns for path in cells[1:]} == kept
+
+
+def test_other_data_or_settings_start_afresh(tmp_path: Path) -> None:
+    small = Settings(rounds=1, epochs=1, steps=1)
+
+    def run(data: Labelled, how: Settings) -> int:
+        what = grid.make(["random"], [0.1], 1, how)
+        grid.run(
+            what,
+            lambda _: split(data, base=20, samples=200, rng=np.random.default_rng(0)),
+            folder=tmp_path,
+            digest=grid.digest_of(data),
+            done=lambda _: None,
+        )
+        return len(list(tmp_path.glob("*.json")))
+
+    assert [run(blobs(500), small), run(blobs(500), small)] == [2, 2]
+    assert run(blobs(500, seed=1), small) == 4
+    assert run(blobs(500), Settings(rounds=1, epochs=2, steps=1)) == 6
+
+
+@pytest.mark.parametrize(("option", "said"), [("--budgets=5", "between 0 and 1"), ("--budgets=a", "expected numbers")])
+def test_options_that_make_no_sense_are_refused(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], option: str, said: str
+) -> None:
+    data = save(blobs(300), tmp_path / "blobs.npz")
+    assert main(["backtest", "--data", str(data), "--out", str(tmp_path), option]) == 78
+    assert said in capsys.readouterr().err
+
+
+def test_the_table_has_a_row_for_each_line() -> None:
+    found, _ = lines(results([[0.5, 0.7, 0.8]] * 3))
+    assert [row["strategy"] for row in report.table(found)] == ["random", "winnow"]
