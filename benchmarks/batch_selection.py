@@ -13,8 +13,8 @@ import os
 import time
 from collections.abc import Callable
 
-for _library in ("OPENBLAS", "OMP", "MKL"):  # CPU time of several threads says little
-    os.environ.setdefault(f"{_library}_NUM_THREADS", "1")
+# CPU time of several threads says little.
+os.environ |= {"OPENBLAS_NUM_THREADS": "1", "OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"}
 
 import numpy as np
 

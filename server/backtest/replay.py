@@ -11,7 +11,7 @@ largest, so that "random would have needed so many" is read off and not guessed.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from itertools import pairwise
 from typing import Any
 
@@ -53,7 +53,7 @@ class Cell(msgspec.Struct, frozen=True, kw_only=True):
     labels: list[int]  # taught with, first model first
     accuracy: list[float]  # on the test set, of each model
     rows: list[int]  # chosen
-    overdraft: float  # the most by which any window w of the stream spent more than budget * w, in labels
+    overdraft: float  # the most by which any window w of a device's stream spent more than budget * w, in labels
 
 
 class Reference(msgspec.Struct, frozen=True, kw_only=True):
@@ -93,7 +93,7 @@ def play(material: Material, first: Classifier, *, strategy: str, budget: float,
         labels=labels,
         accuracy=accuracy,
         rows=sorted(rows),
-        overdraft=overdraft(rows, budget),
+        overdraft=max(overdraft(own, budget) for own in _by_device(rows, devices, names)),
     )
 
 
@@ -152,6 +152,14 @@ def overdraft(rows: Sequence[int], budget: float) -> float:
         last = row
         worst = max(worst, most - budget)
     return worst
+
+
+def _by_device(rows: Sequence[int], devices: NDArray[Any], names: Sequence[Any]) -> Iterator[list[int]]:
+    """Rows of the whole stream, as rows of each device's own."""
+    chosen = np.zeros(len(devices), np.bool_)
+    chosen[list(rows)] = True
+    for name in names:
+        yield np.flatnonzero(chosen[devices == name]).tolist()
 
 
 def _devices(stream: Labelled) -> NDArray[Any]:

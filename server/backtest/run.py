@@ -13,6 +13,7 @@ from rich.table import Table
 
 from edge_agent.contract.errors import ArtifactError
 from models.data import Labelled, finite_rows, load_npz
+from models.evaluate import open_session
 from models.wrap import wrap
 from server.backtest import grid, report
 from server.backtest.advice import advise
@@ -23,6 +24,9 @@ from server.backtest.summary import lines
 from server.errors import ServerConfigError
 
 CHECKED = 512  # samples that a given model is checked with
+GIVEN = (
+    "The given model ran until the first labels had come; the models after it are Winnow's own, taught from scratch."
+)
 SHOWN = ("budget", "strategy", "labels", "accuracy", "against random", "saving")  # in the terminal; the page has more
 
 
@@ -80,18 +84,20 @@ def backtest(options: Options, console: Console) -> report.Report:
         lines=found,
         reference=curve,
         advice=advise(found),
-        notes=_notes(options.settings, data),
+        notes=[*_notes(options.settings, data), *([GIVEN] if options.model else [])],
     )
     _say(made, options.out, console)
     return made
 
 
 def _given(path: Path, data: Labelled) -> Classifier:
-    """A user's ONNX classifier, tapped as `model wrap` does it."""
+    """A user's ONNX classifier, tapped as `model wrap` does it if need be."""
     try:
         onnx = path.read_bytes()
     except OSError as error:
         raise ArtifactError(f"{path}: {error.strerror}") from error
+    if {"logits", "embedding"} <= {output.name for output in open_session(onnx).get_outputs()}:
+        return from_onnx(onnx)  # Winnow's own, or wrapped before
     some = data.take(np.flatnonzero(finite_rows(data.x))[:CHECKED])
     wrapped = wrap(onnx, name=path.stem, names=data.names, version=1, data=some.x, y=some.y, int8=False)
     return from_onnx(wrapped.onnx)
@@ -112,7 +118,7 @@ def _notes(settings: Settings, data: Labelled) -> list[str]:
         "Saving: the labels that random rows of the stream would have needed for the accuracy at the end, over the "
         "labels used; 'at three levels': the same at 50, 75 and 100 % of what random gains with the budget. '-': not "
         "reached. '>=': more than the reference was measured for.",
-        f"Overdraft: the most by which any window of w samples spent more than budget x w. A device's bucket holds "
+        f"Overdraft: the most by which any window of w samples of a device spent more than budget x w. A device's bucket holds "
         f"{DEPTH:.0f} labels and cannot exceed that; split and variable have no such bound.",
         "Intervals are 95 %, Student's t over seeds, which differ in the split (where there is no order), the "
         "network's start and the draws. The gain over random compares equal seeds.",

@@ -56,10 +56,10 @@ def given_since(connection: sa.Connection, *, labeler: str, at_ms: int) -> int:
     return connection.scalar(query) or 0
 
 
-def in_force() -> sa.Select[tuple[str, int]]:
-    """Query of (sample_id, class_index) for every answered sample, "cannot tell" included."""
+def in_force() -> sa.Select[tuple[str, int, float | None]]:
+    """Query of (sample_id, class_index, probability) for every answered sample, "cannot tell" included."""
     latest = sa.select(sa.func.max(label.c.id)).group_by(label.c.sample_id)
-    return sa.select(label.c.sample_id, label.c.class_index).where(label.c.id.in_(latest))
+    return sa.select(label.c.sample_id, label.c.class_index, label.c.probability).where(label.c.id.in_(latest))
 
 
 def counts(connection: sa.Connection) -> Counts:

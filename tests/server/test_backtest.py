@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import numpy as np
@@ -7,7 +8,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from models import train
 from models.data import Labelled
+from models.package import package
+from models.train import fit
 from server.__main__ import main
 from server.backtest import grid, report, strategies
 from server.backtest.advice import advise
@@ -179,6 +183,22 @@ def test_the_command_writes_the_report_and_goes_on_from_what_is_done(tmp_path: P
     assert main(command) == 0
     assert (out / "backtest.json").read_text() == first
     assert {path: path.stat().st_mtime_ns for path in cells[1:]} == kept
+
+
+def test_a_given_model_runs_first(tmp_path: Path) -> None:
+    """One that was taught the wrong names shows it."""
+    own = blobs(500)
+    net = fit(own.x, (own.y + 1) % 4, classes=4, settings=train.Settings())
+    made = package(net, name="own", names=own.names, version=1, calibration=own.x, holdout=(own.x, own.y), int8=False)
+    (tmp_path / "own.onnx").write_bytes(made.onnx)
+    data = save(blobs(900), tmp_path / "blobs.npz")
+    common = ["backtest", "--data", str(data), *ARGUMENTS.split(), "--seeds", "1", "--strategies", "random"]
+    starts = []
+    for name, more in (("without", []), ("with", ["--model", str(tmp_path / "own.onnx")])):
+        assert main([*common, "--out", str(tmp_path / name), *more]) == 0
+        line = json.loads((tmp_path / name / "backtest.json").read_text())["lines"][0]
+        starts.append(line["accuracy"][0]["value"])
+    assert starts[1] < 0.3 < starts[0]
 
 
 def test_other_data_or_settings_start_afresh(tmp_path: Path) -> None:

@@ -48,7 +48,7 @@ def labelling(store, labeler, batch: int = 3) -> Labelling:
 
 def in_force(store) -> dict[int, int]:
     with store.database.read() as connection:
-        return {int(name.rsplit(".", 1)[1]): k for name, k in connection.execute(labels.in_force())}
+        return {int(name.rsplit(".", 1)[1]): k for name, k, _ in connection.execute(labels.in_force())}
 
 
 # --- labelers ---

@@ -54,7 +54,8 @@ def test_an_answered_sample_is_not_asked_again_and_the_latest_answer_holds(store
     answer(store, Label(one, 2, "bob", 0))
     assert waiting(store) == [three]
     with store.database.read() as connection:
-        assert dict(connection.execute(labels.in_force()).all()) == {one: 2, two: CANNOT_TELL}
+        found = connection.execute(labels.in_force()).all()
+        assert {row.sample_id: row.class_index for row in found} == {one: 2, two: CANNOT_TELL}
         assert labels.counts(connection) == (1, 1, 1)
         assert labels.last_id(connection) == 3
 

@@ -75,6 +75,15 @@ def test_splits_are_those_of_arrival_and_probabilities_are_kept(store):
     }
 
 
+def test_the_chance_of_having_been_asked_about_counts_too(store):
+    with store.database.write() as connection:
+        labels.add(connection, [Label("cam-1.main.1.3", 0, "ann", 9, probability=0.5)])
+    snapshot = freeze(store, now_ms=NOW_MS)
+    with store.database.read() as connection:
+        member = next(row for row in snapshots.members(connection, snapshot.id) if row.id == "cam-1.main.1.3")
+    assert (member.frozen_split, member.frozen_probability) == ("holdout", 0.005)
+
+
 members_of = st.lists(
     st.builds(Member, st.text(max_size=5), st.integers(0, 3), st.sampled_from(["train", "holdout"]), st.none()),
     unique_by=lambda member: member.sample_id,
