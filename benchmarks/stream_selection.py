@@ -85,7 +85,7 @@ STREAMS = (
     Stream("fashion-burst", (0.025, 0.05), 100, fashion, bursts=500),
     Stream("letter-iid", (0.05, 0.1), 200, letter),
     Stream("letter-burst", (0.05, 0.1), 200, letter, bursts=500),
-    Stream("watch-ordered", (0.05, 0.1), 50, watch),
+    Stream("watch-ordered", (0.05, 0.1), 450, watch),  # the first person is known
 )
 
 

@@ -118,8 +118,8 @@ def _notes(settings: Settings, data: Labelled) -> list[str]:
         "Saving: the labels that random rows of the stream would have needed for the accuracy at the end, over the "
         "labels used; 'at three levels': the same at 50, 75 and 100 % of what random gains with the budget. '-': not "
         "reached. '>=': more than the reference was measured for.",
-        f"Overdraft: the most by which any window of w samples of a device spent more than budget x w. A device's bucket holds "
-        f"{DEPTH:.0f} labels and cannot exceed that; split and variable have no such bound.",
+        "Overdraft: the most by which a window of w samples of a device spent more than budget x w. A device's bucket "
+        f"holds {DEPTH:.0f} labels and cannot exceed that; split and variable have no such bound.",
         "Intervals are 95 %, Student's t over seeds, which differ in the split (where there is no order), the "
         "network's start and the draws. The gain over random compares equal seeds.",
     ]

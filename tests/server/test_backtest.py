@@ -16,7 +16,7 @@ from server.__main__ import main
 from server.backtest import grid, report, strategies
 from server.backtest.advice import advise
 from server.backtest.material import split
-from server.backtest.replay import Cell, Reference, Settings, overdraft
+from server.backtest.replay import Cell, Reference, Settings, overdraft, play, teach
 from server.backtest.summary import Line, lines
 from server.errors import ServerConfigError
 
@@ -111,6 +111,21 @@ def test_the_overdraft_is_that_of_the_worst_window(rows: set[int], budget: float
         for end in range(begin + 1, 62)
     ]
     assert overdraft(list(rows), budget) == pytest.approx(max(0.0, *windows))
+
+
+def test_every_device_has_a_budget_of_its_own() -> None:
+    """Two devices, one after the other in time: the second still has its own tokens, and its windows are its own."""
+    data = blobs(3000)
+    data = Labelled(data.x, data.y, data.names, device=np.repeat(["one", "two"], 1500), t=np.arange(3000))
+    material = split(data, base=40, samples=0, rng=np.random.default_rng(0))
+    how = Settings(rounds=2, delay=0, epochs=1, steps=1)
+    made = play(
+        material, teach(material, [], seed=0, settings=how), strategy="winnow", budget=0.05, seed=0, settings=how
+    )
+    two = np.flatnonzero(material.stream.device == "two")
+    spent = np.isin(made.rows, two).sum() / len(two)
+    assert 0.03 < spent < 0.07
+    assert 0 < made.overdraft <= strategies.DEPTH
 
 
 # --- what it says ---
