@@ -21,7 +21,6 @@ from types import FrameType
 
 import numpy as np
 from rich.console import Console
-from rich.table import Table
 
 from edge_agent.contract.artifact import write_artifact
 from models import data as model_data
@@ -209,10 +208,8 @@ def versions() -> dict[str, str]:
 
 
 def _print(console: Console, found: report.Report, as_json: Path, as_html: Path) -> None:
-    table = Table(show_header=False, box=None)
     for name, value in report.summary(found):
-        table.add_row(name, value)
-    console.print(table)
+        console.print(f"{name:<30}  {value}", highlight=False, soft_wrap=True)
     console.print(f"{as_html}\n{as_json}", highlight=False, soft_wrap=True)
 
 
