@@ -159,8 +159,7 @@ class Loop:
             self._block.clear()
             self._began_s.clear()
             self._took_s.clear()
-        if self._orders is not None:
-            self._obey(*self._orders)
+        self._obey()
         if self._next is not None:
             self._take_over(self._next)
             self._selector.model_changed()
@@ -269,8 +268,12 @@ class Loop:
             self._invalid = 0
             self._latency_s = np.zeros(LATENCIES)
 
-    def _obey(self, rules: Rules, acquisition: str) -> None:
-        self._orders = None
+    def _obey(self) -> None:
+        with self._lock:
+            orders, self._orders = self._orders, None
+        if orders is None:
+            return
+        rules, acquisition = orders
         self._selector.change(rules)
         if acquisition != self._acquisition:
             self._acquisition = acquisition
@@ -283,7 +286,8 @@ class Loop:
 
     def change(self, rules: Rules, acquisition: str) -> None:
         """Let other budgets or another acquisition function be in force from the end of the block."""
-        self._orders = (rules, acquisition)
+        with self._lock:
+            self._orders = (rules, acquisition)
 
     # --- looking ---
 

@@ -43,6 +43,7 @@ RESERVE = 4.0  # tokens the rule leaves to the floor; with fewer the floor is st
 SPREAD_MIN = 1e-6  # lets theta move again after a stretch of equal values
 BURST = 0.1  # least probability while a grant lasts: more spends it on one scene, less when the change is long known
 RESERVE_RATE = 0.02  # of the label share, refills the reserve: more is missed daily, less when it is needed again
+NOVELTY_MIN = 1e-6  # of the mean: a camera that shows the same for days must not bring it to 0
 KNEE = 0.5  # of the mean novelty; what is nearer is discounted as a near-duplicate, what is farther is not favoured:
 # rewarding distance itself spends labels on outliers (docs/adr/0001)
 
@@ -179,6 +180,8 @@ class Selector:
                 relative = novelty / (KNEE * mean_novelty)
                 value = utility * relative * relative if relative < 1.0 else utility
                 mean_novelty += NOVELTY_ALPHA * (novelty - mean_novelty)
+                if mean_novelty < NOVELTY_MIN:
+                    mean_novelty = NOVELTY_MIN
                 threshold = theta
                 if warm is None:
                     lean = (value - theta) / (SOFTNESS * spread) + PACE * (tokens / depth - 0.5)
@@ -188,7 +191,8 @@ class Selector:
                         spread = SPREAD_MIN
                 else:
                     lean = self._uniform
-                    warm.append(value)
+                    if share < 1.0:  # else everything is wanted, for good
+                        warm.append(value)
                     if len(warm) >= WARM:
                         theta, spread = _quantile(warm, share)
                         warm = None
@@ -266,6 +270,8 @@ class Selector:
 
     def change(self, rules: Rules) -> None:
         """Keep to other rules from now on; tokens earned so far stay, as far as the new buckets hold them."""
+        if rules.label_share != self.rules.label_share:
+            self._state.warm = []  # theta is the quantile of another share
         self._keep_to(rules)
         self._labels = _labels(rules, tokens=self._labels.tokens)
         before, self._reserve = self._reserve, _reserve(rules)

@@ -227,3 +227,29 @@ def _granted() -> Selector:
     one = selector(0.02, reserve_labels=20.0)
     one.grant()
     return one
+
+
+def test_a_camera_that_shows_the_same_for_ever_harms_nothing() -> None:
+    one = selector(0.05)
+    utility = np.full(BLOCK, 0.3, np.float32)
+    embedding = np.ones((BLOCK, DIMENSIONS), np.float32)
+    scored = Scored(utility, np.zeros(BLOCK, np.intp), np.ones(BLOCK, np.float32))
+    sent = [len(one.offer(scored, embedding, count=BLOCK, sample_bytes=100)) for _ in range(3000)]
+    assert sum(sent[-100:]) <= 0.05 * 100 * BLOCK + 20
+
+
+def test_a_share_of_one_takes_everything() -> None:
+    utility, embedding = stream(1000, seed=4)
+    chosen = play(selector(1.0), utility, embedding, [BLOCK])
+    assert len(chosen) == len(utility)
+    assert {c.selection.probability for c in chosen} == {1.0}
+    assert {c.selection.reason for c in chosen} == {"informative", "explore", "random"}
+
+
+def test_another_share_is_kept_to_from_the_next_sample_on() -> None:
+    utility, embedding = stream(20_000, seed=6)
+    one = selector(0.02)
+    play(one, utility[:5000], embedding[:5000], [BLOCK])
+    one.change(Rules(label_share=0.2))
+    chosen = play(one, utility, embedding, [BLOCK], begin=5000)
+    assert 0.18 < len(chosen) / 15_000 < 0.22
