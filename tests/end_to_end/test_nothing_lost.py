@@ -13,11 +13,13 @@ import pytest
 from processes import Program, children_of, kill, query, wait_for
 from quadrants import ARTIFACT, artifact, images
 
-from edge_agent.choose.selector import Rules, Selector
+from edge_agent.choose.selector import Selector
+from edge_agent.config import AgentConfig, Budget, Device
 from edge_agent.contract.types import Reading
 from edge_agent.contract.wire import Heartbeat
 from edge_agent.loop import Cursor, Identity, Loop
 from edge_agent.model import Model
+from edge_agent.orders import configured
 
 pytestmark = pytest.mark.end_to_end
 
@@ -52,6 +54,8 @@ heartbeat_s = 0.5
 retry_first_s = 0.2
 [update]
 enabled = false
+[drift]
+enabled = false  # its threshold goes by the clock, and an alarm would grant labels
 """
 
 
@@ -108,10 +112,11 @@ def world(tmp_path: Path) -> Iterator[World]:
 @functools.cache
 def expected() -> list[int]:
     """What an undisturbed agent selects of this stream."""
+    config = AgentConfig(device=Device(name="cam-1"), budget=Budget(label_share=SHARE))
     handed: list = []
     loop = Loop(
         Model(ARTIFACT),
-        Selector(Rules(label_share=SHARE), np.random.default_rng(0)),
+        Selector(configured(config).rules, np.random.default_rng(config.choose.seed)),
         identity=Identity("cam-1", "main", 1),
         acquisition="margin",
         cursor=Cursor(),
