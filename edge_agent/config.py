@@ -98,7 +98,8 @@ class Budget(Section, frozen=True, kw_only=True):
     depth_labels: Annotated[
         float,
         Meta(
-            ge=1.0, description="labels the bucket holds: any window of n samples selects at most share*n + this many"
+            ge=1.0,
+            description="labels the bucket holds: any window of n samples selects at most share*n + this many (+ drift_reserve_labels)",
         ),
     ] = 20.0
     labels_per_day: Annotated[float, Meta(ge=0.0, description="hard limit of labels a day; 0: none")] = 0.0
