@@ -207,7 +207,10 @@ def backtest(
     ] = None,
     strategies: Annotated[
         str,
-        typer.Option(help="who chooses: random, winnow, vessal, margin, entropy, least_confidence, split, variable"),
+        typer.Option(
+            help="who chooses: random, winnow, vessal, margin, entropy, least_confidence; published: split, variable, "
+            "random_variable, fixed, biqf, density, pals"
+        ),
     ] = "random,margin,winnow,vessal",
     budgets: Annotated[str, typer.Option(help="shares of the stream that may be labelled: 0.01,0.05")] = "0.05",
     seeds: Annotated[int, typer.Option(min=1, help="repetitions; intervals need two")] = 5,

@@ -11,7 +11,7 @@ largest, so that "random would have needed so many" is read off and not guessed.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from itertools import pairwise
 from typing import Any
 
@@ -52,6 +52,7 @@ class Cell(msgspec.Struct, frozen=True, kw_only=True):
     length: int  # of the stream
     labels: list[int]  # taught with, first model first
     accuracy: list[float]  # on the test set, of each model
+    online: list[float]  # on each stretch of the stream, of the model that ran there
     rows: list[int]  # chosen
     overdraft: float  # the most by which any window w of a device's stream spent more than budget * w, in labels
 
@@ -71,18 +72,19 @@ def play(material: Material, first: Classifier, *, strategy: str, budget: float,
     make = strategies.find(strategy)
     choosers = {name: make(budget, np.random.default_rng([seed, CHOOSER, index])) for index, name in enumerate(names)}
     model, rows, taught = first, [], 0
-    labels, accuracy = [0], [judge(model, material.test)]
+    labels, accuracy, online = [0], [judge(model, material.test)], []
+    _tell(choosers.values(), model, material, [])
     bounds = np.linspace(0, len(stream.y), settings.rounds + 1).astype(int).tolist()
     for begin, end in pairwise(bounds):
         logits, embedding = model(stream.x[begin:end])
+        online.append(evaluate.accuracy(logits, stream.y[begin:end]))
         for name, chooser in choosers.items():
             own = np.flatnonzero(devices[begin:end] == name)
             rows += (begin + own[chooser.choose(logits[own], embedding[own])]).tolist()
         arrived = sorted(row for row in rows if row + settings.delay <= end or end == len(stream.y))
         if len(arrived) > taught:
             model, taught = teach(material, arrived, seed=seed, settings=settings), len(arrived)
-            for chooser in choosers.values():
-                chooser.model_changed()
+            _tell(choosers.values(), model, material, arrived)
         labels.append(taught)
         accuracy.append(judge(model, material.test))
     return Cell(
@@ -92,9 +94,19 @@ def play(material: Material, first: Classifier, *, strategy: str, budget: float,
         length=len(stream.y),
         labels=labels,
         accuracy=accuracy,
+        online=online,
         rows=sorted(rows),
         overdraft=max(overdraft(own, budget) for own in _by_device(rows, devices, names)),
     )
+
+
+def _tell(
+    choosers: Iterable[strategies.Chooser], model: Classifier, material: Material, arrived: Sequence[int]
+) -> None:
+    """Tell everybody of the model that runs now, and how it sees what is labelled."""
+    known = model(np.concatenate([material.base.x, material.stream.x[list(arrived)]]))[1]
+    for chooser in choosers:
+        chooser.model_changed(known)
 
 
 def reference(material: Material, *, budgets: Sequence[float], seed: int, settings: Settings) -> Reference:

@@ -19,6 +19,7 @@ from server.backtest.replay import Settings
 from server.backtest.summary import Curve, Estimate, Line
 
 COLOURS = ("#8a6d3b", "#0b6e4f", "#3b5b8a", "#b3261e", "#7a4b94", "#c07f00", "#4f8a8b", "#60656c")
+OVER = 0.01  # of the budget: less is the depth of a bucket, and rounding
 FIRST = ("random", "winnow")  # these always have the first two colours
 
 
@@ -57,11 +58,17 @@ def table(lines: Sequence[Line]) -> list[dict[str, str]]:
             "against random": _shown(line.gain, 100, " pts", sign="+"),
             "saving": (">= " if line.lower_bound else "") + _shown(line.saving, 1, "x", digits=2),
             "at three levels": " / ".join("-" if one.ratio is None else f"{one.ratio:.2f}" for one in line.levels),
-            "spent": f"{line.spent_share:.2%}",
+            "spent": _spent(line),
             "overdraft": f"{line.overdraft:.0f} labels",
         }
         for line in lines
     ]
+
+
+def _spent(line: Line) -> str:
+    """Share of the stream that was labelled; a strategy without a bound may go over its budget, and it shows."""
+    over = line.spent_share / line.budget - 1.0
+    return f"{line.spent_share:.2%}" + (f" ({over:.0%} over)" if over > OVER else "")
 
 
 def _shown(estimate: Estimate, scale: float, unit: str, *, sign: str = "", digits: int = 1) -> str:

@@ -119,7 +119,8 @@ def _notes(settings: Settings, data: Labelled) -> list[str]:
         "labels used; 'at three levels': the same at 50, 75 and 100 % of what random gains with the budget. '-': not "
         "reached. '>=': more than the reference was measured for.",
         "Overdraft: the most by which a window of w samples of a device spent more than budget x w. A device's bucket "
-        f"holds {DEPTH:.0f} labels and cannot exceed that; split and variable have no such bound.",
+        f"holds {DEPTH:.0f} labels and cannot exceed that; the published strategies have no such bound, and what they "
+        "spend over the budget is stated.",
         "Intervals are 95 %, Student's t over seeds, which differ in the split (where there is no order), the "
         "network's start and the draws. The gain over random compares equal seeds.",
     ]

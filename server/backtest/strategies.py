@@ -1,8 +1,8 @@
 """Who chooses, in a backtest?
 
 `winnow` (the default) and `vessal` are the device's own; so are `margin`, `entropy` and `least_confidence`, with
-novelty left out. `random` is a fair coin that the same bucket bounds. `variable` and `split` are baselines from the
-literature (Zliobaite, Bifet, Pfahringer and Holmes, IEEE TNNLS 25(1), 2014), with their own idea of a budget.
+novelty left out. `random` is a fair coin that the same bucket bounds. The rest are baselines from the literature
+(published.py), with their own idea of a budget.
 """
 
 from __future__ import annotations
@@ -19,14 +19,12 @@ from edge_agent.choose.acquisition import Scorer
 from edge_agent.choose.budget import Bucket
 from edge_agent.choose.selector import Rules
 from edge_agent.contract.errors import did_you_mean
+from server.backtest.published import DELTA, SPLIT_RANDOM, Density, Probabilistic, QuantileFilter, Threshold
 from server.errors import ServerConfigError
 
 Floats = NDArray[np.float32]
 BLOCK = 32  # rows that the device scores at once
 DEPTH = 20.0  # labels in a bucket, the device's default
-THETA_STEP = 0.01  # of the variable threshold, as published
-SPENT_WINDOW = 100  # samples over which the published methods count what they spent
-SPLIT_RANDOM = 0.2  # share of the stream that `split` labels at random
 
 
 class Chooser(Protocol):
@@ -35,8 +33,8 @@ class Chooser(Protocol):
     def choose(self, logits: Floats, embedding: Floats) -> list[int]:
         """Rows of logits (N, C) and embedding (N, D) to label."""
 
-    def model_changed(self) -> None:
-        """The logits that follow are another model's."""
+    def model_changed(self, known: Floats) -> None:
+        """The logits that follow are another model's; known: (M, D), its embedding of all that is labelled by now."""
 
 
 class OnDevice:
@@ -61,7 +59,7 @@ class OnDevice:
             chosen += [begin + row for row, _ in found]
         return chosen
 
-    def model_changed(self) -> None:
+    def model_changed(self, known: Floats) -> None:  # noqa: ARG002 - the seam's
         """See Chooser."""
         self._selector.model_changed()
 
@@ -91,36 +89,7 @@ class Random:
                 chosen.append(row)
         return chosen
 
-    def model_changed(self) -> None:
-        """See Chooser."""
-
-
-class VariableThreshold:
-    """Asks where the confidence is below a threshold that falls with every label and rises without."""
-
-    def __init__(self, share: float, rng: np.random.Generator, *, at_random: float = 0.0) -> None:
-        """`at_random`: share of the stream that is labelled by chance instead, for `split`."""
-        self._share, self._rng, self._at_random = share, rng, at_random
-        self._theta, self._spent = 1.0, 0.0
-
-    def choose(self, logits: Floats, embedding: Floats) -> list[int]:  # noqa: ARG002 - the seam's
-        """See Chooser."""
-        confidence = Scorer("margin").score(logits).confidence.tolist()
-        draws = self._rng.random((len(logits), 2)).tolist()
-        return [row for row, sure in enumerate(confidence) if self._asks(sure, *draws[row])]
-
-    def _asks(self, confidence: float, which: float, draw: float) -> bool:
-        asks = False
-        if self._spent / SPENT_WINDOW < self._share:
-            if which < self._at_random:
-                asks = draw < self._share
-            else:
-                asks = confidence < self._theta
-                self._theta *= 1.0 - THETA_STEP if asks else 1.0 + THETA_STEP
-        self._spent = self._spent * (SPENT_WINDOW - 1) / SPENT_WINDOW + asks
-        return asks
-
-    def model_changed(self) -> None:
+    def model_changed(self, known: Floats) -> None:
         """See Chooser."""
 
 
@@ -132,9 +101,15 @@ STRATEGIES: dict[str, Make] = {
     "margin": partial(OnDevice, chosen_by="novelty_quantile", acquisition="margin", novelty=False),
     "least_confidence": partial(OnDevice, chosen_by="novelty_quantile", acquisition="least_confidence", novelty=False),
     "entropy": partial(OnDevice, chosen_by="novelty_quantile", acquisition="entropy", novelty=False),
-    "split": partial(VariableThreshold, at_random=SPLIT_RANDOM),
-    "variable": VariableThreshold,
+    "split": partial(Threshold, at_random=SPLIT_RANDOM),
+    "variable": Threshold,
+    "random_variable": partial(Threshold, delta=DELTA),
+    "fixed": partial(Threshold, fixed=True),
+    "biqf": QuantileFilter,
+    "density": Density,
+    "pals": Probabilistic,
 }
+PUBLISHED = ("split", "variable", "random_variable", "fixed", "biqf", "density", "pals")  # no bucket bounds these
 
 
 def find(name: str) -> Make:
