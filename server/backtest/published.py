@@ -206,7 +206,7 @@ def _kernel(known: Doubles) -> float:
     count = max(2, len(known))
     spread = float(known.var(axis=0).sum()) if len(known) else 0.0
     if spread <= 0.0:
-        return 1.0 / known.shape[1]
+        return 1.0 / float(known.shape[1])
     width: float = 0.5 * (count - 1) * math.log((count - 1) / SQUARED_DELTA) / (2 * count * spread)
     return width
 
