@@ -50,7 +50,7 @@ def make(names: Iterable[str], budgets: Iterable[float], seeds: int, settings: S
     """A grid with `random` in it; ServerConfigError names an unknown strategy."""
     wanted = tuple(dict.fromkeys(["random", *names]))
     for name in wanted:
-        strategies.find(name)
+        strategies.check(name)
     return Grid(wanted, tuple(sorted(set(budgets))), seeds, settings)
 
 

@@ -1,7 +1,8 @@
 """Who chooses, in a backtest?
 
 `winnow` (the default) and `vessal` are the device's own; so are `margin`, `entropy` and `least_confidence`, with
-novelty left out. `random` is a fair coin that the same bucket bounds. The rest are baselines from the literature
+novelty left out. `random` is a fair coin that the same bucket bounds. `portfolio` tells each device anew, every round,
+which of `ARMS` is its own. The rest are baselines from the literature
 (published.py), with their own idea of a budget.
 """
 
@@ -46,18 +47,33 @@ class OnDevice:
         """`chosen_by`: the device's strategy. `novelty`: whether the embedding is shown to it."""
         self._scorer = Scorer(acquisition)
         self._novelty = novelty
-        self._selector = strategy.make(chosen_by, Rules(label_share=share, depth_labels=DEPTH), rng)
+        self._rng = rng
+        self._rules = Rules(label_share=share, depth_labels=DEPTH)
+        self._chosen_by = chosen_by
+        self._selector = strategy.make(chosen_by, self._rules, rng)
+        self.probability: list[float] = []  # of what was chosen last
 
     def choose(self, logits: Floats, embedding: Floats) -> list[int]:
         """See Chooser."""
         chosen = []
+        self.probability = []
         for begin in range(0, len(logits), BLOCK):
             count = min(BLOCK, len(logits) - begin)
             scored = self._scorer.score(_block(logits, begin))
             seen = _block(embedding, begin) if self._novelty else None
             found = self._selector.offer(scored, seen, count=count, sample_bytes=1)
             chosen += [begin + row for row, _ in found]
+            self.probability += [selection.probability for _, selection in found]
         return chosen
+
+    def change(self, chosen_by: str, acquisition: str) -> None:
+        """Choose otherwise from now on; what the budget holds stays, as on the device."""
+        self._scorer = Scorer(acquisition)
+        if chosen_by != self._chosen_by:
+            self._chosen_by = chosen_by
+            self._selector = strategy.make(chosen_by, self._rules, self._rng, saved=self._selector.save())
+        else:
+            self._selector.model_changed()
 
     def model_changed(self, known: Floats) -> None:  # noqa: ARG002 - the seam's
         """See Chooser."""
@@ -109,13 +125,19 @@ STRATEGIES: dict[str, Make] = {
     "density": Density,
     "pals": Probabilistic,
 }
+PORTFOLIO = "portfolio"  # of arms, see crew.py; not one strategy but a choice among them
+ARMS = ("margin", "entropy", "vessal")  # of the portfolio
 PUBLISHED = ("split", "variable", "random_variable", "fixed", "biqf", "density", "pals")  # no bucket bounds these
 
 
+def check(name: str) -> None:
+    """ServerConfigError names the nearest where there is no such strategy."""
+    known = (*STRATEGIES, PORTFOLIO)
+    if name not in known:
+        raise ServerConfigError(f"strategy {name!r}: unknown{did_you_mean(name, known)}; known: {', '.join(known)}")
+
+
 def find(name: str) -> Make:
-    """The strategy of that name; ServerConfigError names the nearest."""
-    if name not in STRATEGIES:
-        raise ServerConfigError(
-            f"strategy {name!r}: unknown{did_you_mean(name, STRATEGIES)}; known: {', '.join(STRATEGIES)}"
-        )
+    """The strategy of that name, of one device; ServerConfigError when there is none."""
+    check(name)
     return STRATEGIES[name]
