@@ -155,22 +155,20 @@ def learn(state: State, seen: Mapping[str, Gain], pulls: Mapping[str, int]) -> S
         seen: gains of arms, others than ours are passed over; empty: the audit was too small.
         pulls: devices that each arm had.
     """
-    counted = {name: msgspec.structs.replace(one, pulls=one.pulls + pulls.get(name, 0)) for name, one in _of(state)}
+    counted = {
+        name: msgspec.structs.replace(one, pulls=one.pulls + pulls.get(name, 0)) for name, one in state.beliefs.items()
+    }
     known = {name: gain for name, gain in seen.items() if name in counted}
-    if not known:
-        return State(beliefs=counted, rounds=state.rounds + 1, typical=state.typical)
-    together = total(known)
-    first = state.typical <= 0.0
-    typical = max(together.mean, 0.0) if first else TYPICAL_KEEP * state.typical + (1 - TYPICAL_KEEP) * together.mean
-    unit = max(typical, together.sd, 1e-9)
-    # Side by side they are held against each other; one alone, against what labels gained before.
-    base = together.mean if len(known) > 1 or first else state.typical
+    typical, base, unit = state.typical, 0.0, 1.0
+    if known:
+        together = total(known)
+        first = typical <= 0.0
+        typical = together.mean if first else TYPICAL_KEEP * typical + (1.0 - TYPICAL_KEEP) * together.mean
+        unit = max(typical, together.sd, 1e-9)
+        # Side by side they are held against each other; one alone, against what labels gained before.
+        base = together.mean if len(known) > 1 or first else state.typical
     beliefs = {name: _updated(one, known.get(name), base=base, unit=unit) for name, one in counted.items()}
     return State(beliefs=beliefs, rounds=state.rounds + 1, typical=max(typical, 0.0))
-
-
-def _of(state: State) -> Sequence[tuple[str, Belief]]:
-    return list(state.beliefs.items())
 
 
 def _updated(belief: Belief, gain: Gain | None, *, base: float, unit: float) -> Belief:
