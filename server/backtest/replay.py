@@ -51,10 +51,11 @@ class Cell(msgspec.Struct, frozen=True, kw_only=True):
     seed: int
     length: int  # of the stream
     labels: list[int]  # taught with, first model first
-    accuracy: list[float]  # on the test set, of each model
+    accuracy: list[float]  # on the test set as it is in the end, of each model
     online: list[float]  # on each stretch of the stream, of the model that ran there
     rows: list[int]  # chosen
     overdraft: float  # the most by which any window w of a device's stream spent more than budget * w, in labels
+    then: list[float] = []  # accuracy on the test set of its moment, where the world changes on the way
     arms: list[dict[str, float]] = []  # of a portfolio: part of the devices for each arm, before and after every round
 
 
@@ -74,7 +75,7 @@ def play(material: Material, first: Classifier, *, strategy: str, budget: float,
     before, model, rows = first, first, []
     taught: list[int] = []
     fresh: list[int] = []  # rows that the model knows and the one before did not
-    labels, accuracy, online, shares = [0], [judge(model, material.test)], [], [crew.shares()]
+    labels, models, online, shares = [0], [(model, 0)], [], [crew.shares()]
     crew.model_changed(_known(model, material, []))
     bounds = np.linspace(0, len(stream.y), settings.rounds + 1).astype(int).tolist()
     for begin, end in pairwise(bounds):
@@ -91,7 +92,7 @@ def play(material: Material, first: Classifier, *, strategy: str, budget: float,
             model = teach(material, arrived, seed=seed, settings=settings)
             crew.model_changed(_known(model, material, arrived))
         labels.append(len(taught))
-        accuracy.append(judge(model, material.test))
+        models.append((model, end - 1))
         shares.append(crew.shares())
     return Cell(
         strategy=strategy,
@@ -99,7 +100,8 @@ def play(material: Material, first: Classifier, *, strategy: str, budget: float,
         seed=seed,
         length=len(stream.y),
         labels=labels,
-        accuracy=accuracy,
+        accuracy=[judge(one, material.test) for one, _ in models],
+        then=[judge(one, material.test_at(row)) for one, row in models] if material.stages else [],
         online=online,
         rows=sorted(rows),
         overdraft=max(overdraft(own, budget) for own in _by_device(rows, devices, names)),
