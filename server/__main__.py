@@ -242,8 +242,7 @@ def backtest(
     ),
 ) -> None:
     """Replay labelled data as devices would see it: how many labels would selecting save?"""
-    from rich.console import Console
-
+    from server import status as views
     from server.backtest.replay import Settings
     from server.backtest.run import Options
     from server.backtest.run import backtest as run_backtest
@@ -262,7 +261,7 @@ def backtest(
             drifts=drifts or (),
             side=size,
         ),
-        Console(),
+        views.console(),
     )
 
 
