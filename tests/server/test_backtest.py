@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import math
 import signal
 import subprocess
 import sys
@@ -49,11 +50,16 @@ def cell(strategy: str, seed: int, accuracy: list[float], *, used: int = 200) ->
     )  # fmt: skip
 
 
+def at_random(labels: float) -> float:
+    """Accuracy that random reaches, up to 800 labels."""
+    return 0.5 + 0.1 * math.log1p(labels / 25.0)
+
+
 def results(ours: list[list[float]]) -> grid.Results:
-    """Random reaches 0.5 + labels/1000 up to 800 labels."""
-    references = [Reference(seed=s, labels=[50, 200, 800], accuracy=[0.55, 0.7, 1.3]) for s in range(len(ours))]
-    at_random = [cell("random", s, [0.5, 0.6, 0.7]) for s in range(len(ours))]
-    return grid.Results([*at_random, *(cell("winnow", s, curve) for s, curve in enumerate(ours))], references)
+    sizes = [50, 200, 800]
+    references = [Reference(seed=s, labels=sizes, accuracy=[*map(at_random, sizes)]) for s in range(len(ours))]
+    random = [cell("random", s, [0.5, at_random(100), at_random(200)]) for s in range(len(ours))]
+    return grid.Results([*random, *(cell("winnow", s, curve) for s, curve in enumerate(ours))], references)
 
 
 def ours(found: list[Line]) -> Line:
@@ -136,23 +142,25 @@ def test_every_device_has_a_budget_of_its_own() -> None:
 
 
 def test_the_saving_is_what_random_would_have_needed() -> None:
-    found, curve = lines(results([[0.5, 0.7, 0.8]] * 3))
+    found, curve = lines(results([[0.5, at_random(200), at_random(300)]] * 3))
     line = ours(found)
-    assert curve.needs(0.8) == pytest.approx(300)
+    assert curve.needs(0.5) == pytest.approx(0)
+    assert curve.needs(at_random(300)) == pytest.approx(300)
+    assert curve.reaches(300) == pytest.approx(at_random(300))
     assert line.saving.value == pytest.approx(300 / 200)
-    assert line.gain.value == pytest.approx(0.1)
-    assert [level.random_needs for level in line.levels] == pytest.approx([100, 150, 200])
+    assert line.gain.value == pytest.approx(at_random(300) - at_random(200))
+    assert [level.random_needs for level in line.levels] == pytest.approx([50, 25 * (9**0.75 - 1), 200])
     assert [level.used for level in line.levels] == pytest.approx([50, 75, 100])
     assert sum(line.by_part) / len(line.by_part) == pytest.approx(0.05)
 
 
 def test_random_against_itself_saves_nothing() -> None:
-    found, _ = lines(results([[0.5, 0.6, 0.7]] * 3))
+    found, _ = lines(results([[0.5, at_random(100), at_random(200)]] * 3))
     assert all(line.saving.value == pytest.approx(1.0) for line in found)
 
 
 def test_a_level_that_is_not_reached_has_no_figure() -> None:
-    found, _ = lines(results([[0.5, 0.55, 0.6]] * 3))
+    found, _ = lines(results([[0.5, at_random(50), at_random(100)]] * 3))
     assert [level.used is None for level in ours(found).levels] == [False, True, True]
     assert ours(found).saving.value == pytest.approx(0.5)
 
