@@ -33,6 +33,21 @@ app.add_typer(data, name="data")
 app.add_typer(model, name="model")
 
 Config = Annotated[Path, typer.Argument(metavar="server.toml", help="the configuration file")]
+Strategies = Annotated[
+    str,
+    typer.Option(
+        help="who chooses: random, winnow, vessal, margin, entropy, least_confidence; published: split, variable, "
+        "random_variable, fixed, biqf, density, pals; portfolio: arms in competition"
+    ),
+]
+Drifts = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--drift",
+        help="a change from that share of the stream on; may be given more than once: fog@0.5, noise@0.5, dark@0.5, "
+        "rotate@0.5, class:NAME@0.25 (a class appears), mix@0.5 (half of the classes become rare)",
+    ),
+]
 AsJson = Annotated[bool, typer.Option("--json", help="as JSON, for programs")]
 
 
@@ -210,22 +225,9 @@ def backtest(
     net: Annotated[
         Path | None, typer.Option("--model", help="ONNX classifier that runs first; without it one is taught")
     ] = None,
-    strategies: Annotated[
-        str,
-        typer.Option(
-            help="who chooses: random, winnow, vessal, margin, entropy, least_confidence; published: split, variable, "
-            "random_variable, fixed, biqf, density, pals; portfolio: arms in competition"
-        ),
-    ] = "random,margin,winnow,vessal",
+    strategies: Strategies = "random,margin,winnow,vessal",
     budgets: Annotated[str, typer.Option(help="shares of the stream that may be labelled: 0.01,0.05")] = "0.05",
-    drifts: Annotated[
-        list[str] | None,
-        typer.Option(
-            "--drift",
-            help="a change from that share of the stream on; may be given more than once: fog@0.5, noise@0.5, "
-            "dark@0.5, rotate@0.5, class:NAME@0.25 (a class appears), mix@0.5 (half of the classes become rare)",
-        ),
-    ] = None,
+    drifts: Drifts = None,
     seeds: Annotated[int, typer.Option(min=1, help="repetitions; intervals need two")] = 5,
     base: Annotated[int, typer.Option(min=10, help="labelled samples that the first model is taught with")] = 100,
     samples: Annotated[int, typer.Option(min=0, help="longest stream; 0: all there is")] = 10_000,

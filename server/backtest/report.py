@@ -165,7 +165,7 @@ def _draw_curves(report: Report, budget: float) -> Any:
     axes.set_ylim(*_window(report, budget, 1.4 * most))
     axes.set_xlabel("labels")
     axes.set_ylabel("accuracy on the test set, %")
-    axes.legend(loc="lower right", frameon=False, ncols=2, fontsize=8)
+    _legend(axes)
     return figure
 
 
@@ -188,7 +188,7 @@ def _draw_online(report: Report, budget: float) -> Any:
     axes.set_xlim(0, 100)
     axes.set_xlabel("part of the stream, %")
     axes.set_ylabel("right on the stream, %")
-    axes.legend(loc="lower right", frameon=False, ncols=4, fontsize=8)
+    _legend(axes)
     return figure
 
 
@@ -202,7 +202,7 @@ def _draw_spending(report: Report, budget: float) -> Any:
     axes.set_xlabel("part of the stream, %")
     axes.set_ylabel("labelled, %")
     axes.set_ylim(bottom=0.0)
-    axes.legend(loc="lower right", frameon=False, ncols=4, fontsize=8)
+    _legend(axes)
     return figure
 
 
@@ -223,8 +223,13 @@ def _draw_arms(report: Report, budget: float) -> Any:
     axes.set_ylim(0, 100)
     axes.set_xlabel("models taught")
     axes.set_ylabel("part of the devices, %")
-    axes.legend(loc="upper right", frameon=False, ncols=4, fontsize=8)
+    _legend(axes)
     return figure
+
+
+def _legend(axes: Any) -> None:
+    """Above the axes, where it hides nothing."""
+    axes.legend(loc="lower left", bbox_to_anchor=(0.0, 1.0), frameon=False, ncols=8, fontsize=8, borderaxespad=0.2)
 
 
 def _figure(width: float, height: float) -> tuple[Any, Any]:

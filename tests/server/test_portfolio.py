@@ -177,7 +177,7 @@ def test_labels_of_nobody_take_their_part_and_have_no_gain() -> None:
 
 
 def test_a_small_audit_says_nothing() -> None:
-    audit, arms, labels = two_regions(8)
+    audit, arms, labels = two_regions(3)
     assert lesson.gains(audit, arms, labels) == {}
 
 
