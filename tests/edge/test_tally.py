@@ -14,7 +14,6 @@ SELECTION = Selection(
 )
 
 
-
 blocks_of = st.lists(st.lists(st.tuples(st.floats(-2, 2) | st.just(np.nan), st.booleans()), max_size=20), max_size=10)
 
 
