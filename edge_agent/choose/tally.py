@@ -31,7 +31,8 @@ def bin_of(utility: NDArray[np.floating]) -> NDArray[np.int64]:
     [0, 0, 1, 19, 19]
     """
     scaled = utility.astype(np.float32) * np.float32(BINS)
-    return np.clip(scaled, 0, BINS - 1).astype(np.int64)
+    bins: NDArray[np.int64] = np.clip(scaled, 0, BINS - 1).astype(np.int64)
+    return bins
 
 
 class Tally:
