@@ -18,7 +18,7 @@ from _fashion import Played, play
 
 from edge_agent.choose.acquisition import Scorer
 from edge_agent.choose.selector import Rules, Selector
-from server.teach.audit import Estimate, difference, hajek
+from server.audit.estimators import Estimate, difference, hajek
 
 SHARE = 0.05
 BLOCK = 128

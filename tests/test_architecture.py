@@ -32,6 +32,7 @@ SERVER_PARTS = (
     {"demo", "backtest"},
     {"app"},
     {"collect", "label", "teach", "release", "status"},
+    {"audit"},
     {"store", "child"},
     {"config"},
     {"errors"},

@@ -3,7 +3,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from server.teach.audit import FEWEST, difference, hajek
+from server.audit.estimators import FEWEST, difference, hajek
 
 N = 4000
 
