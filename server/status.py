@@ -19,16 +19,23 @@ import sqlalchemy as sa
 from rich.console import Console
 from rich.table import Table
 
+from server.audit import accuracy as estimates
+from server.audit.evidence import gather
+from server.audit.yields import against_random
 from server.config import ServerConfig
 from server.errors import StoreError
 from server.store import devices, labels, rollouts, runs, samples, versions
 from server.store.lock import is_held
 from server.store.schema import rollout
 from server.store.store import Store
+from server.store.stretches import day_of
 
 View = dict[str, Any]
 LAST_STEPS = 5
 JSON_ONLY = ("metrics",)
+ACCURACY_DAYS = 7
+YIELD_DAYS = 30  # fewer, and a small fleet's random arm has too few labels to compare with
+DAY_MS = 86_400_000
 PIPED_COLUMNS = 200  # nothing is cut off when somebody else reads it
 
 
@@ -45,7 +52,7 @@ def opened(config: ServerConfig) -> Iterator[Store]:
         store.close()
 
 
-def overview(config: ServerConfig, store: Store) -> View:
+def overview(config: ServerConfig, store: Store, *, now_ms: int) -> View:
     """The whole loop, in figures."""
     with store.database.read() as connection:
         fleet = devices.devices(connection)
@@ -61,11 +68,36 @@ def overview(config: ServerConfig, store: Store) -> View:
             "online": sum(device.online for device in fleet),
             "samples": dict(sorted(reasons.items())),
             "labels": labels.counts(connection)._asdict(),
+            "accuracy": estimates.fleet(gather(connection, since_day=_since(ACCURACY_DAYS, now_ms))),
+            "yield": _yield(connection, now_ms),
             "classes": list(labels.names(connection)),
             "champion": champion.number if champion else None,
             "run": _run(last[0]) if last else None,
             "rollout": _rollout(connection),
         }
+
+
+def accuracy(store: Store, by: estimates.By, *, days: int, now_ms: int) -> View:
+    """The fleet's accuracy of the last `days` (0: of all), by `by`."""
+    with store.database.read() as connection:
+        evidence = gather(connection, since_day=_since(days, now_ms))
+        names = labels.names(connection)
+    return {
+        "days": days,
+        "by": by,
+        "fleet": estimates.fleet(evidence),
+        "rows": [] if by == "fleet" else estimates.table(evidence, by, names=names),
+        "left_out": {why: number for why, number in evidence.left_out.items() if number},
+    }
+
+
+def _since(days: int, now_ms: int) -> str:
+    return day_of(now_ms - (days - 1) * DAY_MS) if days else ""
+
+
+def _yield(connection: sa.Connection, now_ms: int) -> View:
+    found = against_random(connection, since_ms=now_ms - YIELD_DAYS * DAY_MS)
+    return found._asdict() | {"chosen": found.chosen._asdict(), "random": found.random._asdict()}
 
 
 def _run(run: runs.Run) -> View:
@@ -168,6 +200,8 @@ def print_overview(view: View, console: Console) -> None:
         "samples": _pairs(view["samples"]) or "none",
         "labels": _pairs(view["labels"]),
         "classes": ", ".join(view["classes"]) or "none",
+        "accuracy": _accuracy_line(view["accuracy"], ACCURACY_DAYS),
+        "mistakes": _yield_line(view["yield"]),
         "champion": f"version {view['champion']}" if view["champion"] else "none",
         "last run": _run_line(last) if last else "none",
         "rollout": f"version {roll['version']} {roll['status']}: {_pairs(roll['members'])}" if roll else "none",
@@ -176,6 +210,66 @@ def print_overview(view: View, console: Console) -> None:
         console.print(f"{name:<10}{text}", markup=False, highlight=False)
     for step in roll["steps"] if roll else []:
         console.print(f"{'':<10}{_stamp(step['at_ms'])} {step['text']}", markup=False, highlight=False)
+
+
+def print_accuracy(view: View, console: Console) -> None:
+    """As a line for the fleet, and a table."""
+    console.print(_accuracy_line(view["fleet"], view["days"]), markup=False, highlight=False)
+    if view["rows"]:
+        console.print()
+        print_table([_shown(row, view["by"]) for row in view["rows"]], console)
+    if view["left_out"]:
+        why = {
+            "on_top": "selected beyond the rule",
+            "not_counted": "of samples that no heartbeat has counted",
+            "wiped": "of devices that were wiped",
+            "waiting": "of days whose audit has no label yet",
+        }
+        text = ", ".join(f"{number} {why[name]}" for name, number in view["left_out"].items())
+        console.print(f"left out: labels {text}", markup=False, highlight=False)
+
+
+def _shown(row: View, by: str) -> View:
+    """A row of figures with their intervals, as it is read."""
+    if by != "class":
+        figure = _figure(row["accuracy"], row["low"], row["high"], row["missing"])
+        return {by: row[by], "accuracy": figure, "samples": row["samples"], "labels": row["labels"]} | {
+            "worth": row["effective"]
+        }
+    shown = {"class": row["class"]}
+    for name, prefix in (("recall", ""), ("precision", "precision_")):
+        values = (row[name], *(row[f"{prefix}{key}"] for key in ("low", "high", "missing")))
+        shown |= {name: _figure(*values), f"{name} labels": row[f"{prefix}labels"]}
+    return shown
+
+
+def _figure(value: float | None, low: float | None, high: float | None, missing: int) -> str:
+    if value is None:
+        return f"too little to say: about {missing} more labels"
+    return f"{value:.3f} ({low:.3f} to {high:.3f})"
+
+
+def _accuracy_line(found: View, days: int) -> str:
+    when = f"in the last {days} days" if days else "so far"
+    figure = _figure(found["accuracy"], found["low"], found["high"], found["missing"])
+    return (
+        f"{figure}, on {found['samples']:,} samples {when}; {found['labels']} labels, "
+        f"worth {found['effective']:.0f} of equal weight"
+    )
+
+
+def _yield_line(found: View) -> str:
+    """Ours against random."""
+    parts = [
+        f"{name} {side['mistakes'] / side['labels']:.0%} of {side['labels']}" if side["labels"] else f"{name} no label"
+        for name, side in (("chosen", found["chosen"]), ("random", found["random"]))
+    ]
+    times = ""
+    if found["ratio"] is not None:
+        times = f": {found['ratio']:.1f} x ({found['low']:.1f} to {found['high']:.1f})"
+    elif found["low"] is not None:
+        times = f": more than {found['low']:.1f} x"
+    return f"a label found one: {', '.join(parts)}{times}, in the last {YIELD_DAYS} days"
 
 
 def _run_line(run: View) -> str:

@@ -5,9 +5,9 @@ the probability p of its selection, though, and the devices say of all their sam
 in each bin of utility and how confident the model was of them. With that the accuracy on the whole stream is estimated
 without bias, and with an interval:
 
-    Hajek            sum(right / p) / sum(1 / p)                                                   (Hajek 1971)
-    difference       mean confidence of the stream + Hajek of (right - confidence)   (Saerndal et al. 1992, 6.3)
-    post-stratified  the same in each stratum of utility, weighted by how many samples of the stream it holds  (ibid. 7.6)
+    Hajek            sum(right / p) / sum(1 / p)                                               (Hajek 1971)
+    difference       mean confidence of the stream + Hajek of (right - confidence)    (Saerndal et al. 1992, 6.3)
+    post-stratified  the same in each stratum of utility, by how much of the stream is in it          (ibid. 7.6)
 
 All are right whether the confidences are calibrated or not, and the more precise the better they are. The last also is
 where they are off, and is what is reported. None can be more precise than p allows: what was sent with a small p and
@@ -27,7 +27,9 @@ from server.audit.interval import limits
 Floats = NDArray[np.float64]
 
 FEWEST = 15  # effective labels; below, intervals were not found to hold, and would say next to nothing
-STRATUM = 20.0  # effective labels in a stratum: fewer and its variance is guesswork, more and it is no longer of one kind
+STRATUM = (
+    20.0  # effective labels in a stratum: fewer and its variance is guesswork, more and it is no longer of one kind
+)
 
 
 class Estimate(NamedTuple):
@@ -129,7 +131,7 @@ def post_stratified(
         mine = stratum == s
         if samples[s] > 0:
             part = _Part.of((right - confidence)[mine], probability[mine])
-            parts.append((samples[s] / samples.sum(), sure[s] / samples[s], part))
+            parts.append((float(samples[s] / samples.sum()), float(sure[s] / samples[s]), part))
     return _estimate(parts, len(right), confidence_level)
 
 
@@ -146,7 +148,7 @@ class _Part(NamedTuple):
         weight = 1.0 / probability
         share = weight / weight.sum()
         mean = float(share @ values)
-        # Linearised variance of the ratio under Poisson sampling (Saerndal et al. 1992, 5.8), with the usual n / (n - 1)
+        # Linearised variance of the ratio under Poisson sampling (Saerndal et al. 1992, 5.8), with the usual n/(n-1)
         variance = float(((1.0 - probability) * (share * (values - mean)) ** 2).sum())
         effective = 1.0 / float((share**2).sum())
         variance *= effective / max(effective - 1.0, 0.5)
