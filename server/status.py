@@ -20,6 +20,7 @@ from rich.console import Console
 from rich.table import Table
 
 from server.audit import accuracy as estimates
+from server.audit import words
 from server.audit.evidence import gather
 from server.audit.yields import against_random
 from server.config import ServerConfig
@@ -200,8 +201,8 @@ def print_overview(view: View, console: Console) -> None:
         "samples": _pairs(view["samples"]) or "none",
         "labels": _pairs(view["labels"]),
         "classes": ", ".join(view["classes"]) or "none",
-        "accuracy": _accuracy_line(view["accuracy"], ACCURACY_DAYS),
-        "mistakes": _yield_line(view["yield"]),
+        "accuracy": words.accuracy_line(view["accuracy"], days=ACCURACY_DAYS),
+        "mistakes": words.yield_line(view["yield"], days=YIELD_DAYS),
         "champion": f"version {view['champion']}" if view["champion"] else "none",
         "last run": _run_line(last) if last else "none",
         "rollout": f"version {roll['version']} {roll['status']}: {_pairs(roll['members'])}" if roll else "none",
@@ -214,62 +215,12 @@ def print_overview(view: View, console: Console) -> None:
 
 def print_accuracy(view: View, console: Console) -> None:
     """As a line for the fleet, and a table."""
-    console.print(_accuracy_line(view["fleet"], view["days"]), markup=False, highlight=False)
+    console.print(words.accuracy_line(view["fleet"], days=view["days"]), markup=False, highlight=False)
     if view["rows"]:
         console.print()
-        print_table([_shown(row, view["by"]) for row in view["rows"]], console)
+        print_table([words.shown(row, view["by"]) for row in view["rows"]], console)
     if view["left_out"]:
-        why = {
-            "on_top": "selected beyond the rule",
-            "not_counted": "of samples that no heartbeat has counted",
-            "wiped": "of devices that were wiped",
-            "waiting": "of days whose audit has no label yet",
-        }
-        text = ", ".join(f"{number} {why[name]}" for name, number in view["left_out"].items())
-        console.print(f"left out: labels {text}", markup=False, highlight=False)
-
-
-def _shown(row: View, by: str) -> View:
-    """A row of figures with their intervals, as it is read."""
-    if by != "class":
-        figure = _figure(row["accuracy"], row["low"], row["high"], row["missing"])
-        return {by: row[by], "accuracy": figure, "samples": row["samples"], "labels": row["labels"]} | {
-            "worth": row["effective"]
-        }
-    shown = {"class": row["class"]}
-    for name, prefix in (("recall", ""), ("precision", "precision_")):
-        values = (row[name], *(row[f"{prefix}{key}"] for key in ("low", "high", "missing")))
-        shown |= {name: _figure(*values), f"{name} labels": row[f"{prefix}labels"]}
-    return shown
-
-
-def _figure(value: float | None, low: float | None, high: float | None, missing: int) -> str:
-    if value is None:
-        return f"too little to say: about {missing} more labels"
-    return f"{value:.3f} ({low:.3f} to {high:.3f})"
-
-
-def _accuracy_line(found: View, days: int) -> str:
-    when = f"in the last {days} days" if days else "so far"
-    figure = _figure(found["accuracy"], found["low"], found["high"], found["missing"])
-    return (
-        f"{figure}, on {found['samples']:,} samples {when}; {found['labels']} labels, "
-        f"worth {found['effective']:.0f} of equal weight"
-    )
-
-
-def _yield_line(found: View) -> str:
-    """Ours against random."""
-    parts = [
-        f"{name} {side['mistakes'] / side['labels']:.0%} of {side['labels']}" if side["labels"] else f"{name} no label"
-        for name, side in (("chosen", found["chosen"]), ("random", found["random"]))
-    ]
-    times = ""
-    if found["ratio"] is not None:
-        times = f": {found['ratio']:.1f} x ({found['low']:.1f} to {found['high']:.1f})"
-    elif found["low"] is not None:
-        times = f": more than {found['low']:.1f} x"
-    return f"a label found one: {', '.join(parts)}{times}, in the last {YIELD_DAYS} days"
+        console.print(words.left_out_line(view["left_out"]), markup=False, highlight=False)
 
 
 def _run_line(run: View) -> str:

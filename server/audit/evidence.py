@@ -12,7 +12,7 @@ cannot be weighed is left out, and counted: a label for one of
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -78,7 +78,7 @@ class Evidence(NamedTuple):
 def gather(connection: sa.Connection, *, since_day: str = "") -> Evidence:
     """All of it, from a day on."""
     runs = stretches.stretches(connection, since_day=since_day)
-    every: Sequence[Any] = stretches.labelled(connection, since_day=since_day)
+    every = stretches.labelled(connection, since_day=since_day)
     rows = [row for row in every if row.reason in DESIGN]
     sessions = Counter((device, stream, boot) for device, stream, boot, _ in {one[1:5] for one in runs})
     known = [one for one in runs if sessions[one[1:4]] == 1 and one.sums.get("utility_histogram")]

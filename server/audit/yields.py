@@ -8,6 +8,7 @@ holds where random found one mistake or none; that of the logarithm there misses
 
 from __future__ import annotations
 
+import math
 from statistics import NormalDist
 from typing import NamedTuple
 
@@ -63,7 +64,7 @@ def compare(chosen: Found, random: Found, *, confidence_level: float = 0.95) -> 
 def _root(p: float, q: float, p_end: float, q_end: float, sign: float) -> float:
     """The ratio at which p - ratio q is as far from 0 as its own interval reaches."""
     inner = (p * q) ** 2 - p_end * q_end * (2.0 * p - p_end) * (2.0 * q - q_end)
-    return max(0.0, (p * q + sign * max(0.0, inner) ** 0.5) / (q_end * (2.0 * q - q_end)))
+    return max(0.0, (p * q + sign * math.sqrt(max(0.0, inner))) / (q_end * (2.0 * q - q_end)))
 
 
 def _wilson(found: Found, z: float) -> tuple[float, float]:

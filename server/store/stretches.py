@@ -74,7 +74,7 @@ def stretches(connection: sa.Connection, *, since_day: str = "") -> list[Stretch
     return [Stretch(*row) for row in connection.execute(query.order_by(*order))]
 
 
-def labelled(connection: sa.Connection, *, since_day: str = "") -> Sequence[sa.Row[tuple[object, ...]]]:
+def labelled(connection: sa.Connection, *, since_day: str = "") -> Sequence[Any]:
     """Every device's sample with a label that tells its class, and the id of the stretch it is of.
 
     Rows of what decides in `sample`, with class_index, asked (the probability of having been asked about, or None), and

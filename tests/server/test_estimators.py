@@ -3,7 +3,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from server.audit.estimators import FEWEST, difference, hajek
+from edge_agent.choose.tally import BINS, bin_of
+from server.audit.estimators import FEWEST, Estimate, Stream, difference, hajek, post_stratified
 
 N = 4000
 
@@ -14,6 +15,16 @@ def population(seed: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     confidence = rng.beta(5, 1, N)
     right = rng.random(N) < confidence
     return right, confidence, np.clip(0.02 + 0.6 * (1 - confidence), 0.02, 1.0)
+
+
+def stratified(
+    right: np.ndarray, confidence: np.ndarray, p: np.ndarray, *, utility: np.ndarray, whole: np.ndarray
+) -> Estimate:
+    """`utility` and `whole`, the confidences, of the stream; the others of what was taken at random by p."""
+    bins = bin_of(utility)
+    stream = Stream(np.bincount(bins, minlength=BINS).astype(float), np.bincount(bins, whole, minlength=BINS))
+    taken = np.flatnonzero(~np.isnan(p))
+    return post_stratified(right[taken], confidence[taken], p[taken], bins[taken], stream=stream)
 
 
 def draws(count: int = 300):
@@ -53,6 +64,54 @@ def test_confidences_that_are_wrong_do_no_harm_to_the_truth() -> None:
         taken = np.random.default_rng([seed, 9]).random(N) < p
         values.append(difference(right[taken], boast[taken], p[taken], stream_confidence=boast.mean()).value)
     assert abs(np.mean(values) - right.mean()) < 4 * np.std(values) / np.sqrt(len(values))
+
+
+def test_in_strata_it_is_unbiased_and_better_where_confidence_misleads() -> None:
+    right, confidence, p = population(0)
+    boast = 1 - 0.5 * confidence  # the wrong way round
+    whole, strata = [], []
+    for seed in range(300):
+        taken = np.random.default_rng([seed, 9]).random(N) < p
+        whole.append(difference(right[taken], boast[taken], p[taken], stream_confidence=boast.mean()))
+        asked = np.where(taken, p, np.nan)
+        strata.append(stratified(right, boast, asked, utility=1 - confidence, whole=boast))
+    truth = right.mean()
+    values = np.array([e.value for e in strata])
+    assert abs(values.mean() - truth) < 4 * values.std() / np.sqrt(len(values))
+    assert values.std() < 0.9 * np.std([e.value for e in whole])
+    assert 0.92 <= np.mean([e.low <= truth <= e.high for e in strata]) <= 0.98
+
+
+@pytest.mark.parametrize("rate", [0.004, 0.02])
+def test_intervals_hold_where_mistakes_are_rare_and_few_were_found(rate: float) -> None:
+    """A normal interval of the same estimate holds the truth in a third of such draws."""
+    rng = np.random.default_rng(1)
+    confidence = 1 - rng.beta(0.5, 0.5 / rate, N)
+    right = rng.random(N) < confidence
+    hard = np.argsort(confidence)[: N // 25]
+    p = np.full(N, 0.008)
+    p[hard] = 0.9
+    covered, normal = [], []
+    for seed in range(300):
+        taken = np.random.default_rng([seed, 5]).random(N) < p
+        boast = np.where(confidence > 0.9, 0.9999, confidence)
+        found = stratified(right, boast, np.where(taken, p, np.nan), utility=1 - confidence, whole=boast)
+        covered.append(found.low <= right.mean() <= found.high)
+        y, w = right[taken], 1 / p[taken]
+        mean = w @ y / w.sum()
+        half = 1.96 * ((1 - p[taken]) @ (w * (y - mean)) ** 2) ** 0.5 / w.sum()
+        normal.append(abs(mean - right.mean()) <= half)
+    assert np.mean(covered) >= 0.93
+    assert np.mean(normal) < 0.8
+
+
+def test_missing_labels_would_be_enough() -> None:
+    right, _, p = population(0)
+    taken = np.flatnonzero(np.random.default_rng(3).random(N) < p)
+    few = taken[:20]
+    found = hajek(right[few], p[few])
+    assert not found.enough
+    assert hajek(right[taken[: 20 + 2 * found.missing]], p[taken[: 20 + 2 * found.missing]]).enough
 
 
 def test_too_little_to_say_is_said() -> None:
