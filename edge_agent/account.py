@@ -106,6 +106,7 @@ class Account:
             temperature_c=temperature_c(),
             messages_bad=self._messages_bad(),
             drift=loop.drift() if loop else None,
+            requests=loop.requests() if loop else (),
         )
 
     def write_status(self, samples_per_s: float = 0.0) -> None:

@@ -25,6 +25,7 @@ class Tally:
         self.read = 0
         self.invalid = 0
         self.selected: dict[str, int] = {}
+        self.recalled = 0  # sent later, out of the recent ring; counted as unsent when they were read
         self._confidence_sum = 0.0
         self._histogram = np.zeros(BINS, np.int64)
         self._classes = np.zeros(classes, np.int64)
@@ -63,4 +64,5 @@ class Tally:
             unsent_confidence_sum=self._confidence_sum,
             unsent_utility_histogram=tuple(self._histogram.tolist()),
             unsent_classes=tuple(self._classes.tolist()),
+            recalled=self.recalled,
         )
