@@ -5,7 +5,7 @@ near enough is taken, whatever the selector thinks of it: a match is certain, so
 grant of its own: it takes nothing from the bucket of labels, but keeps to the limits a day.
 
     near enough     cosine to what was asked for >= similar
-    not again       1 - cosine to everything sent for it >= NEAR * (1 - similar)
+    not again       1 - cosine to everything sent for it >= NEAR
 
 Sketches are of embeddings less the mean that the manifest states. Embeddings behind a ReLU all point the same way, and
 without that "cosine 0.9" would mean little: on Fashion-MNIST, of the samples within 0.9 of one, 96 % are of its class
@@ -29,7 +29,9 @@ from edge_agent.contract.errors import ConfigError
 from edge_agent.contract.types import Selection
 from edge_agent.contract.wire import REQUEST_MAX_SAMPLES, REQUESTS_MAX, Request, RequestState
 
-NEAR = 0.25  # of the distance that still matches: lower sends the same scene again, higher one of each kind only
+NEAR = 0.01  # distance of near-duplicates: lower sends a still camera's noise (0.004, 0.012 at times), higher one of
+# each kind only. With a high `similar` a part of what it lets in, or nothing would be left:
+NEAR_SHARE = 0.25
 REMEMBERED = 32  # sketches of what was sent, of each request: fewer repeats, more makes every commit larger (96 B each)
 
 
@@ -89,7 +91,7 @@ class Search(msgspec.Struct, kw_only=True):
 
     def is_new(self, novelty: float) -> bool:
         """Whether it is not a near-duplicate of something sent."""
-        return novelty >= NEAR * (1.0 - self.request.similar)
+        return novelty >= min(NEAR, NEAR_SHARE * (1.0 - self.request.similar))
 
     def remember(self, sketch: Floats) -> None:
         """This one was sent: (SKETCH,)."""

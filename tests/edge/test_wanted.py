@@ -88,10 +88,10 @@ def test_neighbours_are_found_each_scene_once() -> None:
     assert len(rows) > 20
     assert (cosine[rows] >= 0.9).all()
     among = sketches[rows[:REMEMBERED]] @ sketches[rows[:REMEMBERED]].T
-    assert among[~np.eye(len(among), dtype=bool)].max() <= 1.0 - NEAR * 0.1 + 1e-6
+    assert among[~np.eye(len(among), dtype=bool)].max() <= 1.0 - NEAR + 1e-6
     missed = [row for row in np.flatnonzero(cosine >= 0.9) if row not in rows]
     nearest = np.maximum(sketches[missed] @ sketches[rows].T, cosine[missed, None]).max(axis=1)
-    assert (nearest > 1.0 - NEAR * 0.1 - 1e-6).all()  # left out because something like it was sent
+    assert (nearest > 1.0 - NEAR - 1e-6).all()  # left out because something like it was sent
 
 
 def test_what_was_asked_for_is_here_already() -> None:
