@@ -30,6 +30,7 @@ log = logging.getLogger(__name__)
 
 DAY_S = 86_400.0
 WRITE_BYTES = 256 * 1024  # to one write: fewer wear a flash card, whose blocks are larger, more are lost in a power cut
+CREDIT_S = 1.0  # of bytes that may be made up for: samples come in blocks; more keeps a run of one scene
 FLUSH_S = 60.0  # longest wait of a sample for its write
 WAITING = 16  # samples between the loop and the disk: fewer miss some when it is slow, more is memory
 AHEAD = 4  # found samples that may wait for the loop
@@ -122,7 +123,7 @@ class Recent:
         if not self._room.acquire(blocking=False):
             return
         cost_s = (passing.data.nbytes + HEADER_BYTES) * self._s_per_byte
-        self._due_s = max(self._due_s, self._monotonic()) + cost_s
+        self._due_s = max(self._due_s, self._monotonic() - CREDIT_S) + cost_s
         self._queue.put(passing)
 
     def sent(self, id_: str) -> None:
