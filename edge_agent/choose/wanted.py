@@ -49,7 +49,7 @@ class Sketcher:
         return self._project(embedding - self._mean if fits else embedding)
 
 
-class Search(msgspec.Struct, kw_only=True):
+class Record(msgspec.Struct, kw_only=True):
     """One request and what came of it, as saved."""
 
     request: Request
@@ -58,18 +58,23 @@ class Search(msgspec.Struct, kw_only=True):
     taken: int = 0
     searched: int | None = None
     unsearchable: int = 0
-    remembered: int = 0
-    memory: bytes = b""  # (min(remembered, REMEMBERED), SKETCH) float32
+    sent: bytes = b""  # sketches of the last ones, (at most REMEMBERED, SKETCH) float32
+
+
+class Search:
+    """One open request: whether a sample answers it, and what has come of it."""
+
+    def __init__(self, record: Record) -> None:
+        """Go on from a record."""
+        self.record = record
+        self.request = record.request
+        self.sketch = np.array(record.request.sketch, np.float32)
+        self._sent = np.frombuffer(record.sent, np.float32).reshape(-1, SKETCH)
 
     @property
     def left(self) -> int:
         """Samples that may still be sent for it."""
-        return min(self.request.count, REQUEST_MAX_SAMPLES) - self.found
-
-    @property
-    def sketch(self) -> Floats:
-        """(SKETCH,) of what is asked for."""
-        return np.array(self.request.sketch, np.float32)
+        return min(self.request.count, REQUEST_MAX_SAMPLES) - self.record.found
 
     def idle(self, *, version: int, embeds: bool, now_ms: int) -> str:
         """Why nothing is looked out for; empty when something is."""
@@ -86,23 +91,20 @@ class Search(msgspec.Struct, kw_only=True):
 
     def novelty(self, sketch: Floats) -> float:
         """1 less the greatest cosine of (SKETCH,) to what was asked for and what was sent for it."""
-        sent = np.frombuffer(self.memory, np.float32).reshape(-1, SKETCH)
-        return 1.0 - max(float(self.sketch @ sketch), float((sent @ sketch).max(initial=-1.0)))
+        return 1.0 - max(float(self.sketch @ sketch), float((self._sent @ sketch).max(initial=-1.0)))
 
     def is_new(self, novelty: float) -> bool:
         """Whether it is not a near-duplicate of something sent."""
         return novelty >= min(NEAR, NEAR_SHARE * (1.0 - self.request.similar))
 
     def remember(self, sketch: Floats) -> None:
-        """This one was sent: (SKETCH,)."""
-        sent = np.frombuffer(self.memory, np.float32).reshape(-1, SKETCH)
-        if len(sent) < REMEMBERED:
-            sent = np.concatenate([sent, sketch[None]])
-        else:
-            sent = sent.copy()
-            sent[self.remembered % REMEMBERED] = sketch
-        self.memory = sent.astype(np.float32).tobytes()
-        self.remembered += 1
+        """This one was sent: (SKETCH,). Beyond REMEMBERED it takes the place of the oldest."""
+        kept = self._sent if len(self._sent) < REMEMBERED else self._sent[1:]
+        self._sent = np.concatenate([kept, sketch[None]])
+
+    def save(self) -> Record:
+        """The record as it is now."""
+        return msgspec.structs.replace(self.record, sent=self._sent.tobytes())
 
     def selection(self, *, utility: float, novelty: float) -> Selection:
         """As recorded with a sample that is sent for it."""
@@ -123,7 +125,8 @@ class Wanted:
     def __init__(self, *, saved: bytes = b"") -> None:
         """ConfigError when `saved` cannot be read."""
         try:
-            self._searches = msgspec.msgpack.decode(saved, type=list[Search]) if saved else []
+            records = msgspec.msgpack.decode(saved, type=list[Record]) if saved else []
+            self._searches = [Search(record) for record in records]
         except (msgspec.DecodeError, ValueError) as error:
             raise ConfigError(f"saved requests: {error}: remove them to start afresh") from error
 
@@ -135,15 +138,15 @@ class Wanted:
 
         What was found for one goes on counting under another sketch; which samples look alike begins anew.
         """
-        known = {search.request.id: search for search in self._searches}
+        known = {search.request.id: search.save() for search in self._searches}
         self._searches = []
         for request in sorted(requests, key=lambda request: request.id)[:REQUESTS_MAX]:
-            search = known.get(request.id) or Search(request=request)
-            if search.request.sketch != request.sketch:
-                search.searched, search.unsearchable, search.remembered, search.memory = None, 0, 0, b""
-            search.request = request
-            self._searches.append(search)
-        return [search.request for search in self._searches if search.searched is None and search.left > 0]
+            record = known.get(request.id) or Record(request=request)
+            changes: dict[str, object] = {"request": request}
+            if record.request.sketch != request.sketch:
+                changes |= {"searched": None, "unsearchable": 0, "sent": b""}
+            self._searches.append(Search(msgspec.structs.replace(record, **changes)))
+        return [search.request for search in self._searches if search.record.searched is None and search.left > 0]
 
     def look(
         self,
@@ -174,6 +177,8 @@ class Wanted:
         cosine = np.stack([np.einsum("nd,d->n", sketches, search.sketch) for search in searches], axis=1)[:count]
         usable = np.isfinite(scored.utility[:count])
         near = (cosine >= np.array([search.request.similar for search in searches])) & usable[:, None]
+        if not near.any():
+            return []
         sent = {row for row, _ in chosen}
         more: list[Chosen] = []
         for row, number in np.argwhere(near).tolist():
@@ -182,11 +187,11 @@ class Wanted:
             if not search.is_new(novelty):
                 continue
             if row in sent:
-                search.taken += 1
+                search.record.taken += 1
             elif search.left > 0 and pay():
                 more.append(Chosen(row, search.selection(utility=float(scored.utility[row]), novelty=novelty)))
                 sent.add(row)
-                search.found += 1
+                search.record.found += 1
             else:
                 continue
             search.remember(sketch)
@@ -203,15 +208,15 @@ class Wanted:
         if not search.is_new(novelty) or not pay():
             return None
         selection = search.selection(utility=utility, novelty=novelty)
-        search.found += 1
-        search.recalled += 1
+        search.record.found += 1
+        search.record.recalled += 1
         search.remember(sketch)
         return selection
 
     def searched(self, request: Request, *, searched: int, unsearchable: int) -> None:
         """The recent samples were compared to what `request` asks for, so many of them."""
         if (search := self._find(request)) is not None:
-            search.searched, search.unsearchable = searched, unsearchable
+            search.record.searched, search.record.unsearchable = searched, unsearchable
 
     def _find(self, request: Request) -> Search | None:
         return next((search for search in self._searches if search.request == request), None)
@@ -226,18 +231,18 @@ class Wanted:
                 version=search.request.version,
                 looking=not why,
                 why=why,
-                found=search.found,
-                recalled=search.recalled,
-                taken=search.taken,
-                searched=search.searched,
-                unsearchable=search.unsearchable,
+                found=search.record.found,
+                recalled=search.record.recalled,
+                taken=search.record.taken,
+                searched=search.record.searched,
+                unsearchable=search.record.unsearchable,
             )
             found.append(state)
         return tuple(found)
 
     def save(self) -> bytes:
         """The state, for a new one to go on from."""
-        return msgspec.msgpack.encode(self._searches)
+        return msgspec.msgpack.encode([search.save() for search in self._searches])
 
 
 def strategy_of(request: int) -> str:
@@ -251,7 +256,7 @@ def strategy_of(request: int) -> str:
 
 def pick(candidates: Floats, request: Request) -> list[int]:
     """Which of the sketches (N, SKETCH) are the best answers: rows, the most similar first, no near-duplicates."""
-    search = Search(request=request)
+    search = Search(Record(request=request))
     cosine = candidates @ search.sketch
     picked: list[int] = []
     nearest = np.maximum(cosine, -1.0)  # to what was asked for, and to what is picked
