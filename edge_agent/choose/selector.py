@@ -3,7 +3,7 @@
 Every sample is selected with a probability that depends on the past alone, and the probability is recorded, so that
 the server can say how accurate the fleet is without bias:
 
-    value v = utility * min(1, 2 * novelty / its mean)^2
+    value v = utility * min(1, 4 * novelty / its mean)^2
     rule    = sigmoid((v - theta) / temperature + pace)     theta: the running (1 - share) quantile of v
     p       = floor + (1 - floor) * rule                    floor: a small rate at which every sample alike is taken
 
@@ -46,7 +46,7 @@ SPREAD_MIN = 1e-6  # lets theta move again after a stretch of equal values
 BURST = 0.1  # least probability while a grant lasts: more spends it on one scene, less when the change is long known
 RESERVE_RATE = 0.02  # of the label share, refills the reserve: more is missed daily, less when it is needed again
 NOVELTY_MIN = 1e-6  # of the mean: a camera that shows the same for days must not bring it to 0
-KNEE = 0.5  # of the mean novelty; what is nearer is discounted as a near-duplicate, what is farther is not favoured:
+KNEE = 0.25  # of the mean novelty; what is nearer is discounted as a near-duplicate, what is farther is not favoured:
 # rewarding distance itself spends labels on outliers (docs/adr/0001)
 
 
@@ -55,7 +55,7 @@ class Rules(NamedTuple):
 
     label_share: float
     depth_labels: float = 20.0
-    floor_share: float = 0.1  # of label_share
+    floor_share: float = 0.1  # of label_share; the random arm is part of it, and it is no less than that
     random_share: float = 0.05  # of label_share
     labels_per_day: float = 0.0  # 0: no limit
     bytes_per_day: float = 0.0  # 0: no limit
@@ -121,7 +121,7 @@ class Selector:
     def _keep_to(self, rules: Rules) -> None:
         self.rules = rules
         self._random = rules.label_share * rules.random_share
-        self._floor = rules.label_share * rules.floor_share + self._random
+        self._floor = max(self._random, rules.label_share * rules.floor_share)
         self._uniform = _log_odds(rules.label_share)  # of a draw in which every sample has the same chance
 
     # --- deciding ---

@@ -41,6 +41,8 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     epochs: int = 20  # at least
     steps: int = 300  # of training, at least: small sets get more epochs
     threads: int = 1
+    recipe: str = ""  # as of models.net; empty: by the shape of a sample
+    learning_rate: float = train.Settings().learning_rate
 
 
 class Cell(msgspec.Struct, frozen=True, kw_only=True):
@@ -133,7 +135,13 @@ def teach(material: Material, rows: Sequence[int], *, seed: int, settings: Setti
     x, y = np.concatenate([base.x, stream.x[list(rows)]]), np.concatenate([base.y, stream.y[list(rows)]])
     batch = train.Settings().batch_size
     epochs = max(settings.epochs, math.ceil(settings.steps * batch / len(x)))
-    how = train.Settings(epochs=epochs, threads=settings.threads, seed=seed)
+    how = train.Settings(
+        recipe=settings.recipe,
+        epochs=epochs,
+        learning_rate=settings.learning_rate,
+        threads=settings.threads,
+        seed=seed,
+    )
     return _runner(train.fit(x, y, classes=len(base.names), settings=how))
 
 

@@ -179,7 +179,7 @@ def _notes(options: Options, data: Labelled, what: grid.Grid) -> list[str]:
     notes = [
         f"The stream was {order}. {settings.rounds} models were taught along it, each from scratch and float, with at "
         f"least {settings.epochs} epochs and {settings.steps} steps; labels arrived {settings.delay} samples late.",
-        "Every label teaches. On a real fleet the server holds back what a device selects at random, about 15 %, to "
+        "Every label teaches. On a real fleet the server holds back what a device selects at random, about 10 %, to "
         "judge its models with; labelling at random would have to hold back as many.",
         "'Random needs so many times more': the labels that random rows of the stream would have needed for the "
         "accuracy at the end, over the labels used. '>=': more than was measured. Labels to reach an accuracy: of "
