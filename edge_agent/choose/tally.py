@@ -43,6 +43,7 @@ class Tally:
         self.read = 0
         self.invalid = 0
         self.selected: dict[str, int] = {}
+        self.recalled = 0  # sent later, out of the recent ring; counted as unsent when they were read
         self._stream = stream
         self._version = version
         self._epoch = 0
@@ -93,6 +94,7 @@ class Tally:
             utility_histogram=tuple(scored.histogram.tolist()),
             confidence_sums=tuple(scored.confidence.tolist()),
             classes=tuple(scored.classes.tolist()),
+            recalled=self.recalled,
         )
 
     def cuts(self) -> tuple[StreamCounts, ...]:

@@ -205,6 +205,7 @@ def _row(upload: Upload) -> dict[str, Any]:
         "tokens": selection.tokens,
         "strategy": selection.strategy[:40],
         "acquisition": selection.acquisition[:100],
+        "shadow_probability": selection.shadow_probability,
     }
 
 

@@ -73,6 +73,7 @@ sample = Table(
     Column("tokens", Float),
     Column("strategy", String(40)),
     Column("acquisition", String(100)),
+    Column("shadow_probability", Float),  # of being taken because a shadow model disagreed; null: it was not
 )
 Index("sample_by_device", sample.c.device, sample.c.boot, sample.c.seq)
 Index("sample_by_arrival", sample.c.received_at_ms)
@@ -239,4 +240,17 @@ rollout_step = Table(  # why it is where it is
     Column("rollout_id", Integer, ForeignKey("rollout.id"), nullable=False),
     Column("at_ms", BigInteger, nullable=False),
     Column("text", Text, nullable=False),
+)
+
+request = Table(  # "more like this", to devices
+    "request",
+    metadata,
+    Column("id", Id, primary_key=True, autoincrement=True),
+    Column("sample_id", String(190), ForeignKey("sample.id"), nullable=False),
+    Column("devices", JSON(none_as_null=True)),  # names; null: all, those to come included
+    Column("similar", Float, nullable=False),  # least cosine
+    Column("count", Integer, nullable=False),  # samples at most, of each device
+    Column("created_at_ms", BigInteger, nullable=False),
+    Column("until_ms", BigInteger, nullable=False),
+    Column("cancelled_at_ms", BigInteger),
 )

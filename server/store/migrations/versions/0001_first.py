@@ -107,6 +107,7 @@ def upgrade() -> None:
         sa.Column("tokens", sa.Float()),
         sa.Column("strategy", sa.String(length=40)),
         sa.Column("acquisition", sa.String(length=100)),
+        sa.Column("shadow_probability", sa.Float()),
         sa.PrimaryKeyConstraint("id"),
     )
     op.create_index("sample_by_arrival", "sample", ["received_at_ms"])
@@ -180,6 +181,19 @@ def upgrade() -> None:
         sa.Column("started_at_ms", sa.BigInteger(), nullable=False),
         sa.Column("ended_at_ms", sa.BigInteger()),
         sa.ForeignKeyConstraint(["version"], ["version.number"]),
+        sa.PrimaryKeyConstraint("id"),
+    )
+    op.create_table(
+        "request",
+        sa.Column("id", sa.Integer(), autoincrement=True, nullable=False),
+        sa.Column("sample_id", sa.String(length=190), nullable=False),
+        sa.Column("devices", sa.JSON()),
+        sa.Column("similar", sa.Float(), nullable=False),
+        sa.Column("count", sa.Integer(), nullable=False),
+        sa.Column("created_at_ms", sa.BigInteger(), nullable=False),
+        sa.Column("until_ms", sa.BigInteger(), nullable=False),
+        sa.Column("cancelled_at_ms", sa.BigInteger()),
+        sa.ForeignKeyConstraint(["sample_id"], ["sample.id"]),
         sa.PrimaryKeyConstraint("id"),
     )
     op.create_table(
