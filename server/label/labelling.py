@@ -4,9 +4,9 @@ A thread asks the labeler about what waits in the store, in batches, and keeps t
 (new samples), and again a while after a failure. A labeler that fails costs time, never a sample: nothing is marked
 before its answer is committed.
 
-The audit's samples are asked about first. With `labels_per_day` any 24 hours see at most so many questions; what they
-leave unasked waits. Strategy `gumbel` draws those that are asked by the utility the device gave, and keeps the
-probability with the label: of being among those that the budget has room for, of all that wait at that time.
+With `labels_per_day` any 24 hours see at most so many questions; what they leave unasked waits, and what shows the
+same as something answered is spared. Which are asked, and with what probability, chooser.py says; without a budget all
+are, in the end.
 """
 
 from __future__ import annotations
@@ -17,21 +17,18 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
-import sqlalchemy as sa
 
+from edge_agent.contract.artifact import Manifest
 from server.errors import LabelError, StoreError
-from server.label.choice import audit_first
+from server.label.chooser import Asked, Chooser
 from server.label.labeler import Answer, Labeler, Question, ask
 from server.store import labels
-from server.store.samples import AUDIT_REASONS, sample_array
+from server.store.samples import sample_array
 from server.store.store import Store
-
-Planned = tuple[Any, float | None]  # a row of `sample`, and its probability of being asked about
 
 log = logging.getLogger(__name__)
 
 DAY_MS = 86_400_000
-CANDIDATES = 10_000  # the oldest that are drawn from at once: fewer forgets the new, more makes every draw slow
 BUDGET_LOOK_S = 60.0  # between looks whether the budget has room again
 
 RETRY_S = 5.0  # shorter hammers a labeler that is down, longer leaves samples lying after it is back
@@ -50,18 +47,25 @@ class Labelling:
         now_ms: Callable[[], int],
         strategy: str = "arrival",
         labels_per_day: int = 0,
+        exploration: float = 0.1,
+        duplicate_cosine: float = 0.995,
         rng: np.random.Generator | None = None,
     ) -> None:
-        """`name` is kept with every answer; `rng` is for strategy "gumbel"; `labels_per_day` 0 is no budget."""
+        """`name` is kept with every answer; `labels_per_day` 0 is no budget; the others are for Chooser."""
         self._store = store
         self._labeler = labeler
         self._name = name
         self._batch = batch
         self._now_ms = now_ms
-        self._strategy = strategy
         self._labels_per_day = labels_per_day
-        self._rng = rng or np.random.default_rng(0)
-        self._planned: list[Planned] = []
+        self._chooser = Chooser(
+            store,
+            strategy=strategy,
+            rng=rng or np.random.default_rng(0),
+            exploration=exploration,
+            duplicate_cosine=duplicate_cosine,
+        )
+        self._planned: list[Asked] = []
         self._woken = threading.Event()
         self._stopped = threading.Event()
         self._thread = threading.Thread(target=self._work, name="labelling", daemon=True)
@@ -86,38 +90,29 @@ class Labelling:
 
     def step(self) -> int:
         """Ask one batch and keep the answers; returns how many were asked. LabelError, StoreError: nothing was kept."""
-        with self._store.database.read() as connection:
-            if not self._planned:
-                self._planned = self._plan(connection)
-            names = labels.names(connection)
+        champion = self._chooser.keep_up(stopped=self._stopped.is_set)
+        if self._stopped.is_set():
+            return 0
+        if not self._planned:
+            self._planned = self._plan(champion)
         batch = self._planned[: self._batch]
         if not batch:
             return 0
-        answers = ask(self._labeler, [self._question(row, names) for row, _ in batch])
+        with self._store.database.read() as connection:
+            names = labels.names(connection)
+        answers = ask(self._labeler, [self._question(asked.row, names) for asked in batch])
         self._keep(batch, answers)
         del self._planned[: len(batch)]
         return len(batch)
 
-    def _plan(self, connection: sa.Connection) -> list[Planned]:
+    def _plan(self, champion: Manifest | None) -> list[Asked]:
         """What to ask next: one batch without a budget, what there is room for with one."""
-        room = self._room(connection)
-        if self._strategy == "arrival":
-            probability = None if self._labels_per_day else 1.0  # without a budget everything is asked in the end
-            return [(row, probability) for row in labels.waiting(connection, limit=min(room, self._batch))]
-        rows = labels.waiting(connection, limit=CANDIDATES)
-        audit = np.array([row.reason in AUDIT_REASONS for row in rows], np.bool_)
-        utility = np.array([row.utility or 0.0 for row in rows], np.float32)
-        chosen = audit_first(
-            audit, utility, min(room, len(rows) if self._labels_per_day else self._batch), rng=self._rng
-        )
-        probability_of = chosen.probability if self._labels_per_day else np.ones(len(chosen.rows))
-        return [(rows[row], float(p)) for row, p in zip(chosen.rows, probability_of, strict=True)]
-
-    def _room(self, connection: sa.Connection) -> int:
         if not self._labels_per_day:
-            return CANDIDATES
+            return self._chooser.everything(self._batch, champion=champion)
         since = self._now_ms() - DAY_MS
-        return max(0, self._labels_per_day - labels.given_since(connection, labeler=self._name, at_ms=since))
+        with self._store.database.read() as connection:
+            given = labels.given_since(connection, labeler=self._name, at_ms=since)
+        return self._chooser.within(max(0, self._labels_per_day - given), champion=champion)
 
     def _question(self, row: Any, names: Sequence[str]) -> Question:
         known = row.predicted is not None and row.predicted < len(names)
@@ -129,15 +124,16 @@ class Labelling:
             load=lambda: sample_array(self._store.blobs, row),
         )
 
-    def _keep(self, batch: Sequence[Planned], answers: Sequence[Answer | None]) -> None:
+    def _keep(self, batch: Sequence[Asked], answers: Sequence[Answer | None]) -> None:
         at_ms = self._now_ms()
         with self._store.database.write() as connection:
             index = labels.ensure_names(connection, [answer for answer in answers if isinstance(answer, str)])
             given = [
-                labels.Label(row.id, _class(answer, index, self._name), self._name, at_ms, probability=probability)
-                for (row, probability), answer in zip(batch, answers, strict=True)
+                labels.Label(asked.row.id, _class(answer, index, self._name), self._name, at_ms, 0.0, asked.probability)
+                for asked, answer in zip(batch, answers, strict=True)
             ]
             labels.add(connection, given)
+            labels.spare(connection, {other: asked.row.id for asked in batch for other in asked.beside})
 
     def _work(self) -> None:
         while not self._stopped.is_set():
