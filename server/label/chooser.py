@@ -50,7 +50,7 @@ class Chooser:
         exploration: float,
         duplicate_cosine: float,
     ) -> None:
-        """`strategy`: "arrival", "auto" or one of choice.STRATEGIES."""
+        """`strategy`: "arrival", "auto" (what the evidence favours) or one of choice.STRATEGIES."""
         self._store = store
         self._strategy = strategy
         self._rng = rng
@@ -64,7 +64,7 @@ class Chooser:
 
     def everything(self, count: int, *, champion: Manifest | None) -> list[Asked]:
         """The next `count` where all will be asked in the end: the order is all that is chosen, nothing is spared."""
-        if self._strategy in ("arrival", "auto"):
+        if self._strategy == "arrival":
             with self._store.database.read() as connection:
                 return [Asked(row, 1.0) for row in labels.waiting(connection, limit=count)]
         return [asked._replace(probability=1.0) for asked in self._chosen(count, champion, min_cosine=None)]

@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Iterator, Sequence
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
 import onnxruntime as ort
@@ -23,13 +23,15 @@ from onnxruntime.capi import onnxruntime_pybind11_state as ort_state
 from edge_agent.contract.artifact import Manifest, decode_manifest
 from edge_agent.contract.errors import WinnowError
 from server.errors import StoreError
-from server.store import embeddings, versions
+from server.store import embeddings, samples, versions
 from server.store.embeddings import Embedding
 from server.store.samples import sample_array
 from server.store.store import Store
 from server.store.versions import Version
 
 log = logging.getLogger(__name__)
+
+T = TypeVar("T")
 
 COMMIT_ROWS = 64  # fewer makes commits dear, more loses more to a kill
 BATCH_BYTES = 4_000_000  # of raw samples run at once: more takes memory and gains nothing on one thread
@@ -53,7 +55,7 @@ class Encoder:
         self._labelled = labelled
         self._model: _Model | None = None
         self._failed = 0  # version that cannot be opened
-        self._said: set[str] = set()
+        self._said: set[object] = set()
 
     def catch_up(self, *, stopped: Callable[[], bool]) -> Manifest | None:
         """Run the champion over all it was not run on, until done or `stopped`; None when there is none to run.
@@ -65,8 +67,14 @@ class Encoder:
         model = self._open(champion) if champion else None
         if model is None:
             return None
-        while not stopped() and (rows := self._missing(model)):
-            made = [self._encode(model, row) for row in _batches(rows, model)]
+        with self._store.database.read() as connection:
+            ids = embeddings.missing(connection, version=model.number, waiting=self._waiting, labelled=self._labelled)
+        for some in _batches(ids, COMMIT_ROWS):
+            if stopped():
+                break
+            with self._store.database.read() as connection:
+                rows = samples.rows(connection, some)
+            made = [self._encode(model, batch) for batch in _batches(rows, model.at_once)]
             with self._store.database.write() as connection:
                 embeddings.put(connection, [one for batch in made for one in batch])
         return model.manifest
@@ -82,21 +90,11 @@ class Encoder:
             self._model = _Model(number, manifest, _session(data))
         except REFUSALS as error:
             self._failed = number
-            self._complain(f"version {number} cannot be run here: {_first_line(error)}; what devices said decides")
+            self._complain(number, f"version {number} cannot be run here: {_first_line(error)}")
             return None
         with self._store.database.write() as connection:
             embeddings.delete_others(connection, version=number)
         return self._model
-
-    def _missing(self, model: _Model) -> Sequence[Any]:
-        with self._store.database.read() as connection:
-            return embeddings.missing(
-                connection,
-                version=model.number,
-                waiting=self._waiting,
-                labelled=self._labelled,
-                limit=COMMIT_ROWS,
-            )
 
     def _encode(self, model: _Model, rows: Sequence[Any]) -> list[Embedding]:
         """All of `rows`, those without an outcome too."""
@@ -106,7 +104,8 @@ class Encoder:
             try:
                 vectors, logits = model.run(np.stack([x for _, x in fitting]))
             except ORT_ERRORS as error:
-                self._complain(f"version {model.number} does not run on {fitting[0][0].id}: {_first_line(error)}")
+                said = f"version {model.number} does not run on {fitting[0][0].id}: {_first_line(error)}"
+                self._complain((model.number, type(error)), said)
             else:
                 usable: NDArray[np.bool_] = np.asarray(np.isfinite(np.hstack((vectors, logits))).all(axis=1))
                 halves = [np.clip(part, -HALF_MAX, HALF_MAX).astype(np.float16) for part in (vectors, logits)]
@@ -116,22 +115,20 @@ class Encoder:
     def _array(self, model: _Model, row: Any) -> NDArray[np.generic] | None:
         spec = model.manifest.input
         if (tuple(row.shape), row.dtype) != (tuple(spec.shape), spec.dtype):
-            self._complain(
-                f"samples of {tuple(row.shape)} {row.dtype}, as {row.id}: version {model.number} takes "
-                f"{tuple(spec.shape)} {spec.dtype}; for them what devices said decides"
-            )
+            got = f"{tuple(row.shape)} {row.dtype}"
+            said = f"{row.id}: is {got}, version {model.number} takes {tuple(spec.shape)} {spec.dtype}"
+            self._complain((model.number, got), said)
             return None
         try:
             return sample_array(self._store.blobs, row)
         except StoreError as error:
-            self._complain(str(error))
+            self._complain(StoreError, f"{row.id}: {error}")
             return None
 
-    def _complain(self, what: str) -> None:
-        kind = what.partition(", as ")[0]
+    def _complain(self, kind: object, what: str) -> None:
         if kind not in self._said:
             self._said.add(kind)
-            log.warning("choosing: %s", what)
+            log.warning("choosing: %s; there, and where it is the same, what the device said decides", what)
 
 
 class _Model(NamedTuple):
@@ -176,9 +173,9 @@ def _session(data: bytes) -> ort.InferenceSession:
     return ort.InferenceSession(data, options, providers=["CPUExecutionProvider"])
 
 
-def _batches(rows: Sequence[Any], model: _Model) -> Iterator[Sequence[Any]]:
-    for start in range(0, len(rows), model.at_once):
-        yield rows[start : start + model.at_once]
+def _batches(rows: Sequence[T], size: int) -> Iterator[Sequence[T]]:
+    for start in range(0, len(rows), size):
+        yield rows[start : start + size]
 
 
 def _first_line(error: Exception) -> str:

@@ -30,6 +30,8 @@ log = logging.getLogger(__name__)
 
 DAY_MS = 86_400_000
 BUDGET_LOOK_S = 60.0  # between looks whether the budget has room again
+BUDGET_PAUSE_S = 1.0  # after a look under a budget: none, and every new sample costs a look at all that waits
+PLANS_A_DAY = 48  # fewer lets questions wait for hours, more makes every choice small, and dear for what it chooses
 
 RETRY_S = 5.0  # shorter hammers a labeler that is down, longer leaves samples lying after it is back
 
@@ -45,7 +47,7 @@ class Labelling:
         name: str,
         batch: int,
         now_ms: Callable[[], int],
-        strategy: str = "arrival",
+        strategy: str = "auto",
         labels_per_day: int = 0,
         exploration: float = 0.1,
         duplicate_cosine: float = 0.995,
@@ -60,7 +62,7 @@ class Labelling:
         self._labels_per_day = labels_per_day
         self._chooser = Chooser(
             store,
-            strategy=strategy,
+            strategy="arrival" if strategy == "auto" and not labels_per_day else strategy,
             rng=rng or np.random.default_rng(0),
             exploration=exploration,
             duplicate_cosine=duplicate_cosine,
@@ -106,13 +108,15 @@ class Labelling:
         return len(batch)
 
     def _plan(self, champion: Manifest | None) -> list[Asked]:
-        """What to ask next: one batch without a budget, what there is room for with one."""
+        """What to ask next: one batch without a budget, what there is room for with one, not little by little."""
         if not self._labels_per_day:
             return self._chooser.everything(self._batch, champion=champion)
         since = self._now_ms() - DAY_MS
         with self._store.database.read() as connection:
             given = labels.given_since(connection, labeler=self._name, at_ms=since)
-        return self._chooser.within(max(0, self._labels_per_day - given), champion=champion)
+        room = self._labels_per_day - given
+        enough = room >= max(1, self._labels_per_day // PLANS_A_DAY)
+        return self._chooser.within(room, champion=champion) if enough else []
 
     def _question(self, row: Any, names: Sequence[str]) -> Question:
         known = row.predicted is not None and row.predicted < len(names)
@@ -142,6 +146,8 @@ class Labelling:
             try:
                 while not self._stopped.is_set() and self.step():
                     pass
+                if self._labels_per_day:
+                    self._stopped.wait(BUDGET_PAUSE_S)
             except (LabelError, StoreError) as error:
                 self.errors += 1
                 log.warning("labelling: %s; asked again in %.0f s", error, RETRY_S)

@@ -7,7 +7,7 @@ sample.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Collection, Iterable
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -41,19 +41,18 @@ def put(connection: sa.Connection, made: Iterable[Embedding]) -> None:
         connection.execute(statement.on_conflict_do_update(index_elements=[embedding.c.sample_id], set_=new), rows)
 
 
-def missing(connection: sa.Connection, *, version: int, waiting: int, labelled: int, limit: int) -> Sequence[Any]:
-    """Rows of `sample` without a row of that version.
+def missing(connection: sa.Connection, *, version: int, waiting: int, labelled: int) -> list[str]:
+    """Ids of samples that version was not run on, the most urgent first.
 
-    Of the first `waiting` that wait for a label, or where those are done, of the last `labelled` with one; at most
-    `limit`.
+    Of the first `waiting` that wait for a label, then of the last `labelled` that were answered.
     """
     there = sa.exists().where(embedding.c.sample_id == sample.c.id, embedding.c.version == version)
-    first = labels.waiting_ids(limit=waiting).subquery()
-    query = sa.select(sample).join(first, first.c.id == sample.c.id).where(~there).limit(limit)
-    if rows := connection.execute(query).all():
-        return rows
-    last = labels.last_answered_ids(limit=labelled).subquery()
-    return connection.execute(sa.select(sample).join(last, last.c.id == sample.c.id).where(~there).limit(limit)).all()
+    found: list[str] = []
+    for ids in (labels.waiting_ids(limit=waiting), labels.last_answered_ids(limit=labelled)):
+        some = ids.subquery()
+        query = sa.select(sample.c.id).join(some, some.c.id == sample.c.id).where(~there)
+        found += connection.execute(query).scalars()
+    return found
 
 
 def of(connection: sa.Connection, *, version: int, ids: Collection[str]) -> dict[str, Embedding]:
