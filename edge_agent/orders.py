@@ -17,10 +17,15 @@ BY_THE_SERVER = ("label_share", "labels_per_day", "bytes_per_day")
 
 
 class Orders(NamedTuple):
-    """What the loop is to keep to. complaint: what of the desired cannot be, or nothing."""
+    """What the loop is to keep to.
+
+    over_selection: times what the rules were told that they let through. complaint: what of the desired cannot be, or
+    nothing.
+    """
 
     rules: Rules
     acquisition: str
+    over_selection: float = 1.0
     complaint: str = ""
 
 
@@ -36,12 +41,14 @@ def configured(config: AgentConfig) -> Orders:
         bytes_per_day=budget.bytes_per_day,
         reserve_labels=budget.drift_reserve_labels,
     )
-    return Orders(rules, choose.acquisition)
+    return Orders(_over_selecting(rules, budget.over_selection), choose.acquisition, budget.over_selection)
 
 
 def desired_over(own: Orders, desired: Desired) -> Orders:
     """As the server says, over `own`. An acquisition function that is not here stays ours, with a complaint."""
     said = {key: value for key in BY_THE_SERVER if (value := getattr(desired, key)) is not None}
+    if "label_share" in said:
+        said["label_share"] = min(1.0, said["label_share"] * own.over_selection)
     rules = own.rules._replace(**said)
     if not desired.acquisition:
         return own._replace(rules=rules)
@@ -49,4 +56,17 @@ def desired_over(own: Orders, desired: Desired) -> Orders:
         Scorer(desired.acquisition)
     except ConfigError as error:
         return own._replace(rules=rules, complaint=f"desired {error}")
-    return Orders(rules, desired.acquisition)
+    return own._replace(rules=rules, acquisition=desired.acquisition)
+
+
+def _over_selecting(rules: Rules, times: float) -> Rules:
+    """The rules for a device that sends more than is labelled; the audit stays as large as it was.
+
+    Limits a day stay, too: they are what a line or a purse can bear.
+    """
+    return rules._replace(
+        label_share=min(1.0, rules.label_share * times),
+        depth_labels=rules.depth_labels * times,
+        floor_share=rules.floor_share / times,
+        random_share=rules.random_share / times,
+    )
