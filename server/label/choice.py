@@ -67,11 +67,10 @@ def choose(name: str, pool: Pool, count: int, *, rng: np.random.Generator, explo
 def utility(pool: Pool) -> Floats:
     """(N,) margin utility, 1 - (p1 - p2), per unit of price."""
     p = pool.probabilities
-    rows = np.arange(len(p))
-    label = p.argmax(axis=1)
-    others = p.copy()
-    others[rows, label] = 0.0
-    gap = 1.0 - (p[rows, label] - others.max(axis=1))
+    if p.shape[1] < 2:
+        return np.zeros(len(p), np.float32)
+    top = np.partition(p, -2, axis=1)
+    gap = 1.0 - (top[:, -1] - top[:, -2])
     value: Floats = gap if pool.price is None else gap / pool.price
     return value
 
@@ -113,7 +112,9 @@ def with_exploration(best: Rows, size: int, *, rng: np.random.Generator, explora
     few, one_more = divmod(exploration * len(best), 1.0)
     drawn = int(few) + (rng.random() < one_more)
     kept = best[: len(best) - drawn]
-    others = np.setdiff1d(np.arange(size), kept)
+    left = np.ones(size, np.bool_)
+    left[kept] = False
+    others = np.flatnonzero(left)
     rest = size - len(best) + few  # how many others there are when no further one is drawn
     explored = (1.0 - one_more) * few / rest + one_more * (few + 1.0) / (rest + 1.0)
     probability = np.ones(size)
