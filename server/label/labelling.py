@@ -17,13 +17,14 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
+import sqlalchemy as sa
 
 from edge_agent.contract.artifact import Manifest
 from server.errors import LabelError, StoreError
 from server.label.chooser import Asked, Chooser
 from server.label.labeler import Answer, Labeler, Question, ask
 from server.store import labels
-from server.store.samples import sample_array
+from server.store.samples import body_names, sample_array
 from server.store.store import Store
 
 log = logging.getLogger(__name__)
@@ -97,11 +98,12 @@ class Labelling:
             return 0
         if not self._planned:
             self._planned = self._plan(champion)
+        with self._store.database.read() as connection:
+            self._planned = _waiting_still(connection, self._planned)
+            names = labels.names(connection)
         batch = self._planned[: self._batch]
         if not batch:
             return 0
-        with self._store.database.read() as connection:
-            names = labels.names(connection)
         answers = ask(self._labeler, [self._question(asked.row, names) for asked in batch])
         self._keep(batch, answers)
         del self._planned[: len(batch)]
@@ -131,13 +133,16 @@ class Labelling:
     def _keep(self, batch: Sequence[Asked], answers: Sequence[Answer | None]) -> None:
         at_ms = self._now_ms()
         with self._store.database.write() as connection:
+            # Some may have been erased while they were asked about: of those nothing is kept.
+            here = body_names(connection, [one for asked in batch for one in (asked.row.id, *asked.beside)])
             index = labels.ensure_names(connection, [answer for answer in answers if isinstance(answer, str)])
             given = [
                 labels.Label(asked.row.id, _class(answer, index, self._name), self._name, at_ms, 0.0, asked.probability)
                 for asked, answer in zip(batch, answers, strict=True)
             ]
-            labels.add(connection, given)
-            labels.spare(connection, {other: asked.row.id for asked in batch for other in asked.beside})
+            labels.add(connection, [one for one in given if one.sample_id in here])
+            beside = {other: asked.row.id for asked in batch for other in asked.beside}
+            labels.spare(connection, {one: other for one, other in beside.items() if {one, other} <= here.keys()})
 
     def _work(self) -> None:
         while not self._stopped.is_set():
@@ -153,6 +158,12 @@ class Labelling:
                 log.warning("labelling: %s; asked again in %.0f s", error, RETRY_S)
                 self._stopped.wait(RETRY_S)
                 self._woken.set()
+
+
+def _waiting_still(connection: sa.Connection, planned: Sequence[Asked]) -> list[Asked]:
+    """Without what was erased, or answered elsewhere, since it was planned."""
+    waiting = labels.still_waiting(connection, [asked.row.id for asked in planned])
+    return [asked for asked in planned if asked.row.id in waiting]
 
 
 def _class(answer: Answer | None, index: dict[str, int], who: str) -> int:

@@ -10,7 +10,7 @@ that one.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import sqlalchemy as sa
@@ -56,6 +56,11 @@ def waiting(connection: sa.Connection, *, limit: int) -> Sequence[sa.Row[tuple[o
 def waiting_ids(*, limit: int) -> sa.Select[tuple[str]]:
     """Query of their ids."""
     return sa.select(sample.c.id).where(_unanswered()).order_by(*_audit_first()).limit(limit)
+
+
+def still_waiting(connection: sa.Connection, ids: Collection[str]) -> set[str]:
+    """Those of these ids, at most 32,000, that are here and wait for a label."""
+    return set(connection.scalars(sa.select(sample.c.id).where(_unanswered(), sample.c.id.in_(list(ids)))))
 
 
 def last_answered(connection: sa.Connection, *, limit: int) -> Sequence[Any]:

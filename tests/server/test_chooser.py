@@ -132,6 +132,31 @@ def test_a_duplicate_waits_as_long_as_what_it_stands_with_has_no_answer(store):
     assert counts(store) == (0, 0, 6, 0)
 
 
+def test_what_was_erased_or_answered_elsewhere_since_the_plan_is_not_asked(store):
+    """And what is erased while it is asked about leaves nothing behind."""
+    x, _ = quadrants.images(12)
+    take(store, "cam-1", x)
+    take(store, "cam-2", x)
+
+    class Erasing(Truth):
+        def label(self, batch):
+            with store.database.write() as connection:
+                connection.execute(sa.delete(sample).where(sample.c.id == batch[0].id))
+            return super().label(batch)
+
+    truth = Erasing()
+    asked = labelling(store, truth, labels_per_day=24)
+    asked.step()
+    first = truth.asked[:4]
+    elsewhere = asked._planned[0].row.id
+    with store.database.write() as connection:
+        labels.add(connection, [Label(elsewhere, 0, "ann", 1)])
+    run(asked)
+    assert elsewhere not in truth.asked
+    assert first[0] not in kept(store)
+    assert set(first[1:]) <= kept(store).keys()
+
+
 def test_without_a_budget_everything_is_labelled(store):
     x, _ = quadrants.images(5)
     for strategy, device in (("auto", "cam-1"), ("margin_k_centre", "cam-2"), ("gumbel", "cam-3")):
