@@ -23,7 +23,7 @@ from server.store.labels import Answered
 from server.store.samples import AUDIT_REASONS
 from server.store.store import Store
 
-CANDIDATES = 10_000  # the oldest that are drawn from at once: fewer forgets the new, more makes every draw slow
+CANDIDATES = 10_000  # the newest that are drawn from: fewer passes over what a busy day brings, more slows every draw
 LABELLED = 2_000  # the newest that candidates are held against: fewer asks old things anew, more costs a run of each
 TIMES_KNOWN = (
     10.0  # labels of a class that its own mean time weighs as much as everybody's; fewer follows single clicks
@@ -80,7 +80,7 @@ class Chooser:
         if count == 0:
             return []
         with self._store.database.read() as connection:
-            rows = labels.waiting(connection, limit=CANDIDATES)
+            rows = labels.waiting(connection, limit=CANDIDATES, newest=True)
             known = _encoded(connection, champion, [row.id for row in rows])
             answered = labels.last_answered(connection, limit=LABELLED)
             seen = _encoded(connection, champion, [row.id for row in answered])

@@ -49,7 +49,7 @@ class Encoder:
     """Keeps the table `embedding` up with the champion."""
 
     def __init__(self, store: Store, *, waiting: int, labelled: int) -> None:
-        """Over the first `waiting` samples that wait, and the last `labelled` that do not."""
+        """Over the newest `waiting` samples that wait, and the last `labelled` that were answered."""
         self._store = store
         self._waiting = waiting
         self._labelled = labelled

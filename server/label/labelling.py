@@ -134,15 +134,14 @@ class Labelling:
         at_ms = self._now_ms()
         with self._store.database.write() as connection:
             # Some may have been erased while they were asked about: of those nothing is kept.
-            here = body_names(connection, [one for asked in batch for one in (asked.row.id, *asked.beside)])
+            here = body_names(connection, [asked.row.id for asked in batch])
             index = labels.ensure_names(connection, [answer for answer in answers if isinstance(answer, str)])
             given = [
                 labels.Label(asked.row.id, _class(answer, index, self._name), self._name, at_ms, 0.0, asked.probability)
                 for asked, answer in zip(batch, answers, strict=True)
             ]
             labels.add(connection, [one for one in given if one.sample_id in here])
-            beside = {other: asked.row.id for asked in batch for other in asked.beside}
-            labels.spare(connection, {one: other for one, other in beside.items() if {one, other} <= here.keys()})
+            labels.spare(connection, {other: asked.row.id for asked in batch for other in asked.beside})
 
     def _work(self) -> None:
         while not self._stopped.is_set():

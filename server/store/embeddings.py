@@ -7,7 +7,7 @@ sample.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from sqlalchemy.dialects.sqlite import insert
 
 from server.store import labels
+from server.store.samples import body_names
 from server.store.schema import embedding, sample
 
 _IDS_AT_ONCE = 500  # values in one IN (...): SQLite allows 32,766
@@ -32,9 +33,14 @@ class Embedding(NamedTuple):
     logits: Halves | None  # (C,), over the temperature
 
 
-def put(connection: sa.Connection, made: Iterable[Embedding]) -> None:
-    """Keep them, instead of those of other versions."""
-    rows = [one._asdict() | {"vector": _packed(one.vector), "logits": _packed(one.logits)} for one in made]
+def put(connection: sa.Connection, made: Sequence[Embedding]) -> None:
+    """Keep them, instead of those of other versions; of samples erased meanwhile nothing is kept."""
+    here = body_names(connection, [one.sample_id for one in made])
+    rows = [
+        one._asdict() | {"vector": _packed(one.vector), "logits": _packed(one.logits)}
+        for one in made
+        if one.sample_id in here
+    ]
     if rows:
         statement = insert(embedding)
         new = {name: statement.excluded[name] for name in ("version", "vector", "logits")}
@@ -44,11 +50,11 @@ def put(connection: sa.Connection, made: Iterable[Embedding]) -> None:
 def missing(connection: sa.Connection, *, version: int, waiting: int, labelled: int) -> list[str]:
     """Ids of samples that version was not run on, the most urgent first.
 
-    Of the first `waiting` that wait for a label, then of the last `labelled` that were answered.
+    Of the newest `waiting` that wait for a label, then of the last `labelled` that were answered.
     """
     there = sa.exists().where(embedding.c.sample_id == sample.c.id, embedding.c.version == version)
     found: list[str] = []
-    for ids in (labels.waiting_ids(limit=waiting), labels.last_answered_ids(limit=labelled)):
+    for ids in (labels.waiting_ids(limit=waiting, newest=True), labels.last_answered_ids(limit=labelled)):
         some = ids.subquery()
         query = sa.select(sample.c.id).join(some, some.c.id == sample.c.id).where(~there)
         found += connection.execute(query).scalars()

@@ -16,7 +16,7 @@ from typing import Any, NamedTuple
 import sqlalchemy as sa
 from sqlalchemy.dialects.sqlite import insert
 
-from server.store.samples import AUDIT_REASONS
+from server.store.samples import AUDIT_REASONS, body_names
 from server.store.schema import class_name, duplicate, label, sample
 
 CANNOT_TELL = -1
@@ -48,14 +48,15 @@ def add(connection: sa.Connection, answers: Iterable[Label]) -> None:
         connection.execute(sa.insert(label), rows)
 
 
-def waiting(connection: sa.Connection, *, limit: int) -> Sequence[sa.Row[tuple[object, ...]]]:
-    """Rows of `sample` from devices that nobody answered for: the audit first, then by arrival."""
-    return connection.execute(sa.select(sample).where(_unanswered()).order_by(*_audit_first()).limit(limit)).all()
+def waiting(connection: sa.Connection, *, limit: int, newest: bool = False) -> Sequence[sa.Row[tuple[object, ...]]]:
+    """Rows of `sample` from devices that nobody answered for: the audit first, then by arrival, or the newest."""
+    order = _audit_first(newest=newest)
+    return connection.execute(sa.select(sample).where(_unanswered()).order_by(*order).limit(limit)).all()
 
 
-def waiting_ids(*, limit: int) -> sa.Select[tuple[str]]:
+def waiting_ids(*, limit: int, newest: bool = False) -> sa.Select[tuple[str]]:
     """Query of their ids."""
-    return sa.select(sample.c.id).where(_unanswered()).order_by(*_audit_first()).limit(limit)
+    return sa.select(sample.c.id).where(_unanswered()).order_by(*_audit_first(newest=newest)).limit(limit)
 
 
 def still_waiting(connection: sa.Connection, ids: Collection[str]) -> set[str]:
@@ -77,8 +78,10 @@ def last_answered_ids(*, limit: int) -> sa.Select[tuple[str, int]]:
 
 
 def spare(connection: sa.Connection, stands_with: Mapping[str, str]) -> None:
-    """These samples wait no longer: each stands with another, which is labelled."""
-    rows = [{"sample_id": one, "stands_with": other} for one, other in stands_with.items()]
+    """These samples wait no longer: each stands with another, which is labelled. What was erased is left out."""
+    here = body_names(connection, {*stands_with, *stands_with.values()})
+    pairs = ((one, other) for one, other in stands_with.items() if {one, other} <= here.keys())
+    rows = [{"sample_id": one, "stands_with": other} for one, other in pairs]
     if rows:
         connection.execute(insert(duplicate).on_conflict_do_nothing(), rows)
 
@@ -158,6 +161,6 @@ def _unanswered() -> sa.ColumnElement[bool]:
     return sa.and_(sample.c.origin == "device", ~answered, ~spared)
 
 
-def _audit_first() -> tuple[sa.ColumnElement[object], ...]:
+def _audit_first(*, newest: bool) -> tuple[sa.ColumnElement[Any], ...]:
     order = sa.case((sample.c.reason.in_(AUDIT_REASONS), 0), else_=1)
-    return order, sample.c.received_at_ms, sample.c.id
+    return order, sample.c.received_at_ms.desc() if newest else sample.c.received_at_ms, sample.c.id

@@ -14,6 +14,7 @@ from device_words import FLEET, NOW_MS, SELECTION, frames, message
 from server import status
 from server.collect.ingest import Ingest
 from server.config import ServerConfig
+from server.label import chooser
 from server.label.labelling import DAY_MS, Labelling
 from server.release.registry import add_artifact
 from server.store import labels, snapshots
@@ -218,3 +219,15 @@ def test_a_sample_of_another_shape_still_has_its_chance(store):
     labeler = Anything()
     run(labelling(store, labeler, labels_per_day=8, strategy="margin_k_centre", duplicate_cosine=2.0))
     assert sum(one.startswith("mic") for one in labeler.asked) == 4
+
+
+def test_what_came_last_is_chosen_from_where_more_waits_than_is_looked_at(store, monkeypatch):
+    """Under over-selection most is never wanted: the oldest of it must not fill the list of candidates for ever."""
+    monkeypatch.setattr(chooser, "CANDIDATES", 10)
+    for start in range(0, 30, 10):
+        take(store, "cam-1", quadrants.images(10, seed=start)[0], start=start)
+    with store.database.write() as connection:  # as if they had come one after the other
+        connection.execute(sa.update(sample).values(received_at_ms=sample.c.seq))
+    truth = Truth()
+    run(labelling(store, truth, labels_per_day=5, strategy="margin_k_centre"))
+    assert all(int(one.rsplit(".", 1)[1]) >= 20 for one in truth.asked)
