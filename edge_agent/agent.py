@@ -202,7 +202,9 @@ class Agent:
         if model is None:
             return False
         self._loop = self.account.loop = loop = self._make_loop(model)
-        loop.change(self._orders.rules, self._orders.acquisition)  # an order may have come meanwhile
+        loop.change(
+            self._orders.rules, self._orders.acquisition, self._orders.strategy
+        )  # an order may have come meanwhile
         self.updater.executing(model.version)
         self.account.report("started", f"boot {self.boot}, model version {model.version}", model.version, {})
         house = Housekeeping(
@@ -251,9 +253,7 @@ class Agent:
         self.updater.needs = model.manifest.input
         return Loop(
             model,
-            strategy.make(
-                self.config.choose.strategy, self._orders.rules, rng, saved=self.outbox.state(SELECTOR) or b""
-            ),
+            strategy.make(self._orders.strategy, self._orders.rules, rng, saved=self.outbox.state(SELECTOR) or b""),
             identity=Identity(self.config.device.name, self.config.source.stream, self.boot),
             acquisition=self._orders.acquisition,
             cursor=cursor,
@@ -280,7 +280,7 @@ class Agent:
         if orders.complaint:
             self._report_error(orders.complaint)
         if self._loop is not None:
-            self._loop.change(orders.rules, orders.acquisition)
+            self._loop.change(orders.rules, orders.acquisition, orders.strategy)
         if self.config.update.enabled:
             self.updater.on_desired(desired)
 

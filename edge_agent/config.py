@@ -81,10 +81,16 @@ class Choose(Section, frozen=True, kw_only=True):
         ),
     ] = "novelty_quantile"
     floor_share: Annotated[
-        Share, Meta(description="part of the label share that goes to every sample alike; 0 makes estimates impossible")
+        Share,
+        Meta(
+            description="part of the label share that goes to every sample alike, the random arm included; 0 makes estimates impossible"
+        ),
     ] = 0.1
     random_share: Annotated[
-        Share, Meta(description="part of the label share spent at random, so that `ours against random` can be shown")
+        Share,
+        Meta(
+            description="part of the floor that stands for labelling at random, so that `ours against random` can be shown"
+        ),
     ] = 0.05
     seed: Annotated[
         int, Meta(ge=0, description="of the generator that decides; with the state saved, a run repeats")

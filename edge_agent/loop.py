@@ -17,6 +17,7 @@ from typing import NamedTuple
 import msgspec
 import numpy as np
 
+from edge_agent.choose import strategy
 from edge_agent.choose.acquisition import Scored, Scorer
 from edge_agent.choose.drift import Alarm, Watch
 from edge_agent.choose.selector import Chosen, Rules, Selector
@@ -95,7 +96,7 @@ class Loop:
         self._wall_ms = wall_ms
         self._lock = threading.Lock()  # of the counts; held once a block
         self._next: Model | None = None
-        self._orders: tuple[Rules, str] | None = None
+        self._orders: tuple[Rules, str, str] | None = None
         self._tally = Tally(classes=len(model.manifest.classes))
         self._complaints: set[str] = set()
         self._block: list[Reading] = []
@@ -220,7 +221,7 @@ class Loop:
             captured_at_ms=self._wall_ms() - age_ms,
             data=reading.data,
             prediction=Prediction(int(scored.label[row]), float(scored.confidence[row])),
-            selection=selection,
+            selection=msgspec.structs.replace(selection, acquisition=self._acquisition),
             model_version=self._model.version,
         )
 
@@ -273,8 +274,11 @@ class Loop:
             orders, self._orders = self._orders, None
         if orders is None:
             return
-        rules, acquisition = orders
+        rules, acquisition, chosen_by = orders
         self._selector.change(rules)
+        if chosen_by and strategy.STRATEGIES[chosen_by] is not type(self._selector):
+            # Another one earns on with the same tokens and draws on from the same generator: both are in what is saved.
+            self._selector = strategy.make(chosen_by, rules, np.random.default_rng(), saved=self._selector.save())
         if acquisition != self._acquisition:
             self._acquisition = acquisition
             self._scorer = Scorer(acquisition, temperature=self._model.manifest.temperature)
@@ -284,10 +288,13 @@ class Loop:
         """Let a loaded model take over at the end of the block."""
         self._next = model
 
-    def change(self, rules: Rules, acquisition: str) -> None:
-        """Let other budgets or another acquisition function be in force from the end of the block."""
+    def change(self, rules: Rules, acquisition: str, chosen_by: str = "") -> None:
+        """Let other budgets, another acquisition function or strategy be in force from the end of the block.
+
+        `chosen_by`: a name that strategy.py knows; "": as it is.
+        """
         with self._lock:
-            self._orders = (rules, acquisition)
+            self._orders = (rules, acquisition, chosen_by)
 
     # --- looking ---
 

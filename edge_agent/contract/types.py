@@ -94,6 +94,7 @@ class Selection(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     with weights 1/floor they stand for the whole stream.
     utility: of the acquisition function, larger means ask. novelty: 0 (seen lately) .. 1+.
     threshold: the quantile the value was held against. tokens: labels left in the bucket before this one.
+    strategy, acquisition: what chose it; "" where an older device does not say.
     """
 
     reason: Reason
@@ -104,6 +105,7 @@ class Selection(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     threshold: float
     tokens: float
     strategy: str
+    acquisition: str = ""
 
 
 class Sample(NamedTuple):

@@ -252,6 +252,7 @@ class Desired(msgspec.Struct, frozen=True, kw_only=True):
     labels_per_day: float | None = None
     bytes_per_day: float | None = None
     acquisition: str | None = None
+    strategy: str | None = None
 
 
 class Receipt(msgspec.Struct, frozen=True, kw_only=True):

@@ -203,6 +203,7 @@ def _row(upload: Upload) -> dict[str, Any]:
         "threshold": selection.threshold,
         "tokens": selection.tokens,
         "strategy": selection.strategy[:40],
+        "acquisition": selection.acquisition[:100],
     }
 
 

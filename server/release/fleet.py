@@ -95,12 +95,15 @@ class Fleet:
         """The orders that differ from what was last published."""
         with self._store.database.read() as connection:
             wanted = {number: _assignment(connection, number) for number in set(orders.values())}
-        known = {name: fleet[name].desired or Desired(revision=0) for name in orders}
-        return {
-            name: msgspec.structs.replace(known[name], model=wanted[number])
-            for name, number in orders.items()
-            if known[name].model != wanted[number]
-        }
+        new = {}
+        for name, device in fleet.items():
+            known = device.desired or Desired(revision=0)
+            order = _with_arm(known, device.arm)
+            if name in orders:
+                order = msgspec.structs.replace(order, model=wanted[orders[name]])
+            if order != known:
+                new[name] = order
+        return new
 
     def _keep(
         self,
@@ -175,6 +178,14 @@ def _assignment(connection: sa.Connection, number: int) -> Assignment | None:
     if version is None:  # the device's own, that we know nothing of
         return None
     return Assignment(version=number, manifest_sha256=version.manifest_sha256, manifest_bytes=version.manifest_bytes)
+
+
+def _with_arm(desired: Desired, arm: str | None) -> Desired:
+    """An order with the arm that a portfolio gave; one that it takes back leaves the device's own in force."""
+    if arm is None and desired.strategy is None:  # what else may be told of acquisition is not the portfolio's
+        return desired
+    strategy, _, acquisition = (arm or "").partition("/")
+    return msgspec.structs.replace(desired, strategy=strategy or None, acquisition=acquisition or None)
 
 
 def _report(device: devices.Device) -> rollout.Report | None:

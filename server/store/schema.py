@@ -40,6 +40,7 @@ device = Table(
     Column("messages_bad", Integer, nullable=False, default=0),  # from it, undecodable
     Column("desired", JSON),  # the Desired in force, as published
     Column("desired_revision", Integer, nullable=False, default=0),
+    Column("arm", String(140)),  # strategy/acquisition that the portfolio told it; null: its own
 )
 
 sample = Table(
@@ -71,6 +72,7 @@ sample = Table(
     Column("threshold", Float),
     Column("tokens", Float),
     Column("strategy", String(40)),
+    Column("acquisition", String(100)),
 )
 Index("sample_by_device", sample.c.device, sample.c.boot, sample.c.seq)
 Index("sample_by_arrival", sample.c.received_at_ms)
@@ -96,6 +98,16 @@ quarantine = Table(  # what devices sent that is not of the wire format
     Column("reason", Text, nullable=False),
     Column("payload", LargeBinary, nullable=False),  # its first 4 KB
     Column("payload_bytes", Integer, nullable=False),
+)
+
+portfolio = Table(  # of arms, see teach/portfolio.py; one row to a channel
+    "portfolio",
+    metadata,
+    Column("channel", String(63), primary_key=True),
+    Column("state", JSON, nullable=False),
+    Column("shares", JSON, nullable=False),  # arm -> part of the fleet, as the state has it
+    Column("run_id", Integer, nullable=False),  # the last that it learned from, 0: none
+    Column("at_ms", BigInteger, nullable=False),
 )
 
 event = Table(

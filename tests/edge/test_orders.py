@@ -1,4 +1,4 @@
-"""Which budgets are in force, by the file, by the server, and where more is sent than is labelled?"""
+"""What is in force when the server says one thing and the file another?"""
 
 from __future__ import annotations
 
@@ -7,10 +7,34 @@ import numpy as np
 import pytest
 
 from edge_agent.choose.acquisition import Scored
-from edge_agent.choose.selector import Selector
+from edge_agent.choose.selector import Rules, Selector
 from edge_agent.config import AgentConfig, Budget, Choose, Device
 from edge_agent.contract.wire import Desired
-from edge_agent.orders import configured, desired_over
+from edge_agent.orders import Orders, configured, desired_over
+
+OWN = Orders(Rules(label_share=0.1), "entropy", "novelty_quantile")
+
+
+def test_what_the_server_leaves_open_stays_ours() -> None:
+    assert desired_over(OWN, Desired(revision=1)) == OWN
+
+
+def test_the_server_decides_over_the_file() -> None:
+    said = Desired(revision=1, label_share=0.2, acquisition="margin", strategy="vessal")
+    assert desired_over(OWN, said) == Orders(Rules(label_share=0.2), "margin", "vessal")
+
+
+def test_what_is_not_here_is_complained_of_and_the_rest_obeyed() -> None:
+    for said, word in (
+        (Desired(revision=1, label_share=0.2, acquisition="margin", strategy="vesal"), "did you mean 'vessal'"),
+        (Desired(revision=1, label_share=0.2, acquisition="margins", strategy="vessal"), "did you mean 'margin'"),
+    ):
+        orders = desired_over(OWN, said)
+        assert orders[:3] == (Rules(label_share=0.2), "entropy", "novelty_quantile")
+        assert word in orders.complaint
+
+
+# --- more is sent than is to be labelled ---
 
 SELECTION = {"floor_share": 0.1, "random_share": 0.05}
 
@@ -37,14 +61,6 @@ def test_the_servers_share_is_scaled_alike_and_never_above_all():
     assert desired_over(own, Desired(revision=1, label_share=0.1)).rules.label_share == pytest.approx(0.3)
     assert desired_over(own, Desired(revision=1, label_share=0.5)).rules.label_share == 1.0
     assert desired_over(own, Desired(revision=1, bytes_per_day=9.0)).rules == own.rules._replace(bytes_per_day=9.0)
-
-
-def test_an_acquisition_that_is_not_here_stays_ours_with_a_complaint():
-    own = configured(config(over_selection=2.0))
-    orders = desired_over(own, Desired(revision=1, label_share=0.1, acquisition="oracle"))
-    assert (orders.acquisition, orders.rules.label_share) == ("margin", 0.2)
-    assert "oracle" in orders.complaint
-    assert desired_over(own, Desired(revision=1, acquisition="entropy")).acquisition == "entropy"
 
 
 @pytest.mark.parametrize("times", [0.5, 11.0])
