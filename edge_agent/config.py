@@ -147,6 +147,21 @@ class Outbox(Section, frozen=True, kw_only=True):
     commit_ms: Annotated[float, Meta(gt=0.0, description="longest wait of a selected sample for its commit")] = 200.0
 
 
+class Recent(Section, frozen=True, kw_only=True):
+    """What is remembered of samples that were not selected, to be searched when somebody asks for more like one."""
+
+    max_bytes: Annotated[
+        int, Meta(ge=0, description="on disk; a sample may have an eighth of it; 0: nothing is remembered")
+    ] = 32_000_000
+    bytes_per_day: Annotated[
+        float,
+        Meta(
+            gt=0.0,
+            description="most that is written in 24 hours, evenly, so that a flash card lasts; thins the samples",
+        ),
+    ] = 100_000_000.0
+
+
 class Uplink(Section, frozen=True, kw_only=True):
     """How the server is reached."""
 
@@ -208,6 +223,7 @@ class AgentConfig(Section, frozen=True, kw_only=True):
     budget: Budget = Budget()
     drift: Drift = Drift()
     outbox: Outbox = Outbox()
+    recent: Recent = Recent()
     uplink: Uplink = Uplink()
     update: Update = Update()
     log: Log = Log()

@@ -264,6 +264,14 @@ class Selector:
             if bucket is not None:
                 bucket.earn(seconds)
 
+    def pay(self, sample_bytes: int) -> bool:
+        """Take a sample that is sent beside the rule from the limits a day; False when they forbid it."""
+        if not self._affordable(sample_bytes, reserve=0.0, granted=True):
+            return False
+        for spent, cost in self._costs(sample_bytes, granted=True):
+            spent.take(cost)
+        return True
+
     def check(self, sample_bytes: int) -> None:
         """ConfigError when a budget can never pay for a single sample."""
         for bucket, cost in self._costs(sample_bytes):

@@ -73,9 +73,32 @@ sample = Table(
     Column("tokens", Float),
     Column("strategy", String(40)),
     Column("acquisition", String(100)),
+    Column("shadow_probability", Float),  # of being taken because a shadow model disagreed; null: it was not
 )
 Index("sample_by_device", sample.c.device, sample.c.boot, sample.c.seq)
 Index("sample_by_arrival", sample.c.received_at_ms)
+
+stretch = Table(  # of a stream: what was seen there, sent or not (stretches.py)
+    "stretch",
+    metadata,
+    Column("id", Id, primary_key=True, autoincrement=True),
+    Column("device", String(63), nullable=False),
+    Column("stream", String(63), nullable=False),
+    Column("boot", BigInteger, nullable=False),
+    Column("session", String(64), nullable=False),
+    Column("model_version", Integer, nullable=False),  # 0: of several
+    Column("day", String(10), nullable=False),  # the server heard of it, UTC
+    Column("first_seq", BigInteger, nullable=False),
+    Column("last_seq", BigInteger, nullable=False),
+    Column("read", BigInteger, nullable=False),
+    Column("scored", BigInteger, nullable=False),
+    Column("invalid", BigInteger, nullable=False),
+    Column("selected", JSON, nullable=False),  # reason -> samples
+    Column("sums", JSON, nullable=False),  # name -> vector, over every scored sample
+    Column("counted", JSON, nullable=False),  # StreamCounts at its end, as said: where the next begins
+)
+Index("stretch_by_run", stretch.c.device, stretch.c.stream, stretch.c.boot, stretch.c.session, stretch.c.id)
+Index("stretch_by_day", stretch.c.day)
 
 part = Table(  # of samples larger than one message, until all are here
     "part",
@@ -235,4 +258,17 @@ rollout_step = Table(  # why it is where it is
     Column("rollout_id", Integer, ForeignKey("rollout.id"), nullable=False),
     Column("at_ms", BigInteger, nullable=False),
     Column("text", Text, nullable=False),
+)
+
+request = Table(  # "more like this", to devices
+    "request",
+    metadata,
+    Column("id", Id, primary_key=True, autoincrement=True),
+    Column("sample_id", String(190), ForeignKey("sample.id"), nullable=False),
+    Column("devices", JSON(none_as_null=True)),  # names; null: all, those to come included
+    Column("similar", Float, nullable=False),  # least cosine
+    Column("count", Integer, nullable=False),  # samples at most, of each device
+    Column("created_at_ms", BigInteger, nullable=False),
+    Column("until_ms", BigInteger, nullable=False),
+    Column("cancelled_at_ms", BigInteger),
 )
