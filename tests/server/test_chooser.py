@@ -104,7 +104,7 @@ def test_two_devices_that_see_the_same_cost_one_label(store):
     assert counts(store).waiting == 0
     assert counts(store).labelled + counts(store).duplicates == 24
     assert sum(1 / p for p in kept(store).values()) == pytest.approx(24)
-    view = status.overview(ServerConfig(), store)
+    view = status.overview(ServerConfig(), store, now_ms=NOW_MS)
     assert view["labels"]["duplicates"] == counts(store).duplicates
 
 
