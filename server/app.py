@@ -140,6 +140,8 @@ class Server:
             batch=config.batch,
             strategy=config.strategy,
             labels_per_day=config.labels_per_day,
+            exploration=config.exploration,
+            duplicate_cosine=config.duplicate_cosine,
             now_ms=now_ms,
             rng=np.random.default_rng(),
         )

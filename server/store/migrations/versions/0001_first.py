@@ -113,6 +113,25 @@ def upgrade() -> None:
     op.create_index("sample_by_arrival", "sample", ["received_at_ms"])
     op.create_index("sample_by_device", "sample", ["device", "boot", "seq"])
     op.create_table(
+        "embedding",
+        sa.Column("sample_id", sa.String(length=190), nullable=False),
+        sa.Column("version", sa.Integer(), nullable=False),
+        sa.Column("vector", sa.LargeBinary()),
+        sa.Column("logits", sa.LargeBinary()),
+        sa.ForeignKeyConstraint(["sample_id"], ["sample.id"], ondelete="CASCADE"),
+        sa.PrimaryKeyConstraint("sample_id"),
+    )
+    op.create_index("embedding_by_version", "embedding", ["version"])
+    op.create_table(
+        "duplicate",
+        sa.Column("sample_id", sa.String(length=190), nullable=False),
+        sa.Column("stands_with", sa.String(length=190), nullable=False),
+        sa.ForeignKeyConstraint(["sample_id"], ["sample.id"], ondelete="CASCADE"),
+        sa.ForeignKeyConstraint(["stands_with"], ["sample.id"], ondelete="CASCADE"),
+        sa.PrimaryKeyConstraint("sample_id"),
+    )
+    op.create_index("duplicate_by_representative", "duplicate", ["stands_with"])
+    op.create_table(
         "snapshot",
         sa.Column("id", sa.String(length=64), nullable=False),
         sa.Column("created_at_ms", sa.BigInteger(), nullable=False),
