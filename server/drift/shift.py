@@ -120,9 +120,10 @@ def _explain(known: Known, seen: Seen, model: Model, raw_p: float, inflation: fl
     more = max(
         _within(seen, spans, np.diag(expected), size), _between(seen, spans, np.diag(expected), size)
     )
-    weight = shares**2 / model.counts
-    covariance = expected * more / total + np.tensordot(weight, within, axes=1)
-    left_p = _tail(left, covariance, np.abs(shares).sum() ** 2 / weight.sum() + total / more)
+    weight = np.clip(shares, 0.0, None) * more / total + shares**2 / model.counts
+    # The window's covariance comes from the reference too: Satterthwaite's degrees of freedom, one term a class.
+    freedom = weight.sum() ** 2 / (weight**2 / (model.counts - 1.0)).sum()
+    left_p = _tail(left, np.tensordot(weight, within, axes=1), float(freedom))
     kind: Kind = "none" if raw_p > alpha else ("label shift" if left_p > alpha else "covariate or concept shift")
     half = Z95 * spread
     low, high = np.clip(shares - half, 0.0, 1.0), np.clip(shares + half, 0.0, 1.0)
@@ -160,7 +161,7 @@ def one_hot(labels: Labels, classes: int) -> Floats:
 def _by_class(values: Floats, known: Known) -> Floats:
     """(C, P, P) covariance within each true class."""
     parts = (values[known.true == k] for k in range(known.classes))
-    return np.array([np.cov(part, rowvar=False, bias=True).reshape(values.shape[1], -1) for part in parts])
+    return np.array([np.cov(part, rowvar=False).reshape(values.shape[1], -1) for part in parts])
 
 
 def _shares_spread(model: Model, predicted: Floats, shares: Floats, samples: float) -> Floats:
@@ -176,19 +177,19 @@ def _raw(known: Known, rows: Floats, seen: Seen, samples: float) -> float:
     """p-value of: the window is as the reference."""
     keep = slice(0, rows.shape[1] - 1)  # the shares of predictions sum to 1
     apart = np.average(seen.means, axis=0, weights=seen.samples)[keep] - rows.mean(axis=0)[keep]
-    covariance = np.cov(rows[:, keep], rowvar=False, bias=True) * (1.0 / samples + 1.0 / len(rows))
-    return _tail(apart, covariance, len(rows) + samples)
+    covariance = np.cov(rows[:, keep], rowvar=False) * (1.0 / samples + 1.0 / len(rows))
+    return _tail(apart, covariance, len(rows) - 1.0)
 
 
-def _tail(apart: Floats, covariance: Floats, samples: float) -> float:
-    """Hotelling's T^2 as Fisher's F; directions that never vary are left out."""
+def _tail(apart: Floats, covariance: Floats, freedom: float) -> float:
+    """Hotelling's T^2 as Fisher's F, of a covariance with that freedom; directions that never vary are left out."""
     scale = np.sqrt(np.diag(covariance)) + 1e-12
     variance, directions = np.linalg.eigh(covariance / np.outer(scale, scale))
     kept = variance > 1e-8 * variance[-1]
     statistic = float((np.square(directions[:, kept].T @ (apart / scale)) / variance[kept]).sum())
     size = int(kept.sum())
-    below = max(samples - size, 1.0)
-    return fisher(statistic * below / (size * (samples - 1.0)), size, below)
+    below = max(freedom + 1.0 - size, 1.0)
+    return fisher(statistic * below / (size * freedom), size, below)
 
 
 def _within(seen: Seen, means: Floats, variance: Floats, size: int) -> float:
