@@ -96,7 +96,7 @@ class Loop:
         self._lock = threading.Lock()  # of the counts; held once a block
         self._next: Model | None = None
         self._orders: tuple[Rules, str] | None = None
-        self._tally = Tally(classes=len(model.manifest.classes))
+        self._tally = Tally(stream=identity.stream, version=model.version, classes=len(model.manifest.classes))
         self._complaints: set[str] = set()
         self._block: list[Reading] = []
         self._began_s: list[float] = []
@@ -150,7 +150,7 @@ class Loop:
             )
             with self._lock:
                 self._note_latency()
-                self._tally.count(scored, chosen, count=len(self._block))
+                self._tally.count(scored, chosen, count=len(self._block), through_seq=self._block[-1].seq)
                 self._invalid += int(np.isnan(scored.confidence[: len(self._block)]).sum())
             last = self._block[-1]
             self.cursor = Cursor(last.seq + 1, last.mark)
@@ -160,8 +160,10 @@ class Loop:
             self._began_s.clear()
             self._took_s.clear()
         self._obey()
-        if self._next is not None:
-            self._take_over(self._next)
+        if (model := self._next) is not None:
+            self._take_over(model)
+            with self._lock:
+                self._tally.model_changed(version=model.version, classes=len(model.manifest.classes))
             self._selector.model_changed()
             self._watch_anew()
 
@@ -263,7 +265,6 @@ class Loop:
             self._model, self._next = model, None
             self._sample_bytes = sample_bytes
             self._scorer = Scorer(self._acquisition, temperature=model.manifest.temperature)
-            self._tally.grow(len(model.manifest.classes))
             self._runs = 0
             self._invalid = 0
             self._latency_s = np.zeros(LATENCIES)
@@ -309,8 +310,12 @@ class Loop:
 
     def counts(self) -> StreamCounts:
         """What became of every sample since the start."""
+        return self.said()[0]
+
+    def said(self) -> tuple[StreamCounts, tuple[StreamCounts, ...]]:
+        """The same with the cuts, of one moment."""
         with self._lock:
-            return self._tally.counts()
+            return self._tally.counts(), self._tally.cuts()
 
     def drift(self) -> DriftState | None:
         """Whether the stream is as it was; None when nobody looks."""

@@ -148,6 +148,13 @@ class StreamCounts(msgspec.Struct, frozen=True, kw_only=True):
     unsent_confidence_sum: float = 0.0
     unsent_utility_histogram: tuple[int, ...] = ()  # equal bins over 0..1
     unsent_classes: tuple[int, ...] = ()  # predicted class counts
+    stream: str = ""  # empty: an older agent, whose counts cannot be told apart by samples
+    through_seq: int = -1  # of the last sample counted; the counts are of all up to it since `boot`
+    model_version: int = 0  # whose samples were counted last
+    epoch: int = 0  # models that gave way since `boot`: counts of one epoch are of one model
+    utility_histogram: tuple[int, ...] = ()  # of every scored sample, in the same bins
+    confidence_sums: tuple[float, ...] = ()  # of the samples in each bin
+    classes: tuple[int, ...] = ()  # predicted, of every scored sample
 
 
 class DriftState(msgspec.Struct, frozen=True, kw_only=True):
@@ -188,6 +195,7 @@ class Heartbeat(msgspec.Struct, frozen=True, kw_only=True):
     temperature_c: float | None = None
     messages_bad: int = 0  # from the server, undecodable
     drift: DriftState | None = None  # None: not watched
+    cuts: tuple[StreamCounts, ...] = ()  # as they stood when the last models gave way, oldest first
 
 
 EventKind = Literal["refused", "staged", "trial", "commit", "revert", "alarm", "error", "started", "stopped"]

@@ -75,6 +75,28 @@ sample = Table(
 Index("sample_by_device", sample.c.device, sample.c.boot, sample.c.seq)
 Index("sample_by_arrival", sample.c.received_at_ms)
 
+stretch = Table(  # of a stream: what was seen there, sent or not (stretches.py)
+    "stretch",
+    metadata,
+    Column("id", Id, primary_key=True, autoincrement=True),
+    Column("device", String(63), nullable=False),
+    Column("stream", String(63), nullable=False),
+    Column("boot", BigInteger, nullable=False),
+    Column("session", String(64), nullable=False),
+    Column("model_version", Integer, nullable=False),  # 0: of several
+    Column("day", String(10), nullable=False),  # the server heard of it, UTC
+    Column("first_seq", BigInteger, nullable=False),
+    Column("last_seq", BigInteger, nullable=False),
+    Column("read", BigInteger, nullable=False),
+    Column("scored", BigInteger, nullable=False),
+    Column("invalid", BigInteger, nullable=False),
+    Column("selected", JSON, nullable=False),  # reason -> samples
+    Column("sums", JSON, nullable=False),  # name -> vector, over every scored sample
+    Column("counted", JSON, nullable=False),  # StreamCounts at its end, as said: where the next begins
+)
+Index("stretch_by_run", stretch.c.device, stretch.c.stream, stretch.c.boot, stretch.c.session, stretch.c.id)
+Index("stretch_by_day", stretch.c.day)
+
 part = Table(  # of samples larger than one message, until all are here
     "part",
     metadata,

@@ -111,6 +111,27 @@ def upgrade() -> None:
         sa.PrimaryKeyConstraint("id"),
     )
     op.create_table(
+        "stretch",
+        sa.Column("id", sa.Integer(), autoincrement=True, nullable=False),
+        sa.Column("device", sa.String(length=63), nullable=False),
+        sa.Column("stream", sa.String(length=63), nullable=False),
+        sa.Column("boot", sa.BigInteger(), nullable=False),
+        sa.Column("session", sa.String(length=64), nullable=False),
+        sa.Column("model_version", sa.Integer(), nullable=False),
+        sa.Column("day", sa.String(length=10), nullable=False),
+        sa.Column("first_seq", sa.BigInteger(), nullable=False),
+        sa.Column("last_seq", sa.BigInteger(), nullable=False),
+        sa.Column("read", sa.BigInteger(), nullable=False),
+        sa.Column("scored", sa.BigInteger(), nullable=False),
+        sa.Column("invalid", sa.BigInteger(), nullable=False),
+        sa.Column("selected", sa.JSON(), nullable=False),
+        sa.Column("sums", sa.JSON(), nullable=False),
+        sa.Column("counted", sa.JSON(), nullable=False),
+        sa.PrimaryKeyConstraint("id"),
+    )
+    op.create_index("stretch_by_day", "stretch", ["day"])
+    op.create_index("stretch_by_run", "stretch", ["device", "stream", "boot", "session", "id"])
+    op.create_table(
         "version",
         sa.Column("number", sa.Integer(), autoincrement=False, nullable=False),
         sa.Column("name", sa.String(length=100), nullable=False),
