@@ -13,6 +13,7 @@ from typing import Annotated, Literal
 import typer
 
 from edge_agent.contract import settings
+from edge_agent.contract.artifact import read_artifact
 from edge_agent.contract.errors import EXIT_CONFIG, ConfigError, WinnowError
 from server.config import load_config
 from server.errors import ServerConfigError
@@ -122,10 +123,17 @@ def model_add(
     """Publish an artifact folder under the number in its manifest; a running server rolls it out."""
     from server.app import open_store
     from server.release.registry import add_artifact
+    from server.teach.reference import learn
 
     with open_store(load_config(path)) as store:
         version = add_artifact(store, folder, weights=weights, now_ms=_now_ms())
+        held_out = learn(store, *read_artifact(folder), now_ms=_now_ms())
     typer.echo(f"{folder}: version {version.number}, manifest {version.manifest_sha256[:12]}")
+    if not held_out:
+        typer.echo(
+            "no held-out import fits it, so drift can be seen but not told apart: "
+            "winnow-server data import FILE.npz --split holdout, then add it again"
+        )
 
 
 @model.command("train", epilog="Example: winnow-server model train server.toml")

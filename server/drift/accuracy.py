@@ -17,7 +17,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from server.drift.shift import Z95, Floats, Known, Seen, Shift, describe, one_hot
+from server.drift.shift import CONFIDENCE, Z95, Floats, Known, Model, Seen, Shift, one_hot
 
 ASSUMES = "assumes that the model is as well calibrated as on the held-out samples; no label was seen"
 
@@ -36,33 +36,32 @@ class Withheld(NamedTuple):
     reason: str
 
 
-def without_labels(known: Known, seen: Seen, shift: Shift) -> Believed | Withheld:
+def without_labels(known: Known, model: Model, seen: Seen, shift: Shift) -> Believed | Withheld:
     """Estimate the accuracy on a window whose kind of shift is told."""
     if shift.kind not in ("none", "label shift"):
         return Withheld(f"{shift.kind}: {shift.why}")
     right = (known.predicted == known.true).astype(np.float64)
-    gain = right - known.values[:, 0]
+    gain = right - known.values[:, CONFIDENCE]
     total = float(seen.samples.sum())
     independent = total / shift.inflation
     mean = np.average(seen.means, axis=0, weights=seen.samples)
     # Of the very samples of the window, not of the world they came from: they too were right by chance.
     chance = max(float(gain.var()), 1.0 / len(gain))
     if shift.kind == "none":
-        value = mean[0] + float(gain.mean())
-        spread = float(known.values[:, 0].var()) / independent + chance / len(gain) + chance / total
+        value = mean[CONFIDENCE] + float(gain.mean())
+        spread = float(known.values[:, CONFIDENCE].var()) / independent + chance / len(gain) + chance / total
         return _interval(value, spread)
-    value, spread = _reweighted(known, mean, gain, independent)
+    value, spread = _reweighted(known, model, mean, gain, independent)
     return _interval(value, spread + chance / total)
 
 
-def _reweighted(known: Known, mean: Floats, gain: Floats, samples: float) -> tuple[float, float]:
+def _reweighted(known: Known, model: Model, mean: Floats, gain: Floats, samples: float) -> tuple[float, float]:
     """The estimate under label shift, and its variance by its influence function, as in shift.py."""
-    model = describe(known)
     truth = one_hot(known.true, known.classes)
     by_class = truth.T @ gain / model.counts
     pull = np.linalg.solve(model.confusion.T, by_class)  # (C,) of each predicted class
     shares = np.linalg.solve(model.confusion, mean[known.values.shape[1] :])
-    said = known.values[:, 0] + pull[known.predicted]
+    said = known.values[:, CONFIDENCE] + pull[known.predicted]
     left = gain - pull[known.predicted]
     weight = np.clip(shares, 0.0, None) / (model.counts / len(gain))
     weight = weight[known.true] / weight[known.true].sum()
@@ -71,7 +70,7 @@ def _reweighted(known: Known, mean: Floats, gain: Floats, samples: float) -> tup
         float(share**2 / count * max(left[known.true == k].var(), 1.0 / count))
         for k, (share, count) in enumerate(zip(shares, model.counts, strict=True))
     )
-    return float(mean[0] + shares @ by_class), of_window + of_reference
+    return float(mean[CONFIDENCE] + shares @ by_class), of_window + of_reference
 
 
 def _interval(value: float, variance: float) -> Believed:

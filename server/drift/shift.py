@@ -39,6 +39,8 @@ LEAST_SPANS = 8  # beyond the first of each device; below, how much they resembl
 LEAST_DEVICES = 5  # below, how much devices differ is not known
 CONDITION = 20.0  # of M; above, shares are mostly noise: some class is predicted like another
 Z95 = 1.96
+CONFIDENCE = 0  # column of the signals; of a good model it is 1 but for a few samples, and its mean rests on those
+SCALARS = 2  # columns after it: energy, which says the same but more evenly, and distance
 
 
 class Known(NamedTuple):
@@ -75,57 +77,80 @@ class Shift(NamedTuple):
 
 
 class Model(NamedTuple):
-    """What the reference says of each class. counts: (C,). confusion: (C, C) M. means: (C, P) G. pull: (P, C) A."""
+    """What the reference says, of R = P - 1 + C columns: signals but confidence, and 1 where that class is predicted.
 
+    mean: (R,). covariance: (R, R). samples: n. classes: C. doubt: why class shares cannot be told; empty when they can,
+    and only then the rest is there. counts: (C,) of each true class. confusion: (C, C) M. means: (C, P - 1) G. pull:
+    (P - 1, C) A. within: (C, P - 1, P - 1) covariance of psi in each class.
+    """
+
+    mean: Floats
+    covariance: Floats
+    samples: int
+    classes: int
+    doubt: str
     counts: Floats
-    confusion: Floats
-    means: Floats
-    pull: Floats
+    confusion: Floats = np.zeros((0, 0))
+    means: Floats = np.zeros((0, 0))
+    pull: Floats = np.zeros((0, 0))
+    within: Floats = np.zeros((0, 0, 0))
 
 
-def tell(known: Known, seen: Seen, *, alpha: float = ALPHA) -> Shift:
-    """Which kind of shift is it?"""
-    total = float(seen.samples.sum())
-    if len(seen.samples) - len(np.unique(seen.device)) < LEAST_SPANS:
-        return Shift("cannot tell", f"{len(seen.samples)} spans say too little of how much they vary")
-    size = known.values.shape[1]
-    rows = np.concatenate([known.values, one_hot(known.predicted, known.classes)], axis=1)
-    inflation = _within(seen, seen.means, rows.var(axis=0), size)
-    if total / inflation < LEAST_SAMPLES:
-        return Shift("cannot tell", f"{total / inflation:.0f} independent samples, {LEAST_SAMPLES:.0f} are needed")
-    raw_p = _raw(known, rows, seen, total / inflation)
-    counts = np.bincount(known.true, minlength=known.classes)
+def describe(known: Known) -> Model:
+    """What the reference says, once for all windows that are held against it."""
+    truth, predicted = one_hot(known.true, known.classes), one_hot(known.predicted, known.classes)
+    values = known.values[:, CONFIDENCE + 1 :]
+    rows = np.concatenate([values, predicted], axis=1)
+    counts = truth.sum(axis=0)
+    model = Model(rows.mean(axis=0), np.cov(rows, rowvar=False), len(rows), known.classes, "", counts)
     few = int(counts.argmin())
     if counts[few] < LEAST_PER_CLASS:
-        why = f"class {few} has {counts[few]} held-out samples, {LEAST_PER_CLASS} are needed"
-        return Shift("none" if raw_p > alpha else "cannot tell", why, raw_p=raw_p, inflation=inflation)
-    confusion = confusion_of(known)
+        why = f"class {few} has {counts[few]:.0f} held-out samples, {LEAST_PER_CLASS} are needed"
+        return model._replace(doubt=why)
+    confusion = predicted.T @ truth / counts
     if (condition := float(np.linalg.cond(confusion))) > CONDITION:
-        why = f"classes are confused too much to tell their shares (condition {condition:.0f} > {CONDITION:.0f})"
-        return Shift("none" if raw_p > alpha else "cannot tell", why, raw_p=raw_p, inflation=inflation)
-    return _explain(known, seen, describe(known), raw_p, inflation, alpha)
+        why = f"classes are confused too much to tell their shares (condition {condition:.0f}, at most {CONDITION:.0f})"
+        return model._replace(doubt=why)
+    means = truth.T @ values / counts[:, None]
+    pull = np.linalg.solve(confusion.T, means).T
+    psi = values - pull[:, known.predicted].T
+    within = np.array([np.atleast_2d(np.cov(psi[known.true == k], rowvar=False)) for k in range(known.classes)])
+    return model._replace(confusion=confusion, means=means, pull=pull, within=within)
 
 
-def _explain(known: Known, seen: Seen, model: Model, raw_p: float, inflation: float, alpha: float) -> Shift:
-    size = known.values.shape[1]
+def tell(model: Model, seen: Seen, *, alpha: float = ALPHA) -> Shift:
+    """Which kind of shift is it?"""
+    seen = seen._replace(means=seen.means[:, CONFIDENCE + 1 :])
+    total, size = float(seen.samples.sum()), len(model.mean) - model.classes
+    if len(seen.samples) - len(np.unique(seen.device)) < LEAST_SPANS:
+        return Shift("cannot tell", f"{len(seen.samples)} spans say too little of how much they vary")
+    inflation = _within(seen, seen.means, np.diag(model.covariance), size)
+    if total / inflation < LEAST_SAMPLES:
+        return Shift("cannot tell", f"{total / inflation:.0f} independent samples, {LEAST_SAMPLES:.0f} are needed")
+    keep = slice(0, size + model.classes - 1)  # the shares of predictions sum to 1
+    apart = np.average(seen.means, axis=0, weights=seen.samples) - model.mean
+    covariance = model.covariance * (inflation / total + 1.0 / model.samples)
+    raw_p = _tail(apart[keep], covariance[keep, keep], model.samples - 1.0)
+    if model.doubt:
+        kind: Kind = "none" if raw_p > alpha else "cannot tell"
+        return Shift(kind, model.doubt if kind == "cannot tell" else _REASONS[kind], raw_p=raw_p, inflation=inflation)
+    return _explain(model, seen, raw_p, inflation, alpha)
+
+
+def _explain(model: Model, seen: Seen, raw_p: float, inflation: float, alpha: float) -> Shift:
+    total, size = float(seen.samples.sum()), len(model.mean) - model.classes
     mean = np.average(seen.means, axis=0, weights=seen.samples)
-    total = float(seen.samples.sum())
     shares = np.linalg.solve(model.confusion, mean[size:])
-    spread = _shares_spread(model, mean[size:], shares, total / inflation)
-    left = mean[:size] - shares @ model.means
-    psi = known.values - model.pull[:, known.predicted].T
-    within = _by_class(psi, known)  # (C, P, P)
-    expected = np.tensordot(np.clip(shares, 0.0, None), within, axes=1)
+    clipped = np.clip(shares, 0.0, None)
+    expected = np.diag(np.tensordot(clipped, model.within, axes=1))
     spans = seen.means[:, :size] - seen.means[:, size:] @ model.pull.T
-    more = max(
-        _within(seen, spans, np.diag(expected), size), _between(seen, spans, np.diag(expected), size)
-    )
-    weight = np.clip(shares, 0.0, None) * more / total + shares**2 / model.counts
+    more = max(_within(seen, spans, expected, size), _between(seen, spans, expected, size))
+    weight = clipped * more / total + shares**2 / model.counts
     # The window's covariance comes from the reference too: Satterthwaite's degrees of freedom, one term a class.
     freedom = weight.sum() ** 2 / (weight**2 / (model.counts - 1.0)).sum()
-    left_p = _tail(left, np.tensordot(weight, within, axes=1), float(freedom))
+    left_p = _tail(mean[:size] - shares @ model.means, np.tensordot(weight, model.within, axes=1), float(freedom))
     kind: Kind = "none" if raw_p > alpha else ("label shift" if left_p > alpha else "covariate or concept shift")
-    half = Z95 * spread
+    half = Z95 * _shares_spread(model, mean[size:], shares, total / inflation)
     low, high = np.clip(shares - half, 0.0, 1.0), np.clip(shares + half, 0.0, 1.0)
     return Shift(kind, _REASONS[kind], np.clip(shares, 0.0, 1.0), low, high, raw_p, left_p, max(inflation, more))
 
@@ -137,31 +162,9 @@ _REASONS: dict[Kind, str] = {
 }
 
 
-def describe(known: Known) -> Model:
-    """What the reference says of each class; every class must occur."""
-    truth = one_hot(known.true, known.classes)
-    counts = truth.sum(axis=0)
-    means = truth.T @ known.values / counts[:, None]
-    confusion = confusion_of(known)
-    return Model(counts, confusion, means, np.linalg.solve(confusion.T, means).T)
-
-
-def confusion_of(known: Known) -> Floats:
-    """(C, C) P(predicted | true), predicted by row; every class must occur."""
-    truth = one_hot(known.true, known.classes)
-    confusion: Floats = one_hot(known.predicted, known.classes).T @ truth / truth.sum(axis=0)
-    return confusion
-
-
 def one_hot(labels: Labels, classes: int) -> Floats:
     """(n, C) of 0 and 1."""
     return np.eye(classes)[labels]
-
-
-def _by_class(values: Floats, known: Known) -> Floats:
-    """(C, P, P) covariance within each true class."""
-    parts = (values[known.true == k] for k in range(known.classes))
-    return np.array([np.cov(part, rowvar=False).reshape(values.shape[1], -1) for part in parts])
 
 
 def _shares_spread(model: Model, predicted: Floats, shares: Floats, samples: float) -> Floats:
@@ -171,14 +174,6 @@ def _shares_spread(model: Model, predicted: Floats, shares: Floats, samples: flo
     for k, column in enumerate(model.confusion.T):
         middle += shares[k] ** 2 / model.counts[k] * (np.diag(column) - np.outer(column, column))
     return np.sqrt(np.clip(np.diag(inverse @ middle @ inverse.T), 0.0, None))
-
-
-def _raw(known: Known, rows: Floats, seen: Seen, samples: float) -> float:
-    """p-value of: the window is as the reference."""
-    keep = slice(0, rows.shape[1] - 1)  # the shares of predictions sum to 1
-    apart = np.average(seen.means, axis=0, weights=seen.samples)[keep] - rows.mean(axis=0)[keep]
-    covariance = np.cov(rows[:, keep], rowvar=False) * (1.0 / samples + 1.0 / len(rows))
-    return _tail(apart, covariance, len(rows) - 1.0)
 
 
 def _tail(apart: Floats, covariance: Floats, freedom: float) -> float:
@@ -214,8 +209,8 @@ def _between(seen: Seen, means: Floats, variance: Floats, size: int) -> float:
 
 
 def _more(observed: Floats, expected: Floats, size: int) -> float:
-    """The mean ratio of variances: the most of scalars, directions, classes."""
-    ratio = observed / np.maximum(expected, 1e-9)
-    parts = (ratio[: min(3, size)], ratio[3:size], ratio[size:])
-    return max(1.0, *(float(part[expected_part > 1e-9].mean()) for part, expected_part in zip(
-        parts, (expected[: min(3, size)], expected[3:size], expected[size:]), strict=True) if (expected_part > 1e-9).any()))
+    """The mean ratio of variances: the most of scalars, directions, classes. What never varied says nothing."""
+    varied = expected > 1e-9
+    ratio = np.where(varied, observed, 0.0) / np.where(varied, expected, 1.0)
+    parts = (slice(0, min(SCALARS, size)), slice(SCALARS, size), slice(size, None))
+    return max(1.0, *(float(ratio[part].sum() / max(varied[part].sum(), 1)) for part in parts))

@@ -8,7 +8,7 @@ means the same for ever.
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import sqlalchemy as sa
 
@@ -60,6 +60,18 @@ def in_force() -> sa.Select[tuple[str, int, float | None]]:
     """Query of (sample_id, class_index, probability) for every answered sample, "cannot tell" included."""
     latest = sa.select(sa.func.max(label.c.id)).group_by(label.c.sample_id)
     return sa.select(label.c.sample_id, label.c.class_index, label.c.probability).where(label.c.id.in_(latest))
+
+
+def held_out_imports(connection: sa.Connection) -> Sequence[sa.Row[Any]]:
+    """Rows of `sample`, with `class_index`, of every labelled import that is held out, by id."""
+    answers = in_force().subquery()
+    query = (
+        sa.select(answers.c.class_index, sample)
+        .select_from(answers.join(sample, sample.c.id == answers.c.sample_id))
+        .where(sample.c.origin == "import", sample.c.split == "holdout", answers.c.class_index != CANNOT_TELL)
+        .order_by(sample.c.id)
+    )
+    return connection.execute(query).all()
 
 
 def counts(connection: sa.Connection) -> Counts:

@@ -25,7 +25,7 @@ from server.errors import TrainingError
 from server.store import runs, snapshots, versions
 from server.store.snapshots import Snapshot
 from server.store.store import Store
-from server.teach import dataset, gates
+from server.teach import dataset, gates, reference
 from server.teach.dataset import Dataset, Part
 
 if TYPE_CHECKING:
@@ -70,7 +70,7 @@ def run_round(store: Store, run_id: int, *, say: Say, now_ms: Callable[[], int])
             runs.mark(connection, run_id, state="judging")
 
     try:
-        report = _round(store, settings, snapshot, champion, say, judging)
+        report = _round(store, settings, snapshot, champion, say, judging, now_ms)
     except WinnowError as error:
         raise TrainingError(f"run {run_id}: {error}") from error
     state = "passed" if report["verdict"]["passed"] else "rejected"
@@ -100,6 +100,7 @@ def _round(
     champion: Champion | None,
     say: Say,
     judging: Callable[[], None],
+    now_ms: Callable[[], int],
 ) -> dict[str, Any]:
     started_s = time.monotonic()
     data = dataset.load(store, snapshot, takes=champion.manifest.input if champion else None)
@@ -114,6 +115,7 @@ def _round(
     held, figures = _compare(data.holdout, snapshot.classes, packaged, champion)
     verdict = gates.judge(held, int8_agreement=agreement, rules=settings.gates)
     manifest = msgspec.structs.replace(packaged.manifest, metrics=packaged.manifest.metrics | figures)
+    reference.learn(store, manifest, packaged.onnx, now_ms=now_ms())
     store.blobs.put(packaged.onnx)
     return {
         "settings": msgspec.to_builtins(settings),
