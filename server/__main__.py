@@ -96,6 +96,20 @@ def models(path: Config, as_json: AsJson = False) -> None:
     _show(rows, as_json)
 
 
+@app.command("drift", epilog="Example: winnow-server drift --json server.toml")
+def drift(path: Config, as_json: AsJson = False) -> None:
+    """Say whether the streams are as they were: one device or all, what kind of shift, how accurate without labels."""
+    from server import status as views
+
+    config = load_config(path)
+    with views.opened(config) as store:
+        found = views.drift(store, config.drift, now_ms=_now_ms())
+    if as_json:
+        typer.echo(views.as_json(found))
+    else:
+        views.print_drift(found, views.console())
+
+
 @data.command("import", epilog="Example: winnow-server data import first.npz --split train server.toml")
 def data_import(
     file: Annotated[Path, typer.Argument(metavar="FILE.npz", help="arrays x (N, ...), y (N,) int, names (C,) text")],

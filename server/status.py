@@ -19,9 +19,11 @@ import sqlalchemy as sa
 from rich.console import Console
 from rich.table import Table
 
-from server.config import ServerConfig
+from server.config import Drift, ServerConfig
+from server.drift import watch, words
+from server.drift.watch import outlooks
 from server.errors import StoreError
-from server.store import devices, labels, rollouts, runs, samples, versions
+from server.store import devices, events, labels, rollouts, runs, samples, versions
 from server.store.lock import is_held
 from server.store.schema import rollout
 from server.store.store import Store
@@ -147,6 +149,23 @@ def models(store: Store) -> list[View]:
         ]
 
 
+def drift(store: Store, rules: Drift, *, now_ms: int) -> list[View]:
+    """One entry per version that devices run: the fleet's outlook in words and figures, each device, its own alarms."""
+    entries = []
+    for outlook in outlooks(store, rules, now_ms=now_ms):
+        with store.database.read() as connection:
+            alarms = events.last_alarms(connection, version=outlook.version)
+            told = events.last_said(connection, watch.KIND, version=outlook.version)
+        rows = []
+        for one in outlook.devices:
+            alarm = alarms.get(one.device)
+            said = {"at": _stamp(alarm.received_at_ms), "text": alarm.text} if alarm else None
+            rows.append(msgspec.to_builtins(one) | {"text": words.on_device(one), "alarm": said})
+        last = {"at": _stamp(told.at_ms), "text": told.text} if told else None
+        entries.append(msgspec.to_builtins(outlook) | {"text": words.in_words(outlook), "told": last, "devices": rows})
+    return entries
+
+
 def _stamp(at_ms: int) -> str:
     return datetime.fromtimestamp(at_ms / 1000, timezone.utc).isoformat(timespec="seconds")
 
@@ -176,6 +195,20 @@ def print_overview(view: View, console: Console) -> None:
         console.print(f"{name:<10}{text}", markup=False, highlight=False)
     for step in roll["steps"] if roll else []:
         console.print(f"{'':<10}{_stamp(step['at_ms'])} {step['text']}", markup=False, highlight=False)
+
+
+def print_drift(entries: Sequence[View], console: Console) -> None:
+    """As lines: the fleet, then each device."""
+    if not entries:
+        console.print("nothing was heard yet of a whole hour of any device", highlight=False)
+    for entry in entries:
+        console.print(f"version {entry['version']}: {entry['text']}", markup=False, highlight=False)
+        for name, why in entry["left_out"].items():
+            console.print(f"  not in the fleet's figure: {name} ({why})", markup=False, highlight=False)
+        for one in entry["devices"]:
+            console.print(f"  {one['device']}: {one['text']}", markup=False, highlight=False)
+            if one["alarm"]:
+                console.print(f"    its own alarm, {one['alarm']['at']}: {one['alarm']['text']}", highlight=False)
 
 
 def _run_line(run: View) -> str:

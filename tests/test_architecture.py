@@ -30,8 +30,8 @@ AGENT_PARTS = (
 SERVER_PARTS = (
     {"__main__"},
     {"demo", "backtest"},
-    {"app"},
-    {"collect", "label", "teach", "release", "status"},
+    {"app", "status"},
+    {"collect", "label", "teach", "release", "drift"},
     {"store", "child"},
     {"config"},
     {"errors"},

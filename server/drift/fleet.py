@@ -22,9 +22,8 @@ from collections.abc import Mapping
 from typing import Literal, NamedTuple
 
 import numpy as np
-from numpy.typing import NDArray
 
-from server.drift.series import Floats, Moved, Series, moved
+from server.drift.series import Moved, Series, moved
 
 COHORT = 3  # devices that make a cohort; of two the median is a mean, and follows either
 ALIKE = 0.5  # cosine of two shifts above which they are of one direction
@@ -175,5 +174,3 @@ def _cosine(found: Moved | str, other: Moved) -> float:
     a, b = found.t, other.t
     norm = float(np.linalg.norm(a) * np.linalg.norm(b))
     return float(a @ b) / norm if norm else 0.0
-
-

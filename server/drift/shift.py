@@ -53,24 +53,33 @@ class Known(NamedTuple):
 
 
 class Seen(NamedTuple):
-    """A window of the stream, m spans of one device or more. samples: (m,). means: (m, P + C). device: (m,) a number."""
+    """A window of the stream: m spans of one device or more.
+
+    samples: (m,). means: (m, P + C), signals and shares of predicted classes. device: (m,) a number.
+    """
 
     samples: Floats
     means: Floats
     device: Labels
 
 
-class Shift(NamedTuple):
-    """What kind it is, and why. shares, low, high: (C,) of the true classes now, 95 % intervals; None where untold.
+class Shares(NamedTuple):
+    """Of the true classes now, with 95 % intervals. All (C,), 0..1."""
 
-    raw_p, left_p: of the two tests. inflation: n is divided by it.
+    now: Floats
+    low: Floats
+    high: Floats
+
+
+class Shift(NamedTuple):
+    """What kind it is, and why. shares: None where they cannot be told or would mean nothing.
+
+    raw_p, left_p: of the two tests, None where not made. inflation: n is divided by it.
     """
 
     kind: Kind
     why: str
-    shares: Floats | None = None
-    low: Floats | None = None
-    high: Floats | None = None
+    shares: Shares | None = None
     raw_p: float | None = None
     left_p: float | None = None
     inflation: float = 1.0
@@ -140,7 +149,7 @@ def tell(model: Model, seen: Seen, *, alpha: float = ALPHA) -> Shift:
 def _explain(model: Model, seen: Seen, raw_p: float, inflation: float, alpha: float) -> Shift:
     total, size = float(seen.samples.sum()), len(model.mean) - model.classes
     mean = np.average(seen.means, axis=0, weights=seen.samples)
-    shares = np.linalg.solve(model.confusion, mean[size:])
+    shares = np.asarray(np.linalg.solve(model.confusion, mean[size:]), np.float64)
     clipped = np.clip(shares, 0.0, None)
     expected = np.diag(np.tensordot(clipped, model.within, axes=1))
     spans = seen.means[:, :size] - seen.means[:, size:] @ model.pull.T
@@ -150,9 +159,11 @@ def _explain(model: Model, seen: Seen, raw_p: float, inflation: float, alpha: fl
     freedom = weight.sum() ** 2 / (weight**2 / (model.counts - 1.0)).sum()
     left_p = _tail(mean[:size] - shares @ model.means, np.tensordot(weight, model.within, axes=1), float(freedom))
     kind: Kind = "none" if raw_p > alpha else ("label shift" if left_p > alpha else "covariate or concept shift")
-    half = Z95 * _shares_spread(model, mean[size:], shares, total / inflation)
-    low, high = np.clip(shares - half, 0.0, 1.0), np.clip(shares + half, 0.0, 1.0)
-    return Shift(kind, _REASONS[kind], np.clip(shares, 0.0, 1.0), low, high, raw_p, left_p, max(inflation, more))
+    told: Shares | None = None
+    if kind != "covariate or concept shift":
+        half = Z95 * _shares_spread(model, mean[size:], shares, total / inflation)
+        told = Shares(*(np.clip(x, 0.0, 1.0) for x in (shares, shares - half, shares + half)))
+    return Shift(kind, _REASONS[kind], told, raw_p, left_p, max(inflation, more))
 
 
 _REASONS: dict[Kind, str] = {
@@ -173,7 +184,8 @@ def _shares_spread(model: Model, predicted: Floats, shares: Floats, samples: flo
     middle = (np.diag(predicted) - np.outer(predicted, predicted)) / samples
     for k, column in enumerate(model.confusion.T):
         middle += shares[k] ** 2 / model.counts[k] * (np.diag(column) - np.outer(column, column))
-    return np.sqrt(np.clip(np.diag(inverse @ middle @ inverse.T), 0.0, None))
+    spread: Floats = np.sqrt(np.clip(np.diag(inverse @ middle @ inverse.T), 0.0, None))
+    return spread
 
 
 def _tail(apart: Floats, covariance: Floats, freedom: float) -> float:
