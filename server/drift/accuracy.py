@@ -42,17 +42,16 @@ def without_labels(known: Known, model: Model, seen: Seen, shift: Shift) -> Beli
         return Withheld(f"{shift.kind}: {shift.why}")
     right = (known.predicted == known.true).astype(np.float64)
     gain = right - known.values[:, CONFIDENCE]
-    total = float(seen.samples.sum())
-    independent = total / shift.inflation
+    independent = float(seen.samples.sum()) / shift.inflation
     mean = np.average(seen.means, axis=0, weights=seen.samples)
     # Of the very samples of the window, not of the world they came from: they too were right by chance.
     chance = max(float(gain.var()), 1.0 / len(gain))
     if shift.kind == "none":
         value = mean[CONFIDENCE] + float(gain.mean())
-        spread = float(known.values[:, CONFIDENCE].var()) / independent + chance / len(gain) + chance / total
+        spread = float(known.values[:, CONFIDENCE].var()) / independent + chance / len(gain) + chance / independent
         return _interval(value, spread)
     value, spread = _reweighted(known, model, mean, gain, independent)
-    return _interval(value, spread + chance / total)
+    return _interval(value, spread + chance / independent)
 
 
 def _reweighted(known: Known, model: Model, mean: Floats, gain: Floats, samples: float) -> tuple[float, float]:

@@ -25,6 +25,7 @@ Ints = NDArray[np.int64]
 
 LEVEL = 8  # spans before a window; fewer make a level of chance, more delay the first look
 LEAST = 12  # spans in all; below, the spread between them is not known
+LEAST_MS = 36 * 3_600_000  # of time in all; less, and the first night looks like drift
 RESEMBLANCE = 0.1  # correlation of neighbouring spans above which they are joined; higher lets dependence through
 LASTING = 0.5  # of the shift must still be there at the end of the window; otherwise it is over
 FLOOR = 0.04  # variance of a direction, of 1 usual: a dead unit's first spark is not the world's
@@ -60,13 +61,28 @@ class Moved(NamedTuple):
 
 def moved(series: Series) -> Moved | str:
     """Hold the present of a stream against its past; or say why that cannot be done yet."""
+    if len(series.start_ms) < LEAST or series.start_ms[-1] - series.start_ms[0] < LEAST_MS:
+        return f"{len(series.start_ms)} hours were seen, {LEAST_MS // 3_600_000} are needed: a night must be among them"
     while True:
-        if len(series.samples) < LEAST:
-            return f"{len(series.samples)} spans that do not resemble each other, {LEAST} are needed"
-        found, residual = _split(series)
-        if _resemblance(residual, series.classes) <= RESEMBLANCE:
-            return found
+        spans = len(series.samples)
+        if spans < LEAST:
+            return f"{spans} spans that do not resemble each other, {LEAST} are needed"
+        splits = _splits(series)
+        best = LEVEL + int(np.abs(splits.t).max(axis=1).argmax())
+        resemblance, error = _resemblance(_residual(series, best), series.classes)
+        if resemblance - error <= RESEMBLANCE:
+            return _most(series, splits, resemblance + 2.0 / spans)  # two means were fitted: they take off so much
         series = _joined(series)
+
+
+def _most(series: Series, splits: _Splits, resemblance: float) -> Moved:
+    """Where it shows most and lasts; what resemblance is left widens the errors, as of an AR(1) stream."""
+    rest = min(max(resemblance, 0.0), 0.9)
+    t = splits.t * math.sqrt((1.0 - rest) / (1.0 + rest))
+    height = np.where(splits.lasting, np.abs(t), 0.0)
+    row, signal = divmod(int(height.argmax()), height.shape[1])
+    p = min(1.0, student(float(height[row, signal]), len(series.samples) - 2) * height.size)
+    return Moved(p, signal, int(series.start_ms[LEVEL + row]), splits.level[row], splits.shift[row], t[row])
 
 
 class _Splits(NamedTuple):
@@ -76,18 +92,6 @@ class _Splits(NamedTuple):
     shift: Floats
     t: Floats
     lasting: NDArray[np.bool_]  # whether the last quarter of the window is still away from the level
-
-
-def _split(series: Series) -> tuple[Moved, Floats]:
-    """The split that stands out most, and what the best one leaves of each span, in standard deviations (m, F)."""
-    splits = _splits(series)
-    height = np.abs(splits.t)
-    residual = _residual(series, LEVEL + int(height.max(axis=1).argmax()))
-    height = np.where(splits.lasting, height, 0.0)
-    row, signal = divmod(int(height.argmax()), height.shape[1])
-    p = min(1.0, student(float(height[row, signal]), len(series.samples) - 2) * height.size)
-    begun = int(series.start_ms[LEVEL + row])
-    return Moved(p, signal, begun, splits.level[row], splits.shift[row], splits.t[row]), residual
 
 
 def _splits(series: Series) -> _Splits:
@@ -101,7 +105,8 @@ def _splits(series: Series) -> _Splits:
     level = total[at - 1] / before
     window = (total[-1] - total[at - 1]) / after
     square = (n * x * x).sum(axis=0) - before * level**2 - after * window**2
-    variance = np.maximum(square / (m - 2), _floor(series, level + centre, before))
+    floor = np.maximum(_floor(series, level + centre, before), _floor(series, window + centre, after))
+    variance = np.maximum(square / (m - 2), floor)
     t = (window - level) / np.sqrt(variance * (1.0 / before + 1.0 / after))
     last = m - np.maximum(1, (m - at) // 4)
     now = (total[-1] - total[last - 1]) / (count[-1] - count[last - 1]) - level
@@ -109,12 +114,12 @@ def _splits(series: Series) -> _Splits:
     return _Splits(level + centre, window - level, t, lasting)
 
 
-def _floor(series: Series, level: Floats, samples: Floats) -> Floats:
-    """(L, F) variance of a sample, no less: what never varied so far may yet."""
-    cut = level.shape[1] - series.classes
-    floor = np.full(level.shape, FINEST)
+def _floor(series: Series, mean: Floats, samples: Floats) -> Floats:
+    """(L, F) variance of a sample, no less: what never varied so far may yet, and a class seen once is but one."""
+    cut = mean.shape[1] - series.classes
+    floor = np.full(mean.shape, FINEST)
     floor[:, 3:cut] = FLOOR
-    share = (np.clip(level[:, cut:], 0.0, 1.0) * samples + 1.0) / (samples + 2.0)
+    share = (np.clip(mean[:, cut:], 0.0, 1.0) * samples + 1.0) / (samples + 2.0)
     floor[:, cut:] = share * (1.0 - share)
     return floor
 
@@ -130,12 +135,12 @@ def _residual(series: Series, cut: int) -> Floats:
     return residual
 
 
-def _resemblance(residual: Floats, classes: int) -> float:
-    """The correlation of neighbouring spans, less its standard error: the most of scalars, directions, classes."""
+def _resemblance(residual: Floats, classes: int) -> tuple[float, float]:
+    """The correlation of neighbouring spans, the most of scalars, directions, classes; and its standard error."""
     products = (residual[1:] * residual[:-1]).mean(axis=0)
     cut = len(products) - classes
     parts = (products[: min(3, cut)], products[3:cut], products[cut:])
-    return max(float(part.mean()) - 1.0 / math.sqrt(len(residual) * len(part)) for part in parts if len(part))
+    return max((float(part.mean()), 1.0 / math.sqrt(len(residual) * len(part))) for part in parts if len(part))
 
 
 def _joined(series: Series) -> Series:
