@@ -145,5 +145,3 @@ def live(
         ]
         ingest.take(said)
         yield begin_ms + (first + AT_ONCE) * SPAN_MS, fleet
-
-

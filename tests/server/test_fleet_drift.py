@@ -7,7 +7,7 @@ import json
 import numpy as np
 import pytest
 import sqlalchemy as sa
-from planted_fleet import C, NAMES, World, even, live, make_reference, manifest, publish
+from planted_fleet import NAMES, C, World, even, live, make_reference, manifest, publish
 
 from server.__main__ import main
 from server.config import Drift
@@ -55,7 +55,7 @@ def outcome(store: Store, *, devices: int = DEVICES, hours: int = HOURS, referen
     if reference:
         make_reference(store, one)
     watch, now_ms, fleet = Watch(store, RULES), 0, []
-    for now_ms, fleet in live(store, one, devices=devices, hours=hours, **world):
+    for now_ms, fleet in live(store, one, devices=devices, hours=hours, **world):  # noqa: B007 - used after
         watch.tick(now_ms + SETTLES_MS)
     (found,) = outlooks(store, RULES, now_ms=now_ms)
     return found, fleet, told(store)
@@ -169,7 +169,7 @@ def test_the_command_prints_both_for_people_and_for_programs(tmp_path, capsys, m
     monkeypatch.chdir(tmp_path)
     (tmp_path / "server.toml").write_text('[server]\ndata_dir = "store"\nfleet = "test"\n')
     store = Store.open(tmp_path / "store")
-    found, _, _ = outcome(store, world=fogged("cam-3"))
+    outcome(store, world=fogged("cam-3"))
     with store.database.read() as connection:
         latest = connection.exec_driver_sql("SELECT max(start_ms) FROM span").scalar()
     store.close()
