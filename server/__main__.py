@@ -69,11 +69,31 @@ def status(path: Config, as_json: AsJson = False) -> None:
 
     config = load_config(path)
     with views.opened(config) as store:
-        view = views.overview(config, store)
+        view = views.overview(config, store, now_ms=_now_ms())
     if as_json:
         typer.echo(views.as_json(view))
     else:
         views.print_overview(view, views.console())
+
+
+@app.command("accuracy", epilog="Example: winnow-server accuracy --by device --days 7 server.toml")
+def accuracy(
+    path: Config,
+    by: Annotated[
+        Literal["fleet", "device", "class", "day", "version"], typer.Option(help="one row for each of these")
+    ] = "fleet",
+    days: Annotated[int, typer.Option(min=0, help="of the last days, today included; 0: of all there were")] = 7,
+    as_json: AsJson = False,
+) -> None:
+    """Estimate how accurate the fleet is on all that it sees, sent or not, with 95 % intervals."""
+    from server import status as views
+
+    with views.opened(load_config(path)) as store:
+        view = views.accuracy(store, by, days=days, now_ms=_now_ms())
+    if as_json:
+        typer.echo(views.as_json(view))
+    else:
+        views.print_accuracy(view, views.console())
 
 
 @app.command("devices", epilog="Example: winnow-server devices server.toml")
@@ -100,14 +120,12 @@ def models(path: Config, as_json: AsJson = False) -> None:
 def drift(path: Config, as_json: AsJson = False) -> None:
     """Say whether the streams are as they were: one device or all, what kind of shift, how accurate without labels."""
     from server import status as views
+    from server.drift.view import entries, lines
 
     config = load_config(path)
     with views.opened(config) as store:
-        found = views.drift(store, config.drift, now_ms=_now_ms())
-    if as_json:
-        typer.echo(views.as_json(found))
-    else:
-        views.print_drift(found, views.console())
+        found = entries(store, config.drift, now_ms=_now_ms())
+    typer.echo(views.as_json(found) if as_json else "\n".join(lines(found)))
 
 
 @data.command("import", epilog="Example: winnow-server data import first.npz --split train server.toml")

@@ -19,18 +19,24 @@ import sqlalchemy as sa
 from rich.console import Console
 from rich.table import Table
 
-from server.config import Drift, ServerConfig
-from server.drift import watch, words
-from server.drift.watch import outlooks
+from server.audit import accuracy as estimates
+from server.audit import words
+from server.audit.evidence import gather
+from server.audit.yields import against_random
+from server.config import ServerConfig
 from server.errors import StoreError
-from server.store import devices, events, labels, rollouts, runs, samples, versions
+from server.store import devices, labels, rollouts, runs, samples, versions
 from server.store.lock import is_held
 from server.store.schema import rollout
 from server.store.store import Store
+from server.store.stretches import day_of
 
 View = dict[str, Any]
 LAST_STEPS = 5
 JSON_ONLY = ("metrics",)
+ACCURACY_DAYS = 7
+YIELD_DAYS = 30  # fewer, and a small fleet's random arm has too few labels to compare with
+DAY_MS = 86_400_000
 PIPED_COLUMNS = 200  # nothing is cut off when somebody else reads it
 
 
@@ -47,7 +53,7 @@ def opened(config: ServerConfig) -> Iterator[Store]:
         store.close()
 
 
-def overview(config: ServerConfig, store: Store) -> View:
+def overview(config: ServerConfig, store: Store, *, now_ms: int) -> View:
     """The whole loop, in figures."""
     with store.database.read() as connection:
         fleet = devices.devices(connection)
@@ -63,11 +69,36 @@ def overview(config: ServerConfig, store: Store) -> View:
             "online": sum(device.online for device in fleet),
             "samples": dict(sorted(reasons.items())),
             "labels": labels.counts(connection)._asdict(),
+            "accuracy": estimates.fleet(gather(connection, since_day=_since(ACCURACY_DAYS, now_ms))),
+            "yield": _yield(connection, now_ms),
             "classes": list(labels.names(connection)),
             "champion": champion.number if champion else None,
             "run": _run(last[0]) if last else None,
             "rollout": _rollout(connection),
         }
+
+
+def accuracy(store: Store, by: estimates.By, *, days: int, now_ms: int) -> View:
+    """The fleet's accuracy of the last `days` (0: of all), by `by`."""
+    with store.database.read() as connection:
+        evidence = gather(connection, since_day=_since(days, now_ms))
+        names = labels.names(connection)
+    return {
+        "days": days,
+        "by": by,
+        "fleet": estimates.fleet(evidence),
+        "rows": [] if by == "fleet" else estimates.table(evidence, by, names=names),
+        "left_out": {why: number for why, number in evidence.left_out.items() if number},
+    }
+
+
+def _since(days: int, now_ms: int) -> str:
+    return day_of(now_ms - (days - 1) * DAY_MS) if days else ""
+
+
+def _yield(connection: sa.Connection, now_ms: int) -> View:
+    found = against_random(connection, since_ms=now_ms - YIELD_DAYS * DAY_MS)
+    return found._asdict() | {"chosen": found.chosen._asdict(), "random": found.random._asdict()}
 
 
 def _run(run: runs.Run) -> View:
@@ -149,23 +180,6 @@ def models(store: Store) -> list[View]:
         ]
 
 
-def drift(store: Store, rules: Drift, *, now_ms: int) -> list[View]:
-    """One entry per version that devices run: the fleet's outlook in words and figures, each device, its own alarms."""
-    entries = []
-    for outlook in outlooks(store, rules, now_ms=now_ms):
-        with store.database.read() as connection:
-            alarms = events.last_alarms(connection, version=outlook.version)
-            told = events.last_said(connection, watch.KIND, version=outlook.version)
-        rows = []
-        for one in outlook.devices:
-            alarm = alarms.get(one.device)
-            said = {"at": _stamp(alarm.received_at_ms), "text": alarm.text} if alarm else None
-            rows.append(msgspec.to_builtins(one) | {"text": words.on_device(one), "alarm": said})
-        last = {"at": _stamp(told.at_ms), "text": told.text} if told else None
-        entries.append(msgspec.to_builtins(outlook) | {"text": words.in_words(outlook), "told": last, "devices": rows})
-    return entries
-
-
 def _stamp(at_ms: int) -> str:
     return datetime.fromtimestamp(at_ms / 1000, timezone.utc).isoformat(timespec="seconds")
 
@@ -187,6 +201,8 @@ def print_overview(view: View, console: Console) -> None:
         "samples": _pairs(view["samples"]) or "none",
         "labels": _pairs(view["labels"]),
         "classes": ", ".join(view["classes"]) or "none",
+        "accuracy": words.accuracy_line(view["accuracy"], days=ACCURACY_DAYS),
+        "mistakes": words.yield_line(view["yield"], days=YIELD_DAYS),
         "champion": f"version {view['champion']}" if view["champion"] else "none",
         "last run": _run_line(last) if last else "none",
         "rollout": f"version {roll['version']} {roll['status']}: {_pairs(roll['members'])}" if roll else "none",
@@ -197,18 +213,14 @@ def print_overview(view: View, console: Console) -> None:
         console.print(f"{'':<10}{_stamp(step['at_ms'])} {step['text']}", markup=False, highlight=False)
 
 
-def print_drift(entries: Sequence[View], console: Console) -> None:
-    """As lines: the fleet, then each device."""
-    if not entries:
-        console.print("nothing was heard yet of a whole hour of any device", highlight=False)
-    for entry in entries:
-        console.print(f"version {entry['version']}: {entry['text']}", markup=False, highlight=False)
-        for name, why in entry["left_out"].items():
-            console.print(f"  not in the fleet's figure: {name} ({why})", markup=False, highlight=False)
-        for one in entry["devices"]:
-            console.print(f"  {one['device']}: {one['text']}", markup=False, highlight=False)
-            if one["alarm"]:
-                console.print(f"    its own alarm, {one['alarm']['at']}: {one['alarm']['text']}", highlight=False)
+def print_accuracy(view: View, console: Console) -> None:
+    """As a line for the fleet, and a table."""
+    console.print(words.accuracy_line(view["fleet"], days=view["days"]), markup=False, highlight=False)
+    if view["rows"]:
+        console.print()
+        print_table([words.shown(row, view["by"]) for row in view["rows"]], console)
+    if view["left_out"]:
+        console.print(words.left_out_line(view["left_out"]), markup=False, highlight=False)
 
 
 def _run_line(run: View) -> str:

@@ -30,8 +30,9 @@ AGENT_PARTS = (
 SERVER_PARTS = (
     {"__main__"},
     {"demo", "backtest"},
-    {"app", "status"},
-    {"collect", "label", "teach", "release", "drift"},
+    {"app"},
+    {"collect", "label", "teach", "release", "status"},
+    {"audit", "drift"},
     {"store", "child"},
     {"config"},
     {"errors"},

@@ -112,7 +112,9 @@ def look(given: Given, *, alpha: float) -> Outlook:
     begun = _begun(judged)
     ask = _Ask(known, describe(known) if known else None, given.classes)
     on = {name: ask.of([(one, begun.get(name))], alpha=ALPHA / len(series)) for name, one in series.items()}
-    left_out = {name: answer.kind for name, answer in on.items() if answer.kind == "covariate or concept shift"}
+    left_out: dict[str, str] = {
+        name: answer.kind for name, answer in on.items() if answer.kind == "covariate or concept shift"
+    }
     left_out |= dict.fromkeys(judged.flagged, "moved on its own")
     if judged.who == "fleet":  # then that is what all of them see
         left_out = {name: why for name, why in left_out.items() if name in judged.flagged}

@@ -19,8 +19,8 @@ import msgspec
 import sqlalchemy as sa
 
 from edge_agent.contract.wire import Heartbeat, StreamCounts
-from server.store import spans
-from server.store.schema import stretch
+from server.store import labels, spans
+from server.store.schema import sample, stretch
 
 Sums = dict[str, list[float]]
 VECTORS = ("utility_histogram", "confidence_sums", "classes", "signals")
@@ -41,6 +41,7 @@ class Run(NamedTuple):
 class Stretch(NamedTuple):
     """Samples `first_seq`..`last_seq` of a run. Those in it that were selected have these numbers in their ids."""
 
+    id: int
     device: str
     stream: str
     boot: int
@@ -73,6 +74,34 @@ def stretches(connection: sa.Connection, *, since_day: str = "") -> list[Stretch
     return [Stretch(*row) for row in connection.execute(query.order_by(*order))]
 
 
+def labelled(connection: sa.Connection, *, since_day: str = "") -> Sequence[Any]:
+    """Every device's sample with a label that tells its class, and the id of the stretch it is of.
+
+    Rows of what decides in `sample`, with class_index, asked (the probability of having been asked about, or None), and
+    stretch_id: None where the device has not yet said, or never will, what it counted around the sample.
+    """
+    answers = labels.in_force().subquery()
+    around = sa.and_(
+        stretch.c.device == sample.c.device,
+        stretch.c.stream == sample.c.stream,
+        stretch.c.boot == sample.c.boot,
+        sample.c.seq.between(stretch.c.first_seq, stretch.c.last_seq),
+    )
+    said = (sample.c[name] for name in ("id", "reason", "probability", "floor", "utility", "confidence", "predicted"))
+    query = (
+        sa.select(*said, stretch.c.id.label("stretch_id"), answers.c.class_index, answers.c.probability.label("asked"))
+        .select_from(answers.join(sample, sample.c.id == answers.c.sample_id).outerjoin(stretch, around))
+        .where(sample.c.origin == "device", answers.c.class_index != labels.CANNOT_TELL)
+        .where(
+            sa.or_(
+                stretch.c.day >= since_day, sa.and_(stretch.c.id.is_(None), sample.c.received_at_ms >= ms_of(since_day))
+            )
+        )
+        .order_by(sample.c.id)
+    )
+    return connection.execute(query).all()
+
+
 def day_of(at_ms: int) -> str:
     """The day, UTC.
 
@@ -80,6 +109,11 @@ def day_of(at_ms: int) -> str:
     '2026-09-21'
     """
     return datetime.fromtimestamp(at_ms / 1000, timezone.utc).date().isoformat()
+
+
+def ms_of(day: str) -> int:
+    """When a day begins, ms since 1970; 0 for an empty one."""
+    return int(datetime.fromisoformat(f"{day}T00:00:00+00:00").timestamp() * 1000) if day else 0
 
 
 def added(one: Mapping[str, Sequence[float]], other: Mapping[str, Sequence[float]]) -> Sums:

@@ -115,6 +115,10 @@ def test_a_swap_misses_no_sample(tmp_path: Path) -> None:
     assert set(versions[700 + len(newer.inputs) :].tolist()) == {2}  # at the end of the block
     assert loop.vitals().samples == (versions == 2).sum()
     assert {s.model_version for s in outcome.samples} == {1, 2}
+    counts, (cut,) = loop.said()  # what was counted of each model can be told apart, to the sample
+    assert (cut.model_version, cut.through_seq, cut.read) == (1, (versions == 1).sum() - 1, (versions == 1).sum())
+    assert (counts.stream, counts.model_version, counts.through_seq, counts.read) == ("main", 2, COUNT - 1, COUNT)
+    assert sum(cut.selected.values()) == sum(s.model_version == 1 for s in outcome.samples)
 
 
 def test_samples_that_do_not_fit_are_counted_and_skipped() -> None:
