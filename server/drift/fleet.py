@@ -26,6 +26,7 @@ import numpy as np
 from server.drift.series import Moved, Series, moved
 
 COHORT = 3  # devices that make a cohort; of two the median is a mean, and follows either
+LOOKS = 3  # times that the cohort is made anew without those who moved
 ALIKE = 0.5  # cosine of two shifts above which they are of one direction
 
 Who = Literal["nobody", "device", "several devices", "fleet", "cannot tell"]
@@ -55,19 +56,12 @@ def judge(devices: Mapping[str, Series], own: Mapping[str, float], *, alpha: flo
         own: e-value of the device's own charts, where known.
         alpha: probability of a wrong verdict while nothing has moved; halves for the fleet and for the devices.
     """
+    alone, evidence, flagged = _alone(devices, own, alpha / 2.0)
     cohort = _cohort(devices)
-    alone = {name: moved(series if cohort is None else _less(series, cohort)) for name, series in devices.items()}
-    evidence = {
-        name: 0.5 * (calibrated(found.p) + own.get(name, 0.0))
-        for name, found in alone.items()
-        if isinstance(found, Moved)
-    }
-    names = sorted(evidence, key=lambda name: (-evidence[name], name))
-    kept = e_bh([evidence[name] for name in names], alpha=alpha / 2.0, tests=len(devices))
-    flagged = tuple(names[:kept])
     fleet = _fleet(devices, flagged, cohort, alpha / 2.0)
-    if fleet is None and cohort is None and len(flagged) == len(devices) > 1 and _alike(alone, flagged):
-        return Judged("fleet", alone[flagged[0]], alone, evidence, (), None)  # type: ignore[arg-type]
+    if cohort is None and len(flagged) == len(devices) > 1 and _alike(alone, flagged):
+        first = alone[flagged[0]]
+        return Judged("fleet", first if isinstance(first, Moved) else None, alone, evidence, (), None)
     if fleet is not None:  # whoever follows the fleet, only further, has not moved on its own
         flagged = tuple(name for name in flagged if _cosine(alone[name], fleet) < ALIKE)
     whole = None if cohort is None else moved(cohort)
@@ -80,6 +74,30 @@ def judge(devices: Mapping[str, Series], own: Mapping[str, float], *, alpha: flo
         flagged=flagged,
         alike=_alike(alone, flagged) if len(flagged) > 1 else None,
     )
+
+
+def _alone(
+    devices: Mapping[str, Series], own: Mapping[str, float], alpha: float
+) -> tuple[dict[str, Moved | str], dict[str, float], tuple[str, ...]]:
+    """How far each device is from its cohort, the evidence for that, and who is flagged.
+
+    Who has moved is no part of the cohort: a few that move alike pull even a median a little.
+    """
+    flagged: tuple[str, ...] = ()
+    for _ in range(LOOKS):
+        cohort = _cohort({name: one for name, one in devices.items() if name not in flagged}) or _cohort(devices)
+        alone = {name: moved(one if cohort is None else _less(one, cohort)) for name, one in devices.items()}
+        evidence = {
+            name: 0.5 * (calibrated(found.p) + own.get(name, 0.0))
+            for name, found in alone.items()
+            if isinstance(found, Moved)
+        }
+        names = sorted(evidence, key=lambda name: (-evidence[name], name))
+        kept = e_bh([evidence[name] for name in names], alpha=alpha, tests=len(devices))
+        before, flagged = flagged, tuple(names[:kept])
+        if set(flagged) == set(before) or 2 * kept > len(devices):
+            break
+    return alone, evidence, flagged
 
 
 def _who(fleet: bool, flagged: int, known: bool) -> Who:
@@ -123,10 +141,27 @@ def _fleet(
         return None
     rest = {name: series for name, series in devices.items() if name not in flagged}
     others = _cohort(rest) if flagged else None
-    if others is None:
-        return found if len(rest) >= len(flagged) else None
-    without = moved(others)
-    return found if isinstance(without, Moved) and without.p <= alpha else None
+    if others is not None:
+        without = moved(others)
+        if not isinstance(without, Moved) or without.p > alpha:
+            return None
+    elif len(rest) < len(flagged):
+        return None
+    return found if _shared(devices, found) else None
+
+
+def _shared(devices: Mapping[str, Series], fleet: Moved) -> bool:
+    """Whether all but a quarter of the devices went along, at least half as far as the middle one."""
+    scale = np.abs(fleet.shift) / np.maximum(np.abs(fleet.t), 1e-9)  # standard errors of the fleet's shift
+    weight = fleet.t / np.maximum(scale, 1e-9)
+    along = []
+    for one in devices.values():
+        since = one.start_ms >= fleet.begun_ms
+        if since.any() and not since.all():
+            parts = [np.average(one.means[p], axis=0, weights=one.samples[p]) for p in (since, ~since)]
+            along.append(float(weight @ (parts[0] - parts[1])))
+    low, middle = np.quantile(along, (0.25, 0.5)) if along else (0.0, 0.0)
+    return bool(low >= ALIKE * middle > 0.0)
 
 
 def _cohort(devices: Mapping[str, Series]) -> Series | None:
