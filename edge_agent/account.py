@@ -108,6 +108,7 @@ class Account:
             messages_bad=self._messages_bad(),
             drift=loop.drift() if loop else None,
             cuts=cuts,
+            requests=loop.requests() if loop else (),
         )
 
     def write_status(self, samples_per_s: float = 0.0) -> None:

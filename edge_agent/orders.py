@@ -1,4 +1,4 @@
-"""Which budgets and which acquisition function are in force?
+"""Which budgets, acquisition function and strategy are in force?
 
 What the server desires, and where it leaves something open, what the device was configured to.
 """
@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
+from edge_agent.choose import strategy
 from edge_agent.choose.acquisition import Scorer
 from edge_agent.choose.selector import Rules
 from edge_agent.config import AgentConfig
@@ -21,6 +22,7 @@ class Orders(NamedTuple):
 
     rules: Rules
     acquisition: str
+    strategy: str
     complaint: str = ""
 
 
@@ -36,17 +38,21 @@ def configured(config: AgentConfig) -> Orders:
         bytes_per_day=budget.bytes_per_day,
         reserve_labels=budget.drift_reserve_labels,
     )
-    return Orders(rules, choose.acquisition)
+    return Orders(rules, choose.acquisition, choose.strategy)
 
 
 def desired_over(own: Orders, desired: Desired) -> Orders:
-    """As the server says, over `own`. An acquisition function that is not here stays ours, with a complaint."""
+    """As the server says, over `own`.
+
+    Where it names an acquisition function or a strategy that is not here, both stay ours, with a complaint: each was
+    meant for the other.
+    """
     said = {key: value for key in BY_THE_SERVER if (value := getattr(desired, key)) is not None}
     rules = own.rules._replace(**said)
-    if not desired.acquisition:
-        return own._replace(rules=rules)
+    acquisition, chosen_by = desired.acquisition or own.acquisition, desired.strategy or own.strategy
     try:
-        Scorer(desired.acquisition)
+        Scorer(acquisition)
+        strategy.check(chosen_by)
     except ConfigError as error:
         return own._replace(rules=rules, complaint=f"desired {error}")
-    return Orders(rules, desired.acquisition)
+    return Orders(rules, acquisition, chosen_by)

@@ -25,7 +25,7 @@ from server.audit.evidence import gather
 from server.audit.yields import against_random
 from server.config import ServerConfig
 from server.errors import StoreError
-from server.store import devices, labels, rollouts, runs, samples, versions
+from server.store import devices, labels, portfolios, rollouts, runs, samples, versions
 from server.store.lock import is_held
 from server.store.schema import rollout
 from server.store.store import Store
@@ -74,6 +74,7 @@ def overview(config: ServerConfig, store: Store, *, now_ms: int) -> View:
             "classes": list(labels.names(connection)),
             "champion": champion.number if champion else None,
             "run": _run(last[0]) if last else None,
+            "portfolio": _portfolio(connection),
             "rollout": _rollout(connection),
         }
 
@@ -113,6 +114,29 @@ def _run(run: runs.Run) -> View:
         "failed_gates": failed,
         "figures": report.get("figures", {}),
     }
+
+
+def _portfolio(connection: sa.Connection) -> list[View]:
+    """One row per arm, the largest share first; none when it is off."""
+    kept = portfolios.get(connection)
+    if kept is None:
+        return []
+    told = Counter(portfolios.told(connection).values())
+    rows = [
+        {
+            "arm": name,
+            "share": round(share, 3),
+            "devices": told[name],
+            "pulls": belief["pulls"],
+            "labels_judged": belief["labels"],
+            "advantage": round(belief["advantage"], 3),
+            "advantage_sd": round(belief["sd"], 3),
+            "typical_gain": kept.state["typical"],
+        }
+        for name, share in kept.shares.items()
+        if (belief := kept.state["beliefs"].get(name))
+    ]
+    return sorted(rows, key=lambda row: -row["share"])
 
 
 def _rollout(connection: sa.Connection) -> View | None:
@@ -209,6 +233,8 @@ def print_overview(view: View, console: Console) -> None:
     }
     for name, text in lines.items():
         console.print(f"{name:<10}{text}", markup=False, highlight=False)
+    for place, arm in enumerate(view["portfolio"]):
+        console.print(f"{'' if place else 'portfolio':<10}{_arm_line(arm)}", markup=False, highlight=False)
     for step in roll["steps"] if roll else []:
         console.print(f"{'':<10}{_stamp(step['at_ms'])} {step['text']}", markup=False, highlight=False)
 
@@ -226,6 +252,15 @@ def print_accuracy(view: View, console: Console) -> None:
 def _run_line(run: View) -> str:
     why = run["error"] or ", ".join(run["failed_gates"])
     return f"{run['id']} {run['state']}{': ' + why if why else ''}"
+
+
+def _arm_line(arm: View) -> str:
+    """Its advantage is over the mean of all arms, in percent of what a label gains."""
+    worth = f"{100 * arm['advantage']:+.0f} +- {100 * arm['advantage_sd']:.0f} %"
+    return (
+        f"{arm['arm']}: {arm['share']:.0%} of the fleet, {arm['devices']} devices; {arm['pulls']} pulls, "
+        f"{arm['labels_judged']} labels judged, each worth {worth} against the mean"
+    )
 
 
 def _pairs(counts: dict[str, int]) -> str:

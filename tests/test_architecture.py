@@ -23,6 +23,7 @@ AGENT_PARTS = (
     {"agent", "check", "testing"},
     {"housekeeping", "account", "orders", "stream"},
     {"loop"},
+    {"extras"},
     {"source", "model", "choose", "send", "update", "config", "status"},
     {"lock"},
     {"contract"},
@@ -44,7 +45,10 @@ MAY_IMPORT = {  # package -> what it may import of the others; the longest name 
     "server.demo": PACKAGES,  # a script over the whole product
     "server.backtest": ("edge_agent.contract", "edge_agent.choose", "models"),  # loaded by its command alone
 }
-MAY_IMPORT_LAZILY = {"server.teach": ("models",)}  # torch is loaded where there is something to train
+MAY_IMPORT_LAZILY = {  # torch is loaded where there is something to train, onnxruntime where something is to be run
+    "server.teach": ("models",),
+    "server.release": ("models.evaluate",),
+}
 EXTRAS = ("torch", "onnx", "onnxscript", "sqlalchemy", "alembic", "fastapi", "typer", "rich", "matplotlib", "PIL")
 LOADED_NEVER = ("torch", "onnx", "sqlalchemy", "fastapi")
 READ_ENVIRONMENT = {"models/data.py:default_cache"}

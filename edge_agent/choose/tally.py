@@ -43,6 +43,7 @@ class Tally:
         self.read = 0
         self.invalid = 0
         self.selected: dict[str, int] = {}
+        self.recalled = 0  # sent later, out of the recent ring; counted as unsent when they were read
         self._stream = stream
         self._version = version
         self._epoch = 0
@@ -102,6 +103,7 @@ class Tally:
             confidence_sums=tuple(scored.confidence.tolist()),
             classes=tuple(scored.classes.tolist()),
             signals=tuple(self._signals.tolist()),
+            recalled=self.recalled,
         )
 
     def cuts(self) -> tuple[StreamCounts, ...]:

@@ -204,6 +204,8 @@ def _row(upload: Upload) -> dict[str, Any]:
         "threshold": selection.threshold,
         "tokens": selection.tokens,
         "strategy": selection.strategy[:40],
+        "acquisition": selection.acquisition[:100],
+        "shadow_probability": selection.shadow_probability,
     }
 
 

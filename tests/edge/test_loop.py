@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 from quadrants import ARTIFACT, artifact, images
 
+from edge_agent.choose import strategy
 from edge_agent.choose.drift import Alarm, Watch
 from edge_agent.choose.selector import Rules, Selector
 from edge_agent.contract.errors import ConfigError
@@ -212,3 +213,18 @@ def test_a_change_raises_an_alarm_and_frees_labels() -> None:
     state = loop.drift()
     assert state is not None
     assert state.epoch == 1
+
+
+def test_another_strategy_goes_on_with_the_same_tokens_and_every_sample_says_what_chose_it() -> None:
+    outcome = Outcome()
+    loop = make(outcome)
+    rules = loop.selector.rules
+    loop.selector._labels.tokens = 3.0
+    loop.change(rules, "entropy", "vessal")
+    loop.run(readings(X), threading.Event())
+    said = [(sample.selection.strategy, sample.selection.acquisition) for sample in outcome.samples]
+    assert set(said[: said.index(("vessal-1", "entropy"))]) <= {("novelty-quantile-1", "margin")}
+    assert set(said[said.index(("vessal-1", "entropy")) :]) == {("vessal-1", "entropy")}
+    assert len(said) <= 3 + rules.label_share * COUNT  # not with a bucket filled afresh
+    state = outcome.last_state()[SELECTOR]
+    assert strategy.make("vessal", rules, np.random.default_rng(), saved=state).save() == state
