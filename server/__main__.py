@@ -13,6 +13,7 @@ from typing import Annotated, Literal
 import typer
 
 from edge_agent.contract import settings
+from edge_agent.contract.artifact import read_artifact
 from edge_agent.contract.errors import EXIT_CONFIG, ConfigError, WinnowError
 from edge_agent.contract.wire import REQUEST_MAX_SAMPLES
 from server.config import load_config
@@ -131,6 +132,18 @@ def models(path: Config, as_json: AsJson = False) -> None:
     _show(rows, as_json)
 
 
+@app.command("drift", epilog="Example: winnow-server drift --json server.toml")
+def drift(path: Config, as_json: AsJson = False) -> None:
+    """Say whether the streams are as they were: one device or all, what kind of shift, how accurate without labels."""
+    from server import status as views
+    from server.drift.view import entries, lines
+
+    config = load_config(path)
+    with views.opened(config) as store:
+        found = entries(store, config.drift, now_ms=_now_ms())
+    typer.echo(views.as_json(found) if as_json else "\n".join(lines(found)))
+
+
 @app.command("request", epilog="Example: winnow-server request cam-1.main.7.1204 --similar 0.9 server.toml")
 def request(
     sample_id: Annotated[str, typer.Argument(metavar="SAMPLE", help="id of a stored sample: cam-1.main.7.1204")],
@@ -215,10 +228,17 @@ def model_add(
     """Publish an artifact folder under the number in its manifest; a running server rolls it out."""
     from server.app import open_store
     from server.release.registry import add_artifact
+    from server.teach.reference import learn
 
     with open_store(load_config(path)) as store:
         version = add_artifact(store, folder, weights=weights, now_ms=_now_ms())
+        held_out = learn(store, *read_artifact(folder), now_ms=_now_ms())
     typer.echo(f"{folder}: version {version.number}, manifest {version.manifest_sha256[:12]}")
+    if not held_out:
+        typer.echo(
+            "no held-out import fits it, so drift can be seen but not told apart: "
+            "winnow-server data import FILE.npz --split holdout, then add it again"
+        )
 
 
 @model.command("train", epilog="Example: winnow-server model train server.toml")

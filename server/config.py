@@ -152,6 +152,19 @@ class Rollout(Section, frozen=True, kw_only=True):
     )
 
 
+class Drift(Section, frozen=True, kw_only=True):
+    """Whether the streams of the fleet are as they were."""
+
+    false_verdicts_per_month: Annotated[
+        float,
+        Meta(
+            ge=0.0,
+            le=30.0,
+            description="verdicts on who has moved that may be wrong in a month, of the whole fleet, while nothing moves; 0: nobody looks",
+        ),
+    ] = 1.0
+
+
 class ServerConfig(Section, frozen=True, kw_only=True):
     """The whole of server.toml."""
 
@@ -163,6 +176,7 @@ class ServerConfig(Section, frozen=True, kw_only=True):
     teach: Teach = Teach()
     gates: Gates = Gates()
     rollout: Rollout = Rollout()
+    drift: Drift = Drift()
 
 
 def load_config(path: Path) -> ServerConfig:

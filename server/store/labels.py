@@ -98,6 +98,18 @@ def in_force() -> sa.Select[tuple[str, int, float | None]]:
     return sa.select(label.c.sample_id, label.c.class_index, label.c.probability).where(label.c.id.in_(latest))
 
 
+def held_out_imports(connection: sa.Connection) -> Sequence[sa.Row[Any]]:
+    """Rows of `sample`, with `class_index`, of every labelled import that is held out, by id."""
+    answers = in_force().subquery()
+    query = (
+        sa.select(answers.c.class_index, sample)
+        .select_from(answers.join(sample, sample.c.id == answers.c.sample_id))
+        .where(sample.c.origin == "import", sample.c.split == "holdout", answers.c.class_index != CANNOT_TELL)
+        .order_by(sample.c.id)
+    )
+    return connection.execute(query).all()
+
+
 def counts(connection: sa.Connection) -> Counts:
     """How many samples of devices are labelled, unclear, and waiting."""
     answers = in_force().subquery()

@@ -100,6 +100,25 @@ stretch = Table(  # of a stream: what was seen there, sent or not (stretches.py)
 Index("stretch_by_run", stretch.c.device, stretch.c.stream, stretch.c.boot, stretch.c.session, stretch.c.id)
 Index("stretch_by_day", stretch.c.day)
 
+span = Table(  # of time: what a device's stream looked like to a model (spans.py)
+    "span",
+    metadata,
+    Column("device", String(63), primary_key=True),
+    Column("model_version", Integer, primary_key=True, autoincrement=False),
+    Column("start_ms", BigInteger, primary_key=True, autoincrement=False),  # the server heard of it from then on
+    Column("signals", JSON, nullable=False),  # as StreamCounts has them: samples, then sums
+    Column("classes", JSON, nullable=False),  # predicted
+)
+
+reference = Table(  # what a model's signals are on held-out samples (references.py)
+    "reference",
+    metadata,
+    Column("onnx_sha256", String(64), primary_key=True),
+    Column("body_sha256", String(64), nullable=False),
+    Column("samples", Integer, nullable=False),
+    Column("at_ms", BigInteger, nullable=False),
+)
+
 part = Table(  # of samples larger than one message, until all are here
     "part",
     metadata,

@@ -142,6 +142,23 @@ def upgrade() -> None:
         sa.PrimaryKeyConstraint("id"),
     )
     op.create_table(
+        "span",
+        sa.Column("device", sa.String(length=63), nullable=False),
+        sa.Column("model_version", sa.Integer(), autoincrement=False, nullable=False),
+        sa.Column("start_ms", sa.BigInteger(), autoincrement=False, nullable=False),
+        sa.Column("signals", sa.JSON(), nullable=False),
+        sa.Column("classes", sa.JSON(), nullable=False),
+        sa.PrimaryKeyConstraint("device", "model_version", "start_ms"),
+    )
+    op.create_table(
+        "reference",
+        sa.Column("onnx_sha256", sa.String(length=64), nullable=False),
+        sa.Column("body_sha256", sa.String(length=64), nullable=False),
+        sa.Column("samples", sa.Integer(), nullable=False),
+        sa.Column("at_ms", sa.BigInteger(), nullable=False),
+        sa.PrimaryKeyConstraint("onnx_sha256"),
+    )
+    op.create_table(
         "stretch",
         sa.Column("id", sa.Integer(), autoincrement=True, nullable=False),
         sa.Column("device", sa.String(length=63), nullable=False),
