@@ -19,6 +19,7 @@ import math
 import tempfile
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -33,9 +34,10 @@ from server.backtest.strategies import DEPTH
 from server.backtest.summary import Line, estimate, lines
 
 OURS = "winnow"
+BARE = "winnow, no audit"  # tells what the floor costs: the published have none, and nothing to judge a model by
 OVERSPENT = {"variable": 0.0045, "split": 0.0045, "random_variable": 0.0045}  # of the stream, whatever the budget
 RIVALS = (*(f"{name}=" for name in OVERSPENT), "biqf", "density")  # with "=", at equal spending
-OWN = (OURS, "vessal", "margin", "least_confidence", "entropy")
+OWN = (OURS, BARE, "vessal", "margin", "least_confidence", "entropy")
 QUICK = ("random", OURS, "variable=", "biqf")
 GEO_MEAN = 1.9
 LEAST = 0.01  # a saving of nothing at all has no logarithm
@@ -60,6 +62,7 @@ def main() -> None:
     options = parser.parse_args()
     for name, less in OVERSPENT.items():
         strategies.STRATEGIES[f"{name}="] = spending_less(strategies.STRATEGIES[name], less)
+    strategies.STRATEGIES[BARE] = partial(strategies.STRATEGIES[OURS], audit=False)
     wanted = tuple(filter(None, options.strategies.split(","))) or (QUICK if options.quick else (*OWN, *RIVALS))
     only = options.only.split(",") if options.only else [s.name for s in STREAMS if s.anchor or not options.quick]
     found = []

@@ -34,9 +34,15 @@ from edge_agent.contract.errors import ConfigError
 from edge_agent.contract.types import Reason, Selection
 
 STRATEGY = "novelty-quantile-1"
-FIRST = 20  # samples drawn uniformly after a model change; fewer misjudges theta, more spends labels at random
+FIRST_LABELS = (
+    0.5  # worth of samples drawn uniformly after a model change: fewer misjudges theta, more spends at random
+)
+FIRST = (5, 60)  # samples that it is at least, and at most
 WARM = 200  # samples until theta is followed, not counted: fewer hands over a rough start, more follows late
 ETA = 0.05  # step of theta in spreads; lower follows a change late, higher makes the rate unsteady
+HASTE = (
+    8.0  # times as fast theta falls while the bucket is full: less wastes budget after values fell, more forgets them
+)
 SPREAD_ALPHA = 0.01  # of the running mean |v - theta|, over about 100 samples
 NOVELTY_ALPHA = 0.01
 SOFTNESS = 0.1  # temperature in spreads; 0 is a hard threshold (p is 0 or 1), at 0.25 a third goes to the dull bulk
@@ -123,6 +129,8 @@ class Selector:
         self._random = rules.label_share * rules.random_share
         self._floor = max(self._random, rules.label_share * rules.floor_share)
         self._uniform = _log_odds(rules.label_share)  # of a draw in which every sample has the same chance
+        fewest, most = FIRST
+        self._first = min(most, max(fewest, round(FIRST_LABELS / max(rules.label_share, 1e-9))))
 
     # --- deciding ---
 
@@ -185,15 +193,16 @@ class Selector:
                 mean_novelty += step * (novelty - mean_novelty)
                 if mean_novelty < NOVELTY_MIN:
                     mean_novelty = NOVELTY_MIN
-                if warm is not None and len(warm) >= FIRST:
+                if warm is not None and len(warm) >= self._first:
                     theta, spread = _quantile(warm, share)
                 threshold = theta
-                if warm is None or len(warm) >= FIRST:
+                if warm is None or len(warm) >= self._first:
                     lean = (value - theta) / (SOFTNESS * spread) + PACE * (tokens / depth - 0.5)
                 else:
                     lean = self._uniform
                 if warm is None:
-                    theta += ETA * spread * (1.0 - share if value > theta else -share)
+                    rise = 1.0 - share if value > theta else -share if tokens < depth else -share * HASTE
+                    theta += ETA * spread * rise
                     spread += SPREAD_ALPHA * (abs(value - theta) - spread)
                     if spread < SPREAD_MIN:
                         spread = SPREAD_MIN

@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 
 from edge_agent.choose.acquisition import Scored
 from edge_agent.choose.novelty import Memory
-from edge_agent.choose.selector import FIRST, NOVELTY_ALPHA, PACE, WARM, Asked, Selector
+from edge_agent.choose.selector import NOVELTY_ALPHA, PACE, WARM, Asked, Selector
 
 Floats = NDArray[np.float32]
 
@@ -98,7 +98,7 @@ class Vessal(Selector):
             if utilities[row] == utilities[row]:  # else NaN: cannot be used
                 bucket.earn(1.0)
                 threshold, seen = state.mean_novelty, WARM if state.warm is None else len(state.warm)
-                if seen >= FIRST:
+                if seen >= self._first:
                     pace = math.exp(PACE * (bucket.tokens / bucket.depth - 0.5))
                     rule = min(RULE_MAX, share * pace * q / max(threshold, MEAN_MIN))
                     lean = math.log(rule / (1.0 - rule)) if rule > 0.0 else -math.inf

@@ -42,13 +42,22 @@ class OnDevice:
     """The device's selector, block by block."""
 
     def __init__(
-        self, share: float, rng: np.random.Generator, *, chosen_by: str, acquisition: str, novelty: bool
+        self,
+        share: float,
+        rng: np.random.Generator,
+        *,
+        chosen_by: str,
+        acquisition: str,
+        novelty: bool,
+        audit: bool = True,
     ) -> None:
-        """`chosen_by`: the device's strategy. `novelty`: whether the embedding is shown to it."""
+        """`chosen_by`: the device's strategy. `novelty`: whether the embedding is shown to it. `audit`: the floor."""
         self._scorer = Scorer(acquisition)
         self._novelty = novelty
         self._rng = rng
         self._rules = Rules(label_share=share, depth_labels=DEPTH)
+        if not audit:
+            self._rules = self._rules._replace(floor_share=0.0, random_share=0.0)
         self._chosen_by = chosen_by
         self._selector = strategy.make(chosen_by, self._rules, rng)
         self.probability: list[float] = []  # of what was chosen last
