@@ -34,7 +34,7 @@ from server.backtest.strategies import DEPTH
 from server.backtest.summary import Line, estimate, lines
 
 OURS = "winnow"
-BARE = "winnow, no audit"  # tells what the floor costs: the published have none, and nothing to judge a model by
+BARE = "unaudited"  # tells what the floor costs: the published have none, and nothing to judge a model by
 OVERSPENT = {"variable": 0.0045, "split": 0.0045, "random_variable": 0.0045}  # of the stream, whatever the budget
 RIVALS = (*(f"{name}=" for name in OVERSPENT), "biqf", "density")  # with "=", at equal spending
 OWN = (OURS, BARE, "vessal", "margin", "least_confidence", "entropy")
