@@ -112,12 +112,12 @@ def bare_loop(artifact: Path, x: np.ndarray) -> Callable[[], None]:
 def ring_loop(artifact: Path, x: np.ndarray) -> Callable[[], None]:
     """Pre-bound rows and nothing else: the ceiling."""
     model = Model(artifact)
+    rounds = [model.steps[row % model.rows] for row in range(len(x))]
 
-    def run() -> None:
-        rows = len(model.inputs)
-        for row, sample in enumerate(x):
-            model.inputs[row % rows] = sample
-            model.runs[row % rows]()
+    def run(_model: Model = model) -> None:  # kept: its memory is what the steps write to
+        for sample, (place, infer) in zip(x, rounds, strict=True):
+            place[...] = sample
+            infer()
 
     return run
 

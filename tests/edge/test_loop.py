@@ -112,7 +112,7 @@ def test_a_swap_misses_no_sample(tmp_path: Path) -> None:
     versions = outcome.predictions()["version"]
     assert outcome.predictions()["seq"].tolist() == list(range(COUNT))
     assert versions[:700].tolist() == [1] * 700
-    assert set(versions[700 + len(newer.inputs) :].tolist()) == {2}  # at the end of the block
+    assert set(versions[700 + newer.rows :].tolist()) == {2}  # at the end of the block
     assert loop.vitals().samples == (versions == 2).sum()
     assert {s.model_version for s in outcome.samples} == {1, 2}
 

@@ -20,8 +20,7 @@ def test_rows_of_the_ring_give_what_a_batch_gives() -> None:
     batch = model.predict(x)
     for start in range(0, 64, 8):
         for row in range(8):
-            model.inputs[row] = x[start + row]
-            model.run(row)
+            model.run(row, x[start + row])
         np.testing.assert_allclose(model.logits, batch[start : start + 8], rtol=1e-5)
     assert (batch.argmax(axis=1) == y).mean() > 0.7
     assert model.embedding is not None
