@@ -111,7 +111,7 @@ def bare_loop(artifact: Path, x: np.ndarray) -> Callable[[], None]:
 
 def ring_loop(artifact: Path, x: np.ndarray) -> Callable[[], None]:
     """Pre-bound rows and nothing else: the ceiling."""
-    model = Model(artifact)
+    model = Model(artifact, together=1)
     rounds = [model.steps[row % model.rows] for row in range(len(x))]
 
     def run(_model: Model = model) -> None:  # kept: its memory is what the steps write to

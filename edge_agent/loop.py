@@ -32,8 +32,6 @@ log = logging.getLogger(__name__)
 
 HEADER_BYTES = 500  # of a sample's header and topic: what sending costs beside the data
 LATENCIES = 1024  # kept for the percentiles
-SLOW_ROWS = 64  # a model with no longer blocks takes large samples: there every run is timed, elsewhere each eighth,
-UNTIMED = 7  # because a second look at the clock costs 0.1 us, and all of a run may be 10
 PREDICTION = np.dtype([("seq", "<u8"), ("version", "<u4"), ("label", "<u2"), ("confidence", "<f4")])
 INVALID_LABEL = 65535
 CURSOR, SELECTOR, DRIFT = "cursor", "selector", "drift"  # keys of the saved state
@@ -114,7 +112,6 @@ class Loop:
         clock, block, began_s, took_s = time.perf_counter, self._block, self._began_s, self._took_s
         model = self._model
         shape, dtype, steps, last = model.shape, model.dtype, model.steps, model.rows - 1
-        untimed = UNTIMED if model.rows > SLOW_ROWS else 0
         due_s = 0.0
         for reading in readings:
             if reading is None:
@@ -126,12 +123,12 @@ class Loop:
                 place, infer = steps[row]
                 now = clock()
                 place[...] = reading.data
-                infer()
                 block.append(reading)
                 began_s.append(now)
-                if row & untimed == 0:
-                    if row == 0:
-                        due_s = now + self._flush_s
+                if row == 0:
+                    due_s = now + self._flush_s
+                if infer is not None:
+                    infer()
                     ended = clock()
                     took_s.append(ended - now)
                     now = ended
@@ -144,7 +141,6 @@ class Loop:
                 if model is not self._model:
                     model = self._model
                     shape, dtype, steps, last = model.shape, model.dtype, model.steps, model.rows - 1
-                    untimed = UNTIMED if model.rows > SLOW_ROWS else 0
         self._finish()
 
     def _idle(self, stopping: threading.Event) -> None:
@@ -155,6 +151,7 @@ class Loop:
     def _finish(self) -> None:
         """Score, choose and hand over what is in the block; then let a new model take over."""
         if count := len(self._block):
+            self._infer_rest(count)
             scored = self._score()
             self._earn()
             chosen = self._selector.offer(scored, self._model.embedding, count=count, sample_bytes=self._sample_bytes)
@@ -176,6 +173,15 @@ class Loop:
             self._selector.model_changed()
             self._watch_anew()
 
+    def _infer_rest(self, count: int) -> None:
+        """On those that were waiting for company."""
+        model = self._model
+        self._took_s[:] = [seconds / model.together for seconds in self._took_s]
+        for row in range(count - count % model.together, count):
+            began = time.perf_counter()
+            model.infer(row)
+            self._took_s.append(time.perf_counter() - began)
+
     def _look(self, scored: Scored) -> None:
         watch, model = self._watch, self._model
         if watch is None:
@@ -196,8 +202,8 @@ class Loop:
             scored = self._scorer.score(model.logits)
         except Exception as error:  # noqa: BLE001 - a plug-in may raise anything; its samples count as invalid
             self._complain(f"acquisition {self._acquisition}: {type(error).__name__}: {error}")
-            rows = len(model.logits)
-            return Scored(np.full(rows, np.nan, np.float32), np.zeros(rows, np.intp), np.zeros(rows, np.float32))
+            nothing = np.zeros(model.rows, np.float32)
+            return Scored(nothing * np.float32(np.nan), nothing.astype(np.intp), nothing, energy=nothing)
         broken = model.broken(count)
         if broken is not None:
             scored.utility[:count][broken] = np.nan
