@@ -72,7 +72,10 @@ class Choose(Section, frozen=True, kw_only=True):
     """Which samples are worth a label."""
 
     acquisition: Annotated[
-        str, Meta(description="`margin`, `least_confidence`, `entropy`, `energy`, or `package.module:name`")
+        str,
+        Meta(
+            description="`margin`, `least_confidence`, `entropy`, `energy`, or `package.module:name`; of a model with several heads also their disagreement: `vote_entropy`, `consensus_entropy`, `kl_max`, `bald`"
+        ),
     ] = "margin"
     strategy: Annotated[
         Literal["novelty_quantile", "vessal"],

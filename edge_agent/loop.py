@@ -272,11 +272,18 @@ class Loop:
         with self._lock:
             self._model, self._next = model, None
             self._sample_bytes = sample_bytes
-            self._scorer = Scorer(self._acquisition, temperature=model.manifest.temperature)
+            self._scorer = self._make_scorer(model)
             self._tally.grow(len(model.manifest.classes))
             self._runs = 0
             self._invalid = 0
             self._latency_s: deque[float] = deque(maxlen=LATENCIES)
+
+    def _make_scorer(self, model: Model) -> Scorer:
+        about = model.manifest
+        scorer = Scorer(self._acquisition, temperature=about.temperature, members=about.members)
+        if scorer.complaint:
+            log.warning("model version %d: %s", about.version, scorer.complaint)
+        return scorer
 
     def _obey(self) -> None:
         with self._lock:
@@ -287,7 +294,7 @@ class Loop:
         self._selector.change(rules)
         if acquisition != self._acquisition:
             self._acquisition = acquisition
-            self._scorer = Scorer(acquisition, temperature=self._model.manifest.temperature)
+            self._scorer = self._make_scorer(self._model)
             self._selector.model_changed()
 
     def swap(self, model: Model) -> None:

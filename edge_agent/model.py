@@ -46,7 +46,7 @@ Step = tuple[NDArray[np.generic], "Callable[[], None] | None"]
 class Model:
     """One loaded version and the ring its samples go through.
 
-    logits: (rows, C) float32. embedding: (rows, D) float32, or None.
+    logits: (rows, C) float32, or (rows, T, C) of a graph with T heads. embedding: (rows, D) float32, or None.
     steps: for each row, the array (*shape) to copy its sample into, and the call that then infers on it, and on those
     before that had none. They write to memory of the model, and are not to outlive it.
     together: samples to one run: TOGETHER for a small fast graph that gives each the same bits in any company, else 1.
@@ -76,7 +76,7 @@ class Model:
         # Whole numbers are always sound: few places, always in the cache, do for all. Floats are looked at by blocks.
         places = self.rows if self.dtype.kind == "f" else together
         self._inputs: NDArray[np.generic] = np.zeros((places, *self.shape), self.dtype)
-        self.logits = np.zeros((self.rows, len(self.manifest.classes)), np.float32)
+        self.logits = self._ring_of_logits()
         self.embedding = self._ring_of_embedding()
         with _refusing(f"version {self.version}: cannot bind its input and outputs"):
             self._runs = [self._bind(row) for row in range(self.rows)]
@@ -111,7 +111,7 @@ class Model:
         return broken
 
     def predict(self, batch: NDArray[np.generic]) -> NDArray[np.float32]:
-        """Logits (N, C) of (N, *shape), outside the ring."""
+        """Logits (N, C), or (N, T, C), of (N, *shape), outside the ring."""
         feed = {self.manifest.input.name: np.ascontiguousarray(batch, self.dtype)}
         logits: NDArray[np.float32] = self._session.run([self.manifest.logits], feed)[0]
         return logits
@@ -131,11 +131,17 @@ class Model:
 
     def _rows_by_size(self) -> int:
         fewest, most = BLOCK_ROWS
-        row_bytes = self._sample_bytes() + SCORE_BYTES * len(self.manifest.classes)
+        row_bytes = self._sample_bytes() + SCORE_BYTES * len(self.manifest.classes) * self.manifest.members
         return min(max(BLOCK_BYTES // row_bytes, fewest), most)
 
     def _sample_bytes(self) -> int:
         return int(np.prod(self.shape)) * self.dtype.itemsize
+
+    def _ring_of_logits(self) -> NDArray[np.float32]:
+        members, classes = self.manifest.members, len(self.manifest.classes)
+        if members < 1:
+            raise IncompatibleError(f"version {self.version}: {members} members, expected at least 1")
+        return np.zeros((self.rows, classes) if members == 1 else (self.rows, members, classes), np.float32)
 
     def _ring_of_embedding(self) -> NDArray[np.float32] | None:
         name = self.manifest.embedding

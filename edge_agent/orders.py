@@ -39,14 +39,18 @@ def configured(config: AgentConfig) -> Orders:
     return Orders(rules, choose.acquisition)
 
 
-def desired_over(own: Orders, desired: Desired) -> Orders:
-    """As the server says, over `own`. An acquisition function that is not here stays ours, with a complaint."""
+def desired_over(own: Orders, desired: Desired, *, members: int = 0) -> Orders:
+    """As the server says, over `own`. An acquisition function that is not here stays ours, with a complaint.
+
+    `members`: heads of the model that runs, 0 when none does yet. One that asks for more of them is kept, for a later
+    model; that margin stands in until then is a complaint as well.
+    """
     said = {key: value for key in BY_THE_SERVER if (value := getattr(desired, key)) is not None}
     rules = own.rules._replace(**said)
     if not desired.acquisition:
         return own._replace(rules=rules)
     try:
-        Scorer(desired.acquisition)
+        complaint = Scorer(desired.acquisition, members=members).complaint
     except ConfigError as error:
         return own._replace(rules=rules, complaint=f"desired {error}")
-    return Orders(rules, desired.acquisition)
+    return Orders(rules, desired.acquisition, f"desired {complaint}" if complaint else "")

@@ -3,6 +3,9 @@
 An acquisition function maps logits (N, C) to utility (N,), float32, larger means ask. All but `energy` lie in [0, 1].
 Logits are taken after temperature scaling. -inf is a masked class; a row with NaN or +inf, or masked throughout, gets
 the utility NaN, which is never selected.
+
+A graph with several heads is a committee (committee.py): its disagreement can be asked for, and what it says as one is
+scored like a single model's logits otherwise.
 """
 
 from __future__ import annotations
@@ -15,6 +18,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from edge_agent.choose.committee import COMMITTEE, consensus
 from edge_agent.contract.errors import ConfigError, did_you_mean
 
 Floats = NDArray[np.float32]
@@ -126,23 +130,37 @@ BUILT_IN: dict[str, Callable[[Softmax], Floats]] = {
 class Scorer:
     """Scores blocks of logits with one acquisition function."""
 
-    def __init__(self, name: str, *, temperature: float = 1.0) -> None:
-        """`name`: of a built-in, or `package.module:function` of logits (N, C) -> (N,). ConfigError otherwise."""
+    def __init__(self, name: str, *, temperature: float = 1.0, members: int = 1) -> None:
+        """`name`: of a built-in, or `package.module:function` of logits (N, C) -> (N,). ConfigError otherwise.
+
+        `members`: heads of the model, 0 for not known. Of one head alone there is no disagreement to measure: margin
+        stands in for it, and `complaint` says so.
+        """
         self.name = name
+        known = name in BUILT_IN or name in COMMITTEE
         self._built_in = BUILT_IN.get(name, _margin)
-        self._plug_in = None if name in BUILT_IN else load_plug_in(name)
+        self._plug_in = None if known else load_plug_in(name)
+        self._disagreement = COMMITTEE.get(name) if members > 1 else None
         self._inverse_temperature = np.float32(1.0 / temperature)
+        self.complaint = ""
+        if name in COMMITTEE and members == 1:
+            self.complaint = f"acquisition {name!r} asks a model of several heads, this one has 1: margin stands in"
 
     def score(self, logits: Floats) -> Scored:
-        """Score (N, C) float32; a plug-in's errors are the caller's to handle."""
+        """Score (N, C) float32 or, of a committee, (N, T, C); a plug-in's errors are the caller's to handle."""
         scaled = logits * self._inverse_temperature
-        asked = None if self._plug_in is None else self._ask(self._plug_in, scaled.copy())
+        asked = None
+        if scaled.ndim == 3:
+            members = np.ascontiguousarray(scaled.transpose(1, 0, 2))
+            scaled = consensus(members)
+            if self._disagreement is not None:
+                asked = self._disagreement(members)
+        if self._plug_in is not None:
+            asked = self._ask(self._plug_in, scaled.copy())
         shared = softmax(scaled)
         confidence: Floats = 1.0 / shared.total
-        if asked is None:
-            utility = self._built_in(shared)
-        else:
-            utility = asked
+        utility = self._built_in(shared) if asked is None else asked
+        if asked is not None:
             utility[~np.isfinite(confidence)] = np.nan
         return Scored(utility, shared.label, confidence, shared.exp, _energy(shared))
 
@@ -160,7 +178,8 @@ def load_plug_in(name: str) -> Acquisition:
     """Find `package.module:function`; ConfigError when it is neither that nor a built-in."""
     module, _, function = name.partition(":")
     if not function:
-        raise ConfigError(f"acquisition {name!r}: unknown{did_you_mean(name, BUILT_IN)}; known: {', '.join(BUILT_IN)}")
+        known = (*BUILT_IN, *COMMITTEE)
+        raise ConfigError(f"acquisition {name!r}: unknown{did_you_mean(name, known)}; known: {', '.join(known)}")
     try:
         found = getattr(importlib.import_module(module), function)
     except (ImportError, AttributeError) as error:

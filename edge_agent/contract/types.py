@@ -61,7 +61,7 @@ class SampleId(NamedTuple):
         raise MessageError(f"sample id: got {text[:80]!r}, expected device.stream.boot.sequence")
 
 
-class Reading(msgspec.Struct, frozen=True, eq=False, gc=False):
+class Reading(NamedTuple):
     """What a source yields: one sample as the sensor gives it.
 
     data: array of the model's input shape and dtype, without the batch axis. The source may not write to it again.
