@@ -84,10 +84,16 @@ class Choose(Section, frozen=True, kw_only=True):
         ),
     ] = "novelty_quantile"
     floor_share: Annotated[
-        Share, Meta(description="part of the label share that goes to every sample alike; 0 makes estimates impossible")
+        Share,
+        Meta(
+            description="part of the label share that goes to every sample alike, the random arm included; 0 makes estimates impossible"
+        ),
     ] = 0.1
     random_share: Annotated[
-        Share, Meta(description="part of the label share spent at random, so that `ours against random` can be shown")
+        Share,
+        Meta(
+            description="part of the floor that stands for labelling at random, so that `ours against random` can be shown"
+        ),
     ] = 0.05
     seed: Annotated[
         int, Meta(ge=0, description="of the generator that decides; with the state saved, a run repeats")
@@ -134,6 +140,21 @@ class Outbox(Section, frozen=True, kw_only=True):
     )
     commit_rows: Annotated[int, Meta(ge=1, le=1000, description="samples to one commit at most")] = 10
     commit_ms: Annotated[float, Meta(gt=0.0, description="longest wait of a selected sample for its commit")] = 200.0
+
+
+class Recent(Section, frozen=True, kw_only=True):
+    """What is remembered of samples that were not selected, to be searched when somebody asks for more like one."""
+
+    max_bytes: Annotated[
+        int, Meta(ge=0, description="on disk; a sample may have an eighth of it; 0: nothing is remembered")
+    ] = 32_000_000
+    bytes_per_day: Annotated[
+        float,
+        Meta(
+            gt=0.0,
+            description="most that is written in 24 hours, evenly, so that a flash card lasts; thins the samples",
+        ),
+    ] = 100_000_000.0
 
 
 class Uplink(Section, frozen=True, kw_only=True):
@@ -197,6 +218,7 @@ class AgentConfig(Section, frozen=True, kw_only=True):
     budget: Budget = Budget()
     drift: Drift = Drift()
     outbox: Outbox = Outbox()
+    recent: Recent = Recent()
     uplink: Uplink = Uplink()
     update: Update = Update()
     log: Log = Log()

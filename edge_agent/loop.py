@@ -18,13 +18,16 @@ from typing import NamedTuple
 import msgspec
 import numpy as np
 
+from edge_agent.choose import strategy
 from edge_agent.choose.acquisition import Scored, Scorer
+from edge_agent.choose.disagreement import Share
 from edge_agent.choose.drift import Alarm, Watch
 from edge_agent.choose.selector import Chosen, Rules, Selector
 from edge_agent.choose.tally import Tally
 from edge_agent.contract.errors import ConfigError
 from edge_agent.contract.types import Prediction, Reading, Sample, SampleId, Selection
-from edge_agent.contract.wire import DriftState, StreamCounts
+from edge_agent.contract.wire import DriftState, RequestState, StreamCounts
+from edge_agent.extras import Block, Extras
 from edge_agent.model import Model, misfit
 from edge_agent.send.writer import Handover
 
@@ -78,11 +81,13 @@ class Loop:
         watch: Watch | None = None,
         on_alarm: Callable[[Alarm, float], None] = lambda _alarm, _labels: None,
         log_predictions: bool = False,
+        extras: Extras | None = None,
         wall_ms: Callable[[], int] = lambda: time.time_ns() // 1_000_000,
     ) -> None:
         """ConfigError when the acquisition function cannot be found or a budget can never pay for a sample.
 
-        `watch` looks out for drift; `on_alarm` is told of it, with the labels it freed, and must not wait.
+        `watch` looks out for drift; `on_alarm` is told of it, with the labels it freed, and must not wait. `extras`
+        says what is sent beside the selector's choice.
         """
         self.cursor = cursor
         self._identity = identity
@@ -93,11 +98,12 @@ class Loop:
         self._watch = watch
         self._on_alarm = on_alarm
         self._log_predictions = log_predictions
+        self.extras = extras or Extras()
         self._wall_ms = wall_ms
         self._lock = threading.Lock()  # of the counts; held once a block
         self._next: Model | None = None
-        self._orders: tuple[Rules, str] | None = None
-        self._tally = Tally(classes=len(model.manifest.classes))
+        self._orders: tuple[Rules, str, str] | None = None
+        self._tally = Tally(stream=identity.stream, version=model.version, classes=len(model.manifest.classes))
         self._complaints: set[str] = set()
         self._block: list[Reading] = []
         self._began_s: list[float] = []
@@ -155,10 +161,11 @@ class Loop:
             scored = self._score()
             self._earn()
             chosen = self._selector.offer(scored, self._model.embedding, count=count, sample_bytes=self._sample_bytes)
+            chosen = self.extras.add(chosen, self._whole(scored))
             with self._lock:
                 self._runs += count
                 self._latency_s.extend(self._took_s)
-                self._tally.count(scored, chosen, count=count)
+                self._tally.count(scored, chosen, count=count, through_seq=self._block[-1].seq)
                 self._invalid += int(np.count_nonzero(np.isnan(scored.confidence[:count])))
             last = self._block[-1]
             self.cursor = Cursor(last.seq + 1, last.mark)
@@ -168,8 +175,11 @@ class Loop:
             self._began_s.clear()
             self._took_s.clear()
         self._obey()
-        if self._next is not None:
-            self._take_over(self._next)
+        self._settle()
+        if (model := self._next) is not None:
+            self._take_over(model)
+            with self._lock:
+                self._tally.model_changed(version=model.version, classes=len(model.manifest.classes))
             self._selector.model_changed()
             self._watch_anew()
 
@@ -214,23 +224,43 @@ class Loop:
         samples = [self._sample(scored, row, selection) for row, selection in chosen]
         records = self._records(scored) if self._log_predictions else b""
         if samples:
-            state = {CURSOR: msgspec.json.encode(self.cursor), SELECTOR: self._selector.save()}
-            if self._watch is not None:
-                state[DRIFT] = self._watch.save()
-            self._hand_over(Handover(samples, state, records))
+            self._hand_over(Handover(samples, self._state(), records))
         elif records:
             self._hand_over(Handover([], {}, records))
+
+    def _state(self) -> dict[str, bytes]:
+        state = {CURSOR: msgspec.json.encode(self.cursor), SELECTOR: self._selector.save(), **self.extras.save()}
+        if self._watch is not None:
+            state[DRIFT] = self._watch.save()
+        return state
+
+    def _settle(self) -> None:
+        """What came for the extras meanwhile: orders, and samples out of the recent ring."""
+        samples, news = self.extras.settle(now_ms=self._wall_ms(), pay=self._pay)
+        if news:
+            with self._lock:
+                self._tally.recalled += len(samples)
+            self._hand_over(Handover(samples, self._state()))
+
+    def _pay(self) -> bool:
+        return self._selector.pay(self._sample_bytes)
+
+    def _whole(self, scored: Scored) -> Block:
+        return Block(self._block, scored, self._model, self._id, self._wall_ms(), self._pay)
+
+    def _id(self, reading: Reading) -> SampleId:
+        return SampleId(*self._identity, reading.seq)
 
     def _sample(self, scored: Scored, row: int, selection: Selection) -> Sample:
         reading = self._block[row]
         age_ms = int(1000 * (time.perf_counter() - self._began_s[row]))
         return Sample(
-            id=SampleId(*self._identity, reading.seq),
+            id=self._id(reading),
             ref=reading.ref,
             captured_at_ms=self._wall_ms() - age_ms,
             data=reading.data,
             prediction=Prediction(int(scored.label[row]), float(scored.confidence[row])),
-            selection=selection,
+            selection=msgspec.structs.replace(selection, acquisition=self._acquisition),
             model_version=self._model.version,
         )
 
@@ -273,7 +303,6 @@ class Loop:
             self._model, self._next = model, None
             self._sample_bytes = sample_bytes
             self._scorer = self._make_scorer(model)
-            self._tally.grow(len(model.manifest.classes))
             self._runs = 0
             self._invalid = 0
             self._latency_s: deque[float] = deque(maxlen=LATENCIES)
@@ -290,8 +319,11 @@ class Loop:
             orders, self._orders = self._orders, None
         if orders is None:
             return
-        rules, acquisition = orders
+        rules, acquisition, chosen_by = orders
         self._selector.change(rules)
+        if chosen_by and strategy.STRATEGIES[chosen_by] is not type(self._selector):
+            # Another one earns on with the same tokens and draws on from the same generator: both are in what is saved.
+            self._selector = strategy.make(chosen_by, rules, np.random.default_rng(), saved=self._selector.save())
         if acquisition != self._acquisition:
             self._acquisition = acquisition
             self._scorer = self._make_scorer(self._model)
@@ -301,10 +333,20 @@ class Loop:
         """Let a loaded model take over at the end of the block."""
         self._next = model
 
-    def change(self, rules: Rules, acquisition: str) -> None:
-        """Let other budgets or another acquisition function be in force from the end of the block."""
+    def change(self, rules: Rules, acquisition: str, chosen_by: str = "") -> None:
+        """Let other budgets, another acquisition function or strategy be in force from the end of the block.
+
+        `chosen_by`: a name that strategy.py knows; "": as it is.
+        """
         with self._lock:
-            self._orders = (rules, acquisition)
+            self._orders = (rules, acquisition, chosen_by)
+
+    def shadow(self, model: Model | None, share: Share, rng: np.random.Generator) -> None:
+        """Let a second model see a share of the samples, and send those on which it says something else; None: no more.
+
+        Every sample that it sees costs a run of it, in the loop. IncompatibleError when its inputs are others.
+        """
+        self.extras.shadow(model, share, self._model, rng)
 
     # --- looking ---
 
@@ -326,8 +368,12 @@ class Loop:
 
     def counts(self) -> StreamCounts:
         """What became of every sample since the start."""
+        return self.said()[0]
+
+    def said(self) -> tuple[StreamCounts, tuple[StreamCounts, ...]]:
+        """The same with the cuts, of one moment."""
         with self._lock:
-            return self._tally.counts()
+            return self._tally.counts(), self._tally.cuts()
 
     def drift(self) -> DriftState | None:
         """Whether the stream is as it was; None when nobody looks."""
@@ -335,6 +381,10 @@ class Loop:
             return None
         with self._lock:
             return self._watch.state
+
+    def requests(self) -> tuple[RequestState, ...]:
+        """How the open requests do."""
+        return self.extras.states(self._model, now_ms=self._wall_ms())
 
     def vitals(self) -> Vitals:
         """How the running model does."""

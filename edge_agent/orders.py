@@ -1,4 +1,4 @@
-"""Which budgets and which acquisition function are in force?
+"""Which budgets, acquisition function and strategy are in force?
 
 What the server desires, and where it leaves something open, what the device was configured to.
 """
@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
+from edge_agent.choose import strategy
 from edge_agent.choose.acquisition import Scorer
 from edge_agent.choose.selector import Rules
 from edge_agent.config import AgentConfig
@@ -21,6 +22,7 @@ class Orders(NamedTuple):
 
     rules: Rules
     acquisition: str
+    strategy: str
     complaint: str = ""
 
 
@@ -36,21 +38,22 @@ def configured(config: AgentConfig) -> Orders:
         bytes_per_day=budget.bytes_per_day,
         reserve_labels=budget.drift_reserve_labels,
     )
-    return Orders(rules, choose.acquisition)
+    return Orders(rules, choose.acquisition, choose.strategy)
 
 
 def desired_over(own: Orders, desired: Desired, *, members: int = 0) -> Orders:
-    """As the server says, over `own`. An acquisition function that is not here stays ours, with a complaint.
+    """As the server says, over `own`.
 
-    `members`: heads of the model that runs, 0 when none does yet. One that asks for more of them is kept, for a later
-    model; that margin stands in until then is a complaint as well.
+    Where it names an acquisition function or a strategy that is not here, both stay ours, with a complaint: each was
+    meant for the other. `members`: heads of the model that runs, 0 when none does yet. An acquisition function that
+    asks for more of them is kept, for a later model; that margin stands in until then is a complaint as well.
     """
     said = {key: value for key in BY_THE_SERVER if (value := getattr(desired, key)) is not None}
     rules = own.rules._replace(**said)
-    if not desired.acquisition:
-        return own._replace(rules=rules)
+    acquisition, chosen_by = desired.acquisition or own.acquisition, desired.strategy or own.strategy
     try:
-        complaint = Scorer(desired.acquisition, members=members).complaint
+        complaint = Scorer(acquisition, members=members).complaint
+        strategy.check(chosen_by)
     except ConfigError as error:
         return own._replace(rules=rules, complaint=f"desired {error}")
-    return Orders(rules, desired.acquisition, f"desired {complaint}" if complaint else "")
+    return Orders(rules, acquisition, chosen_by, f"desired {complaint}" if complaint else "")

@@ -78,6 +78,17 @@ class Labeler(Section, frozen=True, kw_only=True):
     ] = 0
 
 
+class Choose(Section, frozen=True, kw_only=True):
+    """What the devices are told of choosing."""
+
+    portfolio: Annotated[
+        tuple[str, ...],
+        Meta(
+            description='arms tried side by side on parts of the fleet, the better the more: acquisition functions, strategies, or `strategy/acquisition`, as `["margin", "entropy", "vessal"]`; empty: every device goes by its own configuration'
+        ),
+    ] = ()
+
+
 class Teach(Section, frozen=True, kw_only=True):
     """When and how a new model is made."""
 
@@ -134,6 +145,7 @@ class ServerConfig(Section, frozen=True, kw_only=True):
     broker: Broker = Broker()
     collect: Collect = Collect()
     labeler: Labeler = Labeler()
+    choose: Choose = Choose()
     teach: Teach = Teach()
     gates: Gates = Gates()
     rollout: Rollout = Rollout()

@@ -3,7 +3,7 @@
 Every sample is selected with a probability that depends on the past alone, and the probability is recorded, so that
 the server can say how accurate the fleet is without bias:
 
-    value v = utility * min(1, 2 * novelty / its mean)^2
+    value v = utility * min(1, 4 * novelty / its mean)^2
     rule    = sigmoid((v - theta) / temperature + pace)     theta: the running (1 - share) quantile of v
     p       = floor + (1 - floor) * rule                    floor: a small rate at which every sample alike is taken
 
@@ -20,6 +20,7 @@ from __future__ import annotations
 
 import json
 import math
+from bisect import insort
 from typing import ClassVar, NamedTuple
 
 import msgspec
@@ -33,7 +34,8 @@ from edge_agent.contract.errors import ConfigError
 from edge_agent.contract.types import Reason, Selection
 
 STRATEGY = "novelty-quantile-1"
-WARM = 60  # samples drawn uniformly after a model change; fewer misjudges theta, more spends labels at random
+FIRST = 20  # samples drawn uniformly after a model change; fewer misjudges theta, more spends labels at random
+WARM = 200  # samples until theta is followed, not counted: fewer hands over a rough start, more follows late
 ETA = 0.05  # step of theta in spreads; lower follows a change late, higher makes the rate unsteady
 SPREAD_ALPHA = 0.01  # of the running mean |v - theta|, over about 100 samples
 NOVELTY_ALPHA = 0.01
@@ -44,7 +46,7 @@ SPREAD_MIN = 1e-6  # lets theta move again after a stretch of equal values
 BURST = 0.1  # least probability while a grant lasts: more spends it on one scene, less when the change is long known
 RESERVE_RATE = 0.02  # of the label share, refills the reserve: more is missed daily, less when it is needed again
 NOVELTY_MIN = 1e-6  # of the mean: a camera that shows the same for days must not bring it to 0
-KNEE = 0.5  # of the mean novelty; what is nearer is discounted as a near-duplicate, what is farther is not favoured:
+KNEE = 0.25  # of the mean novelty; what is nearer is discounted as a near-duplicate, what is farther is not favoured:
 # rewarding distance itself spends labels on outliers (docs/adr/0001)
 
 
@@ -53,7 +55,7 @@ class Rules(NamedTuple):
 
     label_share: float
     depth_labels: float = 20.0
-    floor_share: float = 0.1  # of label_share
+    floor_share: float = 0.1  # of label_share; the random arm is part of it, and it is no less than that
     random_share: float = 0.05  # of label_share
     labels_per_day: float = 0.0  # 0: no limit
     bytes_per_day: float = 0.0  # 0: no limit
@@ -69,7 +71,7 @@ class State(msgspec.Struct, kw_only=True):
     tokens: float
     day_tokens: float | None = None
     byte_tokens: float | None = None
-    warm: list[float] | None = None  # values seen since a model change, None once warm
+    warm: list[float] | None = None  # values seen since a model change, in rising order; None once warm
     generator: bytes = b""
     ring: bytes = b""
     sent: int = 0
@@ -119,7 +121,7 @@ class Selector:
     def _keep_to(self, rules: Rules) -> None:
         self.rules = rules
         self._random = rules.label_share * rules.random_share
-        self._floor = rules.label_share * rules.floor_share + self._random
+        self._floor = max(self._random, rules.label_share * rules.floor_share)
         self._uniform = _log_odds(rules.label_share)  # of a draw in which every sample has the same chance
 
     # --- deciding ---
@@ -179,22 +181,25 @@ class Selector:
                     tokens = min(depth, tokens + rate)
                 relative = novelty / (KNEE * mean_novelty)
                 value = utility * relative * relative if relative < 1.0 else utility
-                mean_novelty += NOVELTY_ALPHA * (novelty - mean_novelty)
+                step = NOVELTY_ALPHA if warm is None else max(NOVELTY_ALPHA, 1.0 / (1.0 + len(warm)))
+                mean_novelty += step * (novelty - mean_novelty)
                 if mean_novelty < NOVELTY_MIN:
                     mean_novelty = NOVELTY_MIN
+                if warm is not None and len(warm) >= FIRST:
+                    theta, spread = _quantile(warm, share)
                 threshold = theta
-                if warm is None:
+                if warm is None or len(warm) >= FIRST:
                     lean = (value - theta) / (SOFTNESS * spread) + PACE * (tokens / depth - 0.5)
+                else:
+                    lean = self._uniform
+                if warm is None:
                     theta += ETA * spread * (1.0 - share if value > theta else -share)
                     spread += SPREAD_ALPHA * (abs(value - theta) - spread)
                     if spread < SPREAD_MIN:
                         spread = SPREAD_MIN
-                else:
-                    lean = self._uniform
-                    if share < 1.0:  # else everything is wanted, for good
-                        warm.append(value)
-                    if len(warm) >= WARM:
-                        theta, spread = _quantile(warm, share)
+                elif share < 1.0:  # else everything is wanted, for good
+                    insort(warm, value)
+                    if len(warm) > WARM:
                         warm = None
                 if lean > needs[row]:
                     asked = Asked(row, lean, threshold)
@@ -258,6 +263,14 @@ class Selector:
         for bucket in (self._day, self._bytes):
             if bucket is not None:
                 bucket.earn(seconds)
+
+    def pay(self, sample_bytes: int) -> bool:
+        """Take a sample that is sent beside the rule from the limits a day; False when they forbid it."""
+        if not self._affordable(sample_bytes, reserve=0.0, granted=True):
+            return False
+        for spent, cost in self._costs(sample_bytes, granted=True):
+            spent.take(cost)
+        return True
 
     def check(self, sample_bytes: int) -> None:
         """ConfigError when a budget can never pay for a single sample."""
@@ -347,11 +360,10 @@ def _per_day(limit: float, before: Bucket | None = None) -> Bucket | None:
     return Bucket.per_day(limit, tokens=None if before is None else before.tokens) if limit else None
 
 
-def _quantile(values: list[float], share: float) -> tuple[float, float]:
+def _quantile(ordered: list[float], share: float) -> tuple[float, float]:
     """The value that `share` of them exceed, and their mean distance to it."""
-    ordered = np.sort(np.array(values))
-    theta = float(ordered[min(len(ordered) - 1, int((1.0 - share) * len(ordered)))])
-    return theta, max(SPREAD_MIN, float(np.abs(ordered - theta).mean()))
+    theta = ordered[min(len(ordered) - 1, int((1.0 - share) * len(ordered)))]
+    return theta, max(SPREAD_MIN, sum(abs(value - theta) for value in ordered) / len(ordered))
 
 
 def _sigmoid(lean: float) -> float:

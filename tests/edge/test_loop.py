@@ -11,6 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from quadrants import ARTIFACT, artifact, images
 
+from edge_agent.choose import strategy
 from edge_agent.choose.drift import Alarm, Watch
 from edge_agent.choose.selector import Rules, Selector
 from edge_agent.contract.errors import ConfigError
@@ -136,6 +137,10 @@ def test_a_swap_misses_no_sample(tmp_path: Path) -> None:
     assert set(versions[700 + newer.rows :].tolist()) == {2}  # at the end of the block
     assert loop.vitals().samples == (versions == 2).sum()
     assert {s.model_version for s in outcome.samples} == {1, 2}
+    counts, (cut,) = loop.said()  # what was counted of each model can be told apart, to the sample
+    assert (cut.model_version, cut.through_seq, cut.read) == (1, (versions == 1).sum() - 1, (versions == 1).sum())
+    assert (counts.stream, counts.model_version, counts.through_seq, counts.read) == ("main", 2, COUNT - 1, COUNT)
+    assert sum(cut.selected.values()) == sum(s.model_version == 1 for s in outcome.samples)
 
 
 def test_samples_that_do_not_fit_are_counted_and_skipped() -> None:
@@ -229,3 +234,18 @@ def test_a_change_raises_an_alarm_and_frees_labels() -> None:
     state = loop.drift()
     assert state is not None
     assert state.epoch == 1
+
+
+def test_another_strategy_goes_on_with_the_same_tokens_and_every_sample_says_what_chose_it() -> None:
+    outcome = Outcome()
+    loop = make(outcome)
+    rules = loop.selector.rules
+    loop.selector._labels.tokens = 3.0
+    loop.change(rules, "entropy", "vessal")
+    loop.run(readings(X), threading.Event())
+    said = [(sample.selection.strategy, sample.selection.acquisition) for sample in outcome.samples]
+    assert set(said[: said.index(("vessal-1", "entropy"))]) <= {("novelty-quantile-1", "margin")}
+    assert set(said[said.index(("vessal-1", "entropy")) :]) == {("vessal-1", "entropy")}
+    assert len(said) <= 3 + rules.label_share * COUNT  # not with a bucket filled afresh
+    state = outcome.last_state()[SELECTOR]
+    assert strategy.make("vessal", rules, np.random.default_rng(), saved=state).save() == state
