@@ -70,11 +70,11 @@ def bursty(data: Labelled, rng: np.random.Generator) -> Labelled:
     rows = np.repeat(sources, BURST)
     x = data.x[rows]
     side = round(x.shape[1] ** 0.5)
-    shaken = _filmed(x.reshape(-1, side, side), rng) if side**2 == x.shape[1] > 100 else _measured(x, rng)
+    shaken = filmed(x.reshape(-1, side, side), rng) if side**2 == x.shape[1] > 100 else _measured(x, rng)
     return Labelled(shaken.reshape(len(rows), -1).astype(np.float32), data.y[rows], data.names)
 
 
-def _filmed(images: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+def filmed(images: np.ndarray, rng: np.random.Generator) -> np.ndarray:
     """Moved by up to a pixel, brighter or darker by 10 %, noise of sd 8 of 255."""
     shifts = rng.integers(-1, 2, (len(images), 2))
     moved = [np.roll(image, shift, (0, 1)) for image, shift in zip(images, shifts, strict=True)]

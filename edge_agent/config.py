@@ -111,6 +111,14 @@ class Budget(Section, frozen=True, kw_only=True):
             description="labels the bucket holds: any window of n samples selects at most share*n + this many (+ drift_reserve_labels)",
         ),
     ] = 20.0
+    over_selection: Annotated[
+        float,
+        Meta(
+            ge=1.0,
+            le=10.0,
+            description="times label_share and depth_labels that are sent, for the server to choose from; its own budget decides what is labelled",
+        ),
+    ] = 1.0
     labels_per_day: Annotated[float, Meta(ge=0.0, description="hard limit of labels a day; 0: none")] = 0.0
     bytes_per_day: Annotated[float, Meta(ge=0.0, description="hard limit of encoded bytes a day; 0: none")] = 0.0
     drift_reserve_labels: Annotated[

@@ -198,6 +198,7 @@ class Loop:
             return
         with self._lock:
             alarm = watch.look(scored, model.logits, model.embedding, count=len(self._block))
+            self._tally.add_signals(watch.latest)
         if alarm is not None:
             self._on_alarm(alarm, self._selector.grant())
 

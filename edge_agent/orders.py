@@ -18,11 +18,16 @@ BY_THE_SERVER = ("label_share", "labels_per_day", "bytes_per_day")
 
 
 class Orders(NamedTuple):
-    """What the loop is to keep to. complaint: what of the desired cannot be, or nothing."""
+    """What the loop is to keep to.
+
+    over_selection: times what is to be labelled that the rules let through. complaint: what of the desired cannot be,
+    or nothing.
+    """
 
     rules: Rules
     acquisition: str
     strategy: str
+    over_selection: float = 1.0
     complaint: str = ""
 
 
@@ -38,7 +43,8 @@ def configured(config: AgentConfig) -> Orders:
         bytes_per_day=budget.bytes_per_day,
         reserve_labels=budget.drift_reserve_labels,
     )
-    return Orders(rules, choose.acquisition, choose.strategy)
+    times = budget.over_selection
+    return Orders(_over_selecting(rules, times), choose.acquisition, choose.strategy, times)
 
 
 def desired_over(own: Orders, desired: Desired, *, members: int = 0) -> Orders:
@@ -49,6 +55,8 @@ def desired_over(own: Orders, desired: Desired, *, members: int = 0) -> Orders:
     asks for more of them is kept, for a later model; that margin stands in until then is a complaint as well.
     """
     said = {key: value for key in BY_THE_SERVER if (value := getattr(desired, key)) is not None}
+    if "label_share" in said:
+        said["label_share"] = min(1.0, said["label_share"] * own.over_selection)
     rules = own.rules._replace(**said)
     acquisition, chosen_by = desired.acquisition or own.acquisition, desired.strategy or own.strategy
     try:
@@ -56,4 +64,18 @@ def desired_over(own: Orders, desired: Desired, *, members: int = 0) -> Orders:
         strategy.check(chosen_by)
     except ConfigError as error:
         return own._replace(rules=rules, complaint=f"desired {error}")
-    return Orders(rules, acquisition, chosen_by, f"desired {complaint}" if complaint else "")
+    complaint = f"desired {complaint}" if complaint else ""
+    return own._replace(rules=rules, acquisition=acquisition, strategy=chosen_by, complaint=complaint)
+
+
+def _over_selecting(rules: Rules, times: float) -> Rules:
+    """The rules of a device that sends more than is to be labelled; the audit stays as large as it was.
+
+    Limits a day stay, too: they are what a line or a purse can bear.
+    """
+    return rules._replace(
+        label_share=min(1.0, rules.label_share * times),
+        depth_labels=rules.depth_labels * times,
+        floor_share=rules.floor_share / times,
+        random_share=rules.random_share / times,
+    )

@@ -53,7 +53,7 @@ def load(path: Path, *, side: int = 0) -> Loaded:
     if files:
         return Loaded(_joined(files), (f"{len(files)} files were joined.",))
     if len(classes) < 2:
-        found = f"images of {len(classes)} class" if classes else "neither"
+        found = f"images of {len(classes)} class" if classes else "no images and no .npz"
         raise DataError(f"{path}: {found}; {EXPECTED}; at least two classes")
     return _from_images(path, classes, side)
 

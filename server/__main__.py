@@ -13,6 +13,7 @@ from typing import Annotated, Literal
 import typer
 
 from edge_agent.contract import settings
+from edge_agent.contract.artifact import read_artifact
 from edge_agent.contract.errors import EXIT_CONFIG, ConfigError, WinnowError
 from edge_agent.contract.wire import REQUEST_MAX_SAMPLES
 from server.config import load_config
@@ -34,6 +35,21 @@ app.add_typer(data, name="data")
 app.add_typer(model, name="model")
 
 Config = Annotated[Path, typer.Argument(metavar="server.toml", help="the configuration file")]
+Strategies = Annotated[
+    str,
+    typer.Option(
+        help="who chooses: random, winnow, vessal, margin, entropy, least_confidence; published: split, variable, "
+        "random_variable, fixed, biqf, density, pals; portfolio: arms in competition"
+    ),
+]
+Drifts = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--drift",
+        help="a change from that share of the stream on; may be given more than once: fog@0.5, noise@0.5, dark@0.5, "
+        "rotate@0.5, class:NAME@0.25 (a class appears), mix@0.5 (half of the classes become rare)",
+    ),
+]
 AsJson = Annotated[bool, typer.Option("--json", help="as JSON, for programs")]
 
 
@@ -114,6 +130,18 @@ def models(path: Config, as_json: AsJson = False) -> None:
     with views.opened(load_config(path)) as store:
         rows = views.models(store)
     _show(rows, as_json)
+
+
+@app.command("drift", epilog="Example: winnow-server drift --json server.toml")
+def drift(path: Config, as_json: AsJson = False) -> None:
+    """Say whether the streams are as they were: one device or all, what kind of shift, how accurate without labels."""
+    from server import status as views
+    from server.drift.view import entries, lines
+
+    config = load_config(path)
+    with views.opened(config) as store:
+        found = entries(store, config.drift, now_ms=_now_ms())
+    typer.echo(views.as_json(found) if as_json else "\n".join(lines(found)))
 
 
 @app.command("request", epilog="Example: winnow-server request cam-1.main.7.1204 --similar 0.9 server.toml")
@@ -200,10 +228,17 @@ def model_add(
     """Publish an artifact folder under the number in its manifest; a running server rolls it out."""
     from server.app import open_store
     from server.release.registry import add_artifact
+    from server.teach.reference import learn
 
     with open_store(load_config(path)) as store:
         version = add_artifact(store, folder, weights=weights, now_ms=_now_ms())
+        held_out = learn(store, *read_artifact(folder), now_ms=_now_ms())
     typer.echo(f"{folder}: version {version.number}, manifest {version.manifest_sha256[:12]}")
+    if not held_out:
+        typer.echo(
+            "no held-out import fits it, so drift can be seen but not told apart: "
+            "winnow-server data import FILE.npz --split holdout, then add it again"
+        )
 
 
 @model.command("train", epilog="Example: winnow-server model train server.toml")
@@ -288,22 +323,9 @@ def backtest(
     net: Annotated[
         Path | None, typer.Option("--model", help="ONNX classifier that runs first; without it one is taught")
     ] = None,
-    strategies: Annotated[
-        str,
-        typer.Option(
-            help="who chooses: random, winnow, vessal, margin, entropy, least_confidence; published: split, variable, "
-            "random_variable, fixed, biqf, density, pals; portfolio: arms in competition"
-        ),
-    ] = "random,margin,winnow,vessal",
+    strategies: Strategies = "random,margin,winnow,vessal",
     budgets: Annotated[str, typer.Option(help="shares of the stream that may be labelled: 0.01,0.05")] = "0.05",
-    drifts: Annotated[
-        list[str] | None,
-        typer.Option(
-            "--drift",
-            help="a change from that share of the stream on; may be given more than once: fog@0.5, noise@0.5, "
-            "dark@0.5, rotate@0.5, class:NAME@0.25 (a class appears), mix@0.5 (half of the classes become rare)",
-        ),
-    ] = None,
+    drifts: Drifts = None,
     seeds: Annotated[int, typer.Option(min=1, help="repetitions; intervals need two")] = 5,
     base: Annotated[int, typer.Option(min=10, help="labelled samples that the first model is taught with")] = 100,
     samples: Annotated[int, typer.Option(min=0, help="longest stream; 0: all there is")] = 10_000,
@@ -320,8 +342,7 @@ def backtest(
     ),
 ) -> None:
     """Replay labelled data as devices would see it: how many labels would selecting save?"""
-    from rich.console import Console
-
+    from server import status as views
     from server.backtest.replay import Settings
     from server.backtest.run import Options
     from server.backtest.run import backtest as run_backtest
@@ -340,7 +361,7 @@ def backtest(
             drifts=drifts or (),
             side=size,
         ),
-        Console(),
+        views.console(),
     )
 
 

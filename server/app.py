@@ -26,6 +26,7 @@ from server.collect.collector import Collector
 from server.collect.gateway import BrokerAddress
 from server.collect.ingest import Ingest
 from server.config import ServerConfig
+from server.drift.watch import Watch
 from server.errors import TrainingError
 from server.label import labeler
 from server.label.labelling import Labelling
@@ -87,16 +88,17 @@ class Server:
             stack.callback(lambda: teach.stop(now_ms=now_ms()))
             collector.wait_ready(READY_S)  # it says itself what is wrong, and goes on trying
             log.info("stop with Ctrl-C")
-            self._loop(store, teach, steering, fleet)
+            self._loop(store, teach, steering, fleet, Watch(store, self._config.drift))
             log.info("stopping")
 
-    def _loop(self, store: Store, teach: Teach, steering: Steering, fleet: Fleet) -> None:
+    def _loop(self, store: Store, teach: Teach, steering: Steering, fleet: Fleet, watch: Watch) -> None:
         while not self._stopping.wait(TICK_S):
             self._tick(
                 lambda: _publish(store),
                 lambda: teach.tick(now_ms=now_ms()),
                 lambda: steering.tick(now_ms()),
                 lambda: fleet.tick(now_ms()),
+                lambda: watch.tick(now_ms()),
             )
 
     def _tick(self, *steps: Callable[[], object]) -> None:
@@ -140,6 +142,8 @@ class Server:
             batch=config.batch,
             strategy=config.strategy,
             labels_per_day=config.labels_per_day,
+            exploration=config.exploration,
+            duplicate_cosine=config.duplicate_cosine,
             now_ms=now_ms,
             rng=np.random.default_rng(),
         )

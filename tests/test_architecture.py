@@ -33,7 +33,7 @@ SERVER_PARTS = (
     {"demo", "backtest"},
     {"app"},
     {"collect", "label", "teach", "release", "status"},
-    {"audit"},
+    {"audit", "drift"},
     {"store", "child"},
     {"config"},
     {"errors"},

@@ -97,6 +97,7 @@ class Watch:
         """`embedding`: whether the graph gives one. `saved` is taken up when it is of the same model."""
         self._rate = false_alarms_per_month
         self._seconds, self._samples, self._epoch = 0.0, 0, 0
+        self.latest: Ints = np.zeros(0, np.int64)  # samples of the last block, then the sums of their signals
         self._meet(manifest, embedding=embedding)
         if saved:
             self._load(saved)
@@ -139,6 +140,7 @@ class Watch:
         """
         values, labels = self._signals.rows(scored, logits, embedding, count=count)
         self._samples += len(values)
+        self.latest = np.concatenate([[len(values)], values.sum(axis=0)])
         alarm, at = None, 0
         while (ends := self._ends(at, len(values))) and at < len(values):
             groups = self._groups(values[at : ends[-1]], labels[at : ends[-1]], len(ends))
@@ -262,6 +264,7 @@ class Watch:
             statistic=self._charts.mean * self._group if self._charts else 0.0,
             threshold=self.samples_per_false_alarm,
             recent=dict(zip(SIGNALS, self._recent.tolist(), strict=True)) if self._level else {},
+            watched=self._charts.closed * self._group if self._charts else 0,
             **self._offsets(),
         )
 

@@ -51,6 +51,7 @@ class Tally:
         self._through_seq = -1
         self._cuts: deque[StreamCounts] = deque(maxlen=CUTS)
         self._scored, self._sent = _Sums(classes), _Sums(classes)
+        self._signals = np.zeros(0, np.int64)
 
     def model_changed(self, *, version: int, classes: int) -> None:
         """What is counted from now on is another model's."""
@@ -69,6 +70,13 @@ class Tally:
             self._sent.note(scored, np.array([row for row, _ in chosen]))
         for _, selection in chosen:
             self.selected[selection.reason] = self.selected.get(selection.reason, 0) + 1
+
+    def add_signals(self, sums: NDArray[np.int64]) -> None:
+        """Add what a block looked like (drift.Watch.latest)."""
+        grown = np.zeros(max(len(self._signals), len(sums)), np.int64)  # a model may have more directions than another
+        grown[: len(self._signals)] = self._signals
+        grown[: len(sums)] += sums
+        self._signals = grown
 
     def skip(self, count: int = 1) -> None:
         """Count samples that could not even be given to the model."""
@@ -96,6 +104,7 @@ class Tally:
             utility_histogram=tuple(scored.histogram.tolist()),
             confidence_sums=tuple(scored.confidence.tolist()),
             classes=tuple(scored.classes.tolist()),
+            signals=tuple(self._signals.tolist()),
             recalled=self.recalled,
         )
 

@@ -157,6 +157,7 @@ class StreamCounts(msgspec.Struct, frozen=True, kw_only=True):
     utility_histogram: tuple[int, ...] = ()  # of every scored sample, in the same bins
     confidence_sums: tuple[float, ...] = ()  # of the samples in each bin
     classes: tuple[int, ...] = ()  # predicted, of every scored sample
+    signals: tuple[int, ...] = ()  # samples, then sums over them, in 1/4096: confidence, energy, distance, z_1 .. z_K
     recalled: int = 0  # sent on request out of the recent ring; when they were read they counted as unsent
 
 
@@ -176,6 +177,7 @@ class DriftState(msgspec.Struct, frozen=True, kw_only=True):
     confidence_offset: float = 0.0  # mean, less the manifest's
     classes_offset: float = 0.0  # total variation, 0..1
     embedding_offset: float = 0.0  # root mean square over directions, in standard deviations
+    watched: int = 0  # samples held against the level so far
 
 
 class RequestState(msgspec.Struct, frozen=True, kw_only=True):

@@ -17,10 +17,11 @@ import msgspec
 from server.backtest.advice import Advice
 from server.backtest.replay import Settings
 from server.backtest.strategies import DEPTH
-from server.backtest.summary import Curve, Estimate, Line
+from server.backtest.summary import PARTS, Curve, Estimate, Line
 
 COLOURS = ("#8a6d3b", "#0b6e4f", "#3b5b8a", "#b3261e", "#7a4b94", "#c07f00", "#4f8a8b", "#60656c")
 OVER = 0.01  # of the budget: less is the depth of a bucket, and rounding
+TOLD_APART = 0.1  # of the devices, between the largest and the smallest arm
 DASHES = ("-", "--", "-.")
 FIRST = ("random", "winnow")  # these always have the first two colours
 
@@ -98,6 +99,8 @@ def _page(report: Report) -> str:
         spending=_as_image(_draw_spending(report, last)),
         arms=_as_image(_draw_arms(report, last)) if _arms(report, last) else "",
         last=f"{last:.2%}",
+        bound=f"{min(1.0, last + DEPTH * report.devices * PARTS / report.stream):.1%}",
+        told_apart=_told_apart(_arms(report, last)),
     )
 
 
@@ -162,7 +165,7 @@ def _draw_curves(report: Report, budget: float) -> Any:
     axes.set_ylim(*_window(report, budget, 1.4 * most))
     axes.set_xlabel("labels")
     axes.set_ylabel("accuracy on the test set, %")
-    axes.legend(loc="lower right", frameon=False, ncols=2, fontsize=8)
+    _legend(axes)
     return figure
 
 
@@ -185,28 +188,27 @@ def _draw_online(report: Report, budget: float) -> Any:
     axes.set_xlim(0, 100)
     axes.set_xlabel("part of the stream, %")
     axes.set_ylabel("right on the stream, %")
-    axes.legend(loc="lower right", frameon=False, ncols=4, fontsize=8)
+    _legend(axes)
     return figure
 
 
 def _draw_spending(report: Report, budget: float) -> Any:
     figure, axes = _figure(9.0, 2.9)
-    parts, most = 1, 0.0
     for line, how in _drawn(report, budget):
-        parts = len(line.by_part)
-        edges = [100.0 * part / parts for part in range(parts + 1)]
+        edges = [100.0 * part / PARTS for part in range(PARTS + 1)]
         axes.stairs([100.0 * share for share in line.by_part], edges, **how)
-        most = max(most, *line.by_part)
     axes.axhline(100.0 * budget, color="black", linestyle=":", linewidth=1)
-    bound = budget + DEPTH * report.devices * parts / report.stream
-    if bound < 2.0 * most:
-        axes.axhline(100.0 * bound, color="black", linestyle="--", linewidth=1)
     axes.set_xlim(0, 100)
     axes.set_xlabel("part of the stream, %")
     axes.set_ylabel("labelled, %")
     axes.set_ylim(bottom=0.0)
-    axes.legend(loc="lower right", frameon=False, ncols=4, fontsize=8)
+    _legend(axes)
     return figure
+
+
+def _told_apart(rounds: Sequence[dict[str, float]]) -> bool:
+    """Whether the shares of the last round differ by enough to speak of."""
+    return bool(rounds) and max(rounds[-1].values()) - min(rounds[-1].values()) > TOLD_APART
 
 
 def _arms(report: Report, budget: float) -> list[dict[str, float]]:
@@ -221,8 +223,13 @@ def _draw_arms(report: Report, budget: float) -> Any:
     axes.set_ylim(0, 100)
     axes.set_xlabel("models taught")
     axes.set_ylabel("part of the devices, %")
-    axes.legend(loc="upper right", frameon=False, ncols=4, fontsize=8)
+    _legend(axes)
     return figure
+
+
+def _legend(axes: Any) -> None:
+    """Above the axes, where it hides nothing."""
+    axes.legend(loc="lower left", bbox_to_anchor=(0.0, 1.0), frameon=False, ncols=8, fontsize=8, borderaxespad=0.2)
 
 
 def _figure(width: float, height: float) -> tuple[Any, Any]:

@@ -116,6 +116,18 @@ def estimate(values: Sequence[float] | NDArray[np.float64]) -> Estimate:
     return Estimate(value=mean, interval=None if math.isinf(half) else (mean - half, mean + half))
 
 
+def accuracy_of(values: Sequence[float] | NDArray[np.float64]) -> Estimate:
+    """As `estimate`, of shares: the interval of few seeds is not to leave 0..1.
+
+    >>> accuracy_of([0.9, 1.0]).interval[1]
+    1.0
+    """
+    made = estimate(values)
+    if made.interval is None:
+        return made
+    return Estimate(value=made.value, interval=(max(0.0, made.interval[0]), min(1.0, made.interval[1])))
+
+
 def _half(values: Sequence[float] | NDArray[np.float64]) -> float:
     free = len(values) - 1
     if free < 1:
@@ -157,14 +169,14 @@ def _line(cells: list[Cell], at_random: list[Cell], curve: Curve) -> Line:
         strategy=cells[0].strategy,
         budget=cells[0].budget,
         labels=labels.tolist(),
-        accuracy=[estimate(column) for column in accuracy.T],
+        accuracy=[accuracy_of(column) for column in accuracy.T],
         gain=estimate(gain),
         saving=saving,
         lower_bound=ends.value >= curve.accuracy[-1],
         levels=_levels(labels, accuracy.mean(axis=0), cells[0], curve),
-        then=[estimate(column) for column in np.array([cell.then or cell.accuracy for cell in cells]).T],
-        online=estimate([_online(cell) for cell in cells]),
-        by_stretch=[estimate(column) for column in np.array([cell.online for cell in cells]).T],
+        then=[accuracy_of(column) for column in np.array([cell.then or cell.accuracy for cell in cells]).T],
+        online=accuracy_of([_online(cell) for cell in cells]),
+        by_stretch=[accuracy_of(column) for column in np.array([cell.online for cell in cells]).T],
         spent_share=float(np.mean([len(cell.rows) / cell.length for cell in cells])),
         by_part=_by_part(cells).mean(axis=0).tolist(),
         by_part_most=_by_part(cells).max(axis=0).tolist(),

@@ -180,9 +180,13 @@ def _check_counts(counts: StreamCounts) -> None:
         counts.epoch,
         counts.through_seq + 1,
         *counts.selected.values(),
+        *counts.classes,
+        *counts.signals[:1],
     )
     if not all(0 <= n < _INT8 for n in whole) or not 0 <= counts.model_version < _INT4:
         raise MessageError(f"heartbeat: a count is below 0 or does not fit 64 bits, through_seq {counts.through_seq}")
+    if not all(abs(n) < _INT8 for n in counts.signals):
+        raise MessageError("heartbeat: a sum of signals does not fit 64 bits")
     if not np.isfinite(counts.confidence_sums).all():
         raise MessageError("heartbeat: confidence_sums are not finite")
     if counts.stream and not is_name(counts.stream):

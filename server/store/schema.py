@@ -100,6 +100,25 @@ stretch = Table(  # of a stream: what was seen there, sent or not (stretches.py)
 Index("stretch_by_run", stretch.c.device, stretch.c.stream, stretch.c.boot, stretch.c.session, stretch.c.id)
 Index("stretch_by_day", stretch.c.day)
 
+span = Table(  # of time: what a device's stream looked like to a model (spans.py)
+    "span",
+    metadata,
+    Column("device", String(63), primary_key=True),
+    Column("model_version", Integer, primary_key=True, autoincrement=False),
+    Column("start_ms", BigInteger, primary_key=True, autoincrement=False),  # the server heard of it from then on
+    Column("signals", JSON, nullable=False),  # as StreamCounts has them: samples, then sums
+    Column("classes", JSON, nullable=False),  # predicted
+)
+
+reference = Table(  # what a model's signals are on held-out samples (references.py)
+    "reference",
+    metadata,
+    Column("onnx_sha256", String(64), primary_key=True),
+    Column("body_sha256", String(64), nullable=False),
+    Column("samples", Integer, nullable=False),
+    Column("at_ms", BigInteger, nullable=False),
+)
+
 part = Table(  # of samples larger than one message, until all are here
     "part",
     metadata,
@@ -166,9 +185,27 @@ label = Table(  # the latest per sample is in force
     Column("labeler", String(100), nullable=False),
     Column("at_ms", BigInteger, nullable=False),
     Column("seconds", Float, nullable=False, default=0.0),  # a person's time
-    Column("probability", Float),  # of being asked about, once here; null where that was not left to chance
+    Column("probability", Float),  # of being asked about, once here: 1 / weight; null where not left to chance
 )
 Index("label_by_sample", label.c.sample_id, label.c.id)
+
+embedding = Table(  # what a model makes of a sample, so that the server can choose; of the newest that ran on it
+    "embedding",
+    metadata,
+    Column("sample_id", String(190), ForeignKey("sample.id", ondelete="CASCADE"), primary_key=True),
+    Column("version", Integer, nullable=False),
+    Column("vector", LargeBinary),  # (D,) float16; null: the model cannot be run on it
+    Column("logits", LargeBinary),  # (C,) float16, over the temperature
+)
+Index("embedding_by_version", embedding.c.version)
+
+duplicate = Table(  # it shows what another shows that is labelled, and waits for no label of its own
+    "duplicate",
+    metadata,
+    Column("sample_id", String(190), ForeignKey("sample.id", ondelete="CASCADE"), primary_key=True),
+    Column("stands_with", String(190), ForeignKey("sample.id", ondelete="CASCADE"), nullable=False),
+)
+Index("duplicate_by_representative", duplicate.c.stands_with)
 
 snapshot = Table(
     "snapshot",

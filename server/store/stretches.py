@@ -19,11 +19,11 @@ import msgspec
 import sqlalchemy as sa
 
 from edge_agent.contract.wire import Heartbeat, StreamCounts
-from server.store import labels
+from server.store import labels, spans
 from server.store.schema import sample, stretch
 
 Sums = dict[str, list[float]]
-VECTORS = ("utility_histogram", "confidence_sums", "classes")
+VECTORS = ("utility_histogram", "confidence_sums", "classes", "signals")
 """Fields of StreamCounts that are kept as sums: any tuple of numbers that adds up may join them."""
 
 NOTHING = StreamCounts(read=0, scored=0, invalid=0, selected={})
@@ -63,7 +63,7 @@ def record(connection: sa.Connection, device: str, said: Heartbeat, *, now_ms: i
     for counts in (*said.cuts, said.counts):
         if counts.stream:  # else of an older agent, which does not say of what its counts are
             run = Run(device, counts.stream, said.boot, said.session)
-            _extend(connection, run, border, counts, day=day_of(now_ms))
+            _extend(connection, run, border, counts, now_ms=now_ms)
         border = counts
 
 
@@ -127,7 +127,7 @@ def added(one: Mapping[str, Sequence[float]], other: Mapping[str, Sequence[float
 
 
 def _extend(
-    connection: sa.Connection, run: Run, border: StreamCounts | None, counts: StreamCounts, *, day: str
+    connection: sa.Connection, run: Run, border: StreamCounts | None, counts: StreamCounts, *, now_ms: int
 ) -> None:
     """Add what `counts` says beyond the last row of the run. `border`: where the model before it ended, if known."""
     mine = [stretch.c[name] == value for name, value in run._asdict().items()]
@@ -135,8 +135,10 @@ def _extend(
     before = msgspec.convert(last.counted, type=StreamCounts) if last else NOTHING
     if not _follows(before, counts):
         return
+    day = day_of(now_ms)
     version = counts.model_version if _of_one_model(before, border, counts) else 0
     values = _difference(before, counts) | {"last_seq": counts.through_seq, "counted": msgspec.to_builtins(counts)}
+    spans.add(connection, run.device, version, values["sums"], now_ms=now_ms)
     if last is not None and (last.day, last.model_version) == (day, version):
         for name in ("read", "scored", "invalid"):
             values[name] += last._mapping[name]

@@ -21,7 +21,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 NEIGHBOURS = 10  # fewer makes credit a lottery, more gives every arm the same
-FEWEST = 10  # effective audit labels; with fewer nothing is said
+FEWEST = 4  # effective audit labels; with fewer not even the stated error means anything
 
 
 class Gain(msgspec.Struct, frozen=True, kw_only=True):
@@ -64,10 +64,12 @@ def gains(audit: Audit, arms: NDArray[np.str_], embedding: NDArray[np.float32]) 
     made = {}
     for name in names:
         own = arms == name
-        credit = audit.change * own[near].mean(axis=1)  # (N,)
+        part = own[near].mean(axis=1)  # (N,) of each one's neighbours
+        credit = audit.change * part
         mean = float(audit.weight @ credit) / total
         # Linearised variance of the ratio; half a change more each way, or a quiet audit would claim to be sure.
-        spread = float(audit.weight**2 @ (credit - mean) ** 2) / total**2 + 1.0 / (effective + 2.0) ** 2
+        spread = float(audit.weight**2 @ (credit - mean) ** 2) / total**2
+        spread += float(audit.weight @ part**2) / total / (effective + 2.0) ** 2
         labels = int(own.sum())
         made[name] = Gain(mean=mean / labels, sd=spread**0.5 / labels, labels=labels)
     return made

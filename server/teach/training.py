@@ -25,7 +25,7 @@ from server.errors import TrainingError
 from server.store import runs, snapshots, versions
 from server.store.snapshots import Snapshot
 from server.store.store import Store
-from server.teach import dataset, gates, lesson
+from server.teach import dataset, gates, lesson, reference
 from server.teach.dataset import Dataset, Part
 from server.teach.lesson import Gain
 
@@ -71,7 +71,7 @@ def run_round(store: Store, run_id: int, *, say: Say, now_ms: Callable[[], int])
             runs.mark(connection, run_id, state="judging")
 
     try:
-        report = _round(store, settings, snapshot, champion, say, judging)
+        report = _round(store, settings, snapshot, champion, say, judging, now_ms)
     except WinnowError as error:
         raise TrainingError(f"run {run_id}: {error}") from error
     state = "passed" if report["verdict"]["passed"] else "rejected"
@@ -101,6 +101,7 @@ def _round(
     champion: Champion | None,
     say: Say,
     judging: Callable[[], None],
+    now_ms: Callable[[], int],
 ) -> dict[str, Any]:
     started_s = time.monotonic()
     data = dataset.load(store, snapshot, takes=champion.manifest.input if champion else None)
@@ -116,6 +117,7 @@ def _round(
     gains = _gains(store, data, held, packaged, champion)
     verdict = gates.judge(held, int8_agreement=agreement, rules=settings.gates)
     manifest = msgspec.structs.replace(packaged.manifest, metrics=packaged.manifest.metrics | figures)
+    reference.learn(store, manifest, packaged.onnx, now_ms=now_ms())
     store.blobs.put(packaged.onnx)
     return {
         "settings": msgspec.to_builtins(settings),

@@ -79,7 +79,7 @@ def test_files_that_do_not_fit_each_other_are_refused(tmp_path: Path, other: dic
 
 
 def test_a_folder_of_neither_kind_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(DataError, match="neither; expected a folder of each class"):
+    with pytest.raises(DataError, match="no images and no .npz; expected a folder of each class"):
         load(tmp_path)
     picture(tmp_path / "cat" / "a.png", 9)
     with pytest.raises(DataError, match="images of 1 class"):

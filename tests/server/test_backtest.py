@@ -353,7 +353,7 @@ def test_a_portfolio_moves_devices_between_arms_and_spends_as_one_strategy_would
 
 def test_killed_at_any_moment_it_goes_on_and_says_the_same(tmp_path: Path) -> None:
     data = save(blobs(900), tmp_path / "blobs.npz")
-    command = ["backtest", "--data", str(data), *ARGUMENTS.split(), "--drift", "noise@0.5", "--out"]
+    command = ["backtest", "--data", str(data), *ARGUMENTS.split(), "--seeds", "1", "--drift", "noise@0.5", "--out"]
     assert main([*command, str(tmp_path / "whole")]) == 0
     cut, cells = tmp_path / "cut", tmp_path / "cut" / "cells"
     for wanted in (1, 4):

@@ -177,7 +177,7 @@ def test_labels_of_nobody_take_their_part_and_have_no_gain() -> None:
 
 
 def test_a_small_audit_says_nothing() -> None:
-    audit, arms, labels = two_regions(8)
+    audit, arms, labels = two_regions(3)
     assert lesson.gains(audit, arms, labels) == {}
 
 
@@ -250,7 +250,7 @@ def test_devices_get_arms_and_a_run_is_learned_from_once(store: Store) -> None:
     assert said.startswith(f"after run {run_id}: {MARGIN} ")
     Steering(store, ARMS, rng=np.random.default_rng(1)).tick(NOW_MS)  # after a restart
     assert len(events(store)) == 1
-    view = overview(config.ServerConfig(), store)["portfolio"]
+    view = overview(config.ServerConfig(), store, now_ms=NOW_MS)["portfolio"]
     assert view[0]["arm"] == MARGIN
     assert sum(arm["devices"] for arm in view) == 7
     assert {arm["arm"]: arm["pulls"] for arm in view}[ENTROPY] >= 2
@@ -277,4 +277,4 @@ def test_the_orders_carry_the_arm_and_leave_it_out_when_it_is_taken_back(store: 
     order = json.loads(sent[-1])
     assert order.get("strategy") is None
     assert order.get("acquisition") is None
-    assert overview(config.ServerConfig(), store)["portfolio"] == []
+    assert overview(config.ServerConfig(), store, now_ms=NOW_MS)["portfolio"] == []

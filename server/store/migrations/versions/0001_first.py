@@ -113,6 +113,25 @@ def upgrade() -> None:
     op.create_index("sample_by_arrival", "sample", ["received_at_ms"])
     op.create_index("sample_by_device", "sample", ["device", "boot", "seq"])
     op.create_table(
+        "embedding",
+        sa.Column("sample_id", sa.String(length=190), nullable=False),
+        sa.Column("version", sa.Integer(), nullable=False),
+        sa.Column("vector", sa.LargeBinary()),
+        sa.Column("logits", sa.LargeBinary()),
+        sa.ForeignKeyConstraint(["sample_id"], ["sample.id"], ondelete="CASCADE"),
+        sa.PrimaryKeyConstraint("sample_id"),
+    )
+    op.create_index("embedding_by_version", "embedding", ["version"])
+    op.create_table(
+        "duplicate",
+        sa.Column("sample_id", sa.String(length=190), nullable=False),
+        sa.Column("stands_with", sa.String(length=190), nullable=False),
+        sa.ForeignKeyConstraint(["sample_id"], ["sample.id"], ondelete="CASCADE"),
+        sa.ForeignKeyConstraint(["stands_with"], ["sample.id"], ondelete="CASCADE"),
+        sa.PrimaryKeyConstraint("sample_id"),
+    )
+    op.create_index("duplicate_by_representative", "duplicate", ["stands_with"])
+    op.create_table(
         "snapshot",
         sa.Column("id", sa.String(length=64), nullable=False),
         sa.Column("created_at_ms", sa.BigInteger(), nullable=False),
@@ -121,6 +140,23 @@ def upgrade() -> None:
         sa.Column("holdout_count", sa.Integer(), nullable=False),
         sa.Column("device_label_count", sa.Integer(), nullable=False),
         sa.PrimaryKeyConstraint("id"),
+    )
+    op.create_table(
+        "span",
+        sa.Column("device", sa.String(length=63), nullable=False),
+        sa.Column("model_version", sa.Integer(), autoincrement=False, nullable=False),
+        sa.Column("start_ms", sa.BigInteger(), autoincrement=False, nullable=False),
+        sa.Column("signals", sa.JSON(), nullable=False),
+        sa.Column("classes", sa.JSON(), nullable=False),
+        sa.PrimaryKeyConstraint("device", "model_version", "start_ms"),
+    )
+    op.create_table(
+        "reference",
+        sa.Column("onnx_sha256", sa.String(length=64), nullable=False),
+        sa.Column("body_sha256", sa.String(length=64), nullable=False),
+        sa.Column("samples", sa.Integer(), nullable=False),
+        sa.Column("at_ms", sa.BigInteger(), nullable=False),
+        sa.PrimaryKeyConstraint("onnx_sha256"),
     )
     op.create_table(
         "stretch",
