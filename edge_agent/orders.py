@@ -41,6 +41,9 @@ def configured(config: AgentConfig) -> Orders:
         random_share=choose.random_share,
         labels_per_day=budget.labels_per_day,
         bytes_per_day=budget.bytes_per_day,
+        energy_per_day_j=budget.energy_per_day_j,
+        energy_per_byte_j=budget.energy_per_byte_j,
+        energy_per_sample_j=budget.energy_per_sample_j,
         reserve_labels=budget.drift_reserve_labels,
     )
     times = budget.over_selection
