@@ -303,7 +303,8 @@ class Agent:
 
     def _on_desired(self, desired: Desired) -> None:
         """Budgets and requests at once, the model through the updater. What is left open stays as configured."""
-        self._orders = orders = desired_over(configured(self.config), desired)
+        members = self._loop.model.manifest.members if self._loop is not None else 0
+        self._orders = orders = desired_over(configured(self.config), desired, members=members)
         if orders.complaint:
             self._report_error(orders.complaint)
         if self._loop is not None:

@@ -72,7 +72,10 @@ class Choose(Section, frozen=True, kw_only=True):
     """Which samples are worth a label."""
 
     acquisition: Annotated[
-        str, Meta(description="`margin`, `least_confidence`, `entropy`, `energy`, or `package.module:name`")
+        str,
+        Meta(
+            description="`margin`, `least_confidence`, `entropy`, `energy`, or `package.module:name`; of a model with several heads also their disagreement: `vote_entropy`, `consensus_entropy`, `kl_max`, `bald`"
+        ),
     ] = "margin"
     strategy: Annotated[
         Literal["novelty_quantile", "vessal"],
@@ -118,6 +121,22 @@ class Budget(Section, frozen=True, kw_only=True):
     ] = 1.0
     labels_per_day: Annotated[float, Meta(ge=0.0, description="hard limit of labels a day; 0: none")] = 0.0
     bytes_per_day: Annotated[float, Meta(ge=0.0, description="hard limit of encoded bytes a day; 0: none")] = 0.0
+    energy_per_day_j: Annotated[
+        float,
+        Meta(
+            ge=0.0,
+            description="joules a day for inferring and sending together: inferring goes on regardless, nothing is sent beyond; 0: no limit",
+        ),
+    ] = 0.0
+    energy_per_byte_j: Annotated[
+        float, Meta(ge=0.0, description="joules to send a byte: watts while sending, less those at rest, over bytes/s")
+    ] = 0.0
+    energy_per_sample_j: Annotated[
+        float,
+        Meta(
+            ge=0.0, description="joules to infer on a sample: watts while running, less those at rest, over samples/s"
+        ),
+    ] = 0.0
     drift_reserve_labels: Annotated[
         float,
         Meta(ge=0.0, description="labels kept back to be spent after an alarm of drift, on top of the bucket; 0: none"),
@@ -235,6 +254,11 @@ def load_config(path: Path) -> AgentConfig:
     for key, value in (("name", config.device.name), ("fleet", config.device.fleet)):
         if not is_name(value):
             raise ConfigError(f"{path}: [device] {key} = {value!r}: expected letters, digits, - and _, at most 63")
+    budget = config.budget
+    if budget.energy_per_day_j and not (budget.energy_per_byte_j or budget.energy_per_sample_j):
+        raise ConfigError(
+            f"{path}: [budget] energy_per_day_j: expected energy_per_byte_j or energy_per_sample_j as well"
+        )
     if not is_name(config.source.stream):
         raise ConfigError(f"{path}: [source] stream = {config.source.stream!r}: expected letters, digits, - and _")
     return _anchor(config, path.resolve().parent)

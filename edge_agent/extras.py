@@ -16,7 +16,7 @@ from typing import NamedTuple
 import msgspec
 import numpy as np
 
-from edge_agent.choose.acquisition import Scored, softmax
+from edge_agent.choose.acquisition import Scored, Scorer
 from edge_agent.choose.disagreement import Disagreement, Share, disagreement
 from edge_agent.choose.novelty import Floats
 from edge_agent.choose.selector import Chosen
@@ -226,14 +226,16 @@ def _utilities(model: Model, block: Block, rows: list[int]) -> list[float]:
     scored = block.scored
     if scored.exp is None or not rows:
         return [float("nan")] * len(rows)
-    logits = np.empty((len(rows), model.logits.shape[1]), np.float32)
+    logits = np.empty((len(rows), *model.logits.shape[1:]), np.float32)
     for place, row in enumerate(rows):
-        model.inputs[0] = block.readings[row].data
-        model.run(0)
+        model.run(0, block.readings[row].data)
         logits[place] = model.logits[0]
-    said = softmax(logits / np.float32(model.manifest.temperature))
+    about = model.manifest
+    said = Scorer("margin", temperature=about.temperature, members=about.members).score(logits)
+    if said.exp is None:
+        return [float("nan")] * len(rows)
     champion = scored.exp[rows] * scored.confidence[rows, None]
     with np.errstate(invalid="ignore"):
-        utility = disagreement(champion, said.exp / said.total[:, None])
+        utility = disagreement(champion, said.exp * said.confidence[:, None])
     utility[~np.isfinite(scored.utility[rows])] = np.nan
     return [float(value) for value in utility]

@@ -11,6 +11,7 @@ from __future__ import annotations
 import logging
 import threading
 import time
+from collections import deque
 from collections.abc import Callable, Iterator
 from typing import NamedTuple
 
@@ -115,30 +116,37 @@ class Loop:
     def run(self, readings: Iterator[Reading | None], stopping: threading.Event) -> None:
         """Take readings until they end or `stopping` is set; what is in hand is finished first."""
         clock, block, began_s, took_s = time.perf_counter, self._block, self._began_s, self._took_s
-        model, rows = self._model, len(self._model.inputs)
+        model = self._model
+        shape, dtype, steps, last = model.shape, model.dtype, model.steps, model.rows - 1
         due_s = 0.0
         for reading in readings:
-            row = len(block)
             if reading is None:
                 self._idle(stopping)
-            elif reading.data.shape != model.shape or reading.data.dtype != model.dtype:
+            elif reading.data.shape != shape or reading.data.dtype != dtype:
                 self._refuse(reading)
-            else:
-                began = clock()
-                model.inputs[row] = reading.data
-                model.runs[row]()
-                ended = clock()
+            else:  # each sample passes here: every call counts
+                row = len(block)
+                place, infer = steps[row]
+                now = clock()
+                place[...] = reading.data
                 block.append(reading)
-                began_s.append(began)
-                took_s.append(ended - began)
+                began_s.append(now)
                 if row == 0:
-                    due_s = began + self._flush_s
-                if row + 1 == rows or ended > due_s:
-                    self._finish()
+                    due_s = now + self._flush_s
+                if infer is not None:
+                    infer()
+                    ended = clock()
+                    took_s.append(ended - now)
+                    now = ended
+                if row < last and now <= due_s:
+                    continue
+                self._finish()
             if not block:
                 if stopping.is_set():
                     return
-                model, rows = self._model, len(self._model.inputs)
+                if model is not self._model:
+                    model = self._model
+                    shape, dtype, steps, last = model.shape, model.dtype, model.steps, model.rows - 1
         self._finish()
 
     def _idle(self, stopping: threading.Event) -> None:
@@ -148,17 +156,17 @@ class Loop:
 
     def _finish(self) -> None:
         """Score, choose and hand over what is in the block; then let a new model take over."""
-        if self._block:
+        if count := len(self._block):
+            self._infer_rest(count)
             scored = self._score()
             self._earn()
-            chosen = self._selector.offer(
-                scored, self._model.embedding, count=len(self._block), sample_bytes=self._sample_bytes
-            )
+            chosen = self._selector.offer(scored, self._model.embedding, count=count, sample_bytes=self._sample_bytes)
             chosen = self.extras.add(chosen, self._whole(scored))
             with self._lock:
-                self._note_latency()
-                self._tally.count(scored, chosen, count=len(self._block), through_seq=self._block[-1].seq)
-                self._invalid += int(np.isnan(scored.confidence[: len(self._block)]).sum())
+                self._runs += count
+                self._latency_s.extend(self._took_s)
+                self._tally.count(scored, chosen, count=count, through_seq=self._block[-1].seq)
+                self._invalid += int(np.count_nonzero(np.isnan(scored.confidence[:count])))
             last = self._block[-1]
             self.cursor = Cursor(last.seq + 1, last.mark)
             self._look(scored)
@@ -175,6 +183,15 @@ class Loop:
             self._selector.model_changed()
             self._watch_anew()
 
+    def _infer_rest(self, count: int) -> None:
+        """On those that were waiting for company."""
+        model = self._model
+        self._took_s[:] = [seconds / model.together for seconds in self._took_s]
+        for row in range(count - count % model.together, count):
+            began = time.perf_counter()
+            model.infer(row)
+            self._took_s.append(time.perf_counter() - began)
+
     def _look(self, scored: Scored) -> None:
         watch, model = self._watch, self._model
         if watch is None:
@@ -190,23 +207,16 @@ class Loop:
             with self._lock:
                 self._watch.model_changed(self._model.manifest, embedding=self._model.embedding is not None)
 
-    def _note_latency(self) -> None:
-        places = np.arange(self._runs, self._runs + len(self._took_s)) % LATENCIES
-        self._latency_s[places] = self._took_s
-        self._runs += len(self._took_s)
-
     def _score(self) -> Scored:
         model, count = self._model, len(self._block)
         try:
             scored = self._scorer.score(model.logits)
         except Exception as error:  # noqa: BLE001 - a plug-in may raise anything; its samples count as invalid
             self._complain(f"acquisition {self._acquisition}: {type(error).__name__}: {error}")
-            rows = len(model.logits)
-            return Scored(np.full(rows, np.nan, np.float32), np.zeros(rows, np.intp), np.zeros(rows, np.float32))
-        if model.dtype.kind == "f":
-            with np.errstate(over="ignore", invalid="ignore"):
-                sums = model.inputs[:count].reshape(count, -1).sum(axis=1, dtype=np.float64)
-            broken = ~np.isfinite(sums)  # a sample with NaN may still give finite logits
+            nothing = np.zeros(model.rows, np.float32)
+            return Scored(nothing * np.float32(np.nan), nothing.astype(np.intp), nothing, energy=nothing)
+        broken = model.broken(count)
+        if broken is not None:
             scored.utility[:count][broken] = np.nan
             scored.confidence[:count][broken] = 0.0  # not NaN: that would be held against the model
         return scored
@@ -293,10 +303,17 @@ class Loop:
         with self._lock:
             self._model, self._next = model, None
             self._sample_bytes = sample_bytes
-            self._scorer = Scorer(self._acquisition, temperature=model.manifest.temperature)
+            self._scorer = self._make_scorer(model)
             self._runs = 0
             self._invalid = 0
-            self._latency_s = np.zeros(LATENCIES)
+            self._latency_s: deque[float] = deque(maxlen=LATENCIES)
+
+    def _make_scorer(self, model: Model) -> Scorer:
+        about = model.manifest
+        scorer = Scorer(self._acquisition, temperature=about.temperature, members=about.members)
+        if scorer.complaint:
+            log.warning("model version %d: %s", about.version, scorer.complaint)
+        return scorer
 
     def _obey(self) -> None:
         with self._lock:
@@ -310,7 +327,7 @@ class Loop:
             self._selector = strategy.make(chosen_by, rules, np.random.default_rng(), saved=self._selector.save())
         if acquisition != self._acquisition:
             self._acquisition = acquisition
-            self._scorer = Scorer(acquisition, temperature=self._model.manifest.temperature)
+            self._scorer = self._make_scorer(self._model)
             self._selector.model_changed()
 
     def swap(self, model: Model) -> None:
@@ -374,6 +391,6 @@ class Loop:
         """How the running model does."""
         with self._lock:
             runs, invalid, version = self._runs, self._invalid, self._model.version
-            seconds = self._latency_s[: min(runs, LATENCIES)].copy()
-        p50, p95 = np.percentile(seconds, (50, 95)) * 1000.0 if runs else (0.0, 0.0)
+            seconds = list(self._latency_s)
+        p50, p95 = np.percentile(seconds, (50, 95)) * 1000.0 if seconds else (0.0, 0.0)
         return Vitals(version, runs, invalid, float(p50), float(p95))

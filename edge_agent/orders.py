@@ -41,17 +41,21 @@ def configured(config: AgentConfig) -> Orders:
         random_share=choose.random_share,
         labels_per_day=budget.labels_per_day,
         bytes_per_day=budget.bytes_per_day,
+        energy_per_day_j=budget.energy_per_day_j,
+        energy_per_byte_j=budget.energy_per_byte_j,
+        energy_per_sample_j=budget.energy_per_sample_j,
         reserve_labels=budget.drift_reserve_labels,
     )
     times = budget.over_selection
     return Orders(_over_selecting(rules, times), choose.acquisition, choose.strategy, times)
 
 
-def desired_over(own: Orders, desired: Desired) -> Orders:
+def desired_over(own: Orders, desired: Desired, *, members: int = 0) -> Orders:
     """As the server says, over `own`.
 
     Where it names an acquisition function or a strategy that is not here, both stay ours, with a complaint: each was
-    meant for the other.
+    meant for the other. `members`: heads of the model that runs, 0 when none does yet. An acquisition function that
+    asks for more of them is kept, for a later model; that margin stands in until then is a complaint as well.
     """
     said = {key: value for key in BY_THE_SERVER if (value := getattr(desired, key)) is not None}
     if "label_share" in said:
@@ -59,11 +63,12 @@ def desired_over(own: Orders, desired: Desired) -> Orders:
     rules = own.rules._replace(**said)
     acquisition, chosen_by = desired.acquisition or own.acquisition, desired.strategy or own.strategy
     try:
-        Scorer(acquisition)
+        complaint = Scorer(acquisition, members=members).complaint
         strategy.check(chosen_by)
     except ConfigError as error:
         return own._replace(rules=rules, complaint=f"desired {error}")
-    return own._replace(rules=rules, acquisition=acquisition, strategy=chosen_by)
+    complaint = f"desired {complaint}" if complaint else ""
+    return own._replace(rules=rules, acquisition=acquisition, strategy=chosen_by, complaint=complaint)
 
 
 def _over_selecting(rules: Rules, times: float) -> Rules:

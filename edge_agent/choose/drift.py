@@ -142,29 +142,53 @@ class Watch:
         self._samples += len(values)
         self.latest = np.concatenate([[len(values)], values.sum(axis=0)])
         alarm, at = None, 0
-        while at < len(values):
-            end = min(len(values), at + self._group - self._filled)
-            self._sums[: self._width] += values[at:end].sum(axis=0)
-            self._sums[self._width :] += np.bincount(labels[at:end], minlength=self._classes)
-            self._filled += end - at
-            at = end
-            if self._filled == self._group:
-                alarm = self._close() or alarm
+        while (ends := self._ends(at, len(values))) and at < len(values):
+            groups = self._groups(values[at : ends[-1]], labels[at : ends[-1]], len(ends))
+            taken, found = self._close(groups)
+            alarm, at = found or alarm, ends[taken - 1]
+        if at < len(values):
+            self._begin_group(values[at:], labels[at:])
         return alarm
 
-    def _close(self) -> Alarm | None:
-        sums, self._sums, self._filled = self._sums, np.zeros_like(self._sums), 0
+    def _begin_group(self, values: Ints, labels: NDArray[np.intp]) -> None:
+        self._filled += len(values)
+        self._sums[: self._width] += values.sum(axis=0)
+        self._sums[self._width :] += np.bincount(labels, minlength=self._classes)
+
+    def _ends(self, at: int, count: int) -> list[int]:
+        """Where groups that are full with `count` samples end, from the one at `at`.
+
+        Only the first while a level is learned: the next may be longer.
+        """
+        ends = list(range(at + self._group - self._filled, count + 1, self._group))
+        return ends if self._level is not None else ends[:1]
+
+    def _groups(self, values: Ints, labels: NDArray[np.intp], count: int) -> Ints:
+        """(count, W + C) sums of whole groups, the first of which has begun before."""
+        group = (np.arange(len(values)) + self._filled) // self._group
+        starts = np.maximum(np.arange(count) * self._group - self._filled, 0)
+        sums = np.empty((count, self._width + self._classes), np.int64)
+        sums[:, : self._width] = np.add.reduceat(values, starts, axis=0)
+        places = np.bincount(group * self._classes + labels, minlength=count * self._classes)
+        sums[:, self._width :] = places.reshape(count, self._classes)
+        sums[0] += self._sums
+        self._sums[:], self._filled = 0, 0
+        return sums
+
+    def _close(self, groups: Ints) -> tuple[int, Alarm | None]:
+        """Take in the sums of whole groups until one raises an alarm: how many, and the alarm."""
         if self._level is None or self._charts is None:
-            self._learning.append(sums)
+            self._learning.append(groups[0])
             if len(self._learning) == LEVEL:
                 self._settle()
-            return None
-        scores = self._scores(self._means(sums), self._level)
-        self._charts.step(scores)
-        self._recent += RECENT * (scores - self._recent)
+            return 1, None
+        scores = self._scores(self._means(groups), self._level)
+        taken = self._charts.steps(scores, limit=self.samples_per_false_alarm / self._group)
+        for row in scores[:taken]:
+            self._recent += RECENT * (row - self._recent)
         if self._charts.mean * self._group < self.samples_per_false_alarm:
-            return None
-        return self._alarm(self._charts, self._level)
+            return taken, None
+        return taken, self._alarm(self._charts, self._level)
 
     def _alarm(self, charts: Charts, level: Level) -> Alarm:
         leader = charts.leader()
@@ -185,7 +209,7 @@ class Watch:
 
     def _settle(self) -> None:
         """Make the groups so far the level, or double them when neighbours resemble each other."""
-        means = np.array([self._means(sums) for sums in self._learning])
+        means = self._means(np.array(self._learning))
         mean, spread = means.mean(axis=0), means.std(axis=0)
         if self._resemblance((means - mean) / (spread + 1e-9)) > RESEMBLANCE and self._group < GROUP_MAX:
             self._group *= 2
@@ -193,7 +217,7 @@ class Watch:
             return
         spread = _floored(spread, self._width)
         usual = Level(mean, spread, np.zeros(len(SIGNALS)))
-        scores = np.array([self._scores(row, usual) for row in means])
+        scores = self._scores(means, usual)
         self._level = usual._replace(scores=scores.mean(axis=0))
         self._charts = Charts(scores.mean(axis=0), scores.std(axis=0) + 1e-6, seed=self._epoch)
         self._recent = self._level.scores.copy()
@@ -208,18 +232,18 @@ class Watch:
 
     def _means(self, sums: Ints) -> Floats:
         means = sums / float(self._group)
-        means[: self._width] /= UNIT
+        means[:, : self._width] /= UNIT
         return means
 
     def _scores(self, means: Floats, level: Level) -> Floats:
-        """(5,) of a group: two means, how far the classes are, the spread of the embedding, how far its mean is."""
+        """(N, 5) of groups: two means, how far the classes are, the spread of the embedding, how far its mean is."""
         squared = np.square((means - level.mean) / level.spread)
-        scores = np.zeros(len(SIGNALS))
-        scores[0], scores[1] = means[0], means[1]
-        scores[2] = np.log(squared[self._width :].mean() + 1e-3)
+        scores = np.zeros((len(means), len(SIGNALS)))
+        scores[:, :2] = means[:, :2]
+        scores[:, 2] = np.log(squared[:, self._width :].mean(axis=1) + 1e-3)
         if self._signals.directions:
-            scores[3] = means[2]
-            scores[4] = np.log(squared[3 : self._width].mean() + 1e-3)
+            scores[:, 3] = means[:, 2]
+            scores[:, 4] = np.log(squared[:, 3 : self._width].mean(axis=1) + 1e-3)
         return scores
 
     # --- looking ---

@@ -28,7 +28,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edge_agent.choose.acquisition import Scored
-from edge_agent.choose.budget import BURST_SHARE, Bucket, Reserve
+from edge_agent.choose.budget import BURST_SHARE, Bucket, Energy, Reserve
 from edge_agent.choose.novelty import Memory, Novelty
 from edge_agent.contract.errors import ConfigError
 from edge_agent.contract.types import Reason, Selection
@@ -65,6 +65,9 @@ class Rules(NamedTuple):
     random_share: float = 0.05  # of label_share
     labels_per_day: float = 0.0  # 0: no limit
     bytes_per_day: float = 0.0  # 0: no limit
+    energy_per_day_j: float = 0.0  # 0: no limit
+    energy_per_byte_j: float = 0.0  # sent
+    energy_per_sample_j: float = 0.0  # inferred on, sent or not
     reserve_labels: float = 0.0  # kept for alarms of drift; 0: none
 
 
@@ -77,6 +80,7 @@ class State(msgspec.Struct, kw_only=True):
     tokens: float
     day_tokens: float | None = None
     byte_tokens: float | None = None
+    energy_tokens: float | None = None
     warm: list[float] | None = None  # values seen since a model change, in rising order; None once warm
     generator: bytes = b""
     ring: bytes = b""
@@ -120,6 +124,7 @@ class Selector:
         self._reserve = _reserve(rules)
         self._day = _per_day(rules.labels_per_day)
         self._bytes = _per_day(rules.bytes_per_day)
+        self._energy = _energy(rules)
         self._state = State(tokens=self._labels.tokens, warm=[], strategy=self.strategy)
         if saved:
             self._load(saved)
@@ -159,6 +164,8 @@ class Selector:
                     self._novelty.remember(sketches[row])
                     distances = self._novelty.distance(sketches).tolist()
         self._reserve.earn(count)
+        if self._energy is not None:
+            self._energy.process(count)
         return chosen
 
     def _needs(self, draws: NDArray[np.float64]) -> NDArray[np.float64]:
@@ -263,13 +270,15 @@ class Selector:
             costs.append((self._day, 1.0))
         if self._bytes is not None:
             costs.append((self._bytes, float(sample_bytes)))
+        if self._energy is not None:
+            costs.append((self._energy, self._energy.cost(sample_bytes)))
         return costs
 
     # --- what happens around ---
 
     def pass_time(self, seconds: float) -> None:
         """Earn the budgets that are stated per day."""
-        for bucket in (self._day, self._bytes):
+        for bucket in (self._day, self._bytes, self._energy):
             if bucket is not None:
                 bucket.earn(seconds)
 
@@ -286,8 +295,8 @@ class Selector:
         for bucket, cost in self._costs(sample_bytes):
             if bucket.depth < cost:
                 raise ConfigError(
-                    f"[budget]: one sample costs {cost:g} (label or bytes) and at most {bucket.depth:g} may go at once "
-                    f"({BURST_SHARE:.0%} of a day's limit): raise the limit, or make samples smaller"
+                    f"[budget]: one sample costs {cost:g} (label, bytes or joules) and at most {bucket.depth:g} "
+                    f"may go at once ({BURST_SHARE:.0%} of a day's limit): raise the limit, or make samples smaller"
                 )
 
     def change(self, rules: Rules) -> None:
@@ -300,6 +309,7 @@ class Selector:
         self._reserve.hold(tokens=before.tokens, granted=before.granted)
         self._day = _per_day(rules.labels_per_day, self._day)
         self._bytes = _per_day(rules.bytes_per_day, self._bytes)
+        self._energy = _energy(rules, self._energy)
 
     def grant(self) -> float:
         """The world has changed: free the reserve, once; how many labels that is."""
@@ -329,6 +339,7 @@ class Selector:
         state.tokens = self._labels.tokens
         state.day_tokens = None if self._day is None else self._day.tokens
         state.byte_tokens = None if self._bytes is None else self._bytes.tokens
+        state.energy_tokens = None if self._energy is None else self._energy.tokens
         state.generator = json.dumps(self._rng.bit_generator.state).encode()  # integers of 128 bits
         state.ring = self._novelty.memory.tobytes()
         state.sent = self._novelty.sent
@@ -350,6 +361,8 @@ class Selector:
             self._day.tokens = min(state.day_tokens, self._day.depth)
         if self._bytes is not None and state.byte_tokens is not None:
             self._bytes.tokens = min(state.byte_tokens, self._bytes.depth)
+        if self._energy is not None and state.energy_tokens is not None:
+            self._energy.tokens = min(state.energy_tokens, self._energy.depth)
         if state.reserve_tokens is not None:
             self._reserve.hold(tokens=state.reserve_tokens, granted=state.granted_tokens)
         if state.strategy == self.strategy:
@@ -363,6 +376,17 @@ def _labels(rules: Rules, *, tokens: float) -> Bucket:
 
 def _reserve(rules: Rules) -> Reserve:
     return Reserve(rate=rules.label_share * RESERVE_RATE, depth=rules.reserve_labels)
+
+
+def _energy(rules: Rules, before: Energy | None = None) -> Energy | None:
+    if not rules.energy_per_day_j:
+        return None
+    return Energy(
+        limit_j=rules.energy_per_day_j,
+        per_byte_j=rules.energy_per_byte_j,
+        per_sample_j=rules.energy_per_sample_j,
+        tokens=None if before is None else before.tokens,
+    )
 
 
 def _per_day(limit: float, before: Bucket | None = None) -> Bucket | None:

@@ -21,6 +21,7 @@ from edge_agent.choose.selector import Chosen
 from edge_agent.contract.wire import StreamCounts
 
 BINS = 20  # of the histogram of utility over 0..1; unbounded utilities fall into the outer ones
+NOTES = 2048  # samples noted before they are counted in one pass: fewer cost more each, more is memory for nothing
 CUTS = 2  # kept: fewer loses a border when a trial ends between two heartbeats, more makes every heartbeat longer
 
 
@@ -41,7 +42,7 @@ class Tally:
     def __init__(self, *, stream: str, version: int, classes: int) -> None:
         """`version` and `classes`: of the model that begins; more classes may come with a later one, none go."""
         self.read = 0
-        self.invalid = 0
+        self._skipped = 0
         self.selected: dict[str, int] = {}
         self.recalled = 0  # sent later, out of the recent ring; counted as unsent when they were read
         self._stream = stream
@@ -63,12 +64,10 @@ class Tally:
     def count(self, scored: Scored, chosen: Sequence[Chosen], *, count: int, through_seq: int) -> None:
         """Count the first `count` rows of a block, the last of which is number `through_seq` of the stream."""
         self._through_seq = through_seq
-        valid = np.flatnonzero(np.isfinite(scored.utility[:count]))
         self.read += count
-        self.invalid += count - len(valid)
-        self._scored.add(scored, valid)
+        self._scored.note(scored, slice(count))
         if chosen:
-            self._sent.add(scored, np.array([row for row, _ in chosen]))
+            self._sent.note(scored, np.array([row for row, _ in chosen]))
         for _, selection in chosen:
             self.selected[selection.reason] = self.selected.get(selection.reason, 0) + 1
 
@@ -82,15 +81,18 @@ class Tally:
     def skip(self, count: int = 1) -> None:
         """Count samples that could not even be given to the model."""
         self.read += count
-        self.invalid += count
+        self._skipped += count
 
     def counts(self) -> StreamCounts:
         """What the heartbeat says."""
         scored, sent = self._scored, self._sent
+        scored.add_up()
+        sent.add_up()
+        invalid = self._skipped + scored.unusable
         return StreamCounts(
             read=self.read,
-            scored=self.read - self.invalid,
-            invalid=self.invalid,
+            scored=self.read - invalid,
+            invalid=invalid,
             selected=dict(self.selected),
             unsent_confidence_sum=float(scored.confidence.sum() - sent.confidence.sum()),
             unsent_utility_histogram=tuple((scored.histogram - sent.histogram).tolist()),
@@ -112,18 +114,38 @@ class Tally:
 
 
 class _Sums:
-    """Over some of the samples: histogram of utility, confidence by the same bins, predicted classes."""
+    """Over some of the samples: histogram of utility, confidence by the same bins, predicted classes.
+
+    They are noted first, and added up when there are many, or somebody asks: a pass over few costs as much.
+    """
 
     def __init__(self, classes: int) -> None:
+        self.unusable = 0
         self.histogram = np.zeros(BINS, np.int64)
         self.confidence = np.zeros(BINS)
         self.classes = np.zeros(classes, np.int64)
+        self._noted = 0
+        self._notes: list[tuple[NDArray[np.float32], NDArray[np.float32], NDArray[np.intp]]] = []
 
     def grow(self, classes: int) -> None:
         self.classes = np.pad(self.classes, (0, max(0, classes - len(self.classes))))
 
-    def add(self, scored: Scored, rows: NDArray[np.intp]) -> None:
-        bins = bin_of(scored.utility[rows])
+    def note(self, scored: Scored, rows: slice | NDArray[np.intp]) -> None:
+        utility = scored.utility[rows]
+        self._notes.append((utility, scored.confidence[rows], scored.label[rows]))
+        self._noted += len(utility)
+        if self._noted >= NOTES:
+            self.add_up()
+
+    def add_up(self) -> None:
+        if not self._notes:
+            return
+        utility, confidence, label = (np.concatenate(parts) for parts in zip(*self._notes, strict=True))
+        usable = np.isfinite(utility)
+        self.unusable += len(usable) - int(np.count_nonzero(usable))
+        bins = bin_of(utility[usable])
         self.histogram += np.bincount(bins, minlength=BINS)
-        self.confidence += np.bincount(bins, scored.confidence[rows], minlength=BINS)
-        self.classes += np.bincount(scored.label[rows], minlength=len(self.classes))
+        self.confidence += np.bincount(bins, confidence[usable], minlength=BINS)
+        self.classes += np.bincount(label[usable], minlength=len(self.classes))
+        self._notes.clear()
+        self._noted = 0

@@ -93,7 +93,7 @@ def test_evidence_reaches_c_no_sooner_than_after_c_scores_on_average() -> None:
         rng = np.random.default_rng(seed)
         charts = Charts(np.array([0.0, 3.0]), np.array([1.0, 0.1]), seed=seed)
         while charts.mean < 100.0:
-            charts.step(np.array([rng.standard_t(2), float(rng.integers(0, 2))]))
+            charts.steps(np.array([[rng.standard_t(2), float(rng.integers(0, 2))]]), limit=100.0)
         runs.append(charts.closed)
     assert np.mean(runs) > 100.0 - 3 * np.std(runs) / np.sqrt(len(runs))
 

@@ -41,8 +41,7 @@ X, Y = scenes()
 
 
 def embedding_of(model: Model, image: np.ndarray) -> np.ndarray:
-    model.inputs[0] = image
-    model.run(0)
+    model.run(0, image)
     assert model.embedding is not None
     return model.embedding[:1].copy()
 

@@ -7,6 +7,8 @@ from pathlib import Path
 import msgspec
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from quadrants import ARTIFACT, artifact, images
 
 from edge_agent.choose import strategy
@@ -95,6 +97,25 @@ def test_a_loop_that_was_killed_goes_on_as_if_nothing_had_happened() -> None:
     assert [s.selection for s in first.samples + second.samples] == [s.selection for s in whole.samples]
 
 
+@settings(deadline=None, max_examples=15)
+@given(st.lists(st.integers(1, 90), min_size=1, max_size=5))
+def test_the_same_decisions_for_any_blocks_and_in_any_company(sizes: list[int]) -> None:
+    """The loop flushes after so many samples, in turn."""
+    alone, company = Outcome(), Outcome()
+    make(alone, model=Model(ARTIFACT, together=1)).run(readings(X), threading.Event())
+    model = Model(ARTIFACT, clock=lambda: 0.0)
+    assert model.together == 8
+    loop, turn, at = make(company, model=model), 0, 0
+    while at < COUNT:
+        end = min(COUNT, at + sizes[turn % len(sizes)])
+        loop.run(readings(X, start=at, end=end), threading.Event())
+        at, turn = end, turn + 1
+    assert company.predictions().tolist() == alone.predictions().tolist()
+    assert [s.selection for s in company.samples] == [s.selection for s in alone.samples]
+    assert loop.vitals().samples == COUNT
+    assert loop.vitals().latency_p50_ms > 0.0
+
+
 def test_a_swap_misses_no_sample(tmp_path: Path) -> None:
     artifact(tmp_path, version=2)
     outcome = Outcome()
@@ -113,7 +134,7 @@ def test_a_swap_misses_no_sample(tmp_path: Path) -> None:
     versions = outcome.predictions()["version"]
     assert outcome.predictions()["seq"].tolist() == list(range(COUNT))
     assert versions[:700].tolist() == [1] * 700
-    assert set(versions[700 + len(newer.inputs) :].tolist()) == {2}  # at the end of the block
+    assert set(versions[700 + newer.rows :].tolist()) == {2}  # at the end of the block
     assert loop.vitals().samples == (versions == 2).sum()
     assert {s.model_version for s in outcome.samples} == {1, 2}
     counts, (cut,) = loop.said()  # what was counted of each model can be told apart, to the sample

@@ -99,8 +99,7 @@ def test_every_device_is_told_the_sketch_that_it_would_make_itself(scene):
     assert (request.id, request.version, request.count, request.similar) == (1, 1, 5, 0.8)
     assert 0 <= scene.now_ms + 2 * DAY_MS - request.until_ms < 2000
     device = Model(scene.folder / "1")
-    device.inputs[0] = IMAGE
-    device.run(0)
+    device.run(0, IMAGE)
     sketch = Sketcher(device.manifest.reference.embedding_mean.array())(device.embedding[:1])[0]
     np.testing.assert_allclose(request.sketch, sketch, atol=1e-5)
     assert scene.tick() == {}
