@@ -40,6 +40,9 @@ RIVALS = (*(f"{name}=" for name in OVERSPENT), "biqf", "density")  # with "=", a
 OWN = (OURS, BARE, "vessal", "margin", "least_confidence", "entropy")
 QUICK = ("random", OURS, "variable=", "biqf")
 GEO_MEAN = 1.9
+# Plain cross-entropy, as the design's settings have it. With the product's label smoothing random gains most: it needs a
+# fifth fewer labels for what 1,000 of MNIST taught it before, and every strategy's saving shrinks alike.
+TRAINING: dict[str, Any] = {"epochs": 40, "steps": 600, "learning_rate": 0.015, "label_smoothing": 0.0}
 LEAST = 0.01  # a saving of nothing at all has no logarithm
 SHOWN = ("budget", "strategy", "labels", "accuracy", "against random", "saving", "spent", "overdraft")
 
@@ -69,9 +72,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as temporary:
         for stream in (one for one in STREAMS if one.name in only):
             budgets = stream.budgets[-1:] if options.quick else stream.budgets
-            how = Settings(
-                rounds=stream.rounds, delay=0, epochs=40, steps=600, recipe=stream.recipe, learning_rate=0.015
-            )
+            how = Settings(rounds=stream.rounds, delay=0, recipe=stream.recipe, **TRAINING)
             what = grid.make(wanted, budgets, options.seeds or (2 if options.quick else 5), how)
             found += replay(stream, what, options.out or Path(temporary))
     print()

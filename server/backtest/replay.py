@@ -43,6 +43,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     threads: int = 1
     recipe: str = ""  # as of models.net; empty: by the shape of a sample
     learning_rate: float = train.Settings().learning_rate
+    label_smoothing: float = train.LABEL_SMOOTHING
 
 
 class Cell(msgspec.Struct, frozen=True, kw_only=True):
@@ -141,6 +142,7 @@ def teach(material: Material, rows: Sequence[int], *, seed: int, settings: Setti
         learning_rate=settings.learning_rate,
         threads=settings.threads,
         seed=seed,
+        label_smoothing=settings.label_smoothing,
     )
     return _runner(train.fit(x, y, classes=len(base.names), settings=how))
 
