@@ -10,6 +10,7 @@ Ranks come from counts in fixed bins; ties are broken at random, which keeps the
 
 from __future__ import annotations
 
+import math
 from typing import NamedTuple
 
 import numpy as np
@@ -17,82 +18,108 @@ from numpy.typing import NDArray
 
 Floats = NDArray[np.float64]
 
-BINS = 128
-REACH = (-6.0, 12.0)  # of the bins, in scales about the centre; what is beyond ties with its end
-SLOPES = np.array([[0.8], [-0.8]])  # of the linear bets: more high scores, more low ones
-BOTH_ENDS = 1.5  # slope of the bet on more of both
-BETS = 5
+BINS = 64
+REACH = (-5.0, 11.0)  # of the bins, in scales about the centre; what is beyond ties with its end
+SLOPE = 1.5  # of the linear bet; steeper is quicker on shifts of about one spread, gentler on smaller ones
+BETS = 3
+AT_ONCE = 64  # scores, at most
+EVIDENCE, GAIN = 0, 1
 STEEPEST = 1e-9  # a p-value counts as no less
 MASK = (1 << 64) - 1
+GOLDEN = 0.6180339887498949
 
 
 class Leader(NamedTuple):
     """The chart with most evidence. begun: the score after which, by its best bet, the change set in."""
 
     chart: int
-    evidence: float
     begun: int
 
 
 class Charts:
     """`closed` scores were seen of each of C charts."""
 
-    def __init__(self, centre: Floats, scale: Floats, *, seed: int) -> None:
+    def __init__(self, centre: Floats, scale: Floats, *, two_sided: int, seed: int) -> None:
         """Where scores usually lie, (C,) each; it decides how finely they are ranked, not whether that is right.
 
+        The first `two_sided` charts look for lower and for more extreme scores too, the others for higher ones alone.
         `seed` decides ties.
         """
-        self._seed = seed
         charts = len(centre)
+        self._seed, self._two = seed, two_sided
         self.closed = 0
-        self._places = np.arange(charts)
+        self._places, self._bins = np.arange(charts), np.arange(BINS, dtype=np.int16)
+        self._earlier = np.tri(AT_ONCE, k=-1, dtype=np.bool_)
+        self._spacing = np.arange(charts) * GOLDEN
         self._centre, self._scale = centre.copy(), scale.copy()
-        self._counts = np.zeros((charts, BINS))
-        self._evidence = np.zeros((charts, BETS))  # R
-        self._cusum = np.zeros((charts, BETS))  # of the logarithms of the bets (Page 1954)
-        self._begun = np.zeros((charts, BETS))  # score at which it was last 0
+        self._reached = np.zeros((charts, BINS + 1))  # how many scores so far lie in this bin or beyond
+        rows = charts + 2 * two_sided  # higher, lower, more extreme
+        self._state = np.zeros((2, rows, BETS))  # R; and what the bets gained since the best moment to begin (Page 1954)
+        self._begun = np.zeros((rows, BETS))  # score at which that was
 
-    def step(self, scores: Floats) -> None:
-        """Take in one score (C,) of each chart."""
-        bets = _bets(self._rank(scores))
-        self._evidence = (self._evidence + 1.0) * bets
-        self._cusum += np.log(bets)
-        self.closed += 1
-        below = self._cusum <= 0.0
-        self._cusum[below] = 0.0
-        self._begun[below] = self.closed
+    def learn(self, scores: Floats) -> None:
+        """Take in scores (n, C) to rank others among, without betting on them."""
+        self._rank(scores)
+
+    def step(self, scores: Floats, enough: float) -> bool:
+        """Take in scores (n, C), of each chart one after the other, until the mean evidence is enough: whether it is.
+
+        What comes after that is not taken in.
+        """
+        before = self.closed
+        p = self._rank(scores)
+        two = p[:, : self._two]
+        bets = _bets(np.concatenate((p, 1.0 - two, 1.0 - np.abs(2.0 * two - 1.0)), axis=1), before + 1)
+        course = np.empty((len(bets) + 1, *self._state.shape))
+        course[0] = self._state
+        for then, bet, now in zip(course, bets, course[1:]):  # noqa: B905 - one more state than bets
+            np.add(then[EVIDENCE], 1.0, out=now[EVIDENCE])
+            np.maximum(then[GAIN], 1.0, out=now[GAIN])
+            np.multiply(now, bet, out=now)
+        means = course[1:, EVIDENCE].reshape(len(bets), -1).sum(axis=1) / bets[0].size
+        over = (means >= enough).nonzero()[0]
+        taken = int(over[0]) + 1 if len(over) else len(bets)
+        anew = (course[:taken, GAIN] <= 1.0) * np.arange(before, before + taken, dtype=np.float64)[:, None, None]
+        np.maximum(self._begun, anew.max(axis=0), out=self._begun)
+        self._state[:], self.closed = course[taken], before + taken
+        return len(over) > 0
 
     def _rank(self, scores: Floats) -> Floats:
-        """(C,) p-values: the share of scores so far that are larger, ties broken at random."""
+        """(n, C) p-values: the share of earlier scores that are larger, ties broken at random."""
         low, high = REACH
-        bins = ((scores - self._centre) / self._scale - low) * (BINS / (high - low))
-        place = np.clip(bins, 0.0, BINS - 1.0).astype(np.intp)
-        ties = self._counts[self._places, place]
-        larger = np.cumsum(self._counts[:, ::-1], axis=1)[self._places, BINS - 1 - place] - ties
-        first = (self._seed << 40) + self.closed * len(scores)
-        draws = np.array([_draw(first + chart) for chart in range(len(scores))])
-        ranks: Floats = (larger + draws * (ties + 1.0)) / (self.closed + 1.0)
-        self._counts[self._places, place] += 1.0
+        bins = ((scores - self._centre) / self._scale - low) * (BINS / (high - low)) + 0.5
+        place = np.minimum(np.maximum(bins, 0.0), BINS - 1.0).astype(np.int16)
+        larger, reached = self._reached[self._places, place + 1], self._reached[self._places, place]
+        if len(place) > 1:  # those just before count too
+            earlier = self._earlier[: len(place), : len(place), None]
+            larger += ((place > place[:, None]) & earlier).sum(axis=1)
+            reached += ((place >= place[:, None]) & earlier).sum(axis=1)
+        numbers = range(self.closed, self.closed + len(place))
+        draws = np.array([[_draw((self._seed << 40) + number)] for number in numbers])
+        counts = np.arange(self.closed + 1.0, self.closed + 1.0 + len(place))
+        ranks: Floats = (larger + (draws + self._spacing) % 1.0 * (reached - larger + 1.0)) / counts[:, None]
+        self._reached[:, :-1] += (place[:, :, None] >= self._bins).sum(axis=0)
+        self.closed += len(place)
         return ranks
 
     @property
     def mean(self) -> float:
         """Evidence over all charts and bets: what is held against the threshold."""
-        return float(self._evidence.mean())
+        return float(self._state[EVIDENCE].mean())
 
     def leader(self) -> Leader:
         """Where the evidence comes from."""
-        chart, bet = divmod(int(self._evidence.argmax()), BETS)
-        return Leader(chart, float(self._evidence[chart].mean()), int(self._begun[chart, bet]))
+        row, bet = divmod(int(self._state[EVIDENCE].argmax()), BETS)
+        charts = len(self._places)
+        return Leader(row if row < charts else (row - charts) % self._two, int(self._begun[row, bet]))
 
     def numbers(self) -> Floats:
         """All of it, to be saved."""
-        parts = (self._centre, self._scale, self._counts, self._evidence, self._cusum, self._begun)
-        return np.concatenate([[self.closed], *(part.ravel() for part in parts)])
+        return np.concatenate([[self.closed], *(part.ravel() for part in self._parts())])
 
     def restore(self, numbers: Floats) -> None:
         """Continue from saved numbers; ValueError when they are of other charts."""
-        parts = (self._centre, self._scale, self._counts, self._evidence, self._cusum, self._begun)
+        parts = self._parts()
         if len(numbers) != 1 + sum(part.size for part in parts):
             raise ValueError(f"{len(numbers)} numbers, expected {1 + sum(part.size for part in parts)}")
         self.closed, at = int(numbers[0]), 1
@@ -100,13 +127,28 @@ class Charts:
             part[:] = numbers[at : at + part.size].reshape(part.shape)
             at += part.size
 
+    def _parts(self) -> tuple[Floats, ...]:
+        return (self._centre, self._scale, self._reached, self._state, self._begun)
 
-def _bets(p: Floats) -> Floats:
-    """(C, BETS) densities at p (C,), each of mean 1 over (0, 1): on high scores (small p), low ones, both, extremes."""
-    p = np.clip(p, STEEPEST, 1.0 - STEEPEST)
-    ends = 2.0 * np.abs(p - 0.5)
-    linear = 1.0 + SLOPES * (0.5 - p)
-    return np.stack([*linear, 1.0 + BOTH_ENDS * (ends - 0.5), 0.5 / np.sqrt(p), 0.5 / np.sqrt(1.0 - ends)], axis=1)
+
+def _bets(p: Floats, count: int) -> Floats:
+    """(n, rows, BETS) densities at p (n, rows), each of mean 1 over (0, 1), on small p: many, few, records.
+
+    The last is 1/p down to the least that ranks among `count` can tell apart, and one more in every row.
+
+    >>> middles = (np.arange(100_000) + 0.5) / 100_000
+    >>> _bets(middles[None], 100)[0].mean(axis=0).round(2).tolist()
+    [1.0, 1.0, 1.0]
+    """
+    p = np.clip(p, STEEPEST, 1.0)
+    counts = range(count, count + len(p))
+    least = np.array([1.0 / n for n in counts])[:, None]
+    mass = np.array([1.0 + math.log(n) for n in counts])[:, None]
+    bets = np.empty((*p.shape, BETS))
+    bets[..., 0] = (1.0 + 0.5 * SLOPE) - SLOPE * p
+    bets[..., 1] = 0.5 / np.sqrt(p)
+    bets[..., 2] = 1.0 / (np.maximum(p, least) * mass)
+    return bets
 
 
 def _draw(number: int) -> float:

@@ -1,18 +1,19 @@
 """Has the world changed?
 
-    samples -> groups -> five scores a group -> ranks among earlier groups -> evidence -> alarm
+    samples -> groups -> scores of a group -> ranks among earlier groups -> evidence -> alarm
 
 After a start, a new model or an alarm the first LEVEL groups say what is usual. From then on every group is held
-against all since (chart.py): the mean evidence passes c on average no sooner than after c groups while groups are
-exchangeable, whatever the distribution and however short the reference. So the threshold is a closed form of the stated
-time between false alarms; nothing is tuned.
+against all since (level.py, chart.py): the mean evidence passes c on average no sooner than after c groups while groups
+are exchangeable, whatever the distribution and however short the reference. So the threshold is a closed form of the
+stated time between false alarms; nothing is tuned.
 
 Neighbouring samples resemble each other, so a group is as long as it takes: while the level is learned, groups double
 as long as their successors still resemble them.
 
 What is usual is the stream's own, not the manifest's: a few hundred calibration samples cannot carry one false alarm in
-millions (a fixed reference of 1,000 breaks 1 in 5,000 already). How far the stream's level is from the manifest's is
-told in `state`: drift that was there from the beginning shows there.
+millions (a fixed reference of 1,000 breaks 1 in 5,000 already). The manifest's is asked once for each model, when the
+first level stands: does the stream differ from what the model was made for (offset.py)? That is an alarm of its own
+kind, and goes on showing in `state`.
 
 After an alarm a new level is learned from the stream as it is now. That is the hold-off, and a change that stays is
 told once. The same stream gives the same alarms in any blocks, and after a restart.
@@ -21,15 +22,17 @@ told once. The same stream gives the same alarms in any blocks, and after a rest
 from __future__ import annotations
 
 import math
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
 from edge_agent.choose.acquisition import Scored
-from edge_agent.choose.chart import Charts
-from edge_agent.choose.signals import SPREAD_FLOOR, UNIT, Signals
+from edge_agent.choose.chart import AT_ONCE, Charts
+from edge_agent.choose.level import QUICK, SLOW, Layout, Level
+from edge_agent.choose.offset import SURE, Offset, offsets
+from edge_agent.choose.signals import Signals
 from edge_agent.contract.artifact import Manifest
 from edge_agent.contract.errors import ConfigError
 from edge_agent.contract.wire import DriftState
@@ -37,31 +40,41 @@ from edge_agent.contract.wire import DriftState
 Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
 
-SIGNALS = ("confidence", "energy", "classes", "distance", "embedding")
+UNITS = {  # signal -> of what it reads
+    "confidence": "",
+    "energy": "nats",
+    "distance": "sd",
+    "embedding": "sd",
+    "classes": "total variation",
+}
 MONTH_S = 30 * 86_400.0
-GROUP = 16  # samples, at first; longer is slower to see a large change, shorter never sees a small one
+GROUP = 8  # samples, at first; longer is slower to see a large change, shorter costs more time
 GROUP_MAX = 4096  # samples; a stream whose groups still resemble each other then has no level, and is taken as it is
 LEVEL = 64  # groups that make a level; fewer make it noise, more delay the watch
 RESEMBLANCE = 0.1  # correlation of neighbouring groups above which they double; higher lets dependence through
-RECENT = 0.2  # weight of the newest group in what an alarm says is the case now
 LEAST_SAMPLES = 2_000.0  # between false alarms, however slow the stream; below, an alarm would mean nothing
 FIRST_RATE_PER_S = 1.0  # of samples, until some time has passed
 
 
 class Alarm(NamedTuple):
-    """Something moved.
+    """Something moved, or the stream differs from what the model was made for from the start.
 
-    signal: of SIGNALS, where it shows most. statistic, threshold: the evidence, and what it takes; while nothing moves,
-    it takes `threshold` samples on average. since: how many samples ago it set in, estimated. before, after: of the
-    signal; confidence and energy are means, the others distances from what is usual. epoch: level it was held against.
+    kind: "moved" against the stream's own level, or "differs" from the manifest's reference. signal: of UNITS, where it
+    shows most. statistic, threshold: of what moved, the evidence, and what it takes (while nothing moves, it takes
+    `threshold` samples on average); of what differs, standard errors. since, since_s: how many samples and seconds ago
+    it set in, estimated. before, after: of the signal in its `unit`; for the embedding and the classes, how far they
+    are from the usual. epoch: level it was held against.
     """
 
+    kind: Literal["moved", "differs"]
     signal: str
     statistic: float
     threshold: float
     since: int
+    since_s: float
     before: float
     after: float
+    unit: str
     epoch: int
 
 
@@ -72,20 +85,13 @@ class Saved(msgspec.Struct, kw_only=True):
     seconds: float
     samples: int
     epoch: int
+    compared: bool
     group: int
     filled: int
     sums: bytes
-    level: bytes  # groups so far, while learning; else empty
-    usual: bytes  # level and spread, then centre and recent scores; empty while learning
+    learning: bytes  # groups so far; empty once a level stands
+    level: bytes  # empty while learning
     charts: bytes
-
-
-class Level(NamedTuple):
-    """What is usual of a group. mean, spread: (W,) of its means. scores: (5,) the mean of its scores."""
-
-    mean: Floats
-    spread: Floats
-    scores: Floats
 
 
 class Watch:
@@ -107,22 +113,20 @@ class Watch:
         self._meet(manifest, embedding=embedding)
 
     def _meet(self, manifest: Manifest, *, embedding: bool) -> None:
-        reference = manifest.reference
+        self._reference = manifest.reference
         self._model = f"{manifest.name} {manifest.version}"
-        self._signals = Signals(reference, temperature=manifest.temperature, embedding=embedding)
-        self._width = 2 + (1 + self._signals.directions if self._signals.directions else 0)
-        self._expected_confidence = reference.confidence_mean
-        self._expected_share = np.array(reference.class_share)
-        self._classes = len(manifest.classes)
+        self._signals = Signals(manifest.reference, temperature=manifest.temperature, embedding=embedding)
+        directions = self._signals.directions
+        self._layout = Layout(3 if directions else 2, directions, len(manifest.classes))
+        self._compared = False  # this model's reference with the stream
         self._begin()
 
     def _begin(self) -> None:
         self._group, self._filled = GROUP, 0
-        self._sums: Ints = np.zeros(self._width + self._classes, np.int64)
+        self._sums: Ints = np.zeros(self._layout.width, np.int64)
         self._learning: list[Ints] = []
         self._level: Level | None = None
         self._charts: Charts | None = None
-        self._recent = np.zeros(len(SIGNALS))
 
     # --- the stream ---
 
@@ -139,40 +143,55 @@ class Watch:
         """
         values, labels = self._signals.rows(scored, logits, embedding, count=count)
         self._samples += len(values)
-        alarm, at = None, 0
-        while at < len(values):
-            end = min(len(values), at + self._group - self._filled)
-            self._sums[: self._width] += values[at:end].sum(axis=0)
-            self._sums[self._width :] += np.bincount(labels[at:end], minlength=self._classes)
-            self._filled += end - at
-            at = end
-            if self._filled == self._group:
-                alarm = self._close() or alarm
+        shown = labels[:, None] == np.arange(self._layout.classes)
+        rows = np.concatenate((values, shown), axis=1, dtype=np.int64)
+        alarm = None
+        while len(rows):
+            size, filled = self._group, self._filled
+            whole, left = divmod(filled + len(rows), size)
+            sums: Ints = np.add.reduceat(rows, [0, *range(size - filled, len(rows), size)], axis=0)
+            sums[0] += self._sums
+            if not whole:
+                self._sums, self._filled = sums[0], left
+                break
+            self._sums, self._filled = np.zeros(self._layout.width, np.int64), 0
+            taken, found = self._close(sums[:whole])
+            alarm = alarm or found
+            if taken == whole and self._group == size:
+                if left:
+                    self._sums, self._filled = sums[-1].copy(), left
+                break
+            rows = rows[taken * size - filled :]
         return alarm
 
-    def _close(self) -> Alarm | None:
-        sums, self._sums, self._filled = self._sums, np.zeros_like(self._sums), 0
+    def _close(self, groups: Ints) -> tuple[int, Alarm | None]:
+        """Take in groups (n, width) until something begins anew: how many that were, and the alarm."""
         if self._level is None or self._charts is None:
-            self._learning.append(sums)
-            if len(self._learning) == LEVEL:
-                self._settle()
-            return None
-        scores = self._scores(self._means(sums), self._level)
-        self._charts.step(scores)
-        self._recent += RECENT * (scores - self._recent)
-        if self._charts.mean * self._group < self.samples_per_false_alarm:
-            return None
-        return self._alarm(self._charts, self._level)
+            taken = groups[: LEVEL - len(self._learning)]
+            self._learning += list(taken)
+            return len(taken), self._settle() if len(self._learning) == LEVEL else None
+        groups = groups[:AT_ONCE]
+        begun, before = self._level, self._charts.closed
+        self._level, scores = begun.step(groups)
+        if not self._charts.step(scores, self.samples_per_false_alarm / self._group):
+            return len(groups), None
+        taken = groups[: self._charts.closed - before]
+        return len(taken), self._moved(self._charts, begun.step(taken)[0])
 
-    def _alarm(self, charts: Charts, level: Level) -> Alarm:
+    def _moved(self, charts: Charts, level: Level) -> Alarm:
         leader = charts.leader()
+        signal = self._layout.charts[leader.chart]
+        since = (charts.closed - leader.begun) * self._group
         alarm = Alarm(
-            signal=SIGNALS[leader.chart],
+            kind="moved",
+            signal=signal,
             statistic=charts.mean * self._group,
             threshold=self.samples_per_false_alarm,
-            since=(charts.closed - leader.begun) * self._group,
-            before=float(level.scores[leader.chart]),
-            after=float(self._recent[leader.chart]),
+            since=since,
+            since_s=since / self._samples_per_s,
+            before=self._readings(level, level.mean)[signal],
+            after=self._readings(level, level.recent(QUICK))[signal],
+            unit=UNITS[signal],
             epoch=self._epoch,
         )
         self._epoch += 1
@@ -181,95 +200,109 @@ class Watch:
 
     # --- what is usual ---
 
-    def _settle(self) -> None:
+    def _settle(self) -> Alarm | None:
         """Make the groups so far the level, or double them when neighbours resemble each other."""
-        means = np.array([self._means(sums) for sums in self._learning])
-        mean, spread = means.mean(axis=0), means.std(axis=0)
-        if self._resemblance((means - mean) / (spread + 1e-9)) > RESEMBLANCE and self._group < GROUP_MAX:
+        sums = np.array(self._learning)
+        if self._resemblance(self._layout.means(sums, self._group)) > RESEMBLANCE and self._group < GROUP_MAX:
             self._group *= 2
-            self._learning = [a + b for a, b in zip(self._learning[::2], self._learning[1::2], strict=True)]
-            return
-        spread = _floored(spread, self._width)
-        usual = Level(mean, spread, np.zeros(len(SIGNALS)))
-        scores = np.array([self._scores(row, usual) for row in means])
-        self._level = usual._replace(scores=scores.mean(axis=0))
-        self._charts = Charts(scores.mean(axis=0), scores.std(axis=0) + 1e-6, seed=self._epoch)
-        self._recent = self._level.scores.copy()
+            self._learning = list(sums[::2] + sums[1::2])
+            return None
+        self._level, scores = Level.of(self._layout, self._group, sums).step(sums)
+        centre, scale = self._level.usual_scores(sums)
+        self._charts = Charts(centre, scale, two_sided=self._layout.scalars, seed=self._epoch)
+        self._charts.learn(scores)
         self._learning = []
+        return None if self._compared else self._compare(self._level)
 
-    def _resemblance(self, z: Floats) -> float:
-        """The correlation of neighbouring rows, less its standard error: the most of scalars, directions, classes."""
+    def _compare(self, level: Level) -> Alarm | None:
+        """Whether the stream is what the model was made for; the worst of what differs."""
+        self._compared = True
+        told = [offset for offset in self._offsets(level) if offset.told and offset.signal != "classes"]
+        if not told:
+            return None
+        worst = max(told, key=lambda offset: offset.errors)
+        since = level.count * level.group
+        return Alarm(
+            kind="differs",
+            signal=worst.signal,
+            statistic=worst.errors,
+            threshold=SURE,
+            since=since,
+            since_s=since / self._samples_per_s,
+            before=worst.expected,
+            after=worst.found,
+            unit=UNITS[worst.signal],
+            epoch=self._epoch,
+        )
+
+    def _resemblance(self, means: Floats) -> float:
+        """The correlation of neighbouring groups, less its standard error: the most of scalars, directions, classes."""
+        z = (means - means.mean(axis=0)) / (means.std(axis=0) + 1e-9)
         products = (z[1:] * z[:-1]).mean(axis=0)
-        scalars = 3 if self._signals.directions else 2
-        parts = (products[:scalars], products[scalars : self._width], products[self._width :])
-        return max(float(part.mean()) - 1.0 / math.sqrt(len(z) * len(part)) for part in parts if len(part))
-
-    def _means(self, sums: Ints) -> Floats:
-        means = sums / float(self._group)
-        means[: self._width] /= UNIT
-        return means
-
-    def _scores(self, means: Floats, level: Level) -> Floats:
-        """(5,) of a group: two means, how far the classes are, the spread of the embedding, how far its mean is."""
-        squared = np.square((means - level.mean) / level.spread)
-        scores = np.zeros(len(SIGNALS))
-        scores[0], scores[1] = means[0], means[1]
-        scores[2] = np.log(squared[self._width :].mean() + 1e-3)
-        if self._signals.directions:
-            scores[3] = means[2]
-            scores[4] = np.log(squared[3 : self._width].mean() + 1e-3)
-        return scores
+        parts = (slice(self._layout.scalars), *(part for _, part in self._layout.parts))
+        each = [products[part] for part in parts]
+        return max(float(part.mean()) - 1.0 / math.sqrt(len(z) * len(part)) for part in each)
 
     # --- looking ---
 
     @property
+    def _samples_per_s(self) -> float:
+        return self._samples / self._seconds if self._seconds > 0.0 and self._samples else FIRST_RATE_PER_S
+
+    @property
     def samples_per_false_alarm(self) -> float:
         """The stated rate at the pace of the stream so far: also the threshold."""
-        per_s = self._samples / self._seconds if self._seconds > 0.0 and self._samples else FIRST_RATE_PER_S
-        return max(LEAST_SAMPLES, per_s * MONTH_S / self._rate)
+        return max(LEAST_SAMPLES, self._samples_per_s * MONTH_S / self._rate)
+
+    @property
+    def watching(self) -> bool:
+        """Whether a level stands; while one is learned nothing can be seen."""
+        return self._level is not None
 
     @property
     def state(self) -> DriftState:
         """For the heartbeat."""
+        level = self._level
+        found = {} if level is None else {offset.signal: offset for offset in self._offsets(level)}
         return DriftState(
             epoch=self._epoch,
-            watching=self._level is not None,
+            watching=self.watching,
             group_samples=self._group,
             statistic=self._charts.mean * self._group if self._charts else 0.0,
             threshold=self.samples_per_false_alarm,
-            recent=dict(zip(SIGNALS, self._recent.tolist(), strict=True)) if self._level else {},
-            **self._offsets(),
+            recent={} if level is None else self._readings(level, level.recent(SLOW)),
+            differs=tuple(signal for signal, offset in found.items() if offset.told),
+            **{f"{signal}_offset": offset.size for signal, offset in found.items()},
         )
 
-    def _offsets(self) -> dict[str, float]:
-        """How far the stream's level is from the manifest's."""
-        if self._level is None:
-            return {}
-        mean = self._level.mean
-        share = mean[self._width :]
-        offsets = {
-            "confidence_offset": float(mean[0]) - self._expected_confidence,
-            "classes_offset": 0.5 * float(np.abs(share - self._expected_share).sum()),
-        }
-        if self._signals.directions:
-            offsets["embedding_offset"] = float(np.sqrt(np.square(mean[3 : self._width]).mean()))
-        return offsets
+    def _offsets(self, level: Level) -> list[Offset]:
+        return offsets(level, self._layout, self._signals, self._reference)
+
+    def _readings(self, level: Level, means: Floats) -> dict[str, float]:
+        """What each signal reads at such means, in UNITS."""
+        away = means - level.mean
+        readings = {"confidence": float(means[0]), "energy": float(means[1])}
+        readings["classes"] = 0.5 * float(np.abs(away[self._layout.columns :]).sum())
+        if self._layout.directions:
+            readings["distance"] = math.exp(0.5 * float(means[2]))
+            readings["embedding"] = float(np.linalg.norm(away[self._layout.scalars : self._layout.columns]))
+        return readings
 
     # --- across restarts ---
 
     def save(self) -> bytes:
         """The state, for a new Watch over the same model to continue from."""
-        level = self._level
         saved = Saved(
             model=self._model,
             seconds=self._seconds,
             samples=self._samples,
             epoch=self._epoch,
+            compared=self._compared,
             group=self._group,
             filled=self._filled,
             sums=self._sums.tobytes(),
-            level=b"".join(sums.tobytes() for sums in self._learning),
-            usual=b"" if level is None else np.concatenate([*level, self._recent]).tobytes(),
+            learning=b"".join(sums.tobytes() for sums in self._learning),
+            level=b"" if self._level is None else self._level.numbers(),
             charts=b"" if self._charts is None else self._charts.numbers().tobytes(),
         )
         return msgspec.msgpack.encode(saved)
@@ -283,23 +316,15 @@ class Watch:
             raise ConfigError(f"saved drift state: {error}: remove it to start afresh") from error
 
     def _restore(self, state: Saved) -> None:
-        width, charts = self._width + self._classes, len(SIGNALS)
+        width = self._layout.width
         self._seconds, self._samples, self._epoch = state.seconds, state.samples, state.epoch
-        self._group, self._filled = state.group, state.filled
+        self._compared, self._group, self._filled = state.compared, state.group, state.filled
         self._sums = np.frombuffer(state.sums, np.int64).reshape(width).copy()
-        self._learning = list(np.frombuffer(state.level, np.int64).reshape(-1, width))
-        if state.usual:
-            usual = np.frombuffer(state.usual).reshape(2 * width + 2 * charts)
-            mean, spread, scores, recent = np.split(usual, np.cumsum([width, width, charts]))
-            self._level, self._recent = Level(mean, spread, scores), recent.copy()
-            self._charts = Charts(np.zeros(charts), np.ones(charts), seed=self._epoch)
+        self._learning = list(np.frombuffer(state.learning, np.int64).reshape(-1, width))
+        if state.level:
+            charts = len(self._layout.charts)
+            self._level = Level.restored(self._layout, state.level)
+            self._charts = Charts(
+                np.zeros(charts), np.ones(charts), two_sided=self._layout.scalars, seed=self._epoch
+            )
             self._charts.restore(np.frombuffer(state.charts))
-
-
-def _floored(spread: Floats, width: int) -> Floats:
-    """Spreads, none so small that a unit's first spark drowns the rest: of the directions, and of the classes."""
-    floored = spread + 1e-9
-    for part in (floored[3:width], floored[width:]):
-        if len(part):
-            np.maximum(part, SPREAD_FLOOR * np.median(part) + 1e-6, out=part)
-    return floored

@@ -44,6 +44,14 @@ class Signals:
         self._mean = np.asarray(reference.embedding_mean.array(), np.float32)
         self._whiten = _whitening(reference) if embedding else None
         self.directions = 0 if self._whiten is None else self._whiten.shape[1]
+        self._centres = np.asarray(reference.class_centres.array(), np.float32)
+
+    @property
+    def centres(self) -> NDArray[np.float64]:
+        """(C, K): z of the manifest's class centres."""
+        if self._whiten is None:
+            return np.zeros((len(self._centres), 0))
+        return np.clip((self._centres - self._mean) @ self._whiten, -CLIP, CLIP).astype(np.float64)
 
     def rows(
         self, scored: Scored, logits: NDArray[np.float32], embedding: NDArray[np.float32] | None, *, count: int
@@ -53,18 +61,18 @@ class Signals:
         Samples without a utility, or with anything not finite, are left out.
         """
         with np.errstate(invalid="ignore", over="ignore", divide="ignore"):
-            columns = [scored.confidence[:, None], self._energy(logits)[:, None]]
+            columns = [scored.confidence[:, None], self._energy(scored, logits)[:, None]]
             if self._whiten is not None and embedding is not None:
-                z: NDArray[np.float32] = np.clip((embedding - self._mean) @ self._whiten, -CLIP, CLIP)
+                z: NDArray[np.float32] = np.maximum((embedding - self._mean) @ self._whiten, -CLIP)
+                np.minimum(z, CLIP, out=z)
                 columns += [np.log(np.square(z).mean(axis=1, keepdims=True) + np.float32(1e-3)), z]
             table: NDArray[np.float32] = np.concatenate(columns, axis=1)[:count]
             sound = np.isfinite(table).all(axis=1) & np.isfinite(scored.utility[:count])
         return Rows(np.rint(table[sound] * UNIT).astype(np.int64), scored.label[:count][sound])
 
-    def _energy(self, logits: NDArray[np.float32]) -> NDArray[np.float32]:
-        scaled = logits * self._inverse_temperature
-        top = scaled.max(axis=1)
-        energy: NDArray[np.float32] = -(top + np.log(np.exp(scaled - top[:, None]).sum(axis=1)))
+    def _energy(self, scored: Scored, logits: NDArray[np.float32]) -> NDArray[np.float32]:
+        """The confidence is exp(top) over the sum that the logarithm is wanted of."""
+        energy: NDArray[np.float32] = np.log(scored.confidence) - logits.max(axis=1) * self._inverse_temperature
         return energy
 
 

@@ -87,6 +87,7 @@ class Reference(msgspec.Struct, frozen=True, kw_only=True):
     confidence_mean: float
     utility_quantiles: tuple[float, ...]  # of the margin utility at 0, 5, .. 100 %
     samples: int
+    energy_mean: float | None = None  # -logsumexp of the logits over the temperature
     whitening: Tensor | None = None  # (D, K) float32: (embedding - mean) @ it has variance 1 in K directions
 
 

@@ -1,0 +1,104 @@
+"""Is the stream what the model was made for?
+
+Once a level stands, it is held against the manifest's reference. What differs is told when it is sure in spite of how
+few samples both have, and large enough to matter: with many samples everything differs a little.
+
+The mix of classes differs from place to place, which is no fault; the embedding is therefore held against what the
+manifest expects of the classes that the stream does show (its centres, weighted by the stream's shares).
+"""
+
+from __future__ import annotations
+
+import math
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from edge_agent.choose.level import Layout, Level
+from edge_agent.choose.signals import Signals
+from edge_agent.contract.artifact import Reference
+
+Floats = NDArray[np.float64]
+
+SURE = 5.0  # standard errors: by chance once in a million; fewer alarm for nothing, more need longer levels
+MATTERS = {  # the least offset that is told; smaller ones are found on any device, larger ones hide faults
+    "confidence": 0.03,
+    "energy": 0.25,  # standard deviations
+    "classes": 0.15,  # total variation
+    "embedding": 0.5,  # standard deviations, length of the difference
+}
+
+
+class Offset(NamedTuple):
+    """How far a signal is from what the manifest expects.
+
+    expected, found: of the signal; of classes and embedding 0 and `size`. size: in the units of MATTERS, with its sign
+    where it has one; for the embedding, less what chance makes of it. errors: how sure that is, in standard errors.
+    """
+
+    signal: str
+    expected: float
+    found: float
+    size: float
+    errors: float
+
+    @property
+    def told(self) -> bool:
+        """Sure, and large enough."""
+        return self.errors >= SURE and abs(self.size) >= MATTERS[self.signal]
+
+
+def offsets(level: Level, layout: Layout, signals: Signals, reference: Reference) -> list[Offset]:
+    """Of every signal that the manifest has an expectation of."""
+    mean, spread = level.mean, level.spread
+    unsure = 1.0 / level.count + level.group / max(1, reference.samples)  # in variances of a group
+    found = [_scalar("confidence", reference.confidence_mean, mean[0], spread[0], unsure, 1.0)]
+    if reference.energy_mean is not None:
+        sd = float(spread[1]) * math.sqrt(level.group)
+        found.append(_scalar("energy", reference.energy_mean, mean[1], spread[1], unsure, sd))
+    share = mean[layout.columns :]
+    found.append(_classes(np.array(reference.class_share), share, level, reference.samples))
+    if layout.directions:
+        found.append(_embedding(signals, share, level, layout, reference))
+    return found
+
+
+def _scalar(signal: str, expected: float, found: float, spread: float, unsure: float, unit: float) -> Offset:
+    away = float(found) - expected
+    return Offset(signal, expected, float(found), away / (unit + 1e-9), abs(away) / (float(spread) * math.sqrt(unsure)))
+
+
+def _classes(expected: Floats, share: Floats, level: Level, samples: int) -> Offset:
+    """Pearson's statistic for two samples, the stream's as much wider as its groups are more alike than by chance."""
+    seen = level.count * level.group
+    pooled = (share * seen + expected * samples) / (seen + samples) + 1e-12
+    chance = pooled * (1.0 - pooled) / level.group
+    wider = max(1.0, float((level.spread[-len(share) :] ** 2).sum() / (chance.sum() + 1e-12)))
+    statistic = float((np.square(share - expected) / (pooled * (wider / seen + 1.0 / max(1, samples)))).sum())
+    size = 0.5 * float(np.abs(share - expected).sum())
+    return Offset("classes", 0.0, size, size, _errors(statistic, int((pooled > 1e-9).sum()) - 1))
+
+
+def _embedding(signals: Signals, share: Floats, level: Level, layout: Layout, reference: Reference) -> Offset:
+    part = slice(layout.scalars, layout.columns)
+    expected = share @ signals.centres
+    known = np.maximum(np.array(reference.class_share), 1.0 / max(1, reference.samples))
+    weight = float((share * share / known).sum())  # a centre of few samples says little
+    unsure = 1.0 / level.count + level.group * weight / max(1, reference.samples)
+    away = level.mean[part] - expected
+    variance = np.square(level.spread[part]) * unsure
+    size = math.sqrt(max(0.0, float((away * away - variance).sum())))
+    return Offset("embedding", 0.0, size, size, _errors(float((away * away / variance).sum()), layout.directions))
+
+
+def _errors(statistic: float, freedom: int) -> float:
+    """A chi-squared statistic in standard errors (Wilson and Hilferty 1931).
+
+    >>> [round(_errors(x, 10), 2) for x in (9.342, 18.307, 29.588)]  # the quantiles of 50, 95 and 99.9 %
+    [0.0, 1.65, 3.08]
+    """
+    if freedom < 1:
+        return 0.0
+    spread = 2.0 / (9.0 * freedom)
+    return ((statistic / freedom) ** (1.0 / 3.0) - 1.0 + spread) / math.sqrt(spread)
