@@ -54,7 +54,7 @@ class Charts:
         self._centre, self._scale = centre.copy(), scale.copy()
         self._reached = np.zeros((charts, BINS + 1))  # how many scores so far lie in this bin or beyond
         rows = charts + 2 * two_sided  # higher, lower, more extreme
-        self._state = np.zeros((2, rows, BETS))  # R; and what the bets gained since the best moment to begin (Page 1954)
+        self._state = np.zeros((2, rows, BETS))  # R; and the gain since the best start (Page 1954)
         self._begun = np.zeros((rows, BETS))  # score at which that was
 
     def learn(self, scores: Floats) -> None:

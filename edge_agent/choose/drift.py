@@ -324,7 +324,5 @@ class Watch:
         if state.level:
             charts = len(self._layout.charts)
             self._level = Level.restored(self._layout, state.level)
-            self._charts = Charts(
-                np.zeros(charts), np.ones(charts), two_sided=self._layout.scalars, seed=self._epoch
-            )
+            self._charts = Charts(np.zeros(charts), np.ones(charts), two_sided=self._layout.scalars, seed=self._epoch)
             self._charts.restore(np.frombuffer(state.charts))

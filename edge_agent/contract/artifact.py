@@ -78,7 +78,7 @@ class Golden(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Reference(msgspec.Struct, frozen=True, kw_only=True):
-    """What the stream looked like to this model when it was made: what drift and novelty are held against."""
+    """What this model expects of a stream, from samples that training has not seen: what drift is held against."""
 
     embedding_mean: Tensor  # (D,) float32
     embedding_sd: Tensor  # (D,) float32, floored away from 0
