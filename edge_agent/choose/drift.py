@@ -11,9 +11,9 @@ Neighbouring samples resemble each other, so a group is as long as it takes: whi
 as long as their successors still resemble them.
 
 What is usual is the stream's own, not the manifest's: a few hundred calibration samples cannot carry one false alarm in
-millions (a fixed reference of 1,000 breaks 1 in 5,000 already). The manifest's is asked once for each model, when the
-first level stands: does the stream differ from what the model was made for (offset.py)? That is an alarm of its own
-kind, and goes on showing in `state`.
+millions (a fixed reference of 1,000 breaks 1 in 5,000 already). The manifest's is asked once for each model, after the
+first COMPARED samples: does the stream differ from what the model was made for (offset.py)? That is an alarm of its
+own kind, and goes on showing in `state`.
 
 After an alarm a new level is learned from the stream as it is now. That is the hold-off, and a change that stays is
 told once. The same stream gives the same alarms in any blocks, and after a restart.
@@ -48,9 +48,10 @@ UNITS = {  # signal -> of what it reads
     "classes": "total variation",
 }
 MONTH_S = 30 * 86_400.0
-GROUP = 8  # samples, at first; longer is slower to see a large change, shorter costs more time
+GROUP = 4  # samples, at first; longer is slower to see a large change, shorter costs more time
 GROUP_MAX = 4096  # samples; a stream whose groups still resemble each other then has no level, and is taken as it is
 LEVEL = 64  # groups that make a level; fewer make it noise, more delay the watch
+COMPARED = 1024  # samples that the manifest's reference is held against; fewer show only gross offsets, more come late
 RESEMBLANCE = 0.1  # correlation of neighbouring groups above which they double; higher lets dependence through
 LEAST_SAMPLES = 2_000.0  # between false alarms, however slow the stream; below, an alarm would mean nothing
 FIRST_RATE_PER_S = 1.0  # of samples, until some time has passed
@@ -170,11 +171,11 @@ class Watch:
             taken = groups[: LEVEL - len(self._learning)]
             self._learning += list(taken)
             return len(taken), self._settle() if len(self._learning) == LEVEL else None
-        groups = groups[:AT_ONCE]
         begun, before = self._level, self._charts.closed
+        groups = groups[: min(AT_ONCE, self._groups_to_compare or AT_ONCE)]
         self._level, scores = begun.step(groups)
         if not self._charts.step(scores, self.samples_per_false_alarm / self._group):
-            return len(groups), None
+            return len(groups), self._compare(self._level)
         taken = groups[: self._charts.closed - before]
         return len(taken), self._moved(self._charts, begun.step(taken)[0])
 
@@ -212,16 +213,25 @@ class Watch:
         self._charts = Charts(centre, scale, two_sided=self._layout.scalars, seed=self._epoch)
         self._charts.learn(scores)
         self._learning = []
-        return None if self._compared else self._compare(self._level)
+        return self._compare(self._level)
+
+    @property
+    def _groups_to_compare(self) -> int:
+        """How many are still to come until the stream is held against the manifest's reference; 0: it was."""
+        if self._compared or self._level is None:
+            return 0
+        return -(-COMPARED // self._group) - self._level.seen
 
     def _compare(self, level: Level) -> Alarm | None:
-        """Whether the stream is what the model was made for; the worst of what differs."""
+        """Once for each model: whether the stream is what it was made for; the worst of what differs."""
+        if self._compared or self._groups_to_compare > 0:
+            return None
         self._compared = True
         told = [offset for offset in self._offsets(level) if offset.told and offset.signal != "classes"]
         if not told:
             return None
         worst = max(told, key=lambda offset: offset.errors)
-        since = level.count * level.group
+        since = level.seen * level.group
         return Alarm(
             kind="differs",
             signal=worst.signal,

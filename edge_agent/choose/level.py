@@ -22,16 +22,22 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from edge_agent.choose.signals import SCALARS, SPREAD_FLOOR, UNIT
+from edge_agent.choose.signals import SCALARS, UNIT
 
 Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
 
 FIRST = 8  # groups before the first that is scored; fewer make the first scores wild, more leave fewer to rank among
-MEMORY = (0.25, 0.03)  # weight of the newest group; more loses small shifts, less finds large ones later
+MEMORY = (0.12, 0.02)  # weight of the newest group; more loses small shifts, less finds large ones later
 WEIGHTS = np.array(MEMORY)[:, None]
 QUICK, SLOW = 0, 1
 SCORED = 1 + len(MEMORY)  # scores of the embedding, and of the classes
+LEAST_SPREAD = 0.4  # of a direction; it has 1 by the manifest. Lower, and a dead unit's first spark drowns the rest
+LEAST_SHARE = 0.04  # a class rarer than that varies as if it were not; lower as above, higher hides rare classes
+NEAR = (
+    0.15  # spreads; a number nearer to the usual counts as usual. Less, and in a stream of one class, say, it is news
+)
+# that the mean has moved by a hair after an exception; more blunts the charts
 TINY = 1e-9
 
 
@@ -65,13 +71,13 @@ class Layout(NamedTuple):
 
     def means(self, sums: Ints, samples: int | Floats) -> Floats:
         """Of sums (.., width) over so many samples: of the columns, and shares of the classes."""
-        means = sums / samples
+        means: Floats = np.divide(sums, samples)
         means[..., : self.columns] /= UNIT
         return means
 
 
 class Level(NamedTuple):
-    """Of groups of `group` samples, `count` of them so far.
+    """Of groups of `group` samples, `seen` of them so far.
 
     spread: (width,) of the means of groups. total: (width,) their sums. way: (len(MEMORY), width) where the last ones
     lay, in spreads from the usual of their time.
@@ -80,7 +86,7 @@ class Level(NamedTuple):
     layout: Layout
     group: int
     spread: Floats
-    count: int
+    seen: int
     total: Ints
     way: Floats
 
@@ -88,46 +94,48 @@ class Level(NamedTuple):
     def of(cls, layout: Layout, group: int, sums: Ints) -> Level:
         """Spreads from sums (n, width) of groups; their means are still to be taken in."""
         spread = layout.means(sums, group).std(axis=0) + TINY
-        for _, part in layout.parts:  # none so small that a unit's first spark drowns the rest
-            np.maximum(spread[part], SPREAD_FLOOR * np.median(spread[part]) + 1e-6, out=spread[part])
+        for (_, part), least in zip(layout.parts[::-1], (LEAST_SHARE**0.5, LEAST_SPREAD), strict=False):
+            np.maximum(spread[part], least / math.sqrt(group), out=spread[part])
         return cls(layout, group, spread, 0, np.zeros(layout.width, np.int64), np.zeros((len(MEMORY), layout.width)))
 
     @property
     def mean(self) -> Floats:
         """(width,) of all groups so far."""
-        return self.layout.means(self.total, self.count * self.group)
+        return self.layout.means(self.total, self.seen * self.group)
 
     def recent(self, memory: int) -> Floats:
         """(width,) the mean of late, by the QUICK or the SLOW memory."""
-        return self.mean + self.way[memory] * self.spread
+        late: Floats = self.mean + self.way[memory] * self.spread
+        return late
 
     def step(self, sums: Ints) -> tuple[Level, Floats]:
         """Take in groups (n, width), one after the other; the scores (n, charts) of all but the FIRST of a level.
 
         One by one or together gives the same, to the last bit.
         """
-        skipped = min(len(sums), max(0, FIRST - self.count))
+        skipped = min(len(sums), max(0, FIRST - self.seen))
         totals = np.concatenate((self.total[None], self.total + np.cumsum(sums, axis=0)))[skipped:]
-        count, groups = self.count + skipped, len(sums) - skipped
+        count, groups = self.seen + skipped, len(sums) - skipped
         counts = np.arange(count, count + groups, dtype=np.float64)[:, None]
         means = self.layout.means(sums[skipped:], self.group)
         usual = self.layout.means(totals[:-1], counts * self.group)
         away = (means - usual) / self.spread * np.sqrt(counts / (counts + 1.0))
+        away[np.abs(away) < NEAR] = 0.0
         ways = np.empty((groups + 1, *self.way.shape))
         ways[0] = self.way
         for row, group in enumerate(away):
             np.add(ways[row], WEIGHTS * (group - ways[row]), out=ways[row + 1])
-        then = self._replace(count=count + groups, total=totals[-1], way=ways[-1])
+        then = self._replace(seen=count + groups, total=totals[-1], way=ways[-1])
         return then, self._scores(means, away, ways[:-1])
 
     def _scores(self, means: Floats, away: Floats, ways: Floats) -> Floats:
         """(n, charts). Sums of a part are taken from left to right, so that they do not depend on n."""
         starts = [part.start for _, part in self.layout.parts]
         sizes = np.array([part.stop - part.start for _, part in self.layout.parts])
-        far = np.add.reduceat(away * away, starts, axis=1) / sizes + 1e-3
+        far = np.add.reduceat(away * away, starts, axis=1) / sizes
         lengths = np.add.reduceat(ways * ways, starts, axis=2)
         along = np.add.reduceat(ways * away[:, None], starts, axis=2) / (np.sqrt(lengths) + TINY)
-        logs = np.array([math.log(each) for each in far.ravel().tolist()]).reshape(-1, 1, len(starts))
+        logs = np.array([math.log1p(10.0 * each) for each in far.ravel().tolist()]).reshape(-1, 1, len(starts))
         parts = np.concatenate((logs, along), axis=1).transpose(0, 2, 1).reshape(len(means), -1)
         return np.concatenate((means[:, : self.layout.scalars], parts), axis=1)
 
@@ -144,7 +152,7 @@ class Level(NamedTuple):
 
     def numbers(self) -> bytes:
         """All of it, to be saved."""
-        head = np.array([self.group, self.count], np.int64)
+        head = np.array([self.group, self.seen], np.int64)
         return b"".join(part.tobytes() for part in (head, self.total, self.spread, self.way))
 
     @classmethod

@@ -1,6 +1,6 @@
 """Is the stream what the model was made for?
 
-Once a level stands, it is held against the manifest's reference. What differs is told when it is sure in spite of how
+What a stream's level is, is held against the manifest's reference. What differs is told when it is sure in spite of how
 few samples both have, and large enough to matter: with many samples everything differs a little.
 
 The mix of classes differs from place to place, which is no fault; the embedding is therefore held against what the
@@ -52,7 +52,7 @@ class Offset(NamedTuple):
 def offsets(level: Level, layout: Layout, signals: Signals, reference: Reference) -> list[Offset]:
     """Of every signal that the manifest has an expectation of."""
     mean, spread = level.mean, level.spread
-    unsure = 1.0 / level.count + level.group / max(1, reference.samples)  # in variances of a group
+    unsure = 1.0 / level.seen + level.group / max(1, reference.samples)  # in variances of a group
     found = [_scalar("confidence", reference.confidence_mean, mean[0], spread[0], unsure, 1.0)]
     if reference.energy_mean is not None:
         sd = float(spread[1]) * math.sqrt(level.group)
@@ -71,7 +71,7 @@ def _scalar(signal: str, expected: float, found: float, spread: float, unsure: f
 
 def _classes(expected: Floats, share: Floats, level: Level, samples: int) -> Offset:
     """Pearson's statistic for two samples, the stream's as much wider as its groups are more alike than by chance."""
-    seen = level.count * level.group
+    seen = level.seen * level.group
     pooled = (share * seen + expected * samples) / (seen + samples) + 1e-12
     chance = pooled * (1.0 - pooled) / level.group
     wider = max(1.0, float((level.spread[-len(share) :] ** 2).sum() / (chance.sum() + 1e-12)))
@@ -85,7 +85,7 @@ def _embedding(signals: Signals, share: Floats, level: Level, layout: Layout, re
     expected = share @ signals.centres
     known = np.maximum(np.array(reference.class_share), 1.0 / max(1, reference.samples))
     weight = float((share * share / known).sum())  # a centre of few samples says little
-    unsure = 1.0 / level.count + level.group * weight / max(1, reference.samples)
+    unsure = 1.0 / level.seen + level.group * weight / max(1, reference.samples)
     away = level.mean[part] - expected
     variance = np.square(level.spread[part]) * unsure
     size = math.sqrt(max(0.0, float((away * away - variance).sum())))
@@ -96,9 +96,9 @@ def _errors(statistic: float, freedom: int) -> float:
     """A chi-squared statistic in standard errors (Wilson and Hilferty 1931).
 
     >>> [round(_errors(x, 10), 2) for x in (9.342, 18.307, 29.588)]  # the quantiles of 50, 95 and 99.9 %
-    [0.0, 1.65, 3.08]
+    [-0.0, 1.65, 3.07]
     """
     if freedom < 1:
         return 0.0
     spread = 2.0 / (9.0 * freedom)
-    return ((statistic / freedom) ** (1.0 / 3.0) - 1.0 + spread) / math.sqrt(spread)
+    return (math.pow(statistic / freedom, 1.0 / 3.0) - 1.0 + spread) / math.sqrt(spread)

@@ -9,7 +9,7 @@ from quadrants import ARTIFACT
 
 from edge_agent.choose.acquisition import Scorer
 from edge_agent.choose.chart import Charts
-from edge_agent.choose.drift import GROUP, LEVEL, MONTH_S, Alarm, Watch
+from edge_agent.choose.drift import COMPARED, MONTH_S, Alarm, Watch
 from edge_agent.contract.artifact import Manifest, Reference, Tensor, read_artifact
 from edge_agent.contract.errors import ConfigError
 
@@ -100,7 +100,14 @@ def tied(count: int, seed: int) -> np.ndarray:
     return np.sign(steady(count, seed))
 
 
-STREAMS = (steady, autocorrelated, bursty, heavy_tailed, dead_units, tied)
+def mostly_dead(count: int, seed: int) -> np.ndarray:
+    """All but one unit are 0 nearly always, and so is all but one class."""
+    sparks = np.where(np.random.default_rng(seed + 50).random((count, D)) < 0.003, 2.0, 0.0)
+    sparks[:, 0] = 3.0 + 0.1 * steady(count, seed)[:, 0]
+    return sparks.astype(np.float32)
+
+
+STREAMS = (steady, autocorrelated, bursty, heavy_tailed, dead_units, mostly_dead, tied)
 
 
 @pytest.mark.parametrize("stream", STREAMS)
@@ -188,7 +195,7 @@ def of_the_first_level(seed: int, samples: int, stream=steady) -> list[Alarm]:
     """Alarms of a model whose reference has so many samples, on a stream like it."""
     made = manifest(reference=reference_of(steady(samples, 1000 + seed)))
     one = Watch(made, false_alarms_per_month=1.0, embedding=True)
-    return [alarm for _, alarm in play(one, stream(GROUP * LEVEL, seed), [BLOCK])]
+    return [alarm for _, alarm in play(one, stream(COMPARED, seed), [BLOCK])]
 
 
 @pytest.mark.parametrize("samples", [100, 500])
@@ -205,7 +212,7 @@ def test_drift_that_was_there_from_the_start_is_told_once() -> None:
     ((at, alarm),) = found
     assert (alarm.kind, alarm.signal, alarm.unit, alarm.before) == ("differs", "embedding", "sd", 0.0)
     assert alarm.after == pytest.approx(0.6, abs=0.2)
-    assert at <= GROUP * LEVEL + BLOCK
+    assert at <= COMPARED + BLOCK
     assert again.state.differs == ("embedding",)
     assert again.state.embedding_offset == pytest.approx(0.6, abs=0.1)
 
