@@ -48,10 +48,10 @@ class Charts:
         charts = len(centre)
         self._seed, self._two = seed, two_sided
         self.closed = 0
-        self._places, self._bins = np.arange(charts), np.arange(BINS, dtype=np.int16)
+        self._places = np.arange(charts)
         self._earlier = np.tri(AT_ONCE, k=-1, dtype=np.bool_)
         self._spacing = np.arange(charts) * GOLDEN
-        self._centre, self._scale = centre.copy(), scale.copy()
+        self._centre, self._fineness = centre.copy(), BINS / (REACH[1] - REACH[0]) / scale
         self._reached = np.zeros((charts, BINS + 1))  # how many scores so far lie in this bin or beyond
         rows = charts + 2 * two_sided  # higher, lower, more extreme
         self._state = np.zeros((2, rows, BETS))  # R; and the gain since the best start (Page 1954)
@@ -87,18 +87,22 @@ class Charts:
     def _rank(self, scores: Floats) -> Floats:
         """(n, C) p-values: the share of earlier scores that are larger, ties broken at random."""
         low, high = REACH
-        bins = ((scores - self._centre) / self._scale - low) * (BINS / (high - low)) + 0.5
+        bins = (scores - self._centre) * self._fineness - (low * BINS / (high - low) - 0.5)
         place = np.minimum(np.maximum(bins, 0.0), BINS - 1.0).astype(np.int16)
-        larger, reached = self._reached[self._places, place + 1], self._reached[self._places, place]
+        larger, reached = self._reached[self._places, np.stack((place + 1, place))]
         if len(place) > 1:  # those just before count too
-            earlier = self._earlier[: len(place), : len(place), None]
-            larger += ((place > place[:, None]) & earlier).sum(axis=1)
-            reached += ((place >= place[:, None]) & earlier).sum(axis=1)
+            both = np.empty((2, len(place), *place.shape), np.bool_)
+            np.greater(place, place[:, None], out=both[0])
+            np.greater_equal(place, place[:, None], out=both[1])
+            both &= self._earlier[: len(place), : len(place), None]
+            before = both.sum(axis=2)
+            larger, reached = larger + before[0], reached + before[1]
         numbers = range(self.closed, self.closed + len(place))
         draws = np.array([[_draw((self._seed << 40) + number)] for number in numbers])
         counts = np.arange(self.closed + 1.0, self.closed + 1.0 + len(place))
         ranks: Floats = (larger + (draws + self._spacing) % 1.0 * (reached - larger + 1.0)) / counts[:, None]
-        self._reached[:, :-1] += (place[:, :, None] >= self._bins).sum(axis=0)
+        counted = np.bincount((place + self._places * BINS).ravel(), minlength=self._centre.size * BINS)
+        self._reached[:, :-1] += counted.reshape(-1, BINS)[:, ::-1].cumsum(axis=1)[:, ::-1]
         self.closed += len(place)
         return ranks
 
@@ -128,7 +132,7 @@ class Charts:
             at += part.size
 
     def _parts(self) -> tuple[Floats, ...]:
-        return (self._centre, self._scale, self._reached, self._state, self._begun)
+        return (self._centre, self._fineness, self._reached, self._state, self._begun)
 
 
 def _bets(p: Floats, count: int) -> Floats:

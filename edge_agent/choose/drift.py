@@ -52,6 +52,7 @@ GROUP = 4  # samples, at first; longer is slower to see a large change, shorter 
 GROUP_MAX = 4096  # samples; a stream whose groups still resemble each other then has no level, and is taken as it is
 LEVEL = 64  # groups that make a level; fewer make it noise, more delay the watch
 COMPARED = 1024  # samples that the manifest's reference is held against; fewer show only gross offsets, more come late
+CLASSES = 64  # kept apart; of more, every 64th counts as the same. More cost time, and a shift hides among them
 RESEMBLANCE = 0.1  # correlation of neighbouring groups above which they double; higher lets dependence through
 LEAST_SAMPLES = 2_000.0  # between false alarms, however slow the stream; below, an alarm would mean nothing
 FIRST_RATE_PER_S = 1.0  # of samples, until some time has passed
@@ -118,7 +119,7 @@ class Watch:
         self._model = f"{manifest.name} {manifest.version}"
         self._signals = Signals(manifest.reference, temperature=manifest.temperature, embedding=embedding)
         directions = self._signals.directions
-        self._layout = Layout(3 if directions else 2, directions, len(manifest.classes))
+        self._layout = Layout(3 if directions else 2, directions, min(CLASSES, len(manifest.classes)))
         self._compared = False  # this model's reference with the stream
         self._begin()
 
@@ -144,7 +145,7 @@ class Watch:
         """
         values, labels = self._signals.rows(scored, logits, embedding, count=count)
         self._samples += len(values)
-        shown = labels[:, None] == np.arange(self._layout.classes)
+        shown = (labels % self._layout.classes)[:, None] == np.arange(self._layout.classes)
         rows = np.concatenate((values, shown), axis=1, dtype=np.int64)
         alarm = None
         while len(rows):

@@ -58,9 +58,14 @@ def offsets(level: Level, layout: Layout, signals: Signals, reference: Reference
         sd = float(spread[1]) * math.sqrt(level.group)
         found.append(_scalar("energy", reference.energy_mean, mean[1], spread[1], unsure, sd))
     share = mean[layout.columns :]
-    found.append(_classes(np.array(reference.class_share), share, level, reference.samples))
+    expected = np.array(reference.class_share)
+    fold = np.arange(len(expected)) % layout.classes
+    known: Floats = np.bincount(fold, weights=expected).astype(np.float64)
+    found.append(_classes(known, share, level, reference.samples))
     if layout.directions:
-        found.append(_embedding(signals, share, level, layout, reference))
+        centres = np.zeros((layout.classes, layout.directions))
+        np.add.at(centres, fold, signals.centres * (expected / np.maximum(known[fold], 1e-12))[:, None])
+        found.append(_embedding(share @ centres, known, level, layout, reference.samples))
     return found
 
 
@@ -80,14 +85,15 @@ def _classes(expected: Floats, share: Floats, level: Level, samples: int) -> Off
     return Offset("classes", 0.0, size, size, _errors(statistic, int((pooled > 1e-9).sum()) - 1))
 
 
-def _embedding(signals: Signals, share: Floats, level: Level, layout: Layout, reference: Reference) -> Offset:
+def _embedding(expected: Floats, known: Floats, level: Level, layout: Layout, samples: int) -> Offset:
+    """`expected`: (directions,) of the stream's classes. `known`: (classes,) their shares in the reference."""
     part = slice(layout.scalars, layout.columns)
-    expected = share @ signals.centres
-    known = np.maximum(np.array(reference.class_share), 1.0 / max(1, reference.samples))
-    weight = float((share * share / known).sum())  # a centre of few samples says little
-    unsure = 1.0 / level.seen + level.group * weight / max(1, reference.samples)
+    share = level.mean[layout.columns :]
+    weight = float(
+        (share * share / np.maximum(known, 1.0 / max(1, samples))).sum()
+    )  # a rare class's centre says little
+    variance = np.square(level.spread[part]) * (1.0 / level.seen + level.group * weight / max(1, samples))
     away = level.mean[part] - expected
-    variance = np.square(level.spread[part]) * unsure
     size = math.sqrt(max(0.0, float((away * away - variance).sum())))
     return Offset("embedding", 0.0, size, size, _errors(float((away * away / variance).sum()), layout.directions))
 

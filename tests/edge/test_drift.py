@@ -19,15 +19,19 @@ WEIGHTS = np.random.default_rng(7).normal(size=(D, C)).astype(np.float32)
 SCORER = Scorer("margin")
 
 
-def reference_of(embedding: np.ndarray) -> Reference:
+def centre(embedding: np.ndarray, some: np.ndarray) -> np.ndarray:
+    return embedding[some if some.any() else slice(None)].mean(axis=0)
+
+
+def reference_of(embedding: np.ndarray, weights: np.ndarray = WEIGHTS) -> Reference:
     """What a manifest says when this is what the model was made for."""
-    logits = embedding @ WEIGHTS
+    logits, classes = embedding @ weights, weights.shape[1]
     scored = SCORER.score(logits)
     return Reference(
         embedding_mean=Tensor.of(embedding.mean(axis=0)),
         embedding_sd=Tensor.of(embedding.std(axis=0)),
-        class_centres=Tensor.of(np.stack([embedding[scored.label == c].mean(axis=0) for c in range(C)])),
-        class_share=tuple((np.bincount(scored.label, minlength=C) / len(embedding)).tolist()),
+        class_centres=Tensor.of(np.stack([centre(embedding, scored.label == c) for c in range(classes)])),
+        class_share=tuple((np.bincount(scored.label, minlength=classes) / len(embedding)).tolist()),
         confidence_mean=float(scored.confidence.mean()),
         energy_mean=float(-np.log(np.exp(logits).sum(axis=1)).mean()),
         utility_quantiles=(0.0,) * 21,
@@ -270,6 +274,25 @@ def test_without_an_embedding_the_logits_are_watched() -> None:
         found = found or one.look(SCORER.score(logits), logits, None, count=BLOCK)
     assert found is not None
     assert found.signal in ("confidence", "energy", "classes")
+
+
+def test_of_a_thousand_classes_the_state_stays_small() -> None:
+    many = 1000
+    weights = np.random.default_rng(1).normal(size=(D, many)).astype(np.float32)
+    made = msgspec.structs.replace(
+        manifest(),
+        classes=tuple(f"c{index}" for index in range(many)),
+        reference=reference_of(steady(2000, 99), weights),
+    )
+    one = Watch(made, false_alarms_per_month=1.0, embedding=True)
+    embedding = steady(3000, 2)
+    for begin in range(0, len(embedding) - BLOCK, BLOCK):
+        logits = embedding[begin : begin + BLOCK] @ weights
+        one.pass_time(BLOCK)
+        assert one.look(SCORER.score(logits), logits, embedding[begin : begin + BLOCK], count=BLOCK) is None
+        assert len(one.save()) < 64_000
+    assert one.watching
+    assert one.state.differs == ()
 
 
 def test_the_stated_rate_is_one_of_time() -> None:
