@@ -49,6 +49,8 @@ UNITS = {  # signal -> of what it reads
 }
 MONTH_S = 30 * 86_400.0
 GROUP = 4  # samples, at first; longer is slower to see a large change, shorter costs more time
+HELD = 128  # samples of a quick stream that are judged together; more save little time, and an alarm waits for them
+HELD_S = 0.1  # s, how long they may wait; longer is late, shorter costs a stream of some hundreds a second more time
 GROUP_MAX = 4096  # samples; a stream whose groups still resemble each other then has no level, and is taken as it is
 LEVEL = 64  # groups that make a level; fewer make it noise, more delay the watch
 COMPARED = 1024  # samples that the manifest's reference is held against; fewer show only gross offsets, more come late
@@ -94,6 +96,7 @@ class Saved(msgspec.Struct, kw_only=True):
     learning: bytes  # groups so far; empty once a level stands
     level: bytes  # empty while learning
     charts: bytes
+    found: Alarm | None  # not told yet
 
 
 class Watch:
@@ -105,12 +108,16 @@ class Watch:
         """`embedding`: whether the graph gives one. `saved` is taken up when it is of the same model."""
         self._rate = false_alarms_per_month
         self._seconds, self._samples, self._epoch = 0.0, 0, 0
+        self._held: list[Ints] = []
+        self._judged_s = 0.0
+        self._found: Alarm | None = None
         self._meet(manifest, embedding=embedding)
         if saved:
             self._load(saved)
 
     def model_changed(self, manifest: Manifest, *, embedding: bool) -> None:
         """Learn a level anew: scores of another model mean nothing to this one's."""
+        self._judge()
         self._epoch += 1
         self._meet(manifest, embedding=embedding)
 
@@ -139,15 +146,25 @@ class Watch:
     def look(
         self, scored: Scored, logits: NDArray[np.float32], embedding: NDArray[np.float32] | None, *, count: int
     ) -> Alarm | None:
-        """Take in the first `count` rows of a block, and of no more; the alarm they raise, if any.
+        """Take in the first `count` rows of a block, and of no more; an alarm, if there is one to tell.
 
         Pass the whole block, so that its shape, and with it the rounding, is always the same.
         """
         values, labels = self._signals.rows(scored, logits, embedding, count=count)
-        self._samples += len(values)
         shown = (labels % self._layout.classes)[:, None] == np.arange(self._layout.classes)
-        rows = np.concatenate((values, shown), axis=1, dtype=np.int64)
-        alarm = None
+        self._held.append(np.concatenate((values, shown), axis=1, dtype=np.int64))
+        if self._seconds - self._judged_s >= HELD_S or sum(map(len, self._held)) >= HELD:
+            self._judge()
+        found, self._found = self._found, None
+        return found
+
+    def _judge(self) -> None:
+        """Cut what is held into groups, and take them in."""
+        held, self._held, self._judged_s = self._held, [], self._seconds
+        if not held:
+            return
+        rows = np.concatenate(held)
+        self._samples += len(rows)
         while len(rows):
             size, filled = self._group, self._filled
             whole, left = divmod(filled + len(rows), size)
@@ -158,13 +175,12 @@ class Watch:
                 break
             self._sums, self._filled = np.zeros(self._layout.width, np.int64), 0
             taken, found = self._close(sums[:whole])
-            alarm = alarm or found
+            self._found = found or self._found
             if taken == whole and self._group == size:
                 if left:
                     self._sums, self._filled = sums[-1].copy(), left
                 break
             rows = rows[taken * size - filled :]
-        return alarm
 
     def _close(self, groups: Ints) -> tuple[int, Alarm | None]:
         """Take in groups (n, width) until something begins anew: how many that were, and the alarm."""
@@ -303,6 +319,7 @@ class Watch:
 
     def save(self) -> bytes:
         """The state, for a new Watch over the same model to continue from."""
+        self._judge()
         saved = Saved(
             model=self._model,
             seconds=self._seconds,
@@ -315,6 +332,7 @@ class Watch:
             learning=b"".join(sums.tobytes() for sums in self._learning),
             level=b"" if self._level is None else self._level.numbers(),
             charts=b"" if self._charts is None else self._charts.numbers().tobytes(),
+            found=self._found,
         )
         return msgspec.msgpack.encode(saved)
 
@@ -330,6 +348,7 @@ class Watch:
         width = self._layout.width
         self._seconds, self._samples, self._epoch = state.seconds, state.samples, state.epoch
         self._compared, self._group, self._filled = state.compared, state.group, state.filled
+        self._judged_s, self._found = state.seconds, state.found
         self._sums = np.frombuffer(state.sums, np.int64).reshape(width).copy()
         self._learning = list(np.frombuffer(state.learning, np.int64).reshape(-1, width))
         if state.level:

@@ -9,7 +9,7 @@ from quadrants import ARTIFACT
 
 from edge_agent.choose.acquisition import Scorer
 from edge_agent.choose.chart import Charts
-from edge_agent.choose.drift import COMPARED, MONTH_S, Alarm, Watch
+from edge_agent.choose.drift import COMPARED, HELD, MONTH_S, Alarm, Watch
 from edge_agent.contract.artifact import Manifest, Reference, Tensor, read_artifact
 from edge_agent.contract.errors import ConfigError
 
@@ -274,6 +274,28 @@ def test_without_an_embedding_the_logits_are_watched() -> None:
         found = found or one.look(SCORER.score(logits), logits, None, count=BLOCK)
     assert found is not None
     assert found.signal in ("confidence", "energy", "classes")
+
+
+def test_a_quick_stream_is_judged_a_little_later_and_nothing_is_lost_by_a_restart() -> None:
+    """At 100,000 samples a second several blocks are held; what they show is told after a restart too."""
+    embedding = steady(4000, 8)
+    embedding[3000:] += 3.0
+
+    def quick(saving: bool) -> list[tuple[int, Alarm]]:
+        one, alarms = Watch(manifest(), false_alarms_per_month=1e6, embedding=True), []
+        for begin in range(0, len(embedding), BLOCK):
+            block = embedding[begin : begin + BLOCK]
+            one.pass_time(BLOCK * 1e-5)
+            if alarm := one.look(SCORER.score(block @ WEIGHTS), block @ WEIGHTS, block, count=len(block)):
+                alarms.append((begin, alarm))
+            if saving:
+                one = Watch(manifest(), false_alarms_per_month=1e6, embedding=True, saved=one.save())
+        return [found for found in alarms if found[1].kind == "moved"]
+
+    ((at, alarm), *_), ((restarted_at, restarted), *_) = quick(saving=False), quick(saving=True)
+    assert 3000 < at < 3000 + 2 * HELD
+    assert 3000 < restarted_at < 3000 + 2 * HELD
+    assert (restarted.signal, restarted.after, restarted.since) == (alarm.signal, alarm.after, alarm.since)
 
 
 def test_of_a_thousand_classes_the_state_stays_small() -> None:
