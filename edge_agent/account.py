@@ -121,11 +121,15 @@ class Account:
     def alarm(self, alarm: Alarm, labels: float) -> None:
         """Tell of drift. During a trial it may be the model that is new, not the world: `slot` says so."""
         model = self._model()
-        on_trial = " during a trial" if model.slot == "trial" else ""
-        text = (
-            f"{alarm.signal} moved{on_trial}: {alarm.before:.3g} -> {alarm.after:.3g}, since about {alarm.since} "
-            f"samples; {labels:.0f} labels freed"
-        )
+        trial = " during a trial" if model.slot == "trial" else ""
+        unit = f" {alarm.unit}" if alarm.unit else ""
+        if alarm.kind == "differs":
+            what = f"{alarm.signal} differs from the manifest's reference from the start{trial}"
+            since = f"over {alarm.since} samples"
+        else:
+            what = f"{alarm.signal} moved{trial}"
+            since = f"since about {alarm.since} samples ({_span(alarm.since_s)}) ago"
+        text = f"{what}: {alarm.before:.3g} -> {alarm.after:.3g}{unit}, {since}; {labels:.0f} labels freed"
         detail = {**alarm._asdict(), "slot": model.slot, "labels": labels}
         self.report("alarm", text, model.version, detail)
 
@@ -152,3 +156,15 @@ class Account:
 def now_ms() -> int:
     """Wall clock, ms since 1970."""
     return time.time_ns() // 1_000_000
+
+
+def _span(seconds: float) -> str:
+    """For people: in the largest unit that gives at least 2.
+
+    >>> [_span(s) for s in (0.5, 119.0, 121.0, 7_300.0, 500_000.0)]
+    ['0 s', '119 s', '2 min', '2 h', '6 d']
+    """
+    for unit, length in (("d", 86_400.0), ("h", 3_600.0), ("min", 60.0)):
+        if seconds >= 2.0 * length:
+            return f"{seconds / length:.0f} {unit}"
+    return f"{seconds:.0f} s"

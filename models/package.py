@@ -32,6 +32,7 @@ Holdout = tuple[Rows, Rows]
 REAL_GOLDENS = 5
 GOLDEN_SHARE = 0.02  # of the range of the golden logits: int8 kernels round differently, by about 1 % of it
 GOLDEN_FLOOR = 0.05  # logits; a range near 0 would otherwise ask for identical arithmetic
+REFERENCE_SAMPLES_MIN = 100  # held out; fewer say less than the calibration data, though training has seen those
 DIRECTIONS = 32  # of the whitened embedding, at most; more cost the device time, and are known less well
 RIDGE_SHARE = 0.01  # of the largest variance, added to each: dead units have none to divide by
 SD_FLOOR_SHARE = 0.01  # of the largest sd: a unit that was nearly always 0 must not turn its first spark into an alarm
@@ -90,9 +91,10 @@ def package(
         name: of the model; stays the same from version to version.
         names: of its C classes.
         version: of this artifact.
-        calibration: (N, *shape) raw samples like the stream's, a few hundred; also the source of the reference
-            statistics that drift and novelty are held against.
-        holdout: x and y that training has not seen; the temperature and the metrics come from them.
+        calibration: (N, *shape) raw samples like the stream's, a few hundred; also the source of the directions that
+            drift is looked for in.
+        holdout: x and y that training has not seen; the temperature, the metrics and, when there are enough, what
+            a device expects of its stream come from them.
         parent: version it was trained from.
         snapshot: id of the data it was trained on.
         int8: ship int8, otherwise float.
@@ -142,13 +144,15 @@ def describe(
     shipped = to_int8(onnx, calibration, logits=about.logits) if int8 else onnx
     seen, embedding = _run(shipped, calibration, about)
     float_logits, _ = _run(onnx, judged, about)
-    logits, _ = _run(shipped, judged, about)
+    logits, held = _run(shipped, judged, about)
 
     temperature, metrics = 1.0, {"int8_agreement": evaluate.agreement(logits, float_logits)}
     if holdout is not None:
         _check_truth(holdout[1], len(judged), len(about.names))
         temperature = evaluate.fit_temperature(logits, holdout[1])
         metrics |= _metrics(logits, holdout[1], temperature)
+    enough = len(logits) >= REFERENCE_SAMPLES_MIN
+    reference = _reference(*((logits, held) if enough else (seen, embedding)), temperature, spread_of=embedding)
     file = OnnxFile(sha256=sha256_hex(shipped), bytes=len(shipped))
     manifest = Manifest(
         name=about.name,
@@ -157,7 +161,7 @@ def describe(
         input=spec,
         classes=about.names,
         golden=_golden(shipped, calibration, seen, about),
-        reference=_reference(seen, embedding, temperature),
+        reference=reference,
         temperature=temperature,
         logits=about.logits,
         embedding=about.embedding,
@@ -235,26 +239,32 @@ def _golden(onnx: bytes, x: Rows, logits: Rows, about: About) -> Golden:
     return Golden(inputs=Tensor.of(inputs), logits=Tensor.of(expected.astype(np.float32)), tolerance=tolerance)
 
 
-def _reference(logits: Rows, embedding: Rows, temperature: float) -> Reference:
+def _reference(logits: Rows, embedding: Rows, temperature: float, *, spread_of: Rows) -> Reference:
+    """What is expected of samples that training has not seen: on those it has, a model is surer than on any stream.
+
+    `spread_of`: the embedding that directions and spreads are taken from, where more samples matter more.
+    """
     probs = evaluate.softmax(logits, temperature)
     top = np.sort(probs, axis=1)[:, ::-1]
     predicted = np.argmax(probs, axis=1)
     classes = probs.shape[1]
-    mean, sd = embedding.mean(axis=0), embedding.std(axis=0)
+    mean, sd = embedding.mean(axis=0), spread_of.std(axis=0)
     centres = np.tile(mean, (classes, 1))
     for label in np.unique(predicted):
         centres[label] = embedding[predicted == label].mean(axis=0)
     share = np.bincount(predicted, minlength=classes) / len(predicted)
     quantiles = np.quantile(1.0 - (top[:, 0] - top[:, 1]), np.linspace(0.0, 1.0, 21))
+    energy = np.log(top[:, 0]) - logits.max(axis=1) / temperature
     return Reference(
         embedding_mean=Tensor.of(mean.astype(np.float32)),
         embedding_sd=Tensor.of(np.maximum(sd, max(SD_FLOOR_SHARE * sd.max(), 1e-6)).astype(np.float32)),
         class_centres=Tensor.of(centres.astype(np.float32)),
         class_share=tuple(share.tolist()),
         confidence_mean=float(top[:, 0].mean()),
+        energy_mean=float(energy.mean()),
         utility_quantiles=tuple(quantiles.tolist()),
         samples=len(logits),
-        whitening=Tensor.of(_whitening(embedding)),
+        whitening=Tensor.of(_whitening(spread_of)),
     )
 
 

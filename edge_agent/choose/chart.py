@@ -10,6 +10,7 @@ Ranks come from counts in fixed bins; ties are broken at random, which keeps the
 
 from __future__ import annotations
 
+import math
 from typing import NamedTuple
 
 import numpy as np
@@ -17,95 +18,112 @@ from numpy.typing import NDArray
 
 Floats = NDArray[np.float64]
 
-BINS = 128
-REACH = (-6.0, 12.0)  # of the bins, in scales about the centre; what is beyond ties with its end
-SLOPE = 0.8  # of the linear bets: more high scores, more low ones
-BOTH_ENDS = 1.5  # slope of the bet on more of both
-BETS = 5
+BINS = 64
+REACH = (-5.0, 11.0)  # of the bins, in scales about the centre; what is beyond ties with its end
+SLOPE = 1.5  # of the linear bet; steeper is quicker on shifts of about one spread, gentler on smaller ones
+BETS = 3
+AT_ONCE = 64  # scores, at most
+EVIDENCE, GAIN = 0, 1
 STEEPEST = 1e-9  # a p-value counts as no less
+MASK = (1 << 64) - 1
+GOLDEN = 0.6180339887498949
 
 
 class Leader(NamedTuple):
     """The chart with most evidence. begun: the score after which, by its best bet, the change set in."""
 
     chart: int
-    evidence: float
     begun: int
 
 
 class Charts:
     """`closed` scores were seen of each of C charts."""
 
-    def __init__(self, centre: Floats, scale: Floats, *, seed: int) -> None:
+    def __init__(self, centre: Floats, scale: Floats, *, two_sided: int, seed: int) -> None:
         """Where scores usually lie, (C,) each; it decides how finely they are ranked, not whether that is right.
 
+        The first `two_sided` charts look for lower and for more extreme scores too, the others for higher ones alone.
         `seed` decides ties.
         """
-        self._seed = seed
         charts = len(centre)
+        self._seed, self._two = seed, two_sided
         self.closed = 0
         self._places = np.arange(charts)
-        self._centre, self._scale = centre.copy(), scale.copy()
-        self._counts = np.zeros((charts, BINS))
-        self._evidence = np.zeros((charts, BETS))  # R
-        self._gain = np.ones((charts, BETS))  # product of the bets, never below 1 (Page 1954)
-        self._begun = np.zeros((charts, BETS))  # score at which it was last 1
+        self._earlier = np.tri(AT_ONCE, k=-1, dtype=np.bool_)
+        self._spacing = np.arange(charts) * GOLDEN
+        self._centre, self._fineness = centre.copy(), BINS / (REACH[1] - REACH[0]) / scale
+        self._reached = np.zeros((charts, BINS + 1))  # how many scores so far lie in this bin or beyond
+        rows = charts + 2 * two_sided  # higher, lower, more extreme
+        self._state = np.zeros((2, rows, BETS))  # R; and the gain since the best start (Page 1954)
+        self._begun = np.zeros((rows, BETS))  # score at which that was
 
-    def steps(self, scores: Floats, *, limit: float) -> int:
-        """Take in scores (N, C) of each chart, in order, until `mean` reaches `limit`; how many were taken.
+    def learn(self, scores: Floats) -> None:
+        """Take in scores (n, C) to rank others among, without betting on them."""
+        self._rank(scores)
 
-        Charts that reached it are at their end: of the scores that were not taken, ranks know already. Only the
-        recursion goes score by score: so a score costs a fifth of what it would cost alone.
+    def step(self, scores: Floats, enough: float) -> bool:
+        """Take in scores (n, C), of each chart one after the other, until the mean evidence is enough: whether it is.
+
+        What comes after that is not taken in.
         """
-        bets = _bets(self._rank(scores))
-        evidence, gain, begun = self._evidence, self._gain, self._begun
-        enough = limit * evidence.size
-        for taken, densities in enumerate(bets, start=1):
-            evidence += 1.0
-            evidence *= densities
-            gain *= densities
-            self.closed += 1
-            np.copyto(begun, self.closed, where=gain <= 1.0)
-            np.maximum(gain, 1.0, out=gain)
-            if np.add.reduce(evidence, axis=None) >= enough:
-                return taken
-        return len(bets)
+        before = self.closed
+        p = self._rank(scores)
+        two = p[:, : self._two]
+        bets = _bets(np.concatenate((p, 1.0 - two, 1.0 - np.abs(2.0 * two - 1.0)), axis=1), before + 1)
+        course = np.empty((len(bets) + 1, *self._state.shape))
+        course[0] = self._state
+        for then, bet, now in zip(course, bets, course[1:]):  # noqa: B905 - one more state than bets
+            np.add(then[EVIDENCE], 1.0, out=now[EVIDENCE])
+            np.maximum(then[GAIN], 1.0, out=now[GAIN])
+            np.multiply(now, bet, out=now)
+        means = course[1:, EVIDENCE].reshape(len(bets), -1).sum(axis=1) / bets[0].size
+        over = (means >= enough).nonzero()[0]
+        taken = int(over[0]) + 1 if len(over) else len(bets)
+        anew = (course[:taken, GAIN] <= 1.0) * np.arange(before, before + taken, dtype=np.float64)[:, None, None]
+        np.maximum(self._begun, anew.max(axis=0), out=self._begun)
+        self._state[:], self.closed = course[taken], before + taken
+        return len(over) > 0
 
     def _rank(self, scores: Floats) -> Floats:
-        """(N, C) p-values: the share of scores before it that are larger, ties broken at random."""
+        """(n, C) p-values: the share of earlier scores that are larger, ties broken at random."""
         low, high = REACH
-        bins = ((scores - self._centre) / self._scale - low) * (BINS / (high - low))
-        place = np.clip(bins, 0.0, BINS - 1.0).astype(np.intp)
-        ties = self._counts[self._places, place]
-        larger = np.cumsum(self._counts[:, ::-1], axis=1)[self._places, BINS - 1 - place] - ties
-        if len(scores) > 1:  # those before it in `scores` count as well
-            before = np.tri(len(scores), k=-1, dtype=bool)[:, :, None]
-            ties += ((place[:, None] == place) & before).sum(axis=1)
-            larger += ((place[:, None] < place) & before).sum(axis=1)
-        seen = self.closed + np.arange(len(scores))[:, None]
-        draws = _draw((self._seed << 40) + seen * scores.shape[1] + self._places)
-        ranks: Floats = (larger + draws * (ties + 1.0)) / (seen + 1.0)
-        np.add.at(self._counts, (self._places, place), 1.0)
+        bins = (scores - self._centre) * self._fineness - (low * BINS / (high - low) - 0.5)
+        place = np.minimum(np.maximum(bins, 0.0), BINS - 1.0).astype(np.int16)
+        larger, reached = self._reached[self._places, np.stack((place + 1, place))]
+        if len(place) > 1:  # those just before count too
+            both = np.empty((2, len(place), *place.shape), np.bool_)
+            np.greater(place, place[:, None], out=both[0])
+            np.greater_equal(place, place[:, None], out=both[1])
+            both &= self._earlier[: len(place), : len(place), None]
+            before = both.sum(axis=2)
+            larger, reached = larger + before[0], reached + before[1]
+        numbers = range(self.closed, self.closed + len(place))
+        draws = np.array([[_draw((self._seed << 40) + number)] for number in numbers])
+        counts = np.arange(self.closed + 1.0, self.closed + 1.0 + len(place))
+        ranks: Floats = (larger + (draws + self._spacing) % 1.0 * (reached - larger + 1.0)) / counts[:, None]
+        counted = np.bincount((place + self._places * BINS).ravel(), minlength=self._centre.size * BINS)
+        self._reached[:, :-1] += counted.reshape(-1, BINS)[:, ::-1].cumsum(axis=1)[:, ::-1]
+        self.closed += len(place)
         return ranks
 
     @property
     def mean(self) -> float:
         """Evidence over all charts and bets: what is held against the threshold."""
-        return float(self._evidence.mean())
+        return float(self._state[EVIDENCE].mean())
 
     def leader(self) -> Leader:
         """Where the evidence comes from."""
-        chart, bet = divmod(int(self._evidence.argmax()), BETS)
-        return Leader(chart, float(self._evidence[chart].mean()), int(self._begun[chart, bet]))
+        row, bet = divmod(int(self._state[EVIDENCE].argmax()), BETS)
+        charts = len(self._places)
+        return Leader(row if row < charts else (row - charts) % self._two, int(self._begun[row, bet]))
 
     def numbers(self) -> Floats:
         """All of it, to be saved."""
-        parts = (self._centre, self._scale, self._counts, self._evidence, self._gain, self._begun)
-        return np.concatenate([[self.closed], *(part.ravel() for part in parts)])
+        return np.concatenate([[self.closed], *(part.ravel() for part in self._parts())])
 
     def restore(self, numbers: Floats) -> None:
         """Continue from saved numbers; ValueError when they are of other charts."""
-        parts = (self._centre, self._scale, self._counts, self._evidence, self._gain, self._begun)
+        parts = self._parts()
         if len(numbers) != 1 + sum(part.size for part in parts):
             raise ValueError(f"{len(numbers)} numbers, expected {1 + sum(part.size for part in parts)}")
         self.closed, at = int(numbers[0]), 1
@@ -113,24 +131,33 @@ class Charts:
             part[:] = numbers[at : at + part.size].reshape(part.shape)
             at += part.size
 
+    def _parts(self) -> tuple[Floats, ...]:
+        return (self._centre, self._fineness, self._reached, self._state, self._begun)
 
-def _bets(p: Floats) -> Floats:
-    """(N, C, BETS) densities at p (N, C), each of mean 1 over (0, 1): on high scores (small p), low, both, extremes."""
-    p = np.clip(p, STEEPEST, 1.0 - STEEPEST)
-    tilt, ends = SLOPE * (0.5 - p), np.abs(2.0 * p - 1.0)
+
+def _bets(p: Floats, count: int) -> Floats:
+    """(n, rows, BETS) densities at p (n, rows), each of mean 1 over (0, 1), on small p: many, few, records.
+
+    The last is 1/p down to the least that ranks among `count` can tell apart, and one more in every row.
+
+    >>> middles = (np.arange(100_000) + 0.5) / 100_000
+    >>> _bets(middles[None], 100)[0].mean(axis=0).round(2).tolist()
+    [1.0, 1.0, 1.0]
+    """
+    p = np.clip(p, STEEPEST, 1.0)
+    counts = range(count, count + len(p))
+    least = np.array([1.0 / n for n in counts])[:, None]
+    mass = np.array([1.0 + math.log(n) for n in counts])[:, None]
     bets = np.empty((*p.shape, BETS))
-    bets[..., 0] = 1.0 + tilt
-    bets[..., 1] = 1.0 - tilt
-    bets[..., 2] = 1.0 + BOTH_ENDS * (ends - 0.5)
-    bets[..., 3] = 0.5 / np.sqrt(p)
-    bets[..., 4] = 0.5 / np.sqrt(1.0 - ends)
+    bets[..., 0] = (1.0 + 0.5 * SLOPE) - SLOPE * p
+    bets[..., 1] = 0.5 / np.sqrt(p)
+    bets[..., 2] = 1.0 / (np.maximum(p, least) * mass)
     return bets
 
 
-def _draw(numbers: NDArray[np.int64]) -> Floats:
+def _draw(number: int) -> float:
     """Uniform on [0, 1), the same for the same number: splitmix64 (Steele et al., OOPSLA 2014)."""
-    z = numbers.astype(np.uint64) * np.uint64(0x9E3779B97F4A7C15) + np.uint64(0x9E3779B97F4A7C15)  # modulo 2^64
-    z = (z ^ (z >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
-    z = (z ^ (z >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
-    draws: Floats = ((z ^ (z >> np.uint64(31))) >> np.uint64(11)) / (1 << 53)
-    return draws
+    z = (number * 0x9E3779B97F4A7C15 + 0x9E3779B97F4A7C15) & MASK
+    z = ((z ^ (z >> 30)) * 0xBF58476D1CE4E5B9) & MASK
+    z = ((z ^ (z >> 27)) * 0x94D049BB133111EB) & MASK
+    return ((z ^ (z >> 31)) >> 11) / (1 << 53)

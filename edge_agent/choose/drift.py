@@ -1,18 +1,19 @@
 """Has the world changed?
 
-    samples -> groups -> five scores a group -> ranks among earlier groups -> evidence -> alarm
+    samples -> groups -> scores of a group -> ranks among earlier groups -> evidence -> alarm
 
 After a start, a new model or an alarm the first LEVEL groups say what is usual. From then on every group is held
-against all since (chart.py): the mean evidence passes c on average no sooner than after c groups while groups are
-exchangeable, whatever the distribution and however short the reference. So the threshold is a closed form of the stated
-time between false alarms; nothing is tuned.
+against all since (level.py, chart.py): the mean evidence passes c on average no sooner than after c groups while groups
+are exchangeable, whatever the distribution and however short the reference. So the threshold is a closed form of the
+stated time between false alarms; nothing is tuned.
 
 Neighbouring samples resemble each other, so a group is as long as it takes: while the level is learned, groups double
 as long as their successors still resemble them.
 
 What is usual is the stream's own, not the manifest's: a few hundred calibration samples cannot carry one false alarm in
-millions (a fixed reference of 1,000 breaks 1 in 5,000 already). How far the stream's level is from the manifest's is
-told in `state`: drift that was there from the beginning shows there.
+millions (a fixed reference of 1,000 breaks 1 in 5,000 already). The manifest's is asked once for each model, after the
+first COMPARED samples: does the stream differ from what the model was made for (offset.py)? That is an alarm of its
+own kind, and goes on showing in `state`.
 
 After an alarm a new level is learned from the stream as it is now. That is the hold-off, and a change that stays is
 told once. The same stream gives the same alarms in any blocks, and after a restart.
@@ -21,15 +22,17 @@ told once. The same stream gives the same alarms in any blocks, and after a rest
 from __future__ import annotations
 
 import math
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
 from edge_agent.choose.acquisition import Scored
-from edge_agent.choose.chart import Charts
-from edge_agent.choose.signals import SPREAD_FLOOR, UNIT, Signals
+from edge_agent.choose.chart import AT_ONCE, Charts
+from edge_agent.choose.level import QUICK, SLOW, Layout, Level
+from edge_agent.choose.offset import SURE, Offset, offsets
+from edge_agent.choose.signals import Signals
 from edge_agent.contract.artifact import Manifest
 from edge_agent.contract.errors import ConfigError
 from edge_agent.contract.wire import DriftState
@@ -37,31 +40,45 @@ from edge_agent.contract.wire import DriftState
 Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
 
-SIGNALS = ("confidence", "energy", "classes", "distance", "embedding")
+UNITS = {  # signal -> of what it reads
+    "confidence": "",
+    "energy": "nats",
+    "distance": "sd",
+    "embedding": "sd",
+    "classes": "total variation",
+}
 MONTH_S = 30 * 86_400.0
-GROUP = 16  # samples, at first; longer is slower to see a large change, shorter never sees a small one
+GROUP = 4  # samples, at first; longer is slower to see a large change, shorter costs more time
+HELD = 128  # samples of a quick stream that are judged together; more save little time, and an alarm waits for them
+HELD_S = 0.1  # s, how long they may wait; longer is late, shorter costs a stream of some hundreds a second more time
 GROUP_MAX = 4096  # samples; a stream whose groups still resemble each other then has no level, and is taken as it is
 LEVEL = 64  # groups that make a level; fewer make it noise, more delay the watch
+COMPARED = 1024  # samples that the manifest's reference is held against; fewer show only gross offsets, more come late
+CLASSES = 64  # kept apart; of more, every 64th counts as the same. More cost time, and a shift hides among them
 RESEMBLANCE = 0.1  # correlation of neighbouring groups above which they double; higher lets dependence through
-RECENT = 0.2  # weight of the newest group in what an alarm says is the case now
 LEAST_SAMPLES = 2_000.0  # between false alarms, however slow the stream; below, an alarm would mean nothing
 FIRST_RATE_PER_S = 1.0  # of samples, until some time has passed
 
 
 class Alarm(NamedTuple):
-    """Something moved.
+    """Something moved, or the stream differs from what the model was made for from the start.
 
-    signal: of SIGNALS, where it shows most. statistic, threshold: the evidence, and what it takes; while nothing moves,
-    it takes `threshold` samples on average. since: how many samples ago it set in, estimated. before, after: of the
-    signal; confidence and energy are means, the others distances from what is usual. epoch: level it was held against.
+    kind: "moved" against the stream's own level, or "differs" from the manifest's reference. signal: of UNITS, where it
+    shows most. statistic, threshold: of what moved, the evidence, and what it takes (while nothing moves, it takes
+    `threshold` samples on average); of what differs, standard errors. since, since_s: how many samples and seconds ago
+    it set in, estimated. before, after: of the signal in its `unit`; for the embedding and the classes, how far they
+    are from the usual. epoch: level it was held against.
     """
 
+    kind: Literal["moved", "differs"]
     signal: str
     statistic: float
     threshold: float
     since: int
+    since_s: float
     before: float
     after: float
+    unit: str
     epoch: int
 
 
@@ -72,20 +89,14 @@ class Saved(msgspec.Struct, kw_only=True):
     seconds: float
     samples: int
     epoch: int
+    compared: bool
     group: int
     filled: int
     sums: bytes
-    level: bytes  # groups so far, while learning; else empty
-    usual: bytes  # level and spread, then centre and recent scores; empty while learning
+    learning: bytes  # groups so far; empty once a level stands
+    level: bytes  # empty while learning
     charts: bytes
-
-
-class Level(NamedTuple):
-    """What is usual of a group. mean, spread: (W,) of its means. scores: (5,) the mean of its scores."""
-
-    mean: Floats
-    spread: Floats
-    scores: Floats
+    found: Alarm | None  # not told yet
 
 
 class Watch:
@@ -98,32 +109,34 @@ class Watch:
         self._rate = false_alarms_per_month
         self._seconds, self._samples, self._epoch = 0.0, 0, 0
         self.latest: Ints = np.zeros(0, np.int64)  # samples of the last block, then the sums of their signals
+        self._held: list[Ints] = []
+        self._judged_s = 0.0
+        self._found: Alarm | None = None
         self._meet(manifest, embedding=embedding)
         if saved:
             self._load(saved)
 
     def model_changed(self, manifest: Manifest, *, embedding: bool) -> None:
         """Learn a level anew: scores of another model mean nothing to this one's."""
+        self._judge()
         self._epoch += 1
         self._meet(manifest, embedding=embedding)
 
     def _meet(self, manifest: Manifest, *, embedding: bool) -> None:
-        reference = manifest.reference
+        self._reference = manifest.reference
         self._model = f"{manifest.name} {manifest.version}"
-        self._signals = Signals(reference, temperature=manifest.temperature, embedding=embedding)
-        self._width = 2 + (1 + self._signals.directions if self._signals.directions else 0)
-        self._expected_confidence = reference.confidence_mean
-        self._expected_share = np.array(reference.class_share)
-        self._classes = len(manifest.classes)
+        self._signals = Signals(manifest.reference, temperature=manifest.temperature, embedding=embedding)
+        directions = self._signals.directions
+        self._layout = Layout(3 if directions else 2, directions, min(CLASSES, len(manifest.classes)))
+        self._compared = False  # this model's reference with the stream
         self._begin()
 
     def _begin(self) -> None:
         self._group, self._filled = GROUP, 0
-        self._sums: Ints = np.zeros(self._width + self._classes, np.int64)
+        self._sums: Ints = np.zeros(self._layout.width, np.int64)
         self._learning: list[Ints] = []
         self._level: Level | None = None
         self._charts: Charts | None = None
-        self._recent = np.zeros(len(SIGNALS))
 
     # --- the stream ---
 
@@ -134,71 +147,71 @@ class Watch:
     def look(
         self, scored: Scored, logits: NDArray[np.float32], embedding: NDArray[np.float32] | None, *, count: int
     ) -> Alarm | None:
-        """Take in the first `count` rows of a block, and of no more; the alarm they raise, if any.
+        """Take in the first `count` rows of a block, and of no more; an alarm, if there is one to tell.
 
         Pass the whole block, so that its shape, and with it the rounding, is always the same.
         """
         values, labels = self._signals.rows(scored, logits, embedding, count=count)
-        self._samples += len(values)
         self.latest = np.concatenate([[len(values)], values.sum(axis=0)])
-        alarm, at = None, 0
-        while (ends := self._ends(at, len(values))) and at < len(values):
-            groups = self._groups(values[at : ends[-1]], labels[at : ends[-1]], len(ends))
-            taken, found = self._close(groups)
-            alarm, at = found or alarm, ends[taken - 1]
-        if at < len(values):
-            self._begin_group(values[at:], labels[at:])
-        return alarm
+        shown = (labels % self._layout.classes)[:, None] == np.arange(self._layout.classes)
+        self._held.append(np.concatenate((values, shown), axis=1, dtype=np.int64))
+        if self._seconds - self._judged_s >= HELD_S or sum(map(len, self._held)) >= HELD:
+            self._judge()
+        found, self._found = self._found, None
+        return found
 
-    def _begin_group(self, values: Ints, labels: NDArray[np.intp]) -> None:
-        self._filled += len(values)
-        self._sums[: self._width] += values.sum(axis=0)
-        self._sums[self._width :] += np.bincount(labels, minlength=self._classes)
-
-    def _ends(self, at: int, count: int) -> list[int]:
-        """Where groups that are full with `count` samples end, from the one at `at`.
-
-        Only the first while a level is learned: the next may be longer.
-        """
-        ends = list(range(at + self._group - self._filled, count + 1, self._group))
-        return ends if self._level is not None else ends[:1]
-
-    def _groups(self, values: Ints, labels: NDArray[np.intp], count: int) -> Ints:
-        """(count, W + C) sums of whole groups, the first of which has begun before."""
-        group = (np.arange(len(values)) + self._filled) // self._group
-        starts = np.maximum(np.arange(count) * self._group - self._filled, 0)
-        sums = np.empty((count, self._width + self._classes), np.int64)
-        sums[:, : self._width] = np.add.reduceat(values, starts, axis=0)
-        places = np.bincount(group * self._classes + labels, minlength=count * self._classes)
-        sums[:, self._width :] = places.reshape(count, self._classes)
-        sums[0] += self._sums
-        self._sums[:], self._filled = 0, 0
-        return sums
+    def _judge(self) -> None:
+        """Cut what is held into groups, and take them in."""
+        held, self._held, self._judged_s = self._held, [], self._seconds
+        if not held:
+            return
+        rows = np.concatenate(held)
+        self._samples += len(rows)
+        while len(rows):
+            size, filled = self._group, self._filled
+            whole, left = divmod(filled + len(rows), size)
+            sums: Ints = np.add.reduceat(rows, [0, *range(size - filled, len(rows), size)], axis=0)
+            sums[0] += self._sums
+            if not whole:
+                self._sums, self._filled = sums[0], left
+                break
+            self._sums, self._filled = np.zeros(self._layout.width, np.int64), 0
+            taken, found = self._close(sums[:whole])
+            self._found = found or self._found
+            if taken == whole and self._group == size:
+                if left:
+                    self._sums, self._filled = sums[-1].copy(), left
+                break
+            rows = rows[taken * size - filled :]
 
     def _close(self, groups: Ints) -> tuple[int, Alarm | None]:
-        """Take in the sums of whole groups until one raises an alarm: how many, and the alarm."""
+        """Take in groups (n, width) until something begins anew: how many that were, and the alarm."""
         if self._level is None or self._charts is None:
-            self._learning.append(groups[0])
-            if len(self._learning) == LEVEL:
-                self._settle()
-            return 1, None
-        scores = self._scores(self._means(groups), self._level)
-        taken = self._charts.steps(scores, limit=self.samples_per_false_alarm / self._group)
-        for row in scores[:taken]:
-            self._recent += RECENT * (row - self._recent)
-        if self._charts.mean * self._group < self.samples_per_false_alarm:
-            return taken, None
-        return taken, self._alarm(self._charts, self._level)
+            taken = groups[: LEVEL - len(self._learning)]
+            self._learning += list(taken)
+            return len(taken), self._settle() if len(self._learning) == LEVEL else None
+        begun, before = self._level, self._charts.closed
+        groups = groups[: min(AT_ONCE, self._groups_to_compare or AT_ONCE)]
+        self._level, scores = begun.step(groups)
+        if not self._charts.step(scores, self.samples_per_false_alarm / self._group):
+            return len(groups), self._compare(self._level)
+        taken = groups[: self._charts.closed - before]
+        return len(taken), self._moved(self._charts, begun.step(taken)[0])
 
-    def _alarm(self, charts: Charts, level: Level) -> Alarm:
+    def _moved(self, charts: Charts, level: Level) -> Alarm:
         leader = charts.leader()
+        signal = self._layout.charts[leader.chart]
+        since = (charts.closed - leader.begun) * self._group
         alarm = Alarm(
-            signal=SIGNALS[leader.chart],
+            kind="moved",
+            signal=signal,
             statistic=charts.mean * self._group,
             threshold=self.samples_per_false_alarm,
-            since=(charts.closed - leader.begun) * self._group,
-            before=float(level.scores[leader.chart]),
-            after=float(self._recent[leader.chart]),
+            since=since,
+            since_s=since / self._samples_per_s,
+            before=self._readings(level, level.mean)[signal],
+            after=self._readings(level, level.recent(QUICK))[signal],
+            unit=UNITS[signal],
             epoch=self._epoch,
         )
         self._epoch += 1
@@ -207,97 +220,122 @@ class Watch:
 
     # --- what is usual ---
 
-    def _settle(self) -> None:
+    def _settle(self) -> Alarm | None:
         """Make the groups so far the level, or double them when neighbours resemble each other."""
-        means = self._means(np.array(self._learning))
-        mean, spread = means.mean(axis=0), means.std(axis=0)
-        if self._resemblance((means - mean) / (spread + 1e-9)) > RESEMBLANCE and self._group < GROUP_MAX:
+        sums = np.array(self._learning)
+        if self._resemblance(self._layout.means(sums, self._group)) > RESEMBLANCE and self._group < GROUP_MAX:
             self._group *= 2
-            self._learning = [a + b for a, b in zip(self._learning[::2], self._learning[1::2], strict=True)]
-            return
-        spread = _floored(spread, self._width)
-        usual = Level(mean, spread, np.zeros(len(SIGNALS)))
-        scores = self._scores(means, usual)
-        self._level = usual._replace(scores=scores.mean(axis=0))
-        self._charts = Charts(scores.mean(axis=0), scores.std(axis=0) + 1e-6, seed=self._epoch)
-        self._recent = self._level.scores.copy()
+            self._learning = list(sums[::2] + sums[1::2])
+            return None
+        self._level, scores = Level.of(self._layout, self._group, sums).step(sums)
+        centre, scale = self._level.usual_scores(sums)
+        self._charts = Charts(centre, scale, two_sided=self._layout.scalars, seed=self._epoch)
+        self._charts.learn(scores)
         self._learning = []
+        return self._compare(self._level)
 
-    def _resemblance(self, z: Floats) -> float:
-        """The correlation of neighbouring rows, less its standard error: the most of scalars, directions, classes."""
+    @property
+    def _groups_to_compare(self) -> int:
+        """How many are still to come until the stream is held against the manifest's reference; 0: it was."""
+        if self._compared or self._level is None:
+            return 0
+        return -(-COMPARED // self._group) - self._level.seen
+
+    def _compare(self, level: Level) -> Alarm | None:
+        """Once for each model: whether the stream is what it was made for; the worst of what differs."""
+        if self._compared or self._groups_to_compare > 0:
+            return None
+        self._compared = True
+        told = [offset for offset in self._offsets(level) if offset.told and offset.signal != "classes"]
+        if not told:
+            return None
+        worst = max(told, key=lambda offset: offset.errors)
+        since = level.seen * level.group
+        return Alarm(
+            kind="differs",
+            signal=worst.signal,
+            statistic=worst.errors,
+            threshold=SURE,
+            since=since,
+            since_s=since / self._samples_per_s,
+            before=worst.expected,
+            after=worst.found,
+            unit=UNITS[worst.signal],
+            epoch=self._epoch,
+        )
+
+    def _resemblance(self, means: Floats) -> float:
+        """The correlation of neighbouring groups, less its standard error: the most of scalars, directions, classes."""
+        z = (means - means.mean(axis=0)) / (means.std(axis=0) + 1e-9)
         products = (z[1:] * z[:-1]).mean(axis=0)
-        scalars = 3 if self._signals.directions else 2
-        parts = (products[:scalars], products[scalars : self._width], products[self._width :])
-        return max(float(part.mean()) - 1.0 / math.sqrt(len(z) * len(part)) for part in parts if len(part))
-
-    def _means(self, sums: Ints) -> Floats:
-        means = sums / float(self._group)
-        means[:, : self._width] /= UNIT
-        return means
-
-    def _scores(self, means: Floats, level: Level) -> Floats:
-        """(N, 5) of groups: two means, how far the classes are, the spread of the embedding, how far its mean is."""
-        squared = np.square((means - level.mean) / level.spread)
-        scores = np.zeros((len(means), len(SIGNALS)))
-        scores[:, :2] = means[:, :2]
-        scores[:, 2] = np.log(squared[:, self._width :].mean(axis=1) + 1e-3)
-        if self._signals.directions:
-            scores[:, 3] = means[:, 2]
-            scores[:, 4] = np.log(squared[:, 3 : self._width].mean(axis=1) + 1e-3)
-        return scores
+        parts = (slice(self._layout.scalars), *(part for _, part in self._layout.parts))
+        each = [products[part] for part in parts]
+        return max(float(part.mean()) - 1.0 / math.sqrt(len(z) * len(part)) for part in each)
 
     # --- looking ---
 
     @property
+    def _samples_per_s(self) -> float:
+        return self._samples / self._seconds if self._seconds > 0.0 and self._samples else FIRST_RATE_PER_S
+
+    @property
     def samples_per_false_alarm(self) -> float:
         """The stated rate at the pace of the stream so far: also the threshold."""
-        per_s = self._samples / self._seconds if self._seconds > 0.0 and self._samples else FIRST_RATE_PER_S
-        return max(LEAST_SAMPLES, per_s * MONTH_S / self._rate)
+        return max(LEAST_SAMPLES, self._samples_per_s * MONTH_S / self._rate)
+
+    @property
+    def watching(self) -> bool:
+        """Whether a level stands; while one is learned nothing can be seen."""
+        return self._level is not None
 
     @property
     def state(self) -> DriftState:
         """For the heartbeat."""
+        level = self._level
+        found = {} if level is None else {offset.signal: offset for offset in self._offsets(level)}
         return DriftState(
             epoch=self._epoch,
-            watching=self._level is not None,
+            watching=self.watching,
             group_samples=self._group,
             statistic=self._charts.mean * self._group if self._charts else 0.0,
             threshold=self.samples_per_false_alarm,
-            recent=dict(zip(SIGNALS, self._recent.tolist(), strict=True)) if self._level else {},
-            watched=self._charts.closed * self._group if self._charts else 0,
-            **self._offsets(),
+            watched=(self._charts.closed - LEVEL) * self._group if self._charts else 0,
+            recent={} if level is None else self._readings(level, level.recent(SLOW)),
+            differs=tuple(signal for signal, offset in found.items() if offset.told),
+            **{f"{signal}_offset": offset.size for signal, offset in found.items()},
         )
 
-    def _offsets(self) -> dict[str, float]:
-        """How far the stream's level is from the manifest's."""
-        if self._level is None:
-            return {}
-        mean = self._level.mean
-        share = mean[self._width :]
-        offsets = {
-            "confidence_offset": float(mean[0]) - self._expected_confidence,
-            "classes_offset": 0.5 * float(np.abs(share - self._expected_share).sum()),
-        }
-        if self._signals.directions:
-            offsets["embedding_offset"] = float(np.sqrt(np.square(mean[3 : self._width]).mean()))
-        return offsets
+    def _offsets(self, level: Level) -> list[Offset]:
+        return offsets(level, self._layout, self._signals, self._reference)
+
+    def _readings(self, level: Level, means: Floats) -> dict[str, float]:
+        """What each signal reads at such means, in UNITS."""
+        away = means - level.mean
+        readings = {"confidence": float(means[0]), "energy": float(means[1])}
+        readings["classes"] = 0.5 * float(np.abs(away[self._layout.columns :]).sum())
+        if self._layout.directions:
+            readings["distance"] = math.exp(0.5 * float(means[2]))
+            readings["embedding"] = float(np.linalg.norm(away[self._layout.scalars : self._layout.columns]))
+        return readings
 
     # --- across restarts ---
 
     def save(self) -> bytes:
         """The state, for a new Watch over the same model to continue from."""
-        level = self._level
+        self._judge()
         saved = Saved(
             model=self._model,
             seconds=self._seconds,
             samples=self._samples,
             epoch=self._epoch,
+            compared=self._compared,
             group=self._group,
             filled=self._filled,
             sums=self._sums.tobytes(),
-            level=b"".join(sums.tobytes() for sums in self._learning),
-            usual=b"" if level is None else np.concatenate([*level, self._recent]).tobytes(),
+            learning=b"".join(sums.tobytes() for sums in self._learning),
+            level=b"" if self._level is None else self._level.numbers(),
             charts=b"" if self._charts is None else self._charts.numbers().tobytes(),
+            found=self._found,
         )
         return msgspec.msgpack.encode(saved)
 
@@ -310,23 +348,14 @@ class Watch:
             raise ConfigError(f"saved drift state: {error}: remove it to start afresh") from error
 
     def _restore(self, state: Saved) -> None:
-        width, charts = self._width + self._classes, len(SIGNALS)
+        width = self._layout.width
         self._seconds, self._samples, self._epoch = state.seconds, state.samples, state.epoch
-        self._group, self._filled = state.group, state.filled
+        self._compared, self._group, self._filled = state.compared, state.group, state.filled
+        self._judged_s, self._found = state.seconds, state.found
         self._sums = np.frombuffer(state.sums, np.int64).reshape(width).copy()
-        self._learning = list(np.frombuffer(state.level, np.int64).reshape(-1, width))
-        if state.usual:
-            usual = np.frombuffer(state.usual).reshape(2 * width + 2 * charts)
-            mean, spread, scores, recent = np.split(usual, np.cumsum([width, width, charts]))
-            self._level, self._recent = Level(mean, spread, scores), recent.copy()
-            self._charts = Charts(np.zeros(charts), np.ones(charts), seed=self._epoch)
+        self._learning = list(np.frombuffer(state.learning, np.int64).reshape(-1, width))
+        if state.level:
+            charts = len(self._layout.charts)
+            self._level = Level.restored(self._layout, state.level)
+            self._charts = Charts(np.zeros(charts), np.ones(charts), two_sided=self._layout.scalars, seed=self._epoch)
             self._charts.restore(np.frombuffer(state.charts))
-
-
-def _floored(spread: Floats, width: int) -> Floats:
-    """Spreads, none so small that a unit's first spark drowns the rest: of the directions, and of the classes."""
-    floored = spread + 1e-9
-    for part in (floored[3:width], floored[width:]):
-        if len(part):
-            np.maximum(part, SPREAD_FLOOR * np.median(part) + 1e-6, out=part)
-    return floored

@@ -78,7 +78,7 @@ class Golden(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Reference(msgspec.Struct, frozen=True, kw_only=True):
-    """What the stream looked like to this model when it was made: what drift and novelty are held against."""
+    """What this model expects of a stream, from samples that training has not seen: what drift is held against."""
 
     embedding_mean: Tensor  # (D,) float32
     embedding_sd: Tensor  # (D,) float32, floored away from 0
@@ -87,6 +87,7 @@ class Reference(msgspec.Struct, frozen=True, kw_only=True):
     confidence_mean: float
     utility_quantiles: tuple[float, ...]  # of the margin utility at 0, 5, .. 100 %
     samples: int
+    energy_mean: float | None = None  # -logsumexp of the logits over the temperature
     whitening: Tensor | None = None  # (D, K) float32: (embedding - mean) @ it has variance 1 in K directions
 
 

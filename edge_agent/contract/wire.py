@@ -165,7 +165,7 @@ class DriftState(msgspec.Struct, frozen=True, kw_only=True):
     """Whether the stream is as it was. An alarm goes when `statistic` reaches `threshold`, both in samples.
 
     The offsets say how far the stream's own level is from what the manifest expects, so that drift shows which was
-    there from the beginning.
+    there from the beginning; `differs` names the signals for which that is sure and large enough to matter.
     """
 
     epoch: int  # counts levels: after a model change or an alarm a new one is learned
@@ -173,10 +173,12 @@ class DriftState(msgspec.Struct, frozen=True, kw_only=True):
     group_samples: int  # samples that are judged as one
     statistic: float
     threshold: float
-    recent: dict[str, float] = {}  # signal -> its present score
+    recent: dict[str, float] = {}  # signal -> what it reads of late; embedding (sd), classes: how far from the level
     confidence_offset: float = 0.0  # mean, less the manifest's
     classes_offset: float = 0.0  # total variation, 0..1
-    embedding_offset: float = 0.0  # root mean square over directions, in standard deviations
+    embedding_offset: float = 0.0  # length of the difference, in sd; less what the mix of classes and chance explain
+    energy_offset: float = 0.0  # in sd; 0 when the manifest does not state it
+    differs: tuple[str, ...] = ()
     watched: int = 0  # samples held against the level so far
 
 

@@ -9,8 +9,8 @@ from quadrants import ARTIFACT
 
 from edge_agent.choose.acquisition import Scorer
 from edge_agent.choose.chart import Charts
-from edge_agent.choose.drift import LEVEL, MONTH_S, Alarm, Watch
-from edge_agent.contract.artifact import Manifest, Tensor, read_artifact
+from edge_agent.choose.drift import COMPARED, HELD, MONTH_S, Alarm, Watch
+from edge_agent.contract.artifact import Manifest, Reference, Tensor, read_artifact
 from edge_agent.contract.errors import ConfigError
 
 D, C, BLOCK = 8, 3, 32
@@ -19,15 +19,29 @@ WEIGHTS = np.random.default_rng(7).normal(size=(D, C)).astype(np.float32)
 SCORER = Scorer("margin")
 
 
-def manifest(version: int = 1, **changes) -> Manifest:
-    shipped, _ = read_artifact(ARTIFACT)
-    reference = msgspec.structs.replace(
-        shipped.reference,
-        embedding_mean=Tensor.of(np.zeros(D, np.float32)),
-        embedding_sd=Tensor.of(np.ones(D, np.float32)),
-        class_share=(1 / C,) * C,
-        **changes,
+def centre(embedding: np.ndarray, some: np.ndarray) -> np.ndarray:
+    return embedding[some if some.any() else slice(None)].mean(axis=0)
+
+
+def reference_of(embedding: np.ndarray, weights: np.ndarray = WEIGHTS) -> Reference:
+    """What a manifest says when this is what the model was made for."""
+    logits, classes = embedding @ weights, weights.shape[1]
+    scored = SCORER.score(logits)
+    return Reference(
+        embedding_mean=Tensor.of(embedding.mean(axis=0)),
+        embedding_sd=Tensor.of(embedding.std(axis=0)),
+        class_centres=Tensor.of(np.stack([centre(embedding, scored.label == c) for c in range(classes)])),
+        class_share=tuple((np.bincount(scored.label, minlength=classes) / len(embedding)).tolist()),
+        confidence_mean=float(scored.confidence.mean()),
+        energy_mean=float(-np.log(np.exp(logits).sum(axis=1)).mean()),
+        utility_quantiles=(0.0,) * 21,
+        samples=len(embedding),
     )
+
+
+def manifest(version: int = 1, reference: Reference | None = None) -> Manifest:
+    shipped, _ = read_artifact(ARTIFACT)
+    reference = reference or reference_of(steady(2000, 99))
     names = tuple("abc")
     return msgspec.structs.replace(shipped, version=version, classes=names, reference=reference, temperature=1.0)
 
@@ -72,15 +86,44 @@ def bursty(count: int, seed: int) -> np.ndarray:
     return (scenes + 0.3 * rng.normal(size=scenes.shape)).astype(np.float32)
 
 
-@pytest.mark.parametrize("stream", [steady, autocorrelated, bursty])
+def heavy_tailed(count: int, seed: int) -> np.ndarray:
+    return np.random.default_rng(seed).standard_t(2, size=(count, D)).astype(np.float32)
+
+
+def dead_units(count: int, seed: int) -> np.ndarray:
+    """One never fires, one nearly never, two seldom."""
+    rng, embedding = np.random.default_rng(seed), steady(count, seed)
+    embedding[:, 0] = 0.0
+    embedding[:, 1] = np.where(rng.random(count) < 0.002, 50.0, 0.0)
+    embedding[:, 2:4] = np.where(rng.random((count, 2)) < 0.03, 5.0, 0.0)
+    return embedding
+
+
+def tied(count: int, seed: int) -> np.ndarray:
+    """Few values, so that most scores tie."""
+    return np.sign(steady(count, seed))
+
+
+def mostly_dead(count: int, seed: int) -> np.ndarray:
+    """All but one unit are 0 nearly always, and so is all but one class."""
+    sparks = np.where(np.random.default_rng(seed + 50).random((count, D)) < 0.003, 2.0, 0.0)
+    sparks[:, 0] = 3.0 + 0.1 * steady(count, seed)[:, 0]
+    return sparks.astype(np.float32)
+
+
+STREAMS = (steady, autocorrelated, bursty, heavy_tailed, dead_units, mostly_dead, tied)
+
+
+@pytest.mark.parametrize("stream", STREAMS)
 def test_false_alarms_are_no_more_frequent_than_stated(stream) -> None:
     """Of the samples that are watched: those that make a level cannot raise an alarm."""
     watched = alarms = 0
     for seed in range(4):
         one, embedding = watch(), stream(30_000, seed)
         for begin in range(0, len(embedding), BLOCK):
-            watched += BLOCK * one.state.watching
-            alarms += len(play(one, embedding[: begin + BLOCK], [BLOCK], begin=begin))
+            watched += BLOCK * one.watching
+            found = play(one, embedding[: begin + BLOCK], [BLOCK], begin=begin)
+            alarms += sum(alarm.kind == "moved" for _, alarm in found)
     expected = watched / EVERY
     assert watched > 10_000
     assert alarms <= expected + 3 * np.sqrt(expected)
@@ -91,9 +134,9 @@ def test_evidence_reaches_c_no_sooner_than_after_c_scores_on_average() -> None:
     runs = []
     for seed in range(60):
         rng = np.random.default_rng(seed)
-        charts = Charts(np.array([0.0, 3.0]), np.array([1.0, 0.1]), seed=seed)
-        while charts.mean < 100.0:
-            charts.steps(np.array([[rng.standard_t(2), float(rng.integers(0, 2))]]), limit=100.0)
+        charts = Charts(np.array([0.0, 3.0]), np.array([1.0, 0.1]), two_sided=1, seed=seed)
+        while not charts.step(np.array([[rng.standard_t(2), float(rng.integers(0, 2))]]), 100.0):
+            pass
         runs.append(charts.closed)
     assert np.mean(runs) > 100.0 - 3 * np.std(runs) / np.sqrt(len(runs))
 
@@ -144,20 +187,57 @@ def test_a_restart_goes_on_as_if_nothing_had_happened(cut: int) -> None:
 
 
 def test_a_new_model_starts_a_new_level() -> None:
-    one = watch()
+    one = watch(every=1e6)
     play(one, steady(3000, 1), [BLOCK])
-    assert one.state.watching
+    assert one.watching
     one.model_changed(manifest(2), embedding=True)
-    assert not one.state.watching
+    assert not one.watching
     assert one.state.epoch == 1
-    assert not play(one, steady(16 * LEVEL, 2) + 5.0, [BLOCK])
-    assert one.state.embedding_offset > 3.0  # what was there from the beginning is told, not alarmed
+
+
+def of_the_first_level(seed: int, samples: int, stream=steady) -> list[Alarm]:
+    """Alarms of a model whose reference has so many samples, on a stream like it."""
+    made = manifest(reference=reference_of(steady(samples, 1000 + seed)))
+    one = Watch(made, false_alarms_per_month=1.0, embedding=True)
+    return [alarm for _, alarm in play(one, stream(COMPARED, seed), [BLOCK])]
+
+
+@pytest.mark.parametrize("samples", [100, 500])
+def test_a_stream_like_the_reference_does_not_differ_from_it(samples: int) -> None:
+    assert not [alarm for seed in range(100) for alarm in of_the_first_level(seed, samples)]
+
+
+def test_drift_that_was_there_from_the_start_is_told_once() -> None:
+    embedding = steady(6000, 2) + np.float32(0.6) * np.eye(D, dtype=np.float32)[0]
+    one = watch(every=1e6)
+    found = play(one, embedding[:3000], [BLOCK])
+    again = watch(one.save(), every=1e6)
+    found += play(again, embedding, [BLOCK], begin=3000)
+    ((at, alarm),) = found
+    assert (alarm.kind, alarm.signal, alarm.unit, alarm.before) == ("differs", "embedding", "sd", 0.0)
+    assert alarm.after == pytest.approx(0.6, abs=0.2)
+    assert at <= COMPARED + BLOCK
+    assert again.state.differs == ("embedding",)
+    assert again.state.embedding_offset == pytest.approx(0.6, abs=0.1)
+
+
+def test_another_mix_of_the_same_classes_shows_but_is_no_alarm() -> None:
+    towards = 8.0 * np.linalg.pinv(WEIGHTS)
+    made_for = np.concatenate([steady(1500, 3) + way for way in towards[:2]]).astype(np.float32)
+    here = np.concatenate([steady(1700, 4) + towards[0], steady(300, 5) + towards[1]]).astype(np.float32)
+    one = Watch(manifest(reference=reference_of(made_for)), false_alarms_per_month=1.0, embedding=True)
+    found = play(one, np.random.default_rng(0).permutation(here), [BLOCK])
+    assert [alarm.signal for _, alarm in found if alarm.signal == "embedding"] == []
+    assert "classes" in one.state.differs
+    assert one.state.classes_offset > 0.2
+    assert "embedding" not in one.state.differs
 
 
 def test_the_state_of_another_model_is_not_taken_up() -> None:
-    one = watch()
+    one = watch(every=1e6)
     play(one, steady(3000, 1), [BLOCK])
-    assert not watch(one.save(), version=2).state.watching
+    assert watch(one.save()).watching
+    assert not watch(one.save(), version=2).watching
 
 
 def test_a_state_that_cannot_be_read_is_refused() -> None:
@@ -169,9 +249,10 @@ def test_what_is_not_finite_never_counts() -> None:
     embedding = steady(3000, 3)
     dirty = np.repeat(embedding, 2, axis=0)
     dirty[::2] = np.nan
-    clean, one = watch(), watch()
+    clean, one = watch(every=1e6), watch(every=1e6)
     play(clean, embedding, [BLOCK // 2])
     play(one, dirty, [BLOCK])
+    assert clean.watching
     assert one.state.statistic == clean.state.statistic
 
 
@@ -193,6 +274,47 @@ def test_without_an_embedding_the_logits_are_watched() -> None:
         found = found or one.look(SCORER.score(logits), logits, None, count=BLOCK)
     assert found is not None
     assert found.signal in ("confidence", "energy", "classes")
+
+
+def test_a_quick_stream_is_judged_a_little_later_and_nothing_is_lost_by_a_restart() -> None:
+    """At 100,000 samples a second several blocks are held; what they show is told after a restart too."""
+    embedding = steady(4000, 8)
+    embedding[3000:] += 3.0
+
+    def quick(saving: bool) -> list[tuple[int, Alarm]]:
+        one, alarms = Watch(manifest(), false_alarms_per_month=1e6, embedding=True), []
+        for begin in range(0, len(embedding), BLOCK):
+            block = embedding[begin : begin + BLOCK]
+            one.pass_time(BLOCK * 1e-5)
+            if alarm := one.look(SCORER.score(block @ WEIGHTS), block @ WEIGHTS, block, count=len(block)):
+                alarms.append((begin, alarm))
+            if saving:
+                one = Watch(manifest(), false_alarms_per_month=1e6, embedding=True, saved=one.save())
+        return [found for found in alarms if found[1].kind == "moved"]
+
+    ((at, alarm), *_), ((restarted_at, restarted), *_) = quick(saving=False), quick(saving=True)
+    assert 3000 < at < 3000 + 2 * HELD
+    assert 3000 < restarted_at < 3000 + 2 * HELD
+    assert (restarted.signal, restarted.after, restarted.since) == (alarm.signal, alarm.after, alarm.since)
+
+
+def test_of_a_thousand_classes_the_state_stays_small() -> None:
+    many = 1000
+    weights = np.random.default_rng(1).normal(size=(D, many)).astype(np.float32)
+    made = msgspec.structs.replace(
+        manifest(),
+        classes=tuple(f"c{index}" for index in range(many)),
+        reference=reference_of(steady(2000, 99), weights),
+    )
+    one = Watch(made, false_alarms_per_month=1.0, embedding=True)
+    embedding = steady(3000, 2)
+    for begin in range(0, len(embedding) - BLOCK, BLOCK):
+        logits = embedding[begin : begin + BLOCK] @ weights
+        one.pass_time(BLOCK)
+        assert one.look(SCORER.score(logits), logits, embedding[begin : begin + BLOCK], count=BLOCK) is None
+        assert len(one.save()) < 64_000
+    assert one.watching
+    assert one.state.differs == ()
 
 
 def test_the_stated_rate_is_one_of_time() -> None:

@@ -87,17 +87,19 @@ def test_manifest_says_what_was_told_and_measured(packaged: Packaged, fashion: F
     assert manifest.metrics["samples"] == 2000
 
 
-def test_reference_is_of_the_calibration_data(packaged: Packaged, fashion: Fashion) -> None:
-    train, _ = fashion
+def test_reference_is_of_what_training_has_not_seen(packaged: Packaged, fashion: Fashion) -> None:
+    _, test = fashion
     manifest = packaged.manifest
-    logits, embedding = run_onnx(packaged.onnx, train.x[:400])
+    logits, embedding = run_onnx(packaged.onnx, test.x)
     probs = np.sort(softmax(logits, manifest.temperature), axis=1)
     reference = manifest.reference
-    assert reference.samples == 400
+    assert reference.samples == 2000
     assert np.allclose(reference.embedding_mean.array(), embedding.mean(axis=0), atol=1e-4)
     assert (reference.embedding_sd.array() > 0).all()
     assert sum(reference.class_share) == pytest.approx(1.0)
     assert reference.confidence_mean == pytest.approx(probs[:, -1].mean())
+    energy = -np.log(np.exp(logits / manifest.temperature).sum(axis=1))
+    assert reference.energy_mean == pytest.approx(energy.mean(), rel=1e-5)
     quantiles = np.array(reference.utility_quantiles)
     assert len(quantiles) == 21
     assert (np.diff(quantiles) >= 0).all()
@@ -106,6 +108,15 @@ def test_reference_is_of_the_calibration_data(packaged: Packaged, fashion: Fashi
     label = int(logits.argmax(axis=1)[0])
     centre = embedding[logits.argmax(axis=1) == label].mean(axis=0)
     assert np.allclose(reference.class_centres.array()[label], centre, atol=1e-4)
+
+
+def test_too_few_held_out_leave_the_reference_to_the_calibration_data(clothes_net: Net, fashion: Fashion) -> None:
+    train, test = fashion
+    told = {"name": "clothes", "names": train.names, "version": 1, "int8": False}
+    made = package(clothes_net, calibration=train.x[:300], holdout=(test.x[:50], test.y[:50]), **told)
+    _, embedding = run_onnx(made.onnx, train.x[:300])
+    assert made.manifest.reference.samples == 300
+    assert np.allclose(made.manifest.reference.embedding_mean.array(), embedding.mean(axis=0), atol=1e-4)
 
 
 def test_float_can_be_shipped(clothes_net: Net, fashion: Fashion) -> None:
