@@ -150,7 +150,14 @@ class Model:
         found = [output for output in self._session.get_outputs() if output.name == name]
         if not found or len(found[0].shape) != 2 or not isinstance(found[0].shape[1], int):
             raise IncompatibleError(f"version {self.version}: output {name!r} is not (N, D) with a fixed D")
-        return np.zeros((self.rows, found[0].shape[1]), np.float32)
+        width, reference = found[0].shape[1], self.manifest.reference
+        shapes = (reference.embedding_mean.shape, reference.embedding_sd.shape, reference.class_centres.shape)
+        fitting = ((width,), (width,), (len(self.manifest.classes), width))
+        if shapes != fitting:
+            raise IncompatibleError(
+                f"version {self.version}: its reference is of {shapes} (mean, sd, class centres), expected {fitting}"
+            )
+        return np.zeros((self.rows, width), np.float32)
 
     # --- steps ---
 

@@ -50,7 +50,8 @@ def committee(folder: Path, **changes: object) -> Manifest:
 def reference() -> Reference:
     mean = Tensor.of(np.zeros(HIDDEN, np.float32))
     return Reference(
-        embedding_mean=mean, embedding_sd=Tensor.of(np.ones(HIDDEN, np.float32)), class_centres=mean,
+        embedding_mean=mean, embedding_sd=Tensor.of(np.ones(HIDDEN, np.float32)),
+        class_centres=Tensor.of(np.zeros((CLASSES, HIDDEN), np.float32)),
         class_share=(1 / CLASSES,) * CLASSES, confidence_mean=0.5, utility_quantiles=(), samples=9,
     )  # fmt: skip
 

@@ -10,7 +10,15 @@ import numpy as np
 import pytest
 from quadrants import ARTIFACT, artifact, images
 
-from edge_agent.contract.artifact import MODEL, Golden, InputSpec, Tensor, decode_manifest
+from edge_agent.contract.artifact import (
+    MODEL,
+    Golden,
+    InputSpec,
+    Tensor,
+    decode_manifest,
+    read_artifact,
+    write_artifact,
+)
 from edge_agent.contract.errors import ArtifactError, IncompatibleError, IntegrityError
 from edge_agent.model import EXIT_REFUSED, Model, misfit
 
@@ -151,3 +159,11 @@ def test_float_inputs_that_are_not_finite_are_told(tmp_path: Path) -> None:
     assert model.broken(4).tolist() == [False, True, False, False]
     assert model.broken(1) is None
     assert Model(ARTIFACT).broken(4) is None
+
+
+def test_a_reference_of_another_graph_is_refused(tmp_path: Path) -> None:
+    manifest, onnx = read_artifact(ARTIFACT)
+    other = msgspec.structs.replace(manifest.reference, class_centres=Tensor.of(np.zeros((1, 2), np.float32)))
+    write_artifact(tmp_path, msgspec.structs.replace(manifest, reference=other), onnx)
+    with pytest.raises(IncompatibleError, match="its reference is of"):
+        Model(tmp_path)

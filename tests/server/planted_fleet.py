@@ -63,6 +63,7 @@ def manifest() -> Manifest:
         shipped.reference,
         embedding_mean=Tensor.of(CENTRES.mean(axis=0).astype(np.float32)),
         embedding_sd=Tensor.of(spread.astype(np.float32)),
+        class_centres=Tensor.of(CENTRES.astype(np.float32)),
         whitening=Tensor.of(np.diag(1.0 / spread).astype(np.float32)),
         class_share=tuple(EVEN.tolist()),
     )
