@@ -13,14 +13,15 @@ from typing import NamedTuple
 
 import msgspec
 import numpy as np
+from numpy.typing import NDArray
 
 from edge_agent.choose.signals import SCALARS, UNIT
 from server.drift.accuracy import ASSUMES, Withheld, without_labels
 from server.drift.fleet import Judged, Who, judge
 from server.drift.series import Moved, Series
-from server.drift.shift import ALPHA, Kind, Known, Model, Seen, Shift, describe, tell
+from server.drift.shift import ALPHA, Floats, Kind, Known, Model, Seen, Shift, describe, tell
 from server.store.references import Reference
-from server.store.spans import Span
+from server.store.spans import History
 
 RECENT = 24  # spans that stand for the present where nothing moved; fewer say less, more are the past
 LEFT_OUT_MAX = 0.5  # share of devices beyond which the rest is not the fleet
@@ -96,7 +97,7 @@ class Given(NamedTuple):
 
     version: int
     classes: tuple[str, ...]
-    spans: Mapping[str, Sequence[Span]]
+    spans: Mapping[str, History]
     own: Mapping[str, float]
     reference: Reference | None
 
@@ -229,21 +230,23 @@ def _known(given: Given) -> Known | None:
     return Known(made.values / UNIT, made.predicted, made.true, len(given.classes))
 
 
-def _width(spans: Mapping[str, Sequence[Span]]) -> int:
-    """Signals of most spans, where no reference says it."""
-    widths = [len(span.signals) - 1 for rows in spans.values() for span in rows]
-    return int(np.bincount(widths).argmax())
+def _width(spans: Mapping[str, History]) -> int:
+    """Signals of most devices, where no reference says it."""
+    return int(np.bincount([history.signals.shape[1] - 1 for history in spans.values()]).argmax())
 
 
-def _series(spans: Sequence[Span], width: int, classes: int) -> Series:
+def _series(history: History, width: int, classes: int) -> Series:
     """What the spans of a device come to; sums of another width are of another model, and are cut or filled."""
-    signals = np.zeros((len(spans), 1 + width))
-    predicted = np.zeros((len(spans), classes))
-    for row, span in enumerate(spans):
-        some = span.signals[: 1 + width]
-        signals[row, : len(some)] = some
-        some = span.classes[:classes]
-        predicted[row, : len(some)] = some
+    signals = _wide(history.signals, 1 + width)
+    predicted = _wide(history.classes, classes)
     share = predicted / np.maximum(predicted.sum(axis=1, keepdims=True), 1.0)
     means = np.concatenate([signals[:, 1:] / (UNIT * signals[:, :1]), share], axis=1)
-    return Series(np.array([span.start_ms for span in spans]), signals[:, 0], means, classes)
+    return Series(history.start_ms, signals[:, 0], means, classes)
+
+
+def _wide(rows: NDArray[np.float32], width: int) -> Floats:
+    """(m, width), cut or filled with 0."""
+    wide = np.zeros((len(rows), width))
+    some = rows[:, :width]
+    wide[:, : some.shape[1]] = some
+    return wide

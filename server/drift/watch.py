@@ -18,7 +18,7 @@ from server.config import Drift
 from server.drift.outlook import Given, Outlook, look
 from server.drift.words import in_words
 from server.store import devices, events, references, spans, versions
-from server.store.spans import SPAN_MS
+from server.store.spans import SPAN_MS, History
 from server.store.store import Store
 
 log = logging.getLogger(__name__)
@@ -43,8 +43,7 @@ class Watch:
         ended = (now_ms - SETTLES_MS) // SPAN_MS
         if self._rules.false_verdicts_per_month == 0.0 or ended == self._looked:
             return
-        with self._store.database.write() as connection:
-            spans.fold(connection, now_ms=now_ms)
+        spans.fold(self._store.database, before_ms=spans.old_before(now_ms))
         before, self._before = self._before, {}
         for outlook in outlooks(self._store, self._rules, now_ms=now_ms):
             verdict = _verdict(outlook)
@@ -101,7 +100,7 @@ def _given(store: Store, version: int, said: dict[str, Heartbeat], until_ms: int
     with store.database.read() as connection:
         found = spans.of_version(connection, version, before_ms=until_ms)
         manifest = _manifest(store, connection, version)
-    found = {name: rows for name, rows in found.items() if name in mine and rows[-1].start_ms >= recent_ms}
+    found = {name: one for name, one in found.items() if name in mine and one.start_ms[-1] >= recent_ms}
     if not found:
         return None
     classes = manifest.classes if manifest else _numbered(found)
@@ -119,9 +118,9 @@ def _manifest(store: Store, connection: sa.Connection, version: int) -> Manifest
     return decode_manifest(store.blobs.get(row.manifest_sha256), where=f"version {version}") if row else None
 
 
-def _numbered(found: dict[str, list[spans.Span]]) -> tuple[str, ...]:
+def _numbered(found: dict[str, History]) -> tuple[str, ...]:
     """Of a model that we do not know."""
-    return tuple(str(i) for i in range(max(len(span.classes) for rows in found.values() for span in rows)))
+    return tuple(str(i) for i in range(max(history.classes.shape[1] for history in found.values())))
 
 
 def _own(beat: Heartbeat) -> float:
