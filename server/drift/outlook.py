@@ -19,7 +19,7 @@ from edge_agent.choose.signals import SCALARS, UNIT
 from server.drift.accuracy import ASSUMES, Withheld, without_labels
 from server.drift.fleet import Judged, Who, judge
 from server.drift.series import Moved, Series
-from server.drift.shift import ALPHA, Floats, Kind, Known, Model, Seen, Shift, describe, tell
+from server.drift.shift import Floats, Kind, Known, Model, Seen, Shift, describe, tell
 from server.store.references import Reference
 from server.store.spans import History
 
@@ -93,17 +93,19 @@ class Outlook(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Given(NamedTuple):
-    """What an outlook rests on. classes: names. own: e-value of each device's own charts."""
+    """What an outlook rests on. classes: names. own: e-value of each device's own charts. doubt: why no reference."""
 
     version: int
     classes: tuple[str, ...]
     spans: Mapping[str, History]
     own: Mapping[str, float]
     reference: Reference | None
+    doubt: str = NO_REFERENCE
 
 
 def look(given: Given, *, alpha: float) -> Outlook:
-    """Judge a fleet; `alpha` is the probability of a wrong verdict on who has moved."""
+    """Judge a fleet; `alpha` is the probability of a wrong verdict: half for who has moved, half for the kind."""
+    alpha = alpha / 2.0
     known = _known(given)
     width = known.values.shape[1] if known else _width(given.spans)
     series = {name: _series(spans, width, len(given.classes)) for name, spans in given.spans.items()}
@@ -111,8 +113,8 @@ def look(given: Given, *, alpha: float) -> Outlook:
     names = [*SCALARS, *(f"embedding {i + 1}" for i in range(width - len(SCALARS)))][:width]
     names += [f"class {name}" for name in given.classes]
     begun = _begun(judged)
-    ask = _Ask(known, describe(known) if known else None, given.classes)
-    on = {name: ask.of([(one, begun.get(name))], alpha=ALPHA / len(series)) for name, one in series.items()}
+    ask = _Ask(known, describe(known) if known else None, given)
+    on = {name: ask.of([(one, begun.get(name))], alpha=alpha / len(series)) for name, one in series.items()}
     left_out: dict[str, str] = {
         name: answer.kind for name, answer in on.items() if answer.kind == "covariate or concept shift"
     }
@@ -120,7 +122,7 @@ def look(given: Given, *, alpha: float) -> Outlook:
     if judged.who == "fleet":  # then that is what all of them see
         left_out = {name: why for name, why in left_out.items() if name in judged.flagged}
     rest = [(one, begun[""]) for name, one in series.items() if name not in left_out]
-    against = ask.of(rest, alpha=ALPHA)
+    against = ask.of(rest, alpha=alpha)
     if len(left_out) > LEFT_OUT_MAX * len(series):
         why = f"{len(left_out)} of {len(series)} devices answer for themselves"
         against = msgspec.structs.replace(against, accuracy=Accuracy(withheld=why))
@@ -151,16 +153,16 @@ def look(given: Given, *, alpha: float) -> Outlook:
 class _Ask:
     """Holds windows against the reference, if there is one."""
 
-    def __init__(self, known: Known | None, model: Model | None, classes: tuple[str, ...]) -> None:
-        self._known, self._model, self._classes = known, model, classes
+    def __init__(self, known: Known | None, model: Model | None, given: Given) -> None:
+        self._known, self._model, self._classes, self._doubt = known, model, given.classes, given.doubt
 
     def of(self, windows: Sequence[tuple[Series, int | None]], *, alpha: float) -> Against:
         """The present of some streams together: since a time, or the last RECENT spans."""
         parts = [_present(series, begun) for series, begun in windows]
         samples = int(sum(part.samples.sum() for part in parts))
         if self._known is None or self._model is None:
-            withheld = Accuracy(withheld=NO_REFERENCE)
-            return Against(kind="cannot tell", why=NO_REFERENCE, samples=samples, accuracy=withheld)
+            withheld = Accuracy(withheld=self._doubt)
+            return Against(kind="cannot tell", why=self._doubt, samples=samples, accuracy=withheld)
         if not parts:
             nobody = "no device is left to speak for the fleet"
             return Against(kind="cannot tell", why=nobody, samples=0, accuracy=Accuracy(withheld=nobody))

@@ -16,7 +16,7 @@ from edge_agent.contract.wire import StreamCounts, encode
 from server.collect.ingest import Ingest
 from server.errors import StoreError
 from server.store import devices, events, references, spans
-from server.store.schema import reference, span
+from server.store.schema import reference, sample, span
 from server.store.spans import OLD_AFTER_MS, OLD_SPAN_MS, SPAN_MS
 from server.store.store import Store
 from server.store.vectors import unpack
@@ -157,7 +157,7 @@ def test_looking_for_old_hours_reads_keys_alone(store):
 def test_edge_of_what_is_old_moves_once_a_day():
     edges = [spans.old_before(NOW_MS + hour * SPAN_MS) for hour in range(49)]
     assert len(set(edges)) == 3
-    assert all(edge % OLD_SPAN_MS == 0 and OLD_AFTER_MS <= NOW_MS + h * SPAN_MS - edge for h, edge in enumerate(edges))
+    assert all(edge % OLD_SPAN_MS == 0 and NOW_MS + h * SPAN_MS - edge >= OLD_AFTER_MS for h, edge in enumerate(edges))
 
 
 def test_claims_beyond_any_sum_are_kept_as_they_are(store):
@@ -210,6 +210,25 @@ def test_classes_that_the_model_does_not_know_are_left_out(store, tmp_path):
     import_quadrants(store, tmp_path, 300, (*manifest.classes[:3], "swan"))
     kept = learn(store, manifest, onnx, now_ms=NOW_MS)
     assert 0 < kept < 300
+
+
+def damage(store: Store, count: int) -> None:
+    """The bodies of some samples are not what they were."""
+    with store.database.write() as connection:
+        some = sa.select(sample.c.id).order_by(sample.c.id).limit(count)
+        connection.execute(sa.update(sample).where(sample.c.id.in_(some)).values(body_sha256="00" * 32))
+
+
+def test_held_out_bodies_that_are_damaged_are_left_out_and_said(store, tmp_path, caplog):
+    manifest, onnx = read_artifact(ARTIFACT)
+    import_quadrants(store, tmp_path, 300, manifest.classes)
+    damage(store, 3)
+    assert learn(store, manifest, onnx, now_ms=NOW_MS) == 297
+    assert caplog.text.count("is left out") == 3
+    made = references.get(store, manifest.variant("cpu-int8").sha256)
+    assert (made.predicted == made.true).mean() > 0.8
+    damage(store, 300)
+    assert learn(store, manifest, onnx, now_ms=NOW_MS) == 0
 
 
 def test_a_damaged_reference_is_an_error_that_names_it(store):
