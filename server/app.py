@@ -1,8 +1,8 @@
 """What is a running server made of?
 
-The composition root: the only file that knows every step. Collecting, labelling and the watch for drift have threads of their own; the main
-thread looks once a second whether there is something to publish, to teach or to roll out. A training is a process of
-its own, so nothing here ever holds up ingest.
+The composition root: the only file that knows every step. Collecting, labelling and the watch for drift have threads
+of their own; the main thread looks once a second whether there is something to publish, to teach or to roll out. A
+training is a process of its own, so nothing here ever holds up ingest.
 
 Everything that matters is in the store when it is acted upon: a server that is killed goes on where it was. One server
 at a time works on a data folder; whoever only looks (status, devices, models) needs no permission.
