@@ -50,19 +50,23 @@ def run_onnx(
 ) -> tuple[Floats, Floats]:
     """Logits (N, C) and embedding (N, D), both float32, of raw samples x: (N, *shape).
 
-    A graph whose batch axis is fixed is fed that many at a time; N must then be a multiple of it.
+    A graph whose batch axis is fixed is fed that many at a time; the last row, again, fills what is missing.
 
     Raises:
         IncompatibleError: onnxruntime refuses the file, the samples, or the names of the outputs.
     """
     session = open_session(onnx, threads=threads)
     entry = session.get_inputs()[0]
-    step = entry.shape[0] if isinstance(entry.shape[0], int) else batch
+    fixed = entry.shape[0] if isinstance(entry.shape[0], int) else 0
+    step = fixed or batch
+    missing = -len(x) % fixed if fixed else 0
+    feed = np.concatenate([x, np.repeat(x[-1:], missing, axis=0)]) if missing else x
     try:
-        parts = [session.run([logits, embedding], {entry.name: x[i : i + step]}) for i in range(0, len(x), step)]
+        parts = [session.run([logits, embedding], {entry.name: feed[i : i + step]}) for i in range(0, len(feed), step)]
     except ORT_ERRORS as error:
         raise IncompatibleError(f"the model cannot be run on {x.dtype} {x.shape}: {error}") from error
-    return np.concatenate([part[0] for part in parts]), np.concatenate([part[1] for part in parts])
+    first, second = (np.concatenate(part)[: len(x)] for part in zip(*parts, strict=True))
+    return first, second
 
 
 def softmax(logits: NDArray[Any], temperature: float = 1.0) -> NDArray[np.float64]:

@@ -232,11 +232,14 @@ def model_add(
 
     with open_store(load_config(path)) as store:
         version = add_artifact(store, folder, weights=weights, now_ms=_now_ms())
-        held_out = learn(store, *read_artifact(folder), now_ms=_now_ms())
-    typer.echo(f"{folder}: version {version.number}, manifest {version.manifest_sha256[:12]}")
-    if not held_out:
+        typer.echo(f"{folder}: version {version.number}, manifest {version.manifest_sha256[:12]}")
+        try:  # the version is out: what follows is only said
+            why = "" if learn(store, *read_artifact(folder), now_ms=_now_ms()) else "no held-out import fits it"
+        except WinnowError as error:
+            why = f"no reference could be made of it ({error})"
+    if why:
         typer.echo(
-            "no held-out import fits it, so drift can be seen but not told apart: "
+            f"{why}, so drift can be seen but not told apart: "
             "winnow-server data import FILE.npz --split holdout, then add it again"
         )
 

@@ -1,8 +1,8 @@
 """What is a running server made of?
 
-The composition root: the only file that knows every step. Collecting and labelling have threads of their own; the main
-thread looks once a second whether there is something to publish, to teach or to roll out. A training is a process of
-its own, so nothing here ever holds up ingest.
+The composition root: the only file that knows every step. Collecting, labelling and the watch for drift have threads
+of their own; the main thread looks once a second whether there is something to publish, to teach or to roll out. A
+training is a process of its own, so nothing here ever holds up ingest.
 
 Everything that matters is in the store when it is acted upon: a server that is killed goes on where it was. One server
 at a time works on a data folder; whoever only looks (status, devices, models) needs no permission.
@@ -44,7 +44,7 @@ log = logging.getLogger(__name__)
 
 TICK_S = 1.0
 READY_S = 10.0
-LABELLER_STOP_S = 1.0
+STOP_S = 1.0  # for what labelling and the watch have in hand; then it is left behind, and loses nothing
 BROKER_URL = "broker.url"
 """File in the data folder with the broker's address, for whoever starts agents on the same machine."""
 
@@ -84,21 +84,23 @@ class Server:
             stack.callback(collector.stop)
             if labelling is not None:
                 labelling.start()
-                stack.callback(labelling.stop, timeout_s=LABELLER_STOP_S)
+                stack.callback(labelling.stop, timeout_s=STOP_S)
+            watch = Watch(store, self._config.drift)
+            watch.start(now_ms)
+            stack.callback(watch.stop, timeout_s=STOP_S)
             stack.callback(lambda: teach.stop(now_ms=now_ms()))
             collector.wait_ready(READY_S)  # it says itself what is wrong, and goes on trying
             log.info("stop with Ctrl-C")
-            self._loop(store, teach, steering, fleet, Watch(store, self._config.drift))
+            self._loop(store, teach, steering, fleet)
             log.info("stopping")
 
-    def _loop(self, store: Store, teach: Teach, steering: Steering, fleet: Fleet, watch: Watch) -> None:
+    def _loop(self, store: Store, teach: Teach, steering: Steering, fleet: Fleet) -> None:
         while not self._stopping.wait(TICK_S):
             self._tick(
                 lambda: _publish(store),
                 lambda: teach.tick(now_ms=now_ms()),
                 lambda: steering.tick(now_ms()),
                 lambda: fleet.tick(now_ms()),
-                lambda: watch.tick(now_ms()),
             )
 
     def _tick(self, *steps: Callable[[], object]) -> None:

@@ -160,7 +160,7 @@ class Drift(Section, frozen=True, kw_only=True):
         Meta(
             ge=0.0,
             le=30.0,
-            description="verdicts on who has moved that may be wrong in a month, of the whole fleet, while nothing moves; 0: nobody looks",
+            description="verdicts on who has moved, and how, that may be wrong in a month, of the whole fleet, while nothing moves; 0: nobody looks",
         ),
     ] = 1.0
 

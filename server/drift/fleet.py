@@ -20,15 +20,16 @@ Pure.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Literal, NamedTuple
 
 import numpy as np
 
-from server.drift.series import Moved, Series, moved
+from server.drift.series import Floats, Ints, Moved, Series, moved
 
 COHORT = 3  # devices that make a cohort; of two the median is a mean, and follows either
 LOOKS = 3  # times that the cohort is made anew without those who moved
+AT_ONCE = 32  # spans of which the median is taken: more only takes memory
 ALIKE = 0.5  # cosine of two shifts above which they are of one direction
 
 Who = Literal["nobody", "device", "several devices", "fleet", "cannot tell"]
@@ -58,9 +59,10 @@ def judge(devices: Mapping[str, Series], own: Mapping[str, float], *, alpha: flo
         own: e-value of the device's own charts, where known.
         alpha: probability of a wrong verdict while nothing has moved; halves for the fleet and for the devices.
     """
-    alone, evidence, flagged = _alone(devices, own, alpha / 2.0)
-    cohort = _cohort(devices)
-    fleet = _fleet(devices, flagged, cohort, alpha / 2.0)
+    cohorts = _Cohorts(devices)
+    alone, evidence, flagged = _alone(cohorts, own, alpha / 2.0)
+    cohort = cohorts.without(())
+    fleet = _fleet(cohorts, flagged, alpha / 2.0)
     if cohort is None and len(flagged) == len(devices) > 1 and _alike(alone, flagged):
         first = alone[flagged[0]]
         return Judged("fleet", first if isinstance(first, Moved) else None, alone, evidence, (), None)
@@ -78,28 +80,54 @@ def judge(devices: Mapping[str, Series], own: Mapping[str, float], *, alpha: flo
     )
 
 
+class _Cohorts:
+    """Cohorts of a fleet, each made once: they are looked at from several sides, and cost most of a look."""
+
+    def __init__(self, devices: Mapping[str, Series]) -> None:
+        self.devices = devices
+        self._made: dict[frozenset[str], Series | None] = {}
+        self._alone: dict[frozenset[str], dict[str, Moved | str]] = {}
+
+    def without(self, names: Iterable[str]) -> Series | None:
+        """The fleet as one stream without some devices; None of too few."""
+        key = frozenset(names)
+        if key not in self._made:
+            self._made[key] = _cohort({name: one for name, one in self.devices.items() if name not in key})
+        return self._made[key]
+
+    def alone(self, names: Iterable[str]) -> dict[str, Moved | str]:
+        """How far each device is from the cohort without `names`; from that of all where there is none."""
+        key = frozenset(names)
+        key = frozenset() if self.without(key) is None else key
+        if key not in self._alone:
+            cohort = self.without(key)
+            found = {name: moved(one if cohort is None else _less(one, cohort)) for name, one in self.devices.items()}
+            self._alone[key] = found
+        return self._alone[key]
+
+
 def _alone(
-    devices: Mapping[str, Series], own: Mapping[str, float], alpha: float
+    cohorts: _Cohorts, own: Mapping[str, float], alpha: float
 ) -> tuple[dict[str, Moved | str], dict[str, float], tuple[str, ...]]:
     """How far each device is from its cohort, the evidence for that, and who is flagged.
 
     Who has moved is no part of the cohort: a few that move alike pull even a median a little.
     """
     flagged: tuple[str, ...] = ()
+    count = len(cohorts.devices)
     for _ in range(LOOKS):
-        cohort = _cohort({name: one for name, one in devices.items() if name not in flagged}) or _cohort(devices)
-        alone = {name: moved(one if cohort is None else _less(one, cohort)) for name, one in devices.items()}
+        alone = cohorts.alone(flagged)
         evidence = {
             name: 0.5 * (calibrated(found.p) + own.get(name, 0.0))
             for name, found in alone.items()
             if isinstance(found, Moved)
         }
         names = sorted(evidence, key=lambda name: (-evidence[name], name))
-        many = e_bh([evidence[name] for name in names], alpha=alpha / 2.0, tests=len(devices))
+        many = e_bh([evidence[name] for name in names], alpha=alpha / 2.0, tests=count)
         p = {name: found.p for name, found in alone.items() if isinstance(found, Moved)}
-        sure = holm(p, alpha=alpha / 2.0, tests=len(devices))
+        sure = holm(p, alpha=alpha / 2.0, tests=count)
         before, flagged = flagged, tuple(name for rank, name in enumerate(names) if rank < many or name in sure)
-        if set(flagged) == set(before) or 2 * len(flagged) > len(devices):
+        if set(flagged) == set(before) or 2 * len(flagged) > count:
             break
     return alone, evidence, flagged
 
@@ -148,24 +176,22 @@ def holm(p: Mapping[str, float], *, alpha: float, tests: int) -> set[str]:
     return kept
 
 
-def _fleet(
-    devices: Mapping[str, Series], flagged: tuple[str, ...], cohort: Series | None, alpha: float
-) -> Moved | None:
+def _fleet(cohorts: _Cohorts, flagged: tuple[str, ...], alpha: float) -> Moved | None:
     """The movement of the cohort where it is more than chance, and not that of a flagged minority alone."""
+    cohort = cohorts.without(())
     if cohort is None:
         return None
     found = moved(cohort)
     if not isinstance(found, Moved) or found.p > alpha:
         return None
-    rest = {name: series for name, series in devices.items() if name not in flagged}
-    others = _cohort(rest) if flagged else None
+    others = cohorts.without(flagged) if flagged else None
     if others is not None:
         without = moved(others)
         if not isinstance(without, Moved) or without.p > alpha:
             return None
-    elif len(rest) < len(flagged):
+    elif len(cohorts.devices) < 2 * len(flagged):
         return None
-    return found if _shared(devices, found) else None
+    return found if _shared(cohorts.devices, found) else None
 
 
 def _shared(devices: Mapping[str, Series], fleet: Moved) -> bool:
@@ -186,22 +212,34 @@ def _cohort(devices: Mapping[str, Series]) -> Series | None:
     """The fleet as one stream; None of too few devices. Spans in which too few were there are left out."""
     if len(devices) < COHORT:
         return None
-    starts = np.unique(np.concatenate([series.start_ms for series in devices.values()]))
-    width = next(iter(devices.values())).means.shape[1]
-    away = np.full((len(devices), len(starts), width), np.nan)
-    samples = np.zeros(len(starts))
-    levels = []
-    for row, series in enumerate(devices.values()):
-        at = np.searchsorted(starts, series.start_ms)
-        level = np.average(series.means, axis=0, weights=series.samples)
-        away[row, at] = series.means - level
-        samples[at] += series.samples
-        levels.append(level)
-    enough = np.isfinite(away[:, :, 0]).sum(axis=0) >= COHORT
-    if not enough.any():
+    starts, there = np.unique(np.concatenate([series.start_ms for series in devices.values()]), return_counts=True)
+    starts = starts[there >= COHORT]
+    if not len(starts):
         return None
-    means = np.nanmedian(away[:, enough], axis=0) + np.median(levels, axis=0)
-    return Series(starts[enough], samples[enough], means, next(iter(devices.values())).classes)
+    levels = np.array([np.average(one.means, axis=0, weights=one.samples) for one in devices.values()])
+    samples = np.zeros(len(starts))
+    means = np.empty((len(starts), levels.shape[1]))
+    for first in range(0, len(starts), AT_ONCE):
+        some = slice(first, first + AT_ONCE)
+        means[some], samples[some] = _middle(devices, levels, starts[some])
+    means += np.median(levels, axis=0)
+    return Series(starts, samples, means, next(iter(devices.values())).classes)
+
+
+def _middle(devices: Mapping[str, Series], levels: Floats, starts: Ints) -> tuple[Floats, Floats]:
+    """Of some spans (m,): the median over those there of how far each is from its level (m, F), and samples (m,)."""
+    away = np.full((len(starts), levels.shape[1], len(devices)), np.nan)
+    samples = np.zeros(len(starts))
+    for number, one in enumerate(devices.values()):
+        mine = slice(*np.searchsorted(one.start_ms, (starts[0], starts[-1] + 1)))
+        at = np.searchsorted(starts, one.start_ms[mine])
+        both = starts[at] == one.start_ms[mine]
+        away[at[both], :, number] = (one.means[mine] - levels[number])[both]
+        samples[at[both]] += one.samples[mine][both]
+    away.sort(axis=2)  # who was not there comes last
+    count = np.isfinite(away[:, 0]).sum(axis=1)
+    row = np.arange(len(starts))
+    return 0.5 * (away[row, :, (count - 1) // 2] + away[row, :, count // 2]), samples
 
 
 def _less(series: Series, cohort: Series) -> Series:

@@ -13,14 +13,15 @@ from typing import NamedTuple
 
 import msgspec
 import numpy as np
+from numpy.typing import NDArray
 
 from edge_agent.choose.signals import SCALARS, UNIT
 from server.drift.accuracy import ASSUMES, Withheld, without_labels
 from server.drift.fleet import Judged, Who, judge
 from server.drift.series import Moved, Series
-from server.drift.shift import ALPHA, Kind, Known, Model, Seen, Shift, describe, tell
+from server.drift.shift import Floats, Kind, Known, Model, Seen, Shift, describe, tell
 from server.store.references import Reference
-from server.store.spans import Span
+from server.store.spans import History
 
 RECENT = 24  # spans that stand for the present where nothing moved; fewer say less, more are the past
 LEFT_OUT_MAX = 0.5  # share of devices beyond which the rest is not the fleet
@@ -92,17 +93,19 @@ class Outlook(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Given(NamedTuple):
-    """What an outlook rests on. classes: names. own: e-value of each device's own charts."""
+    """What an outlook rests on. classes: names. own: e-value of each device's own charts. doubt: why no reference."""
 
     version: int
     classes: tuple[str, ...]
-    spans: Mapping[str, Sequence[Span]]
+    spans: Mapping[str, History]
     own: Mapping[str, float]
     reference: Reference | None
+    doubt: str = NO_REFERENCE
 
 
 def look(given: Given, *, alpha: float) -> Outlook:
-    """Judge a fleet; `alpha` is the probability of a wrong verdict on who has moved."""
+    """Judge a fleet; `alpha` is the probability of a wrong verdict: half for who has moved, half for the kind."""
+    alpha = alpha / 2.0
     known = _known(given)
     width = known.values.shape[1] if known else _width(given.spans)
     series = {name: _series(spans, width, len(given.classes)) for name, spans in given.spans.items()}
@@ -110,8 +113,8 @@ def look(given: Given, *, alpha: float) -> Outlook:
     names = [*SCALARS, *(f"embedding {i + 1}" for i in range(width - len(SCALARS)))][:width]
     names += [f"class {name}" for name in given.classes]
     begun = _begun(judged)
-    ask = _Ask(known, describe(known) if known else None, given.classes)
-    on = {name: ask.of([(one, begun.get(name))], alpha=ALPHA / len(series)) for name, one in series.items()}
+    ask = _Ask(known, describe(known) if known else None, given)
+    on = {name: ask.of([(one, begun.get(name))], alpha=alpha / len(series)) for name, one in series.items()}
     left_out: dict[str, str] = {
         name: answer.kind for name, answer in on.items() if answer.kind == "covariate or concept shift"
     }
@@ -119,7 +122,7 @@ def look(given: Given, *, alpha: float) -> Outlook:
     if judged.who == "fleet":  # then that is what all of them see
         left_out = {name: why for name, why in left_out.items() if name in judged.flagged}
     rest = [(one, begun[""]) for name, one in series.items() if name not in left_out]
-    against = ask.of(rest, alpha=ALPHA)
+    against = ask.of(rest, alpha=alpha)
     if len(left_out) > LEFT_OUT_MAX * len(series):
         why = f"{len(left_out)} of {len(series)} devices answer for themselves"
         against = msgspec.structs.replace(against, accuracy=Accuracy(withheld=why))
@@ -150,16 +153,16 @@ def look(given: Given, *, alpha: float) -> Outlook:
 class _Ask:
     """Holds windows against the reference, if there is one."""
 
-    def __init__(self, known: Known | None, model: Model | None, classes: tuple[str, ...]) -> None:
-        self._known, self._model, self._classes = known, model, classes
+    def __init__(self, known: Known | None, model: Model | None, given: Given) -> None:
+        self._known, self._model, self._classes, self._doubt = known, model, given.classes, given.doubt
 
     def of(self, windows: Sequence[tuple[Series, int | None]], *, alpha: float) -> Against:
         """The present of some streams together: since a time, or the last RECENT spans."""
         parts = [_present(series, begun) for series, begun in windows]
         samples = int(sum(part.samples.sum() for part in parts))
         if self._known is None or self._model is None:
-            withheld = Accuracy(withheld=NO_REFERENCE)
-            return Against(kind="cannot tell", why=NO_REFERENCE, samples=samples, accuracy=withheld)
+            withheld = Accuracy(withheld=self._doubt)
+            return Against(kind="cannot tell", why=self._doubt, samples=samples, accuracy=withheld)
         if not parts:
             nobody = "no device is left to speak for the fleet"
             return Against(kind="cannot tell", why=nobody, samples=0, accuracy=Accuracy(withheld=nobody))
@@ -229,21 +232,23 @@ def _known(given: Given) -> Known | None:
     return Known(made.values / UNIT, made.predicted, made.true, len(given.classes))
 
 
-def _width(spans: Mapping[str, Sequence[Span]]) -> int:
-    """Signals of most spans, where no reference says it."""
-    widths = [len(span.signals) - 1 for rows in spans.values() for span in rows]
-    return int(np.bincount(widths).argmax())
+def _width(spans: Mapping[str, History]) -> int:
+    """Signals of most devices, where no reference says it."""
+    return int(np.bincount([history.signals.shape[1] - 1 for history in spans.values()]).argmax())
 
 
-def _series(spans: Sequence[Span], width: int, classes: int) -> Series:
+def _series(history: History, width: int, classes: int) -> Series:
     """What the spans of a device come to; sums of another width are of another model, and are cut or filled."""
-    signals = np.zeros((len(spans), 1 + width))
-    predicted = np.zeros((len(spans), classes))
-    for row, span in enumerate(spans):
-        some = span.signals[: 1 + width]
-        signals[row, : len(some)] = some
-        some = span.classes[:classes]
-        predicted[row, : len(some)] = some
+    signals = _wide(history.signals, 1 + width)
+    predicted = _wide(history.classes, classes)
     share = predicted / np.maximum(predicted.sum(axis=1, keepdims=True), 1.0)
     means = np.concatenate([signals[:, 1:] / (UNIT * signals[:, :1]), share], axis=1)
-    return Series(np.array([span.start_ms for span in spans]), signals[:, 0], means, classes)
+    return Series(history.start_ms, signals[:, 0], means, classes)
+
+
+def _wide(rows: NDArray[np.float32], width: int) -> Floats:
+    """(m, width), cut or filled with 0."""
+    wide = np.zeros((len(rows), width))
+    some = rows[:, :width]
+    wide[:, : some.shape[1]] = some
+    return wide

@@ -18,6 +18,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from edge_agent.choose.signals import SCALARS
 from server.drift.tails import student
 
 Floats = NDArray[np.float64]
@@ -33,7 +34,7 @@ FINEST = 1e-6  # variance of a scalar that never changes
 
 
 class Series(NamedTuple):
-    """What a stream looked like. m spans in order, F signals: S scalars, K directions, then the shares of C classes.
+    """What a stream looked like. m spans in order, F signals: SCALARS, K directions, then the shares of C classes.
 
     start_ms: (m,) when each began. samples: (m,) in each. means: (m, F). classes: C.
     """
@@ -82,7 +83,8 @@ def _most(series: Series, splits: _Splits, resemblance: float) -> Moved:
     height = np.where(splits.lasting, np.abs(t), 0.0)
     row, signal = divmod(int(height.argmax()), height.shape[1])
     p = min(1.0, student(float(height[row, signal]), len(series.samples) - 2) * height.size)
-    return Moved(p, signal, int(series.start_ms[LEVEL + row]), splits.level[row], splits.shift[row], t[row])
+    kept = (part[row].copy() for part in (splits.level, splits.shift, t))  # a view would keep every split
+    return Moved(p, signal, int(series.start_ms[LEVEL + row]), *kept)
 
 
 class _Splits(NamedTuple):
@@ -118,7 +120,7 @@ def _floor(series: Series, mean: Floats, samples: Floats) -> Floats:
     """(L, F) variance of a sample, no less: what never varied so far may yet, and a class seen once is but one."""
     cut = mean.shape[1] - series.classes
     floor = np.full(mean.shape, FINEST)
-    floor[:, 3:cut] = FLOOR
+    floor[:, len(SCALARS) : cut] = FLOOR
     share = (np.clip(mean[:, cut:], 0.0, 1.0) * samples + 1.0) / (samples + 2.0)
     floor[:, cut:] = share * (1.0 - share)
     return floor
@@ -138,8 +140,8 @@ def _residual(series: Series, cut: int) -> Floats:
 def _resemblance(residual: Floats, classes: int) -> tuple[float, float]:
     """The correlation of neighbouring spans, the most of scalars, directions, classes; and its standard error."""
     products = (residual[1:] * residual[:-1]).mean(axis=0)
-    cut = len(products) - classes
-    parts = (products[: min(3, cut)], products[3:cut], products[cut:])
+    cut, scalars = len(products) - classes, len(SCALARS)
+    parts = (products[: min(scalars, cut)], products[scalars:cut], products[cut:])
     return max((float(part.mean()), 1.0 / math.sqrt(len(residual) * len(part))) for part in parts if len(part))
 
 

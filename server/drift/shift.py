@@ -25,6 +25,7 @@ from typing import Literal, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from edge_agent.choose.signals import SCALARS
 from server.drift.tails import fisher
 
 Floats = NDArray[np.float64]
@@ -40,7 +41,7 @@ LEAST_DEVICES = 5  # below, how much devices differ is not known
 CONDITION = 20.0  # of M; above, shares are mostly noise: some class is predicted like another
 Z95 = 1.96
 CONFIDENCE = 0  # column of the signals; of a good model it is 1 but for a few samples, and its mean rests on those
-SCALARS = 2  # columns after it: energy, which says the same but more evenly, and distance
+AFTER = len(SCALARS) - 1  # scalars after it: energy, which says the same but more evenly, and distance
 
 
 class Known(NamedTuple):
@@ -224,5 +225,5 @@ def _more(observed: Floats, expected: Floats, size: int) -> float:
     """The mean ratio of variances: the most of scalars, directions, classes. What never varied says nothing."""
     varied = expected > 1e-9
     ratio = np.where(varied, observed, 0.0) / np.where(varied, expected, 1.0)
-    parts = (slice(0, min(SCALARS, size)), slice(SCALARS, size), slice(size, None))
+    parts = (slice(0, min(AFTER, size)), slice(AFTER, size), slice(size, None))
     return max(1.0, *(float(ratio[part].sum() / max(varied[part].sum(), 1)) for part in parts))

@@ -106,8 +106,8 @@ span = Table(  # of time: what a device's stream looked like to a model (spans.p
     Column("device", String(63), primary_key=True),
     Column("model_version", Integer, primary_key=True, autoincrement=False),
     Column("start_ms", BigInteger, primary_key=True, autoincrement=False),  # the server heard of it from then on
-    Column("signals", JSON, nullable=False),  # as StreamCounts has them: samples, then sums
-    Column("classes", JSON, nullable=False),  # predicted
+    Column("signals", LargeBinary, nullable=False),  # as StreamCounts has them: samples, then sums; packed (vectors.py)
+    Column("classes", LargeBinary, nullable=False),  # predicted, packed
 )
 
 reference = Table(  # what a model's signals are on held-out samples (references.py)

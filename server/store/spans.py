@@ -7,13 +7,18 @@ devices lie side by side. Old ones are folded into longer ones: what is long ago
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from itertools import zip_longest
+from collections import defaultdict
+from collections.abc import Callable, Mapping, Sequence
+from itertools import groupby
 from typing import NamedTuple
 
+import numpy as np
 import sqlalchemy as sa
+from numpy.typing import NDArray
 
+from server.store.database import Database
 from server.store.schema import span
+from server.store.vectors import added, pack, table, unpack
 
 SPAN_MS = 3_600_000
 """Shorter, and neighbours resemble each other; longer, and a change is told late."""
@@ -22,56 +27,82 @@ OLD_AFTER_MS = 14 * OLD_SPAN_MS
 """Fewer days, and what came on slowly is seen coarsely; more, and 1,000 devices fill some 200 MB a week."""
 
 
-class Span(NamedTuple):
-    """signals: samples, then sums in 1/4096 (StreamCounts). classes: predicted."""
+class History(NamedTuple):
+    """The m spans of a device under one model, in order of time.
 
-    device: str
-    model_version: int
-    start_ms: int
-    signals: list[int]
-    classes: list[int]
+    start_ms: (m,). signals: (m, 1 + F) float32, samples, then sums in 1/4096 (StreamCounts). classes: (m, C) predicted.
+    """
+
+    start_ms: NDArray[np.int64]
+    signals: NDArray[np.float32]
+    classes: NDArray[np.float32]
 
 
 def add(
     connection: sa.Connection, device: str, version: int, sums: Mapping[str, Sequence[float]], *, now_ms: int
 ) -> None:
     """Add what was heard just now; of no known model, or without signals, it says nothing."""
-    signals = [int(n) for n in sums.get("signals", ())]
-    if version and signals and signals[0] > 0:
-        classes = [int(n) for n in sums.get("classes", ())]
-        _put(connection, Span(device, version, now_ms // SPAN_MS * SPAN_MS, signals, classes))
+    signals, classes = sums.get("signals", ()), sums.get("classes", ())
+    if not version or not signals or signals[0] <= 0:
+        return
+    start_ms = now_ms // SPAN_MS * SPAN_MS
+    mine = sa.and_(span.c.device == device, span.c.model_version == version, span.c.start_ms == start_ms)
+    there = connection.execute(sa.select(span.c.signals, span.c.classes).where(mine)).first()
+    if there is None:
+        values = _row(signals, classes) | {"device": device, "model_version": version, "start_ms": start_ms}
+        connection.execute(sa.insert(span).values(values))
+    else:
+        values = _row(added(unpack(there.signals), signals), added(unpack(there.classes), classes))
+        connection.execute(sa.update(span).where(mine).values(values))
 
 
-def of_version(connection: sa.Connection, version: int, *, before_ms: int) -> dict[str, list[Span]]:
-    """Spans of a model that ended before `before_ms`, by device, in order of time."""
-    query = sa.select(span).where(span.c.model_version == version, span.c.start_ms <= before_ms - SPAN_MS)
-    found: dict[str, list[Span]] = {}
-    for row in connection.execute(query.order_by(span.c.device, span.c.start_ms)):
-        found.setdefault(row.device, []).append(Span(*row))
+def of_version(connection: sa.Connection, version: int, *, before_ms: int) -> dict[str, History]:
+    """What each device looked like under a model, in the spans that ended before `before_ms`."""
+    query = (
+        sa.select(span.c.device, span.c.start_ms, span.c.signals, span.c.classes)
+        .where(span.c.model_version == version, span.c.start_ms <= before_ms - SPAN_MS)
+        .order_by(span.c.device, span.c.start_ms)
+    )
+    found = {}
+    for device, rows in groupby(connection.execute(query), key=lambda row: str(row[0])):
+        _, start_ms, signals, classes = zip(*rows, strict=True)
+        found[device] = History(np.array(start_ms, np.int64), table(signals), table(classes))
     return found
 
 
-def fold(connection: sa.Connection, *, now_ms: int) -> None:
-    """Make days of the hours of long ago."""
-    edge = (now_ms - OLD_AFTER_MS) // OLD_SPAN_MS * OLD_SPAN_MS
-    old = sa.and_(span.c.start_ms < edge, span.c.start_ms % OLD_SPAN_MS != 0)
-    for row in connection.execute(sa.delete(span).where(old).returning(span)).all():
-        _put(connection, Span(*row)._replace(start_ms=row.start_ms // OLD_SPAN_MS * OLD_SPAN_MS))
+def old_before(now_ms: int) -> int:
+    """Spans from before then are to be days: it moves once a day."""
+    return (now_ms - OLD_AFTER_MS) // OLD_SPAN_MS * OLD_SPAN_MS
 
 
-def _put(connection: sa.Connection, new: Span) -> None:
-    mine = (
-        span.c.device == new.device,
-        span.c.model_version == new.model_version,
-        span.c.start_ms == new.start_ms,
-    )
-    there = connection.execute(sa.select(span).where(*mine)).first()
-    if there is None:
-        connection.execute(sa.insert(span).values(new._asdict()))
-        return
-    values = {"signals": _added(there.signals, new.signals), "classes": _added(there.classes, new.classes)}
-    connection.execute(sa.update(span).where(*mine).values(values))
+def fold(database: Database, *, before_ms: int, stopped: Callable[[], bool] = lambda: False) -> None:
+    """Make days of the hours before a midnight: a device to a transaction, so that ingest waits for none of them long.
+
+    A fold that was cut short, or `stopped`, is made good by the next.
+    """
+    hours = sa.and_(span.c.start_ms < before_ms, span.c.start_ms % OLD_SPAN_MS != 0)
+    since = sa.func.min(span.c.start_ms)
+    query = sa.select(span.c.device, span.c.model_version, since).where(hours)
+    with database.read() as connection:
+        old = connection.execute(query.group_by(span.c.device, span.c.model_version)).all()
+    for device, version, first_ms in old:
+        if stopped():
+            return
+        with database.write() as connection:
+            _fold(connection, device, version, first_ms // OLD_SPAN_MS * OLD_SPAN_MS, before_ms)
 
 
-def _added(one: Sequence[int], other: Sequence[int]) -> list[int]:
-    return [a + b for a, b in zip_longest(one, other, fillvalue=0)]
+def _fold(connection: sa.Connection, device: str, version: int, first_ms: int, before_ms: int) -> None:
+    mine = sa.and_(span.c.device == device, span.c.model_version == version)
+    gone = sa.delete(span).where(mine, span.c.start_ms >= first_ms, span.c.start_ms < before_ms)
+    days = defaultdict(list)
+    for row in connection.execute(gone.returning(span.c.start_ms, span.c.signals, span.c.classes)):
+        days[row.start_ms // OLD_SPAN_MS * OLD_SPAN_MS].append((unpack(row.signals), unpack(row.classes)))
+    if days:  # else somebody erased the device since
+        rows = [(start_ms, *(added(*part) for part in zip(*day, strict=True))) for start_ms, day in days.items()]
+        key = {"device": device, "model_version": version}
+        connection.execute(sa.insert(span), [key | {"start_ms": at} | _row(one, other) for at, one, other in rows])
+
+
+def _row(signals: Sequence[float], classes: Sequence[float]) -> dict[str, bytes]:
+    return {"signals": pack(signals), "classes": pack(classes)}

@@ -19,7 +19,7 @@ import msgspec
 import sqlalchemy as sa
 
 from edge_agent.contract.wire import Heartbeat, StreamCounts
-from server.store import labels, spans
+from server.store import labels, spans, vectors
 from server.store.schema import sample, stretch
 
 Sums = dict[str, list[float]]
@@ -117,13 +117,13 @@ def ms_of(day: str) -> int:
 
 
 def added(one: Mapping[str, Sequence[float]], other: Mapping[str, Sequence[float]]) -> Sums:
-    """Sums over both: the shorter of two vectors is one of before a class was added.
+    """Sums over both, vector by vector.
 
     >>> added({"classes": [1, 2]}, {"classes": [3, 4, 5]})
     {'classes': [4, 6, 5]}
     """
     names = dict.fromkeys((*one, *other))
-    return {n: [a + b for a, b in zip_longest(one.get(n, ()), other.get(n, ()), fillvalue=0)] for n in names}
+    return {name: vectors.added(one.get(name, ()), other.get(name, ())) for name in names}
 
 
 def _extend(

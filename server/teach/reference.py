@@ -6,6 +6,7 @@ with the file (store/references.py), not in the manifest: devices have no use fo
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Sequence
 from typing import Any
 
@@ -15,16 +16,23 @@ from numpy.typing import NDArray
 from edge_agent.choose.acquisition import Scored, Scorer
 from edge_agent.choose.signals import Signals
 from edge_agent.contract.artifact import Manifest
+from server.errors import StoreError
 from server.store import labels, references, samples
 from server.store.references import Reference
 from server.store.store import Store
+
+log = logging.getLogger(__name__)
 
 MOST = 4000  # samples; more is surer, and takes longer and a larger blob
 _AT_ONCE = 256  # read and run: more only takes memory
 
 
 def learn(store: Store, manifest: Manifest, onnx: bytes, *, now_ms: int) -> int:
-    """Make the reference of a model and keep it; returns of how many samples, 0 when none are held out that fit."""
+    """Make the reference of a model and keep it; returns of how many samples, 0 when none are held out that fit.
+
+    What cannot be read is left out, and said. IncompatibleError when the model does not run: a model without a
+    reference is still a model, so callers say it and go on.
+    """
     index = {name: number for number, name in enumerate(manifest.classes)}
     with store.database.read() as connection:
         names = labels.names(connection)
@@ -38,23 +46,34 @@ def learn(store: Store, manifest: Manifest, onnx: bytes, *, now_ms: int) -> int:
         return 0
     some = np.sort(np.random.default_rng(0).permutation(len(rows))[:MOST])
     chosen = [rows[i] for i in some]
-    true = np.array([index[names[row.class_index]] for row in chosen])
-    parts = [_run(store, manifest, onnx, chosen[i : i + _AT_ONCE]) for i in range(0, len(chosen), _AT_ONCE)]
-    sound = np.concatenate([part[2] for part in parts])
-    made = Reference(
-        np.concatenate([part[0] for part in parts]), np.concatenate([part[1] for part in parts]), true[sound]
-    )
+    parts = []
+    for first in range(0, len(chosen), _AT_ONCE):
+        bodies = _bodies(store, chosen[first : first + _AT_ONCE])
+        if bodies:
+            true = np.array([index[names[row.class_index]] for row, _ in bodies])
+            parts.append(_said(manifest, onnx, np.stack([body for _, body in bodies]), true))
+    if not parts:
+        return 0
+    made = Reference(*map(np.concatenate, zip(*parts, strict=True)))
     references.put(store, manifest.variant("cpu-int8").sha256, made, now_ms=now_ms)
     return len(made.true)
 
 
-def _run(
-    store: Store, manifest: Manifest, onnx: bytes, rows: Sequence[Any]
-) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.bool_]]:
-    """(values, predicted) of the sound samples, and which are (N,): the device's own scores and signals."""
+def _bodies(store: Store, rows: Sequence[Any]) -> list[tuple[Any, NDArray[np.generic]]]:
+    """(row, sample) of those that can be read."""
+    bodies = []
+    for row in rows:
+        try:
+            bodies.append((row, samples.sample_array(store.blobs, row)))
+        except StoreError as error:
+            log.warning("reference: %s is left out: %s", row.id, error)
+    return bodies
+
+
+def _said(manifest: Manifest, onnx: bytes, x: NDArray[Any], true: NDArray[np.int64]) -> Reference:
+    """Of the sound ones among samples x: (N, *shape), true: (N,); by the device's own scores and signals."""
     from models.evaluate import run_onnx
 
-    x = np.stack([samples.sample_array(store.blobs, row) for row in rows])
     has_embedding = bool(manifest.embedding)
     logits, embedding = run_onnx(
         onnx, x, logits=manifest.logits, embedding=manifest.embedding if has_embedding else manifest.logits
@@ -64,4 +83,4 @@ def _run(
     scored = Scored(scored.utility[sound], scored.label[sound], scored.confidence[sound])
     signals = Signals(manifest.reference, temperature=manifest.temperature, embedding=has_embedding)
     found = signals.rows(scored, logits[sound], embedding[sound] if has_embedding else None, count=int(sound.sum()))
-    return found.values, found.labels.astype(np.int64), sound
+    return Reference(found.values, found.labels.astype(np.int64), true[sound])

@@ -117,7 +117,8 @@ def _round(
     gains = _gains(store, data, held, packaged, champion)
     verdict = gates.judge(held, int8_agreement=agreement, rules=settings.gates)
     manifest = msgspec.structs.replace(packaged.manifest, metrics=packaged.manifest.metrics | figures)
-    reference.learn(store, manifest, packaged.onnx, now_ms=now_ms())
+    if verdict.passed:  # nobody runs the others
+        _learn(store, manifest, packaged.onnx, say, now_ms=now_ms())
     store.blobs.put(packaged.onnx)
     return {
         "settings": msgspec.to_builtins(settings),
@@ -133,6 +134,14 @@ def _round(
             "weights_sha256": store.blobs.put(net.weights()),
         },
     }
+
+
+def _learn(store: Store, manifest: Manifest, onnx: bytes, say: Say, *, now_ms: int) -> None:
+    """Keep what drift is held against; a model without it is as good, only drift cannot be told apart."""
+    try:
+        reference.learn(store, manifest, onnx, now_ms=now_ms)
+    except WinnowError as error:
+        say(f"no reference for drift: {error}")
 
 
 def _fit(part: Part, classes: Sequence[str], teach: config.Teach, champion: Champion | None, say: Say) -> Net:

@@ -7,6 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
+from onnx import TensorProto, helper, numpy_helper
 
 from models import evaluate
 
@@ -63,3 +64,20 @@ def test_wilson_holds_the_share_and_mirrors(k: int, n: int, confidence: float) -
 
 def test_wilson_of_nothing_is_everything() -> None:
     assert evaluate.wilson_interval(0, 0) == (0.0, 1.0)
+
+
+@pytest.mark.parametrize("count", [1, 3, 4, 9])
+def test_a_graph_with_a_fixed_batch_takes_any_number_of_samples(count: int) -> None:
+    w = np.random.default_rng(1).normal(size=(6, 3)).astype(np.float32)
+    x = np.random.default_rng(2).normal(size=(count, 6)).astype(np.float32)
+    nodes = [
+        helper.make_node("MatMul", ["x", "w"], ["embedding"]),
+        helper.make_node("Relu", ["embedding"], ["logits"]),
+    ]
+    entry = helper.make_tensor_value_info("x", TensorProto.FLOAT, [4, 6])
+    ends = [helper.make_tensor_value_info(name, TensorProto.FLOAT, [4, 3]) for name in ("logits", "embedding")]
+    graph = helper.make_graph(nodes, "fixed", [entry], ends, [numpy_helper.from_array(w, "w")])
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
+    logits, embedding = evaluate.run_onnx(model.SerializeToString(), x)
+    np.testing.assert_allclose(embedding, x @ w, atol=1e-5)
+    np.testing.assert_allclose(logits, np.maximum(x @ w, 0.0), atol=1e-5)

@@ -9,6 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from server.drift import fleet as rules
 from server.drift.accuracy import Believed, Withheld, without_labels
 from server.drift.fleet import calibrated, e_bh, judge
 from server.drift.series import LEAST_MS, Moved, Series, moved
@@ -283,3 +284,30 @@ def test_what_cannot_be_told_is_said_with_the_reason():
     given = without_labels(confused, describe(confused), seen, shift)
     assert isinstance(given, Withheld)
     assert "confused" in given.reason
+
+
+def test_cohort_is_the_median_of_those_who_were_there(monkeypatch):
+    """Against the plain way, with devices that come late, leave early and miss hours; in blocks that do not fit."""
+    monkeypatch.setattr(rules, "AT_ONCE", 7)
+    rng = np.random.default_rng(5)
+    devices = {}
+    for i in range(9):
+        whole = series(rng, spans=40)
+        kept = np.flatnonzero((np.arange(40) >= i) & (rng.random(40) < 0.6))
+        devices[str(i)] = Series(whole.start_ms[kept], whole.samples[kept], whole.means[kept], C)
+    cohort = rules._cohort(devices)
+    levels = {name: np.average(one.means, axis=0, weights=one.samples) for name, one in devices.items()}
+    for start, samples, mean in zip(cohort.start_ms, cohort.samples, cohort.means, strict=True):
+        there = {name: np.flatnonzero(one.start_ms == start) for name, one in devices.items()}
+        away = [devices[name].means[at[0]] - levels[name] for name, at in there.items() if len(at)]
+        assert len(away) >= rules.COHORT
+        np.testing.assert_allclose(mean, np.median(away, axis=0) + np.median(list(levels.values()), axis=0))
+        assert samples == 150.0 * len(away)
+    starts = np.concatenate([one.start_ms for one in devices.values()])
+    assert len(cohort.start_ms) == sum((starts == start).sum() >= rules.COHORT for start in np.unique(starts))
+
+
+def test_what_moved_keeps_no_more_than_it_says():
+    """Of 1,000 devices the rest was 400 MB."""
+    found = moved(series(np.random.default_rng(0)))
+    assert all(part.base is None for part in (found.level, found.shift, found.t))

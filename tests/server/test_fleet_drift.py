@@ -3,17 +3,22 @@
 from __future__ import annotations
 
 import json
+import threading
+import time
 
+import msgspec
 import numpy as np
 import pytest
 import sqlalchemy as sa
-from planted_fleet import NAMES, C, World, even, live, make_reference, manifest, publish
+from planted_fleet import NAMES, C, World, clear, even, live, make_reference, manifest, publish
 
 from server.__main__ import main
 from server.config import Drift
+from server.drift import watch as watching
 from server.drift.outlook import Outlook
-from server.drift.watch import SETTLES_MS, Watch, outlooks
-from server.store.schema import event
+from server.drift.watch import SETTLES_MS, Verdict, Watch, outlooks
+from server.store import spans, versions
+from server.store.schema import device, event, reference, span
 from server.store.spans import SPAN_MS
 from server.store.store import Store
 
@@ -184,3 +189,115 @@ def test_the_command_prints_both_for_people_and_for_programs(tmp_path, capsys, m
     assert len(entry["devices"]) == DEVICES
     assert entry["told"]["text"].startswith("cam-3 moved")
     assert all(len(one["against"]["shares"]) in (0, C) for one in entry["devices"])
+
+
+def look_again(store: Store, watch: Watch, hour: int) -> list[str]:
+    watch.tick(_begin(store) + hour * SPAN_MS + SETTLES_MS)
+    return told(store)
+
+
+def seen(store: Store, *, world=clear) -> None:
+    """A fleet that lived, at which nobody looked."""
+    one = manifest()
+    publish(store, one)
+    make_reference(store, one)
+    for _ in live(store, one, devices=5, hours=HOURS, world=world):
+        pass
+
+
+def test_a_damaged_reference_costs_the_kind_and_not_the_verdict(store):
+    seen(store, world=fogged("cam-3"))
+    with store.database.write() as connection:
+        connection.execute(sa.update(reference).values(body_sha256=store.blobs.put(b"rubbish")))
+    watch = Watch(store, RULES)
+    look_again(store, watch, HOURS)
+    assert look_again(store, watch, HOURS + 1) == ["device; none; cam-3"]
+    (found,) = outlooks(store, RULES, now_ms=_begin(store) + HOURS * SPAN_MS)
+    assert (found.against.kind, "reference of model file" in found.against.why) == ("cannot tell", True)
+
+
+def test_a_version_that_cannot_be_judged_is_said_and_holds_up_no_other(store, caplog):
+    seen(store, world=fogged("cam-3"))
+    with store.database.write() as connection:  # a device that runs a version whose manifest is lost
+        lost = versions.Version(2, "lost", 1, "", None, "00" * 32, 1, 0, "", {})
+        versions.insert(connection, lost)
+        connection.execute(sa.update(span).where(span.c.device == "cam-4").values(model_version=2))
+        said = connection.scalar(sa.select(device.c.heartbeat).where(device.c.name == "cam-4"))
+        said = said | {"model": said["model"] | {"version": 2}}
+        connection.execute(sa.update(device).where(device.c.name == "cam-4").values(heartbeat=said))
+    found = list(outlooks(store, RULES, now_ms=_begin(store) + HOURS * SPAN_MS))
+    assert [(one.version, one.flagged) for one in found] == [(1, ("cam-3",))]
+    assert "version 2: cannot be judged" in caplog.text
+
+
+def test_a_look_that_fails_is_not_repeated_and_makes_no_verdict_older(store, monkeypatch):
+    """The disk that is full at the first look must neither cost a look a second nor count as a look that agreed."""
+    seen(store, world=fogged("cam-3"))
+    looks = []
+    whole = watching.look
+
+    def counted(given, *, alpha):
+        looks.append(alpha)
+        if len(looks) == 1:
+            raise MemoryError
+        return whole(given, alpha=alpha)
+
+    monkeypatch.setattr(watching, "look", counted)
+    watch = Watch(store, RULES)
+    with pytest.raises(MemoryError):
+        look_again(store, watch, HOURS)
+    assert look_again(store, watch, HOURS) == []
+    assert len(looks) == 1
+    assert look_again(store, watch, HOURS + 1) == []
+    assert look_again(store, watch, HOURS + 2) == ["device; none; cam-3"]
+
+
+def test_versions_share_what_may_be_wrong(store, monkeypatch):
+    seen(store)
+    alphas = []
+    monkeypatch.setattr(watching, "look", lambda _given, *, alpha: alphas.append(alpha))
+    list(outlooks(store, RULES, now_ms=_begin(store) + HOURS * SPAN_MS))
+    with store.database.write() as connection:
+        connection.execute(sa.update(span).where(span.c.device == "cam-4").values(model_version=2))
+        said = connection.scalar(sa.select(device.c.heartbeat).where(device.c.name == "cam-4"))
+        said = said | {"model": said["model"] | {"version": 2}}
+        connection.execute(sa.update(device).where(device.c.name == "cam-4").values(heartbeat=said))
+    list(outlooks(store, RULES, now_ms=_begin(store) + HOURS * SPAN_MS))
+    assert alphas == pytest.approx([1 / 720, 1 / 1440, 1 / 1440])
+
+
+def test_what_cannot_be_told_leaves_what_was_told(store):
+    seen(store)
+    (found,) = outlooks(store, RULES, now_ms=_begin(store) + HOURS * SPAN_MS)
+    last = Verdict("several devices", "label shift", "cam-1, cam-2")
+    assert watching._verdict(found, last) == Verdict("nobody", "none", "")
+    unsure = msgspec.structs.replace(found.against, kind="cannot tell")
+    assert watching._verdict(msgspec.structs.replace(found, against=unsure), last).kind == "label shift"
+    unknown = msgspec.structs.replace(found, who="cannot tell", against=unsure)
+    assert watching._verdict(unknown, last) == last
+
+
+def test_the_watch_has_a_thread_that_survives_a_look_and_stops(store, monkeypatch, caplog):
+    seen(store, world=fogged("cam-3"))
+    monkeypatch.setattr(watching, "TICK_S", 0.01)
+    hours = iter((HOURS, HOURS + 1, HOURS + 2))
+    begin, last = _begin(store), HOURS + 2
+    failed = []
+    whole = spans.fold
+
+    def fold(*args, **more):
+        if not failed:
+            failed.append(True)
+            raise RuntimeError("no luck")
+        whole(*args, **more)
+
+    monkeypatch.setattr(spans, "fold", fold)
+    watch = Watch(store, RULES)
+    watch.start(lambda: begin + next(hours, last) * SPAN_MS + SETTLES_MS)
+    deadline = time.monotonic() + 30.0
+    while not told(store) and time.monotonic() < deadline:
+        time.sleep(0.02)
+    watch.stop(timeout_s=10.0)
+    assert told(store) == ["device; none; cam-3"]
+    assert "no luck" in caplog.text
+    assert not any(thread.name == "drift" for thread in threading.enumerate())

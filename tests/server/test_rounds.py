@@ -11,17 +11,20 @@ import msgspec
 import numpy as np
 import pytest
 import quadrants
+import sqlalchemy as sa
 from device_words import FLEET, NOW_MS, SELECTION, frames, message
 
-from edge_agent.contract.artifact import decode_manifest
+from edge_agent.contract.artifact import decode_manifest, read_artifact
 from server import config
 from server.collect.ingest import Ingest
 from server.errors import ServerError, StoreError
 from server.release.registry import add_artifact, publish_passed
-from server.store import labels, rollouts, runs, snapshots, versions
+from server.store import labels, references, rollouts, runs, snapshots, versions
 from server.store.labels import Label
 from server.store.lock import is_held, only_one
+from server.store.schema import reference
 from server.store.store import Store
+from server.teach import training
 from server.teach.imports import import_file
 from server.teach.rounds import Teach, describe
 from server.teach.snapshot import freeze
@@ -212,6 +215,7 @@ def test_a_first_model_then_one_that_knows_the_new_classes(store, tmp_path):
     manifest = decode_manifest(store.blobs.get(version.manifest_sha256))
     assert (manifest.version, manifest.classes, manifest.snapshot) == (1, ("a", "b"), first.snapshot_id)
     assert store.blobs.has(manifest.files["cpu-int8"].sha256)
+    assert references.get(store, manifest.files["cpu-int8"].sha256) is not None
 
     label_devices(store, 0, 240, audit=True, classes=("a", "b", "c", "d"))
     teach.begin(now_ms=NOW_MS)
@@ -235,6 +239,15 @@ def test_a_first_model_then_one_that_knows_the_new_classes(store, tmp_path):
         assert versions.champion(connection) == version
 
 
+def test_a_reference_that_cannot_be_made_is_said_and_fails_nothing(store, tmp_path):
+    imported(store, tmp_path, "holdout", 60, seed=2)
+    manifest, _ = read_artifact(quadrants.ARTIFACT)
+    named = msgspec.structs.replace(manifest, classes=("a", "b", "c", "d"))
+    said: list[str] = []
+    training._learn(store, named, b"no model", said.append, now_ms=NOW_MS)
+    assert [line.split(":")[0] for line in said] == ["no reference for drift"]
+
+
 def test_a_candidate_that_learned_nonsense_is_rejected(store, tmp_path):
     """Labels of the training part are turned round; those held out are right."""
     imported(store, tmp_path, "train", 120, seed=1)
@@ -256,3 +269,5 @@ def test_a_candidate_that_learned_nonsense_is_rejected(store, tmp_path):
     assert run.report["verdict"]["passed"] is False
     assert "import -" in describe(run)
     assert publish_passed(store, now_ms=NOW_MS) == []
+    with store.database.read() as connection:  # nobody will ever run it: no reference is kept
+        assert connection.scalar(sa.select(sa.func.count()).select_from(reference)) == 0

@@ -354,6 +354,20 @@ def test_a_wrapped_model_can_be_added_and_is_shown(program, tmp_path):
     assert (unknown.returncode, "none of --names" in unknown.stderr) == (1, True)
 
 
+def test_a_model_whose_reference_fails_is_out_all_the_same(program, tmp_path):
+    x, y = quadrants.images(80)
+    np.savez(tmp_path / "held.npz", x=x, y=y, names=np.array(["cat", "dog", "emu", "fox"]))
+    quadrants.artifact(tmp_path / "model", version=1, classes=("cat", "dog", "emu", "fox"))
+    assert program.call("data", "import", str(tmp_path / "held.npz"), "--split", "holdout").returncode == 0
+    store = Store.open(program.data)
+    with store.database.write() as connection:
+        connection.exec_driver_sql("DROP TABLE reference")
+    store.close()
+    added = program.call("model", "add", str(tmp_path / "model"))
+    assert (added.returncode, "version 1" in added.stdout) == (0, True), added.stderr
+    assert "no reference could be made of it" in added.stdout
+
+
 def test_looking_is_light():
     code = (
         "import sys, server.__main__, server.status\n"

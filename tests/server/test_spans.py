@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import NamedTuple
+
 import msgspec
 import numpy as np
 import pytest
@@ -14,9 +16,10 @@ from edge_agent.contract.wire import StreamCounts, encode
 from server.collect.ingest import Ingest
 from server.errors import StoreError
 from server.store import devices, events, references, spans
-from server.store.schema import reference, span
-from server.store.spans import OLD_AFTER_MS, OLD_SPAN_MS, SPAN_MS, Span
+from server.store.schema import reference, sample, span
+from server.store.spans import OLD_AFTER_MS, OLD_SPAN_MS, SPAN_MS
 from server.store.store import Store
+from server.store.vectors import unpack
 from server.teach.imports import import_file
 from server.teach.reference import learn
 
@@ -51,9 +54,18 @@ def take(store: Store, *beats: tuple[int, bytes]) -> None:
         ingest.take([message("cam", "heartbeat", payload, at_ms=at_ms)])
 
 
+class Span(NamedTuple):
+    device: str
+    model_version: int
+    start_ms: int
+    signals: list[float]
+    classes: list[float]
+
+
 def rows(store: Store) -> list[Span]:
     with store.database.read() as connection:
-        return [Span(*row) for row in connection.execute(sa.select(span).order_by(span.c.start_ms))]
+        found = connection.execute(sa.select(span).order_by(span.c.start_ms))
+        return [Span(*row[:3], unpack(row.signals), unpack(row.classes)) for row in found]
 
 
 def test_what_a_heartbeat_adds_falls_into_its_hour(store):
@@ -89,19 +101,80 @@ def test_sums_that_do_not_fit_are_not_of_the_wire(store, signals):
     assert device.messages_bad == 1
 
 
-def test_old_hours_become_days_and_nothing_is_lost(store):
-    day = (NOW_MS - OLD_AFTER_MS) // OLD_SPAN_MS * OLD_SPAN_MS - OLD_SPAN_MS
+def live_30_hours(store: Store, *devices: str) -> int:
+    """Hours that are old but for the last six; returns when they began."""
+    day = spans.old_before(NOW_MS) - OLD_SPAN_MS
     with store.database.write() as connection:
-        for hour in range(30):
-            sums = {"signals": [1, hour], "classes": [1]}
-            spans.add(connection, "cam", 1, sums, now_ms=day + hour * SPAN_MS)
-        spans.add(connection, "cam", 1, {"signals": [1, 1], "classes": [1]}, now_ms=NOW_MS)
+        for device in devices:
+            for hour in range(30):
+                sums = {"signals": [1, hour], "classes": [1]}
+                spans.add(connection, device, 1, sums, now_ms=day + hour * SPAN_MS)
+            spans.add(connection, device, 1, {"signals": [1, 1], "classes": [1]}, now_ms=NOW_MS)
+    return day
+
+
+def test_old_hours_become_days_and_nothing_is_lost(store):
+    day = live_30_hours(store, "cam")
     for _ in range(2):
-        with store.database.write() as connection:
-            spans.fold(connection, now_ms=NOW_MS)
+        spans.fold(store.database, before_ms=spans.old_before(NOW_MS))
         found = rows(store)
         assert found[0] == Span("cam", 1, day, [24, sum(range(24))], [24])
         assert [row.start_ms for row in found[1:]] == [*(day + h * SPAN_MS for h in range(24, 30)), HOUR]
+
+
+def test_hours_of_a_day_that_was_folded_already_join_it(store):
+    """A server whose clock was wrong, or that was killed, may leave some."""
+    day = live_30_hours(store, "cam")
+    spans.fold(store.database, before_ms=spans.old_before(NOW_MS))
+    with store.database.write() as connection:
+        spans.add(connection, "cam", 1, {"signals": [2, 5, 3], "classes": [1, 1]}, now_ms=day + 7 * SPAN_MS)
+    spans.fold(store.database, before_ms=spans.old_before(NOW_MS))
+    assert rows(store)[0] == Span("cam", 1, day, [26, sum(range(24)) + 5, 3], [25, 1])
+
+
+def test_a_fold_that_is_stopped_is_made_good_by_the_next(store):
+    live_30_hours(store, "a", "b", "c")
+    asked = iter((False, True))
+    spans.fold(store.database, before_ms=spans.old_before(NOW_MS), stopped=lambda: next(asked))
+    assert len(rows(store)) == 8 + 31 + 31  # a device to a transaction
+    spans.fold(store.database, before_ms=spans.old_before(NOW_MS))
+    assert len(rows(store)) == 3 * 8
+
+
+def test_looking_for_old_hours_reads_keys_alone(store):
+    """No row, and nothing under the lock of writers: a second index would cost every heartbeat, and gain less."""
+    live_30_hours(store, "cam")
+    spans.fold(store.database, before_ms=spans.old_before(NOW_MS))
+    seen: list[str] = []
+    sa.event.listen(store.database.engine, "before_cursor_execute", lambda _c, _u, what, *_: seen.append(what))
+    spans.fold(store.database, before_ms=spans.old_before(NOW_MS))
+    (asks,) = (what for what in seen if "BEGIN" not in what and "PRAGMA" not in what)
+    with store.database.read() as connection:
+        plan = connection.exec_driver_sql(f"EXPLAIN QUERY PLAN {asks}", (HOUR, OLD_SPAN_MS, 0)).all()
+    assert any("USING COVERING INDEX" in row[-1] for row in plan), plan
+
+
+def test_edge_of_what_is_old_moves_once_a_day():
+    edges = [spans.old_before(NOW_MS + hour * SPAN_MS) for hour in range(49)]
+    assert len(set(edges)) == 3
+    assert all(edge % OLD_SPAN_MS == 0 and NOW_MS + h * SPAN_MS - edge >= OLD_AFTER_MS for h, edge in enumerate(edges))
+
+
+def test_claims_beyond_any_sum_are_kept_as_they_are(store):
+    with store.database.write() as connection:
+        for _ in range(3):
+            spans.add(connection, "cam", 1, {"signals": [1, (1 << 63) - 1]}, now_ms=NOW_MS)
+    assert rows(store)[0].signals == [3, pytest.approx(3 * 2**63)]
+
+
+def test_spans_of_before_a_class_was_added_are_filled(store):
+    with store.database.write() as connection:
+        spans.add(connection, "cam", 1, {"signals": [1, 4], "classes": [1]}, now_ms=HOUR - SPAN_MS)
+        spans.add(connection, "cam", 1, {"signals": [2, 5], "classes": [1, 1]}, now_ms=HOUR)
+        found = spans.of_version(connection, 1, before_ms=HOUR + SPAN_MS)["cam"]
+    assert found.start_ms.tolist() == [HOUR - SPAN_MS, HOUR]
+    assert found.signals.tolist() == [[1, 4], [2, 5]]
+    assert found.classes.tolist() == [[1, 0], [1, 1]]
 
 
 def test_a_span_is_seen_when_it_has_ended(store):
@@ -137,6 +210,25 @@ def test_classes_that_the_model_does_not_know_are_left_out(store, tmp_path):
     import_quadrants(store, tmp_path, 300, (*manifest.classes[:3], "swan"))
     kept = learn(store, manifest, onnx, now_ms=NOW_MS)
     assert 0 < kept < 300
+
+
+def damage(store: Store, count: int) -> None:
+    """The bodies of some samples are not what they were."""
+    with store.database.write() as connection:
+        some = sa.select(sample.c.id).order_by(sample.c.id).limit(count)
+        connection.execute(sa.update(sample).where(sample.c.id.in_(some)).values(body_sha256="00" * 32))
+
+
+def test_held_out_bodies_that_are_damaged_are_left_out_and_said(store, tmp_path, caplog):
+    manifest, onnx = read_artifact(ARTIFACT)
+    import_quadrants(store, tmp_path, 300, manifest.classes)
+    damage(store, 3)
+    assert learn(store, manifest, onnx, now_ms=NOW_MS) == 297
+    assert caplog.text.count("is left out") == 3
+    made = references.get(store, manifest.variant("cpu-int8").sha256)
+    assert (made.predicted == made.true).mean() > 0.8
+    damage(store, 300)
+    assert learn(store, manifest, onnx, now_ms=NOW_MS) == 0
 
 
 def test_a_damaged_reference_is_an_error_that_names_it(store):

@@ -146,8 +146,8 @@ def upgrade() -> None:
         sa.Column("device", sa.String(length=63), nullable=False),
         sa.Column("model_version", sa.Integer(), autoincrement=False, nullable=False),
         sa.Column("start_ms", sa.BigInteger(), autoincrement=False, nullable=False),
-        sa.Column("signals", sa.JSON(), nullable=False),
-        sa.Column("classes", sa.JSON(), nullable=False),
+        sa.Column("signals", sa.LargeBinary(), nullable=False),
+        sa.Column("classes", sa.LargeBinary(), nullable=False),
         sa.PrimaryKeyConstraint("device", "model_version", "start_ms"),
     )
     op.create_table(
