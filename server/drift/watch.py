@@ -136,11 +136,10 @@ class Watch:
 
 def _verdict(outlook: Outlook, told: Verdict) -> Verdict:
     """That it cannot be told, for now, is not news: what was told last stands."""
-    who, flagged = outlook.who, ", ".join(sorted(outlook.flagged))
-    if who == "cannot tell":
-        who, flagged = told.who, told.flagged
-    kind = outlook.against.kind
-    return Verdict(who, told.kind if kind == "cannot tell" else kind, flagged)
+    kind = told.kind if outlook.against.kind == "cannot tell" else outlook.against.kind
+    if outlook.who == "cannot tell":
+        return told._replace(kind=kind)
+    return Verdict(outlook.who, kind, ", ".join(sorted(outlook.flagged)))
 
 
 def outlooks(store: Store, rules: Drift, *, now_ms: int) -> Iterator[Outlook]:

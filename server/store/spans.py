@@ -49,8 +49,8 @@ def add(
     mine = sa.and_(span.c.device == device, span.c.model_version == version, span.c.start_ms == start_ms)
     there = connection.execute(sa.select(span.c.signals, span.c.classes).where(mine)).first()
     if there is None:
-        values = _row(signals, classes) | {"device": device, "model_version": version, "start_ms": start_ms}
-        connection.execute(sa.insert(span).values(values))
+        key = {"device": device, "model_version": version, "start_ms": start_ms}
+        connection.execute(sa.insert(span).values(key | _row(signals, classes)))
     else:
         values = _row(added(unpack(there.signals), signals), added(unpack(there.classes), classes))
         connection.execute(sa.update(span).where(mine).values(values))

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import numpy as np
+from numpy.typing import NDArray
 
 _PACKED = np.dtype("<f8")
 
@@ -37,10 +38,11 @@ def unpack(packed: bytes) -> list[float]:
     >>> unpack(pack([3, -1]))
     [3.0, -1.0]
     """
-    return np.frombuffer(packed, _PACKED).tolist()
+    numbers: list[float] = np.frombuffer(packed, _PACKED).tolist()
+    return numbers
 
 
-def table(rows: Sequence[bytes]) -> np.ndarray[tuple[int, ...], np.dtype[np.float32]]:
+def table(rows: Sequence[bytes]) -> NDArray[np.float32]:
     """(m, W) of m packed vectors, W the longest; short ones are filled with 0. float32: for means it is enough."""
     width = max(map(len, rows), default=0)
     filled = b"".join(row.ljust(width, b"\0") for row in rows)
