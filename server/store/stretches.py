@@ -154,6 +154,8 @@ def _follows(before: StreamCounts, after: StreamCounts) -> bool:
     """Whether `after` was counted later in the same run: nothing of it went down. Late heartbeats and liars do not."""
     pairs = [(getattr(before, name), getattr(after, name)) for name in ("scored", "invalid", "epoch", "through_seq")]
     pairs += [(n, after.selected.get(why, 0)) for why, n in before.selected.items()]
+    for name in ("utility_histogram", "classes"):
+        pairs += zip_longest(getattr(before, name), getattr(after, name), fillvalue=0)
     return after.read > before.read and all(less <= more for less, more in pairs)
 
 
