@@ -147,7 +147,7 @@ portfolio = Table(  # of arms, see teach/portfolio.py; one row to a channel
     metadata,
     Column("channel", String(63), primary_key=True),
     Column("state", JSON, nullable=False),
-    Column("shares", JSON, nullable=False),  # arm -> part of the fleet, as the state has it
+    Column("shares", JSON, nullable=False),  # arm -> part of the fleet, as the state has it; empty: off
     Column("run_id", Integer, nullable=False),  # the last that it learned from, 0: none
     Column("at_ms", BigInteger, nullable=False),
 )
