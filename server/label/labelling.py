@@ -33,6 +33,7 @@ DAY_MS = 86_400_000
 BUDGET_LOOK_S = 60.0  # between looks whether the budget has room again
 BUDGET_PAUSE_S = 1.0  # after a look under a budget: none, and every new sample costs a look at all that waits
 PLANS_A_DAY = 48  # fewer lets questions wait for hours, more makes every choice small, and dear for what it chooses
+LEAST_PICKS = 10  # of a plan, or all of a smaller budget: fewer are hardly a choice, more wait longer for each other
 
 RETRY_S = 5.0  # shorter hammers a labeler that is down, longer leaves samples lying after it is back
 
@@ -117,8 +118,8 @@ class Labelling:
         with self._store.database.read() as connection:
             given = labels.given_since(connection, labeler=self._name, at_ms=since)
         room = self._labels_per_day - given
-        enough = room >= max(1, self._labels_per_day // PLANS_A_DAY)
-        return self._chooser.within(room, champion=champion) if enough else []
+        least = max(min(LEAST_PICKS, self._labels_per_day), self._labels_per_day // PLANS_A_DAY)
+        return self._chooser.within(room, champion=champion) if room >= least else []
 
     def _question(self, row: Any, names: Sequence[str]) -> Question:
         known = row.predicted is not None and row.predicted < len(names)

@@ -94,6 +94,15 @@ def test_every_strategy_spends_the_budget_and_says_how_likely_each_was(store, st
         assert {member.sample_id for member, _ in snapshots.labelled(connection)} == set(found)
 
 
+def test_an_audit_that_falls_behind_is_said_and_starves_nobody(store, caplog):
+    take(store, "cam-1", quadrants.images(20)[0])
+    take(store, "cam-1", quadrants.images(20, seed=1)[0], "random", start=100)
+    truth = Truth()
+    run(labelling(store, truth, labels_per_day=8, strategy="gumbel", duplicate_cosine=2.0))
+    assert sum(int(one.rsplit(".", 1)[1]) >= 100 for one in truth.asked) == 4
+    assert "16 samples of the audit wait" in caplog.text
+
+
 def test_two_devices_that_see_the_same_cost_one_label(store):
     x, _ = quadrants.images(12)
     take(store, "cam-1", x)

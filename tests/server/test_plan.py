@@ -56,11 +56,20 @@ def test_the_audit_comes_first_alike_and_is_never_spared():
     labelled = Labelled(["same"], np.ones((1, 4), np.float32))
     few = planned(made, 4, labelled)
     assert made.audit[few.rows].all()
-    assert few.probability.tolist() == [0.5] * 4
+    assert few.probability.tolist() == [0.5] * 4  # all the room: nothing else is left to be asked
     many = planned(made, 20, labelled)
     assert set(many.rows.tolist()) == set(np.flatnonzero(made.audit).tolist())
     assert many.probability.tolist() == [1.0] * 8
     assert (many.stands_with[~made.audit] >= 60).all()
+
+
+def test_the_audit_leaves_half_of_the_room_to_the_others():
+    made = waiting(audit=40)
+    for count, expected in ((2, 1), (9, 5), (30, 15), (50, 30)):
+        found = planned(made, count)
+        assert (made.audit[found.rows].sum(), len(found.rows)) == (expected, count)
+    alone = [made.audit[planned(made, 1, seed=seed).rows[0]] for seed in range(60)]
+    assert 15 < sum(alone) < 45
 
 
 def test_of_several_that_show_the_same_one_stands_for_all_any_of_them():
@@ -104,7 +113,6 @@ def test_what_the_champion_cannot_see_has_its_share_by_what_devices_said():
 def test_sums_of_label_over_probability_are_those_of_all_that_waited(strategy, count):
     """Duplicates, the audit and what the champion cannot see included."""
     made = waiting(size=30, seed=2, audit=2, things=20, unknown=6)
-    made = made._replace(audit=np.zeros(30, np.bool_)) if count <= 2 else made
     values = np.column_stack([np.ones(30), made.utility])
     sums, beside = [], np.zeros(30, np.bool_)
     for seed in range(700):
