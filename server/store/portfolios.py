@@ -39,9 +39,9 @@ def save(connection: sa.Connection, kept: Kept) -> None:
     connection.execute(statement.on_conflict_do_update(index_elements=[portfolio.c.channel], set_=kept._asdict()))
 
 
-def switch_off(connection: sa.Connection, channel: str = CHANNEL) -> None:
+def switch_off(connection: sa.Connection, channel: str = CHANNEL, *, now_ms: int) -> None:
     """Every device goes back to its own configuration; what is thought of the arms stays, for another time."""
-    connection.execute(sa.update(portfolio).where(portfolio.c.channel == channel).values(shares={}))
+    connection.execute(sa.update(portfolio).where(portfolio.c.channel == channel).values(shares={}, at_ms=now_ms))
     connection.execute(sa.update(device).values(arm=None))
 
 

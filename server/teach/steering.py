@@ -49,7 +49,7 @@ class Steering:
             run_id = kept.run_id if kept is not None and on else runs.last_id(connection)
             run = runs.next_in_state(connection, *JUDGED, after=run_id) if self._arms else None
         if not self._arms:
-            self._switch_off(on or any(told.values()))
+            self._switch_off(on or any(told.values()), now_ms)
             return
         known = msgspec.convert(kept.state, type=portfolio.State) if kept else None
         state = portfolio.fresh(self._arms, known)
@@ -58,10 +58,10 @@ class Steering:
         elif not on or state != known or any(arm not in state.beliefs for arm in told.values()):
             self._keep(state, run_id, self._completed(state, told), now_ms)
 
-    def _switch_off(self, was_on: bool) -> None:
+    def _switch_off(self, was_on: bool, now_ms: int) -> None:
         if was_on:
             with self._store.database.write() as connection:
-                portfolios.switch_off(connection)
+                portfolios.switch_off(connection, now_ms=now_ms)
             log.info("no portfolio any more: the devices go by their own configuration")
 
     def _learn(self, before: portfolio.State, run: runs.Run, told: Mapping[str, str | None], now_ms: int) -> None:

@@ -142,6 +142,20 @@ def test_a_duplicate_waits_as_long_as_what_it_stands_with_has_no_answer(store):
     assert counts(store) == (0, 0, 6, 0)
 
 
+def test_nothing_is_spared_beside_what_nobody_could_tell(store):
+    class Nobody:
+        def label(self, batch):
+            return [None] * len(batch)
+
+    x, _ = quadrants.images(3)
+    take(store, "cam-1", x)
+    take(store, "cam-2", x)
+    labelling(store, Nobody(), labels_per_day=6).step()
+    assert counts(store) == (0, 3, 3, 0)
+    run(labelling(store, Truth(), labels_per_day=6))
+    assert counts(store) == (3, 3, 0, 0)
+
+
 def test_what_was_erased_or_answered_elsewhere_since_the_plan_is_not_asked(store):
     """And what is erased while it is asked about leaves nothing behind."""
     x, _ = quadrants.images(12)

@@ -7,6 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from server.audit.inclusion import asked_at_last
 from server.label.choice import STRATEGIES
 from server.label.plan import Evidence, Labelled, Waiting, favoured, plan, price_of
 
@@ -121,6 +122,42 @@ def test_sums_of_label_over_probability_are_those_of_all_that_waited(strategy, c
         beside = made.audit[found.stands_with] & ~made.audit  # spared for good: nobody stands for them
     error = np.std(sums, axis=0) / len(sums) ** 0.5
     assert (np.abs(np.mean(sums, axis=0) - values[~beside].sum(axis=0)) <= 4 * error + 1e-9).all()
+
+
+def over_many_plans(strategy: str, seed: int, *, plans=8, arrive=6, count=3) -> tuple[np.ndarray, np.ndarray]:
+    """Rows that were labelled in the end and the weight of each; every plan draws from all that still waits."""
+    made = waiting(size=plans * arrive, seed=5, audit=0, things=30)
+    arrived = np.repeat(np.arange(plans), arrive)
+    rng = np.random.default_rng(seed)
+    left = np.zeros(0, np.intp)
+    rows, p, stands_for, when = [], [], [], []
+    for turn in range(plans):
+        left = np.concatenate((left, np.flatnonzero(arrived == turn)))
+        some = Waiting(*(part if part is None else np.asarray(part)[left] for part in made))
+        known = Labelled([], made.embeddings[rows] if rows else np.zeros((0, 4), np.float32))
+        found = plan(some, known, count, strategy=strategy, rng=rng, exploration=0.4, min_cosine=None)
+        rows += left[found.rows].tolist()
+        p += found.probability.tolist()
+        when += [turn] * len(found.rows)
+        left = np.delete(left, found.rows)
+    stands_for = np.ones(len(rows), np.int64)
+    asked = asked_at_last(np.array(p), stands_for, plans - arrived[rows], plans - 1 - np.array(when))
+    return np.array(rows), 1.0 / asked
+
+
+@pytest.mark.parametrize("strategy", ["margin_k_centre", "badge", "gumbel", "typical"])
+def test_over_many_plans_the_labelled_stand_for_all_that_came_class_by_class(strategy):
+    made = waiting(size=48, seed=5, audit=0, things=30)
+    of_class = np.eye(3)[made.probabilities.argmax(axis=1)]
+    values = np.column_stack([of_class, made.utility])
+    totals = []
+    for seed in range(150):
+        rows, weight = over_many_plans(strategy, seed)
+        totals.append((values[rows] * weight[:, None]).sum(axis=0))
+    error = np.std(totals, axis=0) / len(totals) ** 0.5
+    assert (np.abs(np.mean(totals, axis=0) - values.sum(axis=0)) <= 4 * error + 1e-9).all()
+    shares = np.array(totals)[:, :3] / np.array(totals)[:, :3].sum(axis=1, keepdims=True)  # Hajek's
+    np.testing.assert_allclose(shares.mean(axis=0), of_class.mean(axis=0), atol=0.04)
 
 
 def test_what_the_strategy_goes_by():

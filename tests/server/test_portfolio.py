@@ -320,14 +320,17 @@ def test_the_orders_carry_the_arm_and_leave_it_out_when_it_is_taken_back(store: 
     with store.database.read() as connection:
         assert devices.devices(connection)[0].arm is None
     Steering(store, ARMS, rng=np.random.default_rng(0)).tick(NOW_MS)
-    quadrants.artifact(tmp_path / "1", version=1, name="model")
-    add_artifact(store, tmp_path / "1", weights=None, now_ms=NOW_MS)
-    fleet.tick(NOW_MS)
+    fleet.tick(NOW_MS)  # before there is any rollout
     order = json.loads(sent[-1])
     assert f"{order['strategy']}/{order['acquisition']}" == told(store)["cam-1"]
-    Steering(store, (), rng=np.random.default_rng(0)).tick(NOW_MS)
+    quadrants.artifact(tmp_path / "1", version=1, name="model")
+    add_artifact(store, tmp_path / "1", weights=None, now_ms=NOW_MS)
+    fleet.tick(NOW_MS + 1000)
+    order = json.loads(sent[-1])
+    assert (order["model"]["version"], order["strategy"]) == (1, told(store)["cam-1"].partition("/")[0])
+    Steering(store, (), rng=np.random.default_rng(0)).tick(NOW_MS + 2000)
     assert told(store) == {"cam-1": None}
-    fleet.tick(NOW_MS + 60_000)
+    fleet.tick(NOW_MS + 3000)  # a change of arm is a reason to look
     order = json.loads(sent[-1])
     assert order.get("strategy") is None
     assert order.get("acquisition") is None
