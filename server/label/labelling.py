@@ -33,7 +33,7 @@ DAY_MS = 86_400_000
 BUDGET_LOOK_S = 60.0  # between looks whether the budget has room again
 BUDGET_PAUSE_S = 1.0  # after a look under a budget: none, and every new sample costs a look at all that waits
 PLANS_A_DAY = 48  # fewer lets questions wait for hours, more makes every choice small, and dear for what it chooses
-LEAST_PICKS = 10  # of a plan, or all of a smaller budget: fewer are hardly a choice, more wait longer for each other
+LEAST_PICKS = 10  # of a plan, or a quarter of the day's: fewer are hardly a choice, more leave room unused for longer
 PERSON_S = (
     0.1  # an answer, on average: lower takes a program's jitter for the price of a class, higher a quick person's
 )
@@ -124,7 +124,8 @@ class Labelling:
         with self._store.database.read() as connection:
             given = labels.given_since(connection, labeler=self._name, at_ms=since)
         room = self._labels_per_day - given
-        least = max(min(LEAST_PICKS, self._labels_per_day), self._labels_per_day // PLANS_A_DAY)
+        day = self._labels_per_day
+        least = max(1, min(LEAST_PICKS, day // 4), day // PLANS_A_DAY)
         return self._chooser.within(room, champion=champion) if room >= least else []
 
     def _question(self, row: Any, names: Sequence[str]) -> Question:

@@ -150,9 +150,9 @@ def test_nothing_is_spared_beside_what_nobody_could_tell(store):
     x, _ = quadrants.images(3)
     take(store, "cam-1", x)
     take(store, "cam-2", x)
-    labelling(store, Nobody(), labels_per_day=6).step()
+    labelling(store, Nobody(), labels_per_day=100).step()
     assert counts(store) == (0, 3, 3, 0)
-    run(labelling(store, Truth(), labels_per_day=6))
+    run(labelling(store, Truth(), labels_per_day=100))
     assert counts(store) == (3, 3, 0, 0)
 
 
