@@ -171,7 +171,10 @@ def request(
             days=days,
             now_ms=_now_ms(),
         )
-    typer.echo(f"request {made.id}: told to {', '.join(made.devices)}; `winnow-server requests` says what comes of it")
+    typer.echo(
+        f"request {made.id}: for {', '.join(made.devices)}; a running server tells them, "
+        "`winnow-server requests` says what comes of it"
+    )
     for name, why in made.silent.items():
         typer.echo(f"not yet to {name}: {why}")
 

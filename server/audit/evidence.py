@@ -21,8 +21,8 @@ from numpy.typing import NDArray
 
 from edge_agent.choose.tally import BINS, bin_of
 from server.audit.estimators import Floats, Stream
-from server.audit.inclusion import inclusion
-from server.store import stretches
+from server.audit.inclusion import asked_at_last, inclusion
+from server.store import labels, stretches
 from server.store.samples import AUDIT_REASONS
 from server.store.stretches import Stretch
 
@@ -91,10 +91,12 @@ def gather(connection: sa.Connection, *, since_day: str = "") -> Evidence:
         wiped=len({row.id for row in counted}) - len(unique),
         waiting=0,
     )
-    return _weighed(known, place, list(unique.values()), left_out)
+    return _weighed(known, place, list(unique.values()), labels.plans(connection), left_out)
 
 
-def _weighed(known: list[Stretch], place: dict[int, int], rows: list[Any], left_out: Counter[str]) -> Evidence:
+def _weighed(
+    known: list[Stretch], place: dict[int, int], rows: list[Any], plans: list[int], left_out: Counter[str]
+) -> Evidence:
     """With probabilities; without the groups of which none of the audit is labelled."""
     numbers: dict[tuple[str, str, int], int] = {}
     group_of = np.array([numbers.setdefault((s.device, s.day, s.model_version), len(numbers)) for s in known], np.int64)
@@ -107,7 +109,7 @@ def _weighed(known: list[Stretch], place: dict[int, int], rows: list[Any], left_
     probability = inclusion(
         _column(rows, "probability"),
         _column(rows, "floor"),
-        np.array([1.0 if row.asked is None else row.asked for row in rows]),
+        _asked(rows, plans),
         audit=audit,
         group=group,
         selected_audit=selected_audit,
@@ -128,6 +130,18 @@ def _weighed(known: list[Stretch], place: dict[int, int], rows: list[Any], left_
     found = evidence.of(np.isfinite(probability)).where(lambda one: one.id in usable)
     left_out["waiting"] = len(rows) - len(found.truth)
     return found._replace(left_out=dict(left_out))
+
+
+def _asked(rows: list[Any], plans: list[int]) -> Floats:
+    planned = np.array([row.plan_ms is not None for row in rows], np.bool_)
+    since = len(plans) - np.searchsorted(plans, [row.received_at_ms for row in rows], side="left")
+    after = len(plans) - np.searchsorted(plans, [row.plan_ms or 0 for row in rows], side="right")
+    return asked_at_last(
+        np.array([1.0 if row.asked is None else row.asked for row in rows]),
+        np.array([row.stands_for for row in rows], np.int64),
+        np.where(planned, since, 0),
+        np.where(planned, after, 0),
+    )
 
 
 def _column(rows: list[Any], name: str) -> Floats:

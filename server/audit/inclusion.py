@@ -6,9 +6,10 @@ So it is labelled with
 
     f a + (p - f) b        a, b: how likely a sample that came by the floor, or the rule, was to be labelled
 
-When all are labelled that is p, and when only the audit is, it is f. Where chance decided who is asked about, b is the
-recorded probability; what got lost on the way besides (still in an outbox, evicted, not asked about yet, "cannot
-tell") is taken to be lost alike, among the samples of one device, day and model: there a and b are scaled until the
+When all are labelled that is p, and when only the audit is, it is f. The audit is asked about all alike, sooner or
+later: a is the share of it that is labelled. Where chance decided who else is asked about, b comes of the recorded
+probabilities (`asked_at_last`); what got lost on the way besides (still in an outbox, evicted, not asked about yet,
+"cannot tell") is taken to be lost alike, among the samples of one device, day and model: there b is scaled until the
 labelled stand for all that the device says it selected (Saerndal et al. 1992, ch. 15). Pure.
 """
 
@@ -43,9 +44,12 @@ def inclusion(
     """
     groups = len(selected_audit)
 
+    asked = np.where(audit, 1.0, asked)
+
     def route(mine: NDArray[np.bool_], selected: NDArray[np.int64]) -> Floats:
         typical = _typical(asked, group, mine, groups)[group]  # of those that came the other way
-        return np.minimum(1.0, np.where(mine, asked, typical) * _kept(asked, group, mine, selected, groups)[group])
+        likely = np.where(mine, asked, typical)
+        return np.minimum(1.0, likely * _kept(asked, group, mine, selected, groups)[group])
 
     a, b = route(audit, selected_audit), route(~audit, selected_rule)
     found: Floats = floor * a + (probability - floor) * b
@@ -53,12 +57,43 @@ def inclusion(
     return found
 
 
+def asked_at_last(
+    probability: Floats, stands_for: NDArray[np.int64], since: NDArray[np.int64], after: NDArray[np.int64]
+) -> Floats:
+    """(N,) 1 / weight of each labelled sample, over all the plans that it waited through, or would have.
+
+    Every plan gives an unbiased total of what had arrived before it: what was labelled by then, as it is, and its own
+    picks by 1 / probability. Their mean, over the plans since a sample's arrival, is unbiased too, whatever the plans
+    learned from each other (Des Raj 1956; Farquhar et al., ICLR 2021). A sample picked in one of n plans, m of them
+    later, has the weight (1 / probability + m s) / n in it; s: what shows the same, and is spared beside it.
+
+    Args:
+        probability: (N,) 1 / weight in the plan that picked it, in (0, 1].
+        stands_for: (N,) s, itself included.
+        since: (N,) n, the plans since its arrival; 0 where it was not left to chance.
+        after: (N,) m, those after its own.
+    """
+    n = np.maximum(since, after + 1)
+    found: Floats = np.where(since > 0, n / (1.0 / probability + after * stands_for), probability)
+    return found
+
+
 def _kept(
     asked: Floats, group: NDArray[np.int64], mine: NDArray[np.bool_], selected: NDArray[np.int64], groups: int
 ) -> Floats:
-    """(G,) the share that was not lost, beyond what chance left out; 1 where nothing was selected."""
-    stand_for = np.bincount(group[mine], 1.0 / asked[mine], groups)
-    return np.where(selected > 0, stand_for / np.maximum(selected, 1), 1.0)
+    """(G,) the share that was not lost, beyond what chance left out; 1 where nothing was selected.
+
+    Nobody is likelier than 1 to be asked about. Who would be stands for itself alone, and the others for the rest.
+    """
+    certain = np.zeros(len(asked), np.bool_)
+    share = np.where(selected > 0, np.bincount(group[mine], 1.0 / asked[mine], groups) / np.maximum(selected, 1), 1.0)
+    while (more := mine & ~certain & (asked * share[group] > 1.0)).any():
+        certain |= more
+        alone, left = np.bincount(group[certain], minlength=groups), mine & ~certain
+        stand_for = np.bincount(group[left], 1.0 / asked[left], groups)
+        raised = (stand_for > 0) & (selected > alone)
+        share = np.where(raised, stand_for / np.maximum(selected - alone, 1), share)
+    return share
 
 
 def _typical(asked: Floats, group: NDArray[np.int64], mine: NDArray[np.bool_], groups: int) -> Floats:

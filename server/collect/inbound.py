@@ -16,6 +16,8 @@ from typing import NamedTuple
 import msgspec
 import numpy as np
 
+from edge_agent.choose.signals import LARGEST, SCALARS
+from edge_agent.choose.tally import BINS
 from edge_agent.contract.errors import MessageError
 from edge_agent.contract.types import SampleId, is_name
 from edge_agent.contract.wire import (
@@ -41,6 +43,8 @@ _INT8 = 2**63
 _LIMITS = {"boot": _INT8, "at_ms": _INT8, "captured_at_ms": _INT8, "n": _INT4, "label": _INT4, "model_version": _INT4}
 """Integers that have a column of their own must fit into it: the decoder takes larger ones."""
 _SESSION_MAX_CHARS = 64
+_CLASSES_MAX = 10_000  # more than a heartbeat has room for beside the rest
+_SIGNALS_MAX = 1 + len(SCALARS) + LARGEST
 
 Word = Birth | Death | Heartbeat | Event | Fetch
 
@@ -172,7 +176,7 @@ def _word(kind: str, payload: bytes) -> Word:
 
 
 def _check_counts(counts: StreamCounts) -> None:
-    """They are added to what is stored: numbers that fit, of a stream that may be."""
+    """They are added to what is stored, and to what other devices say: numbers that fit, of a stream that may be."""
     whole = (
         counts.read,
         counts.scored,
@@ -180,6 +184,7 @@ def _check_counts(counts: StreamCounts) -> None:
         counts.epoch,
         counts.through_seq + 1,
         *counts.selected.values(),
+        *counts.utility_histogram,
         *counts.classes,
         *counts.signals[:1],
     )
@@ -187,8 +192,17 @@ def _check_counts(counts: StreamCounts) -> None:
         raise MessageError(f"heartbeat: a count is below 0 or does not fit 64 bits, through_seq {counts.through_seq}")
     if not all(abs(n) < _INT8 for n in counts.signals):
         raise MessageError("heartbeat: a sum of signals does not fit 64 bits")
-    if not np.isfinite(counts.confidence_sums).all():
-        raise MessageError("heartbeat: confidence_sums are not finite")
+    if not all(0.0 <= total < _INT8 for total in counts.confidence_sums):
+        raise MessageError("heartbeat: confidence_sums: expected finite numbers from 0 on")
+    bins, sums = len(counts.utility_histogram), len(counts.confidence_sums)
+    if bins != sums or bins > BINS:
+        raise MessageError(
+            f"heartbeat: {bins} bins in utility_histogram and {sums} in confidence_sums, "
+            f"expected as many in both, {BINS} at most"
+        )
+    for name, limit in (("classes", _CLASSES_MAX), ("signals", _SIGNALS_MAX)):
+        if len(getattr(counts, name)) > limit:
+            raise MessageError(f"heartbeat: {name} has {len(getattr(counts, name))} entries, expected {limit} at most")
     if counts.stream and not is_name(counts.stream):
         raise MessageError(f"heartbeat: stream {counts.stream[:80]!r} is no name")
 

@@ -87,8 +87,8 @@ def gumbel_top_k(weight: Floats, count: int, *, rng: np.random.Generator) -> Cho
     Kirsch et al., TMLR 2023 (power acquisition, beta 1); as a race of exponentials, whose first `count` are the same.
     """
     w = np.maximum(weight.astype(np.float64), _TINY)  # 0, too, may be asked when nothing else is left
-    if len(w) <= count:
-        return Choice(np.arange(len(w)), np.ones(len(w)))
+    if count == 0 or len(w) <= count:
+        return Choice(np.arange(len(w))[:count], np.ones(min(len(w), count)))
     key = rng.exponential(size=len(w)) / w
     nearest = np.argpartition(key, count)[: count + 1]
     ordered = nearest[np.argsort(key[nearest], kind="stable")]

@@ -6,6 +6,7 @@ question what else need not be asked once it is answered. `arrival` looks at non
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
@@ -22,6 +23,8 @@ from server.store.embeddings import Embedding
 from server.store.labels import Answered
 from server.store.samples import AUDIT_REASONS
 from server.store.store import Store
+
+log = logging.getLogger(__name__)
 
 CANDIDATES = 10_000  # the newest that are drawn from: fewer passes over what a busy day brings, more slows every draw
 LABELLED = 2_000  # the newest that candidates are held against: fewer asks old things anew, more costs a run of each
@@ -56,6 +59,7 @@ class Chooser:
         self._rng = rng
         self._exploration = exploration
         self._min_cosine = duplicate_cosine
+        self._behind = False
         self._encoder = Encoder(store, waiting=CANDIDATES, labelled=LABELLED)
 
     def keep_up(self, *, stopped: Callable[[], bool]) -> Manifest | None:
@@ -100,7 +104,18 @@ class Chooser:
             exploration=self._exploration,
             min_cosine=min_cosine,
         )
+        self._say_behind(int(waiting.audit.sum() - waiting.audit[made.rows].sum()), count)
         return self._asked(rows, [row.id for row in answered], made)
+
+    def _say_behind(self, left: int, count: int) -> None:
+        """Once, that the audit gets more samples than labels."""
+        if left > count and not self._behind:
+            log.warning(
+                "%d samples of the audit wait for more labels than labels_per_day leaves them: accuracy rests on those "
+                "that are labelled; allow more labels, or lower the devices' floor_share",
+                left,
+            )
+        self._behind = left > count
 
     def _asked(self, rows: Sequence[Any], answered: Sequence[str], made: rules.Plan) -> list[Asked]:
         """The plan by ids; what stands with a labelled sample is spared at once."""

@@ -32,6 +32,7 @@ from server.store.versions import Version
 log = logging.getLogger(__name__)
 
 T = TypeVar("T")
+_Halves = tuple[NDArray[np.float16], NDArray[np.float16]]  # vector, logits
 
 COMMIT_ROWS = 64  # fewer makes commits dear, more loses more to a kill
 BATCH_BYTES = 4_000_000  # of raw samples run at once: more takes memory and gains nothing on one thread
@@ -99,18 +100,23 @@ class Encoder:
     def _encode(self, model: _Model, rows: Sequence[Any]) -> list[Embedding]:
         """All of `rows`, those without an outcome too."""
         fitting = [(row, x) for row in rows if (x := self._array(model, row)) is not None]
-        outcome: dict[str, tuple[NDArray[np.float16], NDArray[np.float16]]] = {}
-        if fitting:
-            try:
-                vectors, logits = model.run(np.stack([x for _, x in fitting]))
-            except ORT_ERRORS as error:
-                said = f"version {model.number} does not run on {fitting[0][0].id}: {_first_line(error)}"
-                self._complain((model.number, type(error)), said)
-            else:
-                usable: NDArray[np.bool_] = np.asarray(np.isfinite(np.hstack((vectors, logits))).all(axis=1))
-                halves = [np.clip(part, -HALF_MAX, HALF_MAX).astype(np.float16) for part in (vectors, logits)]
-                outcome = {row.id: (halves[0][i], halves[1][i]) for i, (row, _) in enumerate(fitting) if usable[i]}
+        outcome = self._outcomes(model, fitting) if fitting else {}
         return [Embedding(row.id, model.number, *outcome.get(row.id, (None, None))) for row in rows]
+
+    def _outcomes(self, model: _Model, fitting: Sequence[tuple[Any, NDArray[np.generic]]]) -> dict[str, _Halves]:
+        """By id; what onnxruntime refuses costs only itself its place, not the others that are run with it."""
+        try:
+            vectors, logits = model.run(np.stack([x for _, x in fitting]))
+        except ORT_ERRORS as error:
+            if len(fitting) > 1:
+                alone = [self._outcomes(model, [one]) for one in fitting]
+                return {name: found for one in alone for name, found in one.items()}
+            said = f"version {model.number} does not run on {fitting[0][0].id}: {_first_line(error)}"
+            self._complain((model.number, type(error)), said)
+            return {}
+        usable: NDArray[np.bool_] = np.asarray(np.isfinite(np.hstack((vectors, logits))).all(axis=1))
+        halves = [np.clip(part, -HALF_MAX, HALF_MAX).astype(np.float16) for part in (vectors, logits)]
+        return {row.id: (halves[0][i], halves[1][i]) for i, (row, _) in enumerate(fitting) if usable[i]}
 
     def _array(self, model: _Model, row: Any) -> NDArray[np.generic] | None:
         spec = model.manifest.input
@@ -122,6 +128,8 @@ class Encoder:
         try:
             return sample_array(self._store.blobs, row)
         except StoreError as error:
+            if error.__cause__ is not None:  # the disk, not the body: another time it may be read
+                raise
             self._complain(StoreError, f"{row.id}: {error}")
             return None
 

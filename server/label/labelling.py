@@ -33,7 +33,10 @@ DAY_MS = 86_400_000
 BUDGET_LOOK_S = 60.0  # between looks whether the budget has room again
 BUDGET_PAUSE_S = 1.0  # after a look under a budget: none, and every new sample costs a look at all that waits
 PLANS_A_DAY = 48  # fewer lets questions wait for hours, more makes every choice small, and dear for what it chooses
-
+LEAST_PICKS = 10  # of a plan, or a quarter of the day's: fewer are hardly a choice, more leave room unused for longer
+PERSON_S = (
+    0.1  # an answer, on average: lower takes a program's jitter for the price of a class, higher a quick person's
+)
 RETRY_S = 5.0  # shorter hammers a labeler that is down, longer leaves samples lying after it is back
 
 
@@ -69,6 +72,7 @@ class Labelling:
             duplicate_cosine=duplicate_cosine,
         )
         self._planned: list[Asked] = []
+        self._planned_ms = 0
         self._woken = threading.Event()
         self._stopped = threading.Event()
         self._thread = threading.Thread(target=self._work, name="labelling", daemon=True)
@@ -97,6 +101,7 @@ class Labelling:
         if self._stopped.is_set():
             return 0
         if not self._planned:
+            self._planned_ms = self._now_ms()
             self._planned = self._plan(champion)
         with self._store.database.read() as connection:
             self._planned = _waiting_still(connection, self._planned)
@@ -104,8 +109,10 @@ class Labelling:
         batch = self._planned[: self._batch]
         if not batch:
             return 0
+        began_ms = self._now_ms()
         answers = ask(self._labeler, [self._question(asked.row, names) for asked in batch])
-        self._keep(batch, answers)
+        seconds = (self._now_ms() - began_ms) / 1000.0 / len(batch)
+        self._keep(batch, answers, seconds if seconds >= PERSON_S else 0.0)
         del self._planned[: len(batch)]
         return len(batch)
 
@@ -117,8 +124,9 @@ class Labelling:
         with self._store.database.read() as connection:
             given = labels.given_since(connection, labeler=self._name, at_ms=since)
         room = self._labels_per_day - given
-        enough = room >= max(1, self._labels_per_day // PLANS_A_DAY)
-        return self._chooser.within(room, champion=champion) if enough else []
+        day = self._labels_per_day
+        least = max(1, min(LEAST_PICKS, day // 4), day // PLANS_A_DAY)
+        return self._chooser.within(room, champion=champion) if room >= least else []
 
     def _question(self, row: Any, names: Sequence[str]) -> Question:
         known = row.predicted is not None and row.predicted < len(names)
@@ -130,18 +138,26 @@ class Labelling:
             load=lambda: sample_array(self._store.blobs, row),
         )
 
-    def _keep(self, batch: Sequence[Asked], answers: Sequence[Answer | None]) -> None:
+    def _keep(self, batch: Sequence[Asked], answers: Sequence[Answer | None], seconds: float) -> None:
         at_ms = self._now_ms()
         with self._store.database.write() as connection:
             # Some may have been erased while they were asked about: of those nothing is kept.
             here = body_names(connection, [asked.row.id for asked in batch])
             index = labels.ensure_names(connection, [answer for answer in answers if isinstance(answer, str)])
             given = [
-                labels.Label(asked.row.id, _class(answer, index, self._name), self._name, at_ms, 0.0, asked.probability)
+                labels.Label(
+                    asked.row.id, _class(answer, index, self._name), self._name, at_ms, seconds, **self._drawn(asked)
+                )
                 for asked, answer in zip(batch, answers, strict=True)
             ]
             labels.add(connection, [one for one in given if one.sample_id in here])
-            labels.spare(connection, {other: asked.row.id for asked in batch for other in asked.beside})
+            told = [asked for asked, one in zip(batch, given, strict=True) if one.class_index != labels.CANNOT_TELL]
+            labels.spare(connection, {other: asked.row.id for asked in told for other in asked.beside})
+
+    def _drawn(self, asked: Asked) -> dict[str, Any]:
+        """How a label came to be asked for, as it is kept."""
+        at_ms = self._planned_ms if self._labels_per_day and asked.probability is not None else None
+        return {"probability": asked.probability, "plan_ms": at_ms, "stands_for": 1 + len(asked.beside)}
 
     def _work(self) -> None:
         while not self._stopped.is_set():
@@ -152,9 +168,10 @@ class Labelling:
                     pass
                 if self._labels_per_day:
                     self._stopped.wait(BUDGET_PAUSE_S)
-            except (LabelError, StoreError) as error:
+            except Exception as error:  # the supervising loop: one bad batch must not end labelling for good
                 self.errors += 1
-                log.warning("labelling: %s; asked again in %.0f s", error, RETRY_S)
+                unforeseen = not isinstance(error, (LabelError, StoreError))
+                log.warning("labelling: %s; asked again in %.0f s", error, RETRY_S, exc_info=unforeseen)
                 self._stopped.wait(RETRY_S)
                 self._woken.set()
 

@@ -1,6 +1,7 @@
 """Which of what waits is asked about next, and what need not be asked?
 
-    the audit      samples that stand for the whole stream: first, all alike, never spared as duplicates
+    the audit      samples that stand for the whole stream: first, all alike, never spared as duplicates; of half of the
+                   room where that is short, so that what is chosen to teach is asked about too
     duplicates     what shows the same as a labelled sample is spared; of several that wait and show the same, one drawn
                    at random stands for all, its probability divided by their number
     the rest       by a strategy (choice.py) on what the champion makes of them; where it cannot be run, drawn in
@@ -11,6 +12,7 @@ Sums of label / probability are unbiased for all that waited and was not spared.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import NamedTuple
 
@@ -26,6 +28,10 @@ FIRST_LABELS = 5
 """Labels of each class below which a model of unknown accuracy counts as none."""
 IMBALANCE = 20.0
 """Times the rarest class that the commonest has: lower balances what is merely uneven, higher never does."""
+
+
+AUDIT_SHARE = 0.5
+"""Of a plan that goes to the audit at most, while other samples wait: lower judges by less, higher teaches by less."""
 
 
 class Waiting(NamedTuple):
@@ -93,19 +99,16 @@ def plan(
     """
     size = len(waiting.audit)
     audit = np.flatnonzero(waiting.audit)
-    drawn = uniform(len(audit), count, rng=rng)
-    first = Choice(audit[drawn.rows], drawn.probability)
-    left = count - len(audit)
-    if left <= 0:
-        return Plan(*first, np.arange(size))
     stands_with = np.arange(size) if min_cosine is None else _stands_with(waiting, labelled, min_cosine, rng)
     heads = np.flatnonzero(~waiting.audit & (stands_with == np.arange(size)))
+    room, chance = _audit_room(len(audit), len(heads), count, rng)
+    drawn = uniform(len(audit), room, rng=rng)
     centres = labelled.embeddings[labelled.embeddings.any(axis=1)]
-    rest = _of_heads(waiting, centres, heads, left, strategy, rng, exploration)
+    rest = _of_heads(waiting, centres, heads, count - len(drawn.rows), strategy, rng, exploration)
     alike = np.bincount(stands_with, minlength=size)[rest.rows]
     return Plan(
-        np.concatenate((first.rows, rest.rows)),
-        np.concatenate((first.probability, rest.probability / alike)),
+        np.concatenate((audit[drawn.rows], rest.rows)),
+        np.concatenate((drawn.probability, rest.probability / alike)) * chance,
         stands_with,
     )
 
@@ -144,6 +147,16 @@ def price_of(probabilities: Floats, seconds: NDArray[np.float64]) -> Floats:
     expected = probabilities @ seconds
     price: Floats = (expected / expected.mean()).astype(np.float32)
     return price
+
+
+def _audit_room(audit: int, others: int, count: int, rng: np.random.Generator) -> tuple[int, float]:
+    """How many of `count` the audit may have, and the chance of that, which is 1 but for a single pick."""
+    if not (audit and others):
+        return count, 1.0
+    if count == 1 and audit + others > 1:
+        first = rng.random() < AUDIT_SHARE
+        return int(first), AUDIT_SHARE if first else 1.0 - AUDIT_SHARE
+    return max(math.ceil(AUDIT_SHARE * count), count - others), 1.0
 
 
 def _stands_with(waiting: Waiting, labelled: Labelled, min_cosine: float, rng: np.random.Generator) -> Rows:
@@ -193,7 +206,7 @@ def _of_heads(
 def _split(unknown: int, known: int, count: int, rng: np.random.Generator) -> tuple[int, float]:
     """How many of `count` go to the unknown, and the chance of that: both kinds get their share, and at least one."""
     everything = unknown + known
-    if unknown == 0 or known == 0 or count >= everything:
+    if 0 in (unknown, known, count) or count >= everything:
         return min(unknown, count), 1.0
     if count == 1:
         blind = rng.random() * everything < unknown

@@ -10,19 +10,19 @@ from __future__ import annotations
 import logging
 import threading
 from collections.abc import Sequence
-from typing import Any, Protocol
+from typing import Protocol
 
 import msgspec
 import sqlalchemy as sa
 
 from edge_agent.contract.artifact import decode_manifest
-from edge_agent.contract.wire import Assignment, Desired, Fetch, ModelState, down_topic, encode
+from edge_agent.contract.wire import Assignment, Desired, Fetch, down_topic, encode
 from server import config
 from server.errors import RolloutError
 from server.release import rollout
 from server.release.blocks import Blocks
-from server.release.requests import Sketches, wanted_of
-from server.store import devices, requests, rollouts, versions
+from server.release.requests import Sketches, executing_state, wanted_of
+from server.store import devices, portfolios, requests, rollouts, versions
 from server.store.store import Store
 
 log = logging.getLogger(__name__)
@@ -49,6 +49,7 @@ class Fleet:
         self._blocks = Blocks(store)
         self._sketches = Sketches(store)
         self._asked: Sequence[requests.Request] = ()  # what was open at the last look
+        self._arms_ms = 0  # when arms were told that were passed on
         self._lock = threading.Lock()
         self._born: set[str] = set()
         self._looked_ms: int | None = None
@@ -79,8 +80,10 @@ class Fleet:
         current = self._current(now_ms)
         with self._store.database.read() as connection:
             asked = requests.open_ones(connection, now_ms=now_ms)
-        changed_requests = list(asked) != list(self._asked)
-        if not (born or changed_requests or self._due(current, asked, now_ms)):
+            kept = portfolios.get(connection)
+        arms_ms = kept.at_ms if kept else 0
+        news = list(asked) != list(self._asked) or arms_ms != self._arms_ms
+        if not (born or news or self._due(current, asked, now_ms)):
             return
         with self._store.database.read() as connection:
             fleet = {device.name: device for device in devices.devices(connection)}
@@ -91,7 +94,7 @@ class Fleet:
             desired = changed.get(name) or fleet[name].desired
             if desired is not None:
                 self._publish(down_topic(self._fleet, name, "desired"), encode(desired), qos=1, retain=True)
-        self._asked, self._looked_ms = asked, now_ms
+        self._asked, self._arms_ms, self._looked_ms = asked, arms_ms, now_ms
 
     def _due(self, current: rollouts.Rollout | None, asked: Sequence[requests.Request], now_ms: int) -> bool:
         # An ended rollout still owes its version to whoever comes late, and a birth may have passed unheard; a device
@@ -109,14 +112,15 @@ class Fleet:
     def _pass_on(
         self, asked: Sequence[requests.Request], fleet: dict[str, devices.Device], changed: dict[str, Desired]
     ) -> dict[str, Desired]:
-        """Keep the requests that each device is to be told; returns the orders that differ from the last ones."""
+        """Keep the requests and the arm that each device is to be told; returns the orders that differ."""
         self._sketches.keep(request.sample_id for request in asked)
         new: dict[str, Desired] = {}
         for name, device in fleet.items():
             known = changed.get(name) or device.desired or Desired(revision=0)
-            wanted = wanted_of(device, asked, self._sketches)
-            if wanted != known.requests:
-                new[name] = msgspec.structs.replace(known, requests=wanted)
+            wanted = _with_arm(known, device.arm)
+            wanted = msgspec.structs.replace(wanted, requests=wanted_of(device, asked, self._sketches))
+            if wanted != known:
+                new[name] = wanted
         if not new:
             return {}
         with self._store.database.write() as connection:
@@ -129,11 +133,8 @@ class Fleet:
         new = {}
         for name, device in fleet.items():
             known = device.desired or Desired(revision=0)
-            order = _with_arm(known, device.arm)
-            if name in orders:
-                order = msgspec.structs.replace(order, model=wanted[orders[name]])
-            if order != known:
-                new[name] = order
+            if name in orders and known.model != wanted[orders[name]]:
+                new[name] = msgspec.structs.replace(known, model=wanted[orders[name]])
         return new
 
     def _keep(
@@ -220,10 +221,9 @@ def _with_arm(desired: Desired, arm: str | None) -> Desired:
 
 
 def _report(device: devices.Device) -> rollout.Report | None:
-    said: list[Any] = [word for word in (device.birth, device.heartbeat) if word and word.session == device.session]
-    if not said:
+    model = executing_state(device)
+    if model is None:
         return None
-    model: ModelState = max(said, key=lambda word: (word.boot, word.at_ms)).model
     return rollout.Report(
         seen_s=device.last_seen_ms / 1000,
         version=model.version,

@@ -68,7 +68,10 @@ class Sketches:
     def _make(self, sample_id: str, model: Model) -> Sketch:
         from models.evaluate import run_onnx  # onnxruntime, needed only once somebody asks
 
-        manifest = self._manifest(model)
+        try:
+            manifest = self._manifest(model)
+        except (StoreError, ArtifactError) as error:
+            raise RequestError(f"version {model.version}: {error}") from error
         if not manifest.embedding:
             raise RequestError(f"version {model.version} has no embedding to compare samples by")
         with self._store.database.read() as connection:
@@ -126,11 +129,15 @@ def wanted_of(device: Device, open_ones: Sequence[Request], sketches: Sketches) 
 
 def executing(device: Device) -> Model | None:
     """The model that a device said it executes, in its present session; None before it said so."""
+    state = executing_state(device)
+    return Model(state.version, state.sha256) if state and state.version else None
+
+
+def executing_state(device: Device) -> ModelState | None:
+    """What a device last said of its model, in its present session."""
     said: list[Any] = [word for word in (device.birth, device.heartbeat) if word and word.session == device.session]
-    if not said:
-        return None
-    state: ModelState = max(said, key=lambda word: (word.boot, word.at_ms)).model
-    return Model(state.version, state.sha256) if state.version else None
+    state: ModelState | None = max(said, key=lambda word: (word.boot, word.at_ms)).model if said else None
+    return state
 
 
 # --- for people -------------------------------------------------------------------------------------------------------
@@ -158,6 +165,8 @@ def make(
 
     RequestError when there is no such sample or device, or when no device could answer.
     """
+    if devices_named is not None and not devices_named:
+        raise RequestError("no device is named: expected names such as cam-1,cam-2, or all")
     with store.database.read() as connection:
         _check_sample(connection, sample_id)
         fleet = _named(connection, devices_named)

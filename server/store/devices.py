@@ -139,12 +139,6 @@ def record_event(connection: sa.Connection, name: str, said: Event, *, now_ms: i
     return True
 
 
-def record_own(connection: sa.Connection, *, kind: str, text: str, detail: Mapping[str, object], now_ms: int) -> None:
-    """Add an event of the server itself."""
-    values = {"device": "", "boot": 0, "n": 0, "at_ms": now_ms, "received_at_ms": now_ms, "model_version": 0}
-    connection.execute(sa.insert(event).values(values | {"kind": kind, "text": text, "detail": dict(detail)}))
-
-
 def record_bad(connection: sa.Connection, name: str, *, topic: str, payload: bytes, reason: str, now_ms: int) -> None:
     """Count a message that is not of the wire format, and set it aside; `name` is "" when even the topic is none."""
     connection.execute(sa.update(device).where(device.c.name == name).values(messages_bad=device.c.messages_bad + 1))

@@ -31,6 +31,8 @@ class Label(NamedTuple):
     at_ms: int
     seconds: float = 0.0  # a person's time
     probability: float | None = None  # 1 / weight of being asked about; None where that was not left to chance
+    plan_ms: int | None = None  # when it was drawn out of what waited; None where that was not left to chance
+    stands_for: int = 1  # itself, and what was spared beside it
 
 
 class Counts(NamedTuple):
@@ -65,7 +67,7 @@ def still_waiting(connection: sa.Connection, ids: Collection[str]) -> set[str]:
 
 
 def last_answered(connection: sa.Connection, *, limit: int) -> Sequence[Any]:
-    """(id, body_sha256) of the samples that were answered last, imports included; the newest first."""
+    """(id, body_sha256) of the samples that were last told a class, imports included; the newest first."""
     last = last_answered_ids(limit=limit).subquery()
     query = sa.select(sample.c.id, sample.c.body_sha256).join(last, last.c.id == sample.c.id)
     return connection.execute(query.order_by(last.c.at.desc())).all()
@@ -74,7 +76,8 @@ def last_answered(connection: sa.Connection, *, limit: int) -> Sequence[Any]:
 def last_answered_ids(*, limit: int) -> sa.Select[tuple[str, int]]:
     """Query of their ids, and of what grows with their newest answer."""
     at = sa.func.max(label.c.id).label("at")
-    return sa.select(label.c.sample_id.label("id"), at).group_by(label.c.sample_id).order_by(at.desc()).limit(limit)
+    query = sa.select(label.c.sample_id.label("id"), at).where(label.c.class_index != CANNOT_TELL)
+    return query.group_by(label.c.sample_id).order_by(at.desc()).limit(limit)
 
 
 def spare(connection: sa.Connection, stands_with: Mapping[str, str]) -> None:
@@ -96,6 +99,13 @@ def in_force() -> sa.Select[tuple[str, int, float | None]]:
     """Query of (sample_id, class_index, probability) for every answered sample, "cannot tell" included."""
     latest = sa.select(sa.func.max(label.c.id)).group_by(label.c.sample_id)
     return sa.select(label.c.sample_id, label.c.class_index, label.c.probability).where(label.c.id.in_(latest))
+
+
+def plans(connection: sa.Connection) -> list[int]:
+    """When was drawn out of what waited, beside the audit: ms, in order of time."""
+    query = sa.select(label.c.plan_ms).distinct().join(sample, sample.c.id == label.c.sample_id)
+    query = query.where(label.c.plan_ms.is_not(None), sample.c.reason.not_in(AUDIT_REASONS))
+    return list(connection.scalars(query.order_by(label.c.plan_ms)))
 
 
 def held_out_imports(connection: sa.Connection) -> Sequence[sa.Row[Any]]:

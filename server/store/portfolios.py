@@ -22,7 +22,7 @@ class Kept(NamedTuple):
 
     channel: str
     state: dict[str, Any]
-    shares: dict[str, float]  # of the fleet, by arm
+    shares: dict[str, float]  # of the fleet, by arm; empty: switched off
     run_id: int
     at_ms: int
 
@@ -39,9 +39,9 @@ def save(connection: sa.Connection, kept: Kept) -> None:
     connection.execute(statement.on_conflict_do_update(index_elements=[portfolio.c.channel], set_=kept._asdict()))
 
 
-def remove(connection: sa.Connection, channel: str = CHANNEL) -> None:
-    """There is none any more: every device goes back to its own configuration."""
-    connection.execute(sa.delete(portfolio).where(portfolio.c.channel == channel))
+def switch_off(connection: sa.Connection, channel: str = CHANNEL, *, now_ms: int) -> None:
+    """Every device goes back to its own configuration; what is thought of the arms stays, for another time."""
+    connection.execute(sa.update(portfolio).where(portfolio.c.channel == channel).values(shares={}, at_ms=now_ms))
     connection.execute(sa.update(device).values(arm=None))
 
 
@@ -51,6 +51,7 @@ def tell(connection: sa.Connection, arms: Mapping[str, str]) -> None:
         connection.execute(sa.update(device).where(device.c.name == name).values(arm=arm))
 
 
-def told(connection: sa.Connection) -> dict[str, str | None]:
-    """The arm of every device."""
-    return {row.name: row.arm for row in connection.execute(sa.select(device.c.name, device.c.arm))}
+def told(connection: sa.Connection, *, seen_since_ms: int = 0) -> dict[str, str | None]:
+    """The arm of every device that gave a sign of life since."""
+    query = sa.select(device.c.name, device.c.arm).where(device.c.last_seen_ms >= seen_since_ms)
+    return {row.name: row.arm for row in connection.execute(query)}

@@ -91,6 +91,18 @@ def in_state(connection: sa.Connection, *states: str) -> Sequence[Run]:
     return [Run(*row) for row in connection.execute(query)]
 
 
+def next_in_state(connection: sa.Connection, *states: str, after: int) -> Run | None:
+    """The oldest run in one of these states whose id is above `after`."""
+    query = sa.select(run).where(run.c.id > after, run.c.state.in_(states)).order_by(run.c.id).limit(1)
+    row = connection.execute(query).one_or_none()
+    return None if row is None else Run(*row)
+
+
+def last_id(connection: sa.Connection) -> int:
+    """Of the newest run, however it ended; 0: there was none."""
+    return connection.scalar(sa.select(sa.func.max(run.c.id))) or 0
+
+
 def latest(connection: sa.Connection, *, limit: int = 1) -> Sequence[Run]:
     """The newest runs that were not interrupted, newest first."""
     query = sa.select(run).where(run.c.error.is_distinct_from(INTERRUPTED)).order_by(run.c.id.desc()).limit(limit)

@@ -147,7 +147,7 @@ portfolio = Table(  # of arms, see teach/portfolio.py; one row to a channel
     metadata,
     Column("channel", String(63), primary_key=True),
     Column("state", JSON, nullable=False),
-    Column("shares", JSON, nullable=False),  # arm -> part of the fleet, as the state has it
+    Column("shares", JSON, nullable=False),  # arm -> part of the fleet, as the state has it; empty: off
     Column("run_id", Integer, nullable=False),  # the last that it learned from, 0: none
     Column("at_ms", BigInteger, nullable=False),
 )
@@ -186,6 +186,8 @@ label = Table(  # the latest per sample is in force
     Column("at_ms", BigInteger, nullable=False),
     Column("seconds", Float, nullable=False, default=0.0),  # a person's time
     Column("probability", Float),  # of being asked about, once here: 1 / weight; null where not left to chance
+    Column("plan_ms", BigInteger),  # when it was drawn out of what waited; null where not left to chance
+    Column("stands_for", Integer, nullable=False, default=1),  # itself, and what was spared beside it
 )
 Index("label_by_sample", label.c.sample_id, label.c.id)
 

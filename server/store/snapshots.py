@@ -55,8 +55,9 @@ def identify(members: Iterable[Member], classes: Sequence[str]) -> str:
 def labelled(connection: sa.Connection) -> list[tuple[Member, str]]:
     """Every labelled sample, with its origin ("device" or "import")."""
     answers = labels.in_force().subquery()
-    selected = sa.case((sample.c.split == "holdout", sample.c.floor), else_=sample.c.probability)
-    into_split = selected * sa.func.coalesce(answers.c.probability, 1.0)  # of having been sent, and asked about
+    # Of having been sent, and of the others, of having been asked about: all that is held out is, sooner or later.
+    asked = sample.c.probability * sa.func.coalesce(answers.c.probability, 1.0)
+    into_split = sa.case((sample.c.split == "holdout", sample.c.floor), else_=asked)
     query = (
         sa.select(sample.c.id, answers.c.class_index, sample.c.split, into_split, sample.c.origin)
         .select_from(answers.join(sample, sample.c.id == answers.c.sample_id))

@@ -20,7 +20,7 @@ import sqlalchemy as sa
 
 from edge_agent.contract.wire import Heartbeat, StreamCounts
 from server.store import labels, spans, vectors
-from server.store.schema import sample, stretch
+from server.store.schema import label, sample, stretch
 
 Sums = dict[str, list[float]]
 VECTORS = ("utility_histogram", "confidence_sums", "classes", "signals")
@@ -77,10 +77,11 @@ def stretches(connection: sa.Connection, *, since_day: str = "") -> list[Stretch
 def labelled(connection: sa.Connection, *, since_day: str = "") -> Sequence[Any]:
     """Every device's sample with a label that tells its class, and the id of the stretch it is of.
 
-    Rows of what decides in `sample`, with class_index, asked (the probability of having been asked about, or None), and
-    stretch_id: None where the device has not yet said, or never will, what it counted around the sample.
+    Rows of what decides in `sample`, with class_index, asked (the probability of having been asked about, or None),
+    plan_ms and stands_for (as in `label`), and stretch_id: None where the device has not yet said, or never will, what
+    it counted around the sample.
     """
-    answers = labels.in_force().subquery()
+    answers = labels.in_force().add_columns(label.c.plan_ms, label.c.stands_for).subquery()
     around = sa.and_(
         stretch.c.device == sample.c.device,
         stretch.c.stream == sample.c.stream,
@@ -90,6 +91,7 @@ def labelled(connection: sa.Connection, *, since_day: str = "") -> Sequence[Any]
     said = (sample.c[name] for name in ("id", "reason", "probability", "floor", "utility", "confidence", "predicted"))
     query = (
         sa.select(*said, stretch.c.id.label("stretch_id"), answers.c.class_index, answers.c.probability.label("asked"))
+        .add_columns(answers.c.plan_ms, answers.c.stands_for, sample.c.received_at_ms)
         .select_from(answers.join(sample, sample.c.id == answers.c.sample_id).outerjoin(stretch, around))
         .where(sample.c.origin == "device", answers.c.class_index != labels.CANNOT_TELL)
         .where(
@@ -154,6 +156,8 @@ def _follows(before: StreamCounts, after: StreamCounts) -> bool:
     """Whether `after` was counted later in the same run: nothing of it went down. Late heartbeats and liars do not."""
     pairs = [(getattr(before, name), getattr(after, name)) for name in ("scored", "invalid", "epoch", "through_seq")]
     pairs += [(n, after.selected.get(why, 0)) for why, n in before.selected.items()]
+    for name in ("utility_histogram", "classes"):
+        pairs += zip_longest(getattr(before, name), getattr(after, name), fillvalue=0)
     return after.read > before.read and all(less <= more for less, more in pairs)
 
 

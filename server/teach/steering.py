@@ -3,6 +3,7 @@
 The effects around `portfolio`. After every run that was judged, what it says of the arms' labels is learned and every
 device is told anew; a device that is new in between is given an arm at once. What is told lies in the store, from where
 the fleet's orders are made. Switched off, the arms are taken back and the devices go by their own configuration.
+Switched on, it begins with the next run: what was judged before, nobody steered.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ from collections.abc import Mapping, Sequence
 import msgspec
 import numpy as np
 
-from server.store import devices, portfolios, runs
+from server.store import events, portfolios, runs
 from server.store.portfolios import CHANNEL, Kept
 from server.store.store import Store
 from server.teach import portfolio
@@ -24,6 +25,9 @@ from server.teach.portfolio import Arm
 log = logging.getLogger(__name__)
 
 JUDGED = ("passed", "published", "rejected")
+HORIZON_MS = 7 * 86_400_000
+"""A device silent for so long is no part of the fleet: lower forgets those that report once a week, higher assigns arms
+to what was scrapped, and counts it as tried."""
 NEWS = 0.05  # of the fleet: a share that changed by as much is worth an event
 
 
@@ -39,24 +43,26 @@ class Steering:
     def tick(self, now_ms: int) -> None:
         """One look: is there a run to learn from, or a device without an arm?"""
         with self._store.database.read() as connection:
-            kept, told = portfolios.get(connection), portfolios.told(connection)
+            kept = portfolios.get(connection)
+            told = portfolios.told(connection, seen_since_ms=now_ms - HORIZON_MS if self._arms else 0)
+            on = kept is not None and bool(kept.shares)
+            run_id = kept.run_id if kept is not None and on else runs.last_id(connection)
+            run = runs.next_in_state(connection, *JUDGED, after=run_id) if self._arms else None
         if not self._arms:
-            if kept is not None or any(told.values()):
-                with self._store.database.write() as connection:
-                    portfolios.remove(connection)
-                log.info("no portfolio any more: the devices go by their own configuration")
+            self._switch_off(on or any(told.values()), now_ms)
             return
         known = msgspec.convert(kept.state, type=portfolio.State) if kept else None
         state = portfolio.fresh(self._arms, known)
-        run = self._unlearned(kept.run_id if kept else 0)
         if run is not None:
             self._learn(state, run, told, now_ms)
-        elif state != known or any(arm not in state.beliefs for arm in told.values()):
-            self._keep(state, kept.run_id if kept else 0, self._completed(state, told), now_ms)
+        elif not on or state != known or any(arm not in state.beliefs for arm in told.values()):
+            self._keep(state, run_id, self._completed(state, told), now_ms)
 
-    def _unlearned(self, run_id: int) -> runs.Run | None:
-        with self._store.database.read() as connection:
-            return next((run for run in runs.in_state(connection, *JUDGED) if run.id > run_id), None)
+    def _switch_off(self, was_on: bool, now_ms: int) -> None:
+        if was_on:
+            with self._store.database.write() as connection:
+                portfolios.switch_off(connection, now_ms=now_ms)
+            log.info("no portfolio any more: the devices go by their own configuration")
 
     def _learn(self, before: portfolio.State, run: runs.Run, told: Mapping[str, str | None], now_ms: int) -> None:
         gains = msgspec.convert(run.report.get("gains", {}), type=dict[str, Gain])
@@ -84,7 +90,7 @@ class Steering:
             portfolios.tell(connection, arms)
             if before is not None and (text := _news(before, state)):
                 text = f"after run {run_id}: {text}"
-                devices.record_own(connection, kind="portfolio", text=text, detail=shares, now_ms=now_ms)
+                events.say(connection, "portfolio", text, version=0, detail=shares, now_ms=now_ms)
                 log.info("portfolio %s", text)
 
 

@@ -59,6 +59,24 @@ def test_all_labelled_is_p_and_the_audit_alone_is_the_floor():
     np.testing.assert_allclose(alone, FLOOR)
 
 
+def test_the_labelled_stand_for_all_where_some_are_certain():
+    """A weight below 1 is none: what it lacks is the others' to bear, so that the sum stays what was selected."""
+    asked = np.array([1.0, 1.0, 0.9, 0.5, 0.02])
+    found = inclusion(
+        np.full(6, 0.5),
+        np.zeros(6),
+        np.append(asked, 0.01),  # of the audit's it says nothing: when it was asked about is chance alone
+        audit=np.array([False] * 5 + [True]),
+        group=np.zeros(6, np.int64),
+        selected_audit=np.array([2]),
+        selected_rule=np.array([20]),
+    )
+    b = found[:5] / 0.5
+    assert (b <= 1.0).all()
+    assert (1.0 / b).sum() == pytest.approx(20)
+    assert b[0] == b[1] == b[2] == 1.0
+
+
 def test_a_group_without_a_label_of_its_audit_has_no_probability():
     found = inclusion(
         np.array([0.5, 0.5]),

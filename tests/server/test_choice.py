@@ -117,24 +117,39 @@ def test_what_is_labelled_may_stand_before_the_pool_in_one_array(name):
 
 
 def test_typical_equals_its_definition():
-    made = pool(size=90, seed=4)
+    made = pool(size=90, seed=4)  # and 7 that are labelled: a cluster for each, and for each of 6 picks
     order = typical_order(made, 6, np.random.default_rng(3))
-    x = made.embeddings.astype(np.float64) - made.embeddings.astype(np.float64).mean(axis=0)
-    centres = x[np.sort(np.random.default_rng(3).choice(90, 6, replace=False))]
+    mean = made.embeddings.astype(np.float64).mean(axis=0)
+    x = np.concatenate((made.embeddings, made.labelled)) - mean
+    centres = x[np.sort(np.random.default_rng(3).choice(97, 13, replace=False))]
     for _ in range(3):
         home = ((x[:, None] - centres[None]) ** 2).sum(axis=2).argmin(axis=1)
-        centres = np.array([x[home == c].mean(axis=0) if (home == c).any() else centres[c] for c in range(6)])
+        centres = np.array([x[home == c].mean(axis=0) if (home == c).any() else centres[c] for c in range(13)])
     table = ((x[:, None] - centres[None]) ** 2).sum(axis=2)
+    turns = np.bincount(table[90:].argmin(axis=1), minlength=13)
+    table = table[:90]
     home = table.argmin(axis=1)
-    known = made.labelled - made.embeddings.astype(np.float64).mean(axis=0)
-    turns = np.bincount(((known[:, None] - centres[None]) ** 2).sum(axis=2).argmin(axis=1), minlength=6)
-    expected = []
-    for turn in range(int(turns.max()) + 90):
-        for c in sorted(range(6), key=lambda c: (-np.sum(home == c), table[home == c, c].min(initial=np.inf))):
-            own = sorted(np.flatnonzero(home == c), key=lambda i: table[i, home[i]])
-            if 0 <= turn - turns[c] < len(own):
-                expected.append(int(own[turn - turns[c]]))
+    keys = {}
+    for c in range(13):
+        own = sorted(np.flatnonzero(home == c), key=lambda i: table[i, home[i]])
+        keys |= {int(i): (turns[c] + turn, -len(own), table[i, c]) for turn, i in enumerate(own)}
+    expected = sorted(keys, key=lambda i: keys[i])
     assert order.tolist() == expected
+
+
+@pytest.mark.parametrize("at_once", [1, 10])
+def test_first_rounds_cover_the_clusters_however_few_picks_there_are_at_once(at_once):
+    rng = np.random.default_rng(0)
+    home = rng.permutation(np.repeat(np.arange(10), 60))
+    looks = (np.eye(10, dtype=np.float32)[home] * 8 + rng.normal(0, 1, (600, 10))).astype(np.float32)
+    left, picked = np.arange(600), np.zeros(0, np.intp)
+    while len(picked) < 50:
+        made = Pool(looks[left], np.full((len(left), 10), 0.1, np.float32), looks[picked])
+        best = left[typical_order(made, at_once, rng)[:at_once]]
+        picked, left = np.concatenate((picked, best)), np.setdiff1d(left, best)
+    per_cluster = np.bincount(home[picked], minlength=10)
+    assert per_cluster.min() >= 2
+    assert per_cluster.max() <= 12
 
 
 def test_a_price_is_divided_by():

@@ -94,6 +94,15 @@ def test_every_strategy_spends_the_budget_and_says_how_likely_each_was(store, st
         assert {member.sample_id for member, _ in snapshots.labelled(connection)} == set(found)
 
 
+def test_an_audit_that_falls_behind_is_said_and_starves_nobody(store, caplog):
+    take(store, "cam-1", quadrants.images(20)[0])
+    take(store, "cam-1", quadrants.images(20, seed=1)[0], "random", start=100)
+    truth = Truth()
+    run(labelling(store, truth, labels_per_day=8, strategy="gumbel", duplicate_cosine=2.0))
+    assert sum(int(one.rsplit(".", 1)[1]) >= 100 for one in truth.asked) == 4
+    assert "16 samples of the audit wait" in caplog.text
+
+
 def test_two_devices_that_see_the_same_cost_one_label(store):
     x, _ = quadrants.images(12)
     take(store, "cam-1", x)
@@ -131,6 +140,20 @@ def test_a_duplicate_waits_as_long_as_what_it_stands_with_has_no_answer(store):
     with pytest.raises(Exception, match="TimeoutError"):
         labelling(store, Down(), labels_per_day=6).step()
     assert counts(store) == (0, 0, 6, 0)
+
+
+def test_nothing_is_spared_beside_what_nobody_could_tell(store):
+    class Nobody:
+        def label(self, batch):
+            return [None] * len(batch)
+
+    x, _ = quadrants.images(3)
+    take(store, "cam-1", x)
+    take(store, "cam-2", x)
+    labelling(store, Nobody(), labels_per_day=100).step()
+    assert counts(store) == (0, 3, 3, 0)
+    run(labelling(store, Truth(), labels_per_day=100))
+    assert counts(store) == (3, 3, 0, 0)
 
 
 def test_what_was_erased_or_answered_elsewhere_since_the_plan_is_not_asked(store):

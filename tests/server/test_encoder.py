@@ -138,6 +138,25 @@ def test_another_shape_and_a_lost_body_are_complained_of_once_and_not_tried_agai
     assert f"no blob {lost}" in caplog.text
 
 
+def test_a_sample_that_is_refused_costs_its_batch_nothing(store, tmp_path, monkeypatch, caplog):
+    publish(store, tmp_path, 1)
+    take(store, 1, 2, 3, 4)
+    bad = images(1, seed=3)[0][0]
+    run = encoder._Model.run
+
+    def refusing(self, x):
+        if any(np.array_equal(one, bad) for one in x):
+            raise RuntimeError("this one I do not take")
+        return run(self, x)
+
+    monkeypatch.setattr(encoder._Model, "run", refusing)
+    with caplog.at_level(logging.WARNING):
+        encode(store)
+    assert {name: seen for name, (_, seen) in rows(store).items() if not seen} == {"cam-1.main.1.3": False}
+    assert len(rows(store)) == 4
+    assert "does not run on cam-1.main.1.3" in caplog.text
+
+
 def test_a_champion_that_does_not_load_leaves_it_to_the_devices(store, tmp_path, caplog):
     take(store, 1)
     folder = tmp_path / "broken"

@@ -244,6 +244,20 @@ def garbage():
     born = json.loads(encode(birth("a")))
     for name, changes in {"session": {"session": "s" * 65}, "boot": {"boot": 2**63}, "negative": {"boot": -1}}.items():
         yield bad(f"birth, {name}", json.dumps(born | changes).encode(), kind="birth")
+    counts = {
+        "more bins than there are": {"utility_histogram": (1,) * 25, "confidence_sums": (0.5,) * 25},
+        "bins without their sums": {"utility_histogram": (1,) * 20, "confidence_sums": (0.5,) * 19},
+        "a bin below 0": {"utility_histogram": (1, -1), "confidence_sums": (0.5, 0.5)},
+        "a bin that does not fit": {"utility_histogram": (2**63,), "confidence_sums": (0.5,)},
+        "a sum below 0": {"utility_histogram": (1,), "confidence_sums": (-0.5,)},
+        "endless signals": {"signals": (1,) * 1000},
+        "endless classes": {"classes": (1,) * 11_000},
+    }
+    beat = heartbeat("a")
+    for name, changes in counts.items():
+        said = msgspec.structs.replace(beat.counts, stream="main", through_seq=9, **changes)
+        yield bad(f"heartbeat, {name}", encode(msgspec.structs.replace(beat, counts=said)), kind="heartbeat")
+        yield bad(f"heartbeat, {name} in a cut", encode(msgspec.structs.replace(beat, cuts=(said,))), kind="heartbeat")
     yield bad("event number does not fit", encode(msgspec.structs.replace(event(1), n=2**31)), kind="event")
 
 

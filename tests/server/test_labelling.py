@@ -191,6 +191,45 @@ def test_a_failing_labeler_is_asked_again_and_loses_nothing(store, monkeypatch):
     assert worker.errors == 2
 
 
+def test_nothing_unforeseen_ends_labelling_for_good(store, monkeypatch):
+    done = threading.Event()
+
+    class Last(Always):
+        def label(self, batch):
+            if len(batch) < 3:
+                done.set()
+            return super().label(batch)
+
+    worker = labelling(store, Last())
+    plan, failures = worker._chooser.everything, [IndexError("numpy"), ZeroDivisionError("clusters")]
+
+    def failing(count, *, champion):
+        if failures:
+            raise failures.pop()
+        return plan(count, champion=champion)
+
+    monkeypatch.setattr("server.label.labelling.RETRY_S", 0.01)
+    monkeypatch.setattr(worker._chooser, "everything", failing)
+    worker.start()
+    assert done.wait(10)
+    worker.stop(timeout_s=10)
+    assert (len(in_force(store)), worker.errors) == (7, 2)
+
+
+@pytest.mark.parametrize(("taken_ms", "seconds"), [(6_000, 2.0), (30, 0.0)])
+def test_a_persons_time_is_kept_and_that_of_a_program_is_not(store, taken_ms, seconds):
+    now = [NOW_MS]
+
+    class Slow(Always):
+        def label(self, batch):
+            now[0] += taken_ms
+            return super().label(batch)
+
+    Labelling(store, Slow(), name="test", batch=3, now_ms=lambda: now[0]).step()
+    with store.database.read() as connection:
+        assert connection.execute(sa.select(label.c.seconds)).scalars().all() == [seconds] * 3
+
+
 def test_new_samples_are_asked_about_when_it_is_woken(store):
     asked = threading.Semaphore(0)
 

@@ -7,6 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from server.audit.inclusion import asked_at_last
 from server.label.choice import STRATEGIES
 from server.label.plan import Evidence, Labelled, Waiting, favoured, plan, price_of
 
@@ -56,11 +57,20 @@ def test_the_audit_comes_first_alike_and_is_never_spared():
     labelled = Labelled(["same"], np.ones((1, 4), np.float32))
     few = planned(made, 4, labelled)
     assert made.audit[few.rows].all()
-    assert few.probability.tolist() == [0.5] * 4
+    assert few.probability.tolist() == [0.5] * 4  # all the room: nothing else is left to be asked
     many = planned(made, 20, labelled)
     assert set(many.rows.tolist()) == set(np.flatnonzero(made.audit).tolist())
     assert many.probability.tolist() == [1.0] * 8
     assert (many.stands_with[~made.audit] >= 60).all()
+
+
+def test_the_audit_leaves_half_of_the_room_to_the_others():
+    made = waiting(audit=40)
+    for count, expected in ((2, 1), (9, 5), (30, 15), (50, 30)):
+        found = planned(made, count)
+        assert (made.audit[found.rows].sum(), len(found.rows)) == (expected, count)
+    alone = [made.audit[planned(made, 1, seed=seed).rows[0]] for seed in range(60)]
+    assert 15 < sum(alone) < 45
 
 
 def test_of_several_that_show_the_same_one_stands_for_all_any_of_them():
@@ -104,7 +114,6 @@ def test_what_the_champion_cannot_see_has_its_share_by_what_devices_said():
 def test_sums_of_label_over_probability_are_those_of_all_that_waited(strategy, count):
     """Duplicates, the audit and what the champion cannot see included."""
     made = waiting(size=30, seed=2, audit=2, things=20, unknown=6)
-    made = made._replace(audit=np.zeros(30, np.bool_)) if count <= 2 else made
     values = np.column_stack([np.ones(30), made.utility])
     sums, beside = [], np.zeros(30, np.bool_)
     for seed in range(700):
@@ -113,6 +122,42 @@ def test_sums_of_label_over_probability_are_those_of_all_that_waited(strategy, c
         beside = made.audit[found.stands_with] & ~made.audit  # spared for good: nobody stands for them
     error = np.std(sums, axis=0) / len(sums) ** 0.5
     assert (np.abs(np.mean(sums, axis=0) - values[~beside].sum(axis=0)) <= 4 * error + 1e-9).all()
+
+
+def over_many_plans(strategy: str, seed: int, *, plans=8, arrive=6, count=3) -> tuple[np.ndarray, np.ndarray]:
+    """Rows that were labelled in the end and the weight of each; every plan draws from all that still waits."""
+    made = waiting(size=plans * arrive, seed=5, audit=0, things=30)
+    arrived = np.repeat(np.arange(plans), arrive)
+    rng = np.random.default_rng(seed)
+    left = np.zeros(0, np.intp)
+    rows, p, stands_for, when = [], [], [], []
+    for turn in range(plans):
+        left = np.concatenate((left, np.flatnonzero(arrived == turn)))
+        some = Waiting(*(part if part is None else np.asarray(part)[left] for part in made))
+        known = Labelled([], made.embeddings[rows] if rows else np.zeros((0, 4), np.float32))
+        found = plan(some, known, count, strategy=strategy, rng=rng, exploration=0.4, min_cosine=None)
+        rows += left[found.rows].tolist()
+        p += found.probability.tolist()
+        when += [turn] * len(found.rows)
+        left = np.delete(left, found.rows)
+    stands_for = np.ones(len(rows), np.int64)
+    asked = asked_at_last(np.array(p), stands_for, plans - arrived[rows], plans - 1 - np.array(when))
+    return np.array(rows), 1.0 / asked
+
+
+@pytest.mark.parametrize("strategy", ["margin_k_centre", "badge", "gumbel", "typical"])
+def test_over_many_plans_the_labelled_stand_for_all_that_came_class_by_class(strategy):
+    made = waiting(size=48, seed=5, audit=0, things=30)
+    of_class = np.eye(3)[made.probabilities.argmax(axis=1)]
+    values = np.column_stack([of_class, made.utility])
+    totals = []
+    for seed in range(150):
+        rows, weight = over_many_plans(strategy, seed)
+        totals.append((values[rows] * weight[:, None]).sum(axis=0))
+    error = np.std(totals, axis=0) / len(totals) ** 0.5
+    assert (np.abs(np.mean(totals, axis=0) - values.sum(axis=0)) <= 4 * error + 1e-9).all()
+    shares = np.array(totals)[:, :3] / np.array(totals)[:, :3].sum(axis=1, keepdims=True)  # Hajek's
+    np.testing.assert_allclose(shares.mean(axis=0), of_class.mean(axis=0), atol=0.04)
 
 
 def test_what_the_strategy_goes_by():

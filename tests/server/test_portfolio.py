@@ -25,7 +25,7 @@ from server.store.store import Store
 from server.teach import lesson, portfolio
 from server.teach.lesson import Audit, Gain
 from server.teach.snapshot import freeze
-from server.teach.steering import Steering
+from server.teach.steering import HORIZON_MS, Steering
 
 ARMS = portfolio.parse(["margin", "entropy", "vessal"])
 MARGIN, ENTROPY, VESSAL = (arm.name for arm in ARMS)
@@ -257,6 +257,60 @@ def test_devices_get_arms_and_a_run_is_learned_from_once(store: Store) -> None:
     json.dumps(view)
 
 
+def kept_run(store: Store) -> int:
+    with store.database.read() as connection:
+        return portfolios.get(connection).run_id
+
+
+def test_runs_from_before_it_was_switched_on_are_not_learned_from(store: Store) -> None:
+    connect(store, *(f"cam-{index}" for index in range(6)))
+    snapshot = freeze(store, now_ms=NOW_MS)
+    seen = {MARGIN: Gain(mean=0.02, sd=0.001, labels=50), ENTROPY: Gain(mean=0.0, sd=0.001, labels=50)}
+    old = [ended_run(store, seen, snapshot.id) for _ in range(3)]
+    rng = np.random.default_rng(0)
+    steering, off = Steering(store, ARMS, rng=rng), Steering(store, (), rng=rng)
+    steering.tick(NOW_MS)
+    first = told(store)
+    for _ in range(4):
+        steering.tick(NOW_MS)
+    assert (told(store), events(store), kept_run(store)) == (first, [], old[-1])
+    learned = ended_run(store, seen, snapshot.id)
+    steering.tick(NOW_MS)
+    assert (len(events(store)), kept_run(store)) == (1, learned)
+    with store.database.read() as connection:
+        state = portfolios.get(connection).state
+    off.tick(NOW_MS)
+    assert set(told(store).values()) == {None}
+    meanwhile = ended_run(store, seen, snapshot.id)
+    off.tick(NOW_MS)
+    steering.tick(NOW_MS)
+    steering.tick(NOW_MS)
+    with store.database.read() as connection:
+        kept = portfolios.get(connection)
+    assert (kept.state, kept.run_id, len(events(store))) == (state, meanwhile, 1)
+    assert None not in told(store).values()
+
+
+def test_devices_that_are_long_silent_get_no_arm_and_are_not_counted(store: Store) -> None:
+    connect(store, "cam-1", "cam-2", "old-1", "old-2")
+    snapshot = freeze(store, now_ms=NOW_MS)
+    steering = Steering(store, ARMS, rng=np.random.default_rng(0))
+    steering.tick(NOW_MS)
+    later = NOW_MS + HORIZON_MS + 1
+    Ingest(store, fleet="test", offline_after_s=90.0).take(
+        [message(name, "birth", encode(birth("s")), at_ms=later) for name in ("cam-1", "cam-2", "new-1")]
+    )
+    before = told(store)
+    ended_run(store, {}, snapshot.id)
+    steering.tick(later)
+    after = told(store)
+    assert after["new-1"] is not None
+    assert {name: after[name] for name in ("old-1", "old-2")} == {name: before[name] for name in ("old-1", "old-2")}
+    with store.database.read() as connection:
+        beliefs = portfolios.get(connection).state["beliefs"]
+    assert sum(belief["pulls"] for belief in beliefs.values()) == 2  # of cam-1 and cam-2, that had one
+
+
 def test_the_orders_carry_the_arm_and_leave_it_out_when_it_is_taken_back(store: Store, tmp_path: Path) -> None:
     sent = []
     fleet = Fleet(
@@ -266,14 +320,17 @@ def test_the_orders_carry_the_arm_and_leave_it_out_when_it_is_taken_back(store: 
     with store.database.read() as connection:
         assert devices.devices(connection)[0].arm is None
     Steering(store, ARMS, rng=np.random.default_rng(0)).tick(NOW_MS)
-    quadrants.artifact(tmp_path / "1", version=1, name="model")
-    add_artifact(store, tmp_path / "1", weights=None, now_ms=NOW_MS)
-    fleet.tick(NOW_MS)
+    fleet.tick(NOW_MS)  # before there is any rollout
     order = json.loads(sent[-1])
     assert f"{order['strategy']}/{order['acquisition']}" == told(store)["cam-1"]
-    Steering(store, (), rng=np.random.default_rng(0)).tick(NOW_MS)
+    quadrants.artifact(tmp_path / "1", version=1, name="model")
+    add_artifact(store, tmp_path / "1", weights=None, now_ms=NOW_MS)
+    fleet.tick(NOW_MS + 1000)
+    order = json.loads(sent[-1])
+    assert (order["model"]["version"], order["strategy"]) == (1, told(store)["cam-1"].partition("/")[0])
+    Steering(store, (), rng=np.random.default_rng(0)).tick(NOW_MS + 2000)
     assert told(store) == {"cam-1": None}
-    fleet.tick(NOW_MS + 60_000)
+    fleet.tick(NOW_MS + 3000)  # a change of arm is a reason to look
     order = json.loads(sent[-1])
     assert order.get("strategy") is None
     assert order.get("acquisition") is None

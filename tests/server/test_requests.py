@@ -155,6 +155,7 @@ def test_devices_that_come_later_hear_of_what_is_asked_of_all(scene):
     [
         ({"sample_id": "cam-1.main.1.8"}, r"'cam-1.main.1.8' is not here \(did you mean 'cam-1.main.1.7'\?\)"),
         ({"sample_id": "nonsense"}, "expected an id such as"),
+        ({"devices_named": []}, "no device is named: expected names such as cam-1,cam-2, or all"),
         ({"devices_named": ["cam-3"]}, r"device 'cam-3' has never been seen \(did you mean 'cam-[12]'\?\)"),
     ],
 )
@@ -192,6 +193,18 @@ def test_models_that_cannot_compare_it_are_named(scene):
         scene.ask("cam-1.main.1.8")
 
 
+def test_a_damaged_manifest_costs_its_request_and_nothing_else(scene):
+    scene.tick()  # its rollout has begun
+    scene.ask()
+    with scene.store.database.read() as connection:
+        scene.store.blobs.delete(versions.get(connection, 1).manifest_sha256)
+    scene.restart()
+    told = scene.tick()
+    assert all(asked == () for asked in told.values())
+    with pytest.raises(RequestError, match="could answer: cam-1: version 1: "):
+        scene.ask()
+
+
 def test_no_more_than_fit_a_message(scene):
     for _ in range(REQUESTS_MAX):
         scene.ask()
@@ -223,7 +236,7 @@ def test_by_hand(scene, capsys):
     path = scene.folder / "server.toml"
     path.write_text("")
     assert main(["request", SAMPLE, "--devices", "cam-1", "--count", "3", str(path)]) == 0
-    assert "request 1: told to cam-1" in capsys.readouterr().out
+    assert "request 1: for cam-1; a running server tells them" in capsys.readouterr().out
     assert main(["requests", "--json", str(path)]) == 0
     (row,) = json.loads(capsys.readouterr().out)
     assert (row["request"], row["device"], row["of"]) == (1, "cam-1", 3)

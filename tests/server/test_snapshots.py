@@ -77,11 +77,12 @@ def test_splits_are_those_of_arrival_and_probabilities_are_kept(store):
 
 def test_the_chance_of_having_been_asked_about_counts_too(store):
     with store.database.write() as connection:
-        labels.add(connection, [Label("cam-1.main.1.3", 0, "ann", 9, probability=0.5)])
+        labels.add(connection, [Label(f"cam-1.main.1.{seq}", 0, "ann", 9, probability=0.5) for seq in (2, 3)])
     snapshot = freeze(store, now_ms=NOW_MS)
     with store.database.read() as connection:
-        member = next(row for row in snapshots.members(connection, snapshot.id) if row.id == "cam-1.main.1.3")
-    assert (member.frozen_split, member.frozen_probability) == ("holdout", 0.005)
+        found = {row.seq: row for row in snapshots.members(connection, snapshot.id)}
+    assert (found[2].frozen_split, found[2].frozen_probability) == ("train", 0.125)
+    assert (found[3].frozen_split, found[3].frozen_probability) == ("holdout", 0.01)  # the audit is asked about alike
 
 
 members_of = st.lists(

@@ -202,6 +202,8 @@ def upgrade() -> None:
         sa.Column("at_ms", sa.BigInteger(), nullable=False),
         sa.Column("seconds", sa.Float(), nullable=False),
         sa.Column("probability", sa.Float()),
+        sa.Column("plan_ms", sa.BigInteger()),
+        sa.Column("stands_for", sa.Integer(), nullable=False),
         sa.ForeignKeyConstraint(["sample_id"], ["sample.id"]),
         sa.PrimaryKeyConstraint("id"),
     )
