@@ -146,11 +146,8 @@ def describe(
     float_logits, _ = _run(onnx, judged, about)
     logits, held = _run(shipped, judged, about)
 
-    temperature, metrics = 1.0, {"int8_agreement": evaluate.agreement(logits, float_logits)}
-    if holdout is not None:
-        _check_truth(holdout[1], len(judged), len(about.names))
-        temperature = evaluate.fit_temperature(logits, holdout[1])
-        metrics |= _metrics(logits, holdout[1], temperature)
+    temperature, metrics = _judged(logits, holdout, about)
+    metrics["int8_agreement"] = evaluate.agreement(logits, float_logits)
     enough = len(logits) >= REFERENCE_SAMPLES_MIN
     reference = _reference(*((logits, held) if enough else (seen, embedding)), temperature, spread_of=embedding)
     file = OnnxFile(sha256=sha256_hex(shipped), bytes=len(shipped))
@@ -180,6 +177,15 @@ def describe(
         fp32_accuracy=None if holdout is None else evaluate.accuracy(float_logits, holdout[1]),
         accuracy=metrics.get("accuracy"),
     )
+
+
+def _judged(logits: Rows, holdout: Holdout | None, about: About) -> tuple[float, dict[str, float]]:
+    """Temperature and metrics by the truth of the held-out samples; 1 and none without."""
+    if holdout is None:
+        return 1.0, {}
+    _check_truth(holdout[1], len(logits), len(about.names))
+    temperature = evaluate.fit_temperature(logits, holdout[1])
+    return temperature, _metrics(logits, holdout[1], temperature)
 
 
 def _input_spec(onnx: bytes, about: About) -> InputSpec:
