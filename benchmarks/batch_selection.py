@@ -32,7 +32,7 @@ def main() -> None:
     quick = parser.parse_args().quick
     pool = make_pool(10_000)
     ours = {}
-    for name in (*STRATEGIES, "gumbel"):
+    for name in STRATEGIES:
         ours[name], _ = cpu_s(lambda name=name: pick(name, pool), repeat=5 if quick else 15)
     others = make_pool(3_000) if quick else pool
     print(f"{'10,000 x 128, pick 100':34} {'CPU s':>8}")
@@ -42,7 +42,7 @@ def main() -> None:
     print(f"{'ours: duplicates across devices':34} {seconds:8.4f}\n")
     found = measure_peers(others)
     own_s, rows = cpu_s(lambda: pick("k_centre", others), repeat=5)
-    print(f"\n{f'{len(others.embeddings):,} candidates':34} {'CPU s':>8} {'x ours':>8} {'radius':>8}")
+    print(f"\n{f'k-centre, {len(others.embeddings):,} candidates':34} {'CPU s':>8} {'x ours':>8} {'radius':>8}")
     rng = np.random.default_rng(0)
     print(f"{'ours: k_centre':34} {own_s:8.4f} {1.0:8.1f} {radius(others, rows):8.3f}")
     print(
@@ -50,7 +50,16 @@ def main() -> None:
     )
     for name, (peer_s, picked) in found.items():
         print(f"{name:34} {peer_s:8.4f} {peer_s / own_s:8.1f} {radius(others, picked):8.3f}")
+    rivals = measure_rivals(others)
+    print(f"\n{f'others, {len(others.embeddings):,} candidates':34} {'CPU s':>8} {'x ours':>8}")
+    same = {
+        name: cpu_s(lambda name=name: pick(name, others), repeat=5)[0] for name in {of for of, _ in rivals.values()}
+    }
+    for name, (of, peer_s) in rivals.items():
+        print(f"{name:34} {peer_s:8.4f} {peer_s / same[of]:8.1f} of {of}")
     print()
+    for name, (of, peer_s) in rivals.items():
+        claim(f"batch_selection_{name.replace(' ', '_')}_over_ours", peer_s / same[of], ">=", 1.0)
     for name, seconds in ours.items():
         claim(f"batch_selection_cpu_s_{name}", seconds, "<=", LIMIT_S)
     for name, (peer_s, picked) in found.items():
@@ -105,6 +114,29 @@ def measure_peers(pool: Pool) -> dict[str, tuple[float, np.ndarray]]:
         found["small-text greedy_coreset"] = seconds, np.asarray(rows)  # positions among the unlabelled
     except ImportError:
         print("missing: small-text")
+    return found
+
+
+def measure_rivals(pool: Pool) -> dict[str, tuple[str, float]]:
+    """CPU seconds of what each peer has besides, and our strategy that does the same."""
+    x = np.concatenate((pool.labelled, pool.embeddings))
+    found = {}
+    try:
+        from skactiveml.pool import TypiClust
+
+        y = np.full(len(x), np.nan)
+        y[:LABELLED] = 0
+        seconds, _ = cpu_s(lambda: TypiClust(random_state=0).query(x, y, batch_size=COUNT), repeat=1)
+        found["skactiveml TypiClust"] = "typical", seconds
+    except ImportError:
+        pass  # measure_peers has said so
+    try:
+        from baal.active.heuristics import Margin
+
+        seconds, _ = cpu_s(lambda: Margin()(pool.probabilities)[:COUNT], repeat=5)
+        found["baal Margin"] = "margin", seconds
+    except ImportError:
+        print("missing: baal")
     return found
 
 

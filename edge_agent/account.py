@@ -88,13 +88,14 @@ class Account:
         """Said every `heartbeat_s`, and written to status.json."""
         loop = self.loop
         vitals = loop.vitals() if loop else None
+        counts, cuts = loop.said() if loop else (StreamCounts(read=0, scored=0, invalid=0, selected={}), ())
         return Heartbeat(
             session=self.session,
             boot=self._boot,
             at_ms=now_ms(),
             uptime_s=time.monotonic() - self._started_s,
             model=self._model(),
-            counts=loop.counts() if loop else StreamCounts(read=0, scored=0, invalid=0, selected={}),
+            counts=counts,
             outbox=self._outbox(),
             samples_per_s=self._samples_per_s,
             latency_p50_ms=vitals.latency_p50_ms if vitals else 0.0,
@@ -106,6 +107,8 @@ class Account:
             temperature_c=temperature_c(),
             messages_bad=self._messages_bad(),
             drift=loop.drift() if loop else None,
+            cuts=cuts,
+            requests=loop.requests() if loop else (),
         )
 
     def write_status(self, samples_per_s: float = 0.0) -> None:

@@ -26,16 +26,19 @@ import numpy as np
 from edge_agent.account import Account
 from edge_agent.choose import strategy
 from edge_agent.choose.drift import Watch
+from edge_agent.choose.wanted import pick
 from edge_agent.config import AgentConfig
 from edge_agent.contract.artifact import read_artifact
 from edge_agent.contract.errors import ArtifactError, ConfigError, OutboxError
 from edge_agent.contract.settings import read_secret
 from edge_agent.contract.wire import Desired, Event
+from edge_agent.extras import SHADOW, WANTED, Extras
 from edge_agent.housekeeping import Housekeeping
 from edge_agent.loop import CURSOR, DRIFT, SELECTOR, Cursor, Identity, Loop
 from edge_agent.model import Model
 from edge_agent.orders import configured, desired_over
 from edge_agent.send.outbox import Outbox
+from edge_agent.send.recent import Recent
 from edge_agent.send.uplink import TlsFiles, Uplink, parse_broker
 from edge_agent.send.writer import Writer
 from edge_agent.status import STATUS
@@ -48,6 +51,7 @@ log = logging.getLogger(__name__)
 TICK_S = 0.1  # of waiting for a first model
 DRAIN_S = 10.0  # longest wait for receipts when the source has ended
 PREDICTIONS = "predictions.bin"
+RECENT = "recent"
 
 
 class Agent:
@@ -70,6 +74,10 @@ class Agent:
             min_free_disk_bytes=outbox.min_free_disk_bytes,
         )
         self.boot = self.outbox.next_boot()
+        self.recent = self._make_recent()
+        self.extras = Extras(
+            wanted=self.outbox.state(WANTED) or b"", shadow=self.outbox.state(SHADOW) or b"", recent=self.recent
+        )
         self.account = self._make_account()
         self.updater = self._make_updater()
         self.uplink = self._make_uplink() if config.uplink.broker else None
@@ -99,6 +107,21 @@ class Agent:
     def _tell(self, event: Event) -> None:
         if self.uplink:
             self.uplink.event(event)
+
+    def _make_recent(self) -> Recent | None:
+        """None without a ring; what is left of one is deleted then."""
+        recent, folder = self.config.recent, self.folder / RECENT
+        try:
+            made = Recent(
+                folder,
+                max_bytes=recent.max_bytes,
+                bytes_per_day=recent.bytes_per_day,
+                min_free_disk_bytes=self.config.outbox.min_free_disk_bytes,
+                pick=pick,
+            )
+        except OSError as error:
+            raise ConfigError(f"{folder}: {error.strerror}: expected a folder for recent samples") from error
+        return made if recent.max_bytes else None
 
     def _make_updater(self) -> Updater:
         update, variant = self.config.update, self.config.model.variant
@@ -157,6 +180,9 @@ class Agent:
             if self.uplink:
                 self.uplink.start()
                 parts.callback(self._stop_uplink, self.uplink)
+            if self.recent:
+                self.recent.start()
+                parts.callback(self.recent.stop)
             self.writer.start()
             parts.callback(self.writer.stop)
             self.updater.start()
@@ -202,7 +228,9 @@ class Agent:
         if model is None:
             return False
         self._loop = self.account.loop = loop = self._make_loop(model)
-        loop.change(self._orders.rules, self._orders.acquisition)  # an order may have come meanwhile
+        loop.change(
+            self._orders.rules, self._orders.acquisition, self._orders.strategy
+        )  # an order may have come meanwhile
         self.updater.executing(model.version)
         self.account.report("started", f"boot {self.boot}, model version {model.version}", model.version, {})
         house = Housekeeping(
@@ -251,9 +279,7 @@ class Agent:
         self.updater.needs = model.manifest.input
         return Loop(
             model,
-            strategy.make(
-                self.config.choose.strategy, self._orders.rules, rng, saved=self.outbox.state(SELECTOR) or b""
-            ),
+            strategy.make(self._orders.strategy, self._orders.rules, rng, saved=self.outbox.state(SELECTOR) or b""),
             identity=Identity(self.config.device.name, self.config.source.stream, self.boot),
             acquisition=self._orders.acquisition,
             cursor=cursor,
@@ -262,6 +288,7 @@ class Agent:
             watch=self._make_watch(model) if self.config.drift.enabled else None,
             on_alarm=self.account.alarm,
             log_predictions=self.config.log.predictions,
+            extras=self.extras,
         )
 
     def _make_watch(self, model: Model) -> Watch:
@@ -275,12 +302,14 @@ class Agent:
     # --- what the server wants ---
 
     def _on_desired(self, desired: Desired) -> None:
-        """Budgets at once, the model through the updater. What the server leaves open stays as configured."""
-        self._orders = orders = desired_over(configured(self.config), desired)
+        """Budgets and requests at once, the model through the updater. What is left open stays as configured."""
+        members = self._loop.model.manifest.members if self._loop is not None else 0
+        self._orders = orders = desired_over(configured(self.config), desired, members=members)
         if orders.complaint:
             self._report_error(orders.complaint)
         if self._loop is not None:
-            self._loop.change(orders.rules, orders.acquisition)
+            self._loop.change(orders.rules, orders.acquisition, orders.strategy)
+        self.extras.want(desired.requests)
         if self.config.update.enabled:
             self.updater.on_desired(desired)
 

@@ -34,6 +34,9 @@ def check_parts(config: AgentConfig) -> list[str]:
         return ["no [model] artifact: the agent waits for the server to send one"]
     model = _model(config)
     sample_bytes = int(np.prod(model.shape)) * model.dtype.itemsize + HEADER_BYTES
+    scorer = Scorer(config.choose.acquisition, members=model.manifest.members)
+    if scorer.complaint:
+        raise ConfigError(f"[choose] {scorer.complaint}")
     Selector(configured(config).rules, np.random.default_rng(0)).check(sample_bytes)
     manifest, source = model.manifest, config.source
     opened = open_source(source.kind, path=Path(source.path), fit=Fit(model.shape, str(model.dtype)))

@@ -72,7 +72,10 @@ class Choose(Section, frozen=True, kw_only=True):
     """Which samples are worth a label."""
 
     acquisition: Annotated[
-        str, Meta(description="`margin`, `least_confidence`, `entropy`, `energy`, or `package.module:name`")
+        str,
+        Meta(
+            description="`margin`, `least_confidence`, `entropy`, `energy`, or `package.module:name`; of a model with several heads also their disagreement: `vote_entropy`, `consensus_entropy`, `kl_max`, `bald`"
+        ),
     ] = "margin"
     strategy: Annotated[
         Literal["novelty_quantile", "vessal"],
@@ -81,10 +84,16 @@ class Choose(Section, frozen=True, kw_only=True):
         ),
     ] = "novelty_quantile"
     floor_share: Annotated[
-        Share, Meta(description="part of the label share that goes to every sample alike; 0 makes estimates impossible")
+        Share,
+        Meta(
+            description="part of the label share that goes to every sample alike, the random arm included; 0 makes estimates impossible"
+        ),
     ] = 0.1
     random_share: Annotated[
-        Share, Meta(description="part of the label share spent at random, so that `ours against random` can be shown")
+        Share,
+        Meta(
+            description="part of the floor that stands for labelling at random, so that `ours against random` can be shown"
+        ),
     ] = 0.05
     seed: Annotated[
         int, Meta(ge=0, description="of the generator that decides; with the state saved, a run repeats")
@@ -102,8 +111,32 @@ class Budget(Section, frozen=True, kw_only=True):
             description="labels the bucket holds: any window of n samples selects at most share*n + this many (+ drift_reserve_labels)",
         ),
     ] = 20.0
+    over_selection: Annotated[
+        float,
+        Meta(
+            ge=1.0,
+            le=10.0,
+            description="times label_share and depth_labels that are sent, for the server to choose from; its own budget decides what is labelled",
+        ),
+    ] = 1.0
     labels_per_day: Annotated[float, Meta(ge=0.0, description="hard limit of labels a day; 0: none")] = 0.0
     bytes_per_day: Annotated[float, Meta(ge=0.0, description="hard limit of encoded bytes a day; 0: none")] = 0.0
+    energy_per_day_j: Annotated[
+        float,
+        Meta(
+            ge=0.0,
+            description="joules a day for inferring and sending together: inferring goes on regardless, nothing is sent beyond; 0: no limit",
+        ),
+    ] = 0.0
+    energy_per_byte_j: Annotated[
+        float, Meta(ge=0.0, description="joules to send a byte: watts while sending, less those at rest, over bytes/s")
+    ] = 0.0
+    energy_per_sample_j: Annotated[
+        float,
+        Meta(
+            ge=0.0, description="joules to infer on a sample: watts while running, less those at rest, over samples/s"
+        ),
+    ] = 0.0
     drift_reserve_labels: Annotated[
         float,
         Meta(ge=0.0, description="labels kept back to be spent after an alarm of drift, on top of the bucket; 0: none"),
@@ -131,6 +164,21 @@ class Outbox(Section, frozen=True, kw_only=True):
     )
     commit_rows: Annotated[int, Meta(ge=1, le=1000, description="samples to one commit at most")] = 10
     commit_ms: Annotated[float, Meta(gt=0.0, description="longest wait of a selected sample for its commit")] = 200.0
+
+
+class Recent(Section, frozen=True, kw_only=True):
+    """What is remembered of samples that were not selected, to be searched when somebody asks for more like one."""
+
+    max_bytes: Annotated[
+        int, Meta(ge=0, description="on disk; a sample may have an eighth of it; 0: nothing is remembered")
+    ] = 32_000_000
+    bytes_per_day: Annotated[
+        float,
+        Meta(
+            gt=0.0,
+            description="most that is written in 24 hours, evenly, so that a flash card lasts; thins the samples",
+        ),
+    ] = 100_000_000.0
 
 
 class Uplink(Section, frozen=True, kw_only=True):
@@ -194,6 +242,7 @@ class AgentConfig(Section, frozen=True, kw_only=True):
     budget: Budget = Budget()
     drift: Drift = Drift()
     outbox: Outbox = Outbox()
+    recent: Recent = Recent()
     uplink: Uplink = Uplink()
     update: Update = Update()
     log: Log = Log()
@@ -205,6 +254,11 @@ def load_config(path: Path) -> AgentConfig:
     for key, value in (("name", config.device.name), ("fleet", config.device.fleet)):
         if not is_name(value):
             raise ConfigError(f"{path}: [device] {key} = {value!r}: expected letters, digits, - and _, at most 63")
+    budget = config.budget
+    if budget.energy_per_day_j and not (budget.energy_per_byte_j or budget.energy_per_sample_j):
+        raise ConfigError(
+            f"{path}: [budget] energy_per_day_j: expected energy_per_byte_j or energy_per_sample_j as well"
+        )
     if not is_name(config.source.stream):
         raise ConfigError(f"{path}: [source] stream = {config.source.stream!r}: expected letters, digits, - and _")
     return _anchor(config, path.resolve().parent)

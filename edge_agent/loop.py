@@ -11,19 +11,23 @@ from __future__ import annotations
 import logging
 import threading
 import time
+from collections import deque
 from collections.abc import Callable, Iterator
 from typing import NamedTuple
 
 import msgspec
 import numpy as np
 
+from edge_agent.choose import strategy
 from edge_agent.choose.acquisition import Scored, Scorer
+from edge_agent.choose.disagreement import Share
 from edge_agent.choose.drift import Alarm, Watch
 from edge_agent.choose.selector import Chosen, Rules, Selector
 from edge_agent.choose.tally import Tally
 from edge_agent.contract.errors import ConfigError
 from edge_agent.contract.types import Prediction, Reading, Sample, SampleId, Selection
-from edge_agent.contract.wire import DriftState, StreamCounts
+from edge_agent.contract.wire import DriftState, RequestState, StreamCounts
+from edge_agent.extras import Block, Extras
 from edge_agent.model import Model, misfit
 from edge_agent.send.writer import Handover
 
@@ -77,11 +81,13 @@ class Loop:
         watch: Watch | None = None,
         on_alarm: Callable[[Alarm, float], None] = lambda _alarm, _labels: None,
         log_predictions: bool = False,
+        extras: Extras | None = None,
         wall_ms: Callable[[], int] = lambda: time.time_ns() // 1_000_000,
     ) -> None:
         """ConfigError when the acquisition function cannot be found or a budget can never pay for a sample.
 
-        `watch` looks out for drift; `on_alarm` is told of it, with the labels it freed, and must not wait.
+        `watch` looks out for drift; `on_alarm` is told of it, with the labels it freed, and must not wait. `extras`
+        says what is sent beside the selector's choice.
         """
         self.cursor = cursor
         self._identity = identity
@@ -92,11 +98,12 @@ class Loop:
         self._watch = watch
         self._on_alarm = on_alarm
         self._log_predictions = log_predictions
+        self.extras = extras or Extras()
         self._wall_ms = wall_ms
         self._lock = threading.Lock()  # of the counts; held once a block
         self._next: Model | None = None
-        self._orders: tuple[Rules, str] | None = None
-        self._tally = Tally(classes=len(model.manifest.classes))
+        self._orders: tuple[Rules, str, str] | None = None
+        self._tally = Tally(stream=identity.stream, version=model.version, classes=len(model.manifest.classes))
         self._complaints: set[str] = set()
         self._block: list[Reading] = []
         self._began_s: list[float] = []
@@ -109,30 +116,37 @@ class Loop:
     def run(self, readings: Iterator[Reading | None], stopping: threading.Event) -> None:
         """Take readings until they end or `stopping` is set; what is in hand is finished first."""
         clock, block, began_s, took_s = time.perf_counter, self._block, self._began_s, self._took_s
-        model, rows = self._model, len(self._model.inputs)
+        model = self._model
+        shape, dtype, steps, last = model.shape, model.dtype, model.steps, model.rows - 1
         due_s = 0.0
         for reading in readings:
-            row = len(block)
             if reading is None:
                 self._idle(stopping)
-            elif reading.data.shape != model.shape or reading.data.dtype != model.dtype:
+            elif reading.data.shape != shape or reading.data.dtype != dtype:
                 self._refuse(reading)
-            else:
-                began = clock()
-                model.inputs[row] = reading.data
-                model.runs[row]()
-                ended = clock()
+            else:  # each sample passes here: every call counts
+                row = len(block)
+                place, infer = steps[row]
+                now = clock()
+                place[...] = reading.data
                 block.append(reading)
-                began_s.append(began)
-                took_s.append(ended - began)
+                began_s.append(now)
                 if row == 0:
-                    due_s = began + self._flush_s
-                if row + 1 == rows or ended > due_s:
-                    self._finish()
+                    due_s = now + self._flush_s
+                if infer is not None:
+                    infer()
+                    ended = clock()
+                    took_s.append(ended - now)
+                    now = ended
+                if row < last and now <= due_s:
+                    continue
+                self._finish()
             if not block:
                 if stopping.is_set():
                     return
-                model, rows = self._model, len(self._model.inputs)
+                if model is not self._model:
+                    model = self._model
+                    shape, dtype, steps, last = model.shape, model.dtype, model.steps, model.rows - 1
         self._finish()
 
     def _idle(self, stopping: threading.Event) -> None:
@@ -142,16 +156,17 @@ class Loop:
 
     def _finish(self) -> None:
         """Score, choose and hand over what is in the block; then let a new model take over."""
-        if self._block:
+        if count := len(self._block):
+            self._infer_rest(count)
             scored = self._score()
             self._earn()
-            chosen = self._selector.offer(
-                scored, self._model.embedding, count=len(self._block), sample_bytes=self._sample_bytes
-            )
+            chosen = self._selector.offer(scored, self._model.embedding, count=count, sample_bytes=self._sample_bytes)
+            chosen = self.extras.add(chosen, self._whole(scored))
             with self._lock:
-                self._note_latency()
-                self._tally.count(scored, chosen, count=len(self._block))
-                self._invalid += int(np.isnan(scored.confidence[: len(self._block)]).sum())
+                self._runs += count
+                self._latency_s.extend(self._took_s)
+                self._tally.count(scored, chosen, count=count, through_seq=self._block[-1].seq)
+                self._invalid += int(np.count_nonzero(np.isnan(scored.confidence[:count])))
             last = self._block[-1]
             self.cursor = Cursor(last.seq + 1, last.mark)
             self._look(scored)
@@ -160,10 +175,22 @@ class Loop:
             self._began_s.clear()
             self._took_s.clear()
         self._obey()
-        if self._next is not None:
-            self._take_over(self._next)
+        self._settle()
+        if (model := self._next) is not None:
+            self._take_over(model)
+            with self._lock:
+                self._tally.model_changed(version=model.version, classes=len(model.manifest.classes))
             self._selector.model_changed()
             self._watch_anew()
+
+    def _infer_rest(self, count: int) -> None:
+        """On those that were waiting for company."""
+        model = self._model
+        self._took_s[:] = [seconds / model.together for seconds in self._took_s]
+        for row in range(count - count % model.together, count):
+            began = time.perf_counter()
+            model.infer(row)
+            self._took_s.append(time.perf_counter() - began)
 
     def _look(self, scored: Scored) -> None:
         watch, model = self._watch, self._model
@@ -171,6 +198,7 @@ class Loop:
             return
         with self._lock:
             alarm = watch.look(scored, model.logits, model.embedding, count=len(self._block))
+            self._tally.add_signals(watch.latest)
         if alarm is not None:
             self._on_alarm(alarm, self._selector.grant())
 
@@ -179,23 +207,16 @@ class Loop:
             with self._lock:
                 self._watch.model_changed(self._model.manifest, embedding=self._model.embedding is not None)
 
-    def _note_latency(self) -> None:
-        places = np.arange(self._runs, self._runs + len(self._took_s)) % LATENCIES
-        self._latency_s[places] = self._took_s
-        self._runs += len(self._took_s)
-
     def _score(self) -> Scored:
         model, count = self._model, len(self._block)
         try:
             scored = self._scorer.score(model.logits)
         except Exception as error:  # noqa: BLE001 - a plug-in may raise anything; its samples count as invalid
             self._complain(f"acquisition {self._acquisition}: {type(error).__name__}: {error}")
-            rows = len(model.logits)
-            return Scored(np.full(rows, np.nan, np.float32), np.zeros(rows, np.intp), np.zeros(rows, np.float32))
-        if model.dtype.kind == "f":
-            with np.errstate(over="ignore", invalid="ignore"):
-                sums = model.inputs[:count].reshape(count, -1).sum(axis=1, dtype=np.float64)
-            broken = ~np.isfinite(sums)  # a sample with NaN may still give finite logits
+            nothing = np.zeros(model.rows, np.float32)
+            return Scored(nothing * np.float32(np.nan), nothing.astype(np.intp), nothing, energy=nothing)
+        broken = model.broken(count)
+        if broken is not None:
             scored.utility[:count][broken] = np.nan
             scored.confidence[:count][broken] = 0.0  # not NaN: that would be held against the model
         return scored
@@ -204,23 +225,43 @@ class Loop:
         samples = [self._sample(scored, row, selection) for row, selection in chosen]
         records = self._records(scored) if self._log_predictions else b""
         if samples:
-            state = {CURSOR: msgspec.json.encode(self.cursor), SELECTOR: self._selector.save()}
-            if self._watch is not None:
-                state[DRIFT] = self._watch.save()
-            self._hand_over(Handover(samples, state, records))
+            self._hand_over(Handover(samples, self._state(), records))
         elif records:
             self._hand_over(Handover([], {}, records))
+
+    def _state(self) -> dict[str, bytes]:
+        state = {CURSOR: msgspec.json.encode(self.cursor), SELECTOR: self._selector.save(), **self.extras.save()}
+        if self._watch is not None:
+            state[DRIFT] = self._watch.save()
+        return state
+
+    def _settle(self) -> None:
+        """What came for the extras meanwhile: orders, and samples out of the recent ring."""
+        samples, news = self.extras.settle(now_ms=self._wall_ms(), pay=self._pay)
+        if news:
+            with self._lock:
+                self._tally.recalled += len(samples)
+            self._hand_over(Handover(samples, self._state()))
+
+    def _pay(self) -> bool:
+        return self._selector.pay(self._sample_bytes)
+
+    def _whole(self, scored: Scored) -> Block:
+        return Block(self._block, scored, self._model, self._id, self._wall_ms(), self._pay)
+
+    def _id(self, reading: Reading) -> SampleId:
+        return SampleId(*self._identity, reading.seq)
 
     def _sample(self, scored: Scored, row: int, selection: Selection) -> Sample:
         reading = self._block[row]
         age_ms = int(1000 * (time.perf_counter() - self._began_s[row]))
         return Sample(
-            id=SampleId(*self._identity, reading.seq),
+            id=self._id(reading),
             ref=reading.ref,
             captured_at_ms=self._wall_ms() - age_ms,
             data=reading.data,
             prediction=Prediction(int(scored.label[row]), float(scored.confidence[row])),
-            selection=selection,
+            selection=msgspec.structs.replace(selection, acquisition=self._acquisition),
             model_version=self._model.version,
         )
 
@@ -262,32 +303,51 @@ class Loop:
         with self._lock:
             self._model, self._next = model, None
             self._sample_bytes = sample_bytes
-            self._scorer = Scorer(self._acquisition, temperature=model.manifest.temperature)
-            self._tally.grow(len(model.manifest.classes))
+            self._scorer = self._make_scorer(model)
             self._runs = 0
             self._invalid = 0
-            self._latency_s = np.zeros(LATENCIES)
+            self._latency_s: deque[float] = deque(maxlen=LATENCIES)
+
+    def _make_scorer(self, model: Model) -> Scorer:
+        about = model.manifest
+        scorer = Scorer(self._acquisition, temperature=about.temperature, members=about.members)
+        if scorer.complaint:
+            log.warning("model version %d: %s", about.version, scorer.complaint)
+        return scorer
 
     def _obey(self) -> None:
         with self._lock:
             orders, self._orders = self._orders, None
         if orders is None:
             return
-        rules, acquisition = orders
+        rules, acquisition, chosen_by = orders
         self._selector.change(rules)
+        if chosen_by and strategy.STRATEGIES[chosen_by] is not type(self._selector):
+            # Another one earns on with the same tokens and draws on from the same generator: both are in what is saved.
+            self._selector = strategy.make(chosen_by, rules, np.random.default_rng(), saved=self._selector.save())
         if acquisition != self._acquisition:
             self._acquisition = acquisition
-            self._scorer = Scorer(acquisition, temperature=self._model.manifest.temperature)
+            self._scorer = self._make_scorer(self._model)
             self._selector.model_changed()
 
     def swap(self, model: Model) -> None:
         """Let a loaded model take over at the end of the block."""
         self._next = model
 
-    def change(self, rules: Rules, acquisition: str) -> None:
-        """Let other budgets or another acquisition function be in force from the end of the block."""
+    def change(self, rules: Rules, acquisition: str, chosen_by: str = "") -> None:
+        """Let other budgets, another acquisition function or strategy be in force from the end of the block.
+
+        `chosen_by`: a name that strategy.py knows; "": as it is.
+        """
         with self._lock:
-            self._orders = (rules, acquisition)
+            self._orders = (rules, acquisition, chosen_by)
+
+    def shadow(self, model: Model | None, share: Share, rng: np.random.Generator) -> None:
+        """Let a second model see a share of the samples, and send those on which it says something else; None: no more.
+
+        Every sample that it sees costs a run of it, in the loop. IncompatibleError when its inputs are others.
+        """
+        self.extras.shadow(model, share, self._model, rng)
 
     # --- looking ---
 
@@ -309,8 +369,12 @@ class Loop:
 
     def counts(self) -> StreamCounts:
         """What became of every sample since the start."""
+        return self.said()[0]
+
+    def said(self) -> tuple[StreamCounts, tuple[StreamCounts, ...]]:
+        """The same with the cuts, of one moment."""
         with self._lock:
-            return self._tally.counts()
+            return self._tally.counts(), self._tally.cuts()
 
     def drift(self) -> DriftState | None:
         """Whether the stream is as it was; None when nobody looks."""
@@ -319,10 +383,14 @@ class Loop:
         with self._lock:
             return self._watch.state
 
+    def requests(self) -> tuple[RequestState, ...]:
+        """How the open requests do."""
+        return self.extras.states(self._model, now_ms=self._wall_ms())
+
     def vitals(self) -> Vitals:
         """How the running model does."""
         with self._lock:
             runs, invalid, version = self._runs, self._invalid, self._model.version
-            seconds = self._latency_s[: min(runs, LATENCIES)].copy()
-        p50, p95 = np.percentile(seconds, (50, 95)) * 1000.0 if runs else (0.0, 0.0)
+            seconds = list(self._latency_s)
+        p50, p95 = np.percentile(seconds, (50, 95)) * 1000.0 if seconds else (0.0, 0.0)
         return Vitals(version, runs, invalid, float(p50), float(p95))

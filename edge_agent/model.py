@@ -1,8 +1,8 @@
 """What does the model say of a sample?
 
-An onnxruntime session over one artifact. Samples are copied into the rows of a ring whose memory is bound to the
-session once, and run one by one, so that a slow stream is not delayed by a batch and a fast one costs no allocation.
-Scores are computed over the ring later, block by block.
+An onnxruntime session over one artifact. Samples are copied into memory that is bound to the session once; what the
+graph says of each stands in a row of its own. Scores are computed over these rows later, block by block, so nobody
+waits for a single sample: a small model infers on several in one run, where each gets the same bits as alone.
 
     python -m edge_agent.model FOLDER VARIANT     golden test of an artifact; exits 3 with a JSON line when it fails
 """
@@ -11,7 +11,8 @@ from __future__ import annotations
 
 import functools
 import sys
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -30,46 +31,87 @@ ORT_ERRORS: tuple[type[Exception], ...] = (
     ValueError,
     *(kind for kind in vars(ort_state).values() if isinstance(kind, type) and issubclass(kind, Exception)),
 )  # they have no root of their own
-BLOCK_BYTES = 1 << 20  # of a ring whose length is not given: more leaves the processor's cache
-BLOCK_ROWS = (8, 128)  # fewest and most rows then; more rows share the cost of a pass, and it is shared enough by 128
+BLOCK_BYTES = 8 << 20  # of samples held by a block whose length is not given: more is memory, and comes later;
+# fewer rows share the cost of a pass, which finds its code and tables evicted by the model: 0.5 ms after a 0.4 ms one
+BLOCK_ROWS = (8, 256)  # fewest and most rows then; by 256 a pass costs 2 us a sample, and more only comes later
+SCORE_BYTES = 64  # that a pass touches for each class of a row, counted in for the same reason
 WARM_RUNS = 4  # the first runs allocate and choose kernels: 6 times slower than later ones
+TOGETHER = 8  # samples to one run where it pays: 3 times faster at 20 us a sample; more hardly is, and leaves more over
+SMALL_BYTES = 64 * 1024  # a larger sample comes with a slower model, and several of them leave the cache
+FAST_S = 0.001  # a run that is longer gains nothing by company, and would keep the loop from its orders
+
+Step = tuple[NDArray[np.generic], "Callable[[], None] | None"]
 
 
 class Model:
     """One loaded version and the ring its samples go through.
 
-    inputs: (block, *shape) of the input's dtype. logits: (block, C) float32. embedding: (block, D) float32, or None.
-    runs: for each row, a call that infers on it (`run` without its own cost).
+    logits: (rows, C) float32, or (rows, T, C) of a graph with T heads. embedding: (rows, D) float32, or None.
+    steps: for each row, the array (*shape) to copy its sample into, and the call that then infers on it, and on those
+    before that had none. They write to memory of the model, and are not to outlive it.
+    together: samples to one run: TOGETHER for a small fast graph that gives each the same bits in any company, else 1.
     """
 
-    def __init__(self, folder: Path, *, variant: str = "cpu-int8", threads: int = 1, block: int = 0) -> None:
-        """Read, check and load an artifact; ArtifactError says why it cannot be used. A `block` of 0 goes by size."""
+    def __init__(
+        self,
+        folder: Path,
+        *,
+        variant: str = "cpu-int8",
+        threads: int = 1,
+        block: int = 0,
+        together: int = TOGETHER,
+        clock: Callable[[], float] = time.perf_counter,
+    ) -> None:
+        """Read, check and load an artifact; ArtifactError says why it cannot be used.
+
+        A `block` of 0 goes by size. `together`: at most so many samples to one run.
+        """
         self.manifest, data = read_artifact(folder, variant=variant)
         self.sha256 = self.manifest.variant(variant).sha256
         self._session = open_session(data, threads=threads)
         spec = self.manifest.input
         self.shape, self.dtype = tuple(spec.shape), np.dtype(spec.dtype)
-        block = block or self._block_by_size()
-        self.inputs: NDArray[np.generic] = np.zeros((block, *self.shape), self.dtype)
-        self.logits = np.zeros((block, len(self.manifest.classes)), np.float32)
-        self.embedding = self._ring_of_embedding(block)
-        bindings = [self._bind(row) for row in range(block)]
-        self.runs = [functools.partial(self._session.run_with_iobinding, binding) for binding in bindings]
-        with _refusing(f"version {self.version} does not run"):
-            for _ in range(WARM_RUNS):
-                self.run(0)
+        self.rows = block or self._rows_by_size()
+        together = together if self._sample_bytes() <= SMALL_BYTES and together <= self.rows else 1
+        # Whole numbers are always sound: few places, always in the cache, do for all. Floats are looked at by blocks.
+        places = self.rows if self.dtype.kind == "f" else together
+        self._inputs: NDArray[np.generic] = np.zeros((places, *self.shape), self.dtype)
+        self.logits = self._ring_of_logits()
+        self.embedding = self._ring_of_embedding()
+        with _refusing(f"version {self.version}: cannot bind its input and outputs"):
+            self._runs = [self._bind(row) for row in range(self.rows)]
+        pays = self._warm(clock) < FAST_S and together > 1
+        self.together = together if pays and self._is_alike(together) else 1
+        self.steps = tuple(self._step(row) for row in range(self.rows))
 
     @property
     def version(self) -> int:
         """The number of the artifact."""
         return self.manifest.version
 
-    def run(self, row: int) -> None:
-        """Infer on `inputs[row]`; results stand in the same row of `logits` and `embedding`."""
-        self.runs[row]()
+    def run(self, row: int, sample: NDArray[np.generic]) -> None:
+        """Infer on (*shape); results stand in that row of `logits` and `embedding`."""
+        self._place(row)[...] = sample
+        self._runs[row]()
+
+    def infer(self, row: int) -> None:
+        """Infer on the sample that stands in the place of that row, alone: for what no step has inferred on."""
+        self._runs[row]()
+
+    def broken(self, count: int) -> NDArray[np.bool_] | None:
+        """(count,) which of the first samples have NaN or inf, though logits may be finite; None when none has."""
+        if self.dtype.kind != "f":
+            return None
+        inputs = self._inputs[:count].reshape(count, -1)
+        with np.errstate(over="ignore", invalid="ignore"):
+            sums = inputs.sum(axis=1, dtype=np.promote_types(self.dtype, np.float32))
+        if np.isfinite(sums).all():
+            return None
+        broken: NDArray[np.bool_] = ~np.isfinite(inputs).all(axis=1)  # a sum may also overflow
+        return broken
 
     def predict(self, batch: NDArray[np.generic]) -> NDArray[np.float32]:
-        """Logits (N, C) of (N, *shape), outside the ring."""
+        """Logits (N, C), or (N, T, C), of (N, *shape), outside the ring."""
         feed = {self.manifest.input.name: np.ascontiguousarray(batch, self.dtype)}
         logits: NDArray[np.float32] = self._session.run([self.manifest.logits], feed)[0]
         return logits
@@ -79,8 +121,7 @@ class Model:
         golden = self.manifest.golden
         inputs, expected = golden.inputs.array(), golden.logits.array()
         for row, sample in enumerate(inputs):
-            self.inputs[0] = sample
-            self.run(0)
+            self.run(0, sample)
             difference = float(np.abs(self.logits[0] - expected[row]).max())
             if not difference <= golden.tolerance:  # also when it is NaN
                 raise IncompatibleError(
@@ -88,30 +129,87 @@ class Model:
                     f"at most {golden.tolerance:.4g} expected"
                 )
 
-    def _block_by_size(self) -> int:
+    def _rows_by_size(self) -> int:
         fewest, most = BLOCK_ROWS
-        return min(max(BLOCK_BYTES // max(1, int(np.prod(self.shape)) * self.dtype.itemsize), fewest), most)
+        row_bytes = self._sample_bytes() + SCORE_BYTES * len(self.manifest.classes) * self.manifest.members
+        return min(max(BLOCK_BYTES // row_bytes, fewest), most)
 
-    def _ring_of_embedding(self, block: int) -> NDArray[np.float32] | None:
+    def _sample_bytes(self) -> int:
+        return int(np.prod(self.shape)) * self.dtype.itemsize
+
+    def _ring_of_logits(self) -> NDArray[np.float32]:
+        members, classes = self.manifest.members, len(self.manifest.classes)
+        if members < 1:
+            raise IncompatibleError(f"version {self.version}: {members} members, expected at least 1")
+        return np.zeros((self.rows, classes) if members == 1 else (self.rows, members, classes), np.float32)
+
+    def _ring_of_embedding(self) -> NDArray[np.float32] | None:
         name = self.manifest.embedding
         if not name:
             return None
         found = [output for output in self._session.get_outputs() if output.name == name]
         if not found or len(found[0].shape) != 2 or not isinstance(found[0].shape[1], int):
             raise IncompatibleError(f"version {self.version}: output {name!r} is not (N, D) with a fixed D")
-        return np.zeros((block, found[0].shape[1]), np.float32)
+        return np.zeros((self.rows, found[0].shape[1]), np.float32)
 
-    def _bind(self, row: int) -> ort.IOBinding:
+    # --- steps ---
+
+    def _place(self, row: int) -> NDArray[np.generic]:
+        place = row % len(self._inputs)
+        return self._inputs[place : place + 1].reshape(self.shape)
+
+    def _step(self, row: int) -> Step:
+        if self.together == 1:
+            return self._place(row), self._runs[row]
+        first, position = row - row % self.together, row % self.together
+        return self._place(row), self._bind(first, self.together) if position == self.together - 1 else None
+
+    def _bind(self, row: int, count: int = 1) -> Callable[[], None]:
+        """A run over `count` rows from `row` on."""
         binding = self._session.io_binding()
-        name = self.manifest.input.name
-        source = self.inputs[row : row + 1]
-        with _refusing(f"version {self.version}: cannot bind its input and outputs"):
-            binding.bind_input(name, "cpu", 0, self.dtype.type, source.shape, source.ctypes.data)
-            for output, ring in ((self.manifest.logits, self.logits), (self.manifest.embedding, self.embedding)):
-                if ring is not None:
-                    target = ring[row : row + 1]
-                    binding.bind_output(output, "cpu", 0, np.float32, target.shape, target.ctypes.data)
-        return binding
+        place = row % len(self._inputs)
+        source = self._inputs[place : place + count]
+        binding.bind_input(self.manifest.input.name, "cpu", 0, self.dtype.type, source.shape, source.ctypes.data)
+        for output, ring in ((self.manifest.logits, self.logits), (self.manifest.embedding, self.embedding)):
+            if ring is not None:
+                target = ring[row : row + count]
+                binding.bind_output(output, "cpu", 0, np.float32, target.shape, target.ctypes.data)
+        return functools.partial(self._session.run_with_iobinding, binding)
+
+    def _warm(self, clock: Callable[[], float]) -> float:
+        """Seconds of the fastest of the first runs."""
+        took = []
+        with _refusing(f"version {self.version} does not run"):
+            for _ in range(WARM_RUNS):
+                began = clock()
+                self.run(0, np.zeros(self.shape, self.dtype))
+                took.append(clock() - began)
+        return min(took)
+
+    def _is_alike(self, count: int) -> bool:
+        """Whether golden inputs in one run give, at every place among others, the bits that they give alone.
+
+        Else decisions would depend on company: dynamic quantisation, for one, takes its scale from the whole batch.
+        """
+        samples = self.manifest.golden.inputs.array()
+        try:
+            run = self._bind(0, count)
+            for shift in range(count):
+                chosen = [samples[(place + shift) % len(samples)] for place in range(count)]
+                for row, sample in enumerate(chosen):
+                    self.run(row, sample)
+                alone = self._said(count)
+                for row, sample in enumerate(chosen):
+                    self._place(row)[...] = sample
+                run()
+                if any(not np.array_equal(a, b) for a, b in zip(alone, self._said(count), strict=True)):
+                    return False
+        except ORT_ERRORS:  # the graph takes one sample at a time
+            return False
+        return True
+
+    def _said(self, count: int) -> list[NDArray[np.float32]]:
+        return [ring[:count].copy() for ring in (self.logits, self.embedding) if ring is not None]
 
 
 def open_session(data: bytes, *, threads: int = 1) -> ort.InferenceSession:

@@ -1,4 +1,4 @@
-"""Which budgets and which acquisition function are in force?
+"""Which budgets, acquisition function and strategy are in force?
 
 What the server desires, and where it leaves something open, what the device was configured to.
 """
@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
+from edge_agent.choose import strategy
 from edge_agent.choose.acquisition import Scorer
 from edge_agent.choose.selector import Rules
 from edge_agent.config import AgentConfig
@@ -17,10 +18,16 @@ BY_THE_SERVER = ("label_share", "labels_per_day", "bytes_per_day")
 
 
 class Orders(NamedTuple):
-    """What the loop is to keep to. complaint: what of the desired cannot be, or nothing."""
+    """What the loop is to keep to.
+
+    over_selection: times what is to be labelled that the rules let through. complaint: what of the desired cannot be,
+    or nothing.
+    """
 
     rules: Rules
     acquisition: str
+    strategy: str
+    over_selection: float = 1.0
     complaint: str = ""
 
 
@@ -34,19 +41,44 @@ def configured(config: AgentConfig) -> Orders:
         random_share=choose.random_share,
         labels_per_day=budget.labels_per_day,
         bytes_per_day=budget.bytes_per_day,
+        energy_per_day_j=budget.energy_per_day_j,
+        energy_per_byte_j=budget.energy_per_byte_j,
+        energy_per_sample_j=budget.energy_per_sample_j,
         reserve_labels=budget.drift_reserve_labels,
     )
-    return Orders(rules, choose.acquisition)
+    times = budget.over_selection
+    return Orders(_over_selecting(rules, times), choose.acquisition, choose.strategy, times)
 
 
-def desired_over(own: Orders, desired: Desired) -> Orders:
-    """As the server says, over `own`. An acquisition function that is not here stays ours, with a complaint."""
+def desired_over(own: Orders, desired: Desired, *, members: int = 0) -> Orders:
+    """As the server says, over `own`.
+
+    Where it names an acquisition function or a strategy that is not here, both stay ours, with a complaint: each was
+    meant for the other. `members`: heads of the model that runs, 0 when none does yet. An acquisition function that
+    asks for more of them is kept, for a later model; that margin stands in until then is a complaint as well.
+    """
     said = {key: value for key in BY_THE_SERVER if (value := getattr(desired, key)) is not None}
+    if "label_share" in said:
+        said["label_share"] = min(1.0, said["label_share"] * own.over_selection)
     rules = own.rules._replace(**said)
-    if not desired.acquisition:
-        return own._replace(rules=rules)
+    acquisition, chosen_by = desired.acquisition or own.acquisition, desired.strategy or own.strategy
     try:
-        Scorer(desired.acquisition)
+        complaint = Scorer(acquisition, members=members).complaint
+        strategy.check(chosen_by)
     except ConfigError as error:
         return own._replace(rules=rules, complaint=f"desired {error}")
-    return Orders(rules, desired.acquisition)
+    complaint = f"desired {complaint}" if complaint else ""
+    return own._replace(rules=rules, acquisition=acquisition, strategy=chosen_by, complaint=complaint)
+
+
+def _over_selecting(rules: Rules, times: float) -> Rules:
+    """The rules of a device that sends more than is to be labelled; the audit stays as large as it was.
+
+    Limits a day stay, too: they are what a line or a purse can bear.
+    """
+    return rules._replace(
+        label_share=min(1.0, rules.label_share * times),
+        depth_labels=rules.depth_labels * times,
+        floor_share=rules.floor_share / times,
+        random_share=rules.random_share / times,
+    )

@@ -57,6 +57,11 @@ def describe(status: Status) -> str:
         f"budget     {beat.label_tokens:.1f} labels at once"
         + ("" if beat.byte_tokens is None else f", {beat.byte_tokens:.0f} bytes at once"),
     ]
+    lines += [
+        f"request    {one.id}: {one.found} found, {one.recalled} of them among recent samples; "
+        + (one.why or "looking out")
+        for one in beat.requests
+    ]
     lines += [f"refused    version {version}: {reason}" for version, reason in sorted(model.refused.items())]
     return "\n".join(lines)
 

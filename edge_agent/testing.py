@@ -1,7 +1,7 @@
 """Does a plug-in keep the contract of its seam?
 
-For the tests of those who write one: each check returns when the plug-in holds, and raises AssertionError that says
-what was expected and what it did.
+For the tests of those who write one (docs/plug-ins.md): each check returns when the plug-in holds, and raises
+AssertionError that says what was expected and what it did.
 
     from edge_agent.testing import check_acquisition
     def test_mine(): check_acquisition(mine)
@@ -14,7 +14,7 @@ from itertools import islice, pairwise
 
 import numpy as np
 
-from edge_agent.choose.acquisition import Acquisition
+from edge_agent.choose.acquisition import Acquisition, Floats
 from edge_agent.contract.types import Reading
 from edge_agent.source import Source, Start
 
@@ -32,18 +32,22 @@ def check_acquisition(function: Acquisition, *, classes: int = 5, tolerance: flo
     """
     logits = np.random.default_rng(0).normal(0.0, 4.0, (37, classes)).astype(np.float32)
     before = logits.copy()
-    utility = np.asarray(function(logits))
+    utility = _utility(function, logits)
     _expect(np.array_equal(logits, before), "it writes into its input")
     _expect(utility.shape == (37,), f"37 samples gave utilities of shape {utility.shape}, expected (37,)")
     _expect(utility.dtype.kind == "f", f"utilities are {utility.dtype}, expected floating")
     _expect(bool(np.isfinite(utility).all()), "finite logits gave NaN or inf")
+    utility = utility.copy()  # it may keep the array, and write to it
+    again = _utility(function, logits)
+    _expect(np.array_equal(again, utility), "the same samples have other utilities when asked again")
     for size in (1, 7):
-        parts = [np.asarray(function(logits[i : i + size].copy())) for i in range(0, 37, size)]
+        parts = [_utility(function, logits[i : i + size].copy()).copy() for i in range(0, 37, size)]
         _expect(
             np.allclose(np.concatenate(parts), utility, rtol=tolerance, atol=tolerance),
             f"in batches of {size} the same samples have other utilities than in one of 37",
         )
     _check_direction(function, classes)
+    _check_masked(function, logits)
 
 
 def check_source(make: Callable[[], Source], *, readings: int = 10) -> None:
@@ -72,11 +76,30 @@ def _check_direction(function: Acquisition, classes: int) -> None:
     """From sure to clueless, utility must never fall, and rise in all."""
     graded = np.zeros((6, classes), np.float32)
     graded[:, 0] = [10.0, 6.0, 4.0, 2.0, 1.0, 0.0]
-    utility = np.asarray(function(graded), np.float64)
+    utility = _utility(function, graded).astype(np.float64)
     _expect(
         bool((np.diff(utility) >= -1e-6).all() and utility[-1] > utility[0]),
         f"from sure to clueless, utilities go {utility.round(4).tolist()}, expected to rise: larger = ask",
     )
+
+
+def _check_masked(function: Acquisition, logits: Floats) -> None:
+    """A class that cannot be has the logit -inf; the last of two would leave a single one, which tells nothing."""
+    if logits.shape[1] > 2:
+        masked = logits.copy()
+        masked[:, -1] = -np.inf
+        with np.errstate(all="ignore"):
+            utility = _utility(function, masked)
+        _expect(bool(np.isfinite(utility).all()), "a masked class (logit -inf) gave NaN or inf")
+
+
+def _utility(function: Acquisition, logits: Floats) -> Floats:
+    try:
+        return np.asarray(function(logits))
+    except Exception as error:
+        raise AssertionError(
+            f"logits {logits.shape} {logits.dtype}: it raised {type(error).__name__}: {error}"
+        ) from error
 
 
 def _take(source: Source, start: Start, count: int) -> list[Reading]:

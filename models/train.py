@@ -38,6 +38,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     learning_rate: float = 4e-3  # highest of the one-cycle schedule
     threads: int = 1
     seed: int = 0
+    label_smoothing: float = LABEL_SMOOTHING  # 0: plain cross-entropy
 
 
 @dataclass(frozen=True)
@@ -157,7 +158,7 @@ def _learn(module: Network, x: Tensor, y: Tensor, settings: Settings, progress: 
     optimiser = torch.optim.AdamW(module.parameters(), lr=settings.learning_rate, weight_decay=WEIGHT_DECAY)
     steps = settings.epochs * len(_batches(shares, settings.batch_size, torch.Generator()))
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimiser, settings.learning_rate, max(2, steps))
-    loss_of = nn.CrossEntropyLoss(label_smoothing=LABEL_SMOOTHING)
+    loss_of = nn.CrossEntropyLoss(label_smoothing=settings.label_smoothing)
     module.train()
     for epoch in range(settings.epochs):
         losses = []

@@ -13,7 +13,9 @@ from typing import Annotated, Literal
 import typer
 
 from edge_agent.contract import settings
+from edge_agent.contract.artifact import read_artifact
 from edge_agent.contract.errors import EXIT_CONFIG, ConfigError, WinnowError
+from edge_agent.contract.wire import REQUEST_MAX_SAMPLES
 from server.config import load_config
 from server.errors import ServerConfigError
 
@@ -33,6 +35,21 @@ app.add_typer(data, name="data")
 app.add_typer(model, name="model")
 
 Config = Annotated[Path, typer.Argument(metavar="server.toml", help="the configuration file")]
+Strategies = Annotated[
+    str,
+    typer.Option(
+        help="who chooses: random, winnow, vessal, margin, entropy, least_confidence; published: split, variable, "
+        "random_variable, fixed, biqf, density, pals; portfolio: arms in competition"
+    ),
+]
+Drifts = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--drift",
+        help="a change from that share of the stream on; may be given more than once: fog@0.5, noise@0.5, dark@0.5, "
+        "rotate@0.5, class:NAME@0.25 (a class appears), mix@0.5 (half of the classes become rare)",
+    ),
+]
 AsJson = Annotated[bool, typer.Option("--json", help="as JSON, for programs")]
 
 
@@ -68,11 +85,31 @@ def status(path: Config, as_json: AsJson = False) -> None:
 
     config = load_config(path)
     with views.opened(config) as store:
-        view = views.overview(config, store)
+        view = views.overview(config, store, now_ms=_now_ms())
     if as_json:
         typer.echo(views.as_json(view))
     else:
         views.print_overview(view, views.console())
+
+
+@app.command("accuracy", epilog="Example: winnow-server accuracy --by device --days 7 server.toml")
+def accuracy(
+    path: Config,
+    by: Annotated[
+        Literal["fleet", "device", "class", "day", "version"], typer.Option(help="one row for each of these")
+    ] = "fleet",
+    days: Annotated[int, typer.Option(min=0, help="of the last days, today included; 0: of all there were")] = 7,
+    as_json: AsJson = False,
+) -> None:
+    """Estimate how accurate the fleet is on all that it sees, sent or not, with 95 % intervals."""
+    from server import status as views
+
+    with views.opened(load_config(path)) as store:
+        view = views.accuracy(store, by, days=days, now_ms=_now_ms())
+    if as_json:
+        typer.echo(views.as_json(view))
+    else:
+        views.print_accuracy(view, views.console())
 
 
 @app.command("devices", epilog="Example: winnow-server devices server.toml")
@@ -93,6 +130,75 @@ def models(path: Config, as_json: AsJson = False) -> None:
     with views.opened(load_config(path)) as store:
         rows = views.models(store)
     _show(rows, as_json)
+
+
+@app.command("drift", epilog="Example: winnow-server drift --json server.toml")
+def drift(path: Config, as_json: AsJson = False) -> None:
+    """Say whether the streams are as they were: one device or all, what kind of shift, how accurate without labels."""
+    from server import status as views
+    from server.drift.view import entries, lines
+
+    config = load_config(path)
+    with views.opened(config) as store:
+        found = entries(store, config.drift, now_ms=_now_ms())
+    typer.echo(views.as_json(found) if as_json else "\n".join(lines(found)))
+
+
+@app.command("request", epilog="Example: winnow-server request cam-1.main.7.1204 --similar 0.9 server.toml")
+def request(
+    sample_id: Annotated[str, typer.Argument(metavar="SAMPLE", help="id of a stored sample: cam-1.main.7.1204")],
+    path: Config,
+    names: Annotated[str, typer.Option("--devices", help="who looks out: a,b, or all, those to come included")] = "all",
+    count: Annotated[
+        int, typer.Option(min=1, max=REQUEST_MAX_SAMPLES, help="samples at most, of each device; beside its labels")
+    ] = 20,
+    similar: Annotated[
+        float, typer.Option(min=0.01, max=0.999, help="least cosine of the embeddings; lower finds more, less alike")
+    ] = 0.9,
+    days: Annotated[float, typer.Option(min=0.001, help="how long the devices look out")] = 7.0,
+) -> None:
+    """Ask devices for more samples like one: those that go by, and recent ones that they still have."""
+    from server.app import open_store
+    from server.release import requests
+
+    with open_store(load_config(path)) as store:
+        made = requests.make(
+            store,
+            sample_id,
+            devices_named=None if names.strip() == "all" else _listed(names),
+            count=count,
+            similar=similar,
+            days=days,
+            now_ms=_now_ms(),
+        )
+    typer.echo(f"request {made.id}: told to {', '.join(made.devices)}; `winnow-server requests` says what comes of it")
+    for name, why in made.silent.items():
+        typer.echo(f"not yet to {name}: {why}")
+
+
+@app.command("requests", epilog="Example: winnow-server requests --json server.toml")
+def list_requests(path: Config, as_json: AsJson = False) -> None:
+    """List the open requests: what each device has found for them."""
+    from server import status as views
+    from server.release import requests
+
+    with views.opened(load_config(path)) as store:
+        rows = requests.listed(store, now_ms=_now_ms())
+    _show(rows, as_json)
+
+
+@app.command("cancel-request", epilog="Example: winnow-server cancel-request 3 server.toml")
+def cancel_request(
+    number: Annotated[int, typer.Argument(metavar="REQUEST", help="its number")],
+    path: Config,
+) -> None:
+    """End a request before its time."""
+    from server.app import open_store
+    from server.release import requests
+
+    with open_store(load_config(path)) as store:
+        requests.cancel(store, number, now_ms=_now_ms())
+    typer.echo(f"request {number} is cancelled")
 
 
 @data.command("import", epilog="Example: winnow-server data import first.npz --split train server.toml")
@@ -122,10 +228,17 @@ def model_add(
     """Publish an artifact folder under the number in its manifest; a running server rolls it out."""
     from server.app import open_store
     from server.release.registry import add_artifact
+    from server.teach.reference import learn
 
     with open_store(load_config(path)) as store:
         version = add_artifact(store, folder, weights=weights, now_ms=_now_ms())
+        held_out = learn(store, *read_artifact(folder), now_ms=_now_ms())
     typer.echo(f"{folder}: version {version.number}, manifest {version.manifest_sha256[:12]}")
+    if not held_out:
+        typer.echo(
+            "no held-out import fits it, so drift can be seen but not told apart: "
+            "winnow-server data import FILE.npz --split holdout, then add it again"
+        )
 
 
 @model.command("train", epilog="Example: winnow-server model train server.toml")
@@ -200,16 +313,19 @@ def demo(
 @app.command("backtest", epilog="Example: winnow-server backtest --data FILE.npz --budgets 0.01,0.05 --out backtest")
 def backtest(
     file: Annotated[
-        Path, typer.Option("--data", help="labelled samples (.npz): x, y, and if you like t, device, names")
+        Path,
+        typer.Option(
+            "--data",
+            help="labelled samples: an .npz of x, y, and if you like t, device, names; or a folder of such files, or "
+            "with a folder of images for each class",
+        ),
     ],
     net: Annotated[
         Path | None, typer.Option("--model", help="ONNX classifier that runs first; without it one is taught")
     ] = None,
-    strategies: Annotated[
-        str,
-        typer.Option(help="who chooses: random, winnow, vessal, margin, entropy, least_confidence, split, variable"),
-    ] = "random,margin,winnow,vessal",
+    strategies: Strategies = "random,margin,winnow,vessal",
     budgets: Annotated[str, typer.Option(help="shares of the stream that may be labelled: 0.01,0.05")] = "0.05",
+    drifts: Drifts = None,
     seeds: Annotated[int, typer.Option(min=1, help="repetitions; intervals need two")] = 5,
     base: Annotated[int, typer.Option(min=10, help="labelled samples that the first model is taught with")] = 100,
     samples: Annotated[int, typer.Option(min=0, help="longest stream; 0: all there is")] = 10_000,
@@ -218,13 +334,15 @@ def backtest(
     epochs: Annotated[int, typer.Option(min=1, help="of training, at least")] = 20,
     steps: Annotated[int, typer.Option(min=1, help="of training, at least: few labels get more epochs")] = 300,
     threads: Annotated[int, typer.Option(min=1, help="of training; another number gives slightly other figures")] = 1,
+    size: Annotated[
+        int, typer.Option(min=0, help="side of the squares that images become; 0: 64, where their sizes differ")
+    ] = 0,
     out: Annotated[Path, typer.Option(help="folder for the report, and for finished cells to go on from")] = Path(
         "backtest"
     ),
 ) -> None:
     """Replay labelled data as devices would see it: how many labels would selecting save?"""
-    from rich.console import Console
-
+    from server import status as views
     from server.backtest.replay import Settings
     from server.backtest.run import Options
     from server.backtest.run import backtest as run_backtest
@@ -240,8 +358,10 @@ def backtest(
             samples=samples,
             out=out,
             settings=Settings(rounds=rounds, delay=delay, epochs=epochs, steps=steps, threads=threads),
+            drifts=drifts or (),
+            side=size,
         ),
-        Console(),
+        views.console(),
     )
 
 

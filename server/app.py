@@ -26,6 +26,7 @@ from server.collect.collector import Collector
 from server.collect.gateway import BrokerAddress
 from server.collect.ingest import Ingest
 from server.config import ServerConfig
+from server.drift.watch import Watch
 from server.errors import TrainingError
 from server.label import labeler
 from server.label.labelling import Labelling
@@ -35,7 +36,9 @@ from server.store import runs
 from server.store.lock import only_one
 from server.store.store import Store
 from server.store.versions import Version
+from server.teach import portfolio
 from server.teach.rounds import Teach, describe
+from server.teach.steering import Steering
 
 log = logging.getLogger(__name__)
 
@@ -75,6 +78,7 @@ class Server:
             labelling = self._labelling(store)
             fleet, collector = self._collecting(store, address, labelling)
             teach = self._teach(store)
+            steering = Steering(store, portfolio.parse(self._config.choose.portfolio), rng=np.random.default_rng())
             teach.recover(now_ms=now_ms())
             collector.start()
             stack.callback(collector.stop)
@@ -84,12 +88,18 @@ class Server:
             stack.callback(lambda: teach.stop(now_ms=now_ms()))
             collector.wait_ready(READY_S)  # it says itself what is wrong, and goes on trying
             log.info("stop with Ctrl-C")
-            self._loop(store, teach, fleet)
+            self._loop(store, teach, steering, fleet, Watch(store, self._config.drift))
             log.info("stopping")
 
-    def _loop(self, store: Store, teach: Teach, fleet: Fleet) -> None:
+    def _loop(self, store: Store, teach: Teach, steering: Steering, fleet: Fleet, watch: Watch) -> None:
         while not self._stopping.wait(TICK_S):
-            self._tick(lambda: _publish(store), lambda: teach.tick(now_ms=now_ms()), lambda: fleet.tick(now_ms()))
+            self._tick(
+                lambda: _publish(store),
+                lambda: teach.tick(now_ms=now_ms()),
+                lambda: steering.tick(now_ms()),
+                lambda: fleet.tick(now_ms()),
+                lambda: watch.tick(now_ms()),
+            )
 
     def _tick(self, *steps: Callable[[], object]) -> None:
         """One look; a step that fails holds up neither the others nor the next look. Its complaint is said once."""
@@ -132,6 +142,8 @@ class Server:
             batch=config.batch,
             strategy=config.strategy,
             labels_per_day=config.labels_per_day,
+            exploration=config.exploration,
+            duplicate_cosine=config.duplicate_cosine,
             now_ms=now_ms,
             rng=np.random.default_rng(),
         )
@@ -172,6 +184,8 @@ def check_parts(config: ServerConfig) -> list[str]:
     else:
         mosquitto = find_mosquitto(config.broker.binary)
         lines.append(f"broker: {mosquitto.binary} {'.'.join(map(str, mosquitto.version))}, as a child")
+    if arms := portfolio.parse(config.choose.portfolio):
+        lines.append(f"portfolio: {', '.join(arm.name for arm in arms)}")
     if config.labeler.kind:
         labeler.load(config.labeler.kind, config.labeler.files)
         lines.append(f"labeler: {config.labeler.kind}, {len(config.labeler.files)} files")

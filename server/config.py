@@ -68,14 +68,39 @@ class Labeler(Section, frozen=True, kw_only=True):
     ] = ()
     batch: Annotated[int, Meta(ge=1, description="samples handed to the labeler at once")] = 64
     strategy: Annotated[
-        Literal["arrival", "gumbel"],
+        Literal["auto", "arrival", "gumbel", "margin_k_centre", "badge", "k_centre", "typical", "balanced"],
         Meta(
-            description="the audit first, then: `arrival`, the oldest first; `gumbel`, drawn by utility, with the probability recorded"
+            description="the audit first, then: `arrival`, the oldest; `gumbel`, drawn by utility; `margin_k_centre`, `badge`, `k_centre`, `typical`, `balanced`: by what the champion makes of them; `auto`: `arrival` without a budget, else what the evidence favours"
         ),
-    ] = "arrival"
+    ] = "auto"
     labels_per_day: Annotated[
-        int, Meta(ge=0, description="most samples handed to the labeler in any 24 hours; 0: no end")
+        int,
+        Meta(ge=0, description="most samples handed to the labeler in any 24 hours; 0: no end, and all are labelled"),
     ] = 0
+    exploration: Annotated[
+        Share,
+        Meta(
+            description="part of a day's labels drawn alike from all that the strategy leaves; 0 makes estimates from them impossible"
+        ),
+    ] = 0.1
+    duplicate_cosine: Annotated[
+        float,
+        Meta(
+            gt=0.0,
+            description="likeness of two samples' embeddings from which a budget pays for one label only; above 1: identical ones only",
+        ),
+    ] = 0.995
+
+
+class Choose(Section, frozen=True, kw_only=True):
+    """What the devices are told of choosing."""
+
+    portfolio: Annotated[
+        tuple[str, ...],
+        Meta(
+            description='arms tried side by side on parts of the fleet, the better the more: acquisition functions, strategies, or `strategy/acquisition`, as `["margin", "entropy", "vessal"]`; empty: every device goes by its own configuration'
+        ),
+    ] = ()
 
 
 class Teach(Section, frozen=True, kw_only=True):
@@ -127,6 +152,19 @@ class Rollout(Section, frozen=True, kw_only=True):
     )
 
 
+class Drift(Section, frozen=True, kw_only=True):
+    """Whether the streams of the fleet are as they were."""
+
+    false_verdicts_per_month: Annotated[
+        float,
+        Meta(
+            ge=0.0,
+            le=30.0,
+            description="verdicts on who has moved that may be wrong in a month, of the whole fleet, while nothing moves; 0: nobody looks",
+        ),
+    ] = 1.0
+
+
 class ServerConfig(Section, frozen=True, kw_only=True):
     """The whole of server.toml."""
 
@@ -134,9 +172,11 @@ class ServerConfig(Section, frozen=True, kw_only=True):
     broker: Broker = Broker()
     collect: Collect = Collect()
     labeler: Labeler = Labeler()
+    choose: Choose = Choose()
     teach: Teach = Teach()
     gates: Gates = Gates()
     rollout: Rollout = Rollout()
+    drift: Drift = Drift()
 
 
 def load_config(path: Path) -> ServerConfig:

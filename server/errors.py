@@ -6,6 +6,7 @@
         ├── LabelError         a labeler, or what it answered
         ├── TrainingError      the run fails, the champion stays
         ├── RolloutError       an order that the rollout's state does not allow
+        ├── RequestError       "more like this" of something that nobody can look out for
         └── StoreError         the disk or the database
 
 What a device sends wrongly is a MessageError of the contract: counted per device, set aside, never a crash.
@@ -34,6 +35,10 @@ class TrainingError(ServerError):
 
 class RolloutError(ServerError):
     """The rollout's state does not allow this."""
+
+
+class RequestError(ServerError):
+    """Nobody can look out for what is asked for."""
 
 
 class StoreError(ServerError):

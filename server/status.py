@@ -19,16 +19,24 @@ import sqlalchemy as sa
 from rich.console import Console
 from rich.table import Table
 
+from server.audit import accuracy as estimates
+from server.audit import words
+from server.audit.evidence import gather
+from server.audit.yields import against_random
 from server.config import ServerConfig
 from server.errors import StoreError
-from server.store import devices, labels, rollouts, runs, samples, versions
+from server.store import devices, labels, portfolios, rollouts, runs, samples, versions
 from server.store.lock import is_held
 from server.store.schema import rollout
 from server.store.store import Store
+from server.store.stretches import day_of
 
 View = dict[str, Any]
 LAST_STEPS = 5
 JSON_ONLY = ("metrics",)
+ACCURACY_DAYS = 7
+YIELD_DAYS = 30  # fewer, and a small fleet's random arm has too few labels to compare with
+DAY_MS = 86_400_000
 PIPED_COLUMNS = 200  # nothing is cut off when somebody else reads it
 
 
@@ -45,7 +53,7 @@ def opened(config: ServerConfig) -> Iterator[Store]:
         store.close()
 
 
-def overview(config: ServerConfig, store: Store) -> View:
+def overview(config: ServerConfig, store: Store, *, now_ms: int) -> View:
     """The whole loop, in figures."""
     with store.database.read() as connection:
         fleet = devices.devices(connection)
@@ -61,11 +69,37 @@ def overview(config: ServerConfig, store: Store) -> View:
             "online": sum(device.online for device in fleet),
             "samples": dict(sorted(reasons.items())),
             "labels": labels.counts(connection)._asdict(),
+            "accuracy": estimates.fleet(gather(connection, since_day=_since(ACCURACY_DAYS, now_ms))),
+            "yield": _yield(connection, now_ms),
             "classes": list(labels.names(connection)),
             "champion": champion.number if champion else None,
             "run": _run(last[0]) if last else None,
+            "portfolio": _portfolio(connection),
             "rollout": _rollout(connection),
         }
+
+
+def accuracy(store: Store, by: estimates.By, *, days: int, now_ms: int) -> View:
+    """The fleet's accuracy of the last `days` (0: of all), by `by`."""
+    with store.database.read() as connection:
+        evidence = gather(connection, since_day=_since(days, now_ms))
+        names = labels.names(connection)
+    return {
+        "days": days,
+        "by": by,
+        "fleet": estimates.fleet(evidence),
+        "rows": [] if by == "fleet" else estimates.table(evidence, by, names=names),
+        "left_out": {why: number for why, number in evidence.left_out.items() if number},
+    }
+
+
+def _since(days: int, now_ms: int) -> str:
+    return day_of(now_ms - (days - 1) * DAY_MS) if days else ""
+
+
+def _yield(connection: sa.Connection, now_ms: int) -> View:
+    found = against_random(connection, since_ms=now_ms - YIELD_DAYS * DAY_MS)
+    return found._asdict() | {"chosen": found.chosen._asdict(), "random": found.random._asdict()}
 
 
 def _run(run: runs.Run) -> View:
@@ -80,6 +114,29 @@ def _run(run: runs.Run) -> View:
         "failed_gates": failed,
         "figures": report.get("figures", {}),
     }
+
+
+def _portfolio(connection: sa.Connection) -> list[View]:
+    """One row per arm, the largest share first; none when it is off."""
+    kept = portfolios.get(connection)
+    if kept is None:
+        return []
+    told = Counter(portfolios.told(connection).values())
+    rows = [
+        {
+            "arm": name,
+            "share": round(share, 3),
+            "devices": told[name],
+            "pulls": belief["pulls"],
+            "labels_judged": belief["labels"],
+            "advantage": round(belief["advantage"], 3),
+            "advantage_sd": round(belief["sd"], 3),
+            "typical_gain": kept.state["typical"],
+        }
+        for name, share in kept.shares.items()
+        if (belief := kept.state["beliefs"].get(name))
+    ]
+    return sorted(rows, key=lambda row: -row["share"])
 
 
 def _rollout(connection: sa.Connection) -> View | None:
@@ -168,19 +225,42 @@ def print_overview(view: View, console: Console) -> None:
         "samples": _pairs(view["samples"]) or "none",
         "labels": _pairs(view["labels"]),
         "classes": ", ".join(view["classes"]) or "none",
+        "accuracy": words.accuracy_line(view["accuracy"], days=ACCURACY_DAYS),
+        "mistakes": words.yield_line(view["yield"], days=YIELD_DAYS),
         "champion": f"version {view['champion']}" if view["champion"] else "none",
         "last run": _run_line(last) if last else "none",
         "rollout": f"version {roll['version']} {roll['status']}: {_pairs(roll['members'])}" if roll else "none",
     }
     for name, text in lines.items():
         console.print(f"{name:<10}{text}", markup=False, highlight=False)
+    for place, arm in enumerate(view["portfolio"]):
+        console.print(f"{'' if place else 'portfolio':<10}{_arm_line(arm)}", markup=False, highlight=False)
     for step in roll["steps"] if roll else []:
         console.print(f"{'':<10}{_stamp(step['at_ms'])} {step['text']}", markup=False, highlight=False)
+
+
+def print_accuracy(view: View, console: Console) -> None:
+    """As a line for the fleet, and a table."""
+    console.print(words.accuracy_line(view["fleet"], days=view["days"]), markup=False, highlight=False)
+    if view["rows"]:
+        console.print()
+        print_table([words.shown(row, view["by"]) for row in view["rows"]], console)
+    if view["left_out"]:
+        console.print(words.left_out_line(view["left_out"]), markup=False, highlight=False)
 
 
 def _run_line(run: View) -> str:
     why = run["error"] or ", ".join(run["failed_gates"])
     return f"{run['id']} {run['state']}{': ' + why if why else ''}"
+
+
+def _arm_line(arm: View) -> str:
+    """Its advantage is over the mean of all arms, in percent of what a label gains."""
+    worth = f"{100 * arm['advantage']:+.0f} +- {100 * arm['advantage_sd']:.0f} %"
+    return (
+        f"{arm['arm']}: {arm['share']:.0%} of the fleet, {arm['devices']} devices; {arm['pulls']} pulls, "
+        f"{arm['labels_judged']} labels judged, each worth {worth} against the mean"
+    )
 
 
 def _pairs(counts: dict[str, int]) -> str:

@@ -6,8 +6,9 @@ from pathlib import Path
 
 import msgspec
 import numpy as np
+import onnx
 
-from edge_agent.contract.artifact import MODEL, Manifest, read_artifact, write_artifact
+from edge_agent.contract.artifact import MODEL, Manifest, OnnxFile, read_artifact, sha256_hex, write_artifact
 
 ARTIFACT = Path(__file__).parent / "golden" / "artifact-1"
 CLASSES = 4
@@ -30,4 +31,21 @@ def artifact(folder: Path, **changes: object) -> Manifest:
     manifest, _ = read_artifact(ARTIFACT)
     manifest = msgspec.structs.replace(manifest, **changes)
     write_artifact(folder, manifest, (ARTIFACT / MODEL).read_bytes())
+    return manifest
+
+
+def another(folder: Path, *, version: int, seed: int = 0, noise: float = 0.3) -> Manifest:
+    """Write an artifact of the same kind that sees things a little differently: its weights are disturbed."""
+    graph = onnx.load_model_from_string((ARTIFACT / MODEL).read_bytes())
+    rng = np.random.default_rng(seed)
+    for tensor in graph.graph.initializer:
+        weights = onnx.numpy_helper.to_array(tensor)
+        if weights.ndim == 2:
+            disturbed = weights + noise * weights.std() * rng.standard_normal(weights.shape)
+            tensor.CopyFrom(onnx.numpy_helper.from_array(disturbed.astype(np.float32), tensor.name))
+    data = graph.SerializeToString()
+    manifest, _ = read_artifact(ARTIFACT)
+    files = {"cpu-fp32": OnnxFile(sha256=sha256_hex(data), bytes=len(data))}
+    manifest = msgspec.structs.replace(manifest, version=version, files=files)
+    write_artifact(folder, manifest, data)
     return manifest

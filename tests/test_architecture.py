@@ -23,6 +23,7 @@ AGENT_PARTS = (
     {"agent", "check", "testing"},
     {"housekeeping", "account", "orders", "stream"},
     {"loop"},
+    {"extras"},
     {"source", "model", "choose", "send", "update", "config", "status"},
     {"lock"},
     {"contract"},
@@ -32,6 +33,7 @@ SERVER_PARTS = (
     {"demo", "backtest"},
     {"app"},
     {"collect", "label", "teach", "release", "status"},
+    {"audit", "drift"},
     {"store", "child"},
     {"config"},
     {"errors"},
@@ -43,7 +45,10 @@ MAY_IMPORT = {  # package -> what it may import of the others; the longest name 
     "server.demo": PACKAGES,  # a script over the whole product
     "server.backtest": ("edge_agent.contract", "edge_agent.choose", "models"),  # loaded by its command alone
 }
-MAY_IMPORT_LAZILY = {"server.teach": ("models",)}  # torch is loaded where there is something to train
+MAY_IMPORT_LAZILY = {  # torch is loaded where there is something to train, onnxruntime where something is to be run
+    "server.teach": ("models",),
+    "server.release": ("models.evaluate",),
+}
 EXTRAS = ("torch", "onnx", "onnxscript", "sqlalchemy", "alembic", "fastapi", "typer", "rich", "matplotlib", "PIL")
 LOADED_NEVER = ("torch", "onnx", "sqlalchemy", "fastapi")
 READ_ENVIRONMENT = {"models/data.py:default_cache"}
@@ -53,6 +58,7 @@ FORGIVING = {  # where Exception may be caught: supervising loops, and around a 
     "edge_agent/loop.py:_score",
     "edge_agent/send/uplink.py:_run",
     "edge_agent/stream.py:_guarded",
+    "edge_agent/testing.py:_utility",
     "edge_agent/send/writer.py:_run",
     "edge_agent/update/updater.py:_run",
     "server/app.py:_tick",

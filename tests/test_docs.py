@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import re
 import typing
+from pathlib import Path
 
 import pytest
 
@@ -44,3 +46,15 @@ def test_every_topic_has_a_route() -> None:
     kinds = {wire.parse_topic(route.topic.replace("<", "").replace(">", "")).kind for route in docs.ROUTES[:-1]}
     assert kinds == {*wire.UP, *wire.DOWN}
     assert docs.ROUTES[-1].topic == wire.server_state_topic("<fleet>")
+
+
+def test_the_examples_of_plug_ins_run_and_keep_their_contracts() -> None:
+    page = (Path(docs.FOLDER).parent / "plug-ins.md").read_text(encoding="utf-8")
+    blocks = re.findall(r"^```python\n(.*?)^```", page, re.DOTALL | re.MULTILINE)
+    names: dict[str, typing.Any] = {}
+    for block in blocks:
+        exec(block, names)
+    tests = [function for name, function in names.items() if name.startswith("test_")]
+    assert len(tests) == 2
+    for test in tests:
+        test()

@@ -11,11 +11,12 @@ disagreement). The order of members, of classes and of samples does not matter.
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 
 import numpy as np
 from numpy.typing import NDArray
 
-from edge_agent.choose.acquisition import Floats
+Floats = NDArray[np.float32]
 
 _EPIG_ENTRIES = 1 << 20  # of the joint table held at once (8 MB): larger leaves the cache, smaller is all Python
 
@@ -25,6 +26,20 @@ def logits_of(probabilities: Floats) -> Floats:
     with np.errstate(divide="ignore", invalid="ignore"):
         logits: Floats = np.log(probabilities, dtype=np.float32)
     return logits
+
+
+def consensus(logits: Floats) -> Floats:
+    """What the committee says as one: logits (N, C) with the softmax that is the mean of the members' probabilities.
+
+    Their logsumexp is the mean of the members', so that energy means what it does of a single model. NaN throughout
+    where a member is not usable.
+    """
+    top = logits.max(axis=2, keepdims=True)
+    with np.errstate(invalid="ignore", divide="ignore"):  # inf - inf: NaN, as it should; log 0 where all mask a class
+        exp = np.exp(logits - top)
+        total = exp.sum(axis=2, keepdims=True)
+        spoken: Floats = np.log((exp / total).mean(axis=0)) + (top + np.log(total)).mean(axis=0)
+    return spoken
 
 
 def vote_entropy(logits: Floats) -> Floats:
@@ -60,6 +75,14 @@ def bald(logits: Floats) -> Floats:
     """
     members, _, classes = logits.shape
     return _finish(_divergences(logits).mean(axis=0), min(members, classes), _usable(logits))
+
+
+COMMITTEE: dict[str, Callable[[Floats], Floats]] = {
+    "vote_entropy": vote_entropy,
+    "consensus_entropy": consensus_entropy,
+    "kl_max": kl_max,
+    "bald": bald,
+}  # that need nothing but the sample's own logits
 
 
 def epig(logits: Floats, targets: Floats) -> Floats:

@@ -108,6 +108,7 @@ class Watch:
         """`embedding`: whether the graph gives one. `saved` is taken up when it is of the same model."""
         self._rate = false_alarms_per_month
         self._seconds, self._samples, self._epoch = 0.0, 0, 0
+        self.latest: Ints = np.zeros(0, np.int64)  # samples of the last block, then the sums of their signals
         self._held: list[Ints] = []
         self._judged_s = 0.0
         self._found: Alarm | None = None
@@ -151,6 +152,7 @@ class Watch:
         Pass the whole block, so that its shape, and with it the rounding, is always the same.
         """
         values, labels = self._signals.rows(scored, logits, embedding, count=count)
+        self.latest = np.concatenate([[len(values)], values.sum(axis=0)])
         shown = (labels % self._layout.classes)[:, None] == np.arange(self._layout.classes)
         self._held.append(np.concatenate((values, shown), axis=1, dtype=np.int64))
         if self._seconds - self._judged_s >= HELD_S or sum(map(len, self._held)) >= HELD:
@@ -298,6 +300,7 @@ class Watch:
             statistic=self._charts.mean * self._group if self._charts else 0.0,
             threshold=self.samples_per_false_alarm,
             recent={} if level is None else self._readings(level, level.recent(SLOW)),
+            watched=(level.seen - LEVEL) * level.group if level else 0,
             differs=tuple(signal for signal, offset in found.items() if offset.told),
             **{f"{signal}_offset": offset.size for signal, offset in found.items()},
         )

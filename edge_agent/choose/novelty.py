@@ -40,27 +40,36 @@ class Memory(Protocol):
         """Begin again."""
 
 
+class Projection:
+    """Embeddings (N, D) to unit sketches (N, SKETCH); the same on every machine for the same seed and D."""
+
+    def __init__(self, seed: int = 0) -> None:
+        self._seed = seed
+        self._matrix: Floats = np.empty((0, SKETCH), np.float32)
+
+    def __call__(self, embedding: Floats) -> Floats:
+        """Project (N, D). A row of zeros stays one; NaN gives NaN."""
+        if len(self._matrix) != embedding.shape[1]:
+            rng = np.random.default_rng([self._seed, embedding.shape[1]])
+            self._matrix = rng.standard_normal((embedding.shape[1], SKETCH)).astype(np.float32)
+        sketches = embedding @ self._matrix
+        norm = np.sqrt(np.einsum("nd,nd->n", sketches, sketches))
+        unit: Floats = sketches / np.maximum(norm, 1e-12)[:, None]
+        return unit
+
+
 class Novelty:
     """Distance to what was sent lately: 0 (the same) to 2 (opposite); 1 while nothing was sent."""
 
     def __init__(self, *, seed: int = 0) -> None:
         """`seed`: of the projection; it must not change while sketches are remembered."""
-        self._seed = seed
-        self._projection: Floats = np.empty((0, SKETCH), np.float32)
+        self._project = Projection(seed)
         self.memory: Floats = np.zeros((RING, SKETCH), np.float32)
         self.sent = 0
 
     def sketch(self, scored: Scored, embedding: Floats | None) -> Floats | None:  # noqa: ARG002 - the seam's
         """Embeddings (N, D) to unit sketches (N, SKETCH); None without."""
-        if embedding is None:
-            return None
-        if len(self._projection) != embedding.shape[1]:
-            rng = np.random.default_rng([self._seed, embedding.shape[1]])
-            self._projection = rng.standard_normal((embedding.shape[1], SKETCH)).astype(np.float32)
-        sketches = embedding @ self._projection
-        norm = np.sqrt(np.einsum("nd,nd->n", sketches, sketches))
-        unit: Floats = sketches / np.maximum(norm, 1e-12)[:, None]
-        return unit
+        return None if embedding is None else self._project(embedding)
 
     def distance(self, sketches: Floats) -> Floats:
         """1 less the greatest cosine to the ring, (N,)."""

@@ -3,7 +3,7 @@
 Every sample is selected with a probability that depends on the past alone, and the probability is recorded, so that
 the server can say how accurate the fleet is without bias:
 
-    value v = utility * min(1, 2 * novelty / its mean)^2
+    value v = utility * min(1, 4 * novelty / its mean)^2
     rule    = sigmoid((v - theta) / temperature + pace)     theta: the running (1 - share) quantile of v
     p       = floor + (1 - floor) * rule                    floor: a small rate at which every sample alike is taken
 
@@ -20,6 +20,7 @@ from __future__ import annotations
 
 import json
 import math
+from bisect import insort
 from typing import ClassVar, NamedTuple
 
 import msgspec
@@ -27,14 +28,21 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edge_agent.choose.acquisition import Scored
-from edge_agent.choose.budget import BURST_SHARE, Bucket, Reserve
+from edge_agent.choose.budget import BURST_SHARE, Bucket, Energy, Reserve
 from edge_agent.choose.novelty import Memory, Novelty
 from edge_agent.contract.errors import ConfigError
 from edge_agent.contract.types import Reason, Selection
 
 STRATEGY = "novelty-quantile-1"
-WARM = 60  # samples drawn uniformly after a model change; fewer misjudges theta, more spends labels at random
+FIRST_LABELS = (
+    0.5  # worth of samples drawn uniformly after a model change: fewer misjudges theta, more spends at random
+)
+FIRST = (5, 60)  # samples that it is at least, and at most
+WARM = 200  # samples until theta is followed, not counted: fewer hands over a rough start, more follows late
 ETA = 0.05  # step of theta in spreads; lower follows a change late, higher makes the rate unsteady
+HASTE = (
+    8.0  # times as fast theta falls while the bucket is full: less wastes budget after values fell, more forgets them
+)
 SPREAD_ALPHA = 0.01  # of the running mean |v - theta|, over about 100 samples
 NOVELTY_ALPHA = 0.01
 SOFTNESS = 0.1  # temperature in spreads; 0 is a hard threshold (p is 0 or 1), at 0.25 a third goes to the dull bulk
@@ -44,7 +52,7 @@ SPREAD_MIN = 1e-6  # lets theta move again after a stretch of equal values
 BURST = 0.1  # least probability while a grant lasts: more spends it on one scene, less when the change is long known
 RESERVE_RATE = 0.02  # of the label share, refills the reserve: more is missed daily, less when it is needed again
 NOVELTY_MIN = 1e-6  # of the mean: a camera that shows the same for days must not bring it to 0
-KNEE = 0.5  # of the mean novelty; what is nearer is discounted as a near-duplicate, what is farther is not favoured:
+KNEE = 0.25  # of the mean novelty; what is nearer is discounted as a near-duplicate, what is farther is not favoured:
 # rewarding distance itself spends labels on outliers (docs/adr/0001)
 
 
@@ -53,10 +61,13 @@ class Rules(NamedTuple):
 
     label_share: float
     depth_labels: float = 20.0
-    floor_share: float = 0.1  # of label_share
+    floor_share: float = 0.1  # of label_share; the random arm is part of it, and it is no less than that
     random_share: float = 0.05  # of label_share
     labels_per_day: float = 0.0  # 0: no limit
     bytes_per_day: float = 0.0  # 0: no limit
+    energy_per_day_j: float = 0.0  # 0: no limit
+    energy_per_byte_j: float = 0.0  # sent
+    energy_per_sample_j: float = 0.0  # inferred on, sent or not
     reserve_labels: float = 0.0  # kept for alarms of drift; 0: none
 
 
@@ -69,7 +80,8 @@ class State(msgspec.Struct, kw_only=True):
     tokens: float
     day_tokens: float | None = None
     byte_tokens: float | None = None
-    warm: list[float] | None = None  # values seen since a model change, None once warm
+    energy_tokens: float | None = None
+    warm: list[float] | None = None  # values seen since a model change, in rising order; None once warm
     generator: bytes = b""
     ring: bytes = b""
     sent: int = 0
@@ -112,6 +124,7 @@ class Selector:
         self._reserve = _reserve(rules)
         self._day = _per_day(rules.labels_per_day)
         self._bytes = _per_day(rules.bytes_per_day)
+        self._energy = _energy(rules)
         self._state = State(tokens=self._labels.tokens, warm=[], strategy=self.strategy)
         if saved:
             self._load(saved)
@@ -119,8 +132,10 @@ class Selector:
     def _keep_to(self, rules: Rules) -> None:
         self.rules = rules
         self._random = rules.label_share * rules.random_share
-        self._floor = rules.label_share * rules.floor_share + self._random
+        self._floor = max(self._random, rules.label_share * rules.floor_share)
         self._uniform = _log_odds(rules.label_share)  # of a draw in which every sample has the same chance
+        fewest, most = FIRST
+        self._first = min(most, max(fewest, round(FIRST_LABELS / max(rules.label_share, 1e-9))))
 
     # --- deciding ---
 
@@ -149,6 +164,8 @@ class Selector:
                     self._novelty.remember(sketches[row])
                     distances = self._novelty.distance(sketches).tolist()
         self._reserve.earn(count)
+        if self._energy is not None:
+            self._energy.process(count)
         return chosen
 
     def _needs(self, draws: NDArray[np.float64]) -> NDArray[np.float64]:
@@ -179,22 +196,26 @@ class Selector:
                     tokens = min(depth, tokens + rate)
                 relative = novelty / (KNEE * mean_novelty)
                 value = utility * relative * relative if relative < 1.0 else utility
-                mean_novelty += NOVELTY_ALPHA * (novelty - mean_novelty)
+                step = NOVELTY_ALPHA if warm is None else max(NOVELTY_ALPHA, 1.0 / (1.0 + len(warm)))
+                mean_novelty += step * (novelty - mean_novelty)
                 if mean_novelty < NOVELTY_MIN:
                     mean_novelty = NOVELTY_MIN
+                if warm is not None and len(warm) >= self._first:
+                    theta, spread = _quantile(warm, share)
                 threshold = theta
-                if warm is None:
+                if warm is None or len(warm) >= self._first:
                     lean = (value - theta) / (SOFTNESS * spread) + PACE * (tokens / depth - 0.5)
-                    theta += ETA * spread * (1.0 - share if value > theta else -share)
+                else:
+                    lean = self._uniform
+                if warm is None:
+                    rise = 1.0 - share if value > theta else -share if tokens < depth else -share * HASTE
+                    theta += ETA * spread * rise
                     spread += SPREAD_ALPHA * (abs(value - theta) - spread)
                     if spread < SPREAD_MIN:
                         spread = SPREAD_MIN
-                else:
-                    lean = self._uniform
-                    if share < 1.0:  # else everything is wanted, for good
-                        warm.append(value)
-                    if len(warm) >= WARM:
-                        theta, spread = _quantile(warm, share)
+                elif share < 1.0:  # else everything is wanted, for good
+                    insort(warm, value)
+                    if len(warm) > WARM:
                         warm = None
                 if lean > needs[row]:
                     asked = Asked(row, lean, threshold)
@@ -249,23 +270,33 @@ class Selector:
             costs.append((self._day, 1.0))
         if self._bytes is not None:
             costs.append((self._bytes, float(sample_bytes)))
+        if self._energy is not None:
+            costs.append((self._energy, self._energy.cost(sample_bytes)))
         return costs
 
     # --- what happens around ---
 
     def pass_time(self, seconds: float) -> None:
         """Earn the budgets that are stated per day."""
-        for bucket in (self._day, self._bytes):
+        for bucket in (self._day, self._bytes, self._energy):
             if bucket is not None:
                 bucket.earn(seconds)
+
+    def pay(self, sample_bytes: int) -> bool:
+        """Take a sample that is sent beside the rule from the limits a day; False when they forbid it."""
+        if not self._affordable(sample_bytes, reserve=0.0, granted=True):
+            return False
+        for spent, cost in self._costs(sample_bytes, granted=True):
+            spent.take(cost)
+        return True
 
     def check(self, sample_bytes: int) -> None:
         """ConfigError when a budget can never pay for a single sample."""
         for bucket, cost in self._costs(sample_bytes):
             if bucket.depth < cost:
                 raise ConfigError(
-                    f"[budget]: one sample costs {cost:g} (label or bytes) and at most {bucket.depth:g} may go at once "
-                    f"({BURST_SHARE:.0%} of a day's limit): raise the limit, or make samples smaller"
+                    f"[budget]: one sample costs {cost:g} (label, bytes or joules) and at most {bucket.depth:g} "
+                    f"may go at once ({BURST_SHARE:.0%} of a day's limit): raise the limit, or make samples smaller"
                 )
 
     def change(self, rules: Rules) -> None:
@@ -278,6 +309,7 @@ class Selector:
         self._reserve.hold(tokens=before.tokens, granted=before.granted)
         self._day = _per_day(rules.labels_per_day, self._day)
         self._bytes = _per_day(rules.bytes_per_day, self._bytes)
+        self._energy = _energy(rules, self._energy)
 
     def grant(self) -> float:
         """The world has changed: free the reserve, once; how many labels that is."""
@@ -307,6 +339,7 @@ class Selector:
         state.tokens = self._labels.tokens
         state.day_tokens = None if self._day is None else self._day.tokens
         state.byte_tokens = None if self._bytes is None else self._bytes.tokens
+        state.energy_tokens = None if self._energy is None else self._energy.tokens
         state.generator = json.dumps(self._rng.bit_generator.state).encode()  # integers of 128 bits
         state.ring = self._novelty.memory.tobytes()
         state.sent = self._novelty.sent
@@ -328,6 +361,8 @@ class Selector:
             self._day.tokens = min(state.day_tokens, self._day.depth)
         if self._bytes is not None and state.byte_tokens is not None:
             self._bytes.tokens = min(state.byte_tokens, self._bytes.depth)
+        if self._energy is not None and state.energy_tokens is not None:
+            self._energy.tokens = min(state.energy_tokens, self._energy.depth)
         if state.reserve_tokens is not None:
             self._reserve.hold(tokens=state.reserve_tokens, granted=state.granted_tokens)
         if state.strategy == self.strategy:
@@ -343,15 +378,25 @@ def _reserve(rules: Rules) -> Reserve:
     return Reserve(rate=rules.label_share * RESERVE_RATE, depth=rules.reserve_labels)
 
 
+def _energy(rules: Rules, before: Energy | None = None) -> Energy | None:
+    if not rules.energy_per_day_j:
+        return None
+    return Energy(
+        limit_j=rules.energy_per_day_j,
+        per_byte_j=rules.energy_per_byte_j,
+        per_sample_j=rules.energy_per_sample_j,
+        tokens=None if before is None else before.tokens,
+    )
+
+
 def _per_day(limit: float, before: Bucket | None = None) -> Bucket | None:
     return Bucket.per_day(limit, tokens=None if before is None else before.tokens) if limit else None
 
 
-def _quantile(values: list[float], share: float) -> tuple[float, float]:
+def _quantile(ordered: list[float], share: float) -> tuple[float, float]:
     """The value that `share` of them exceed, and their mean distance to it."""
-    ordered = np.sort(np.array(values))
-    theta = float(ordered[min(len(ordered) - 1, int((1.0 - share) * len(ordered)))])
-    return theta, max(SPREAD_MIN, float(np.abs(ordered - theta).mean()))
+    theta = ordered[min(len(ordered) - 1, int((1.0 - share) * len(ordered)))]
+    return theta, max(SPREAD_MIN, sum(abs(value - theta) for value in ordered) / len(ordered))
 
 
 def _sigmoid(lean: float) -> float:

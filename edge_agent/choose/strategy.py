@@ -11,12 +11,17 @@ from edge_agent.contract.errors import ConfigError, did_you_mean
 STRATEGIES: dict[str, type[Selector]] = {"novelty_quantile": Selector, "vessal": Vessal}
 
 
+def check(name: str) -> None:
+    """ConfigError when there is no strategy of that name."""
+    if name not in STRATEGIES:
+        known = ", ".join(STRATEGIES)
+        raise ConfigError(f"[choose] strategy {name!r}: unknown{did_you_mean(name, STRATEGIES)}; known: {known}")
+
+
 def make(name: str, rules: Rules, rng: np.random.Generator, *, saved: bytes = b"") -> Selector:
     """A selector of that strategy; ConfigError for another name, or when `saved` cannot be read.
 
     What another strategy saved is not gone on with, but its tokens are.
     """
-    if name not in STRATEGIES:
-        known = ", ".join(STRATEGIES)
-        raise ConfigError(f"[choose] strategy {name!r}: unknown{did_you_mean(name, STRATEGIES)}; known: {known}")
+    check(name)
     return STRATEGIES[name](rules, rng, saved=saved)

@@ -97,17 +97,16 @@ class Vessal(Selector):
             q = distances[row]
             if utilities[row] == utilities[row]:  # else NaN: cannot be used
                 bucket.earn(1.0)
-                threshold = state.mean_novelty
-                if state.warm is None:
-                    state.mean_novelty += NOVELTY_ALPHA * (q - state.mean_novelty)
+                threshold, seen = state.mean_novelty, WARM if state.warm is None else len(state.warm)
+                if seen >= self._first:
                     pace = math.exp(PACE * (bucket.tokens / bucket.depth - 0.5))
                     rule = min(RULE_MAX, share * pace * q / max(threshold, MEAN_MIN))
                     lean = math.log(rule / (1.0 - rule)) if rule > 0.0 else -math.inf
                 else:
                     lean = self._uniform
-                    state.warm.append(q)
-                    if len(state.warm) >= WARM:
-                        state.mean_novelty, state.warm = float(np.mean(state.warm)), None
+                state.mean_novelty += max(NOVELTY_ALPHA, 1.0 / (1.0 + seen)) * (q - threshold)
+                if state.warm is not None:
+                    state.warm = [*state.warm, q] if seen < WARM else None
                 if lean > needs[row]:
                     asked = Asked(row, lean, threshold)
             row += 1

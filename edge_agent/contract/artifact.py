@@ -73,7 +73,7 @@ class Golden(msgspec.Struct, frozen=True, kw_only=True):
     """Inputs with the logits that this artifact must give for them, on any machine."""
 
     inputs: Tensor  # (K, *shape)
-    logits: Tensor  # (K, C) float32
+    logits: Tensor  # (K, C) float32; (K, T, C) of T members
     tolerance: float  # largest absolute difference of a logit; int8 kernels differ a little between processors
 
 
@@ -102,7 +102,10 @@ class Manifest(msgspec.Struct, frozen=True, kw_only=True):
     golden: Golden
     reference: Reference
     temperature: float = 1.0  # fitted after quantisation
-    logits: str = "logits"  # name of the output
+    logits: str = "logits"  # name of the output: (N, C), or (N, T, C) of T members
+    members: int = (
+        1  # heads of the graph, each with logits of its own: a committee; the mean of their probabilities counts
+    )
     embedding: str = "embedding"  # name of the output; empty when the graph has none
     task: Literal["classification"] = "classification"
     parent: int = 0  # version it was trained from, 0 when none

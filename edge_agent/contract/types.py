@@ -94,6 +94,11 @@ class Selection(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     with weights 1/floor they stand for the whole stream.
     utility: of the acquisition function, larger means ask. novelty: 0 (seen lately) .. 1+.
     threshold: the quantile the value was held against. tokens: labels left in the bucket before this one.
+    strategy, acquisition: what chose it; "" where an older device does not say.
+
+    "requested" and "disagreement" come on top of that design, without a floor: estimates by 1/probability leave them
+    out. shadow_probability: that of being taken because a shadow model disagreed, whoever else took it too; None: it
+    was not. These samples, whatever their reason, are a design of their own, with weights 1/shadow_probability.
     """
 
     reason: Reason
@@ -104,6 +109,8 @@ class Selection(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     threshold: float
     tokens: float
     strategy: str
+    acquisition: str = ""
+    shadow_probability: float | None = None
 
 
 class Sample(NamedTuple):

@@ -31,6 +31,8 @@ HEADER_MAX_BYTES = 16 * 1024
 JSON_MAX_BYTES = 64 * 1024
 SAMPLE_MAX_BYTES = 64 * 1024 * 1024  # of one decoded sample; a 4k RGB frame is 25 MB
 FETCH_MAX_BLOCKS = 64  # of one request
+REQUESTS_MAX = 32  # open for one device: Desired must stay below JSON_MAX_BYTES
+REQUEST_MAX_SAMPLES = 1000  # of one request, of each device
 DTYPES = ("uint8", "int8", "int16", "uint16", "int32", "int64", "float16", "float32", "float64")
 
 Up = Literal["birth", "death", "sample", "heartbeat", "event", "fetch"]
@@ -148,6 +150,15 @@ class StreamCounts(msgspec.Struct, frozen=True, kw_only=True):
     unsent_confidence_sum: float = 0.0
     unsent_utility_histogram: tuple[int, ...] = ()  # equal bins over 0..1
     unsent_classes: tuple[int, ...] = ()  # predicted class counts
+    stream: str = ""  # empty: an older agent, whose counts cannot be told apart by samples
+    through_seq: int = -1  # of the last sample counted; the counts are of all up to it since `boot`
+    model_version: int = 0  # whose samples were counted last
+    epoch: int = 0  # models that gave way since `boot`: counts of one epoch are of one model
+    utility_histogram: tuple[int, ...] = ()  # of every scored sample, in the same bins
+    confidence_sums: tuple[float, ...] = ()  # of the samples in each bin
+    classes: tuple[int, ...] = ()  # predicted, of every scored sample
+    signals: tuple[int, ...] = ()  # samples, then sums over them, in 1/4096: confidence, energy, distance, z_1 .. z_K
+    recalled: int = 0  # sent on request out of the recent ring; when they were read they counted as unsent
 
 
 class DriftState(msgspec.Struct, frozen=True, kw_only=True):
@@ -168,6 +179,21 @@ class DriftState(msgspec.Struct, frozen=True, kw_only=True):
     embedding_offset: float = 0.0  # length of the difference, in sd; less what the mix of classes and chance explain
     energy_offset: float = 0.0  # in sd; 0 when the manifest does not state it
     differs: tuple[str, ...] = ()
+    watched: int = 0  # samples held against the level so far
+
+
+class RequestState(msgspec.Struct, frozen=True, kw_only=True):
+    """How a device does with a request. `found` counts what it sent for it, `recalled` those out of its ring."""
+
+    id: int
+    version: int  # of the model that the sketch belongs to
+    looking: bool
+    why: str = ""  # it is not looking
+    found: int = 0
+    recalled: int = 0
+    taken: int = 0  # matches that the selector sent of its own accord
+    searched: int | None = None  # recent samples that were compared; None: not yet
+    unsearchable: int = 0  # recent samples of other versions, which cannot be
 
 
 class Heartbeat(msgspec.Struct, frozen=True, kw_only=True):
@@ -190,6 +216,8 @@ class Heartbeat(msgspec.Struct, frozen=True, kw_only=True):
     temperature_c: float | None = None
     messages_bad: int = 0  # from the server, undecodable
     drift: DriftState | None = None  # None: not watched
+    cuts: tuple[StreamCounts, ...] = ()  # as they stood when the last models gave way, oldest first
+    requests: tuple[RequestState, ...] = ()
 
 
 EventKind = Literal["refused", "staged", "trial", "commit", "revert", "alarm", "error", "started", "stopped"]
@@ -245,6 +273,17 @@ class Assignment(msgspec.Struct, frozen=True, kw_only=True):
     manifest_bytes: int
 
 
+class Request(msgspec.Struct, frozen=True, kw_only=True):
+    """Somebody wants more samples like one; on top of the labels that the device may spend, within a day's limits."""
+
+    id: int
+    version: int  # of the model that the sketch belongs to; under another it means nothing
+    sketch: tuple[float, ...]  # of the sample's embedding, as choose/wanted.py makes it
+    similar: float  # least cosine
+    count: int  # samples at most, of each device
+    until_ms: int  # wall clock, ms since 1970
+
+
 class Desired(msgspec.Struct, frozen=True, kw_only=True):
     """Retained. What the server wants of a device; None leaves the device's own configuration in force."""
 
@@ -254,6 +293,8 @@ class Desired(msgspec.Struct, frozen=True, kw_only=True):
     labels_per_day: float | None = None
     bytes_per_day: float | None = None
     acquisition: str | None = None
+    strategy: str | None = None
+    requests: tuple[Request, ...] = ()
 
 
 class Receipt(msgspec.Struct, frozen=True, kw_only=True):
@@ -384,6 +425,8 @@ def check_sample_header(header: SampleHeader, address: Address) -> SampleId:
             f"sample {header.id}: probability {said.probability} with a floor of {said.floor}: expected "
             "0 < probability <= 1 and 0 <= floor <= probability"
         )
+    if said.shadow_probability is not None and not 0.0 < said.shadow_probability <= 1.0:
+        raise MessageError(f"sample {header.id}: shadow_probability {said.shadow_probability}: expected 0 < it <= 1")
     return sample_id
 
 

@@ -50,6 +50,8 @@ READ_AHEAD = 16  # samples read from the outbox at once; one by one, looking for
 READ_AHEAD_BYTES = 1 << 20
 WINDOW_MAX_BYTES = 8 << 20  # of bodies on their way; a lower limit starves a fast link, a higher one is memory
 DRAIN_LOOK_S = 0.05
+FAREWELL_S = 2.0  # longest wait for the broker to have the last words; shorter loses them on a slow link
+FAREWELL_LOOK_S = 0.01
 JOIN_S = 15.0  # longest wait for the thread to end: a connection that is being made, and a clean close
 
 
@@ -167,7 +169,7 @@ class Uplink:
                 self._greet(connection)
                 failures = 0
                 self._serve(connection)
-                connection.publish(self._topic("death"), encode(Death(session=self._session)), qos=1)
+                self._say_farewell(connection)
                 cleanly = True
             except (UplinkError, OutboxError) as error:
                 self._say_down(error)
@@ -218,6 +220,20 @@ class Uplink:
             self._events.send(lambda event: connection.publish(self._topic("event"), encode(event), qos=1))
             if not self._send_samples(connection):
                 self._wait_until(min(heartbeat_at_s, self._window.next_due_s()))
+
+    def _say_farewell(self, connection: Connection) -> None:
+        """The last counts, which nothing later makes good, and that this is the end.
+
+        The broker's word is waited for: a socket that closes with it unread may be reset, and the broker take that for
+        a crash.
+        """
+        taken = [
+            connection.publish(self._topic("heartbeat"), encode(self._heartbeat()), qos=1),
+            connection.publish(self._topic("death"), encode(Death(session=self._session)), qos=1),
+        ]
+        deadline_s = self._monotonic() + FAREWELL_S
+        while connection.alive and self._monotonic() < deadline_s and not all(done() for done in taken):
+            time.sleep(FAREWELL_LOOK_S)
 
     def _wait_until(self, at_s: float) -> None:
         self._wake.wait(max(0.0, at_s - self._monotonic()))

@@ -6,20 +6,27 @@ clearly more accurate than it.
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
 from typing import NamedTuple
 
+from server.backtest.strategies import ARMS, PORTFOLIO
 from server.backtest.summary import Line
 
 DEFAULT = "winnow"
-TOML = {  # what a device can be told; the others are here for comparison only
-    name: f'[choose]\nstrategy = "{strategy}"\nacquisition = "margin"\n\n[budget]\nlabel_share = {{budget:g}}\n'
-    for name, strategy in (("winnow", "novelty_quantile"), ("vessal", "vessal"))
+AGENT = (
+    '# agent.toml\n[choose]\nstrategy = "{strategy}"\nacquisition = "margin"\n\n[budget]\nlabel_share = {{budget:g}}\n'
+)
+TOML = {  # what a fleet can be told; the others are here for comparison only
+    "winnow": AGENT.format(strategy="novelty_quantile"),
+    "vessal": AGENT.format(strategy="vessal"),
+    PORTFOLIO: f"# server.toml\n[choose]\nportfolio = {json.dumps(ARMS)}\n\n"
+    "# agent.toml\n[budget]\nlabel_share = {budget:g}\n",
 }
 
 
 class Advice(NamedTuple):
-    """For one budget. toml: to paste into agent.toml."""
+    """For one budget. toml: to paste; it names the file."""
 
     budget: float
     words: str
@@ -49,14 +56,17 @@ def _best(able: Sequence[Line]) -> Line:
 
 
 def _verdict(line: Line) -> str:
-    used, points = line.labels[-1], 100.0 * line.gain.value
-    said = f"{line.strategy} ended {points:+.1f} points from random with {used:.0f} labels"
+    """Claims no more than the interval does."""
+    used, points, ended = line.labels[-1], 100.0 * line.gain.value, 100.0 * line.accuracy[-1].value
+    side = "above" if points >= 0.0 else "below"
+    said = f"{line.strategy} ended at {ended:.1f} % with {used:.0f} labels, {abs(points):.1f} points {side} random"
     if line.gain.interval is None:
         return f"{said}; one seed tells nothing about chance: run it with --seeds 5."
     low, high = line.gain.interval
+    said = f"{said} ({100 * low:+.1f} to {100 * high:+.1f})"
     if low > 0.0:
         most = "at least " if line.lower_bound else ""
-        return f"{said}. Random would have needed {most}{line.saving.value * used:.0f}: use it."
+        return f"{said}. Random would have needed {most}{line.saving.value * used:.0f} labels for that: use it."
     if high < 0.0:
         return f"{said}, and that is no accident. It does not pay on this data: label at random, or try another budget."
-    return f"{said} ({100 * low:+.1f} to {100 * high:+.1f}): no difference shown. More seeds or labels would tell."
+    return f"{said}: no difference shown. More seeds or labels would tell."

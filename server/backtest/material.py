@@ -19,12 +19,27 @@ TEST_MOST = 5000  # more makes the figures no surer than the seeds are
 STRETCH, STREAM_OF_IT, TEST_END = 25, 19, 24  # of ordered data: rows 0..18 stream, 20..23 test, 19 and 24 dropped
 
 
+class Stage(NamedTuple):
+    """The world from that row of the stream on: its test set."""
+
+    row: int
+    test: Labelled
+
+
 class Material(NamedTuple):
-    """What one seed sees. base: labelled from the start; stream: in its order; test: judges and never teaches."""
+    """What one seed sees. base: labelled from the start; stream: in its order; test: judges and never teaches.
+
+    Where the world changes on the way, `test` is as it is in the end, and `stages` tell what it was before.
+    """
 
     base: Labelled
     stream: Labelled
     test: Labelled
+    stages: tuple[Stage, ...] = ()
+
+    def test_at(self, row: int) -> Labelled:
+        """The test set of the world in which that row of the stream was seen."""
+        return next((stage.test for stage in reversed(self.stages) if stage.row <= row), self.test)
 
 
 def split(data: Labelled, *, base: int, samples: int, rng: np.random.Generator) -> Material:

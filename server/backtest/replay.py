@@ -22,13 +22,13 @@ from numpy.typing import NDArray
 
 from models import evaluate, train
 from models.data import Labelled
-from server.backtest import strategies
+from server.backtest.crew import Arrived, gather
 from server.backtest.material import Material
 
 BATCH = 512
 REFERENCE_SIZES = 8
 DRAWS = 2  # of the reference for each seed: everything is measured by it, and one draw is worth points by luck alone
-CHOOSER, REFERENCE = 1, 2  # keep their random numbers apart, and from those of the split (0)
+REFERENCE = 2  # keeps its random numbers apart from those of the split (0) and of the crew
 Classifier = Callable[[NDArray[Any]], tuple[NDArray[np.float32], NDArray[np.float32]]]
 """Raw samples (N, ...) to logits (N, C) and embedding (N, D)."""
 
@@ -41,6 +41,9 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     epochs: int = 20  # at least
     steps: int = 300  # of training, at least: small sets get more epochs
     threads: int = 1
+    recipe: str = ""  # as of models.net; empty: by the shape of a sample
+    learning_rate: float = train.Settings().learning_rate
+    label_smoothing: float = train.LABEL_SMOOTHING
 
 
 class Cell(msgspec.Struct, frozen=True, kw_only=True):
@@ -51,9 +54,12 @@ class Cell(msgspec.Struct, frozen=True, kw_only=True):
     seed: int
     length: int  # of the stream
     labels: list[int]  # taught with, first model first
-    accuracy: list[float]  # on the test set, of each model
+    accuracy: list[float]  # on the test set as it is in the end, of each model
+    online: list[float]  # on each stretch of the stream, of the model that ran there
     rows: list[int]  # chosen
     overdraft: float  # the most by which any window w of a device's stream spent more than budget * w, in labels
+    then: list[float] = []  # accuracy on the test set of its moment, where the world changes on the way
+    arms: list[dict[str, float]] = []  # of a portfolio: part of the devices for each arm, before and after every round
 
 
 class Reference(msgspec.Struct, frozen=True, kw_only=True):
@@ -68,33 +74,47 @@ def play(material: Material, first: Classifier, *, strategy: str, budget: float,
     """Replay the stream once; `first` is the model that runs at its start."""
     stream, devices = material.stream, _devices(material.stream)
     names = np.unique(devices).tolist()
-    make = strategies.find(strategy)
-    choosers = {name: make(budget, np.random.default_rng([seed, CHOOSER, index])) for index, name in enumerate(names)}
-    model, rows, taught = first, [], 0
-    labels, accuracy = [0], [judge(model, material.test)]
+    crew = gather(strategy, budget, names, seed=seed)
+    before, model, rows = first, first, []
+    taught: list[int] = []
+    fresh: list[int] = []  # rows that the model knows and the one before did not
+    labels, models, online, shares = [0], [(model, 0)], [], [crew.shares()]
+    crew.model_changed(_known(model, material, []))
     bounds = np.linspace(0, len(stream.y), settings.rounds + 1).astype(int).tolist()
     for begin, end in pairwise(bounds):
         logits, embedding = model(stream.x[begin:end])
-        for name, chooser in choosers.items():
+        online.append(evaluate.accuracy(logits, stream.y[begin:end]))
+        for name in names:
             own = np.flatnonzero(devices[begin:end] == name)
-            rows += (begin + own[chooser.choose(logits[own], embedding[own])]).tolist()
+            rows += crew.choose(name, begin + own, logits[own], embedding[own])
         arrived = sorted(row for row in rows if row + settings.delay <= end or end == len(stream.y))
-        if len(arrived) > taught:
-            model, taught = teach(material, arrived, seed=seed, settings=settings), len(arrived)
-            for chooser in choosers.values():
-                chooser.model_changed()
-        labels.append(taught)
-        accuracy.append(judge(model, material.test))
+        if len(arrived) > len(taught):
+            came = sorted(set(arrived) - set(taught))
+            crew.learn(Arrived(came, stream.x[came], stream.y[came], before, model, fresh, stream.x[fresh]))
+            before, fresh, taught = model, came, arrived
+            model = teach(material, arrived, seed=seed, settings=settings)
+            crew.model_changed(_known(model, material, arrived))
+        labels.append(len(taught))
+        models.append((model, end - 1))
+        shares.append(crew.shares())
     return Cell(
         strategy=strategy,
         budget=budget,
         seed=seed,
         length=len(stream.y),
         labels=labels,
-        accuracy=accuracy,
+        accuracy=[judge(one, material.test) for one, _ in models],
+        then=[judge(one, material.test_at(row)) for one, row in models] if material.stages else [],
+        online=online,
         rows=sorted(rows),
         overdraft=max(overdraft(own, budget) for own in _by_device(rows, devices, names)),
+        arms=shares if shares[0] else [],
     )
+
+
+def _known(model: Classifier, material: Material, arrived: Sequence[int]) -> NDArray[np.float32]:
+    """How the model sees what is labelled."""
+    return model(np.concatenate([material.base.x, material.stream.x[list(arrived)]]))[1]
 
 
 def reference(material: Material, *, budgets: Sequence[float], seed: int, settings: Settings) -> Reference:
@@ -116,7 +136,14 @@ def teach(material: Material, rows: Sequence[int], *, seed: int, settings: Setti
     x, y = np.concatenate([base.x, stream.x[list(rows)]]), np.concatenate([base.y, stream.y[list(rows)]])
     batch = train.Settings().batch_size
     epochs = max(settings.epochs, math.ceil(settings.steps * batch / len(x)))
-    how = train.Settings(epochs=epochs, threads=settings.threads, seed=seed)
+    how = train.Settings(
+        recipe=settings.recipe,
+        epochs=epochs,
+        learning_rate=settings.learning_rate,
+        threads=settings.threads,
+        seed=seed,
+        label_smoothing=settings.label_smoothing,
+    )
     return _runner(train.fit(x, y, classes=len(base.names), settings=how))
 
 

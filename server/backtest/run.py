@@ -2,20 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import time
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
-from edge_agent.contract.errors import ArtifactError
-from models.data import Labelled, finite_rows, load_npz
+from edge_agent.contract.errors import ArtifactError, IncompatibleError
+from models.data import Labelled, finite_rows
 from models.evaluate import open_session
+from models.folder import load
 from models.wrap import wrap
-from server.backtest import grid, report
+from server.backtest import drift, grid, report
 from server.backtest.advice import advise
 from server.backtest.material import Material, split
 from server.backtest.replay import Classifier, Settings, from_onnx
@@ -24,10 +26,11 @@ from server.backtest.summary import lines
 from server.errors import ServerConfigError
 
 CHECKED = 512  # samples that a given model is checked with
+KEPT_S = 0.3  # a cell that took less was there already, and says nothing of how long the others take
 GIVEN = (
     "The given model ran until the first labels had come; the models after it are Winnow's own, taught from scratch."
 )
-SHOWN = ("budget", "strategy", "labels", "accuracy", "against random", "saving")  # in the terminal; the page has more
+SHOWN = ("budget", "strategy", "labels", "accuracy", "against random", "saving", "spent")  # the page has more
 
 
 class Options(NamedTuple):
@@ -42,6 +45,8 @@ class Options(NamedTuple):
     samples: int
     out: Path
     settings: Settings
+    drifts: Sequence[str] = ()
+    side: int = 0
 
 
 def backtest(options: Options, console: Console) -> report.Report:
@@ -55,23 +60,20 @@ def backtest(options: Options, console: Console) -> report.Report:
     if not options.budgets or not all(0.0 < budget < 1.0 for budget in options.budgets):
         raise ServerConfigError(f"budgets {list(options.budgets)}: expected shares of the stream, between 0 and 1")
     what = grid.make(options.strategies, options.budgets, options.seeds, options.settings)
-    data = load_npz(options.data)
+    data, told = load(options.data, side=options.side)
+    drifts = drift.parse(options.drifts, data.names)
     first = None if options.model is None else _given(options.model, data)
 
     def material(seed: int) -> Material:
-        return split(data, base=options.base, samples=options.samples, rng=np.random.default_rng([seed, 0]))
+        plain = split(data, base=options.base, samples=options.samples, rng=np.random.default_rng([seed, 0]))
+        return drift.apply(plain, drifts, np.random.default_rng([seed, 0, 1]))
 
     seen = material(0)
-    with _progress(console) as progress:
-        task = progress.add_task("first model", total=what.cells)
-        results = grid.run(
-            what,
-            material,
-            folder=options.out / "cells",
-            digest=grid.digest_of(data, options.base, options.samples, options.model and options.model.read_bytes()),
-            done=lambda line: progress.update(task, advance=1, description=line),
-            first=first,
-        )
+    _require_spending(options.budgets, len(seen.stream.y))
+    model = options.model and options.model.read_bytes()
+    results = _run(
+        what, material, grid.digest_of(data, options.base, options.samples, model, drifts), first, options, console
+    )
     found, curve = lines(results)
     made = report.Report(
         data=options.data.name,
@@ -80,49 +82,125 @@ def backtest(options: Options, console: Console) -> report.Report:
         test=len(seen.test.y),
         base=len(seen.base.y),
         seeds=options.seeds,
+        devices=1 if seen.stream.device is None else len(np.unique(seen.stream.device)),
+        changes=[one.words for one in drifts],
+        changes_at=[stage.row / len(seen.stream.y) for stage in seen.stages[1:]],
         settings=options.settings,
         lines=found,
         reference=curve,
         advice=advise(found),
-        notes=[*_notes(options.settings, data), *([GIVEN] if options.model else [])],
+        notes=[*told, *_notes(options, data, what), *([GIVEN] if options.model else [])],
     )
     _say(made, options.out, console)
     return made
 
 
+def _require_spending(budgets: Sequence[float], stream: int) -> None:
+    if min(budgets) * stream < 1.0:
+        raise ServerConfigError(
+            f"--budgets {min(budgets):g} of a stream of {stream} samples is not one label: expected at least "
+            f"{1.0 / stream:.2g}, and better {20.0 / stream:.2g}"
+        )
+
+
+def _run(
+    what: grid.Grid,
+    material: Callable[[int], Material],
+    digest: str,
+    first: Classifier | None,
+    options: Options,
+    console: Console,
+) -> grid.Results:
+    columns = (BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(), TextColumn("{task.description}"))
+    with Progress(*columns, console=console, disable=not console.is_terminal) as bars:
+        task = bars.add_task("teaching the first model", total=what.cells)
+        pace = Pace(what.cells)
+
+        def done(line: str) -> None:
+            text = f"{line}; {pace.left(time.monotonic())}"
+            bars.update(task, advance=1, description=text)
+            if not console.is_terminal:
+                console.print(f"{pace.done}/{what.cells} {text}", markup=False, highlight=False)
+
+        return grid.run(what, material, folder=options.out / "cells", digest=digest, done=done, first=first)
+
+
+class Pace:
+    """How long will it take? From the cells made in this run; those of an earlier one cost nothing."""
+
+    def __init__(self, cells: int) -> None:
+        self.done = 0
+        self._cells, self._made, self._spent_s = cells, 0, 0.0
+        self._at_s = time.monotonic()
+
+    def left(self, now_s: float) -> str:
+        """One more is done: what is left, in words.
+
+        >>> pace = Pace(4)
+        >>> begun = pace._at_s
+        >>> pace.left(begun + 60.0)
+        'about 3 min left'
+        """
+        took_s, self._at_s = now_s - self._at_s, now_s
+        self.done += 1
+        if took_s > KEPT_S:
+            self._made, self._spent_s = self._made + 1, self._spent_s + took_s
+        left_s = (self._cells - self.done) * self._spent_s / max(1, self._made)
+        if self.done == self._cells:
+            return "done"
+        if not self._made:
+            return "was done before"
+        return f"about {left_s / 60.0:.0f} min left" if left_s >= 90.0 else f"about {left_s:.0f} s left"
+
+
 def _given(path: Path, data: Labelled) -> Classifier:
-    """A user's ONNX classifier, tapped as `model wrap` does it if need be."""
+    """A user's ONNX classifier, tapped as `model wrap` does it if need be; it must know the classes of the data."""
     try:
         onnx = path.read_bytes()
     except OSError as error:
         raise ArtifactError(f"{path}: {error.strerror}") from error
-    if {"logits", "embedding"} <= {output.name for output in open_session(onnx).get_outputs()}:
-        return from_onnx(onnx)  # Winnow's own, or wrapped before
     some = data.take(np.flatnonzero(finite_rows(data.x))[:CHECKED])
-    wrapped = wrap(onnx, name=path.stem, names=data.names, version=1, data=some.x, y=some.y, int8=False)
-    return from_onnx(wrapped.onnx)
+    # Winnow's own, or wrapped before, have both outputs already.
+    if not {"logits", "embedding"} <= {output.name for output in open_session(onnx).get_outputs()}:
+        onnx = wrap(onnx, name=path.stem, names=data.names, version=1, data=some.x, y=some.y, int8=False).onnx
+    runs = from_onnx(onnx)
+    classes = runs(some.x[:1])[0].shape[1]
+    if classes != len(data.names):
+        raise IncompatibleError(
+            f"{path}: the model has {classes} classes, the data {len(data.names)} ({', '.join(data.names[:5])}); "
+            "expected the same, in the same order"
+        )
+    return runs
 
 
-def _progress(console: Console) -> Progress:
-    columns = (TextColumn("{task.description:32}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
-    return Progress(*columns, TimeRemainingColumn(), console=console)
-
-
-def _notes(settings: Settings, data: Labelled) -> list[str]:
-    order = "shuffled anew for every seed: the data have no t" if data.t is None else "in the order of t"
-    return [
-        f"The stream was {order}; {settings.rounds} models were taught along it, each from scratch and float, with at "
+def _notes(options: Options, data: Labelled, what: grid.Grid) -> list[str]:
+    settings = options.settings
+    order = "shuffled anew for every repetition: the data have no t" if data.t is None else "in the order of t"
+    notes = [
+        f"The stream was {order}. {settings.rounds} models were taught along it, each from scratch and float, with at "
         f"least {settings.epochs} epochs and {settings.steps} steps; labels arrived {settings.delay} samples late.",
-        "Every label teaches. The server holds back what a device selects at random, about 15 %, to judge its models "
-        "with; labelling at random would have to hold back as many.",
-        "Saving: the labels that random rows of the stream would have needed for the accuracy at the end, over the "
-        "labels used; 'at three levels': the same at 50, 75 and 100 % of what random gains with the budget. '-': not "
-        "reached. '>=': more than the reference was measured for.",
+        "Every label teaches. On a real fleet the server holds back what a device selects at random, about 10 %, to "
+        "judge its models with; labelling at random would have to hold back as many.",
+        "'Random needs so many times more': the labels that random rows of the stream would have needed for the "
+        "accuracy at the end, over the labels used. '>=': more than was measured. Labels to reach an accuracy: of "
+        "50, 75 and 100 % of what random gains with the budget.",
         "Overdraft: the most by which a window of w samples of a device spent more than budget x w. A device's bucket "
-        f"holds {DEPTH:.0f} labels and cannot exceed that; split and variable have no such bound.",
-        "Intervals are 95 %, Student's t over seeds, which differ in the split (where there is no order), the "
-        "network's start and the draws. The gain over random compares equal seeds.",
+        f"holds {DEPTH:.0f} labels and cannot exceed that; the published strategies have no such bound, and what they "
+        "spend over the budget is stated.",
+        "Intervals are 95 %, Student's t over repetitions, which differ in the split (where there is no order), the "
+        "network's start and the draws. The gain over random compares equal repetitions.",
     ]
+    if options.drifts:
+        notes.append(
+            "Where the world changes, the test set changes with it. Curves and tables judge every model by the test "
+            "set as it is in the end, so early models, which never saw that world, do badly there."
+        )
+    if "portfolio" in what.strategies:
+        notes.append(
+            "The portfolio assigns an acquisition function to each device anew after every model, by what labels have "
+            "taught; it sees labels as they arrive, never the test set."
+        )
+    return notes
 
 
 def _say(made: report.Report, out: Path, console: Console) -> None:

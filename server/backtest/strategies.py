@@ -1,8 +1,9 @@
 """Who chooses, in a backtest?
 
 `winnow` (the default) and `vessal` are the device's own; so are `margin`, `entropy` and `least_confidence`, with
-novelty left out. `random` is a fair coin that the same bucket bounds. `variable` and `split` are baselines from the
-literature (Zliobaite, Bifet, Pfahringer and Holmes, IEEE TNNLS 25(1), 2014), with their own idea of a budget.
+novelty left out. `random` is a fair coin that the same bucket bounds. `portfolio` tells each device anew, every round,
+which of `ARMS` is its own. The rest are baselines from the literature
+(published.py), with their own idea of a budget.
 """
 
 from __future__ import annotations
@@ -19,14 +20,12 @@ from edge_agent.choose.acquisition import Scorer
 from edge_agent.choose.budget import Bucket
 from edge_agent.choose.selector import Rules
 from edge_agent.contract.errors import did_you_mean
+from server.backtest.published import DELTA, SPLIT_RANDOM, Density, Probabilistic, QuantileFilter, Threshold
 from server.errors import ServerConfigError
 
 Floats = NDArray[np.float32]
 BLOCK = 32  # rows that the device scores at once
 DEPTH = 20.0  # labels in a bucket, the device's default
-THETA_STEP = 0.01  # of the variable threshold, as published
-SPENT_WINDOW = 100  # samples over which the published methods count what they spent
-SPLIT_RANDOM = 0.2  # share of the stream that `split` labels at random
 
 
 class Chooser(Protocol):
@@ -35,33 +34,57 @@ class Chooser(Protocol):
     def choose(self, logits: Floats, embedding: Floats) -> list[int]:
         """Rows of logits (N, C) and embedding (N, D) to label."""
 
-    def model_changed(self) -> None:
-        """The logits that follow are another model's."""
+    def model_changed(self, known: Floats) -> None:
+        """The logits that follow are another model's; known: (M, D), its embedding of all that is labelled by now."""
 
 
 class OnDevice:
     """The device's selector, block by block."""
 
     def __init__(
-        self, share: float, rng: np.random.Generator, *, chosen_by: str, acquisition: str, novelty: bool
+        self,
+        share: float,
+        rng: np.random.Generator,
+        *,
+        chosen_by: str,
+        acquisition: str,
+        novelty: bool,
+        audit: bool = True,
     ) -> None:
-        """`chosen_by`: the device's strategy. `novelty`: whether the embedding is shown to it."""
+        """`chosen_by`: the device's strategy. `novelty`: whether the embedding is shown to it. `audit`: the floor."""
         self._scorer = Scorer(acquisition)
         self._novelty = novelty
-        self._selector = strategy.make(chosen_by, Rules(label_share=share, depth_labels=DEPTH), rng)
+        self._rng = rng
+        self._rules = Rules(label_share=share, depth_labels=DEPTH)
+        if not audit:
+            self._rules = self._rules._replace(floor_share=0.0, random_share=0.0)
+        self._chosen_by = chosen_by
+        self._selector = strategy.make(chosen_by, self._rules, rng)
+        self.probability: list[float] = []  # of what was chosen last
 
     def choose(self, logits: Floats, embedding: Floats) -> list[int]:
         """See Chooser."""
         chosen = []
+        self.probability = []
         for begin in range(0, len(logits), BLOCK):
             count = min(BLOCK, len(logits) - begin)
             scored = self._scorer.score(_block(logits, begin))
             seen = _block(embedding, begin) if self._novelty else None
             found = self._selector.offer(scored, seen, count=count, sample_bytes=1)
             chosen += [begin + row for row, _ in found]
+            self.probability += [selection.probability for _, selection in found]
         return chosen
 
-    def model_changed(self) -> None:
+    def change(self, chosen_by: str, acquisition: str) -> None:
+        """Choose otherwise from now on; what the budget holds stays, as on the device."""
+        self._scorer = Scorer(acquisition)
+        if chosen_by != self._chosen_by:
+            self._chosen_by = chosen_by
+            self._selector = strategy.make(chosen_by, self._rules, self._rng, saved=self._selector.save())
+        else:
+            self._selector.model_changed()
+
+    def model_changed(self, known: Floats) -> None:  # noqa: ARG002 - the seam's
         """See Chooser."""
         self._selector.model_changed()
 
@@ -91,36 +114,7 @@ class Random:
                 chosen.append(row)
         return chosen
 
-    def model_changed(self) -> None:
-        """See Chooser."""
-
-
-class VariableThreshold:
-    """Asks where the confidence is below a threshold that falls with every label and rises without."""
-
-    def __init__(self, share: float, rng: np.random.Generator, *, at_random: float = 0.0) -> None:
-        """`at_random`: share of the stream that is labelled by chance instead, for `split`."""
-        self._share, self._rng, self._at_random = share, rng, at_random
-        self._theta, self._spent = 1.0, 0.0
-
-    def choose(self, logits: Floats, embedding: Floats) -> list[int]:  # noqa: ARG002 - the seam's
-        """See Chooser."""
-        confidence = Scorer("margin").score(logits).confidence.tolist()
-        draws = self._rng.random((len(logits), 2)).tolist()
-        return [row for row, sure in enumerate(confidence) if self._asks(sure, *draws[row])]
-
-    def _asks(self, confidence: float, which: float, draw: float) -> bool:
-        asks = False
-        if self._spent / SPENT_WINDOW < self._share:
-            if which < self._at_random:
-                asks = draw < self._share
-            else:
-                asks = confidence < self._theta
-                self._theta *= 1.0 - THETA_STEP if asks else 1.0 + THETA_STEP
-        self._spent = self._spent * (SPENT_WINDOW - 1) / SPENT_WINDOW + asks
-        return asks
-
-    def model_changed(self) -> None:
+    def model_changed(self, known: Floats) -> None:
         """See Chooser."""
 
 
@@ -132,15 +126,27 @@ STRATEGIES: dict[str, Make] = {
     "margin": partial(OnDevice, chosen_by="novelty_quantile", acquisition="margin", novelty=False),
     "least_confidence": partial(OnDevice, chosen_by="novelty_quantile", acquisition="least_confidence", novelty=False),
     "entropy": partial(OnDevice, chosen_by="novelty_quantile", acquisition="entropy", novelty=False),
-    "split": partial(VariableThreshold, at_random=SPLIT_RANDOM),
-    "variable": VariableThreshold,
+    "split": partial(Threshold, at_random=SPLIT_RANDOM),
+    "variable": Threshold,
+    "random_variable": partial(Threshold, delta=DELTA),
+    "fixed": partial(Threshold, fixed=True),
+    "biqf": QuantileFilter,
+    "density": Density,
+    "pals": Probabilistic,
 }
+PORTFOLIO = "portfolio"  # of arms, see crew.py; not one strategy but a choice among them
+ARMS = ("margin", "entropy", "vessal")  # of the portfolio
+PUBLISHED = ("split", "variable", "random_variable", "fixed", "biqf", "density", "pals")  # no bucket bounds these
+
+
+def check(name: str) -> None:
+    """ServerConfigError names the nearest where there is no such strategy."""
+    known = (*STRATEGIES, PORTFOLIO)
+    if name not in known:
+        raise ServerConfigError(f"strategy {name!r}: unknown{did_you_mean(name, known)}; known: {', '.join(known)}")
 
 
 def find(name: str) -> Make:
-    """The strategy of that name; ServerConfigError names the nearest."""
-    if name not in STRATEGIES:
-        raise ServerConfigError(
-            f"strategy {name!r}: unknown{did_you_mean(name, STRATEGIES)}; known: {', '.join(STRATEGIES)}"
-        )
+    """The strategy of that name, of one device; ServerConfigError when there is none."""
+    check(name)
     return STRATEGIES[name]

@@ -19,7 +19,7 @@ from server.backtest.grid import Results
 from server.backtest.replay import Cell, Reference
 
 LEVELS = (0.5, 0.75, 1.0)  # of random's gain; lower says nothing, higher is not reached by all
-PARTS = 10  # of the stream, for the use of the budget
+PARTS = 20  # windows of the stream, for the use of the budget
 # Student's t, 97.5 %, by degrees of freedom; from 10 on by a formula that is right to 0.01.
 T_975 = (math.inf, 12.71, 4.30, 3.18, 2.78, 2.57, 2.45, 2.36, 2.31, 2.26)
 
@@ -57,9 +57,14 @@ class Line(msgspec.Struct, frozen=True, kw_only=True):
     saving: Estimate
     lower_bound: bool  # the saving is at least this
     levels: list[Level]
+    then: list[Estimate]  # accuracy of each model on the test set of its moment: another one where the world changes
+    online: Estimate  # accuracy of what ran, on the whole stream: what the users got
+    by_stretch: list[Estimate]  # the same for each stretch between two models
     spent_share: float
-    by_part: list[float]  # share spent in each tenth of the stream
+    by_part: list[float]  # share spent in each of PARTS windows of the stream, mean of the seeds
+    by_part_most: list[float]  # the same, of the seed that spent most there
     overdraft: float  # the worst of all seeds
+    arms: list[dict[str, float]]  # of a portfolio: mean share of each arm, before the first round and after each
 
 
 class Curve(msgspec.Struct, frozen=True, kw_only=True):
@@ -71,11 +76,24 @@ class Curve(msgspec.Struct, frozen=True, kw_only=True):
 
     def needs(self, accuracy: float) -> float:
         """Labels for an accuracy, between 0 and the curve's end."""
-        return float(np.interp(accuracy, self.accuracy, self.labels, left=0.0))
+        place = np.interp(accuracy, self.accuracy, self._places(self.labels))
+        return float(np.exp(place) - self._shift)
 
     def reaches(self, labels: float) -> float:
         """Accuracy with so many labels."""
-        return float(np.interp(labels, self.labels, self.accuracy))
+        return float(np.interp(self._places([labels])[0], self._places(self.labels), self.accuracy))
+
+    # Between two points accuracy runs straight over the logarithm of the labels, as learning curves nearly do. Over the
+    # labels themselves the chord lies below the curve: random then seems to need more than it does.
+
+    @property
+    def _shift(self) -> float:
+        """Gives no label at all a place: half the smallest size."""
+        return self.labels[1] / 2.0
+
+    def _places(self, labels: Sequence[float]) -> NDArray[np.float64]:
+        places: NDArray[np.float64] = np.log(np.asarray(labels) + self._shift)
+        return places
 
 
 def lines(results: Results) -> tuple[list[Line], Curve]:
@@ -96,6 +114,18 @@ def estimate(values: Sequence[float] | NDArray[np.float64]) -> Estimate:
     """
     mean, half = float(np.mean(values)), _half(values)
     return Estimate(value=mean, interval=None if math.isinf(half) else (mean - half, mean + half))
+
+
+def accuracy_of(values: Sequence[float] | NDArray[np.float64]) -> Estimate:
+    """As `estimate`, of shares: the interval of few seeds is not to leave 0..1.
+
+    >>> accuracy_of([0.9, 1.0]).interval[1]
+    1.0
+    """
+    made = estimate(values)
+    if made.interval is None:
+        return made
+    return Estimate(value=made.value, interval=(max(0.0, made.interval[0]), min(1.0, made.interval[1])))
 
 
 def _half(values: Sequence[float] | NDArray[np.float64]) -> float:
@@ -139,14 +169,19 @@ def _line(cells: list[Cell], at_random: list[Cell], curve: Curve) -> Line:
         strategy=cells[0].strategy,
         budget=cells[0].budget,
         labels=labels.tolist(),
-        accuracy=[estimate(column) for column in accuracy.T],
+        accuracy=[accuracy_of(column) for column in accuracy.T],
         gain=estimate(gain),
         saving=saving,
         lower_bound=ends.value >= curve.accuracy[-1],
         levels=_levels(labels, accuracy.mean(axis=0), cells[0], curve),
+        then=[accuracy_of(column) for column in np.array([cell.then or cell.accuracy for cell in cells]).T],
+        online=accuracy_of([_online(cell) for cell in cells]),
+        by_stretch=[accuracy_of(column) for column in np.array([cell.online for cell in cells]).T],
         spent_share=float(np.mean([len(cell.rows) / cell.length for cell in cells])),
-        by_part=_by_part(cells),
+        by_part=_by_part(cells).mean(axis=0).tolist(),
+        by_part_most=_by_part(cells).max(axis=0).tolist(),
         overdraft=max(cell.overdraft for cell in cells),
+        arms=_arms(cells),
     )
 
 
@@ -185,6 +220,18 @@ def _first(labels: NDArray[np.float64], accuracy: NDArray[np.float64], target: f
     return float(labels[after - 1] + part * (labels[after] - labels[after - 1]))
 
 
-def _by_part(cells: list[Cell]) -> list[float]:
-    shares = [np.histogram(cell.rows, bins=PARTS, range=(0, cell.length))[0] * (PARTS / cell.length) for cell in cells]
-    return [float(share) for share in np.mean(shares, axis=0)]
+def _arms(cells: list[Cell]) -> list[dict[str, float]]:
+    rounds = zip(*(cell.arms for cell in cells), strict=True)
+    return [{arm: float(np.mean([one[arm] for one in seeds])) for arm in seeds[0]} for seeds in rounds]
+
+
+def _online(cell: Cell) -> float:
+    """Stretches are of one length, but for rounding."""
+    return float(np.mean(cell.online))
+
+
+def _by_part(cells: list[Cell]) -> NDArray[np.float64]:
+    """(seeds, PARTS) share spent."""
+    return np.array(
+        [np.histogram(cell.rows, bins=PARTS, range=(0, cell.length))[0] * (PARTS / cell.length) for cell in cells]
+    )

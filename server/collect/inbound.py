@@ -17,7 +17,7 @@ import msgspec
 import numpy as np
 
 from edge_agent.contract.errors import MessageError
-from edge_agent.contract.types import SampleId
+from edge_agent.contract.types import SampleId, is_name
 from edge_agent.contract.wire import (
     BODY_MAX_BYTES,
     Address,
@@ -27,6 +27,7 @@ from edge_agent.contract.wire import (
     Fetch,
     Heartbeat,
     SampleHeader,
+    StreamCounts,
     check_sample_header,
     decode,
     decode_body,
@@ -162,9 +163,34 @@ def _word(kind: str, payload: bytes) -> Word:
     else:
         word = decode(Fetch, payload)
     _check_integers(word)
+    if isinstance(word, Heartbeat):
+        for counts in (*word.cuts, word.counts):
+            _check_counts(counts)
     if len(getattr(word, "session", "")) > _SESSION_MAX_CHARS:
         raise MessageError(f"{kind}: session is longer than {_SESSION_MAX_CHARS} characters")
     return word
+
+
+def _check_counts(counts: StreamCounts) -> None:
+    """They are added to what is stored: numbers that fit, of a stream that may be."""
+    whole = (
+        counts.read,
+        counts.scored,
+        counts.invalid,
+        counts.epoch,
+        counts.through_seq + 1,
+        *counts.selected.values(),
+        *counts.classes,
+        *counts.signals[:1],
+    )
+    if not all(0 <= n < _INT8 for n in whole) or not 0 <= counts.model_version < _INT4:
+        raise MessageError(f"heartbeat: a count is below 0 or does not fit 64 bits, through_seq {counts.through_seq}")
+    if not all(abs(n) < _INT8 for n in counts.signals):
+        raise MessageError("heartbeat: a sum of signals does not fit 64 bits")
+    if not np.isfinite(counts.confidence_sums).all():
+        raise MessageError("heartbeat: confidence_sums are not finite")
+    if counts.stream and not is_name(counts.stream):
+        raise MessageError(f"heartbeat: stream {counts.stream[:80]!r} is no name")
 
 
 def _check_integers(message: msgspec.Struct) -> None:

@@ -16,7 +16,7 @@ from edge_agent.contract.errors import MessageError
 from edge_agent.contract.wire import Birth, Death, Event, Fetch, Heartbeat, Receipt
 from server.collect.inbound import Bad, Message, Piece, Said, Upload, check_body, hear
 from server.collect.receipts import Answers
-from server.store import devices, parts, samples
+from server.store import devices, parts, samples, stretches
 from server.store.store import Store
 
 PARTS_EXPIRE_MS = 3_600_000
@@ -159,6 +159,7 @@ def _record(connection: sa.Connection, group: _Group) -> None:
             devices.record_birth(connection, device, word)
         elif isinstance(word, Heartbeat):
             devices.record_heartbeat(connection, device, word)
+            stretches.record(connection, device, word, now_ms=message.received_ms)
         elif isinstance(word, Death):
             devices.record_death(connection, device, word)
         elif isinstance(word, Event):
@@ -203,6 +204,8 @@ def _row(upload: Upload) -> dict[str, Any]:
         "threshold": selection.threshold,
         "tokens": selection.tokens,
         "strategy": selection.strategy[:40],
+        "acquisition": selection.acquisition[:100],
+        "shadow_probability": selection.shadow_probability,
     }
 
 

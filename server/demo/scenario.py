@@ -15,6 +15,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from models.corruption import fog
 from models.data import Labelled, finite_rows
 from server.errors import ServerConfigError
 
@@ -208,20 +209,6 @@ def _late_test(test: Labelled, plan: Plan, rng: np.random.Generator) -> Labelled
     x = test.x.copy()
     x[:: plan.devices] = fog(x[:: plan.devices], rng)
     return Labelled(x, test.y, test.names)
-
-
-def fog(x: NDArray[Any], rng: np.random.Generator) -> NDArray[Any]:
-    """A fogged lens on (N, H, W[, C]) uint8, see FOG; on anything else, noise of half its standard deviation."""
-    if x.dtype != np.uint8:
-        shaken: NDArray[Any] = (x + rng.normal(0, 0.5 * float(np.nanstd(x)), x.shape)).astype(x.dtype)
-        return shaken
-    soft = x.astype(np.float32)
-    for _ in range(2):
-        for axis in (1, 2):
-            soft = (np.roll(soft, 1, axis) + soft + np.roll(soft, -1, axis)) / 3.0
-    noisy = 0.6 * soft + 40.0 + rng.normal(0, 15.0, x.shape)
-    foggy: NDArray[Any] = np.clip(noisy, 0, 255).astype(np.uint8)
-    return foggy
 
 
 def _class_indices(names: tuple[str, ...], wanted: tuple[str, ...]) -> tuple[int, ...]:

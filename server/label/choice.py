@@ -1,18 +1,19 @@
 """Which of the candidates are labelled next, and how likely was each to be?
 
-Every strategy picks one row at a time: with the chance `exploration` any free row alike, else what its rule proposes.
-So every candidate has a chance, and it is recorded with the pick; a label's probability is the device's times this one.
-The audit's samples (floor and random arm) compete with no other: they come first, drawn alike where not all can come.
+Every strategy leaves a part of its picks, the exploration, to a draw from all that it did not pick. So every candidate
+has a chance, and with each pick the inverse of its weight is kept: sums of label / probability over a choice are
+unbiased for what it was made from (ADR 0008), whatever the strategy.
 
-The probability of a pick is that of being anywhere in the batch:
+    an order    of all rows, the best first. The best are taken for certain, with probability 1; the exploration is
+                drawn alike from the others, with (exploration picks) / (others). Exact, given the order
+    badge       picks are drawn one after the other, with the chance q_m at turn m of M; the weight that makes the sum
+                unbiased is that of LURE (Farquhar et al., ICLR 2021), of what Des Raj (1956) began. Where a pick was
+                nearly certain late in the batch, it can be a little below 1, and its inverse above 1
+    gumbel      given the others, a race is won with 1 - exp(-w t), t the first key that lost (Cohen and Kaplan, PODC
+                2007)
+    uniform     count / N
 
-    gumbel      exact: given the others, its race is won with 1 - exp(-w t), t the first key that lost; sums of label /
-                probability are unbiased (Cohen and Kaplan, PODC 2007)
-    uniform     exact: count / N
-    the others  an estimate: 1 - prod(1 - q) over the batch, q the chance at each turn up to its own, and after it the
-                exploration alone: as along this one course of the batch. Never below what exploration gives.
-                Too low, so not for unbiased sums: sum(1/p) came to 1.1 N (margin, k-centre), 1.8 N (badge)
-
+A label's probability is the device's times this one, over the number of duplicates it stands for (plan.py).
 Pure: positions into the pool as given come back, in order of choice, never positions into a part of it.
 """
 
@@ -24,7 +25,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from server.label.coverage import Floats, KCentre, Ordered, Pool, Proposal, Rows, Rule, surely, typical_order
+from server.label.coverage import Floats, Pool, Rows, k_centre, typical_order
 
 PREFILTER = 10
 """Times the batch that margin leaves to k-centre: fewer gives near-duplicates, more gives easy samples."""
@@ -33,41 +34,43 @@ _TINY = 1e-12
 
 
 class Choice(NamedTuple):
-    """What was chosen: rows of the pool in order of choice (k,), and the probability of each, in (0, 1]."""
+    """What was chosen: rows of the pool in order of choice (k,), and the inverse of each one's weight (k,), above 0."""
 
     rows: Rows
     probability: NDArray[np.float64]
 
 
 def choose(name: str, pool: Pool, count: int, *, rng: np.random.Generator, exploration: float = 0.1) -> Choice:
-    """Choose `count` rows of the pool, or all where there are no more, by the strategy `name` of STRATEGIES.
+    """Choose `count` rows of the pool, or all where there are no more, by the strategy `name`.
 
     Args:
-        name: of STRATEGIES, or "gumbel", or "uniform"; KeyError otherwise.
+        name: of STRATEGIES; KeyError otherwise.
         pool: the candidates, without duplicates and without the audit's samples.
         count: picks wanted.
         rng: where chance comes from.
-        exploration: chance that a pick is drawn alike from all that is free, 0..1; gumbel needs none.
+        exploration: part of the picks drawn alike from what the strategy leaves, 0..1. With 0 sums are no longer
+            unbiased; "gumbel" and "uniform" need none.
     """
-    if len(pool.embeddings) <= count or count == 0:
-        everything = np.arange(len(pool.embeddings))[:count]
+    size = len(pool.embeddings)
+    if size <= count or count == 0:
+        everything = np.arange(size)[:count]
         return Choice(everything, np.ones(len(everything)))
     if name == "gumbel":
         return gumbel_top_k(utility(pool), count, rng=rng)
     if name == "uniform":
-        return uniform(len(pool.embeddings), count, rng=rng)
-    rule = STRATEGIES[name](pool, count, rng)
-    return _draw(rule, len(pool.embeddings), count, rng, exploration)
+        return uniform(size, count, rng=rng)
+    if name == "badge":
+        return badge(pool, count, rng=rng, exploration=exploration)
+    return with_exploration(ORDERS[name](pool, count, rng), size, rng=rng, exploration=exploration)
 
 
 def utility(pool: Pool) -> Floats:
     """(N,) margin utility, 1 - (p1 - p2), per unit of price."""
     p = pool.probabilities
-    rows = np.arange(len(p))
-    label = p.argmax(axis=1)
-    others = p.copy()
-    others[rows, label] = 0.0
-    gap = 1.0 - (p[rows, label] - others.max(axis=1))
+    if p.shape[1] < 2:
+        return np.zeros(len(p), np.float32)
+    top = np.partition(p, -2, axis=1)
+    gap = 1.0 - (top[:, -1] - top[:, -2])
     value: Floats = gap if pool.price is None else gap / pool.price
     return value
 
@@ -93,20 +96,36 @@ def gumbel_top_k(weight: Floats, count: int, *, rng: np.random.Generator) -> Cho
     return Choice(rows, np.maximum(-np.expm1(-w[rows] * key[ordered[count]]), _TINY))
 
 
-def audit_first(audit: NDArray[np.bool_], weight: Floats, count: int, *, rng: np.random.Generator) -> Choice:
-    """The audit's samples, all alike, then of the others by Gumbel top-k.
+def with_exploration(best: Rows, size: int, *, rng: np.random.Generator, exploration: float) -> Choice:
+    """The best rows of an order but for a part, and instead of that part as many drawn alike from all other rows.
+
+    The part need not be whole: of 12 picks at 0.1 one is explored, and with the chance 0.2 another; that one's place
+    goes to the last of `best` otherwise, whose probability says so. Explored rows stand anywhere among the others, so
+    that a batch which is broken off is broken off for all alike.
 
     Args:
-        audit: (N,) whether a sample stands for the whole stream.
-        weight: (N,) utility of the others, larger = asked rather.
-        count: picks wanted.
+        best: (count,) rows that would be taken without exploration, the best first.
+        size: rows of the pool, more than `count`.
         rng: where chance comes from.
+        exploration: part of the picks, 0..1.
     """
-    first, others = np.flatnonzero(audit), np.flatnonzero(~audit)
-    drawn = uniform(len(first), count, rng=rng)
-    rest = gumbel_top_k(weight[others], count - len(drawn.rows), rng=rng)
-    rows = np.concatenate((first[drawn.rows], others[rest.rows]))
-    return Choice(rows, np.concatenate((drawn.probability, rest.probability)))
+    few, one_more = divmod(exploration * len(best), 1.0)
+    drawn = int(few) + (rng.random() < one_more)
+    kept = best[: len(best) - drawn]
+    left = np.ones(size, np.bool_)
+    left[kept] = False
+    others = np.flatnonzero(left)
+    rest = size - len(best) + few  # how many others there are when no further one is drawn
+    explored = (1.0 - one_more) * few / rest + one_more * (few + 1.0) / (rest + 1.0)
+    probability = np.ones(size)
+    probability[others] = explored
+    if one_more > 0.0:
+        probability[best[len(best) - int(few) - 1]] = 1.0 - one_more + one_more * (few + 1.0) / (rest + 1.0)
+    rows = np.empty_like(best)
+    is_explored = np.zeros(len(best), np.bool_)
+    is_explored[rng.choice(len(best), drawn, replace=False)] = True
+    rows[is_explored], rows[~is_explored] = rng.choice(others, drawn, replace=False), kept
+    return Choice(rows, probability[rows])
 
 
 class Badge:
@@ -126,15 +145,16 @@ class Badge:
         self._nearest = self._norms.copy()
         self._empty = True
 
-    def propose(self, free: NDArray[np.bool_]) -> Proposal:
-        """Free rows by squared distance to those taken, per unit of price."""
+    def chance(self, free: NDArray[np.bool_]) -> NDArray[np.float64]:
+        """(N,) of each row to be next, 0 where not free: by squared distance to those taken, per unit of price."""
         value = np.where(free, self._nearest / self._price, 0.0).astype(np.float64)
-        if self._empty:
-            return surely(int(np.where(free, value, -1.0).argmax()))
         total = value.sum()
         if total <= 0.0:  # all that is left coincides with what was taken
             value, total = free.astype(np.float64), float(free.sum())
-        return Proposal(np.arange(len(value)), value / total)
+        elif self._empty:
+            value, total = np.where(np.arange(len(value)) == value.argmax(), 1.0, 0.0), 1.0
+        chance: NDArray[np.float64] = value / total
+        return chance
 
     def took(self, row: int) -> None:
         """Lower the distances."""
@@ -143,6 +163,42 @@ class Badge:
         self._nearest = distance if self._empty else np.minimum(self._nearest, distance)
         self._nearest[row] = 0.0
         self._empty = False
+
+
+def badge(pool: Pool, count: int, *, rng: np.random.Generator, exploration: float) -> Choice:
+    """`count` rows, fewer than the pool has, drawn by Badge; at every turn with the chance `exploration` alike."""
+    size = len(pool.embeddings)
+    rule = Badge(pool)
+    free = np.ones(size, np.bool_)
+    rows = np.empty(count, np.intp)
+    chances = np.empty(count)
+    for turn in range(count):
+        chance = (1.0 - exploration) * rule.chance(free) + exploration / (size - turn) * free
+        edges = chance.cumsum()
+        row = int(np.searchsorted(edges, rng.random() * edges[-1], side="right"))
+        free[row] = False
+        rows[turn], chances[turn] = row, chance[row]
+        rule.took(row)
+    return Choice(rows, 1.0 / lure_weights(chances, size))
+
+
+def lure_weights(chances: NDArray[np.float64], size: int) -> NDArray[np.float64]:
+    """Weights of sequential picks, so that the weighted sum of anything over them is unbiased for that of all.
+
+    Farquhar et al., ICLR 2021, eq. 10, times N / M: for N alike chances all weigh N / M.
+
+    Args:
+        chances: (M,) of each pick at its turn, given the picks before it; no candidate may ever have had none.
+        size: N candidates, more than M.
+
+    >>> lure_weights(np.array([1 / 4, 1 / 3]), 4).tolist()
+    [2.0, 2.0]
+    """
+    picks = len(chances)
+    left = size - np.arange(picks)  # candidates at that turn
+    ratio = (size - picks) / (left - 1) * (1.0 / (left * chances) - 1.0)
+    weights: NDArray[np.float64] = size / picks * (1.0 + ratio)
+    return weights
 
 
 def balanced_order(pool: Pool) -> Rows:
@@ -166,53 +222,17 @@ def balanced_order(pool: Pool) -> Rows:
     return np.lexsort((rank.argmin(axis=1), rank.min(axis=1)))
 
 
-def _margin(pool: Pool, _count: int, _rng: np.random.Generator) -> Rule:
-    return Ordered(np.argsort(-utility(pool), kind="stable"))
+def _margin_k_centre(pool: Pool, count: int, _rng: np.random.Generator) -> Rows:
+    return k_centre(pool, count, among=np.argsort(-utility(pool), kind="stable")[: PREFILTER * count])
 
 
-def _margin_k_centre(pool: Pool, count: int, _rng: np.random.Generator) -> Rule:
-    among = np.zeros(len(pool.embeddings), np.bool_)
-    among[np.argsort(-utility(pool), kind="stable")[: PREFILTER * count]] = True
-    return KCentre(pool, among)
-
-
-def _k_centre(pool: Pool, _count: int, _rng: np.random.Generator) -> Rule:
-    return KCentre(pool, np.ones(len(pool.embeddings), np.bool_))
-
-
-STRATEGIES: dict[str, Callable[[Pool, int, np.random.Generator], Rule]] = {
-    "margin": _margin,
+ORDERS: dict[str, Callable[[Pool, int, np.random.Generator], Rows]] = {
+    "margin": lambda pool, count, _rng: np.argsort(-utility(pool), kind="stable")[:count],
     "margin_k_centre": _margin_k_centre,
-    "k_centre": _k_centre,
-    "badge": lambda pool, _count, _rng: Badge(pool),
-    "typical": lambda pool, count, rng: Ordered(typical_order(pool, count, rng)),
-    "balanced": lambda pool, _count, _rng: Ordered(balanced_order(pool)),
+    "k_centre": lambda pool, count, _rng: k_centre(pool, count),
+    "typical": lambda pool, count, rng: typical_order(pool, count, rng)[:count],
+    "balanced": lambda pool, count, _rng: balanced_order(pool)[:count],
 }
-"""Rules by name; "gumbel" and "uniform" need no rule, they draw all at once."""
+"""The best `count` rows of a pool, by name of the strategy."""
 
-
-def _draw(rule: Rule, size: int, count: int, rng: np.random.Generator, exploration: float) -> Choice:
-    free = np.ones(size, np.bool_)
-    passed_over = np.zeros(size)  # log of the chance of not having been taken so far
-    rows = np.empty(count, np.intp)
-    logs = np.empty(count)
-    for turn in range(count):
-        proposal = rule.propose(free)
-        alike = exploration / (size - turn)
-        chance = np.where(free, alike, 0.0)
-        chance[proposal.rows] += (1.0 - exploration) * proposal.chance
-        row = _pick(proposal, free, rng, exploration)
-        passed_over += np.log1p(-np.minimum(chance, 1.0 - _TINY))
-        free[row] = False
-        rows[turn], logs[turn] = row, passed_over[row]
-        rule.took(row)
-    later = np.log1p(-exploration / (size - np.arange(count)))
-    still_to_come = later[::-1].cumsum()[::-1] - later
-    return Choice(rows, -np.expm1(logs + still_to_come))
-
-
-def _pick(proposal: Proposal, free: NDArray[np.bool_], rng: np.random.Generator, exploration: float) -> int:
-    if rng.random() < exploration:
-        return int(rng.choice(np.flatnonzero(free)))
-    at = np.searchsorted(proposal.chance.cumsum(), rng.random(), side="right")
-    return int(proposal.rows[min(int(at), len(proposal.rows) - 1)])
+STRATEGIES = (*ORDERS, "badge", "gumbel", "uniform")

@@ -1,13 +1,12 @@
 """How do picks spread over what there is, and which samples show the same thing?
 
-Pure, on arrays. A rule is an object with two methods, driven by server/label/choice.py: `propose(free)` says which row
-it would take next, `took(row)` tells it what was taken. Rows are positions into the pool that was given, always.
+Pure, on arrays. Rows are positions into the pool that was given, always.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import NamedTuple, Protocol
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -31,88 +30,43 @@ class Pool(NamedTuple):
     price: Floats | None = None
 
 
-class Proposal(NamedTuple):
-    """Rows that may be taken next, and the chance of each: (k,) and (k,), summing to 1."""
+def k_centre(pool: Pool, count: int, *, among: Rows | None = None) -> Rows:
+    """Greedy core-set (Sener and Savarese, ICLR 2018): each the farthest from all that is labelled or picked.
 
-    rows: Rows
-    chance: NDArray[np.float64]
+    Distances are squared, per unit of price; they are kept and only lowered, O(N D) a pick. The first of an empty set
+    is the farthest from the mean.
 
-
-class Rule(Protocol):
-    """What to take next."""
-
-    def propose(self, free: NDArray[np.bool_]) -> Proposal:
-        """Of the rows that are free (N,) bool, at least one."""
-        ...
-
-    def took(self, row: int) -> None:
-        """That row was taken, by this rule or by exploration."""
-        ...
-
-
-def surely(row: int) -> Proposal:
-    """No choice."""
-    return Proposal(np.array([row]), np.ones(1))
-
-
-class KCentre:
-    """The row farthest from all that is labelled or taken: greedy core-set (Sener and Savarese, ICLR 2018).
-
-    Distances are kept and only lowered, O(N D) a pick. The first of an empty set is the farthest from the mean.
+    Args:
+        pool: the candidates.
+        count: picks, at most as many as there are candidates (in `among`).
+        among: rows that may be picked; None: all.
     """
-
-    def __init__(self, pool: Pool, among: NDArray[np.bool_]) -> None:
-        """Only rows `among` (N,) bool are proposed, as long as any of them is free."""
-        self._rows = np.flatnonzero(among)
-        centre = pool.embeddings.mean(axis=0)  # distances do not change, and float32 loses less
-        self._everything = pool.embeddings - centre
-        self._points = self._everything[self._rows]
-        self._norms = np.einsum("nd,nd->n", self._points, self._points)
-        self._nearest = self._norms.copy() if len(pool.labelled) == 0 else self._to(pool.labelled - centre)
-        self._empty = len(pool.labelled) == 0
-
-    def propose(self, free: NDArray[np.bool_]) -> Proposal:
-        """The farthest of the free."""
-        open_ = free[self._rows]
-        if not open_.any():
-            return surely(int(np.flatnonzero(free)[0]))
-        return surely(int(self._rows[np.where(open_, self._nearest, -np.inf).argmax()]))
-
-    def took(self, row: int) -> None:
-        """Lower the distances."""
-        point = self._everything[row]
-        distance = self._norms - 2.0 * (self._points @ point) + point @ point
-        self._nearest = distance if self._empty else np.minimum(self._nearest, distance)
-        self._empty = False
-
-    def _to(self, others: Floats) -> Floats:
-        """(n,) squared distance of each point to the nearest of `others` (M, D)."""
-        norms = np.einsum("md,md->m", others, others)
-        nearest = np.full(len(self._points), np.inf, np.float32)
-        for start in range(0, len(others), _BLOCK):
-            block = others[start : start + _BLOCK]
-            partial = norms[start : start + _BLOCK] - 2.0 * (self._points @ block.T)
-            np.minimum(nearest, partial.min(axis=1), out=nearest)
-        distance: Floats = nearest + self._norms
-        return distance
+    rows = np.arange(len(pool.embeddings)) if among is None else among
+    centre = pool.embeddings.mean(axis=0)  # distances do not change, and float32 loses less
+    points = pool.embeddings[rows] - centre
+    norms = np.einsum("nd,nd->n", points, points)
+    nearest = _distance_to(points, norms, pool.labelled - centre) if len(pool.labelled) else norms.copy()
+    price = None if pool.price is None else pool.price[rows]
+    picked = np.empty(count, np.intp)
+    for turn in range(count):
+        at = int((nearest if price is None else nearest / price).argmax())
+        picked[turn] = rows[at]
+        distance = norms - 2.0 * (points @ points[at]) + norms[at]
+        nearest = distance if turn == 0 and not len(pool.labelled) else np.minimum(nearest, distance)
+        nearest[at] = -np.inf
+    return picked
 
 
-class Ordered:
-    """Rows in a given order."""
-
-    def __init__(self, order: Rows) -> None:
-        """`order` holds every row of the pool once, the best first."""
-        self._order = order
-        self._at = 0
-
-    def propose(self, free: NDArray[np.bool_]) -> Proposal:
-        """The first that is free."""
-        while not free[self._order[self._at]]:
-            self._at += 1
-        return surely(int(self._order[self._at]))
-
-    def took(self, row: int) -> None:
-        """Nothing depends on it."""
+def _distance_to(points: Floats, norms: Floats, others: Floats) -> Floats:
+    """(n,) squared distance of each point (n, D), of squared norms (n,), to the nearest of `others` (M, D)."""
+    own = np.einsum("md,md->m", others, others)
+    nearest = np.full(len(points), np.inf, np.float32)
+    for start in range(0, len(others), _BLOCK):
+        block = others[start : start + _BLOCK]
+        partial = own[start : start + _BLOCK] - 2.0 * (points @ block.T)
+        np.minimum(nearest, partial.min(axis=1), out=nearest)
+    distance: Floats = nearest + norms
+    return distance
 
 
 def typical_order(pool: Pool, count: int, rng: np.random.Generator) -> Rows:

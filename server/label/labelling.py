@@ -4,9 +4,9 @@ A thread asks the labeler about what waits in the store, in batches, and keeps t
 (new samples), and again a while after a failure. A labeler that fails costs time, never a sample: nothing is marked
 before its answer is committed.
 
-The audit's samples are asked about first. With `labels_per_day` any 24 hours see at most so many questions; what they
-leave unasked waits. Strategy `gumbel` draws those that are asked by the utility the device gave, and keeps the
-probability with the label: of being among those that the budget has room for, of all that wait at that time.
+With `labels_per_day` any 24 hours see at most so many questions; what they leave unasked waits, and what shows the
+same as something answered is spared. Which are asked, and with what probability, chooser.py says; without a budget all
+are, in the end.
 """
 
 from __future__ import annotations
@@ -19,20 +19,20 @@ from typing import Any
 import numpy as np
 import sqlalchemy as sa
 
+from edge_agent.contract.artifact import Manifest
 from server.errors import LabelError, StoreError
-from server.label.choice import audit_first
+from server.label.chooser import Asked, Chooser
 from server.label.labeler import Answer, Labeler, Question, ask
 from server.store import labels
-from server.store.samples import AUDIT_REASONS, sample_array
+from server.store.samples import body_names, sample_array
 from server.store.store import Store
-
-Planned = tuple[Any, float | None]  # a row of `sample`, and its probability of being asked about
 
 log = logging.getLogger(__name__)
 
 DAY_MS = 86_400_000
-CANDIDATES = 10_000  # the oldest that are drawn from at once: fewer forgets the new, more makes every draw slow
 BUDGET_LOOK_S = 60.0  # between looks whether the budget has room again
+BUDGET_PAUSE_S = 1.0  # after a look under a budget: none, and every new sample costs a look at all that waits
+PLANS_A_DAY = 48  # fewer lets questions wait for hours, more makes every choice small, and dear for what it chooses
 
 RETRY_S = 5.0  # shorter hammers a labeler that is down, longer leaves samples lying after it is back
 
@@ -48,20 +48,27 @@ class Labelling:
         name: str,
         batch: int,
         now_ms: Callable[[], int],
-        strategy: str = "arrival",
+        strategy: str = "auto",
         labels_per_day: int = 0,
+        exploration: float = 0.1,
+        duplicate_cosine: float = 0.995,
         rng: np.random.Generator | None = None,
     ) -> None:
-        """`name` is kept with every answer; `rng` is for strategy "gumbel"; `labels_per_day` 0 is no budget."""
+        """`name` is kept with every answer; `labels_per_day` 0 is no budget; the others are for Chooser."""
         self._store = store
         self._labeler = labeler
         self._name = name
         self._batch = batch
         self._now_ms = now_ms
-        self._strategy = strategy
         self._labels_per_day = labels_per_day
-        self._rng = rng or np.random.default_rng(0)
-        self._planned: list[Planned] = []
+        self._chooser = Chooser(
+            store,
+            strategy="arrival" if strategy == "auto" and not labels_per_day else strategy,
+            rng=rng or np.random.default_rng(0),
+            exploration=exploration,
+            duplicate_cosine=duplicate_cosine,
+        )
+        self._planned: list[Asked] = []
         self._woken = threading.Event()
         self._stopped = threading.Event()
         self._thread = threading.Thread(target=self._work, name="labelling", daemon=True)
@@ -86,38 +93,32 @@ class Labelling:
 
     def step(self) -> int:
         """Ask one batch and keep the answers; returns how many were asked. LabelError, StoreError: nothing was kept."""
+        champion = self._chooser.keep_up(stopped=self._stopped.is_set)
+        if self._stopped.is_set():
+            return 0
+        if not self._planned:
+            self._planned = self._plan(champion)
         with self._store.database.read() as connection:
-            if not self._planned:
-                self._planned = self._plan(connection)
+            self._planned = _waiting_still(connection, self._planned)
             names = labels.names(connection)
         batch = self._planned[: self._batch]
         if not batch:
             return 0
-        answers = ask(self._labeler, [self._question(row, names) for row, _ in batch])
+        answers = ask(self._labeler, [self._question(asked.row, names) for asked in batch])
         self._keep(batch, answers)
         del self._planned[: len(batch)]
         return len(batch)
 
-    def _plan(self, connection: sa.Connection) -> list[Planned]:
-        """What to ask next: one batch without a budget, what there is room for with one."""
-        room = self._room(connection)
-        if self._strategy == "arrival":
-            probability = None if self._labels_per_day else 1.0  # without a budget everything is asked in the end
-            return [(row, probability) for row in labels.waiting(connection, limit=min(room, self._batch))]
-        rows = labels.waiting(connection, limit=CANDIDATES)
-        audit = np.array([row.reason in AUDIT_REASONS for row in rows], np.bool_)
-        utility = np.array([row.utility or 0.0 for row in rows], np.float32)
-        chosen = audit_first(
-            audit, utility, min(room, len(rows) if self._labels_per_day else self._batch), rng=self._rng
-        )
-        probability_of = chosen.probability if self._labels_per_day else np.ones(len(chosen.rows))
-        return [(rows[row], float(p)) for row, p in zip(chosen.rows, probability_of, strict=True)]
-
-    def _room(self, connection: sa.Connection) -> int:
+    def _plan(self, champion: Manifest | None) -> list[Asked]:
+        """What to ask next: one batch without a budget, what there is room for with one, not little by little."""
         if not self._labels_per_day:
-            return CANDIDATES
+            return self._chooser.everything(self._batch, champion=champion)
         since = self._now_ms() - DAY_MS
-        return max(0, self._labels_per_day - labels.given_since(connection, labeler=self._name, at_ms=since))
+        with self._store.database.read() as connection:
+            given = labels.given_since(connection, labeler=self._name, at_ms=since)
+        room = self._labels_per_day - given
+        enough = room >= max(1, self._labels_per_day // PLANS_A_DAY)
+        return self._chooser.within(room, champion=champion) if enough else []
 
     def _question(self, row: Any, names: Sequence[str]) -> Question:
         known = row.predicted is not None and row.predicted < len(names)
@@ -129,15 +130,18 @@ class Labelling:
             load=lambda: sample_array(self._store.blobs, row),
         )
 
-    def _keep(self, batch: Sequence[Planned], answers: Sequence[Answer | None]) -> None:
+    def _keep(self, batch: Sequence[Asked], answers: Sequence[Answer | None]) -> None:
         at_ms = self._now_ms()
         with self._store.database.write() as connection:
+            # Some may have been erased while they were asked about: of those nothing is kept.
+            here = body_names(connection, [asked.row.id for asked in batch])
             index = labels.ensure_names(connection, [answer for answer in answers if isinstance(answer, str)])
             given = [
-                labels.Label(row.id, _class(answer, index, self._name), self._name, at_ms, probability=probability)
-                for (row, probability), answer in zip(batch, answers, strict=True)
+                labels.Label(asked.row.id, _class(answer, index, self._name), self._name, at_ms, 0.0, asked.probability)
+                for asked, answer in zip(batch, answers, strict=True)
             ]
-            labels.add(connection, given)
+            labels.add(connection, [one for one in given if one.sample_id in here])
+            labels.spare(connection, {other: asked.row.id for asked in batch for other in asked.beside})
 
     def _work(self) -> None:
         while not self._stopped.is_set():
@@ -146,11 +150,19 @@ class Labelling:
             try:
                 while not self._stopped.is_set() and self.step():
                     pass
+                if self._labels_per_day:
+                    self._stopped.wait(BUDGET_PAUSE_S)
             except (LabelError, StoreError) as error:
                 self.errors += 1
                 log.warning("labelling: %s; asked again in %.0f s", error, RETRY_S)
                 self._stopped.wait(RETRY_S)
                 self._woken.set()
+
+
+def _waiting_still(connection: sa.Connection, planned: Sequence[Asked]) -> list[Asked]:
+    """Without what was erased, or answered elsewhere, since it was planned."""
+    waiting = labels.still_waiting(connection, [asked.row.id for asked in planned])
+    return [asked for asked in planned if asked.row.id in waiting]
 
 
 def _class(answer: Answer | None, index: dict[str, int], who: str) -> int:

@@ -1,14 +1,15 @@
-"""How does the fleet come to run what the rollout says?
+"""How does the fleet come to run what the rollout says, and to look out for what people ask for?
 
-The effects around `rollout`: reports are read from the store, orders are published as retained `desired` messages, the
-state is kept with them. An order is published when it differs from the one in the store, and again when its device
-connects and when the server starts (the broker, or a kill after the commit, may have lost it).
+The effects around `rollout` and `requests`: reports are read from the store, orders are published as retained `desired`
+messages, the state is kept with them. An order is published when it differs from the one in the store, and again when
+its device connects and when the server starts (the broker, or a kill after the commit, may have lost it).
 """
 
 from __future__ import annotations
 
 import logging
 import threading
+from collections.abc import Sequence
 from typing import Any, Protocol
 
 import msgspec
@@ -20,7 +21,8 @@ from server import config
 from server.errors import RolloutError
 from server.release import rollout
 from server.release.blocks import Blocks
-from server.store import devices, rollouts, versions
+from server.release.requests import Sketches, wanted_of
+from server.store import devices, requests, rollouts, versions
 from server.store.store import Store
 
 log = logging.getLogger(__name__)
@@ -37,7 +39,7 @@ class Publish(Protocol):
 
 
 class Fleet:
-    """Carries the newest rollout on, and answers the devices."""
+    """Carries the newest rollout on, passes requests on, and answers the devices."""
 
     def __init__(self, store: Store, *, fleet: str, rules: config.Rollout, publish: Publish) -> None:
         self._store = store
@@ -45,6 +47,8 @@ class Fleet:
         self._rules = rules
         self._publish = publish
         self._blocks = Blocks(store)
+        self._sketches = Sketches(store)
+        self._asked: Sequence[requests.Request] = ()  # what was open at the last look
         self._lock = threading.Lock()
         self._born: set[str] = set()
         self._looked_ms: int | None = None
@@ -73,34 +77,64 @@ class Fleet:
 
     def _look(self, born: set[str], now_ms: int) -> None:
         current = self._current(now_ms)
-        if current is None or not (born or self._due(current, now_ms)):
+        with self._store.database.read() as connection:
+            asked = requests.open_ones(connection, now_ms=now_ms)
+        changed_requests = list(asked) != list(self._asked)
+        if not (born or changed_requests or self._due(current, asked, now_ms)):
             return
         with self._store.database.read() as connection:
             fleet = {device.name: device for device in devices.devices(connection)}
         again = set(fleet) if self._looked_ms is None else born & fleet.keys()
-        reports = {name: report for name, device in fleet.items() if (report := _report(device)) is not None}
-        state, orders, steps = rollout.advance(_plan(current), _state(current), reports, now_ms / 1000)
-        changed = self._keep(current, state, steps, self._new(orders, fleet), now_ms)
+        changed = self._advance(current, fleet, now_ms) if current is not None else {}
+        changed |= self._pass_on(asked, fleet, changed)
         for name in changed.keys() | again:
             desired = changed.get(name) or fleet[name].desired
             if desired is not None:
                 self._publish(down_topic(self._fleet, name, "desired"), encode(desired), qos=1, retain=True)
-        self._looked_ms = now_ms
+        self._asked, self._looked_ms = asked, now_ms
 
-    def _due(self, current: rollouts.Rollout, now_ms: int) -> bool:
-        # An ended rollout still owes its version to whoever comes late, and a birth may have passed unheard.
-        return current.status == "running" or self._looked_ms is None or now_ms - self._looked_ms >= REST_MS
+    def _due(self, current: rollouts.Rollout | None, asked: Sequence[requests.Request], now_ms: int) -> bool:
+        # An ended rollout still owes its version to whoever comes late, and a birth may have passed unheard; a device
+        # that runs another version by now is owed another sketch.
+        if current is None and not asked:
+            return self._looked_ms is None
+        running = current is not None and current.status == "running"
+        return running or self._looked_ms is None or now_ms - self._looked_ms >= REST_MS
+
+    def _advance(self, current: rollouts.Rollout, fleet: dict[str, devices.Device], now_ms: int) -> dict[str, Desired]:
+        reports = {name: report for name, device in fleet.items() if (report := _report(device)) is not None}
+        state, orders, steps = rollout.advance(_plan(current), _state(current), reports, now_ms / 1000)
+        return self._keep(current, state, steps, self._new(orders, fleet), now_ms)
+
+    def _pass_on(
+        self, asked: Sequence[requests.Request], fleet: dict[str, devices.Device], changed: dict[str, Desired]
+    ) -> dict[str, Desired]:
+        """Keep the requests that each device is to be told; returns the orders that differ from the last ones."""
+        self._sketches.keep(request.sample_id for request in asked)
+        new: dict[str, Desired] = {}
+        for name, device in fleet.items():
+            known = changed.get(name) or device.desired or Desired(revision=0)
+            wanted = wanted_of(device, asked, self._sketches)
+            if wanted != known.requests:
+                new[name] = msgspec.structs.replace(known, requests=wanted)
+        if not new:
+            return {}
+        with self._store.database.write() as connection:
+            return {name: devices.set_desired(connection, name, desired) for name, desired in new.items()}
 
     def _new(self, orders: dict[str, int], fleet: dict[str, devices.Device]) -> dict[str, Desired]:
         """The orders that differ from what was last published."""
         with self._store.database.read() as connection:
             wanted = {number: _assignment(connection, number) for number in set(orders.values())}
-        known = {name: fleet[name].desired or Desired(revision=0) for name in orders}
-        return {
-            name: msgspec.structs.replace(known[name], model=wanted[number])
-            for name, number in orders.items()
-            if known[name].model != wanted[number]
-        }
+        new = {}
+        for name, device in fleet.items():
+            known = device.desired or Desired(revision=0)
+            order = _with_arm(known, device.arm)
+            if name in orders:
+                order = msgspec.structs.replace(order, model=wanted[orders[name]])
+            if order != known:
+                new[name] = order
+        return new
 
     def _keep(
         self,
@@ -175,6 +209,14 @@ def _assignment(connection: sa.Connection, number: int) -> Assignment | None:
     if version is None:  # the device's own, that we know nothing of
         return None
     return Assignment(version=number, manifest_sha256=version.manifest_sha256, manifest_bytes=version.manifest_bytes)
+
+
+def _with_arm(desired: Desired, arm: str | None) -> Desired:
+    """An order with the arm that a portfolio gave; one that it takes back leaves the device's own in force."""
+    if arm is None and desired.strategy is None:  # what else may be told of acquisition is not the portfolio's
+        return desired
+    strategy, _, acquisition = (arm or "").partition("/")
+    return msgspec.structs.replace(desired, strategy=strategy or None, acquisition=acquisition or None)
 
 
 def _report(device: devices.Device) -> rollout.Report | None:

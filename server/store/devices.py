@@ -40,6 +40,7 @@ class Device:
     heartbeat: Heartbeat | None
     messages_bad: int
     desired: Desired | None
+    arm: str | None  # strategy/acquisition that the portfolio told it
 
 
 def devices(connection: sa.Connection) -> list[Device]:
@@ -59,6 +60,7 @@ def _device(row: sa.Row[Any]) -> Device:
         heartbeat=_from_json(row.heartbeat, Heartbeat),
         messages_bad=row.messages_bad,
         desired=_from_json(row.desired, Desired),
+        arm=row.arm,
     )
 
 
@@ -135,6 +137,12 @@ def record_event(connection: sa.Connection, name: str, said: Event, *, now_ms: i
         )
     )
     return True
+
+
+def record_own(connection: sa.Connection, *, kind: str, text: str, detail: Mapping[str, object], now_ms: int) -> None:
+    """Add an event of the server itself."""
+    values = {"device": "", "boot": 0, "n": 0, "at_ms": now_ms, "received_at_ms": now_ms, "model_version": 0}
+    connection.execute(sa.insert(event).values(values | {"kind": kind, "text": text, "detail": dict(detail)}))
 
 
 def record_bad(connection: sa.Connection, name: str, *, topic: str, payload: bytes, reason: str, now_ms: int) -> None:

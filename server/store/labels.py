@@ -3,17 +3,21 @@
 Labels are events: only ever added, the latest of a sample is in force. "Cannot tell" is an answer too: the sample is
 not asked about again, and no snapshot holds it. The label schema (class index -> name) only grows, so that an index
 means the same for ever.
+
+A sample that shows what a labelled one shows can be spared: it is kept, waits for no label of its own, and stands with
+that one.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
-from typing import NamedTuple
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from typing import Any, NamedTuple
 
 import sqlalchemy as sa
+from sqlalchemy.dialects.sqlite import insert
 
-from server.store.samples import AUDIT_REASONS
-from server.store.schema import class_name, label, sample
+from server.store.samples import AUDIT_REASONS, body_names
+from server.store.schema import class_name, duplicate, label, sample
 
 CANNOT_TELL = -1
 
@@ -26,7 +30,7 @@ class Label(NamedTuple):
     labeler: str
     at_ms: int
     seconds: float = 0.0  # a person's time
-    probability: float | None = None  # of being asked about; None where that was not left to chance
+    probability: float | None = None  # 1 / weight of being asked about; None where that was not left to chance
 
 
 class Counts(NamedTuple):
@@ -35,6 +39,7 @@ class Counts(NamedTuple):
     labelled: int
     cannot_tell: int
     waiting: int
+    duplicates: int  # that show what a labelled one shows, and wait for no label
 
 
 def add(connection: sa.Connection, answers: Iterable[Label]) -> None:
@@ -43,11 +48,42 @@ def add(connection: sa.Connection, answers: Iterable[Label]) -> None:
         connection.execute(sa.insert(label), rows)
 
 
-def waiting(connection: sa.Connection, *, limit: int) -> Sequence[sa.Row[tuple[object, ...]]]:
-    """Rows of `sample` from devices that nobody answered for: the audit first, then by arrival."""
-    order = sa.case((sample.c.reason.in_(AUDIT_REASONS), 0), else_=1)
-    query = sa.select(sample).where(_unanswered()).order_by(order, sample.c.received_at_ms, sample.c.id).limit(limit)
-    return connection.execute(query).all()
+def waiting(connection: sa.Connection, *, limit: int, newest: bool = False) -> Sequence[sa.Row[tuple[object, ...]]]:
+    """Rows of `sample` from devices that nobody answered for: the audit first, then by arrival, or the newest."""
+    order = _audit_first(newest=newest)
+    return connection.execute(sa.select(sample).where(_unanswered()).order_by(*order).limit(limit)).all()
+
+
+def waiting_ids(*, limit: int, newest: bool = False) -> sa.Select[tuple[str]]:
+    """Query of their ids."""
+    return sa.select(sample.c.id).where(_unanswered()).order_by(*_audit_first(newest=newest)).limit(limit)
+
+
+def still_waiting(connection: sa.Connection, ids: Collection[str]) -> set[str]:
+    """Those of these ids, at most 32,000, that are here and wait for a label."""
+    return set(connection.scalars(sa.select(sample.c.id).where(_unanswered(), sample.c.id.in_(list(ids)))))
+
+
+def last_answered(connection: sa.Connection, *, limit: int) -> Sequence[Any]:
+    """(id, body_sha256) of the samples that were answered last, imports included; the newest first."""
+    last = last_answered_ids(limit=limit).subquery()
+    query = sa.select(sample.c.id, sample.c.body_sha256).join(last, last.c.id == sample.c.id)
+    return connection.execute(query.order_by(last.c.at.desc())).all()
+
+
+def last_answered_ids(*, limit: int) -> sa.Select[tuple[str, int]]:
+    """Query of their ids, and of what grows with their newest answer."""
+    at = sa.func.max(label.c.id).label("at")
+    return sa.select(label.c.sample_id.label("id"), at).group_by(label.c.sample_id).order_by(at.desc()).limit(limit)
+
+
+def spare(connection: sa.Connection, stands_with: Mapping[str, str]) -> None:
+    """These samples wait no longer: each stands with another, which is labelled. What was erased is left out."""
+    here = body_names(connection, {*stands_with, *stands_with.values()})
+    pairs = ((one, other) for one, other in stands_with.items() if {one, other} <= here.keys())
+    rows = [{"sample_id": one, "stands_with": other} for one, other in pairs]
+    if rows:
+        connection.execute(insert(duplicate).on_conflict_do_nothing(), rows)
 
 
 def given_since(connection: sa.Connection, *, labeler: str, at_ms: int) -> int:
@@ -62,6 +98,18 @@ def in_force() -> sa.Select[tuple[str, int, float | None]]:
     return sa.select(label.c.sample_id, label.c.class_index, label.c.probability).where(label.c.id.in_(latest))
 
 
+def held_out_imports(connection: sa.Connection) -> Sequence[sa.Row[Any]]:
+    """Rows of `sample`, with `class_index`, of every labelled import that is held out, by id."""
+    answers = in_force().subquery()
+    query = (
+        sa.select(answers.c.class_index, sample)
+        .select_from(answers.join(sample, sample.c.id == answers.c.sample_id))
+        .where(sample.c.origin == "import", sample.c.split == "holdout", answers.c.class_index != CANNOT_TELL)
+        .order_by(sample.c.id)
+    )
+    return connection.execute(query).all()
+
+
 def counts(connection: sa.Connection) -> Counts:
     """How many samples of devices are labelled, unclear, and waiting."""
     answers = in_force().subquery()
@@ -72,7 +120,31 @@ def counts(connection: sa.Connection) -> Counts:
     )
     answered, unclear = connection.execute(query).one()
     left = connection.scalar(sa.select(sa.func.count()).select_from(sample).where(_unanswered()))
-    return Counts(labelled=answered - (unclear or 0), cannot_tell=unclear or 0, waiting=left or 0)
+    spared = connection.scalar(sa.select(sa.func.count()).select_from(duplicate))
+    return Counts(
+        labelled=answered - (unclear or 0), cannot_tell=unclear or 0, waiting=left or 0, duplicates=spared or 0
+    )
+
+
+class Answered(NamedTuple):
+    """What a class has come to so far."""
+
+    labels: int
+    timed: int  # of them with a person's time
+    seconds: float  # of those together
+
+
+def by_class(connection: sa.Connection) -> dict[str, Answered]:
+    """Of every class that was ever answered, by name; imports included."""
+    latest = sa.select(sa.func.max(label.c.id)).group_by(label.c.sample_id)
+    timed = sa.func.sum(sa.case((label.c.seconds > 0.0, 1), else_=0))
+    query = (
+        sa.select(class_name.c.name, sa.func.count(), timed, sa.func.sum(label.c.seconds))
+        .select_from(label.join(class_name, class_name.c.index == label.c.class_index))
+        .where(label.c.id.in_(latest))
+        .group_by(class_name.c.name)
+    )
+    return {name: Answered(*figures) for name, *figures in connection.execute(query)}
 
 
 def last_id(connection: sa.Connection) -> int:
@@ -97,4 +169,10 @@ def ensure_names(connection: sa.Connection, wanted: Iterable[str]) -> dict[str, 
 
 def _unanswered() -> sa.ColumnElement[bool]:
     answered = sa.exists().where(label.c.sample_id == sample.c.id)
-    return sa.and_(sample.c.origin == "device", ~answered)
+    spared = sa.exists().where(duplicate.c.sample_id == sample.c.id)
+    return sa.and_(sample.c.origin == "device", ~answered, ~spared)
+
+
+def _audit_first(*, newest: bool) -> tuple[sa.ColumnElement[Any], ...]:
+    order = sa.case((sample.c.reason.in_(AUDIT_REASONS), 0), else_=1)
+    return order, sample.c.received_at_ms.desc() if newest else sample.c.received_at_ms, sample.c.id

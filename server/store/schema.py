@@ -40,6 +40,7 @@ device = Table(
     Column("messages_bad", Integer, nullable=False, default=0),  # from it, undecodable
     Column("desired", JSON),  # the Desired in force, as published
     Column("desired_revision", Integer, nullable=False, default=0),
+    Column("arm", String(140)),  # strategy/acquisition that the portfolio told it; null: its own
 )
 
 sample = Table(
@@ -71,9 +72,52 @@ sample = Table(
     Column("threshold", Float),
     Column("tokens", Float),
     Column("strategy", String(40)),
+    Column("acquisition", String(100)),
+    Column("shadow_probability", Float),  # of being taken because a shadow model disagreed; null: it was not
 )
 Index("sample_by_device", sample.c.device, sample.c.boot, sample.c.seq)
 Index("sample_by_arrival", sample.c.received_at_ms)
+
+stretch = Table(  # of a stream: what was seen there, sent or not (stretches.py)
+    "stretch",
+    metadata,
+    Column("id", Id, primary_key=True, autoincrement=True),
+    Column("device", String(63), nullable=False),
+    Column("stream", String(63), nullable=False),
+    Column("boot", BigInteger, nullable=False),
+    Column("session", String(64), nullable=False),
+    Column("model_version", Integer, nullable=False),  # 0: of several
+    Column("day", String(10), nullable=False),  # the server heard of it, UTC
+    Column("first_seq", BigInteger, nullable=False),
+    Column("last_seq", BigInteger, nullable=False),
+    Column("read", BigInteger, nullable=False),
+    Column("scored", BigInteger, nullable=False),
+    Column("invalid", BigInteger, nullable=False),
+    Column("selected", JSON, nullable=False),  # reason -> samples
+    Column("sums", JSON, nullable=False),  # name -> vector, over every scored sample
+    Column("counted", JSON, nullable=False),  # StreamCounts at its end, as said: where the next begins
+)
+Index("stretch_by_run", stretch.c.device, stretch.c.stream, stretch.c.boot, stretch.c.session, stretch.c.id)
+Index("stretch_by_day", stretch.c.day)
+
+span = Table(  # of time: what a device's stream looked like to a model (spans.py)
+    "span",
+    metadata,
+    Column("device", String(63), primary_key=True),
+    Column("model_version", Integer, primary_key=True, autoincrement=False),
+    Column("start_ms", BigInteger, primary_key=True, autoincrement=False),  # the server heard of it from then on
+    Column("signals", JSON, nullable=False),  # as StreamCounts has them: samples, then sums
+    Column("classes", JSON, nullable=False),  # predicted
+)
+
+reference = Table(  # what a model's signals are on held-out samples (references.py)
+    "reference",
+    metadata,
+    Column("onnx_sha256", String(64), primary_key=True),
+    Column("body_sha256", String(64), nullable=False),
+    Column("samples", Integer, nullable=False),
+    Column("at_ms", BigInteger, nullable=False),
+)
 
 part = Table(  # of samples larger than one message, until all are here
     "part",
@@ -96,6 +140,16 @@ quarantine = Table(  # what devices sent that is not of the wire format
     Column("reason", Text, nullable=False),
     Column("payload", LargeBinary, nullable=False),  # its first 4 KB
     Column("payload_bytes", Integer, nullable=False),
+)
+
+portfolio = Table(  # of arms, see teach/portfolio.py; one row to a channel
+    "portfolio",
+    metadata,
+    Column("channel", String(63), primary_key=True),
+    Column("state", JSON, nullable=False),
+    Column("shares", JSON, nullable=False),  # arm -> part of the fleet, as the state has it
+    Column("run_id", Integer, nullable=False),  # the last that it learned from, 0: none
+    Column("at_ms", BigInteger, nullable=False),
 )
 
 event = Table(
@@ -131,9 +185,27 @@ label = Table(  # the latest per sample is in force
     Column("labeler", String(100), nullable=False),
     Column("at_ms", BigInteger, nullable=False),
     Column("seconds", Float, nullable=False, default=0.0),  # a person's time
-    Column("probability", Float),  # of being asked about, once here; null where that was not left to chance
+    Column("probability", Float),  # of being asked about, once here: 1 / weight; null where not left to chance
 )
 Index("label_by_sample", label.c.sample_id, label.c.id)
+
+embedding = Table(  # what a model makes of a sample, so that the server can choose; of the newest that ran on it
+    "embedding",
+    metadata,
+    Column("sample_id", String(190), ForeignKey("sample.id", ondelete="CASCADE"), primary_key=True),
+    Column("version", Integer, nullable=False),
+    Column("vector", LargeBinary),  # (D,) float16; null: the model cannot be run on it
+    Column("logits", LargeBinary),  # (C,) float16, over the temperature
+)
+Index("embedding_by_version", embedding.c.version)
+
+duplicate = Table(  # it shows what another shows that is labelled, and waits for no label of its own
+    "duplicate",
+    metadata,
+    Column("sample_id", String(190), ForeignKey("sample.id", ondelete="CASCADE"), primary_key=True),
+    Column("stands_with", String(190), ForeignKey("sample.id", ondelete="CASCADE"), nullable=False),
+)
+Index("duplicate_by_representative", duplicate.c.stands_with)
 
 snapshot = Table(
     "snapshot",
@@ -205,4 +277,17 @@ rollout_step = Table(  # why it is where it is
     Column("rollout_id", Integer, ForeignKey("rollout.id"), nullable=False),
     Column("at_ms", BigInteger, nullable=False),
     Column("text", Text, nullable=False),
+)
+
+request = Table(  # "more like this", to devices
+    "request",
+    metadata,
+    Column("id", Id, primary_key=True, autoincrement=True),
+    Column("sample_id", String(190), ForeignKey("sample.id"), nullable=False),
+    Column("devices", JSON(none_as_null=True)),  # names; null: all, those to come included
+    Column("similar", Float, nullable=False),  # least cosine
+    Column("count", Integer, nullable=False),  # samples at most, of each device
+    Column("created_at_ms", BigInteger, nullable=False),
+    Column("until_ms", BigInteger, nullable=False),
+    Column("cancelled_at_ms", BigInteger),
 )

@@ -81,6 +81,12 @@ def get(connection: sa.Connection, snapshot_id: str) -> Snapshot | None:
     return None if row is None else Snapshot(**{**row._asdict(), "classes": tuple(row.classes)})
 
 
+def sample_ids(connection: sa.Connection, snapshot_id: str) -> set[str]:
+    """The ids of its members."""
+    query = sa.select(snapshot_member.c.sample_id).where(snapshot_member.c.snapshot_id == snapshot_id)
+    return set(connection.scalars(query))
+
+
 def members(connection: sa.Connection, snapshot_id: str) -> Sequence[sa.Row[tuple[object, ...]]]:
     """Its members with their rows of `sample`, in order of sample id: what a training reads."""
     frozen = (

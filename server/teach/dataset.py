@@ -18,6 +18,7 @@ from server.store import snapshots
 from server.store.samples import sample_array
 from server.store.snapshots import Snapshot
 from server.store.store import Store
+from server.teach.portfolio import arm_of
 
 
 @dataclass(frozen=True)
@@ -29,6 +30,8 @@ class Part:
     stream: NDArray[np.bool_]  # (N,) from a device, not imported
     probability: NDArray[np.float64]  # (N,) of selection, by the floor alone where held out; 1 for imports
     device: NDArray[np.str_]  # (N,)
+    sample: NDArray[np.str_]  # (N,) ids
+    arm: NDArray[np.str_]  # (N,) strategy/acquisition that asked for it; "": not known, or imported
 
 
 @dataclass(frozen=True)
@@ -65,4 +68,6 @@ def _part(store: Store, rows: list[Any]) -> Part:
         stream=np.array([row.origin == "device" for row in rows], dtype=np.bool_),
         probability=np.array([row.frozen_probability or 1.0 for row in rows], dtype=np.float64),
         device=np.array([row.device for row in rows], dtype=np.str_),
+        sample=np.array([row.id for row in rows], dtype=np.str_),
+        arm=np.array([arm_of(row.strategy or "", row.acquisition or "") for row in rows], dtype=np.str_),
     )

@@ -25,8 +25,9 @@ from server.errors import TrainingError
 from server.store import runs, snapshots, versions
 from server.store.snapshots import Snapshot
 from server.store.store import Store
-from server.teach import dataset, gates
+from server.teach import dataset, gates, lesson, reference
 from server.teach.dataset import Dataset, Part
+from server.teach.lesson import Gain
 
 if TYPE_CHECKING:
     from models.package import Packaged
@@ -70,7 +71,7 @@ def run_round(store: Store, run_id: int, *, say: Say, now_ms: Callable[[], int])
             runs.mark(connection, run_id, state="judging")
 
     try:
-        report = _round(store, settings, snapshot, champion, say, judging)
+        report = _round(store, settings, snapshot, champion, say, judging, now_ms)
     except WinnowError as error:
         raise TrainingError(f"run {run_id}: {error}") from error
     state = "passed" if report["verdict"]["passed"] else "rejected"
@@ -100,6 +101,7 @@ def _round(
     champion: Champion | None,
     say: Say,
     judging: Callable[[], None],
+    now_ms: Callable[[], int],
 ) -> dict[str, Any]:
     started_s = time.monotonic()
     data = dataset.load(store, snapshot, takes=champion.manifest.input if champion else None)
@@ -112,8 +114,10 @@ def _round(
     say("judging")
     agreement = packaged.int8_agreement if settings.teach.int8 else None
     held, figures = _compare(data.holdout, snapshot.classes, packaged, champion)
+    gains = _gains(store, data, held, packaged, champion)
     verdict = gates.judge(held, int8_agreement=agreement, rules=settings.gates)
     manifest = msgspec.structs.replace(packaged.manifest, metrics=packaged.manifest.metrics | figures)
+    reference.learn(store, manifest, packaged.onnx, now_ms=now_ms())
     store.blobs.put(packaged.onnx)
     return {
         "settings": msgspec.to_builtins(settings),
@@ -123,6 +127,7 @@ def _round(
         "seconds": round(time.monotonic() - started_s, 1),
         "figures": figures,
         "verdict": msgspec.to_builtins(verdict),
+        "gains": msgspec.to_builtins(gains),
         "candidate": {
             "manifest_sha256": store.blobs.put(encode_manifest(manifest)),
             "weights_sha256": store.blobs.put(net.weights()),
@@ -189,6 +194,30 @@ def _compare(
         }
     held = gates.Held(candidate, before, part.stream, part.probability, part.device, label)
     return held, {key: value for key, value in figures.items() if value is not None}
+
+
+def _gains(
+    store: Store, data: Dataset, held: gates.Held, packaged: Packaged, champion: Champion | None
+) -> dict[str, Gain]:
+    """What the labels that the champion did not know have taught, by who asked for them."""
+    if champion is None or not packaged.manifest.embedding:
+        return {}
+    with store.database.read() as connection:
+        version = versions.get(connection, champion.number)
+        known = snapshots.sample_ids(connection, version.snapshot_id) if version else set()
+    new = data.train.stream & ~np.isin(data.train.sample, sorted(known))
+    if not (new.any() and held.stream.any()):
+        return {}
+    change = held.candidate[held.stream].astype(np.float64) - held.champion[held.stream]
+    seen = lesson.Audit(change, 1.0 / held.probability[held.stream], _embedding(packaged, data.holdout.x[held.stream]))
+    return lesson.gains(seen, data.train.arm[new], _embedding(packaged, data.train.x[new]))
+
+
+def _embedding(packaged: Packaged, x: NDArray[Any]) -> NDArray[np.float32]:
+    from models.evaluate import run_onnx
+
+    manifest = packaged.manifest
+    return run_onnx(packaged.onnx, x, logits=manifest.logits, embedding=manifest.embedding)[1]
 
 
 def _accuracies(who: str, right: NDArray[np.bool_], part: Part) -> dict[str, float | None]:

@@ -78,6 +78,17 @@ def predicted(folder: Path) -> list[int]:
 # --- run ---
 
 
+@pytest.mark.parametrize("max_bytes", [1_000_000, 0])
+def test_what_was_not_selected_is_remembered_for_a_while_unless_that_is_off(here: Path, max_bytes: int) -> None:
+    extra = f"[recent]\nmax_bytes = {max_bytes}\nbytes_per_day = 1e12\n"
+    (here / "data" / "recent").mkdir(parents=True)
+    (here / "data" / "recent" / "000000000001.ring").write_bytes(b"of an earlier run")
+    assert main(["run", str(configure(here, extra))]) == 0
+    sizes = [path.stat().st_size for path in (here / "data" / "recent").iterdir()]
+    assert (sum(sizes) > 1000) == bool(max_bytes)
+    assert len(sizes) == (2 if max_bytes else 0)
+
+
 def test_run_to_the_end_of_the_source(here: Path) -> None:
     agent = Agent(load_config(configure(here)))
     agent.run()

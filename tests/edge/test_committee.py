@@ -168,9 +168,45 @@ def writes(logits):
     return acquisition.margin(logits)
 
 
+def raises_on_one(logits):
+    return acquisition.margin(logits) if len(logits) > 1 else 1 / 0
+
+
+class Buffer:
+    """Gives the same array every time."""
+
+    def __init__(self):
+        self.kept = np.zeros(37, np.float32)
+
+    def __call__(self, logits):
+        self.kept[: len(logits)] = acquisition.margin(logits)
+        return self.kept[: len(logits)]
+
+
+def noisy():
+    rng = np.random.default_rng(0)
+    return lambda z: acquisition.margin(z) + rng.normal(0, 1e-3, len(z))
+
+
+def entropy_unmasked(logits):
+    p = np.exp(logits - logits.max(axis=1, keepdims=True))
+    p /= p.sum(axis=1, keepdims=True)
+    return -(p * np.log(p)).sum(axis=1)  # 0 * log 0
+
+
 @pytest.mark.parametrize(
     ("function", "said"),
     [
+        (lambda z: acquisition.margin(z)[:5], r"shape \(5,\)"),
+        (lambda z: acquisition.margin(z).sum(), r"shape \(\)"),
+        (lambda z: [str(v) for v in acquisition.margin(z)], "expected floating"),
+        (lambda z: acquisition.margin(z) - acquisition.margin(z).mean(), "in batches of 1"),
+        (lambda z: acquisition.margin(z) * np.float32(z.max() > 5), "in batches of 1"),
+        (raises_on_one, r"\(1, 5\) float32: it raised ZeroDivisionError"),
+        (noisy(), "when asked again"),
+        (entropy_unmasked, "masked class"),
+        (lambda z: acquisition.margin(z) / 0.0 * 0.0, "NaN or inf"),
+        (lambda z: z.max(axis=1), "larger = ask"),
         (writes, "writes into its input"),
         (lambda z: acquisition.margin(z)[:, None], r"shape \(37, 1\)"),
         (lambda z: z.argmax(axis=1), "expected floating"),
@@ -180,10 +216,15 @@ def writes(logits):
         (lambda z: np.full(len(z), 0.5), "larger = ask"),
     ],
 )
-@pytest.mark.filterwarnings("ignore:divide by zero")
+@pytest.mark.filterwarnings("ignore:divide by zero", "ignore:invalid value")
 def test_what_breaks_the_contract_is_named(function, said):
     with pytest.raises(AssertionError, match=said):
         check_acquisition(function)
+
+
+def test_a_function_may_keep_its_array_and_give_doubles():
+    check_acquisition(Buffer())
+    check_acquisition(lambda z: acquisition.margin(z).astype(np.float64))
 
 
 def test_the_replay_keeps_the_contract(tmp_path):

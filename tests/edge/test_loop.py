@@ -7,8 +7,11 @@ from pathlib import Path
 import msgspec
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from quadrants import ARTIFACT, artifact, images
 
+from edge_agent.choose import strategy
 from edge_agent.choose.drift import Alarm, Watch
 from edge_agent.choose.selector import Rules, Selector
 from edge_agent.contract.errors import ConfigError
@@ -94,6 +97,25 @@ def test_a_loop_that_was_killed_goes_on_as_if_nothing_had_happened() -> None:
     assert [s.selection for s in first.samples + second.samples] == [s.selection for s in whole.samples]
 
 
+@settings(deadline=None, max_examples=15)
+@given(st.lists(st.integers(1, 90), min_size=1, max_size=5))
+def test_the_same_decisions_for_any_blocks_and_in_any_company(sizes: list[int]) -> None:
+    """The loop flushes after so many samples, in turn."""
+    alone, company = Outcome(), Outcome()
+    make(alone, model=Model(ARTIFACT, together=1)).run(readings(X), threading.Event())
+    model = Model(ARTIFACT, clock=lambda: 0.0)
+    assert model.together == 8
+    loop, turn, at = make(company, model=model), 0, 0
+    while at < COUNT:
+        end = min(COUNT, at + sizes[turn % len(sizes)])
+        loop.run(readings(X, start=at, end=end), threading.Event())
+        at, turn = end, turn + 1
+    assert company.predictions().tolist() == alone.predictions().tolist()
+    assert [s.selection for s in company.samples] == [s.selection for s in alone.samples]
+    assert loop.vitals().samples == COUNT
+    assert loop.vitals().latency_p50_ms > 0.0
+
+
 def test_a_swap_misses_no_sample(tmp_path: Path) -> None:
     artifact(tmp_path, version=2)
     outcome = Outcome()
@@ -112,9 +134,13 @@ def test_a_swap_misses_no_sample(tmp_path: Path) -> None:
     versions = outcome.predictions()["version"]
     assert outcome.predictions()["seq"].tolist() == list(range(COUNT))
     assert versions[:700].tolist() == [1] * 700
-    assert set(versions[700 + len(newer.inputs) :].tolist()) == {2}  # at the end of the block
+    assert set(versions[700 + newer.rows :].tolist()) == {2}  # at the end of the block
     assert loop.vitals().samples == (versions == 2).sum()
     assert {s.model_version for s in outcome.samples} == {1, 2}
+    counts, (cut,) = loop.said()  # what was counted of each model can be told apart, to the sample
+    assert (cut.model_version, cut.through_seq, cut.read) == (1, (versions == 1).sum() - 1, (versions == 1).sum())
+    assert (counts.stream, counts.model_version, counts.through_seq, counts.read) == ("main", 2, COUNT - 1, COUNT)
+    assert sum(cut.selected.values()) == sum(s.model_version == 1 for s in outcome.samples)
 
 
 def test_samples_that_do_not_fit_are_counted_and_skipped() -> None:
@@ -208,3 +234,18 @@ def test_a_change_raises_an_alarm_and_frees_labels() -> None:
     state = loop.drift()
     assert state is not None
     assert state.epoch == 1
+
+
+def test_another_strategy_goes_on_with_the_same_tokens_and_every_sample_says_what_chose_it() -> None:
+    outcome = Outcome()
+    loop = make(outcome)
+    rules = loop.selector.rules
+    loop.selector._labels.tokens = 3.0
+    loop.change(rules, "entropy", "vessal")
+    loop.run(readings(X), threading.Event())
+    said = [(sample.selection.strategy, sample.selection.acquisition) for sample in outcome.samples]
+    assert set(said[: said.index(("vessal-1", "entropy"))]) <= {("novelty-quantile-1", "margin")}
+    assert set(said[said.index(("vessal-1", "entropy")) :]) == {("vessal-1", "entropy")}
+    assert len(said) <= 3 + rules.label_share * COUNT  # not with a bucket filled afresh
+    state = outcome.last_state()[SELECTOR]
+    assert strategy.make("vessal", rules, np.random.default_rng(), saved=state).save() == state

@@ -4,6 +4,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import graphs
 import msgspec
 import numpy as np
 import pytest
@@ -20,8 +21,7 @@ def test_rows_of_the_ring_give_what_a_batch_gives() -> None:
     batch = model.predict(x)
     for start in range(0, 64, 8):
         for row in range(8):
-            model.inputs[row] = x[start + row]
-            model.run(row)
+            model.run(row, x[start + row])
         np.testing.assert_allclose(model.logits, batch[start : start + 8], rtol=1e-5)
     assert (batch.argmax(axis=1) == y).mean() > 0.7
     assert model.embedding is not None
@@ -96,3 +96,58 @@ def test_misfit_says_both_shapes() -> None:
     text = misfit(manifest, np.zeros((3, 32, 32), np.float32))
     assert "(3, 32, 32) float32" in text
     assert "(8, 8) uint8" in text
+
+
+def weights() -> dict[str, np.ndarray]:
+    return {"w": np.random.default_rng(1).normal(size=(graphs.WIDTH, 3)).astype(np.float32)}
+
+
+LINEAR: list[graphs.Node] = [("MatMul", ["x", "w"], ["logits"], {})]
+COMPANY: list[graphs.Node] = [  # what a sample gets depends on the others, as with dynamic quantisation
+    ("ReduceMax", ["x"], ["most"], {"axes": [0, 1], "keepdims": 1}),
+    ("Div", ["x", "most"], ["scaled"], {}),
+    ("MatMul", ["scaled", "w"], ["logits"], {}),
+]
+
+
+@pytest.mark.parametrize(
+    ("nodes", "batch", "run_s", "together"),
+    [(LINEAR, "n", 1e-5, 8), (LINEAR, 1, 1e-5, 1), (COMPANY, "n", 1e-5, 1), (LINEAR, "n", 0.1, 1)],
+    ids=["alike", "one at a time", "depends on company", "slow"],
+)
+def test_samples_are_inferred_together_only_where_it_makes_no_difference(
+    tmp_path: Path, nodes: list[graphs.Node], batch: str | int, run_s: float, together: int
+) -> None:
+    graphs.artifact(tmp_path, nodes, weights(), outputs={"logits": [batch, 3]}, classes=3, batch=batch)
+    ticks = iter(range(1000))
+    model = Model(tmp_path, clock=lambda: next(ticks) * run_s)
+    assert model.together == together
+    model.check_golden()
+
+
+def test_samples_inferred_together_have_the_same_bits_as_alone() -> None:
+    x, _ = images(24)
+    alone, company = Model(ARTIFACT, block=24, together=1), Model(ARTIFACT, block=24, clock=lambda: 0.0)
+    assert (alone.together, company.together) == (1, 8)
+    for model in (alone, company):
+        for row in range(20):  # the last four wait for company that does not come
+            place, infer = model.steps[row]
+            place[...] = x[row]
+            if infer is not None:
+                infer()
+        for row in range(20 - 20 % model.together, 20):
+            model.infer(row)
+    assert np.array_equal(alone.logits[:20], company.logits[:20])
+    assert np.array_equal(alone.embedding[:20], company.embedding[:20])
+
+
+def test_float_inputs_that_are_not_finite_are_told(tmp_path: Path) -> None:
+    graphs.artifact(tmp_path, LINEAR, weights(), outputs={"logits": ["n", 3]}, classes=3)
+    model = Model(tmp_path)
+    x = np.ones((4, graphs.WIDTH), np.float32)
+    x[1, 2], x[2] = np.nan, 3e38  # whose sum overflows
+    for row in range(4):
+        model.run(row, x[row])
+    assert model.broken(4).tolist() == [False, True, False, False]
+    assert model.broken(1) is None
+    assert Model(ARTIFACT).broken(4) is None

@@ -97,7 +97,7 @@ def test_the_floor_is_never_starved_on_a_burst() -> None:
     """Every sample, however dull, keeps a chance: else the fleet's accuracy cannot be estimated."""
     utility, embedding = stream(20_000, seed=5)
     chosen = play(selector(0.05), utility, embedding, [BLOCK])
-    floor = 0.05 * 0.15
+    floor = 0.05 * 0.1
     assert min(c.selection.probability for c in chosen) >= floor * (1 - 1e-9)
     dull = {"explore", "random"} & {c.selection.reason for c in chosen}
     assert dull == {"explore", "random"}
@@ -253,3 +253,24 @@ def test_another_share_is_kept_to_from_the_next_sample_on() -> None:
     one.change(Rules(label_share=0.2))
     chosen = play(one, utility, embedding, [BLOCK], begin=5000)
     assert 0.18 < len(chosen) / 15_000 < 0.22
+
+
+def test_energy_is_shared_by_inferring_and_sending_and_survives_a_restart() -> None:
+    """100 J may go at once: of 800 samples inferring takes 80 J at 0.1 J each, and a sample of 100 bytes 1 J."""
+    utility, embedding = stream(800, seed=3)
+    energy = {"energy_per_day_j": 1000.0, "energy_per_byte_j": 0.01, "energy_per_sample_j": 0.1}
+    free, bound = selector(0.5, depth_labels=400.0), selector(0.5, depth_labels=400.0, **energy)
+    assert len(play(free, utility, embedding, [BLOCK])) > 200
+    chosen = play(bound, utility, embedding, [BLOCK])
+    assert 20 <= len(chosen) <= 100
+    assert play(bound, utility, embedding, [BLOCK]) == []  # inferring alone overdraws it now
+    again = selector(0.5, depth_labels=400.0, **energy, saved=bound.save())
+    again.pass_time(3600.0)  # 37 J, less than is owed
+    assert play(again, utility[:BLOCK], embedding[:BLOCK], [BLOCK]) == []
+    again.pass_time(86_400.0)
+    assert play(again, utility[:BLOCK], embedding[:BLOCK], [BLOCK])
+
+
+def test_a_sample_that_takes_more_energy_than_may_go_at_once_is_a_mistake_of_the_configuration() -> None:
+    with pytest.raises(ConfigError, match="costs 200 .*at most 100 may go at once"):
+        selector(energy_per_day_j=1000.0, energy_per_byte_j=2.0).check(100)

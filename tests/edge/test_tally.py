@@ -6,7 +6,7 @@ from hypothesis import strategies as st
 
 from edge_agent.choose.acquisition import Scored
 from edge_agent.choose.selector import Chosen
-from edge_agent.choose.tally import Tally
+from edge_agent.choose.tally import BINS, CUTS, Tally, bin_of
 from edge_agent.contract.types import Selection
 
 SELECTION = Selection(
@@ -14,25 +14,62 @@ SELECTION = Selection(
 )
 
 
-@given(st.lists(st.lists(st.tuples(st.floats(-2, 2) | st.just(np.nan), st.booleans()), max_size=20), max_size=10))
+blocks_of = st.lists(st.lists(st.tuples(st.floats(-2, 2) | st.just(np.nan), st.booleans()), max_size=20), max_size=10)
+
+
+def make() -> Tally:
+    return Tally(stream="main", version=1, classes=3)
+
+
+def play(tally: Tally, block: list[tuple[float, bool]], *, through_seq: int = 0) -> None:
+    utility = np.array([u for u, _ in block], np.float32)
+    chosen = [Chosen(i, SELECTION) for i, (u, wanted) in enumerate(block) if wanted and u == u]
+    scored = Scored(utility, np.arange(len(block)) % 3, np.full(len(block), 0.5, np.float32))
+    tally.count(scored, chosen, count=len(block), through_seq=through_seq)
+
+
+@given(blocks_of)
 def test_every_sample_is_counted_once(blocks: list[list[tuple[float, bool]]]) -> None:
-    tally = Tally(classes=3)
+    tally = make()
     for block in blocks:
-        utility = np.array([u for u, _ in block], np.float32)
-        chosen = [Chosen(i, SELECTION) for i, (u, wanted) in enumerate(block) if wanted and u == u]
-        scored = Scored(utility, np.arange(len(block)) % 3, np.full(len(block), 0.5, np.float32))
-        tally.count(scored, chosen, count=len(block))
+        play(tally, block)
     tally.skip()
     counts = tally.counts()
     selected = sum(counts.selected.values())
     unsent = counts.scored - selected
     assert counts.read == sum(map(len, blocks)) + 1 == counts.scored + counts.invalid
     assert sum(counts.unsent_utility_histogram) == sum(counts.unsent_classes) == unsent
+    assert sum(counts.utility_histogram) == sum(counts.classes) == counts.scored
     assert counts.unsent_confidence_sum == unsent * 0.5
+    assert counts.confidence_sums == tuple(n * 0.5 for n in counts.utility_histogram)
+
+
+@given(st.lists(blocks_of, min_size=1, max_size=5))
+def test_the_counts_of_each_model_can_be_told_apart(epochs: list[list[list[tuple[float, bool]]]]) -> None:
+    tally, seq, ends = make(), -1, []
+    for version, blocks in enumerate(epochs, 1):
+        if version > 1:
+            tally.model_changed(version=version, classes=3)
+        for block in blocks:
+            seq += len(block)
+            play(tally, block, through_seq=seq)
+        ends.append(tally.counts())
+    assert tally.cuts() == tuple(ends[:-1][-CUTS:])
+    for epoch, end in enumerate(ends):
+        assert (end.epoch, end.model_version) == (epoch, epoch + 1)
+        assert end.through_seq == sum(len(block) for blocks in epochs[: epoch + 1] for block in blocks) - 1
 
 
 def test_a_model_with_more_classes_makes_room() -> None:
-    tally = Tally(classes=2)
-    tally.grow(4)
-    tally.grow(3)
-    assert len(tally.counts().unsent_classes) == 4
+    tally = make()
+    tally.model_changed(version=2, classes=4)
+    tally.model_changed(version=3, classes=3)
+    counts = tally.counts()
+    assert len(counts.classes) == len(counts.unsent_classes) == 4
+
+
+@given(st.floats(0, 1, width=32))
+def test_a_bin_is_the_same_after_the_wire(utility: float) -> None:
+    """Where the device rounded to float32 the server must too: 0.15 is in bin 3 as the one and in 2 as the other."""
+    said = float(np.float32(utility))
+    assert bin_of(np.array([utility], np.float32)) == bin_of(np.array([said])) <= BINS - 1

@@ -266,9 +266,11 @@ def test_a_refused_sample_is_parked_and_never_sent_again(broker, server, outbox,
     outbox.put([a_put(seq) for seq in range(6)])
     make(broker)
     wait_for(lambda: outbox.status().rows == 0, "drained")
+    pass_heartbeats(server, 1)  # whatever was sent again before its receipt came has arrived
+    sent = server.times["dev.main.1.3"]
     pass_heartbeats(server, 8)  # longer than the longest retry
     assert outbox.parked() == [("dev.main.1.3", "shape (100,)")]
-    assert server.times["dev.main.1.3"] == 1
+    assert server.times["dev.main.1.3"] == sent
 
 
 def test_no_more_than_a_window_is_on_its_way(broker, server, outbox, make):
@@ -406,7 +408,8 @@ def test_a_stop_drains_and_says_farewell_once(broker, server, outbox, make):
     assert outbox.status().rows == 0
     assert not uplink.connected
     wait_for(lambda: "death" in server.kinds(), "farewell")
-    assert (server.kinds()[-1], server.kinds().count("death"), server.kinds().count("event")) == ("death", 1, 1)
+    assert server.kinds()[-2:] == ["heartbeat", "death"]  # the last counts are not lost
+    assert (server.kinds().count("death"), server.kinds().count("event")) == (1, 1)
 
 
 def test_a_stop_without_a_broker_returns(outbox, make, caplog):

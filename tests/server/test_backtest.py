@@ -1,6 +1,11 @@
 from __future__ import annotations
 
 import json
+import math
+import signal
+import subprocess
+import sys
+import time
 from pathlib import Path
 
 import numpy as np
@@ -13,9 +18,9 @@ from models.data import Labelled
 from models.package import package
 from models.train import fit
 from server.__main__ import main
-from server.backtest import grid, report, strategies
+from server.backtest import drift, grid, report, strategies
 from server.backtest.advice import advise
-from server.backtest.material import split
+from server.backtest.material import Material, split
 from server.backtest.replay import Cell, Reference, Settings, overdraft, play, teach
 from server.backtest.summary import Line, lines
 from server.errors import ServerConfigError
@@ -41,15 +46,20 @@ def cell(strategy: str, seed: int, accuracy: list[float], *, used: int = 200) ->
     rows = list(range(0, LENGTH, LENGTH // used))
     return Cell(
         strategy=strategy, budget=0.05, seed=seed, length=LENGTH, labels=[0, used // 2, used], accuracy=accuracy,
-        rows=rows, overdraft=overdraft(rows, 0.05),
+        online=[0.5, 0.6], rows=rows, overdraft=overdraft(rows, 0.05),
     )  # fmt: skip
 
 
+def at_random(labels: float) -> float:
+    """Accuracy that random reaches, up to 800 labels."""
+    return 0.5 + 0.1 * math.log1p(labels / 25.0)
+
+
 def results(ours: list[list[float]]) -> grid.Results:
-    """Random reaches 0.5 + labels/1000 up to 800 labels."""
-    references = [Reference(seed=s, labels=[50, 200, 800], accuracy=[0.55, 0.7, 1.3]) for s in range(len(ours))]
-    at_random = [cell("random", s, [0.5, 0.6, 0.7]) for s in range(len(ours))]
-    return grid.Results([*at_random, *(cell("winnow", s, curve) for s, curve in enumerate(ours))], references)
+    sizes = [50, 200, 800]
+    references = [Reference(seed=s, labels=sizes, accuracy=[*map(at_random, sizes)]) for s in range(len(ours))]
+    random = [cell("random", s, [0.5, at_random(100), at_random(200)]) for s in range(len(ours))]
+    return grid.Results([*random, *(cell("winnow", s, curve) for s, curve in enumerate(ours))], references)
 
 
 def ours(found: list[Line]) -> Line:
@@ -63,7 +73,7 @@ def ours(found: list[Line]) -> Line:
 def test_first_labels_stream_and_test_never_overlap(ordered: bool) -> None:
     data = blobs(2000, ordered=ordered)
     parts = split(data, base=50, samples=500, rng=np.random.default_rng(0))
-    rows = [tuple(row) for part in parts for row in part.x.tolist()]
+    rows = [tuple(row) for part in parts[:3] for row in part.x.tolist()]
     assert len(rows) == len(set(rows))
     assert len(parts.base.y) == 50
     assert len(parts.stream.y) == 500
@@ -92,8 +102,8 @@ def test_every_strategy_spends_about_its_budget(name: str) -> None:
     halves = [chooser.choose(logits[i : i + LENGTH // 2], embedding[i : i + LENGTH // 2]) for i in (0, LENGTH // 2)]
     rows = [*halves[0], *(LENGTH // 2 + row for row in halves[1])]
     assert rows == sorted(set(rows))
-    assert 0.04 < len(rows) / LENGTH < 0.06
-    if name not in ("split", "variable"):  # as published they know no bound
+    assert (0.04 if name != "fixed" else 0.0) < len(rows) / LENGTH < 0.06  # `fixed` rarely finds one so unsure
+    if name not in strategies.PUBLISHED:
         assert overdraft(rows, 0.05) <= strategies.DEPTH
 
 
@@ -132,23 +142,25 @@ def test_every_device_has_a_budget_of_its_own() -> None:
 
 
 def test_the_saving_is_what_random_would_have_needed() -> None:
-    found, curve = lines(results([[0.5, 0.7, 0.8]] * 3))
+    found, curve = lines(results([[0.5, at_random(200), at_random(300)]] * 3))
     line = ours(found)
-    assert curve.needs(0.8) == pytest.approx(300)
+    assert curve.needs(0.5) == pytest.approx(0)
+    assert curve.needs(at_random(300)) == pytest.approx(300)
+    assert curve.reaches(300) == pytest.approx(at_random(300))
     assert line.saving.value == pytest.approx(300 / 200)
-    assert line.gain.value == pytest.approx(0.1)
-    assert [level.random_needs for level in line.levels] == pytest.approx([100, 150, 200])
+    assert line.gain.value == pytest.approx(at_random(300) - at_random(200))
+    assert [level.random_needs for level in line.levels] == pytest.approx([50, 25 * (9**0.75 - 1), 200])
     assert [level.used for level in line.levels] == pytest.approx([50, 75, 100])
     assert sum(line.by_part) / len(line.by_part) == pytest.approx(0.05)
 
 
 def test_random_against_itself_saves_nothing() -> None:
-    found, _ = lines(results([[0.5, 0.6, 0.7]] * 3))
+    found, _ = lines(results([[0.5, at_random(100), at_random(200)]] * 3))
     assert all(line.saving.value == pytest.approx(1.0) for line in found)
 
 
 def test_a_level_that_is_not_reached_has_no_figure() -> None:
-    found, _ = lines(results([[0.5, 0.55, 0.6]] * 3))
+    found, _ = lines(results([[0.5, at_random(50), at_random(100)]] * 3))
     assert [level.used is None for level in ours(found).levels] == [False, True, True]
     assert ours(found).saving.value == pytest.approx(0.5)
 
@@ -247,3 +259,114 @@ def test_options_that_make_no_sense_are_refused(
 def test_the_table_has_a_row_for_each_line() -> None:
     found, _ = lines(results([[0.5, 0.7, 0.8]] * 3))
     assert [row["strategy"] for row in report.table(found)] == ["random", "winnow"]
+
+
+# --- when the world changes ---
+
+
+def material_of(*specs: str, data: Labelled | None = None, seed: int = 0) -> Material:
+    data = data or blobs(3000)
+    plain = split(data, base=60, samples=0, rng=np.random.default_rng(seed))
+    return drift.apply(plain, drift.parse(specs, data.names), np.random.default_rng(seed))
+
+
+def test_without_a_change_nothing_changes() -> None:
+    assert material_of().stages == ()
+
+
+def test_a_class_appears_and_was_nowhere_before() -> None:
+    made = material_of("class:c@0.25")
+    begins = made.stages[1].row
+    assert 2 not in made.base.y
+    assert 2 not in made.stream.y[:begins]
+    assert 2 not in made.test_at(begins - 1).y
+    for later in (made.stream.y[begins:], made.test_at(begins).y):
+        assert 0.15 < np.mean(later == 2) < 0.35
+    assert made.test is made.test_at(len(made.stream.y) - 1)
+
+
+def test_noise_begins_where_it_is_said_to_and_adds_up() -> None:
+    plain, made = material_of(), material_of("noise@0.5", "dark@0.75")
+    half, last = (stage.row for stage in made.stages[1:])
+    assert (made.stream.x[:half] == plain.stream.x[:half]).all()
+    assert not np.isclose(made.stream.x[half:], plain.stream.x[half:]).any(axis=1).all()
+    assert np.std(made.stream.x[half:last]) > 1.05 * np.std(plain.stream.x)
+    assert np.std(made.stream.x[last:]) < 0.6 * np.std(plain.stream.x)
+    assert (made.test_at(0).x == plain.test.x).all()
+    assert (made.stream.y == plain.stream.y).all()
+
+
+def test_a_mix_makes_the_same_classes_rare_in_stream_and_test() -> None:
+    made = material_of("mix@0.5")
+    begins = made.stages[1].row
+    rare = [
+        np.flatnonzero(np.bincount(y, minlength=4) < 0.5 * len(y) / 4) for y in (made.stream.y[begins:], made.test.y)
+    ]
+    assert len(rare[0]) == 2
+    assert rare[0].tolist() == rare[1].tolist()
+
+
+def test_models_are_judged_by_the_world_of_their_moment_and_by_the_last_one() -> None:
+    made = material_of("class:c@0.5")
+    how = Settings(rounds=4, delay=0, epochs=30, steps=200)
+    found = play(made, teach(made, [], seed=0, settings=how), strategy="winnow", budget=0.1, seed=0, settings=how)
+    assert found.then[1] > found.accuracy[1] + 0.1  # before the change nobody knows the class that is to come
+    assert found.then[-1] == found.accuracy[-1] > found.accuracy[1] + 0.1
+
+
+@pytest.mark.parametrize(
+    ("spec", "said"),
+    [
+        ("fog", "KIND@SHARE"),
+        ("fog@2", "between 0 and 1"),
+        ("fogg@0.5", "did you mean 'fog'"),
+        ("class@0.5", "class:NAME@SHARE"),
+        ("class:bb@0.5", "did you mean 'b'"),
+    ],
+)
+def test_a_change_that_makes_no_sense_is_refused(spec: str, said: str) -> None:
+    with pytest.raises(ServerConfigError, match=said):
+        drift.parse([spec], ["a", "b", "c"])
+
+
+# --- a portfolio ---
+
+
+def test_a_portfolio_moves_devices_between_arms_and_spends_as_one_strategy_would() -> None:
+    data = blobs(6000)
+    data = Labelled(data.x, data.y, data.names, device=np.arange(6000) % 3, t=np.arange(6000))
+    made = split(data, base=40, samples=0, rng=np.random.default_rng(0))
+    how = Settings(rounds=6, delay=20, epochs=2, steps=20)
+    first = teach(made, [], seed=0, settings=how)
+    found = play(made, first, strategy="portfolio", budget=0.05, seed=0, settings=how)
+    again = play(made, first, strategy="portfolio", budget=0.05, seed=0, settings=how)
+    assert found == again
+    assert len(found.arms) == 7
+    assert all(sum(shares.values()) == pytest.approx(1.0) for shares in found.arms)
+    assert found.arms[0] != found.arms[-1]
+    assert 0.03 < len(found.rows) / found.length < 0.07
+    assert found.overdraft <= strategies.DEPTH
+
+
+# --- killed ---
+
+
+def test_killed_at_any_moment_it_goes_on_and_says_the_same(tmp_path: Path) -> None:
+    data = save(blobs(900), tmp_path / "blobs.npz")
+    command = ["backtest", "--data", str(data), *ARGUMENTS.split(), "--seeds", "1", "--drift", "noise@0.5", "--out"]
+    assert main([*command, str(tmp_path / "whole")]) == 0
+    cut, cells = tmp_path / "cut", tmp_path / "cut" / "cells"
+    for wanted in (1, 4):
+        process = subprocess.Popen(
+            [sys.executable, "-m", "server.__main__", *command, str(cut)], stdout=subprocess.DEVNULL
+        )
+        deadline = time.monotonic() + 60
+        while len(list(cells.glob("*.json"))) < wanted and time.monotonic() < deadline:
+            time.sleep(0.005)
+        process.kill()
+        assert process.wait() == -signal.SIGKILL
+    kept = {path: path.stat().st_mtime_ns for path in cells.glob("*.json")}
+    assert 4 <= len(kept) < 8
+    assert main([*command, str(cut)]) == 0
+    assert (cut / "backtest.json").read_text() == (tmp_path / "whole" / "backtest.json").read_text()
+    assert {path: path.stat().st_mtime_ns for path in kept} == kept

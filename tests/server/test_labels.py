@@ -46,6 +46,9 @@ def test_honest_reasons_are_asked_first_then_by_arrival(store):
     random = take(store, 5, "random", at_ms=NOW_MS + 40)
     assert waiting(store) == [random, explore, drift, early, late]
     assert waiting(store, limit=2) == [random, explore]
+    with store.database.read() as connection:
+        newest = [row.id for row in labels.waiting(connection, limit=3, newest=True)]
+    assert newest == [explore, random, late]
 
 
 def test_an_answered_sample_is_not_asked_again_and_the_latest_answer_holds(store):
@@ -56,13 +59,13 @@ def test_an_answered_sample_is_not_asked_again_and_the_latest_answer_holds(store
     with store.database.read() as connection:
         found = connection.execute(labels.in_force()).all()
         assert {row.sample_id: row.class_index for row in found} == {one: 2, two: CANNOT_TELL}
-        assert labels.counts(connection) == (1, 1, 1)
+        assert labels.counts(connection) == (1, 1, 1, 0)
         assert labels.last_id(connection) == 3
 
 
 def test_an_empty_store_has_nothing(store):
     with store.database.read() as connection:
-        assert labels.counts(connection) == (0, 0, 0)
+        assert labels.counts(connection) == (0, 0, 0, 0)
         assert labels.names(connection) == ()
         assert labels.last_id(connection) == 0
 

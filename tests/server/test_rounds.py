@@ -47,7 +47,8 @@ def label_devices(store, start: int, stop: int, *, audit: bool = False, classes=
     ingest = Ingest(store, fleet=FLEET, offline_after_s=90.0)
     for seq in range(start, stop):
         reason = "random" if audit and seq % 2 else "informative"
-        selection = msgspec.structs.replace(SELECTION, reason=reason)
+        arm = ("vessal-1", "margin") if seq % 4 else ("novelty-quantile-1", "entropy")
+        selection = msgspec.structs.replace(SELECTION, reason=reason, strategy=arm[0], acquisition=arm[1])
         sent = frames("cam-1", seq, data=x[seq], selection=selection)
         ingest.take([message("cam-1", "sample", frame) for frame in sent])
     with store.database.write() as connection:
@@ -226,6 +227,10 @@ def test_a_first_model_then_one_that_knows_the_new_classes(store, tmp_path):
     stream = next(gate for gate in second.report["verdict"]["gates"] if gate["name"] == "stream")
     assert stream["figure"] == pytest.approx(figures["candidate_stream_accuracy"] - figures["champion_stream_accuracy"])
     assert "stream +" in describe(second)
+    gains = second.report["gains"]  # of the 120 labels that were not held out, by who asked; together all there is
+    assert {arm: gain["labels"] for arm, gain in gains.items()} == {"vessal/margin": 60, "novelty_quantile/entropy": 60}
+    together = sum(gain["mean"] * gain["labels"] for gain in gains.values())
+    assert together == pytest.approx(stream["figure"])
     with store.database.read() as connection:
         assert versions.champion(connection) == version
 

@@ -29,6 +29,7 @@ def upgrade() -> None:
         sa.Column("messages_bad", sa.Integer(), nullable=False),
         sa.Column("desired", sa.JSON()),
         sa.Column("desired_revision", sa.Integer(), nullable=False),
+        sa.Column("arm", sa.String(length=140)),
         sa.PrimaryKeyConstraint("name"),
     )
     op.create_table(
@@ -56,6 +57,15 @@ def upgrade() -> None:
         sa.Column("received_at_ms", sa.BigInteger(), nullable=False),
         sa.Column("data", sa.LargeBinary(), nullable=False),
         sa.PrimaryKeyConstraint("sample_id", "body_sha256", "part"),
+    )
+    op.create_table(
+        "portfolio",
+        sa.Column("channel", sa.String(length=63), nullable=False),
+        sa.Column("state", sa.JSON(), nullable=False),
+        sa.Column("shares", sa.JSON(), nullable=False),
+        sa.Column("run_id", sa.Integer(), nullable=False),
+        sa.Column("at_ms", sa.BigInteger(), nullable=False),
+        sa.PrimaryKeyConstraint("channel"),
     )
     op.create_table(
         "quarantine",
@@ -96,10 +106,31 @@ def upgrade() -> None:
         sa.Column("threshold", sa.Float()),
         sa.Column("tokens", sa.Float()),
         sa.Column("strategy", sa.String(length=40)),
+        sa.Column("acquisition", sa.String(length=100)),
+        sa.Column("shadow_probability", sa.Float()),
         sa.PrimaryKeyConstraint("id"),
     )
     op.create_index("sample_by_arrival", "sample", ["received_at_ms"])
     op.create_index("sample_by_device", "sample", ["device", "boot", "seq"])
+    op.create_table(
+        "embedding",
+        sa.Column("sample_id", sa.String(length=190), nullable=False),
+        sa.Column("version", sa.Integer(), nullable=False),
+        sa.Column("vector", sa.LargeBinary()),
+        sa.Column("logits", sa.LargeBinary()),
+        sa.ForeignKeyConstraint(["sample_id"], ["sample.id"], ondelete="CASCADE"),
+        sa.PrimaryKeyConstraint("sample_id"),
+    )
+    op.create_index("embedding_by_version", "embedding", ["version"])
+    op.create_table(
+        "duplicate",
+        sa.Column("sample_id", sa.String(length=190), nullable=False),
+        sa.Column("stands_with", sa.String(length=190), nullable=False),
+        sa.ForeignKeyConstraint(["sample_id"], ["sample.id"], ondelete="CASCADE"),
+        sa.ForeignKeyConstraint(["stands_with"], ["sample.id"], ondelete="CASCADE"),
+        sa.PrimaryKeyConstraint("sample_id"),
+    )
+    op.create_index("duplicate_by_representative", "duplicate", ["stands_with"])
     op.create_table(
         "snapshot",
         sa.Column("id", sa.String(length=64), nullable=False),
@@ -110,6 +141,44 @@ def upgrade() -> None:
         sa.Column("device_label_count", sa.Integer(), nullable=False),
         sa.PrimaryKeyConstraint("id"),
     )
+    op.create_table(
+        "span",
+        sa.Column("device", sa.String(length=63), nullable=False),
+        sa.Column("model_version", sa.Integer(), autoincrement=False, nullable=False),
+        sa.Column("start_ms", sa.BigInteger(), autoincrement=False, nullable=False),
+        sa.Column("signals", sa.JSON(), nullable=False),
+        sa.Column("classes", sa.JSON(), nullable=False),
+        sa.PrimaryKeyConstraint("device", "model_version", "start_ms"),
+    )
+    op.create_table(
+        "reference",
+        sa.Column("onnx_sha256", sa.String(length=64), nullable=False),
+        sa.Column("body_sha256", sa.String(length=64), nullable=False),
+        sa.Column("samples", sa.Integer(), nullable=False),
+        sa.Column("at_ms", sa.BigInteger(), nullable=False),
+        sa.PrimaryKeyConstraint("onnx_sha256"),
+    )
+    op.create_table(
+        "stretch",
+        sa.Column("id", sa.Integer(), autoincrement=True, nullable=False),
+        sa.Column("device", sa.String(length=63), nullable=False),
+        sa.Column("stream", sa.String(length=63), nullable=False),
+        sa.Column("boot", sa.BigInteger(), nullable=False),
+        sa.Column("session", sa.String(length=64), nullable=False),
+        sa.Column("model_version", sa.Integer(), nullable=False),
+        sa.Column("day", sa.String(length=10), nullable=False),
+        sa.Column("first_seq", sa.BigInteger(), nullable=False),
+        sa.Column("last_seq", sa.BigInteger(), nullable=False),
+        sa.Column("read", sa.BigInteger(), nullable=False),
+        sa.Column("scored", sa.BigInteger(), nullable=False),
+        sa.Column("invalid", sa.BigInteger(), nullable=False),
+        sa.Column("selected", sa.JSON(), nullable=False),
+        sa.Column("sums", sa.JSON(), nullable=False),
+        sa.Column("counted", sa.JSON(), nullable=False),
+        sa.PrimaryKeyConstraint("id"),
+    )
+    op.create_index("stretch_by_day", "stretch", ["day"])
+    op.create_index("stretch_by_run", "stretch", ["device", "stream", "boot", "session", "id"])
     op.create_table(
         "version",
         sa.Column("number", sa.Integer(), autoincrement=False, nullable=False),
@@ -148,6 +217,19 @@ def upgrade() -> None:
         sa.Column("started_at_ms", sa.BigInteger(), nullable=False),
         sa.Column("ended_at_ms", sa.BigInteger()),
         sa.ForeignKeyConstraint(["version"], ["version.number"]),
+        sa.PrimaryKeyConstraint("id"),
+    )
+    op.create_table(
+        "request",
+        sa.Column("id", sa.Integer(), autoincrement=True, nullable=False),
+        sa.Column("sample_id", sa.String(length=190), nullable=False),
+        sa.Column("devices", sa.JSON()),
+        sa.Column("similar", sa.Float(), nullable=False),
+        sa.Column("count", sa.Integer(), nullable=False),
+        sa.Column("created_at_ms", sa.BigInteger(), nullable=False),
+        sa.Column("until_ms", sa.BigInteger(), nullable=False),
+        sa.Column("cancelled_at_ms", sa.BigInteger()),
+        sa.ForeignKeyConstraint(["sample_id"], ["sample.id"]),
         sa.PrimaryKeyConstraint("id"),
     )
     op.create_table(

@@ -1,0 +1,241 @@
+"""What is sent beside what the selector chooses?
+
+    requested      samples like one that a person pointed at: as they go by, and out of the recent ring   choose/wanted
+    disagreement   samples on which a shadow model says something else than the running one          choose/disagreement
+
+Both are off until somebody asks. They take nothing from the label bucket, but keep to the limits a day. The selector
+decides first and does not know of them; what it takes anyway is its own.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Sequence
+from typing import NamedTuple
+
+import msgspec
+import numpy as np
+
+from edge_agent.choose.acquisition import Scored, Scorer
+from edge_agent.choose.disagreement import Disagreement, Share, disagreement
+from edge_agent.choose.novelty import Floats
+from edge_agent.choose.selector import Chosen
+from edge_agent.choose.wanted import Sketcher, Wanted
+from edge_agent.contract.errors import IncompatibleError
+from edge_agent.contract.types import Prediction, Reading, Sample, SampleId
+from edge_agent.contract.wire import Request, RequestState
+from edge_agent.model import Model
+from edge_agent.send.recent import Hit, Passing, Recent
+
+WANTED, SHADOW = "wanted", "shadow"  # keys of the saved state
+
+
+class Block(NamedTuple):
+    """A scored block, as the loop has it."""
+
+    readings: Sequence[Reading]
+    scored: Scored  # of the whole ring, rows beyond the readings included
+    model: Model
+    id_of: Callable[[Reading], SampleId]
+    now_ms: int
+    pay: Callable[[], bool]  # takes a sample from the limits a day; False when they forbid it
+
+
+class Shadow(NamedTuple):
+    """A model that runs beside, and the rule that says what its word is worth."""
+
+    model: Model
+    rule: Disagreement
+
+
+class Extras:
+    """`want`, `shadow`, `states` and `shadowed` may be called from any thread, the rest from the loop's."""
+
+    def __init__(self, *, wanted: bytes = b"", shadow: bytes = b"", recent: Recent | None = None) -> None:
+        """`wanted` and `shadow`: as saved. ConfigError when they cannot be read."""
+        self._wanted = Wanted(saved=wanted)
+        self._saved_shadow = shadow
+        self._recent = recent
+        self._lock = threading.Lock()  # of all below; held once a block, and only when there is something to do
+        self._requests: Sequence[Request] | None = None
+        self._asked: set[tuple[int, tuple[float, ...]]] = set()  # of the ring
+        self._next_shadow: tuple[Shadow | None] | None = None
+        self._shadow: Shadow | None = None
+        self._sketcher: tuple[int, Sketcher | None] = (-1, None)  # of the version that runs
+
+    # --- what is asked for ---
+
+    def want(self, requests: Sequence[Request]) -> None:
+        """These requests are open, from the end of the block."""
+        with self._lock:
+            self._requests = requests
+
+    def shadow(self, model: Model | None, share: Share, running: Model, rng: np.random.Generator) -> None:
+        """Run `model` beside `running` from the end of the block; None: no more. IncompatibleError: other inputs."""
+        if model is not None and (model.shape, model.dtype) != (running.shape, running.dtype):
+            raise IncompatibleError(
+                f"shadow model version {model.version} takes {model.shape} {model.dtype}, "
+                f"version {running.version} that runs takes {running.shape} {running.dtype}"
+            )
+        with self._lock:
+            if self._shadow is not None:
+                self._saved_shadow = self._shadow.rule.save()
+            rule = None if model is None else Disagreement(model.version, share, rng, saved=self._saved_shadow)
+            self._next_shadow = (None if model is None or rule is None else Shadow(model, rule),)
+
+    # --- deciding ---
+
+    def add(self, chosen: list[Chosen], block: Block) -> list[Chosen]:
+        """What is sent of a block, given what the selector chose of it; in order."""
+        recent = self._recent is not None and self._recent.due()
+        if not (recent or self._wanted or self._shadow):
+            return chosen
+        with self._lock:
+            sketches = self._sketches(block.model) if recent or self._wanted else None
+            chosen = chosen + self._wanted.look(
+                block.scored,
+                sketches,
+                chosen=chosen,
+                count=len(block.readings),
+                version=block.model.version,
+                now_ms=block.now_ms,
+                pay=block.pay,
+            )
+            if self._shadow is not None:
+                chosen = _beside(self._shadow, chosen, block)
+        if recent:
+            self._keep(chosen, block, sketches)
+        return sorted(chosen)
+
+    def _sketches(self, model: Model) -> Floats | None:
+        if model.embedding is None:
+            return None
+        if self._sketcher[0] != model.version:
+            self._sketcher = (model.version, Sketcher(model.manifest.reference.embedding_mean.array()))
+        sketcher = self._sketcher[1]
+        return sketcher(model.embedding) if sketcher else None
+
+    def _keep(self, chosen: list[Chosen], block: Block, sketches: Floats | None) -> None:
+        sent = {row for row, _ in chosen}
+        scored = block.scored
+        for row, reading in enumerate(block.readings):
+            if self._recent is None or not self._recent.due():
+                return
+            if row not in sent and np.isfinite(scored.utility[row]):
+                passing = Passing(
+                    id=block.id_of(reading),
+                    ref=reading.ref,
+                    captured_at_ms=block.now_ms,
+                    data=reading.data,
+                    prediction=Prediction(int(scored.label[row]), float(scored.confidence[row])),
+                    utility=float(scored.utility[row]),
+                    version=block.model.version,
+                    sketch=None if sketches is None else sketches[row].copy(),
+                )
+                self._recent.keep(passing)
+
+    # --- between two blocks ---
+
+    def settle(self, *, now_ms: int, pay: Callable[[], bool]) -> tuple[list[Sample], bool]:
+        """Obey what was asked for meanwhile; returns samples out of the ring, and whether there is state to save."""
+        if self._requests is None and self._next_shadow is None and not self._asked:
+            return [], False
+        with self._lock:
+            requests, self._requests = self._requests, None
+            if self._next_shadow is not None:
+                (self._shadow,), self._next_shadow = self._next_shadow, None
+            if requests is not None:
+                self._search(self._wanted.change(requests))
+            return self._recall(now_ms, pay)
+
+    def _search(self, unsearched: list[Request]) -> None:
+        for request in unsearched:
+            if self._recent is not None and (request.id, request.sketch) not in self._asked:
+                self._asked.add((request.id, request.sketch))
+                self._recent.search(request)
+
+    def _recall(self, now_ms: int, pay: Callable[[], bool]) -> tuple[list[Sample], bool]:
+        samples: list[Sample] = []
+        done = False
+        while self._recent is not None and (news := self._recent.found()) is not None:
+            if not isinstance(news, Hit):
+                self._asked.discard((news.request.id, news.request.sketch))
+                self._wanted.searched(news.request, searched=news.compared, unsearchable=news.unsearchable)
+                done = True
+            elif sample := self._sample(news, now_ms, pay):
+                samples.append(sample)
+                self._recent.sent(news.kept.id)
+        return samples, done or bool(samples)
+
+    def _sample(self, hit: Hit, now_ms: int, pay: Callable[[], bool]) -> Sample | None:
+        kept = hit.kept
+        selection = self._wanted.recall(hit.request, hit.sketch, utility=kept.utility, now_ms=now_ms, pay=pay)
+        if selection is None:
+            return None
+        return Sample(
+            id=SampleId.parse(kept.id),
+            ref=kept.ref,
+            captured_at_ms=kept.captured_at_ms,
+            data=hit.data,
+            prediction=Prediction(kept.label, kept.confidence),
+            selection=selection,
+            model_version=kept.version,
+        )
+
+    # --- looking, and across restarts ---
+
+    def states(self, model: Model, *, now_ms: int) -> tuple[RequestState, ...]:
+        """How the open requests do while `model` runs."""
+        with self._lock:
+            return self._wanted.states(version=model.version, embeds=model.embedding is not None, now_ms=now_ms)
+
+    def shadowed(self) -> tuple[int, int]:
+        """Samples that the shadow model saw, and on how many of them its label was another."""
+        shadow = self._shadow
+        return (0, 0) if shadow is None else (shadow.rule.state.seen, shadow.rule.state.differed)
+
+    def save(self) -> dict[str, bytes]:
+        """The state, to be committed with the samples that led to it."""
+        with self._lock:
+            state = {WANTED: self._wanted.save()}
+            if self._shadow is not None:
+                state[SHADOW] = self._shadow.rule.save()
+            return state
+
+
+def _beside(shadow: Shadow, chosen: list[Chosen], block: Block) -> list[Chosen]:
+    """Let the shadow model see its share of the block; what is sent then, with its probability on what was chosen."""
+    model, rule, count = shadow.model, shadow.rule, len(block.readings)
+    rows, draws = rule.draws(count)
+    utility = dict(zip(rows.tolist(), _utilities(model, block, rows.tolist()), strict=True))
+    by_row = dict(chosen)
+    for row in range(count):
+        rule.earn()
+        taken = rule.offer(utility[row], float(draws[row])) if row in utility else None
+        if taken is None:
+            continue
+        if row in by_row:
+            by_row[row] = msgspec.structs.replace(by_row[row], shadow_probability=taken.probability)
+        elif block.pay():
+            by_row[row] = taken
+    return [Chosen(row, selection) for row, selection in by_row.items()]
+
+
+def _utilities(model: Model, block: Block, rows: list[int]) -> list[float]:
+    """How much the shadow model disagrees on each of the rows; NaN where one of the two says nothing."""
+    scored = block.scored
+    if scored.exp is None or not rows:
+        return [float("nan")] * len(rows)
+    logits = np.empty((len(rows), *model.logits.shape[1:]), np.float32)
+    for place, row in enumerate(rows):
+        model.run(0, block.readings[row].data)
+        logits[place] = model.logits[0]
+    about = model.manifest
+    said = Scorer("margin", temperature=about.temperature, members=about.members).score(logits)
+    if said.exp is None:
+        return [float("nan")] * len(rows)
+    champion = scored.exp[rows] * scored.confidence[rows, None]
+    with np.errstate(invalid="ignore"):
+        utility = disagreement(champion, said.exp * said.confidence[:, None])
+    utility[~np.isfinite(scored.utility[rows])] = np.nan
+    return [float(value) for value in utility]

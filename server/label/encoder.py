@@ -1,0 +1,182 @@
+"""What does the champion make of the samples that wait?
+
+Choosing needs an embedding and probabilities of every candidate, by one model: what devices said comes from different
+versions, and holds no embedding. So the server runs the champion's own file over what waits, and over what was labelled
+last, in the thread that labels: a few rows at a time, each few committed, so that a killed server goes on where it was.
+A new champion does it anew for what still waits.
+
+What the champion cannot be run on (another sensor, a damaged body, a file that onnxruntime refuses) is remembered as
+such and complained of once; there, what the device said decides.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any, NamedTuple, TypeVar
+
+import numpy as np
+import onnxruntime as ort
+from numpy.typing import NDArray
+from onnxruntime.capi import onnxruntime_pybind11_state as ort_state
+
+from edge_agent.contract.artifact import Manifest, decode_manifest
+from edge_agent.contract.errors import WinnowError
+from server.errors import StoreError
+from server.store import embeddings, samples, versions
+from server.store.embeddings import Embedding
+from server.store.samples import sample_array
+from server.store.store import Store
+from server.store.versions import Version
+
+log = logging.getLogger(__name__)
+
+T = TypeVar("T")
+
+COMMIT_ROWS = 64  # fewer makes commits dear, more loses more to a kill
+BATCH_BYTES = 4_000_000  # of raw samples run at once: more takes memory and gains nothing on one thread
+HALF_MAX = 65504.0  # largest float16
+
+ORT_ERRORS: tuple[type[Exception], ...] = (
+    RuntimeError,
+    ValueError,
+    *(kind for kind in vars(ort_state).values() if isinstance(kind, type) and issubclass(kind, Exception)),
+)  # they have no root of their own
+REFUSALS: tuple[type[Exception], ...] = (WinnowError, *ORT_ERRORS)
+
+
+class Encoder:
+    """Keeps the table `embedding` up with the champion."""
+
+    def __init__(self, store: Store, *, waiting: int, labelled: int) -> None:
+        """Over the newest `waiting` samples that wait, and the last `labelled` that were answered."""
+        self._store = store
+        self._waiting = waiting
+        self._labelled = labelled
+        self._model: _Model | None = None
+        self._failed = 0  # version that cannot be opened
+        self._said: set[object] = set()
+
+    def catch_up(self, *, stopped: Callable[[], bool]) -> Manifest | None:
+        """Run the champion over all it was not run on, until done or `stopped`; None when there is none to run.
+
+        The manifest has the number that the rows in the store are of.
+        """
+        with self._store.database.read() as connection:
+            champion = versions.champion(connection)
+        model = self._open(champion) if champion else None
+        if model is None:
+            return None
+        with self._store.database.read() as connection:
+            ids = embeddings.missing(connection, version=model.number, waiting=self._waiting, labelled=self._labelled)
+        for some in _batches(ids, COMMIT_ROWS):
+            if stopped():
+                break
+            with self._store.database.read() as connection:
+                rows = samples.rows(connection, some)
+            made = [self._encode(model, batch) for batch in _batches(rows, model.at_once)]
+            with self._store.database.write() as connection:
+                embeddings.put(connection, [one for batch in made for one in batch])
+        return model.manifest
+
+    def _open(self, champion: Version) -> _Model | None:
+        number = champion.number
+        if number == self._failed or (self._model is not None and number == self._model.number):
+            return None if number == self._failed else self._model
+        self._model, self._failed = None, 0
+        try:
+            manifest = decode_manifest(self._store.blobs.get(champion.manifest_sha256), where=f"version {number}")
+            data = self._store.blobs.get(manifest.variant("cpu-int8").sha256)
+            self._model = _Model(number, manifest, _session(data))
+        except REFUSALS as error:
+            self._failed = number
+            self._complain(number, f"version {number} cannot be run here: {_first_line(error)}")
+            return None
+        with self._store.database.write() as connection:
+            embeddings.delete_others(connection, version=number)
+        return self._model
+
+    def _encode(self, model: _Model, rows: Sequence[Any]) -> list[Embedding]:
+        """All of `rows`, those without an outcome too."""
+        fitting = [(row, x) for row in rows if (x := self._array(model, row)) is not None]
+        outcome: dict[str, tuple[NDArray[np.float16], NDArray[np.float16]]] = {}
+        if fitting:
+            try:
+                vectors, logits = model.run(np.stack([x for _, x in fitting]))
+            except ORT_ERRORS as error:
+                said = f"version {model.number} does not run on {fitting[0][0].id}: {_first_line(error)}"
+                self._complain((model.number, type(error)), said)
+            else:
+                usable: NDArray[np.bool_] = np.asarray(np.isfinite(np.hstack((vectors, logits))).all(axis=1))
+                halves = [np.clip(part, -HALF_MAX, HALF_MAX).astype(np.float16) for part in (vectors, logits)]
+                outcome = {row.id: (halves[0][i], halves[1][i]) for i, (row, _) in enumerate(fitting) if usable[i]}
+        return [Embedding(row.id, model.number, *outcome.get(row.id, (None, None))) for row in rows]
+
+    def _array(self, model: _Model, row: Any) -> NDArray[np.generic] | None:
+        spec = model.manifest.input
+        if (tuple(row.shape), row.dtype) != (tuple(spec.shape), spec.dtype):
+            got = f"{tuple(row.shape)} {row.dtype}"
+            said = f"{row.id}: is {got}, version {model.number} takes {tuple(spec.shape)} {spec.dtype}"
+            self._complain((model.number, got), said)
+            return None
+        try:
+            return sample_array(self._store.blobs, row)
+        except StoreError as error:
+            self._complain(StoreError, f"{row.id}: {error}")
+            return None
+
+    def _complain(self, kind: object, what: str) -> None:
+        if kind not in self._said:
+            self._said.add(kind)
+            log.warning("choosing: %s; there, and where it is the same, what the device said decides", what)
+
+
+class _Model(NamedTuple):
+    """The champion, ready to run."""
+
+    number: int
+    manifest: Manifest
+    session: ort.InferenceSession
+
+    @property
+    def at_once(self) -> int:
+        """Samples to a run."""
+        fixed = self.session.get_inputs()[0].shape[0]
+        spec = self.manifest.input
+        size = max(1, int(np.prod(spec.shape)) * np.dtype(spec.dtype).itemsize)
+        return fixed if isinstance(fixed, int) else min(max(BATCH_BYTES // size, 1), COMMIT_ROWS)
+
+    def run(self, x: NDArray[Any]) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+        """Embedding (N, D), or the logits again where the graph has none, and logits (N, C) over the temperature.
+
+        x: (N, *shape), N at most `at_once`; a graph whose batch is fixed is given the last row again to fill it.
+        """
+        entry = self.session.get_inputs()[0]
+        missing = self.at_once - len(x) if isinstance(entry.shape[0], int) else 0
+        feed = np.concatenate([x, np.repeat(x[-1:], missing, axis=0)]) if missing else x
+        manifest = self.manifest
+        names = [manifest.logits, manifest.embedding] if manifest.embedding else [manifest.logits]
+        found = self.session.run(names, {manifest.input.name: feed})
+        logits, vectors = (np.asarray(part[: len(x)], np.float32).reshape(len(x), -1) for part in (found[0], found[-1]))
+        if logits.shape[1] != len(manifest.classes):
+            raise ValueError(f"logits are {logits.shape}, expected ({len(x)}, {len(manifest.classes)})")
+        return vectors, logits / np.float32(manifest.temperature)
+
+
+def _session(data: bytes) -> ort.InferenceSession:
+    """One thread that does not spin: choosing is in no hurry, and ingest shares the machine."""
+    options = ort.SessionOptions()
+    options.intra_op_num_threads = 1
+    options.inter_op_num_threads = 1
+    options.log_severity_level = 4  # what it refuses is ours to say
+    options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+    return ort.InferenceSession(data, options, providers=["CPUExecutionProvider"])
+
+
+def _batches(rows: Sequence[T], size: int) -> Iterator[Sequence[T]]:
+    for start in range(0, len(rows), size):
+        yield rows[start : start + size]
+
+
+def _first_line(error: Exception) -> str:
+    return str(error).strip().splitlines()[0][:300] if str(error).strip() else type(error).__name__

@@ -1,0 +1,48 @@
+"""What happened that somebody may want to know?
+
+Devices' events come by ingest (devices.record_event). The server's own stand beside them, of device "".
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import sqlalchemy as sa
+
+from server.store.schema import event
+
+SERVER = ""
+
+
+def say(
+    connection: sa.Connection, kind: str, text: str, *, version: int, detail: Mapping[str, Any], now_ms: int
+) -> None:
+    """Add an event of the server's own."""
+    said = connection.scalar(sa.select(sa.func.max(event.c.n)).where(event.c.device == SERVER)) or 0
+    connection.execute(
+        sa.insert(event).values(
+            device=SERVER,
+            boot=0,
+            n=said + 1,
+            at_ms=now_ms,
+            received_at_ms=now_ms,
+            kind=kind,
+            text=text,
+            model_version=version,
+            detail=dict(detail),
+        )
+    )
+
+
+def last_said(connection: sa.Connection, kind: str, *, version: int) -> sa.Row[Any] | None:
+    """The server's newest event of a kind about a version."""
+    mine = sa.and_(event.c.device == SERVER, event.c.kind == kind, event.c.model_version == version)
+    return connection.execute(sa.select(event).where(mine).order_by(event.c.id.desc()).limit(1)).first()
+
+
+def last_alarms(connection: sa.Connection, *, version: int) -> dict[str, sa.Row[Any]]:
+    """The newest alarm of drift of each device, under a version."""
+    alarms = sa.and_(event.c.kind == "alarm", event.c.model_version == version)
+    newest = sa.select(sa.func.max(event.c.id)).where(alarms).group_by(event.c.device)
+    return {row.device: row for row in connection.execute(sa.select(event).where(event.c.id.in_(newest)))}

@@ -1,0 +1,56 @@
+"""Which arms are there, what is thought of them, and which device has which?
+
+The state is plain JSON here; teach/portfolio.py says what it means. It is kept together with the id of the last run
+that it learned from, and with the arms that follow, so that no run is learned from twice.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, NamedTuple
+
+import sqlalchemy as sa
+from sqlalchemy.dialects.sqlite import insert
+
+from server.store.schema import device, portfolio
+
+CHANNEL = "default"  # today the fleet is one channel
+
+
+class Kept(NamedTuple):
+    """A portfolio as it was kept."""
+
+    channel: str
+    state: dict[str, Any]
+    shares: dict[str, float]  # of the fleet, by arm
+    run_id: int
+    at_ms: int
+
+
+def get(connection: sa.Connection, channel: str = CHANNEL) -> Kept | None:
+    """What is kept of a channel."""
+    row = connection.execute(sa.select(portfolio).where(portfolio.c.channel == channel)).one_or_none()
+    return None if row is None else Kept(*row)
+
+
+def save(connection: sa.Connection, kept: Kept) -> None:
+    """Keep it in place of what was."""
+    statement = insert(portfolio).values(kept._asdict())
+    connection.execute(statement.on_conflict_do_update(index_elements=[portfolio.c.channel], set_=kept._asdict()))
+
+
+def remove(connection: sa.Connection, channel: str = CHANNEL) -> None:
+    """There is none any more: every device goes back to its own configuration."""
+    connection.execute(sa.delete(portfolio).where(portfolio.c.channel == channel))
+    connection.execute(sa.update(device).values(arm=None))
+
+
+def tell(connection: sa.Connection, arms: Mapping[str, str]) -> None:
+    """Give devices their arms."""
+    for name, arm in arms.items():
+        connection.execute(sa.update(device).where(device.c.name == name).values(arm=arm))
+
+
+def told(connection: sa.Connection) -> dict[str, str | None]:
+    """The arm of every device."""
+    return {row.name: row.arm for row in connection.execute(sa.select(device.c.name, device.c.arm))}

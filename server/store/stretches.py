@@ -1,0 +1,173 @@
+"""What did each device see, and when, that it did not send?
+
+A *stretch* is a run of consecutive samples of one stream, scored by one model, that the server heard of on one day: how
+many there were, how many were selected and why, and sums over all of them, sent or not.
+
+Devices say what they counted since they started, and up to which sample. So a stretch is the difference of two
+heartbeats of one run, and heartbeats that are lost, repeated or late change nothing: the next one says it all. A row
+carries the counts at its end as they were said, which is where the next difference begins, also after a restart.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from datetime import datetime, timezone
+from itertools import zip_longest
+from typing import Any, NamedTuple
+
+import msgspec
+import sqlalchemy as sa
+
+from edge_agent.contract.wire import Heartbeat, StreamCounts
+from server.store import labels, spans
+from server.store.schema import sample, stretch
+
+Sums = dict[str, list[float]]
+VECTORS = ("utility_histogram", "confidence_sums", "classes", "signals")
+"""Fields of StreamCounts that are kept as sums: any tuple of numbers that adds up may join them."""
+
+NOTHING = StreamCounts(read=0, scored=0, invalid=0, selected={})
+
+
+class Run(NamedTuple):
+    """From one start of an agent to its end: what a count is of."""
+
+    device: str
+    stream: str
+    boot: int
+    session: str  # a device that was wiped counts its boots anew
+
+
+class Stretch(NamedTuple):
+    """Samples `first_seq`..`last_seq` of a run. Those in it that were selected have these numbers in their ids."""
+
+    id: int
+    device: str
+    stream: str
+    boot: int
+    session: str
+    model_version: int  # 0: of several, the border between them is lost
+    day: str  # on which the server heard of it, UTC: 2026-11-23
+    first_seq: int
+    last_seq: int
+    read: int
+    scored: int
+    invalid: int
+    selected: dict[str, int]  # reason -> samples
+    sums: Sums  # name of VECTORS -> sums over every scored sample
+
+
+def record(connection: sa.Connection, device: str, said: Heartbeat, *, now_ms: int) -> None:
+    """Take in what a heartbeat counts that none before it did."""
+    border: StreamCounts | None = None
+    for counts in (*said.cuts, said.counts):
+        if counts.stream:  # else of an older agent, which does not say of what its counts are
+            run = Run(device, counts.stream, said.boot, said.session)
+            _extend(connection, run, border, counts, now_ms=now_ms)
+        border = counts
+
+
+def stretches(connection: sa.Connection, *, since_day: str = "") -> list[Stretch]:
+    """All of them from `since_day` on, by device and in the order of its samples."""
+    query = sa.select(*(stretch.c[name] for name in Stretch._fields)).where(stretch.c.day >= since_day)
+    order = (stretch.c.device, stretch.c.stream, stretch.c.boot, stretch.c.first_seq, stretch.c.id)
+    return [Stretch(*row) for row in connection.execute(query.order_by(*order))]
+
+
+def labelled(connection: sa.Connection, *, since_day: str = "") -> Sequence[Any]:
+    """Every device's sample with a label that tells its class, and the id of the stretch it is of.
+
+    Rows of what decides in `sample`, with class_index, asked (the probability of having been asked about, or None), and
+    stretch_id: None where the device has not yet said, or never will, what it counted around the sample.
+    """
+    answers = labels.in_force().subquery()
+    around = sa.and_(
+        stretch.c.device == sample.c.device,
+        stretch.c.stream == sample.c.stream,
+        stretch.c.boot == sample.c.boot,
+        sample.c.seq.between(stretch.c.first_seq, stretch.c.last_seq),
+    )
+    said = (sample.c[name] for name in ("id", "reason", "probability", "floor", "utility", "confidence", "predicted"))
+    query = (
+        sa.select(*said, stretch.c.id.label("stretch_id"), answers.c.class_index, answers.c.probability.label("asked"))
+        .select_from(answers.join(sample, sample.c.id == answers.c.sample_id).outerjoin(stretch, around))
+        .where(sample.c.origin == "device", answers.c.class_index != labels.CANNOT_TELL)
+        .where(
+            sa.or_(
+                stretch.c.day >= since_day, sa.and_(stretch.c.id.is_(None), sample.c.received_at_ms >= ms_of(since_day))
+            )
+        )
+        .order_by(sample.c.id)
+    )
+    return connection.execute(query).all()
+
+
+def day_of(at_ms: int) -> str:
+    """The day, UTC.
+
+    >>> day_of(1_790_000_000_000)
+    '2026-09-21'
+    """
+    return datetime.fromtimestamp(at_ms / 1000, timezone.utc).date().isoformat()
+
+
+def ms_of(day: str) -> int:
+    """When a day begins, ms since 1970; 0 for an empty one."""
+    return int(datetime.fromisoformat(f"{day}T00:00:00+00:00").timestamp() * 1000) if day else 0
+
+
+def added(one: Mapping[str, Sequence[float]], other: Mapping[str, Sequence[float]]) -> Sums:
+    """Sums over both: the shorter of two vectors is one of before a class was added.
+
+    >>> added({"classes": [1, 2]}, {"classes": [3, 4, 5]})
+    {'classes': [4, 6, 5]}
+    """
+    names = dict.fromkeys((*one, *other))
+    return {n: [a + b for a, b in zip_longest(one.get(n, ()), other.get(n, ()), fillvalue=0)] for n in names}
+
+
+def _extend(
+    connection: sa.Connection, run: Run, border: StreamCounts | None, counts: StreamCounts, *, now_ms: int
+) -> None:
+    """Add what `counts` says beyond the last row of the run. `border`: where the model before it ended, if known."""
+    mine = [stretch.c[name] == value for name, value in run._asdict().items()]
+    last = connection.execute(sa.select(stretch).where(*mine).order_by(stretch.c.id.desc()).limit(1)).first()
+    before = msgspec.convert(last.counted, type=StreamCounts) if last else NOTHING
+    if not _follows(before, counts):
+        return
+    day = day_of(now_ms)
+    version = counts.model_version if _of_one_model(before, border, counts) else 0
+    values = _difference(before, counts) | {"last_seq": counts.through_seq, "counted": msgspec.to_builtins(counts)}
+    spans.add(connection, run.device, version, values["sums"], now_ms=now_ms)
+    if last is not None and (last.day, last.model_version) == (day, version):
+        for name in ("read", "scored", "invalid"):
+            values[name] += last._mapping[name]
+        values["selected"] = {why: n + last.selected.get(why, 0) for why, n in values["selected"].items()}
+        values["sums"] = added(last.sums, values["sums"])
+        connection.execute(sa.update(stretch).where(stretch.c.id == last.id).values(values))
+    else:
+        values |= {"model_version": version, "day": day, "first_seq": before.through_seq + 1}
+        connection.execute(sa.insert(stretch).values(run._asdict() | values))
+
+
+def _follows(before: StreamCounts, after: StreamCounts) -> bool:
+    """Whether `after` was counted later in the same run: nothing of it went down. Late heartbeats and liars do not."""
+    pairs = [(getattr(before, name), getattr(after, name)) for name in ("scored", "invalid", "epoch", "through_seq")]
+    pairs += [(n, after.selected.get(why, 0)) for why, n in before.selected.items()]
+    return after.read > before.read and all(less <= more for less, more in pairs)
+
+
+def _of_one_model(before: StreamCounts, border: StreamCounts | None, after: StreamCounts) -> bool:
+    begins = border is not None and border.epoch + 1 == after.epoch and border.read == before.read
+    return before.epoch == after.epoch or begins
+
+
+def _difference(before: StreamCounts, after: StreamCounts) -> dict[str, Any]:
+    pairs = {name: (getattr(after, name), getattr(before, name)) for name in VECTORS}
+    return {
+        "read": after.read - before.read,
+        "scored": after.scored - before.scored,
+        "invalid": after.invalid - before.invalid,
+        "selected": {why: n - before.selected.get(why, 0) for why, n in after.selected.items()},
+        "sums": {name: [a - b for a, b in zip_longest(*pair, fillvalue=0)] for name, pair in pairs.items()},
+    }

@@ -1,0 +1,96 @@
+"""Who tells the devices their arms?
+
+The effects around `portfolio`. After every run that was judged, what it says of the arms' labels is learned and every
+device is told anew; a device that is new in between is given an arm at once. What is told lies in the store, from where
+the fleet's orders are made. Switched off, the arms are taken back and the devices go by their own configuration.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections import Counter
+from collections.abc import Mapping, Sequence
+
+import msgspec
+import numpy as np
+
+from server.store import devices, portfolios, runs
+from server.store.portfolios import CHANNEL, Kept
+from server.store.store import Store
+from server.teach import portfolio
+from server.teach.lesson import Gain
+from server.teach.portfolio import Arm
+
+log = logging.getLogger(__name__)
+
+JUDGED = ("passed", "published", "rejected")
+NEWS = 0.05  # of the fleet: a share that changed by as much is worth an event
+
+
+class Steering:
+    """Learns from runs, and assigns arms."""
+
+    def __init__(self, store: Store, arms: Sequence[Arm], *, rng: np.random.Generator) -> None:
+        """No `arms`: what was told is taken back."""
+        self._store = store
+        self._arms = tuple(arms)
+        self._rng = rng
+
+    def tick(self, now_ms: int) -> None:
+        """One look: is there a run to learn from, or a device without an arm?"""
+        with self._store.database.read() as connection:
+            kept, told = portfolios.get(connection), portfolios.told(connection)
+        if not self._arms:
+            if kept is not None or any(told.values()):
+                with self._store.database.write() as connection:
+                    portfolios.remove(connection)
+                log.info("no portfolio any more: the devices go by their own configuration")
+            return
+        known = msgspec.convert(kept.state, type=portfolio.State) if kept else None
+        state = portfolio.fresh(self._arms, known)
+        run = self._unlearned(kept.run_id if kept else 0)
+        if run is not None:
+            self._learn(state, run, told, now_ms)
+        elif state != known or any(arm not in state.beliefs for arm in told.values()):
+            self._keep(state, kept.run_id if kept else 0, self._completed(state, told), now_ms)
+
+    def _unlearned(self, run_id: int) -> runs.Run | None:
+        with self._store.database.read() as connection:
+            return next((run for run in runs.in_state(connection, *JUDGED) if run.id > run_id), None)
+
+    def _learn(self, before: portfolio.State, run: runs.Run, told: Mapping[str, str | None], now_ms: int) -> None:
+        gains = msgspec.convert(run.report.get("gains", {}), type=dict[str, Gain])
+        state = portfolio.learn(before, gains, Counter(arm for arm in told.values() if arm))
+        self._keep(state, run.id, portfolio.assign(state, sorted(told), self._rng), now_ms, before=before)
+
+    def _completed(self, state: portfolio.State, told: Mapping[str, str | None]) -> dict[str, str]:
+        """Arms for those that have none; the others keep theirs."""
+        return portfolio.assign(
+            state, sorted(name for name, arm in told.items() if arm not in state.beliefs), self._rng
+        )
+
+    def _keep(
+        self,
+        state: portfolio.State,
+        run_id: int,
+        arms: Mapping[str, str],
+        now_ms: int,
+        *,
+        before: portfolio.State | None = None,
+    ) -> None:
+        shares = portfolio.shares(state)
+        with self._store.database.write() as connection:
+            portfolios.save(connection, Kept(CHANNEL, msgspec.to_builtins(state), shares, run_id, now_ms))
+            portfolios.tell(connection, arms)
+            if before is not None and (text := _news(before, state)):
+                text = f"after run {run_id}: {text}"
+                devices.record_own(connection, kind="portfolio", text=text, detail=shares, now_ms=now_ms)
+                log.info("portfolio %s", text)
+
+
+def _news(before: portfolio.State, after: portfolio.State) -> str:
+    """What changed in the mix, or nothing."""
+    old, new = portfolio.shares(before), portfolio.shares(after)
+    if max(abs(new[name] - old[name]) for name in new) < NEWS:
+        return ""
+    return ", ".join(f"{name} {share:.0%} (was {old[name]:.0%})" for name, share in new.items())
