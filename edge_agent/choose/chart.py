@@ -25,7 +25,6 @@ BETS = 3
 AT_ONCE = 64  # scores, at most
 EVIDENCE, GAIN = 0, 1
 STEEPEST = 1e-9  # a p-value counts as no less
-MASK = (1 << 64) - 1
 GOLDEN = 0.6180339887498949
 
 
@@ -97,10 +96,9 @@ class Charts:
             both &= self._earlier[: len(place), : len(place), None]
             before = both.sum(axis=2)
             larger, reached = larger + before[0], reached + before[1]
-        numbers = range(self.closed, self.closed + len(place))
-        draws = np.array([[_draw((self._seed << 40) + number)] for number in numbers])
-        counts = np.arange(self.closed + 1.0, self.closed + 1.0 + len(place))
-        ranks: Floats = (larger + (draws + self._spacing) % 1.0 * (reached - larger + 1.0)) / counts[:, None]
+        seen = np.arange(self.closed, self.closed + len(place))[:, None]
+        draws = (_draw((self._seed << 40) + seen) + self._spacing) % 1.0
+        ranks: Floats = (larger + draws * (reached - larger + 1.0)) / (seen + 1.0)
         counted = np.bincount((place + self._places * BINS).ravel(), minlength=self._centre.size * BINS)
         self._reached[:, :-1] += counted.reshape(-1, BINS)[:, ::-1].cumsum(axis=1)[:, ::-1]
         self.closed += len(place)
@@ -155,9 +153,10 @@ def _bets(p: Floats, count: int) -> Floats:
     return bets
 
 
-def _draw(number: int) -> float:
+def _draw(numbers: NDArray[np.int64]) -> Floats:
     """Uniform on [0, 1), the same for the same number: splitmix64 (Steele et al., OOPSLA 2014)."""
-    z = (number * 0x9E3779B97F4A7C15 + 0x9E3779B97F4A7C15) & MASK
-    z = ((z ^ (z >> 30)) * 0xBF58476D1CE4E5B9) & MASK
-    z = ((z ^ (z >> 27)) * 0x94D049BB133111EB) & MASK
-    return ((z ^ (z >> 31)) >> 11) / (1 << 53)
+    z = numbers.astype(np.uint64) * np.uint64(0x9E3779B97F4A7C15) + np.uint64(0x9E3779B97F4A7C15)  # modulo 2^64
+    z = (z ^ (z >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
+    z = (z ^ (z >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
+    draws: Floats = ((z ^ (z >> np.uint64(31))) >> np.uint64(11)) / (1 << 53)
+    return draws

@@ -299,8 +299,8 @@ class Watch:
             group_samples=self._group,
             statistic=self._charts.mean * self._group if self._charts else 0.0,
             threshold=self.samples_per_false_alarm,
-            watched=(self._charts.closed - LEVEL) * self._group if self._charts else 0,
             recent={} if level is None else self._readings(level, level.recent(SLOW)),
+            watched=(level.seen - LEVEL) * level.group if level else 0,
             differs=tuple(signal for signal, offset in found.items() if offset.told),
             **{f"{signal}_offset": offset.size for signal, offset in found.items()},
         )

@@ -60,20 +60,27 @@ class Signals:
 
         Samples without a utility, or with anything not finite, are left out.
         """
-        with np.errstate(invalid="ignore", over="ignore", divide="ignore"):
-            energy = self._energy(scored, logits) if scored.energy is None else scored.energy
-            columns = [scored.confidence[:, None], energy[:, None]]
+        energy = self._energy(logits) if scored.energy is None else scored.energy
+        table: NDArray[np.float32] = np.empty(
+            (len(energy), 2 + (1 + self.directions if self.directions else 0)), np.float32
+        )
+        table[:, 0], table[:, 1] = scored.confidence, energy
+        sound = np.isfinite(scored.utility[:count])  # so are confidence and energy then
+        with np.errstate(invalid="ignore", over="ignore"):
             if self._whiten is not None and embedding is not None:
-                z: NDArray[np.float32] = np.maximum((embedding - self._mean) @ self._whiten, -CLIP)
-                np.minimum(z, CLIP, out=z)
-                columns += [np.log(np.square(z).mean(axis=1, keepdims=True) + np.float32(1e-3)), z]
-            table: NDArray[np.float32] = np.concatenate(columns, axis=1)[:count]
-            sound = np.isfinite(table).all(axis=1) & np.isfinite(scored.utility[:count])
-        return Rows(np.rint(table[sound] * UNIT).astype(np.int64), scored.label[:count][sound])
+                z: NDArray[np.float32] = np.clip((embedding - self._mean) @ self._whiten, -CLIP, CLIP)
+                table[:, 2] = np.log(np.square(z).mean(axis=1) + np.float32(1e-3))
+                table[:, 3:] = z
+                sound &= np.isfinite(table[:count, 2])  # which any z that is not finite would spoil
+            whole = np.rint(table[:count] * UNIT).astype(np.int64)
+        labels = scored.label[:count]
+        return Rows(whole, labels) if sound.all() else Rows(whole[sound], labels[sound])
 
-    def _energy(self, scored: Scored, logits: NDArray[np.float32]) -> NDArray[np.float32]:
-        """Where the scores do not tell it: the confidence is exp(top) over the sum that the logarithm is wanted of."""
-        energy: NDArray[np.float32] = np.log(scored.confidence) - logits.max(axis=1) * self._inverse_temperature
+    def _energy(self, logits: NDArray[np.float32]) -> NDArray[np.float32]:
+        """(N,) as the scores tell it, where they do not."""
+        scaled = logits * self._inverse_temperature
+        top = scaled.max(axis=1)
+        energy: NDArray[np.float32] = -(top + np.log(np.exp(scaled - top[:, None]).sum(axis=1)))
         return energy
 
 
