@@ -67,6 +67,11 @@ class Vitals(NamedTuple):
     latency_p95_ms: float
 
 
+def sample_bytes(model: Model) -> int:
+    """What sending a sample takes at most."""
+    return int(np.prod(model.shape)) * model.dtype.itemsize + HEADER_BYTES
+
+
 class Loop:
     """Runs in one thread; `swap`, `change`, `vitals` and `counts` may be called from others."""
 
@@ -112,7 +117,7 @@ class Loop:
         self._took_s: list[float] = []
         self._earned_until_s = self._kept_s = time.monotonic()
         self._take_over(model)
-        selector.check(self.sample_bytes)
+        selector.check(self._sample_bytes)
 
     # --- the stream ---
 
@@ -164,7 +169,7 @@ class Loop:
             self._infer_rest(count)
             scored = self._score()
             self._earn()
-            chosen = self._selector.offer(scored, self._model.embedding, count=count, sample_bytes=self.sample_bytes)
+            chosen = self._selector.offer(scored, self._model.embedding, count=count, sample_bytes=self._sample_bytes)
             chosen = self.extras.add(chosen, self._whole(scored))
             with self._lock:
                 self._runs += count
@@ -248,10 +253,10 @@ class Loop:
             self._hand_over(Handover(samples, self._state()))
 
     def _pay(self) -> bool:
-        return self._selector.pay(self.sample_bytes)
+        return self._selector.pay(self._sample_bytes)
 
     def _payable(self) -> bool:
-        return self._selector.payable(self.sample_bytes)
+        return self._selector.payable(self._sample_bytes)
 
     def _whole(self, scored: Scored) -> Block:
         return Block(self._block, scored, self._model, self._id, self._wall_ms(), self._pay, self._payable)
@@ -308,7 +313,7 @@ class Loop:
     def _take_over(self, model: Model) -> None:
         with self._lock:
             self._model, self._next = model, None
-            self.sample_bytes = int(np.prod(model.shape)) * model.dtype.itemsize + HEADER_BYTES
+            self._sample_bytes = sample_bytes(model)
             self._scorer = self._make_scorer(model)
             self._runs = 0
             self._invalid = 0

@@ -65,9 +65,9 @@ class Projection:
         if len(self._matrix) != rows.shape[1]:
             self._draw(rows.shape[1])
         with np.errstate(invalid="ignore", divide="ignore", over="ignore"):
-            step = np.maximum(np.maximum(rows.max(axis=1), -rows.min(axis=1)) / self._steps, TINY)[:, None]
-            whole = rows * (np.float32(1.0) / step)
-            projected: Floats = np.rint(whole, out=whole) @ self._matrix
+            step: Floats = np.maximum(np.maximum(rows.max(axis=1), -rows.min(axis=1)) / self._steps, TINY)[:, None]
+            whole: Floats = rows * (np.float32(1.0) / step)
+            projected: Floats = np.rint(whole) @ self._matrix
             projected *= step / np.float32(STEPS)
         return projected
 

@@ -130,9 +130,7 @@ class Selector:
         self._keep_to(rules)
         self._rng = rng
         self._novelty = self.memory_of()
-        self._state = State(
-            tokens=rules.depth_labels / 2.0, warm=[], strategy=self.strategy, share=rules.label_share
-        )
+        self._state = State(tokens=rules.depth_labels / 2.0, warm=[], strategy=self.strategy, share=rules.label_share)
         if saved:
             self._load(saved)
         self._fill()
