@@ -3,8 +3,8 @@
 Token buckets (Turner, IEEE Communications 1986). A bucket that holds `depth` and earns `rate` a unit never lets more
 than rate*w + depth through any window of w units, whatever the stream does. Tokens survive restarts.
 
-Labels, bytes and joules are such buckets. All samples of a stream cost the same bytes here, so that value per byte is no
-matter of the device's choice; where encoded sizes differ it is (send/eviction.py).
+Labels, bytes and joules are such buckets. All samples of a stream cost the same bytes here, so value per byte tells
+nothing; it does where encoded sizes differ (send/eviction.py).
 """
 
 from __future__ import annotations

@@ -96,7 +96,8 @@ class State(msgspec.Struct, kw_only=True):
 
 
 BUDGETS = (
-    "tokens", "day_tokens", "byte_tokens", "energy_tokens", "energy_samples", "reserve_tokens", "granted_tokens", "share",
+    "tokens", "day_tokens", "byte_tokens", "energy_tokens", "energy_samples", "reserve_tokens", "granted_tokens",
+    "share",
 )  # fmt: skip
 
 

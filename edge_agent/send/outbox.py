@@ -210,7 +210,7 @@ class Outbox:
                 totals.rows += 1
                 totals.bytes += len(body)
         while reason := self._over(totals):
-            if self._remove(totals, least_useful(self._db)):
+            if self._remove(totals, least_useful(self._db, per_byte=reason == "full_bytes")):
                 totals.count(EVICTED + reason)
 
     def _insert(self, header: SampleHeader, body: bytes) -> int:

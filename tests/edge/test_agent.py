@@ -210,9 +210,7 @@ def test_what_the_server_said_is_in_force_again_at_the_next_start(here: Path) ->
     assert beat(here).outbox.put_total <= 11  # a tenth of a day's at once, whatever the restarts, and what time earned
 
 
-def test_saved_state_that_cannot_be_read_is_told_and_stops_nothing(
-    here: Path, caplog: pytest.LogCaptureFixture
-) -> None:
+def test_state_that_cannot_be_read_is_told_and_stops_nothing(here: Path, caplog: pytest.LogCaptureFixture) -> None:
     toml = configure(here)
     Agent(load_config(toml)).run()
     with sqlite3.connect(here / "data" / "outbox.db") as db:

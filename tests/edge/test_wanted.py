@@ -186,6 +186,28 @@ def test_the_same_decisions_after_a_restart(blocks: int, seed: int) -> None:
     assert before + play(again, sketches, [BLOCK], begin=cut) == whole
 
 
+def test_what_was_sent_for_another_request_is_not_the_selectors() -> None:
+    one = wanted(request(id=1), request(id=2))
+    found = play(one, stream(120, seed=1), [BLOCK])
+    first, second = one.states(RUNNING)
+    assert first.found == len(found) > 0
+    assert (second.found, second.taken) == (0, 0)
+
+
+def test_a_request_that_is_not_understood_is_neither_searched_nor_recalled() -> None:
+    odd = request(sketch=())
+    one = Wanted()
+    assert one.change([odd, request(id=8, version=2), request(id=9)], RUNNING) == [request(id=9)]
+    assert one.recall(odd, target(), RUNNING, utility=0.5, pay=PAID) is None
+
+
+def test_a_request_that_was_changed_meanwhile_is_found_by_what_it_looks_for() -> None:
+    one = wanted(request())
+    one.change([request(count=5, until_ms=3000)], RUNNING)
+    one.searched(request(), searched=7, unsearchable=0)
+    assert one.states(RUNNING)[0].searched == 7
+
+
 def test_a_new_sketch_goes_on_counting_and_one_that_is_closed_is_forgotten() -> None:
     one = wanted(request(count=30))
     play(one, stream(60, seed=1), [BLOCK])
