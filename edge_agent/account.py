@@ -65,7 +65,7 @@ class Account:
         self._lock = threading.Lock()  # of the number of events: several threads have something to say
         self._events = 0
         self._samples_per_s = 0.0
-        self._cpu = CpuMeter()
+        self._cpu, self._cpu_status = CpuMeter(), CpuMeter()  # each tells the share since its own last look
         self._started_s = time.monotonic()
 
     def birth(self) -> Birth:
@@ -85,7 +85,10 @@ class Account:
         )
 
     def heartbeat(self) -> Heartbeat:
-        """Said every `heartbeat_s`, and written to status.json."""
+        """Said every `heartbeat_s`."""
+        return self._beat(self._cpu)
+
+    def _beat(self, cpu: CpuMeter) -> Heartbeat:
         loop = self.loop
         vitals = loop.vitals() if loop else None
         counts, cuts = loop.said() if loop else (StreamCounts(read=0, scored=0, invalid=0, selected={}), ())
@@ -103,7 +106,7 @@ class Account:
             label_tokens=loop.selector.label_tokens if loop else 0.0,
             byte_tokens=loop.selector.byte_tokens if loop else None,
             rss_bytes=rss_bytes(),
-            cpu_share=self._cpu.share(),
+            cpu_share=cpu.share(),
             temperature_c=temperature_c(),
             messages_bad=self._messages_bad(),
             drift=loop.drift() if loop else None,
@@ -115,7 +118,7 @@ class Account:
         """For `winnow-agent status`; replaced in one step, not flushed: it is worth nothing after a power cut."""
         self._samples_per_s = samples_per_s
         beside = self._folder / (STATUS + ".new")
-        beside.write_bytes(msgspec.json.format(msgspec.json.encode(self.heartbeat()), indent=1))
+        beside.write_bytes(msgspec.json.format(msgspec.json.encode(self._beat(self._cpu_status)), indent=1))
         beside.replace(self._folder / STATUS)
 
     def alarm(self, alarm: Alarm, labels: float) -> None:

@@ -17,8 +17,10 @@ import functools
 import logging
 import sys
 import threading
+from collections.abc import Callable
 from contextlib import ExitStack
 from pathlib import Path
+from typing import TypeVar
 
 import msgspec
 import numpy as np
@@ -34,13 +36,13 @@ from edge_agent.contract.settings import read_secret
 from edge_agent.contract.wire import Desired, Event
 from edge_agent.extras import SHADOW, WANTED, Extras
 from edge_agent.housekeeping import Housekeeping
-from edge_agent.loop import CURSOR, DRIFT, SELECTOR, Cursor, Identity, Loop
+from edge_agent.loop import CURSOR, DRIFT, SELECTOR, Cursor, Identity, Loop, sample_bytes
 from edge_agent.model import Model
-from edge_agent.orders import configured, desired_over
+from edge_agent.orders import Orders, configured, desired_over
 from edge_agent.send.outbox import Outbox
 from edge_agent.send.recent import Recent
 from edge_agent.send.uplink import TlsFiles, Uplink, parse_broker
-from edge_agent.send.writer import Writer
+from edge_agent.send.writer import Handover, Writer
 from edge_agent.status import STATUS
 from edge_agent.stream import play
 from edge_agent.update.trial import CheckStoppedError, run_check
@@ -52,6 +54,9 @@ TICK_S = 0.1  # of waiting for a first model
 DRAIN_S = 10.0  # longest wait for receipts when the source has ended
 PREDICTIONS = "predictions.bin"
 RECENT = "recent"
+DESIRED = "desired"  # key of the saved state: the server's last word on budgets, acquisition and strategy
+
+Part = TypeVar("Part")
 
 
 class Agent:
@@ -65,7 +70,6 @@ class Agent:
         self._stopping = threading.Event()
         self._loop: Loop | None = None
         self._ended = False  # the source, by itself
-        self._orders = configured(config)
         outbox = config.outbox
         self.outbox = Outbox(
             self.folder / "outbox.db",
@@ -75,12 +79,17 @@ class Agent:
         )
         self.boot = self.outbox.next_boot()
         self.recent = self._make_recent()
-        self.extras = Extras(
-            wanted=self.outbox.state(WANTED) or b"", shadow=self.outbox.state(SHADOW) or b"", recent=self.recent
-        )
         self.account = self._make_account()
         self.updater = self._make_updater()
         self.uplink = self._make_uplink() if config.uplink.broker else None
+        self._revision = (
+            0  # of what the server said last, this run: one restored from a backup counts from further back
+        )
+        self._desired = self._go_on(DESIRED, _read_desired)
+        self._orders = desired_over(configured(config), self._desired)
+        self.extras = self._go_on(
+            WANTED, lambda saved: Extras(wanted=saved, shadow=self.outbox.state(SHADOW) or b"", recent=self.recent)
+        )
         self.writer = Writer(
             self.outbox,
             commit_rows=outbox.commit_rows,
@@ -89,6 +98,17 @@ class Agent:
             stopping=self._stopping,
             predictions=self.folder / PREDICTIONS if config.log.predictions else None,
         )
+
+    def _go_on(self, key: str, make: Callable[[bytes], Part]) -> Part:
+        """What `make` makes of the state saved under `key`; afresh where it cannot be read, and that is told."""
+        saved = self.outbox.state(key) or b""
+        try:
+            return make(saved)
+        except (ConfigError, msgspec.DecodeError) as error:
+            if not saved:
+                raise
+            self._report_error(f"saved {key} cannot be read, it begins afresh: {error}")
+            return make(b"")
 
     # --- the parts ---
 
@@ -273,45 +293,72 @@ class Agent:
             return None
 
     def _make_loop(self, model: Model) -> Loop:
-        saved = self.outbox.state(CURSOR)
-        cursor = msgspec.json.decode(saved, type=Cursor) if saved else Cursor()
-        rng = np.random.default_rng(self.config.choose.seed)
         self.updater.needs = model.manifest.input
+        self._orders = orders = self._orders_for(model)
         return Loop(
             model,
-            strategy.make(self._orders.strategy, self._orders.rules, rng, saved=self.outbox.state(SELECTOR) or b""),
+            self._go_on(
+                SELECTOR,
+                lambda saved: strategy.make(
+                    orders.strategy, orders.rules, np.random.default_rng(self.config.choose.seed), saved=saved
+                ),
+            ),
             identity=Identity(self.config.device.name, self.config.source.stream, self.boot),
-            acquisition=self._orders.acquisition,
-            cursor=cursor,
+            acquisition=orders.acquisition,
+            cursor=self._go_on(CURSOR, lambda saved: msgspec.json.decode(saved, type=Cursor) if saved else Cursor()),
             flush_s=self.config.model.flush_ms / 1000.0,
             hand_over=self.writer.hand_over,
-            watch=self._make_watch(model) if self.config.drift.enabled else None,
+            watch=self._go_on(DRIFT, lambda saved: self._make_watch(model, saved))
+            if self.config.drift.enabled
+            else None,
             on_alarm=self.account.alarm,
             log_predictions=self.config.log.predictions,
             extras=self.extras,
         )
 
-    def _make_watch(self, model: Model) -> Watch:
+    def _make_watch(self, model: Model, saved: bytes) -> Watch:
         return Watch(
             model.manifest,
             false_alarms_per_month=self.config.drift.false_alarms_per_month,
             embedding=model.embedding is not None,
-            saved=self.outbox.state(DRIFT) or b"",
+            saved=saved,
         )
 
     # --- what the server wants ---
 
     def _on_desired(self, desired: Desired) -> None:
-        """Budgets and requests at once, the model through the updater. What is left open stays as configured."""
-        members = self._loop.model.manifest.members if self._loop is not None else 0
-        self._orders = orders = desired_over(configured(self.config), desired, members=members)
-        if orders.complaint:
+        """Budgets and requests at once, the model through the updater. What is left open stays as configured.
+
+        A revision older than the last is ignored; the same one again (it is retained) is a new try for the model.
+        """
+        if desired.revision < self._revision:
+            return
+        self._revision = desired.revision
+        self._desired = msgspec.structs.replace(desired, model=None, requests=())
+        before = self._orders.complaint
+        self._orders = orders = self._orders_for(self._loop.model if self._loop is not None else None)
+        if orders.complaint and orders.complaint != before:
             self._report_error(orders.complaint)
+        # Before anything is decided by it, so that the next start begins with it.
+        self.writer.hand_over(Handover([], {DESIRED: msgspec.json.encode(self._desired)}))
         if self._loop is not None:
             self._loop.change(orders.rules, orders.acquisition, orders.strategy)
         self.extras.want(desired.requests)
         if self.config.update.enabled:
             self.updater.on_desired(desired)
+
+    def _orders_for(self, model: Model | None) -> Orders:
+        """What is in force while `model` runs; None: not known yet."""
+        return desired_over(
+            configured(self.config),
+            self._desired,
+            members=model.manifest.members if model else 0,
+            sample_bytes=sample_bytes(model) if model else 0,
+        )
+
+
+def _read_desired(saved: bytes) -> Desired:
+    return msgspec.json.decode(saved, type=Desired) if saved else Desired(revision=0)
 
 
 def _check_in_child(folder: Path, *, variant: str, timeout_s: float, memory_bytes: int, stop: threading.Event) -> None:

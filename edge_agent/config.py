@@ -120,7 +120,13 @@ class Budget(Section, frozen=True, kw_only=True):
         ),
     ] = 1.0
     labels_per_day: Annotated[float, Meta(ge=0.0, description="hard limit of labels a day; 0: none")] = 0.0
-    bytes_per_day: Annotated[float, Meta(ge=0.0, description="hard limit of encoded bytes a day; 0: none")] = 0.0
+    bytes_per_day: Annotated[
+        float,
+        Meta(
+            ge=0.0,
+            description="hard limit of bytes a day, of samples as they are and a header each: at most so much is sent, and less where they can be compressed; 0: none",
+        ),
+    ] = 0.0
     energy_per_day_j: Annotated[
         float,
         Meta(

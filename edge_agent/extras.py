@@ -9,6 +9,7 @@ decides first and does not know of them; what it takes anyway is its own.
 
 from __future__ import annotations
 
+import logging
 import threading
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
@@ -20,12 +21,14 @@ from edge_agent.choose.acquisition import Scored, Scorer
 from edge_agent.choose.disagreement import Disagreement, Share, disagreement
 from edge_agent.choose.novelty import Floats
 from edge_agent.choose.selector import Chosen
-from edge_agent.choose.wanted import Sketcher, Wanted
-from edge_agent.contract.errors import IncompatibleError
+from edge_agent.choose.wanted import Running, Sketcher, Wanted
+from edge_agent.contract.errors import ConfigError, IncompatibleError
 from edge_agent.contract.types import Prediction, Reading, Sample, SampleId
 from edge_agent.contract.wire import Request, RequestState
 from edge_agent.model import Model
 from edge_agent.send.recent import Hit, Passing, Recent
+
+log = logging.getLogger(__name__)
 
 WANTED, SHADOW = "wanted", "shadow"  # keys of the saved state
 
@@ -39,6 +42,7 @@ class Block(NamedTuple):
     id_of: Callable[[Reading], SampleId]
     now_ms: int
     pay: Callable[[], bool]  # takes a sample from the limits a day; False when they forbid it
+    payable: Callable[[], bool]  # whether they let one through
 
 
 class Shadow(NamedTuple):
@@ -59,6 +63,7 @@ class Extras:
         self._lock = threading.Lock()  # of all below; held once a block, and only when there is something to do
         self._requests: Sequence[Request] | None = None
         self._asked: set[tuple[int, tuple[float, ...]]] = set()  # of the ring
+        self._recalled: set[str] = set()  # ids that searches which began before may find once more
         self._next_shadow: tuple[Shadow | None] | None = None
         self._shadow: Shadow | None = None
         self._sketcher: tuple[int, Sketcher | None] = (-1, None)  # of the version that runs
@@ -80,8 +85,14 @@ class Extras:
         with self._lock:
             if self._shadow is not None:
                 self._saved_shadow = self._shadow.rule.save()
-            rule = None if model is None else Disagreement(model.version, share, rng, saved=self._saved_shadow)
-            self._next_shadow = (None if model is None or rule is None else Shadow(model, rule),)
+            self._next_shadow = (None if model is None else Shadow(model, self._rule(model.version, share, rng)),)
+
+    def _rule(self, version: int, share: Share, rng: np.random.Generator) -> Disagreement:
+        try:
+            return Disagreement(version, share, rng, saved=self._saved_shadow)
+        except ConfigError as error:
+            log.warning("%s: the trial begins afresh", error)
+            return Disagreement(version, share, rng)
 
     # --- deciding ---
 
@@ -97,8 +108,7 @@ class Extras:
                 sketches,
                 chosen=chosen,
                 count=len(block.readings),
-                version=block.model.version,
-                now_ms=block.now_ms,
+                running=Running(block.model.version, sketches is not None, block.now_ms),
                 pay=block.pay,
             )
             if self._shadow is not None:
@@ -136,17 +146,21 @@ class Extras:
 
     # --- between two blocks ---
 
-    def settle(self, *, now_ms: int, pay: Callable[[], bool]) -> tuple[list[Sample], bool]:
-        """Obey what was asked for meanwhile; returns samples out of the ring, and whether there is state to save."""
+    def settle(self, model: Model, *, now_ms: int, pay: Callable[[], bool]) -> tuple[list[Sample], bool]:
+        """Obey what was asked for meanwhile; returns samples out of the ring, and whether there is state to save.
+
+        `model`: the one that runs.
+        """
         if self._requests is None and self._next_shadow is None and not self._asked:
             return [], False
         with self._lock:
             requests, self._requests = self._requests, None
             if self._next_shadow is not None:
                 (self._shadow,), self._next_shadow = self._next_shadow, None
+            running = Running(model.version, model.embedding is not None, now_ms)
             if requests is not None:
-                self._search(self._wanted.change(requests))
-            return self._recall(now_ms, pay)
+                self._search(self._wanted.change(requests, running))
+            return self._recall(running, pay)
 
     def _search(self, unsearched: list[Request]) -> None:
         for request in unsearched:
@@ -154,7 +168,7 @@ class Extras:
                 self._asked.add((request.id, request.sketch))
                 self._recent.search(request)
 
-    def _recall(self, now_ms: int, pay: Callable[[], bool]) -> tuple[list[Sample], bool]:
+    def _recall(self, running: Running, pay: Callable[[], bool]) -> tuple[list[Sample], bool]:
         samples: list[Sample] = []
         done = False
         while self._recent is not None and (news := self._recent.found()) is not None:
@@ -162,14 +176,19 @@ class Extras:
                 self._asked.discard((news.request.id, news.request.sketch))
                 self._wanted.searched(news.request, searched=news.compared, unsearchable=news.unsearchable)
                 done = True
-            elif sample := self._sample(news, now_ms, pay):
+            elif sample := self._sample(news, running, pay):
                 samples.append(sample)
+                self._recalled.add(news.kept.id)
                 self._recent.sent(news.kept.id)
+        if not self._asked:
+            self._recalled.clear()
         return samples, done or bool(samples)
 
-    def _sample(self, hit: Hit, now_ms: int, pay: Callable[[], bool]) -> Sample | None:
+    def _sample(self, hit: Hit, running: Running, pay: Callable[[], bool]) -> Sample | None:
         kept = hit.kept
-        selection = self._wanted.recall(hit.request, hit.sketch, utility=kept.utility, now_ms=now_ms, pay=pay)
+        if kept.id in self._recalled:
+            return None
+        selection = self._wanted.recall(hit.request, hit.sketch, running, utility=kept.utility, pay=pay)
         if selection is None:
             return None
         return Sample(
@@ -187,7 +206,7 @@ class Extras:
     def states(self, model: Model, *, now_ms: int) -> tuple[RequestState, ...]:
         """How the open requests do while `model` runs."""
         with self._lock:
-            return self._wanted.states(version=model.version, embeds=model.embedding is not None, now_ms=now_ms)
+            return self._wanted.states(Running(model.version, model.embedding is not None, now_ms))
 
     def shadowed(self) -> tuple[int, int]:
         """Samples that the shadow model saw, and on how many of them its label was another."""
@@ -211,12 +230,13 @@ def _beside(shadow: Shadow, chosen: list[Chosen], block: Block) -> list[Chosen]:
     by_row = dict(chosen)
     for row in range(count):
         rule.earn()
-        taken = rule.offer(utility[row], float(draws[row])) if row in utility else None
-        if taken is None:
+        if row not in utility:
             continue
-        if row in by_row:
+        paid = row in by_row
+        taken = rule.offer(utility[row], float(draws[row]), payable=paid or block.payable())
+        if taken is not None and paid:
             by_row[row] = msgspec.structs.replace(by_row[row], shadow_probability=taken.probability)
-        elif block.pay():
+        elif taken is not None and block.pay():
             by_row[row] = taken
     return [Chosen(row, selection) for row, selection in by_row.items()]
 

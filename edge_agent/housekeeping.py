@@ -22,7 +22,7 @@ from edge_agent.update.updater import Updater
 log = logging.getLogger(__name__)
 
 TICK_S = 0.1
-STATUS_S = 2.0  # between two writings of status.json
+STATUS_S = 30.0  # between two writings of status.json: more is old news, fewer wear a flash card for nobody
 
 
 class Trial(NamedTuple):

@@ -35,6 +35,8 @@ log = logging.getLogger(__name__)
 
 HEADER_BYTES = 500  # of a sample's header and topic: what sending costs beside the data
 LATENCIES = 1024  # kept for the percentiles
+KEEP_S = 300.0  # longest time until the state is kept though nothing was selected: more is repeated after a power cut,
+# less wears a flash card
 PREDICTION = np.dtype([("seq", "<u8"), ("version", "<u4"), ("label", "<u2"), ("confidence", "<f4")])
 INVALID_LABEL = 65535
 CURSOR, SELECTOR, DRIFT = "cursor", "selector", "drift"  # keys of the saved state
@@ -63,6 +65,11 @@ class Vitals(NamedTuple):
     invalid: int
     latency_p50_ms: float
     latency_p95_ms: float
+
+
+def sample_bytes(model: Model) -> int:
+    """What sending a sample takes at most."""
+    return int(np.prod(model.shape)) * model.dtype.itemsize + HEADER_BYTES
 
 
 class Loop:
@@ -108,13 +115,14 @@ class Loop:
         self._block: list[Reading] = []
         self._began_s: list[float] = []
         self._took_s: list[float] = []
-        self._earned_until_s = time.monotonic()
+        self._earned_until_s = self._kept_s = time.monotonic()
         self._take_over(model)
+        selector.check(self._sample_bytes)
 
     # --- the stream ---
 
     def run(self, readings: Iterator[Reading | None], stopping: threading.Event) -> None:
-        """Take readings until they end or `stopping` is set; what is in hand is finished first."""
+        """Take readings until they end or `stopping` is set; what is in hand is finished first, and the state kept."""
         clock, block, began_s, took_s = time.perf_counter, self._block, self._began_s, self._took_s
         model = self._model
         shape, dtype, steps, last = model.shape, model.dtype, model.steps, model.rows - 1
@@ -143,11 +151,12 @@ class Loop:
                 self._finish()
             if not block:
                 if stopping.is_set():
-                    return
+                    break
                 if model is not self._model:
                     model = self._model
                     shape, dtype, steps, last = model.shape, model.dtype, model.steps, model.rows - 1
         self._finish()
+        self._hand_over(Handover([], self._state()))
 
     def _idle(self, stopping: threading.Event) -> None:
         waited = self._block and time.perf_counter() - self._began_s[0] > self._flush_s
@@ -180,7 +189,6 @@ class Loop:
             self._take_over(model)
             with self._lock:
                 self._tally.model_changed(version=model.version, classes=len(model.manifest.classes))
-            self._selector.model_changed()
             self._watch_anew()
 
     def _infer_rest(self, count: int) -> None:
@@ -224,12 +232,13 @@ class Loop:
     def _give(self, scored: Scored, chosen: list[Chosen]) -> None:
         samples = [self._sample(scored, row, selection) for row, selection in chosen]
         records = self._records(scored) if self._log_predictions else b""
-        if samples:
+        if samples or time.monotonic() - self._kept_s > KEEP_S:
             self._hand_over(Handover(samples, self._state(), records))
         elif records:
             self._hand_over(Handover([], {}, records))
 
     def _state(self) -> dict[str, bytes]:
+        self._kept_s = time.monotonic()
         state = {CURSOR: msgspec.json.encode(self.cursor), SELECTOR: self._selector.save(), **self.extras.save()}
         if self._watch is not None:
             state[DRIFT] = self._watch.save()
@@ -237,7 +246,7 @@ class Loop:
 
     def _settle(self) -> None:
         """What came for the extras meanwhile: orders, and samples out of the recent ring."""
-        samples, news = self.extras.settle(now_ms=self._wall_ms(), pay=self._pay)
+        samples, news = self.extras.settle(self._model, now_ms=self._wall_ms(), pay=self._pay)
         if news:
             with self._lock:
                 self._tally.recalled += len(samples)
@@ -246,8 +255,11 @@ class Loop:
     def _pay(self) -> bool:
         return self._selector.pay(self._sample_bytes)
 
+    def _payable(self) -> bool:
+        return self._selector.payable(self._sample_bytes)
+
     def _whole(self, scored: Scored) -> Block:
-        return Block(self._block, scored, self._model, self._id, self._wall_ms(), self._pay)
+        return Block(self._block, scored, self._model, self._id, self._wall_ms(), self._pay, self._payable)
 
     def _id(self, reading: Reading) -> SampleId:
         return SampleId(*self._identity, reading.seq)
@@ -276,7 +288,8 @@ class Loop:
 
     def _refuse(self, reading: Reading) -> None:
         text = misfit(self._model.manifest, reading.data)
-        if self._tally.read == 0 and not self._block and reading.data.size:
+        first = self._tally.read == 0 and not self._block and self.cursor == Cursor()
+        if first and reading.data.size:
             raise ConfigError(f"[source] {text}: choose a source and a model that fit each other")
         if reading.data.size:  # an empty one was complained of by the source
             self._complain(text)
@@ -298,15 +311,18 @@ class Loop:
     # --- model and orders ---
 
     def _take_over(self, model: Model) -> None:
-        sample_bytes = int(np.prod(model.shape)) * model.dtype.itemsize + HEADER_BYTES
-        self._selector.check(sample_bytes)
         with self._lock:
             self._model, self._next = model, None
-            self._sample_bytes = sample_bytes
+            self._sample_bytes = sample_bytes(model)
             self._scorer = self._make_scorer(model)
             self._runs = 0
             self._invalid = 0
             self._latency_s: deque[float] = deque(maxlen=LATENCIES)
+        self._meet()
+
+    def _meet(self) -> None:
+        about = self._model.manifest
+        self._selector.meet(model=f"{about.name} {about.version}", acquisition=self._acquisition)
 
     def _make_scorer(self, model: Model) -> Scorer:
         about = model.manifest
@@ -328,7 +344,7 @@ class Loop:
         if acquisition != self._acquisition:
             self._acquisition = acquisition
             self._scorer = self._make_scorer(self._model)
-            self._selector.model_changed()
+        self._meet()
 
     def swap(self, model: Model) -> None:
         """Let a loaded model take over at the end of the block."""

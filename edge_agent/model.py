@@ -199,6 +199,8 @@ class Model:
         Else decisions would depend on company: dynamic quantisation, for one, takes its scale from the whole batch.
         """
         samples = self.manifest.golden.inputs.array()
+        if len(np.unique(samples, axis=0)) < 2:  # the same in company of itself says nothing
+            return False
         try:
             run = self._bind(0, count)
             for shift in range(count):

@@ -5,11 +5,14 @@ What the server desires, and where it leaves something open, what the device was
 
 from __future__ import annotations
 
+import math
 from typing import NamedTuple
+
+import numpy as np
 
 from edge_agent.choose import strategy
 from edge_agent.choose.acquisition import Scorer
-from edge_agent.choose.selector import Rules
+from edge_agent.choose.selector import Rules, Selector
 from edge_agent.config import AgentConfig
 from edge_agent.contract.errors import ConfigError
 from edge_agent.contract.wire import Desired
@@ -50,25 +53,47 @@ def configured(config: AgentConfig) -> Orders:
     return Orders(_over_selecting(rules, times), choose.acquisition, choose.strategy, times)
 
 
-def desired_over(own: Orders, desired: Desired, *, members: int = 0) -> Orders:
+def desired_over(own: Orders, desired: Desired, *, members: int = 0, sample_bytes: int = 0) -> Orders:
     """As the server says, over `own`.
+
+    Budgets that cannot be, or never pay for a sample of `sample_bytes`, stay ours, with a complaint.
 
     Where it names an acquisition function or a strategy that is not here, both stay ours, with a complaint: each was
     meant for the other. `members`: heads of the model that runs, 0 when none does yet. An acquisition function that
     asks for more of them is kept, for a later model; that margin stands in until then is a complaint as well.
     """
-    said = {key: value for key in BY_THE_SERVER if (value := getattr(desired, key)) is not None}
-    if "label_share" in said:
-        said["label_share"] = min(1.0, said["label_share"] * own.over_selection)
-    rules = own.rules._replace(**said)
+    rules, of_budgets = _budgets_over(own, desired, sample_bytes)
     acquisition, chosen_by = desired.acquisition or own.acquisition, desired.strategy or own.strategy
     try:
         complaint = Scorer(acquisition, members=members).complaint
         strategy.check(chosen_by)
     except ConfigError as error:
-        return own._replace(rules=rules, complaint=f"desired {error}")
-    complaint = f"desired {complaint}" if complaint else ""
+        return own._replace(rules=rules, complaint=_both(of_budgets, f"desired {error}"))
+    complaint = _both(of_budgets, f"desired {complaint}" if complaint else "")
     return own._replace(rules=rules, acquisition=acquisition, strategy=chosen_by, complaint=complaint)
+
+
+def _budgets_over(own: Orders, desired: Desired, sample_bytes: int) -> tuple[Rules, str]:
+    """The rules with the budgets that the server names; our own, and why, where they cannot be kept to."""
+    said = {key: value for key in BY_THE_SERVER if (value := getattr(desired, key)) is not None}
+    for key, value in said.items():
+        most = 1.0 if key == "label_share" else math.inf
+        if not (math.isfinite(value) and 0.0 <= value <= most):
+            return own.rules, f"desired {key}: got {value:g}, expected 0 or more" + (
+                ", at most 1" if most == 1.0 else ""
+            )
+    if "label_share" in said:
+        said["label_share"] = min(1.0, said["label_share"] * own.over_selection)
+    rules = own.rules._replace(**said)
+    try:
+        Selector(rules, np.random.default_rng(0)).check(sample_bytes)
+    except ConfigError as error:
+        return own.rules, f"desired {error}"
+    return rules, ""
+
+
+def _both(*complaints: str) -> str:
+    return "; ".join(filter(None, complaints))
 
 
 def _over_selecting(rules: Rules, times: float) -> Rules:

@@ -3,8 +3,8 @@
 Token buckets (Turner, IEEE Communications 1986). A bucket that holds `depth` and earns `rate` a unit never lets more
 than rate*w + depth through any window of w units, whatever the stream does. Tokens survive restarts.
 
-Labels, bytes and joules are such buckets. Where bytes or joules are scarce, a sample's value per byte counts: `thrift`
-is what its value is multiplied by before it is held against the quantile.
+Labels, bytes and joules are such buckets. All samples of a stream cost the same bytes here, so value per byte tells
+nothing; it does where encoded sizes differ (send/eviction.py).
 """
 
 from __future__ import annotations
@@ -53,12 +53,19 @@ class Energy(Bucket):
     Inferring cannot be refused: it takes its part of every sample, and what is left may be sent with. When it takes
     more than there is, the debt is paid off before anything is sent again; no more is owed than a day's limit, so that
     a bad week does not silence a device for another.
+
+    Samples are counted, and taken from the tokens when something is earned or sent: however often one looks in
+    between, the sums round alike.
     """
 
-    __slots__ = ("per_byte_j", "per_sample_j")
+    __slots__ = ("per_byte_j", "per_sample_j", "samples")
 
-    def __init__(self, *, limit_j: float, per_byte_j: float, per_sample_j: float, tokens: float | None = None) -> None:
+    def __init__(
+        self, *, limit_j: float, per_byte_j: float, per_sample_j: float, tokens: float | None = None, samples: int = 0
+    ) -> None:
         """`limit_j`: in any 24 hours. `per_byte_j`, `per_sample_j`: of sending a byte, of inferring on a sample.
+
+        `samples`: inferred on, and not yet taken from `tokens`.
 
         >>> energy = Energy(limit_j=1000.0, per_byte_j=0.001, per_sample_j=0.01)
         >>> energy.process(2000)  # 20 of the 100 J that may go at once
@@ -69,33 +76,37 @@ class Energy(Bucket):
         super().__init__(rate=day.rate, depth=day.depth, tokens=tokens)
         self.per_byte_j = per_byte_j
         self.per_sample_j = per_sample_j
+        self.samples = samples
+
+    @property
+    def left(self) -> float:
+        """Joules that are left now; negative: owed."""
+        return max(self.tokens - self.per_sample_j * self.samples, -self.depth / BURST_SHARE)
 
     def process(self, samples: int) -> None:
-        """Take what inferring on so many took."""
-        self.tokens = max(self.tokens - self.per_sample_j * samples, -self.depth / BURST_SHARE)
+        """Inferring on so many took its part."""
+        self.samples += samples
+
+    def earn(self, units: float) -> None:
+        """Earn for so many seconds."""
+        self._settle()
+        super().earn(units)
+
+    def allows(self, amount: float) -> bool:
+        """Whether `amount` can be taken."""
+        return self.left >= amount
+
+    def take(self, amount: float) -> None:
+        """Take what `allows` allowed."""
+        self._settle()
+        super().take(amount)
+
+    def _settle(self) -> None:
+        self.tokens, self.samples = self.left, 0
 
     def cost(self, sample_bytes: float) -> float:
         """Joules that sending so many bytes takes."""
         return self.per_byte_j * sample_bytes
-
-
-def scarcity(*buckets: Bucket) -> float:
-    """How scarce the scarcest of them is: 0 while at least half full, 1 when empty."""
-    return max((min(1.0, max(0.0, 1.0 - 2.0 * bucket.tokens / bucket.depth)) for bucket in buckets), default=0.0)
-
-
-def thrift(sample_bytes: float, *, usual_bytes: float, scarcity: float) -> float:
-    """What the value of a sample of so many encoded bytes is multiplied by.
-
-    1 while bytes are not scarce; when they are as scarce as can be, values are compared per byte: the greedy order of
-    the knapsack (Dantzig, Operations Research 1957). It has to come before the quantile: to thin out large samples
-    after it was measured to bring 1 % of value, and this 15 to 65 % where bytes bind, for the same bytes (sizes spread
-    by 0.2 to 1 of a lognormal's sigma).
-
-    >>> [thrift(size, usual_bytes=10_000, scarcity=1.0) for size in (20_000, 5_000)]
-    [0.5, 2.0]
-    """
-    return float((usual_bytes / sample_bytes) ** scarcity)
 
 
 class Reserve:

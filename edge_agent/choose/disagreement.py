@@ -51,7 +51,7 @@ class State(msgspec.Struct, kw_only=True):
     generator: bytes = b""
     seen: int = 0
     differed: int = 0  # in their labels
-    starved: int = 0  # differed while the bucket was empty: lost to an estimate
+    starved: int = 0  # differed while the bucket was empty, or a day's limit reached: lost to an estimate
 
 
 class Disagreement:
@@ -82,12 +82,15 @@ class Disagreement:
         """One more sample went by, seen or not."""
         self._bucket.earn(1.0)
 
-    def offer(self, utility: float, draw: float) -> Selection | None:
-        """Decide on a sample that was seen, its disagreement `utility`; NaN is never taken."""
+    def offer(self, utility: float, draw: float, *, payable: bool = True) -> Selection | None:
+        """Decide on a sample that was seen, its disagreement `utility`; NaN is never taken.
+
+        `payable`: whether the limits a day let one through; else its probability is 0, and no token is taken.
+        """
         if utility != utility:
             return None
         state, tokens = self.state, self._bucket.tokens
-        chance, mean = self.probability(utility), state.mean
+        chance, mean = self.probability(utility) if payable else 0.0, state.mean
         state.seen += 1
         state.differed += utility == 1.0
         state.starved += utility == 1.0 and chance == 0.0
@@ -120,7 +123,7 @@ class Disagreement:
                 self.state = state
                 self._bucket.tokens = min(state.tokens, self._bucket.depth)
         except (msgspec.DecodeError, ValueError, TypeError, KeyError) as error:
-            raise ConfigError(f"saved state of the shadow trial: {error}: remove it to start afresh") from error
+            raise ConfigError(f"saved state of the shadow trial: {error}") from error
 
 
 def disagreement(champion: Floats, candidate: Floats) -> Floats:

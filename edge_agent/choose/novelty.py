@@ -4,6 +4,9 @@ The embedding is projected to a short normalised sketch (Johnson-Lindenstrauss),
 sketches of the last samples sent. Near-duplicates are the first complaint of users of active learning; a burst of
 frames of the same scene has novelty near 0 after the first. Samples still waiting for their label stand in the ring
 like any other.
+
+A matrix product rounds a row by where it stands in its block, on some processors. Sketches and distances are sums of
+whole numbers instead, small enough to be exact in any order, so that decisions do not depend on the blocks.
 """
 
 from __future__ import annotations
@@ -19,6 +22,10 @@ Floats = NDArray[np.float32]
 
 SKETCH = 24  # dimensions; fewer confuses scenes, more costs time and tells no more
 RING = 64  # sketches remembered; fewer forgets a scene that comes back, more calls everything old
+EXACT = 2.0**24  # whole numbers up to here are exact in float32
+STEPS = 4.0  # of a projection's numbers, to a standard deviation: fewer leave a coarse one, more a coarse embedding
+TINY = np.float32(1e-30)  # a row of zeros is divided by it
+GRID = np.float32(2.0**20)  # steps to 1 of a unit sketch: its products are then exact in float64
 
 
 class Memory(Protocol):
@@ -41,21 +48,42 @@ class Memory(Protocol):
 
 
 class Projection:
-    """Embeddings (N, D) to unit sketches (N, SKETCH); the same on every machine for the same seed and D."""
+    """Rows (N, D) to (N, length) of a random projection; the same on every machine for the same seed and D.
 
-    def __init__(self, seed: int = 0) -> None:
-        self._seed = seed
-        self._matrix: Floats = np.empty((0, SKETCH), np.float32)
+    Each row is rounded to steps of its greatest number, of which there are so many that no sum of products reaches
+    EXACT: 10,000 for 512 dimensions.
+    """
+
+    def __init__(self, *seed: int, length: int = SKETCH) -> None:
+        self._seed = seed or (0,)
+        self._length = length
+        self._matrix: Floats = np.empty((0, length), np.float32)
+        self._steps = np.float32(0.0)
+
+    def project(self, rows: Floats) -> Floats:
+        """Keep lengths and angles as they are, nearly: rows (N, D) to (N, length). NaN or inf gives NaN."""
+        if len(self._matrix) != rows.shape[1]:
+            self._draw(rows.shape[1])
+        with np.errstate(invalid="ignore", divide="ignore", over="ignore"):
+            step: Floats = np.maximum(np.maximum(rows.max(axis=1), -rows.min(axis=1)) / self._steps, TINY)[:, None]
+            whole: Floats = rows * (np.float32(1.0) / step)
+            projected: Floats = np.rint(whole) @ self._matrix
+            projected *= step / np.float32(STEPS)
+        return projected
 
     def __call__(self, embedding: Floats) -> Floats:
-        """Project (N, D). A row of zeros stays one; NaN gives NaN."""
-        if len(self._matrix) != embedding.shape[1]:
-            rng = np.random.default_rng([self._seed, embedding.shape[1]])
-            self._matrix = rng.standard_normal((embedding.shape[1], SKETCH)).astype(np.float32)
-        sketches = embedding @ self._matrix
-        norm = np.sqrt(np.einsum("nd,nd->n", sketches, sketches))
-        unit: Floats = sketches / np.maximum(norm, 1e-12)[:, None]
+        """Embeddings (N, D) to unit sketches. A row of zeros stays one; NaN or inf gives NaN."""
+        sketches = self.project(embedding)
+        with np.errstate(invalid="ignore", over="ignore"):
+            norm = np.sqrt(np.einsum("nd,nd->n", sketches, sketches))
+            sketches *= (GRID / np.maximum(norm, 1e-12))[:, None]
+        unit: Floats = np.rint(sketches, out=sketches) / GRID
         return unit
+
+    def _draw(self, dimensions: int) -> None:
+        rng = np.random.default_rng([*self._seed, dimensions])
+        self._matrix = np.rint(STEPS * rng.standard_normal((dimensions, self._length))).astype(np.float32)
+        self._steps = np.float32(np.floor(EXACT / max(1.0, float(np.abs(self._matrix).sum(axis=0).max())) - 1.0))
 
 
 class Novelty:
@@ -75,9 +103,8 @@ class Novelty:
         """1 less the greatest cosine to the ring, (N,)."""
         if self.sent == 0:
             return np.ones(len(sketches), np.float32)
-        # Always against the whole ring: the shape of the product, and so its rounding, must not depend on the history.
-        cosine = sketches @ self.memory.T
-        distance: Floats = 1.0 - cosine[:, : min(self.sent, RING)].max(axis=1)
+        cosine = sketches.astype(np.float64) @ self.memory[: min(self.sent, RING)].T.astype(np.float64)
+        distance: Floats = np.maximum(1.0 - cosine.max(axis=1), 0.0).astype(np.float32)
         return distance
 
     def remember(self, sketch: Floats) -> None:

@@ -87,7 +87,18 @@ class State(msgspec.Struct, kw_only=True):
     sent: int = 0
     reserve_tokens: float | None = None
     granted_tokens: float = 0.0
-    strategy: str = STRATEGY  # another's state is not gone on with; its budgets are
+    energy_samples: int = 0  # inferred on, and not yet taken from energy_tokens
+    # What it is about. Of anything else only the budgets and the generator are gone on with:
+    strategy: str = STRATEGY
+    model: str = ""  # name and version
+    acquisition: str = ""
+    share: float | None = None  # theta is the quantile of this one
+
+
+BUDGETS = (
+    "tokens", "day_tokens", "byte_tokens", "energy_tokens", "energy_samples", "reserve_tokens", "granted_tokens",
+    "share",
+)  # fmt: skip
 
 
 class Chosen(NamedTuple):
@@ -120,14 +131,33 @@ class Selector:
         self._keep_to(rules)
         self._rng = rng
         self._novelty = self.memory_of()
-        self._labels = _labels(rules, tokens=rules.depth_labels / 2.0)
-        self._reserve = _reserve(rules)
-        self._day = _per_day(rules.labels_per_day)
-        self._bytes = _per_day(rules.bytes_per_day)
-        self._energy = _energy(rules)
-        self._state = State(tokens=self._labels.tokens, warm=[], strategy=self.strategy)
+        self._state = State(tokens=rules.depth_labels / 2.0, warm=[], strategy=self.strategy, share=rules.label_share)
         if saved:
             self._load(saved)
+        self._fill()
+
+    def _fill(self) -> None:
+        """Make the buckets that the rules ask for, with the tokens of the state, as far as they hold them."""
+        rules, state = self.rules, self._state
+        self._labels = _labels(rules, tokens=state.tokens)
+        self._reserve = _reserve(rules)
+        if state.reserve_tokens is not None:
+            self._reserve.hold(tokens=state.reserve_tokens, granted=state.granted_tokens)
+        self._day = _per_day(rules.labels_per_day, state.day_tokens)
+        self._bytes = _per_day(rules.bytes_per_day, state.byte_tokens)
+        self._energy = _energy(rules, state)
+
+    def _note(self) -> None:
+        """Take the tokens down into the state. Those of a limit that is not in force stay for when it is again."""
+        state = self._state
+        state.tokens = self._labels.tokens
+        state.reserve_tokens, state.granted_tokens = self._reserve.tokens, self._reserve.granted
+        if self._day is not None:
+            state.day_tokens = self._day.tokens
+        if self._bytes is not None:
+            state.byte_tokens = self._bytes.tokens
+        if self._energy is not None:
+            state.energy_tokens, state.energy_samples = self._energy.tokens, self._energy.samples
 
     def _keep_to(self, rules: Rules) -> None:
         self.rules = rules
@@ -145,10 +175,13 @@ class Selector:
         """Decide on the first `count` rows of a block, in order.
 
         Rows beyond `count` are ignored: pass the whole block, so that its shape, and with it the rounding, is always
-        the same. embedding: (N, D) or None, when the graph has none: then novelty is 1 throughout.
+        the same. embedding: (N, D) or None, when the graph has none: then novelty is 1 throughout. A row of it that is
+        not finite cannot be used: its utility in `scored` becomes NaN, so that it counts as invalid everywhere.
         sample_bytes: what sending one costs the byte budget.
         """
         sketches = self._novelty.sketch(scored, embedding)
+        if sketches is not None:
+            scored.utility[~np.isfinite(sketches).all(axis=1)] = np.nan
         distances = [1.0] * count if sketches is None else self._novelty.distance(sketches).tolist()
         utilities = scored.utility.tolist()
         draws = self._rng.random(count)
@@ -156,6 +189,7 @@ class Selector:
         chosen: list[Chosen] = []
         row = -1
         while (asked := self._walk(row + 1, count, utilities, distances, needs)) is not None:
+            self._process(asked.row - row)
             row = asked.row
             selection = self._select(asked, utilities[row], distances[row], float(draws[row]), sample_bytes)
             if selection is not None:
@@ -163,10 +197,14 @@ class Selector:
                 if sketches is not None:
                     self._novelty.remember(sketches[row])
                     distances = self._novelty.distance(sketches).tolist()
+        self._process(count - 1 - row)
         self._reserve.earn(count)
-        if self._energy is not None:
-            self._energy.process(count)
         return chosen
+
+    def _process(self, samples: int) -> None:
+        """Inferring on them comes before deciding on the last, in whatever blocks they come."""
+        if self._energy is not None:
+            self._energy.process(samples)
 
     def _needs(self, draws: NDArray[np.float64]) -> NDArray[np.float64]:
         """(N,) how far the rule must lean for each draw to select: the sigmoid turned round, once for the block."""
@@ -282,9 +320,13 @@ class Selector:
             if bucket is not None:
                 bucket.earn(seconds)
 
+    def payable(self, sample_bytes: int) -> bool:
+        """Whether the limits a day let a sample through that is sent beside the rule."""
+        return self._affordable(sample_bytes, reserve=0.0, granted=True)
+
     def pay(self, sample_bytes: int) -> bool:
         """Take a sample that is sent beside the rule from the limits a day; False when they forbid it."""
-        if not self._affordable(sample_bytes, reserve=0.0, granted=True):
+        if not self.payable(sample_bytes):
             return False
         for spent, cost in self._costs(sample_bytes, granted=True):
             spent.take(cost)
@@ -301,19 +343,26 @@ class Selector:
 
     def change(self, rules: Rules) -> None:
         """Keep to other rules from now on; tokens earned so far stay, as far as the new buckets hold them."""
-        if rules.label_share != self.rules.label_share:
-            self._state.warm = []  # theta is the quantile of another share
+        self._note()
         self._keep_to(rules)
-        self._labels = _labels(rules, tokens=self._labels.tokens)
-        before, self._reserve = self._reserve, _reserve(rules)
-        self._reserve.hold(tokens=before.tokens, granted=before.granted)
-        self._day = _per_day(rules.labels_per_day, self._day)
-        self._bytes = _per_day(rules.bytes_per_day, self._bytes)
-        self._energy = _energy(rules, self._energy)
+        self._mind_share()
+        self._fill()
+
+    def _mind_share(self) -> None:
+        if self._state.share != self.rules.label_share:
+            self._state.warm = []  # theta is the quantile of another share
+            self._state.share = self.rules.label_share
 
     def grant(self) -> float:
         """The world has changed: free the reserve, once; how many labels that is."""
         return self._reserve.grant()
+
+    def meet(self, *, model: str, acquisition: str) -> None:
+        """Say whose scores are offered from now on, by name and version; those of another begin afresh."""
+        state = self._state
+        if (state.model, state.acquisition) != (model, acquisition):
+            state.model, state.acquisition = model, acquisition
+            self.model_changed()
 
     def model_changed(self) -> None:
         """Start again with a uniform draw: scores and sketches of another model mean nothing to this one's."""
@@ -335,15 +384,11 @@ class Selector:
 
     def save(self) -> bytes:
         """The state, for a new Selector with the same rules to continue from."""
+        self._note()
         state = self._state
-        state.tokens = self._labels.tokens
-        state.day_tokens = None if self._day is None else self._day.tokens
-        state.byte_tokens = None if self._bytes is None else self._bytes.tokens
-        state.energy_tokens = None if self._energy is None else self._energy.tokens
         state.generator = json.dumps(self._rng.bit_generator.state).encode()  # integers of 128 bits
         state.ring = self._novelty.memory.tobytes()
         state.sent = self._novelty.sent
-        state.reserve_tokens, state.granted_tokens = self._reserve.tokens, self._reserve.granted
         return msgspec.msgpack.encode(state)
 
     def _load(self, saved: bytes) -> None:
@@ -355,42 +400,37 @@ class Selector:
                 self._novelty.memory = np.frombuffer(state.ring, np.float32).reshape(shape).copy()
                 self._novelty.sent = state.sent
         except (msgspec.DecodeError, ValueError, TypeError, KeyError) as error:
-            raise ConfigError(f"saved selector state: {error}: remove it to start afresh") from error
-        self._labels.tokens = min(state.tokens, self._labels.depth)
-        if self._day is not None and state.day_tokens is not None:
-            self._day.tokens = min(state.day_tokens, self._day.depth)
-        if self._bytes is not None and state.byte_tokens is not None:
-            self._bytes.tokens = min(state.byte_tokens, self._bytes.depth)
-        if self._energy is not None and state.energy_tokens is not None:
-            self._energy.tokens = min(state.energy_tokens, self._energy.depth)
-        if state.reserve_tokens is not None:
-            self._reserve.hold(tokens=state.reserve_tokens, granted=state.granted_tokens)
-        if state.strategy == self.strategy:
-            self._state = state
+            raise ConfigError(f"saved selector state: {error}") from error
+        if state.strategy != self.strategy:
+            state = State(strategy=self.strategy, warm=[], **{key: getattr(state, key) for key in BUDGETS})
+        self._state = state
+        self._mind_share()
 
 
 def _labels(rules: Rules, *, tokens: float) -> Bucket:
+    """A share of 0 means that nothing is sent, earned before or not."""
     share = rules.label_share * (1.0 - RESERVE_RATE if rules.reserve_labels else 1.0)
-    return Bucket(rate=share, depth=rules.depth_labels, tokens=tokens)
+    return Bucket(rate=share, depth=rules.depth_labels, tokens=tokens if share else 0.0)
 
 
 def _reserve(rules: Rules) -> Reserve:
-    return Reserve(rate=rules.label_share * RESERVE_RATE, depth=rules.reserve_labels)
+    return Reserve(rate=rules.label_share * RESERVE_RATE, depth=rules.reserve_labels if rules.label_share else 0.0)
 
 
-def _energy(rules: Rules, before: Energy | None = None) -> Energy | None:
+def _energy(rules: Rules, state: State) -> Energy | None:
     if not rules.energy_per_day_j:
         return None
     return Energy(
         limit_j=rules.energy_per_day_j,
         per_byte_j=rules.energy_per_byte_j,
         per_sample_j=rules.energy_per_sample_j,
-        tokens=None if before is None else before.tokens,
+        tokens=state.energy_tokens,
+        samples=state.energy_samples,
     )
 
 
-def _per_day(limit: float, before: Bucket | None = None) -> Bucket | None:
-    return Bucket.per_day(limit, tokens=None if before is None else before.tokens) if limit else None
+def _per_day(limit: float, tokens: float | None) -> Bucket | None:
+    return Bucket.per_day(limit, tokens=tokens) if limit else None
 
 
 def _quantile(ordered: list[float], share: float) -> tuple[float, float]:

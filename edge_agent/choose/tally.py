@@ -13,6 +13,7 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Sequence
 
+import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
@@ -55,7 +56,12 @@ class Tally:
 
     def model_changed(self, *, version: int, classes: int) -> None:
         """What is counted from now on is another model's."""
-        self._cuts.append(self.counts())
+        # What nobody asks of a cut would make the heartbeat of a model with 2,000 classes longer than it may be.
+        self._cuts.append(
+            msgspec.structs.replace(
+                self.counts(), unsent_classes=(), unsent_utility_histogram=(), unsent_confidence_sum=0.0
+            )
+        )
         self._epoch += 1
         self._version = version
         self._scored.grow(classes)

@@ -21,7 +21,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edge_agent.choose.acquisition import Scored
-from edge_agent.choose.novelty import Memory
+from edge_agent.choose.novelty import Memory, Projection
 from edge_agent.choose.selector import NOVELTY_ALPHA, PACE, WARM, Asked, Selector
 
 Floats = NDArray[np.float32]
@@ -37,8 +37,7 @@ class Gradients:
 
     def __init__(self, *, seed: int = 0) -> None:
         """`seed`: of the projections; it must not change while a covariance is remembered."""
-        self._seed = seed
-        self._projections: dict[int, Floats] = {}
+        self._residual, self._embedding = (Projection(seed, side, length=SKETCH) for side in (0, 1))
         self.memory: Floats = np.eye(SKETCH, dtype=np.float32) / np.float32(RIDGE)  # A^-1
         self.sent = 0
 
@@ -48,24 +47,19 @@ class Gradients:
             return np.zeros((len(scored.utility), SKETCH), np.float32)
         residual: Floats = scored.exp * scored.confidence[:, None]
         residual[np.arange(len(residual)), scored.label] -= 1.0
-        sketches = residual @ self._projection(0, residual.shape[1])
+        sketches = self._residual.project(residual)
         if embedding is not None:
             length = np.sqrt(np.einsum("nd,nd->n", embedding, embedding))
             unit = embedding / np.maximum(length, 1e-12)[:, None]  # or the scale of a layer would decide what is new
-            sketches *= unit @ self._projection(1, embedding.shape[1])
+            sketches *= self._embedding.project(unit)
         scaled: Floats = sketches / np.float32(math.sqrt(SKETCH))
         return scaled
 
-    def _projection(self, side: int, length: int) -> Floats:
-        found = self._projections.get(side)
-        if found is None or len(found) != length:
-            rng = np.random.default_rng([self._seed, side, length])
-            found = self._projections[side] = rng.standard_normal((length, SKETCH)).astype(np.float32)
-        return found
-
     def distance(self, sketches: Floats) -> Floats:
         """q, (N,): 0 where a sketch cannot be used."""
-        q: Floats = np.einsum("nd,nd->n", sketches @ self.memory, sketches)
+        # Each row a product of its own: in one of all, the rounding depends on where the row stands.
+        turned = np.matmul(sketches[:, None], self.memory)[:, 0]
+        q: Floats = np.einsum("nd,nd->n", turned, sketches)
         return np.where(q > 0.0, q, np.float32(0.0))  # NaN is not > 0 either
 
     def remember(self, sketch: Floats) -> None:

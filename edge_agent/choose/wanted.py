@@ -17,6 +17,7 @@ A sketch belongs to one version of the model; under another the request waits un
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from typing import NamedTuple
 
 import msgspec
 import numpy as np
@@ -49,6 +50,14 @@ class Sketcher:
         return self._project(embedding - self._mean if fits else embedding)
 
 
+class Running(NamedTuple):
+    """What a request is held against. version, embeds: of the model that runs. now_ms: wall clock, ms since 1970."""
+
+    version: int
+    embeds: bool
+    now_ms: int
+
+
 class Record(msgspec.Struct, kw_only=True):
     """One request and what came of it, as saved."""
 
@@ -76,18 +85,18 @@ class Search:
         """Samples that may still be sent for it."""
         return min(self.request.count, REQUEST_MAX_SAMPLES) - self.record.found
 
-    def idle(self, *, version: int, embeds: bool, now_ms: int) -> str:
+    def idle(self, running: Running) -> str:
         """Why nothing is looked out for; empty when something is."""
         request = self.request
         if len(request.sketch) != SKETCH or not 0.0 < request.similar < 1.0:
             return f"not understood: expected {SKETCH} numbers and 0 < similar < 1"
         if self.left < 1:
             return "all found"
-        if now_ms > request.until_ms:
+        if running.now_ms > request.until_ms:
             return "its time is over, by this device's clock"
-        if request.version != version:
-            return f"its sketch is of version {request.version}, version {version} runs"
-        return "" if embeds else f"version {version} has no embedding"
+        if request.version != running.version:
+            return f"its sketch is of version {request.version}, version {running.version} runs"
+        return "" if running.embeds else f"version {running.version} has no embedding"
 
     def novelty(self, sketch: Floats) -> float:
         """1 less the greatest cosine of (SKETCH,) to what was asked for and what was sent for it."""
@@ -128,12 +137,12 @@ class Wanted:
             records = msgspec.msgpack.decode(saved, type=list[Record]) if saved else []
             self._searches = [Search(record) for record in records]
         except (msgspec.DecodeError, ValueError) as error:
-            raise ConfigError(f"saved requests: {error}: remove them to start afresh") from error
+            raise ConfigError(f"saved requests: {error}") from error
 
     def __len__(self) -> int:
         return len(self._searches)
 
-    def change(self, requests: Sequence[Request]) -> list[Request]:
+    def change(self, requests: Sequence[Request], running: Running) -> list[Request]:
         """These are open now; returns those for which the recent samples are yet to be searched.
 
         What was found for one goes on counting under another sketch; which samples look alike begins anew.
@@ -146,7 +155,7 @@ class Wanted:
             if record.request.sketch != request.sketch:
                 changes |= {"searched": None, "unsearchable": 0, "sent": b""}
             self._searches.append(Search(msgspec.structs.replace(record, **changes)))
-        return [search.request for search in self._searches if search.record.searched is None and search.left > 0]
+        return [s.request for s in self._searches if s.record.searched is None and not s.idle(running)]
 
     def look(
         self,
@@ -155,8 +164,7 @@ class Wanted:
         *,
         chosen: Sequence[Chosen],
         count: int,
-        version: int,
-        now_ms: int,
+        running: Running,
         pay: Callable[[], bool],
     ) -> list[Chosen]:
         """The first `count` rows of a block that are wanted and not chosen already; pass the whole block.
@@ -166,11 +174,10 @@ class Wanted:
             sketches: (N, SKETCH), None without an embedding.
             chosen: what the selector takes of the block anyway.
             count: rows in use.
-            version: of the model that ran.
-            now_ms: wall clock, ms since 1970.
+            running: the model that ran.
             pay: takes one sample from the limits a day, or says that they forbid it.
         """
-        searches = [s for s in self._searches if not s.idle(version=version, embeds=True, now_ms=now_ms)]
+        searches = [search for search in self._searches if not search.idle(running)]
         if not searches or sketches is None:
             return []
         # Not a matrix product: its rounding would depend on the row, and on how many other requests are open.
@@ -179,15 +186,17 @@ class Wanted:
         near = (cosine >= np.array([search.request.similar for search in searches])) & usable[:, None]
         if not near.any():
             return []
-        sent = {row for row, _ in chosen}
+        own, sent = {row for row, _ in chosen}, set[int]()
         more: list[Chosen] = []
         for row, number in np.argwhere(near).tolist():
             search, sketch = searches[number], sketches[row]
             novelty = search.novelty(sketch)
             if not search.is_new(novelty):
                 continue
-            if row in sent:
+            if row in own:
                 search.record.taken += 1
+            elif row in sent:
+                pass  # for another request
             elif search.left > 0 and pay():
                 more.append(Chosen(row, search.selection(utility=float(scored.utility[row]), novelty=novelty)))
                 sent.add(row)
@@ -198,11 +207,11 @@ class Wanted:
         return more
 
     def recall(
-        self, request: Request, sketch: Floats, *, utility: float, now_ms: int, pay: Callable[[], bool]
+        self, request: Request, sketch: Floats, running: Running, *, utility: float, pay: Callable[[], bool]
     ) -> Selection | None:
         """Whether a recent sample, found near to what `request` asks for, is to be sent; None when it is not."""
         search = self._find(request)
-        if search is None or search.left < 1 or now_ms > request.until_ms:
+        if search is None or search.idle(running):
             return None
         novelty = search.novelty(sketch)
         if not search.is_new(novelty) or not pay():
@@ -219,13 +228,15 @@ class Wanted:
             search.record.searched, search.record.unsearchable = searched, unsearchable
 
     def _find(self, request: Request) -> Search | None:
-        return next((search for search in self._searches if search.request == request), None)
+        """However it was changed since, as long as it looks for the same."""
+        asked = request.id, request.sketch
+        return next((s for s in self._searches if (s.request.id, s.request.sketch) == asked), None)
 
-    def states(self, *, version: int, embeds: bool, now_ms: int) -> tuple[RequestState, ...]:
-        """What the heartbeat says while the model `version` runs, which has an embedding or not."""
+    def states(self, running: Running) -> tuple[RequestState, ...]:
+        """What the heartbeat says."""
         found = []
         for search in self._searches:
-            why = search.idle(version=version, embeds=embeds, now_ms=now_ms)
+            why = search.idle(running)
             state = RequestState(
                 id=search.request.id,
                 version=search.request.version,

@@ -2,6 +2,9 @@
 
 First what the server refused, then the least useful, the older before the newer; and last of all the newest sample of
 a predicted class of which few wait, so that a full outbox does not lose the only sight of a rare class.
+
+Where bytes are short, the least useful is that of the least utility per byte: the greedy order of the knapsack
+(Dantzig, Operations Research 1957). Where rows are, that of the least utility.
 """
 
 from __future__ import annotations
@@ -16,10 +19,15 @@ much higher, the newest sample of nearly every class is held and a small outbox 
 """
 
 
-def least_useful(db: sqlite3.Connection) -> str:
+PER_BYTE = "CASE WHEN utility < 0 THEN utility * bytes ELSE utility / bytes END"
+"""What keeping a byte of a sample is worth; of negative utility (energy's) the larger sample is the worse. Indexed."""
+
+
+def least_useful(db: sqlite3.Connection, *, per_byte: bool = False) -> str:
     """The id to evict from the table `sample` of `db`, "" when it is empty. A look or two into an index."""
     protected = ""
-    order = "SELECT id, label FROM sample WHERE parked = ? ORDER BY utility, boot, seq"
+    least = PER_BYTE if per_byte else "utility"
+    order = f"SELECT id, label FROM sample WHERE parked = ? ORDER BY {least}, boot, seq"  # noqa: S608 - one of two
     for parked in (1, 0):
         rows = db.execute(order, (parked,))
         for id_, label in rows:

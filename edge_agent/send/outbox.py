@@ -81,6 +81,7 @@ class Outbox:
         self._now_ms = now_ms
         self._lock = threading.Lock()
         self._storing = True
+        self._state: dict[str, bytes] = {}  # as it stands in the file, as far as this run wrote it
         self._db = open_file(path, now_ms=now_ms())
         with self._held():
             self._ledger = Ledger(self._db, free_disk_bytes=self._free_disk_bytes)
@@ -98,8 +99,12 @@ class Outbox:
 
         An id that already waits is not stored again. With too little free disk the rows are counted as evicted
         ("disk"); with none, so that even the state cannot be kept, the count waits in memory for the next commit.
+        State that is as it was is not written again: a flash card wears by the page.
         """
         with self._held():
+            changed = {key: value for key, value in state.items() if self._state.get(key) != value}
+            if not (rows or changed):
+                return
             room = self._free_disk_bytes() >= self._min_free_disk_bytes
             try:
                 with self._ledger.commit() as totals:
@@ -107,7 +112,8 @@ class Outbox:
                         self._store(totals, rows)
                     else:
                         totals.lost(len(rows))
-                    self._db.executemany("INSERT OR REPLACE INTO state (key, value) VALUES (?, ?)", state.items())
+                    self._db.executemany("INSERT OR REPLACE INTO state (key, value) VALUES (?, ?)", changed.items())
+                self._state |= changed
             except DiskFullError:
                 self._ledger.totals.lost(len(rows))
                 room = False
@@ -204,7 +210,7 @@ class Outbox:
                 totals.rows += 1
                 totals.bytes += len(body)
         while reason := self._over(totals):
-            if self._remove(totals, least_useful(self._db)):
+            if self._remove(totals, least_useful(self._db, per_byte=reason == "full_bytes")):
                 totals.count(EVICTED + reason)
 
     def _insert(self, header: SampleHeader, body: bytes) -> int:

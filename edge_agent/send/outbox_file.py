@@ -21,6 +21,7 @@ import msgspec
 
 from edge_agent.contract.artifact import write_durably
 from edge_agent.contract.errors import OutboxError
+from edge_agent.send.eviction import PER_BYTE
 
 log = logging.getLogger(__name__)
 
@@ -195,6 +196,7 @@ def _make_schema(connection: sqlite3.Connection) -> None:
     sample.create(columns, pk="id", not_null=columns.keys() - {"utility"}, if_not_exists=True)
     sample.create_index(["parked", "boot", "seq"], if_not_exists=True)  # the order of sending
     sample.create_index(["parked", "utility", "boot", "seq"], if_not_exists=True)  # of eviction
+    db.execute(f"CREATE INDEX IF NOT EXISTS idx_sample_per_byte ON sample (parked, {PER_BYTE}, boot, seq)")
     sample.create_index(["parked", "label", "boot", "seq"], if_not_exists=True)  # the newest of a class
     db.table("counter").create({"name": str, "value": int}, pk="name", if_not_exists=True)
     db.table("state").create({"key": str, "value": bytes}, pk="key", if_not_exists=True)

@@ -84,7 +84,7 @@ class Ring:
         self._current: Path | None = None
         if max_bytes:
             folder.mkdir(parents=True, exist_ok=True)
-        self._sizes = {path: path.stat().st_size for path in sorted(folder.glob("*" + SUFFIX))}  # oldest first
+        self._sizes = {path: path.stat().st_size for path in sorted(folder.glob("*" + SUFFIX)) if path.stem.isdecimal()}
         self._make_room(0)
 
     @property

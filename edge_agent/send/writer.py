@@ -31,6 +31,7 @@ log = logging.getLogger(__name__)
 AHEAD = 1000  # hand-overs that may wait; more is memory, fewer makes the loop wait for a slow disk
 RETRY_S = 1.0
 LAST_TRIES_S = 2.0  # at a stop; a healthy disk needs milliseconds, and a longer wait makes a service manager kill us
+PREDICTIONS_BYTES = 256 << 20  # of the log and of the one before it: 15 million records each; more fills a small card
 LOOK_S = 0.1  # between looks whether a stop has come
 
 
@@ -57,7 +58,8 @@ class Writer:
     ) -> None:
         """`stored` is called after each commit. Once `stopping` is set, the loop is not made to wait for the disk.
 
-        `predictions`: the file that records are appended to.
+        `predictions`: the file that records are appended to; at PREDICTIONS_BYTES it is set aside, in place of the last
+        one that was.
         """
         self.lost = 0  # samples that could not be kept
         self._outbox = outbox
@@ -146,6 +148,8 @@ class Writer:
 
     def _append(self, path: Path, records: bytes) -> None:
         try:
+            if path.exists() and path.stat().st_size + len(records) > PREDICTIONS_BYTES:
+                path.replace(path.with_suffix(".before" + path.suffix))
             with open(path, "ab") as file:
                 file.write(records)
             self._complained = False

@@ -72,7 +72,6 @@ class Updater(Installed):
         self.needs = needs
         self._check, self._request, self._monotonic = check, request, monotonic
         self._inbox: Desired | None = None
-        self._revision = 0
         self._blocks: queue.Queue[tuple[BlockHeader, bytes | memoryview]] = queue.Queue(BLOCKS_WAITING)
         self._assignment: Assignment | None = None
         self._fetch: ArtifactFetch | None = None
@@ -106,10 +105,9 @@ class Updater(Installed):
             log.warning("%s: another version %d is here already: give it a higher number", artifact, version)
 
     def on_desired(self, desired: Desired) -> None:
-        """What the server wants; an older revision than the last is ignored. The same one again is a new try."""
+        """What the server wants. The same again is a new try."""
         with self._lock:
-            if desired.revision >= self._revision:
-                self._revision, self._inbox = desired.revision, desired
+            self._inbox = desired
         self._wake.set()
 
     def on_block(self, header: BlockHeader, data: bytes | memoryview) -> None:

@@ -196,6 +196,32 @@ def test_a_source_that_fails_is_opened_again_and_repeats_nothing(here: Path) -> 
     assert predicted(here) == list(range(ROWS))
 
 
+def test_what_the_server_said_is_in_force_again_at_the_next_start(here: Path) -> None:
+    toml = configure(here)
+    for start in range(2):
+        agent = Agent(load_config(toml))
+        if start == 0:
+            agent._on_desired(Desired(revision=7, label_share=0.2, labels_per_day=100.0, strategy="vessal"))
+            agent._on_desired(Desired(revision=6, label_share=0.9))  # overtaken
+        rules = agent._orders.rules
+        assert (rules.label_share, rules.labels_per_day, agent._orders.strategy) == (0.2, 100.0, "vessal")
+        agent.run()
+        assert agent.outbox is not None
+    assert beat(here).outbox.put_total <= 11  # a tenth of a day's at once, whatever the restarts, and what time earned
+
+
+def test_state_that_cannot_be_read_is_told_and_stops_nothing(here: Path, caplog: pytest.LogCaptureFixture) -> None:
+    toml = configure(here)
+    Agent(load_config(toml)).run()
+    with sqlite3.connect(here / "data" / "outbox.db") as db:
+        db.execute("update state set value = ?", (b"\xc1 nonsense",))
+    agent = Agent(load_config(toml))
+    agent.run()
+    assert beat(here).counts.read == ROWS
+    for key in ("cursor", "selector", "drift", "wanted"):
+        assert f"saved {key} cannot be read, it begins afresh" in caplog.text
+
+
 def test_an_acquisition_function_that_it_does_not_have_is_told_and_stops_nothing(here: Path) -> None:
     agent = Agent(load_config(configure(here)))
     agent._on_desired(Desired(revision=1, model=None, acquisition="marginn", label_share=0.5))

@@ -187,6 +187,21 @@ def test_recent_samples_are_found_sent_once_and_counted_apart(recent: Recent) ->
     assert Run(state=run.state()).loop.requests() == (state,)  # not searched for again after a restart
 
 
+def test_a_recent_sample_is_sent_once_though_two_requests_look_for_it(recent: Recent) -> None:
+    model = Model(ARTIFACT)
+    run = Run(model=model, recent=recent)
+    for start in range(0, COUNT, 100):
+        run.play(start=start, end=start + 100)
+        time.sleep(0.002)
+    run.asked(request(model), request(model, id=6))
+    deadline = time.monotonic() + 20
+    while any(one.searched is None for one in run.loop.requests()) and time.monotonic() < deadline:
+        run.loop.run(iter([None]), threading.Event())
+        time.sleep(0.01)
+    found = [str(sample.id) for sample in run.of("requested")]
+    assert len(found) == len(set(found)) > 0
+
+
 # --- disagreement ---
 
 

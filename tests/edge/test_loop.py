@@ -163,6 +163,23 @@ def test_a_source_that_never_fits_is_a_mistake_of_the_configuration() -> None:
         make(Outcome()).run(wrong, threading.Event())
 
 
+def test_a_misfit_after_a_restart_is_counted_and_skipped() -> None:
+    wrong = iter([Reading(np.zeros((3, 3), np.uint8), 7)])
+    loop = make(Outcome(), cursor=Cursor(7, "mark"))
+    loop.run(wrong, threading.Event())
+    assert loop.counts().invalid == 1
+
+
+def test_a_stop_keeps_the_state_though_nothing_was_selected() -> None:
+    outcome = Outcome()
+    loop = make(outcome)
+    loop.change(Rules(label_share=0.0), "margin")
+    loop.run(iter([None]), threading.Event())
+    loop.run(readings(X, end=77), threading.Event())
+    assert outcome.samples == []
+    assert msgspec.json.decode(outcome.last_state()[CURSOR], type=Cursor).seq == 77
+
+
 def test_a_slow_stream_does_not_wait_for_its_block() -> None:
     outcome = Outcome()
     loop = make(outcome, flush_s=0.0)

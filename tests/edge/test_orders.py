@@ -80,3 +80,14 @@ def test_what_is_sent_doubles_and_what_is_audited_does_not():
         sent[times] = (len(chosen), sum(reason in ("explore", "random") for reason in reasons))
     assert 1.8 < sent[2.0][0] / sent[1.0][0] < 2.2
     assert 0.7 < sent[2.0][1] / sent[1.0][1] < 1.4
+
+
+@pytest.mark.parametrize(
+    "said", [{"label_share": 1.5}, {"label_share": -0.1}, {"labels_per_day": -1.0}, {"bytes_per_day": float("nan")},
+             {"labels_per_day": float("inf")}, {"label_share": 0.2, "bytes_per_day": 100.0}, {"labels_per_day": 5.0}],
+)  # fmt: skip
+def test_budgets_that_cannot_be_are_complained_of_and_ours_stay(said):
+    orders = desired_over(OWN, Desired(revision=1, strategy="vessal", **said), sample_bytes=564)
+    assert orders.rules == OWN.rules
+    assert orders.strategy == "vessal"
+    assert "desired" in orders.complaint

@@ -17,7 +17,7 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, ru
 from sending import a_put, ids
 
 from edge_agent.contract.errors import MessageError, OutboxError
-from edge_agent.send.eviction import FEW_OF_CLASS
+from edge_agent.send.eviction import FEW_OF_CLASS, PER_BYTE
 from edge_agent.send.outbox import Outbox, Put
 
 PLENTY = 1 << 40
@@ -150,6 +150,39 @@ def test_bytes_are_bounded_and_one_too_large_for_the_outbox_pushes_nothing_out(p
     outbox.put([a_put(10, size=600, utility=1.0)])
     assert ids(outbox.peek(10)) == ["dev.main.1.2", "dev.main.1.10"]
     assert (outbox.status().bytes, outbox.status().evicted, left(outbox)) == (900, {"full_bytes": 3}, 0)
+
+
+def test_where_bytes_are_short_utility_per_byte_decides_and_where_rows_are_utility(path):
+    puts = [(1, 0.9, 900), (2, 0.5, 100), (3, 0.4, 100), (4, 0.45, 100)]
+    bytes_short, rows_short = an_outbox(path, max_bytes=400), an_outbox(path.with_name("rows.db"), max_rows=3)
+    for outbox in (bytes_short, rows_short):
+        outbox.put([a_put(seq, utility=utility, size=size // 3) for seq, utility, size in puts])
+    assert ids(rows_short.peek(9)) == ["dev.main.1.1", "dev.main.1.2", "dev.main.1.4"]
+    bytes_short.put([a_put(5, utility=0.3, size=60)])
+    assert ids(bytes_short.peek(9)) == [f"dev.main.1.{seq}" for seq in (2, 3, 4, 5)]
+    plan = bytes_short._db.execute(
+        f"EXPLAIN QUERY PLAN SELECT id, label FROM sample WHERE parked = 0 ORDER BY {PER_BYTE}, boot, seq"
+    ).fetchall()
+    assert "idx_sample_per_byte" in str(plan)
+    assert "TEMP B-TREE" not in str(plan)
+
+
+def test_of_negative_utilities_the_larger_sample_goes_first(path):
+    outbox = an_outbox(path, max_bytes=400)
+    outbox.put([a_put(1, utility=-1.0, size=300), a_put(2, utility=-1.0, size=90), a_put(3, utility=-2.0, size=90)])
+    assert ids(outbox.peek(9)) == ["dev.main.1.2", "dev.main.1.3"]
+
+
+def test_state_that_is_as_it_was_is_not_written_again(path):
+    outbox = an_outbox(path)
+    outbox.put([a_put(1)], state={"cursor": b"1", "wanted": b"x" * 100_000})
+    wal = path.with_name("outbox.db-wal")
+    before = wal.stat().st_size
+    outbox.put([], state={"cursor": b"1", "wanted": b"x" * 100_000})
+    assert wal.stat().st_size == before
+    outbox.put([a_put(2)], state={"cursor": b"2", "wanted": b"x" * 100_000})
+    assert wal.stat().st_size - before < 60_000
+    assert outbox.state("cursor") == b"2"
 
 
 def test_parked_samples_go_before_any_that_wait(path):

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import msgspec
 import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
@@ -8,6 +9,7 @@ from edge_agent.choose.acquisition import Scored
 from edge_agent.choose.selector import Chosen
 from edge_agent.choose.tally import BINS, CUTS, Tally, bin_of
 from edge_agent.contract.types import Selection
+from edge_agent.contract.wire import JSON_MAX_BYTES
 
 SELECTION = Selection(
     reason="informative", probability=0.5, utility=0.5, novelty=1.0, threshold=0.4, tokens=3.0, strategy="test"
@@ -54,7 +56,8 @@ def test_the_counts_of_each_model_can_be_told_apart(epochs: list[list[list[tuple
             seq += len(block)
             play(tally, block, through_seq=seq)
         ends.append(tally.counts())
-    assert tally.cuts() == tuple(ends[:-1][-CUTS:])
+    unsent: dict = {"unsent_classes": (), "unsent_utility_histogram": (), "unsent_confidence_sum": 0.0}
+    assert tally.cuts() == tuple(msgspec.structs.replace(end, **unsent) for end in ends[:-1][-CUTS:])
     for epoch, end in enumerate(ends):
         assert (end.epoch, end.model_version) == (epoch, epoch + 1)
         assert end.through_seq == sum(len(block) for blocks in epochs[: epoch + 1] for block in blocks) - 1
@@ -73,3 +76,13 @@ def test_a_bin_is_the_same_after_the_wire(utility: float) -> None:
     """Where the device rounded to float32 the server must too: 0.15 is in bin 3 as the one and in 2 as the other."""
     said = float(np.float32(utility))
     assert bin_of(np.array([utility], np.float32)) == bin_of(np.array([said])) <= BINS - 1
+
+
+def test_the_counts_of_2000_classes_fit_a_heartbeat() -> None:
+    """Of a million samples of each class by then, and after two changes of the model."""
+    tally = Tally(stream="main", version=1, classes=2000)
+    for version in (2, 3, 4):
+        tally._scored.classes += 330_000
+        tally.model_changed(version=version, classes=2000)
+    size = len(msgspec.json.encode((tally.counts(), tally.cuts())))
+    assert size < JSON_MAX_BYTES - 4096

@@ -609,13 +609,6 @@ def test_a_model_withdrawn_during_its_check_is_not_staged(device, server):
     assert device.slots == Steady()
 
 
-def test_an_older_revision_is_ignored(device, server):
-    device.assign(server.publish(2))
-    device.updater.on_desired(Desired(revision=0, model=server.publish(1)))
-    device.run()
-    assert device.slots == Staged(committed=0, candidate=2)
-
-
 def test_what_runs_is_no_work(device, server):
     assignment = server.publish(1)
     device.install(assignment)

@@ -97,3 +97,12 @@ def test_at_a_stop_a_disk_that_fails_is_given_up_and_what_is_lost_is_counted(out
     writer.stop()
     assert writer.lost == AHEAD + 1
     assert outbox.state("cursor") is None  # so that the next start begins before them
+
+
+def test_the_prediction_log_is_bounded(outbox: Outbox, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("edge_agent.send.writer.PREDICTIONS_BYTES", 10)
+    writer = a_writer(outbox, predictions=tmp_path / "predictions.bin")
+    for records in (b"1234", b"5678", b"abcd", b"efgh", b"ijkl"):
+        writer._append(tmp_path / "predictions.bin", records)
+    assert (tmp_path / "predictions.bin").read_bytes() == b"ijkl"
+    assert (tmp_path / "predictions.before.bin").read_bytes() == b"abcdefgh"
