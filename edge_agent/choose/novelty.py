@@ -77,7 +77,8 @@ class Projection:
         with np.errstate(invalid="ignore", over="ignore"):
             norm = np.sqrt(np.einsum("nd,nd->n", sketches, sketches))
             sketches *= (GRID / np.maximum(norm, 1e-12))[:, None]
-        unit: Floats = np.rint(sketches, out=sketches) / GRID
+        np.rint(sketches, out=sketches)
+        unit: Floats = sketches / np.float32(GRID)
         return unit
 
     def _draw(self, dimensions: int) -> None:
