@@ -1,7 +1,7 @@
 """What is the agent doing?
 
-The running agent writes its heartbeat to status.json as often as it says it, every 30 s at least; this reads and says it
-in words.
+The running agent writes its heartbeat to status.json as often as it says it, every 30 s at least; this reads it and
+says it in words.
 """
 
 from __future__ import annotations
