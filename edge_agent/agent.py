@@ -254,7 +254,12 @@ class Agent:
         self.updater.executing(model.version)
         self.account.report("started", f"boot {self.boot}, model version {model.version}", model.version, {})
         house = Housekeeping(
-            loop, self.updater, update=self.config.update, load=self._load, write_status=self.account.write_status
+            loop,
+            self.updater,
+            update=self.config.update,
+            load=self._load,
+            write_status=self.account.write_status,
+            status_s=self.config.uplink.heartbeat_s,
         )
         thread = threading.Thread(target=house.run, args=(self._stopping,), name="housekeeping", daemon=True)
         thread.start()

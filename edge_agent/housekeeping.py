@@ -22,7 +22,7 @@ from edge_agent.update.updater import Updater
 log = logging.getLogger(__name__)
 
 TICK_S = 0.1
-STATUS_S = 30.0  # between two writings of status.json: more is old news, fewer wear a flash card for nobody
+STATUS_S = 30.0  # longest time between two writings of status.json: more is old news, less wears a flash card
 
 
 class Trial(NamedTuple):
@@ -53,13 +53,18 @@ class Housekeeping:
         update: Update,
         load: Callable[[Path], Model | None],
         write_status: Callable[[float], None],
+        status_s: float,
     ) -> None:
-        """`load` gives None when it has told the updater why not. `write_status` gets the samples/s of late."""
+        """`load` gives None when it has told the updater why not. `write_status` gets the samples/s of late.
+
+        `status_s`: between two calls of it, at most STATUS_S.
+        """
         self._loop = loop
         self._updater = updater
         self._update = update
         self._load = load
         self._write_status = write_status
+        self._status_s = min(status_s, STATUS_S)
         self._trial: Trial | None = None
         self._steady_p95_ms: float | None = None
 
@@ -69,7 +74,7 @@ class Housekeeping:
         while not stopping.wait(TICK_S):
             try:
                 self.tend_model(time.monotonic())
-                if (passed_s := time.monotonic() - looked_s) >= STATUS_S:
+                if (passed_s := time.monotonic() - looked_s) >= self._status_s:
                     before, read = read, self._loop.counts().read
                     looked_s += passed_s
                     self._write_status((read - before) / passed_s)

@@ -1,6 +1,7 @@
 """What is the agent doing?
 
-The running agent writes its heartbeat to status.json every half a minute; this reads it and says it in words.
+The running agent writes its heartbeat to status.json as often as it says it, every 30 s at least; this reads it and
+says it in words.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ from edge_agent.contract.wire import Heartbeat, decode
 from edge_agent.lock import is_held
 
 STATUS = "status.json"
-STALE_S = 100.0  # the agent writes every 30 s; a running one that is silent for longer is in trouble
+STALE_S = 100.0  # the agent writes every 30 s at least; a running one that is silent for longer is in trouble
 
 
 class Status(NamedTuple):

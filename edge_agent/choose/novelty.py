@@ -76,9 +76,9 @@ class Projection:
         sketches = self.project(embedding)
         with np.errstate(invalid="ignore", over="ignore"):
             norm = np.sqrt(np.einsum("nd,nd->n", sketches, sketches))
-            sketches *= (GRID / np.maximum(norm, 1e-12))[:, None]
-        np.rint(sketches, out=sketches)
-        unit: Floats = sketches / np.float32(GRID)
+            unit: Floats = sketches * (GRID / np.maximum(norm, np.float32(1e-12)))[:, None]
+        np.rint(unit, out=unit)
+        unit /= GRID
         return unit
 
     def _draw(self, dimensions: int) -> None:

@@ -44,6 +44,7 @@ rate_per_s = {rate}
 artifact = "{model}"
 [uplink]
 broker = "{broker}"
+heartbeat_s = 1.0
 [choose]
 acquisition = "{acquisition}"
 [log]
