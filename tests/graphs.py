@@ -5,9 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 
 import numpy as np
-import onnx
 import onnxruntime as ort
-from onnx import TensorProto, helper, numpy_helper
+import pytest
 
 from edge_agent.contract.artifact import (
     Golden,
@@ -36,12 +35,14 @@ def artifact(
     **changes: object,
 ) -> Manifest:
     """Write the graph x (batch, WIDTH) float32 -> `outputs` (name -> shape) as an artifact."""
+    onnx = pytest.importorskip("onnx")  # the agent's own environment has none
+    helper, tensor = onnx.helper, onnx.TensorProto.FLOAT
     graph = helper.make_graph(
         [helper.make_node(kind, ins, outs, **attributes) for kind, ins, outs, attributes in nodes],
         "graph",
-        [helper.make_tensor_value_info("x", TensorProto.FLOAT, [batch, WIDTH])],
-        [helper.make_tensor_value_info(name, TensorProto.FLOAT, shape) for name, shape in outputs.items()],
-        [numpy_helper.from_array(array, name) for name, array in weights.items()],
+        [helper.make_tensor_value_info("x", tensor, [batch, WIDTH])],
+        [helper.make_tensor_value_info(name, tensor, shape) for name, shape in outputs.items()],
+        [onnx.numpy_helper.from_array(array, name) for name, array in weights.items()],
     )
     model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
     onnx.checker.check_model(model)

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import msgspec
 import numpy as np
-import onnx
+import pytest
 
 from edge_agent.contract.artifact import MODEL, Manifest, OnnxFile, read_artifact, sha256_hex, write_artifact
 
@@ -36,6 +36,7 @@ def artifact(folder: Path, **changes: object) -> Manifest:
 
 def another(folder: Path, *, version: int, seed: int = 0, noise: float = 0.3) -> Manifest:
     """Write an artifact of the same kind that sees things a little differently: its weights are disturbed."""
+    onnx = pytest.importorskip("onnx")  # the agent's own environment has none
     graph = onnx.load_model_from_string((ARTIFACT / MODEL).read_bytes())
     rng = np.random.default_rng(seed)
     for tensor in graph.graph.initializer:
