@@ -151,8 +151,7 @@ def describe(
         _check_truth(holdout[1], len(judged), len(about.names))
         temperature = evaluate.fit_temperature(logits, holdout[1])
         metrics |= _metrics(logits, holdout[1], temperature)
-    enough = len(logits) >= REFERENCE_SAMPLES_MIN
-    reference = _reference(*((logits, held) if enough else (seen, embedding)), temperature, spread_of=embedding)
+    expected = (logits, held) if len(held) >= REFERENCE_SAMPLES_MIN else (seen, embedding)
     file = OnnxFile(sha256=sha256_hex(shipped), bytes=len(shipped))
     manifest = Manifest(
         name=about.name,
@@ -161,7 +160,7 @@ def describe(
         input=spec,
         classes=about.names,
         golden=_golden(shipped, calibration, seen, about),
-        reference=reference,
+        reference=_reference(*expected, temperature, spread_of=embedding),
         temperature=temperature,
         logits=about.logits,
         embedding=about.embedding,
