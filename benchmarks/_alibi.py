@@ -25,7 +25,7 @@ def main() -> None:
     streams = dict(np.load(sys.argv[1]))
     reference = streams.pop("reference").astype(np.float32)
     detector = cd.MMDDriftOnline(
-        reference, ert=20, window_size=WINDOW, n_bootstraps=2000, backend="pytorch", verbose=False
+        reference, ert=100, window_size=WINDOW, n_bootstraps=300, backend="pytorch", verbose=False
     )
     scores, samples, begun = {}, 0, time.process_time()
     for name, rows in streams.items():

@@ -1,8 +1,9 @@
 """How soon is a change seen, at the same rate of false alarms, and what does looking cost?
 
-Every detector gets the same streams: an unchanged stretch, then the change. The agent's watch only states its rate of
-false alarms. Each peer's parameter is set, by bisection on unchanged streams of the same kind, so that it raises as
-many as the watch states; it sees one number, and the better of two (confidence, energy) is shown, which flatters it.
+Every detector gets the same streams: an unchanged stretch, then the change. Each one's parameter is set, by bisection
+on unchanged streams of the same kind, so that it raises one false alarm in EVERY samples; the watch is also shown as it
+is used, told to raise one in EVERY, of which it raises fewer. A peer sees one number, and the better of two
+(confidence, energy) is shown, which flatters it; KSWIN, which is slow, sees the energy alone.
 Delays are conditional and restricted, as in the literature: streams with a false alarm before the change are drawn
 anew, and not found counts as the cap.
 
@@ -32,7 +33,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from edge_agent.choose.acquisition import Scorer
-from edge_agent.choose.drift import COMPARED, MONTH_S, Alarm, Watch
+from edge_agent.choose.drift import COMPARED, LEAST_SAMPLES, MONTH_S, Alarm, Watch
 from edge_agent.contract.artifact import Golden, InputSpec, Manifest, Reference, Tensor
 from models import evaluate
 from models.data import Labelled, default_cache, load_fashion, load_watch
@@ -88,29 +89,40 @@ def main() -> None:
     repeats = 8 if options.quick else 32
     peers = [peer for peer in installed() if not (options.quick and peer.slow)]
     cases = [*synthetic(), *fashion(), *wearer()]
-    names = ["winnow", *(peer.name for peer in peers), *(["alibi MMD"] if options.alibi and not options.quick else [])]
+    names = [
+        "winnow as stated",
+        "winnow",
+        *(peer.name for peer in peers),
+        *(["alibi MMD"] if options.alibi and not options.quick else []),
+    ]
     print(f"one false alarm in {EVERY:.0f} samples; up to {repeats} repetitions")
     print(f"delay: mean +- standard error, not found counts as {CAP}; (found)\n")
     print(f"{'case':20}" + "".join(f"{name:>22}" for name in names))
-    table = {}
-    for kind, some in itertools.groupby(cases, key=lambda case: case.kind):
-        table |= compared(list(some), peers, repeats, options.alibi if not options.quick else "")
-        print(f"  ({kind}: a false alarm of winnow's every {between_false_alarms(cases, kind):.0f} samples)")
+    table, least = {}, {}
+    for kind, group in itertools.groupby(cases, key=lambda case: case.kind):
+        some = list(group)
+        least[kind] = between_false_alarms(some[0])
+        table |= compared(some, peers, repeats, options.alibi if not options.quick else "")
+        print(f"  ({kind}: winnow as stated: a false alarm every {least[kind]:.0f} samples)")
     print()
     told_from_the_start(cases, repeats)
     print()
     for peer in peers:
         print(f"cost of {peer.name}: {cost_of_peer(peer):.2f} us a sample")
-    summarise(table, cases)
+    summarise(table, min(least.values()), cases[0])
 
 
 def compared(cases: list[Case], peers: list[Peer], repeats: int, alibi: str) -> dict[str, list[Delays]]:
     """Delays of every detector on cases of one kind, printed as they come."""
     settings = {(peer.name, column): tuned(peer, cases[0], column) for peer in peers for column in columns(peer)}
     scores = mmd(cases, alibi) if alibi else {}
+    stated = tuned_watch(cases[0])
     table = {}
     for case in cases:
-        row = [conditional(lambda seed, case=case: delay_of_watch(case, seed), repeats)]
+        row = [
+            conditional(lambda seed, c=case, every=every: delay_of_watch(c, seed, every), repeats)
+            for every in (EVERY, stated)
+        ]
         for peer in peers:
             both = [
                 conditional(
@@ -129,9 +141,9 @@ def compared(cases: list[Case], peers: list[Peer], repeats: int, alibi: str) -> 
     return table
 
 
-def summarise(table: dict[str, list[Delays]], cases: list[Case]) -> None:
+def summarise(table: dict[str, list[Delays]], least: float, case: Case) -> None:
     ratios = {}
-    for name, (ours, *others) in table.items():
+    for name, (_, ours, *others) in table.items():
         if others:
             ratios[name] = float(np.mean(ours)) / min(float(np.mean(delays)) for delays in others)
     for name, ratio in ratios.items():
@@ -143,9 +155,8 @@ def summarise(table: dict[str, list[Delays]], cases: list[Case]) -> None:
             "<=",
             1.0,
         )
-    least = min(between_false_alarms(cases, kind) for kind in {case.kind for case in cases})
     claim("drift_samples_per_false_alarm_over_stated_worst", least / EVERY, ">=", 1.0)
-    claim("drift_cost_us_per_sample", cost_of_watch(cases[0]), "<=", TARGET_US)
+    claim("drift_cost_us_per_sample", cost_of_watch(case), "<=", TARGET_US)
 
 
 def conditional(delay: Callable[[int], float | None], repeats: int) -> Delays:
@@ -233,7 +244,7 @@ def cost_of_peer(peer: Peer) -> float:
 def mmd(cases: list[Case], python: str, repeats: int = SLOW_REPEATS) -> dict[str, Delays]:
     """Delays of alibi-detect's online MMD on the embedding; its threshold is set on an unchanged stream too."""
     first, before = cases[0], 256
-    streams = {"reference": first.usual(np.random.default_rng(997), 2_000)[1]}
+    streams = {"reference": first.usual(np.random.default_rng(997), 1_000)[1]}
     streams["control"] = first.usual(np.random.default_rng(999), CONTROL_SLOW)[1]
     for case in cases:
         for seed in range(repeats):
@@ -270,8 +281,17 @@ def crossings(scores: np.ndarray, threshold: float, window: int = 50) -> int:
 # --- the watch ---
 
 
-def watching(case: Case) -> Watch:
-    return Watch(case.manifest, false_alarms_per_month=MONTH_S / EVERY, embedding=True)
+def watching(case: Case, every: float = EVERY) -> Watch:
+    return Watch(case.manifest, false_alarms_per_month=MONTH_S / every, embedding=True)
+
+
+def tuned_watch(case: Case) -> float:
+    """What to state so that one alarm in EVERY samples is raised."""
+    low, high = LEAST_SAMPLES, 2.0 * EVERY
+    for _ in range(5):
+        middle = (low * high) ** 0.5
+        low, high = (middle, high) if between_false_alarms(case, middle) < EVERY else (low, middle)
+    return high
 
 
 def look(watch: Watch, case: Case, rows: Rows, size: int) -> Iterator[tuple[int, Alarm | None]]:
@@ -288,17 +308,16 @@ def moved(alarm: Alarm | None) -> bool:
     return alarm is not None and alarm.kind == "moved"
 
 
-def delay_of_watch(case: Case, seed: int) -> float | None:
-    for at, alarm in look(watching(case), case, whole(case, seed), FINE):
+def delay_of_watch(case: Case, seed: int, every: float) -> float | None:
+    for at, alarm in look(watching(case, every), case, whole(case, seed), FINE):
         if moved(alarm):
             return float(at - BEFORE) if at > BEFORE else None
     return float(CAP)
 
 
-def between_false_alarms(cases: list[Case], kind: str) -> float:
+def between_false_alarms(case: Case, every: float = EVERY) -> float:
     """Samples watched while nothing changes, over alarms."""
-    case = next(case for case in cases if case.kind == kind)
-    watch, watched, count = watching(case), 0, 0
+    watch, watched, count = watching(case, every), 0, 0
     for _, alarm in look(watch, case, case.usual(np.random.default_rng(999), CONTROL), BLOCK):
         watched += BLOCK * watch.watching
         count += moved(alarm)

@@ -148,8 +148,7 @@ def describe(
 
     temperature, metrics = _judged(logits, holdout, about)
     metrics["int8_agreement"] = evaluate.agreement(logits, float_logits)
-    enough = len(logits) >= REFERENCE_SAMPLES_MIN
-    reference = _reference(*((logits, held) if enough else (seen, embedding)), temperature, spread_of=embedding)
+    expected = (logits, held) if len(held) >= REFERENCE_SAMPLES_MIN else (seen, embedding)
     file = OnnxFile(sha256=sha256_hex(shipped), bytes=len(shipped))
     manifest = Manifest(
         name=about.name,
@@ -158,7 +157,7 @@ def describe(
         input=spec,
         classes=about.names,
         golden=_golden(shipped, calibration, seen, about),
-        reference=reference,
+        reference=_reference(*expected, temperature, spread_of=embedding),
         temperature=temperature,
         logits=about.logits,
         embedding=about.embedding,

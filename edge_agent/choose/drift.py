@@ -5,7 +5,7 @@
 After a start, a new model or an alarm the first LEVEL groups say what is usual. From then on every group is held
 against all since (level.py, chart.py): the mean evidence passes c on average no sooner than after c groups while groups
 are exchangeable, whatever the distribution and however short the reference. So the threshold is a closed form of the
-stated time between false alarms; nothing is tuned.
+stated time between false alarms (with a margin, as scores along a way are not quite exchangeable); nothing is tuned.
 
 Neighbouring samples resemble each other, so a group is as long as it takes: while the level is learned, groups double
 as long as their successors still resemble them.
@@ -57,6 +57,8 @@ COMPARED = 1024  # samples that the manifest's reference is held against; fewer 
 CLASSES = 64  # kept apart; of more, every 64th counts as the same. More cost time, and a shift hides among them
 RESEMBLANCE = 0.1  # correlation of neighbouring groups above which they double; higher lets dependence through
 LEAST_SAMPLES = 2_000.0  # between false alarms, however slow the stream; below, an alarm would mean nothing
+MARGIN = 1.5  # by which evidence is discounted: where few units spark, scores are not quite exchangeable, and 0.75 of
+# the stated time was measured at 1; higher is slower for nothing
 FIRST_RATE_PER_S = 1.0  # of samples, until some time has passed
 
 
@@ -193,7 +195,7 @@ class Watch:
         begun, before = self._level, self._charts.closed
         groups = groups[: min(AT_ONCE, self._groups_to_compare or AT_ONCE)]
         self._level, scores = begun.step(groups)
-        if not self._charts.step(scores, self.samples_per_false_alarm / self._group):
+        if not self._charts.step(scores, self.samples_per_false_alarm * MARGIN / self._group):
             return len(groups), self._compare(self._level)
         taken = groups[: self._charts.closed - before]
         return len(taken), self._moved(self._charts, begun.step(taken)[0])
@@ -205,7 +207,7 @@ class Watch:
         alarm = Alarm(
             kind="moved",
             signal=signal,
-            statistic=charts.mean * self._group,
+            statistic=charts.mean * self._group / MARGIN,
             threshold=self.samples_per_false_alarm,
             since=since,
             since_s=since / self._samples_per_s,
@@ -297,7 +299,7 @@ class Watch:
             epoch=self._epoch,
             watching=self.watching,
             group_samples=self._group,
-            statistic=self._charts.mean * self._group if self._charts else 0.0,
+            statistic=self._charts.mean * self._group / MARGIN if self._charts else 0.0,
             threshold=self.samples_per_false_alarm,
             recent={} if level is None else self._readings(level, level.recent(SLOW)),
             watched=(level.seen - LEVEL) * level.group if level else 0,

@@ -57,12 +57,11 @@ def offsets(level: Level, layout: Layout, signals: Signals, reference: Reference
     if reference.energy_mean is not None:
         sd = float(spread[1]) * math.sqrt(level.group)
         found.append(_scalar("energy", reference.energy_mean, mean[1], spread[1], unsure, sd))
-    share = mean[layout.columns :]
-    expected = np.array(reference.class_share)
+    share, expected = mean[layout.columns :], np.array(reference.class_share)
     fold = np.arange(len(expected)) % layout.classes
-    known: Floats = np.bincount(fold, weights=expected).astype(np.float64)
+    known: Floats = np.bincount(fold, weights=expected, minlength=layout.classes).astype(np.float64)
     found.append(_classes(known, share, level, reference.samples))
-    if layout.directions:
+    if len(signals.centres) == len(expected):
         centres = np.zeros((layout.classes, layout.directions))
         np.add.at(centres, fold, signals.centres * (expected / np.maximum(known[fold], 1e-12))[:, None])
         found.append(_embedding(share @ centres, known, level, layout, reference.samples))

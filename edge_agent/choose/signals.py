@@ -44,14 +44,13 @@ class Signals:
         self._mean = np.asarray(reference.embedding_mean.array(), np.float32)
         self._whiten = _whitening(reference) if embedding else None
         self.directions = 0 if self._whiten is None else self._whiten.shape[1]
-        self._centres = np.asarray(reference.class_centres.array(), np.float32)
+        self.centres = self._seen_as(np.asarray(reference.class_centres.array(), np.float32), reference)
 
-    @property
-    def centres(self) -> NDArray[np.float64]:
-        """(C, K): z of the manifest's class centres."""
-        if self._whiten is None:
-            return np.zeros((len(self._centres), 0))
-        return np.clip((self._centres - self._mean) @ self._whiten, -CLIP, CLIP).astype(np.float64)
+    def _seen_as(self, centres: NDArray[np.float32], reference: Reference) -> NDArray[np.float64]:
+        """(C, K): z of the manifest's class centres; (0, K) when it has none that fit."""
+        if self._whiten is None or centres.shape != (len(reference.class_share), len(self._mean)):
+            return np.zeros((0, self.directions))
+        return np.clip((centres - self._mean) @ self._whiten, -CLIP, CLIP).astype(np.float64)
 
     def rows(
         self, scored: Scored, logits: NDArray[np.float32], embedding: NDArray[np.float32] | None, *, count: int
