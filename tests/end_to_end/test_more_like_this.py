@@ -108,7 +108,7 @@ def test_more_like_one_sample_comes_from_the_stream_and_from_the_ring(world: Wor
     world.wait_for("samples and a ring", lambda: bool(world.stored(clear)))
     asked_for = world.stored(clear)[0][0]
     assert main(["request", asked_for, "--count", "500", "--similar", "0.8", world.config]) == 0
-    assert "request 1: told to cam-1" in capsys.readouterr().out
+    assert "request 1: for cam-1" in capsys.readouterr().out
     world.wait_for("the ring was searched", lambda: world.said(capsys)["searched"] is not None)
     row = world.said(capsys)
     assert row["recalled"] > 0
