@@ -34,15 +34,11 @@ from edge_agent.contract.errors import ConfigError
 from edge_agent.contract.types import Reason, Selection
 
 STRATEGY = "novelty-quantile-1"
-FIRST_LABELS = (
-    0.5  # worth of samples drawn uniformly after a model change: fewer misjudges theta, more spends at random
-)
+FIRST_LABELS = 0.5  # worth of uniform draws after a model change: fewer misjudges theta, more spends at random
 FIRST = (5, 60)  # samples that it is at least, and at most
 WARM = 200  # samples until theta is followed, not counted: fewer hands over a rough start, more follows late
 ETA = 0.05  # step of theta in spreads; lower follows a change late, higher makes the rate unsteady
-HASTE = (
-    8.0  # times as fast theta falls while the bucket is full: less wastes budget after values fell, more forgets them
-)
+HASTE = 8.0  # times as fast theta falls while the bucket is full: less wastes budget after a fall, more overshoots it
 SPREAD_ALPHA = 0.01  # of the running mean |v - theta|, over about 100 samples
 NOVELTY_ALPHA = 0.01
 SOFTNESS = 0.1  # temperature in spreads; 0 is a hard threshold (p is 0 or 1), at 0.25 a third goes to the dull bulk

@@ -27,9 +27,7 @@ from server.audit.interval import limits
 Floats = NDArray[np.float64]
 
 FEWEST = 15  # effective labels; below, intervals were not found to hold, and would say next to nothing
-STRATUM = (
-    20.0  # effective labels in a stratum: fewer and its variance is guesswork, more and it is no longer of one kind
-)
+STRATUM = 20.0  # effective labels in a stratum: fewer and its variance is a guess, more and it is not of one kind
 
 
 class Estimate(NamedTuple):
@@ -73,10 +71,8 @@ def hajek(right: NDArray[np.bool_], probability: Floats, *, confidence_level: fl
         probability: (N,) of having been selected and labelled, in (0, 1].
         confidence_level: of the interval, 0..1.
     """
-    if not len(right):
-        return NOTHING
-    part = _Part.of(right.astype(np.float64), probability)
-    return _estimate([(1.0, 0.0, part)], len(right), confidence_level)
+    nothing = np.zeros(len(right))
+    return difference(right, nothing, probability, stream_confidence=0.0, confidence_level=confidence_level)
 
 
 def difference(

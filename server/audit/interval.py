@@ -9,11 +9,10 @@ Pure.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable
-from statistics import NormalDist
 
-NORMAL_FROM = 100.0  # shape from which the gamma distribution is normal in its cube root, to 1e-4
+from scipy.special import gammainc
+
 STEPS = 34  # of bisection, to 1e-10
 
 
@@ -48,7 +47,7 @@ def _gamma(mean: float, variance: float) -> Callable[[float], float]:
     if variance <= 1e-18 or mean <= 1e-12:
         return lambda x: float(x >= mean)
     shape, scale = mean**2 / variance, variance / mean
-    return lambda x: gamma_below(shape, x / scale)
+    return lambda x: float(gammainc(shape, max(x, 0.0) / scale))
 
 
 def _where(below: Callable[[float], float], share: float) -> float:
@@ -61,43 +60,3 @@ def _where(below: Callable[[float], float], share: float) -> float:
         middle = (low + high) / 2.0
         low, high = (middle, high) if below(middle) < share else (low, middle)
     return high
-
-
-def gamma_below(shape: float, x: float) -> float:
-    """P(G <= x) of a gamma variable of scale 1: series below the mean, continued fraction above (DLMF 8.11, 8.9).
-
-    >>> round(gamma_below(1.0, 1.0), 6), round(gamma_below(0.5, 1.920729), 4)
-    (0.632121, 0.95)
-    """
-    if x <= 0.0:
-        return 0.0
-    if shape > NORMAL_FROM:  # Wilson and Hilferty 1931
-        return NormalDist().cdf(((x / shape) ** (1.0 / 3.0) - 1.0 + 1.0 / (9.0 * shape)) * 3.0 * shape**0.5)
-    front = math.exp(shape * math.log(x) - x - math.lgamma(shape))
-    return front * _series(shape, x) if x < shape + 1.0 else 1.0 - front * _fraction(shape, x)
-
-
-def _series(shape: float, x: float) -> float:
-    term = total = 1.0 / shape
-    n = shape
-    while term > 1e-15 * total:
-        n += 1.0
-        term *= x / n
-        total += term
-    return total
-
-
-def _fraction(shape: float, x: float) -> float:
-    """By Lentz's method."""
-    b = x + 1.0 - shape
-    c, d = 1e300, 1.0 / b
-    value = d
-    for i in range(1, 1000):
-        a = -i * (i - shape)
-        b += 2.0
-        d = 1.0 / ((a * d + b) or 1e-300)
-        c = (b + a / c) or 1e-300
-        value *= d * c
-        if abs(d * c - 1.0) < 1e-15:
-            break
-    return value

@@ -14,14 +14,13 @@ from collections.abc import Sequence
 import msgspec
 import numpy as np
 from numpy.typing import NDArray
+from scipy.special import stdtrit
 
 from server.backtest.grid import Results
 from server.backtest.replay import Cell, Reference
 
 LEVELS = (0.5, 0.75, 1.0)  # of random's gain; lower says nothing, higher is not reached by all
 PARTS = 20  # windows of the stream, for the use of the budget
-# Student's t, 97.5 %, by degrees of freedom; from 10 on by a formula that is right to 0.01.
-T_975 = (math.inf, 12.71, 4.30, 3.18, 2.78, 2.57, 2.45, 2.36, 2.31, 2.26)
 
 Interval = tuple[float, float]
 
@@ -132,8 +131,7 @@ def _half(values: Sequence[float] | NDArray[np.float64]) -> float:
     free = len(values) - 1
     if free < 1:
         return math.inf
-    t = T_975[free] if free < len(T_975) else 1.96 + 2.6 / free
-    return t * float(np.std(values, ddof=1)) / math.sqrt(len(values))
+    return float(stdtrit(free, 0.975)) * float(np.std(values, ddof=1)) / math.sqrt(len(values))
 
 
 def _curve(references: Sequence[Reference], without: Sequence[float]) -> Curve:

@@ -17,9 +17,9 @@ from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy.special import stdtr
 
 from edge_agent.choose.signals import SCALARS
-from server.drift.tails import student
 
 Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
@@ -82,7 +82,7 @@ def _most(series: Series, splits: _Splits, resemblance: float) -> Moved:
     t = splits.t * math.sqrt((1.0 - rest) / (1.0 + rest))
     height = np.where(splits.lasting, np.abs(t), 0.0)
     row, signal = divmod(int(height.argmax()), height.shape[1])
-    p = min(1.0, student(float(height[row, signal]), len(series.samples) - 2) * height.size)
+    p = min(1.0, 2.0 * float(stdtr(len(series.samples) - 2, -height[row, signal])) * height.size)
     kept = (part[row].copy() for part in (splits.level, splits.shift, t))  # a view would keep every split
     return Moved(p, signal, int(series.start_ms[LEVEL + row]), *kept)
 

@@ -24,9 +24,9 @@ from typing import Literal, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy.special import fdtrc
 
 from edge_agent.choose.signals import SCALARS
-from server.drift.tails import fisher
 
 Floats = NDArray[np.float64]
 Labels = NDArray[np.int64]
@@ -197,7 +197,7 @@ def _tail(apart: Floats, covariance: Floats, freedom: float) -> float:
     statistic = float((np.square(directions[:, kept].T @ (apart / scale)) / variance[kept]).sum())
     size = int(kept.sum())
     below = max(freedom + 1.0 - size, 1.0)
-    return fisher(statistic * below / (size * freedom), size, below)
+    return float(fdtrc(size, below, statistic * below / (size * freedom)))
 
 
 def _within(seen: Seen, means: Floats, variance: Floats, size: int) -> float:

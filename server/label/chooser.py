@@ -28,9 +28,7 @@ log = logging.getLogger(__name__)
 
 CANDIDATES = 10_000  # the newest that are drawn from: fewer passes over what a busy day brings, more slows every draw
 LABELLED = 2_000  # the newest that candidates are held against: fewer asks old things anew, more costs a run of each
-TIMES_KNOWN = (
-    10.0  # labels of a class that its own mean time weighs as much as everybody's; fewer follows single clicks
-)
+TIMES_KNOWN = 10.0  # labels at which a class's own mean time weighs as much as everybody's; fewer follows single clicks
 
 
 class Asked(NamedTuple):

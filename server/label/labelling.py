@@ -34,9 +34,7 @@ BUDGET_LOOK_S = 60.0  # between looks whether the budget has room again
 BUDGET_PAUSE_S = 1.0  # after a look under a budget: none, and every new sample costs a look at all that waits
 PLANS_A_DAY = 48  # fewer lets questions wait for hours, more makes every choice small, and dear for what it chooses
 LEAST_PICKS = 10  # of a plan, or a quarter of the day's: fewer are hardly a choice, more leave room unused for longer
-PERSON_S = (
-    0.1  # an answer, on average: lower takes a program's jitter for the price of a class, higher a quick person's
-)
+PERSON_S = 0.1  # an answer, on average: lower takes a program's jitter for a price, higher misses a quick person
 RETRY_S = 5.0  # shorter hammers a labeler that is down, longer leaves samples lying after it is back
 
 

@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from server.audit.inclusion import inclusion
-from server.audit.interval import gamma_below, limits
+from server.audit.interval import limits
 from server.audit.yields import Found, compare
 
 N = 20_000
@@ -88,20 +88,6 @@ def test_a_group_without_a_label_of_its_audit_has_no_probability():
         selected_rule=np.array([1, 0]),
     )
     assert np.isnan(found).tolist() == [True, False]
-
-
-@pytest.mark.parametrize(
-    ("shape", "x", "below"),  # scipy.special.gammainc
-    [
-        (0.5, 0.001, 0.035671),
-        (0.5, 2.0, 0.954500),
-        (3.0, 2.0, 0.323324),
-        (50.0, 40.0, 0.070335),
-        (900.0, 960.0, 0.975481),
-    ],
-)
-def test_gamma_distribution(shape, x, below):
-    assert gamma_below(shape, x) == pytest.approx(below, abs=1e-4 if shape > 100 else 2e-6)
 
 
 @given(st.floats(0, 1), st.floats(0, 0.05), st.floats(0, 0.2))

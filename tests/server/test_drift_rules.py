@@ -14,7 +14,6 @@ from server.drift.accuracy import Believed, Withheld, without_labels
 from server.drift.fleet import calibrated, e_bh, judge
 from server.drift.series import LEAST_MS, Moved, Series, moved
 from server.drift.shift import LEAST_PER_CLASS, Known, Seen, describe, tell
-from server.drift.tails import fisher, student
 
 HOUR_MS = 3_600_000
 K, C = 8, 4
@@ -32,23 +31,6 @@ def series(rng, *, spans=40, samples=150.0, rho=0.0, offset=None) -> Series:
 
 def step(spans: int, at: int, by: np.ndarray) -> np.ndarray:
     return (np.arange(spans) >= at)[:, None] * by
-
-
-# --- tails
-
-
-@pytest.mark.parametrize(("t", "dof"), [(0.1, 3.0), (2.0, 10.0), (9.0, 38.0), (40.0, 14.0)])
-def test_tail_of_student_by_integrating_its_density(t, dof):
-    x = np.tan(np.linspace(math.atan(t), math.pi / 2 - 1e-9, 400_001))
-    scale = math.exp(math.lgamma((dof + 1) / 2) - math.lgamma(dof / 2)) / math.sqrt(dof * math.pi)
-    density = scale * (1 + x * x / dof) ** (-(dof + 1) / 2)
-    assert student(t, dof) == pytest.approx(2 * float(np.trapezoid(density, x)), rel=1e-5)
-    assert student(-t, dof) == student(t, dof) == pytest.approx(fisher(t * t, 1.0, dof), rel=1e-9)
-
-
-@given(st.floats(0.0, 50.0), st.floats(1.0, 80.0), st.floats(1.0, 2000.0))
-def test_a_tail_is_a_probability_and_falls(f, above, below):
-    assert 0.0 <= fisher(f + 0.1, above, below) <= fisher(f, above, below) + 1e-12 <= 1.0 + 1e-12
 
 
 # --- e-values
