@@ -82,9 +82,7 @@ class Agent:
         self.account = self._make_account()
         self.updater = self._make_updater()
         self.uplink = self._make_uplink() if config.uplink.broker else None
-        self._revision = (
-            0  # of what the server said last, this run: one restored from a backup counts from further back
-        )
+        self._revision = 0  # the server's last, this run: one restored from a backup counts from further back
         self._desired = self._go_on(DESIRED, _read_desired)
         self._orders = desired_over(configured(config), self._desired)
         self.extras = self._go_on(
@@ -248,9 +246,8 @@ class Agent:
         if model is None:
             return False
         self._loop = self.account.loop = loop = self._make_loop(model)
-        loop.change(
-            self._orders.rules, self._orders.acquisition, self._orders.strategy
-        )  # an order may have come meanwhile
+        orders = self._orders  # one may have come meanwhile
+        loop.change(orders.rules, orders.acquisition, orders.strategy)
         self.updater.executing(model.version)
         self.account.report("started", f"boot {self.boot}, model version {model.version}", model.version, {})
         house = Housekeeping(

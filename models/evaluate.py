@@ -31,7 +31,7 @@ def open_session(onnx: bytes, *, threads: int = 1) -> ort.InferenceSession:
     options = ort.SessionOptions()
     options.intra_op_num_threads = threads
     options.inter_op_num_threads = 1
-    options.log_severity_level = 3
+    options.log_severity_level = 4  # what it refuses is raised, and whoever asked says it
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")
     try:
         return ort.InferenceSession(onnx, options, providers=["CPUExecutionProvider"])
@@ -48,14 +48,20 @@ def run_onnx(
     batch: int = 256,
     threads: int = 1,
 ) -> tuple[Floats, Floats]:
+    """As run_session, of a file that is run once; IncompatibleError also when onnxruntime refuses it."""
+    return run_session(open_session(onnx, threads=threads), x, logits=logits, embedding=embedding, batch=batch)
+
+
+def run_session(
+    session: ort.InferenceSession, x: NDArray[Any], *, logits: str, embedding: str, batch: int = 256
+) -> tuple[Floats, Floats]:
     """Logits (N, C) and embedding (N, D), both float32, of raw samples x: (N, *shape).
 
     A graph whose batch axis is fixed is fed that many at a time; the last row, again, fills what is missing.
 
     Raises:
-        IncompatibleError: onnxruntime refuses the file, the samples, or the names of the outputs.
+        IncompatibleError: onnxruntime refuses the samples, or the names of the outputs.
     """
-    session = open_session(onnx, threads=threads)
     entry = session.get_inputs()[0]
     fixed = entry.shape[0] if isinstance(entry.shape[0], int) else 0
     step = fixed or batch

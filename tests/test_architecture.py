@@ -47,6 +47,7 @@ MAY_IMPORT = {  # package -> what it may import of the others; the longest name 
 }
 MAY_IMPORT_LAZILY = {  # torch is loaded where there is something to train, onnxruntime where something is to be run
     "server.teach": ("models",),
+    "server.label": ("models.evaluate",),
     "server.release": ("models.evaluate",),
 }
 EXTRAS = ("torch", "onnx", "onnxscript", "sqlalchemy", "alembic", "fastapi", "typer", "rich", "matplotlib", "PIL")

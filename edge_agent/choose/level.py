@@ -34,10 +34,8 @@ QUICK, SLOW = 0, 1
 SCORED = 1 + len(MEMORY)  # scores of the embedding, and of the classes
 LEAST_SPREAD = 0.4  # of a direction; it has 1 by the manifest. Lower, and a dead unit's first spark drowns the rest
 LEAST_SHARE = 0.04  # a class rarer than that varies as if it were not; lower as above, higher hides rare classes
-NEAR = (
-    0.15  # spreads; a number nearer to the usual counts as usual. Less, and in a stream of one class, say, it is news
-)
-# that the mean has moved by a hair after an exception; more blunts the charts
+NEAR = 0.15  # spreads; a number nearer to the usual counts as usual. Less, and in a stream of one class, say, it is
+# news that the mean has moved by a hair after an exception; more blunts the charts
 TINY = 1e-9
 
 

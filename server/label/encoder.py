@@ -13,21 +13,22 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Iterator, Sequence
-from typing import Any, NamedTuple, TypeVar
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
 import numpy as np
-import onnxruntime as ort
 from numpy.typing import NDArray
-from onnxruntime.capi import onnxruntime_pybind11_state as ort_state
 
 from edge_agent.contract.artifact import Manifest, decode_manifest
-from edge_agent.contract.errors import WinnowError
+from edge_agent.contract.errors import IncompatibleError, WinnowError
 from server.errors import StoreError
 from server.store import embeddings, samples, versions
 from server.store.embeddings import Embedding
 from server.store.samples import sample_array
 from server.store.store import Store
 from server.store.versions import Version
+
+if TYPE_CHECKING:
+    import onnxruntime as ort
 
 log = logging.getLogger(__name__)
 
@@ -37,13 +38,6 @@ _Halves = tuple[NDArray[np.float16], NDArray[np.float16]]  # vector, logits
 COMMIT_ROWS = 64  # fewer makes commits dear, more loses more to a kill
 BATCH_BYTES = 4_000_000  # of raw samples run at once: more takes memory and gains nothing on one thread
 HALF_MAX = 65504.0  # largest float16
-
-ORT_ERRORS: tuple[type[Exception], ...] = (
-    RuntimeError,
-    ValueError,
-    *(kind for kind in vars(ort_state).values() if isinstance(kind, type) and issubclass(kind, Exception)),
-)  # they have no root of their own
-REFUSALS: tuple[type[Exception], ...] = (WinnowError, *ORT_ERRORS)
 
 
 class Encoder:
@@ -84,12 +78,14 @@ class Encoder:
         number = champion.number
         if number == self._failed or (self._model is not None and number == self._model.number):
             return None if number == self._failed else self._model
+        from models.evaluate import open_session  # onnxruntime, needed only once there is something to choose
+
         self._model, self._failed = None, 0
         try:
             manifest = decode_manifest(self._store.blobs.get(champion.manifest_sha256), where=f"version {number}")
             data = self._store.blobs.get(manifest.variant("cpu-int8").sha256)
-            self._model = _Model(number, manifest, _session(data))
-        except REFUSALS as error:
+            self._model = _Model(number, manifest, open_session(data))
+        except WinnowError as error:
             self._failed = number
             self._complain(number, f"version {number} cannot be run here: {_first_line(error)}")
             return None
@@ -107,7 +103,7 @@ class Encoder:
         """By id; what onnxruntime refuses costs only itself its place, not the others that are run with it."""
         try:
             vectors, logits = model.run(np.stack([x for _, x in fitting]))
-        except ORT_ERRORS as error:
+        except IncompatibleError as error:
             if len(fitting) > 1:
                 alone = [self._outcomes(model, [one]) for one in fitting]
                 return {name: found for one in alone for name, found in one.items()}
@@ -157,28 +153,16 @@ class _Model(NamedTuple):
     def run(self, x: NDArray[Any]) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
         """Embedding (N, D), or the logits again where the graph has none, and logits (N, C) over the temperature.
 
-        x: (N, *shape), N at most `at_once`; a graph whose batch is fixed is given the last row again to fill it.
+        x: (N, *shape). IncompatibleError when it cannot be run, or gives something else.
         """
-        entry = self.session.get_inputs()[0]
-        missing = self.at_once - len(x) if isinstance(entry.shape[0], int) else 0
-        feed = np.concatenate([x, np.repeat(x[-1:], missing, axis=0)]) if missing else x
+        from models.evaluate import run_session
+
         manifest = self.manifest
-        names = [manifest.logits, manifest.embedding] if manifest.embedding else [manifest.logits]
-        found = self.session.run(names, {manifest.input.name: feed})
-        logits, vectors = (np.asarray(part[: len(x)], np.float32).reshape(len(x), -1) for part in (found[0], found[-1]))
+        found = run_session(self.session, x, logits=manifest.logits, embedding=manifest.embedding or manifest.logits)
+        logits, vectors = (np.asarray(part, np.float32).reshape(len(x), -1) for part in found)
         if logits.shape[1] != len(manifest.classes):
-            raise ValueError(f"logits are {logits.shape}, expected ({len(x)}, {len(manifest.classes)})")
+            raise IncompatibleError(f"logits are {logits.shape}, expected ({len(x)}, {len(manifest.classes)})")
         return vectors, logits / np.float32(manifest.temperature)
-
-
-def _session(data: bytes) -> ort.InferenceSession:
-    """One thread that does not spin: choosing is in no hurry, and ingest shares the machine."""
-    options = ort.SessionOptions()
-    options.intra_op_num_threads = 1
-    options.inter_op_num_threads = 1
-    options.log_severity_level = 4  # what it refuses is ours to say
-    options.add_session_config_entry("session.intra_op.allow_spinning", "0")
-    return ort.InferenceSession(data, options, providers=["CPUExecutionProvider"])
 
 
 def _batches(rows: Sequence[T], size: int) -> Iterator[Sequence[T]]:

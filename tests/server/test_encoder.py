@@ -12,6 +12,8 @@ from device_words import FLEET, NOW_MS, frames, image, message
 from quadrants import ARTIFACT, artifact, images
 
 from edge_agent.contract.artifact import MODEL, OnnxFile, read_artifact, sha256_hex
+from edge_agent.contract.errors import IncompatibleError
+from models import evaluate
 from server.collect.ingest import Ingest
 from server.label import encoder
 from server.label.encoder import Encoder
@@ -65,7 +67,7 @@ def test_it_is_what_the_device_would_compute(store, tmp_path):
     ids = take(store, *range(70))
     assert encode(store).version == 3
     manifest, data = read_artifact(ARTIFACT)
-    session = encoder._session(data)
+    session = evaluate.open_session(data)
     x = np.stack([images(1, seed=seq)[0][0] for seq in range(70)])
     logits, vectors = session.run([manifest.logits, manifest.embedding], {manifest.input.name: x})
     with store.database.read() as connection:
@@ -146,7 +148,7 @@ def test_a_sample_that_is_refused_costs_its_batch_nothing(store, tmp_path, monke
 
     def refusing(self, x):
         if any(np.array_equal(one, bad) for one in x):
-            raise RuntimeError("this one I do not take")
+            raise IncompatibleError("this one I do not take")
         return run(self, x)
 
     monkeypatch.setattr(encoder._Model, "run", refusing)
