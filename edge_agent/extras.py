@@ -49,6 +49,7 @@ class Shadow(NamedTuple):
     """A model that runs beside, and the rule that says what its word is worth."""
 
     model: Model
+    scorer: Scorer
     rule: Disagreement
 
 
@@ -85,7 +86,12 @@ class Extras:
         with self._lock:
             if self._shadow is not None:
                 self._saved_shadow = self._shadow.rule.save()
-            self._next_shadow = (None if model is None else Shadow(model, self._rule(model.version, share, rng)),)
+            self._next_shadow = (None if model is None else self._beside(model, share, rng),)
+
+    def _beside(self, model: Model, share: Share, rng: np.random.Generator) -> Shadow:
+        about = model.manifest
+        scorer = Scorer("margin", temperature=about.temperature, members=about.members)
+        return Shadow(model, scorer, self._rule(model.version, share, rng))
 
     def _rule(self, version: int, share: Share, rng: np.random.Generator) -> Disagreement:
         try:
@@ -224,9 +230,9 @@ class Extras:
 
 def _beside(shadow: Shadow, chosen: list[Chosen], block: Block) -> list[Chosen]:
     """Let the shadow model see its share of the block; what is sent then, with its probability on what was chosen."""
-    model, rule, count = shadow.model, shadow.rule, len(block.readings)
+    rule, count = shadow.rule, len(block.readings)
     rows, draws = rule.draws(count)
-    utility = dict(zip(rows.tolist(), _utilities(model, block, rows.tolist()), strict=True))
+    utility = dict(zip(rows.tolist(), _utilities(shadow, block, rows.tolist()), strict=True))
     by_row = dict(chosen)
     for row in range(count):
         rule.earn()
@@ -241,17 +247,16 @@ def _beside(shadow: Shadow, chosen: list[Chosen], block: Block) -> list[Chosen]:
     return [Chosen(row, selection) for row, selection in by_row.items()]
 
 
-def _utilities(model: Model, block: Block, rows: list[int]) -> list[float]:
+def _utilities(shadow: Shadow, block: Block, rows: list[int]) -> list[float]:
     """How much the shadow model disagrees on each of the rows; NaN where one of the two says nothing."""
-    scored = block.scored
+    model, scored = shadow.model, block.scored
     if scored.exp is None or not rows:
         return [float("nan")] * len(rows)
     logits = np.empty((len(rows), *model.logits.shape[1:]), np.float32)
     for place, row in enumerate(rows):
         model.run(0, block.readings[row].data)
         logits[place] = model.logits[0]
-    about = model.manifest
-    said = Scorer("margin", temperature=about.temperature, members=about.members).score(logits)
+    said = shadow.scorer.score(logits)
     if said.exp is None:
         return [float("nan")] * len(rows)
     champion = scored.exp[rows] * scored.confidence[rows, None]
