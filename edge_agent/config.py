@@ -60,7 +60,7 @@ class Model(Section, frozen=True, kw_only=True):
         Meta(
             ge=0,
             le=1024,
-            description="samples scored in one pass: more is faster, and later; 0: as many as fit 1 MB, 8 to 128",
+            description="samples scored in one pass: more is faster, and later; 0: as many as fit 16 MB, 8 to 256",
         ),
     ] = 0
     flush_ms: Annotated[

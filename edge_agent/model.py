@@ -31,7 +31,7 @@ ORT_ERRORS: tuple[type[Exception], ...] = (
     ValueError,
     *(kind for kind in vars(ort_state).values() if isinstance(kind, type) and issubclass(kind, Exception)),
 )  # they have no root of their own
-BLOCK_BYTES = 8 << 20  # of samples held by a block whose length is not given: more is memory, and comes later;
+BLOCK_BYTES = 16 << 20  # of samples held by a block whose length is not given: more is memory, and comes later;
 # fewer rows share the cost of a pass, which finds its code and tables evicted by the model: 0.5 ms after a 0.4 ms one
 BLOCK_ROWS = (8, 256)  # fewest and most rows then; by 256 a pass costs 2 us a sample, and more only comes later
 SCORE_BYTES = 64  # that a pass touches for each class of a row, counted in for the same reason
