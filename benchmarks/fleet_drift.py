@@ -25,12 +25,12 @@ from models.train import Settings, fit
 from server.drift.accuracy import Believed, without_labels
 from server.drift.fleet import judge
 from server.drift.series import Moved, Series, moved
-from server.drift.shift import ALPHA, Known, Seen, describe, tell
+from server.drift.shift import Known, Seen, describe, tell
 
 CLASSES = 10
 HELD_OUT, SPANS, SAMPLES = 2000, 24, 100  # of a window: a day, 100 samples an hour
 DEVICES, HOURS, CHANGE = 12, 60, 40
-MONTH_H = 720.0
+ALPHA = 1.0 / 720.0 / 2.0  # as the server asks: a look each hour, one wrong verdict a month, half for each question
 EVEN = np.full(CLASSES, 0.1)
 MILD = np.array([3.0] * 3 + [1.0] * 7) / 16.0
 STRONG = np.array([6.0] + [1.0] * 9) / 15.0
@@ -153,7 +153,7 @@ def trials(clean: Pool, world: Pool, shares: np.ndarray, runs: int) -> Tried:
         shown = world.take(drawn(order[HELD_OUT:], clean.true, shares, rng))
         model, seen = describe(known), window(shown)
         truth = float((shown.predicted == shown.true).mean())
-        shift = tell(model, seen)
+        shift = tell(model, seen, alpha=ALPHA)
         kinds[shift.kind] += 1
         raw.append(shift.raw_p is not None and shift.raw_p < ALPHA)
         said = without_labels(known, model, seen, shift)
@@ -202,7 +202,6 @@ def whole_fleet(pools: dict[str, Pool], *, runs: int) -> None:
     print(
         f"\n{DEVICES} devices, {HOURS} hours, {SAMPLES} samples an hour, change after {CHANGE}; {runs} fleets a row\n"
     )
-    alpha = 1.0 / MONTH_H  # of a look each hour: one wrong verdict a month
     everybody = set(range(DEVICES))
     rows: dict[str, tuple[str, set[int], float, str]] = {
         "nothing": ("clean", set(), 0.0, "nobody"),
@@ -217,10 +216,10 @@ def whole_fleet(pools: dict[str, Pool], *, runs: int) -> None:
         alone = 0
         for seed in range(runs):
             devices = fleet(pools["clean"], pools[world], who, share, np.random.default_rng([9, seed]))
-            judged = judge(devices, {}, alpha=alpha)
+            judged = judge(devices, {}, alpha=ALPHA)
             exact = expected == "fleet" or set(judged.flagged) == {f"cam-{i}" for i in who}
             found[judged.who if exact else f"{judged.who}, not all"] += 1
-            alone += any(isinstance(m := moved(one), Moved) and m.p < alpha / DEVICES for one in devices.values())
+            alone += any(isinstance(m := moved(one), Moved) and m.p < ALPHA / DEVICES for one in devices.values())
         right[name] = found[expected] / runs
         told = ", ".join(f"{who} {count / runs:.2f}" for who, count in found.most_common())
         print(f"{name:12} {told:50} any device by itself (Bonferroni): {alone / runs:.2f}")
