@@ -13,12 +13,12 @@ import numpy as np
 from edge_agent.choose.acquisition import Scorer
 from edge_agent.choose.selector import Selector
 from edge_agent.config import AgentConfig
+from edge_agent.contract.broker import TlsFiles, parse_broker, tls_context
 from edge_agent.contract.errors import ArtifactError, ConfigError
 from edge_agent.contract.settings import read_secret
 from edge_agent.loop import HEADER_BYTES
 from edge_agent.model import Model, misfit
 from edge_agent.orders import configured
-from edge_agent.send.connection import TlsFiles, parse_broker, tls_context
 from edge_agent.source import Fit, Start, open_source
 
 LOOKS = 30  # at the source, before it counts as empty
