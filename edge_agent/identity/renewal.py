@@ -87,16 +87,22 @@ class Renewal:
         log.info("certificate renewed, good until %s", time.strftime("%Y-%m-%d", time.gmtime(made.expires_s)))
         return LOOK_S
 
+    def step(self) -> float:
+        """`look`, but what fails is told and tried again; returns after how many seconds."""
+        try:
+            wait_s = self.look()
+        except (IdentityError, UplinkError) as error:
+            self._complain(str(error))
+            wait_s = min(RETRY_FIRST_S * 2.0**self._failures, RETRY_MAX_S) * float(self._rng.uniform(0.5, 1.0))
+            self._failures = min(self._failures + 1, 20)  # far beyond the longest wait
+        else:
+            self._failures, self._complaint = 0, ""
+        return wait_s
+
     def _run(self) -> None:
         wait_s = 0.0
         while not self._stopping.wait(wait_s):
-            try:
-                wait_s = self.look()
-                self._failures, self._complaint = 0, ""
-            except (IdentityError, UplinkError) as error:
-                self._complain(str(error))
-                wait_s = min(RETRY_FIRST_S * 2.0**self._failures, RETRY_MAX_S) * float(self._rng.uniform(0.5, 1.0))
-                self._failures = min(self._failures + 1, 20)
+            wait_s = self.step()
 
     def _complain(self, text: str) -> None:
         """Once for each kind of trouble; the server that hears of it may be reached by the broker only."""

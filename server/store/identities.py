@@ -40,6 +40,16 @@ class Issued(NamedTuple):
     revoked_at_ms: int | None = None
 
 
+class Revocation(NamedTuple):
+    """A device that was shut out, once."""
+
+    device: str
+    at_ms: int
+    why: str
+    samples_left_out: bool
+    readmitted_at_ms: int | None
+
+
 def add_token(connection: sa.Connection, made: Token) -> None:
     """Remember a token; those of the same device that nobody used are good no more."""
     unused = (token.c.device == made.device, token.c.used_at_ms.is_(None))
@@ -115,6 +125,11 @@ def revoked(connection: sa.Connection) -> frozenset[str]:
     """The devices that are shut out now."""
     query = sa.select(revocation.c.device).where(revocation.c.readmitted_at_ms.is_(None))
     return frozenset(connection.scalars(query))
+
+
+def history(connection: sa.Connection) -> list[Revocation]:
+    """Every revocation there was, the first first."""
+    return [Revocation(*row[1:]) for row in connection.execute(sa.select(revocation).order_by(revocation.c.id))]
 
 
 def left_out() -> sa.ColumnElement[bool]:
