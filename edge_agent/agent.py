@@ -194,7 +194,7 @@ class Agent:
     def _make_renewal(self) -> Renewal:
         uplink = self.config.uplink
         papers = Papers(ca_file=Path(uplink.ca_file), cert_file=Path(uplink.cert_file))
-        papers.current()
+        papers.check(self.config.device.name)
         return Renewal(papers, Portal.parse(uplink.renewal), report=self._report_error, rng=np.random.default_rng())
 
     # --- running ---

@@ -33,6 +33,9 @@ data = typer.Typer(
 )
 model = typer.Typer(help="Models that come by hand.", epilog="Example: winnow-server model add my-model server.toml")
 app.command("init", epilog="Example: winnow-server init farm --fleet farm --name winnow.lan")(commands.init)
+app.command("broker-certificate", epilog="Example: winnow-server broker-certificate mqtt.lan server.toml")(
+    commands.broker_certificate
+)
 app.add_typer(commands.device, name="device")
 app.add_typer(data, name="data")
 app.add_typer(model, name="model")

@@ -19,7 +19,7 @@ from cryptography.x509.oid import NameOID
 
 from edge_agent.contract.artifact import write_durably
 from edge_agent.contract.enrolment import BACKDATED_S
-from edge_agent.contract.errors import IdentityError
+from edge_agent.contract.errors import ConfigError, IdentityError
 from edge_agent.contract.keys import PrivateKey, new_key, private_pem, read_key, write_key
 
 
@@ -58,6 +58,16 @@ class Papers:
             ) from error
         except ValueError as error:
             raise IdentityError(f"{self.cert_file}: expected a key and its certificate in PEM: {error}") from error
+
+    def check(self, device: str) -> None:
+        """ConfigError unless they are there, and of `device`: a broker drops what others say, without a word."""
+        try:
+            found = self.current()[0].device
+            self.authority()
+        except IdentityError as error:
+            raise ConfigError(f"[uplink] cert_file, ca_file: {error}") from error
+        if found != device:
+            raise ConfigError(f"[device] name = {device!r}: its certificate is of {found!r}: enrol it under this name")
 
     def authority(self) -> str:
         """The authority's certificate, in PEM; IdentityError when it cannot be read."""

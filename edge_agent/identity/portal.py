@@ -31,12 +31,12 @@ class Portal(NamedTuple):
 
     @classmethod
     def parse(cls, url: str) -> Portal:
-        """Take `https://host:port` apart; ConfigError when it is none.
+        """Take `https://host:port`, of a token or of [uplink] renewal, apart; ConfigError when it is none.
 
         >>> Portal.parse("https://winnow.lan:8884")
         Portal(host='winnow.lan', port=8884)
         """
-        expected = f"got {url!r}, expected https://host:port"
+        expected = f"the server's address: got {url!r}, expected https://host:port"
         try:
             parts = urlsplit(url)
             if parts.scheme == "https" and parts.hostname and parts.path in ("", "/") and parts.username is None:

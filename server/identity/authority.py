@@ -115,6 +115,11 @@ class Authority:
         purposes = [ExtendedKeyUsageOID.SERVER_AUTH, ExtendedKeyUsageOID.CLIENT_AUTH]
         return self._issue(SERVER, key, purposes, hosts=hosts, now_ms=now_ms, days=days)
 
+    def issue_broker(self, key: PublicKey, *, host: str, now_ms: int, days: float) -> Certificate:
+        """For a broker of the operator's own at `host`: it lets devices know the broker, and nobody in."""
+        purposes = [ExtendedKeyUsageOID.SERVER_AUTH]
+        return self._issue(host, key, purposes, hosts=[host], now_ms=now_ms, days=days)
+
     def revocation_list(self, serials: Iterable[str], *, now_ms: int) -> bytes:
         """The certificates that are no longer good, in PEM. It ends with the authority: an old one shuts nobody out."""
         now = _time(now_ms)

@@ -130,6 +130,28 @@ def revoke(
     _say_if_not_running(config)
 
 
+def broker_certificate(
+    host: Annotated[str, typer.Argument(metavar="HOST", help="name or address by which devices call the broker")],
+    path: Config,
+    out: Annotated[Path, typer.Option(help="file to write: key and certificate")] = Path("broker.pem"),
+    days: Annotated[float, typer.Option(min=1, max=3650, help="its time; nobody renews it but you")] = 825.0,
+) -> None:
+    """Make a certificate of the fleet CA for a broker of your own (deploy/broker)."""
+    from edge_agent.contract.artifact import write_durably
+    from edge_agent.contract.keys import new_key, private_pem
+    from server.identity.authority import Authority
+    from server.identity.service import folder_of
+
+    authority, key = Authority.load(folder_of(load_config(path))), new_key()
+    made = authority.issue_broker(key.public_key(), host=host, now_ms=_now_ms(), days=days)
+    try:
+        write_durably(out, private_pem(key) + made.pem, mode=0o600)
+    except OSError as error:
+        raise IdentityError(f"{out}: {error.strerror}: expected a file that can be written") from error
+    until = time.strftime("%Y-%m-%d", time.gmtime(made.not_after_ms / 1000))
+    typer.echo(f"{out}: key and certificate for a broker at {host}, good until {until}")
+
+
 def _say_if_not_running(config: ServerConfig) -> None:
     from server.store.lock import is_held
 

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import socket
 import ssl
+from pathlib import Path
 
 import pytest
 from fleet_ca import FLEET, Client, FleetCA, now_ms, until
 
 from edge_agent.contract.broker import TlsFiles
+from edge_agent.contract.errors import UplinkError
 from edge_agent.contract.wire import down_topic, server_state_topic, up_topic
+from edge_agent.send.connection import Access, Connection
 from server.errors import IdentityError
 from server.identity.authority import SERVER
 from server.identity.revocation import cut
@@ -173,3 +176,29 @@ def test_a_new_server_certificate_is_shown_without_a_restart(secure_broker, join
     secure_broker.reload()
     until(lambda: shown() != before)
     assert (secure_broker.pid, device.in_) == (pid, True)
+
+
+def test_a_connection_is_made_with_the_certificate_as_it_is_then(secure_broker):
+    """An agent renews while it runs."""
+    ca = secure_broker.ca
+    files, old = ca.identify_as("cam-1")
+    access = Access(secure_broker.host, secure_broker.port, "cam-1", "", "", files, 5)
+
+    def connect() -> Connection:
+        return Connection(access, will=("x", b""), received=lambda *_: None, ended=lambda: None)
+
+    first = connect()
+    first.open(["x"])
+    Path(files.cert_file).write_bytes(Path(ca.identify("cam-1").cert_file).read_bytes())
+    ca.revoke(old.serial)
+    secure_broker.reload()
+    first.close(cleanly=True)
+    second = connect()
+    second.open(["x"])
+    assert second.alive
+    second.close(cleanly=True)
+    Path(files.cert_file).write_bytes(b"")
+    third = connect()
+    with pytest.raises(UplinkError, match="expected PEM certificates"):
+        third.open(["x"])
+    third.close(cleanly=False)

@@ -6,6 +6,7 @@ The rules with a clock of our own; what travels, over real HTTPS with the agent'
 from __future__ import annotations
 
 import http.client
+import io
 import socket
 import ssl
 import stat
@@ -18,6 +19,7 @@ import pytest
 from cryptography import x509
 from fleet_ca import FleetCA
 
+from edge_agent.__main__ import main as agent_main
 from edge_agent.config import load_config
 from edge_agent.contract.enrolment import (
     ENROL,
@@ -31,7 +33,7 @@ from edge_agent.contract.enrolment import (
     parse_token,
     renewal_bytes,
 )
-from edge_agent.contract.errors import ConfigError, UplinkError
+from edge_agent.contract.errors import EXIT_CONFIG, ConfigError, UplinkError
 from edge_agent.contract.errors import IdentityError as RefusedError
 from edge_agent.contract.keys import new_key, sign, signing_request, write_key
 from edge_agent.identity.enrol import enrol
@@ -484,3 +486,23 @@ def test_trouble_is_told_once_and_tried_again_ever_later(device, web, clock, ca,
     assert "certificate not renewed" in told[0]
     assert 30 <= waits[0] <= 60
     assert 0.5 * RETRY_MAX_S <= waits[-1] <= RETRY_MAX_S
+
+
+def test_a_name_that_is_not_the_certificates_is_a_configuration_to_mend(web, make_token, tmp_path, capsys):
+    toml = enrol(make_token("cam-1", web), tmp_path).toml
+    assert agent_main(["check", str(toml)]) == 0
+    toml.write_text(toml.read_text().replace('"cam-1"', '"cam-2"'))
+    for word in ("check", "run"):
+        assert agent_main([word, str(toml)]) == EXIT_CONFIG
+        assert "name = 'cam-2': its certificate is of 'cam-1'" in capsys.readouterr().err
+    (tmp_path / "identity" / "device.pem").unlink()
+    assert agent_main(["check", str(toml)]) == EXIT_CONFIG
+    assert "device.pem" in capsys.readouterr().err
+
+
+def test_the_program_enrols_by_a_token_that_is_piped_in(web, make_token, tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr("sys.stdin", io.StringIO(f"{make_token('cam-1', web)}\n"))
+    assert agent_main(["enrol", "-", "--dir", str(tmp_path)]) == 0
+    assert "device cam-1 is enrolled" in capsys.readouterr().out
+    assert agent_main(["enrol", "winnow1.x", "--dir", str(tmp_path)]) == EXIT_CONFIG
+    assert "not whole" in capsys.readouterr().err
