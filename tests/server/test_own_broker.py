@@ -148,7 +148,7 @@ def test_the_files_in_deploy_are_what_the_server_would_write(tmp_path):
     bounds = {line for line in ours if line.startswith("max_")}
     assert (
         bounds | {"require_certificate true", "use_identity_as_username true", "use_username_as_clientid true"}
-        <= theirs
+        <= ours & theirs
     )
 
 
