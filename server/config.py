@@ -6,6 +6,7 @@ One file, `server.toml`; every key has a default. `winnow-server check server.to
 from __future__ import annotations
 
 import ipaddress
+import re
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -219,6 +220,9 @@ def load_config(path: Path) -> ServerConfig:
         raise ServerConfigError(f"{path}: [server] fleet = {config.server.fleet!r}: expected letters, digits, - and _")
     if not _is_address(config.server.listen):
         raise ServerConfigError(f"{path}: [server] listen = {config.server.listen!r}: expected an address: 0.0.0.0")
+    for name in config.server.names:
+        if not is_host(name):
+            raise ServerConfigError(f"{path}: [server] names: got {name!r}, expected a host name or an address")
     if config.broker.url and config.broker.plain:
         raise ServerConfigError(f"{path}: [broker] plain is of the broker that Winnow starts: leave it out beside url")
     folder = path.resolve().parent
@@ -230,6 +234,15 @@ def load_config(path: Path) -> ServerConfig:
         broker=replace(config.broker, **{key: str(folder / file) if file else "" for key, file in files.items()}),
         labeler=replace(config.labeler, files=tuple(str(folder / file) for file in config.labeler.files)),
     )
+
+
+def is_host(text: str) -> bool:
+    """Whether `text` may name a machine: a host name or an address.
+
+    >>> is_host("winnow.lan"), is_host("10.0.0.7"), is_host("::1"), is_host("https://winnow.lan")
+    (True, True, True, False)
+    """
+    return _is_address(text) or re.fullmatch(r"(?!-)[A-Za-z0-9-]{1,63}(\.[A-Za-z0-9-]{1,63})*", text) is not None
 
 
 def _is_address(text: str) -> bool:

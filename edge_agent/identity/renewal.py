@@ -107,6 +107,5 @@ class Renewal:
     def _complain(self, text: str) -> None:
         """Once for each kind of trouble; the server that hears of it may be reached by the broker only."""
         if text != self._complaint:
-            log.warning("certificate not renewed: %s", text)
             self._report(f"certificate not renewed: {text}")
         self._complaint = text

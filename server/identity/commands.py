@@ -10,8 +10,9 @@ from typing import Annotated
 
 import typer
 
-from server.config import ServerConfig, load_config
-from server.errors import IdentityError
+from edge_agent.contract.types import is_name
+from server.config import ServerConfig, is_host, load_config
+from server.errors import IdentityError, ServerConfigError
 
 device = typer.Typer(
     help="Who may come in: enrol devices, revoke them.", epilog="Example: winnow-server device enrol cam-1 server.toml"
@@ -50,6 +51,7 @@ def init(
     from server.identity.service import folder_of
 
     toml = folder / "server.toml"
+    _check_names(fleet, names or [])
     try:
         folder.mkdir(parents=True, exist_ok=True)
         if not toml.exists():
@@ -65,6 +67,14 @@ def init(
         typer.echo("Only this machine can reach it: for devices elsewhere set [server] listen and names.")
     typer.echo(f"Next: winnow-server run {toml}")
     typer.echo(f"and:  winnow-server device enrol NAME {toml}")
+
+
+def _check_names(fleet: str, names: list[str]) -> None:
+    if not is_name(fleet):
+        raise ServerConfigError(f"--fleet: got {fleet!r}, expected letters, digits, - and _, at most 63")
+    for name in names:
+        if not is_host(name):
+            raise ServerConfigError(f"--name: got {name!r}, expected a host name or an address")
 
 
 def _first_toml(fleet: str, names: list[str]) -> str:
@@ -87,6 +97,8 @@ def enrol(
     from server.store.store import Store
 
     config = load_config(path)
+    if config.broker.plain:
+        raise ServerConfigError("[broker] plain = true: it lets in whoever is on this machine, and nobody need enrol")
     authority, now = Authority.load(folder_of(config)), _now_ms()
     with closing(Store.open(Path(config.server.data_dir))) as store:
         token = invite(
@@ -142,6 +154,8 @@ def broker_certificate(
     from server.identity.authority import Authority
     from server.identity.service import folder_of
 
+    if not is_host(host):
+        raise ServerConfigError(f"HOST: got {host!r}, expected a host name or an address")
     authority, key = Authority.load(folder_of(load_config(path))), new_key()
     made = authority.issue_broker(key.public_key(), host=host, now_ms=_now_ms(), days=days)
     try:

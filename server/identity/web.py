@@ -7,6 +7,7 @@ an address that is refused too often has to wait.
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import ssl
 import threading
@@ -18,6 +19,7 @@ import msgspec
 import uvicorn
 from fastapi import FastAPI, Request, Response
 from fastapi.concurrency import run_in_threadpool
+from uvicorn.protocols.http.h11_impl import H11Protocol
 
 from edge_agent.contract.enrolment import ENROL, MESSAGE_MAX_BYTES, RENEW, Enrol, Refusal, Renew
 from server.errors import IdentityError, ServerError, StoreError
@@ -29,7 +31,7 @@ CONNECTIONS = 100  # at once; fewer, and a fleet that renews together is sent aw
 IDLE_S = 5
 START_S = 10.0
 STOP_S = 2.0
-TLS_S = 10.0  # longest handshake; a peer that says nothing must not hold a connection for a minute
+LIFE_S = 30.0  # of a connection; shorter cuts off slow links, longer lets whoever says nothing keep others out
 
 _log = logging.getLogger(__name__)
 
@@ -92,17 +94,29 @@ def _refuse(status: int, why: str) -> Response:
     return Response(msgspec.json.encode(Refusal(error=why)), status_code=status, media_type="application/json")
 
 
+def _brief(life_s: float) -> type[H11Protocol]:
+    """Connections that end after `life_s`, whatever they are at: uvicorn waits for a request for ever."""
+
+    class Brief(H11Protocol):
+        def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+            super().connection_made(transport)
+            self.loop.call_later(life_s, transport.abort)
+
+    return Brief
+
+
 class Web:
     """The service, on its socket, in a thread of its own."""
 
-    def __init__(self, app: Any, *, listen: str, port: int, cert_file: str) -> None:
-        """`cert_file`: certificate and key of the server. Nothing happens before `start`."""
+    def __init__(self, app: Any, *, listen: str, port: int, cert_file: str, life_s: float = LIFE_S) -> None:
+        """`cert_file`: certificate and key of the server; `life_s`: of a connection. Nothing happens before `start`."""
         self._where = f"{listen}:{port}"
         self._cert_file = cert_file
         self._config = uvicorn.Config(
             app,
             host=listen,
             port=port,
+            http=_brief(life_s),
             ssl_certfile=cert_file,
             ssl_keyfile=cert_file,
             log_config=None,

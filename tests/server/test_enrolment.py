@@ -5,6 +5,7 @@ The rules with a clock of our own; what travels, over real HTTPS with the agent'
 
 from __future__ import annotations
 
+import contextlib
 import http.client
 import io
 import socket
@@ -406,6 +407,23 @@ def test_what_is_too_large_or_not_of_the_format_is_turned_away(web, ca):
         assert (status, b"expected Enrol" in said) == (400, True)
     assert raw(web, ca, b"", path="/docs", method="GET")[0] == 404
     assert raw(web, ca, b"", method="GET")[0] == 405
+
+
+def test_whoever_says_nothing_does_not_keep_others_out(enrolment, ca, clock):
+    with socket.create_server(("127.0.0.1", 0)) as probe:
+        port = probe.getsockname()[1]
+    app = make_app(enrolment, ca.authority, now_ms=clock.now_ms)
+    web = Web(app, listen="127.0.0.1", port=port, cert_file=str(ca.credentials.cert_file), life_s=0.5)
+    web.start()
+    context = ssl.create_default_context(cadata=ca.authority.pem.decode())
+    try:
+        idle = socket.create_connection(("127.0.0.1", port), timeout=10)
+        with context.wrap_socket(idle, server_hostname="127.0.0.1", suppress_ragged_eofs=True) as silent:
+            silent.sendall(b"POST /enrol HTTP/1.1\r\nHost: x\r\nContent-Length: 10\r\n")  # and no more
+            with contextlib.suppress(ConnectionError):
+                assert silent.recv(100) == b""
+    finally:
+        web.stop()
 
 
 def test_an_address_that_is_refused_too_often_has_to_wait(web, ca, make_token, clock, tmp_path):
