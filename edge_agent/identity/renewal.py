@@ -28,14 +28,14 @@ FROM_SHARE, TO_SHARE = 0.5, 0.6  # of its time after which a certificate is rene
 log = logging.getLogger(__name__)
 
 
-def is_due(certificate: Certificate, *, share: float, now_s: float) -> bool:
-    """Whether `share` of its time is over.
+def due_in_s(certificate: Certificate, *, share: float, now_s: float) -> float:
+    """How long until `share` of its time is over; 0: now.
 
     >>> ours = Certificate("cam-1", "", issued_s=0.0, expires_s=90.0)
-    >>> is_due(ours, share=0.5, now_s=44.0), is_due(ours, share=0.5, now_s=45.0), is_due(ours, share=0.5, now_s=400.0)
-    (False, True, True)
+    >>> [due_in_s(ours, share=0.5, now_s=now_s) for now_s in (40.0, 45.0, 400.0)]
+    [5.0, 0.0, 0.0]
     """
-    return now_s - certificate.issued_s >= share * (certificate.expires_s - certificate.issued_s)
+    return max(0.0, certificate.issued_s + share * (certificate.expires_s - certificate.issued_s) - now_s)
 
 
 class Renewal:
@@ -76,8 +76,8 @@ class Renewal:
         IdentityError and UplinkError say why it could not be.
         """
         certificate, key = self._papers.current()
-        if not is_due(certificate, share=self._share, now_s=self._clock()):
-            return LOOK_S
+        if wait_s := due_in_s(certificate, share=self._share, now_s=self._clock()):
+            return min(wait_s, LOOK_S)
         wanted = self._papers.next_key()
         request = signing_request(wanted)
         signature = sign(key, renewal_bytes(certificate.pem, request))
@@ -85,7 +85,7 @@ class Renewal:
         answer = self._portal.ask(RENEW, word, Renewed, ca_pem=self._papers.authority())
         made = self._papers.take(wanted, answer.certificate, device=certificate.device)
         log.info("certificate renewed, good until %s", time.strftime("%Y-%m-%d", time.gmtime(made.expires_s)))
-        return LOOK_S
+        return min(due_in_s(made, share=self._share, now_s=self._clock()), LOOK_S)
 
     def step(self) -> float:
         """`look`, but what fails is told and tried again; returns after how many seconds."""

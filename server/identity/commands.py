@@ -133,7 +133,7 @@ def revoke(
     config = load_config(path)
     with closing(Store.open(Path(config.server.data_dir))) as store:
         done = enrolment.revoke(store, name, why=why, samples_left_out=exclude_samples, now_ms=_now_ms())
-    typer.echo(f"device {name} is revoked: {done.certificates} certificates are good no more")
+    typer.echo(f"device {name} is revoked; certificates that are good no more: {done.certificates}")
     if exclude_samples:
         typer.echo(
             f"{done.samples} samples of it are left out of snapshots from now on; "
