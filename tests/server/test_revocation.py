@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import pytest
-from device_words import FLEET, answers, heartbeat, image, message, uploads
+from device_words import FLEET, answers, birth, heartbeat, image, message, uploads
 
 from edge_agent.contract.wire import encode
 from server.collect.ingest import Ingest
 from server.errors import IdentityError
+from server.identity.copies import COPIED, Copies
 from server.identity.enrolment import revoke
 from server.store import devices, identities, labels, runs, snapshots
 from server.store.labels import Label
@@ -133,3 +134,27 @@ def test_the_next_round_counts_labels_that_its_snapshot_will_hold(store, ingest)
 def test_an_unknown_name_is_an_error_that_names_the_nearest(store, ingest):
     with pytest.raises(IdentityError, match=r"'cam-11' is unknown \(did you mean 'cam-1'\?\)"):
         shut_out(store, "cam-11")
+
+
+def told(store):
+    with store.database.read() as connection:
+        return connection.exec_driver_sql(f"SELECT count(*) FROM event WHERE kind = '{COPIED}'").scalar()
+
+
+def test_two_machines_that_take_turns_are_told_and_one_that_starts_anew_is_not(store, ingest):
+    copies = Copies(store, now_ms=lambda: LATER_MS)
+
+    def connect(name, session):
+        ingest.take([message(name, "birth", encode(birth(session)))])
+        copies.on_birth(name)
+
+    for session in "abcdd":
+        connect("cam-1", session)
+        connect("cam-1", session)  # the network was away
+    assert told(store) == 0
+    for session in "abab":
+        connect("cam-2", session)
+    assert told(store) == 1
+    for session in "ab":
+        connect("cam-2", session)
+    assert told(store) == 1  # once an hour
