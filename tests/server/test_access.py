@@ -65,7 +65,7 @@ def test_a_device_does_not_take_another_server_for_its_own(secure_broker, tmp_pa
 
 
 def test_a_device_is_who_its_certificate_says(join):
-    victim = join("cam-1")
+    victim = join("cam-1", client_id="cam-1")
     attacker = join("cam-2", client_id="cam-1")
     attacker.publish(up_topic(FLEET, "cam-2", "heartbeat"))
     assert victim.in_  # with a client id of its own choice it would have ended the other's session

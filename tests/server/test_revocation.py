@@ -3,13 +3,18 @@
 from __future__ import annotations
 
 import pytest
+from cryptography import x509
 from device_words import FLEET, answers, birth, heartbeat, image, message, uploads
+from fleet_ca import FleetCA, now_ms
 
+from edge_agent.contract.enrolment import Enrol
+from edge_agent.contract.keys import new_key, signing_request
 from edge_agent.contract.wire import encode
 from server.collect.ingest import Ingest
 from server.errors import IdentityError
 from server.identity.copies import COPIED, Copies
-from server.identity.enrolment import revoke
+from server.identity.enrolment import Enrolment, invite, revoke
+from server.identity.revocation import Revocation
 from server.store import devices, identities, labels, runs, snapshots
 from server.store.labels import Label
 from server.store.store import Store
@@ -158,3 +163,38 @@ def test_two_machines_that_take_turns_are_told_and_one_that_starts_anew_is_not(s
     for session in "ab":
         connect("cam-2", session)
     assert told(store) == 1  # once an hour
+
+
+def test_the_list_is_read_before_anybody_is_cut_off_and_who_was_half_way_in_is_cut_off_again(store, tmp_path):
+    ca, happened = FleetCA(tmp_path / "ca"), []
+    rules = Enrolment(store, ca.authority, fleet=FLEET, broker="", days=90.0)
+
+    def watch() -> Revocation:
+        return Revocation(
+            store,
+            ca.credentials,
+            reload=lambda: happened.append(f"reload {len(listed())}"),
+            cut=lambda device, _: happened.append(f"cut {device}"),
+        )
+
+    def listed() -> set[int]:
+        found = x509.load_pem_x509_crl(ca.credentials.crl_file.read_bytes())
+        return {entry.serial_number for entry in found}
+
+    for number, name in enumerate(("cam-1", "cam-2")):
+        secret = bytes([number]) * 32
+        invite(store, name, again=False, url="", ca_sha256=b"", secret=secret, expires_at_ms=LATER_MS, now_ms=1)
+        rules.enrol(Enrol(secret=secret, request=signing_request(new_key())), now_ms=1)
+    watching = watch()
+    watching.write(now_ms())
+    assert watching.tick(now_ms()) == []
+    assert (happened, listed()) == ([], set())
+    shut_out(store, "cam-1")
+    assert watching.tick(now_ms()) == ["cam-1"]
+    assert happened == ["reload 1", "cut cam-1"]
+    watching.tick(now_ms())
+    watching.tick(now_ms())
+    assert happened == ["reload 1", "cut cam-1", "cut cam-1"]
+    shut_out(store, "cam-2")  # while no server runs
+    watch().write(now_ms())
+    assert len(listed()) == 2
