@@ -16,12 +16,13 @@ import shutil
 import sqlite3
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import NamedTuple
 
 import msgspec
 
 from edge_agent.contract.artifact import write_durably
 from edge_agent.contract.errors import OutboxError
-from edge_agent.send.eviction import PER_BYTE
+from edge_agent.send.eviction import FEW_OF_CLASS, PER_BYTE
 
 log = logging.getLogger(__name__)
 
@@ -29,31 +30,49 @@ SCHEMA = 1  # user_version of a file whose schema is complete
 PAGE_BYTES = 4096  # of flash and of SD cards; 16 KB pages write about twice as much for the same samples
 BUSY_S = 10.0  # wait for a person who looks inside with a tool that locks; beyond it the put fails and is tried again
 TIGHT_BYTES = 1 << 20  # an I/O error with less free than this is taken for a full disk, not for a broken one
+INDEXES = {
+    "idx_sample_parked_boot_seq": "parked, boot, seq",  # the order of sending
+    "idx_sample_parked_utility_boot_seq": "parked, utility, boot, seq",  # of eviction
+    "idx_sample_per_byte": f"parked, {PER_BYTE}, boot, seq",  # of eviction, where bytes are short
+    "idx_sample_parked_label_boot_seq": "parked, label, boot, seq",  # the newest of a class
+}
 CLOCK_ZERO_MS = 1_735_689_600_000  # 2025-01-01T00:00:00Z
-PUT, ACKED, EVICTED, BOOT = "put_total", "acked_total", "evicted.", "boot"  # names of counters; a reason is appended
+PUT, ACKED, BOOT, BEGUN = "put_total", "acked_total", "boot", "begun"  # names of counters
+EVICTED, DELIVERED = "evicted.", "delivered."  # a reason is appended, a class
+
+Connect = Callable[[Path], sqlite3.Connection]
 
 
 class DiskFullError(OutboxError):
     """A commit found no room on the disk; nothing of it happened."""
 
 
-def open_file(path: Path, *, now_ms: int) -> sqlite3.Connection:
-    """Open or make the file; one that is damaged is renamed to `<stem>.corrupt-<now_ms><suffix>` first.
+class Opened(NamedTuple):
+    """A connection that any thread may use (not two at once), in autocommit mode; and what was wrong, "" if nothing."""
 
-    Returns:
-        A connection that any thread may use (not two at once), in autocommit mode.
+    db: sqlite3.Connection
+    damage: str
+
+
+def connect(path: Path) -> sqlite3.Connection:
+    """To the file at `path`, which need not be there."""
+    return sqlite3.connect(path, timeout=BUSY_S, isolation_level=None, check_same_thread=False)
+
+
+def open_file(path: Path, *, now_ms: int, connect: Connect = connect) -> Opened:
+    """Open or make the file; one that is damaged is renamed to `<stem>.corrupt-<now_ms><suffix>` first.
 
     Raises:
         OutboxError: the file cannot be opened, though it is not damaged: rights, a full disk, a newer schema.
     """
     try:
-        return _open_checked(path)
+        return Opened(_open_checked(path, connect), "")
     except (sqlite3.Error, OSError) as error:
         if not _is_damaged(error, path.parent):
             raise OutboxError(f"{path}: {error}: expected a folder to write to, with room for a file") from error
-        _set_aside(path, now_ms=now_ms, why=str(error))
+        damage = _set_aside(path, now_ms=now_ms, why=str(error))
     try:
-        return _open_checked(path)
+        return Opened(_open_checked(path, connect), damage)
     except (sqlite3.Error, OSError) as error:
         raise OutboxError(f"{path}: {error}, with a fresh file as well") from error
 
@@ -83,6 +102,16 @@ class Totals(msgspec.Struct):
         self.rows -= 1 - parked
         self.parked -= parked
         self.bytes -= size
+
+    def delivered(self, label: int) -> int:
+        """Samples of a class that have their receipt; counted to FEW_OF_CLASS, nobody asks for more."""
+        return self.counters.get(f"{DELIVERED}{label}", 0)
+
+    def acked(self, label: int) -> None:
+        """The server has a sample of this class."""
+        self.count(ACKED)
+        if self.delivered(label) < FEW_OF_CLASS:
+            self.count(f"{DELIVERED}{label}")
 
     def lost(self, n: int) -> None:
         """Samples put that found no room on the disk."""
@@ -159,8 +188,8 @@ def next_boot(path: Path, recorded: int, *, now_ms: int) -> int:
     return boot
 
 
-def _open_checked(path: Path) -> sqlite3.Connection:
-    db = sqlite3.connect(path, timeout=BUSY_S, isolation_level=None, check_same_thread=False)
+def _open_checked(path: Path, connect: Connect) -> sqlite3.Connection:
+    db = connect(path)
     try:
         db.execute(f"PRAGMA page_size = {PAGE_BYTES}")
         db.execute("PRAGMA journal_mode = WAL")
@@ -175,6 +204,7 @@ def _open_checked(path: Path) -> sqlite3.Connection:
             )
         if version < SCHEMA:
             _make_schema(db)
+        _make_indexes(db)
     except BaseException:
         db.close()
         raise
@@ -192,15 +222,16 @@ def _make_schema(connection: sqlite3.Connection) -> None:
         "id": str, "boot": int, "seq": int, "label": int, "utility": float, "bytes": int, "put_at_ms": int,
         "parked": int, "refusal": str, "header": bytes, "body": bytes,
     }  # fmt: skip
-    sample = db.table("sample")
-    sample.create(columns, pk="id", not_null=columns.keys() - {"utility"}, if_not_exists=True)
-    sample.create_index(["parked", "boot", "seq"], if_not_exists=True)  # the order of sending
-    sample.create_index(["parked", "utility", "boot", "seq"], if_not_exists=True)  # of eviction
-    db.execute(f"CREATE INDEX IF NOT EXISTS idx_sample_per_byte ON sample (parked, {PER_BYTE}, boot, seq)")
-    sample.create_index(["parked", "label", "boot", "seq"], if_not_exists=True)  # the newest of a class
+    db.table("sample").create(columns, pk="id", not_null=columns.keys() - {"utility"}, if_not_exists=True)
     db.table("counter").create({"name": str, "value": int}, pk="name", if_not_exists=True)
     db.table("state").create({"key": str, "value": bytes}, pk="key", if_not_exists=True)
     db.execute(f"PRAGMA user_version = {SCHEMA}")
+
+
+def _make_indexes(db: sqlite3.Connection) -> None:
+    """At every opening: a file may be of an agent that knew fewer. One that knows fewer does not mind them."""
+    for name, columns in INDEXES.items():
+        db.execute(f"CREATE INDEX IF NOT EXISTS {name} ON sample ({columns})")
 
 
 def _is_damaged(error: Exception, folder: Path) -> bool:
@@ -210,9 +241,10 @@ def _is_damaged(error: Exception, folder: Path) -> bool:
     return "disk I/O error" in str(error) and shutil.disk_usage(folder).free >= TIGHT_BYTES
 
 
-def _set_aside(path: Path, *, now_ms: int, why: str) -> None:
+def _set_aside(path: Path, *, now_ms: int, why: str) -> str:
     aside = path.with_name(f"{path.stem}.corrupt-{now_ms}{path.suffix}")
-    log.warning("outbox: %s: %s: set aside as %s, a fresh one begins", path, why, aside.name)
+    damage = f"{path}: {why}: set aside as {aside.name}, a fresh one begins"
+    log.warning("outbox: %s", damage)
     for tail in ("", "-wal", "-shm"):
         here = path.with_name(path.name + tail)
         try:
@@ -221,3 +253,4 @@ def _set_aside(path: Path, *, now_ms: int, why: str) -> None:
             continue
         except OSError as error:
             raise OutboxError(f"{here}: damaged, and cannot be set aside: {error.strerror}") from error
+    return damage
