@@ -83,7 +83,7 @@ class Agent:
         self.updater = self._make_updater()
         self.uplink = self._make_uplink() if config.uplink.broker else None
         if self.outbox.damage:
-            self._report_error(f"outbox: {self.outbox.damage}; what waited in it is lost")
+            self._report_error(f"outbox: {self.outbox.damage}, with what waited in it; a fresh one begins")
         self._revision = 0  # the server's last, this run: one restored from a backup counts from further back
         self._desired = self._go_on(DESIRED, _read_desired)
         self._orders = desired_over(configured(config), self._desired)

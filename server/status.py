@@ -25,7 +25,7 @@ from server.audit.evidence import gather
 from server.audit.yields import against_random
 from server.config import ServerConfig
 from server.errors import StoreError
-from server.store import devices, labels, portfolios, rollouts, runs, samples, versions
+from server.store import devices, gaps, labels, portfolios, rollouts, runs, samples, versions
 from server.store.lock import is_held
 from server.store.schema import rollout
 from server.store.store import Store
@@ -60,6 +60,7 @@ def overview(config: ServerConfig, store: Store, *, now_ms: int) -> View:
         reasons: Counter[str] = Counter()
         for counts in samples.sample_counts(connection).values():
             reasons.update(counts)
+        missing = gaps.missing(connection, {device.name: device.outbox for device in fleet})
         champion = versions.champion(connection)
         last = runs.latest(connection)
         return {
@@ -68,6 +69,7 @@ def overview(config: ServerConfig, store: Store, *, now_ms: int) -> View:
             "devices": len(fleet),
             "online": sum(device.online for device in fleet),
             "samples": dict(sorted(reasons.items())),
+            "missing": sum(missing.values()),
             "labels": labels.counts(connection)._asdict(),
             "accuracy": estimates.fleet(gather(connection, since_day=_since(ACCURACY_DAYS, now_ms))),
             "yield": _yield(connection, now_ms),
@@ -158,13 +160,15 @@ def fleet(store: Store) -> list[View]:
     """One row per device."""
     with store.database.read() as connection:
         stored = samples.sample_counts(connection)
-        return [_device(device, sum(stored.get(device.name, {}).values())) for device in devices.devices(connection)]
+        known = devices.devices(connection)
+        missing = gaps.missing(connection, {device.name: device.outbox for device in known})
+        return [_device(one, sum(stored.get(one.name, {}).values()), missing[one.name]) for one in known]
 
 
-def _device(device: devices.Device, stored: int) -> View:
+def _device(device: devices.Device, stored: int, missing: int) -> View:
     said = device.heartbeat or device.birth
     model = said.model if said else None
-    outbox = said.outbox if said else None
+    outbox = device.outbox
     heartbeat = device.heartbeat
     return {
         "device": device.name,
@@ -177,7 +181,8 @@ def _device(device: devices.Device, stored: int) -> View:
         "selected": sum(heartbeat.counts.selected.values()) if heartbeat else None,
         "stored": stored,
         "pending": outbox.rows if outbox else None,
-        "evicted": sum(outbox.evicted.values()) if outbox else None,
+        "evicted": gaps.evicted(outbox) if outbox else None,
+        "missing": missing,
         "messages_bad": device.messages_bad,
         "refused": dict(model.refused) if model else {},
     }
@@ -231,6 +236,8 @@ def print_overview(view: View, console: Console) -> None:
         "last run": _run_line(last) if last else "none",
         "rollout": f"version {roll['version']} {roll['status']}: {_pairs(roll['members'])}" if roll else "none",
     }
+    if view["missing"]:
+        lines["missing"] = f"{view['missing']} samples that devices had kept will not come: see `winnow-server devices`"
     for name, text in lines.items():
         console.print(f"{name:<10}{text}", markup=False, highlight=False)
     for place, arm in enumerate(view["portfolio"]):

@@ -5,7 +5,9 @@
     state     what the agent keeps from one start to the next: bytes by key
 
 Every commit is on the disk when it returns (WAL, synchronous=FULL: with NORMAL a power cut loses commits). A damaged
-file is set aside for a person to look at, never repaired in place and never deleted; a fresh one begins.
+file is set aside for a person to look at, never repaired in place and never deleted; a fresh one begins. It counts on
+where the other's counters can be read, with what waited there as evicted ("damaged"); where they cannot, it says since
+which boot it counts, and the server sees what is missing.
 """
 
 from __future__ import annotations
@@ -17,6 +19,7 @@ import sqlite3
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import NamedTuple
+from urllib.parse import quote
 
 import msgspec
 
@@ -39,6 +42,7 @@ INDEXES = {
 CLOCK_ZERO_MS = 1_735_689_600_000  # 2025-01-01T00:00:00Z
 PUT, ACKED, BOOT, BEGUN = "put_total", "acked_total", "boot", "begun"  # names of counters
 EVICTED, DELIVERED = "evicted.", "delivered."  # a reason is appended, a class
+DAMAGED = "damaged"  # the reason for which the samples in a damaged file count as evicted
 
 Connect = Callable[[Path], sqlite3.Connection]
 
@@ -70,9 +74,14 @@ def open_file(path: Path, *, now_ms: int, connect: Connect = connect) -> Opened:
     except (sqlite3.Error, OSError) as error:
         if not _is_damaged(error, path.parent):
             raise OutboxError(f"{path}: {error}: expected a folder to write to, with room for a file") from error
-        damage = _set_aside(path, now_ms=now_ms, why=str(error))
+        aside = _set_aside(path, now_ms=now_ms, why=str(error))
+        damage = f"{error}: set aside as {aside.name}"
     try:
-        return Opened(_open_checked(path, connect), damage)
+        db = _open_checked(path, connect)
+        db.execute("BEGIN IMMEDIATE")
+        db.executemany("INSERT INTO counter (name, value) VALUES (?, ?)", _counted_in(aside).items())
+        db.execute("COMMIT")
+        return Opened(db, damage)
     except (sqlite3.Error, OSError) as error:
         raise OutboxError(f"{path}: {error}, with a fresh file as well") from error
 
@@ -241,10 +250,9 @@ def _is_damaged(error: Exception, folder: Path) -> bool:
     return "disk I/O error" in str(error) and shutil.disk_usage(folder).free >= TIGHT_BYTES
 
 
-def _set_aside(path: Path, *, now_ms: int, why: str) -> str:
+def _set_aside(path: Path, *, now_ms: int, why: str) -> Path:
     aside = path.with_name(f"{path.stem}.corrupt-{now_ms}{path.suffix}")
-    damage = f"{path}: {why}: set aside as {aside.name}, a fresh one begins"
-    log.warning("outbox: %s", damage)
+    log.warning("outbox: %s: %s: set aside as %s, a fresh one begins", path, why, aside.name)
     for tail in ("", "-wal", "-shm"):
         here = path.with_name(path.name + tail)
         try:
@@ -253,4 +261,20 @@ def _set_aside(path: Path, *, now_ms: int, why: str) -> str:
             continue
         except OSError as error:
             raise OutboxError(f"{here}: damaged, and cannot be set aside: {error.strerror}") from error
-    return damage
+    return aside
+
+
+def _counted_in(aside: Path) -> dict[str, int]:
+    """The counters of a damaged file, with what waited there as evicted; none where they are unreadable or nonsense."""
+    try:
+        with contextlib.closing(sqlite3.connect(f"file:{quote(str(aside))}?mode=ro", uri=True)) as db:
+            counted = Totals(counters=dict(db.execute("SELECT name, value FROM counter").fetchall()))
+    except sqlite3.Error:
+        return {}
+    counters = counted.counters
+    gone = sum(n for name, n in counters.items() if name.startswith(EVICTED)) + counters.get(ACKED, 0)
+    waited = counters.get(PUT, 0) - gone
+    if waited < 0 or min(counters.values(), default=0) < 0:
+        return {}
+    counted.count(EVICTED + DAMAGED, waited)
+    return counters

@@ -505,6 +505,29 @@ def test_a_damaged_file_is_set_aside_and_a_fresh_one_begins(path, damage, caplog
     assert (outbox.status().rows, outbox.status().put_total) == (1, 1)
 
 
+def test_the_counts_of_a_damaged_file_go_on_where_they_can_be_read(path):
+    outbox = an_outbox(path, max_rows=40)
+    outbox.next_boot()
+    deliver_some(outbox)
+    outbox.put([a_put(seq, size=5000) for seq in range(50)])
+    outbox.park(ids(outbox.peek(1))[0], "no")
+    before = outbox.status()
+    (root,) = outbox._db.execute("SELECT rootpage FROM sqlite_master WHERE name = 'sample'").fetchone()
+    outbox.close()
+    with open(path, "r+b") as file:
+        file.seek((root - 1) * 4096)
+        file.write(b"\xff" * 4096)
+    damaged = path.read_bytes()
+    outbox = an_outbox(path, now_ms=lambda: 1234, max_rows=40)
+    after = outbox.status()
+    assert (after.rows, after.parked, after.put_total, after.acked_total) == (0, 0, 53, 3)
+    assert after.evicted == {**before.evicted, "damaged": 40}
+    assert (after.since_boot, left(outbox)) == (1, 0)
+    assert (path.parent / "outbox.corrupt-1234.db").read_bytes() == damaged
+    outbox.put([a_put(1)])
+    assert left(outbox) == 0
+
+
 def test_the_log_stays_beside_a_fresh_file(path):
     """Were the schema made by a second SQLite library, its close would take the log away under the first."""
     outbox = an_outbox(path)
@@ -561,7 +584,7 @@ def test_an_outbox_says_since_when_it_counts(path):
     outbox.close()
     path.write_bytes(b"not a database at all" * 1000)
     outbox = an_outbox(path)
-    assert "set aside as outbox.corrupt-0.db" in outbox.damage
+    assert outbox.damage == "file is not a database: set aside as outbox.corrupt-0.db"
     outbox.next_boot()
     assert outbox.status().since_boot == 3
     outbox.close()
