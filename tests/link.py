@@ -19,6 +19,7 @@ class Link:
     def __init__(self, port: int) -> None:
         self._to = (HOST, port)
         self._listener = socket.create_server((HOST, 0))
+        self.host = HOST
         self.port: int = self._listener.getsockname()[1]
         self._flows = threading.Event()
         self._flows.set()
