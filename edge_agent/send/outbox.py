@@ -146,13 +146,13 @@ class Outbox:
                 return
             room = self.has_room()
             try:
-                with self._ledger.commit() as totals:
-                    self._store(totals, rows, room=room)
-                    self._db.executemany("INSERT OR REPLACE INTO state (key, value) VALUES (?, ?)", changed.items())
-                self._state |= changed
-            except DiskFullError:
-                self._ledger.totals.lost(len(rows))
-                room = False
+                self._commit(rows, changed, room=room)
+            except DiskFullError:  # by now the log is in the file, where there may be room
+                try:
+                    self._commit(rows, changed, room=room)
+                except DiskFullError:
+                    self._ledger.totals.lost(len(rows))
+                    room = False
             self._say_storing(room)
 
     def state(self, key: str) -> bytes | None:
@@ -236,6 +236,12 @@ class Outbox:
                 raise OutboxError(f"{self._path}: {error}") from error
 
     # --- rows -------------------------------------------------------------------------------------------------------
+
+    def _commit(self, rows: Sequence[Put], changed: dict[str, bytes], *, room: bool) -> None:
+        with self._ledger.commit() as totals:
+            self._store(totals, rows, room=room)
+            self._db.executemany("INSERT OR REPLACE INTO state (key, value) VALUES (?, ?)", changed.items())
+        self._state |= changed
 
     def _store(self, totals: Totals, rows: Sequence[Put], *, room: bool) -> None:
         limits = self._limits

@@ -446,6 +446,20 @@ def test_a_full_disk_raises_nothing_and_storing_resumes(small_disk):
     outbox.close()
 
 
+def test_a_put_that_finds_no_room_for_the_log_is_tried_again_once_the_log_is_in_the_file(small_disk):
+    outbox = Outbox(small_disk / "outbox.db", max_bytes=1 << 30, max_rows=5, min_free_disk_bytes=0)
+    outbox.put([a_put(seq) for seq in range(5)])
+    outbox._db.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
+    for seq in range(5, 20):
+        outbox.put([a_put(seq)])
+    fill(small_disk)
+    for seq in range(20, 25):
+        outbox.put([a_put(seq)])
+    status = outbox.status()
+    assert (status.rows, status.evicted, status.storing, left(outbox)) == (5, {"full_rows": 20}, True, 0)
+    outbox.close()
+
+
 def test_a_receipt_that_finds_no_room_is_an_error_and_can_be_noted_later(small_disk):
     outbox = Outbox(small_disk / "outbox.db", max_bytes=1 << 30, max_rows=100_000, min_free_disk_bytes=0)
     for seq in range(10):

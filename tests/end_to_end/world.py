@@ -59,12 +59,14 @@ enabled = false  # its threshold goes by the clock, and an alarm would grant lab
 class Camera:
     """An agent that plays a stream of its own; kept apart from others by its seed."""
 
-    def __init__(self, world: World, name: str, *, rows: int, rate: float, seed: int, broker: str) -> None:
+    def __init__(
+        self, world: World, name: str, *, rows: int, rate: float, seed: int, broker: str, settings: str
+    ) -> None:
         self.name = name
         self._world, self._rows, self._seed = world, rows, seed
         np.savez(world.folder / f"{name}.npz", x=images(rows, seed=seed)[0])
         text = AGENT.format(name=name, rate=rate, share=SHARE, broker=broker)
-        (world.folder / f"{name}.toml").write_text(text)
+        (world.folder / f"{name}.toml").write_text(text + settings)
         self.agent = Program(world.folder / f"{name}.log", "edge_agent", "run", str(world.folder / f"{name}.toml"))
 
     @property
@@ -101,12 +103,17 @@ class World:
         wait_for("the server listens", lambda: url.exists() and bool(url.read_text()), [self.server])
         self.broker_url = url.read_text().strip()
 
-    def add(self, name: str, *, rows: int, rate: float, seed: int = 5, broker: str = "") -> Camera:
-        """Start an agent; `broker`: where it finds the broker, if not where it is."""
-        self.cameras.append(
-            camera := Camera(self, name, rows=rows, rate=rate, seed=seed, broker=broker or self.broker_url)
-        )
+    def add(self, name: str, *, rows: int, rate: float, seed: int = 5, broker: str = "", settings: str = "") -> Camera:
+        """Start an agent. `broker`: where it finds the broker, if not where it is; `settings`: further ones, TOML."""
+        where = broker or self.broker_url
+        camera = Camera(self, name, rows=rows, rate=rate, seed=seed, broker=where, settings=settings)
+        self.cameras.append(camera)
         return camera
+
+    def heard(self, name: str) -> Heartbeat | None:
+        """The last heartbeat that the server has of an agent."""
+        rows = query(self.catalogue, f"select heartbeat from device where name = '{name}'")
+        return msgspec.json.decode(rows[0][0], type=Heartbeat) if rows and rows[0][0] else None
 
     def brokers(self) -> list[int]:
         """The broker's process; none while it is being started."""
