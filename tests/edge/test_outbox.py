@@ -10,6 +10,7 @@ from collections import Counter
 from pathlib import Path
 
 import msgspec
+import numpy as np
 import pytest
 from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
@@ -185,6 +186,18 @@ def test_where_bytes_are_short_utility_per_byte_decides_and_where_rows_are_utili
     ).fetchall()
     assert "idx_sample_per_byte" in str(plan)
     assert "TEMP B-TREE" not in str(plan)
+
+
+def test_of_ten_times_too_much_the_most_useful_is_kept(path):
+    rng = np.random.default_rng(0)
+    utility = rng.random(1500)
+    outbox = an_outbox(path, max_rows=150)
+    for start in range(0, 1500, 10):
+        numbers = range(start, start + 10)
+        outbox.put([a_put(seq, utility=utility[seq], label=seq % 5) for seq in numbers])
+    best = {f"dev.main.1.{seq}" for seq in utility.argsort()[-150:]}
+    assert len(best.intersection(ids(outbox.peek(1000)))) >= 0.9 * 150
+    assert (outbox.status().evicted, left(outbox)) == ({"full_rows": 1350}, 0)
 
 
 def test_of_negative_utilities_the_larger_sample_goes_first(path):

@@ -38,9 +38,6 @@ from link import Link
 from processes import kill
 from world import DEPTH, World, most_over_share
 
-from server.store import devices, gaps
-from server.store.store import Store
-
 RATE = 100.0  # samples/s of each agent
 CALM_S = 3.0  # at the beginning: a server and agents that have started
 EVERY_S = 1.2  # mean time between two faults
@@ -142,13 +139,7 @@ def _end(world: World, link: Link, fault: Fault) -> None:
 
 
 def _judge(world: World, say: Callable[[str], None]) -> None:
-    store = Store.open(world.folder / "server")
-    try:
-        with store.database.read() as connection:
-            outboxes = {device.name: device.outbox for device in devices.devices(connection)}
-            missing = gaps.missing(connection, outboxes)
-    finally:
-        store.close()
+    missing = {row["device"]: row["missing"] for row in world.shown()}
     for camera in world.cameras:
         stored, expected = camera.stored(), camera.expected
         lost, doubled = len(set(expected) - set(stored)), len(stored) - len(set(stored))

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
+import sqlite3
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from processes import Program, children_of, kill, wait_for
+from processes import Program, children_of, kill, query, wait_for
 from world import Camera, World
 
 pytestmark = pytest.mark.end_to_end
@@ -48,6 +50,39 @@ def test_what_is_stored_is_what_an_undisturbed_agent_selects(
     outbox, count = camera.beat().outbox, len(camera.expected)
     assert (outbox.put_total, outbox.acked_total, outbox.evicted) == (count, count, {})
     world.stop()
+
+
+def test_what_went_with_a_damaged_outbox_is_counted_and_said(world: World) -> None:
+    camera = world.add("cam-1", rows=1500, rate=300)
+    wait_for_samples(world, camera, 40)
+    world.server.kill()
+    outbox = world.folder / "cam-1" / "outbox.db"
+    waiting = "select count(*) from sample"
+    world.wait("samples that wait", lambda: query(outbox, waiting)[0][0] >= 40)
+    camera.agent.kill()
+    (held,) = query(outbox, waiting)[0]
+    damage(outbox)
+    before = len(camera.stored())
+    world.server.start()
+    camera.agent.start()
+    world.wait("all of it again", lambda: len(camera.stored()) == before + len(camera.expected))
+    world.wait("and known", lambda: world.heard("cam-1").outbox.rows == 0)
+    assert world.heard("cam-1").outbox.evicted == {"damaged": held}
+    ((text,),) = query(world.catalogue, "select text from event where kind = 'error'")
+    assert "outbox" in text
+    assert "set aside" in text
+    (row,) = world.shown()
+    assert 0 < row["missing"] <= held  # some may have arrived, their receipts not
+
+
+def damage(outbox: Path) -> None:
+    """The pages that hold the samples; the counters can be read."""
+    with contextlib.closing(sqlite3.connect(outbox)) as db:
+        db.execute("pragma wal_checkpoint(truncate)")
+        (root,) = db.execute("select rootpage from sqlite_master where name = 'sample'").fetchone()
+    with open(outbox, "r+b") as file:
+        file.seek((root - 1) * 4096)
+        file.write(b"\xff" * 4096)
 
 
 def test_the_programs_end_within_five_seconds_and_leave_nobody_behind(world: World, camera: Camera) -> None:

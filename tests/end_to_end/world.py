@@ -6,6 +6,7 @@ import functools
 import threading
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
 import msgspec
 import numpy as np
@@ -19,6 +20,8 @@ from edge_agent.contract.wire import Heartbeat
 from edge_agent.loop import Cursor, Identity, Loop
 from edge_agent.model import Model
 from edge_agent.orders import configured
+from server.status import fleet
+from server.store.store import Store
 
 SHARE, DEPTH = 0.2, Budget().depth_labels
 
@@ -114,6 +117,14 @@ class World:
         """The last heartbeat that the server has of an agent."""
         rows = query(self.catalogue, f"select heartbeat from device where name = '{name}'")
         return msgspec.json.decode(rows[0][0], type=Heartbeat) if rows and rows[0][0] else None
+
+    def shown(self) -> list[dict[str, Any]]:
+        """What `winnow-server devices` says."""
+        store = Store.open(self.folder / "server")
+        try:
+            return fleet(store)
+        finally:
+            store.close()
 
     def brokers(self) -> list[int]:
         """The broker's process; none while it is being started."""
