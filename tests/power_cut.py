@@ -1,12 +1,12 @@
-"""What is left of SQLite's files when the power goes?
+"""What is left of files when the power goes?
 
-    record   every creation, write, truncation, flush and deletion, in its order, by a VFS of APSW
+    record   every creation, write, truncation, flush, renaming and deletion, in its order
     cut      after any of them: what was flushed is there; of all that came since, each sector is old, new or torn,
              whatever order it was written in, and so is each file's length and each name in the folder
 
-SQLite's files are those of a connection that this module opens; it looks like one of the module `sqlite3`, as far as
-the outbox needs it, so that the code under test is the one that runs on devices. The index of the log (`-shm`) is no
-part of it: after a power cut there is none.
+SQLite is recorded by a VFS of APSW, under a connection that looks like one of the module `sqlite3`, as far as the
+outbox needs it, so that the code under test is the one that runs on devices. The index of the log (`-shm`) is no part
+of it: after a power cut there is none. Code that writes files by itself is given what stands for `open` and `os`.
 
 What a disk may do is after T. S. Pillai et al., "All File Systems Are Not Created Equal", OSDI 2014, and what SQLite
 assumes of one after https://sqlite.org/atomiccommit.html: a flush that returns has happened, and what lies beside a
@@ -15,10 +15,11 @@ write stays as it was.
 
 from __future__ import annotations
 
+import os
 from collections import defaultdict
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import IO, Any, NamedTuple
 
 import apsw
 import numpy as np
@@ -146,6 +147,67 @@ def _touched(change: Write | Resize) -> range:
     if isinstance(change, Resize):
         return range(0)
     return range(change.offset // SECTOR_BYTES * SECTOR_BYTES, change.offset + len(change.data), SECTOR_BYTES)
+
+
+# --- code that writes files by itself ---------------------------------------------------------------------------------
+
+
+class Files:
+    """Stands for `open`, `os` and `Path.replace` of a module: the files are made, and written down."""
+
+    O_RDONLY = os.O_RDONLY
+
+    def __init__(self, disk: Disk) -> None:
+        self._disk = disk
+        self._open: dict[int, int] = {}  # descriptor -> file, 0: the folder
+
+    def builtin_open(self, path: Path, mode: str) -> _WrittenFile:
+        """Of `open`, to write a whole file."""
+        assert mode == "wb"
+        file, _ = self._disk.opened(path.name)
+        self._disk.events.append(Resize(file, 0))
+        written = _WrittenFile(open(path, "wb"), file, self._disk)  # noqa: SIM115 - closed by whoever asked for it
+        self._open[written.fileno()] = file
+        return written
+
+    def open(self, path: Path, flags: int) -> int:
+        """Of `os`, to flush the folder."""
+        descriptor = os.open(path, flags)
+        self._open[descriptor] = 0
+        return descriptor
+
+    def fsync(self, descriptor: int) -> None:
+        os.fsync(descriptor)
+        self._disk.events.append(Flush(self._open[descriptor]))
+
+    def close(self, descriptor: int) -> None:
+        os.close(descriptor)
+
+    def replace(self, path: Path, target: Path) -> None:
+        """Of `Path`, whose method it has to be."""
+        path.rename(target)
+        self._disk.renamed(path.name, target.name)
+
+
+class _WrittenFile:
+    def __init__(self, real: IO[bytes], file: int, disk: Disk) -> None:
+        self._real, self._file, self._disk = real, file, disk
+
+    def write(self, data: bytes) -> None:
+        self._disk.events.append(Write(self._file, self._real.tell(), data))
+        self._real.write(data)
+
+    def flush(self) -> None:
+        self._real.flush()
+
+    def fileno(self) -> int:
+        return self._real.fileno()
+
+    def __enter__(self) -> _WrittenFile:
+        return self
+
+    def __exit__(self, *_error: object) -> None:
+        self._real.close()
 
 
 # --- SQLite on such a disk --------------------------------------------------------------------------------------------

@@ -194,7 +194,7 @@ def test_of_ten_times_too_much_the_most_useful_is_kept(path):
     outbox = an_outbox(path, max_rows=150)
     for start in range(0, 1500, 10):
         numbers = range(start, start + 10)
-        outbox.put([a_put(seq, utility=utility[seq], label=seq % 5) for seq in numbers])
+        outbox.put([a_put(seq, utility=float(utility[seq]), label=seq % 5) for seq in numbers])
     best = {f"dev.main.1.{seq}" for seq in utility.argsort()[-150:]}
     assert len(best.intersection(ids(outbox.peek(1000)))) >= 0.9 * 150
     assert (outbox.status().evicted, left(outbox)) == ({"full_rows": 1350}, 0)
