@@ -60,7 +60,6 @@ def overview(config: ServerConfig, store: Store, *, now_ms: int) -> View:
         reasons: Counter[str] = Counter()
         for counts in samples.sample_counts(connection).values():
             reasons.update(counts)
-        missing = gaps.missing(connection, {device.name: device.outbox for device in fleet})
         champion = versions.champion(connection)
         last = runs.latest(connection)
         return {
@@ -69,7 +68,7 @@ def overview(config: ServerConfig, store: Store, *, now_ms: int) -> View:
             "devices": len(fleet),
             "online": sum(device.online for device in fleet),
             "samples": dict(sorted(reasons.items())),
-            "missing": sum(missing.values()),
+            "missing": sum(gaps.missing(connection, fleet).values()),
             "labels": labels.counts(connection)._asdict(),
             "accuracy": estimates.fleet(gather(connection, since_day=_since(ACCURACY_DAYS, now_ms))),
             "yield": _yield(connection, now_ms),
@@ -161,7 +160,7 @@ def fleet(store: Store) -> list[View]:
     with store.database.read() as connection:
         stored = samples.sample_counts(connection)
         known = devices.devices(connection)
-        missing = gaps.missing(connection, {device.name: device.outbox for device in known})
+        missing = gaps.missing(connection, known)
         return [_device(one, sum(stored.get(one.name, {}).values()), missing[one.name]) for one in known]
 
 

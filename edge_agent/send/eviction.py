@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import sqlite3
 from collections.abc import Callable
+from typing import Literal, NamedTuple
 
 FEW_OF_CLASS = 3
 """With fewer delivered than this, the newest sample of a predicted class is kept until nothing else is left to evict.
@@ -23,6 +24,19 @@ newest of nearly every class for a long time, and cannot follow utility.
 
 PER_BYTE = "CASE WHEN utility < 0 THEN utility * bytes ELSE utility / bytes END"
 """What keeping a byte of a sample is worth; of negative utility (energy's) the larger sample is the worse. Indexed."""
+
+
+class Limits(NamedTuple):
+    """How much may be kept."""
+
+    rows: int
+    bytes: int
+
+    def passed(self, *, rows: int, size: int) -> Literal["", "rows", "bytes"]:
+        """Which of them is passed by so many rows, of so many bytes."""
+        if rows > self.rows:
+            return "rows"
+        return "bytes" if size > self.bytes else ""
 
 
 def least_useful(db: sqlite3.Connection, *, delivered: Callable[[int], int], per_byte: bool = False) -> str:

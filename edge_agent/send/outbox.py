@@ -21,14 +21,14 @@ import threading
 import time
 from collections.abc import Callable, Collection, Container, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Literal, NamedTuple
+from typing import NamedTuple
 
 import msgspec
 
 from edge_agent.contract.errors import OutboxError
 from edge_agent.contract.types import SampleId
 from edge_agent.contract.wire import OutboxState, SampleHeader
-from edge_agent.send.eviction import least_useful
+from edge_agent.send.eviction import Limits, least_useful
 from edge_agent.send.outbox_file import (
     ACKED,
     BEGUN,
@@ -41,6 +41,7 @@ from edge_agent.send.outbox_file import (
     Ledger,
     Totals,
     connect,
+    is_damaged,
     next_boot,
     open_file,
 )
@@ -62,23 +63,11 @@ class Waiting(NamedTuple):
     body: bytes
 
 
-class Limits(NamedTuple):
-    """How much may be kept."""
-
-    rows: int
-    bytes: int
-
-    def passed(self, totals: Totals) -> Literal["", "rows", "bytes"]:
-        """Which of them `totals` is over."""
-        if totals.rows + totals.parked > self.rows:
-            return "rows"
-        return "bytes" if totals.bytes > self.bytes else ""
-
-
 class Outbox:
     """Bounded, durable, in order of (boot, seq). Any thread may call anything; one lock guards it all.
 
-    Every method raises OutboxError when SQLite fails; only `put` takes a full disk for an expected outcome.
+    Every method raises OutboxError when SQLite fails; only `put` takes a full disk for an expected outcome. A file that
+    turns out damaged is set aside, and the next call finds a fresh one.
     """
 
     def __init__(
@@ -92,8 +81,9 @@ class Outbox:
         now_ms: Callable[[], int] = lambda: time.time_ns() // 1_000_000,
         monotonic: Callable[[], float] = time.monotonic,
         connect: Connect = connect,
+        on_damage: Callable[[str], None] = lambda _damage: None,
     ) -> None:
-        """Open or make the file at `path`; a damaged one is set aside.
+        """Open or make the file at `path`; a damaged one is set aside, and `damage` says so.
 
         Args:
             path: of the SQLite file; its folder must exist.
@@ -104,6 +94,7 @@ class Outbox:
             now_ms: the wall clock, ms since 1970; for ages and boot numbers, never for an order.
             monotonic: seconds; what is left of an age where the wall clock was wrong.
             connect: opens the file.
+            on_damage: is told what was set aside later, with the lock held.
         """
         self._path = path
         self._limits = Limits(max_rows, max_bytes)
@@ -114,9 +105,10 @@ class Outbox:
         self._lock = threading.Lock()
         self._storing = True
         self._state: dict[str, bytes] = {}  # as it stands in the file, as far as this run wrote it
+        self._connect, self._on_damage = connect, on_damage
         self._db, self.damage = open_file(path, now_ms=now_ms(), connect=connect)
-        with self._held():
-            self._ledger = Ledger(self._db, free_disk_bytes=self._free_disk_bytes)
+        self._to_reopen = False
+        self._ledger = Ledger(self._db, free_disk_bytes=self._free_disk_bytes)
 
     def next_boot(self) -> int:
         """Begin a new boot: a number that was never returned before, recorded durably."""
@@ -231,9 +223,25 @@ class Outbox:
     def _held(self) -> Iterator[None]:
         with self._lock:
             try:
+                if self._to_reopen:
+                    self._reopen()
                 yield
             except (sqlite3.Error, OSError) as error:
+                if is_damaged(error, self._path.parent):
+                    self._to_reopen = True
+                    self._reopen()
                 raise OutboxError(f"{self._path}: {error}") from error
+
+    def _reopen(self) -> None:
+        """The file, if it is whole after all; else a fresh one, that counts on."""
+        with contextlib.suppress(sqlite3.Error):
+            self._db.close()
+        totals = self._ledger.totals
+        self._db, damage = open_file(self._path, now_ms=self._now_ms(), connect=self._connect, known=totals)
+        self._ledger = Ledger(self._db, free_disk_bytes=self._free_disk_bytes)
+        self._state, self._to_reopen = {}, False
+        if damage:
+            self._on_damage(damage)
 
     # --- rows -------------------------------------------------------------------------------------------------------
 
@@ -256,7 +264,7 @@ class Outbox:
                 totals.count(PUT)
                 totals.rows += 1
                 totals.bytes += len(body)
-        while passed := limits.passed(totals):
+        while passed := limits.passed(rows=totals.rows + totals.parked, size=totals.bytes):
             victim = least_useful(self._db, delivered=totals.delivered, per_byte=passed == "bytes")
             if self._remove(totals, victim) is not None:
                 totals.count(EVICTED + (f"full_{passed}" if room else "disk"))

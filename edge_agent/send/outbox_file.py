@@ -63,8 +63,10 @@ def connect(path: Path) -> sqlite3.Connection:
     return sqlite3.connect(path, timeout=BUSY_S, isolation_level=None, check_same_thread=False)
 
 
-def open_file(path: Path, *, now_ms: int, connect: Connect = connect) -> Opened:
+def open_file(path: Path, *, now_ms: int, connect: Connect = connect, known: Totals | None = None) -> Opened:
     """Open or make the file; one that is damaged is renamed to `<stem>.corrupt-<now_ms><suffix>` first.
+
+    `known`: the counts by which a fresh one counts on; those in the damaged file when None.
 
     Raises:
         OutboxError: the file cannot be opened, though it is not damaged: rights, a full disk, a newer schema.
@@ -72,14 +74,15 @@ def open_file(path: Path, *, now_ms: int, connect: Connect = connect) -> Opened:
     try:
         return Opened(_open_checked(path, connect), "")
     except (sqlite3.Error, OSError) as error:
-        if not _is_damaged(error, path.parent):
+        if not is_damaged(error, path.parent):
             raise OutboxError(f"{path}: {error}: expected a folder to write to, with room for a file") from error
         aside = _set_aside(path, now_ms=now_ms, why=str(error))
         damage = f"{error}: set aside as {aside.name}"
     try:
         db = _open_checked(path, connect)
         db.execute("BEGIN IMMEDIATE")
-        db.executemany("INSERT INTO counter (name, value) VALUES (?, ?)", _counted_in(aside).items())
+        counters = (known or _counted_in(aside)).begun_anew()
+        db.executemany("INSERT INTO counter (name, value) VALUES (?, ?)", counters.items())
         db.execute("COMMIT")
         return Opened(db, damage)
     except (sqlite3.Error, OSError) as error:
@@ -121,6 +124,12 @@ class Totals(msgspec.Struct):
         self.count(ACKED)
         if self.delivered(label) < FEW_OF_CLASS:
             self.count(f"{DELIVERED}{label}")
+
+    def begun_anew(self) -> dict[str, int]:
+        """The counters with which a fresh file begins, in place of one whose rows are lost."""
+        begun = Totals(counters=dict(self.counters))
+        begun.count(EVICTED + DAMAGED, self.rows + self.parked)
+        return begun.counters
 
     def lost(self, n: int) -> None:
         """Samples put that found no room on the disk."""
@@ -205,7 +214,7 @@ def _open_checked(path: Path, connect: Connect) -> sqlite3.Connection:
         db.execute("PRAGMA synchronous = FULL")
         verdict = db.execute("PRAGMA quick_check(1)").fetchone()[0]
         if verdict != "ok":
-            raise sqlite3.DatabaseError(f"quick_check: {verdict}")
+            raise sqlite3.DatabaseError(f"quick_check: {' '.join(verdict.split())}")
         version = db.execute("PRAGMA user_version").fetchone()[0]
         if version > SCHEMA:
             raise OutboxError(
@@ -243,8 +252,11 @@ def _make_indexes(db: sqlite3.Connection) -> None:
         db.execute(f"CREATE INDEX IF NOT EXISTS {name} ON sample ({columns})")
 
 
-def _is_damaged(error: Exception, folder: Path) -> bool:
-    """SQLITE_CORRUPT and SQLITE_NOTADB come as a plain DatabaseError, a sector that cannot be read as an I/O error."""
+def is_damaged(error: Exception, folder: Path) -> bool:
+    """Whether a file in `folder` is, by what SQLite said of it.
+
+    SQLITE_CORRUPT and SQLITE_NOTADB come as a plain DatabaseError, a sector that cannot be read as an I/O error.
+    """
     if type(error) is sqlite3.DatabaseError:
         return True
     return "disk I/O error" in str(error) and shutil.disk_usage(folder).free >= TIGHT_BYTES
@@ -264,17 +276,15 @@ def _set_aside(path: Path, *, now_ms: int, why: str) -> Path:
     return aside
 
 
-def _counted_in(aside: Path) -> dict[str, int]:
-    """The counters of a damaged file, with what waited there as evicted; none where they are unreadable or nonsense."""
+def _counted_in(aside: Path) -> Totals:
+    """What a damaged file says of itself, all that was in it as rows; nothing where that is unreadable or nonsense."""
     try:
         with contextlib.closing(sqlite3.connect(f"file:{quote(str(aside))}?mode=ro", uri=True)) as db:
-            counted = Totals(counters=dict(db.execute("SELECT name, value FROM counter").fetchall()))
+            counters = dict(db.execute("SELECT name, value FROM counter").fetchall())
     except sqlite3.Error:
-        return {}
-    counters = counted.counters
+        return Totals()
+    if not all(isinstance(name, str) and isinstance(n, int) and n >= 0 for name, n in counters.items()):
+        return Totals()
     gone = sum(n for name, n in counters.items() if name.startswith(EVICTED)) + counters.get(ACKED, 0)
     waited = counters.get(PUT, 0) - gone
-    if waited < 0 or min(counters.values(), default=0) < 0:
-        return {}
-    counted.count(EVICTED + DAMAGED, waited)
-    return counters
+    return Totals(rows=waited, counters=counters) if waited >= 0 else Totals()

@@ -15,7 +15,6 @@ import contextlib
 import errno
 import logging
 import math
-import os
 import queue
 import threading
 import time
@@ -151,7 +150,7 @@ class Writer:
     def _append(self, path: Path, records: bytes) -> None:
         try:
             if not self._outbox.has_room():
-                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+                raise OSError(errno.ENOSPC, "less of the disk is free than is to be left so")
             if path.exists() and path.stat().st_size + len(records) > PREDICTIONS_BYTES:
                 path.replace(path.with_suffix(".before" + path.suffix))
             with open(path, "ab") as file:

@@ -12,13 +12,14 @@ what it had given receipts for, the sum over all that was taken says it: taken =
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Mapping
+from collections.abc import Sequence
 
 import msgspec
 import sqlalchemy as sa
 from sqlalchemy.dialects.sqlite import insert
 
 from edge_agent.contract.wire import OutboxState
+from server.store.devices import Device
 from server.store.schema import device, gap, sample
 
 DAMAGED = "damaged"  # as a device calls what waited in a damaged file; no rule of eviction
@@ -45,21 +46,18 @@ def notice(connection: sa.Connection, name: str, said: OutboxState, *, now_ms: i
     connection.execute(insert(gap).values(values).on_conflict_do_nothing())
 
 
-def missing(connection: sa.Connection, outboxes: Mapping[str, OutboxState | None]) -> dict[str, int]:
-    """Samples of each device that will not come, at least; exact once all that waits has come.
-
-    `outboxes`: the last that each said of its own.
-    """
+def missing(connection: sa.Connection, known: Sequence[Device]) -> dict[str, int]:
+    """Samples of each device that will not come, at least; exact once all that waits has come."""
     stored = _stored(connection)
-    found = dict.fromkeys(outboxes, 0)
+    found = {one.name: 0 for one in known}
     for row in connection.execute(sa.select(gap)):
         here = sum(n for boot, n in stored[row.device].items() if row.since_boot <= boot < row.until_boot)
         found[row.device] = found.get(row.device, 0) + max(0, row.put_total - row.evicted - here)
-    for name, outbox in outboxes.items():
-        if outbox is not None:
-            here = sum(n for boot, n in stored[name].items() if boot >= outbox.since_boot)
+    for one in known:
+        if (outbox := one.outbox) is not None:
+            here = sum(n for boot, n in stored[one.name].items() if boot >= outbox.since_boot)
             held = outbox.rows + outbox.parked  # rows may be stored too, as long as their receipt is on its way
-            found[name] += max(0, outbox.put_total - evicted(outbox) - held - here)
+            found[one.name] += max(0, outbox.put_total - evicted(outbox) - held - here)
     return found
 
 

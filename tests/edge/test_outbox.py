@@ -539,11 +539,8 @@ def test_the_counts_of_a_damaged_file_go_on_where_they_can_be_read(path):
     outbox.put([a_put(seq, size=5000) for seq in range(50)])
     outbox.park(ids(outbox.peek(1))[0], "no")
     before = outbox.status()
-    (root,) = outbox._db.execute("SELECT rootpage FROM sqlite_master WHERE name = 'sample'").fetchone()
     outbox.close()
-    with open(path, "r+b") as file:
-        file.seek((root - 1) * 4096)
-        file.write(b"\xff" * 4096)
+    spoil(path)
     damaged = path.read_bytes()
     outbox = an_outbox(path, now_ms=lambda: 1234, max_rows=40)
     after = outbox.status()
@@ -553,6 +550,81 @@ def test_the_counts_of_a_damaged_file_go_on_where_they_can_be_read(path):
     assert (path.parent / "outbox.corrupt-1234.db").read_bytes() == damaged
     outbox.put([a_put(1)])
     assert left(outbox) == 0
+
+
+def spoil(path, name="sample"):
+    """The first page of a table, in a file whose log is empty."""
+    with contextlib.closing(sqlite3.connect(path)) as db:
+        (root,) = db.execute("SELECT rootpage FROM sqlite_master WHERE name = ?", (name,)).fetchone()
+    with open(path, "r+b") as file:
+        file.seek((root - 1) * 4096)
+        file.write(b"\xff" * 4096)
+
+
+@pytest.mark.parametrize("table", ["sample", "counter"])
+def test_a_file_that_is_damaged_while_it_is_open_is_set_aside_and_the_next_call_finds_a_fresh_one(path, table):
+    told = []
+    outbox = an_outbox(path, on_damage=told.append, monotonic=lambda: 0.0)
+    boot = outbox.next_boot()
+    deliver_some(outbox)
+    outbox.put([a_put(seq, size=5000) for seq in range(50)], state={"cursor": b"50"})
+    outbox._db.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
+    spoil(path, table)
+    outbox._db.execute("PRAGMA shrink_memory")
+    with pytest.raises(OutboxError):
+        outbox.put([a_put(50)], state={"cursor": b"51"})
+    outbox.put([a_put(50)], state={"cursor": b"51", "selector": b"x"})
+    status = outbox.status()
+    assert (status.rows, status.put_total, status.acked_total) == (1, 54, 3)
+    assert (status.evicted, status.since_boot, left(outbox)) == ({"damaged": 50}, boot, 0)
+    assert (outbox.state("cursor"), outbox.state("selector")) == (b"51", b"x")
+    assert len(told) == 1
+    assert "set aside as outbox.corrupt-0.db" in told[0]
+    outbox.close()
+    outbox = an_outbox(path, monotonic=lambda: 0.0)
+    assert (outbox.status(), outbox.damage) == (status, "")
+    assert outbox.next_boot() > boot
+
+
+def test_when_no_fresh_file_can_be_made_either_it_is_tried_again_with_each_call(path):
+    outbox = an_outbox(path)
+    outbox.put([a_put(seq, size=5000) for seq in range(50)])
+    outbox._db.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
+    spoil(path)
+    outbox._db.execute("PRAGMA shrink_memory")
+    in_the_way = path.with_name("outbox.corrupt-0.db")
+    in_the_way.mkdir()
+    for _ in range(2):
+        with pytest.raises(OutboxError):
+            outbox.put([a_put(50)])
+    in_the_way.rmdir()
+    outbox.put([a_put(50)])
+    assert (outbox.status().evicted, ids(outbox.peek(9)), left(outbox)) == ({"damaged": 50}, ["dev.main.1.50"], 0)
+
+
+def test_nonsense_in_the_counters_of_a_damaged_file_is_not_counted_on(path):
+    outbox = an_outbox(path)
+    outbox.put([a_put(seq, size=5000) for seq in range(50)])
+    outbox._db.execute("UPDATE counter SET value = 'many'")
+    outbox.close()
+    spoil(path)
+    outbox = an_outbox(path)
+    assert (outbox.status().put_total, outbox.status().evicted) == (0, {})
+
+
+def test_the_counts_in_the_log_of_a_damaged_file_are_found(path, tmp_path):
+    outbox = an_outbox(path)
+    outbox.put([a_put(seq, size=5000) for seq in range(20)])
+    outbox._db.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
+    outbox.put([a_put(seq, size=5000) for seq in range(20, 50)])  # in the log alone
+    (tmp_path / "found").mkdir()
+    for name in ("outbox.db", "outbox.db-wal"):
+        (tmp_path / "found" / name).write_bytes(path.with_name(name).read_bytes())
+    whole = (tmp_path / "found" / "outbox.db").read_bytes()
+    (tmp_path / "found" / "outbox.db").write_bytes(whole[:-40960] + b"\xff" * 40960)
+    again = an_outbox(tmp_path / "found" / "outbox.db")
+    assert again.damage
+    assert (again.status().put_total, again.status().evicted, left(again)) == (50, {"damaged": 50}, 0)
 
 
 def test_the_log_stays_beside_a_fresh_file(path):

@@ -108,7 +108,7 @@ def test_the_prediction_log_leaves_free_what_is_to_be_free(tmp_path: Path, caplo
     for free[0], records in ((100, b"1"), (49, b"2"), (49, b"3"), (50, b"4")):
         writer._append(tmp_path / "predictions.bin", records)
     assert (tmp_path / "predictions.bin").read_bytes() == b"14"
-    assert caplog.text.count("No space left") == 1
+    assert caplog.text.count("less of the disk is free") == 1
 
 
 def test_the_prediction_log_is_bounded(outbox: Outbox, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
