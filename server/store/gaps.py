@@ -40,7 +40,7 @@ def notice(connection: sa.Connection, name: str, said: OutboxState, *, now_ms: i
         "until_boot": said.since_boot,
         "since_boot": last.since_boot,
         "put_total": last.put_total,
-        "evicted": evicted(last),
+        "evicted": sum(evicted(last).values()),
         "noticed_at_ms": now_ms,
     }
     connection.execute(insert(gap).values(values).on_conflict_do_nothing())
@@ -57,13 +57,13 @@ def missing(connection: sa.Connection, known: Sequence[Device]) -> dict[str, int
         if (outbox := one.outbox) is not None:
             here = sum(n for boot, n in stored[one.name].items() if boot >= outbox.since_boot)
             held = outbox.rows + outbox.parked  # rows may be stored too, as long as their receipt is on its way
-            found[one.name] += max(0, outbox.put_total - evicted(outbox) - held - here)
+            found[one.name] += max(0, outbox.put_total - sum(evicted(outbox).values()) - held - here)
     return found
 
 
-def evicted(outbox: OutboxState) -> int:
-    """Samples that left it by a rule."""
-    return sum(n for reason, n in outbox.evicted.items() if reason != DAMAGED)
+def evicted(outbox: OutboxState) -> dict[str, int]:
+    """Samples that left it by a rule: reason -> how many."""
+    return {reason: n for reason, n in outbox.evicted.items() if reason != DAMAGED}
 
 
 def _read(words: list[object]) -> list[OutboxState]:

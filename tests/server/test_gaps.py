@@ -56,7 +56,7 @@ def test_what_waits_or_was_evicted_is_not_missing(server: Server) -> None:
     server.gets(1, 0, 1, 2, 3)  # their receipts are on their way
     assert server.shows("stored", "pending", "missing") == (4, 6, 0)
     server.hears(1, an_outbox(7, 4, rows=2, full_rows=1))
-    assert server.shows("pending", "evicted", "missing") == (2, 1, 0)
+    assert server.shows("pending", "evicted", "missing") == (2, {"full_rows": 1}, 0)
     server.hears(2, an_outbox(8, 4, rows=3, full_rows=1), by="birth")
     assert server.shows("missing") == (0,)
 
@@ -67,7 +67,7 @@ def test_an_outbox_that_began_anew_leaves_a_gap_where_the_old_one_was_not_empty(
     server.gets(1, 0, 1, 2, 3)
     for _ in range(2):
         server.hears(3, an_outbox(2, 0, rows=2, since=3), by=by)
-    assert server.shows("missing", "evicted", "pending") == (5, 0, 2)
+    assert server.shows("missing", "evicted", "pending") == (5, {}, 2)
     server.gets(2, 7)  # was on its way when the outbox was lost
     server.gets(3, 0, 1)
     server.hears(3, an_outbox(2, 2, since=3))
@@ -80,7 +80,7 @@ def test_an_outbox_that_began_anew_leaves_a_gap_where_the_old_one_was_not_empty(
 def test_what_a_damaged_file_had_is_missing_where_the_device_could_read_its_counts(server: Server) -> None:
     server.gets(1, 0, 1, 2)
     server.hears(2, an_outbox(10, 2, rows=1, full_rows=1, damaged=6))
-    assert server.shows("missing", "evicted") == (5, 1)  # one of the six had come, its receipt had not
+    assert server.shows("missing", "evicted") == (5, {"full_rows": 1})  # one of the six had come, its receipt had not
     assert server.rows(gap) == 0
 
 
