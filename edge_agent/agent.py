@@ -80,6 +80,7 @@ class Agent:
             max_bytes=outbox.max_bytes,
             max_rows=outbox.max_rows,
             min_free_disk_bytes=outbox.min_free_disk_bytes,
+            on_damage=self._report_damage,
         )
         self.boot = self.outbox.next_boot()
         self.recent = self._make_recent()
@@ -87,6 +88,8 @@ class Agent:
         self.updater = self._make_updater()
         self.uplink = self._make_uplink() if config.uplink.broker else None
         self.renewal = self._make_renewal() if config.uplink.renewal else None
+        if self.outbox.damage:
+            self._report_damage(self.outbox.damage)
         self._revision = 0  # the server's last, this run: one restored from a backup counts from further back
         self._desired = self._go_on(DESIRED, _read_desired)
         self._orders = desired_over(configured(config), self._desired)
@@ -282,6 +285,9 @@ class Agent:
 
     def _report_error(self, text: str) -> None:
         self.account.report("error", text, 0, {})
+
+    def _report_damage(self, damage: str) -> None:
+        self._report_error(f"outbox: {damage}, with what waited in it; a fresh one begins")
 
     def _first_model(self) -> Model | None:
         """The model to start with; waits for the server to send one when there is none."""

@@ -165,7 +165,7 @@ class Outbox(Section, frozen=True, kw_only=True):
         256_000_000
     )
     max_rows: Annotated[int, Meta(ge=1, description="samples kept; past it the least useful is evicted")] = 100_000
-    min_free_disk_bytes: Annotated[int, Meta(ge=0, description="free disk below which the outbox stops storing")] = (
+    min_free_disk_bytes: Annotated[int, Meta(ge=0, description="free disk below which the outbox does not grow")] = (
         100_000_000
     )
     commit_rows: Annotated[int, Meta(ge=1, le=1000, description="samples to one commit at most")] = 10

@@ -116,6 +116,7 @@ class OutboxState(msgspec.Struct, frozen=True, kw_only=True):
     put_total: int = 0  # samples put since the outbox was made
     acked_total: int = 0
     storing: bool = True  # False while the disk is full
+    since_boot: int = 0  # in which these counts began; later than the first when an outbox was lost. 0: not known
 
 
 class Birth(msgspec.Struct, frozen=True, kw_only=True):

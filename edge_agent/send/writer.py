@@ -12,6 +12,7 @@ that are not there; a source that can go back gives them again.
 from __future__ import annotations
 
 import contextlib
+import errno
 import logging
 import math
 import queue
@@ -58,8 +59,8 @@ class Writer:
     ) -> None:
         """`stored` is called after each commit. Once `stopping` is set, the loop is not made to wait for the disk.
 
-        `predictions`: the file that records are appended to; at PREDICTIONS_BYTES it is set aside, in place of the last
-        one that was.
+        `predictions`: the file that records are appended to, while the disk has room by the outbox's rule; at
+        PREDICTIONS_BYTES it is set aside, in place of the last one that was.
         """
         self.lost = 0  # samples that could not be kept
         self._outbox = outbox
@@ -148,6 +149,8 @@ class Writer:
 
     def _append(self, path: Path, records: bytes) -> None:
         try:
+            if not self._outbox.has_room():
+                raise OSError(errno.ENOSPC, "less of the disk is free than is to be left so")
             if path.exists() and path.stat().st_size + len(records) > PREDICTIONS_BYTES:
                 path.replace(path.with_suffix(".before" + path.suffix))
             with open(path, "ab") as file:

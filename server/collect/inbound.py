@@ -28,6 +28,7 @@ from edge_agent.contract.wire import (
     Event,
     Fetch,
     Heartbeat,
+    OutboxState,
     SampleHeader,
     StreamCounts,
     check_sample_header,
@@ -167,12 +168,21 @@ def _word(kind: str, payload: bytes) -> Word:
     else:
         word = decode(Fetch, payload)
     _check_integers(word)
+    if isinstance(word, Birth | Heartbeat):
+        _check_outbox(word.outbox)
     if isinstance(word, Heartbeat):
         for counts in (*word.cuts, word.counts):
             _check_counts(counts)
     if len(getattr(word, "session", "")) > _SESSION_MAX_CHARS:
         raise MessageError(f"{kind}: session is longer than {_SESSION_MAX_CHARS} characters")
     return word
+
+
+def _check_outbox(outbox: OutboxState) -> None:
+    """Its counts are held against what is stored."""
+    whole = (outbox.rows, outbox.parked, outbox.put_total, outbox.acked_total, outbox.since_boot)
+    if not all(0 <= n < _INT8 for n in (*whole, sum(outbox.evicted.values()), *outbox.evicted.values())):
+        raise MessageError("outbox: a count is below 0 or does not fit 64 bits")
 
 
 def _check_counts(counts: StreamCounts) -> None:

@@ -16,7 +16,7 @@ from edge_agent.contract.errors import MessageError
 from edge_agent.contract.wire import Birth, Death, Event, Fetch, Heartbeat, Receipt
 from server.collect.inbound import Bad, Heard, Message, Piece, Said, Upload, check_body, hear
 from server.collect.receipts import Answers
-from server.store import devices, identities, parts, samples, stretches
+from server.store import devices, gaps, identities, parts, samples, stretches
 from server.store.store import Store
 
 PARTS_EXPIRE_MS = 3_600_000
@@ -161,6 +161,8 @@ class Ingest:
 def _record(connection: sa.Connection, group: _Group) -> None:
     devices.record_seen(connection, group.seen_ms())
     for device, message, word in ((item.device, item.message, item.word) for item in group.said):
+        if isinstance(word, Birth | Heartbeat):
+            gaps.notice(connection, device, word.outbox, now_ms=message.received_ms)
         if isinstance(word, Birth):
             devices.record_birth(connection, device, word)
         elif isinstance(word, Heartbeat):

@@ -15,7 +15,7 @@ import sqlalchemy as sa
 from sqlalchemy.dialects.sqlite import insert
 
 from edge_agent.contract.errors import did_you_mean
-from edge_agent.contract.wire import Birth, Death, Desired, Event, Heartbeat
+from edge_agent.contract.wire import Birth, Death, Desired, Event, Heartbeat, OutboxState
 from server.errors import StoreError
 from server.store.schema import device, event, quarantine
 
@@ -41,6 +41,12 @@ class Device:
     messages_bad: int
     desired: Desired | None
     arm: str | None  # strategy/acquisition that the portfolio told it
+
+    @property
+    def outbox(self) -> OutboxState | None:
+        """As it said last; None when it never spoke of it."""
+        said = [word for word in (self.heartbeat, self.birth) if word is not None]
+        return max(said, key=lambda word: word.boot).outbox if said else None  # of one boot the heartbeat is the later
 
 
 def devices(connection: sa.Connection) -> list[Device]:

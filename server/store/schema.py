@@ -206,6 +206,17 @@ event = Table(
 Index("event_by_device", event.c.device, event.c.id)
 Index("event_by_origin", event.c.device, event.c.boot, event.c.n)
 
+gap = Table(  # samples that went with a device's outbox (gaps.py)
+    "gap",
+    metadata,
+    Column("device", String(63), primary_key=True),
+    Column("until_boot", BigInteger, primary_key=True),  # in which its next outbox began
+    Column("since_boot", BigInteger, nullable=False),  # in which the lost one began
+    Column("put_total", BigInteger, nullable=False),  # as it was last heard
+    Column("evicted", BigInteger, nullable=False),
+    Column("noticed_at_ms", BigInteger, nullable=False),
+)
+
 class_name = Table(  # the label schema: class index -> name; only grows
     "class_name",
     metadata,

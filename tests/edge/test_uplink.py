@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-import contextlib
 import datetime
 import ipaddress
 import logging
@@ -18,6 +17,7 @@ from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
+from link import Link
 from sending import a_put
 
 from edge_agent.contract.broker import BrokerAddress, TlsFiles, parse_broker
@@ -115,43 +115,6 @@ class Server:
         self._client.loop_stop()
 
 
-class Relay:
-    """A wire that can be cut: TCP from a port of its own to the broker."""
-
-    def __init__(self, to_port: int) -> None:
-        self._to_port = to_port
-        self._listener = socket.create_server((HOST, 0))
-        self.host, self.port = self._listener.getsockname()
-        self._open: list[socket.socket] = []
-        threading.Thread(target=self._accept, daemon=True).start()
-
-    def _accept(self) -> None:
-        with contextlib.suppress(OSError):
-            while True:
-                near = self._listener.accept()[0]
-                far = socket.create_connection((HOST, self._to_port))
-                self._open += [near, far]
-                for pair in ((near, far), (far, near)):
-                    threading.Thread(target=self._pump, args=pair, daemon=True).start()
-
-    @staticmethod
-    def _pump(source: socket.socket, sink: socket.socket) -> None:
-        with contextlib.suppress(OSError):
-            while data := source.recv(65536):
-                sink.sendall(data)
-
-    def cut(self) -> None:
-        for end in self._open:
-            with contextlib.suppress(OSError):
-                end.shutdown(socket.SHUT_RDWR)
-            end.close()
-        self._open.clear()
-
-    def close(self) -> None:
-        self._listener.close()
-        self.cut()
-
-
 @pytest.fixture
 def outbox(tmp_path) -> Iterator[Outbox]:
     outbox = Outbox(tmp_path / "outbox.db", max_bytes=1 << 30, max_rows=10_000, min_free_disk_bytes=0)
@@ -170,7 +133,7 @@ def server(broker) -> Iterator[Server]:
 def make(outbox) -> Iterator[Callable[..., Uplink]]:
     made: list[Uplink] = []
 
-    def make(at: Broker | Relay | BrokerAddress, **over) -> Uplink:
+    def make(at: Broker | Link | BrokerAddress, **over) -> Uplink:
         options = {
             "host": at.host,
             "port": at.port,
@@ -310,13 +273,14 @@ def test_a_broker_that_is_killed_and_comes_back_loses_nothing(broker, server, ou
 
 def test_what_was_on_its_way_goes_again_at_once_on_a_new_connection(broker, server, outbox, make):
     server.answer = lambda header, times: accept(header, times) if times > 1 else None
-    relay = Relay(broker.port)
+    link = Link(broker.port)
     outbox.put([a_put(seq) for seq in range(5)])
-    make(relay, retry_first_s=0.3, retry_max_s=3600.0)
+    make(link, retry_first_s=0.3, retry_max_s=3600.0)
     wait_for(lambda: len(server.times) == 5, "arrived once")
-    relay.cut()
+    link.cut()
+    link.mend()
     wait_for(lambda: outbox.status().rows == 0, "drained")
-    relay.close()
+    link.close()
 
 
 def test_a_large_sample_goes_in_parts(broker, server, outbox, make):
@@ -388,17 +352,18 @@ def test_a_server_that_comes_after_the_device_hears_a_birth(broker, outbox, make
 
 
 def test_a_broken_connection_publishes_the_will_and_the_birth_comes_again(broker, server, make):
-    relay = Relay(broker.port)
+    link = Link(broker.port)
     wanted = []
     server.tell("desired", encode(Desired(revision=4, label_share=0.1)), retain=True)
-    make(relay, on_desired=wanted.append)
-    wait_for(lambda: wanted, "desired on connect")
-    relay.cut()
+    make(link, on_desired=wanted.append)
+    wait_for(lambda: wanted and "birth" in server.kinds(), "desired on connect, and the birth")
+    link.cut()
+    link.mend()
     wait_for(lambda: server.kinds().count("birth") == 2 and len(wanted) >= 2, "a second connection")
     wait_for(lambda: "death" in server.kinds(), "the will")
     assert next(decode(Death, payload) for kind, payload in server.said if kind == "death") == Death(session="s1")
     assert [desired.revision for desired in wanted] == [4, 4]
-    relay.close()
+    link.close()
 
 
 def test_a_stop_drains_and_says_farewell_once(broker, server, outbox, make):
