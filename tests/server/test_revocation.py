@@ -13,8 +13,8 @@ from edge_agent.contract.wire import encode
 from server.collect.ingest import Ingest
 from server.errors import IdentityError
 from server.identity.copies import COPIED, Copies
-from server.identity.enrolment import Enrolment, invite, revoke
-from server.identity.revocation import Revocation
+from server.identity.enrolment import Enrolment, invite
+from server.identity.revocation import Revocation, revoke
 from server.store import devices, identities, labels, runs, snapshots
 from server.store.labels import Label
 from server.store.store import Store
