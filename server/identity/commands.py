@@ -127,12 +127,12 @@ def revoke(
     ] = False,
 ) -> None:
     """Shut a device out, at once; it cannot renew, and what it still sends is refused."""
-    from server.identity import enrolment
+    from server.identity import revocation
     from server.store.store import Store
 
     config = load_config(path)
     with closing(Store.open(Path(config.server.data_dir))) as store:
-        done = enrolment.revoke(store, name, why=why, samples_left_out=exclude_samples, now_ms=_now_ms())
+        done = revocation.revoke(store, name, why=why, samples_left_out=exclude_samples, now_ms=_now_ms())
     typer.echo(f"device {name} is revoked; certificates that are good no more: {done.certificates}")
     if exclude_samples:
         typer.echo(

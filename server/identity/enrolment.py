@@ -11,18 +11,16 @@ shown although another followed it, for another key, is on two machines: a card 
 from __future__ import annotations
 
 import hashlib
-from typing import NamedTuple
 
 import sqlalchemy as sa
 
 from edge_agent.contract.enrolment import SECRET_BYTES, Enrol, Enrolled, Renew, Renewed, Token, renewal_bytes
-from edge_agent.contract.errors import did_you_mean
 from edge_agent.contract.keys import PublicKey, is_signed, key_sha256, requested_key
 from edge_agent.contract.types import is_name
 from server.errors import IdentityError
 from server.identity import copies
 from server.identity.authority import Authority
-from server.store import identities, samples
+from server.store import identities
 from server.store.identities import Issued
 from server.store.store import Store
 
@@ -46,27 +44,6 @@ def invite(
         made = identities.Token(_hash(secret), name, now_ms, expires_at_ms)
         identities.add_token(connection, made)
     return Token(url=url, ca_sha256=ca_sha256, secret=secret)
-
-
-class Revoked(NamedTuple):
-    """What a revocation has done."""
-
-    certificates: int  # that were good until then
-    samples: int  # of the device, in the store
-
-
-def revoke(store: Store, name: str, *, why: str, samples_left_out: bool, now_ms: int) -> Revoked:
-    """Shut a device out; a running server sees it within a second. IdentityError when nobody knows of it.
-
-    Once more changes nothing but what is said: another reason, and the samples, may be added.
-    """
-    with store.database.write() as connection:
-        known = identities.names(connection)
-        if name not in known:
-            raise IdentityError(f"device {name!r} is unknown{did_you_mean(name, known)}")
-        certificates = identities.revoke(connection, name, why=why, samples_left_out=samples_left_out, now_ms=now_ms)
-        stored = samples.sample_counts(connection).get(name, {})
-    return Revoked(certificates, sum(stored.values()))
 
 
 def _check_free(connection: sa.Connection, name: str, *, again: bool) -> None:

@@ -16,21 +16,45 @@ import threading
 from collections.abc import Callable, Iterable
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from typing import NamedTuple
 
 import paho.mqtt.client as mqtt
 from paho.mqtt.enums import CallbackAPIVersion
 
 from edge_agent.contract.artifact import write_durably
+from edge_agent.contract.errors import did_you_mean
 from edge_agent.contract.keys import new_key, private_pem
+from server.errors import IdentityError
 from server.identity.authority import Authority
 from server.identity.credentials import Credentials
-from server.store import identities
+from server.store import identities, samples
 from server.store.store import Store
 
 CUT_S = 5.0  # longest wait for the broker; longer holds up everything else that the server looks after
 CUT_DAYS = 1 / 24  # time of a certificate to cut with, beside what every one begins early
 
 _log = logging.getLogger(__name__)
+
+
+class Revoked(NamedTuple):
+    """What a revocation has done."""
+
+    certificates: int  # that were good until then
+    samples: int  # of the device, in the store
+
+
+def revoke(store: Store, name: str, *, why: str, samples_left_out: bool, now_ms: int) -> Revoked:
+    """Shut a device out; a running server sees it within a second. IdentityError when nobody knows of it.
+
+    A device that is revoked may be so once more: to give another reason, or to leave out its samples too.
+    """
+    with store.database.write() as connection:
+        known = identities.names(connection)
+        if name not in known:
+            raise IdentityError(f"device {name!r} is unknown{did_you_mean(name, known)}")
+        certificates = identities.revoke(connection, name, why=why, samples_left_out=samples_left_out, now_ms=now_ms)
+        stored = samples.sample_counts(connection).get(name, {})
+    return Revoked(certificates, sum(stored.values()))
 
 
 class Revocation:

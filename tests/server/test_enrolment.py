@@ -43,8 +43,9 @@ from edge_agent.identity.portal import Portal
 from edge_agent.identity.renewal import RETRY_MAX_S, Renewal
 from server.errors import IdentityError
 from server.identity.copies import COPIED
-from server.identity.enrolment import Enrolment, invite, revoke
+from server.identity.enrolment import Enrolment, invite
 from server.identity.patience import REFUSALS
+from server.identity.revocation import revoke
 from server.identity.web import Web, make_app
 from server.store import events, identities
 from server.store.store import Store

@@ -13,8 +13,8 @@ from edge_agent.contract.wire import encode
 from server.collect.ingest import Ingest
 from server.errors import IdentityError
 from server.identity.copies import COPIED, Copies
-from server.identity.enrolment import Enrolment, invite, revoke
-from server.identity.revocation import Revocation
+from server.identity.enrolment import Enrolment, invite
+from server.identity.revocation import Revocation, revoke
 from server.store import devices, identities, labels, runs, snapshots
 from server.store.labels import Label
 from server.store.store import Store
@@ -132,7 +132,7 @@ def test_the_next_round_counts_labels_that_its_snapshot_will_hold(store, ingest)
     shut_out(store, samples_left_out=True)
     assert new_labels(store) == 0  # what is left out is neither new nor owed
     with store.database.write() as connection:
-        labels.add(connection, [Label("cam-2.main.1.4", 0, "ann", 1)])
+        labels.add(connection, [Label(f"{name}.main.1.4", 0, "ann", 1) for name in ("cam-1", "cam-2")])
     assert new_labels(store) == 1
 
 
