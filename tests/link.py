@@ -1,4 +1,4 @@
-"""A network link that a test may cut, hold up and slow down: TCP, from one loopback port to another."""
+"""A network link that a test may cut, hold up and slow down, and that notes what goes up it: TCP on the loopback."""
 
 from __future__ import annotations
 
@@ -21,6 +21,7 @@ class Link:
         self._listener = socket.create_server((HOST, 0))
         self.host = HOST
         self.port: int = self._listener.getsockname()[1]
+        self.went: list[tuple[float, int]] = []  # up: when, bytes
         self._flows = threading.Event()
         self._flows.set()
         self._broken = False
@@ -72,15 +73,16 @@ class Link:
             if self._broken:
                 _reset(near)
                 _reset(far)
-            for pair in ((near, far), (far, near)):
-                threading.Thread(target=self._carry, args=pair, name="link", daemon=True).start()
+            for way in ((near, far, self.went), (far, near, [])):
+                threading.Thread(target=self._carry, args=way, name="link", daemon=True).start()
 
-    def _carry(self, source: socket.socket, sink: socket.socket) -> None:
+    def _carry(self, source: socket.socket, sink: socket.socket, went: list[tuple[float, int]]) -> None:
         """Until either end closes; then both do."""
         with contextlib.suppress(OSError):
             while data := source.recv(CHUNK_BYTES):
                 time.sleep(self._delay_s)
                 self._flows.wait()
+                went.append((time.monotonic(), len(data)))
                 sink.sendall(data)
         with self._lock:
             self._ends -= {source, sink}

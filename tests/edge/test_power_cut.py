@@ -11,12 +11,13 @@ from typing import NamedTuple
 
 import numpy as np
 import pytest
+from power_cut import Disk, Flush
 from sending import a_put, ids
 
 from edge_agent.contract import artifact
 from edge_agent.send.outbox import Outbox
 
-power_cut = pytest.importorskip("power_cut", reason="needs apsw, of the extra `dev`")
+recording = pytest.importorskip("recording", reason="needs apsw, of the extra `dev`")
 
 CUTS = 150
 LIMITS = {"max_bytes": 900_000, "max_rows": 60, "min_free_disk_bytes": 0}
@@ -54,18 +55,19 @@ NOTHING = Seen((), (), 0, 0, {}, None)
 class Recording(NamedTuple):
     """The disk, and how the outbox stood when each call returned: (events by then, what was seen)."""
 
-    disk: power_cut.Disk
+    disk: Disk
     returned: list[tuple[int, Seen]]
+    begun: int = 1  # the first event that the power may go after
 
 
 def record(path: Path, synchronous: str) -> Recording:
     """A life of puts, receipts, refusals and evictions, a close and a second opening; through several checkpoints."""
     rng = np.random.default_rng(7)
-    disk = power_cut.Disk()
-    vfs = power_cut.RecordingVfs(disk)
+    disk = Disk()
+    vfs = recording.RecordingVfs(disk)
     returned, seq = [], 0
     for boot in (1, 2):
-        outbox = Outbox(path, **LIMITS, connect=lambda at: power_cut.Connection(at, vfs, synchronous=synchronous))
+        outbox = Outbox(path, **LIMITS, connect=lambda at: recording.Connection(at, vfs, synchronous=synchronous))
         for _ in range(60):
             numbers = range(seq, seq + int(rng.integers(0, 11)))
             size, label = int(rng.integers(50, 30_000)), int(rng.integers(4))
@@ -110,15 +112,15 @@ class Outcome(NamedTuple):
     found: Seen | None
 
 
-def cut(recording: Recording, memory: Path, *, seed: int) -> Outcome:
+def cut(recorded: Recording, memory: Path, *, seed: int) -> Outcome:
     """Let the power go at a random moment, and start again with Python's own SQLite."""
     rng = np.random.default_rng(seed)
-    after = int(rng.integers(1, len(recording.disk.events) + 1))
+    after = int(rng.integers(recorded.begun, len(recorded.disk.events) + 1))
     folder = Path(tempfile.mkdtemp(dir=memory))
-    for name, content in recording.disk.cut(after, rng).items():
+    for name, content in recorded.disk.cut(after, rng).items():
         (folder / name).write_bytes(content)
-    past = [state for events, state in recording.returned if events <= after]
-    coming = [state for events, state in recording.returned if events > after]
+    past = [state for events, state in recorded.returned if events <= after]
+    coming = [state for events, state in recorded.returned if events > after]
     outbox = Outbox(folder / "outbox.db", **LIMITS)
     try:
         at_return = past[-1] if past else NOTHING
@@ -133,6 +135,33 @@ def test_no_power_cut_loses_what_was_acknowledged_or_leaves_a_file_that_cannot_b
         outcome = cut(recorded["FULL"], memory, seed=seed)
         assert not outcome.damaged, f"seed {seed}"
         assert outcome.found in (outcome.at_return, outcome.at_next), f"seed {seed}"
+
+
+def test_a_second_power_cut_while_the_first_is_got_over_loses_nothing_either(recorded, memory) -> None:
+    for seed in range(30):
+        rng = np.random.default_rng(seed)
+        after = int(rng.integers(len(recorded["FULL"].disk.events) // 2, len(recorded["FULL"].disk.events) + 1))
+        left = recorded["FULL"].disk.cut(after, rng)
+        again = come_back(left, Path(tempfile.mkdtemp(dir=memory)))
+        outcome = cut(again, memory, seed=seed)
+        assert not outcome.damaged, f"seed {seed}"
+        assert outcome.found in (outcome.at_return, outcome.at_next), f"seed {seed}"
+
+
+def come_back(left: dict[str, bytes], folder: Path) -> Recording:
+    """An outbox after a power cut: found, and put into."""
+    for name, content in left.items():
+        (folder / name).write_bytes(content)
+    disk = Disk(left)
+    vfs, begun = recording.RecordingVfs(disk), len(disk.events)
+    outbox = Outbox(folder / "outbox.db", **LIMITS, connect=lambda at: recording.Connection(at, vfs))
+    returned = [(0, seen(outbox))]
+    for seq in range(3):
+        outbox.put([a_put(seq, boot=3, size=9000)], state={"cursor": b"again %d" % seq})
+        returned.append((len(disk.events), seen(outbox)))
+    outbox.close()
+    shutil.rmtree(folder)
+    return Recording(disk, returned, begun)
 
 
 def test_the_same_cuts_are_noticed_where_the_disk_is_not_waited_for(recorded, memory) -> None:
@@ -151,8 +180,8 @@ def test_the_same_cuts_are_noticed_where_the_disk_is_not_waited_for(recorded, me
 def replaced(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Replaced:
     """By write_durably, again and again."""
     rng = np.random.default_rng(3)
-    made = Replaced(power_cut.Disk(), [])
-    files = power_cut.Files(made.disk)
+    made = Replaced(Disk(), [])
+    files = recording.Files(made.disk)
     monkeypatch.setattr(artifact, "open", files.builtin_open, raising=False)
     monkeypatch.setattr(artifact, "os", files)
     monkeypatch.setattr(Path, "replace", lambda path, target: files.replace(path, target))
@@ -166,16 +195,16 @@ def replaced(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Replaced:
 class Replaced(NamedTuple):
     """The disk, and what the file held when each call returned: (events by then, content)."""
 
-    disk: power_cut.Disk
+    disk: Disk
     returned: list[tuple[int, bytes]]
 
-    def wrong_after(self, flushed: Callable[[power_cut.Flush], bool]) -> int:
+    def wrong_after(self, flushed: Callable[[Flush], bool]) -> int:
         """In how many power cuts, were those flushes all there are, the file is not as one of two calls left it."""
         rng, wrong = np.random.default_rng(0), 0
         for after in range(1, len(self.disk.events) + 1):
-            part = power_cut.Disk()
+            part = Disk()
             part.events = [
-                event for event in self.disk.events[:after] if not isinstance(event, power_cut.Flush) or flushed(event)
+                event for event in self.disk.events[:after] if not isinstance(event, Flush) or flushed(event)
             ]
             found = part.cut(len(part.events), rng).get("slots.json")
             past = [content for events, content in self.returned if events <= after]
