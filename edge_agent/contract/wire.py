@@ -14,13 +14,13 @@ anything else unexpected is a MessageError. Released formats decode for ever: se
 from __future__ import annotations
 
 import hashlib
-import zlib
 from typing import Literal, NamedTuple, TypeVar
 
 import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
+from edge_agent.contract.encoding import Encoding, pack, unpack
 from edge_agent.contract.errors import MessageError
 from edge_agent.contract.types import Sample, SampleId, Selection, is_name
 
@@ -251,7 +251,7 @@ class SampleHeader(msgspec.Struct, frozen=True, kw_only=True):
     captured_at_ms: int
     dtype: str
     shape: tuple[int, ...]
-    encoding: Literal["raw", "zlib"]
+    encoding: Encoding  # see edge_agent/contract/encoding.py
     body_bytes: int  # of the whole body as encoded, all parts
     body_sha256: str  # of the same
     label: int
@@ -370,10 +370,7 @@ def decode_frame(kind: type[H], payload: bytes) -> tuple[H, memoryview]:
 
 def encode_sample(sample: Sample) -> tuple[SampleHeader, bytes]:
     """A sample as it is kept in the outbox: its header (of part 0 of 1) and its whole body."""
-    raw = np.ascontiguousarray(sample.data).tobytes()
-    packed = zlib.compress(raw, 6)
-    encoding: Literal["raw", "zlib"] = "zlib" if len(packed) < len(raw) else "raw"
-    body = packed if encoding == "zlib" else raw
+    encoding, body = pack(sample.data)
     header = SampleHeader(
         id=str(sample.id),
         ref=sample.ref[:200].encode("utf-8", "replace").decode(),  # a file name need not be UTF-8, the wire must
@@ -443,17 +440,9 @@ def decode_body(header: SampleHeader, body: bytes) -> NDArray[np.generic]:
 
     The header is one that check_sample_header let pass: it bounds the shape and knows the dtype.
     """
-    expected = decoded_bytes(header)
     if len(body) != header.body_bytes or hashlib.sha256(body).hexdigest() != header.body_sha256:
         raise MessageError(f"sample {header.id}: body of {len(body)} bytes does not match its header's length and hash")
-    if header.encoding == "zlib":
-        inflater = zlib.decompressobj()
-        try:
-            raw = inflater.decompress(body, expected + 1)
-        except zlib.error as error:
-            raise MessageError(f"sample {header.id}: {error}") from error
-    else:
-        raw = body
-    if len(raw) != expected:
-        raise MessageError(f"sample {header.id}: {len(raw)} bytes decoded, {header.shape} {header.dtype}: {expected}")
-    return np.frombuffer(raw, dtype=header.dtype).reshape(header.shape)
+    try:
+        return unpack(header.encoding, body, dtype=header.dtype, shape=header.shape)
+    except MessageError as error:
+        raise MessageError(f"sample {header.id}: {error}") from error

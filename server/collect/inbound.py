@@ -11,7 +11,7 @@ nothing that comes can raise.
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import Annotated, NamedTuple
 
 import msgspec
 import numpy as np
@@ -124,7 +124,7 @@ def _hear_sample(message: Message, address: Address) -> Upload | Piece | Bad:
     try:
         header, view = decode_frame(SampleHeader, message.payload)
     except MessageError as error:
-        return Bad(message, address.device, str(error))
+        return Bad(message, address.device, str(error), _readable_id(message.payload))
     try:
         sample_id = _check_header(header, address)
         data = bytes(view)
@@ -135,6 +135,18 @@ def _hear_sample(message: Message, address: Address) -> Upload | Piece | Bad:
         return Upload(message, address.device, sample_id, header, data)
     except MessageError as error:
         return Bad(message, address.device, str(error), header.id if len(header.id) <= ID_MAX_CHARS else "")
+
+
+class _Named(msgspec.Struct):
+    id: Annotated[str, msgspec.Meta(max_length=ID_MAX_CHARS)]
+
+
+def _readable_id(payload: bytes) -> str:
+    """Of a sample whose header is otherwise wrong; "" when there is none. Unanswered, it would come for ever."""
+    try:
+        return msgspec.msgpack.decode(payload[2 : 2 + int.from_bytes(payload[:2], "big")], type=_Named).id
+    except (msgspec.DecodeError, ValueError, RecursionError):
+        return ""
 
 
 def _check_header(header: SampleHeader, address: Address) -> SampleId:
