@@ -26,6 +26,7 @@ from edge_agent.contract.types import Sample, SampleId, Selection, is_name
 
 ROOT = "winnow/1"
 BODY_MAX_BYTES = 96 * 1024  # AWS IoT caps a message at 128 KB; header and topic need the rest
+PART_MIN_BYTES = 1024  # smaller parts are mostly header
 BLOCK_BYTES = 64 * 1024
 HEADER_MAX_BYTES = 16 * 1024
 JSON_MAX_BYTES = 64 * 1024
@@ -33,6 +34,7 @@ SAMPLE_MAX_BYTES = 64 * 1024 * 1024  # of one decoded sample; a 4k RGB frame is 
 FETCH_MAX_BLOCKS = 64  # of one request
 REQUESTS_MAX = 32  # open for one device: Desired must stay below JSON_MAX_BYTES
 REQUEST_MAX_SAMPLES = 1000  # of one request, of each device
+PARKED_SHOWN = 3  # refused samples that a heartbeat names
 DTYPES = ("uint8", "int8", "int16", "uint16", "int32", "int64", "float16", "float32", "float64")
 
 Up = Literal["birth", "death", "sample", "heartbeat", "event", "fetch"]
@@ -92,6 +94,7 @@ def parse_topic(topic: str) -> Address:
 # --- device to server -----------------------------------------------------------------------------------------------
 
 Slot = Literal["steady", "staged", "trial", "none"]
+Held = Literal["", "quiet", "metered", "budget"]
 
 
 class ModelState(msgspec.Struct, frozen=True, kw_only=True):
@@ -116,6 +119,17 @@ class OutboxState(msgspec.Struct, frozen=True, kw_only=True):
     put_total: int = 0  # samples put since the outbox was made
     acked_total: int = 0
     storing: bool = True  # False while the disk is full
+    refusals: dict[str, str] = {}  # of the newest parked samples: id -> reason, PARKED_SHOWN at most
+
+
+class LinkState(msgspec.Struct, frozen=True, kw_only=True):
+    """What travelled since the agent's start, in bytes of MQTT messages, and why samples wait."""
+
+    sent_bytes: int
+    received_bytes: int
+    day_tokens: float | None = None  # left of the day's bytes that may go at once; None: no limit a day
+    held: Held = ""  # quiet hours, a link that costs, or the day's bytes are spent
+    heartbeat_s: float = 0.0  # longest time to the next heartbeat; 0: as the birth says
 
 
 class Birth(msgspec.Struct, frozen=True, kw_only=True):
@@ -218,6 +232,7 @@ class Heartbeat(msgspec.Struct, frozen=True, kw_only=True):
     drift: DriftState | None = None  # None: not watched
     cuts: tuple[StreamCounts, ...] = ()  # as they stood when the last models gave way, oldest first
     requests: tuple[RequestState, ...] = ()
+    link: LinkState | None = None  # None: an older agent
 
 
 EventKind = Literal["refused", "staged", "trial", "commit", "revert", "alarm", "error", "started", "stopped"]
@@ -244,7 +259,10 @@ class Fetch(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class SampleHeader(msgspec.Struct, frozen=True, kw_only=True):
-    """What stands before a sample's bytes. One larger than BODY_MAX_BYTES goes in `parts`, each with this header."""
+    """What stands before a sample's bytes. One larger than BODY_MAX_BYTES goes in `parts`, each with this header.
+
+    A slow link sends more and smaller parts than needed; `part_size` says how large they are.
+    """
 
     id: str
     ref: str
@@ -388,14 +406,26 @@ def encode_sample(sample: Sample) -> tuple[SampleHeader, bytes]:
     return header, body
 
 
-def sample_frames(header: SampleHeader, body: bytes) -> list[bytes]:
-    """The messages that carry a sample: one, or one per BODY_MAX_BYTES."""
-    parts = max(1, -(-len(body) // BODY_MAX_BYTES))
+def part_size(body_bytes: int, parts: int) -> int:
+    """Bytes of every part but the last of a body: as many as fit if there are no more parts than needed, else even.
+
+    >>> part_size(200_000, 3), part_size(200_000, 10)
+    (98304, 20000)
+    """
+    return BODY_MAX_BYTES if parts == -(-body_bytes // BODY_MAX_BYTES) else -(-body_bytes // parts)
+
+
+def sample_frames(header: SampleHeader, body: bytes, *, part_bytes: int = BODY_MAX_BYTES) -> list[bytes]:
+    """The messages that carry a sample: one, or as few as have no more than `part_bytes` of its body each.
+
+    part_bytes: 2 * PART_MIN_BYTES .. BODY_MAX_BYTES.
+    """
+    parts = max(1, -(-len(body) // part_bytes))
+    parts += parts > 1 and part_size(len(body), parts) > part_bytes  # as few as needed would be cut unevenly
+    size = part_size(len(body), parts)
     view = memoryview(body)
     return [
-        encode_frame(
-            msgspec.structs.replace(header, part=i, parts=parts), view[i * BODY_MAX_BYTES : (i + 1) * BODY_MAX_BYTES]
-        )
+        encode_frame(msgspec.structs.replace(header, part=i, parts=parts), view[i * size : (i + 1) * size])
         for i in range(parts)
     ]
 
@@ -409,10 +439,13 @@ def check_sample_header(header: SampleHeader, address: Address) -> SampleId:
         raise MessageError(f"sample {header.id}: dtype {header.dtype[:20]!r}, expected one of {', '.join(DTYPES)}")
     if len(header.shape) > 6 or any(n < 1 for n in header.shape) or decoded_bytes(header) > SAMPLE_MAX_BYTES:
         raise MessageError(f"sample {header.id}: shape {header.shape[:8]} of {header.dtype} is empty or too large")
-    parts = max(1, -(-header.body_bytes // BODY_MAX_BYTES))
-    if not (0 < header.body_bytes <= SAMPLE_MAX_BYTES and header.parts == parts and 0 <= header.part < parts):
+    fewest = max(1, -(-header.body_bytes // BODY_MAX_BYTES))
+    most = max(fewest, header.body_bytes // PART_MIN_BYTES)
+    in_range = fewest <= header.parts <= most and 0 <= header.part < header.parts
+    if not (0 < header.body_bytes <= SAMPLE_MAX_BYTES and in_range):
         raise MessageError(
-            f"sample {header.id}: part {header.part} of {header.parts} of {header.body_bytes} bytes: expected {parts}"
+            f"sample {header.id}: part {header.part} of {header.parts} of {header.body_bytes} bytes: expected "
+            f"{fewest} to {most} parts"
         )
     said = header.selection
     if not np.isfinite([header.confidence, said.utility, said.novelty, said.threshold, said.tokens]).all():

@@ -56,6 +56,13 @@ class Access(NamedTuple):
     keepalive_s: int
 
 
+def packet_bytes(topic: str, payload: bytes, *, qos: int) -> int:
+    """Bytes of a PUBLISH packet (MQTT 3.1.1, section 3.3): its header, topic, number and payload."""
+    rest = 2 + len(topic.encode()) + (2 if qos else 0) + len(payload)
+    length_of_length = 1 + (rest > 127) + (rest > 16_383) + (rest > 2_097_151)
+    return 1 + length_of_length + rest
+
+
 def parse_broker(url: str) -> BrokerAddress:
     """Take `mqtt://host:port` or `mqtts://host:port` apart; ConfigError when it is neither.
 

@@ -21,7 +21,6 @@ from edge_agent.choose.tally import BINS
 from edge_agent.contract.errors import MessageError
 from edge_agent.contract.types import SampleId, is_name
 from edge_agent.contract.wire import (
-    BODY_MAX_BYTES,
     Address,
     Birth,
     Death,
@@ -35,6 +34,7 @@ from edge_agent.contract.wire import (
     decode_body,
     decode_frame,
     parse_topic,
+    part_size,
 )
 
 ID_MAX_CHARS = 190
@@ -160,8 +160,8 @@ def _check_header(header: SampleHeader, address: Address) -> SampleId:
 
 
 def _check_piece(header: SampleHeader, data: bytes) -> None:
-    last = header.part == header.parts - 1
-    expected = header.body_bytes - header.part * BODY_MAX_BYTES if last else BODY_MAX_BYTES
+    size = part_size(header.body_bytes, header.parts)
+    expected = max(0, min(size, header.body_bytes - header.part * size))
     if len(data) != expected:
         raise MessageError(f"sample {header.id}: part {header.part} of {len(data)} bytes, expected {expected}")
 

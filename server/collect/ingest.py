@@ -119,7 +119,7 @@ class Ingest:
         """Count silent devices as offline and forget parts that never became whole; returns who fell silent."""
         with self._store.database.write() as connection:
             parts.expire_parts(connection, before_ms=now_ms - PARTS_EXPIRE_MS)
-            return devices.mark_offline(connection, before_ms=now_ms - self._offline_after_ms)
+            return devices.mark_offline(connection, now_ms=now_ms, after_ms=self._offline_after_ms)
 
     def _hear(self, batch: Sequence[Message]) -> _Group:
         group = _Group()
