@@ -202,7 +202,14 @@ class Uplink(Section, frozen=True, kw_only=True):
     ca_file: Annotated[str, Meta(description="certificates that the broker's is checked against, for mqtts")] = ""
     cert_file: Annotated[str, Meta(description="the device's certificate, for mqtts")] = ""
     key_file: Annotated[str, Meta(description="its key")] = ""
-    window: Annotated[int, Meta(ge=1, le=1000, description="samples sent and not yet receipted")] = 32
+    window: Annotated[
+        int,
+        Meta(
+            ge=1,
+            le=1000,
+            description="most samples sent and not yet receipted; how many at a time follows the receipts",
+        ),
+    ] = 256
     retry_first_s: Annotated[
         float, Meta(gt=0.0, description="wait before a sample is sent again; doubles, with jitter")
     ] = 2.0

@@ -9,7 +9,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable
 
-from edge_agent.contract.errors import MessageError, OutboxError
+from edge_agent.contract.errors import MessageError
 from edge_agent.contract.wire import (
     BlockHeader,
     Desired,
@@ -20,7 +20,6 @@ from edge_agent.contract.wire import (
     down_topic,
     server_state_topic,
 )
-from edge_agent.send.outbox import Outbox
 
 log = logging.getLogger(__name__)
 
@@ -33,18 +32,13 @@ class Inbox:
         fleet: str,
         device: str,
         *,
-        outbox: Outbox,
         on_desired: Callable[[Desired], None],
         on_block: Callable[[BlockHeader, bytes], None],
-        on_receipt: Callable[[list[str]], None],
+        on_receipt: Callable[[Receipt], None],
         on_state: Callable[[bool, bool], None],
     ) -> None:
-        """`on_receipt` gets the ids that need not be sent again.
-
-        `on_state`: whether the server is there, and whether the broker had that in store.
-        """
+        """`on_state`: whether the server is there, and whether the broker had that in store."""
         self.messages_bad = 0
-        self._outbox = outbox
         self._on_desired, self._on_block = on_desired, on_block
         self._on_receipt, self._on_state = on_receipt, on_state
         self._bad_kinds: set[str] = set()
@@ -72,8 +66,6 @@ class Inbox:
             if kind not in self._bad_kinds:
                 self._bad_kinds.add(kind)
                 log.warning("uplink: the server sent an undecodable %s, more of them are only counted: %s", kind, error)
-        except OutboxError as error:
-            log.error("uplink: a receipt could not be noted, its samples will be sent again: %s", error)
 
     def _read_desired(self, payload: bytes, _retained: bool) -> None:
         self._on_desired(decode(Desired, payload))
@@ -83,14 +75,7 @@ class Inbox:
         self._on_block(header, bytes(body))
 
     def _read_receipt(self, payload: bytes, _retained: bool) -> None:
-        """The outbox first: what it could not note stays in the window, and is sent again later, not at once."""
-        receipt = decode(Receipt, payload)
-        arrived = [*receipt.accepted, *receipt.duplicate]
-        self._outbox.ack(arrived)
-        for id_, reason in receipt.refused.items():
-            if self._outbox.park(id_, reason):
-                log.warning("uplink: the server refused sample %s: %s: it stays in the outbox, parked", id_, reason)
-        self._on_receipt([*arrived, *receipt.refused])
+        self._on_receipt(decode(Receipt, payload))
 
     def _read_state(self, payload: bytes, retained: bool) -> None:
         self._on_state(decode(ServerState, payload).online, retained)

@@ -2,13 +2,19 @@
 
 First what is due again, then new ones in the outbox's order, as far as window and allowance let them. A sample goes
 part by part, and between two of them anything more urgent may go. Only the uplink's own thread touches a sender.
+
+Receipts empty the outbox in groups, as each of its commits waits for the disk: until then a sample that has arrived is
+remembered here, and not sent again. A crash forgets that, and the server knows a duplicate.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+import logging
+import math
+from collections.abc import Callable
 
-from edge_agent.contract.wire import sample_frames
+from edge_agent.contract.errors import OutboxError
+from edge_agent.contract.wire import Receipt, sample_frames
 from edge_agent.send.allowance import Allowance
 from edge_agent.send.connection import packet_bytes
 from edge_agent.send.outbox import Outbox, Waiting
@@ -16,6 +22,12 @@ from edge_agent.send.window import Window
 
 READ_AHEAD = 16  # samples read from the outbox at once; one by one, looking for the next costs more than sending it
 READ_AHEAD_BYTES = 1 << 20
+
+SETTLE_S = 0.05  # longest that a receipt waits: shorter is more commits, longer is more duplicates after a crash
+SETTLE_ROWS = 256
+SETTLE_AGAIN_S = 1.0
+
+log = logging.getLogger(__name__)
 
 Publish = Callable[[bytes], Callable[[], bool]]  # returns a function that tells whether the broker has it
 
@@ -27,6 +39,12 @@ class Sender:
         """`topic`: that of samples, which counts in every message."""
         self._outbox, self._window, self._allowance, self._topic = outbox, window, allowance, topic
         self._going: _Going | None = None
+        self._arrived: set[str] = set()  # receipted, and still in the outbox
+        self._settle_at_s = math.inf
+
+    def __contains__(self, id_: object) -> bool:
+        """Whether it need not be looked at: on its way, or arrived."""
+        return id_ in self._window or id_ in self._arrived
 
     def begin(self) -> None:
         """A new connection, or a server that is back: what was on its way goes again.
@@ -38,12 +56,37 @@ class Sender:
         if self._going is not None:
             self._going.turn()
 
-    def forget(self, ids: Iterable[str]) -> None:
-        """There is a receipt for these, or the outbox no longer has them."""
-        gone = list(ids)
-        self._window.forget(gone)
-        if self._going is not None and self._going.sample.header.id in gone:
+    def receipt(self, receipt: Receipt, now_s: float) -> None:
+        """The server has spoken. What it refuses for good is parked, and never sent again."""
+        arrived = [*receipt.accepted, *receipt.duplicate]
+        for id_, reason in receipt.refused.items():
+            if self._outbox.park(id_, reason):
+                log.warning("uplink: the server refused sample %s: %s: it stays in the outbox, parked", id_, reason)
+        self._window.receipted([*arrived, *receipt.refused])
+        if self._going is not None and self._going.sample.header.id in (*arrived, *receipt.refused):
             self._going = None
+        self._arrived.update(arrived)
+        if arrived:
+            self._settle_at_s = min(self._settle_at_s, now_s + SETTLE_S)
+
+    def settle(self, now_s: float, *, at_once: bool = False) -> float:
+        """Take out of the outbox what has arrived, when there is enough of it; seconds until there may be.
+
+        When the disk fails, it is tried again later.
+        """
+        if not self._arrived:
+            return math.inf
+        if not (at_once or now_s >= self._settle_at_s or len(self._arrived) >= SETTLE_ROWS):
+            return self._settle_at_s - now_s
+        try:
+            self._outbox.ack(self._arrived)
+        except OutboxError as error:
+            log.error("uplink: receipts cannot be noted yet: %s", error)
+            self._settle_at_s = now_s + SETTLE_AGAIN_S
+            return SETTLE_AGAIN_S
+        self._arrived.clear()
+        self._settle_at_s = math.inf
+        return math.inf
 
     def next_due_s(self) -> float:
         """When there is something to send again; infinity when nothing waits for a receipt."""
@@ -56,10 +99,10 @@ class Sender:
         for id_ in self._window.due(clock()):
             again = self._outbox.get(id_)
             if again is None:  # evicted meanwhile
-                self.forget([id_])
+                self._window.forget([id_])
             elif (wait_s := self._start(again, publish, clock)) > 0:
                 return wait_s
-        new = self._outbox.peek(self._ahead(), exclude=self._window) if self._window.has_room() else []
+        new = self._outbox.peek(self._ahead(), exclude=self) if self._window.has_room() else []
         for sample in new:
             if not self._window.has_room():
                 return -1.0

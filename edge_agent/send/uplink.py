@@ -32,6 +32,7 @@ from edge_agent.contract.wire import (
     Heartbeat,
     Held,
     LinkState,
+    Receipt,
     Up,
     encode,
     up_topic,
@@ -118,11 +119,11 @@ class Uplink:
         on_its_way = Window(window, max_bytes=WINDOW_MAX_BYTES, rng=rng, **self._retry)
         self._sender = Sender(outbox, on_its_way, self._allowance, topic=self._topic("sample"))
         self._inbox = Inbox(
-            fleet, device, outbox=outbox, on_desired=on_desired, on_block=on_block,
+            fleet, device, on_desired=on_desired, on_block=on_block,
             on_receipt=self._note_receipt, on_state=self._note_state,
         )  # fmt: skip
         self._events = EventQueue()
-        self._receipted: queue.SimpleQueue[list[str]] = queue.SimpleQueue()
+        self._receipted: queue.SimpleQueue[Receipt] = queue.SimpleQueue()
         self._server_online = True  # until it says otherwise
         self._connection: Connection | None = None
         self._down = False  # and said so
@@ -209,6 +210,7 @@ class Uplink:
             finally:
                 self._connection = None
                 connection.close(cleanly=cleanly)
+                self._take_receipts(at_once=True)
             self._stopping.wait(retry_wait_s(failures, rng=self._rng, **self._retry))
             failures += 1
 
@@ -235,15 +237,21 @@ class Uplink:
         while True:
             self._wake.clear()  # before anything is looked at, or news that come meanwhile would wait
             if self._stopping.is_set():
+                self._take_receipts(at_once=True)  # the last counts tell of them
                 return
             if not connection.alive:
                 raise UplinkError(connection.why)
             if self._server_back.is_set():
                 self._introduce(connection)
-            while not self._receipted.empty():
-                self._sender.forget(self._receipted.get_nowait())
-            if (wait_s := self._send_next(connection)) > 0:
+            wait_s = min(self._take_receipts(), self._send_next(connection))
+            if wait_s > 0:
                 self._wake.wait(wait_s)
+
+    def _take_receipts(self, *, at_once: bool = False) -> float:
+        """Seconds until more is to be done about them."""
+        while not self._receipted.empty():
+            self._sender.receipt(self._receipted.get_nowait(), self._monotonic())
+        return self._sender.settle(self._monotonic(), at_once=at_once)
 
     def _send_next(self, connection: Connection) -> float:
         """Send what may go now, the most urgent first; seconds until there may be more."""
@@ -321,8 +329,8 @@ class Uplink:
         self._allowance.received(packet_bytes(topic, payload, qos=1), self._monotonic())
         self._inbox.take(topic, payload, retained)
 
-    def _note_receipt(self, ids: list[str]) -> None:
-        self._receipted.put(ids)
+    def _note_receipt(self, receipt: Receipt) -> None:
+        self._receipted.put(receipt)
         self._wake.set()
 
     def _note_state(self, online: bool, retained: bool) -> None:
