@@ -209,7 +209,7 @@ class Uplink(Section, frozen=True, kw_only=True):
             le=1000,
             description="most samples sent and not yet receipted; how many at a time follows the receipts",
         ),
-    ] = 256
+    ] = 512
     retry_first_s: Annotated[
         float, Meta(gt=0.0, description="wait before a sample is sent again; doubles, with jitter")
     ] = 2.0

@@ -109,7 +109,7 @@ class Window:
                 sending.due_s = now_s + self._first_s
         lost = {id_: sending for id_, sending in self._sending.items() if sending.due_s <= now_s}
         if any(sending.attempts >= 0 and sending.sent_s > self._shrunk_s for sending in lost.values()):
-            self._size = self._calm = max(min(self._most, LEAST), self._size / 2)
+            self._size = self._calm = max(float(min(self._most, LEAST)), self._size / 2)
             self._shrunk_s = now_s
         return list(lost)
 

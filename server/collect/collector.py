@@ -60,7 +60,7 @@ class Collector:
         self._on_birth = on_birth
         self._on_fetch = on_fetch
         self._on_samples = on_samples
-        self._queue: queue.Queue[Message] = queue.Queue(maxsize=2 * commit_rows)
+        self._queue: queue.Queue[Message] = queue.Queue(maxsize=commit_rows)
         self._stopping = threading.Event()
         self._gateway = Gateway(address, fleet=fleet, now_ms=now_ms, deliver=self._deliver)
         self._worker = threading.Thread(target=self._work, name="collect", daemon=True)
