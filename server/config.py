@@ -80,7 +80,7 @@ class Broker(Section, frozen=True, kw_only=True):
 class Collect(Section, frozen=True, kw_only=True):
     """How samples are taken in."""
 
-    commit_rows: Annotated[int, Meta(ge=1, le=10_000, description="samples to one commit at most")] = 100
+    commit_rows: Annotated[int, Meta(ge=1, le=10_000, description="samples to one commit at most")] = 250
     commit_ms: Annotated[
         float, Meta(gt=0.0, description="longest wait of a sample for its commit, and so its receipt")
     ] = 20.0

@@ -27,7 +27,7 @@ import msgspec
 
 from edge_agent.contract.errors import OutboxError
 from edge_agent.contract.types import SampleId
-from edge_agent.contract.wire import OutboxState, SampleHeader
+from edge_agent.contract.wire import PARKED_SHOWN, OutboxState, SampleHeader
 from edge_agent.send.eviction import Limits, least_useful
 from edge_agent.send.outbox_file import (
     ACKED,
@@ -212,6 +212,7 @@ class Outbox:
                 acked_total=counters.get(ACKED, 0),
                 storing=self._storing,
                 since_boot=counters.get(BEGUN, 0),
+                refusals=self._refusals() if totals.parked else {},
             )
 
     def close(self) -> None:
@@ -306,6 +307,10 @@ class Outbox:
         if put_at_ms < CLOCK_ZERO_MS or age_s < 0.0:
             return self._monotonic() - self._opened_s
         return age_s
+
+    def _refusals(self) -> dict[str, str]:
+        newest = "SELECT id, substr(refusal, 1, 200) FROM sample WHERE parked = 1 ORDER BY boot DESC, seq DESC LIMIT ?"
+        return dict(self._db.execute(newest, (PARKED_SHOWN,)).fetchall())
 
     def _say_storing(self, storing: bool) -> None:
         if storing != self._storing:

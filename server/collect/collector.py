@@ -24,6 +24,7 @@ from server.errors import StoreError
 
 TICK_S = 0.2  # how long a stop may go unnoticed
 SWEEP_S = 1.0
+LULL_S = 0.003  # a group ends when nothing came for so long: shorter splits a window, longer makes its sender wait
 RETRY_MIN_S = 0.1
 RETRY_MAX_S = 10.0
 
@@ -59,7 +60,7 @@ class Collector:
         self._on_birth = on_birth
         self._on_fetch = on_fetch
         self._on_samples = on_samples
-        self._queue: queue.Queue[Message] = queue.Queue(maxsize=2 * commit_rows)
+        self._queue: queue.Queue[Message] = queue.Queue(maxsize=commit_rows)
         self._stopping = threading.Event()
         self._gateway = Gateway(address, fleet=fleet, now_ms=now_ms, deliver=self._deliver)
         self._worker = threading.Thread(target=self._work, name="collect", daemon=True)
@@ -103,13 +104,16 @@ class Collector:
                 swept = time.monotonic()
 
     def _gather(self) -> list[Message]:
-        """A group: what comes within the commit time of its first message, and what is waiting by then."""
+        """A group: what comes within the commit time of its first message, until nothing comes for a moment.
+
+        A device sends a window and waits for its receipts: to wait on after the last of it would help nobody.
+        """
         batch: list[Message] = []
         try:
             batch.append(self._queue.get(timeout=TICK_S))
             deadline = time.monotonic() + self._commit_s
             while len(batch) < self._commit_rows:
-                left_s = deadline - time.monotonic()
+                left_s = min(LULL_S, deadline - time.monotonic())
                 batch.append(self._queue.get(timeout=left_s) if left_s > 0 else self._queue.get_nowait())
         except queue.Empty:
             pass

@@ -6,6 +6,7 @@ and not before. Every step can be repeated, so a group whose commit failed is si
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -107,7 +108,7 @@ class Ingest:
             if group.is_new(upload, known):
                 known[upload.header.id] = upload.header.body_sha256
                 new.append(upload)
-        self._store.blobs.put_many([upload.body for upload in new])  # before the rows that name them
+        self._store.blobs.put_named({upload.header.body_sha256: upload.body for upload in new})  # before their rows
         with self._store.database.write() as connection:
             inserted = samples.insert_samples(connection, [_row(upload) for upload in new])
             for upload in new:
@@ -122,7 +123,7 @@ class Ingest:
         """Count silent devices as offline and forget parts that never became whole; returns who fell silent."""
         with self._store.database.write() as connection:
             parts.expire_parts(connection, before_ms=now_ms - PARTS_EXPIRE_MS)
-            return devices.mark_offline(connection, before_ms=now_ms - self._offline_after_ms)
+            return devices.mark_offline(connection, now_ms=now_ms, after_ms=self._offline_after_ms)
 
     def _hear(self, batch: Sequence[Message]) -> _Group:
         with self._store.database.read() as connection:
@@ -146,16 +147,39 @@ class Ingest:
             return samples.body_names(connection, {item.header.id for item in items})
 
     def _join(self, pieces: Sequence[Piece], group: _Group) -> list[Upload]:
-        """Keep parts; returns the samples that are whole now."""
+        """The samples that are whole now; parts of others are kept. What came whole in one group needs no keeping."""
+        here: dict[_Cut, dict[int, Piece]] = defaultdict(dict)
+        for piece in pieces:
+            here[_cut(piece)][piece.header.part] = piece
+        bodies: list[tuple[Piece, bytes]] = []
+        kept: list[Piece] = []
+        for found in here.values():
+            last = next(reversed(found.values()))
+            if len(found) == last.header.parts:
+                bodies.append((last, b"".join(found[part].data for part in range(len(found)))))
+            else:
+                kept += found.values()
+        bodies += self._keep(kept)
+        return [upload for piece, body in bodies if (upload := group.joined(piece, body)) is not None]
+
+    def _keep(self, pieces: Sequence[Piece]) -> list[tuple[Piece, bytes]]:
+        """Store parts; returns the bodies that are whole with what was stored before."""
         if not pieces:
             return []
         with self._store.database.write() as connection:
             for piece in pieces:
                 parts.put_part(connection, piece.header, piece.data, now_ms=piece.message.received_ms)
-            last = {(piece.header.id, piece.header.body_sha256): piece for piece in pieces}
-            bodies = {key: parts.join_parts(connection, piece.header) for key, piece in last.items()}
-        whole = [(last[key], body) for key, body in bodies.items() if body is not None]
-        return [upload for piece, body in whole if (upload := group.joined(piece, body)) is not None]
+            last = {_cut(piece): piece for piece in pieces}
+            found = [(piece, parts.join_parts(connection, piece.header)) for piece in last.values()]
+        return [(piece, body) for piece, body in found if body is not None]
+
+
+_Cut = tuple[str, str, int]
+"""A body as it is cut: sample id, sha256, number of parts. Parts of different cuts never mix."""
+
+
+def _cut(piece: Piece) -> _Cut:
+    return piece.header.id, piece.header.body_sha256, piece.header.parts
 
 
 def _record(connection: sa.Connection, group: _Group) -> None:

@@ -6,7 +6,6 @@ arrival, by why it was selected, and for ever.
 
 from __future__ import annotations
 
-import zlib
 from collections import defaultdict
 from collections.abc import Collection, Mapping, Sequence
 from typing import Any, Literal
@@ -16,6 +15,8 @@ import sqlalchemy as sa
 from numpy.typing import NDArray
 from sqlalchemy.dialects.sqlite import insert
 
+from edge_agent.contract.encoding import unpack
+from edge_agent.contract.errors import MessageError
 from server.errors import StoreError
 from server.store.blobs import Blobs
 from server.store.schema import sample
@@ -77,7 +78,6 @@ def sample_array(blobs: Blobs, row: sa.Row[Any]) -> NDArray[np.generic]:
     """
     body = blobs.get(row.body_sha256)
     try:
-        raw = zlib.decompress(body) if row.encoding == "zlib" else body
-        return np.frombuffer(raw, dtype=row.dtype).reshape(row.shape)
-    except (zlib.error, ValueError, TypeError) as error:
+        return unpack(row.encoding, body, dtype=row.dtype, shape=tuple(row.shape))
+    except (MessageError, ValueError, TypeError) as error:
         raise StoreError(f"sample {row.id}: body is not {row.shape} of {row.dtype}: {error}") from error

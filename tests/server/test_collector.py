@@ -8,10 +8,12 @@ import sys
 import threading
 import time
 
+import numpy as np
 import paho.mqtt.client as mqtt
 import pytest
 import sqlalchemy as sa
-from device_words import FLEET, NOW_MS, birth, frames
+from device_words import FLEET, NOW_MS, birth, frames, heartbeat, image, sample
+from link import Link
 from paho.mqtt.enums import CallbackAPIVersion
 
 from edge_agent.contract.wire import (
@@ -22,14 +24,18 @@ from edge_agent.contract.wire import (
     decode,
     down_topic,
     encode,
+    encode_sample,
     server_state_topic,
     up_topic,
 )
+from edge_agent.send.outbox import Outbox, Put
+from edge_agent.send.uplink import Uplink
 from server.collect.broker import HOST, BrokerChild
 from server.collect.collector import Collector
 from server.collect.gateway import BrokerAddress
 from server.collect.ingest import Ingest
 from server.store import devices
+from server.store.samples import sample_array
 from server.store.schema import sample as sample_table
 from server.store.store import Store
 
@@ -73,8 +79,8 @@ class Device:
 
     def _send(self):
         while not self._stop.wait(0.3):
-            for sample in list(self.waiting.values()) if self._client.is_connected() else []:
-                for frame in sample:
+            for sample_frames in list(self.waiting.values()) if self._client.is_connected() else []:
+                for frame in sample_frames:
                     self._client.publish(up_topic(FLEET, self.name, "sample"), frame, 1)
 
     def _on_connect(self, client, *_):
@@ -206,6 +212,44 @@ def test_after_the_broker_was_killed_everything_goes_on(collect, device, broker,
     wait_for(lambda: not cam.waiting)
     assert stored(store) == expected(("cam-1", 50))
     assert sorted(id_ for _, id_ in cam.told) == stored(store)
+
+
+def test_a_device_whose_wire_breaks_and_whose_server_goes_has_each_sample_stored_once(collect, broker, store, tmp_path):
+    """The real outbox and uplink against the real collector; small samples, and large ones in parts."""
+    samples = [sample("cam-1", seq) for seq in range(60)]
+    samples += [sample("cam-1", seq, data=image(seq, (3, 300, 301))) for seq in range(60, 64)]
+    outbox = Outbox(tmp_path / "outbox.db", max_bytes=1 << 30, max_rows=10_000, min_free_disk_bytes=0)
+    outbox.put([Put(*encode_sample(one)) for one in samples])
+    link = Link(broker.port)
+    uplink = an_uplink(link, outbox)
+    collector = collect(commit_rows=7)
+    uplink.start()
+    for left in (55, 40, 25, 10):
+        wait_for(lambda left=left: outbox.status().rows <= left)
+        link.cut()
+        link.mend()
+        if left == 40:
+            collector.stop()
+            collect(commit_rows=5)
+    wait_for(lambda: outbox.status().rows == 0)
+    uplink.stop()
+    assert stored(store) == expected(("cam-1", 64))
+    assert (outbox.status().acked_total, outbox.status().parked) == (64, 0)
+    with store.database.read() as connection:
+        assert [known.messages_bad for known in devices.devices(connection)] == [0]
+        for row in connection.execute(sa.select(sample_table)).all():
+            np.testing.assert_array_equal(sample_array(store.blobs, row), samples[row.seq].data)
+    outbox.close()
+    link.close()
+
+
+def an_uplink(link, outbox):
+    return Uplink(
+        host=link.host, port=link.port, tls=None, username="", password="", fleet=FLEET, device="cam-1", session="s",
+        outbox=outbox, window=16, retry_first_s=0.1, retry_max_s=0.4, keepalive_s=5, heartbeat_s=0.2,
+        birth=lambda: birth("s"), heartbeat=lambda: heartbeat("s"), on_desired=lambda _: None,
+        on_block=lambda *_: None, rng=np.random.default_rng(0),
+    )  # fmt: skip
 
 
 SERVER = """

@@ -49,16 +49,6 @@ def upgrade() -> None:
     op.create_index("event_by_device", "event", ["device", "id"])
     op.create_index("event_by_origin", "event", ["device", "boot", "n"])
     op.create_table(
-        "gap",
-        sa.Column("device", sa.String(length=63), nullable=False),
-        sa.Column("until_boot", sa.BigInteger(), autoincrement=False, nullable=False),
-        sa.Column("since_boot", sa.BigInteger(), nullable=False),
-        sa.Column("put_total", sa.BigInteger(), nullable=False),
-        sa.Column("evicted", sa.BigInteger(), nullable=False),
-        sa.Column("noticed_at_ms", sa.BigInteger(), nullable=False),
-        sa.PrimaryKeyConstraint("device", "until_boot"),
-    )
-    op.create_table(
         "part",
         sa.Column("sample_id", sa.String(length=190), nullable=False),
         sa.Column("body_sha256", sa.String(length=64), nullable=False),
