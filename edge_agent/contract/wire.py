@@ -14,6 +14,7 @@ anything else unexpected is a MessageError. Released formats decode for ever: se
 from __future__ import annotations
 
 import hashlib
+import math
 import zlib
 from typing import Literal, NamedTuple, TypeVar
 
@@ -21,6 +22,7 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
+from edge_agent.contract import images
 from edge_agent.contract.errors import MessageError
 from edge_agent.contract.types import Sample, SampleId, Selection, is_name
 
@@ -28,6 +30,7 @@ ROOT = "winnow/1"
 BODY_MAX_BYTES = 96 * 1024  # AWS IoT caps a message at 128 KB; header and topic need the rest
 BLOCK_BYTES = 64 * 1024
 HEADER_MAX_BYTES = 16 * 1024
+FRAME_MAX_BYTES = 2 + HEADER_MAX_BYTES + BODY_MAX_BYTES
 JSON_MAX_BYTES = 64 * 1024
 SAMPLE_MAX_BYTES = 64 * 1024 * 1024  # of one decoded sample; a 4k RGB frame is 25 MB
 FETCH_MAX_BLOCKS = 64  # of one request
@@ -243,6 +246,10 @@ class Fetch(msgspec.Struct, frozen=True, kw_only=True):
     blocks: tuple[int, ...]
 
 
+Encoding = Literal["raw", "zlib", "png", "jpeg", "webp"]
+"""Of a sample's body: the array's bytes (C order, little endian) as they are, or packed; or an image file."""
+
+
 class SampleHeader(msgspec.Struct, frozen=True, kw_only=True):
     """What stands before a sample's bytes. One larger than BODY_MAX_BYTES goes in `parts`, each with this header."""
 
@@ -251,7 +258,7 @@ class SampleHeader(msgspec.Struct, frozen=True, kw_only=True):
     captured_at_ms: int
     dtype: str
     shape: tuple[int, ...]
-    encoding: Literal["raw", "zlib"]
+    encoding: Encoding
     body_bytes: int  # of the whole body as encoded, all parts
     body_sha256: str  # of the same
     label: int
@@ -356,6 +363,8 @@ def encode_frame(header: SampleHeader | BlockHeader, body: bytes | memoryview) -
 def decode_frame(kind: type[H], payload: bytes) -> tuple[H, memoryview]:
     """Read a frame; the body is a view into `payload`. MessageError, and nothing else, when it is not one."""
     size = int.from_bytes(payload[:2], "big")
+    if len(payload) > FRAME_MAX_BYTES:
+        raise MessageError(f"{kind.__name__}: frame of {len(payload)} bytes, at most {FRAME_MAX_BYTES}")
     if len(payload) < 2 or size > HEADER_MAX_BYTES or size + 2 > len(payload):
         raise MessageError(f"{kind.__name__}: frame of {len(payload)} bytes announces a header of {size}")
     try:
@@ -368,12 +377,12 @@ def decode_frame(kind: type[H], payload: bytes) -> tuple[H, memoryview]:
 # --- samples --------------------------------------------------------------------------------------------------------
 
 
-def encode_sample(sample: Sample) -> tuple[SampleHeader, bytes]:
-    """A sample as it is kept in the outbox: its header (of part 0 of 1) and its whole body."""
-    raw = np.ascontiguousarray(sample.data).tobytes()
-    packed = zlib.compress(raw, 6)
-    encoding: Literal["raw", "zlib"] = "zlib" if len(packed) < len(raw) else "raw"
-    body = packed if encoding == "zlib" else raw
+def encode_sample(sample: Sample, *, codec: images.Codec | None = None) -> tuple[SampleHeader, bytes]:
+    """A sample as it is kept in the outbox: its header (of part 0 of 1) and its whole body.
+
+    With a `codec`, what is an image goes as one, unless that is larger than its pixels.
+    """
+    encoding, body = _pack(sample.data, codec)
     header = SampleHeader(
         id=str(sample.id),
         ref=sample.ref[:200].encode("utf-8", "replace").decode(),  # a file name need not be UTF-8, the wire must
@@ -389,6 +398,16 @@ def encode_sample(sample: Sample) -> tuple[SampleHeader, bytes]:
         selection=sample.selection,
     )
     return header, body
+
+
+def _pack(data: NDArray[np.generic], codec: images.Codec | None) -> tuple[Encoding, bytes]:
+    if codec is not None and images.is_image(data.shape, str(data.dtype), codec.kind):
+        image = images.encode_image(data, codec)
+        if len(image) < data.nbytes:
+            return codec.kind, image
+    raw = np.ascontiguousarray(data).tobytes()
+    packed = zlib.compress(raw, 6)
+    return ("zlib", packed) if len(packed) < len(raw) else ("raw", raw)
 
 
 def sample_frames(header: SampleHeader, body: bytes) -> list[bytes]:
@@ -412,6 +431,8 @@ def check_sample_header(header: SampleHeader, address: Address) -> SampleId:
         raise MessageError(f"sample {header.id}: dtype {header.dtype[:20]!r}, expected one of {', '.join(DTYPES)}")
     if len(header.shape) > 6 or any(n < 1 for n in header.shape) or decoded_bytes(header) > SAMPLE_MAX_BYTES:
         raise MessageError(f"sample {header.id}: shape {header.shape[:8]} of {header.dtype} is empty or too large")
+    if header.encoding in images.KINDS and not images.is_image(header.shape, header.dtype, header.encoding):
+        raise MessageError(f"sample {header.id}: {header.encoding}, but {header.shape} of {header.dtype} is no image")
     parts = max(1, -(-header.body_bytes // BODY_MAX_BYTES))
     if not (0 < header.body_bytes <= SAMPLE_MAX_BYTES and header.parts == parts and 0 <= header.part < parts):
         raise MessageError(
@@ -432,10 +453,7 @@ def check_sample_header(header: SampleHeader, address: Address) -> SampleId:
 
 def decoded_bytes(header: SampleHeader) -> int:
     """Bytes of the array that the header describes."""
-    size = np.dtype(header.dtype).itemsize
-    for n in header.shape:
-        size *= n
-    return size
+    return math.prod(header.shape, start=np.dtype(header.dtype).itemsize)
 
 
 def decode_body(header: SampleHeader, body: bytes) -> NDArray[np.generic]:
@@ -443,17 +461,30 @@ def decode_body(header: SampleHeader, body: bytes) -> NDArray[np.generic]:
 
     The header is one that check_sample_header let pass: it bounds the shape and knows the dtype.
     """
-    expected = decoded_bytes(header)
+    check_whole(header, body)
+    return unpack(body, header.encoding, dtype=header.dtype, shape=header.shape, where=f"sample {header.id}")
+
+
+def check_whole(header: SampleHeader, body: bytes) -> None:
+    """MessageError unless all of the body is there, and none of it changed."""
     if len(body) != header.body_bytes or hashlib.sha256(body).hexdigest() != header.body_sha256:
         raise MessageError(f"sample {header.id}: body of {len(body)} bytes does not match its header's length and hash")
-    if header.encoding == "zlib":
-        inflater = zlib.decompressobj()
+
+
+def unpack(body: bytes, encoding: Encoding, *, dtype: str, shape: tuple[int, ...], where: str) -> NDArray[np.generic]:
+    """The array that a body holds: bounded by what dtype and shape say. MessageError, naming `where`, otherwise."""
+    if encoding in images.KINDS:
         try:
-            raw = inflater.decompress(body, expected + 1)
+            return images.decode_image(body, encoding, shape)
+        except MessageError as error:
+            raise MessageError(f"{where}: {error}") from error
+    expected = math.prod(shape, start=np.dtype(dtype).itemsize)
+    raw = body
+    if encoding == "zlib":
+        try:
+            raw = zlib.decompressobj().decompress(body, expected + 1)
         except zlib.error as error:
-            raise MessageError(f"sample {header.id}: {error}") from error
-    else:
-        raw = body
+            raise MessageError(f"{where}: {error}") from error
     if len(raw) != expected:
-        raise MessageError(f"sample {header.id}: {len(raw)} bytes decoded, {header.shape} {header.dtype}: {expected}")
-    return np.frombuffer(raw, dtype=header.dtype).reshape(header.shape)
+        raise MessageError(f"{where}: {len(raw)} bytes decoded, {shape} {dtype}: {expected}")
+    return np.frombuffer(raw, dtype=dtype).reshape(shape)
