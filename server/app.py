@@ -25,6 +25,7 @@ from server.collect.broker import HOST, BrokerChild, find_mosquitto
 from server.collect.collector import Collector
 from server.collect.gateway import BrokerAddress
 from server.collect.ingest import Ingest
+from server.collect.turns import UNLIMITED, Limit
 from server.config import ServerConfig
 from server.drift.watch import Watch
 from server.errors import TrainingError
@@ -166,6 +167,9 @@ class Server:
             now_ms=now_ms,
             commit_rows=config.commit_rows,
             commit_ms=config.commit_ms,
+            backlog_bytes=config.backlog_bytes,
+            device_share=config.device_share,
+            limit=Limit(config.device_messages_per_s or UNLIMITED, config.device_bytes_per_s or UNLIMITED),
             on_birth=fleet.on_birth,
             on_fetch=fleet.on_fetch,
             on_samples=lambda _: labelling.wake() if labelling else None,

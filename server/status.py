@@ -179,6 +179,7 @@ def _device(device: devices.Device, stored: int) -> View:
         "pending": outbox.rows if outbox else None,
         "evicted": sum(outbox.evicted.values()) if outbox else None,
         "messages_bad": device.messages_bad,
+        "throttled": device.throttled,
         "refused": dict(model.refused) if model else {},
     }
 
