@@ -63,9 +63,10 @@ class Collect(Section, frozen=True, kw_only=True):
         ),
     ] = 128_000_000
     device_share: Annotated[
-        Share,
+        float,
         Meta(
             gt=0.0,
+            le=1.0,
             description="part of it that one device may fill; what it sends beyond is left without a receipt, counted as `throttled`, and comes again",
         ),
     ] = 0.25
