@@ -113,10 +113,12 @@ class Senders:
             self._subscribed.wait(10.0)
 
     def send(self, device: str, seq: int) -> None:
+        """Publish one."""
         self.sent[f"{device}.main.1.{seq}"] = time.monotonic()
         self._client.publish(up_topic(FLEET, device, "sample"), frame_of(device, seq), 1)
 
     def close(self) -> None:
+        """Go."""
         self._client.disconnect()
         self._client.loop_stop()
 

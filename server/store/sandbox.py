@@ -24,6 +24,7 @@ from edge_agent.contract.images import Kind
 from server.errors import StoreError
 from server.store.decoder import CPU_S, GIVEN, READY, REFUSED, Question, read_exactly
 
+COMMAND = [sys.executable, "-m", "server.store.decoder"]
 ANSWER_S = 30.0  # of wall clock; the child's own limit is of processor time, and comes first unless it waits for it
 REASON_MAX_BYTES = 1000
 TRIES = 2  # of one image: a child may also be killed by somebody who has nothing to do with it
@@ -97,10 +98,9 @@ class Sandbox:
         self._end()
         if self._closed:
             raise StoreError("images cannot be decoded: we are stopping")
-        command = [sys.executable, "-m", "server.store.decoder"]
         pipe = subprocess.PIPE
         try:
-            child = subprocess.Popen(command, stdin=pipe, stdout=pipe, stderr=pipe, start_new_session=True)
+            child = subprocess.Popen(COMMAND, stdin=pipe, stdout=pipe, stderr=pipe, start_new_session=True)
         except OSError as error:
             raise StoreError(f"images cannot be decoded: {sys.executable}: {error.strerror}") from error
         assert child.stdout is not None  # noqa: S101 - opened with a pipe
