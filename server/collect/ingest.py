@@ -17,7 +17,7 @@ import sqlalchemy as sa
 from edge_agent.contract.wire import Birth, Death, Event, Fetch, Heartbeat, Receipt
 from server.collect.inbound import Bad, Heard, Message, Picture, Piece, Said, Upload, check_body, hear
 from server.collect.receipts import Answers
-from server.store import devices, parts, samples, stretches
+from server.store import devices, identities, parts, samples, stretches
 from server.store.store import Store
 
 Whole = Upload | Picture
@@ -48,6 +48,7 @@ class _Group:
     pieces: list[Piece] = field(default_factory=list)
     said: list[Said] = field(default_factory=list)
     bad: list[Bad] = field(default_factory=list)
+    revoked: frozenset[str] = frozenset()
     answers: Answers = field(default_factory=Answers)
 
     def add(self, item: Heard) -> None:
@@ -93,10 +94,12 @@ class _Group:
         return proven | refused | {p.header.id for p in self.pieces if self.answers.answered(p.device, p.header.id)}
 
     def seen_ms(self) -> dict[str, int]:
-        """Device -> when it was last heard. A death is the broker's word, not the device's."""
+        """Device -> when it was last heard: not who is revoked, nor by a death, which is the broker's word."""
         heard: Iterable[Heard] = (*self.uploads, *self.pictures, *self.pieces, *self.said, *self.bad)
         seen: dict[str, int] = {}
         for item in heard:
+            if item.device in self.revoked:
+                continue
             if item.device and not (isinstance(item, Said) and isinstance(item.word, Death)):
                 seen[item.device] = max(item.message.received_ms, seen.get(item.device, 0))
         return seen
@@ -113,9 +116,7 @@ class Ingest:
 
     def take(self, batch: Sequence[Message | Proven]) -> Taken:
         """Check and store a group; StoreError when that cannot be, and then the same group may be taken again."""
-        group = _Group()
-        for item in batch:
-            group.add(hear(item, fleet=self._fleet) if isinstance(item, Message) else item)
+        group = self._hear(batch)
         known = self._known([*group.uploads, *group.pictures, *group.pieces])
         for whole in self._join([piece for piece in group.pieces if group.is_new(piece, known)]):
             group.add(whole)
@@ -143,6 +144,14 @@ class Ingest:
             parts.expire_parts(connection, before_ms=now_ms - PARTS_EXPIRE_MS)
             devices.record_throttled(connection, throttled or {})
             return devices.mark_offline(connection, before_ms=now_ms - self._offline_after_ms)
+
+    def _hear(self, batch: Sequence[Message | Proven]) -> _Group:
+        with self._store.database.read() as connection:
+            group = _Group(revoked=identities.revoked(connection))
+        for message in batch:
+            item = hear(message, fleet=self._fleet) if isinstance(message, Message) else message
+            group.add(_shut_out(item) if item.device in group.revoked else item)
+        return group
 
     def _known(self, items: Sequence[Whole | Piece]) -> dict[str, str]:
         with self._store.database.read() as connection:
@@ -182,6 +191,12 @@ def _record(connection: sa.Connection, group: _Group) -> None:
             reason=bad.reason,
             now_ms=bad.message.received_ms,
         )
+
+
+def _shut_out(item: Heard) -> Bad:
+    """What a revoked device said: a broker may let it in although we do not."""
+    sample_id = item.header.id if isinstance(item, (Upload, Picture, Piece)) else getattr(item, "sample_id", "")
+    return Bad(item.message, item.device, f"device {item.device!r} is revoked", sample_id)
 
 
 def _row(upload: Upload) -> dict[str, Any]:

@@ -25,6 +25,7 @@ from server.errors import StoreError
 from server.store.decoder import CPU_S, GIVEN, READY, REFUSED, Question, read_exactly
 
 COMMAND = [sys.executable, "-m", "server.store.decoder"]
+START_S = 60.0
 ANSWER_S = 30.0  # of wall clock; the child's own limit is of processor time, and comes first unless it waits for it
 REASON_MAX_BYTES = 1000
 TRIES = 2  # of one image: a child may also be killed by somebody who has nothing to do with it
@@ -104,7 +105,7 @@ class Sandbox:
         except OSError as error:
             raise StoreError(f"images cannot be decoded: {sys.executable}: {error.strerror}") from error
         assert child.stdout is not None  # noqa: S101 - opened with a pipe
-        with _killed_after(child, self._answer_s):
+        with _killed_after(child, START_S):
             ready = child.stdout.read(1)
         self._child = child
         if ready != READY:

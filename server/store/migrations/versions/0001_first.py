@@ -27,7 +27,6 @@ def upgrade() -> None:
         sa.Column("birth", sa.JSON()),
         sa.Column("heartbeat", sa.JSON()),
         sa.Column("messages_bad", sa.Integer(), nullable=False),
-        sa.Column("throttled", sa.BigInteger(), nullable=False),
         sa.Column("desired", sa.JSON()),
         sa.Column("desired_revision", sa.Integer(), nullable=False),
         sa.Column("arm", sa.String(length=140)),
