@@ -17,6 +17,7 @@ import functools
 import logging
 import sys
 import threading
+import time
 from collections.abc import Callable
 from contextlib import ExitStack
 from pathlib import Path
@@ -44,6 +45,8 @@ from edge_agent.identity.renewal import Renewal
 from edge_agent.loop import CURSOR, DRIFT, SELECTOR, Cursor, Identity, Loop, sample_bytes
 from edge_agent.model import Model
 from edge_agent.orders import Orders, configured, desired_over
+from edge_agent.send.allowance import Allowance
+from edge_agent.send.lull import Lulls, parse_hours
 from edge_agent.send.outbox import Outbox
 from edge_agent.send.recent import Recent
 from edge_agent.send.uplink import Uplink
@@ -59,6 +62,7 @@ TICK_S = 0.1  # of waiting for a first model
 DRAIN_S = 10.0  # longest wait for receipts when the source has ended
 PREDICTIONS = "predictions.bin"
 RECENT = "recent"
+LINK = "link"  # key of the saved state: what is left of the link's bytes of the day
 DESIRED = "desired"  # key of the saved state: the server's last word on budgets, acquisition and strategy
 
 Part = TypeVar("Part")
@@ -126,6 +130,7 @@ class Agent:
             model=lambda: self.updater.state(),
             outbox=self.outbox.status,
             messages_bad=lambda: self.uplink.messages_bad if self.uplink else 0,
+            link=lambda: self.uplink.link if self.uplink else None,
             tell=self._tell,
         )
 
@@ -191,6 +196,17 @@ class Agent:
             on_desired=self._on_desired,
             on_block=self.updater.on_block,
             rng=np.random.default_rng(),
+            allowance=self._go_on(LINK, self._make_allowance),
+            lull=Lulls(parse_hours(uplink.quiet_hours), Path(uplink.metered_file) if uplink.metered_file else None).why,
+        )
+
+    def _make_allowance(self, saved: bytes) -> Allowance:
+        return Allowance(
+            bytes_per_s=self.config.uplink.bytes_per_s,
+            bytes_per_day=self.config.uplink.bytes_per_day,
+            saved=saved,
+            save=lambda state: self.outbox.put([], state={LINK: state}),
+            now_s=time.monotonic(),
         )
 
     def _make_renewal(self) -> Renewal:

@@ -22,6 +22,7 @@ from edge_agent.identity.portal import Portal
 from edge_agent.loop import HEADER_BYTES
 from edge_agent.model import Model, misfit
 from edge_agent.orders import configured
+from edge_agent.send.lull import parse_hours
 from edge_agent.source import Fit, Start, open_source
 
 LOOKS = 30  # at the source, before it counts as empty
@@ -56,6 +57,7 @@ def check_parts(config: AgentConfig) -> list[str]:
 def _check_uplink(config: AgentConfig) -> None:
     uplink = config.uplink
     images.codec(uplink.images, uplink.image_quality)
+    parse_hours(uplink.quiet_hours)
     if uplink.broker:
         address = parse_broker(uplink.broker)
         read_secret(uplink.password_file)

@@ -33,7 +33,7 @@ from server.store.stretches import day_of
 
 View = dict[str, Any]
 LAST_STEPS = 5
-JSON_ONLY = ("metrics",)
+JSON_ONLY = ("metrics", "refusals")
 ACCURACY_DAYS = 7
 YIELD_DAYS = 30  # fewer, and a small fleet's random arm has too few labels to compare with
 DAY_MS = 86_400_000
@@ -187,9 +187,12 @@ def _device(name: str, device: devices.Device | None, stored: int) -> View:
         "stored": stored,
         "pending": outbox.rows if outbox else None,
         "evicted": sum(outbox.evicted.values()) if outbox else None,
+        "parked": outbox.parked if outbox else None,
+        "held": heartbeat.link.held if heartbeat and heartbeat.link else "",
         "messages_bad": device.messages_bad if device else 0,
         "throttled": device.throttled if device else 0,
         "refused": dict(model.refused) if model else {},
+        "refusals": dict(outbox.refusals) if outbox else {},
     }
 
 

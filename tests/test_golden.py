@@ -15,6 +15,7 @@ import numpy as np
 import pytest
 
 from edge_agent.contract import artifact, wire
+from edge_agent.contract.encoding import Encoding, unpack
 from scripts import golden
 
 GOLDEN = Path(__file__).parent / "golden"
@@ -79,3 +80,14 @@ def test_every_golden_file_is_expected_and_there() -> None:
     for folder in GOLDEN.glob("v*"):
         expected = json.loads((folder / golden.EXPECTED).read_text())
         assert set(expected) == {path.name for path in FILES if path.parent == folder}
+
+
+def test_every_encoding_has_a_golden_body() -> None:
+    assert {path.name for path in GOLDEN.glob("bodies-*/*")} == set(typing.get_args(Encoding))
+
+
+@pytest.mark.parametrize("encoding", typing.get_args(Encoding))
+def test_golden_bodies_decode_to_what_they_meant(encoding: Encoding) -> None:
+    body = (GOLDEN / "bodies-1" / encoding).read_bytes()
+    array = unpack(encoding, body, dtype="int16", shape=(20, 15))
+    np.testing.assert_array_equal(array, golden.ARRAY, strict=True)

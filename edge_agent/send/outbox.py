@@ -26,7 +26,7 @@ import msgspec
 
 from edge_agent.contract.errors import OutboxError
 from edge_agent.contract.types import SampleId
-from edge_agent.contract.wire import OutboxState, SampleHeader
+from edge_agent.contract.wire import PARKED_SHOWN, OutboxState, SampleHeader
 from edge_agent.send.eviction import least_useful
 from edge_agent.send.outbox_file import ACKED, BOOT, EVICTED, PUT, DiskFullError, Ledger, Totals, next_boot, open_file
 
@@ -182,6 +182,7 @@ class Outbox:
                 put_total=counters.get(PUT, 0),
                 acked_total=counters.get(ACKED, 0),
                 storing=self._storing,
+                refusals=self._refusals() if totals.parked else {},
             )
 
     def close(self) -> None:
@@ -243,6 +244,10 @@ class Outbox:
             totals.rows -= parked
             totals.parked += parked
             return bool(parked)
+
+    def _refusals(self) -> dict[str, str]:
+        newest = "SELECT id, substr(refusal, 1, 200) FROM sample WHERE parked = 1 ORDER BY boot DESC, seq DESC LIMIT ?"
+        return dict(self._db.execute(newest, (PARKED_SHOWN,)).fetchall())
 
     # --- limits -----------------------------------------------------------------------------------------------------
 

@@ -12,7 +12,7 @@ nothing that comes can raise.
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import Annotated, NamedTuple
 
 import msgspec
 import numpy as np
@@ -23,7 +23,6 @@ from edge_agent.contract.errors import MessageError
 from edge_agent.contract.images import KINDS
 from edge_agent.contract.types import SampleId, is_name
 from edge_agent.contract.wire import (
-    BODY_MAX_BYTES,
     Address,
     Birth,
     Death,
@@ -38,6 +37,7 @@ from edge_agent.contract.wire import (
     decode_body,
     decode_frame,
     parse_topic,
+    part_size,
 )
 
 ID_MAX_CHARS = 190
@@ -146,7 +146,7 @@ def _hear_sample(message: Message, address: Address) -> Upload | Picture | Piece
     try:
         header, view = decode_frame(SampleHeader, message.payload)
     except MessageError as error:
-        return Bad(message, address.device, str(error))
+        return Bad(message, address.device, str(error), _readable_id(message.payload))
     try:
         sample_id = _check_header(header, address)
         data = bytes(view)
@@ -156,6 +156,18 @@ def _hear_sample(message: Message, address: Address) -> Upload | Picture | Piece
         return check_body(message, address.device, sample_id, header, data)
     except MessageError as error:
         return Bad(message, address.device, str(error), header.id if len(header.id) <= ID_MAX_CHARS else "")
+
+
+class _Named(msgspec.Struct):
+    id: Annotated[str, msgspec.Meta(max_length=ID_MAX_CHARS)]
+
+
+def _readable_id(payload: bytes) -> str:
+    """Of a sample whose header is otherwise wrong; "" when there is none. Unanswered, it would come for ever."""
+    try:
+        return msgspec.msgpack.decode(payload[2 : 2 + int.from_bytes(payload[:2], "big")], type=_Named).id
+    except (msgspec.DecodeError, ValueError, RecursionError):
+        return ""
 
 
 def _check_header(header: SampleHeader, address: Address) -> SampleId:
@@ -169,8 +181,8 @@ def _check_header(header: SampleHeader, address: Address) -> SampleId:
 
 
 def _check_piece(header: SampleHeader, data: bytes) -> None:
-    last = header.part == header.parts - 1
-    expected = header.body_bytes - header.part * BODY_MAX_BYTES if last else BODY_MAX_BYTES
+    size = part_size(header.body_bytes, header.parts)
+    expected = max(0, min(size, header.body_bytes - header.part * size))
     if len(data) != expected:
         raise MessageError(f"sample {header.id}: part {header.part} of {len(data)} bytes, expected {expected}")
 

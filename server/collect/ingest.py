@@ -143,7 +143,7 @@ class Ingest:
         with self._store.database.write() as connection:
             parts.expire_parts(connection, before_ms=now_ms - PARTS_EXPIRE_MS)
             devices.record_throttled(connection, throttled or {})
-            return devices.mark_offline(connection, before_ms=now_ms - self._offline_after_ms)
+            return devices.mark_offline(connection, now_ms=now_ms, after_ms=self._offline_after_ms)
 
     def _hear(self, batch: Sequence[Message | Proven]) -> _Group:
         with self._store.database.read() as connection:

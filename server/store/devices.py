@@ -23,6 +23,9 @@ QUARANTINE_PAYLOAD_BYTES = 4096
 QUARANTINE_ROWS = 100
 """Kept of each device. Fewer may not show what is wrong; more lets one broken device fill the disk."""
 
+HEARTBEATS_MISSED = 3
+"""Of a device that speaks seldom (quiet hours, a metered link). Fewer, and one lost heartbeat is taken for a death."""
+
 T = TypeVar("T", bound=msgspec.Struct)
 
 
@@ -112,9 +115,18 @@ def record_death(connection: sa.Connection, name: str, death: Death) -> None:
     connection.execute(sa.update(device).where(mine).values(online=False))
 
 
-def mark_offline(connection: sa.Connection, *, before_ms: int) -> list[str]:
-    """Devices not seen since `before_ms` count as offline; returns those for which that is news."""
-    silent = sa.and_(device.c.online, device.c.last_seen_ms < before_ms)
+def mark_offline(connection: sa.Connection, *, now_ms: int, after_ms: int) -> list[str]:
+    """Devices silent for longer than `after_ms` and than HEARTBEATS_MISSED of their own heartbeats count as offline.
+
+    Returns those for which that is news.
+    """
+    beat_s = sa.func.coalesce(
+        sa.func.nullif(device.c.heartbeat["link"]["heartbeat_s"].as_float(), 0.0),
+        device.c.birth["interval_s"].as_float(),
+        0.0,
+    )
+    silent_ms = now_ms - device.c.last_seen_ms
+    silent = sa.and_(device.c.online, silent_ms > after_ms, silent_ms > HEARTBEATS_MISSED * 1000.0 * beat_s)
     return sorted(
         connection.execute(sa.update(device).where(silent).values(online=False).returning(device.c.name)).scalars()
     )

@@ -15,9 +15,9 @@ import sqlalchemy as sa
 from numpy.typing import NDArray
 from sqlalchemy.dialects.sqlite import insert
 
+from edge_agent.contract.encoding import unpack
 from edge_agent.contract.errors import MessageError
 from edge_agent.contract.images import KINDS
-from edge_agent.contract.wire import unpack
 from server.errors import StoreError
 from server.store.schema import sample
 from server.store.store import Store
@@ -81,6 +81,6 @@ def sample_array(store: Store, row: sa.Row[Any]) -> NDArray[np.generic]:
     try:
         if row.encoding in KINDS:
             return store.images.decode(body, row.encoding, shape)
-        return unpack(body, row.encoding, dtype=row.dtype, shape=shape, where=f"sample {row.id}")
-    except MessageError as error:
+        return unpack(row.encoding, body, dtype=row.dtype, shape=shape)
+    except (MessageError, ValueError, TypeError) as error:
         raise StoreError(f"sample {row.id}: body is not {row.shape} of {row.dtype}: {error}") from None

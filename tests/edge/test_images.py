@@ -70,12 +70,12 @@ def test_a_sample_travels_as_an_image_where_it_is_one(kind):
 )
 def test_what_is_no_image_travels_as_an_array(data):
     header, body = wire.encode_sample(sample_of(data), codec=images.Codec("png", 90))
-    assert header.encoding in ("raw", "zlib")
+    assert header.encoding not in images.KINDS
     np.testing.assert_array_equal(wire.decode_body(header, body), data)
 
 
 def test_without_a_codec_nothing_is_lost():
-    assert wire.encode_sample(sample_of(smooth((64, 64, 3))))[0].encoding == "zlib"
+    assert wire.encode_sample(sample_of(smooth((64, 64, 3))))[0].encoding not in images.KINDS
     assert images.codec("raw", 90) is None
 
 

@@ -101,6 +101,16 @@ def test_ack_and_park_know_only_what_waits_here(path):
     assert outbox.parked() == [("dev.main.1.1", "shape (3,) of model 2")]
     status = outbox.status()
     assert (status.rows, status.parked, status.acked_total, status.bytes, left(outbox)) == (2, 1, 1, 300, 0)
+    assert status.refusals == {"dev.main.1.1": "shape (3,) of model 2"}
+
+
+def test_of_many_parked_samples_the_newest_are_named_and_their_reasons_stay_short(path):
+    outbox = an_outbox(path)
+    outbox.put([a_put(n) for n in range(10)])
+    for n in range(10):
+        outbox.park(f"dev.main.1.{n}", f"{n} " + "x" * 10_000)
+    assert list(outbox.status().refusals) == ["dev.main.1.9", "dev.main.1.8", "dev.main.1.7"]
+    assert max(map(len, outbox.status().refusals.values())) == 200
 
 
 def test_the_age_is_of_the_first_that_waits_and_never_negative(path):

@@ -16,6 +16,7 @@ from typing import NamedTuple
 
 import msgspec
 import numpy as np
+import zstandard
 from device_words import birth, frames, heartbeat, sample
 from PIL import Image
 
@@ -65,6 +66,9 @@ def rows(side: int = SIDE) -> bytes:
 
 
 BOMB = zlib.compress(bytes(60_000_000), 9)
+ZSTD_BOMB = zstandard.ZstdCompressor(level=19).compress(bytes(60_000_000))
+WIDE_WINDOW = b"\x28\xb5\x2f\xfd\0\xa8" + bytes(20)  # announces a window of 2 GB (RFC 8878, 3.1.1.1.2)
+LYING_SIZE = b"\x28\xb5\x2f\xfd\xe0" + b"\xff" * 7 + b"\x7f" + b"\x01\0\0"  # announces content of 2^63 - 1 bytes
 ENDLESS_TEXT = chunk(b"zTXt", b"a\0\0" + BOMB)
 ENDLESS_PROFILE = chunk(b"iCCP", b"a\0\0" + BOMB)
 LOUD_TEXT = b"".join(chunk(b"tEXt", b"k%d\0" % n + b"x" * 50) for n in range(500))
@@ -140,6 +144,11 @@ def bodies() -> Iterator[Nasty]:
     yield Nasty("zlib bomb", "sample", sample_of(BOMB, encoding="zlib"))
     yield Nasty("zlib bomb in a zlib bomb", "sample", sample_of(zlib.compress(BOMB), encoding="zlib"))
     yield Nasty("zlib bomb as raw", "sample", sample_of(BOMB[:1000], encoding="raw"))
+    for encoding in ("zstd", "delta-zstd"):
+        yield Nasty(f"{encoding} bomb", "sample", sample_of(ZSTD_BOMB, encoding=encoding))
+        yield Nasty(f"{encoding} of a wide window", "sample", sample_of(WIDE_WINDOW, encoding=encoding))
+        yield Nasty(f"{encoding} that announces 2^63 bytes", "sample", sample_of(LYING_SIZE, encoding=encoding))
+        yield Nasty(f"{encoding}, not ended", "sample", sample_of(ZSTD_BOMB[:40], encoding=encoding))
     yield Nasty("zip bomb", "sample", sample_of(b"PK\3\4" + BOMB, encoding="zlib"))
     yield Nasty("zlib, not ended", "sample", sample_of(zlib.compress(bytes(64))[:-6], encoding="zlib", shape=(8, 8)))
     yield Nasty("raw, one byte short", "sample", sample_of(bytes(63), encoding="raw", shape=(8, 8)))
