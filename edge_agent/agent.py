@@ -31,6 +31,7 @@ from edge_agent.choose import strategy
 from edge_agent.choose.drift import Watch
 from edge_agent.choose.wanted import pick
 from edge_agent.config import AgentConfig
+from edge_agent.contract import images
 from edge_agent.contract.artifact import read_artifact
 from edge_agent.contract.broker import TlsFiles, parse_broker
 from edge_agent.contract.errors import ArtifactError, ConfigError, OutboxError
@@ -107,6 +108,7 @@ class Agent:
             stored=self.uplink.kick if self.uplink else lambda: None,
             stopping=self._stopping,
             predictions=self.folder / PREDICTIONS if config.log.predictions else None,
+            codec=images.codec(config.uplink.images, config.uplink.image_quality),
         )
 
     def _go_on(self, key: str, make: Callable[[bytes], Part]) -> Part:

@@ -13,6 +13,7 @@ import numpy as np
 from edge_agent.choose.acquisition import Scorer
 from edge_agent.choose.selector import Selector
 from edge_agent.config import AgentConfig
+from edge_agent.contract import images
 from edge_agent.contract.broker import TlsFiles, parse_broker, tls_context
 from edge_agent.contract.errors import ArtifactError, ConfigError
 from edge_agent.contract.settings import read_secret
@@ -55,6 +56,7 @@ def check_parts(config: AgentConfig) -> list[str]:
 
 def _check_uplink(config: AgentConfig) -> None:
     uplink = config.uplink
+    images.codec(uplink.images, uplink.image_quality)
     parse_hours(uplink.quiet_hours)
     if uplink.broker:
         address = parse_broker(uplink.broker)

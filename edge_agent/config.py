@@ -221,6 +221,15 @@ class Uplink(Section, frozen=True, kw_only=True):
         float, Meta(gt=0.0, description="seconds between heartbeats; 300 at least in quiet hours and on a metered link")
     ] = 30.0
     keepalive_s: Annotated[int, Meta(ge=5, le=3600, description="MQTT keep-alive")] = 30
+    images: Annotated[
+        Literal["raw", "png", "jpeg", "webp"],
+        Meta(
+            description="how uint8 samples of shape (H, W), (H, W, 1) or (H, W, 3) are sent: `raw`, as arrays are, without loss; `png`, without loss; `jpeg`, `webp`: with loss, and what is labelled and trained on is then what was sent; all but `raw` need Pillow"
+        ),
+    ] = "raw"
+    image_quality: Annotated[
+        int, Meta(ge=1, le=100, description="of `jpeg` and `webp`: higher is larger and nearer to what the sensor gave")
+    ] = 90
     bytes_per_s: Annotated[
         float,
         Meta(ge=0.0, description="sent, over any 10 s at most 1.05 times as much; at least 1000, or 0: no limit"),

@@ -17,7 +17,7 @@ import msgspec
 import numpy as np
 import zstandard
 
-from edge_agent.contract import artifact, encoding, wire
+from edge_agent.contract import artifact, encoding, images, wire
 from edge_agent.contract.types import Selection
 
 FOLDER = Path(__file__).resolve().parent.parent / "tests" / "golden" / "v1"
@@ -117,6 +117,7 @@ FRAMES: tuple[wire.SampleHeader | wire.BlockHeader, ...] = (
     ),
     wire.BlockHeader(sha256=SHA, index=1, total_bytes=65548, error=""),
 )
+PIXELS = np.arange(48, dtype=np.uint8).reshape(4, 4, 3) * 5
 
 
 def main() -> None:
@@ -151,9 +152,21 @@ def _instances() -> dict[str, tuple[bytes, dict[str, Any]]]:
             wire.encode_frame(header, BODY),
             {**_expected(header), "body": BODY.hex()},
         )
+    for kind in images.KINDS:
+        body = images.encode_image(PIXELS, images.Codec(kind, 95))
+        header = _of_image(kind, body)
+        found[f"SampleHeader-{kind}.frame"] = (
+            wire.encode_frame(header, body),
+            {**_expected(header), "body": body.hex(), "pixels": PIXELS.tobytes().hex()},
+        )
     manifest = _manifest()
     found["Manifest.json"] = (artifact.encode_manifest(manifest), _expected(manifest))
     return found
+
+
+def _of_image(kind: images.Kind, body: bytes) -> wire.SampleHeader:
+    said = {"encoding": kind, "body_bytes": len(body), "body_sha256": artifact.sha256_hex(body), "shape": (4, 4, 3)}
+    return msgspec.structs.replace(FRAMES[0], **said)  # type: ignore[return-value]
 
 
 def _expected(message: msgspec.Struct) -> dict[str, Any]:

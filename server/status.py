@@ -193,6 +193,7 @@ def _device(name: str, device: devices.Device | None, stored: int) -> View:
         "parked": outbox.parked if outbox else None,
         "held": heartbeat.link.held if heartbeat and heartbeat.link else "",
         "messages_bad": device.messages_bad if device else 0,
+        "throttled": device.throttled if device else 0,
         "refused": dict(model.refused) if model else {},
         "refusals": dict(outbox.refusals) if outbox else {},
     }

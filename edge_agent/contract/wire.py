@@ -14,12 +14,14 @@ anything else unexpected is a MessageError. Released formats decode for ever: se
 from __future__ import annotations
 
 import hashlib
+import math
 from typing import Literal, NamedTuple, TypeVar
 
 import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
+from edge_agent.contract import images
 from edge_agent.contract.encoding import Encoding, pack, unpack
 from edge_agent.contract.errors import MessageError
 from edge_agent.contract.types import Sample, SampleId, Selection, is_name
@@ -29,6 +31,7 @@ BODY_MAX_BYTES = 96 * 1024  # AWS IoT caps a message at 128 KB; header and topic
 PART_MIN_BYTES = 1024  # smaller parts are mostly header
 BLOCK_BYTES = 64 * 1024
 HEADER_MAX_BYTES = 16 * 1024
+FRAME_MAX_BYTES = 2 + HEADER_MAX_BYTES + BODY_MAX_BYTES
 JSON_MAX_BYTES = 64 * 1024
 SAMPLE_MAX_BYTES = 64 * 1024 * 1024  # of one decoded sample; a 4k RGB frame is 25 MB
 FETCH_MAX_BLOCKS = 64  # of one request
@@ -270,7 +273,7 @@ class SampleHeader(msgspec.Struct, frozen=True, kw_only=True):
     captured_at_ms: int
     dtype: str
     shape: tuple[int, ...]
-    encoding: Encoding  # see edge_agent/contract/encoding.py
+    encoding: Encoding | images.Kind  # see edge_agent/contract/encoding.py and images.py
     body_bytes: int  # of the whole body as encoded, all parts
     body_sha256: str  # of the same
     label: int
@@ -375,6 +378,8 @@ def encode_frame(header: SampleHeader | BlockHeader, body: bytes | memoryview) -
 def decode_frame(kind: type[H], payload: bytes) -> tuple[H, memoryview]:
     """Read a frame; the body is a view into `payload`. MessageError, and nothing else, when it is not one."""
     size = int.from_bytes(payload[:2], "big")
+    if len(payload) > FRAME_MAX_BYTES:
+        raise MessageError(f"{kind.__name__}: frame of {len(payload)} bytes, at most {FRAME_MAX_BYTES}")
     if len(payload) < 2 or size > HEADER_MAX_BYTES or size + 2 > len(payload):
         raise MessageError(f"{kind.__name__}: frame of {len(payload)} bytes announces a header of {size}")
     try:
@@ -387,9 +392,12 @@ def decode_frame(kind: type[H], payload: bytes) -> tuple[H, memoryview]:
 # --- samples --------------------------------------------------------------------------------------------------------
 
 
-def encode_sample(sample: Sample) -> tuple[SampleHeader, bytes]:
-    """A sample as it is kept in the outbox: its header (of part 0 of 1) and its whole body."""
-    encoding, body = pack(sample.data)
+def encode_sample(sample: Sample, *, codec: images.Codec | None = None) -> tuple[SampleHeader, bytes]:
+    """A sample as it is kept in the outbox: its header (of part 0 of 1) and its whole body.
+
+    With a `codec`, what is an image goes as one, unless that is larger than its pixels.
+    """
+    encoding, body = _pack(sample.data, codec)
     header = SampleHeader(
         id=str(sample.id),
         ref=sample.ref[:200].encode("utf-8", "replace").decode(),  # a file name need not be UTF-8, the wire must
@@ -405,6 +413,14 @@ def encode_sample(sample: Sample) -> tuple[SampleHeader, bytes]:
         selection=sample.selection,
     )
     return header, body
+
+
+def _pack(data: NDArray[np.generic], codec: images.Codec | None) -> tuple[Encoding | images.Kind, bytes]:
+    if codec is not None and images.is_image(data.shape, str(data.dtype), codec.kind):
+        image = images.encode_image(data, codec)
+        if len(image) < data.nbytes:
+            return codec.kind, image
+    return pack(data)
 
 
 def part_size(body_bytes: int, parts: int) -> int:
@@ -440,6 +456,8 @@ def check_sample_header(header: SampleHeader, address: Address) -> SampleId:
         raise MessageError(f"sample {header.id}: dtype {header.dtype[:20]!r}, expected one of {', '.join(DTYPES)}")
     if len(header.shape) > 6 or any(n < 1 for n in header.shape) or decoded_bytes(header) > SAMPLE_MAX_BYTES:
         raise MessageError(f"sample {header.id}: shape {header.shape[:8]} of {header.dtype} is empty or too large")
+    if header.encoding in images.KINDS and not images.is_image(header.shape, header.dtype, header.encoding):
+        raise MessageError(f"sample {header.id}: {header.encoding}, but {header.shape} of {header.dtype} is no image")
     fewest = max(1, -(-header.body_bytes // BODY_MAX_BYTES))
     most = max(fewest, header.body_bytes // PART_MIN_BYTES)
     in_range = fewest <= header.parts <= most and 0 <= header.part < header.parts
@@ -463,10 +481,7 @@ def check_sample_header(header: SampleHeader, address: Address) -> SampleId:
 
 def decoded_bytes(header: SampleHeader) -> int:
     """Bytes of the array that the header describes."""
-    size = np.dtype(header.dtype).itemsize
-    for n in header.shape:
-        size *= n
-    return size
+    return math.prod(header.shape, start=np.dtype(header.dtype).itemsize)
 
 
 def decode_body(header: SampleHeader, body: bytes) -> NDArray[np.generic]:
@@ -474,9 +489,17 @@ def decode_body(header: SampleHeader, body: bytes) -> NDArray[np.generic]:
 
     The header is one that check_sample_header let pass: it bounds the shape and knows the dtype.
     """
-    if len(body) != header.body_bytes or hashlib.sha256(body).hexdigest() != header.body_sha256:
-        raise MessageError(f"sample {header.id}: body of {len(body)} bytes does not match its header's length and hash")
+    check_whole(header, body)
+    encoding = header.encoding
     try:
-        return unpack(header.encoding, body, dtype=header.dtype, shape=header.shape)
+        if encoding == "png" or encoding == "jpeg" or encoding == "webp":  # images.KINDS, in words that mypy reads
+            return images.decode_image(body, encoding, header.shape)
+        return unpack(encoding, body, dtype=header.dtype, shape=header.shape)
     except MessageError as error:
         raise MessageError(f"sample {header.id}: {error}") from error
+
+
+def check_whole(header: SampleHeader, body: bytes) -> None:
+    """MessageError unless all of the body is there, and none of it changed."""
+    if len(body) != header.body_bytes or hashlib.sha256(body).hexdigest() != header.body_sha256:
+        raise MessageError(f"sample {header.id}: body of {len(body)} bytes does not match its header's length and hash")

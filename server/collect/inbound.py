@@ -1,9 +1,10 @@
 """What did a device say?
 
-Pure: a message in, one of four values out. Nothing that comes by the network is trusted before it passed here, and
+Pure: a message in, one of five values out. Nothing that comes by the network is trusted before it passed here, and
 nothing that comes can raise.
 
     Upload   a whole sample whose body was checked
+    Picture  a whole sample that came as an image: its header and hash were checked, its pixels not (prover.py)
     Piece    a part of a larger one, its own length checked
     Said     birth, death, heartbeat, event or fetch
     Bad      everything else, with the reason; with a sample id where one was readable, so that it can be refused
@@ -19,6 +20,7 @@ import numpy as np
 from edge_agent.choose.signals import LARGEST, SCALARS
 from edge_agent.choose.tally import BINS
 from edge_agent.contract.errors import MessageError
+from edge_agent.contract.images import KINDS
 from edge_agent.contract.types import SampleId, is_name
 from edge_agent.contract.wire import (
     Address,
@@ -31,6 +33,7 @@ from edge_agent.contract.wire import (
     SampleHeader,
     StreamCounts,
     check_sample_header,
+    check_whole,
     decode,
     decode_body,
     decode_frame,
@@ -68,6 +71,16 @@ class Upload(NamedTuple):
     body: bytes
 
 
+class Picture(NamedTuple):
+    """A whole sample whose body says that it is an image."""
+
+    message: Message
+    device: str
+    id: SampleId
+    header: SampleHeader
+    body: bytes
+
+
 class Piece(NamedTuple):
     """A part of a sample."""
 
@@ -95,7 +108,7 @@ class Bad(NamedTuple):
     sample_id: str = ""
 
 
-Heard = Upload | Piece | Said | Bad
+Heard = Upload | Picture | Piece | Said | Bad
 
 
 def hear(message: Message, *, fleet: str) -> Heard:
@@ -114,14 +127,23 @@ def hear(message: Message, *, fleet: str) -> Heard:
         return Bad(message, address.device, str(error))
 
 
-def check_body(header: SampleHeader, body: bytes) -> None:
-    """MessageError unless the whole body is what its header says, and every number in it finite."""
-    array = decode_body(header, body)
-    if array.dtype.kind == "f" and not np.isfinite(array).all():
-        raise MessageError(f"sample {header.id}: not finite")
+def check_body(
+    message: Message, device: str, sample_id: SampleId, header: SampleHeader, body: bytes
+) -> Upload | Picture | Bad:
+    """Take a whole body in, whatever messages it came by: it is what its header says, every number in it finite."""
+    try:
+        if header.encoding in KINDS:
+            check_whole(header, body)
+            return Picture(message, device, sample_id, header, body)
+        array = decode_body(header, body)
+        if array.dtype.kind == "f" and not np.isfinite(array).all():
+            raise MessageError(f"sample {header.id}: not finite")
+    except MessageError as error:
+        return Bad(message, device, str(error), header.id)
+    return Upload(message, device, sample_id, header, body)
 
 
-def _hear_sample(message: Message, address: Address) -> Upload | Piece | Bad:
+def _hear_sample(message: Message, address: Address) -> Upload | Picture | Piece | Bad:
     try:
         header, view = decode_frame(SampleHeader, message.payload)
     except MessageError as error:
@@ -132,8 +154,7 @@ def _hear_sample(message: Message, address: Address) -> Upload | Piece | Bad:
         if header.parts > 1:
             _check_piece(header, data)
             return Piece(message, address.device, sample_id, header, data)
-        check_body(header, data)
-        return Upload(message, address.device, sample_id, header, data)
+        return check_body(message, address.device, sample_id, header, data)
     except MessageError as error:
         return Bad(message, address.device, str(error), header.id if len(header.id) <= ID_MAX_CHARS else "")
 

@@ -42,6 +42,7 @@ class Device:
     birth: Birth | None
     heartbeat: Heartbeat | None
     messages_bad: int
+    throttled: int
     desired: Desired | None
     arm: str | None  # strategy/acquisition that the portfolio told it
 
@@ -68,6 +69,7 @@ def _device(row: sa.Row[Any]) -> Device:
         birth=_from_json(row.birth, Birth),
         heartbeat=_from_json(row.heartbeat, Heartbeat),
         messages_bad=row.messages_bad,
+        throttled=row.throttled,
         desired=_from_json(row.desired, Desired),
         arm=row.arm,
     )
@@ -91,7 +93,7 @@ def record_seen(connection: sa.Connection, seen_ms: Mapping[str, int]) -> None:
     )
     rows = [
         {"name": name, "first_seen_ms": at, "last_seen_ms": at, "online": True, "session": "", "boot": 0}
-        | {"messages_bad": 0, "desired_revision": 0}
+        | {"messages_bad": 0, "throttled": 0, "desired_revision": 0}
         for name, at in seen_ms.items()
     ]
     connection.execute(statement, rows)
@@ -178,6 +180,12 @@ def record_bad(connection: sa.Connection, name: str, *, topic: str, payload: byt
     newest = sa.select(quarantine.c.id).where(quarantine.c.device == name).order_by(quarantine.c.id.desc())
     oldest_kept = newest.offset(QUARANTINE_ROWS - 1).limit(1).scalar_subquery()
     connection.execute(sa.delete(quarantine).where(quarantine.c.device == name, quarantine.c.id < oldest_kept))
+
+
+def record_throttled(connection: sa.Connection, counts: Mapping[str, int]) -> None:
+    """Count messages that were left for want of room (turns.py); their devices send them again."""
+    for name, count in counts.items():
+        connection.execute(sa.update(device).where(device.c.name == name).values(throttled=device.c.throttled + count))
 
 
 def set_desired(connection: sa.Connection, name: str, wanted: Desired) -> Desired:

@@ -38,6 +38,9 @@ device = Table(
     Column("birth", JSON),  # the last Birth, as sent
     Column("heartbeat", JSON),  # the last Heartbeat, as sent
     Column("messages_bad", Integer, nullable=False, default=0),  # from it, undecodable
+    Column(
+        "throttled", BigInteger, nullable=False, server_default="0"
+    ),  # from it, left for want of room: it sent too much
     Column("desired", JSON),  # the Desired in force, as published
     Column("desired_revision", Integer, nullable=False, default=0),
     Column("arm", String(140)),  # strategy/acquisition that the portfolio told it; null: its own

@@ -81,7 +81,7 @@ def test_a_sample_is_stored_as_it_was_sent(ingest, store):
     assert (row.reason, row.probability, row.utility, row.novelty) == ("informative", 0.25, 0.7, 1.0)
     assert (row.threshold, row.tokens, row.strategy) == (0.6, 9.0, "margin")
     assert (row.floor, row.split) == (0.01, "train")
-    np.testing.assert_array_equal(samples.sample_array(store.blobs, row), image(7))
+    np.testing.assert_array_equal(samples.sample_array(store, row), image(7))
 
 
 def test_repeated_and_reordered_messages_give_one_row_each(ingest, store):
@@ -147,7 +147,7 @@ def test_parts_may_come_in_any_order_and_repeatedly(tmp_path_factory, data):
     found = rows(store, sample_table)
     assert {row.id for row in found} == {"cam-1.main.1.1", "cam-1.main.1.2"}
     for row in found:
-        np.testing.assert_array_equal(samples.sample_array(store.blobs, row), image(row.seq - 1, LARGE))
+        np.testing.assert_array_equal(samples.sample_array(store, row), image(row.seq - 1, LARGE))
     assert sorted(id_ for _, receipt in told for id_ in receipt.accepted) == sorted(row.id for row in found)
     assert rows(store, part) == []
     store.close()
@@ -169,7 +169,7 @@ def test_parts_of_different_bodies_never_mix(ingest, store):
     assert ingest.take(before[1:]).receipts == []
     assert answers(ingest.take(after).receipts) == {"cam-1.main.1.1": "accepted"}
     (row,) = rows(store, sample_table)
-    np.testing.assert_array_equal(samples.sample_array(store.blobs, row), image(2, LARGE))
+    np.testing.assert_array_equal(samples.sample_array(store, row), image(2, LARGE))
     assert rows(store, part) == []
 
 
@@ -190,7 +190,7 @@ def test_a_body_that_is_cut_anew_becomes_whole_and_mixes_nothing(tmp_path_factor
         told += ingest.take([one]).receipts
     assert [id_ for _, receipt in told for id_ in receipt.accepted] == ["cam-1.main.1.1"]
     (row,) = rows(store, sample_table)
-    np.testing.assert_array_equal(samples.sample_array(store.blobs, row), image(1, LARGE))
+    np.testing.assert_array_equal(samples.sample_array(store, row), image(1, LARGE))
     assert rows(store, part) == rows(store, quarantine) == []
 
 

@@ -60,9 +60,9 @@ def test_an_array_comes_back(store):
     with store.database.write() as connection:
         samples.insert_samples(connection, [row("a", body_sha256=name), row("b", body_sha256=name, shape=[5, 5])])
         good, bad = connection.execute(sa.select(sample).order_by(sample.c.id))
-    np.testing.assert_array_equal(samples.sample_array(store.blobs, good), array)
+    np.testing.assert_array_equal(samples.sample_array(store, good), array)
     with pytest.raises(StoreError, match="sample b"):
-        samples.sample_array(store.blobs, bad)
+        samples.sample_array(store, bad)
 
 
 def test_what_was_drawn_from_the_whole_stream_judges_and_the_rest_teaches():
