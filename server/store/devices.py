@@ -20,6 +20,7 @@ from server.errors import StoreError
 from server.store.schema import device, event, quarantine
 
 QUARANTINE_PAYLOAD_BYTES = 4096
+QUARANTINE_REASON_CHARS = 500  # it may quote an id as long as a header
 QUARANTINE_ROWS = 100
 """Kept of each device. Fewer may not show what is wrong; more lets one broken device fill the disk."""
 
@@ -172,7 +173,7 @@ def record_bad(connection: sa.Connection, name: str, *, topic: str, payload: byt
             device=name,
             topic=topic[:200],
             received_at_ms=now_ms,
-            reason=reason,
+            reason=reason[:QUARANTINE_REASON_CHARS],
             payload=payload[:QUARANTINE_PAYLOAD_BYTES],
             payload_bytes=len(payload),
         )

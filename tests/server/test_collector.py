@@ -249,7 +249,7 @@ def test_a_device_whose_wire_breaks_and_whose_server_goes_has_each_sample_stored
     with store.database.read() as connection:
         assert [known.messages_bad for known in devices.devices(connection)] == [0]
         for row in connection.execute(sa.select(sample_table)).all():
-            np.testing.assert_array_equal(sample_array(store.blobs, row), samples[row.seq].data)
+            np.testing.assert_array_equal(sample_array(store, row), samples[row.seq].data)
     outbox.close()
     link.close()
 
