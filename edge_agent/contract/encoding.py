@@ -71,7 +71,8 @@ def _inflate(encoding: Encoding, body: bytes, expected: int) -> bytes:
             return zlib.decompressobj().decompress(body, expected + 1)
         # As a stream: asked for a whole, zstandard would allocate what the frame announces.
         stream = zstandard.ZstdDecompressor(max_window_size=WINDOW_MAX_BYTES).stream_reader(body)
-        return stream.read(expected + 1)
+        raw: bytes = stream.read(expected + 1)
+        return raw
     except (zlib.error, zstandard.ZstdError) as error:
         raise MessageError(f"{encoding}: {error}") from error
 
@@ -82,7 +83,8 @@ def _differences(array: NDArray[np.generic]) -> bytes:
     axis = _axis(words.shape)
     later, before = _along(axis, slice(1, None)), _along(axis, slice(None, -1))
     np.subtract(words[later], words[before], out=changes[later])  # wraps around, and so does the sum
-    return changes.reshape(-1).view(np.uint8).reshape(-1, array.itemsize).T.tobytes()
+    weights: bytes = changes.reshape(-1).view(np.uint8).reshape(-1, array.itemsize).T.tobytes()
+    return weights
 
 
 def _sums(raw: bytes, dtype: np.dtype[np.generic], shape: tuple[int, ...]) -> NDArray[np.generic]:
