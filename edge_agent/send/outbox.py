@@ -266,7 +266,7 @@ class Outbox:
                 totals.rows += 1
                 totals.bytes += len(body)
         while passed := limits.passed(rows=totals.rows + totals.parked, size=totals.bytes):
-            victim = least_useful(self._db, delivered=totals.delivered, per_byte=passed == "bytes")
+            victim = least_useful(self._db, delivered=totals.delivered)
             if self._remove(totals, victim) is not None:
                 totals.count(EVICTED + (f"full_{passed}" if room else "disk"))
 

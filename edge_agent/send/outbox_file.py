@@ -25,7 +25,7 @@ import msgspec
 
 from edge_agent.contract.artifact import write_durably
 from edge_agent.contract.errors import OutboxError
-from edge_agent.send.eviction import FEW_OF_CLASS, PER_BYTE
+from edge_agent.send.eviction import FEW_OF_CLASS
 
 log = logging.getLogger(__name__)
 
@@ -36,7 +36,6 @@ TIGHT_BYTES = 1 << 20  # an I/O error with less free than this is taken for a fu
 INDEXES = {
     "idx_sample_parked_boot_seq": "parked, boot, seq",  # the order of sending
     "idx_sample_parked_utility_boot_seq": "parked, utility, boot, seq",  # of eviction
-    "idx_sample_per_byte": f"parked, {PER_BYTE}, boot, seq",  # of eviction, where bytes are short
     "idx_sample_parked_label_boot_seq": "parked, label, boot, seq",  # the newest of a class
 }
 CLOCK_ZERO_MS = 1_735_689_600_000  # 2025-01-01T00:00:00Z
