@@ -8,7 +8,7 @@ of it: after a power cut there is none. Other code is given what stands for `ope
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import IO, Any
 
@@ -31,8 +31,8 @@ class Files:
         self._disk = disk
         self._open: dict[int, int] = {}  # descriptor -> file, 0: the folder
 
-    def builtin_open(self, path: Path, mode: str) -> _WrittenFile:
-        """Of `open`, to write a whole file."""
+    def builtin_open(self, path: Path, mode: str, opener: Callable[[str, int], int]) -> _WrittenFile:
+        """Of `open`, to write a whole file; its mode, which `opener` sees to, is not on trial here."""
         assert mode == "wb"
         file, _ = self._disk.opened(path.name)
         self._disk.events.append(Resize(file, 0))
