@@ -24,6 +24,7 @@ from onnxruntime.capi import onnxruntime_pybind11_state as ort_state
 
 from edge_agent.contract.artifact import Manifest, read_artifact
 from edge_agent.contract.errors import ArtifactError, IncompatibleError
+from edge_agent.contract.graph import check_graph
 
 EXIT_REFUSED = 3
 ORT_ERRORS: tuple[type[Exception], ...] = (
@@ -223,6 +224,7 @@ class Model:
 
 def open_session(data: bytes, *, threads: int = 1) -> ort.InferenceSession:
     """A session that does not spin (57 % of a core wasted at 50 Hz otherwise); IncompatibleError when it cannot be."""
+    check_graph(data)
     options = ort.SessionOptions()
     options.intra_op_num_threads = threads
     options.inter_op_num_threads = 1

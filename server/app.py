@@ -32,7 +32,8 @@ from server.label import labeler
 from server.label.labelling import Labelling
 from server.release.fleet import Fleet
 from server.release.registry import publish_passed
-from server.store import runs
+from server.release.signing import Signing
+from server.store import runs, versions
 from server.store.lock import only_one
 from server.store.store import Store
 from server.store.versions import Version
@@ -63,6 +64,7 @@ class Server:
         self._data_dir = Path(config.server.data_dir)
         self._stopping = threading.Event()
         self._complaints: set[str] = set()  # of the last look
+        self._signing = Signing(self._data_dir)
 
     def stop(self) -> None:
         """Ask `run` to end; from any thread, not from a signal handler (it may hold the lock of the event)."""
@@ -100,8 +102,15 @@ class Server:
                 lambda: _publish(store),
                 lambda: teach.tick(now_ms=now_ms()),
                 lambda: steering.tick(now_ms()),
+                lambda: self._sign(store),
                 lambda: fleet.tick(now_ms()),
             )
+
+    def _sign(self, store: Store) -> None:
+        if self._signing.on:
+            with store.database.read() as connection:
+                every = versions.every(connection)
+            self._signing.tick(every, now_ms=now_ms())
 
     def _tick(self, *steps: Callable[[], object]) -> None:
         """One look; a step that fails holds up neither the others nor the next look. Its complaint is said once."""
@@ -158,6 +167,7 @@ class Server:
             fleet=name,
             rules=self._config.rollout,
             publish=lambda topic, payload, *, qos, retain: collector.publish(topic, payload, qos=qos, retain=retain),
+            signing=self._signing,
         )
         collector = Collector(
             Ingest(store, fleet=name, offline_after_s=config.offline_after_s),

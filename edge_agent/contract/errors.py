@@ -9,6 +9,7 @@
     │   │   ├── SignatureError    nobody we trust vouches for it
     │   │   ├── DowngradeError    older than what was committed
     │   │   └── IncompatibleError cannot run here: opset, shape, provider, golden outputs
+    │   ├── StaleError            what vouches for a model is out of date: nothing is switched, newer may come
     │   ├── OutboxError           the disk; storing pauses, inference goes on
     │   └── UplinkError           the network; later
     └── MessageError              a peer sent something that is not of the wire format: counted, set aside
@@ -59,6 +60,10 @@ class DowngradeError(ArtifactError):
 
 class IncompatibleError(ArtifactError):
     """The artifact is intact but cannot run here."""
+
+
+class StaleError(EdgeError):
+    """What vouches for a model has expired, or is older than what was seen before."""
 
 
 class OutboxError(EdgeError):

@@ -271,6 +271,8 @@ class Assignment(msgspec.Struct, frozen=True, kw_only=True):
     version: int
     manifest_sha256: str
     manifest_bytes: int
+    trust_sha256: str = ""  # of the bundle that vouches for the manifest (contract/trust.py); empty: it is not signed
+    trust_bytes: int = 0
 
 
 class Request(msgspec.Struct, frozen=True, kw_only=True):

@@ -1,9 +1,10 @@
 """How does the model that the server wants get here?
 
-    desired -> manifest -> fits? -> ONNX file -> hash -> golden test -> staged
+    desired -> signed? -> manifest -> fits? -> ONNX file -> hash -> golden test -> staged
 
 One `step` at a time, in a thread of its own. What is refused (hash, fit, golden test, downgrade) is reported once,
-remembered with its reason and never tried again; what is only late (network, full disk) is tried again.
+remembered with its reason and never tried again; what is only late (network, full disk, signatures that have expired)
+is tried again. What nobody vouches for is turned away: reported as refused, but not remembered.
 """
 
 from __future__ import annotations
@@ -19,12 +20,21 @@ from pathlib import Path
 import msgspec
 
 from edge_agent.contract.artifact import MANIFEST, InputSpec, Manifest, read_artifact
-from edge_agent.contract.errors import ArtifactError, DowngradeError, IncompatibleError, UplinkError
+from edge_agent.contract.errors import (
+    ArtifactError,
+    DowngradeError,
+    IncompatibleError,
+    SignatureError,
+    StaleError,
+    UplinkError,
+)
+from edge_agent.contract.trust import BUNDLE
 from edge_agent.contract.wire import Assignment, BlockHeader, Desired, Fetch, ModelState
 from edge_agent.update import slots
 from edge_agent.update.fetch import ArtifactFetch
 from edge_agent.update.installed import Installed, Kind, Report
 from edge_agent.update.trial import CheckStoppedError
+from edge_agent.update.trust import Trust
 
 log = logging.getLogger(__name__)
 
@@ -53,6 +63,7 @@ class Updater(Installed):
         keep_versions: int,
         request: Callable[[Fetch], bool],
         report: Report,
+        trust: Trust | None = None,
         monotonic: Callable[[], float] = time.monotonic,
     ) -> None:
         """As `Installed`, whose start it counts; and besides.
@@ -66,11 +77,13 @@ class Updater(Installed):
             keep_versions: artifact folders kept.
             request: sends a Fetch; False when it cannot now.
             report: tells the server.
+            trust: whom to believe; None: unsigned versions are taken.
             monotonic: clock of the thread, seconds.
         """
         super().__init__(folder, variant=variant, max_starts=max_starts, keep_versions=keep_versions, report=report)
         self.needs = needs
         self._check, self._request, self._monotonic = check, request, monotonic
+        self._trust = trust
         self._inbox: Desired | None = None
         self._blocks: queue.Queue[tuple[BlockHeader, bytes | memoryview]] = queue.Queue(BLOCKS_WAITING)
         self._assignment: Assignment | None = None
@@ -94,8 +107,11 @@ class Updater(Installed):
             log.warning("%s: version %d was refused here: %s", artifact, version, state.refused[version])
             return
         self._fit(manifest)
+        data = (artifact / MANIFEST).read_bytes()
+        if self._trust is not None:
+            self._trust.vouch_by_hand(version, data, artifact / BUNDLE)
         self._check(artifact)
-        folder = self.shelf.unpack(self.shelf.arrival(version), (artifact / MANIFEST).read_bytes(), onnx)
+        folder = self.shelf.unpack(self.shelf.arrival(version), data, onnx)
         self.adopt(folder, version)
 
     def _say_known(self, artifact: Path, version: int) -> None:
@@ -103,6 +119,16 @@ class Updater(Installed):
         here = self.shelf.path(version) / MANIFEST
         if here.exists() and here.read_bytes() != (artifact / MANIFEST).read_bytes():
             log.warning("%s: another version %d is here already: give it a higher number", artifact, version)
+
+    def take(self) -> Path | None:
+        """As `Installed`; but once its signatures have expired, what is staged has to be vouched for anew."""
+        state = self.slot_state()
+        if self._trust is not None and isinstance(state, slots.Staged) and not self._trust.fresh():
+            text = f"version {state.candidate} was staged, but its signatures have expired since: fetched anew"
+            self._report("error", text, state.candidate, {})
+            self.unstage_all_but(0)
+            return None
+        return super().take()
 
     def on_desired(self, desired: Desired) -> None:
         """What the server wants. The same again is a new try."""
@@ -161,7 +187,7 @@ class Updater(Installed):
             self.sweep()
             if self._assignment is not None:
                 self._advance(self._assignment, now_s)
-        except UplinkError as error:  # a server that connects again says again what it wants
+        except (UplinkError, StaleError) as error:  # a server that connects again says again what it wants
             self._fetch = self._assignment = None
             self._report("error", str(error), 0, {})
         except OSError as error:
@@ -178,7 +204,11 @@ class Updater(Installed):
         self._pause_until_s, self._complaint = 0.0, ""
         self.unstage_all_but(desired.model.version if desired.model else 0)
         if self._fetch is not None and self._fetch.assignment != desired.model:
-            self._drop()
+            if desired.model is not None and _same_files(self._fetch.assignment, desired.model):
+                self._fetch.flush()  # its signatures were renewed: the blocks that are here stay
+                self._fetch = None
+            else:
+                self._drop()
 
     def _advance(self, assignment: Assignment, now_s: float) -> None:
         try:
@@ -186,6 +216,10 @@ class Updater(Installed):
                 self._fetch = self._begin(assignment)
             if self._fetch is not None:
                 self._proceed(self._fetch, now_s)
+        except SignatureError as error:  # not the version's fault: anybody may have sent this under its number
+            self._assignment = None
+            self.turn_away(assignment.version, f"{type(error).__name__}: {error}")
+            self._drop()
         except ArtifactError as error:
             self.refuse(assignment.version, f"{type(error).__name__}: {error}")
             self._drop()
@@ -199,7 +233,13 @@ class Updater(Installed):
         if answer != "yes":
             return None
         folder = self.shelf.arrival(version)
-        return ArtifactFetch(folder, assignment, variant=self.variant, fits=self._fit)
+        vouch = self._vouch if self._trust is not None else None
+        return ArtifactFetch(folder, assignment, variant=self.variant, fits=self._fit, vouch=vouch)
+
+    def _vouch(self, assignment: Assignment, bundle: bytes) -> None:
+        if self._trust is not None:
+            self._trust.vouch(assignment, bundle)
+            self.readmit(assignment.version)
 
     def _proceed(self, fetch: ArtifactFetch, now_s: float) -> None:
         while not self._blocks.empty():
@@ -241,3 +281,8 @@ class Updater(Installed):
             self._complaint = str(error)
             version = self._assignment.version if self._assignment else 0
             self._report("error", f"update paused for {PAUSE_S:g} s: {error}", version, {})
+
+
+def _same_files(one: Assignment, other: Assignment) -> bool:
+    """Whether they differ at most in who vouches for them."""
+    return msgspec.structs.replace(one, trust_sha256=other.trust_sha256, trust_bytes=other.trust_bytes) == other
