@@ -43,7 +43,7 @@ _VARINT, _FIXED64, _BYTES, _FIXED32 = 0, 1, 2, 5
 def check_graph(data: bytes | memoryview) -> None:
     """IncompatibleError when the file reaches out of itself, or is no ONNX file."""
     view = memoryview(data)
-    if view[4:8] == b"ORTM":  # onnxruntime's own format, which it would take as well, is not looked into here
+    if bytes(view[4:8]) == b"ORTM":  # onnxruntime's own format, which it would take as well, is not looked into here
         raise IncompatibleError("the file is in ORT format: expected ONNX")
     try:
         _walk(view, "model", 0, len(view))

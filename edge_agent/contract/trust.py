@@ -163,9 +163,9 @@ def vouch(bundle: Bundle, claim: Claim, *, anchor: bytes, now_ms: int, seen: Bun
     except (tuf_errors.RepositoryError, tuf_errors.DownloadError, ValueError) as error:
         raise SignatureError(f"version {claim.version}: {error}") from error
     if found.signed_ms >= found.expires_ms:
+        signed, until = day(found.signed_ms), day(found.expires_ms)
         raise StaleError(
-            f"version {claim.version}: signed on {day(found.signed_ms)}, after {day(found.expires_ms)} when the first of "
-            "its signatures expires: the server's clock is ahead"
+            f"version {claim.version}: signed on {signed}, good until {until}: the server's clock is ahead"
         )
     if target is None:
         raise SignatureError(f"version {claim.version} is not among the signed ones")

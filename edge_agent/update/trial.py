@@ -104,7 +104,7 @@ def _kill(child: subprocess.Popen[bytes]) -> None:
 def _refusal(status: int, said: bytes, complained: bytes) -> ArtifactError | StaleError:
     if status == EXIT_REFUSED:
         try:
-            refusal = msgspec.json.decode(_last_line(said), type=Refusal)
+            refusal = msgspec.json.decode(_last_line(said, chars=None), type=Refusal)
         except (msgspec.DecodeError, ValueError):
             return IncompatibleError(f"the check ended with {status}: {_last_line(said)}")
         kind = getattr(errors, refusal.error, None)
@@ -115,9 +115,9 @@ def _refusal(status: int, said: bytes, complained: bytes) -> ArtifactError | Sta
     return IncompatibleError(f"the check {ended}: {_last_line(complained) or 'it said nothing'}")
 
 
-def _last_line(output: bytes) -> str:
+def _last_line(output: bytes, *, chars: int | None = 300) -> str:
     lines = output.decode(errors="replace").strip().splitlines()
-    return lines[-1][:300] if lines else ""
+    return lines[-1][:chars] if lines else ""
 
 
 class GoOn(msgspec.Struct, frozen=True):
