@@ -196,10 +196,15 @@ def _sign_whole(signed: T, signers: Signers, root: Root) -> Raw:
     return pack(metadata)
 
 
-def _entrust(root: Root, role: str, keys: Keys) -> None:
-    if not 1 <= keys.threshold <= len(keys.keys):
-        must = f"{keys.threshold} of {len(keys.keys)} keys must sign"
+def check_threshold(role: str, count: int, threshold: int) -> None:
+    """SigningError when so many keys can never sign."""
+    if not 1 <= threshold <= count:
+        must = f"{threshold} of {count} keys must sign"
         raise SigningError(f"{role}: {must}: expected at least 1, and no more than there are")
+
+
+def _entrust(root: Root, role: str, keys: Keys) -> None:
+    check_threshold(role, len(keys.keys), keys.threshold)
     for key in keys.keys:
         root.add_key(key, role)
     root.roles[role].threshold = keys.threshold

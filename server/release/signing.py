@@ -76,7 +76,7 @@ class Signing:
         self._lock = threading.RLock()
         self._known: _Known | None = None
         self._offered: OrderedDict[str, bytes] = OrderedDict()
-        self._looked_ms: int | None = None
+        self._looked = -1, -1  # ms since 1970, and the newest version then
         self._said = ""
 
     # --- what is signed ---
@@ -137,6 +137,8 @@ class Signing:
             "snapshot": (1, 1),
             "timestamp": (1, 1),
         }
+        for role, (count, threshold) in counts.items():
+            metadata.check_threshold(role, count, threshold)
         made = {role: keys.make(self.keys, role, count) for role, (count, _) in counts.items()}
         roles = {role: _keys(made[role], threshold) for role, (_, threshold) in counts.items()}
         every = {signer.public_key.keyid: signer for signers in made.values() for signer in signers}
@@ -147,9 +149,10 @@ class Signing:
 
     def tick(self, versions: Sequence[Version], *, now_ms: int) -> None:
         """Sign what can be signed here, take over what others have signed, renew what expires. SigningError: say so."""
-        if not self.on or (self._looked_ms is not None and 0 <= now_ms - self._looked_ms < LOOK_MS):
+        newest, (looked_ms, looked) = versions[-1].number if versions else 0, self._looked
+        if not self.on or (newest == looked and 0 <= now_ms - looked_ms < LOOK_MS):
             return
-        self._looked_ms = now_ms
+        self._looked = now_ms, newest
         bundle = self.sign(versions, now_ms=now_ms)
         self._say(self._wanting(bundle, versions, now_ms))
 
@@ -179,6 +182,7 @@ class Signing:
         """Other keys for a role. The new root is in force once the old root's keys have signed it, and its own."""
         with self._held():
             self.pending.none_of("root")
+            metadata.check_threshold(role, count, threshold)
             made = keys.make(self.keys, role, count)
             signers = keys.signers(self.keys, more)
             return self._re_root({role: _keys(made, threshold)}, signers, now_ms=now_ms)

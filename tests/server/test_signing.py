@@ -108,6 +108,7 @@ def test_a_threshold_nobody_can_reach_is_refused_before_anything_is_signed(tmp_p
     with pytest.raises(SigningError, match=f"{threshold} of {count} keys must sign"):
         signing.init(Policy(root_keys=count, root_threshold=threshold), now_ms=NOW_MS)
     assert not signing.on
+    assert not any(signing.keys.glob("*"))
 
 
 def test_a_key_that_others_can_read_is_not_used(scene):
