@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
+from edge_agent.contract.trust import day
 from server.config import load_config
 from server.errors import SigningError
 
@@ -57,7 +58,7 @@ def list_keys(
     from server.release.signing import Signing
 
     signing = Signing(Path(load_config(path).server.data_dir))
-    rows = signing.listed()
+    rows = rows_of(signing)
     if as_json:
         typer.echo(views.as_json(rows))
     else:
@@ -149,6 +150,31 @@ def model_verify(
 
     found = verify_artifact(file, root)
     typer.echo(f"{file}: {found.describe(now_ms=_now_ms())}")
+
+
+def rows_of(signing: Signing) -> list[dict[str, object]]:
+    """A row for each key that counts, and each that is here."""
+    from server.release import keys as files
+    from server.release import metadata
+
+    bundle, here = signing.bundle(), files.here(signing.keys)
+    root, expiries = metadata.root_of(bundle), metadata.expiries(bundle)
+    rows: list[dict[str, object]] = []
+    for role in metadata.ROLES:
+        trusted = root.roles[role]
+        for keyid in trusted.keyids:
+            file = here.pop(keyid, None)
+            rows.append(
+                {
+                    "role": role,
+                    "key": keyid[: files.ID_CHARS],
+                    "file": file.name if file else "elsewhere",
+                    "must_sign": f"{trusted.threshold} of {len(trusted.keyids)}",
+                    "expires": day(expiries[role]),
+                }
+            )
+    gone: dict[str, object] = {"role": "-", "must_sign": "counts no more", "expires": "-"}
+    return [*rows, *({**gone, "key": keyid[: files.ID_CHARS], "file": file.name} for keyid, file in here.items())]
 
 
 def _say(signing: Signing, text: str) -> None:

@@ -225,41 +225,6 @@ class Signing:
         write_durably(self.folder / BUNDLE, encode_bundle(bundle))
         write_durably(self.folder / ROOT, bytes(bundle.roots[-1]))
 
-    # --- what people want to see ---
-
-    def listed(self) -> list[dict[str, object]]:
-        """A row for each key that counts, and each that is here."""
-        bundle, files = self.bundle(), keys.here(self.keys)
-        root = metadata.root_of(bundle)
-        expiries = metadata.expiries(bundle)
-        rows: list[dict[str, object]] = []
-        for role in metadata.ROLES:
-            trusted = root.roles[role]
-            for keyid in trusted.keyids:
-                file = files.pop(keyid, None)
-                must_sign = f"{trusted.threshold} of {len(trusted.keyids)}"
-                where = file.name if file else "elsewhere"
-                rows.append(
-                    {
-                        "role": role,
-                        "key": keyid[: keys.ID_CHARS],
-                        "file": where,
-                        "must_sign": must_sign,
-                        "expires": day(expiries[role]),
-                    }
-                )
-        for keyid, file in files.items():
-            rows.append(
-                {
-                    "role": "-",
-                    "key": keyid[: keys.ID_CHARS],
-                    "file": file.name,
-                    "must_sign": "counts no more",
-                    "expires": "-",
-                }
-            )
-        return rows
-
     def _wanting(self, bundle: Bundle, versions: Sequence[Version], now_ms: int) -> str:
         """What people have to do; empty: nothing."""
         says = [f"{path} lacks {count} signatures" for path, count in self.pending.lacking(bundle).items()]

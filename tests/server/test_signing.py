@@ -20,6 +20,7 @@ from server import config
 from server.__main__ import main
 from server.collect.ingest import Ingest
 from server.errors import SigningError
+from server.keyring import rows_of
 from server.release import keys, metadata
 from server.release.blocks import Blocks
 from server.release.fleet import Fleet
@@ -278,7 +279,7 @@ def test_keys_of_every_role_can_be_replaced(scene, role):
     scene.now_ms += DAY_MS
     scene.sign(version(1), version(2))
     assert scene.believes(version(2))
-    rows = [row for row in scene.signing.listed() if row["role"] == role]
+    rows = [row for row in rows_of(scene.signing) if row["role"] == role]
     assert [row["must_sign"] for row in rows] == ["2 of 2"] * 2
 
 
