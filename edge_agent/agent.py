@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import functools
 import logging
+import ssl
 import sys
 import threading
 from collections.abc import Callable
@@ -45,6 +46,7 @@ from edge_agent.send.uplink import TlsFiles, Uplink, parse_broker
 from edge_agent.send.writer import Handover, Writer
 from edge_agent.status import STATUS
 from edge_agent.stream import play
+from edge_agent.update.https import Https
 from edge_agent.update.trial import CheckStoppedError, run_check
 from edge_agent.update.trust import Trust
 from edge_agent.update.updater import Updater
@@ -161,6 +163,7 @@ class Agent:
             request=lambda fetch: self.uplink is not None and self.uplink.fetch(fetch),
             report=self.account.report,
             trust=self._make_trust(),
+            https=Https(lambda: ssl.create_default_context(cafile=self.config.uplink.ca_file or None)),
         )
 
     def _make_trust(self) -> Trust | None:

@@ -273,6 +273,12 @@ class Assignment(msgspec.Struct, frozen=True, kw_only=True):
     manifest_bytes: int
     trust_sha256: str = ""  # of the bundle that vouches for the manifest (contract/trust.py); empty: it is not signed
     trust_bytes: int = 0
+    url: str = ""  # https: its files can be had at <url>/<sha256>, with Range, as well; empty: as blocks alone
+
+    def same_files(self, other: Assignment) -> bool:
+        """Whether they differ at most in who vouches for the files, and where these can be had."""
+        mine, its = (self.version, self.manifest_sha256), (other.version, other.manifest_sha256)
+        return mine == its and self.manifest_bytes == other.manifest_bytes
 
 
 class Request(msgspec.Struct, frozen=True, kw_only=True):

@@ -32,6 +32,7 @@ from edge_agent.contract.trust import BUNDLE
 from edge_agent.contract.wire import Assignment, BlockHeader, Desired, Fetch, ModelState
 from edge_agent.update import slots
 from edge_agent.update.fetch import ArtifactFetch
+from edge_agent.update.https import Https
 from edge_agent.update.installed import Installed, Kind, Report
 from edge_agent.update.trial import CheckStoppedError
 from edge_agent.update.trust import Trust
@@ -64,6 +65,7 @@ class Updater(Installed):
         request: Callable[[Fetch], bool],
         report: Report,
         trust: Trust | None = None,
+        https: Https | None = None,
         monotonic: Callable[[], float] = time.monotonic,
     ) -> None:
         """As `Installed`, whose start it counts; and besides.
@@ -78,12 +80,13 @@ class Updater(Installed):
             request: sends a Fetch; False when it cannot now.
             report: tells the server.
             trust: whom to believe; None: unsigned versions are taken.
+            https: for servers that offer files that way; None: blocks come as messages.
             monotonic: clock of the thread, seconds.
         """
         super().__init__(folder, variant=variant, max_starts=max_starts, keep_versions=keep_versions, report=report)
         self.needs = needs
         self._check, self._request, self._monotonic = check, request, monotonic
-        self._trust = trust
+        self._trust, self._https = trust, https
         self._inbox: Desired | None = None
         self._blocks: queue.Queue[tuple[BlockHeader, bytes | memoryview]] = queue.Queue(BLOCKS_WAITING)
         self._assignment: Assignment | None = None
@@ -204,7 +207,7 @@ class Updater(Installed):
         self._pause_until_s, self._complaint = 0.0, ""
         self.unstage_all_but(desired.model.version if desired.model else 0)
         if self._fetch is not None and self._fetch.assignment != desired.model:
-            if desired.model is not None and _same_files(self._fetch.assignment, desired.model):
+            if desired.model is not None and self._fetch.assignment.same_files(desired.model):
                 self._fetch.flush()  # its signatures were renewed: the blocks that are here stay
                 self._fetch = None
             else:
@@ -247,7 +250,17 @@ class Updater(Installed):
             fetch.take(header, data, now_s)
         if fetch.done:
             self._try_out(fetch)
-        elif (wanted := fetch.due(now_s)) is not None and self._request(wanted):
+        elif (wanted := fetch.due(now_s)) is not None:
+            self._ask(fetch, wanted, now_s)
+
+    def _ask(self, fetch: ArtifactFetch, wanted: Fetch, now_s: float) -> None:
+        url = fetch.assignment.url
+        if self._https is not None and url and (blocks := self._https.get(url, wanted)):
+            fetch.asked(wanted, now_s)
+            for header, data in blocks:
+                fetch.take(header, data, now_s)
+            self._wake.set()  # there is more where this came from
+        elif self._request(wanted):
             fetch.asked(wanted, now_s)
 
     def _fit(self, manifest: Manifest) -> None:
@@ -269,6 +282,8 @@ class Updater(Installed):
     def _drop(self) -> None:
         """Forget what was on its way, blocks included."""
         self._fetch = None
+        if self._https is not None:
+            self._https.close()
         while not self._blocks.empty():
             self._blocks.get_nowait()
         self.shelf.clear_arrivals()
@@ -281,8 +296,3 @@ class Updater(Installed):
             self._complaint = str(error)
             version = self._assignment.version if self._assignment else 0
             self._report("error", f"update paused for {PAUSE_S:g} s: {error}", version, {})
-
-
-def _same_files(one: Assignment, other: Assignment) -> bool:
-    """Whether they differ at most in who vouches for them."""
-    return msgspec.structs.replace(one, trust_sha256=other.trust_sha256, trust_bytes=other.trust_bytes) == other

@@ -32,13 +32,14 @@ class Blocks:
 
     def answer(self, fetch: Fetch) -> Iterator[bytes]:
         """The frames that answer a request; for what is not published, one that says "unknown"."""
-        data = self._bytes(fetch.sha256)
+        data = self.file(fetch.sha256)
         if data is not None:
             return cut(data, fetch)
         header = BlockHeader(sha256=fetch.sha256[:64], index=0, total_bytes=0, error="unknown")
         return iter([encode_frame(header, b"")])
 
-    def _bytes(self, sha256: str) -> bytes | None:
+    def file(self, sha256: str) -> bytes | None:
+        """The whole of it; None for what is not published."""
         signatures = self._signing.file(sha256) if self._signing else None
         if signatures is not None:
             return signatures

@@ -43,14 +43,30 @@ class Fleet:
     """Carries the newest rollout on, passes requests on, and answers the devices."""
 
     def __init__(
-        self, store: Store, *, fleet: str, rules: config.Rollout, publish: Publish, signing: Signing | None = None
+        self,
+        store: Store,
+        *,
+        fleet: str,
+        rules: config.Rollout,
+        publish: Publish,
+        signing: Signing | None = None,
+        files_url: str = "",
     ) -> None:
-        """`signing`: which versions may be rolled out; None: all, unsigned."""
+        """Start with what the store remembers.
+
+        Args:
+            store: of the server.
+            fleet: its name, part of every topic.
+            rules: of rollouts.
+            publish: hands a message to the broker.
+            signing: which versions may be rolled out; None: all, unsigned.
+            files_url: where devices may fetch by HTTPS as well; empty: nowhere.
+        """
         self._store = store
         self._fleet = fleet
         self._rules = rules
         self._publish = publish
-        self._signing = signing
+        self._signing, self._files_url = signing, files_url
         self._blocks = Blocks(store, signing)
         self._sketches = Sketches(store)
         self._asked: Sequence[requests.Request] = ()  # what was open at the last look
@@ -147,7 +163,10 @@ class Fleet:
         if version is None:  # the device's own, that we know nothing of
             return None
         made = Assignment(
-            version=number, manifest_sha256=version.manifest_sha256, manifest_bytes=version.manifest_bytes
+            version=number,
+            manifest_sha256=version.manifest_sha256,
+            manifest_bytes=version.manifest_bytes,
+            url=self._files_url,
         )
         if self._signing is None or not (self._signing.on and self._signing.covers(version)):
             return made
@@ -233,9 +252,8 @@ def _stands(device: devices.Device, known: Assignment | None, wanted: Assignment
     """Whether a device needs no new word: signatures renewed every day are of no use to one that runs the version."""
     if known == wanted or known is None or wanted is None:
         return known == wanted
-    renewed = msgspec.structs.replace(known, trust_sha256=wanted.trust_sha256, trust_bytes=wanted.trust_bytes)
     model = executing_state(device)
-    return renewed == wanted and model is not None and model.version == wanted.version and model.slot == "steady"
+    return known.same_files(wanted) and model is not None and model.version == wanted.version and model.slot == "steady"
 
 
 def _with_arm(desired: Desired, arm: str | None) -> Desired:
