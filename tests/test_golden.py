@@ -14,7 +14,7 @@ import msgspec
 import numpy as np
 import pytest
 
-from edge_agent.contract import artifact, wire
+from edge_agent.contract import artifact, trust, wire
 from scripts import golden
 
 GOLDEN = Path(__file__).parent / "golden"
@@ -69,3 +69,12 @@ def test_every_golden_file_is_expected_and_there() -> None:
     for folder in GOLDEN.glob("v*"):
         expected = json.loads((folder / golden.EXPECTED).read_text())
         assert set(expected) == {path.name for path in FILES if path.parent == folder}
+
+
+def test_golden_signatures_still_vouch() -> None:
+    bundle = trust.decode_bundle((golden.TRUST / "bundle.json").read_bytes())
+    claim = trust.Claim(version=7, manifest_sha256=golden.SHA, manifest_bytes=4096)
+    anchor = (golden.TRUST / "root.json").read_bytes()
+    found = trust.vouch(bundle, claim, anchor=anchor, now_ms=golden.SIGNED_MS + 86_400_000)
+    assert (found.signed_ms, len(found.bundle.roots)) == (golden.SIGNED_MS, 2)
+    assert found.expires_ms == golden.SIGNED_MS + 3 * 86_400_000
