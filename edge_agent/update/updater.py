@@ -90,6 +90,7 @@ class Updater(Installed):
         self._inbox: Desired | None = None
         self._blocks: queue.Queue[tuple[BlockHeader, bytes | memoryview]] = queue.Queue(BLOCKS_WAITING)
         self._assignment: Assignment | None = None
+        self._vouched: Assignment | None = None  # the last that was signed
         self._fetch: ArtifactFetch | None = None
         self._pause_until_s = 0.0
         self._complaint = ""  # of the disk, said once
@@ -219,12 +220,13 @@ class Updater(Installed):
                 self._fetch = self._begin(assignment)
             if self._fetch is not None:
                 self._proceed(self._fetch, now_s)
-        except SignatureError as error:  # not the version's fault: anybody may have sent this under its number
-            self._assignment = None
-            self.turn_away(assignment.version, f"{type(error).__name__}: {error}")
-            self._drop()
         except ArtifactError as error:
-            self.refuse(assignment.version, f"{type(error).__name__}: {error}")
+            reason = f"{type(error).__name__}: {error}"
+            if self._trust is None or (self._vouched == assignment and not isinstance(error, SignatureError)):
+                self.refuse(assignment.version, reason)
+            else:  # not the version's fault: anybody may have sent this under its number
+                self._assignment = None
+                self.turn_away(assignment.version, reason)
             self._drop()
 
     def _begin(self, assignment: Assignment) -> ArtifactFetch | None:
@@ -242,6 +244,7 @@ class Updater(Installed):
     def _vouch(self, assignment: Assignment, bundle: bytes) -> None:
         if self._trust is not None:
             self._trust.vouch(assignment, bundle)
+            self._vouched = assignment
             self.readmit(assignment.version)
 
     def _proceed(self, fetch: ArtifactFetch, now_s: float) -> None:

@@ -13,7 +13,14 @@ from repository import DAY_MS, Repository
 from test_updater import Device, Server
 
 from edge_agent.contract.artifact import MANIFEST, sha256_hex, write_artifact
-from edge_agent.contract.errors import ArtifactError, ConfigError, IntegrityError, SignatureError, StaleError
+from edge_agent.contract.errors import (
+    ArtifactError,
+    ConfigError,
+    IncompatibleError,
+    IntegrityError,
+    SignatureError,
+    StaleError,
+)
 from edge_agent.contract.trust import BUNDLE, Bundle, Claim, Raw, decode_bundle, verify_artifact, vouch
 from edge_agent.contract.wire import Assignment
 from edge_agent.update.slots import Staged, Steady
@@ -250,6 +257,44 @@ def test_too_few_signatures_are_refused(tmp_path):
     turned_away(device, fleet.signed(unsigned), "targets was signed by 1/2 keys")
 
 
+NONSENSE = [
+    {"manifest_bytes": 10**12},
+    {"manifest_bytes": -1},
+    {"manifest_sha256": "../../etc/passwd"},
+    {"trust_sha256": "../../etc/passwd"},
+    {"trust_bytes": 0},
+    {"trust_bytes": 10**12},
+    {"version": 0},
+    {"version": -3},
+    {"version": 2**62},
+]
+
+
+@pytest.mark.parametrize("change", NONSENSE, ids=str)
+def test_nobody_without_a_key_can_use_up_a_number(fleet, device, change):
+    device.install(fleet.publish(1))
+    forged = msgspec.structs.replace(fleet.publish(2), **change)
+    device.assign(forged)
+    device.run()
+    assert device.slots == Steady(committed=1)
+    assert forged.version in device.updater.state().refused
+    taken(device, fleet.signed(fleet.unsigned(2)))
+
+
+def test_what_a_key_vouches_for_is_refused_for_good_when_it_is_no_good(fleet, device):
+    device.install(fleet.publish(1))
+    device.check_fails = IncompatibleError("golden input 3 is off by 7")
+    assignment = fleet.publish(2)
+    device.assign(assignment)
+    device.run()
+    device.check_fails = None
+    device.power_cut()
+    device.assign(assignment)
+    device.run()
+    assert "golden input 3" in device.slots.refused[2]
+    assert device.checked == [1, 2]
+
+
 # --- out of date: rollback, freeze, mix-and-match ---
 
 
@@ -446,6 +491,13 @@ def test_a_card_restored_from_last_month(tmp_path, fleet, device):
     assert device.updater.state().version == 1
     held_back(device, replayed, "expired")  # by the clock; without one only what the card remembers can be held
     taken(device, fleet.signed(fleet.unsigned(3)))
+
+
+def test_a_memory_that_rotted_is_passed_over(fleet, device):
+    device.install(fleet.publish(1))
+    state = device.trust_folder / STATE
+    state.write_bytes(state.read_bytes().replace(b'"version"', b'"versoin"'))
+    taken(device, fleet.publish(2))
 
 
 def test_a_memory_that_cannot_be_read_is_begun_afresh_from_the_root(fleet, device, caplog):
