@@ -458,6 +458,19 @@ def test_a_clock_that_is_behind_neither_refuses_what_is_fresh_nor_believes_what_
     assert load(device.trust_folder / STATE) == before
 
 
+def test_time_that_was_once_sure_does_not_go_back(tmp_path, fleet):
+    """Newer by its version, older by its date: signed by a server whose clock fell behind, or by a thief."""
+    device = Member(tmp_path / "device", fleet, clock_ms=IN_1970)
+    device.install(fleet.publish(1))
+    fleet.repository.passes(10)
+    device.install(fleet.publish(2))
+    fleet.repository.passes(-10)
+    device.assign(fleet.publish(3))
+    device.run()
+    assert "expired: by trusted time it is 2027-01-05" in device.reports[-1][2]
+    assert device.slots == Steady(committed=2)
+
+
 def test_without_a_memory_even_1970_knows_when_the_program_was_built(tmp_path, fleet):
     """A new card, no clock: what expired before the agent was built is not believed."""
     fleet.repository = Repository(BUILT_MS - 10 * DAY_MS)
