@@ -19,6 +19,7 @@ from edge_agent.lock import only_one
 log = logging.getLogger("edge_agent")
 
 EPILOG = """examples:
+  winnow-agent enrol 'TOKEN'        become a member of a fleet, and get an agent.toml
   winnow-agent check agent.toml     read the configuration, try the model and the source, print what is in force
   winnow-agent run agent.toml       run until stopped
   winnow-agent status agent.toml    what the agent is doing, from its data folder
@@ -29,6 +30,7 @@ EXAMPLES = {
     "check": "Example: winnow-agent check agent.toml",
     "status": "Example: winnow-agent status --json agent.toml",
     "verify": "Example: winnow-agent verify model-7 --root root.json",
+    "enrol": "Example: winnow-agent enrol 'winnow1.k7ZodHRw...' --dir /var/lib/winnow",
 }
 
 
@@ -55,6 +57,10 @@ def parser() -> argparse.ArgumentParser:
     one = commands.add_parser("verify", help=about, description=about, epilog=EXAMPLES["verify"], formatter_class=raw)
     one.add_argument("file", type=Path, metavar="FILE", help="an artifact folder with its signatures, or its manifest")
     one.add_argument("--root", type=Path, required=True, metavar="root.json", help="the fleet's root of trust")
+    about = "make a key, get a certificate for it with a token of the server, write agent.toml"
+    one = commands.add_parser("enrol", help=about, description=about, epilog=EXAMPLES["enrol"], formatter_class=raw)
+    one.add_argument("word", metavar="TOKEN", help="of `winnow-server device enrol`; - reads it from the input")
+    one.add_argument("--dir", type=Path, default=Path(), metavar="FOLDER", help="where everything goes; default: .")
     return top
 
 
@@ -68,6 +74,8 @@ def main(argv: list[str] | None = None) -> int:
             check(arguments.config)
         elif arguments.command == "verify":
             verify(arguments.file, arguments.root)
+        elif arguments.command == "enrol":
+            enrol(arguments.word, arguments.dir)
         else:
             status(arguments.config, as_json=arguments.json)
         sys.stdout.flush()
@@ -110,6 +118,21 @@ def verify(file: Path, root: Path) -> None:
     from edge_agent.contract.trust import verify_artifact
 
     print(f"{file}: {verify_artifact(file, root).describe(now_ms=time.time_ns() // 1_000_000)}")
+
+
+def enrol(word: str, folder: Path) -> None:
+    """Become a member of a fleet."""
+    from edge_agent.contract.enrolment import parse_token
+    from edge_agent.identity.enrol import enrol as enrol_in
+
+    done = enrol_in(parse_token(sys.stdin.read() if word == "-" else word), folder)
+    certificate = done.certificate
+    until = time.strftime("%Y-%m-%d", time.gmtime(certificate.expires_s))
+    print(f"device {certificate.device} is enrolled; its certificate is good until {until}, and renews itself")
+    if done.written:
+        print(f"{done.toml}: set [source], then: winnow-agent run {done.toml}")
+    else:
+        print(f"{done.toml} is left as it was; it needs:\n\n{done.uplink}")
 
 
 def status(path: Path, *, as_json: bool) -> None:

@@ -32,17 +32,21 @@ from edge_agent.choose.drift import Watch
 from edge_agent.choose.wanted import pick
 from edge_agent.config import AgentConfig
 from edge_agent.contract.artifact import read_artifact
+from edge_agent.contract.broker import TlsFiles, parse_broker
 from edge_agent.contract.errors import ArtifactError, ConfigError, OutboxError, StaleError
 from edge_agent.contract.settings import read_secret
 from edge_agent.contract.wire import Desired, Event
 from edge_agent.extras import SHADOW, WANTED, Extras
 from edge_agent.housekeeping import Housekeeping
+from edge_agent.identity.papers import Papers
+from edge_agent.identity.portal import Portal
+from edge_agent.identity.renewal import Renewal
 from edge_agent.loop import CURSOR, DRIFT, SELECTOR, Cursor, Identity, Loop, sample_bytes
 from edge_agent.model import Model
 from edge_agent.orders import Orders, configured, desired_over
 from edge_agent.send.outbox import Outbox
 from edge_agent.send.recent import Recent
-from edge_agent.send.uplink import TlsFiles, Uplink, parse_broker
+from edge_agent.send.uplink import Uplink
 from edge_agent.send.writer import Handover, Writer
 from edge_agent.status import STATUS
 from edge_agent.stream import play
@@ -85,6 +89,7 @@ class Agent:
         self.account = self._make_account()
         self.updater = self._make_updater()
         self.uplink = self._make_uplink() if config.uplink.broker else None
+        self.renewal = self._make_renewal() if config.uplink.renewal else None
         self._revision = 0  # the server's last, this run: one restored from a backup counts from further back
         self._desired = self._go_on(DESIRED, _read_desired)
         self._orders = desired_over(configured(config), self._desired)
@@ -203,6 +208,12 @@ class Agent:
             rng=np.random.default_rng(),
         )
 
+    def _make_renewal(self) -> Renewal:
+        uplink = self.config.uplink
+        papers = Papers(ca_file=Path(uplink.ca_file), cert_file=Path(uplink.cert_file))
+        papers.check(self.config.device.name)
+        return Renewal(papers, Portal.parse(uplink.renewal), report=self._report_error, rng=np.random.default_rng())
+
     # --- running ---
 
     def run(self) -> None:
@@ -215,6 +226,9 @@ class Agent:
             if self.uplink:
                 self.uplink.start()
                 parts.callback(self._stop_uplink, self.uplink)
+            if self.renewal:
+                self.renewal.start()
+                parts.callback(self.renewal.stop)
             if self.recent:
                 self.recent.start()
                 parts.callback(self.recent.stop)

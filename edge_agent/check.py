@@ -13,12 +13,14 @@ import numpy as np
 from edge_agent.choose.acquisition import Scorer
 from edge_agent.choose.selector import Selector
 from edge_agent.config import AgentConfig
+from edge_agent.contract.broker import TlsFiles, parse_broker, tls_context
 from edge_agent.contract.errors import ArtifactError, ConfigError
 from edge_agent.contract.settings import read_secret
+from edge_agent.identity.papers import Papers
+from edge_agent.identity.portal import Portal
 from edge_agent.loop import HEADER_BYTES
 from edge_agent.model import Model, misfit
 from edge_agent.orders import configured
-from edge_agent.send.connection import TlsFiles, parse_broker, tls_context
 from edge_agent.source import Fit, Start, open_source
 from edge_agent.update.trust import check_anchor
 
@@ -60,6 +62,9 @@ def _check_uplink(config: AgentConfig) -> None:
         read_secret(uplink.password_file)
         if address.tls:
             tls_context(TlsFiles(uplink.ca_file, uplink.cert_file, uplink.key_file))
+    if uplink.renewal:
+        Portal.parse(uplink.renewal)
+        Papers(ca_file=Path(uplink.ca_file), cert_file=Path(uplink.cert_file)).check(config.device.name)
 
 
 def _trust(config: AgentConfig) -> str:

@@ -197,7 +197,10 @@ class Uplink(Section, frozen=True, kw_only=True):
     password_file: Annotated[str, Meta(description="file with the password")] = ""
     ca_file: Annotated[str, Meta(description="certificates that the broker's is checked against, for mqtts")] = ""
     cert_file: Annotated[str, Meta(description="the device's certificate, for mqtts")] = ""
-    key_file: Annotated[str, Meta(description="its key")] = ""
+    key_file: Annotated[str, Meta(description="its key; empty: in the same file")] = ""
+    renewal: Annotated[
+        str, Meta(description="`https://host:port` that renews the certificate after half of its time; empty: nobody")
+    ] = ""
     window: Annotated[int, Meta(ge=1, le=1000, description="samples sent and not yet receipted")] = 32
     retry_first_s: Annotated[
         float, Meta(gt=0.0, description="wait before a sample is sent again; doubles, with jitter")
@@ -266,6 +269,12 @@ def load_config(path: Path) -> AgentConfig:
     for key, value in (("name", config.device.name), ("fleet", config.device.fleet)):
         if not is_name(value):
             raise ConfigError(f"{path}: [device] {key} = {value!r}: expected letters, digits, - and _, at most 63")
+    uplink = config.uplink
+    if uplink.renewal and (uplink.key_file or not (uplink.ca_file and uplink.cert_file)):
+        raise ConfigError(
+            f"{path}: [uplink] renewal: expected ca_file, and cert_file with key and certificate in one file, "
+            "as `winnow-agent enrol` writes them, and no key_file"
+        )
     budget = config.budget
     if budget.energy_per_day_j and not (budget.energy_per_byte_j or budget.energy_per_sample_j):
         raise ConfigError(

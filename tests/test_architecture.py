@@ -24,7 +24,7 @@ AGENT_PARTS = (
     {"housekeeping", "account", "orders", "stream"},
     {"loop"},
     {"extras"},
-    {"source", "model", "choose", "send", "update", "config", "status"},
+    {"source", "model", "choose", "send", "update", "identity", "config", "status"},
     {"lock"},
     {"contract"},
 )
@@ -32,7 +32,7 @@ SERVER_PARTS = (
     {"__main__"},
     {"demo", "backtest", "keyring"},
     {"app"},
-    {"collect", "label", "teach", "release", "status"},
+    {"collect", "label", "teach", "release", "identity", "status"},
     {"audit", "drift"},
     {"store", "child"},
     {"config"},

@@ -11,6 +11,7 @@
     │   │   └── IncompatibleError cannot run here: opset, shape, provider, golden outputs
     │   ├── StaleError            what vouches for a model is out of date: nothing is switched, newer may come
     │   ├── OutboxError           the disk; storing pauses, inference goes on
+    │   ├── IdentityError         who somebody is: a certificate, a token, or the server's; somebody has to look
     │   └── UplinkError           the network; later
     └── MessageError              a peer sent something that is not of the wire format: counted, set aside
 
@@ -68,6 +69,10 @@ class StaleError(EdgeError):
 
 class OutboxError(EdgeError):
     """The outbox cannot store."""
+
+
+class IdentityError(EdgeError):
+    """The device cannot prove who it is, or the server cannot."""
 
 
 class UplinkError(EdgeError):

@@ -17,6 +17,7 @@ from collections.abc import Callable
 
 import numpy as np
 
+from edge_agent.contract.broker import TlsFiles
 from edge_agent.contract.errors import MessageError, OutboxError, UplinkError
 from edge_agent.contract.wire import (
     Birth,
@@ -37,12 +38,10 @@ from edge_agent.contract.wire import (
     server_state_topic,
     up_topic,
 )
-from edge_agent.send.connection import Access, BrokerAddress, Connection, TlsFiles, parse_broker, tls_context
+from edge_agent.send.connection import Access, Connection
 from edge_agent.send.event_queue import EventQueue
 from edge_agent.send.outbox import Outbox, Waiting
 from edge_agent.send.window import Window, retry_wait_s
-
-__all__ = ["BrokerAddress", "TlsFiles", "Uplink", "parse_broker"]
 
 log = logging.getLogger(__name__)
 
@@ -90,8 +89,8 @@ class Uplink:
         `heartbeat` every `heartbeat_s`. `on_desired` is called on each connect and each change, `on_block` for each
         block of an artifact; both should return soon, and what they raise is logged.
         """
-        context = tls_context(tls) if tls else None
-        self._access = Access(host, port, device, username, password, context, keepalive_s)
+        self._access = Access(host, port, device, username, password, tls, keepalive_s)
+        self._access.context()  # what is wrong with the files now is the operator's to mend
         self._fleet, self._device, self._session = fleet, device, session
         self._outbox = outbox
         self._retry = {"first_s": retry_first_s, "max_s": retry_max_s}

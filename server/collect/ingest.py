@@ -14,9 +14,9 @@ import sqlalchemy as sa
 
 from edge_agent.contract.errors import MessageError
 from edge_agent.contract.wire import Birth, Death, Event, Fetch, Heartbeat, Receipt
-from server.collect.inbound import Bad, Message, Piece, Said, Upload, check_body, hear
+from server.collect.inbound import Bad, Heard, Message, Piece, Said, Upload, check_body, hear
 from server.collect.receipts import Answers
-from server.store import devices, parts, samples, stretches
+from server.store import devices, identities, parts, samples, stretches
 from server.store.store import Store
 
 PARTS_EXPIRE_MS = 3_600_000
@@ -41,6 +41,7 @@ class _Group:
     pieces: list[Piece] = field(default_factory=list)
     said: list[Said] = field(default_factory=list)
     bad: list[Bad] = field(default_factory=list)
+    revoked: frozenset[str] = frozenset()
     answers: Answers = field(default_factory=Answers)
 
     def refuse(self, bad: Bad) -> None:
@@ -76,10 +77,12 @@ class _Group:
         return Upload(piece.message, piece.device, piece.id, piece.header, body)
 
     def seen_ms(self) -> dict[str, int]:
-        """Device -> when it was last heard. A death is the broker's word, not the device's."""
+        """Device -> when it was last heard: not who is revoked, nor by a death, which is the broker's word."""
         heard: Iterable[Upload | Piece | Said | Bad] = (*self.uploads, *self.pieces, *self.said, *self.bad)
         seen: dict[str, int] = {}
         for item in heard:
+            if item.device in self.revoked:
+                continue
             if item.device and not (isinstance(item, Said) and isinstance(item.word, Death)):
                 seen[item.device] = max(item.message.received_ms, seen.get(item.device, 0))
         return seen
@@ -122,10 +125,13 @@ class Ingest:
             return devices.mark_offline(connection, before_ms=now_ms - self._offline_after_ms)
 
     def _hear(self, batch: Sequence[Message]) -> _Group:
-        group = _Group()
+        with self._store.database.read() as connection:
+            group = _Group(revoked=identities.revoked(connection))
         for message in batch:
             item = hear(message, fleet=self._fleet)
-            if isinstance(item, Upload):
+            if item.device in group.revoked:
+                group.refuse(_shut_out(item))
+            elif isinstance(item, Upload):
                 group.uploads.append(item)
             elif isinstance(item, Piece):
                 group.pieces.append(item)
@@ -173,6 +179,12 @@ def _record(connection: sa.Connection, group: _Group) -> None:
             reason=bad.reason,
             now_ms=bad.message.received_ms,
         )
+
+
+def _shut_out(item: Heard) -> Bad:
+    """What a revoked device said: a broker may let it in although we do not."""
+    sample_id = item.header.id if isinstance(item, (Upload, Piece)) else getattr(item, "sample_id", "")
+    return Bad(item.message, item.device, f"device {item.device!r} is revoked", sample_id)
 
 
 def _row(upload: Upload) -> dict[str, Any]:

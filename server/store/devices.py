@@ -110,6 +110,11 @@ def record_death(connection: sa.Connection, name: str, death: Death) -> None:
     connection.execute(sa.update(device).where(mine).values(online=False))
 
 
+def session_of(connection: sa.Connection, name: str) -> str:
+    """The session that a device said last; "" when it has said none."""
+    return connection.scalar(sa.select(device.c.session).where(device.c.name == name)) or ""
+
+
 def mark_offline(connection: sa.Connection, *, before_ms: int) -> list[str]:
     """Devices not seen since `before_ms` count as offline; returns those for which that is news."""
     silent = sa.and_(device.c.online, device.c.last_seen_ms < before_ms)

@@ -20,6 +20,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
 from sending import a_put
 
+from edge_agent.contract.broker import BrokerAddress, TlsFiles, parse_broker
 from edge_agent.contract.errors import ConfigError
 from edge_agent.contract.wire import (
     BODY_MAX_BYTES,
@@ -45,7 +46,7 @@ from edge_agent.contract.wire import (
     up_filter,
 )
 from edge_agent.send.outbox import Outbox
-from edge_agent.send.uplink import BrokerAddress, TlsFiles, Uplink, parse_broker
+from edge_agent.send.uplink import Uplink
 
 PATIENCE_S = 30.0
 MODEL = ModelState(version=3, sha256="ab", slot="steady")
