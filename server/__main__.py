@@ -33,7 +33,7 @@ data = typer.Typer(
     help="Labelled data that comes by hand.", epilog="Example: winnow-server data import first.npz server.toml"
 )
 model = typer.Typer(help="Models that come by hand.", epilog="Example: winnow-server model add my-model server.toml")
-app.command("init", epilog="Example: winnow-server init farm --fleet farm --name winnow.lan")(commands.init)
+app.command("init", epilog="Example: winnow-server init farm --fleet farm --name winnow.lan")(keyring.init_fleet)
 app.command("broker-certificate", epilog="Example: winnow-server broker-certificate mqtt.lan server.toml")(
     commands.broker_certificate
 )

@@ -1,6 +1,7 @@
 """Which commands deal with keys and signatures?
 
-`winnow-server keys ...`, and of `winnow-server model` those that sign, export and verify.
+`winnow-server init`, which makes all of a fleet's keys; `winnow-server keys ...`; and of `winnow-server model` those
+that sign, export and verify.
 """
 
 from __future__ import annotations
@@ -29,6 +30,27 @@ KeyFiles = Annotated[
 ]
 Kept = Literal["root", "targets"]
 Role = Literal["root", "targets", "snapshot", "timestamp"]
+
+
+def init_fleet(
+    folder: Annotated[Path, typer.Argument(metavar="FOLDER", help="for server.toml and the data")] = Path(),
+    fleet: Annotated[str, typer.Option(help="name of the fleet")] = "default",
+    names: Annotated[
+        list[str] | None,
+        typer.Option("--name", help="name or address by which devices call this machine; may be given more than once"),
+    ] = None,
+) -> None:
+    """Make a fleet: its certificate authority, its signing keys, and a server.toml unless there is one."""
+    from server.identity.commands import found
+    from server.release.signing import Policy, Signing
+
+    config, toml = found(folder, fleet, names or [])
+    signing = Signing(Path(config.server.data_dir))
+    if not signing.on:
+        signing.init(Policy(), now_ms=_now_ms())
+        typer.echo(f"{signing.keys}: keys that sign models; `winnow-server keys` replaces them, adds more, moves them")
+    typer.echo(f"Next: winnow-server run {toml}")
+    typer.echo(f"and:  winnow-server device enrol NAME {toml}")
 
 
 @keys.command("init", epilog="Example: winnow-server keys init --root-keys 3 --root-threshold 2 server.toml")

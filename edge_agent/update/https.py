@@ -80,11 +80,17 @@ class Https:
                 yield BlockHeader(sha256=sha256, index=index, total_bytes=total), block
 
     def _read(self, answer: http.client.HTTPResponse, count: int) -> bytes:
+        """What came, when the connection ends early: a server may let none live for long."""
         data, until_s = bytearray(), self._monotonic() + LONGEST_S
-        while len(data) < count and (more := answer.read1(count - len(data))):
-            data += more
-            if self._monotonic() > until_s:
-                raise TimeoutError(f"{len(data)} of {count} bytes after {LONGEST_S:g} s")
+        try:
+            while len(data) < count and (more := answer.read1(count - len(data))):
+                data += more
+                if self._monotonic() > until_s:
+                    raise TimeoutError(f"{len(data)} of {count} bytes after {LONGEST_S:g} s")
+        except (OSError, http.client.HTTPException):
+            self.close()
+            if len(data) < BLOCK_BYTES:
+                raise
         return bytes(data)
 
     def _ask(self, url: str, sha256: str, span: str) -> http.client.HTTPResponse:
