@@ -437,6 +437,20 @@ def test_signatures_from_after_their_own_end_are_held_back(fleet, device):
     held_back(device, fleet.publish(2), "the server's clock is ahead")
 
 
+def test_a_new_root_given_by_hand_ends_what_the_old_one_said(fleet, device):
+    """All root keys were lost: the fleet begins afresh."""
+    for _ in range(3):
+        fleet.repository.rotate("root")
+    device.passes(1)
+    device.install(fleet.publish(1))
+    fleet.repository = Repository(fleet.repository.now_ms - 90_000)
+    fleet.repository.rotate("targets")
+    device.anchor.write_bytes(fleet.repository.anchor)
+    device.power_cut()
+    taken(device, fleet.publish(2))
+    assert len(load(device.trust_folder / STATE).bundle.roots) == 2
+
+
 # --- clocks ---
 
 
