@@ -275,10 +275,10 @@ class Assignment(msgspec.Struct, frozen=True, kw_only=True):
     trust_bytes: int = 0
     url: str = ""  # https: its files can be had at <url>/<sha256>, with Range, as well; empty: as blocks alone
 
-    def same_files(self, other: Assignment) -> bool:
-        """Whether they differ at most in who vouches for the files, and where these can be had."""
-        mine, its = (self.version, self.manifest_sha256), (other.version, other.manifest_sha256)
-        return mine == its and self.manifest_bytes == other.manifest_bytes
+    def is_for_same(self, other: Assignment | None) -> bool:
+        """Whether both want the same model, by whatever way it comes."""
+        mine = (self.version, self.manifest_sha256, self.manifest_bytes)
+        return other is not None and mine == (other.version, other.manifest_sha256, other.manifest_bytes)
 
 
 class Request(msgspec.Struct, frozen=True, kw_only=True):

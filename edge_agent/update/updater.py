@@ -207,12 +207,11 @@ class Updater(Installed):
         self._assignment = desired.model
         self._pause_until_s, self._complaint = 0.0, ""
         self.unstage_all_but(desired.model.version if desired.model else 0)
-        if self._fetch is not None and self._fetch.assignment != desired.model:
-            if desired.model is not None and self._fetch.assignment.same_files(desired.model):
-                self._fetch.flush()  # its signatures were renewed: the blocks that are here stay
-                self._fetch = None
-            else:
-                self._drop()
+        if self._fetch is not None and not self._fetch.assignment.is_for_same(desired.model):
+            self._drop()
+        elif self._fetch is not None and self._fetch.assignment != desired.model:
+            self._fetch.flush()  # its signatures were renewed: the blocks that are here stay
+            self._fetch = None
 
     def _advance(self, assignment: Assignment, now_s: float) -> None:
         try:

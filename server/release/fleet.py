@@ -258,7 +258,9 @@ def _stands(device: devices.Device, known: Assignment | None, wanted: Assignment
     if known == wanted or known is None or wanted is None:
         return known == wanted
     model = executing_state(device)
-    return known.same_files(wanted) and model is not None and model.version == wanted.version and model.slot == "steady"
+    return (
+        known.is_for_same(wanted) and model is not None and model.version == wanted.version and model.slot == "steady"
+    )
 
 
 def _with_arm(desired: Desired, arm: str | None) -> Desired:
