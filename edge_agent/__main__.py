@@ -23,11 +23,13 @@ EPILOG = """examples:
   winnow-agent check agent.toml     read the configuration, try the model and the source, print what is in force
   winnow-agent run agent.toml       run until stopped
   winnow-agent status agent.toml    what the agent is doing, from its data folder
+  winnow-agent verify FILE          is that model intact, and signed by the fleet?
 """
 EXAMPLES = {
     "run": "Example: winnow-agent run agent.toml",
     "check": "Example: winnow-agent check agent.toml",
     "status": "Example: winnow-agent status --json agent.toml",
+    "verify": "Example: winnow-agent verify model-7 --root root.json",
     "enrol": "Example: winnow-agent enrol 'winnow1.k7ZodHRw...' --dir /var/lib/winnow",
 }
 
@@ -51,6 +53,10 @@ def parser() -> argparse.ArgumentParser:
         one.add_argument("config", type=Path, metavar="agent.toml", help="the configuration file")
         if name == "status":
             one.add_argument("--json", action="store_true", help="as JSON, as the heartbeat says it")
+    about = "say whether an artifact is intact and vouched for; needs no network"
+    one = commands.add_parser("verify", help=about, description=about, epilog=EXAMPLES["verify"], formatter_class=raw)
+    one.add_argument("file", type=Path, metavar="FILE", help="an artifact folder with its signatures, or its manifest")
+    one.add_argument("--root", type=Path, required=True, metavar="root.json", help="the fleet's root of trust")
     about = "make a key, get a certificate for it with a token of the server, write agent.toml"
     one = commands.add_parser("enrol", help=about, description=about, epilog=EXAMPLES["enrol"], formatter_class=raw)
     one.add_argument("word", metavar="TOKEN", help="of `winnow-server device enrol`; - reads it from the input")
@@ -66,6 +72,8 @@ def main(argv: list[str] | None = None) -> int:
             run(arguments.config)
         elif arguments.command == "check":
             check(arguments.config)
+        elif arguments.command == "verify":
+            verify(arguments.file, arguments.root)
         elif arguments.command == "enrol":
             enrol(arguments.word, arguments.dir)
         else:
@@ -103,6 +111,13 @@ def check(path: Path) -> None:
     for line in check_parts(config):
         print(f"# {line}")
     print(settings.show(config), end="")
+
+
+def verify(file: Path, root: Path) -> None:
+    """Hold an artifact against its hashes and signatures."""
+    from edge_agent.contract.trust import verify_artifact
+
+    print(f"{file}: {verify_artifact(file, root).describe(now_ms=time.time_ns() // 1_000_000)}")
 
 
 def enrol(word: str, folder: Path) -> None:

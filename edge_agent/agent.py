@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import functools
 import logging
+import ssl
 import sys
 import threading
 import time
@@ -34,7 +35,7 @@ from edge_agent.config import AgentConfig
 from edge_agent.contract import images
 from edge_agent.contract.artifact import read_artifact
 from edge_agent.contract.broker import TlsFiles, parse_broker
-from edge_agent.contract.errors import ArtifactError, ConfigError, OutboxError
+from edge_agent.contract.errors import ArtifactError, ConfigError, OutboxError, StaleError
 from edge_agent.contract.settings import read_secret
 from edge_agent.contract.wire import Desired, Event
 from edge_agent.extras import SHADOW, WANTED, Extras
@@ -53,7 +54,9 @@ from edge_agent.send.uplink import Uplink
 from edge_agent.send.writer import Handover, Writer
 from edge_agent.status import STATUS
 from edge_agent.stream import play
+from edge_agent.update.https import Https
 from edge_agent.update.trial import CheckStoppedError, run_check
+from edge_agent.update.trust import Trust
 from edge_agent.update.updater import Updater
 
 log = logging.getLogger(__name__)
@@ -174,7 +177,21 @@ class Agent:
             keep_versions=update.keep_versions,
             request=lambda fetch: self.uplink is not None and self.uplink.fetch(fetch),
             report=self.account.report,
+            trust=self._make_trust(),
+            https=Https(lambda: ssl.create_default_context(cafile=self.config.uplink.ca_file or None)),
         )
+
+    def _make_trust(self) -> Trust | None:
+        """None where unsigned models are taken; that is said where a server may send some."""
+        update = self.config.update
+        if update.trust:
+            ask = functools.partial(
+                run_check, timeout_s=update.check_timeout_s, memory_bytes=update.check_memory_bytes, stop=self._stopping
+            )
+            return Trust(self.folder / "trust", anchor=Path(update.trust), ask=ask)
+        if update.enabled and self.config.uplink.broker:
+            log.warning("[update] trust is empty: models are taken from the server unsigned")
+        return None
 
     def _make_uplink(self) -> Uplink:
         config, uplink = self.config, self.config.uplink
@@ -255,7 +272,7 @@ class Agent:
             self.updater.install_first(Path(path))
         except CheckStoppedError:
             return False
-        except ArtifactError as error:
+        except (ArtifactError, StaleError) as error:
             running = self.updater.running_folder()
             if running is None:
                 raise ConfigError(f"[model] artifact: {error}") from error

@@ -24,6 +24,7 @@ from edge_agent.model import Model, misfit
 from edge_agent.orders import configured
 from edge_agent.send.lull import parse_hours
 from edge_agent.source import Fit, Start, open_source
+from edge_agent.update.trust import check_anchor
 
 LOOKS = 30  # at the source, before it counts as empty
 
@@ -32,10 +33,11 @@ def check_parts(config: AgentConfig) -> list[str]:
     """What was found, in words; raises what is wrong."""
     Scorer(config.choose.acquisition)
     _check_uplink(config)
+    trust = _trust(config)
     if not config.model.artifact:
         if not config.uplink.broker:
             raise ConfigError("no model: set [model] artifact to an artifact folder, or [uplink] broker to get one")
-        return ["no [model] artifact: the agent waits for the server to send one"]
+        return [trust, "no [model] artifact: the agent waits for the server to send one"]
     model = _model(config)
     sample_bytes = int(np.prod(model.shape)) * model.dtype.itemsize + HEADER_BYTES
     scorer = Scorer(config.choose.acquisition, members=model.manifest.members)
@@ -49,6 +51,7 @@ def check_parts(config: AgentConfig) -> list[str]:
     if first is not None and first.data.size and (text := misfit(manifest, first.data)):
         raise ConfigError(f"[source] {text}: choose a source and a model that fit each other")
     return [
+        trust,
         f"model {manifest.name} version {manifest.version}: {len(manifest.classes)} classes, golden test passed",
         f"source {source.kind} {source.path}: {'a sample fits' if first else 'nothing there yet'}",
     ]
@@ -66,6 +69,12 @@ def _check_uplink(config: AgentConfig) -> None:
     if uplink.renewal:
         Portal.parse(uplink.renewal)
         Papers(ca_file=Path(uplink.ca_file), cert_file=Path(uplink.cert_file)).check(config.device.name)
+
+
+def _trust(config: AgentConfig) -> str:
+    if not config.update.trust:
+        return "models: unsigned ones are run too, [update] trust is empty"
+    return f"models: only what root {check_anchor(Path(config.update.trust))} of the fleet vouches for"
 
 
 def _model(config: AgentConfig) -> Model:

@@ -272,6 +272,12 @@ class Update(Section, frozen=True, kw_only=True):
         4_000_000_000
     )
     keep_versions: Annotated[int, Meta(ge=2, description="artifact folders kept on disk")] = 3
+    trust: Annotated[
+        str,
+        Meta(
+            description="file with the fleet's root of trust (`root.json` of the server): only models that it vouches for are run; empty: unsigned ones are run too"
+        ),
+    ] = ""
 
 
 class Log(Section, frozen=True, kw_only=True):
@@ -337,7 +343,7 @@ def _anchor(config: AgentConfig, folder: Path) -> AgentConfig:
         return str(folder / value) if value else ""
 
     replace = msgspec.structs.replace
-    uplink = config.uplink
+    uplink, update = config.uplink, config.update
     return replace(
         config,
         device=replace(config.device, data_dir=there(config.device.data_dir)),
@@ -351,4 +357,5 @@ def _anchor(config: AgentConfig, folder: Path) -> AgentConfig:
             key_file=there(uplink.key_file),
             metered_file=there(uplink.metered_file),
         ),
+        update=replace(update, trust=there(update.trust)),
     )

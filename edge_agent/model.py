@@ -24,6 +24,7 @@ from onnxruntime.capi import onnxruntime_pybind11_state as ort_state
 
 from edge_agent.contract.artifact import Manifest, read_artifact
 from edge_agent.contract.errors import ArtifactError, IncompatibleError
+from edge_agent.contract.graph import check_graph
 
 EXIT_REFUSED = 3
 ORT_ERRORS: tuple[type[Exception], ...] = (
@@ -38,6 +39,7 @@ SCORE_BYTES = 64  # that a pass touches for each class of a row, counted in for 
 WARM_RUNS = 4  # the first runs allocate and choose kernels: 6 times slower than later ones
 TOGETHER = 8  # samples to one run where it pays: 3 times faster at 20 us a sample; more hardly is, and leaves more over
 SMALL_BYTES = 64 * 1024  # a larger sample comes with a slower model, and several of them leave the cache
+SAID_CHARS = 220  # of onnxruntime's words: a reason for a refusal is kept with 300
 FAST_S = 0.001  # a run that is longer gains nothing by company, and would keep the loop from its orders
 
 Step = tuple[NDArray[np.generic], "Callable[[], None] | None"]
@@ -223,6 +225,7 @@ class Model:
 
 def open_session(data: bytes, *, threads: int = 1) -> ort.InferenceSession:
     """A session that does not spin (57 % of a core wasted at 50 Hz otherwise); IncompatibleError when it cannot be."""
+    check_graph(data)
     options = ort.SessionOptions()
     options.intra_op_num_threads = threads
     options.inter_op_num_threads = 1
@@ -234,11 +237,13 @@ def open_session(data: bytes, *, threads: int = 1) -> ort.InferenceSession:
 
 @contextmanager
 def _refusing(what: str) -> Iterator[None]:
-    """Turn onnxruntime's errors into IncompatibleError; of their pages of text the first line says it."""
+    """Turn onnxruntime's errors into IncompatibleError; of their pages of text the first line says it, at its ends."""
     try:
         yield
     except ORT_ERRORS as error:
-        raise IncompatibleError(f"{what}: {str(error).strip().splitlines()[0][:300]}") from error
+        line = next(iter(str(error).strip().splitlines()), type(error).__name__)
+        brief = line if len(line) <= SAID_CHARS else f"{line[: SAID_CHARS // 2]} ... {line[-SAID_CHARS // 2 :]}"
+        raise IncompatibleError(f"{what}: {brief}") from error
 
 
 def misfit(manifest: Manifest, data: NDArray[np.generic]) -> str:

@@ -4,11 +4,15 @@ One of every message and of the manifest, under tests/golden/v1/, with what each
 of every encoding, under tests/golden/bodies-1/. A file that is there is never written again: a change that breaks one
 breaks devices in the field. A new message gets an instance here; a format that cannot stay compatible gets a new folder
 (v2) beside the old one.
+
+tests/golden/trust-1/ holds signatures, with the root that a device was given: version 7 is vouched for, by the second
+root of a fleet whose keys are long gone.
 """
 
 from __future__ import annotations
 
 import json
+import tempfile
 import zlib
 from pathlib import Path
 from typing import Any
@@ -18,11 +22,16 @@ import numpy as np
 import zstandard
 
 from edge_agent.contract import artifact, encoding, images, wire
+from edge_agent.contract.trust import encode_bundle
 from edge_agent.contract.types import Selection
+from server.release.signing import Policy, Signing
+from server.store.versions import Version
 
 FOLDER = Path(__file__).resolve().parent.parent / "tests" / "golden" / "v1"
 BODIES = FOLDER.with_name("bodies-1")
 EXPECTED = "expected.json"
+TRUST = FOLDER.parent / "trust-1"
+SIGNED_MS = 1_795_700_000_000
 SHA = "9f86d081884c7d659a2feaa0c55ad015a3bf4f1b2b0b822cd15d6c15b0f00a08"
 
 MODEL = wire.ModelState(version=7, sha256=SHA, slot="trial", refused={5: "golden test"}, fetching=8, fetched_share=0.25)
@@ -135,6 +144,9 @@ def main() -> None:
         if not (BODIES / name).exists():
             (BODIES / name).write_bytes(body)
             print(f"added {name}")
+    if not TRUST.exists():
+        _sign()
+        print(f"added {TRUST.name}")
 
 
 def _bodies() -> dict[str, bytes]:
@@ -142,6 +154,19 @@ def _bodies() -> dict[str, bytes]:
     raw = ARRAY.tobytes()
     form, shortest = encoding.pack(ARRAY)
     return {"raw": raw, "zlib": zlib.compress(raw, 6), "zstd": zstandard.compress(raw, 3), form: shortest}
+
+
+def _sign() -> None:
+    """Once; the keys are thrown away."""
+    with tempfile.TemporaryDirectory() as name:
+        signing = Signing(Path(name))
+        first = signing.init(Policy(root_keys=2, root_threshold=2), now_ms=SIGNED_MS)
+        signing.rotate("targets", now_ms=SIGNED_MS)
+        version = Version(7, "fashion", 6, "snap-6", None, SHA, 4096, SIGNED_MS, "", {})
+        bundle = signing.sign([version], now_ms=SIGNED_MS)
+    TRUST.mkdir()
+    (TRUST / "root.json").write_bytes(bytes(first.roots[0]))
+    (TRUST / "bundle.json").write_bytes(encode_bundle(bundle))
 
 
 def _instances() -> dict[str, tuple[bytes, dict[str, Any]]]:

@@ -16,6 +16,7 @@ from edge_agent.contract import settings
 from edge_agent.contract.artifact import read_artifact
 from edge_agent.contract.errors import EXIT_CONFIG, ConfigError, WinnowError
 from edge_agent.contract.wire import REQUEST_MAX_SAMPLES
+from server import keyring
 from server.config import load_config
 from server.errors import ServerConfigError
 from server.identity import commands
@@ -32,13 +33,14 @@ data = typer.Typer(
     help="Labelled data that comes by hand.", epilog="Example: winnow-server data import first.npz server.toml"
 )
 model = typer.Typer(help="Models that come by hand.", epilog="Example: winnow-server model add my-model server.toml")
-app.command("init", epilog="Example: winnow-server init farm --fleet farm --name winnow.lan")(commands.init)
+app.command("init", epilog="Example: winnow-server init farm --fleet farm --name winnow.lan")(keyring.init_fleet)
 app.command("broker-certificate", epilog="Example: winnow-server broker-certificate mqtt.lan server.toml")(
     commands.broker_certificate
 )
 app.add_typer(commands.device, name="device")
 app.add_typer(data, name="data")
 app.add_typer(model, name="model")
+app.add_typer(keyring.keys, name="keys")
 
 Config = Annotated[Path, typer.Argument(metavar="server.toml", help="the configuration file")]
 Strategies = Annotated[
@@ -282,6 +284,13 @@ def model_wrap(
     manifest = wrap_file(onnx, names=listed, data=samples, out=out, int8=int8, version=version)
     figures = ", ".join(f"{name} {value:.3f}" for name, value in manifest.metrics.items())
     typer.echo(f"{out}: version {manifest.version}, {', '.join(manifest.files)}; {figures}")
+
+
+model.command("sign", epilog="Example: winnow-server model sign 7 --key safe/targets-0a1b.pem server.toml")(
+    keyring.model_sign
+)
+model.command("export", epilog="Example: winnow-server model export 7 --out model-7 server.toml")(keyring.model_export)
+model.command("verify", epilog="Example: winnow-server model verify model-7 --root root.json")(keyring.model_verify)
 
 
 @app.command("demo", epilog="Example: winnow-server demo --quick --out demo-report")

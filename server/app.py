@@ -38,9 +38,12 @@ from server.identity.credentials import Credentials
 from server.identity.service import Service
 from server.label import labeler
 from server.label.labelling import Labelling
+from server.release.blocks import Blocks
+from server.release.files import Part, part
 from server.release.fleet import Fleet
 from server.release.registry import publish_passed
-from server.store import runs
+from server.release.signing import Signing
+from server.store import runs, versions
 from server.store.lock import only_one
 from server.store.store import Store
 from server.store.versions import Version
@@ -75,6 +78,7 @@ class Server:
         self._data_dir = Path(config.server.data_dir)
         self._stopping = threading.Event()
         self._complaints: set[str] = set()  # of the last look
+        self._signing = Signing(self._data_dir)
 
     def stop(self) -> None:
         """Ask `run` to end; from any thread, not from a signal handler (it may hold the lock of the event)."""
@@ -87,9 +91,10 @@ class Server:
             store = Store.open(self._data_dir)
             stack.callback(store.close)
             identity = self._identity(store)
-            address = self._broker(stack, identity)
+            address = self._broker(stack, store, identity)
             labelling = self._labelling(store)
-            fleet, collector = self._collecting(store, address, labelling)
+            files_url = identity.files_url if identity else ""
+            fleet, collector = self._collecting(store, address, labelling, files_url)
             teach = self._teach(store)
             steering = Steering(store, portfolio.parse(self._config.choose.portfolio), rng=np.random.default_rng())
             teach.recover(now_ms=now_ms())
@@ -114,8 +119,15 @@ class Server:
                 lambda: _publish(store),
                 lambda: teach.tick(now_ms=now_ms()),
                 lambda: steering.tick(now_ms()),
+                lambda: self._sign(store),
                 lambda: fleet.tick(now_ms()),
             )
+
+    def _sign(self, store: Store) -> None:
+        if self._signing.on:
+            with store.database.read() as connection:
+                every = versions.every(connection)
+            self._signing.tick(every, now_ms=now_ms())
 
     def _tick(self, *steps: Callable[[], object]) -> None:
         """One look; a step that fails holds up neither the others nor the next look. Its complaint is said once."""
@@ -137,7 +149,7 @@ class Server:
         _check_authority(self._config)
         return Service(self._config, store, now_ms=now_ms)
 
-    def _broker(self, stack: ExitStack, service: Service | None) -> BrokerAddress:
+    def _broker(self, stack: ExitStack, store: Store, service: Service | None) -> BrokerAddress:
         config = self._config.broker
         if config.url:
             address, reload = _external(config), lambda: None
@@ -154,7 +166,14 @@ class Server:
         write_durably(self._data_dir / BROKER_URL, address.url.encode())
         log.info("fleet %r, broker %s, data in %s", self._config.server.fleet, address.url, self._data_dir)
         if service is not None:
-            service.start(host=address.host, port=address.port, tls=address.tls is not None, reload=reload)
+            service.start(
+                host=address.host,
+                port=address.port,
+                tls=address.tls is not None,
+                reload=reload,
+                root=lambda: bytes(self._signing.bundle().roots[-1]).decode() if self._signing.on else "",
+                files=_files(Blocks(store, self._signing)),
+            )
             stack.callback(service.stop)
         return address
 
@@ -176,7 +195,9 @@ class Server:
             rng=np.random.default_rng(),
         )
 
-    def _collecting(self, store: Store, address: BrokerAddress, labelling: Labelling | None) -> tuple[Fleet, Collector]:
+    def _collecting(
+        self, store: Store, address: BrokerAddress, labelling: Labelling | None, files_url: str
+    ) -> tuple[Fleet, Collector]:
         config, name = self._config.collect, self._config.server.fleet
         collector: Collector
         copies = Copies(store, now_ms=now_ms)
@@ -185,6 +206,8 @@ class Server:
             fleet=name,
             rules=self._config.rollout,
             publish=lambda topic, payload, *, qos, retain: collector.publish(topic, payload, qos=qos, retain=retain),
+            signing=self._signing,
+            files_url=files_url,
         )
 
         def on_birth(device: str) -> None:
@@ -229,6 +252,14 @@ def check_parts(config: ServerConfig) -> list[str]:
     else:
         lines.append("labeler: nobody")
     return lines
+
+
+def _files(blocks: Blocks) -> Callable[[str, str | None], Part | None]:
+    def answer(sha256: str, asked: str | None) -> Part | None:
+        data = blocks.file(sha256)
+        return None if data is None else part(data, asked)
+
+    return answer
 
 
 def _check_authority(config: ServerConfig) -> None:

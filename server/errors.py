@@ -7,6 +7,7 @@
         ├── LabelError         a labeler, or what it answered
         ├── TrainingError      the run fails, the champion stays
         ├── RolloutError       an order that the rollout's state does not allow
+        ├── SigningError       keys or signatures that are missing: nothing is released without them
         ├── RequestError       "more like this" of something that nobody can look out for
         └── StoreError         the disk or the database
 
@@ -40,6 +41,10 @@ class TrainingError(ServerError):
 
 class RolloutError(ServerError):
     """The rollout's state does not allow this."""
+
+
+class SigningError(ServerError):
+    """A key cannot be used, or signatures are missing."""
 
 
 class RequestError(ServerError):

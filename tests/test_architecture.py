@@ -30,7 +30,7 @@ AGENT_PARTS = (
 )
 SERVER_PARTS = (
     {"__main__"},
-    {"demo", "backtest"},
+    {"demo", "backtest", "keyring"},
     {"app"},
     {"collect", "label", "teach", "release", "identity", "status"},
     {"audit", "drift"},
@@ -51,7 +51,7 @@ MAY_IMPORT_LAZILY = {  # torch is loaded where there is something to train, onnx
     "server.release": ("models.evaluate",),
 }
 EXTRAS = ("torch", "onnx", "onnxscript", "sqlalchemy", "alembic", "fastapi", "typer", "rich", "matplotlib", "PIL")
-LOADED_NEVER = ("torch", "onnx", "sqlalchemy", "fastapi")
+LOADED_NEVER = ("torch", "onnx", "sqlalchemy", "fastapi", "tuf")  # python-tuf by a child process
 READ_ENVIRONMENT = {"models/data.py:default_cache"}
 FORGIVING = {  # where Exception may be caught: supervising loops, and around a user's plug-in
     "edge_agent/agent.py:*",

@@ -14,7 +14,7 @@ import msgspec
 import numpy as np
 import pytest
 
-from edge_agent.contract import artifact, wire
+from edge_agent.contract import artifact, trust, wire
 from edge_agent.contract.encoding import Encoding, unpack
 from scripts import golden
 
@@ -91,3 +91,12 @@ def test_golden_bodies_decode_to_what_they_meant(encoding: Encoding) -> None:
     body = (GOLDEN / "bodies-1" / encoding).read_bytes()
     array = unpack(encoding, body, dtype="int16", shape=(20, 15))
     np.testing.assert_array_equal(array, golden.ARRAY, strict=True)
+
+
+def test_golden_signatures_still_vouch() -> None:
+    bundle = trust.decode_bundle((golden.TRUST / "bundle.json").read_bytes())
+    claim = trust.Claim(version=7, manifest_sha256=golden.SHA, manifest_bytes=4096)
+    anchor = (golden.TRUST / "root.json").read_bytes()
+    found = trust.vouch(bundle, claim, anchor=anchor, now_ms=golden.SIGNED_MS + 86_400_000)
+    assert (found.signed_ms, len(found.bundle.roots)) == (golden.SIGNED_MS, 2)
+    assert found.expires_ms == golden.SIGNED_MS + 3 * 86_400_000

@@ -79,6 +79,7 @@ class Enrolled(msgspec.Struct, frozen=True, kw_only=True):
     fleet: str
     broker: str  # mqtts://host:port
     certificate: str  # PEM
+    root: str = ""  # metadata that is to be trusted of models (contract/trust.py); empty: they are not signed
 
 
 class Renew(msgspec.Struct, frozen=True, kw_only=True):

@@ -9,6 +9,7 @@
     │   │   ├── SignatureError    nobody we trust vouches for it
     │   │   ├── DowngradeError    older than what was committed
     │   │   └── IncompatibleError cannot run here: opset, shape, provider, golden outputs
+    │   ├── StaleError            what vouches for a model is out of date: nothing is switched, newer may come
     │   ├── OutboxError           the disk; storing pauses, inference goes on
     │   ├── IdentityError         who somebody is: a certificate, a token, or the server's; somebody has to look
     │   └── UplinkError           the network; later
@@ -60,6 +61,10 @@ class DowngradeError(ArtifactError):
 
 class IncompatibleError(ArtifactError):
     """The artifact is intact but cannot run here."""
+
+
+class StaleError(EdgeError):
+    """What vouches for a model has expired, or is older than what was seen before."""
 
 
 class OutboxError(EdgeError):

@@ -293,6 +293,14 @@ class Assignment(msgspec.Struct, frozen=True, kw_only=True):
     version: int
     manifest_sha256: str
     manifest_bytes: int
+    trust_sha256: str = ""  # of the bundle that vouches for the manifest (contract/trust.py); empty: it is not signed
+    trust_bytes: int = 0
+    url: str = ""  # https: its files can be had at <url>/<sha256>, with Range, as well; empty: as blocks alone
+
+    def is_for_same(self, other: Assignment | None) -> bool:
+        """Whether both want the same model, by whatever way it comes."""
+        mine = (self.version, self.manifest_sha256, self.manifest_bytes)
+        return other is not None and mine == (other.version, other.manifest_sha256, other.manifest_bytes)
 
 
 class Request(msgspec.Struct, frozen=True, kw_only=True):

@@ -39,6 +39,10 @@ ca_file = "{folder}/ca.pem"
 cert_file = "{folder}/device.pem"
 renewal = "{renewal}"
 """
+_UPDATE = """
+[update]
+trust = "{folder}/root.json"
+"""
 
 
 class Done(NamedTuple):
@@ -65,6 +69,9 @@ def enrol(token: Token, folder: Path) -> Done:
         raise IdentityError(f"the server sent names that are none: {answer.device!r}, {answer.fleet!r}")
     uplink = _UPLINK.format(broker=_quotable(answer.broker), folder=FOLDER, renewal=_quotable(token.url))
     _write(papers.ca_file, ca_pem)
+    if answer.root:
+        _write(folder / FOLDER / "root.json", answer.root)
+        uplink += _UPDATE.format(folder=FOLDER)
     toml = folder / "agent.toml"
     written = not toml.exists()
     if written:

@@ -1,7 +1,8 @@
 """How does an artifact get onto the device, block by block?
 
 Three parts: `Requests` decides what to ask for and when (pure), `Download` keeps one file's blocks on disk so that a
-reboot loses at most the last few, and `ArtifactFetch` runs the two downloads of an assignment, manifest first.
+reboot loses at most the last few, and `ArtifactFetch` runs the downloads of an assignment one after the other:
+signatures where they are asked for, manifest, ONNX file.
 
 Blocks carry no hash of their own: a wrong one shows when the file is whole, and the file is then fetched once more.
 """
@@ -22,7 +23,8 @@ from edge_agent.contract.artifact import (
     decode_manifest,
     write_durably,
 )
-from edge_agent.contract.errors import IncompatibleError, IntegrityError, UplinkError
+from edge_agent.contract.errors import IncompatibleError, IntegrityError, SignatureError, UplinkError
+from edge_agent.contract.trust import BUNDLE_MAX_BYTES
 from edge_agent.contract.wire import BLOCK_BYTES, Assignment, BlockHeader, Fetch
 
 log = logging.getLogger(__name__)
@@ -187,22 +189,48 @@ class Download:
 
 
 class ArtifactFetch:
-    """The two files of one assignment, one after the other: the manifest, and the ONNX file that it names.
+    """The files of one assignment, one after the other: the manifest, and the ONNX file that it names.
 
-    ArtifactError from any method means that the version is to be refused; UplinkError, that the server does not have
-    it now; OSError, that the disk will not.
+    With `vouch` the signatures come first, and nothing else is asked for until it has returned.
+
+    ArtifactError from any method means that the version is to be refused; SignatureError, that nobody vouches for what
+    was sent under its number; UplinkError, that the server does not have it now; OSError, that the disk will not.
     """
 
-    def __init__(self, folder: Path, assignment: Assignment, *, variant: str, fits: Callable[[Manifest], None]) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        assignment: Assignment,
+        *,
+        variant: str,
+        fits: Callable[[Manifest], None],
+        vouch: Callable[[Assignment, bytes], None] | None = None,
+    ) -> None:
         if assignment.manifest_bytes > MANIFEST_MAX_BYTES:
             raise IncompatibleError(f"manifest of {assignment.manifest_bytes} bytes, at most {MANIFEST_MAX_BYTES}")
         self.assignment = assignment
         self.folder = folder
         self.manifest = b""
         self.onnx = b""
-        self._variant, self._fits = variant, fits
+        self._variant, self._fits, self._vouch = variant, fits, vouch
+        self._vouching = vouch is not None
         self._current: Download
-        self._follow(assignment.manifest_sha256, assignment.manifest_bytes)
+        if self._vouching:
+            self._follow_signatures()
+        else:
+            self._follow(assignment.manifest_sha256, assignment.manifest_bytes)
+
+    def _follow_signatures(self) -> None:
+        version, sha256, total_bytes = (
+            self.assignment.version,
+            self.assignment.trust_sha256,
+            self.assignment.trust_bytes,
+        )
+        if not sha256:
+            raise SignatureError(f"version {version} is not signed, and [update] trust asks for it")
+        if not _SHA256.fullmatch(sha256) or not 1 <= total_bytes <= BUNDLE_MAX_BYTES:
+            raise SignatureError(f"version {version}: signatures {sha256[:80]!r} of {total_bytes} bytes")
+        self._follow(sha256, total_bytes)
 
     def _follow(self, sha256: str, total_bytes: int) -> None:
         self._current = Download(self.folder, sha256, total_bytes)
@@ -255,11 +283,18 @@ class ArtifactFetch:
         except IntegrityError as error:
             self._spoilt += 1
             if self._spoilt >= ATTEMPTS:
-                raise
+                if self._vouch is None:
+                    raise
+                # The right bytes are known by their signature: these are the carrier's fault, not the version's.
+                raise SignatureError(f"version {self.assignment.version}: {error}") from error
             log.warning("version %d: %s: fetching it again", self.assignment.version, error)
             self._requests = Requests()
             return
-        if self.manifest:
+        if self._vouching and self._vouch is not None:
+            self._vouch(self.assignment, data)
+            self._vouching = False
+            self._follow(self.assignment.manifest_sha256, self.assignment.manifest_bytes)
+        elif self.manifest:
             self.onnx = data
         else:
             self.manifest = data

@@ -59,6 +59,7 @@ class Installed:
         self._lock = threading.RLock()  # held while the slots are written down
         self._executing = 0
         self._sha256 = (0, "")  # of the version named
+        self._turned_away: dict[int, str] = {}  # versions that nobody vouched for -> why; of this run
         self._slots = self._file.load()
         self._swept: tuple[slots.State, int] | None = None  # the state for which old folders were deleted
         self._reverted = 0  # version, by too many starts; not reported yet
@@ -134,7 +135,7 @@ class Installed:
     def state(self) -> ModelState:
         """For birth and heartbeat: what executes, not what should."""
         with self._lock:
-            refused = self._slots.refused
+            refused = self._turned_away | self._slots.refused
             return ModelState(
                 version=self._executing,
                 sha256=self._executing_sha256(),
@@ -196,6 +197,20 @@ class Installed:
         with self._lock:
             self._save(slots.refuse(self._slots, version, reason))
         self._report("refused", reason, version, {})
+
+    def turn_away(self, version: int, reason: str) -> None:
+        """Report it as refused until somebody vouches for it; a restart forgets it."""
+        with self._lock:
+            known, self._turned_away[version] = self._turned_away.get(version), reason
+            for oldest in sorted(self._turned_away)[:-REFUSALS_TOLD]:
+                del self._turned_away[oldest]
+        if reason != known:
+            self._report("refused", reason, version, {})
+
+    def readmit(self, version: int) -> None:
+        """Somebody vouches for it now."""
+        with self._lock:
+            self._turned_away.pop(version, None)
 
     def sweep(self) -> None:
         """Delete the folders that are not needed any more."""

@@ -18,7 +18,7 @@ from collections.abc import Sequence
 import msgspec
 
 from edge_agent.contract import errors
-from edge_agent.contract.errors import ArtifactError, EdgeError, IncompatibleError
+from edge_agent.contract.errors import ArtifactError, EdgeError, IncompatibleError, StaleError
 
 log = logging.getLogger(__name__)
 
@@ -49,7 +49,7 @@ def run_check(argv: Sequence[str], *, timeout_s: float, memory_bytes: int, stop:
         stop: ends the wait; the program is killed.
 
     Raises:
-        ArtifactError: of the class that the checker names, when it refuses (exit 3).
+        ArtifactError, StaleError: of the class that the checker names, when it refuses (exit 3).
         IncompatibleError: when it is killed, runs out of time or ends in any other way.
         CheckStoppedError: when `stop` is set.
         OSError: when the program cannot be started.
@@ -75,6 +75,7 @@ def _cap(pid: int, timeout_s: float, memory_bytes: int) -> None:
     seconds = int(timeout_s) + 1
     try:
         resource.prlimit(pid, resource.RLIMIT_CPU, (seconds, seconds))
+        resource.prlimit(pid, resource.RLIMIT_CORE, (0, 0))  # or a model that crashes it fills the disk
         if memory_bytes:
             resource.prlimit(pid, resource.RLIMIT_AS, (memory_bytes, memory_bytes))
         os.setpriority(os.PRIO_PROCESS, pid, NICENESS)
@@ -100,23 +101,23 @@ def _kill(child: subprocess.Popen[bytes]) -> None:
         os.killpg(child.pid, signal.SIGKILL)
 
 
-def _refusal(status: int, said: bytes, complained: bytes) -> ArtifactError:
+def _refusal(status: int, said: bytes, complained: bytes) -> ArtifactError | StaleError:
     if status == EXIT_REFUSED:
         try:
-            refusal = msgspec.json.decode(_last_line(said), type=Refusal)
+            refusal = msgspec.json.decode(_last_line(said, chars=None), type=Refusal)
         except (msgspec.DecodeError, ValueError):
             return IncompatibleError(f"the check ended with {status}: {_last_line(said)}")
         kind = getattr(errors, refusal.error, None)
-        if isinstance(kind, type) and issubclass(kind, ArtifactError):
+        if isinstance(kind, type) and issubclass(kind, (ArtifactError, StaleError)):
             return kind(refusal.message)
         return IncompatibleError(f"{refusal.error}: {refusal.message}")
     ended = f"was killed by {signal.Signals(-status).name}" if status < 0 else f"ended with {status}"
     return IncompatibleError(f"the check {ended}: {_last_line(complained) or 'it said nothing'}")
 
 
-def _last_line(output: bytes) -> str:
+def _last_line(output: bytes, *, chars: int | None = 300) -> str:
     lines = output.decode(errors="replace").strip().splitlines()
-    return lines[-1][:300] if lines else ""
+    return lines[-1][:chars] if lines else ""
 
 
 class GoOn(msgspec.Struct, frozen=True):

@@ -1,9 +1,10 @@
 """How does the model that the server wants get here?
 
-    desired -> manifest -> fits? -> ONNX file -> hash -> golden test -> staged
+    desired -> signed? -> manifest -> fits? -> ONNX file -> hash -> golden test -> staged
 
 One `step` at a time, in a thread of its own. What is refused (hash, fit, golden test, downgrade) is reported once,
-remembered with its reason and never tried again; what is only late (network, full disk) is tried again.
+remembered with its reason and never tried again; what is only late (network, full disk, signatures that have expired)
+is tried again. What nobody vouches for is turned away: reported as refused, but not remembered.
 """
 
 from __future__ import annotations
@@ -19,12 +20,22 @@ from pathlib import Path
 import msgspec
 
 from edge_agent.contract.artifact import MANIFEST, InputSpec, Manifest, read_artifact
-from edge_agent.contract.errors import ArtifactError, DowngradeError, IncompatibleError, UplinkError
+from edge_agent.contract.errors import (
+    ArtifactError,
+    DowngradeError,
+    IncompatibleError,
+    SignatureError,
+    StaleError,
+    UplinkError,
+)
+from edge_agent.contract.trust import BUNDLE
 from edge_agent.contract.wire import Assignment, BlockHeader, Desired, Fetch, ModelState
 from edge_agent.update import slots
 from edge_agent.update.fetch import ArtifactFetch
+from edge_agent.update.https import Https
 from edge_agent.update.installed import Installed, Kind, Report
 from edge_agent.update.trial import CheckStoppedError
+from edge_agent.update.trust import Trust
 
 log = logging.getLogger(__name__)
 
@@ -53,6 +64,8 @@ class Updater(Installed):
         keep_versions: int,
         request: Callable[[Fetch], bool],
         report: Report,
+        trust: Trust | None = None,
+        https: Https | None = None,
         monotonic: Callable[[], float] = time.monotonic,
     ) -> None:
         """As `Installed`, whose start it counts; and besides.
@@ -66,14 +79,18 @@ class Updater(Installed):
             keep_versions: artifact folders kept.
             request: sends a Fetch; False when it cannot now.
             report: tells the server.
+            trust: whom to believe; None: unsigned versions are taken.
+            https: for servers that offer files that way; None: blocks come as messages.
             monotonic: clock of the thread, seconds.
         """
         super().__init__(folder, variant=variant, max_starts=max_starts, keep_versions=keep_versions, report=report)
         self.needs = needs
         self._check, self._request, self._monotonic = check, request, monotonic
+        self._trust, self._https = trust, https
         self._inbox: Desired | None = None
         self._blocks: queue.Queue[tuple[BlockHeader, bytes | memoryview]] = queue.Queue(BLOCKS_WAITING)
         self._assignment: Assignment | None = None
+        self._vouched: Assignment | None = None  # the last that was signed
         self._fetch: ArtifactFetch | None = None
         self._pause_until_s = 0.0
         self._complaint = ""  # of the disk, said once
@@ -94,8 +111,11 @@ class Updater(Installed):
             log.warning("%s: version %d was refused here: %s", artifact, version, state.refused[version])
             return
         self._fit(manifest)
+        data = (artifact / MANIFEST).read_bytes()
+        if self._trust is not None:
+            self._trust.vouch_by_hand(version, data, artifact / BUNDLE)
         self._check(artifact)
-        folder = self.shelf.unpack(self.shelf.arrival(version), (artifact / MANIFEST).read_bytes(), onnx)
+        folder = self.shelf.unpack(self.shelf.arrival(version), data, onnx)
         self.adopt(folder, version)
 
     def _say_known(self, artifact: Path, version: int) -> None:
@@ -103,6 +123,16 @@ class Updater(Installed):
         here = self.shelf.path(version) / MANIFEST
         if here.exists() and here.read_bytes() != (artifact / MANIFEST).read_bytes():
             log.warning("%s: another version %d is here already: give it a higher number", artifact, version)
+
+    def take(self) -> Path | None:
+        """As `Installed`; but once its signatures have expired, what is staged has to be vouched for anew."""
+        state = self.slot_state()
+        if self._trust is not None and isinstance(state, slots.Staged) and not self._trust.fresh():
+            text = f"version {state.candidate} was staged, but its signatures have expired since: fetched anew"
+            self._report("error", text, state.candidate, {})
+            self.unstage_all_but(0)
+            return None
+        return super().take()
 
     def on_desired(self, desired: Desired) -> None:
         """What the server wants. The same again is a new try."""
@@ -161,7 +191,7 @@ class Updater(Installed):
             self.sweep()
             if self._assignment is not None:
                 self._advance(self._assignment, now_s)
-        except UplinkError as error:  # a server that connects again says again what it wants
+        except (UplinkError, StaleError) as error:  # a server that connects again says again what it wants
             self._fetch = self._assignment = None
             self._report("error", str(error), 0, {})
         except OSError as error:
@@ -177,8 +207,11 @@ class Updater(Installed):
         self._assignment = desired.model
         self._pause_until_s, self._complaint = 0.0, ""
         self.unstage_all_but(desired.model.version if desired.model else 0)
-        if self._fetch is not None and self._fetch.assignment != desired.model:
+        if self._fetch is not None and not self._fetch.assignment.is_for_same(desired.model):
             self._drop()
+        elif self._fetch is not None and self._fetch.assignment != desired.model:
+            self._fetch.flush()  # its signatures were renewed: the blocks that are here stay
+            self._fetch = None
 
     def _advance(self, assignment: Assignment, now_s: float) -> None:
         try:
@@ -187,7 +220,12 @@ class Updater(Installed):
             if self._fetch is not None:
                 self._proceed(self._fetch, now_s)
         except ArtifactError as error:
-            self.refuse(assignment.version, f"{type(error).__name__}: {error}")
+            reason = f"{type(error).__name__}: {error}"
+            if self._trust is None or (self._vouched == assignment and not isinstance(error, SignatureError)):
+                self.refuse(assignment.version, reason)
+            else:  # not the version's fault: anybody may have sent this under its number
+                self._assignment = None
+                self.turn_away(assignment.version, reason)
             self._drop()
 
     def _begin(self, assignment: Assignment) -> ArtifactFetch | None:
@@ -199,7 +237,14 @@ class Updater(Installed):
         if answer != "yes":
             return None
         folder = self.shelf.arrival(version)
-        return ArtifactFetch(folder, assignment, variant=self.variant, fits=self._fit)
+        vouch = self._vouch if self._trust is not None else None
+        return ArtifactFetch(folder, assignment, variant=self.variant, fits=self._fit, vouch=vouch)
+
+    def _vouch(self, assignment: Assignment, bundle: bytes) -> None:
+        if self._trust is not None:
+            self._trust.vouch(assignment, bundle)
+            self._vouched = assignment
+            self.readmit(assignment.version)
 
     def _proceed(self, fetch: ArtifactFetch, now_s: float) -> None:
         while not self._blocks.empty():
@@ -207,7 +252,17 @@ class Updater(Installed):
             fetch.take(header, data, now_s)
         if fetch.done:
             self._try_out(fetch)
-        elif (wanted := fetch.due(now_s)) is not None and self._request(wanted):
+        elif (wanted := fetch.due(now_s)) is not None:
+            self._ask(fetch, wanted, now_s)
+
+    def _ask(self, fetch: ArtifactFetch, wanted: Fetch, now_s: float) -> None:
+        url = fetch.assignment.url
+        if self._https is not None and url and (blocks := self._https.get(url, wanted)):
+            fetch.asked(wanted, now_s)
+            for header, data in blocks:
+                fetch.take(header, data, now_s)
+            self._wake.set()  # there is more where this came from
+        elif self._request(wanted):
             fetch.asked(wanted, now_s)
 
     def _fit(self, manifest: Manifest) -> None:
@@ -229,6 +284,8 @@ class Updater(Installed):
     def _drop(self) -> None:
         """Forget what was on its way, blocks included."""
         self._fetch = None
+        if self._https is not None:
+            self._https.close()
         while not self._blocks.empty():
             self._blocks.get_nowait()
         self.shelf.clear_arrivals()

@@ -1,4 +1,4 @@
-"""winnow-server init, and winnow-server device: who belongs to the fleet."""
+"""Of winnow-server init, and winnow-server device: who belongs to the fleet."""
 
 from __future__ import annotations
 
@@ -38,24 +38,17 @@ port = 8884
 """
 
 
-def init(
-    folder: Annotated[Path, typer.Argument(metavar="FOLDER", help="for server.toml and the data")] = Path(),
-    fleet: Annotated[str, typer.Option(help="name of the fleet")] = "default",
-    names: Annotated[
-        list[str] | None,
-        typer.Option("--name", help="name or address by which devices call this machine; may be given more than once"),
-    ] = None,
-) -> None:
-    """Make a fleet: its certificate authority, and a server.toml unless there is one."""
+def found(folder: Path, fleet: str, names: list[str]) -> tuple[ServerConfig, Path]:
+    """Make a fleet's certificate authority, and a server.toml unless there is one; the configuration and its file."""
     from server.identity.authority import CA_KEY, Authority
     from server.identity.service import folder_of
 
     toml = folder / "server.toml"
-    _check_names(fleet, names or [])
+    _check_names(fleet, names)
     try:
         folder.mkdir(parents=True, exist_ok=True)
         if not toml.exists():
-            toml.write_text(_first_toml(fleet, names or []), encoding="utf-8")
+            toml.write_text(_first_toml(fleet, names), encoding="utf-8")
     except OSError as error:
         raise IdentityError(f"{error.filename}: {error.strerror}: expected a folder to write to") from error
     config = load_config(toml)
@@ -65,8 +58,7 @@ def init(
     typer.echo("Keep a copy of both CA files where nobody else can read them: without the key no device can be added.")
     if not config.server.names:
         typer.echo("Only this machine can reach it: for devices elsewhere set [server] listen and names.")
-    typer.echo(f"Next: winnow-server run {toml}")
-    typer.echo(f"and:  winnow-server device enrol NAME {toml}")
+    return config, toml
 
 
 def _check_names(fleet: str, names: list[str]) -> None:

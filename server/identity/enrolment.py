@@ -11,6 +11,7 @@ shown although another followed it, for another key, is on two machines: a card 
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Callable
 
 import sqlalchemy as sa
 
@@ -60,13 +61,32 @@ def _check_free(connection: sa.Connection, name: str, *, again: bool) -> None:
 class Enrolment:
     """Gives certificates to those who may have one. IdentityError says why somebody may not."""
 
-    def __init__(self, store: Store, authority: Authority, *, fleet: str, broker: str, days: float) -> None:
-        """`broker`: its URL, as devices are told it; `days`: the time of a certificate."""
+    def __init__(
+        self,
+        store: Store,
+        authority: Authority,
+        *,
+        fleet: str,
+        broker: str,
+        days: float,
+        root: Callable[[], str] = lambda: "",
+    ) -> None:
+        """Start with what the store remembers.
+
+        Args:
+            store: of the server.
+            authority: issues.
+            fleet: its name.
+            broker: its URL, as devices are told it.
+            days: the time of a certificate.
+            root: what devices are to trust of models, as of now; empty: these are not signed.
+        """
         self._store = store
         self._authority = authority
         self._fleet = fleet
         self._broker = broker
         self._days = days
+        self._root = root
 
     def enrol(self, message: Enrol, *, now_ms: int) -> Enrolled:
         """Let the bearer of a token in."""
@@ -74,7 +94,11 @@ class Enrolment:
         with self._store.database.write() as connection:
             issued = self._redeem(connection, _hash(message.secret), key, now_ms)
         return Enrolled(
-            device=issued.device, fleet=self._fleet, broker=self._broker, certificate=issued.pem.decode("ascii")
+            device=issued.device,
+            fleet=self._fleet,
+            broker=self._broker,
+            certificate=issued.pem.decode("ascii"),
+            root=self._root(),
         )
 
     def renew(self, message: Renew, *, now_ms: int) -> Renewed:

@@ -27,7 +27,7 @@ from server.identity.revocation import Revocation, cut
 from server.store.store import Store
 
 if TYPE_CHECKING:
-    from server.identity.web import Web
+    from server.identity.web import Files, Web
 
 _log = logging.getLogger(__name__)
 
@@ -81,10 +81,20 @@ class Service:
         self._reload: Callable[[], None] = lambda: None
         self._web: Web | None = None
 
-    def start(self, *, host: str, port: int, tls: bool, reload: Callable[[], None]) -> None:
+    def start(
+        self,
+        *,
+        host: str,
+        port: int,
+        tls: bool,
+        reload: Callable[[], None],
+        root: Callable[[], str] = lambda: "",
+        files: Files | None = None,
+    ) -> None:
         """The broker is at `host:port`, and `reload` has it read its files again: let devices enrol.
 
-        Without `tls` it cannot tell who is who, and nobody is cut off.
+        Without `tls` it cannot tell who is who, and nobody is cut off. `root`: what devices are to trust of models;
+        `files`: what they may fetch at `files_url`.
         """
         from server.identity.web import Web, make_app  # here: FastAPI takes a while, and only this needs it
 
@@ -92,12 +102,20 @@ class Service:
         config = self._config
         broker = config.broker.url or broker_url(server_name(config), port, tls=True)
         days = config.identity.certificate_days
-        enrolment = Enrolment(self._store, self._authority, fleet=config.server.fleet, broker=broker, days=days)
-        app = make_app(enrolment, self._authority, now_ms=self._now_ms)
+        fleet = config.server.fleet
+        enrolment = Enrolment(self._store, self._authority, fleet=fleet, broker=broker, days=days, root=root)
+        app = make_app(enrolment, self._authority, now_ms=self._now_ms, files=files)
         listen, cert_file = config.server.listen, str(self.credentials.cert_file)
         self._web = Web(app, listen=listen, port=config.identity.port, cert_file=cert_file)
         self._web.start()
         _log.info("devices enrol and renew at %s", web_url(config))
+
+    @property
+    def files_url(self) -> str:
+        """Where devices may fetch files."""
+        from server.identity.web import FILES
+
+        return web_url(self._config) + FILES
 
     def stop(self) -> None:
         """Let nobody enrol any more."""

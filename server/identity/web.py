@@ -1,4 +1,4 @@
-"""Where do devices enrol and renew?
+"""Where do devices enrol and renew, and fetch files if they can?
 
 A small HTTPS service beside the broker. Who comes has no certificate yet, or one that has run out, so TLS proves only
 the server here; the device proves itself by what it sends (enrolment.py). Bodies are bounded before they are read, and
@@ -35,11 +35,17 @@ LIFE_S = 30.0  # of a connection; shorter cuts off slow links, longer lets whoev
 
 _log = logging.getLogger(__name__)
 
+FILES = "/files"
+
 Word = TypeVar("Word", bound=msgspec.Struct)
+Files = Callable[[str, str | None], tuple[int, dict[str, str], memoryview] | None]
+"""Hash, and what was asked for of it (Range) -> status, headers, body; None: there is no such file."""
 
 
-def make_app(enrolment: Enrolment, authority: Authority, *, now_ms: Callable[[], int]) -> FastAPI:
-    """The service, without its socket."""
+def make_app(
+    enrolment: Enrolment, authority: Authority, *, now_ms: Callable[[], int], files: Files | None = None
+) -> FastAPI:
+    """The service, without its socket. `files`: what can be had at `FILES`; None: nothing."""
     app = FastAPI(title="winnow", docs_url=None, redoc_url=None, openapi_url=None)
     patience = Patience(now_ms=now_ms)
 
@@ -76,6 +82,19 @@ def make_app(enrolment: Enrolment, authority: Authority, *, now_ms: Callable[[],
     @app.get("/ca.pem")
     async def ca() -> Response:
         return Response(authority.pem, media_type="application/x-pem-file")
+
+    @app.get(f"{FILES}/{{sha256}}")
+    async def file(sha256: str, request: Request) -> Response:
+        # Who knows the hash of a model may have it: only the broker tells it, and only to members.
+        peer = request.client.host if request.client else ""
+        if not patience.has(peer):
+            return _refuse(429, "too many refusals: try again in a minute")
+        found = None if files is None else await run_in_threadpool(files, sha256, request.headers.get("Range"))
+        if found is None:
+            patience.lose(peer)
+            return _refuse(404, "nothing of that hash is published")
+        status, headers, body = found
+        return Response(bytes(body), status, headers, media_type="application/octet-stream")
 
     return app
 

@@ -1,8 +1,8 @@
 """Which bytes may a device fetch?
 
-Those of published versions, by hash: manifests, and the ONNX files they name. Nothing else that happens to be a blob
-(another device's samples are blobs too). What is on its way to the fleet is kept in memory: a thousand devices ask for
-the same file.
+Those of published versions, by hash: manifests, and the ONNX files they name; and the signatures that vouch for them.
+Nothing else that happens to be a blob (another device's samples are blobs too). What is on its way to the fleet is kept
+in memory: a thousand devices ask for the same file.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ from collections.abc import Iterator
 
 from edge_agent.contract.artifact import decode_manifest
 from edge_agent.contract.wire import BLOCK_BYTES, FETCH_MAX_BLOCKS, BlockHeader, Fetch, encode_frame
+from server.release.signing import Signing
 from server.store import versions
 from server.store.store import Store
 
@@ -22,8 +23,8 @@ CACHED_FILES = 6  # a rollout needs two (manifest and model), its predecessor tw
 class Blocks:
     """Answers to requests for blocks. Safe to use from several threads."""
 
-    def __init__(self, store: Store) -> None:
-        self._store = store
+    def __init__(self, store: Store, signing: Signing | None = None) -> None:
+        self._store, self._signing = store, signing
         self._lock = threading.Lock()
         self._newest = 0  # version up to which `_public` is known
         self._public: set[str] = set()
@@ -31,13 +32,17 @@ class Blocks:
 
     def answer(self, fetch: Fetch) -> Iterator[bytes]:
         """The frames that answer a request; for what is not published, one that says "unknown"."""
-        data = self._bytes(fetch.sha256)
+        data = self.file(fetch.sha256)
         if data is not None:
             return cut(data, fetch)
         header = BlockHeader(sha256=fetch.sha256[:64], index=0, total_bytes=0, error="unknown")
         return iter([encode_frame(header, b"")])
 
-    def _bytes(self, sha256: str) -> bytes | None:
+    def file(self, sha256: str) -> bytes | None:
+        """The whole of it; None for what is not published."""
+        signatures = self._signing.file(sha256) if self._signing else None
+        if signatures is not None:
+            return signatures
         with self._lock:
             if sha256 in self._cached:
                 self._cached.move_to_end(sha256)

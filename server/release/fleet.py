@@ -22,6 +22,7 @@ from server.errors import RolloutError
 from server.release import rollout
 from server.release.blocks import Blocks
 from server.release.requests import Sketches, executing_state, wanted_of
+from server.release.signing import Signing
 from server.store import devices, identities, portfolios, requests, rollouts, versions
 from server.store.store import Store
 
@@ -41,12 +42,32 @@ class Publish(Protocol):
 class Fleet:
     """Carries the newest rollout on, passes requests on, and answers the devices."""
 
-    def __init__(self, store: Store, *, fleet: str, rules: config.Rollout, publish: Publish) -> None:
+    def __init__(
+        self,
+        store: Store,
+        *,
+        fleet: str,
+        rules: config.Rollout,
+        publish: Publish,
+        signing: Signing | None = None,
+        files_url: str = "",
+    ) -> None:
+        """Start with what the store remembers.
+
+        Args:
+            store: of the server.
+            fleet: its name, part of every topic.
+            rules: of rollouts.
+            publish: hands a message to the broker.
+            signing: which versions may be rolled out; None: all, unsigned.
+            files_url: where devices may fetch by HTTPS as well; empty: nowhere.
+        """
         self._store = store
         self._fleet = fleet
         self._rules = rules
         self._publish = publish
-        self._blocks = Blocks(store)
+        self._signing, self._files_url = signing, files_url
+        self._blocks = Blocks(store, signing)
         self._sketches = Sketches(store)
         self._asked: Sequence[requests.Request] = ()  # what was open at the last look
         self._arms_ms = 0  # when arms were told that were passed on
@@ -134,13 +155,28 @@ class Fleet:
     def _new(self, orders: dict[str, int], fleet: dict[str, devices.Device]) -> dict[str, Desired]:
         """The orders that differ from what was last published."""
         with self._store.database.read() as connection:
-            wanted = {number: _assignment(connection, number) for number in set(orders.values())}
+            wanted = {number: self._assignment(connection, number) for number in set(orders.values())}
         new = {}
         for name, device in fleet.items():
             known = device.desired or Desired(revision=0)
-            if name in orders and known.model != wanted[orders[name]]:
+            if name in orders and not _stands(device, known.model, wanted[orders[name]]):
                 new[name] = msgspec.structs.replace(known, model=wanted[orders[name]])
         return new
+
+    def _assignment(self, connection: sa.Connection, number: int) -> Assignment | None:
+        version = versions.get(connection, number)
+        if version is None:  # the device's own, that we know nothing of
+            return None
+        made = Assignment(
+            version=number,
+            manifest_sha256=version.manifest_sha256,
+            manifest_bytes=version.manifest_bytes,
+            url=self._files_url,
+        )
+        if self._signing is None or not (self._signing.on and self._signing.covers(version)):
+            return made
+        stamp = self._signing.stamp()
+        return msgspec.structs.replace(made, trust_sha256=stamp.sha256, trust_bytes=stamp.bytes)
 
     def _keep(
         self,
@@ -166,7 +202,7 @@ class Fleet:
         """The rollout to carry on: a new one when a version waits and the last one ended, or nobody has tried that."""
         with self._store.database.read() as connection:
             current = rollouts.current(connection)
-            waiting = rollouts.awaited(connection)
+            waiting = self._signed(connection, rollouts.awaited(connection))
         if waiting is None or (current and current.status == "running" and current.state.get("members")):
             return current
         with self._store.database.write() as connection:
@@ -177,6 +213,13 @@ class Fleet:
                 )
             self._start(connection, waiting, now_ms)
             return rollouts.current(connection)
+
+    def _signed(self, connection: sa.Connection, number: int | None) -> int | None:
+        """The version that waits, unless it waits for a signature; `signing` says so."""
+        if number is None or self._signing is None or not self._signing.on:
+            return number
+        version = versions.get(connection, number)
+        return number if version is not None and self._signing.covers(version) else None
 
     def _start(self, connection: sa.Connection, number: int, now_ms: int) -> None:
         version = versions.get(connection, number)
@@ -210,11 +253,14 @@ def _state(current: rollouts.Rollout) -> rollout.State:
     return state
 
 
-def _assignment(connection: sa.Connection, number: int) -> Assignment | None:
-    version = versions.get(connection, number)
-    if version is None:  # the device's own, that we know nothing of
-        return None
-    return Assignment(version=number, manifest_sha256=version.manifest_sha256, manifest_bytes=version.manifest_bytes)
+def _stands(device: devices.Device, known: Assignment | None, wanted: Assignment | None) -> bool:
+    """Whether a device needs no new word: signatures renewed every day are of no use to one that runs the version."""
+    if known == wanted or known is None or wanted is None:
+        return known == wanted
+    model = executing_state(device)
+    return (
+        known.is_for_same(wanted) and model is not None and model.version == wanted.version and model.slot == "steady"
+    )
 
 
 def _with_arm(desired: Desired, arm: str | None) -> Desired:

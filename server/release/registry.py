@@ -12,9 +12,20 @@ from pathlib import Path
 import msgspec
 import sqlalchemy as sa
 
-from edge_agent.contract.artifact import MANIFEST, Manifest, decode_manifest, encode_manifest, read_artifact
+from edge_agent.contract.artifact import (
+    MANIFEST,
+    MODEL,
+    Manifest,
+    decode_manifest,
+    encode_manifest,
+    read_artifact,
+    write_durably,
+)
 from edge_agent.contract.errors import ArtifactError
+from edge_agent.contract.graph import check_graph
+from edge_agent.contract.trust import BUNDLE, encode_bundle
 from server.errors import RolloutError
+from server.release.signing import Signing
 from server.store import devices, labels, runs, versions
 from server.store.store import Store
 from server.store.versions import Version
@@ -60,6 +71,7 @@ def add_artifact(store: Store, folder: Path, *, weights: Path | None, now_ms: in
     the folder is no artifact, RolloutError when its number is not newer than every other.
     """
     manifest, onnx = read_artifact(folder)
+    check_graph(onnx)
     data = (folder / MANIFEST).read_bytes()  # as it is: devices that hold the folder know it by this hash
     checkpoint = _read(weights) if weights else b""
     store.blobs.put(onnx)
@@ -75,6 +87,23 @@ def add_artifact(store: Store, folder: Path, *, weights: Path | None, now_ms: in
         versions.insert(connection, made)
         labels.ensure_names(connection, manifest.classes)
     return made
+
+
+def export(store: Store, signing: Signing, number: int, folder: Path, *, variant: str) -> bool:
+    """Write a version as an artifact folder, with what vouches for it; returns whether anybody does."""
+    with store.database.read() as connection:
+        version = versions.get(connection, number)
+    if version is None:
+        raise RolloutError(f"version {number} is not in the registry: winnow-server models lists them")
+    data = store.blobs.get(version.manifest_sha256)
+    file = decode_manifest(data, where=f"version {number}").variant(variant)
+    signed = signing.on and signing.covers(version)
+    folder.mkdir(parents=True, exist_ok=True)
+    write_durably(folder / MODEL, store.blobs.get(file.sha256))
+    if signed:
+        write_durably(folder / BUNDLE, encode_bundle(signing.bundle()))
+    write_durably(folder / MANIFEST, data)  # as it is: another spelling would have another hash
+    return signed
 
 
 def _version(

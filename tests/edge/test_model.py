@@ -86,7 +86,7 @@ def test_bytes_that_are_no_graph_are_refused(tmp_path: Path) -> None:
     rubbish = b"rubbish" * 100
     file = OnnxFile(sha256=sha256_hex(rubbish), bytes=len(rubbish))
     write_artifact(tmp_path, msgspec.structs.replace(manifest, files={"cpu-fp32": file}), rubbish)
-    with pytest.raises(IncompatibleError, match="cannot load"):
+    with pytest.raises(IncompatibleError, match="cannot be read"):
         Model(tmp_path)
 
 

@@ -144,3 +144,8 @@ def test_an_early_revert_is_never_wrong(bad):
     assert isinstance(verdicts[-1], Revert if len(bad) > 2 else Commit)
     assert not any(isinstance(verdict, Commit) for verdict in verdicts[:-1])
     assert len(bad) > 2 or all(isinstance(verdict, GoOn) for verdict in verdicts[:-1])
+
+
+def test_a_long_refusal_keeps_its_class():
+    with pytest.raises(IntegrityError, match="^x{5000}$"):
+        check("import json, sys; print(json.dumps({'error': 'IntegrityError', 'message': 'x' * 5000})); sys.exit(3)")
