@@ -6,7 +6,7 @@ keeps house beside the loop:
     loop (main thread)   source -> model -> scores -> selector -> writer             loop.py
     writer, uplink       outbox -> broker -> receipt                                 send/
     updater              desired -> blocks -> checked artifact                       update/
-    housekeeping         a staged model is loaded and handed to the loop, a trial is judged   housekeeping.py
+    housekeeping         a staged model is tried beside the running one, then live    housekeeping.py
 
 How a stream goes on when its source fails is in stream.py, what the agent says of itself in account.py.
 """
@@ -39,6 +39,7 @@ from edge_agent.housekeeping import Housekeeping
 from edge_agent.loop import CURSOR, DRIFT, SELECTOR, Cursor, Identity, Loop, sample_bytes
 from edge_agent.model import Model
 from edge_agent.orders import Orders, configured, desired_over
+from edge_agent.send.health import rss_bytes
 from edge_agent.send.outbox import Outbox
 from edge_agent.send.recent import Recent
 from edge_agent.send.uplink import TlsFiles, Uplink, parse_broker
@@ -255,6 +256,7 @@ class Agent:
             self.updater,
             update=self.config.update,
             load=self._load,
+            rng=np.random.default_rng(),
             write_status=self.account.write_status,
             status_s=self.config.uplink.heartbeat_s,
         )
@@ -286,13 +288,15 @@ class Agent:
 
     def _load(self, folder: Path) -> Model | None:
         """The model in `folder`, or None; then the updater knows, and offers another."""
-        model = self.config.model
+        config, before = self.config.model, rss_bytes()
         try:
-            return Model(folder, variant=model.variant, threads=model.threads, block=model.block)
+            model = Model(folder, variant=config.variant, threads=config.threads, block=config.block)
         except ArtifactError as error:
             log.error("%s", error)
             self.updater.failed(int(folder.name), str(error))
             return None
+        model.grew_bytes = max(0, rss_bytes() - before)
+        return model
 
     def _make_loop(self, model: Model) -> Loop:
         self.updater.needs = model.manifest.input

@@ -218,9 +218,11 @@ def test_a_shadow_model_gets_labels_where_it_disagrees(tmp_path: Path) -> None:
     assert 20 < len(found) <= 0.02 * COUNT + 20
     assert differ[[sample.id.seq for sample in found]].mean() > 0.8
     assert all(s.selection.probability == s.selection.shadow_probability <= 0.5 for s in found)
-    seen, differed = run.loop.extras.shadowed()
-    assert 0.45 * COUNT < seen < 0.55 * COUNT
-    assert differed == pytest.approx(0.5 * differ.sum(), rel=0.2)
+    shadowed = run.loop.shadowed()
+    assert shadowed is not None
+    assert (shadowed.version, shadowed.invalid) == (2, 0)
+    assert 0.45 * COUNT < shadowed.samples < 0.55 * COUNT
+    assert shadowed.samples - shadowed.agreed == pytest.approx(0.5 * differ.sum(), rel=0.2)
     own = [s for s in run.samples if s.selection.reason != "disagreement"]
     without = [msgspec.structs.replace(s.selection, shadow_probability=None) for s in own]
     assert [s.id for s in own] == [s.id for s in plain.samples]
@@ -242,9 +244,9 @@ def test_a_shadow_trial_goes_on_after_a_restart(tmp_path: Path) -> None:
     second = begin(Run(state=first.state()), 99)
     second.play(start=second.loop.cursor.seq)
     assert [(s.id, s.selection) for s in first.samples + second.samples] == [(s.id, s.selection) for s in whole.samples]
-    second.loop.shadow(None, share, np.random.default_rng(0))
+    second.loop.end_shadow()
     second.loop.run(iter(()), threading.Event())
-    assert second.loop.extras.shadowed() == (0, 0)
+    assert second.loop.shadowed() is None
 
 
 def test_a_shadow_model_of_other_inputs_is_refused(tmp_path: Path) -> None:
