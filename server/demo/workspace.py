@@ -91,7 +91,7 @@ class Workspace:
             uplink=Uplink(broker=broker, heartbeat_s=1.0),
             update=Update(
                 # A short look at every sample, and no labels of its own: the report holds labels against labels.
-                shadow_samples=size.probation_samples // 2,
+                shadow_samples=size.probation_samples // 4,
                 shadow_share=1.0,
                 shadow_label_share=0.0,
                 probation_samples=size.probation_samples,
