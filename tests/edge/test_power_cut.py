@@ -129,7 +129,7 @@ class Cuts(RuleBasedStateMachine):
         shutil.rmtree(self.room)
 
     def boot(self, disk: Disk) -> Device:
-        device = Device(disk.folder, self.server)
+        device = Device(disk.folder, self.server, keep_versions=2)
         device.updater._check = self.check
         return device
 
@@ -168,6 +168,8 @@ class Cuts(RuleBasedStateMachine):
         assert runs in self.committed | self.verified
         assert runs not in refused
         assert refused <= state.refused.keys()
+        for version in {state.committed, slots.newest(state)} - {0}:
+            read_artifact(started.updater.shelf.path(version))  # whole: it can be run, or gone back to
         if runs:
             folder = started.updater.running_folder()
             assert folder is not None
@@ -239,6 +241,10 @@ class Cuts(RuleBasedStateMachine):
 
 if sys.version_info >= (3, 11):  # an older pathlib holds on to os's functions: its steps would not be seen
     Cuts.TestCase.settings = settings(
-        max_examples=80, stateful_step_count=20, deadline=None, derandomize=True, phases=[Phase.generate]
+        max_examples=80,
+        stateful_step_count=20,
+        deadline=None,
+        derandomize=True,
+        phases=[Phase.generate],  # to make a failure smaller takes minutes
     )
     test_power_cuts = Cuts.TestCase
