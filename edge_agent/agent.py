@@ -31,7 +31,7 @@ from edge_agent.choose.drift import Watch
 from edge_agent.choose.wanted import pick
 from edge_agent.config import AgentConfig
 from edge_agent.contract.artifact import read_artifact
-from edge_agent.contract.errors import ArtifactError, ConfigError, OutboxError
+from edge_agent.contract.errors import ArtifactError, ConfigError, IncompatibleError, OutboxError
 from edge_agent.contract.settings import read_secret
 from edge_agent.contract.wire import Desired, Event
 from edge_agent.extras import SHADOW, WANTED, Extras
@@ -246,6 +246,16 @@ class Agent:
         model = self._first_model()
         if model is None:
             return False
+        try:
+            return self._play(model)
+        except ConfigError as error:
+            if not self.updater.on_trial(version := (self._loop.model if self._loop else model).version):
+                raise
+            # Not for the operator to mend: with exit 78 systemd would not start the agent again.
+            self.updater.failed(version, str(error))
+            raise IncompatibleError(f"version {version} cannot run here: {error}") from error
+
+    def _play(self, model: Model) -> bool:
         self._loop = self.account.loop = loop = self._make_loop(model)
         orders = self._orders  # one may have come meanwhile
         loop.change(orders.rules, orders.acquisition, orders.strategy)

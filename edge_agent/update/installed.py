@@ -129,8 +129,7 @@ class Installed:
         """The loop runs `version` now: at the start, after a switch, after going back. May be said again and again."""
         with self._lock:
             changed, self._executing = version != self._executing, version
-            on_trial = isinstance(self._slots, slots.Trial) and self._slots.candidate == version
-        if changed and on_trial:
+        if changed and self.on_trial(version):
             self._report("trial", f"version {version} runs on probation", version, {"phase": "live", **self._shadowed})
 
     def progress(self, samples: int) -> None:
@@ -204,6 +203,11 @@ class Installed:
         if self._given_up is not None:
             (kind, version), self._given_up = self._given_up, None
             self._report(kind, self._slots.refused[version], version, {})
+
+    def on_trial(self, version: int) -> bool:
+        """Whether `version` is the one that runs on probation."""
+        state = self._slots
+        return isinstance(state, slots.Trial) and state.candidate == version
 
     def slot_state(self) -> slots.State:
         """The state now, for `slots.may_take`."""

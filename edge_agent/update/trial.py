@@ -6,6 +6,7 @@ kills nothing else. What becomes of it afterwards is judged by probation.py.
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import os
 import resource
@@ -14,6 +15,7 @@ import subprocess
 import threading
 import time
 from collections.abc import Sequence
+from pathlib import Path
 
 import msgspec
 
@@ -77,6 +79,8 @@ def _cap(pid: int, timeout_s: float, memory_bytes: int) -> None:
         if memory_bytes:
             resource.prlimit(pid, resource.RLIMIT_AS, (memory_bytes, memory_bytes))
         os.setpriority(os.PRIO_PROCESS, pid, NICENESS)
+        with contextlib.suppress(OSError):  # not offered everywhere
+            Path(f"/proc/{pid}/oom_score_adj").write_text("1000")  # when memory runs out it goes, not the agent
     except ProcessLookupError:
         log.debug("the check ended before it was capped")
 

@@ -22,13 +22,15 @@ from quadrants import artifact, images
 from edge_agent.__main__ import main
 from edge_agent.agent import Agent
 from edge_agent.config import load_config
-from edge_agent.contract.artifact import MODEL
+from edge_agent.contract.artifact import MANIFEST, MODEL, write_artifact
 from edge_agent.contract.errors import EXIT_CONFIG, ConfigError
 from edge_agent.contract.types import Reading
 from edge_agent.contract.wire import Desired, Heartbeat
 from edge_agent.lock import only_one
 from edge_agent.loop import PREDICTION
 from edge_agent.source import Fit, Start
+from edge_agent.update import slots
+from edge_agent.update.updater import Updater
 
 ROWS = 500
 TOML = """
@@ -134,7 +136,7 @@ def test_another_model_under_the_same_number_is_not_taken_and_that_is_said(
 
 
 def test_samples_that_are_not_finite_are_counted_and_skipped(here: Path) -> None:
-    from edge_agent.contract.artifact import InputSpec, read_artifact, write_artifact
+    from edge_agent.contract.artifact import InputSpec, read_artifact
 
     manifest, onnx = float_model(here / "float")
     write_artifact(here / "float", manifest, onnx)
@@ -392,3 +394,81 @@ def test_a_source_that_is_not_there_is_tried_again_until_a_stop(here: Path) -> N
 def test_source_errors_are_said_by_check(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["check", str(configure(here, path="later.npz"))]) == 1
     assert "expected an .npz with an array x (N, ...)" in capsys.readouterr().err
+
+
+# --- a model that kills the agent ---
+
+
+def kills_on_five_classes(logits: np.ndarray) -> np.ndarray:
+    """A plug-in under which a model of five classes takes the process with it, as a crash in native code would."""
+    if logits.shape[1] == 5:
+        os.kill(os.getpid(), signal.SIGKILL)
+    return np.zeros(len(logits), np.float32)
+
+
+def stage(here: Path, name: str, version: int, *, over: str = "") -> None:
+    """The artifact is on the device, and passed its golden test; another one may be committed."""
+    updater = Updater(
+        here / "data" / "models", variant="cpu-int8", check=lambda _: None, needs=None, max_starts=3, keep_versions=3,
+        request=lambda _: False, report=lambda *_: None,
+    )  # fmt: skip
+    if over:
+        updater.install_first(here / over)
+    manifest, onnx = (here / name / MANIFEST).read_bytes(), (here / name / MODEL).read_bytes()
+    updater.stage(updater.shelf.unpack(updater.shelf.arrival(version), manifest, onnx), version)
+
+
+def write_five_classes(folder: Path) -> None:
+    onnx = pytest.importorskip("onnx")
+    wrap = pytest.importorskip("models.wrap")
+    helper, rng = onnx.helper, np.random.default_rng(1)
+    w = onnx.numpy_helper.from_array(rng.normal(size=(64, 5)).astype(np.float32), "w")
+    b = onnx.numpy_helper.from_array(np.zeros(5, np.float32), "b")
+    graph = helper.make_graph(
+        [
+            helper.make_node("Cast", ["x"], ["f"], to=onnx.TensorProto.FLOAT),
+            helper.make_node("Flatten", ["f"], ["flat"]),
+            helper.make_node("Gemm", ["flat", "w", "b"], ["y"]),
+        ],
+        "net",
+        [helper.make_tensor_value_info("x", onnx.TensorProto.UINT8, ["n", 8, 8])],
+        [helper.make_tensor_value_info("y", onnx.TensorProto.FLOAT, ["n", 5])],
+        [w, b],
+    )
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
+    made = wrap.wrap(model.SerializeToString(), name="net", names=tuple("abcde"), version=2, data=images(64)[0])
+    write_artifact(folder, made.manifest, made.onnx)
+
+
+def test_a_model_that_kills_the_agent_is_reverted_whoever_starts_it_again(here: Path) -> None:
+    """As systemd does with Restart=always, or a person by hand: again and again, until it stays."""
+    np.savez(here / "stream.npz", x=images(20_000, seed=5)[0])
+    write_five_classes(here / "second")
+    stage(here, "second", 2, over="first")
+    extra = "[update]\nshadow_samples = 0\nmax_starts = 3\n"
+    toml = configure(here, extra, rate=400.0, acquisition="test_agent:kills_on_five_classes")
+    argv = [sys.executable, "-m", "edge_agent", "run", str(toml)]
+    environment = os.environ | {"PYTHONPATH": os.pathsep.join([str(Path(__file__).parent), *sys.path])}
+    killed = 0
+    for _ in range(8):
+        agent = subprocess.Popen(argv, stderr=subprocess.PIPE, text=True, env=environment)
+        try:
+            wait_for(lambda agent=agent: agent.poll() is not None or gone_back(here), within_s=60.0)
+            if agent.poll() is None:
+                break
+            assert agent.returncode == -signal.SIGKILL, agent.stderr.read() if agent.stderr else ""
+            killed += 1
+        finally:
+            agent.terminate()
+            agent.communicate(timeout=20)
+    assert killed == 1 + 3  # the start in which it took over, and as many as are allowed
+    said = beat(here).model
+    assert (said.version, said.slot) == (1, "steady")
+    assert "started more than 3 times within its trial" in said.refused[2]
+
+
+def gone_back(here: Path) -> bool:
+    state = slots.decode((here / "data" / "models" / "slots.json").read_bytes())
+    return (
+        isinstance(state, slots.Steady) and (here / "data" / "status.json").exists() and 2 in beat(here).model.refused
+    )
