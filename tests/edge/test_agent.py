@@ -29,6 +29,7 @@ from edge_agent.contract.wire import Desired, Heartbeat
 from edge_agent.lock import only_one
 from edge_agent.loop import PREDICTION
 from edge_agent.source import Fit, Start
+from edge_agent.status import describe, read_status
 from edge_agent.update import slots
 from edge_agent.update.updater import Updater
 
@@ -375,6 +376,19 @@ def test_status_of_one_that_runs_and_of_one_that_has_stopped(here: Path, capsys:
     assert f"{ROWS} read, 0 invalid" in said
     assert main(["status", "--json", toml]) == 0
     assert json.loads(capsys.readouterr().out)["counts"]["read"] == ROWS
+
+
+def test_status_says_where_a_trial_is(here: Path) -> None:
+    Agent(load_config(configure(here))).run()
+    status = read_status(here / "data")
+    for changes, said in (
+        ({"slot": "staged", "trying": 2, "tried": 40}, "version 1, staged, version 2 in its shadow for 40 samples"),
+        ({"slot": "trial", "trying": 1, "tried": 7}, "version 1, trial, on probation for 7 samples"),
+        ({}, "version 1, steady\n"),
+    ):
+        model = msgspec.structs.replace(status.heartbeat.model, **changes)
+        beat = msgspec.structs.replace(status.heartbeat, model=model)
+        assert said in describe(status._replace(heartbeat=beat))
 
 
 def test_a_source_that_is_not_there_is_tried_again_until_a_stop(here: Path) -> None:
