@@ -17,7 +17,7 @@ import msgspec
 import numpy as np
 import pytest
 from broker import Broker
-from quadrants import artifact, images
+from quadrants import another, artifact, images
 
 from edge_agent.__main__ import main
 from edge_agent.agent import Agent
@@ -408,6 +408,30 @@ def test_a_source_that_is_not_there_is_tried_again_until_a_stop(here: Path) -> N
 def test_source_errors_are_said_by_check(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["check", str(configure(here, path="later.npz"))]) == 1
     assert "expected an .npz with an array x (N, ...)" in capsys.readouterr().err
+
+
+# --- a new model ---
+
+
+def test_a_staged_model_is_tried_and_committed_without_a_server(here: Path) -> None:
+    np.savez(here / "stream.npz", x=images(60_000, seed=5)[0])
+    another(here / "second", version=2)
+    stage(here, "second", 2, over="first")
+    extra = "[update]\nshadow_samples = 100\nshadow_share = 0.5\nprobation_samples = 100\nprobation_s = 0.2\n"
+    agent = Agent(load_config(configure(here, extra, rate=2000.0)))
+    thread = threading.Thread(target=agent.run)
+    thread.start()
+    try:
+        wait_for(lambda: agent.updater.slot_state() == slots.Steady(committed=2))
+        read = agent.account.loop.counts().read
+        wait_for(lambda: agent.account.loop.counts().read > read)
+    finally:
+        agent.stop()
+        thread.join(20)
+    said = beat(here)
+    assert (said.model.version, said.model.slot, said.model.trying) == (2, "steady", 0)
+    assert predicted(here) == list(range(said.counts.read))  # none missed
+    assert said.counts.invalid == 0
 
 
 # --- a model that kills the agent ---

@@ -254,3 +254,34 @@ def test_a_shadow_model_of_other_inputs_is_refused(tmp_path: Path) -> None:
     other.shape = (9, 9)
     with pytest.raises(IncompatibleError, match=r"shadow model version 1 takes \(9, 9\) uint8"):
         run.loop.shadow(other, Share(seen=0.1, labels=0.01), np.random.default_rng(0))
+
+
+def test_a_shadow_model_decides_the_same_whatever_blocks_and_company(tmp_path: Path) -> None:
+    another(tmp_path, version=2, noise=1.5)
+
+    def play(**options: int) -> Run:
+        run = Run(model=Model(ARTIFACT, **options))
+        run.loop.shadow(Model(tmp_path), Share(seen=0.5, labels=0.02), np.random.default_rng(3))
+        run.loop.run(iter(()), threading.Event())
+        return run.play(end=1000)
+
+    whole = play()
+    assert whole.of("disagreement")
+    for options in ({"block": 7}, {"block": 16, "together": 1}, {"block": 1}):
+        other = play(**options)
+        assert [(s.id, s.selection) for s in other.samples] == [(s.id, s.selection) for s in whole.samples]
+        assert other.loop.shadowed()[:4] == whole.loop.shadowed()[:4]
+
+
+def test_a_shadow_that_takes_over_is_none_any_more(tmp_path: Path) -> None:
+    """Its runs would write into the memory that it answers from."""
+    another(tmp_path, version=2, noise=1.5)
+    run, candidate = Run(), Model(tmp_path)
+    run.loop.shadow(candidate, Share(seen=1.0, labels=0.0), np.random.default_rng(3))
+    run.play(end=500)
+    run.loop.swap(candidate)
+    run.play(start=500, end=1500)
+    assert run.loop.shadowed() is None
+    taken = [sample for sample in run.samples if sample.model_version == 2]
+    said = candidate.predict(X[[sample.id.seq for sample in taken]]).argmax(axis=1)
+    assert [sample.prediction.label for sample in taken] == said.tolist() != []
