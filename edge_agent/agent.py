@@ -6,7 +6,7 @@ keeps house beside the loop:
     loop (main thread)   source -> model -> scores -> selector -> writer             loop.py
     writer, uplink       outbox -> broker -> receipt                                 send/
     updater              desired -> blocks -> checked artifact                       update/
-    housekeeping         a staged model is loaded and handed to the loop, a trial is judged   housekeeping.py
+    housekeeping         a staged model is tried beside the running one, then live    housekeeping.py
 
 How a stream goes on when its source fails is in stream.py, what the agent says of itself in account.py.
 """
@@ -35,7 +35,7 @@ from edge_agent.config import AgentConfig
 from edge_agent.contract import images
 from edge_agent.contract.artifact import read_artifact
 from edge_agent.contract.broker import TlsFiles, parse_broker
-from edge_agent.contract.errors import ArtifactError, ConfigError, OutboxError, StaleError
+from edge_agent.contract.errors import ArtifactError, ConfigError, IncompatibleError, OutboxError, StaleError
 from edge_agent.contract.settings import read_secret
 from edge_agent.contract.wire import Desired, Event
 from edge_agent.extras import SHADOW, WANTED, Extras
@@ -47,6 +47,7 @@ from edge_agent.loop import CURSOR, DRIFT, SELECTOR, Cursor, Identity, Loop, sam
 from edge_agent.model import Model
 from edge_agent.orders import Orders, configured, desired_over
 from edge_agent.send.allowance import Allowance
+from edge_agent.send.health import rss_bytes
 from edge_agent.send.lull import Lulls, parse_hours
 from edge_agent.send.outbox import Outbox
 from edge_agent.send.recent import Recent
@@ -297,6 +298,16 @@ class Agent:
         model = self._first_model()
         if model is None:
             return False
+        try:
+            return self._play(model)
+        except ConfigError as error:
+            if not self.updater.on_trial(version := (self._loop.model if self._loop else model).version):
+                raise
+            # Not for the operator to mend: with exit 78 systemd would not start the agent again.
+            self.updater.failed(version, str(error))
+            raise IncompatibleError(f"version {version} cannot run here: {error}") from error
+
+    def _play(self, model: Model) -> bool:
         self._loop = self.account.loop = loop = self._make_loop(model)
         orders = self._orders  # one may have come meanwhile
         loop.change(orders.rules, orders.acquisition, orders.strategy)
@@ -307,6 +318,7 @@ class Agent:
             self.updater,
             update=self.config.update,
             load=self._load,
+            rng=np.random.default_rng(),
             write_status=self.account.write_status,
             status_s=self.config.uplink.heartbeat_s,
         )
@@ -341,13 +353,15 @@ class Agent:
 
     def _load(self, folder: Path) -> Model | None:
         """The model in `folder`, or None; then the updater knows, and offers another."""
-        model = self.config.model
+        config, before = self.config.model, rss_bytes()
         try:
-            return Model(folder, variant=model.variant, threads=model.threads, block=model.block)
+            model = Model(folder, variant=config.variant, threads=config.threads, block=config.block)
         except ArtifactError as error:
             log.error("%s", error)
             self.updater.failed(int(folder.name), str(error))
             return None
+        model.grew_bytes = max(0, rss_bytes() - before)
+        return model
 
     def _make_loop(self, model: Model) -> Loop:
         self.updater.needs = model.manifest.input

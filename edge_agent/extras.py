@@ -1,7 +1,7 @@
 """What is sent beside what the selector chooses?
 
     requested      samples like one that a person pointed at: as they go by, and out of the recent ring   choose/wanted
-    disagreement   samples on which a shadow model says something else than the running one          choose/disagreement
+    disagreement   samples on which a shadow model says something else than the running one          shadow
 
 Both are off until somebody asks. They take nothing from the label bucket, but keep to the limits a day. The selector
 decides first and does not know of them; what it takes anyway is its own.
@@ -12,45 +12,24 @@ from __future__ import annotations
 import logging
 import threading
 from collections.abc import Callable, Sequence
-from typing import NamedTuple
 
-import msgspec
 import numpy as np
 
-from edge_agent.choose.acquisition import Scored, Scorer
-from edge_agent.choose.disagreement import Disagreement, Share, disagreement
+from edge_agent.block import Block
+from edge_agent.choose.disagreement import Disagreement, Share
 from edge_agent.choose.novelty import Floats
 from edge_agent.choose.selector import Chosen
 from edge_agent.choose.wanted import Running, Sketcher, Wanted
 from edge_agent.contract.errors import ConfigError, IncompatibleError
-from edge_agent.contract.types import Prediction, Reading, Sample, SampleId
+from edge_agent.contract.types import Prediction, Sample, SampleId
 from edge_agent.contract.wire import Request, RequestState
 from edge_agent.model import Model
 from edge_agent.send.recent import Hit, Passing, Recent
+from edge_agent.shadow import Shadow, Shadowed
 
 log = logging.getLogger(__name__)
 
 WANTED, SHADOW = "wanted", "shadow"  # keys of the saved state
-
-
-class Block(NamedTuple):
-    """A scored block, as the loop has it."""
-
-    readings: Sequence[Reading]
-    scored: Scored  # of the whole ring, rows beyond the readings included
-    model: Model
-    id_of: Callable[[Reading], SampleId]
-    now_ms: int
-    pay: Callable[[], bool]  # takes a sample from the limits a day; False when they forbid it
-    payable: Callable[[], bool]  # whether they let one through
-
-
-class Shadow(NamedTuple):
-    """A model that runs beside, and the rule that says what its word is worth."""
-
-    model: Model
-    scorer: Scorer
-    rule: Disagreement
 
 
 class Extras:
@@ -76,9 +55,9 @@ class Extras:
         with self._lock:
             self._requests = requests
 
-    def shadow(self, model: Model | None, share: Share, running: Model, rng: np.random.Generator) -> None:
-        """Run `model` beside `running` from the end of the block; None: no more. IncompatibleError: other inputs."""
-        if model is not None and (model.shape, model.dtype) != (running.shape, running.dtype):
+    def shadow(self, model: Model, share: Share, running: Model, rng: np.random.Generator) -> None:
+        """Run `model` beside `running` from the end of the block. IncompatibleError when its inputs are others."""
+        if (model.shape, model.dtype) != (running.shape, running.dtype):
             raise IncompatibleError(
                 f"shadow model version {model.version} takes {model.shape} {model.dtype}, "
                 f"version {running.version} that runs takes {running.shape} {running.dtype}"
@@ -86,19 +65,19 @@ class Extras:
         with self._lock:
             if self._shadow is not None:
                 self._saved_shadow = self._shadow.rule.save()
-            self._next_shadow = (None if model is None else self._beside(model, share, rng),)
+            self._next_shadow = (self._beside(model, share, rng),)
+
+    def end_shadow(self) -> None:
+        """No model runs beside from the end of the block."""
+        with self._lock:
+            self._next_shadow = (None,)
 
     def _beside(self, model: Model, share: Share, rng: np.random.Generator) -> Shadow:
-        about = model.manifest
-        scorer = Scorer("margin", temperature=about.temperature, members=about.members)
-        return Shadow(model, scorer, self._rule(model.version, share, rng))
-
-    def _rule(self, version: int, share: Share, rng: np.random.Generator) -> Disagreement:
         try:
-            return Disagreement(version, share, rng, saved=self._saved_shadow)
+            return Shadow(model, Disagreement(model.version, share, rng, saved=self._saved_shadow))
         except ConfigError as error:
             log.warning("%s: the trial begins afresh", error)
-            return Disagreement(version, share, rng)
+            return Shadow(model, Disagreement(model.version, share, rng))
 
     # --- deciding ---
 
@@ -118,7 +97,7 @@ class Extras:
                 pay=block.pay,
             )
             if self._shadow is not None:
-                chosen = _beside(self._shadow, chosen, block)
+                chosen = self._shadow.decide(chosen, block)
         if recent:
             self._keep(chosen, block, sketches)
         return sorted(chosen)
@@ -214,10 +193,21 @@ class Extras:
         with self._lock:
             return self._wanted.states(Running(model.version, model.embedding is not None, now_ms))
 
-    def shadowed(self) -> tuple[int, int]:
-        """Samples that the shadow model saw, and on how many of them its label was another."""
-        shadow = self._shadow
-        return (0, 0) if shadow is None else (shadow.rule.state.seen, shadow.rule.state.differed)
+    @property
+    def beside(self) -> Shadow | None:
+        """The shadow model. For the loop: it sees its samples between those of the running one."""
+        return self._shadow
+
+    def take_over(self, model: Model) -> None:
+        """`model` runs from now on. It is no shadow any more, whose runs write into the memory that it answers from."""
+        with self._lock:
+            if self._shadow is not None and self._shadow.model is model:
+                self._shadow = None
+
+    def shadowed(self) -> Shadowed | None:
+        """How the shadow model did so far; None when there is none, or it has not begun."""
+        with self._lock:
+            return None if self._shadow is None else self._shadow.shadowed()
 
     def save(self) -> dict[str, bytes]:
         """The state, to be committed with the samples that led to it."""
@@ -226,41 +216,3 @@ class Extras:
             if self._shadow is not None:
                 state[SHADOW] = self._shadow.rule.save()
             return state
-
-
-def _beside(shadow: Shadow, chosen: list[Chosen], block: Block) -> list[Chosen]:
-    """Let the shadow model see its share of the block; what is sent then, with its probability on what was chosen."""
-    rule, count = shadow.rule, len(block.readings)
-    rows, draws = rule.draws(count)
-    utility = dict(zip(rows.tolist(), _utilities(shadow, block, rows.tolist()), strict=True))
-    by_row = dict(chosen)
-    for row in range(count):
-        rule.earn()
-        if row not in utility:
-            continue
-        paid = row in by_row
-        taken = rule.offer(utility[row], float(draws[row]), payable=paid or block.payable())
-        if taken is not None and paid:
-            by_row[row] = msgspec.structs.replace(by_row[row], shadow_probability=taken.probability)
-        elif taken is not None and block.pay():
-            by_row[row] = taken
-    return [Chosen(row, selection) for row, selection in by_row.items()]
-
-
-def _utilities(shadow: Shadow, block: Block, rows: list[int]) -> list[float]:
-    """How much the shadow model disagrees on each of the rows; NaN where one of the two says nothing."""
-    model, scored = shadow.model, block.scored
-    if scored.exp is None or not rows:
-        return [float("nan")] * len(rows)
-    logits = np.empty((len(rows), *model.logits.shape[1:]), np.float32)
-    for place, row in enumerate(rows):
-        model.run(0, block.readings[row].data)
-        logits[place] = model.logits[0]
-    said = shadow.scorer.score(logits)
-    if said.exp is None:
-        return [float("nan")] * len(rows)
-    champion = scored.exp[rows] * scored.confidence[rows, None]
-    with np.errstate(invalid="ignore"):
-        utility = disagreement(champion, said.exp * said.confidence[:, None])
-    utility[~np.isfinite(scored.utility[rows])] = np.nan
-    return [float(value) for value in utility]

@@ -1,7 +1,8 @@
 """Which model should the loop run, and how is it doing?
 
-Beside the loop, a few times a second: a staged model is loaded and warmed up here, so that the loop only changes a
-reference; a model on trial is judged by what it does; a reverted one makes way for the one before.
+Beside the loop, a few times a second. A staged model is loaded and warmed up here, tried beside the one that runs, and
+handed over ready, so that the loop only changes a reference; one that runs on probation is judged by what it does; a
+reverted one makes way for the one before. Nothing here needs the server.
 """
 
 from __future__ import annotations
@@ -13,10 +14,18 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple
 
+import numpy as np
+
+from edge_agent.choose.disagreement import Share
 from edge_agent.config import Update
+from edge_agent.contract.errors import IncompatibleError
 from edge_agent.loop import Loop, Vitals
 from edge_agent.model import Model
-from edge_agent.update.trial import Probation, Verdict
+from edge_agent.send.health import rss_bytes
+from edge_agent.shadow import Shadowed
+from edge_agent.update.installed import Detail
+from edge_agent.update.probation import Figures, GoOn, Limits, Probation, Revert, Shadowing
+from edge_agent.update.slots import Staged, Trial
 from edge_agent.update.updater import Updater
 
 log = logging.getLogger(__name__)
@@ -25,21 +34,19 @@ TICK_S = 0.1
 STATUS_S = 30.0  # longest time between two writings of status.json: more is old news, less wears a flash card
 
 
-class Trial(NamedTuple):
+class Beside(NamedTuple):
+    """A model in the shadow of the running one."""
+
+    model: Model
+    since_s: float
+    rss_bytes: int  # of the process before it was loaded
+
+
+class Live(NamedTuple):
     """A model on probation."""
 
     version: int
     since_s: float
-    rule: Probation
-
-    def verdict(self, vitals: Vitals, now_s: float) -> Verdict:
-        """What the rule says of it so far."""
-        return self.rule.judge(
-            samples=vitals.samples,
-            invalid=vitals.invalid,
-            elapsed_s=now_s - self.since_s,
-            latency_p95_ms=vitals.latency_p95_ms,
-        )
 
 
 class Housekeeping:
@@ -54,10 +61,11 @@ class Housekeeping:
         load: Callable[[Path], Model | None],
         write_status: Callable[[float], None],
         status_s: float,
+        rng: np.random.Generator,
     ) -> None:
         """`load` gives None when it has told the updater why not. `write_status` gets the samples/s of late.
 
-        `status_s`: between two calls of it, at most STATUS_S.
+        `status_s`: between two calls of it, at most STATUS_S. `rng` draws the samples that a shadow sees.
         """
         self._loop = loop
         self._updater = updater
@@ -66,8 +74,16 @@ class Housekeeping:
         self._write_status = write_status
         self._status_s = min(status_s, STATUS_S)
         self._complained = False  # of a status that cannot be written
-        self._trial: Trial | None = None
-        self._steady_p95_ms: float | None = None
+        self._rng = rng
+        self._limits = Limits(
+            invalid_share=update.max_invalid_share,
+            latency_ratio=update.max_latency_ratio,
+            confidence_shift=update.max_confidence_shift,
+            memory_ratio=update.max_memory_ratio,
+            agreement=update.min_agreement,
+        )
+        self._beside: Beside | None = None
+        self._live: Live | None = None
 
     def run(self, stopping: threading.Event) -> None:
         """Until `stopping`; whatever goes wrong here, the stream goes on."""
@@ -92,24 +108,113 @@ class Housekeeping:
             self._complained = True
 
     def tend_model(self, now_s: float) -> None:
-        """One look: judge a trial that runs, and bring the loop to the version that it should run."""
+        """One look: judge what is in the shadow or on probation, and bring the loop to what it should run."""
         vitals = self._loop.vitals()
         self._updater.executing(vitals.version)
-        if self._updater.state().slot == "trial":
-            if self._trial is None or self._trial.version != vitals.version:
-                self._trial = Trial(vitals.version, now_s, self._probation())
-            self._updater.judge(self._trial.verdict(vitals, now_s))
+        state = self._updater.slot_state()
+        if isinstance(state, Staged) and state.committed == vitals.version == self._loop.coming_version:
+            self._tend_staged(state.candidate, vitals, now_s)
+        if isinstance(state, Trial) and state.candidate == vitals.version:
+            self._tend_trial(state, vitals, now_s)
         else:
-            self._steady_p95_ms, self._trial = vitals.latency_p95_ms or self._steady_p95_ms, None
-        folder = self._updater.take() or self._updater.running_folder()
-        if folder is not None and int(folder.name) != self._loop.coming_version and (model := self._load(folder)):
-            self._loop.swap(model)
+            self._live = None
+        self._bring()
 
-    def _probation(self) -> Probation:
-        return Probation(
+    # --- beside the running model ---
+
+    def _tend_staged(self, version: int, vitals: Vitals, now_s: float) -> None:
+        if not self._update.shadow_samples:
+            self._updater.take(version, before=_figures(vitals))
+        elif self._beside is None or self._beside.model.version != version:
+            self._beside = self._begin_shadow(now_s)
+        elif (seen := self._loop.shadowed()) is not None and seen.version == version:
+            self._judge_shadow(self._beside, seen, vitals, now_s)
+
+    def _begin_shadow(self, now_s: float) -> Beside | None:
+        folder, before = self._updater.shadow(), rss_bytes()
+        if folder is None or (model := self._load(folder)) is None:
+            return None
+        labels = min(self._update.shadow_label_share, self._loop.selector.rules.label_share)
+        try:
+            self._loop.shadow(model, Share(self._update.shadow_share, labels), self._rng)
+        except IncompatibleError as error:
+            self._updater.failed(model.version, str(error))
+            return None
+        return Beside(model, now_s, before)
+
+    def _judge_shadow(self, beside: Beside, seen: Shadowed, vitals: Vitals, now_s: float) -> None:
+        self._updater.progress(seen.samples)
+        rule = Shadowing(min_samples=self._update.shadow_samples, max_s=self._update.shadow_s, limits=self._limits)
+        usual = seen.running_confidence  # on the same samples
+        candidate, champion = _figures(seen), _figures(vitals._replace(confidence=usual))
+        grew_bytes = rss_bytes() - beside.rss_bytes
+        verdict = rule.judge(
+            candidate,
+            champion,
+            elapsed_s=now_s - beside.since_s,
+            agreed=seen.agreed,
+            grew_bytes=grew_bytes,
+            champion_bytes=self._loop.model.grew_bytes,
+        )
+        if isinstance(verdict, GoOn):
+            return
+        found: Detail = {"agreed": seen.agreed, "grew_bytes": grew_bytes, **_told(candidate, champion)}
+        if isinstance(verdict, Revert):
+            self._updater.refuse(seen.version, f"in the shadow of version {vitals.version}: {verdict.reason}", found)
+        else:
+            self._updater.take(seen.version, before=_figures(vitals), found=found | {"note": verdict.note})
+
+    # --- live ---
+
+    def _tend_trial(self, state: Trial, vitals: Vitals, now_s: float) -> None:
+        if self._live is None or self._live.version != vitals.version:
+            self._live = Live(vitals.version, now_s)
+        self._updater.progress(vitals.samples)
+        rule = Probation(
             min_samples=self._update.probation_samples,
             min_s=self._update.probation_s,
-            max_invalid_share=self._update.max_invalid_share,
-            max_latency_ratio=self._update.max_latency_ratio,
-            reference_p95_ms=self._steady_p95_ms,
+            limits=self._limits,
+            before=state.before,
         )
+        figures = _figures(vitals)
+        verdict = rule.judge(figures, elapsed_s=now_s - self._live.since_s)
+        self._updater.judge(verdict, _told(figures, state.before))
+
+    def _bring(self) -> None:
+        """Hand the loop what it should run, and end a shadow that is not wanted any more."""
+        state, beside = self._updater.slot_state(), self._beside
+        folder = self._updater.running_folder()
+        if folder is not None and int(folder.name) != self._loop.coming_version:
+            ready = beside is not None and beside.model.version == int(folder.name)
+            if model := beside.model if ready and beside else self._load(folder):
+                self._loop.swap(model)
+        if beside is not None and not (isinstance(state, Staged) and state.candidate == beside.model.version):
+            self._loop.end_shadow()
+            self._beside = None
+
+
+def _figures(did: Vitals | Shadowed) -> Figures:
+    return Figures(
+        samples=did.samples,
+        invalid=did.invalid,
+        latency_p95_ms=did.latency_p95_ms,
+        confidence=did.confidence.value,
+        confidence_error=did.confidence.error,
+        expected=did.expected,
+    )
+
+
+def _told(figures: Figures, before: Figures | None) -> Detail:
+    """For an event: what a verdict rests on."""
+    told: Detail = {
+        "samples": figures.samples,
+        "invalid": figures.invalid,
+        "latency_p95_ms": figures.latency_p95_ms,
+        "confidence": figures.confidence,
+        "confidence_expected": figures.expected,
+    }
+    if before is not None:
+        told["before_latency_p95_ms"] = before.latency_p95_ms
+        told["before_confidence"] = before.confidence
+        told["before_confidence_expected"] = before.expected
+    return told

@@ -18,8 +18,10 @@ from typing import NamedTuple
 import msgspec
 import numpy as np
 
+from edge_agent.block import Block
 from edge_agent.choose import strategy
 from edge_agent.choose.acquisition import Scored, Scorer
+from edge_agent.choose.confidence import Confidence, Mean
 from edge_agent.choose.disagreement import Share
 from edge_agent.choose.drift import Alarm, Watch
 from edge_agent.choose.selector import Chosen, Rules, Selector
@@ -27,9 +29,10 @@ from edge_agent.choose.tally import Tally
 from edge_agent.contract.errors import ConfigError
 from edge_agent.contract.types import Prediction, Reading, Sample, SampleId, Selection
 from edge_agent.contract.wire import DriftState, RequestState, StreamCounts
-from edge_agent.extras import Block, Extras
+from edge_agent.extras import Extras
 from edge_agent.model import Model, misfit
 from edge_agent.send.writer import Handover
+from edge_agent.shadow import Shadow, Shadowed
 
 log = logging.getLogger(__name__)
 
@@ -65,6 +68,8 @@ class Vitals(NamedTuple):
     invalid: int
     latency_p50_ms: float
     latency_p95_ms: float
+    confidence: Mean
+    expected: float  # mean confidence by its manifest
 
 
 def sample_bytes(model: Model) -> int:
@@ -117,6 +122,9 @@ class Loop:
         self._took_s: list[float] = []
         self._earned_until_s = self._kept_s = time.monotonic()
         self._take_over(model)
+        self._steps = model.steps
+        self._company: tuple[Shadow | None, Model] = (None, model)
+        self._accompany()
         selector.check(self._sample_bytes)
 
     # --- the stream ---
@@ -124,8 +132,8 @@ class Loop:
     def run(self, readings: Iterator[Reading | None], stopping: threading.Event) -> None:
         """Take readings until they end or `stopping` is set; what is in hand is finished first, and the state kept."""
         clock, block, began_s, took_s = time.perf_counter, self._block, self._began_s, self._took_s
-        model = self._model
-        shape, dtype, steps, last = model.shape, model.dtype, model.steps, model.rows - 1
+        model, steps = self._model, self._steps
+        shape, dtype, last = model.shape, model.dtype, model.rows - 1
         due_s = 0.0
         for reading in readings:
             if reading is None:
@@ -152,9 +160,9 @@ class Loop:
             if not block:
                 if stopping.is_set():
                     break
-                if model is not self._model:
-                    model = self._model
-                    shape, dtype, steps, last = model.shape, model.dtype, model.steps, model.rows - 1
+                if steps is not self._steps:
+                    model, steps = self._model, self._steps
+                    shape, dtype, last = model.shape, model.dtype, model.rows - 1
         self._finish()
         self._hand_over(Handover([], self._state()))
 
@@ -166,6 +174,8 @@ class Loop:
     def _finish(self) -> None:
         """Score, choose and hand over what is in the block; then let a new model take over."""
         if count := len(self._block):
+            if (beside := self._company[0]) is not None:
+                beside.deduct(self._took_s)
             self._infer_rest(count)
             scored = self._score()
             self._earn()
@@ -176,6 +186,7 @@ class Loop:
                 self._latency_s.extend(self._took_s)
                 self._tally.count(scored, chosen, count=count, through_seq=self._block[-1].seq)
                 self._invalid += int(np.count_nonzero(np.isnan(scored.confidence[:count])))
+                self._confidence.add(scored.confidence[:count][np.isfinite(scored.utility[:count])])
             last = self._block[-1]
             self.cursor = Cursor(last.seq + 1, last.mark)
             self._look(scored)
@@ -186,10 +197,19 @@ class Loop:
         self._obey()
         self._settle()
         if (model := self._next) is not None:
+            self.extras.take_over(model)
             self._take_over(model)
             with self._lock:
                 self._tally.model_changed(version=model.version, classes=len(model.manifest.classes))
             self._watch_anew()
+        self._accompany()
+
+    def _accompany(self) -> None:
+        """A shadow model sees its samples within the steps of the running one; without it they are what they were."""
+        model, beside = self._model, self.extras.beside
+        if (beside, model) != self._company:
+            self._company = (beside, model)
+            self._steps = beside.between(model.steps, self._block, self._took_s) if beside else model.steps
 
     def _infer_rest(self, count: int) -> None:
         """On those that were waiting for company."""
@@ -318,6 +338,7 @@ class Loop:
             self._runs = 0
             self._invalid = 0
             self._latency_s: deque[float] = deque(maxlen=LATENCIES)
+            self._confidence = Confidence()
         self._meet()
 
     def _meet(self) -> None:
@@ -358,12 +379,20 @@ class Loop:
         with self._lock:
             self._orders = (rules, acquisition, chosen_by)
 
-    def shadow(self, model: Model | None, share: Share, rng: np.random.Generator) -> None:
-        """Let a second model see a share of the samples, and send those on which it says something else; None: no more.
+    def shadow(self, model: Model, share: Share, rng: np.random.Generator) -> None:
+        """Let a second model see a share of the samples, and send those on which it says something else.
 
         Every sample that it sees costs a run of it, in the loop. IncompatibleError when its inputs are others.
         """
         self.extras.shadow(model, share, self._model, rng)
+
+    def end_shadow(self) -> None:
+        """Let no model run beside any more."""
+        self.extras.end_shadow()
+
+    def shadowed(self) -> Shadowed | None:
+        """How the shadow model did so far; None when there is none, or it has not begun."""
+        return self.extras.shadowed()
 
     # --- looking ---
 
@@ -406,7 +435,8 @@ class Loop:
     def vitals(self) -> Vitals:
         """How the running model does."""
         with self._lock:
-            runs, invalid, version = self._runs, self._invalid, self._model.version
-            seconds = list(self._latency_s)
+            runs, invalid, about = self._runs, self._invalid, self._model.manifest
+            seconds, confidence = list(self._latency_s), self._confidence.mean()
         p50, p95 = np.percentile(seconds, (50, 95)) * 1000.0 if seconds else (0.0, 0.0)
-        return Vitals(version, runs, invalid, float(p50), float(p95))
+        expected = about.reference.confidence_mean
+        return Vitals(about.version, runs, invalid, float(p50), float(p95), confidence, expected)

@@ -69,6 +69,7 @@ class Model:
         A `block` of 0 goes by size. `together`: at most so many samples to one run.
         """
         self.manifest, data = read_artifact(folder, variant=variant)
+        self.grew_bytes = 0  # what loading it added to the process, as whoever loads it finds; 0: not known
         self.sha256 = self.manifest.variant(variant).sha256
         self._session = open_session(data, threads=threads)
         spec = self.manifest.input

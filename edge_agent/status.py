@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from edge_agent.contract.errors import ConfigError
-from edge_agent.contract.wire import Heartbeat, decode
+from edge_agent.contract.wire import Heartbeat, ModelState, decode
 from edge_agent.lock import is_held
 
 STATUS = "status.json"
@@ -49,6 +49,7 @@ def describe(status: Status) -> str:
     lines = [
         f"agent      {_state(status)}, boot {beat.boot}, up {beat.uptime_s:.0f} s, {beat.rss_bytes / 1e6:.0f} MB",
         f"model      version {model.version}, {model.slot}"
+        + (f", {_trial(model)}" if model.trying else "")
         + (f", fetching {model.fetching} ({model.fetched_share:.0%})" if model.fetching else ""),
         f"stream     {counts.read} read, {counts.invalid} invalid, {beat.samples_per_s:.1f}/s, "
         f"{beat.latency_p50_ms:.2f} ms (p95 {beat.latency_p95_ms:.2f})",
@@ -73,6 +74,12 @@ def describe(status: Status) -> str:
     ]
     lines += [f"refused    version {version}: {reason}" for version, reason in sorted(model.refused.items())]
     return "\n".join(lines)
+
+
+def _trial(model: ModelState) -> str:
+    if model.trying == model.version:
+        return f"on probation for {model.tried} samples"
+    return f"version {model.trying} in its shadow for {model.tried} samples"
 
 
 def _state(status: Status) -> str:

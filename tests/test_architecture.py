@@ -24,6 +24,8 @@ AGENT_PARTS = (
     {"housekeeping", "account", "orders", "stream"},
     {"loop"},
     {"extras"},
+    {"shadow"},
+    {"block"},
     {"source", "model", "choose", "send", "update", "identity", "config", "status"},
     {"lock"},
     {"contract"},

@@ -109,6 +109,10 @@ class ModelState(msgspec.Struct, frozen=True, kw_only=True):
     refused: dict[int, str] = {}  # versions this device will not run -> why
     fetching: int = 0  # version on its way, 0 when none
     fetched_share: float = 0.0
+    trying: int = (
+        0  # version on trial, 0 when none: beside `version` while `slot` is "staged", live while it is "trial"
+    )
+    tried: int = 0  # samples that it has seen so
 
 
 class OutboxState(msgspec.Struct, frozen=True, kw_only=True):

@@ -1,7 +1,8 @@
 """Which models are here, which one runs, and how does the agent change that?
 
     start:   while folder := running_folder(): load it, else failed(version, why); then executing(version)
-    switch:  take() -> folder: load it, else failed(version, why); then executing(version)
+    shadow:  shadow() -> folder: load it, else failed(version, why); refuse(version, why) when it does badly
+    switch:  take(version) -> folder: load it, else failed(version, why); then executing(version)
     trial:   judge(verdict); after a revert, running_folder() is the old one
 
 Always true: what runs goes on until something better has proved itself, and every change is on disk before it is
@@ -19,21 +20,23 @@ from typing import Literal, Protocol
 from edge_agent.contract.errors import ArtifactError
 from edge_agent.contract.wire import ModelState, Slot
 from edge_agent.update import slots
+from edge_agent.update.probation import Commit, Figures, Revert, Verdict
 from edge_agent.update.shelf import Shelf
 from edge_agent.update.slot_file import SlotFile
-from edge_agent.update.trial import Commit, Revert, Verdict
 
 log = logging.getLogger(__name__)
 
 REFUSALS_TOLD = 20  # newest ones in a heartbeat, whose size is limited
 
 Kind = Literal["refused", "staged", "trial", "commit", "revert", "error"]
+Detail = dict[str, str | int | float]
+NOTHING: Detail = {}
 
 
 class Report(Protocol):
     """Tell the server, in the background. Called from the agent's and the updater's thread, no lock held."""
 
-    def __call__(self, kind: Kind, text: str, version: int, detail: dict[str, str | int | float]) -> None:
+    def __call__(self, kind: Kind, text: str, version: int, detail: Detail) -> None:
         """`kind`, `text` and `detail` as in an Event."""
 
 
@@ -62,7 +65,9 @@ class Installed:
         self._turned_away: dict[int, str] = {}  # versions that nobody vouched for -> why; of this run
         self._slots = self._file.load()
         self._swept: tuple[slots.State, int] | None = None  # the state for which old folders were deleted
-        self._reverted = 0  # version, by too many starts; not reported yet
+        self._given_up: tuple[Kind, int] | None = None  # a version, by too many starts; not reported yet
+        self._tried = 0  # samples that the version on trial has seen
+        self._shadowed: Detail = NOTHING  # what the shadow found, to be told when the trial goes on live
         self._recall(max_starts)
 
     def _recall(self, max_starts: int) -> None:
@@ -70,8 +75,8 @@ class Installed:
         if isinstance(before, slots.Steady) and before.committed == 0:
             before = slots.adopt(before, self._newest_usable(before))
         self._save(slots.started(before, max_starts))
-        if slots.running(self._slots) < slots.running(before):
-            self._reverted = slots.running(before)
+        for version in self._slots.refused.keys() - before.refused.keys():
+            self._given_up = ("revert" if slots.running(before) == version else "refused", version)
 
     def _save(self, state: slots.State) -> None:
         if state != self._slots:
@@ -89,21 +94,48 @@ class Installed:
         version = slots.running(self._slots)
         return self.shelf.path(version) if version else None
 
-    def take(self) -> Path | None:
-        """Hand a staged artifact over, once, to be loaded and run. Its trial begins now: loading may kill the agent."""
+    def shadow(self) -> Path | None:
+        """The staged artifact, to be loaded beside the one that runs; None when nothing is staged. May be asked again.
+
+        Starts of the agent count from now on: loading may kill it.
+        """
         with self._lock:
-            if not isinstance(self._slots, slots.Staged):
+            before = self._slots
+            if not isinstance(before, slots.Staged):
                 return None
-            self._save(slots.begin(self._slots))
+            after = slots.shadow(before)
+            self._save(after)
+        if after != before:
+            version, self._tried = after.candidate, 0
+            text = f"version {version} runs in the shadow of version {after.committed}"
+            self._report("trial", text, version, {"phase": "shadow"})
+        return self.shelf.path(after.candidate)
+
+    def take(self, version: int = 0, *, before: Figures | None = None, found: Detail = NOTHING) -> Path | None:
+        """Hand a staged artifact over, once, to be loaded and run. Its trial begins now: loading may kill the agent.
+
+        Args:
+            version: the one that is meant, 0 for any; None is returned when another is staged by now.
+            before: how the version that gives way does.
+            found: what the shadow found, told with the trial.
+        """
+        with self._lock:
+            if not isinstance(self._slots, slots.Staged) or version not in (0, self._slots.candidate):
+                return None
+            self._save(slots.begin(self._slots, before))
+            self._shadowed, self._tried = found, 0
             return self.running_folder()
 
     def executing(self, version: int) -> None:
         """The loop runs `version` now: at the start, after a switch, after going back. May be said again and again."""
         with self._lock:
             changed, self._executing = version != self._executing, version
-            on_trial = isinstance(self._slots, slots.Trial) and self._slots.candidate == version
-        if changed and on_trial:
-            self._report("trial", f"version {version} runs on probation", version, {})
+        if changed and self.on_trial(version):
+            self._report("trial", f"version {version} runs on probation", version, {"phase": "live", **self._shadowed})
+
+    def progress(self, samples: int) -> None:
+        """The version on trial has seen so many."""
+        self._tried = samples
 
     def failed(self, version: int, reason: str) -> None:
         """`version` could not be loaded: refused. A committed one makes way for an older one, and is fetched anew."""
@@ -117,8 +149,11 @@ class Installed:
         else:
             self.refuse(version, reason)
 
-    def judge(self, verdict: Verdict) -> None:
-        """End the trial of the version that executes, or let it go on. A late verdict changes nothing."""
+    def judge(self, verdict: Verdict, found: Detail = NOTHING) -> None:
+        """End the trial of the version that executes, or let it go on. A late verdict changes nothing.
+
+        `found`: the figures it rests on, told with it.
+        """
         with self._lock:
             if not isinstance(self._slots, slots.Trial) or self._slots.candidate != self._executing:
                 return
@@ -128,19 +163,22 @@ class Installed:
             elif isinstance(verdict, Revert):
                 self._save(slots.revert(self._slots, verdict.reason))
         if isinstance(verdict, Commit):
-            self._report("commit", f"version {version} proved itself", version, {})
+            self._report("commit", f"version {version} proved itself", version, found)
         elif isinstance(verdict, Revert):
-            self._report("revert", verdict.reason, version, {})
+            self._report("revert", verdict.reason, version, found)
 
     def state(self) -> ModelState:
         """For birth and heartbeat: what executes, not what should."""
         with self._lock:
-            refused = self._turned_away | self._slots.refused
+            state, refused = self._slots, self._turned_away | self._slots.refused
+            trying = not isinstance(state, slots.Steady) and state.starts is not None
             return ModelState(
                 version=self._executing,
                 sha256=self._executing_sha256(),
                 slot=self._slot(),
                 refused={version: refused[version] for version in sorted(refused)[-REFUSALS_TOLD:]},
+                trying=slots.newest(state) if trying else 0,
+                tried=self._tried if trying else 0,
             )
 
     def _slot(self) -> Slot:
@@ -163,9 +201,14 @@ class Installed:
 
     def start(self) -> None:
         """Report what building this found."""
-        if self._reverted:
-            self._report("revert", self._slots.refused[self._reverted], self._reverted, {})
-            self._reverted = 0
+        if self._given_up is not None:
+            (kind, version), self._given_up = self._given_up, None
+            self._report(kind, self._slots.refused[version], version, {})
+
+    def on_trial(self, version: int) -> bool:
+        """Whether `version` is the one that runs on probation."""
+        state = self._slots
+        return isinstance(state, slots.Trial) and state.candidate == version
 
     def slot_state(self) -> slots.State:
         """The state now, for `slots.may_take`."""
@@ -192,11 +235,11 @@ class Installed:
             if isinstance(self._slots, slots.Staged) and self._slots.candidate != version:
                 self._save(slots.unstage(self._slots))
 
-    def refuse(self, version: int, reason: str) -> None:
+    def refuse(self, version: int, reason: str, found: Detail = NOTHING) -> None:
         """Report it, remember it, never run it."""
         with self._lock:
             self._save(slots.refuse(self._slots, version, reason))
-        self._report("refused", reason, version, {})
+        self._report("refused", reason, version, found)
 
     def turn_away(self, version: int, reason: str) -> None:
         """Report it as refused until somebody vouches for it; a restart forgets it."""

@@ -3,17 +3,27 @@
 Versions are integers that only grow; 0 means none. Always true: exactly one version runs in every state, it is the
 committed one or the one on trial, and a refused version never runs again.
 
-                 stage                    begin                    commit
-    Steady(c) ----------> Staged(c, n) ----------> Trial(c, n) ----------> Steady(n)
-      |  ^   <----------    |  ^                     |   ^  |
-      |  |  unstage, refuse +--+ stage (a newer one) |   +--+ started (counted)
-      |  |                                           |
-      |  +-------------------------------------------+
-      |             revert(n), started too often: n is refused
-      +-- adopt: a version given by hand, or found on disk when there is no other
-      +-- lost: the files of c are gone; an older version goes on
+    Steady(c)             runs c                     <-- unstage, refuse(n) --+
+      | stage                                                                |
+      v                                                                      |
+    Staged(c, n)          runs c --------------------------------------------+
+      |     | shadow                                                         |
+      |     v                                                                |
+      |   Staged(c, n, 0) runs c, and n beside it ---------------------------+
+      |     |
+      v     v begin
+    Trial(c, n, 0)        runs n
+      | commit       |
+      v              +-- revert --> Steady(c), n refused
+    Steady(n)
 
-    runs:  c                c                         n
+    stage      a newer version takes the place of a staged one, wherever that has got to
+    started    counted from `shadow`, and again from `begin`; too many within either: n is refused, Steady(c)
+    adopt      a version given by hand, or found on disk when there is no other: Steady(it)
+    lost       the files of c are gone: an older version goes on
+
+A version beside the running one is in the shadow: it sees samples, and what it says of them is no answer. It is loaded
+into the same process all the same, so starts are counted from then on. Without a shadow `begin` follows at once.
 
 Nothing here touches a file or a clock: a transition takes a state and returns the next one, and whoever keeps the
 state writes it down before acting on it. A power cut then repeats a step at worst.
@@ -24,6 +34,8 @@ from __future__ import annotations
 from typing import Literal
 
 import msgspec
+
+from edge_agent.update.probation import Figures
 
 REASON_CHARS = 300
 
@@ -43,6 +55,7 @@ class Staged(msgspec.Struct, frozen=True, kw_only=True, tag_field="slot", tag="s
 
     committed: int
     candidate: int
+    starts: int | None = None  # of the agent since the candidate runs in the shadow; None: it does not
     refused: dict[int, str] = {}
 
     def __post_init__(self) -> None:
@@ -54,7 +67,8 @@ class Trial(msgspec.Struct, frozen=True, kw_only=True, tag_field="slot", tag="tr
 
     committed: int
     candidate: int
-    starts: int = 0  # of the agent since the trial began
+    starts: int = 0  # of the agent since the candidate runs live
+    before: Figures | None = None  # how the committed version did when it gave way: a restart must not forget it
     refused: dict[int, str] = {}
 
     def __post_init__(self) -> None:
@@ -72,7 +86,7 @@ def _check(state: State) -> None:
         return
     if state.candidate <= state.committed or state.candidate in state.refused:
         raise ValueError(f"candidate {state.candidate}: expected newer than {state.committed} and not refused")
-    if isinstance(state, Trial) and state.starts < 0:
+    if state.starts is not None and state.starts < 0:
         raise ValueError(f"starts {state.starts}: expected 0 or more")
 
 
@@ -115,9 +129,17 @@ def unstage(state: Staged) -> Steady:
     return Steady(committed=state.committed, refused=state.refused)
 
 
-def begin(state: Staged) -> Trial:
-    """The candidate is about to be loaded. Before, not after: loading it may be what kills the agent."""
-    return Trial(committed=state.committed, candidate=state.candidate, refused=state.refused)
+def shadow(state: Staged) -> Staged:
+    """The candidate is about to be loaded beside the committed version, or goes on there after a start.
+
+    Before, not after: loading it may be what kills the agent.
+    """
+    return state if state.starts is not None else msgspec.structs.replace(state, starts=0)
+
+
+def begin(state: Staged, before: Figures | None = None) -> Trial:
+    """The candidate is about to run. Before, not after: running it may be what kills the agent."""
+    return Trial(committed=state.committed, candidate=state.candidate, before=before, refused=state.refused)
 
 
 def commit(state: Trial) -> Steady:
@@ -140,11 +162,12 @@ def refuse(state: State, version: int, reason: str) -> State:
 
 
 def started(state: State, max_starts: int) -> State:
-    """The agent starts. One that starts again and again within a trial is being killed by the candidate."""
-    if not isinstance(state, Trial):
+    """The agent starts. One that starts again and again with a candidate loaded is being killed by it."""
+    if isinstance(state, Steady) or state.starts is None:
         return state
     if state.starts >= max_starts:
-        return revert(state, f"the agent was started more than {max_starts} times within its trial")
+        where = "trial" if isinstance(state, Trial) else "trial in the shadow"
+        return refuse(state, state.candidate, f"the agent was started more than {max_starts} times within its {where}")
     return msgspec.structs.replace(state, starts=state.starts + 1)
 
 
@@ -173,7 +196,7 @@ def encode(state: State) -> bytes:
     """One line of JSON.
 
     >>> encode(Trial(committed=6, candidate=7, starts=1, refused={5: "golden test"}))
-    b'{"slot":"trial","committed":6,"candidate":7,"starts":1,"refused":{"5":"golden test"}}'
+    b'{"slot":"trial","committed":6,"candidate":7,"starts":1,"before":null,"refused":{"5":"golden test"}}'
     """
     return msgspec.json.encode(state)
 

@@ -1,11 +1,12 @@
-"""May a new model be trusted?
+"""May a new model be loaded at all?
 
-Twice it is asked. Before it runs, `run_check` tests it in a process of its own, whose memory and time are capped, so
-that a model that kills its process kills nothing else. While it runs live, `Probation` (pure) judges what it does.
+`run_check` tests it in a process of its own, whose memory and time are capped, so that a model that kills its process
+kills nothing else. What becomes of it afterwards is judged by probation.py.
 """
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import os
 import resource
@@ -14,6 +15,7 @@ import subprocess
 import threading
 import time
 from collections.abc import Sequence
+from pathlib import Path
 
 import msgspec
 
@@ -25,7 +27,6 @@ log = logging.getLogger(__name__)
 EXIT_REFUSED = 3  # of the checker: it says why in a line of JSON on stdout
 POLL_S = 0.1
 NICENESS = 10  # the stream goes first
-SLACK_MS = 1.0  # below it the scheduler decides who is slower; too high, and a small model may grow tenfold unnoticed
 
 
 class CheckStoppedError(EdgeError):
@@ -79,6 +80,8 @@ def _cap(pid: int, timeout_s: float, memory_bytes: int) -> None:
         if memory_bytes:
             resource.prlimit(pid, resource.RLIMIT_AS, (memory_bytes, memory_bytes))
         os.setpriority(os.PRIO_PROCESS, pid, NICENESS)
+        with contextlib.suppress(OSError):  # not offered everywhere
+            Path(f"/proc/{pid}/oom_score_adj").write_text("1000")  # when memory runs out it goes, not the agent
     except ProcessLookupError:
         log.debug("the check ended before it was capped")
 
@@ -118,56 +121,3 @@ def _refusal(status: int, said: bytes, complained: bytes) -> ArtifactError | Sta
 def _last_line(output: bytes, *, chars: int | None = 300) -> str:
     lines = output.decode(errors="replace").strip().splitlines()
     return lines[-1][:chars] if lines else ""
-
-
-class GoOn(msgspec.Struct, frozen=True):
-    """Not known yet."""
-
-
-class Commit(msgspec.Struct, frozen=True):
-    """It did well: from now on this is the model."""
-
-
-class Revert(msgspec.Struct, frozen=True):
-    """Back to the one before."""
-
-    reason: str
-
-
-Verdict = GoOn | Commit | Revert
-
-
-class Probation(msgspec.Struct, frozen=True, kw_only=True):
-    """The rule by which a model that runs live is committed or reverted.
-
-    It is judged when it has seen `min_samples` and `min_s` have passed. Earlier than that it is reverted as soon as
-    its invalid samples are too many even if every other sample up to `min_samples` were fine. Latency is judged at the
-    end only: the first samples warm the caches up.
-
-    >>> rule = Probation(
-    ...     min_samples=200, min_s=5.0, max_invalid_share=0.01, max_latency_ratio=3.0, reference_p95_ms=4.0
-    ... )
-    >>> rule.judge(samples=3, invalid=3, elapsed_s=0.1, latency_p95_ms=4.0)
-    Revert(reason='3 of 3 samples gave no finite result, at most 1 % may')
-    >>> rule.judge(samples=200, invalid=2, elapsed_s=5.0, latency_p95_ms=9.0)
-    Commit()
-    """
-
-    min_samples: int
-    min_s: float
-    max_invalid_share: float
-    max_latency_ratio: float
-    reference_p95_ms: float | None  # of the model before; None when there was none
-
-    def judge(self, *, samples: int, invalid: int, elapsed_s: float, latency_p95_ms: float) -> Verdict:
-        """What to do, given what the model did since it took over. `samples` includes the `invalid` ones."""
-        if invalid > self.max_invalid_share * max(samples, self.min_samples):
-            share = f"{100 * self.max_invalid_share:g} %"
-            return Revert(f"{invalid} of {samples} samples gave no finite result, at most {share} may")
-        if samples < self.min_samples or elapsed_s < self.min_s:
-            return GoOn()
-        if self.reference_p95_ms is not None:
-            limit_ms = self.max_latency_ratio * self.reference_p95_ms + SLACK_MS
-            if not latency_p95_ms <= limit_ms:
-                return Revert(f"95 % of the samples took up to {latency_p95_ms:.3g} ms, at most {limit_ms:.3g} may")
-        return Commit()

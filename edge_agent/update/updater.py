@@ -33,7 +33,8 @@ from edge_agent.contract.wire import Assignment, BlockHeader, Desired, Fetch, Mo
 from edge_agent.update import slots
 from edge_agent.update.fetch import ArtifactFetch
 from edge_agent.update.https import Https
-from edge_agent.update.installed import Installed, Kind, Report
+from edge_agent.update.installed import NOTHING, Detail, Installed, Kind, Report
+from edge_agent.update.probation import Figures
 from edge_agent.update.trial import CheckStoppedError
 from edge_agent.update.trust import Trust
 
@@ -124,7 +125,7 @@ class Updater(Installed):
         if here.exists() and here.read_bytes() != (artifact / MANIFEST).read_bytes():
             log.warning("%s: another version %d is here already: give it a higher number", artifact, version)
 
-    def take(self) -> Path | None:
+    def take(self, version: int = 0, *, before: Figures | None = None, found: Detail = NOTHING) -> Path | None:
         """As `Installed`; but once its signatures have expired, what is staged has to be vouched for anew."""
         state = self.slot_state()
         if self._trust is not None and isinstance(state, slots.Staged) and not self._trust.fresh():
@@ -132,7 +133,7 @@ class Updater(Installed):
             self._report("error", text, state.candidate, {})
             self.unstage_all_but(0)
             return None
-        return super().take()
+        return super().take(version, before=before, found=found)
 
     def on_desired(self, desired: Desired) -> None:
         """What the server wants. The same again is a new try."""

@@ -36,7 +36,7 @@ from server.demo.watch import Watch
 from server.demo.workspace import Workspace
 from server.store.store import Store
 
-SETTLE_S = 13.0  # seconds a round takes beside the training: labels, checks, canary, probation, soak
+SETTLE_S = 14.0  # seconds a round takes beside the training: labels, checks, canary, shadow, probation, soak
 SLOWED = 1.3  # a training beside four agents takes so many times as long as the first one alone
 
 

@@ -90,7 +90,14 @@ class Workspace:
             source=Source(kind="replay", path=f"{stream.name}.npz", rate_per_s=rate_per_s),
             budget=AgentBudget(label_share=size.label_share, bytes_per_day=100_000_000.0),
             uplink=Uplink(broker=broker, heartbeat_s=1.0),
-            update=Update(probation_samples=size.probation_samples, probation_s=1.0),
+            update=Update(
+                # A short look at every sample, and no labels of its own: the report holds labels against labels.
+                shadow_samples=size.probation_samples // 4,
+                shadow_share=1.0,
+                shadow_label_share=0.0,
+                probation_samples=size.probation_samples,
+                probation_s=1.0,
+            ),
             choose=Choose(seed=options.seed),
             log=Log(predictions=True),
         )

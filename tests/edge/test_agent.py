@@ -17,19 +17,21 @@ import msgspec
 import numpy as np
 import pytest
 from broker import Broker
-from quadrants import artifact, images
+from quadrants import another, artifact, images
 
 from edge_agent.__main__ import main
 from edge_agent.agent import Agent
 from edge_agent.config import load_config
-from edge_agent.contract.artifact import MODEL
+from edge_agent.contract.artifact import MANIFEST, MODEL, write_artifact
 from edge_agent.contract.errors import EXIT_CONFIG, ConfigError
 from edge_agent.contract.types import Reading
 from edge_agent.contract.wire import Desired, Heartbeat, LinkState, ModelState, OutboxState, StreamCounts
 from edge_agent.lock import only_one
 from edge_agent.loop import PREDICTION
 from edge_agent.source import Fit, Start
-from edge_agent.status import Status, describe
+from edge_agent.status import Status, describe, read_status
+from edge_agent.update import slots
+from edge_agent.update.updater import Updater
 
 ROWS = 500
 TOML = """
@@ -137,7 +139,7 @@ def test_another_model_under_the_same_number_is_not_taken_and_that_is_said(
 
 
 def test_samples_that_are_not_finite_are_counted_and_skipped(here: Path) -> None:
-    from edge_agent.contract.artifact import InputSpec, read_artifact, write_artifact
+    from edge_agent.contract.artifact import InputSpec, read_artifact
 
     manifest, onnx = float_model(here / "float")
     write_artifact(here / "float", manifest, onnx)
@@ -427,6 +429,19 @@ def test_what_is_left_of_the_day_is_kept_from_one_start_to_the_next(here: Path, 
     assert 40_000 <= left[1] <= 60_000
 
 
+def test_status_says_where_a_trial_is(here: Path) -> None:
+    Agent(load_config(configure(here))).run()
+    status = read_status(here / "data")
+    for changes, said in (
+        ({"slot": "staged", "trying": 2, "tried": 40}, "version 1, staged, version 2 in its shadow for 40 samples"),
+        ({"slot": "trial", "trying": 1, "tried": 7}, "version 1, trial, on probation for 7 samples"),
+        ({}, "version 1, steady\n"),
+    ):
+        model = msgspec.structs.replace(status.heartbeat.model, **changes)
+        beat = msgspec.structs.replace(status.heartbeat, model=model)
+        assert said in describe(status._replace(heartbeat=beat))
+
+
 def test_a_source_that_is_not_there_is_tried_again_until_a_stop(here: Path) -> None:
     agent = Agent(load_config(configure(here, path="later.npz")))
     thread = threading.Thread(target=agent.run)
@@ -444,3 +459,105 @@ def test_a_source_that_is_not_there_is_tried_again_until_a_stop(here: Path) -> N
 def test_source_errors_are_said_by_check(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["check", str(configure(here, path="later.npz"))]) == 1
     assert "expected an .npz with an array x (N, ...)" in capsys.readouterr().err
+
+
+# --- a new model ---
+
+
+def test_a_staged_model_is_tried_and_committed_without_a_server(here: Path) -> None:
+    np.savez(here / "stream.npz", x=images(60_000, seed=5)[0])
+    another(here / "second", version=2)
+    stage(here, "second", 2, over="first")
+    extra = "[update]\nshadow_samples = 100\nshadow_share = 0.5\nprobation_samples = 100\nprobation_s = 0.2\n"
+    agent = Agent(load_config(configure(here, extra, rate=2000.0)))
+    thread = threading.Thread(target=agent.run)
+    thread.start()
+    try:
+        wait_for(lambda: agent.updater.slot_state() == slots.Steady(committed=2))
+        read = agent.account.loop.counts().read
+        wait_for(lambda: agent.account.loop.counts().read > read)
+    finally:
+        agent.stop()
+        thread.join(20)
+    said = beat(here)
+    assert (said.model.version, said.model.slot, said.model.trying) == (2, "steady", 0)
+    assert predicted(here) == list(range(said.counts.read))  # none missed
+    assert said.counts.invalid == 0
+
+
+# --- a model that kills the agent ---
+
+
+def kills_on_five_classes(logits: np.ndarray) -> np.ndarray:
+    """A plug-in under which a model of five classes takes the process with it, as a crash in native code would."""
+    if logits.shape[1] == 5:
+        os.kill(os.getpid(), signal.SIGKILL)
+    return np.zeros(len(logits), np.float32)
+
+
+def stage(here: Path, name: str, version: int, *, over: str = "") -> None:
+    """The artifact is on the device, and passed its golden test; another one may be committed."""
+    updater = Updater(
+        here / "data" / "models", variant="cpu-int8", check=lambda _: None, needs=None, max_starts=3, keep_versions=3,
+        request=lambda _: False, report=lambda *_: None,
+    )  # fmt: skip
+    if over:
+        updater.install_first(here / over)
+    manifest, onnx = (here / name / MANIFEST).read_bytes(), (here / name / MODEL).read_bytes()
+    updater.stage(updater.shelf.unpack(updater.shelf.arrival(version), manifest, onnx), version)
+
+
+def write_five_classes(folder: Path) -> None:
+    onnx = pytest.importorskip("onnx")
+    wrap = pytest.importorskip("models.wrap")
+    helper, rng = onnx.helper, np.random.default_rng(1)
+    w = onnx.numpy_helper.from_array(rng.normal(size=(64, 5)).astype(np.float32), "w")
+    b = onnx.numpy_helper.from_array(np.zeros(5, np.float32), "b")
+    graph = helper.make_graph(
+        [
+            helper.make_node("Cast", ["x"], ["f"], to=onnx.TensorProto.FLOAT),
+            helper.make_node("Flatten", ["f"], ["flat"]),
+            helper.make_node("Gemm", ["flat", "w", "b"], ["y"]),
+        ],
+        "net",
+        [helper.make_tensor_value_info("x", onnx.TensorProto.UINT8, ["n", 8, 8])],
+        [helper.make_tensor_value_info("y", onnx.TensorProto.FLOAT, ["n", 5])],
+        [w, b],
+    )
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
+    made = wrap.wrap(model.SerializeToString(), name="net", names=tuple("abcde"), version=2, data=images(64)[0])
+    write_artifact(folder, made.manifest, made.onnx)
+
+
+def test_a_model_that_kills_the_agent_is_reverted_whoever_starts_it_again(here: Path) -> None:
+    """As systemd does with Restart=always, or a person by hand: again and again, until it stays."""
+    np.savez(here / "stream.npz", x=images(20_000, seed=5)[0])
+    write_five_classes(here / "second")
+    stage(here, "second", 2, over="first")
+    extra = "[update]\nshadow_samples = 0\nmax_starts = 3\n"
+    toml = configure(here, extra, rate=400.0, acquisition="test_agent:kills_on_five_classes")
+    argv = [sys.executable, "-m", "edge_agent", "run", str(toml)]
+    environment = os.environ | {"PYTHONPATH": os.pathsep.join([str(Path(__file__).parent), *sys.path])}
+    killed = 0
+    for _ in range(8):
+        agent = subprocess.Popen(argv, stderr=subprocess.PIPE, text=True, env=environment)
+        try:
+            wait_for(lambda agent=agent: agent.poll() is not None or gone_back(here), within_s=60.0)
+            if agent.poll() is None:
+                break
+            assert agent.returncode == -signal.SIGKILL, agent.stderr.read() if agent.stderr else ""
+            killed += 1
+        finally:
+            agent.terminate()
+            agent.communicate(timeout=20)
+    assert killed == 1 + 3  # the start in which it took over, and as many as are allowed
+    said = beat(here).model
+    assert (said.version, said.slot) == (1, "steady")
+    assert "started more than 3 times within its trial" in said.refused[2]
+
+
+def gone_back(here: Path) -> bool:
+    state = slots.decode((here / "data" / "models" / "slots.json").read_bytes())
+    return (
+        isinstance(state, slots.Steady) and (here / "data" / "status.json").exists() and 2 in beat(here).model.refused
+    )

@@ -218,9 +218,11 @@ def test_a_shadow_model_gets_labels_where_it_disagrees(tmp_path: Path) -> None:
     assert 20 < len(found) <= 0.02 * COUNT + 20
     assert differ[[sample.id.seq for sample in found]].mean() > 0.8
     assert all(s.selection.probability == s.selection.shadow_probability <= 0.5 for s in found)
-    seen, differed = run.loop.extras.shadowed()
-    assert 0.45 * COUNT < seen < 0.55 * COUNT
-    assert differed == pytest.approx(0.5 * differ.sum(), rel=0.2)
+    shadowed = run.loop.shadowed()
+    assert shadowed is not None
+    assert (shadowed.version, shadowed.invalid) == (2, 0)
+    assert 0.45 * COUNT < shadowed.samples < 0.55 * COUNT
+    assert shadowed.samples - shadowed.agreed == pytest.approx(0.5 * differ.sum(), rel=0.2)
     own = [s for s in run.samples if s.selection.reason != "disagreement"]
     without = [msgspec.structs.replace(s.selection, shadow_probability=None) for s in own]
     assert [s.id for s in own] == [s.id for s in plain.samples]
@@ -242,9 +244,9 @@ def test_a_shadow_trial_goes_on_after_a_restart(tmp_path: Path) -> None:
     second = begin(Run(state=first.state()), 99)
     second.play(start=second.loop.cursor.seq)
     assert [(s.id, s.selection) for s in first.samples + second.samples] == [(s.id, s.selection) for s in whole.samples]
-    second.loop.shadow(None, share, np.random.default_rng(0))
+    second.loop.end_shadow()
     second.loop.run(iter(()), threading.Event())
-    assert second.loop.extras.shadowed() == (0, 0)
+    assert second.loop.shadowed() is None
 
 
 def test_a_shadow_model_of_other_inputs_is_refused(tmp_path: Path) -> None:
@@ -252,3 +254,34 @@ def test_a_shadow_model_of_other_inputs_is_refused(tmp_path: Path) -> None:
     other.shape = (9, 9)
     with pytest.raises(IncompatibleError, match=r"shadow model version 1 takes \(9, 9\) uint8"):
         run.loop.shadow(other, Share(seen=0.1, labels=0.01), np.random.default_rng(0))
+
+
+def test_a_shadow_model_decides_the_same_whatever_blocks_and_company(tmp_path: Path) -> None:
+    another(tmp_path, version=2, noise=1.5)
+
+    def play(**options: int) -> Run:
+        run = Run(model=Model(ARTIFACT, **options))
+        run.loop.shadow(Model(tmp_path), Share(seen=0.5, labels=0.02), np.random.default_rng(3))
+        run.loop.run(iter(()), threading.Event())
+        return run.play(end=1000)
+
+    whole = play()
+    assert whole.of("disagreement")
+    for options in ({"block": 7}, {"block": 16, "together": 1}, {"block": 1}):
+        other = play(**options)
+        assert [(s.id, s.selection) for s in other.samples] == [(s.id, s.selection) for s in whole.samples]
+        assert other.loop.shadowed()[:4] == whole.loop.shadowed()[:4]
+
+
+def test_a_shadow_that_takes_over_is_none_any_more(tmp_path: Path) -> None:
+    """Its runs would write into the memory that it answers from."""
+    another(tmp_path, version=2, noise=1.5)
+    run, candidate = Run(), Model(tmp_path)
+    run.loop.shadow(candidate, Share(seen=1.0, labels=0.0), np.random.default_rng(3))
+    run.play(end=500)
+    run.loop.swap(candidate)
+    run.play(start=500, end=1500)
+    assert run.loop.shadowed() is None
+    taken = [sample for sample in run.samples if sample.model_version == 2]
+    said = candidate.predict(X[[sample.id.seq for sample in taken]]).argmax(axis=1)
+    assert [sample.prediction.label for sample in taken] == said.tolist() != []

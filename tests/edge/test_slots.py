@@ -6,6 +6,7 @@ from hypothesis import settings
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
 from edge_agent.update import slots
+from edge_agent.update.probation import Figures
 from edge_agent.update.slot_file import SlotFile
 from edge_agent.update.slots import Staged, Steady, Trial
 
@@ -22,6 +23,7 @@ MAX_STARTS = 2
         lambda: Staged(committed=3, candidate=2),
         lambda: Trial(committed=3, candidate=4, refused={4: "bad"}),
         lambda: Trial(committed=3, candidate=4, starts=-1),
+        lambda: Staged(committed=3, candidate=4, starts=-1),
     ],
 )
 def test_illegal_states_cannot_be_built(build):
@@ -65,9 +67,26 @@ def test_a_trial_that_sees_too_many_starts_is_reverted():
     assert "2 times" in state.refused[4]
 
 
-def test_only_a_trial_counts_starts():
+def test_so_is_a_shadow():
+    state = slots.shadow(Staged(committed=3, candidate=4))
+    for starts in (1, 2):
+        state = slots.started(state, MAX_STARTS)
+        assert state == Staged(committed=3, candidate=4, starts=starts)
+        assert slots.shadow(state) == state  # it goes on
+    state = slots.started(state, MAX_STARTS)
+    assert state == Steady(committed=3, refused=state.refused)
+    assert "2 times within its trial in the shadow" in state.refused[4]
+
+
+def test_only_with_a_candidate_loaded_starts_are_counted():
     for state in (Steady(committed=3), Staged(committed=3, candidate=4)):
         assert slots.started(state, MAX_STARTS) == state
+
+
+def test_another_candidate_begins_with_no_start_counted():
+    shadowed = slots.started(slots.shadow(Staged(committed=3, candidate=4)), MAX_STARTS)
+    assert slots.stage(shadowed, 5) == Staged(committed=3, candidate=5)
+    assert slots.begin(shadowed) == Trial(committed=3, candidate=4)
 
 
 def test_refusing_takes_the_version_out_of_every_slot():
@@ -103,6 +122,16 @@ GOLDEN = {
     b'{"slot":"steady","committed":7,"refused":{"5":"golden test"}}': Steady(committed=7, refused={5: "golden test"}),
     b'{"slot":"staged","committed":7,"candidate":8,"refused":{}}': Staged(committed=7, candidate=8),
     b'{"slot":"trial","committed":7,"candidate":8,"starts":1,"refused":{}}': Trial(committed=7, candidate=8, starts=1),
+    b'{"slot":"staged","committed":7,"candidate":8,"starts":2,"refused":{}}': Staged(
+        committed=7, candidate=8, starts=2
+    ),
+    b'{"slot":"trial","committed":7,"candidate":8,"starts":1,"before":{"samples":900,"invalid":1,"latency_p95_ms":4.5,'
+    b'"confidence":0.8,"confidence_error":0.01,"expected":0.9},"refused":{}}': Trial(
+        committed=7,
+        candidate=8,
+        starts=1,
+        before=Figures(samples=900, invalid=1, latency_p95_ms=4.5, confidence=0.8, confidence_error=0.01, expected=0.9),
+    ),
 }
 
 
@@ -165,6 +194,13 @@ class Walk(RuleBasedStateMachine):
         elif isinstance(state, Steady):
             with pytest.raises(ValueError):
                 slots.stage(state, version)
+
+    @precondition(lambda self: isinstance(self.state, Staged))
+    @rule()
+    def shadow(self):
+        running = slots.running(self.state)
+        self.become(slots.shadow(self.state))
+        assert slots.running(self.state) == running  # what is beside answers nothing
 
     @precondition(lambda self: isinstance(self.state, Staged))
     @rule()

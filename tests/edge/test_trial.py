@@ -1,16 +1,14 @@
-"""The check in a process of its own, against real processes; and the rule of the probation."""
+"""The check in a process of its own, against real processes."""
 
 import sys
 import threading
 import time
 from pathlib import Path
 
-import hypothesis.strategies as st
 import pytest
-from hypothesis import given, settings
 
 from edge_agent.contract.errors import ArtifactError, DowngradeError, IncompatibleError, IntegrityError
-from edge_agent.update.trial import CheckStoppedError, Commit, GoOn, Probation, Revert, run_check
+from edge_agent.update.trial import CheckStoppedError, run_check
 
 
 def check(script, *, timeout_s=20.0, memory_bytes=0, stop=None):
@@ -90,60 +88,6 @@ def test_stopping_the_agent_ends_the_check_without_a_verdict():
 def test_a_program_that_cannot_be_started_says_nothing_of_the_model(tmp_path):
     with pytest.raises(FileNotFoundError):
         run_check([str(tmp_path / "nothing")], timeout_s=1.0, memory_bytes=0)
-
-
-# --- probation ---
-
-RULE = Probation(min_samples=200, min_s=5.0, max_invalid_share=0.01, max_latency_ratio=3.0, reference_p95_ms=4.0)
-NO_REFERENCE = Probation(
-    min_samples=200, min_s=5.0, max_invalid_share=0.01, max_latency_ratio=3.0, reference_p95_ms=None
-)
-
-
-@pytest.mark.parametrize(
-    ("samples", "invalid", "elapsed_s", "p95_ms", "expected"),
-    [
-        (0, 0, 0.0, 0.0, GoOn),
-        (199, 0, 60.0, 1.0, GoOn),  # whichever is later
-        (9000, 0, 4.9, 1.0, GoOn),
-        (200, 0, 5.0, 1.0, Commit),
-        (200, 2, 5.0, 1.0, Commit),
-        (200, 3, 5.0, 1.0, Revert),
-        (3, 3, 0.1, 1.0, Revert),  # 3 of 200 are too many whatever comes
-        (3, 2, 0.1, 1.0, GoOn),
-        (9000, 90, 4.9, 1.0, GoOn),
-        (9000, 91, 4.9, 1.0, Revert),
-        (100, 0, 2.0, 900.0, GoOn),  # latency is judged at the end
-        (200, 0, 5.0, 12.9, Commit),
-        (200, 0, 5.0, 13.1, Revert),
-        (200, 0, 5.0, float("nan"), Revert),
-    ],
-)
-def test_probation(samples, invalid, elapsed_s, p95_ms, expected):
-    verdict = RULE.judge(samples=samples, invalid=invalid, elapsed_s=elapsed_s, latency_p95_ms=p95_ms)
-    assert isinstance(verdict, expected)
-
-
-def test_latency_is_not_judged_without_a_reference():
-    assert NO_REFERENCE.judge(samples=200, invalid=0, elapsed_s=5.0, latency_p95_ms=900.0) == Commit()
-
-
-def test_a_revert_says_why_with_both_figures():
-    verdict = RULE.judge(samples=200, invalid=0, elapsed_s=5.0, latency_p95_ms=50.0)
-    assert verdict == Revert("95 % of the samples took up to 50 ms, at most 13 may")
-
-
-@settings(max_examples=100, deadline=None, derandomize=True)
-@given(bad=st.sets(st.integers(1, 200), max_size=6))
-def test_an_early_revert_is_never_wrong(bad):
-    """Whatever is reverted before `min_samples` would have been reverted there as well, and nothing else is."""
-    verdicts = [
-        RULE.judge(samples=n, invalid=sum(at <= n for at in bad), elapsed_s=5.0, latency_p95_ms=1.0)
-        for n in range(1, 201)
-    ]
-    assert isinstance(verdicts[-1], Revert if len(bad) > 2 else Commit)
-    assert not any(isinstance(verdict, Commit) for verdict in verdicts[:-1])
-    assert len(bad) > 2 or all(isinstance(verdict, GoOn) for verdict in verdicts[:-1])
 
 
 def test_a_long_refusal_keeps_its_class():

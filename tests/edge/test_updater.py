@@ -25,8 +25,9 @@ from edge_agent.contract.artifact import (
 from edge_agent.contract.errors import ArtifactError, IncompatibleError
 from edge_agent.contract.wire import BLOCK_BYTES, Assignment, BlockHeader, Desired
 from edge_agent.update.fetch import FLUSH_BLOCKS, WINDOW
+from edge_agent.update.probation import Commit, GoOn, Revert
 from edge_agent.update.slots import Staged, Steady, Trial
-from edge_agent.update.trial import CheckStoppedError, Commit, GoOn, Revert
+from edge_agent.update.trial import CheckStoppedError
 from edge_agent.update.updater import PAUSE_S, Updater
 
 SPEC = InputSpec(name="input", shape=(28, 28), dtype="uint8")

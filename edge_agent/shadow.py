@@ -1,0 +1,149 @@
+"""How does a second model do on the samples that the running one answers?
+
+It sees a share of them, drawn at random, each right after the running model did: not a block of them at its end, where
+a hundred runs in a row would be a gap in the stream. What it says is no answer. It is counted and compared, and the
+samples on which the two disagree are worth labels (choose/disagreement.py).
+"""
+
+from __future__ import annotations
+
+import functools
+import time
+from collections import deque
+from collections.abc import Callable, Sequence
+from typing import NamedTuple
+
+import msgspec
+import numpy as np
+
+from edge_agent.block import Block
+from edge_agent.choose.acquisition import Scorer
+from edge_agent.choose.confidence import Confidence, Mean
+from edge_agent.choose.disagreement import Disagreement, disagreement
+from edge_agent.choose.novelty import Floats
+from edge_agent.choose.selector import Chosen
+from edge_agent.contract.types import Reading
+from edge_agent.model import Model, Step
+
+LATENCIES = 1024  # kept for the percentile
+
+
+class Shadowed(NamedTuple):
+    """What came of it so far, this run. Samples that the running model could not use are left out."""
+
+    version: int
+    samples: int
+    invalid: int  # of them: no finite logits
+    agreed: int  # of them: the label was the running model's
+    latency_p95_ms: float
+    confidence: Mean
+    expected: float  # mean confidence by its manifest
+    running_confidence: Mean  # of the running model, on the same samples
+
+
+class Shadow:
+    """A model that runs beside, and the rule that says what its word is worth. For the loop's thread."""
+
+    def __init__(self, model: Model, rule: Disagreement) -> None:
+        self.model, self.rule = model, rule
+        about = model.manifest
+        self._scorer = Scorer("margin", temperature=about.temperature, members=about.members)
+        self._drawn = 0  # samples of the block so far
+        self._rows: list[int] = []  # of those, the ones that the model saw
+        self._draws: list[float] = []
+        self._logits: list[Floats] = []
+        self._took_s: list[float] = []
+        self._delays: list[tuple[int, float]] = []  # which of the loop's latencies, and by how much
+        self._samples = self._invalid = self._agreed = 0
+        self._latency_s: deque[float] = deque(maxlen=LATENCIES)
+        self._confidence, self._running = Confidence(), Confidence()
+
+    def between(self, steps: Sequence[Step], readings: Sequence[Reading], took_s: list[float]) -> tuple[Step, ...]:
+        """The running model's `steps`, each followed by this model's share of `readings`, which the loop fills.
+
+        What that takes is held against the place of `took_s` that the loop fills next; see `deduct`.
+        """
+
+        def both(infer: Callable[[], None]) -> None:
+            infer()
+            began = time.perf_counter()
+            self.see(readings)
+            self._delays.append((len(took_s), time.perf_counter() - began))
+
+        return tuple((place, infer and functools.partial(both, infer)) for place, infer in steps)
+
+    def deduct(self, took_s: list[float]) -> None:
+        """What this model took is not the running one's latency."""
+        for at, seconds in self._delays:
+            took_s[at] -= seconds
+        self._delays.clear()
+
+    def see(self, readings: Sequence[Reading]) -> None:
+        """Let the model see its share of what has come into the block since the last call."""
+        first = self._drawn
+        rows, draws = self.rule.draws(len(readings) - first)
+        for row in rows.tolist():
+            began = time.perf_counter()
+            self.model.run(0, readings[first + row].data)
+            self._took_s.append(time.perf_counter() - began)
+            self._rows.append(first + row)
+            self._draws.append(float(draws[row]))
+            self._logits.append(self.model.logits[0].copy())
+        self._drawn = len(readings)
+
+    def decide(self, chosen: list[Chosen], block: Block) -> list[Chosen]:
+        """What is sent of a scored block, with the rule's probability on what was chosen before."""
+        self.see(block.readings)
+        rows = self._rows
+        utility = dict(zip(rows, self._compare(block), strict=True))
+        draws = dict(zip(rows, self._draws, strict=True))
+        by_row = dict(chosen)
+        for row in range(len(block.readings)):
+            self.rule.earn()
+            if row not in utility:
+                continue
+            paid = row in by_row
+            taken = self.rule.offer(utility[row], draws[row], payable=paid or block.payable())
+            if taken is not None and paid:
+                by_row[row] = msgspec.structs.replace(by_row[row], shadow_probability=taken.probability)
+            elif taken is not None and block.pay():
+                by_row[row] = taken
+        self._drawn, self._rows, self._draws, self._logits, self._took_s = 0, [], [], [], []
+        return [Chosen(row, selection) for row, selection in by_row.items()]
+
+    def _compare(self, block: Block) -> list[float]:
+        """How much the two disagree on each row that was seen; NaN where one of them says nothing."""
+        rows, scored = self._rows, block.scored
+        if scored.exp is None or not rows:
+            return [float("nan")] * len(rows)
+        said = self._scorer.score(np.stack(self._logits))
+        sound, finite = np.isfinite(scored.utility[rows]), np.isfinite(said.confidence)
+        both = sound & finite
+        self._samples += int(np.count_nonzero(sound))
+        self._invalid += int(np.count_nonzero(sound & ~finite))
+        self._agreed += int(np.count_nonzero(both & (said.label == scored.label[rows])))
+        self._latency_s.extend(self._took_s)
+        self._confidence.add(said.confidence[both])
+        self._running.add(scored.confidence[rows][both])
+        if said.exp is None:
+            return [float("nan")] * len(rows)
+        champion = scored.exp[rows] * scored.confidence[rows, None]
+        with np.errstate(invalid="ignore"):
+            utility = disagreement(champion, said.exp * said.confidence[:, None])
+        utility[~sound] = np.nan
+        return [float(value) for value in utility]
+
+    def shadowed(self) -> Shadowed:
+        """Of all the samples seen, this run."""
+        seconds = list(self._latency_s)
+        p95_ms = float(np.percentile(seconds, 95)) * 1000.0 if seconds else 0.0
+        return Shadowed(
+            version=self.model.version,
+            samples=self._samples,
+            invalid=self._invalid,
+            agreed=self._agreed,
+            latency_p95_ms=p95_ms,
+            confidence=self._confidence.mean(),
+            expected=self.model.manifest.reference.confidence_mean,
+            running_confidence=self._running.mean(),
+        )
