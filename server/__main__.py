@@ -16,6 +16,7 @@ from edge_agent.contract import settings
 from edge_agent.contract.artifact import read_artifact
 from edge_agent.contract.errors import EXIT_CONFIG, ConfigError, WinnowError
 from edge_agent.contract.wire import REQUEST_MAX_SAMPLES
+from server import rollout_cli
 from server.config import load_config
 from server.errors import ServerConfigError
 
@@ -33,6 +34,8 @@ data = typer.Typer(
 model = typer.Typer(help="Models that come by hand.", epilog="Example: winnow-server model add my-model server.toml")
 app.add_typer(data, name="data")
 app.add_typer(model, name="model")
+app.add_typer(rollout_cli.rollouts, name="rollout")
+app.add_typer(rollout_cli.device, name="device")
 
 Config = Annotated[Path, typer.Argument(metavar="server.toml", help="the configuration file")]
 Strategies = Annotated[
@@ -228,7 +231,7 @@ def model_add(
     path: Config,
     weights: Annotated[Path | None, typer.Option(help="weights to train on from, as a run leaves them")] = None,
 ) -> None:
-    """Publish an artifact folder under the number in its manifest; a running server rolls it out."""
+    """Publish an artifact folder under the number in its manifest; a running server rolls it out by itself."""
     from server.app import open_store
     from server.release.registry import add_artifact
     from server.teach.reference import learn

@@ -32,6 +32,7 @@ from server.label import labeler
 from server.label.labelling import Labelling
 from server.release.fleet import Fleet
 from server.release.registry import publish_passed
+from server.release.rings import parse
 from server.store import runs
 from server.store.lock import only_one
 from server.store.store import Store
@@ -186,6 +187,8 @@ def check_parts(config: ServerConfig) -> list[str]:
     else:
         mosquitto = find_mosquitto(config.broker.binary)
         lines.append(f"broker: {mosquitto.binary} {'.'.join(map(str, mosquitto.version))}, as a child")
+    rings = parse(config.rollout.rings, config.rollout.rules, config.rollout)
+    lines.append(f"rings: {', '.join(ring.name for ring in rings)}")
     if arms := portfolio.parse(config.choose.portfolio):
         lines.append(f"portfolio: {', '.join(arm.name for arm in arms)}")
     if config.labeler.kind:

@@ -30,9 +30,9 @@ AGENT_PARTS = (
 )
 SERVER_PARTS = (
     {"__main__"},
-    {"demo", "backtest"},
-    {"app"},
-    {"collect", "label", "teach", "release", "status"},
+    {"demo", "backtest", "rollout_cli"},
+    {"app", "status"},
+    {"collect", "label", "teach", "release"},
     {"audit", "drift"},
     {"store", "child"},
     {"config"},

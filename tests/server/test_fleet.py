@@ -16,7 +16,7 @@ from server.release.registry import add_artifact
 from server.store import devices, rollouts, versions
 from server.store.store import Store
 
-RULES = config.Rollout(canary_devices=("cam-1",), soak_s=5.0, timeout_s=60.0)
+RULES = config.Rollout(rings=("canary=cam-1", "all"), soak_s=5.0, timeout_s=60.0)
 
 
 class Scene:
@@ -103,8 +103,8 @@ def test_the_rings_get_their_orders_one_after_the_other(scene):
     assert scene.current().status == "done"
     with scene.store.database.read() as connection:
         said = [step.text for step in rollouts.steps(connection, scene.current().id)]
-    assert said[0] == "ring canary: version 7 to cam-1"
-    assert said[-1] == "ring all is through: 1 running, 0 failed"
+    assert said[:2] == ["version 7 to channel stable, which runs none of ours", "ring canary: version 7 to cam-1"]
+    assert said[-2:] == ["ring all is through: 1 running, 0 failed", "version 7 is rolled out"]
 
 
 def test_a_halt_withdraws_the_order_and_the_next_version_follows_what_the_fleet_runs(scene):

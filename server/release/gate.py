@@ -1,0 +1,188 @@
+"""May the next ring start?
+
+Asked of the newest ring, at every look, when nothing has halted the rollout:
+
+    Wait    devices are at it, or soak, or too few have reported
+    Fail    the figures speak against the version, or nobody ever came: the rollout halts
+    Pass    the next ring may start
+
+Figures are of every device that runs the version by its own word, against the version before on the same devices: what
+their streams are like cancels out. A loss fails the gate when the data show it, which is when even the friendlier end
+of the interval is beyond the limit; too little evidence is said, and fails nothing. Pure.
+"""
+
+from __future__ import annotations
+
+import math
+import statistics
+from collections.abc import Callable, Mapping, Sequence
+from typing import Literal, NamedTuple
+
+import msgspec
+
+from server.config import RingRules
+from server.release.rings import Ring
+
+SLACK_MS = 1.0  # as on the device: below it the scheduler decides who is slower
+
+Phase = Literal["ordered", "fetching", "staged", "trial", "running", "failed"]
+
+
+class Report(msgspec.Struct, frozen=True, kw_only=True):
+    """What a device last said of itself."""
+
+    seen_s: float  # when it said so, by the server's clock
+    version: int
+    sha256: str = ""  # of the ONNX file it executes
+    slot: Literal["steady", "staged", "trial", "none"] = "steady"
+    fetching: int = 0
+    fetched_share: float = 0.0
+    refused: dict[int, str] = {}
+    latency_p95_ms: float = 0.0  # of an inference, under that version; 0: not said
+
+
+class Member(msgspec.Struct, frozen=True, kw_only=True):
+    """Where a device of a started ring is."""
+
+    ring: str
+    phase: Phase
+    since_s: float  # its last step forward
+    reached: float = 0.0  # how far: grows with every step forward, also within a fetch
+    reason: str = ""  # of a failure
+    before_p95_ms: float = 0.0  # of an inference, under the version before; 0: not known
+
+
+class Change(NamedTuple):
+    """A share under the version before and under this one, and between which limits it has changed."""
+
+    before: float
+    after: float
+    low: float  # of after - before
+    high: float
+    of: str  # how much evidence: "64 labels"
+
+
+class Figures(NamedTuple):
+    """What is known of the devices that run the version; None: too little to say."""
+
+    confidence: Change | None = None  # mean, less what the manifests expect of it
+    accuracy: Change | None = None
+
+
+class Wait(NamedTuple):
+    """Not yet."""
+
+    why: str
+
+
+class Fail(NamedTuple):
+    """Never."""
+
+    why: str
+
+
+class Pass(NamedTuple):
+    """It may."""
+
+    said: str
+
+
+Verdict = Wait | Fail | Pass
+
+
+def judge(
+    ring: Ring,
+    members: Mapping[str, Member],
+    reports: Mapping[str, Report],
+    *,
+    first: bool,
+    opened_s: float,
+    now_s: float,
+    figures: Callable[[Sequence[str]], Figures],
+) -> Verdict:
+    """The gate behind `ring`, the newest that has begun.
+
+    Args:
+        ring: with its rules.
+        members: of every ring.
+        reports: of the devices.
+        first: whether there is no ring before it.
+        opened_s: when it began.
+        now_s: the same clock.
+        figures: of named devices; asked for only when all else is well.
+    """
+    mine = {name: member for name, member in members.items() if member.ring == ring.name}
+    if not mine:
+        return _empty(ring, needed=first or bool(ring.devices), waited_s=now_s - opened_s)
+    rules = ring.rules
+    failed = sum(member.phase == "failed" for member in mine.values())
+    through = sum(is_through(name, member, reports, rules) for name, member in mine.items())
+    running = [name for name, member in members.items() if member.phase == "running"]
+    wanted = math.ceil(rules.success_share * (len(mine) - failed))
+    if through < wanted:
+        return Wait(f"{through} of {len(mine)} are through, {wanted} must be; {failed} failed")
+    if len(running) < rules.min_reported:
+        said = f"{len(running)} devices run it, {rules.min_reported} must"
+        waited_s = now_s - max(opened_s, *(member.since_s for member in mine.values()))
+        return Fail(f"{said}: nobody came in {waited_s:.0f} s") if waited_s > rules.timeout_s else Wait(said)
+    return _by_figures(
+        ring, mine, [members[name] for name in running], [reports.get(n) for n in running], figures(running)
+    )
+
+
+def _empty(ring: Ring, *, needed: bool, waited_s: float) -> Verdict:
+    if not needed:
+        return Pass(f"ring {ring.name}: nobody is left for it")
+    if waited_s > ring.rules.timeout_s:
+        return Fail(f"nobody of ring {ring.name} was heard in {waited_s:.0f} s")
+    return Wait(f"nobody of ring {ring.name} is heard")
+
+
+def is_through(name: str, member: Member, reports: Mapping[str, Report], rules: RingRules) -> bool:
+    """Whether a member runs the version and said so again when its soak was over."""
+    report = reports.get(name)
+    return member.phase == "running" and report is not None and report.seen_s - member.since_s >= rules.soak_s
+
+
+def count(members: Mapping[str, Member], ring: str) -> str:
+    """How a ring stands, in words."""
+    phases = [member.phase for member in members.values() if member.ring == ring]
+    return f"{phases.count('running')} running, {phases.count('failed')} failed"
+
+
+def _by_figures(
+    ring: Ring,
+    mine: Mapping[str, Member],
+    running: Sequence[Member],
+    reports: Sequence[Report | None],
+    figures: Figures,
+) -> Verdict:
+    rules, said = ring.rules, [f"ring {ring.name} is through: {count(mine, ring.name)}"]
+    ratio = latency_ratio(running, reports)
+    if ratio is not None:
+        said.append(f"p95 {ratio:.2f} times that before")
+        if rules.max_latency_ratio and ratio > rules.max_latency_ratio:
+            return Fail(f"{said[-1]} at the median device, {rules.max_latency_ratio:g} times at most")
+    changes = (
+        ("confidence", figures.confidence, rules.max_confidence_drop),
+        ("accuracy", figures.accuracy, rules.max_accuracy_drop),
+    )
+    for name, change, limit in changes:
+        if change is not None:
+            said.append(
+                f"{name} {change.after:.3f} after {change.before:.3f}, "
+                f"a change of {change.low:+.3f} to {change.high:+.3f} by {change.of}"
+            )
+            if change.high < -limit:
+                return Fail(f"{said[-1]}: it may lose {limit:g}")
+    return Pass("; ".join(said))
+
+
+def latency_ratio(running: Sequence[Member], reports: Sequence[Report | None]) -> float | None:
+    """p95 under the version over p95 before it, at the median device; None when nobody said both."""
+    ratios = [
+        max(0.0, report.latency_p95_ms - SLACK_MS) / member.before_p95_ms
+        for member, report in zip(running, reports, strict=True)
+        if report is not None and report.latency_p95_ms > 0.0 and member.before_p95_ms > 0.0
+    ]
+    return statistics.median(ratios) if ratios else None
