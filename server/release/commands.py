@@ -106,7 +106,8 @@ def summary(one: rollouts.Rollout) -> View:
 def _why(one: rollouts.Rollout) -> str:
     if one.state.get("paused"):
         return "paused"
-    return "waits for an approval" if one.state.get("asks") else str(one.state.get("reason", ""))
+    asks = one.state.get("asks")
+    return f"ring {asks} waits for an approval" if asks else str(one.state.get("reason", ""))
 
 
 def shown(store: Store, rollout_id: int, *, now_ms: int) -> View:
@@ -135,7 +136,7 @@ def _waits_for(
     now_ms: int,
 ) -> str:
     if not isinstance(state, rollout.Running) or state.paused or state.asks:
-        return _why(one)
+        return _why(one)  # an approval, a resume; or why it was halted
     reports = {device.name: report for device in fleet if (report := report_of(device)) is not None}
     verdict = rollout.gate(plan, state, rollout.Look(reports=reports, now_s=now_ms / 1000))
     return verdict.why if isinstance(verdict, Wait) else "the server's next look"

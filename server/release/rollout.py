@@ -7,7 +7,7 @@ and reports are arguments.
                     |                   |                         |
     Running         +-------------------+--- too many failed, ----+---------------------> Halted
     (paused:        |                        the gate failed, or an operator
-     no step on)    +-- waits for approval, where a ring asks for it
+     no step on)    +-- waits for approval, where the next ring asks for it; then the gate must hold still
 
 Within its ring a device moves only forward, so a rollout ends once its devices are heard or time out:
 
@@ -60,7 +60,8 @@ class Running(msgspec.Struct, frozen=True, kw_only=True, tag="running"):
     ring: str
     members: dict[str, Member] = {}
     opened_s: float | None = None  # since when somebody is there for the ring; None: nobody yet
-    asks: bool = False  # the ring waits for an approval; it has no members of its own
+    asks: str = ""  # ring that waits for an approval: the next, or at the start the first
+    approved: str = ""  # ring that no longer does; its turn is when the gate before it holds
     paused: bool = False
 
 
@@ -113,7 +114,8 @@ class Look(NamedTuple):
 
 def start(plan: Plan) -> State:
     """A rollout whose first ring is yet to be ordered."""
-    return Running(ring=plan.rings[0].name, asks=plan.rings[0].rules.needs_approval)
+    first = plan.rings[0]
+    return Running(ring=first.name, asks=first.name if first.rules.needs_approval else "")
 
 
 def advance(plan: Plan, state: State, look: Look) -> Advance:
@@ -151,10 +153,10 @@ def _through_gate(plan: Plan, state: Running, look: Look, steps: list[Step]) -> 
     if place == len(plan.rings):
         return Done(members=state.members)
     ring = plan.rings[place]
-    entered = Running(ring=ring.name, members=state.members, asks=ring.rules.needs_approval)
-    if entered.asks:
+    if ring.rules.needs_approval and state.approved != ring.name:
         steps.append(Step("asks", f"ring {ring.name} waits for an approval", ring.name))
-    return _joined(plan, entered, look, steps)
+        return msgspec.structs.replace(state, asks=ring.name)
+    return _joined(plan, Running(ring=ring.name, members=state.members), look, steps)
 
 
 def gate(plan: Plan, state: Running, look: Look) -> Wait | Fail | Pass:
@@ -186,8 +188,8 @@ def obey(state: State, word: Word, reason: str) -> tuple[State, Step]:
         opened_s = state.opened_s if _of_ring(state.members, state.ring) else None
         return msgspec.structs.replace(state, paused=False, opened_s=opened_s), Step("resumed", f"resumed: {reason}")
     if word == "approve" and state.asks:
-        text = f"ring {state.ring} is approved: {reason}"
-        return msgspec.structs.replace(state, asks=False), Step("approved", text, state.ring)
+        step = Step("approved", f"ring {state.asks} is approved: {reason}", state.asks)
+        return msgspec.structs.replace(state, asks="", approved=state.asks), step
     why = {"pause": "it is paused already", "resume": "it is not paused", "approve": "no ring waits for an approval"}
     raise RolloutError(f"{word}: {why[word]}")
 
@@ -210,10 +212,10 @@ def _joined(plan: Plan, state: Running, look: Look, steps: list[Step]) -> Runnin
     heard = {name for name, report in look.reports.items() if look.now_s - report.seen_s <= timeout_s}
     if state.paused:
         return state
-    if state.opened_s is None and heard and not state.asks:
+    opened = _opened(plan, state)
+    if state.opened_s is None and heard and opened:
         state = msgspec.structs.replace(state, opened_s=look.now_s)
     at = {name: member.ring for name, member in state.members.items()}
-    opened = _opened(plan, state) - state.asks
     found = joining(plan.rings, opened, at, heard, version=plan.version, pinned=look.pinned)
     for ring in dict.fromkeys(found.values()):
         names = [name for name in sorted(found) if found[name] == ring]
@@ -298,8 +300,8 @@ def _ring(plan: Plan, name: str) -> Ring:
 
 
 def _opened(plan: Plan, state: Running) -> int:
-    """How many rings have begun, one that waits for its approval included."""
-    return 1 + [ring.name for ring in plan.rings].index(state.ring)
+    """How many rings have begun."""
+    return [ring.name for ring in plan.rings].index(state.ring) + (state.asks != state.ring)
 
 
 def _of_ring(members: Mapping[str, Member], ring: str) -> dict[str, Member]:
