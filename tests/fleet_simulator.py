@@ -147,11 +147,13 @@ class Network:
 class Device:
     """One agent, on disk and in memory; what is in memory is gone after a power cut."""
 
-    def __init__(self, folder: Path, network: Network, *, first: Path, check: Callable[[Path], None]) -> None:
+    def __init__(
+        self, folder: Path, network: Network, *, first: Path, check: Callable[[Path], None], heartbeat_s: float
+    ) -> None:
         self.name, self._folder, self._network, self._first, self._check = folder.name, folder, network, first, check
         self.boot = self._seq = 0
         self.clock_error_s = 0.0
-        self.heartbeat_s = 10.0
+        self.heartbeat_s = heartbeat_s
         self.executed: list[int] = []  # versions, in the order in which they ran
         self.events: list[Event] = []
         self._silent = self._connected = False
@@ -327,6 +329,7 @@ class FleetSimulator:
         *,
         devices: int,
         tick_s: float = 1.0,
+        heartbeat_s: float = 10.0,
         check: Callable[[Path], None] = check_here,
         seed: int = 0,
     ) -> None:
@@ -338,7 +341,10 @@ class FleetSimulator:
         quadrants.artifact(folder / "v1", version=1, name="first")
         self._add(folder / "v1")
         names = [f"cam-{i}" for i in range(1, devices + 1)]
-        self.devices = {name: Device(folder / name, self.network, first=folder / "v1", check=check) for name in names}
+        self.devices = {
+            name: Device(folder / name, self.network, first=folder / "v1", check=check, heartbeat_s=heartbeat_s)
+            for name in names
+        }
 
     def __getitem__(self, name: str) -> Device:
         return self.devices[name]

@@ -25,7 +25,7 @@ AGENT_PARTS = (
     {"loop"},
     {"extras"},
     {"source", "model", "choose", "send", "update", "config", "status"},
-    {"lock"},
+    {"lock", "history"},
     {"contract"},
 )
 SERVER_PARTS = (
