@@ -7,7 +7,7 @@ Asked of the newest ring, at every look, when nothing has halted the rollout:
     Pass    the next ring may start
 
 Figures are of every device that runs the version by its own word, against the version before on the same devices: what
-their streams are like cancels out. A loss fails the gate when the data show it, which is when even the friendlier end
+their streams are like cancels out, as long as it stays so. A loss fails the gate when the data show it, which is when even the friendlier end
 of the interval is beyond the limit; too little evidence is said, and fails nothing. Pure.
 """
 
@@ -158,11 +158,13 @@ def _by_figures(
     figures: Figures,
 ) -> Verdict:
     rules, said = ring.rules, [f"ring {ring.name} is through: {count(mine, ring.name)}"]
-    ratio = latency_ratio(running, reports)
-    if ratio is not None:
-        said.append(f"p95 {ratio:.2f} times that before")
-        if rules.max_latency_ratio and ratio > rules.max_latency_ratio:
-            return Fail(f"{said[-1]} at the median device, {rules.max_latency_ratio:g} times at most")
+    times = _times(running, reports)
+    if times:
+        said.append(f"p95 {statistics.median(after / before for before, after in times):.2f} times that before")
+        beyond = statistics.median((after - SLACK_MS) / before for before, after in times)
+        if 0.0 < rules.max_latency_ratio < beyond:
+            limit = f"{rules.max_latency_ratio:g} times and {SLACK_MS:g} ms at most"
+            return Fail(f"{said[-1]} at the median device, {limit}")
     changes = (
         ("confidence", figures.confidence, rules.max_confidence_drop),
         ("accuracy", figures.accuracy, rules.max_accuracy_drop),
@@ -178,11 +180,10 @@ def _by_figures(
     return Pass("; ".join(said))
 
 
-def latency_ratio(running: Sequence[Member], reports: Sequence[Report | None]) -> float | None:
-    """p95 under the version over p95 before it, at the median device; None when nobody said both."""
-    ratios = [
-        max(0.0, report.latency_p95_ms - SLACK_MS) / member.before_p95_ms
+def _times(running: Sequence[Member], reports: Sequence[Report | None]) -> list[tuple[float, float]]:
+    """(ms before, ms under the version) at p95, of the devices that said both."""
+    return [
+        (member.before_p95_ms, report.latency_p95_ms)
         for member, report in zip(running, reports, strict=True)
         if report is not None and report.latency_p95_ms > 0.0 and member.before_p95_ms > 0.0
     ]
-    return statistics.median(ratios) if ratios else None
