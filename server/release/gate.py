@@ -7,8 +7,8 @@ Asked of the newest ring, at every look, when nothing has halted the rollout:
     Pass    the next ring may start
 
 Figures are of every device that runs the version by its own word, against the version before on the same devices: what
-their streams are like cancels out, as long as it stays so. A loss fails the gate when the data show it, which is when even the friendlier end
-of the interval is beyond the limit; too little evidence is said, and fails nothing. Pure.
+their streams are like cancels out, as long as they stay so. A loss fails the gate when the data show it, which is when
+even the friendlier end of the interval is beyond the limit; too little evidence is said, and fails nothing. Pure.
 """
 
 from __future__ import annotations
@@ -163,8 +163,8 @@ def _by_figures(
         said.append(f"p95 {statistics.median(after / before for before, after in times):.2f} times that before")
         beyond = statistics.median((after - SLACK_MS) / before for before, after in times)
         if 0.0 < rules.max_latency_ratio < beyond:
-            limit = f"{rules.max_latency_ratio:g} times and {SLACK_MS:g} ms at most"
-            return Fail(f"{said[-1]} at the median device, {limit}")
+            may = f"{rules.max_latency_ratio:g} times and {SLACK_MS:g} ms at most"
+            return Fail(f"{said[-1]} at the median device, {may}")
     changes = (
         ("confidence", figures.confidence, rules.max_confidence_drop),
         ("accuracy", figures.accuracy, rules.max_accuracy_drop),
