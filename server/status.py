@@ -230,11 +230,8 @@ def print_overview(view: View, console: Console) -> None:
         console.print(f"{name:<10}{text}", markup=False, highlight=False)
     for place, arm in enumerate(view["portfolio"]):
         console.print(f"{'' if place else 'portfolio':<10}{_arm_line(arm)}", markup=False, highlight=False)
-    if not view["rollouts"]:
-        console.print("rollout   none", markup=False, highlight=False)
-    for roll in view["rollouts"]:
-        for line in _rollout_lines(roll):
-            console.print(line, markup=False, highlight=False)
+    for line in [line for roll in view["rollouts"] for line in _rollout_lines(roll)] or ["rollout   none"]:
+        console.print(line, markup=False, highlight=False)
 
 
 def print_accuracy(view: View, console: Console) -> None:

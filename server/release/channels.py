@@ -22,7 +22,7 @@ from server import config
 from server.errors import RolloutError
 from server.release import registry, rollout
 from server.release.figures import Compared
-from server.release.gate import Report
+from server.release.member import Report
 from server.release.requests import executing_state
 from server.release.rings import Ring, parse
 from server.store import devices, rollouts, versions

@@ -16,40 +16,12 @@ from __future__ import annotations
 import math
 import statistics
 from collections.abc import Callable, Mapping, Sequence
-from typing import Literal, NamedTuple
+from typing import NamedTuple
 
-import msgspec
-
-from server.config import RingRules
+from server.release.member import Member, Report, is_through
 from server.release.rings import Ring
 
 SLACK_MS = 1.0  # as on the device: below it the scheduler decides who is slower
-
-Phase = Literal["ordered", "fetching", "staged", "trial", "running", "failed"]
-
-
-class Report(msgspec.Struct, frozen=True, kw_only=True):
-    """What a device last said of itself."""
-
-    seen_s: float  # when it said so, by the server's clock
-    version: int
-    sha256: str = ""  # of the ONNX file it executes
-    slot: Literal["steady", "staged", "trial", "none"] = "steady"
-    fetching: int = 0
-    fetched_share: float = 0.0
-    refused: dict[int, str] = {}
-    latency_p95_ms: float = 0.0  # of an inference, under that version; 0: not said
-
-
-class Member(msgspec.Struct, frozen=True, kw_only=True):
-    """Where a device of a started ring is."""
-
-    ring: str
-    phase: Phase
-    since_s: float  # its last step forward
-    reached: float = 0.0  # how far: grows with every step forward, also within a fetch
-    reason: str = ""  # of a failure
-    before_p95_ms: float = 0.0  # of an inference, under the version before; 0: not known
 
 
 class Change(NamedTuple):
@@ -116,7 +88,7 @@ def judge(
         return _empty(ring, needed=first or bool(ring.devices), waited_s=now_s - opened_s)
     rules = ring.rules
     failed = sum(member.phase == "failed" for member in mine.values())
-    through = sum(is_through(name, member, reports, rules) for name, member in mine.items())
+    through = sum(is_through(member, reports.get(name), rules) for name, member in mine.items())
     running = [name for name, member in members.items() if member.phase == "running"]
     wanted = math.ceil(rules.success_share * (len(mine) - failed))
     if through < wanted:
@@ -136,12 +108,6 @@ def _empty(ring: Ring, *, needed: bool, waited_s: float) -> Verdict:
     if waited_s > ring.rules.timeout_s:
         return Fail(f"nobody of ring {ring.name} was heard in {waited_s:.0f} s")
     return Wait(f"nobody of ring {ring.name} is heard")
-
-
-def is_through(name: str, member: Member, reports: Mapping[str, Report], rules: RingRules) -> bool:
-    """Whether a member runs the version and said so again when its soak was over."""
-    report = reports.get(name)
-    return member.phase == "running" and report is not None and report.seen_s - member.since_s >= rules.soak_s
 
 
 def count(members: Mapping[str, Member], ring: str) -> str:

@@ -9,11 +9,7 @@ and reports are arguments.
     (paused:        |                        the gate failed, or an operator
      no step on)    +-- waits for approval, where the next ring asks for it; then the gate must hold still
 
-Within its ring a device moves only forward, so a rollout ends once its devices are heard or time out:
-
-    ordered -> fetching -> staged -> trial -> running        what it reports that it is *executing*
-       any of them -> failed                                 refused, went back, runs something else, or no step
-                                                             forward for timeout_s (silence is one way)
+Within its ring a device moves only forward (member.py), so a rollout ends once its devices are heard or time out.
 
 - Only devices heard of within timeout_s are counted: one that has been away for a year halts nothing. It joins its
   ring when it comes back. With no device at all, a rollout waits for the first.
@@ -29,17 +25,16 @@ Within its ring a device moves only forward, so a rollout ends once its devices 
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Literal, NamedTuple
 
 import msgspec
 
 from server.errors import RolloutError
-from server.release.gate import Fail, Figures, Member, Pass, Phase, Report, Wait, is_through, judge
+from server.release.gate import Fail, Figures, Pass, Wait, judge
+from server.release.member import Member, Report, joined, moved
 from server.release.rings import Ring, joining
 
-_REACHED: dict[Phase, float] = {"ordered": 0.0, "fetching": 1.0, "staged": 3.0, "trial": 4.0, "running": 5.0}
 NAMES_SAID = 20  # of devices in one step; the rest are counted
 
 Word = Literal["pause", "resume", "approve", "halt", "rollback"]
@@ -130,10 +125,18 @@ def _advance(plan: Plan, state: Running, look: Look, steps: list[Step]) -> State
     state = _joined(plan, _without_leavers(state, look, steps), look, steps)
     members = {}
     for name, member in state.members.items():
-        members[name] = moved = _moved(plan, state, name, member, look)
-        if moved.phase != member.phase:
-            text = f"{name}: {moved.phase}{': ' + moved.reason if moved.reason else ''}"
-            steps.append(Step("failed" if moved.phase == "failed" else "moved", text, moved.ring, name))
+        members[name] = now = moved(
+            member,
+            look.reports[name],
+            version=plan.version,
+            files=plan.files,
+            rules=_ring(plan, member.ring).rules,
+            newest=member.ring == state.ring,
+            now_s=look.now_s,
+        )
+        if now.phase != member.phase:
+            text = f"{name}: {now.phase}{': ' + now.reason if now.reason else ''}"
+            steps.append(Step("failed" if now.phase == "failed" else "moved", text, now.ring, name))
     state = msgspec.structs.replace(state, members=members)
     if reason := _too_many_failed(plan, members):
         return _halted(state, reason, steps)
@@ -220,58 +223,11 @@ def _joined(plan: Plan, state: Running, look: Look, steps: list[Step]) -> Runnin
     for ring in dict.fromkeys(found.values()):
         names = [name for name in sorted(found) if found[name] == ring]
         steps.append(Step("joined", f"ring {ring}: version {plan.version} to {_listed(names)}", ring))
-    new = {name: _new(plan, ring, look.reports[name], look.now_s) for name, ring in sorted(found.items())}
+    new = {
+        name: joined(ring, look.reports[name], version=plan.version, now_s=look.now_s)
+        for name, ring in sorted(found.items())
+    }
     return msgspec.structs.replace(state, members=state.members | new) if new else state
-
-
-def _new(plan: Plan, ring: str, report: Report, now_s: float) -> Member:
-    before_ms = report.latency_p95_ms if report.version != plan.version else 0.0
-    return Member(ring=ring, phase="ordered", since_s=now_s, before_p95_ms=before_ms)
-
-
-def _moved(plan: Plan, state: Running, name: str, member: Member, look: Look) -> Member:
-    report = look.reports[name]
-    if member.phase == "failed":
-        return member
-    phase, reached, reason = _standing(plan, member, report)
-    if not reason and reached > member.reached:
-        since_s = report.seen_s if phase == "running" else look.now_s  # a soak is counted from word to word
-        return msgspec.structs.replace(member, phase=phase, since_s=since_s, reached=reached)
-    reason = reason or _overdue(plan, state, name, member, look)
-    return msgspec.structs.replace(member, phase="failed", reason=reason) if reason else member
-
-
-def _overdue(plan: Plan, state: Running, name: str, member: Member, look: Look) -> str:
-    rules = _ring(plan, member.ring).rules
-    if member.phase != "running":
-        waited_s = look.now_s - member.since_s
-        return f"no step forward from {member.phase!r} for {waited_s:.0f} s" if waited_s > rules.timeout_s else ""
-    # One that commits and falls silent in its soak may have died of it. Later, it may just have been switched off.
-    soaks = member.ring == state.ring and not is_through(name, member, look.reports, rules)
-    silent_s = look.now_s - look.reports[name].seen_s
-    return f"silent for {silent_s:.0f} s" if soaks and silent_s > rules.timeout_s else ""
-
-
-def _standing(plan: Plan, member: Member, report: Report) -> tuple[Phase, float, str]:
-    """(phase, how far, why it failed) by the device's own words."""
-    if plan.version in report.refused:
-        return "failed", 0.0, f"refused: {report.refused[plan.version]}"
-    if report.version > plan.version:
-        return "failed", 0.0, f"runs version {report.version}, which is newer"
-    if report.version == plan.version:
-        if report.sha256 not in plan.files:
-            return "failed", 0.0, f"runs another model under number {plan.version}"
-        phase: Phase = "trial" if report.slot == "trial" else "running"
-        went_back = phase == "trial" and member.phase == "running"
-        return phase, _REACHED[phase], "on trial again after it was committed" if went_back else ""
-    if member.phase in ("trial", "running"):
-        return "failed", 0.0, f"went back to version {report.version}"
-    if report.slot == "staged":
-        return "staged", _REACHED["staged"], ""
-    if report.fetching == plan.version:
-        percent = math.floor(min(max(report.fetched_share, 0.0), 1.0) * 100)
-        return "fetching", _REACHED["fetching"] + percent / 100, ""
-    return member.phase, member.reached, ""
 
 
 def _too_many_failed(plan: Plan, members: Mapping[str, Member]) -> str:

@@ -10,7 +10,9 @@ from pathlib import Path
 import msgspec
 import numpy as np
 import pytest
-from fleet_simulator import FLEET, STREAM, VARIANT, Device, FleetSimulator
+from fleet_simulator import FleetSimulator
+from simulated_device import STREAM, VARIANT, Device
+from simulated_network import FLEET
 
 from edge_agent.agent import _check_in_child
 from edge_agent.contract.artifact import decode_manifest

@@ -12,7 +12,7 @@ from alembic.script import ScriptDirectory
 
 from server.errors import StoreError
 from server.release.channels import plan_of, state_of
-from server.release.gate import Report
+from server.release.member import Report
 from server.release.rollout import Halted, Look, advance
 from server.store import devices, migrations, rollouts
 from server.store.database import Database

@@ -7,7 +7,8 @@ import pytest
 
 from server.config import RingRules
 from server.errors import RolloutError
-from server.release.gate import Change, Fail, Figures, Member, Pass, Report, Wait
+from server.release.gate import Change, Fail, Figures, Pass, Wait
+from server.release.member import Member, Report
 from server.release.rings import parse
 from server.release.rollout import Done, Halted, Look, Plan, Running, State, Step, advance, gate, obey, start
 

@@ -19,7 +19,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from server.config import RingRules
-from server.release.gate import Report
+from server.release.member import Report
 from server.release.rings import parse
 from server.release.rollout import Done, Halted, Look, Plan, Running, State, advance, obey, start
 
