@@ -1,6 +1,7 @@
 """What does the agent say of itself?
 
-The birth on every connect, the heartbeat, status.json for whoever looks on the device, and events. Any thread may ask.
+The birth on every connect, the heartbeat, status.json for whoever looks on the device, and events (those of updates are
+kept on the device too: history.py). Any thread may ask.
 """
 
 from __future__ import annotations
@@ -28,6 +29,7 @@ from edge_agent.contract.wire import (
     OutboxState,
     StreamCounts,
 )
+from edge_agent.history import History
 from edge_agent.loop import Loop
 from edge_agent.send.health import CpuMeter, clock_quality, machine, rss_bytes, temperature_c
 from edge_agent.status import STATUS
@@ -65,7 +67,8 @@ class Account:
         self._messages_bad = messages_bad
         self._link = link
         self._tell = tell
-        self._lock = threading.Lock()  # of the number of events: several threads have something to say
+        self._history = History(folder)
+        self._lock = threading.Lock()  # of the number of events and the history: several threads have something to say
         self._events = 0
         self._samples_per_s = 0.0
         self._cpu, self._cpu_status = CpuMeter(), CpuMeter()  # each tells the share since its own last look
@@ -145,19 +148,18 @@ class Account:
         log.log(logging.WARNING if kind in LOUD else logging.INFO, "%s: %s", kind, text)
         with self._lock:
             self._events += 1
-            number = self._events
-        self._tell(
-            Event(
+            event = Event(
                 session=self.session,
                 boot=self._boot,
-                n=number,
+                n=self._events,
                 at_ms=now_ms(),
                 kind=kind,
                 text=text[:1000],
                 model_version=version,
                 detail=detail,
             )
-        )
+            self._history.add(event)
+        self._tell(event)
 
 
 def now_ms() -> int:

@@ -7,25 +7,30 @@ says it in words.
 from __future__ import annotations
 
 import time
+from collections.abc import Sequence
+from datetime import datetime, timezone
 from pathlib import Path
 from typing import NamedTuple
 
 from edge_agent.contract.errors import ConfigError
 from edge_agent.contract.wire import Heartbeat, ModelState, decode
+from edge_agent.history import Step, read
 from edge_agent.lock import is_held
 
 STATUS = "status.json"
 HELD = {"quiet": "quiet hours", "metered": "the link is metered", "budget": "the day's bytes are spent"}
+STEPS_SAID = 8  # of updates: the last two, as a rule
 STALE_S = 100.0  # the agent writes every 30 s at least; a running one that is silent for longer is in trouble
 
 
 class Status(NamedTuple):
-    """The last heartbeat as written, how long ago that was, and whether an agent runs now."""
+    """The last heartbeat as written, how long ago that was, whether an agent runs now, and the steps of its updates."""
 
     raw: str
     heartbeat: Heartbeat
     age_s: float
     running: bool
+    steps: Sequence[Step] = ()
 
 
 def read_status(folder: Path) -> Status:
@@ -35,7 +40,7 @@ def read_status(folder: Path) -> Status:
         raw, age_s = path.read_bytes(), max(0.0, time.time() - path.stat().st_mtime)
     except OSError as error:
         raise ConfigError(f"{path}: {error.strerror}: has the agent run with this configuration?") from error
-    return Status(raw.decode(), decode(Heartbeat, raw), age_s, is_held(folder))
+    return Status(raw.decode(), decode(Heartbeat, raw), age_s, is_held(folder), read(folder))
 
 
 def describe(status: Status) -> str:
@@ -73,6 +78,7 @@ def describe(status: Status) -> str:
         for one in beat.requests
     ]
     lines += [f"refused    version {version}: {reason}" for version, reason in sorted(model.refused.items())]
+    lines += [f"update     {_stamp(step.at_ms)} {step.kind}: {step.text}" for step in status.steps[-STEPS_SAID:]]
     return "\n".join(lines)
 
 
@@ -80,6 +86,10 @@ def _trial(model: ModelState) -> str:
     if model.trying == model.version:
         return f"on probation for {model.tried} samples"
     return f"version {model.trying} in its shadow for {model.tried} samples"
+
+
+def _stamp(at_ms: int) -> str:
+    return datetime.fromtimestamp(at_ms / 1000, timezone.utc).isoformat(timespec="seconds")
 
 
 def _state(status: Status) -> str:

@@ -16,7 +16,7 @@ from edge_agent.contract import settings
 from edge_agent.contract.artifact import read_artifact
 from edge_agent.contract.errors import EXIT_CONFIG, ConfigError, WinnowError
 from edge_agent.contract.wire import REQUEST_MAX_SAMPLES
-from server import keyring
+from server import keyring, rollout_cli
 from server.config import load_config
 from server.errors import ServerConfigError
 from server.identity import commands
@@ -41,6 +41,13 @@ app.add_typer(commands.device, name="device")
 app.add_typer(data, name="data")
 app.add_typer(model, name="model")
 app.add_typer(keyring.keys, name="keys")
+app.add_typer(rollout_cli.rollouts, name="rollout")
+commands.device.command("channel", epilog="Example: winnow-server device channel cam-1 beta server.toml")(
+    rollout_cli.put_in_channel
+)
+commands.device.command("ring", epilog="Example: winnow-server device ring cam-1 canary server.toml")(
+    rollout_cli.put_in_ring
+)
 
 Config = Annotated[Path, typer.Argument(metavar="server.toml", help="the configuration file")]
 Strategies = Annotated[
@@ -236,7 +243,7 @@ def model_add(
     path: Config,
     weights: Annotated[Path | None, typer.Option(help="weights to train on from, as a run leaves them")] = None,
 ) -> None:
-    """Publish an artifact folder under the number in its manifest; a running server rolls it out."""
+    """Publish an artifact folder under the number in its manifest; a running server rolls it out by itself."""
     from server.app import open_store
     from server.release.registry import add_artifact
     from server.teach.reference import learn

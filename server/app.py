@@ -42,6 +42,7 @@ from server.release.blocks import Blocks
 from server.release.files import Part, part
 from server.release.fleet import Fleet
 from server.release.registry import publish_passed
+from server.release.rings import parse
 from server.release.signing import Signing
 from server.store import runs, versions
 from server.store.lock import only_one
@@ -244,6 +245,8 @@ def check_parts(config: ServerConfig) -> list[str]:
         mosquitto = find_mosquitto(config.broker.binary)
         lines.append(f"broker: {mosquitto.binary} {'.'.join(map(str, mosquitto.version))}, as a child")
         _check_authority(config)
+    rings = parse(config.rollout.rings, config.rollout.rules, config.rollout)
+    lines.append(f"rings: {', '.join(ring.name for ring in rings)}")
     if arms := portfolio.parse(config.choose.portfolio):
         lines.append(f"portfolio: {', '.join(arm.name for arm in arms)}")
     if config.labeler.kind:

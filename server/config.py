@@ -185,22 +185,74 @@ class Gates(Section, frozen=True, kw_only=True):
     confidence: Annotated[Share, Meta(description="of the intervals")] = 0.95
 
 
-class Rollout(Section, frozen=True, kw_only=True):
-    """How a version reaches the fleet."""
+class RingRules(Section, frozen=True, kw_only=True):
+    """When one ring of a rollout is through, and when the rollout halts there."""
 
-    canary_devices: Annotated[
-        tuple[str, ...], Meta(description="the first ring by name; empty: canary_share of them")
+    soak_s: Annotated[
+        float,
+        Meta(
+            ge=0.0,
+            description="seconds that a device must have run the version for the next ring to start; the last ring, which nobody follows, soaks only by a rule of its own",
+        ),
+    ] = 10.0
+    min_reported: Annotated[
+        int, Meta(ge=1, description="devices that must run it, those of the rings before included; rings take as many")
+    ] = 1
+    success_share: Annotated[
+        Share,
+        Meta(
+            description="share of a ring that must run it, of those that have not failed; below 1 stragglers are not waited for"
+        ),
+    ] = 1.0
+    max_failed_share: Annotated[
+        Share, Meta(description="share of a ring that may fail (refuse it, revert, run another, fall silent)")
+    ] = 0.0
+    max_failed: Annotated[
+        int, Meta(ge=0, description="devices of a ring that may fail, whatever their share; 0: the share alone counts")
+    ] = 0
+    timeout_s: Annotated[
+        float, Meta(gt=0.0, description="seconds without a step forward after which a device counts as failed")
+    ] = 600.0
+    needs_approval: Annotated[bool, Meta(description="start only when `winnow-server rollout approve` says so")] = False
+    max_latency_ratio: Annotated[
+        float,
+        Meta(
+            ge=0.0,
+            description="p95 of an inference against the version before on the same device, at the median device; 0: not judged",
+        ),
+    ] = 3.0
+    max_confidence_drop: Annotated[
+        Share,
+        Meta(
+            description="mean confidence it may lose against the version before on the same devices, beyond what the manifests expect, at the friendlier end of the interval; 1: not judged"
+        ),
+    ] = 0.1
+    max_accuracy_drop: Annotated[
+        Share,
+        Meta(
+            description="accuracy it may lose against the version before on the same devices, by labels that have come, at the friendlier end of the interval; 1: not judged"
+        ),
+    ] = 0.05
+
+
+class Rollout(RingRules, frozen=True, kw_only=True):
+    """How a version reaches the fleet: ring by ring. What is said of a ring here holds for all of them."""
+
+    automatic: Annotated[
+        bool,
+        Meta(
+            description="roll out to channel `stable` what is published; false: wait for `winnow-server rollout start`"
+        ),
+    ] = True
+    rings: Annotated[
+        tuple[str, ...],
+        Meta(
+            description="`name=10%` of the fleet, `name=5` devices (rings before included, one at least), `name=cam-1+cam-2`; the last, a plain name, takes everybody"
+        ),
+    ] = ("canary=10%", "all")
+    rules: Annotated[
+        tuple[str, ...], Meta(description='for one ring alone: `["canary.soak_s=3600", "all.needs_approval=true"]`')
     ] = ()
-    canary_share: Annotated[Share, Meta(description="share of the fleet that goes first, at least one device")] = 0.1
-    soak_s: Annotated[float, Meta(ge=0.0, description="seconds a ring must run the version before the next starts")] = (
-        10.0
-    )
-    timeout_s: Annotated[float, Meta(gt=0.0, description="seconds after which a silent device counts as failed")] = (
-        600.0
-    )
-    max_failed_share: Annotated[Share, Meta(description="share of a ring's devices that may fail before it halts")] = (
-        0.0
-    )
 
 
 class Drift(Section, frozen=True, kw_only=True):

@@ -25,6 +25,7 @@ from server.audit.evidence import gather
 from server.audit.yields import against_random
 from server.config import ServerConfig
 from server.errors import StoreError
+from server.release.commands import summary
 from server.store import devices, gaps, identities, labels, portfolios, rollouts, runs, samples, versions
 from server.store.lock import is_held
 from server.store.schema import rollout
@@ -76,7 +77,7 @@ def overview(config: ServerConfig, store: Store, *, now_ms: int) -> View:
             "champion": champion.number if champion else None,
             "run": _run(last[0]) if last else None,
             "portfolio": _portfolio(connection),
-            "rollout": _rollout(connection),
+            "rollouts": _rollouts(connection),
         }
 
 
@@ -140,19 +141,12 @@ def _portfolio(connection: sa.Connection) -> list[View]:
     return sorted(rows, key=lambda row: -row["share"])
 
 
-def _rollout(connection: sa.Connection) -> View | None:
-    current = rollouts.current(connection)
-    if current is None:
-        return None
-    phases = Counter(member["phase"] for member in current.state.get("members", {}).values())
-    return {
-        "version": current.version,
-        "previous": current.previous,
-        "status": current.status,
-        "ring": current.state.get("ring"),
-        "members": dict(phases),
-        "steps": [step._asdict() for step in rollouts.steps(connection, current.id)[-LAST_STEPS:]],
-    }
+def _rollouts(connection: sa.Connection) -> list[View]:
+    """The newest of each channel, with its last steps."""
+    return [
+        summary(one) | {"steps": [step._asdict() for step in rollouts.steps(connection, one.id, last=LAST_STEPS)]}
+        for one in rollouts.newest(connection).values()
+    ]
 
 
 def fleet(store: Store) -> list[View]:
@@ -166,7 +160,7 @@ def fleet(store: Store) -> list[View]:
             _device(name, seen.get(name), sum(stored.get(name, {}).values()))
             | {
                 "missing": missing.get(name, 0),
-                "certificate_until": _stamp(certificates[name].not_after_ms) if name in certificates else None,
+                "certificate_until": stamp(certificates[name].not_after_ms) if name in certificates else None,
                 "revoked": name in revoked,
             }
             for name in sorted({*seen, *certificates, *revoked})
@@ -180,8 +174,9 @@ def _device(name: str, device: devices.Device | None, stored: int) -> View:
     desired = device.desired.model if device and device.desired else None
     return {
         "device": name,
+        "channel": device.channel if device else None,
         "online": device.online if device else False,
-        "last_seen": _stamp(device.last_seen_ms) if device else None,
+        "last_seen": stamp(device.last_seen_ms) if device else None,
         "version": model.version if model else None,
         "slot": model.slot if model else None,
         "desired": desired.version if desired else None,
@@ -210,7 +205,7 @@ def models(store: Store) -> list[View]:
                 "name": version.name,
                 "parent": version.parent or None,
                 "run": version.run_id,
-                "created": _stamp(version.created_at_ms),
+                "created": stamp(version.created_at_ms),
                 "rollout": status.get(version.number, "waiting"),
                 "snapshot": version.snapshot_id[:12],
                 "accuracy": version.metrics.get("accuracy"),
@@ -220,7 +215,8 @@ def models(store: Store) -> list[View]:
         ]
 
 
-def _stamp(at_ms: int) -> str:
+def stamp(at_ms: int) -> str:
+    """A time for people."""
     return datetime.fromtimestamp(at_ms / 1000, timezone.utc).isoformat(timespec="seconds")
 
 
@@ -234,7 +230,7 @@ def as_json(view: View | list[View]) -> str:
 
 def print_overview(view: View, console: Console) -> None:
     """As lines."""
-    last, roll = view["run"], view["rollout"]
+    last = view["run"]
     lines = {
         "server": "running" if view["running"] else "not running",
         "fleet": f"{view['fleet']}, {view['online']} of {view['devices']} devices online",
@@ -245,7 +241,6 @@ def print_overview(view: View, console: Console) -> None:
         "mistakes": words.yield_line(view["yield"], days=YIELD_DAYS),
         "champion": f"version {view['champion']}" if view["champion"] else "none",
         "last run": _run_line(last) if last else "none",
-        "rollout": f"version {roll['version']} {roll['status']}: {_pairs(roll['members'])}" if roll else "none",
     }
     if view["missing"]:
         lines["missing"] = f"{view['missing']} samples that devices had kept will not come: see `winnow-server devices`"
@@ -253,8 +248,8 @@ def print_overview(view: View, console: Console) -> None:
         console.print(f"{name:<10}{text}", markup=False, highlight=False)
     for place, arm in enumerate(view["portfolio"]):
         console.print(f"{'' if place else 'portfolio':<10}{_arm_line(arm)}", markup=False, highlight=False)
-    for step in roll["steps"] if roll else []:
-        console.print(f"{'':<10}{_stamp(step['at_ms'])} {step['text']}", markup=False, highlight=False)
+    for line in [line for roll in view["rollouts"] for line in _rollout_lines(roll)] or ["rollout   none"]:
+        console.print(line, markup=False, highlight=False)
 
 
 def print_accuracy(view: View, console: Console) -> None:
@@ -270,6 +265,12 @@ def print_accuracy(view: View, console: Console) -> None:
 def _run_line(run: View) -> str:
     why = run["error"] or ", ".join(run["failed_gates"])
     return f"{run['id']} {run['state']}{': ' + why if why else ''}"
+
+
+def _rollout_lines(roll: View) -> list[str]:
+    state = f"{roll['status']}{', ' + roll['why'] if roll['why'] else ''}: {_pairs(roll['members'])}"
+    head = f"{'rollout':<10}{roll['rollout']}, version {roll['version']} to {roll['channel']} {state}"
+    return [head, *(f"{'':<10}{stamp(step['at_ms'])} {step['text']}" for step in roll["steps"])]
 
 
 def _arm_line(arm: View) -> str:

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 
 import msgspec
 import numpy as np
 import pytest
 
-from edge_agent.contract.artifact import MODEL, Manifest, OnnxFile, read_artifact, sha256_hex, write_artifact
+from edge_agent.contract.artifact import MODEL, Manifest, OnnxFile, Tensor, read_artifact, sha256_hex, write_artifact
+from edge_agent.model import open_session
 
 ARTIFACT = Path(__file__).parent / "golden" / "artifact-1"
 CLASSES = 4
@@ -36,17 +38,36 @@ def artifact(folder: Path, **changes: object) -> Manifest:
 
 def another(folder: Path, *, version: int, seed: int = 0, noise: float = 0.3) -> Manifest:
     """Write an artifact of the same kind that sees things a little differently: its weights are disturbed."""
+    rng = np.random.default_rng(seed)
+
+    def disturbed(weights: np.ndarray) -> np.ndarray:
+        return weights + noise * weights.std() * rng.standard_normal(weights.shape)
+
+    return _changed(folder, disturbed, version=version, golden=read_artifact(ARTIFACT)[0].golden.inputs.array())
+
+
+def overflowing(folder: Path, *, version: int) -> Manifest:
+    """Write an artifact that passes its golden test, and gives no finite logits for whatever is lit."""
+    dark = np.zeros_like(read_artifact(ARTIFACT)[0].golden.inputs.array())
+    return _changed(folder, lambda weights: weights * 1e30, version=version, golden=dark)
+
+
+def _changed(folder: Path, change: Callable[[np.ndarray], np.ndarray], *, version: int, golden: np.ndarray) -> Manifest:
+    """Write the artifact with other weights, and a golden test that it passes."""
     onnx = pytest.importorskip("onnx")  # the agent's own environment has none
     graph = onnx.load_model_from_string((ARTIFACT / MODEL).read_bytes())
-    rng = np.random.default_rng(seed)
     for tensor in graph.graph.initializer:
         weights = onnx.numpy_helper.to_array(tensor)
         if weights.ndim == 2:
-            disturbed = weights + noise * weights.std() * rng.standard_normal(weights.shape)
-            tensor.CopyFrom(onnx.numpy_helper.from_array(disturbed.astype(np.float32), tensor.name))
+            tensor.CopyFrom(onnx.numpy_helper.from_array(change(weights).astype(np.float32), tensor.name))
     data = graph.SerializeToString()
     manifest, _ = read_artifact(ARTIFACT)
-    files = {"cpu-fp32": OnnxFile(sha256=sha256_hex(data), bytes=len(data))}
-    manifest = msgspec.structs.replace(manifest, version=version, files=files)
+    logits = open_session(data).run([manifest.logits], {manifest.input.name: golden})[0]
+    manifest = msgspec.structs.replace(
+        manifest,
+        version=version,
+        files={"cpu-fp32": OnnxFile(sha256=sha256_hex(data), bytes=len(data))},
+        golden=msgspec.structs.replace(manifest.golden, inputs=Tensor.of(golden), logits=Tensor.of(logits)),
+    )
     write_artifact(folder, manifest, data)
     return manifest

@@ -27,14 +27,14 @@ AGENT_PARTS = (
     {"shadow"},
     {"block"},
     {"source", "model", "choose", "send", "update", "identity", "config", "status"},
-    {"lock"},
+    {"lock", "history"},
     {"contract"},
 )
 SERVER_PARTS = (
     {"__main__"},
-    {"demo", "backtest", "keyring"},
-    {"app"},
-    {"collect", "label", "teach", "release", "identity", "status"},
+    {"demo", "backtest", "keyring", "rollout_cli"},
+    {"app", "status"},
+    {"collect", "label", "teach", "release", "identity"},
     {"audit", "drift"},
     {"store", "child"},
     {"config"},

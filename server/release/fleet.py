@@ -1,35 +1,28 @@
-"""How does the fleet come to run what the rollout says, and to look out for what people ask for?
+"""How does the fleet come to run what the rollouts say, and to look out for what people ask for?
 
-The effects around `rollout` and `requests`: reports are read from the store, orders are published as retained `desired`
-messages, the state is kept with them. An order is published when it differs from the one in the store, and again when
-its device connects and when the server starts (the broker, or a kill after the commit, may have lost it).
+Orders are published as retained `desired` messages: of the model (channels.py), of requests (requests.py) and of the
+portfolio's arm. An order is published when it differs from the one in the store, and again when its device connects and
+when the server starts (the broker, or a kill after the commit, may have lost it).
 """
 
 from __future__ import annotations
 
-import logging
 import threading
-from collections.abc import Collection, Sequence
+from collections.abc import Sequence
 from typing import Protocol
 
 import msgspec
-import sqlalchemy as sa
 
-from edge_agent.contract.artifact import decode_manifest
-from edge_agent.contract.wire import Assignment, Desired, Fetch, down_topic, encode
+from edge_agent.contract.wire import Desired, Fetch, down_topic, encode
 from server import config
-from server.errors import RolloutError
-from server.release import rollout
 from server.release.blocks import Blocks
-from server.release.requests import Sketches, executing_state, wanted_of
+from server.release.channels import Channels
+from server.release.requests import Sketches, wanted_of
 from server.release.signing import Signing
-from server.store import devices, identities, portfolios, requests, rollouts, versions
+from server.store import devices, identities, portfolios, requests, rollouts
 from server.store.store import Store
 
-log = logging.getLogger(__name__)
-
 REST_MS = 30_000  # between looks when nothing is rolled out: reading 10,000 devices costs a good part of a second
-_STATUS = {rollout.Running: "running", rollout.Done: "done", rollout.Halted: "halted"}
 
 
 class Publish(Protocol):
@@ -40,7 +33,7 @@ class Publish(Protocol):
 
 
 class Fleet:
-    """Carries the newest rollout on, passes requests on, and answers the devices."""
+    """Carries the rollouts on, passes requests on, and answers the devices."""
 
     def __init__(
         self,
@@ -52,7 +45,7 @@ class Fleet:
         signing: Signing | None = None,
         files_url: str = "",
     ) -> None:
-        """Start with what the store remembers.
+        """Start with what the store remembers. ServerConfigError when the rings of `rules` make no sense.
 
         Args:
             store: of the server.
@@ -64,9 +57,8 @@ class Fleet:
         """
         self._store = store
         self._fleet = fleet
-        self._rules = rules
         self._publish = publish
-        self._signing, self._files_url = signing, files_url
+        self._channels = Channels(store, rules, signing=signing, files_url=files_url)
         self._blocks = Blocks(store, signing)
         self._sketches = Sketches(store)
         self._asked: Sequence[requests.Request] = ()  # what was open at the last look
@@ -98,19 +90,21 @@ class Fleet:
             raise
 
     def _look(self, born: set[str], now_ms: int) -> None:
-        current = self._current(now_ms)
+        current, news = self._channels.look(now_ms)
         with self._store.database.read() as connection:
             asked = requests.open_ones(connection, now_ms=now_ms)
             kept = portfolios.get(connection)
         arms_ms = kept.at_ms if kept else 0
-        news = list(asked) != list(self._asked) or arms_ms != self._arms_ms
+        news |= list(asked) != list(self._asked) or arms_ms != self._arms_ms
         if not (born or news or self._due(current, asked, now_ms)):
             return
         with self._store.database.read() as connection:
             gone = identities.revoked(connection)
             fleet = {device.name: device for device in devices.devices(connection) if device.name not in gone}
         again = set(fleet) if self._looked_ms is None else born & fleet.keys()
-        changed = self._advance(current, fleet, gone, now_ms) if current is not None else {}
+        changed: dict[str, Desired] = {}
+        for one in current:
+            changed |= self._channels.advance(one, fleet, now_ms)
         changed |= self._pass_on(asked, fleet, changed)
         for name in changed.keys() | again:
             desired = changed.get(name) or fleet[name].desired
@@ -118,22 +112,13 @@ class Fleet:
                 self._publish(down_topic(self._fleet, name, "desired"), encode(desired), qos=1, retain=True)
         self._asked, self._arms_ms, self._looked_ms = asked, arms_ms, now_ms
 
-    def _due(self, current: rollouts.Rollout | None, asked: Sequence[requests.Request], now_ms: int) -> bool:
+    def _due(self, current: Sequence[rollouts.Rollout], asked: Sequence[requests.Request], now_ms: int) -> bool:
         # An ended rollout still owes its version to whoever comes late, and a birth may have passed unheard; a device
         # that runs another version by now is owed another sketch.
-        if current is None and not asked:
+        if not current and not asked:
             return self._looked_ms is None
-        running = current is not None and current.status == "running"
+        running = any(one.status == "running" for one in current)
         return running or self._looked_ms is None or now_ms - self._looked_ms >= REST_MS
-
-    def _advance(
-        self, current: rollouts.Rollout, fleet: dict[str, devices.Device], gone: Collection[str], now_ms: int
-    ) -> dict[str, Desired]:
-        reports = {name: report for name, device in fleet.items() if (report := _report(device)) is not None}
-        state, orders, steps = rollout.advance(
-            _plan(current), rollout.without(_state(current), gone), reports, now_ms / 1000
-        )
-        return self._keep(current, state, steps, self._new(orders, fleet), now_ms)
 
     def _pass_on(
         self, asked: Sequence[requests.Request], fleet: dict[str, devices.Device], changed: dict[str, Desired]
@@ -152,116 +137,6 @@ class Fleet:
         with self._store.database.write() as connection:
             return {name: devices.set_desired(connection, name, desired) for name, desired in new.items()}
 
-    def _new(self, orders: dict[str, int], fleet: dict[str, devices.Device]) -> dict[str, Desired]:
-        """The orders that differ from what was last published."""
-        with self._store.database.read() as connection:
-            wanted = {number: self._assignment(connection, number) for number in set(orders.values())}
-        new = {}
-        for name, device in fleet.items():
-            known = device.desired or Desired(revision=0)
-            if name in orders and not _stands(device, known.model, wanted[orders[name]]):
-                new[name] = msgspec.structs.replace(known, model=wanted[orders[name]])
-        return new
-
-    def _assignment(self, connection: sa.Connection, number: int) -> Assignment | None:
-        version = versions.get(connection, number)
-        if version is None:  # the device's own, that we know nothing of
-            return None
-        made = Assignment(
-            version=number,
-            manifest_sha256=version.manifest_sha256,
-            manifest_bytes=version.manifest_bytes,
-            url=self._files_url,
-        )
-        if self._signing is None or not (self._signing.on and self._signing.covers(version)):
-            return made
-        stamp = self._signing.stamp()
-        return msgspec.structs.replace(made, trust_sha256=stamp.sha256, trust_bytes=stamp.bytes)
-
-    def _keep(
-        self,
-        current: rollouts.Rollout,
-        state: rollout.State,
-        steps: tuple[str, ...],
-        new: dict[str, Desired],
-        now_ms: int,
-    ) -> dict[str, Desired]:
-        """Keep the state and the orders together; returns the orders as they are to be published."""
-        kept = msgspec.to_builtins(state)
-        if not new and kept == current.state:
-            return {}
-        status = _STATUS[type(state)]
-        with self._store.database.write() as connection:
-            changed = {name: devices.set_desired(connection, name, desired) for name, desired in new.items()}
-            rollouts.save(connection, current.id, state=kept, status=status, steps=steps, now_ms=now_ms)
-        for text in (*steps, *([status] if status != current.status else [])):
-            log.info("rollout of version %d: %s", current.version, text)
-        return changed
-
-    def _current(self, now_ms: int) -> rollouts.Rollout | None:
-        """The rollout to carry on: a new one when a version waits and the last one ended, or nobody has tried that."""
-        with self._store.database.read() as connection:
-            current = rollouts.current(connection)
-            waiting = self._signed(connection, rollouts.awaited(connection))
-        if waiting is None or (current and current.status == "running" and current.state.get("members")):
-            return current
-        with self._store.database.write() as connection:
-            if current and current.status == "running":
-                steps = [f"given up for version {waiting}: no device had it yet"]
-                rollouts.save(
-                    connection, current.id, state=current.state, status="superseded", steps=steps, now_ms=now_ms
-                )
-            self._start(connection, waiting, now_ms)
-            return rollouts.current(connection)
-
-    def _signed(self, connection: sa.Connection, number: int | None) -> int | None:
-        """The version that waits, unless it waits for a signature; `signing` says so."""
-        if number is None or self._signing is None or not self._signing.on:
-            return number
-        version = versions.get(connection, number)
-        return number if version is not None and self._signing.covers(version) else None
-
-    def _start(self, connection: sa.Connection, number: int, now_ms: int) -> None:
-        version = versions.get(connection, number)
-        previous = versions.rolled_out(connection)
-        if version is None:
-            raise RolloutError(f"version {number} is not in the registry")
-        manifest = decode_manifest(self._store.blobs.get(version.manifest_sha256), where=f"version {number}")
-        plan = rollout.Plan(
-            version=number,
-            previous=previous.number if previous else 0,
-            files=tuple(sorted(file.sha256 for file in manifest.files.values())),
-            **msgspec.structs.asdict(self._rules),
-        )
-        rollouts.insert(
-            connection,
-            number=number,
-            previous=plan.previous,
-            plan=msgspec.to_builtins(plan),
-            state=msgspec.to_builtins(rollout.start()),
-            now_ms=now_ms,
-        )
-        log.info("rollout of version %d begins; the fleet runs %s", number, plan.previous or "none of ours")
-
-
-def _plan(current: rollouts.Rollout) -> rollout.Plan:
-    return msgspec.convert(current.plan, type=rollout.Plan)
-
-
-def _state(current: rollouts.Rollout) -> rollout.State:
-    state: rollout.State = msgspec.convert(current.state, type=rollout.State)
-    return state
-
-
-def _stands(device: devices.Device, known: Assignment | None, wanted: Assignment | None) -> bool:
-    """Whether a device needs no new word: signatures renewed every day are of no use to one that runs the version."""
-    if known == wanted or known is None or wanted is None:
-        return known == wanted
-    model = executing_state(device)
-    return (
-        known.is_for_same(wanted) and model is not None and model.version == wanted.version and model.slot == "steady"
-    )
-
 
 def _with_arm(desired: Desired, arm: str | None) -> Desired:
     """An order with the arm that a portfolio gave; one that it takes back leaves the device's own in force."""
@@ -269,18 +144,3 @@ def _with_arm(desired: Desired, arm: str | None) -> Desired:
         return desired
     strategy, _, acquisition = (arm or "").partition("/")
     return msgspec.structs.replace(desired, strategy=strategy or None, acquisition=acquisition or None)
-
-
-def _report(device: devices.Device) -> rollout.Report | None:
-    model = executing_state(device)
-    if model is None:
-        return None
-    return rollout.Report(
-        seen_s=device.last_seen_ms / 1000,
-        version=model.version,
-        sha256=model.sha256,
-        slot=model.slot,
-        fetching=model.fetching,
-        fetched_share=model.fetched_share,
-        refused=model.refused,
-    )

@@ -1,8 +1,9 @@
 """How does a model become a version?
 
-Two ways: a candidate that passed its gates (a run in state `passed`), or an artifact folder given by hand. Either way
-the bytes are put among the blobs first and the row second, in one transaction with everything else that changes; a
-server killed in between finds the same work to do again. Numbers only grow: devices refuse a lower one.
+Three ways: a candidate that passed its gates (a run in state `passed`), an artifact folder given by hand, or an earlier
+version again, for a rollback. Always the bytes are put among the blobs first and the row second, in one transaction
+with everything else that changes; a server killed in between finds the same work to do again. Numbers only grow:
+devices refuse a lower one.
 """
 
 from __future__ import annotations
@@ -43,7 +44,7 @@ def _publish(store: Store, run: runs.Run, *, now_ms: int) -> Version:
     manifest = decode_manifest(store.blobs.get(candidate["manifest_sha256"]), where=f"candidate of run {run.id}")
     with store.database.write() as connection:
         # The number is given here, not when the training began: an artifact may have been added by hand since.
-        number = max(versions.next_number(connection), _highest_executed(connection) + 1)
+        number = _next_number(connection)
         manifest = msgspec.structs.replace(manifest, version=number)
         made = _version(
             store,
@@ -58,10 +59,24 @@ def _publish(store: Store, run: runs.Run, *, now_ms: int) -> Version:
     return made
 
 
-def _highest_executed(connection: sa.Connection) -> int:
-    """By any device: one that was given a model which we never saw would refuse a lower number."""
+def _next_number(connection: sa.Connection) -> int:
+    """Above what any device executes too: one that was given a model which we never saw would refuse a lower one."""
     said = [device.heartbeat or device.birth for device in devices.devices(connection)]
-    return max((word.model.version for word in said if word), default=0)
+    executed = max((word.model.version for word in said if word), default=0)
+    return max(versions.next_number(connection), executed + 1)
+
+
+def publish_again(connection: sa.Connection, store: Store, number: int, *, now_ms: int) -> Version:
+    """Publish version `number` under a new number: devices that hold the one after it refuse the old one."""
+    before = versions.get(connection, number)
+    if before is None:
+        raise RolloutError(f"version {number} is not in the registry")
+    manifest = decode_manifest(store.blobs.get(before.manifest_sha256), where=f"version {number}")
+    manifest = msgspec.structs.replace(manifest, version=_next_number(connection), parent=number)
+    data, weights = encode_manifest(manifest), before.weights_sha256
+    made = _version(store, manifest, data, weights_sha256=weights, run_id=None, now_ms=now_ms)
+    versions.insert(connection, made)
+    return made
 
 
 def add_artifact(store: Store, folder: Path, *, weights: Path | None, now_ms: int) -> Version:

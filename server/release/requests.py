@@ -134,10 +134,12 @@ def executing(device: Device) -> Model | None:
 
 
 def executing_state(device: Device) -> ModelState | None:
-    """What a device last said of its model, in its present session."""
-    said: list[Any] = [word for word in (device.birth, device.heartbeat) if word and word.session == device.session]
-    state: ModelState | None = max(said, key=lambda word: (word.boot, word.at_ms)).model if said else None
-    return state
+    """What a device last said of its model, in its present session.
+
+    A heartbeat outweighs a birth, which may be repeated: by their stamps they cannot be told apart, a clock may jump.
+    """
+    said = [word for word in (device.heartbeat, device.birth) if word and word.session == device.session]
+    return said[0].model if said else None
 
 
 # --- for people -------------------------------------------------------------------------------------------------------

@@ -1,40 +1,43 @@
 """Who should run a version, and may it go further?
 
-Pure: `start` makes the state, `advance` takes it on by what the devices report; clock and reports are arguments.
+Pure: `start` makes the state, `advance` takes it on by what the devices report, `obey` by what an operator says; clock
+and reports are arguments.
 
-    Running, ring canary --(all through, soaked)--> Running, ring all --(all through)--> Done
-             |                                               |
-             +------------------ too many failed ------------+------------------------> Halted
+                  ring 1 --(gate)--> ring 2 --(gate)--> .. --> ring n, everybody --(gate)--> Done
+                    |                   |                         |
+    Running         +-------------------+--- too many failed, ----+---------------------> Halted
+    (paused:        |                        the gate failed, or an operator
+     no step on)    +-- waits for approval, where the next ring asks for it; then the gate must hold still
 
-Within its ring a device moves only forward, so a rollout ends once its devices are heard or time out:
-
-    ordered -> fetching -> staged -> trial -> running        what it reports that it is *executing*
-       any of them -> failed                                 refused, went back, runs something else, or no step
-                                                             forward for timeout_s (silence is one way)
+Within its ring a device moves only forward (member.py), so a rollout ends once its devices are heard or time out.
 
 - Only devices heard of within timeout_s are counted: one that has been away for a year halts nothing. It joins its
-  ring when it comes back. With no device to try it, a rollout waits.
-- A ring is through when every member is running or failed, and no more failed than max_failed_share allows. The canary
-  ring must besides soak: each running member says that it still runs the version soak_s after it first did.
+  ring when it comes back. With no device at all, a rollout waits for the first.
+- A ring is through when its gate (gate.py) says so. Whoever of it fails later still counts: too many halt the rollout
+  whichever ring is at it.
 - After a halt nobody is ordered the version any more: devices not running it are told the previous one, which most run
   already. Devices refuse downgrades, so one that committed the bad version keeps it, until a rollback brings the old
   weights back under a new number.
+- A pause stops what would begin: no device and no ring joins. Those that are at it go on, and may still halt it.
 - `orders` holds for every device, always: what is published is a function of the state, so that a server killed
   between two steps repeats itself and nothing else.
 """
 
 from __future__ import annotations
 
-import hashlib
-import math
-from collections.abc import Collection, Mapping
+from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Literal, NamedTuple
 
 import msgspec
 
-Ring = Literal["canary", "all"]
-Phase = Literal["ordered", "fetching", "staged", "trial", "running", "failed"]
-_REACHED: dict[Phase, float] = {"ordered": 0.0, "fetching": 1.0, "staged": 3.0, "trial": 4.0, "running": 5.0}
+from server.errors import RolloutError
+from server.release.gate import Fail, Figures, Pass, Wait, judge
+from server.release.member import Member, Report, joined, moved
+from server.release.rings import Ring, joining
+
+NAMES_SAID = 20  # of devices in one step; the rest are counted
+
+Word = Literal["pause", "resume", "approve", "halt", "rollback"]
 
 
 class Plan(msgspec.Struct, frozen=True, kw_only=True):
@@ -43,40 +46,18 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True):
     version: int
     previous: int  # 0: none
     files: tuple[str, ...]  # sha256 of the version's ONNX files: a number alone proves nothing
-    canary_devices: tuple[str, ...] = ()
-    canary_share: float = 0.1
-    soak_s: float = 10.0
-    timeout_s: float = 600.0
-    max_failed_share: float = 0.0
-
-
-class Report(msgspec.Struct, frozen=True, kw_only=True):
-    """What a device last said of itself."""
-
-    seen_s: float  # when it said so, by the server's clock
-    version: int
-    sha256: str = ""  # of the ONNX file it executes
-    slot: Literal["steady", "staged", "trial", "none"] = "steady"
-    fetching: int = 0
-    fetched_share: float = 0.0
-    refused: dict[int, str] = {}
-
-
-class Member(msgspec.Struct, frozen=True, kw_only=True):
-    """Where a device of a started ring is."""
-
-    ring: Ring
-    phase: Phase
-    since_s: float  # its last step forward
-    reached: float = 0.0  # how far: grows with every step forward, also within a fetch
-    reason: str = ""  # of a failure
+    rings: tuple[Ring, ...]
 
 
 class Running(msgspec.Struct, frozen=True, kw_only=True, tag="running"):
-    """One ring is at it; the rings before it are through."""
+    """One ring is at it; the gates of those before it let it start."""
 
-    ring: Ring
+    ring: str
     members: dict[str, Member] = {}
+    opened_s: float | None = None  # since when somebody is there for the ring; None: nobody yet
+    asks: str = ""  # ring that waits for an approval: the next, or at the start the first
+    approved: str = ""  # ring that no longer does; its turn is when the gate before it holds
+    paused: bool = False
 
 
 class Done(msgspec.Struct, frozen=True, kw_only=True, tag="done"):
@@ -86,7 +67,7 @@ class Done(msgspec.Struct, frozen=True, kw_only=True, tag="done"):
 
 
 class Halted(msgspec.Struct, frozen=True, kw_only=True, tag="halted"):
-    """Too many failed."""
+    """Too many failed, a gate failed, or somebody said so."""
 
     members: dict[str, Member]
     reason: str
@@ -95,155 +76,194 @@ class Halted(msgspec.Struct, frozen=True, kw_only=True, tag="halted"):
 State = Running | Done | Halted
 
 
+class Step(NamedTuple):
+    """What happened, and why; of a device, of a ring or of the whole."""
+
+    kind: str  # joined, moved, failed, left; through, asks, began; halted, done; paused, resumed, approved
+    text: str
+    ring: str = ""
+    device: str = ""
+
+
 class Advance(NamedTuple):
     """What follows from one look at the fleet."""
 
     state: State
     orders: dict[str, int]  # device -> version it should run; 0: its own
-    steps: tuple[str, ...]  # what happened, for people
+    steps: tuple[Step, ...]
 
 
-def start() -> State:
-    """A rollout whose canaries are yet to be ordered."""
-    return Running(ring="canary")
+def nothing_known(_devices: Sequence[str]) -> Figures:
+    """No figures: gates go by what devices report of their slots and times."""
+    return Figures()
 
 
-def without(state: State, gone: Collection[str]) -> State:
-    """The same without devices that no longer belong to the fleet: whoever was shut out halts nothing by silence."""
-    left = {name: member for name, member in state.members.items() if name not in gone}
-    return msgspec.structs.replace(state, members=left)
+class Look(NamedTuple):
+    """One look at the devices of the rollout's channel."""
+
+    reports: Mapping[str, Report]  # device -> what it last said
+    now_s: float  # clock of the server
+    pinned: Mapping[str, str] = {}  # device -> ring where an operator put it
+    figures: Callable[[Sequence[str]], Figures] = nothing_known  # of the devices that run it; asked for at a gate
 
 
-def advance(plan: Plan, state: State, reports: Mapping[str, Report], now_s: float) -> Advance:
-    """Take the rollout on by the fleet's latest reports."""
-    steps: list[str] = []
+def start(plan: Plan) -> State:
+    """A rollout whose first ring is yet to be ordered."""
+    first = plan.rings[0]
+    return Running(ring=first.name, asks=first.name if first.rules.needs_approval else "")
+
+
+def advance(plan: Plan, state: State, look: Look) -> Advance:
+    """Take a rollout on; an ended one stays as it is."""
+    steps: list[Step] = []
     if isinstance(state, Running):
-        state = _run(plan, state, reports, now_s, steps)
-    return Advance(state, _orders(plan, state, reports), tuple(steps))
+        state = _advance(plan, state, look, steps)
+    return Advance(state, _orders(plan, state, look.reports), tuple(steps))
 
 
-def _run(plan: Plan, state: Running, reports: Mapping[str, Report], now_s: float, steps: list[str]) -> State:
-    members = _joined(plan, state, reports, now_s, steps)
-    for name, member in members.items():
-        moved = _moved(plan, state.ring, member, reports.get(name), now_s)
-        if moved.phase != member.phase:
-            steps.append(f"{name}: {moved.phase}{': ' + moved.reason if moved.reason else ''}")
-        members[name] = moved
-    state = Running(ring=state.ring, members=members)
+def _advance(plan: Plan, state: Running, look: Look, steps: list[Step]) -> State:
+    state = _joined(plan, _without_leavers(state, look, steps), look, steps)
+    members = {}
+    for name, member in state.members.items():
+        members[name] = now = moved(
+            member,
+            look.reports[name],
+            version=plan.version,
+            files=plan.files,
+            rules=_ring(plan, member.ring).rules,
+            newest=member.ring == state.ring,
+            now_s=look.now_s,
+        )
+        if now.phase != member.phase:
+            text = f"{name}: {now.phase}{': ' + now.reason if now.reason else ''}"
+            steps.append(Step("failed" if now.phase == "failed" else "moved", text, now.ring, name))
+    state = msgspec.structs.replace(state, members=members)
     if reason := _too_many_failed(plan, members):
-        steps.append(f"halted: {reason}")
-        return Halted(members=members, reason=reason)
-    if not _through(plan, state, reports):
+        return _halted(state, reason, steps)
+    if state.paused or state.asks or state.opened_s is None:
         return state
-    steps.append(f"ring {state.ring} is through: {_count(members, state.ring)}")
-    if state.ring == "all":
-        return Done(members=members)
-    return Running(ring="all", members=_joined(plan, Running(ring="all", members=members), reports, now_s, steps))
+    return _through_gate(plan, state, look, steps)
 
 
-def _joined(
-    plan: Plan, state: Running, reports: Mapping[str, Report], now_s: float, steps: list[str]
-) -> dict[str, Member]:
-    members = dict(state.members)
-    heard = {name for name, report in reports.items() if now_s - report.seen_s <= plan.timeout_s}
-    canaries = _canaries(plan, state, heard)
-    joining = sorted((heard if state.ring == "all" else canaries & heard) - members.keys())
-    for name in joining:
-        members[name] = Member(ring=state.ring, phase="ordered", since_s=now_s)
-    if joining:
-        steps.append(f"ring {state.ring}: version {plan.version} to {', '.join(joining)}")
-    return members
+def _through_gate(plan: Plan, state: Running, look: Look, steps: list[Step]) -> State:
+    verdict = gate(plan, state, look)
+    if isinstance(verdict, Wait):
+        return state
+    if isinstance(verdict, Fail):
+        return _halted(state, verdict.why, steps)
+    steps.append(Step("through", verdict.said, state.ring))
+    place = _opened(plan, state)
+    if place == len(plan.rings):
+        return Done(members=state.members)
+    ring = plan.rings[place]
+    if ring.rules.needs_approval and state.approved != ring.name:
+        steps.append(Step("asks", f"ring {ring.name} waits for an approval", ring.name))
+        return msgspec.structs.replace(state, asks=ring.name)
+    return _joined(plan, Running(ring=ring.name, members=state.members), look, steps)
 
 
-def _canaries(plan: Plan, state: Running, heard: set[str]) -> set[str]:
-    """The named ones; else a share of those heard, drawn by hash so that it is not always the same device's turn."""
-    chosen = {name for name, member in state.members.items() if member.ring == "canary"}
-    if plan.canary_devices:
-        return set(plan.canary_devices)
-    if chosen or not heard:
-        return chosen
-    count = max(1, math.ceil(plan.canary_share * len(heard)))
-    drawn = sorted(heard, key=lambda name: hashlib.sha256(f"{plan.version}/{name}".encode()).digest())
-    return set(drawn[:count])
-
-
-def _moved(plan: Plan, ring: Ring, member: Member, report: Report | None, now_s: float) -> Member:
-    if member.phase == "failed":
-        return member
-    phase, reached, reason = _standing(plan, member, report)
-    if report is not None and not reason and reached > member.reached:
-        since_s = report.seen_s if phase == "running" else now_s  # a soak is counted from word to word
-        return Member(ring=member.ring, phase=phase, since_s=since_s, reached=reached)
-    reason = reason or _overdue(plan, ring, member, report, now_s)
-    return msgspec.structs.replace(member, phase="failed", reason=reason) if reason else member
-
-
-def _overdue(plan: Plan, ring: Ring, member: Member, report: Report | None, now_s: float) -> str:
-    if member.phase != "running":
-        waited_s = now_s - member.since_s
-        return f"no step forward from {member.phase!r} for {waited_s:.0f} s" if waited_s > plan.timeout_s else ""
-    # A canary that commits and falls silent may have died of it. Later, it may just have been switched off.
-    silent_s = now_s - (report.seen_s if report else member.since_s)
-    return f"silent for {silent_s:.0f} s" if ring == "canary" and silent_s > plan.timeout_s else ""
-
-
-def _standing(plan: Plan, member: Member, report: Report | None) -> tuple[Phase, float, str]:
-    """(phase, how far, why it failed) by the device's own words."""
-    if report is None:
-        return member.phase, member.reached, ""
-    if plan.version in report.refused:
-        return "failed", 0.0, f"refused: {report.refused[plan.version]}"
-    if report.version > plan.version:
-        return "failed", 0.0, f"runs version {report.version}, which is newer"
-    if report.version == plan.version:
-        if report.sha256 not in plan.files:
-            return "failed", 0.0, f"runs another model under number {plan.version}"
-        phase: Phase = "trial" if report.slot == "trial" else "running"
-        went_back = phase == "trial" and member.phase == "running"
-        return phase, _REACHED[phase], "on trial again after it was committed" if went_back else ""
-    if member.phase in ("trial", "running"):
-        return "failed", 0.0, f"went back to version {report.version}"
-    if report.slot == "staged":
-        return "staged", _REACHED["staged"], ""
-    if report.fetching == plan.version:
-        percent = math.floor(min(max(report.fetched_share, 0.0), 1.0) * 100)
-        return "fetching", _REACHED["fetching"] + percent / 100, ""
-    return member.phase, member.reached, ""
-
-
-def _too_many_failed(plan: Plan, members: Mapping[str, Member]) -> str:
-    for ring in ("canary", "all"):
-        failed = {name: m.reason for name, m in members.items() if m.ring == ring and m.phase == "failed"}
-        size = sum(member.ring == ring for member in members.values())
-        if len(failed) > plan.max_failed_share * size:
-            name, why = next(iter(failed.items()))
-            return f"{len(failed)} of {size} in ring {ring} failed; {name}: {why}"
-    return ""
-
-
-def _through(plan: Plan, state: Running, reports: Mapping[str, Report]) -> bool:
-    ring = {name: member for name, member in state.members.items() if member.ring == state.ring}
-    if not state.members:
-        return False  # nobody has tried it
-    soak_s = plan.soak_s if state.ring == "canary" else 0.0
-    return all(
-        member.phase == "failed"
-        or (member.phase == "running" and name in reports and reports[name].seen_s - member.since_s >= soak_s)
-        for name, member in ring.items()
+def gate(plan: Plan, state: Running, look: Look) -> Wait | Fail | Pass:
+    """How the newest ring stands."""
+    if state.opened_s is None:
+        return Wait("no device is heard")
+    return judge(
+        _ring(plan, state.ring),
+        state.members,
+        look.reports,
+        first=state.ring == plan.rings[0].name,
+        opened_s=state.opened_s,
+        now_s=look.now_s,
+        figures=look.figures,
     )
 
 
+def obey(state: State, word: Word, reason: str) -> tuple[State, Step]:
+    """Do what an operator says; RolloutError when the state does not allow it."""
+    if word == "rollback":
+        return Halted(members=state.members, reason=f"rolled back: {reason}"), Step("halted", f"rolled back: {reason}")
+    if not isinstance(state, Running):
+        raise RolloutError(f"{word}: the rollout has ended ({type(state).__name__.lower()})")
+    if word == "halt":
+        return Halted(members=state.members, reason=f"by hand: {reason}"), Step("halted", f"halted by hand: {reason}")
+    if word == "pause" and not state.paused:
+        return msgspec.structs.replace(state, paused=True), Step("paused", f"paused: {reason}")
+    if word == "resume" and state.paused:  # what nobody came for waits anew
+        opened_s = state.opened_s if _of_ring(state.members, state.ring) else None
+        return msgspec.structs.replace(state, paused=False, opened_s=opened_s), Step("resumed", f"resumed: {reason}")
+    if word == "approve" and state.asks:
+        step = Step("approved", f"ring {state.asks} is approved: {reason}", state.asks)
+        return msgspec.structs.replace(state, asks="", approved=state.asks), step
+    why = {"pause": "it is paused already", "resume": "it is not paused", "approve": "no ring waits for an approval"}
+    raise RolloutError(f"{word}: {why[word]}")
+
+
+def _halted(state: Running, reason: str, steps: list[Step]) -> Halted:
+    steps.append(Step("halted", f"halted: {reason}", state.ring))
+    return Halted(members=state.members, reason=reason)
+
+
+def _without_leavers(state: Running, look: Look, steps: list[Step]) -> Running:
+    """Devices that an operator moved to another channel are another rollout's."""
+    left = {name for name in state.members if name not in look.reports}
+    steps += [Step("left", f"{name} left the channel", state.members[name].ring, name) for name in sorted(left)]
+    members = {name: member for name, member in state.members.items() if name not in left}
+    return msgspec.structs.replace(state, members=members) if left else state
+
+
+def _joined(plan: Plan, state: Running, look: Look, steps: list[Step]) -> Running:
+    timeout_s = _ring(plan, state.ring).rules.timeout_s
+    heard = {name for name, report in look.reports.items() if look.now_s - report.seen_s <= timeout_s}
+    if state.paused:
+        return state
+    opened = _opened(plan, state)
+    if state.opened_s is None and heard and opened:
+        state = msgspec.structs.replace(state, opened_s=look.now_s)
+    at = {name: member.ring for name, member in state.members.items()}
+    found = joining(plan.rings, opened, at, heard, version=plan.version, pinned=look.pinned)
+    for ring in dict.fromkeys(found.values()):
+        names = [name for name in sorted(found) if found[name] == ring]
+        steps.append(Step("joined", f"ring {ring}: version {plan.version} to {_listed(names)}", ring))
+    new = {
+        name: joined(ring, look.reports[name], version=plan.version, now_s=look.now_s)
+        for name, ring in sorted(found.items())
+    }
+    return msgspec.structs.replace(state, members=state.members | new) if new else state
+
+
+def _too_many_failed(plan: Plan, members: Mapping[str, Member]) -> str:
+    for ring in plan.rings:
+        mine, rules = _of_ring(members, ring.name), ring.rules
+        failed = [name for name, member in mine.items() if member.phase == "failed"]
+        if len(failed) > rules.max_failed_share * len(mine) or 0 < rules.max_failed < len(failed):
+            name = failed[0]
+            return f"{len(failed)} of {len(mine)} in ring {ring.name} failed; {name}: {mine[name].reason}"
+    return ""
+
+
 def _orders(plan: Plan, state: State, reports: Mapping[str, Report]) -> dict[str, int]:
-    def target(name: str) -> int:
-        reached = isinstance(state, Done) or (
-            isinstance(state, Running) and (state.ring == "all" or name in state.members)
-        )
-        return plan.version if reached else plan.previous
-
+    everybody = isinstance(state, Done) or (
+        isinstance(state, Running) and state.ring == plan.rings[-1].name and not (state.asks or state.paused)
+    )
+    meant: Collection[str] = reports if everybody else state.members if isinstance(state, Running) else ()
     # Nothing lower than what a device runs: it would only refuse.
-    return {name: max(target(name), report.version) for name, report in reports.items()}
+    return {
+        name: max(plan.version if name in meant else plan.previous, report.version) for name, report in reports.items()
+    }
 
 
-def _count(members: Mapping[str, Member], ring: Ring) -> str:
-    mine = [member.phase for member in members.values() if member.ring == ring]
-    return f"{mine.count('running')} running, {mine.count('failed')} failed"
+def _ring(plan: Plan, name: str) -> Ring:
+    return next(ring for ring in plan.rings if ring.name == name)
+
+
+def _opened(plan: Plan, state: Running) -> int:
+    """How many rings have begun."""
+    return [ring.name for ring in plan.rings].index(state.ring) + (state.asks != state.ring)
+
+
+def _of_ring(members: Mapping[str, Member], ring: str) -> dict[str, Member]:
+    return {name: member for name, member in members.items() if member.ring == ring}
+
+
+def _listed(names: Sequence[str]) -> str:
+    more = len(names) - NAMES_SAID
+    return ", ".join(names[:NAMES_SAID]) + (f" and {more} more" if more > 0 else "")

@@ -23,6 +23,8 @@ QUARANTINE_PAYLOAD_BYTES = 4096
 QUARANTINE_REASON_CHARS = 500  # it may quote an id as long as a header
 QUARANTINE_ROWS = 100
 """Kept of each device. Fewer may not show what is wrong; more lets one broken device fill the disk."""
+STABLE = "stable"
+"""Channel of a device that nobody put into another, and of what the loop publishes."""
 
 HEARTBEATS_MISSED = 3
 """Of a device that speaks seldom (quiet hours, a metered link). Fewer, and one lost heartbeat is taken for a death."""
@@ -46,6 +48,8 @@ class Device:
     throttled: int
     desired: Desired | None
     arm: str | None  # strategy/acquisition that the portfolio told it
+    channel: str = STABLE  # whose rollouts concern it
+    ring: str | None = None  # where an operator put it; None: drawn anew for every version
 
     @property
     def outbox(self) -> OutboxState | None:
@@ -73,6 +77,8 @@ def _device(row: sa.Row[Any]) -> Device:
         throttled=row.throttled,
         desired=_from_json(row.desired, Desired),
         arm=row.arm,
+        channel=row.channel,
+        ring=row.ring,
     )
 
 
@@ -199,8 +205,7 @@ def set_desired(connection: sa.Connection, name: str, wanted: Desired) -> Desire
         sa.select(device.c.desired, device.c.desired_revision).where(device.c.name == name)
     ).first()
     if row is None:
-        names = connection.execute(sa.select(device.c.name)).scalars()
-        raise StoreError(f"device {name!r} has never been seen{did_you_mean(name, names)}")
+        raise _never_seen(connection, name)
     current = msgspec.structs.replace(wanted, revision=row.desired_revision)
     if _from_json(row.desired, Desired) == current:
         return current
@@ -208,3 +213,14 @@ def set_desired(connection: sa.Connection, name: str, wanted: Desired) -> Desire
     values = {"desired": _to_json(new), "desired_revision": new.revision}
     connection.execute(sa.update(device).where(device.c.name == name).values(values))
     return new
+
+
+def place(connection: sa.Connection, name: str, **where: str | None) -> None:
+    """Put a device into a `channel` or a `ring`. StoreError when there is no such device."""
+    if not connection.execute(sa.update(device).where(device.c.name == name).values(where)).rowcount:
+        raise _never_seen(connection, name)
+
+
+def _never_seen(connection: sa.Connection, name: str) -> StoreError:
+    names = connection.execute(sa.select(device.c.name)).scalars()
+    return StoreError(f"device {name!r} has never been seen{did_you_mean(name, names)}")

@@ -1,40 +1,65 @@
 """How far is each rollout, and why?
 
-Plan and state are plain JSON here; release/rollout.py says what they mean. Steps are only ever added.
+Plan and state are plain JSON here; release/rollout.py says what they mean. Steps are only ever added. What operators
+say waits here until the running server has answered it.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import sqlalchemy as sa
 
-from server.store.schema import rollout, rollout_step, version
+from server.store.devices import STABLE
+from server.store.schema import rollout, rollout_command, rollout_step, version
 
 
 class Rollout(NamedTuple):
-    """One version on its way to the fleet."""
+    """One version on its way to the devices of a channel."""
 
     id: int
     version: int
     previous: int
     plan: dict[str, Any]
     state: dict[str, Any]
-    status: str  # running, done, halted
+    status: str  # running, done, halted, superseded
     started_at_ms: int
     ended_at_ms: int | None
+    channel: str
 
 
 class Step(NamedTuple):
-    """One thing that happened."""
+    """One thing that happened, and why."""
 
     at_ms: int
     text: str
+    kind: str
+    ring: str
+    device: str
+
+
+class Command(NamedTuple):
+    """What an operator said."""
+
+    id: int
+    rollout_id: int
+    word: str
+    reason: str
+    at_ms: int
+    answered_at_ms: int | None
+    answer: str
 
 
 def insert(
-    connection: sa.Connection, *, number: int, previous: int, plan: dict[str, Any], state: dict[str, Any], now_ms: int
+    connection: sa.Connection,
+    *,
+    number: int,
+    previous: int,
+    plan: dict[str, Any],
+    state: dict[str, Any],
+    now_ms: int,
+    channel: str = STABLE,
 ) -> int:
     """A running rollout of version `number`; returns its id."""
     values = {
@@ -44,41 +69,95 @@ def insert(
         "state": state,
         "status": "running",
         "started_at_ms": now_ms,
+        "channel": channel,
     }
     rollout_id: int = connection.execute(sa.insert(rollout).values(values).returning(rollout.c.id)).scalar_one()
     return rollout_id
 
 
-def save(
-    connection: sa.Connection,
-    rollout_id: int,
-    *,
-    state: dict[str, Any],
-    status: str,
-    steps: Iterable[str],
-    now_ms: int,
+def save(connection: sa.Connection, kept: Rollout, *, state: dict[str, Any], status: str, now_ms: int) -> bool:
+    """Keep the state it came to; False, and nothing is changed, when somebody else took it further meanwhile."""
+    ended_ms = kept.ended_at_ms if status == kept.status else now_ms
+    values = {"state": state, "status": status, "ended_at_ms": None if status == "running" else ended_ms}
+    mine = sa.and_(rollout.c.id == kept.id, rollout.c.status == kept.status)
+    return bool(connection.execute(sa.update(rollout).where(mine).values(values)).rowcount)
+
+
+def add_steps(
+    connection: sa.Connection, rollout_id: int, steps: Iterable[Mapping[str, Any] | str], *, now_ms: int
 ) -> None:
-    """Keep the state it came to, and what happened on the way."""
-    values = {"state": state, "status": status, "ended_at_ms": None if status == "running" else now_ms}
-    connection.execute(sa.update(rollout).where(rollout.c.id == rollout_id).values(values))
-    if rows := [{"rollout_id": rollout_id, "at_ms": now_ms, "text": text} for text in steps]:
-        connection.execute(sa.insert(rollout_step), rows)
+    """Keep what happened: texts, or mappings with text, kind, ring and device."""
+    rows = [{"text": step} if isinstance(step, str) else dict(step) for step in steps]
+    empty = {"kind": "", "ring": "", "device": ""}
+    if rows:
+        connection.execute(
+            sa.insert(rollout_step), [empty | row | {"rollout_id": rollout_id, "at_ms": now_ms} for row in rows]
+        )
 
 
-def current(connection: sa.Connection) -> Rollout | None:
-    """The newest rollout, ended or not: it says what every device should run."""
-    row = connection.execute(sa.select(rollout).order_by(rollout.c.id.desc()).limit(1)).one_or_none()
+def get(connection: sa.Connection, rollout_id: int) -> Rollout | None:
+    """The rollout of that id."""
+    row = connection.execute(sa.select(rollout).where(rollout.c.id == rollout_id)).one_or_none()
     return None if row is None else Rollout(*row)
 
 
-def steps(connection: sa.Connection, rollout_id: int) -> Sequence[Step]:
-    """What happened in it, oldest first."""
-    query = sa.select(rollout_step.c.at_ms, rollout_step.c.text).where(rollout_step.c.rollout_id == rollout_id)
-    return [Step(*row) for row in connection.execute(query.order_by(rollout_step.c.id))]
+def every(connection: sa.Connection) -> Sequence[Rollout]:
+    """All of them, oldest first."""
+    return [Rollout(*row) for row in connection.execute(sa.select(rollout).order_by(rollout.c.id))]
+
+
+def newest(connection: sa.Connection) -> dict[str, Rollout]:
+    """The newest rollout of each channel, ended or not: it says what every device of the channel should run."""
+    last = sa.select(sa.func.max(rollout.c.id)).group_by(rollout.c.channel)
+    rows = connection.execute(sa.select(rollout).where(rollout.c.id.in_(last)).order_by(rollout.c.id))
+    return {found.channel: found for found in (Rollout(*row) for row in rows)}
+
+
+def current(connection: sa.Connection, channel: str = STABLE) -> Rollout | None:
+    """The newest rollout of a channel."""
+    return newest(connection).get(channel)
+
+
+def running(connection: sa.Connection) -> bool:
+    """Whether any channel has one under way."""
+    return connection.execute(sa.select(rollout.c.id).where(rollout.c.status == "running")).first() is not None
+
+
+def steps(connection: sa.Connection, rollout_id: int, *, last: int = 0) -> Sequence[Step]:
+    """What happened in it, oldest first; only the `last` so many, if that is not 0."""
+    columns = (rollout_step.c[name] for name in Step._fields)
+    query = sa.select(*columns).where(rollout_step.c.rollout_id == rollout_id).order_by(rollout_step.c.id.desc())
+    return [Step(*row) for row in connection.execute(query.limit(last) if last else query)][::-1]
 
 
 def awaited(connection: sa.Connection) -> int | None:
     """The newest version, when it has no rollout yet. Older ones without are passed over: nobody needs them."""
-    newest = connection.scalar(sa.select(sa.func.max(version.c.number)))
+    newest_one = connection.scalar(sa.select(sa.func.max(version.c.number)))
     started = connection.scalar(sa.select(sa.func.max(rollout.c.version)))
-    return newest if newest is not None and newest > (started or 0) else None
+    return newest_one if newest_one is not None and newest_one > (started or 0) else None
+
+
+# --- what operators said ----------------------------------------------------------------------------------------------
+
+
+def say(connection: sa.Connection, rollout_id: int, word: str, *, reason: str, now_ms: int) -> None:
+    """Keep a command for the running server."""
+    connection.execute(sa.insert(rollout_command).values(rollout_id=rollout_id, word=word, reason=reason, at_ms=now_ms))
+
+
+def unanswered(connection: sa.Connection) -> Sequence[Command]:
+    """Commands that the server has not answered, oldest first."""
+    query = sa.select(rollout_command).where(rollout_command.c.answered_at_ms.is_(None))
+    return [Command(*row) for row in connection.execute(query.order_by(rollout_command.c.id))]
+
+
+def said(connection: sa.Connection, rollout_id: int) -> Sequence[Command]:
+    """Every command to a rollout, oldest first."""
+    query = sa.select(rollout_command).where(rollout_command.c.rollout_id == rollout_id)
+    return [Command(*row) for row in connection.execute(query.order_by(rollout_command.c.id))]
+
+
+def answer(connection: sa.Connection, command_id: int, text: str, *, now_ms: int) -> None:
+    """Keep what came of a command."""
+    mine = rollout_command.c.id == command_id
+    connection.execute(sa.update(rollout_command).where(mine).values(answered_at_ms=now_ms, answer=text))

@@ -44,6 +44,8 @@ device = Table(
     Column("desired", JSON),  # the Desired in force, as published
     Column("desired_revision", Integer, nullable=False, default=0),
     Column("arm", String(140)),  # strategy/acquisition that the portfolio told it; null: its own
+    Column("channel", String(63), nullable=False, server_default="stable"),  # whose rollouts concern it
+    Column("ring", String(63)),  # where an operator put it; null: drawn anew for every version
 )
 
 token = Table(  # to enrol a device with, once
@@ -318,9 +320,10 @@ rollout = Table(
     Column("previous", Integer, nullable=False),
     Column("plan", JSON, nullable=False),  # rings with their rules
     Column("state", JSON, nullable=False),  # as release/rollout.py defines it
-    Column("status", String(20), nullable=False),  # running, done, halted
+    Column("status", String(20), nullable=False),  # running, done, halted, superseded
     Column("started_at_ms", BigInteger, nullable=False),
     Column("ended_at_ms", BigInteger),
+    Column("channel", String(63), nullable=False, server_default="stable"),
 )
 
 rollout_step = Table(  # why it is where it is
@@ -330,6 +333,22 @@ rollout_step = Table(  # why it is where it is
     Column("rollout_id", Integer, ForeignKey("rollout.id"), nullable=False),
     Column("at_ms", BigInteger, nullable=False),
     Column("text", Text, nullable=False),
+    Column("kind", String(20), nullable=False, server_default=""),  # as release/rollout.py has them; empty: an old one
+    Column("ring", String(63), nullable=False, server_default=""),
+    Column("device", String(63), nullable=False, server_default=""),
+)
+Index("rollout_step_by_rollout", rollout_step.c.rollout_id, rollout_step.c.id)
+
+rollout_command = Table(  # what operators said; the running server obeys
+    "rollout_command",
+    metadata,
+    Column("id", Id, primary_key=True, autoincrement=True),
+    Column("rollout_id", Integer, ForeignKey("rollout.id"), nullable=False),
+    Column("word", String(20), nullable=False),  # pause, resume, approve, halt, rollback
+    Column("reason", Text, nullable=False),
+    Column("at_ms", BigInteger, nullable=False),
+    Column("answered_at_ms", BigInteger),  # null: the server has not seen it
+    Column("answer", Text, nullable=False, server_default=""),
 )
 
 request = Table(  # "more like this", to devices

@@ -74,6 +74,18 @@ def stretches(connection: sa.Connection, *, since_day: str = "") -> list[Stretch
     return [Stretch(*row) for row in connection.execute(query.order_by(*order))]
 
 
+def confidence(connection: sa.Connection, version: int, *, since_day: str = "") -> dict[str, tuple[int, float]]:
+    """Of each device under a version: how many samples it scored, and the sum of their confidences."""
+    query = sa.select(stretch.c.device, stretch.c.scored, stretch.c.sums)
+    found: dict[str, tuple[int, float]] = {}
+    for device, scored, sums in connection.execute(
+        query.where(stretch.c.model_version == version, stretch.c.day >= since_day)
+    ):
+        samples, total = found.get(device, (0, 0.0))
+        found[device] = (samples + scored, total + sum(sums.get("confidence_sums", ())))
+    return found
+
+
 def labelled(connection: sa.Connection, *, since_day: str = "") -> Sequence[Any]:
     """Every device's sample with a label that tells its class, and the id of the stretch it is of.
 

@@ -12,6 +12,7 @@ from typing import NamedTuple
 
 import sqlalchemy as sa
 
+from server.store.devices import STABLE
 from server.store.schema import rollout, version
 
 
@@ -53,14 +54,18 @@ def every(connection: sa.Connection, *, above: int = 0) -> Sequence[Version]:
 
 
 def champion(connection: sa.Connection) -> Version | None:
-    """What the fleet runs, or is about to: the newest version whose rollout is done, running or yet to begin."""
+    """What the fleet runs, or is about to: the newest version whose rollout is done, running or yet to begin.
+
+    What is only tried in another channel than `stable` is not the fleet's.
+    """
     started = sa.func.coalesce(sa.select(sa.func.max(rollout.c.version)).scalar_subquery(), 0)
-    return _newest(connection, sa.or_(rollout.c.status.in_(("done", "running")), version.c.number > started))
+    runs = sa.and_(rollout.c.status.in_(("done", "running")), rollout.c.channel == STABLE)
+    return _newest(connection, sa.or_(runs, version.c.number > started))
 
 
-def rolled_out(connection: sa.Connection) -> Version | None:
-    """What the fleet runs: the newest version whose rollout is done."""
-    return _newest(connection, rollout.c.status == "done")
+def rolled_out(connection: sa.Connection, channel: str = STABLE) -> Version | None:
+    """What the devices of a channel run: the newest version whose rollout is done."""
+    return _newest(connection, sa.and_(rollout.c.status == "done", rollout.c.channel == channel))
 
 
 def _newest(connection: sa.Connection, where: sa.ColumnElement[bool]) -> Version | None:

@@ -140,9 +140,8 @@ def _describe_snapshot(snapshot: Snapshot) -> str:
 
 
 def _rolling_out(connection: sa.Connection) -> bool:
-    current = rollouts.current(connection)
-    under_way = current is not None and current.status == "running"
-    return under_way or rollouts.awaited(connection) is not None or bool(runs.in_state(connection, "passed"))
+    waiting = rollouts.running(connection) or rollouts.awaited(connection) is not None
+    return waiting or bool(runs.in_state(connection, "passed"))
 
 
 def _new_labels(connection: sa.Connection) -> int:

@@ -2,21 +2,27 @@
 
 from __future__ import annotations
 
+import json
+
 import msgspec
 import pytest
 import quadrants
 from device_words import FLEET, MODEL, NOW_MS, birth, heartbeat, message
 
+from edge_agent.choose.tally import BINS
 from edge_agent.contract.artifact import decode_manifest
-from edge_agent.contract.wire import Desired, decode, encode, parse_topic
+from edge_agent.contract.wire import Desired, StreamCounts, decode, encode, parse_topic
 from server import config
+from server.__main__ import main
 from server.collect.ingest import Ingest
+from server.errors import RolloutError, ServerConfigError, StoreError
+from server.release import commands
 from server.release.fleet import REST_MS, Fleet
 from server.release.registry import add_artifact
 from server.store import devices, identities, rollouts, versions
 from server.store.store import Store
 
-RULES = config.Rollout(canary_devices=("cam-1",), soak_s=5.0, timeout_s=60.0)
+RULES = config.Rollout(rings=("canary=cam-1", "all"), soak_s=5.0, timeout_s=60.0)
 
 
 class Scene:
@@ -30,7 +36,8 @@ class Scene:
         self.now_ms = NOW_MS
         self.restart()
 
-    def restart(self, rules: config.Rollout = RULES) -> None:
+    def restart(self, **changes: object) -> None:
+        rules = msgspec.structs.replace(RULES, **changes)
         self.fleet = Fleet(self.store, fleet=FLEET, rules=rules, publish=self._publish)
 
     def _publish(self, topic, payload, *, qos, retain):
@@ -48,16 +55,48 @@ class Scene:
         for name in names:
             self.fleet.on_birth(name)
 
-    def reports(self, name: str, number: int, **changes) -> None:
+    def reports(
+        self,
+        name: str,
+        number: int,
+        *,
+        counts: StreamCounts | None = None,
+        cuts: tuple[StreamCounts, ...] = (),
+        **changes,
+    ) -> None:
         with self.store.database.read() as connection:
             version = versions.get(connection, number)
         sha256 = "00"
         if version is not None:
             manifest = decode_manifest(self.store.blobs.get(version.manifest_sha256))
             sha256 = manifest.variant("cpu-int8").sha256
-        model = msgspec.structs.replace(MODEL, version=number, sha256=sha256, refused={}, **changes)
+        model = msgspec.structs.replace(MODEL, version=number, sha256=sha256, **({"refused": {}} | changes))
         said = msgspec.structs.replace(heartbeat("s"), at_ms=self.now_ms + 1, model=model)
+        if counts is not None:
+            said = msgspec.structs.replace(said, counts=counts, cuts=cuts)
         self.ingest.take([message(name, "heartbeat", encode(said), at_ms=self.now_ms)])
+
+    def counts(self, name: str, number: int, *, epoch: int, samples: int, confidence: float) -> None:
+        """A heartbeat under version `number`, its samples counted since the boot; those of epoch 0 were 1000."""
+        before = 1000 * epoch
+        bins = (0,) * (BINS - 1)
+        said = StreamCounts(
+            read=before + samples,
+            scored=before + samples,
+            invalid=0,
+            selected={},
+            stream="main",
+            through_seq=before + samples - 1,
+            model_version=number,
+            epoch=epoch,
+            utility_histogram=(before + samples, *bins),
+            confidence_sums=(900.0 * epoch + samples * confidence, *(0.0 for _ in bins)),
+        )
+        cut = msgspec.structs.replace(said, read=1000, scored=1000, through_seq=999, model_version=number - 1, epoch=0)
+        cut = msgspec.structs.replace(
+            cut, utility_histogram=(1000, *bins), confidence_sums=(900.0, *said.confidence_sums[1:])
+        )
+        self.reports(name, number, counts=said, cuts=(cut,) * epoch)
 
     def tick(self, seconds: float = 1.0) -> list[tuple[str, int | None, int]]:
         """(device, version, revision) of what one look published."""
@@ -103,12 +142,12 @@ def test_the_rings_get_their_orders_one_after_the_other(scene):
     assert scene.current().status == "done"
     with scene.store.database.read() as connection:
         said = [step.text for step in rollouts.steps(connection, scene.current().id)]
-    assert said[0] == "ring canary: version 7 to cam-1"
-    assert said[-1] == "ring all is through: 1 running, 0 failed"
+    assert said[:2] == ["version 7 to channel stable, which runs none of ours", "ring canary: version 7 to cam-1"]
+    assert said[-2:] == ["ring all is through: 1 running, 0 failed", "version 7 is rolled out"]
 
 
 def test_a_canary_that_is_revoked_is_told_nothing_more_and_halts_nothing(scene):
-    scene.restart(msgspec.structs.replace(RULES, canary_devices=("cam-1", "cam-2")))
+    scene.restart(rings=("canary=cam-1+cam-2", "all"))
     scene.connects("cam-1", "cam-2", "cam-3")
     scene.add(7)
     assert scene.tick() == [("cam-1", 7, 1), ("cam-2", 7, 1)]
@@ -191,3 +230,221 @@ def test_other_wishes_of_a_device_are_kept(scene):
     scene.add(2)
     scene.tick()
     assert [(desired.label_share, desired.revision) for _, desired in scene.sent] == [(0.2, 2)]
+
+
+# --- what operators say, and channels ---------------------------------------------------------------------------------
+
+
+def say(scene, word: str, *, reason: str = "because", rollout_id: int | None = None) -> None:
+    commands.say(scene.store, rollout_id or scene.current().id, word, reason=reason, now_ms=scene.now_ms)
+
+
+def answers(scene) -> list[str]:
+    with scene.store.database.read() as connection:
+        return [command.answer for command in rollouts.said(connection, scene.current().id)]
+
+
+def begin(scene, number: int, **changes) -> int:
+    known = {"channel": "stable", "rings": (), "rules": (), "default": RULES, "now_ms": scene.now_ms}
+    return commands.start(scene.store, number, **(known | changes))
+
+
+def test_a_pause_and_a_halt_are_obeyed_at_the_next_look_and_kept_with_their_reasons(scene):
+    scene.connects("cam-1", "cam-2")
+    scene.add(2)
+    scene.tick()
+    say(scene, "pause", reason="the line is moved")
+    scene.reports("cam-1", 2)
+    scene.tick()
+    scene.reports("cam-1", 2)
+    assert scene.tick(60) == []
+    with pytest.raises(RolloutError, match="pause: it is paused already"):
+        say(scene, "pause")
+    say(scene, "halt", reason="misses shoes")
+    scene.tick()
+    assert answers(scene) == ["paused: the line is moved", "halted by hand: misses shoes"]
+    assert scene.current().status == "halted"
+    with scene.store.database.read() as connection:
+        kinds = [step.kind for step in rollouts.steps(connection, scene.current().id)]
+    assert kinds == ["began", "joined", "paused", "moved", "halted"]
+    with pytest.raises(RolloutError, match=r"halt: the rollout has ended \(halted\)"):
+        say(scene, "halt")
+    with pytest.raises(RolloutError, match="there is no rollout 9; there are: 1"):
+        say(scene, "halt", rollout_id=9)
+
+
+def test_of_two_operators_the_later_one_is_told_that_it_is_done(scene):
+    scene.connects("cam-1")
+    scene.add(2)
+    scene.tick()
+    say(scene, "pause")
+    say(scene, "pause")
+    scene.tick()
+    assert answers(scene) == ["paused: because", "refused: pause: it is paused already"]
+
+
+@pytest.mark.parametrize("through", [True, False])
+def test_a_rollback_sends_the_old_weights_to_everybody_under_a_new_number(scene, through):
+    scene.connects("cam-1", "cam-2")
+    scene.add(2)
+    scene.through("cam-1", "cam-2", number=2)
+    scene.add(3)
+    if through:
+        scene.through("cam-1", "cam-2", number=3)
+    else:
+        scene.tick()
+        scene.reports("cam-1", 3)
+        scene.tick()
+    bad = scene.current()
+    say(scene, "rollback", reason="misses shoes")
+    told = scene.tick()
+    assert [(name, version) for name, version, _ in told] == [("cam-1", 4), ("cam-2", 4)]
+    with scene.store.database.read() as connection:
+        old, again = versions.get(connection, 2), versions.get(connection, 4)
+        assert rollouts.get(connection, bad.id).status == "halted"
+        (said,) = rollouts.said(connection, bad.id)
+        assert versions.champion(connection).number == 4
+    assert said.answer == "rolled back: misses shoes; version 2 goes out again as version 4, rollout 3"
+    manifests = [decode_manifest(scene.store.blobs.get(one.manifest_sha256)) for one in (old, again)]
+    assert manifests[0].files == manifests[1].files
+    assert (again.weights_sha256, again.parent) == (old.weights_sha256, 2)
+    scene.reports("cam-1", 4)
+    scene.reports("cam-2", 3, refused={4: "no room"})  # one that cannot go back holds up nobody
+    scene.tick()
+    assert (scene.current().version, scene.current().status) == (4, "done")
+
+
+def test_the_first_version_cannot_be_rolled_back_nor_one_that_is_not_the_newest(scene):
+    scene.connects("cam-1")
+    scene.add(2)
+    scene.through("cam-1", number=2)
+    with pytest.raises(RolloutError, match="version 2 is the first, there is none to go back to"):
+        say(scene, "rollback")
+    scene.add(3)
+    scene.tick()
+    with pytest.raises(RolloutError, match="rollout 1 is not the newest of channel 'stable'"):
+        say(scene, "rollback", rollout_id=1)
+
+
+def test_a_rollout_begun_by_hand_goes_by_its_own_rings(scene):
+    scene.restart(automatic=False)
+    scene.connects("cam-1", "cam-2", "cam-3")
+    scene.add(2)
+    assert scene.tick() == []
+    begin(scene, 2, rings=("lab=cam-3", "all"), rules=("lab.soak_s=0",))
+    assert scene.tick() == [("cam-3", 2, 1)]
+    scene.reports("cam-3", 2)
+    assert [name for name, _, _ in scene.tick()] == ["cam-1", "cam-2"]
+    with pytest.raises(RolloutError, match="rollout 1 of version 2 under way: .*rollout halt 1"):
+        begin(scene, 2)
+    for name in ("cam-1", "cam-2"):
+        scene.reports(name, 2)
+    scene.tick()
+    with pytest.raises(RolloutError, match="version 2: channel 'stable' runs 2"):
+        begin(scene, 2)
+    with pytest.raises(RolloutError, match="version 7 is not in the registry; there are: 2"):
+        begin(scene, 7)
+    with pytest.raises(ServerConfigError, match="expected different names, and that the last one"):
+        begin(scene, 2, rings=("canary=10%",))
+
+
+def test_a_halted_version_may_be_tried_again_by_hand(scene):
+    scene.connects("cam-1")
+    scene.add(2)
+    scene.tick()
+    say(scene, "halt")
+    scene.tick()
+    begin(scene, 2)
+    assert scene.tick() == [("cam-1", 2, 3)]
+    scene.reports("cam-1", 2)
+    scene.tick(6)
+    assert scene.current().status == "running"
+
+
+def test_a_channel_has_rollouts_of_its_own(scene):
+    scene.restart(automatic=False)
+    scene.connects("cam-1", "cam-2")
+    scene.add(2)
+    begin(scene, 2, rings=("all",))
+    scene.through("cam-1", "cam-2", number=2)
+    commands.put_device(scene.store, "cam-2", channel="beta")
+    scene.add(3)
+    begin(scene, 3, channel="beta", rings=("all",))
+    assert scene.tick() == [("cam-2", 3, 2)]
+    scene.reports("cam-2", 3)
+    scene.tick()
+    with scene.store.database.read() as connection:
+        assert {name: one.version for name, one in rollouts.newest(connection).items()} == {"stable": 2, "beta": 3}
+        assert versions.champion(connection).number == 2
+        assert rollouts.current(connection, "beta").previous == 2
+    commands.put_device(scene.store, "cam-2", channel="stable")
+    assert scene.tick(REST_MS / 1000) == []  # nothing lower than what it runs
+    with pytest.raises(StoreError, match=r"device 'cam-3' has never been seen \(did you mean"):
+        commands.put_device(scene.store, "cam-3", ring="canary")
+    with pytest.raises(RolloutError, match="ring 'a/b': expected letters"):
+        commands.put_device(scene.store, "cam-1", ring="a/b")
+
+
+def test_a_device_is_put_into_a_ring_and_out_of_it_again(scene):
+    scene.connects("cam-1", "cam-2")
+    commands.put_device(scene.store, "cam-2", ring="canary")
+    commands.put_device(scene.store, "cam-1", ring="all")
+    scene.add(2)
+    assert scene.tick() == [("cam-2", 2, 1)]
+    commands.put_device(scene.store, "cam-1", ring="-")
+    with scene.store.database.read() as connection:
+        assert [device.ring for device in devices.devices(connection)] == [None, "canary"]
+
+
+def test_a_drop_of_confidence_against_the_version_before_halts(scene):
+    scene.connects("cam-1")
+    scene.add(2)
+    scene.counts("cam-1", 2, epoch=0, samples=1000, confidence=0.9)
+    scene.through("cam-1", number=2)
+    scene.add(3)
+    scene.tick()
+    scene.counts("cam-1", 3, epoch=1, samples=1000, confidence=0.5)
+    scene.tick(6)
+    scene.counts("cam-1", 3, epoch=1, samples=2000, confidence=0.5)
+    scene.tick()
+    assert scene.current().status == "halted"
+    assert "confidence 0.500 after 0.900, a change of -0.4" in scene.current().state["reason"]
+
+
+def test_by_hand(scene, capsys):
+    path = scene.folder / "server.toml"
+    path.write_text('[server]\ndata_dir = "store"\n')
+    scene.connects("cam-1")
+    scene.add(2)
+    assert main(["device", "ring", "cam-1", "canary", str(path)]) == 0
+    assert (
+        main(["rollout", "start", "2", "--rings", "canary=1,all", "--rule", "all.needs_approval=true", str(path)]) == 0
+    )
+    assert "rollout 1: version 2 to channel stable" in capsys.readouterr().out
+    scene.tick()
+    scene.reports("cam-1", 2)
+    scene.tick()
+    assert main(["rollout", "pause", "1", "--reason", "lunch", str(path)]) == 0
+    scene.tick()
+    assert main(["rollout", "list", "--json", str(path)]) == 0
+    (row,) = json.loads(capsys.readouterr().out.partition("\n")[2])
+    assert (row["status"], row["why"], row["members"]) == ("running", "paused", {"running": 1})
+    assert main(["rollout", "resume", "1", str(path)]) == 0
+    scene.tick(11)
+    scene.reports("cam-1", 2)
+    scene.tick()
+    assert main(["rollout", "show", "1", str(path)]) == 0
+    said = capsys.readouterr().out
+    assert "waits for: ring all waits for an approval" in said
+    assert "pause (lunch): paused: lunch" in said
+    assert "ring canary (1): 1 running" in said
+    assert main(["rollout", "approve", "1", str(path)]) == 0
+    scene.tick()
+    scene.tick()
+    assert scene.current().status == "done"
+    assert main(["rollout", "approve", "1", str(path)]) == 1
+    assert "approve: the rollout has ended (done)" in capsys.readouterr().err
+    assert main(["rollout", "start", "2", "--rings", "canary=x%,all", str(path)]) == 78
+    assert "got 'x' %, expected more than 0" in capsys.readouterr().err
+    assert main(["status", str(path)]) == 0
+    assert "version 2 to stable done: 1 running" in capsys.readouterr().out

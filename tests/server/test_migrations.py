@@ -1,3 +1,4 @@
+import json
 import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
@@ -5,11 +6,15 @@ from pathlib import Path
 
 import pytest
 from alembic.autogenerate import compare_metadata
+from alembic.operations import Operations
 from alembic.runtime.migration import MigrationContext
 from alembic.script import ScriptDirectory
 
 from server.errors import StoreError
-from server.store import migrations
+from server.release.channels import plan_of, state_of
+from server.release.member import Report
+from server.release.rollout import Halted, Look, advance
+from server.store import devices, migrations, rollouts
 from server.store.database import Database
 from server.store.schema import metadata
 from server.store.store import Store
@@ -95,3 +100,65 @@ def test_an_up_to_date_store_opens_without_alembic(tmp_path):
         "Store.open(Path(sys.argv[1])); sys.exit('alembic' in sys.modules)"
     )
     assert subprocess.run([sys.executable, "-c", code, str(tmp_path)]).returncode == 0
+
+
+# --- rollouts as they were before there were rings of any number ------------------------------------------------------
+
+PLAN = {"version": 2, "previous": 1, "files": ["b" * 64], "canary_devices": [], "canary_share": 0.25}
+PLAN |= {"soak_s": 7.0, "timeout_s": 60.0, "max_failed_share": 0.1}
+STATES = {
+    "running": {
+        "type": "running",
+        "ring": "canary",
+        "members": {"cam-1": {"ring": "canary", "phase": "trial", "since_s": 5.0, "reached": 4.0, "reason": ""}},
+    },
+    "done": {"type": "done", "members": {}},
+    "halted": {"type": "halted", "members": {}, "reason": "1 of 1 in ring canary failed"},
+}
+
+
+def catalogue_of(folder, number):
+    """A catalogue at an earlier schema."""
+    folder.mkdir()
+    database = Database(folder / "catalogue.db")
+    scripts = ScriptDirectory(str(Path(migrations.__file__).parent))
+    with database.write() as connection:
+        context = MigrationContext.configure(connection)
+        with Operations.context(context):
+            for script in reversed(list(scripts.iterate_revisions(number, "base"))):
+                script.module.upgrade()
+        context.stamp(scripts, number)
+    return database
+
+
+def test_rollouts_of_the_two_fixed_rings_go_on_in_rings(tmp_path):
+    database = catalogue_of(tmp_path / "store", "0001")
+    with database.write() as connection:
+        version = "INSERT INTO version VALUES (2, 'net', 1, '', NULL, 'aa', 1, 0, '', '{}')"
+        connection.exec_driver_sql(version)
+        device = "INSERT INTO device (name, first_seen_ms, last_seen_ms, online, session, boot, messages_bad"
+        connection.exec_driver_sql(f"{device}, desired_revision) VALUES ('cam-1', 0, 0, 1, '', 0, 0, 0)")
+        for number, (status, state) in enumerate(STATES.items(), start=1):
+            plan = PLAN | ({"canary_devices": ["cam-7"]} if status == "done" else {})
+            row = (number, json.dumps(plan), json.dumps(state), status)
+            connection.exec_driver_sql("INSERT INTO rollout VALUES (?, 2, 1, ?, ?, ?, 0, NULL)", row)
+            connection.exec_driver_sql("INSERT INTO rollout_step VALUES (?, ?, 0, 'a step')", (number, number))
+    database.close()
+    store = Store.open(tmp_path / "store")
+    assert differences(store) == []
+    with store.database.read() as connection:
+        running, done, halted = rollouts.every(connection)
+        (step,) = rollouts.steps(connection, 1)
+        (found,) = devices.devices(connection)
+    store.close()
+    assert (found.channel, found.ring, running.channel) == ("stable", None, "stable")
+    assert (step.text, step.kind) == ("a step", "")
+    canary, everybody = plan_of(running).rings
+    assert (canary.share, canary.rules.soak_s, canary.rules.max_failed_share) == (0.25, 7.0, 0.1)
+    assert (everybody.everybody, everybody.rules.soak_s, everybody.rules.timeout_s) == (True, 0.0, 60.0)
+    assert plan_of(done).rings[0].devices == ("cam-7",)
+    assert state_of(halted) == Halted(members={}, reason="1 of 1 in ring canary failed")
+    look = Look({"cam-1": Report(seen_s=20.0, version=2, sha256="b" * 64)}, 20.0)
+    state, orders, _ = advance(plan_of(running), state_of(running), look)
+    assert state.members["cam-1"].phase == "running"
+    assert orders == {"cam-1": 2}

@@ -57,7 +57,9 @@ def passed_run(store, champion: int = 0) -> int:
 def roll(store, number: int, status: str) -> None:
     with store.database.write() as connection:
         rollout_id = rollouts.insert(connection, number=number, previous=0, plan={}, state={}, now_ms=NOW_MS)
-        rollouts.save(connection, rollout_id, state={}, status=status, steps=["a step"], now_ms=NOW_MS)
+        kept = rollouts.get(connection, rollout_id)
+        assert rollouts.save(connection, kept, state={}, status=status, now_ms=NOW_MS)
+        rollouts.add_steps(connection, rollout_id, ["a step"], now_ms=NOW_MS)
 
 
 def test_an_artifact_is_published_as_it_is(store, tmp_path):

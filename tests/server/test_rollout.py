@@ -4,30 +4,41 @@ from __future__ import annotations
 
 import msgspec
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
 
-from server.release.rollout import Done, Halted, Member, Plan, Report, Running, State, advance, start
+from server.config import RingRules
+from server.errors import RolloutError
+from server.release.gate import Change, Fail, Figures, Pass, Wait
+from server.release.member import Member, Report
+from server.release.rings import parse
+from server.release.rollout import Done, Halted, Look, Plan, Running, State, Step, advance, gate, obey, start
 
 OLD, NEW = "a" * 64, "b" * 64
-PLAN = Plan(version=2, previous=1, files=(NEW,), soak_s=10.0, timeout_s=60.0, canary_devices=("cam-1",))
+NOTHING = Figures()
+
+
+def made(*rings: str, rules: tuple[str, ...] = (), **common: object) -> Plan:
+    default = RingRules(**{"soak_s": 10.0, "timeout_s": 60.0, **common})
+    return Plan(version=2, previous=1, files=(NEW,), rings=parse(rings, rules, default))
+
+
+PLAN = made("canary=cam-1", "all")
 
 
 def old(seen_s: float, **more) -> Report:
     return Report(**{"seen_s": seen_s, "version": 1, "sha256": OLD, **more})
 
 
-def new(seen_s: float, slot: str = "steady") -> Report:
-    return Report(seen_s=seen_s, version=2, sha256=NEW, slot=slot)
+def new(seen_s: float, slot: str = "steady", **more) -> Report:
+    return Report(seen_s=seen_s, version=2, sha256=NEW, slot=slot, **more)
 
 
-def run(plan: Plan, looks: list[tuple[float, dict[str, Report]]], state: State | None = None):
+def run(plan: Plan, looks: list[tuple[float, dict[str, Report]]], state: State | None = None, **how):
     steps: list[str] = []
     orders: dict[str, int] = {}
-    state = state or start()
+    state = state or start(plan)
     for now_s, reports in looks:
-        state, orders, said = advance(plan, state, reports, now_s)
-        steps += said
+        state, orders, said = advance(plan, state, Look(reports, now_s, **how))
+        steps += [step.text for step in said]
     return state, orders, steps
 
 
@@ -103,7 +114,7 @@ def test_a_slow_fetch_is_no_failure_while_it_moves():
 
 
 def test_failures_within_the_share_do_not_halt():
-    plan = msgspec.structs.replace(PLAN, max_failed_share=0.5, soak_s=0.0)
+    plan = made("canary=cam-1", "all", max_failed_share=0.5, soak_s=0.0)
     bad = {2: "no room"}
     looks = [(0, {"cam-1": old(0)}), (1, {"cam-1": new(1), "cam-2": old(1), "cam-3": old(1)})]
     looks += [(2, {"cam-1": new(2), "cam-2": old(2, refused=bad), "cam-3": old(2)})]
@@ -134,18 +145,17 @@ def test_a_device_long_gone_is_not_waited_for_and_joins_when_it_is_back():
 
 def test_with_nobody_there_it_waits():
     state, orders, steps = run(PLAN, [(0, {}), (1e6, {"gone": old(0)})])
-    assert state == start()
+    assert state == start(PLAN)
     assert orders == {"gone": 1}
     assert not steps
 
 
 def test_the_canary_share_is_of_those_heard_and_at_least_one():
-    plan = Plan(version=2, previous=1, files=(NEW,), canary_share=0.25)
+    plan = made("canary=25%", "all")
     fleet = {f"cam-{i}": old(0) for i in range(8)}
     _, orders, _ = run(plan, [(0, fleet), (1, fleet)])
     assert sum(version == 2 for version in orders.values()) == 2
-    none = msgspec.structs.replace(plan, canary_share=0.0)
-    _, orders, _ = run(none, [(0, fleet)])
+    _, orders, _ = run(made("canary=0.1%", "all"), [(0, fleet)])
     assert sum(version == 2 for version in orders.values()) == 1
 
 
@@ -165,77 +175,219 @@ def test_the_state_survives_being_written_down():
     assert msgspec.json.decode(msgspec.json.encode(halted), type=State) == halted
 
 
-# --- a whole fleet ---------------------------------------------------------------------------------------------------
+# --- rings ------------------------------------------------------------------------------------------------------------
 
-BEHAVIOURS = ("good", "slow", "refuses", "reverts", "dies", "deaf", "absent")
-
-
-def behave(kind: str, ordered_s: float | None, now_s: float) -> Report | None:
-    """What such a device last said, `ordered_s` being when it was first told version 2."""
-    age = -1.0 if ordered_s is None else now_s - ordered_s
-    if kind == "absent":
-        return old(-1e6)
-    if age < 0 or kind == "deaf":
-        return old(now_s)
-    if kind == "refuses" and age >= 5:
-        return old(now_s, refused={2: "no"})
-    if kind == "dies" and age >= 15:
-        return new(now_s - age + 15)
-    if kind == "reverts" and age >= 20:
-        return old(now_s)
-    if kind == "slow" and age < 40:
-        return old(now_s, fetching=2, fetched_share=age / 40)
-    return new(now_s, "trial" if age < 15 else "steady") if age >= 5 else old(now_s, fetching=2, fetched_share=0.5)
+FLEET = {f"cam-{i}": old(0) for i in range(20)}
 
 
-@settings(max_examples=150, deadline=None)
-@given(
-    st.lists(st.sampled_from(BEHAVIOURS), min_size=1, max_size=8),
-    st.floats(0.0, 1.0),
-    st.floats(0.0, 0.6),
-    st.sampled_from([1.0, 7.0]),
+def into(now_s: float, state: State, **changes: Report) -> dict[str, Report]:
+    """Everybody of the state runs the version and says so; the others are as they were."""
+    reports = {name: old(now_s) for name in FLEET} | {name: new(now_s) for name in state.members}
+    return reports | changes
+
+
+def told(orders: dict[str, int]) -> int:
+    return sum(version == 2 for version in orders.values())
+
+
+def test_three_rings_each_behind_the_gate_of_the_one_before():
+    plan = made("canary=5%", "early=25%", "all")
+    state, orders, _ = run(plan, [(0, FLEET)])
+    sizes = [told(orders)]
+    for now_s in (1, 11, 12, 22, 23):
+        state, orders, _ = run(plan, [(now_s, into(now_s, state))], state)
+        sizes.append(told(orders))
+    assert sizes == [1, 1, 5, 5, 20, 20]
+    assert isinstance(state, Done)
+    assert [member.ring for member in state.members.values()].count("early") == 4
+
+
+def test_a_count_is_of_the_fleet_and_min_reported_widens_a_ring():
+    _, orders, _ = run(made("canary=3", "all"), [(0, FLEET)])
+    assert told(orders) == 3
+    _, orders, _ = run(made("canary=1%", "all", min_reported=4), [(0, FLEET)])
+    assert told(orders) == 4
+
+
+def test_too_small_a_fleet_for_min_reported_halts_in_the_end():
+    plan = made("canary=1%", "all", min_reported=4, soak_s=0.0)
+    state, _, _ = run(plan, [(0, {"cam-1": old(0)}), (1, {"cam-1": new(1)}), (60, {"cam-1": new(60)})])
+    assert isinstance(state, Running)
+    state, _, _ = run(plan, [(62, {"cam-1": new(62)})], state)
+    assert isinstance(state, Halted)
+    assert state.reason == "1 devices run it, 4 must: nobody came in 61 s"
+
+
+def test_a_ring_of_named_devices_that_nobody_hears_halts_in_the_end():
+    state, _, _ = run(PLAN, [(0, {"cam-2": old(0)}), (59, {"cam-2": old(59)})])
+    assert isinstance(state, Running)
+    state, _, _ = run(PLAN, [(61, {"cam-2": old(61)})], state)
+    assert isinstance(state, Halted)
+    assert state.reason == "nobody of ring canary was heard in 61 s"
+
+
+def test_a_ring_for_which_nobody_is_left_is_passed_by():
+    looks = [(0, {"cam-1": old(0)}), *((t, {"cam-1": new(t)}) for t in (1, 11, 12, 13))]
+    state, _, steps = run(made("canary=1%", "early=10%", "all"), looks)
+    assert isinstance(state, Done)
+    assert "ring early: nobody is left for it" in steps
+
+
+def test_a_pinned_device_goes_where_it_was_put_and_last_where_there_is_no_such_ring():
+    plan = made("canary=1", "early=50%", "all")
+    pinned = {"cam-3": "canary", "cam-4": "all", "cam-5": "lab"}
+    state, orders, _ = run(plan, [(0, FLEET)], pinned=pinned)
+    assert [name for name, version in orders.items() if version == 2] == ["cam-3"]
+    for now_s in (1, 11):
+        state, orders, _ = run(plan, [(now_s, into(now_s, state))], state, pinned=pinned)
+    assert told(orders) == 10
+    assert orders["cam-4"] == orders["cam-5"] == 1
+
+
+def test_below_full_success_stragglers_are_not_waited_for_but_still_count():
+    plan = made("canary=10", "all", success_share=0.8, soak_s=0.0, rules=("canary.max_failed_share=0.1",))
+    state, _, _ = run(plan, [(0, FLEET)])
+    slow = sorted(state.members)[:2]
+    state, orders, _ = run(plan, [(1, into(1, state, **{name: old(1, fetching=2) for name in slow}))], state)
+    assert state.ring == "all"
+    assert told(orders) == 20
+    state, _, _ = run(plan, [(2, into(2, state, **{name: old(2, refused={2: "no"}) for name in slow}))], state)
+    assert isinstance(state, Halted)
+    assert state.reason.startswith("2 of 10 in ring canary failed")
+
+
+def test_a_number_of_failures_halts_whatever_their_share():
+    plan = made("canary=10", "all", max_failed_share=1.0, max_failed=2)
+    state, _, _ = run(plan, [(0, FLEET)])
+    bad = {name: old(1, refused={2: "no"}) for name in sorted(state.members)[:3]}
+    two = dict(list(bad.items())[:2])
+    state, _, _ = run(plan, [(1, into(1, state, **two))], state)
+    assert isinstance(state, Running)
+    state, _, _ = run(plan, [(2, into(2, state, **bad))], state)
+    assert isinstance(state, Halted)
+
+
+def test_a_device_that_left_the_channel_is_not_waited_for():
+    state, _, _ = run(PLAN, [(0, {"cam-1": old(0), "cam-2": old(0)})])
+    state, orders, steps = run(PLAN, [(1, {"cam-2": old(1)})], state)
+    assert steps == ["cam-1 left the channel"]
+    assert not state.members
+    assert orders == {"cam-2": 1}
+
+
+def test_long_lists_of_names_are_cut_short():
+    fleet = {f"cam-{i:03}": old(0) for i in range(300)}
+    _, _, steps = run(made("all"), [(0, fleet)])
+    assert len(steps) == 1
+    assert steps[0].endswith("cam-019 and 280 more")
+
+
+# --- what an operator says --------------------------------------------------------------------------------------------
+
+
+def test_a_pause_lets_nobody_begin_and_those_at_it_go_on():
+    plan = made("canary=1", "all")
+    state, _, _ = run(plan, [(0, FLEET)])
+    state, step = obey(state, "pause", "the line is moved")
+    assert step.text == "paused: the line is moved"
+    state, orders, _ = run(plan, [(t, into(t, state)) for t in (1, 12, 500)], state)
+    assert [member.phase for member in state.members.values()] == ["running"]
+    assert told(orders) == 1
+    state, _ = obey(state, "resume", "")
+    _, orders, _ = run(plan, [(501, into(501, state))], state)
+    assert told(orders) == 20
+
+
+def test_a_paused_rollout_still_halts():
+    state, _, _ = run(PLAN, [(0, {"cam-1": old(0)})])
+    state, _ = obey(state, "pause", "")
+    state, _, _ = run(PLAN, [(1, {"cam-1": old(1, refused={2: "no"})})], state)
+    assert isinstance(state, Halted)
+
+
+@pytest.mark.parametrize("ring", ["canary", "all"])
+def test_a_ring_that_asks_waits_for_its_approval(ring):
+    plan = made("canary=1", "all", rules=(f"{ring}.needs_approval=true",))
+    state, orders, steps = run(plan, [(0, FLEET)])
+    for now_s in (1, 11, 500):
+        state, orders, said = run(plan, [(now_s, into(now_s, state))], state)
+        steps += said
+    assert told(orders) == (0 if ring == "canary" else 1)
+    assert ("ring all waits for an approval" in steps) == (ring == "all")
+    state, step = obey(state, "approve", "looks good")
+    assert step == Step("approved", f"ring {ring} is approved: looks good", ring)
+    _, orders, _ = run(plan, [(501, into(501, state))], state)
+    assert told(orders) == (1 if ring == "canary" else 20)
+
+
+def test_a_halt_by_hand_withdraws_the_order():
+    state, _, _ = run(PLAN, [(0, {"cam-1": old(0)})])
+    state, _ = obey(state, "halt", "too many complaints")
+    assert state == Halted(members=state.members, reason="by hand: too many complaints")
+    _, orders, _ = run(PLAN, [(1, {"cam-1": old(1)})], state)
+    assert orders == {"cam-1": 1}
+
+
+@pytest.mark.parametrize(
+    ("state", "word", "said"),
+    [
+        (start(PLAN), "resume", "it is not paused"),
+        (Running(ring="all", paused=True), "pause", "it is paused already"),
+        (start(PLAN), "approve", "no ring waits for an approval"),
+        (Done(members={}), "pause", r"the rollout has ended \(done\)"),
+        (Halted(members={}, reason="x"), "halt", r"the rollout has ended \(halted\)"),
+    ],
 )
-def test_it_ends_and_no_ring_runs_ahead(kinds, canary_share, max_failed_share, tick_s):
-    plan = Plan(
-        version=2,
-        previous=1,
-        files=(NEW,),
-        canary_share=canary_share,
-        soak_s=10.0,
-        timeout_s=60.0,
-        max_failed_share=max_failed_share,
-    )
-    fleet = {f"cam-{i}": kind for i, kind in enumerate(kinds)}
-    ordered: dict[str, float] = {}
-    state, halted_at = start(), None
-    for look in range(int(400 / tick_s)):
-        now_s = look * tick_s
-        reports = {name: behave(kind, ordered.get(name), now_s) for name, kind in fleet.items()}
-        before = state
-        state, orders, _ = advance(plan, state, reports, now_s)
-        assert orders.keys() == fleet.keys()
-        for name, version in orders.items():
-            if version == 2:
-                ordered.setdefault(name, now_s)
-        if (
-            isinstance(before, Running)
-            and before.ring == "canary"
-            and isinstance(state, Running)
-            and state.ring == "all"
-        ):
-            canaries = {name: m for name, m in state.members.items() if m.ring == "canary"}
-            assert canaries
-            assert all(m.phase in ("running", "failed") for m in canaries.values())
-            assert sum(m.phase == "failed" for m in canaries.values()) <= max_failed_share * len(canaries)
-        if isinstance(state, Running) and state.ring == "canary":
-            assert {name for name, version in orders.items() if version == 2} <= state.members.keys()
-        if isinstance(before, Halted):
-            assert state == before
-            assert all(orders[name] == 1 or reports[name].version == 2 for name in fleet)
-        halted_at = halted_at or (now_s if isinstance(state, Halted) else None)
-    if any(kind != "absent" for kind in kinds):
-        assert not isinstance(state, Running)
-    if set(kinds) <= {"good", "slow"}:
-        assert isinstance(state, Done)
-    if set(kinds) <= {"refuses", "deaf"}:
-        assert isinstance(state, Halted)
+def test_what_the_state_does_not_allow_is_said(state, word, said):
+    with pytest.raises(RolloutError, match=f"{word}: {said}"):
+        obey(state, word, "")
+
+
+def test_a_rollback_ends_whatever_there_is():
+    for state in (start(PLAN), Done(members={}), Halted(members={}, reason="x")):
+        assert obey(state, "rollback", "misses shoes")[0] == Halted(members={}, reason="rolled back: misses shoes")
+
+
+# --- figures ----------------------------------------------------------------------------------------------------------
+
+
+def soaked(plan: Plan, after_ms: float = 0.0, figures: Figures = NOTHING) -> object:
+    """What the gate says of a canary whose p95 was 4 ms, when its soak is over."""
+    state, _, _ = run(plan, [(0, {"cam-1": old(0, latency_p95_ms=4.0)}), (1, {"cam-1": new(1, latency_p95_ms=4.0)})])
+    asked = []
+    look = Look({"cam-1": new(11, latency_p95_ms=after_ms)}, 11, figures=lambda names: asked.append(names) or figures)
+    verdict = gate(plan, state, look)
+    assert asked == [["cam-1"]]
+    after = advance(plan, state, look).state
+    assert isinstance(after, Halted) == isinstance(verdict, Fail)
+    return verdict
+
+
+def test_latency_is_held_against_the_same_devices_before():
+    assert isinstance(soaked(PLAN, 12.9), Pass)
+    verdict = soaked(PLAN, 13.1)
+    assert verdict == Fail("p95 3.27 times that before at the median device, 3 times and 1 ms at most")
+    assert isinstance(soaked(made("canary=cam-1", "all", max_latency_ratio=0.0), 90.0), Pass)
+    assert isinstance(soaked(PLAN, 0.0), Pass)  # not said
+
+
+@pytest.mark.parametrize("kind", ["confidence", "accuracy"])
+def test_a_loss_halts_only_when_the_data_show_it(kind):
+    plan = made("canary=cam-1", "all", max_confidence_drop=0.05, max_accuracy_drop=0.05)
+    shown = Change(before=0.9, after=0.7, low=-0.3, high=-0.06, of="60 labels")
+    verdict = soaked(plan, figures=Figures(**{kind: shown}))
+    assert isinstance(verdict, Fail)
+    assert verdict.why == f"{kind} 0.700 after 0.900, a change of -0.300 to -0.060 by 60 labels: it may lose 0.05"
+    unsure = shown._replace(high=-0.04)
+    verdict = soaked(plan, figures=Figures(**{kind: unsure}))
+    assert isinstance(verdict, Pass)
+    assert "a change of -0.300 to -0.040 by 60 labels" in verdict.said
+
+
+def test_figures_are_asked_for_only_when_all_else_is_well():
+    def never(names):
+        raise AssertionError(names)
+
+    run(PLAN, [(0, {"cam-1": old(0)}), (1, {"cam-1": new(1)}), (5, {"cam-1": new(5)})], figures=never)
+    state, _, _ = run(PLAN, [(0, {"cam-1": old(0)}), (1, {"cam-1": new(1)})])
+    assert gate(PLAN, state, Look({"cam-1": new(5)}, 5)) == Wait("0 of 1 are through, 1 must be; 0 failed")

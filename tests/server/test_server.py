@@ -144,7 +144,7 @@ class Program:
         made = config.ServerConfig(
             server=config.Server(fleet=FLEET, data_dir="data"),
             broker=config.Broker(plain=True),
-            rollout=config.Rollout(canary_devices=("cam-1",), soak_s=0.5, timeout_s=60.0),
+            rollout=config.Rollout(rings=("canary=cam-1", "all"), soak_s=0.5, timeout_s=60.0),
             **sections,
         )
         self.toml.write_text(settings.show(made), encoding="utf-8")
@@ -209,7 +209,7 @@ def test_a_model_goes_to_the_canary_then_to_all_over_the_broker(program, tmp_pat
         assert [device.model.version for device in devices] == [1, 1]
         with store.database.read() as connection:
             said = [step.text for step in rollouts.steps(connection, 1)]
-        assert said[0] == "ring canary: version 1 to cam-1"
+        assert said[1] == "ring canary: version 1 to cam-1"
         assert said.index("ring canary is through: 1 running, 0 failed") < said.index("cam-2: running")
         assert all(f"rollout of version 1: {text}" in program.said() for text in said)
 
@@ -224,7 +224,7 @@ def test_a_model_goes_to_the_canary_then_to_all_over_the_broker(program, tmp_pat
 
         until(lambda: counts() == (4, 0, 0, 0))
         view = json.loads(program.call("status", "--json").stdout)
-        assert (view["running"], view["champion"], view["rollout"]["status"]) == (True, 1, "done")
+        assert (view["running"], view["champion"], view["rollouts"][0]["status"]) == (True, 1, "done")
         assert (view["samples"], view["labels"]["labelled"]) == ({"informative": 4}, 4)
         rows = json.loads(program.call("devices", "--json").stdout)
         assert [(row["device"], row["version"], row["desired"], row["stored"]) for row in rows] == [

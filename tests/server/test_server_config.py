@@ -18,7 +18,7 @@ configs = st.builds(
     broker=st.builds(Broker, url=texts, port=st.integers(0, 65535)),
     labeler=st.builds(Labeler, kind=texts, files=st.lists(texts, max_size=3).map(tuple)),
     gates=st.builds(Gates, min_gain=st.floats(allow_nan=False)),
-    rollout=st.builds(Rollout, canary_devices=st.lists(texts, max_size=3).map(tuple)),
+    rollout=st.builds(Rollout, rings=st.lists(texts, max_size=3).map(tuple)),
 )
 
 
@@ -46,7 +46,7 @@ def test_an_empty_file_is_enough_and_paths_are_meant_from_it(tmp_path: Path) -> 
         ("[teach]\nepoch = 3", r"unknown key \[teach\] epoch \(did you mean 'epochs'\?\)"),
         ("[rollot]\n", r"unknown key rollot \(did you mean 'rollout'\?\)"),
         ("[gates]\nmax_drop = 2.0", "gates.max_drop: Expected `float` <= 1.0"),
-        ('[rollout]\ncanary_devices = "cam-1"', "rollout.canary_devices: Expected `array`, got `str`"),
+        ('[rollout]\nrings = "canary"', "rollout.rings: Expected `array`, got `str`"),
         ('[server]\nfleet = "a/b"', r"\[server\] fleet = 'a/b'"),
     ],
 )

@@ -1,0 +1,174 @@
+"""What may an operator say of rollouts, and what are they shown?
+
+A command is a row that the running server answers at its next look: it alone changes a rollout's state, so that nothing
+is lost between the two. What cannot be done is said at once, and checked again when it is done.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from typing import Any, get_args
+
+import msgspec
+import sqlalchemy as sa
+
+from edge_agent.contract.types import is_name
+from server import config
+from server.errors import RolloutError
+from server.release import rollout
+from server.release.channels import begin, check_command, plan_of, report_of, state_of
+from server.release.gate import Wait
+from server.release.rings import Ring, parse
+from server.release.signing import Signing
+from server.store import devices, rollouts
+from server.store.store import Store
+
+View = dict[str, Any]
+WORDS: tuple[rollout.Word, ...] = get_args(rollout.Word)
+
+
+def start(
+    store: Store,
+    number: int,
+    *,
+    channel: str,
+    rings: Sequence[str],
+    rules: Sequence[str],
+    default: config.Rollout,
+    now_ms: int,
+    signing: Signing | None = None,
+) -> int:
+    """Roll a version out; returns the rollout's id. ServerConfigError or RolloutError when that cannot be.
+
+    Args:
+        store: of a server that may be running.
+        number: of the version.
+        channel: whose devices get it.
+        rings: as `rings.parse` takes them; none: those of the configuration, with its rules.
+        rules: of rings, over those of the configuration.
+        default: the configuration.
+        now_ms: the wall clock.
+        signing: which versions may be rolled out; None: all.
+    """
+    specs = tuple(rings) or default.rings
+    configured = () if rings else default.rules  # they may be of rings that this rollout does not have
+    made = parse(specs, (*configured, *rules), default)
+    return begin(store, number, made, channel=channel, now_ms=now_ms, signing=signing)
+
+
+def say(store: Store, rollout_id: int, word: rollout.Word, *, reason: str, now_ms: int) -> None:
+    """Leave a command for the running server; RolloutError when the rollout does not allow it as it stands."""
+    with store.database.write() as connection:
+        check_command(connection, _found(connection, rollout_id), word)
+        rollouts.say(connection, rollout_id, word, reason=reason, now_ms=now_ms)
+
+
+def put_device(store: Store, name: str, *, channel: str | None = None, ring: str | None = None) -> None:
+    """Put a device into a channel or a ring, "-" for none; StoreError when there is no such device."""
+    for what, word in (("channel", channel), ("ring", ring)):
+        if word is not None and not (is_name(word) or (what == "ring" and word == "-")):
+            raise RolloutError(f"{what} {word!r}: expected letters, digits, - and _")
+    with store.database.write() as connection:
+        if channel is not None:
+            devices.place(connection, name, channel=channel)
+        if ring is not None:
+            devices.place(connection, name, ring=None if ring == "-" else ring)
+
+
+def _found(connection: sa.Connection, rollout_id: int) -> rollouts.Rollout:
+    found = rollouts.get(connection, rollout_id)
+    if found is None:
+        known = [str(one.id) for one in rollouts.every(connection)]
+        raise RolloutError(f"there is no rollout {rollout_id}; there are: {', '.join(known) or 'none'}")
+    return found
+
+
+# --- for people -------------------------------------------------------------------------------------------------------
+
+
+def listed(store: Store) -> list[View]:
+    """One row per rollout, the newest last."""
+    with store.database.read() as connection:
+        return [summary(one) for one in rollouts.every(connection)]
+
+
+def summary(one: rollouts.Rollout) -> View:
+    """A rollout in a row."""
+    return {
+        "rollout": one.id,
+        "version": one.version,
+        "previous": one.previous,
+        "channel": one.channel,
+        "status": one.status,
+        "ring": one.state.get("ring"),
+        "members": dict(Counter(member["phase"] for member in one.state.get("members", {}).values())),
+        "why": _why(one),
+    }
+
+
+def _why(one: rollouts.Rollout) -> str:
+    if one.state.get("paused"):
+        return "paused"
+    asks = one.state.get("asks")
+    return f"ring {asks} waits for an approval" if asks else str(one.state.get("reason", ""))
+
+
+def shown(store: Store, rollout_id: int, *, now_ms: int) -> View:
+    """All of a rollout: its rings with their rules, what it waits for, what operators said, and every step."""
+    with store.database.read() as connection:
+        one = _found(connection, rollout_id)
+        fleet = devices.devices(connection)
+        steps = rollouts.steps(connection, one.id)
+        said = rollouts.said(connection, one.id)
+    plan, state = plan_of(one), state_of(one)
+    return summary(one) | {
+        "started_at_ms": one.started_at_ms,
+        "ended_at_ms": one.ended_at_ms,
+        "waits_for": _waits_for(plan, state, one, fleet, now_ms),
+        "rings": [_ring(ring, state) for ring in plan.rings],
+        "commands": [command._asdict() for command in said],
+        "steps": [step._asdict() for step in steps],
+    }
+
+
+def _waits_for(
+    plan: rollout.Plan,
+    state: rollout.State,
+    one: rollouts.Rollout,
+    fleet: Sequence[devices.Device],
+    now_ms: int,
+) -> str:
+    if not isinstance(state, rollout.Running) or state.paused or state.asks:
+        return _why(one)  # an approval, a resume; or why it was halted
+    reports = {device.name: report for device in fleet if (report := report_of(device)) is not None}
+    verdict = rollout.gate(plan, state, rollout.Look(reports=reports, now_s=now_ms / 1000))
+    return verdict.why if isinstance(verdict, Wait) else "the server's next look"
+
+
+def _ring(ring: Ring, state: rollout.State) -> View:
+    members = {name: member for name, member in state.members.items() if member.ring == ring.name}
+    takes = "+".join(ring.devices) or (str(ring.count) if ring.count else f"{100 * ring.share:g}%")
+    return {
+        "ring": ring.name,
+        "takes": takes,
+        "members": dict(Counter(member.phase for member in members.values())),
+        "failed": {name: member.reason for name, member in members.items() if member.phase == "failed"},
+        "rules": msgspec.to_builtins(ring.rules),
+    }
+
+
+def words(view: View, stamp: Any) -> list[str]:
+    """What `shown` gives, as lines; `stamp` makes a time of ms."""
+    head = f"rollout {view['rollout']}: version {view['version']} after {view['previous'] or 'none'}"
+    lines = [f"{head}, channel {view['channel']}, {view['status']}"]
+    if view["waits_for"]:
+        lines.append(f"{'halted' if view['status'] == 'halted' else 'waits for'}: {view['waits_for']}")
+    for ring in view["rings"]:
+        at = ", ".join(f"{number} {phase}" for phase, number in ring["members"].items()) or "nobody yet"
+        lines.append(f"ring {ring['ring']} ({ring['takes']}): {at}")
+        lines += [f"  {name}: {why}" for name, why in ring["failed"].items()]
+    for command in view["commands"]:
+        answer = command["answer"] or "the server has not seen it yet"
+        lines.append(f"{stamp(command['at_ms'])} {command['word']} ({command['reason']}): {answer}")
+    return [*lines, *(f"{stamp(step['at_ms'])} {step['text']}" for step in view["steps"])]
