@@ -39,7 +39,15 @@ from edge_agent.update.updater import Updater
 EPOCH_MS = 1_790_000_000_000
 VARIANT = "cpu-fp32"
 SAMPLES = 8  # that a device sees in a tick
-UPDATE = Update(probation_samples=4 * SAMPLES, probation_s=5.0, max_latency_ratio=1000.0)  # times are this machine's
+UPDATE = Update(
+    shadow_share=1.0,
+    shadow_samples=2 * SAMPLES,
+    shadow_s=5.0,
+    probation_samples=4 * SAMPLES,
+    probation_s=5.0,
+    max_latency_ratio=1000.0,  # times are this machine's, and so is memory
+    max_memory_ratio=0.0,
+)
 STREAM, _ = quadrants.images(64, seed=5)
 
 
@@ -104,6 +112,7 @@ class Device:
             model=lambda: self.updater.state(),
             outbox=lambda: OutboxState(rows=0, bytes=0),
             messages_bad=lambda: 0,
+            link=lambda: None,
             tell=self._tell,
         )
         self.updater = Updater(
@@ -147,7 +156,13 @@ class Device:
         )
         self.updater.executing(model.version)
         self._house = Housekeeping(
-            loop, self.updater, update=UPDATE, load=self._load, write_status=lambda _: None, status_s=30.0
+            loop,
+            self.updater,
+            update=UPDATE,
+            load=self._load,
+            write_status=lambda _: None,
+            status_s=30.0,
+            rng=np.random.default_rng(0),
         )
         return loop
 
