@@ -13,6 +13,7 @@ import numpy as np
 from edge_agent.choose.acquisition import Scorer
 from edge_agent.choose.selector import Selector
 from edge_agent.config import AgentConfig
+from edge_agent.contract import images
 from edge_agent.contract.broker import TlsFiles, parse_broker, tls_context
 from edge_agent.contract.errors import ArtifactError, ConfigError
 from edge_agent.contract.settings import read_secret
@@ -21,6 +22,7 @@ from edge_agent.identity.portal import Portal
 from edge_agent.loop import HEADER_BYTES
 from edge_agent.model import Model, misfit
 from edge_agent.orders import configured
+from edge_agent.send.lull import parse_hours
 from edge_agent.source import Fit, Start, open_source
 from edge_agent.update.trust import check_anchor
 
@@ -57,6 +59,8 @@ def check_parts(config: AgentConfig) -> list[str]:
 
 def _check_uplink(config: AgentConfig) -> None:
     uplink = config.uplink
+    images.codec(uplink.images, uplink.image_quality)
+    parse_hours(uplink.quiet_hours)
     if uplink.broker:
         address = parse_broker(uplink.broker)
         read_secret(uplink.password_file)

@@ -1,8 +1,9 @@
 """Which bytes must decode for ever? `python scripts/golden.py` adds the golden files that do not exist yet.
 
-One of every message and of the manifest, under tests/golden/v1/, with what each decodes to in expected.json. A file
-that is there is never written again: a change that breaks one breaks devices in the field. A new message gets an
-instance here; a format that cannot stay compatible gets a new folder (v2) beside the old one.
+One of every message and of the manifest, under tests/golden/v1/, with what each decodes to in expected.json; one body
+of every encoding, under tests/golden/bodies-1/. A file that is there is never written again: a change that breaks one
+breaks devices in the field. A new message gets an instance here; a format that cannot stay compatible gets a new folder
+(v2) beside the old one.
 
 tests/golden/trust-1/ holds signatures, with the root that a device was given: version 7 is vouched for, by the second
 root of a fleet whose keys are long gone.
@@ -12,19 +13,22 @@ from __future__ import annotations
 
 import json
 import tempfile
+import zlib
 from pathlib import Path
 from typing import Any
 
 import msgspec
 import numpy as np
+import zstandard
 
-from edge_agent.contract import artifact, wire
+from edge_agent.contract import artifact, encoding, images, wire
 from edge_agent.contract.trust import encode_bundle
 from edge_agent.contract.types import Selection
 from server.release.signing import Policy, Signing
 from server.store.versions import Version
 
 FOLDER = Path(__file__).resolve().parent.parent / "tests" / "golden" / "v1"
+BODIES = FOLDER.with_name("bodies-1")
 EXPECTED = "expected.json"
 TRUST = FOLDER.parent / "trust-1"
 SIGNED_MS = 1_795_700_000_000
@@ -104,6 +108,7 @@ MESSAGES: tuple[wire.JsonMessage, ...] = (
     wire.ServerState(online=True, at_ms=1_760_000_000_000),
 )
 BODY = bytes(range(12))
+ARRAY = (np.arange(300) ** 2 // 7 % 2000 - 1000).astype(np.int16).reshape(20, 15)  # what the bodies hold
 FRAMES: tuple[wire.SampleHeader | wire.BlockHeader, ...] = (
     wire.SampleHeader(
         id="cam-1.main.7.1204",
@@ -121,6 +126,7 @@ FRAMES: tuple[wire.SampleHeader | wire.BlockHeader, ...] = (
     ),
     wire.BlockHeader(sha256=SHA, index=1, total_bytes=65548, error=""),
 )
+PIXELS = np.arange(48, dtype=np.uint8).reshape(4, 4, 3) * 5
 
 
 def main() -> None:
@@ -136,6 +142,11 @@ def main() -> None:
     if not TRUST.exists():
         _sign()
         print(f"added {TRUST.name}")
+    BODIES.mkdir(exist_ok=True)
+    for name, body in _bodies().items():
+        if not (BODIES / name).exists():
+            (BODIES / name).write_bytes(body)
+            print(f"added {name}")
 
 
 def _sign() -> None:
@@ -151,6 +162,13 @@ def _sign() -> None:
     (TRUST / "bundle.json").write_bytes(encode_bundle(bundle))
 
 
+def _bodies() -> dict[str, bytes]:
+    """The array, in the encodings that were ever written."""
+    raw = ARRAY.tobytes()
+    form, shortest = encoding.pack(ARRAY)
+    return {"raw": raw, "zlib": zlib.compress(raw, 6), "zstd": zstandard.compress(raw, 3), form: shortest}
+
+
 def _instances() -> dict[str, tuple[bytes, dict[str, Any]]]:
     """File name -> (bytes, {"type", "value"}, for a frame its body in hex as well)."""
     found = {f"{type(m).__name__}.json": (wire.encode(m), _expected(m)) for m in MESSAGES}
@@ -159,9 +177,21 @@ def _instances() -> dict[str, tuple[bytes, dict[str, Any]]]:
             wire.encode_frame(header, BODY),
             {**_expected(header), "body": BODY.hex()},
         )
+    for kind in images.KINDS:
+        body = images.encode_image(PIXELS, images.Codec(kind, 95))
+        header = _of_image(kind, body)
+        found[f"SampleHeader-{kind}.frame"] = (
+            wire.encode_frame(header, body),
+            {**_expected(header), "body": body.hex(), "pixels": PIXELS.tobytes().hex()},
+        )
     manifest = _manifest()
     found["Manifest.json"] = (artifact.encode_manifest(manifest), _expected(manifest))
     return found
+
+
+def _of_image(kind: images.Kind, body: bytes) -> wire.SampleHeader:
+    said = {"encoding": kind, "body_bytes": len(body), "body_sha256": artifact.sha256_hex(body), "shape": (4, 4, 3)}
+    return msgspec.structs.replace(FRAMES[0], **said)  # type: ignore[return-value]
 
 
 def _expected(message: msgspec.Struct) -> dict[str, Any]:

@@ -26,6 +26,7 @@ from server.collect.broker import BrokerChild, Entry, find_mosquitto
 from server.collect.collector import Collector
 from server.collect.gateway import BrokerAddress
 from server.collect.ingest import Ingest
+from server.collect.turns import UNLIMITED, Limit
 from server.config import Broker, ServerConfig
 from server.config import Server as ServerSection
 from server.drift.watch import Watch
@@ -220,6 +221,9 @@ class Server:
             now_ms=now_ms,
             commit_rows=config.commit_rows,
             commit_ms=config.commit_ms,
+            backlog_bytes=config.backlog_bytes,
+            device_share=config.device_share,
+            limit=Limit(config.device_messages_per_s or UNLIMITED, config.device_bytes_per_s or UNLIMITED),
             on_birth=on_birth,
             on_fetch=fleet.on_fetch,
             on_samples=lambda _: labelling.wake() if labelling else None,

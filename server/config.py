@@ -80,11 +80,32 @@ class Broker(Section, frozen=True, kw_only=True):
 class Collect(Section, frozen=True, kw_only=True):
     """How samples are taken in."""
 
-    commit_rows: Annotated[int, Meta(ge=1, le=10_000, description="samples to one commit at most")] = 100
+    commit_rows: Annotated[int, Meta(ge=1, le=10_000, description="samples to one commit at most")] = 250
     commit_ms: Annotated[
         float, Meta(gt=0.0, description="longest wait of a sample for its commit, and so its receipt")
     ] = 20.0
     offline_after_s: Annotated[float, Meta(gt=0.0, description="silence after which a device counts as offline")] = 90.0
+    backlog_bytes: Annotated[
+        int,
+        Meta(
+            ge=1_000_000,
+            description="messages that may wait to be taken in, and as many again of images to be decoded; beyond it the broker is held back",
+        ),
+    ] = 128_000_000
+    device_share: Annotated[
+        float,
+        Meta(
+            gt=0.0,
+            le=1.0,
+            description="part of it that one device may fill; what it sends beyond is left without a receipt, counted as `throttled`, and comes again",
+        ),
+    ] = 0.25
+    device_messages_per_s: Annotated[
+        float, Meta(ge=0.0, description="messages taken in of one device, on average over 10 s; 0: no limit")
+    ] = 0.0
+    device_bytes_per_s: Annotated[
+        float, Meta(ge=0.0, description="bytes taken in of one device, on average over 10 s; 0: no limit")
+    ] = 0.0
 
 
 class Labeler(Section, frozen=True, kw_only=True):

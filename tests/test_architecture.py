@@ -55,6 +55,7 @@ LOADED_NEVER = ("torch", "onnx", "sqlalchemy", "fastapi", "tuf")  # python-tuf b
 READ_ENVIRONMENT = {"models/data.py:default_cache"}
 FORGIVING = {  # where Exception may be caught: supervising loops, and around a user's plug-in
     "edge_agent/agent.py:*",
+    "edge_agent/contract/images.py:decode_image",  # parsers of other people's making
     "edge_agent/housekeeping.py:run",
     "edge_agent/loop.py:_score",
     "edge_agent/send/uplink.py:_run",

@@ -43,6 +43,13 @@ class Access(NamedTuple):
         return tls_context(self.tls) if self.tls else None
 
 
+def packet_bytes(topic: str, payload: bytes, *, qos: int) -> int:
+    """Bytes of a PUBLISH packet (MQTT 3.1.1, section 3.3): its header, topic, number and payload."""
+    rest = 2 + len(topic.encode()) + (2 if qos else 0) + len(payload)
+    length_of_length = 1 + (rest > 127) + (rest > 16_383) + (rest > 2_097_151)
+    return 1 + length_of_length + rest
+
+
 class Connection:
     """One connection. `open`, `publish`, `close` from the uplink's thread; the callbacks run in paho's."""
 

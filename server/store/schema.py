@@ -38,6 +38,9 @@ device = Table(
     Column("birth", JSON),  # the last Birth, as sent
     Column("heartbeat", JSON),  # the last Heartbeat, as sent
     Column("messages_bad", Integer, nullable=False, default=0),  # from it, undecodable
+    Column(
+        "throttled", BigInteger, nullable=False, server_default="0"
+    ),  # from it, left for want of room: it sent too much
     Column("desired", JSON),  # the Desired in force, as published
     Column("desired_revision", Integer, nullable=False, default=0),
     Column("arm", String(140)),  # strategy/acquisition that the portfolio told it; null: its own
@@ -205,6 +208,17 @@ event = Table(
 )
 Index("event_by_device", event.c.device, event.c.id)
 Index("event_by_origin", event.c.device, event.c.boot, event.c.n)
+
+gap = Table(  # samples that went with a device's outbox (gaps.py)
+    "gap",
+    metadata,
+    Column("device", String(63), primary_key=True),
+    Column("until_boot", BigInteger, primary_key=True),  # in which its next outbox began
+    Column("since_boot", BigInteger, nullable=False),  # in which the lost one began
+    Column("put_total", BigInteger, nullable=False),  # as it was last heard
+    Column("evicted", BigInteger, nullable=False),
+    Column("noticed_at_ms", BigInteger, nullable=False),
+)
 
 class_name = Table(  # the label schema: class index -> name; only grows
     "class_name",
