@@ -139,14 +139,14 @@ def main() -> None:
             known[name] = expected
             print(f"added {name}")
     (FOLDER / EXPECTED).write_text(json.dumps(known, indent=1) + "\n")
+    if not TRUST.exists():
+        _sign()
+        print(f"added {TRUST.name}")
     BODIES.mkdir(exist_ok=True)
     for name, body in _bodies().items():
         if not (BODIES / name).exists():
             (BODIES / name).write_bytes(body)
             print(f"added {name}")
-    if not TRUST.exists():
-        _sign()
-        print(f"added {TRUST.name}")
 
 
 def _bodies() -> dict[str, bytes]:

@@ -273,12 +273,13 @@ def state_of(current: rollouts.Rollout) -> rollout.State:
 
 def _stands(device: devices.Device, known: Assignment | None, wanted: Assignment | None) -> bool:
     """Whether a device needs no new word: signatures renewed every day are of no use to one that runs the version."""
-    if known == wanted or known is None or wanted is None:
-        return known == wanted
+    if known is None or wanted is None:
+        return known is wanted
+    if not known.is_for_same(wanted):
+        return False
     model = executing_state(device)
-    return (
-        known.is_for_same(wanted) and model is not None and model.version == wanted.version and model.slot == "steady"
-    )
+    runs = model is not None and model.version == wanted.version and model.slot == "steady"
+    return runs or (known.trust_sha256, known.url) == (wanted.trust_sha256, wanted.url)
 
 
 def report_of(device: devices.Device) -> Report | None:
