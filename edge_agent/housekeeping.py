@@ -83,6 +83,7 @@ class Housekeeping:
         )
         self._beside: Beside | None = None
         self._live: Live | None = None
+        self._complained = False  # of a status that cannot be written
 
     def run(self, stopping: threading.Event) -> None:
         """Until `stopping`; whatever goes wrong here, the stream goes on."""
@@ -93,9 +94,18 @@ class Housekeeping:
                 if (passed_s := time.monotonic() - looked_s) >= self._status_s:
                     before, read = read, self._loop.counts().read
                     looked_s += passed_s
-                    self._write_status((read - before) / passed_s)
+                    self._say((read - before) / passed_s)
             except Exception:
                 log.exception("housekeeping failed; the stream goes on")
+
+    def _say(self, samples_per_s: float) -> None:
+        try:
+            self._write_status(samples_per_s)
+            self._complained = False
+        except OSError as error:  # a full disk; it is only for people to look at
+            if not self._complained:
+                log.error("the status cannot be written meanwhile: %s", error)
+            self._complained = True
 
     def tend_model(self, now_s: float) -> None:
         """One look: judge what is in the shadow or on probation, and bring the loop to what it should run."""
