@@ -19,6 +19,7 @@ from edge_agent.contract.wire import REQUEST_MAX_SAMPLES
 from server import rollout_cli
 from server.config import load_config
 from server.errors import ServerConfigError
+from server.identity import commands
 
 app = typer.Typer(
     name="winnow-server",
@@ -32,10 +33,20 @@ data = typer.Typer(
     help="Labelled data that comes by hand.", epilog="Example: winnow-server data import first.npz server.toml"
 )
 model = typer.Typer(help="Models that come by hand.", epilog="Example: winnow-server model add my-model server.toml")
+app.command("init", epilog="Example: winnow-server init farm --fleet farm --name winnow.lan")(commands.init)
+app.command("broker-certificate", epilog="Example: winnow-server broker-certificate mqtt.lan server.toml")(
+    commands.broker_certificate
+)
+app.add_typer(commands.device, name="device")
+commands.device.command("channel", epilog="Example: winnow-server device channel cam-1 beta server.toml")(
+    rollout_cli.put_in_channel
+)
+commands.device.command("ring", epilog="Example: winnow-server device ring cam-1 canary server.toml")(
+    rollout_cli.put_in_ring
+)
 app.add_typer(data, name="data")
 app.add_typer(model, name="model")
 app.add_typer(rollout_cli.rollouts, name="rollout")
-app.add_typer(rollout_cli.device, name="device")
 
 Config = Annotated[Path, typer.Argument(metavar="server.toml", help="the configuration file")]
 Strategies = Annotated[

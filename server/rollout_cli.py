@@ -16,10 +16,6 @@ from server.config import load_config
 rollouts = typer.Typer(
     help="How versions reach the fleet, ring by ring.", epilog="Example: winnow-server rollout list server.toml"
 )
-device = typer.Typer(
-    help="Where a device belongs.", epilog="Example: winnow-server device ring cam-1 canary server.toml"
-)
-
 Config = Annotated[Path, typer.Argument(metavar="server.toml", help="the configuration file")]
 AsJson = Annotated[bool, typer.Option("--json", help="as JSON, for programs")]
 Number = Annotated[int, typer.Argument(metavar="N", help="the rollout, as `rollout list` numbers it")]
@@ -111,7 +107,6 @@ def rollback(number: Number, path: Config, reason: Reason = BY_HAND) -> None:
     _say("rollback", number, path, reason)
 
 
-@device.command("channel", epilog="Example: winnow-server device channel cam-1 beta server.toml")
 def put_in_channel(
     name: Name, channel: Annotated[str, typer.Argument(metavar="CHANNEL", help="as in rollout start")], path: Config
 ) -> None:
@@ -124,7 +119,6 @@ def put_in_channel(
     typer.echo(f"{name} is in channel {channel}")
 
 
-@device.command("ring", epilog="Example: winnow-server device ring cam-1 canary server.toml")
 def put_in_ring(
     name: Name,
     ring: Annotated[str, typer.Argument(metavar="RING", help="a ring's name; `-`: drawn anew for every version")],

@@ -18,7 +18,7 @@ from server import config
 from server.release.blocks import Blocks
 from server.release.channels import Channels
 from server.release.requests import Sketches, wanted_of
-from server.store import devices, portfolios, requests, rollouts
+from server.store import devices, identities, portfolios, requests, rollouts
 from server.store.store import Store
 
 REST_MS = 30_000  # between looks when nothing is rolled out: reading 10,000 devices costs a good part of a second
@@ -80,7 +80,8 @@ class Fleet:
         if not (born or news or self._due(current, asked, now_ms)):
             return
         with self._store.database.read() as connection:
-            fleet = {device.name: device for device in devices.devices(connection)}
+            gone = identities.revoked(connection)
+            fleet = {device.name: device for device in devices.devices(connection) if device.name not in gone}
         again = set(fleet) if self._looked_ms is None else born & fleet.keys()
         changed: dict[str, Desired] = {}
         for one in current:

@@ -19,7 +19,7 @@ from server.errors import RolloutError, ServerConfigError, StoreError
 from server.release import commands
 from server.release.fleet import REST_MS, Fleet
 from server.release.registry import add_artifact
-from server.store import devices, rollouts, versions
+from server.store import devices, identities, rollouts, versions
 from server.store.store import Store
 
 RULES = config.Rollout(rings=("canary=cam-1", "all"), soak_s=5.0, timeout_s=60.0)
@@ -144,6 +144,24 @@ def test_the_rings_get_their_orders_one_after_the_other(scene):
         said = [step.text for step in rollouts.steps(connection, scene.current().id)]
     assert said[:2] == ["version 7 to channel stable, which runs none of ours", "ring canary: version 7 to cam-1"]
     assert said[-2:] == ["ring all is through: 1 running, 0 failed", "version 7 is rolled out"]
+
+
+def test_a_canary_that_is_revoked_is_told_nothing_more_and_halts_nothing(scene):
+    scene.restart(rings=("canary=cam-1+cam-2", "all"))
+    scene.connects("cam-1", "cam-2", "cam-3")
+    scene.add(7)
+    assert scene.tick() == [("cam-1", 7, 1), ("cam-2", 7, 1)]
+    with scene.store.database.write() as connection:
+        identities.revoke(connection, "cam-1", why="", samples_left_out=False, now_ms=scene.now_ms)
+    for _ in range(3):  # longer than a device may be silent
+        scene.reports("cam-2", 7)
+        scene.tick(30)
+    scene.reports("cam-2", 7)
+    scene.connects("cam-3")
+    assert ("cam-3", 7, 1) in [*scene.tick(), *scene.tick()]
+    assert scene.current().status == "done"
+    scene.fleet.on_birth("cam-1")
+    assert "cam-1" not in {name for name, _, _ in scene.tick()}
 
 
 def test_a_halt_withdraws_the_order_and_the_next_version_follows_what_the_fleet_runs(scene):
