@@ -38,16 +38,16 @@ app.command("broker-certificate", epilog="Example: winnow-server broker-certific
     commands.broker_certificate
 )
 app.add_typer(commands.device, name="device")
-app.add_typer(data, name="data")
-app.add_typer(model, name="model")
-app.add_typer(keyring.keys, name="keys")
-app.add_typer(rollout_cli.rollouts, name="rollout")
 commands.device.command("channel", epilog="Example: winnow-server device channel cam-1 beta server.toml")(
     rollout_cli.put_in_channel
 )
 commands.device.command("ring", epilog="Example: winnow-server device ring cam-1 canary server.toml")(
     rollout_cli.put_in_ring
 )
+app.add_typer(data, name="data")
+app.add_typer(model, name="model")
+app.add_typer(keyring.keys, name="keys")
+app.add_typer(rollout_cli.rollouts, name="rollout")
 
 Config = Annotated[Path, typer.Argument(metavar="server.toml", help="the configuration file")]
 Strategies = Annotated[

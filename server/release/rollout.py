@@ -203,9 +203,11 @@ def _halted(state: Running, reason: str, steps: list[Step]) -> Halted:
 
 
 def _without_leavers(state: Running, look: Look, steps: list[Step]) -> Running:
-    """Devices that an operator moved to another channel are another rollout's."""
+    """Who was moved to another channel is another rollout's; who was shut out halts nothing by silence."""
     left = {name for name in state.members if name not in look.reports}
-    steps += [Step("left", f"{name} left the channel", state.members[name].ring, name) for name in sorted(left)]
+    steps += [
+        Step("left", f"{name} left the channel or the fleet", state.members[name].ring, name) for name in sorted(left)
+    ]
     members = {name: member for name, member in state.members.items() if name not in left}
     return msgspec.structs.replace(state, members=members) if left else state
 
