@@ -6,7 +6,7 @@ is the time between two answers: between two moments at which the loop was ready
 and as fast as samples are taken; for a model of about 0.4 ms and one of about 20 us.
 
 The longest gap while a new version came is held against the 99th percentile of the gaps at rest, and against the
-longest gap at rest: in 3 s before each version, so that what the machine does by itself shows. "load", "shadow" and
+longest gap in 3 s at rest before each version, so that what the machine does by itself shows. "load", "shadow" and
 "swap, live" say in which phase the gap was. Each figure is the median over the versions; the longest of all beside it.
 
 Targets. At 200/s a gap is 5 ms: below twice the p99 no sample is late by a whole period. As fast as it goes the p99 is
@@ -145,7 +145,7 @@ def play(folder: Path, name: str, rate_per_s: float, versions: int) -> Found:
     )
     # Whether it is kept is not the question: noise that reads differently must not cut a trial short.
     update = Update(
-        shadow_samples=400, shadow_share=SHARE, shadow_s=60.0, probation_samples=200, probation_s=1.0,
+        shadow_samples=120, shadow_share=SHARE, shadow_s=60.0, probation_samples=200, probation_s=1.0,
         max_latency_ratio=1000.0, max_confidence_shift=0.0, max_memory_ratio=0.0, max_invalid_share=1.0,
     )  # fmt: skip
     house = Housekeeping(
