@@ -8,6 +8,7 @@ import time
 import msgspec
 import numpy as np
 import pytest
+import quadrants
 from device_words import FLEET, MODEL, OUTBOX, message
 
 from edge_agent.choose.acquisition import Scored
@@ -19,6 +20,9 @@ from server.__main__ import main
 from server.audit import accuracy
 from server.audit.evidence import gather
 from server.collect.ingest import Ingest
+from server.release.figures import Compared
+from server.release.gate import Figures
+from server.release.registry import add_artifact
 from server.store import labels
 from server.store.samples import AUDIT_REASONS
 from server.store.store import Store
@@ -297,3 +301,23 @@ def test_a_label_drawn_by_chance_counts_by_its_probability(store):
     assert holds(accuracy.fleet(found), np.mean(device.right))
     assert 1 / found.probability.min() < 1 / FLOOR * 1.5
     assert np.isclose((1 / found.probability).sum(), 12_000, rtol=0.15)
+
+
+def test_a_rollout_compares_a_version_with_the_one_before_on_the_devices_that_run_it(planted):
+    folder, _, fleet, _ = planted
+    store = Store.open(folder / "data")
+    for number in (1, 2):
+        quadrants.artifact(folder / str(number), version=number)
+        add_artifact(store, folder / str(number), weights=None, now_ms=NOW_MS)
+    try:
+        for device in fleet:
+            before, after = np.mean(device.right[:3000]), np.mean(device.right[3000:])
+            figures = Compared(store, 2, 1, now_ms=NOW_MS)([device.name])
+            for change in (figures.accuracy, figures.confidence):  # it is sure of what it gets right
+                assert change.low < after - before < change.high
+                assert change.high - change.low < 0.25
+        nobody = Compared(store, 2, 1, now_ms=NOW_MS)(["another"])
+        assert (nobody.accuracy, nobody.confidence) == (None, None)
+        assert Compared(store, 1, 0, now_ms=NOW_MS)(["good"]) == Figures()  # the first has nothing to be held against
+    finally:
+        store.close()
