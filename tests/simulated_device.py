@@ -111,7 +111,6 @@ class Device:
             heartbeat_s=self.heartbeat_s,
             model=lambda: self.updater.state(),
             outbox=lambda: OutboxState(rows=0, bytes=0),
-            link=lambda: None,
             messages_bad=lambda: 0,
             link=lambda: None,
             tell=self._tell,
