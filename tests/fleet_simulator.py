@@ -19,9 +19,10 @@ from collections.abc import Callable
 from pathlib import Path
 
 import quadrants
-from simulated_device import EPOCH_MS, Device, check_here
+from simulated_device import EPOCH_MS, UPDATE, Device, check_here
 from simulated_network import FLEET, Network
 
+from edge_agent.config import Update
 from edge_agent.contract.wire import parse_topic
 from server import config
 from server.collect.inbound import Message
@@ -45,6 +46,7 @@ class FleetSimulator:
         tick_s: float = 1.0,
         heartbeat_s: float = 10.0,
         check: Callable[[Path], None] = check_here,
+        update: Update = UPDATE,
         seed: int = 0,
     ) -> None:
         self._folder, self._rules, self._tick_s = folder, rules, tick_s
@@ -56,7 +58,9 @@ class FleetSimulator:
         self._add(folder / "v1")
         names = [f"cam-{i}" for i in range(1, devices + 1)]
         self.devices = {
-            name: Device(folder / name, self.network, first=folder / "v1", check=check, heartbeat_s=heartbeat_s)
+            name: Device(
+                folder / name, self.network, first=folder / "v1", check=check, heartbeat_s=heartbeat_s, update=update
+            )
             for name in names
         }
 

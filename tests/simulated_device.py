@@ -60,12 +60,20 @@ class Device:
     """One agent, on disk and in memory; what is in memory is gone after a power cut."""
 
     def __init__(
-        self, folder: Path, network: Network, *, first: Path, check: Callable[[Path], None], heartbeat_s: float
+        self,
+        folder: Path,
+        network: Network,
+        *,
+        first: Path,
+        check: Callable[[Path], None],
+        heartbeat_s: float,
+        update: Update = UPDATE,
     ) -> None:
         self.name, self._folder, self._network, self._first, self._check = folder.name, folder, network, first, check
         self.boot = self._seq = 0
         self.clock_error_s = 0.0
         self.heartbeat_s = heartbeat_s
+        self._update = update
         self.executed: list[int] = []  # versions, in the order in which they ran
         self.events: list[Event] = []
         self._silent = self._connected = False
@@ -120,8 +128,8 @@ class Device:
             variant=VARIANT,
             check=self._check,
             needs=None,
-            max_starts=UPDATE.max_starts,
-            keep_versions=UPDATE.keep_versions,
+            max_starts=self._update.max_starts,
+            keep_versions=self._update.keep_versions,
             request=self._request,
             report=self._account.report,
         )
@@ -158,7 +166,7 @@ class Device:
         self._house = Housekeeping(
             loop,
             self.updater,
-            update=UPDATE,
+            update=self._update,
             load=self._load,
             write_status=lambda _: None,
             status_s=30.0,

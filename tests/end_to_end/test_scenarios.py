@@ -12,7 +12,7 @@ import msgspec
 import numpy as np
 import pytest
 from fleet_simulator import FleetSimulator
-from simulated_device import STREAM, VARIANT, Device
+from simulated_device import STREAM, UPDATE, VARIANT, Device
 from simulated_network import FLEET
 
 from edge_agent.agent import _check_in_child
@@ -84,7 +84,7 @@ def test_a_good_model_reaches_everybody_by_a_bad_network(make: Make) -> None:
     fleet = make()
     fleet.network.repeat(0.2)
     fleet.network.reorder()
-    fleet.network.corrupt(0.1)
+    fleet.network.corrupt(0.03)  # a file that comes damaged twice is refused, and this model is a good one
     published(fleet, 2)
     fleet.run(40)
     fleet.start_server()  # it was killed
@@ -97,8 +97,18 @@ def test_a_good_model_reaches_everybody_by_a_bad_network(make: Make) -> None:
     assert all(device.executed == [1, 2] for device in fleet.devices.values())
 
 
+def test_bad_model_is_refused_in_the_shadow(make: Make) -> None:
+    fleet = published(make(), 2, broken=True)
+    assert fleet.run(300, until=fleet.ended)
+    assert fleet.rollout().status == "halted"
+    assert "in the shadow of version 1: 8 of 8 samples gave no finite result" in fleet.steps()[-1]
+    assert kinds(fleet, "cam-1") == ["staged", "trial", "refused"]
+    assert all(device.executed == [1] for device in fleet.devices.values())
+
+
 def test_bad_model_reverts(make: Make, folder: Path) -> None:
-    fleet = published(make(check=in_a_child), 2, broken=True)
+    no_shadow = msgspec.structs.replace(UPDATE, shadow_samples=0)
+    fleet = published(make(check=in_a_child, update=no_shadow), 2, broken=True)
     assert fleet.run(300, until=fleet.ended)
     assert fleet.rollout().status == "halted"
     assert "8 of 8 samples gave no finite result" in fleet.steps()[-1]
