@@ -1,8 +1,8 @@
 """Which bytes may a device fetch?
 
-Those of published versions, by hash: manifests, and the ONNX files they name. Nothing else that happens to be a blob
-(another device's samples are blobs too). What is on its way to the fleet is kept in memory: a thousand devices ask for
-the same file.
+Those of published versions, by hash: manifests, the ONNX files they name, and the parcels of these. Nothing else that
+happens to be a blob (another device's samples are blobs too). What is on its way to the fleet is kept in memory: a
+thousand devices ask for the same file.
 """
 
 from __future__ import annotations
@@ -13,10 +13,10 @@ from collections.abc import Iterator
 
 from edge_agent.contract.artifact import decode_manifest
 from edge_agent.contract.wire import BLOCK_BYTES, FETCH_MAX_BLOCKS, BlockHeader, Fetch, encode_frame
-from server.store import versions
+from server.store import parcels, versions
 from server.store.store import Store
 
-CACHED_FILES = 6  # a rollout needs two (manifest and model), its predecessor two; more only hold memory
+CACHED_FILES = 8  # a rollout needs its manifest, its model and some parcels of that; more only hold memory
 
 
 class Blocks:
@@ -58,7 +58,10 @@ class Blocks:
             manifest = decode_manifest(
                 self._store.blobs.get(version.manifest_sha256), where=f"version {version.number}"
             )
-            self._public |= {version.manifest_sha256, *(file.sha256 for file in manifest.files.values())}
+            files = {file.sha256 for file in manifest.files.values()}
+            with self._store.database.read() as connection:
+                travelling = {parcel.sha256 for parcel in parcels.of(connection, files)}
+            self._public |= {version.manifest_sha256} | files | travelling
             self._newest = version.number
 
 

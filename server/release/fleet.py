@@ -22,7 +22,7 @@ from server.errors import RolloutError
 from server.release import rollout
 from server.release.blocks import Blocks
 from server.release.requests import Sketches, executing_state, wanted_of
-from server.store import devices, portfolios, requests, rollouts, versions
+from server.store import devices, parcels, portfolios, requests, rollouts, versions
 from server.store.store import Store
 
 log = logging.getLogger(__name__)
@@ -47,6 +47,7 @@ class Fleet:
         self._rules = rules
         self._publish = publish
         self._blocks = Blocks(store)
+        self._assignments: dict[int, Assignment] = {}
         self._sketches = Sketches(store)
         self._asked: Sequence[requests.Request] = ()  # what was open at the last look
         self._arms_ms = 0  # when arms were told that were passed on
@@ -128,14 +129,35 @@ class Fleet:
 
     def _new(self, orders: dict[str, int], fleet: dict[str, devices.Device]) -> dict[str, Desired]:
         """The orders that differ from what was last published."""
-        with self._store.database.read() as connection:
-            wanted = {number: _assignment(connection, number) for number in set(orders.values())}
+        wanted = {number: self._assignment(number) for number in set(orders.values())}
         new = {}
         for name, device in fleet.items():
             known = device.desired or Desired(revision=0)
-            if name in orders and known.model != wanted[orders[name]]:
+            if name in orders and not _is_same(known.model, wanted[orders[name]]):
                 new[name] = msgspec.structs.replace(known, model=wanted[orders[name]])
         return new
+
+    def _assignment(self, number: int) -> Assignment | None:
+        """The order to run a version: what is published never changes. None for the device's own, unknown here."""
+        if number not in self._assignments:
+            with self._store.database.read() as connection:
+                version = versions.get(connection, number)
+            if version is None:
+                return None
+            self._assignments[number] = self._make_assignment(version)
+        return self._assignments[number]
+
+    def _make_assignment(self, version: versions.Version) -> Assignment:
+        data = self._store.blobs.get(version.manifest_sha256)
+        files = decode_manifest(data, where=f"version {version.number}").files
+        with self._store.database.read() as connection:
+            ways = parcels.of(connection, [file.sha256 for file in files.values()])
+        return Assignment(
+            version=version.number,
+            manifest_sha256=version.manifest_sha256,
+            manifest_bytes=version.manifest_bytes,
+            parcels=ways,
+        )
 
     def _keep(
         self,
@@ -205,11 +227,8 @@ def _state(current: rollouts.Rollout) -> rollout.State:
     return state
 
 
-def _assignment(connection: sa.Connection, number: int) -> Assignment | None:
-    version = versions.get(connection, number)
-    if version is None:  # the device's own, that we know nothing of
-        return None
-    return Assignment(version=number, manifest_sha256=version.manifest_sha256, manifest_bytes=version.manifest_bytes)
+def _is_same(known: Assignment | None, wanted: Assignment | None) -> bool:
+    return known is wanted if known is None else known.is_for_same(wanted)
 
 
 def _with_arm(desired: Desired, arm: str | None) -> Desired:

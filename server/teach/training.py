@@ -20,9 +20,10 @@ from numpy.typing import NDArray
 
 from edge_agent.contract.artifact import Manifest, decode_manifest, encode_manifest
 from edge_agent.contract.errors import WinnowError
+from edge_agent.contract.wire import Parcel
 from server import config
 from server.errors import TrainingError
-from server.store import runs, snapshots, versions
+from server.store import parcels, runs, snapshots, versions
 from server.store.snapshots import Snapshot
 from server.store.store import Store
 from server.teach import dataset, gates, lesson, reference
@@ -117,9 +118,10 @@ def _round(
     gains = _gains(store, data, held, packaged, champion)
     verdict = gates.judge(held, int8_agreement=agreement, rules=settings.gates)
     manifest = msgspec.structs.replace(packaged.manifest, metrics=packaged.manifest.metrics | figures)
+    store.blobs.put(packaged.onnx)
     if verdict.passed:  # nobody runs the others
         _learn(store, manifest, packaged.onnx, say, now_ms=now_ms())
-    store.blobs.put(packaged.onnx)
+        say(_parcels(parcels.make(store, manifest), len(packaged.onnx)))
     return {
         "settings": msgspec.to_builtins(settings),
         "train": len(data.train.y),
@@ -134,6 +136,11 @@ def _round(
             "weights_sha256": store.blobs.put(net.weights()),
         },
     }
+
+
+def _parcels(made: Sequence[Parcel], whole_bytes: int) -> str:
+    said = [f"{p.bytes} by {p.packing}" for p in made]
+    return ", ".join([f"the model is {whole_bytes} bytes", *said])
 
 
 def _learn(store: Store, manifest: Manifest, onnx: bytes, say: Say, *, now_ms: int) -> None:
