@@ -30,6 +30,7 @@ from server.drift.watch import Watch
 from server.errors import TrainingError
 from server.label import labeler
 from server.label.labelling import Labelling
+from server.release.downloads import Downloads
 from server.release.fleet import Fleet
 from server.release.registry import publish_passed
 from server.store import runs
@@ -76,10 +77,12 @@ class Server:
             stack.callback(store.close)
             address = self._broker(stack)
             labelling = self._labelling(store)
-            fleet, collector = self._collecting(store, address, labelling)
+            fleet, downloads, collector = self._collecting(store, address, labelling)
             teach = self._teach(store)
             steering = Steering(store, portfolio.parse(self._config.choose.portfolio), rng=np.random.default_rng())
             teach.recover(now_ms=now_ms())
+            downloads.start()
+            stack.callback(downloads.stop)
             collector.start()
             stack.callback(collector.stop)
             if labelling is not None:
@@ -150,15 +153,17 @@ class Server:
             rng=np.random.default_rng(),
         )
 
-    def _collecting(self, store: Store, address: BrokerAddress, labelling: Labelling | None) -> tuple[Fleet, Collector]:
-        config, name = self._config.collect, self._config.server.fleet
+    def _collecting(
+        self, store: Store, address: BrokerAddress, labelling: Labelling | None
+    ) -> tuple[Fleet, Downloads, Collector]:
+        config, rollout, name = self._config.collect, self._config.rollout, self._config.server.fleet
         collector: Collector
-        fleet = Fleet(
-            store,
-            fleet=name,
-            rules=self._config.rollout,
-            publish=lambda topic, payload, *, qos, retain: collector.publish(topic, payload, qos=qos, retain=retain),
-        )
+
+        def publish(topic: str, payload: bytes, *, qos: int, retain: bool) -> None:
+            collector.publish(topic, payload, qos=qos, retain=retain)
+
+        fleet = Fleet(store, fleet=name, rules=rollout, publish=publish)
+        downloads = Downloads(store, fleet=name, bytes_per_s=rollout.bytes_per_s, publish=publish)
         collector = Collector(
             Ingest(store, fleet=name, offline_after_s=config.offline_after_s),
             address,
@@ -167,10 +172,10 @@ class Server:
             commit_rows=config.commit_rows,
             commit_ms=config.commit_ms,
             on_birth=fleet.on_birth,
-            on_fetch=fleet.on_fetch,
+            on_fetch=downloads.ask,
             on_samples=lambda _: labelling.wake() if labelling else None,
         )
-        return fleet, collector
+        return fleet, downloads, collector
 
     def _teach(self, store: Store) -> Teach:
         return Teach(store, data_dir=self._data_dir, teach=self._config.teach, gates=self._config.gates)

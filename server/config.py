@@ -150,6 +150,9 @@ class Rollout(Section, frozen=True, kw_only=True):
     max_failed_share: Annotated[Share, Meta(description="share of a ring's devices that may fail before it halts")] = (
         0.0
     )
+    bytes_per_s: Annotated[
+        float, Meta(ge=0.0, description="most bytes of models a second, to all devices together; 0: no limit")
+    ] = 10_000_000.0
 
 
 class Drift(Section, frozen=True, kw_only=True):

@@ -10,17 +10,18 @@ from __future__ import annotations
 import logging
 import threading
 from collections.abc import Sequence
-from typing import Protocol
+from typing import Any
 
 import msgspec
 import sqlalchemy as sa
 
 from edge_agent.contract.artifact import decode_manifest
-from edge_agent.contract.wire import Assignment, Desired, Fetch, down_topic, encode
+from edge_agent.contract.errors import ArtifactError
+from edge_agent.contract.wire import Assignment, Desired, Parcel, down_topic, encode
 from server import config
-from server.errors import RolloutError
+from server.errors import RolloutError, StoreError
 from server.release import rollout
-from server.release.blocks import Blocks
+from server.release.downloads import Publish
 from server.release.requests import Sketches, executing_state, wanted_of
 from server.store import devices, parcels, portfolios, requests, rollouts, versions
 from server.store.store import Store
@@ -31,22 +32,14 @@ REST_MS = 30_000  # between looks when nothing is rolled out: reading 10,000 dev
 _STATUS = {rollout.Running: "running", rollout.Done: "done", rollout.Halted: "halted"}
 
 
-class Publish(Protocol):
-    """Hands a message to the broker."""
-
-    def __call__(self, topic: str, payload: bytes, *, qos: int, retain: bool) -> None:
-        """Queue it."""
-
-
 class Fleet:
-    """Carries the newest rollout on, passes requests on, and answers the devices."""
+    """Carries the newest rollout on, and passes requests on."""
 
     def __init__(self, store: Store, *, fleet: str, rules: config.Rollout, publish: Publish) -> None:
         self._store = store
         self._fleet = fleet
         self._rules = rules
         self._publish = publish
-        self._blocks = Blocks(store)
         self._assignments: dict[int, Assignment] = {}
         self._sketches = Sketches(store)
         self._asked: Sequence[requests.Request] = ()  # what was open at the last look
@@ -59,12 +52,6 @@ class Fleet:
         """A device has connected; its order follows with the next `tick`."""
         with self._lock:
             self._born.add(device)
-
-    def on_fetch(self, device: str, fetch: Fetch) -> None:
-        """A device asks for blocks."""
-        topic = down_topic(self._fleet, device, "block")
-        for frame in self._blocks.answer(fetch):
-            self._publish(topic, frame, qos=1, retain=False)
 
     def tick(self, now_ms: int) -> None:
         """One look at the fleet: start what waits, advance what runs, publish what changed. StoreError: try again."""
@@ -148,16 +135,22 @@ class Fleet:
         return self._assignments[number]
 
     def _make_assignment(self, version: versions.Version) -> Assignment:
-        data = self._store.blobs.get(version.manifest_sha256)
-        files = decode_manifest(data, where=f"version {version.number}").files
-        with self._store.database.read() as connection:
-            ways = parcels.of(connection, [file.sha256 for file in files.values()])
         return Assignment(
             version=version.number,
             manifest_sha256=version.manifest_sha256,
             manifest_bytes=version.manifest_bytes,
-            parcels=ways,
+            parcels=self._parcels(version),
         )
+
+    def _parcels(self, version: versions.Version) -> tuple[Parcel, ...]:
+        try:
+            data = self._store.blobs.get(version.manifest_sha256)
+            files = decode_manifest(data, where=f"version {version.number}").files
+        except (StoreError, ArtifactError) as error:  # who has the version already needs no bytes
+            log.error("version %d is ordered without parcels: %s", version.number, error)
+            return ()
+        with self._store.database.read() as connection:
+            return parcels.of(connection, [file.sha256 for file in files.values()])
 
     def _keep(
         self,
@@ -205,7 +198,7 @@ class Fleet:
             version=number,
             previous=previous.number if previous else 0,
             files=tuple(sorted(file.sha256 for file in manifest.files.values())),
-            **msgspec.structs.asdict(self._rules),
+            **_ring_rules(self._rules),
         )
         rollouts.insert(
             connection,
@@ -216,6 +209,10 @@ class Fleet:
             now_ms=now_ms,
         )
         log.info("rollout of version %d begins; the fleet runs %s", number, plan.previous or "none of ours")
+
+
+def _ring_rules(rules: config.Rollout) -> dict[str, Any]:
+    return {key: value for key, value in msgspec.structs.asdict(rules).items() if key != "bytes_per_s"}
 
 
 def _plan(current: rollouts.Rollout) -> rollout.Plan:

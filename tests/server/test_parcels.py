@@ -12,7 +12,7 @@ from device_words import FLEET, MODEL, NOW_MS, birth, heartbeat, message
 
 from edge_agent.contract.artifact import OnnxFile, read_artifact, sha256_hex, write_artifact
 from edge_agent.contract.parcel import unpack
-from edge_agent.contract.wire import BLOCK_BYTES, PARCELS_MAX, BlockHeader, Fetch, decode_frame, encode
+from edge_agent.contract.wire import BLOCK_BYTES, PARCELS_MAX, BlockHeader, decode_frame, encode
 from server.collect.ingest import Ingest
 from server.release.blocks import Blocks
 from server.release.registry import add_artifact
@@ -139,7 +139,6 @@ def test_parcels_are_served(store, tmp_path):
     published(store, tmp_path, 1, OLD)
     blocks = Blocks(store)
     for parcel in found(store, published(store, tmp_path, 2, NEAR)):
-        frames = blocks.answer(Fetch(sha256=parcel.sha256, blocks=tuple(range(-(-parcel.bytes // BLOCK_BYTES)))))
-        assert b"".join(bytes(decode_frame(BlockHeader, frame)[1]) for frame in frames) == store.blobs.get(
-            parcel.sha256
-        )
+        assert blocks.has(parcel.sha256)
+        frames = [blocks.frame(parcel.sha256, n) for n in range(-(-parcel.bytes // BLOCK_BYTES))]
+        assert b"".join(decode_frame(BlockHeader, frame)[1] for frame in frames) == store.blobs.get(parcel.sha256)
