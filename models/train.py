@@ -11,7 +11,7 @@ import pickle
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 import msgspec
 import numpy as np
@@ -39,6 +39,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     threads: int = 1
     seed: int = 0
     label_smoothing: float = LABEL_SMOOTHING  # 0: plain cross-entropy
+    part: Literal["whole", "head"] = "whole"  # that learns, of a net that goes on from a parent
 
 
 @dataclass(frozen=True)
@@ -114,7 +115,7 @@ def fit(
         # Channels last is 15 % faster than NCHW on a CPU; torch's types do not know the argument.
         module = net.module.to(device=device, memory_format=torch.channels_last)  # type: ignore[call-overload]
         data, truth = torch.tensor(x, device=device), torch.tensor(y.astype(np.int64), device=device)
-        _learn(module, data, truth, settings, progress)
+        _learn(module, data, truth, settings, progress, head_only=settings.part == "head" and parent is not None)
         module.cpu().eval()
     return net
 
@@ -151,15 +152,19 @@ def _grown(parent: Net, x: NDArray[Any], classes: int, settings: Settings) -> Ne
     return Net(parent.module, parent.recipe, parent.shape, parent.dtype, classes)
 
 
-def _learn(module: Network, x: Tensor, y: Tensor, settings: Settings, progress: Progress | None) -> None:
+def _learn(
+    module: Network, x: Tensor, y: Tensor, settings: Settings, progress: Progress | None, *, head_only: bool
+) -> None:
     """AdamW with one cycle of the learning rate (Smith & Topin 2017), label smoothing (Szegedy et al. 2016)."""
     generator = torch.Generator().manual_seed(settings.seed)
     shares = _shares(y.cpu())
-    optimiser = torch.optim.AdamW(module.parameters(), lr=settings.learning_rate, weight_decay=WEIGHT_DECAY)
+    part = module.head if head_only else module
+    optimiser = torch.optim.AdamW(part.parameters(), lr=settings.learning_rate, weight_decay=WEIGHT_DECAY)
     steps = settings.epochs * len(_batches(shares, settings.batch_size, torch.Generator()))
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimiser, settings.learning_rate, max(2, steps))
     loss_of = nn.CrossEntropyLoss(label_smoothing=settings.label_smoothing)
-    module.train()
+    module.eval()  # of what does not learn, batch normalisation keeps its figures as well
+    part.train()
     for epoch in range(settings.epochs):
         losses = []
         for batch in _batches(shares, settings.batch_size, generator):

@@ -115,6 +115,12 @@ class Teach(Section, frozen=True, kw_only=True):
     epochs: Annotated[int, Meta(ge=1, description="passes over the snapshot")] = 8
     batch_size: Annotated[int, Meta(ge=1, description="samples to a step")] = 64
     learning_rate: Annotated[float, Meta(gt=0.0, description="highest of the one-cycle schedule")] = 4e-3
+    part: Annotated[
+        Literal["whole", "head"],
+        Meta(
+            description="what learns on from the champion: `whole` net, or its `head` alone, which teaches less and sends devices a hundredth of the bytes"
+        ),
+    ] = "whole"
     threads: Annotated[int, Meta(ge=1, description="torch threads")] = 1
     int8: Annotated[bool, Meta(description="quantise to int8; otherwise fp32 is shipped")] = True
     seed: Annotated[int, Meta(ge=0, description="of initialisation and order")] = 0

@@ -110,7 +110,7 @@ def _round(
         say(f"{data.left_out} samples left out: not of the shape that the model takes")
     net = _fit(data.train, snapshot.classes, settings.teach, champion, say)
     say("exporting and quantising")
-    packaged = _package(net, data, snapshot, settings.teach, champion)
+    packaged = _package(net, data, snapshot, settings, champion)
     judging()
     say("judging")
     agreement = packaged.int8_agreement if settings.teach.int8 else None
@@ -154,7 +154,7 @@ def _learn(store: Store, manifest: Manifest, onnx: bytes, say: Say, *, now_ms: i
 def _fit(part: Part, classes: Sequence[str], teach: config.Teach, champion: Champion | None, say: Say) -> Net:
     from models import train
 
-    wanted = ("recipe", "epochs", "batch_size", "learning_rate", "threads", "seed")
+    wanted = ("recipe", "epochs", "batch_size", "learning_rate", "threads", "seed", "part")
     settings = train.Settings(**{key: getattr(teach, key) for key in wanted})
     # The rows of the head are the parent's classes: they must be the first of ours, in the same order.
     grows = champion is not None and champion.manifest.classes == tuple(classes[: len(champion.manifest.classes)])
@@ -170,9 +170,10 @@ def _fit(part: Part, classes: Sequence[str], teach: config.Teach, champion: Cham
     )
 
 
-def _package(net: Net, data: Dataset, snapshot: Snapshot, teach: config.Teach, champion: Champion | None) -> Packaged:
-    from models.package import package
+def _package(net: Net, data: Dataset, snapshot: Snapshot, settings: Settings, champion: Champion | None) -> Packaged:
+    from models.package import ParentFile, package
 
+    teach = settings.teach
     rng = np.random.default_rng(teach.seed)
     some = rng.permutation(len(data.train.x))[:CALIBRATION_SAMPLES]
     return package(
@@ -187,6 +188,9 @@ def _package(net: Net, data: Dataset, snapshot: Snapshot, teach: config.Teach, c
         int8=teach.int8,
         unit=champion.manifest.input.unit if champion else "",
         created_at=datetime.now(timezone.utc).isoformat(timespec="seconds"),
+        parent_file=ParentFile(champion.onnx, settings.gates.min_int8_agreement)
+        if champion and "cpu-int8" in champion.manifest.files
+        else None,
     )
 
 
