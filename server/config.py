@@ -116,9 +116,9 @@ class Teach(Section, frozen=True, kw_only=True):
     batch_size: Annotated[int, Meta(ge=1, description="samples to a step")] = 64
     learning_rate: Annotated[float, Meta(gt=0.0, description="highest of the one-cycle schedule")] = 4e-3
     part: Annotated[
-        Literal["whole", "head"],
+        Literal["whole", "gently", "head"],
         Meta(
-            description="what learns on from the champion: `whole` net, or its `head` alone, which teaches less and sends devices a hundredth of the bytes"
+            description="what learns on from the champion: the `whole` net; all of it but `gently`, no weight far from where it was; its `head` alone. The less, the fewer bytes go to devices (see `benchmarks/delta.py`)"
         ),
     ] = "whole"
     threads: Annotated[int, Meta(ge=1, description="torch threads")] = 1

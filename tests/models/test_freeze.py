@@ -150,3 +150,24 @@ def test_what_is_shipped_keeps_the_parent_unless_that_costs_agreement(task, pare
     assert shipped(task, child, parent_file=ParentFile(parent_onnx)) == own
     monkeypatch.undo()
     assert shipped(task, child, parent_file=ParentFile(parent_onnx, min_agreement=1.1)) == own
+
+
+def test_gently_moves_all_but_nothing_far_and_leaves_batch_normalisation_its_figures(task, parent):
+    x, y = task
+    before = parent.module.state_dict()
+    far = {}
+    for part in ("whole", "gently"):
+        child = fit(x, y, classes=4, settings=Settings(epochs=1, part=part), parent=parent.weights())
+        after = child.module.state_dict()
+        moved = {name: float((after[name] - before[name]).abs().mean()) for name in before if "weight" in name}
+        assert min(moved.values()) > 0
+        far[part] = moved["body.0.weight"]
+        kept = [torch.equal(after[name], before[name]) for name in before if "running" in name]
+        assert all(kept) == (part == "gently")
+    assert far["gently"] < far["whole"] / 5
+
+
+def test_a_first_model_learns_whole_whatever_is_said(task):
+    x, y = task
+    nets = [fit(x, y, classes=4, settings=Settings(epochs=1, part=part)) for part in ("whole", "head")]
+    assert nets[0].weights() == nets[1].weights()
