@@ -1,8 +1,9 @@
 """Which bytes must decode for ever? `python scripts/golden.py` adds the golden files that do not exist yet.
 
-One of every message and of the manifest, under tests/golden/v1/, with what each decodes to in expected.json. A file
-that is there is never written again: a change that breaks one breaks devices in the field. A new message gets an
-instance here; a format that cannot stay compatible gets a new folder (v2) beside the old one.
+One of every message and of the manifest, under tests/golden/v1/, with what each decodes to in expected.json; a file in
+every packing of a parcel, under tests/golden/parcels-1/. A file that is there is never written again: a change that
+breaks one breaks devices in the field. A new message gets an instance here; a format that cannot stay compatible gets a
+new folder (v2) beside the old one.
 
 tests/golden/trust-1/ holds signatures, with the root that a device was given: version 7 is vouched for, by the second
 root of a fleet whose keys are long gone.
@@ -15,8 +16,10 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
+import bsdiff4
 import msgspec
 import numpy as np
+import zstandard
 
 from edge_agent.contract import artifact, wire
 from edge_agent.contract.trust import encode_bundle
@@ -25,6 +28,7 @@ from server.release.signing import Policy, Signing
 from server.store.versions import Version
 
 FOLDER = Path(__file__).resolve().parent.parent / "tests" / "golden" / "v1"
+PARCELS = FOLDER.with_name("parcels-1")
 EXPECTED = "expected.json"
 TRUST = FOLDER.parent / "trust-1"
 SIGNED_MS = 1_795_700_000_000
@@ -103,6 +107,18 @@ MESSAGES: tuple[wire.JsonMessage, ...] = (
     ),
     wire.ServerState(online=True, at_ms=1_760_000_000_000),
 )
+BY_PARCEL = wire.Desired(
+    revision=4,
+    model=wire.Assignment(
+        version=9,
+        manifest_sha256=SHA,
+        manifest_bytes=4096,
+        parcels=(
+            wire.Parcel(file_sha256=SHA, packing="zstd", sha256=SHA[::-1], bytes=50_000),
+            wire.Parcel(file_sha256=SHA, packing="bsdiff4", sha256=SHA, bytes=900, base_sha256=SHA[::-1]),
+        ),
+    ),
+)
 BODY = bytes(range(12))
 FRAMES: tuple[wire.SampleHeader | wire.BlockHeader, ...] = (
     wire.SampleHeader(
@@ -136,6 +152,11 @@ def main() -> None:
     if not TRUST.exists():
         _sign()
         print(f"added {TRUST.name}")
+    PARCELS.mkdir(exist_ok=True)
+    for name, data in _parcels().items():
+        if not (PARCELS / name).exists():
+            (PARCELS / name).write_bytes(data)
+            print(f"added {name}")
 
 
 def _sign() -> None:
@@ -151,9 +172,22 @@ def _sign() -> None:
     (TRUST / "bundle.json").write_bytes(encode_bundle(bundle))
 
 
+def _parcels() -> dict[str, bytes]:
+    """A base, a file, and the file in every packing."""
+    base = np.arange(3000, dtype=np.uint16).tobytes()
+    file = base[:2000] + b"inserted" + bytes(byte ^ 1 for byte in base[2400:])
+    return {
+        "base": base,
+        "file": file,
+        "zstd": zstandard.ZstdCompressor(level=19).compress(file),
+        "bsdiff4": bsdiff4.diff(base, file),
+    }
+
+
 def _instances() -> dict[str, tuple[bytes, dict[str, Any]]]:
     """File name -> (bytes, {"type", "value"}, for a frame its body in hex as well)."""
     found = {f"{type(m).__name__}.json": (wire.encode(m), _expected(m)) for m in MESSAGES}
+    found["Desired-parcels.json"] = (wire.encode(BY_PARCEL), _expected(BY_PARCEL))
     for header in FRAMES:
         found[f"{type(header).__name__}.frame"] = (
             wire.encode_frame(header, BODY),

@@ -15,6 +15,7 @@ import numpy as np
 import pytest
 
 from edge_agent.contract import artifact, trust, wire
+from edge_agent.contract.parcel import UNPACKERS, unpack
 from scripts import golden
 
 GOLDEN = Path(__file__).parent / "golden"
@@ -62,7 +63,17 @@ def test_golden_manifest_tensors_unpack() -> None:
 
 def test_every_message_has_golden_bytes() -> None:
     kinds = {*typing.get_args(wire.JsonMessage), *wire.H.__constraints__, artifact.Manifest}
-    assert {path.stem for path in FILES} == {kind.__name__ for kind in kinds}
+    assert {path.stem.partition("-")[0] for path in FILES} == {kind.__name__ for kind in kinds}
+
+
+@pytest.mark.parametrize("packing", UNPACKERS)
+def test_golden_parcels_unpack_to_what_they_meant(packing: str) -> None:
+    base, file, data = ((GOLDEN / "parcels-1" / name).read_bytes() for name in ("base", "file", packing))
+    promised = artifact.OnnxFile(sha256=artifact.sha256_hex(file), bytes=len(file))
+    parcel = wire.Parcel(
+        file_sha256=promised.sha256, packing=packing, sha256=artifact.sha256_hex(data), bytes=len(data)
+    )
+    assert unpack(parcel, data, base=base, file=promised) == file
 
 
 def test_every_golden_file_is_expected_and_there() -> None:

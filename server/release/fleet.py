@@ -10,20 +10,21 @@ from __future__ import annotations
 import logging
 import threading
 from collections.abc import Collection, Sequence
-from typing import Protocol
+from typing import Any
 
 import msgspec
 import sqlalchemy as sa
 
 from edge_agent.contract.artifact import decode_manifest
-from edge_agent.contract.wire import Assignment, Desired, Fetch, down_topic, encode
+from edge_agent.contract.errors import ArtifactError
+from edge_agent.contract.wire import Assignment, Desired, Parcel, down_topic, encode
 from server import config
-from server.errors import RolloutError
+from server.errors import RolloutError, StoreError
 from server.release import rollout
-from server.release.blocks import Blocks
+from server.release.downloads import Publish
 from server.release.requests import Sketches, executing_state, wanted_of
 from server.release.signing import Signing
-from server.store import devices, identities, portfolios, requests, rollouts, versions
+from server.store import devices, identities, parcels, portfolios, requests, rollouts, versions
 from server.store.store import Store
 
 log = logging.getLogger(__name__)
@@ -32,15 +33,8 @@ REST_MS = 30_000  # between looks when nothing is rolled out: reading 10,000 dev
 _STATUS = {rollout.Running: "running", rollout.Done: "done", rollout.Halted: "halted"}
 
 
-class Publish(Protocol):
-    """Hands a message to the broker."""
-
-    def __call__(self, topic: str, payload: bytes, *, qos: int, retain: bool) -> None:
-        """Queue it."""
-
-
 class Fleet:
-    """Carries the newest rollout on, passes requests on, and answers the devices."""
+    """Carries the newest rollout on, and passes requests on."""
 
     def __init__(
         self,
@@ -67,7 +61,7 @@ class Fleet:
         self._rules = rules
         self._publish = publish
         self._signing, self._files_url = signing, files_url
-        self._blocks = Blocks(store, signing)
+        self._assignments: dict[int, Assignment] = {}
         self._sketches = Sketches(store)
         self._asked: Sequence[requests.Request] = ()  # what was open at the last look
         self._arms_ms = 0  # when arms were told that were passed on
@@ -79,12 +73,6 @@ class Fleet:
         """A device has connected; its order follows with the next `tick`."""
         with self._lock:
             self._born.add(device)
-
-    def on_fetch(self, device: str, fetch: Fetch) -> None:
-        """A device asks for blocks."""
-        topic = down_topic(self._fleet, device, "block")
-        for frame in self._blocks.answer(fetch):
-            self._publish(topic, frame, qos=1, retain=False)
 
     def tick(self, now_ms: int) -> None:
         """One look at the fleet: start what waits, advance what runs, publish what changed. StoreError: try again."""
@@ -154,8 +142,7 @@ class Fleet:
 
     def _new(self, orders: dict[str, int], fleet: dict[str, devices.Device]) -> dict[str, Desired]:
         """The orders that differ from what was last published."""
-        with self._store.database.read() as connection:
-            wanted = {number: self._assignment(connection, number) for number in set(orders.values())}
+        wanted = {number: self._assignment(number) for number in set(orders.values())}
         new = {}
         for name, device in fleet.items():
             known = device.desired or Desired(revision=0)
@@ -163,20 +150,38 @@ class Fleet:
                 new[name] = msgspec.structs.replace(known, model=wanted[orders[name]])
         return new
 
-    def _assignment(self, connection: sa.Connection, number: int) -> Assignment | None:
-        version = versions.get(connection, number)
-        if version is None:  # the device's own, that we know nothing of
+    def _assignment(self, number: int) -> Assignment | None:
+        """The order to run a version, with the signatures of now. None for the device's own, unknown here."""
+        with self._store.database.read() as connection:
+            version = versions.get(connection, number)
+        if version is None:
             return None
-        made = Assignment(
-            version=number,
-            manifest_sha256=version.manifest_sha256,
-            manifest_bytes=version.manifest_bytes,
-            url=self._files_url,
-        )
+        if number not in self._assignments:  # what is published never changes
+            self._assignments[number] = self._make_assignment(version)
+        made = self._assignments[number]
         if self._signing is None or not (self._signing.on and self._signing.covers(version)):
             return made
         stamp = self._signing.stamp()
         return msgspec.structs.replace(made, trust_sha256=stamp.sha256, trust_bytes=stamp.bytes)
+
+    def _make_assignment(self, version: versions.Version) -> Assignment:
+        return Assignment(
+            version=version.number,
+            manifest_sha256=version.manifest_sha256,
+            manifest_bytes=version.manifest_bytes,
+            parcels=self._parcels(version),
+            url=self._files_url,
+        )
+
+    def _parcels(self, version: versions.Version) -> tuple[Parcel, ...]:
+        try:
+            data = self._store.blobs.get(version.manifest_sha256)
+            files = decode_manifest(data, where=f"version {version.number}").files
+        except (StoreError, ArtifactError) as error:  # who has the version already needs no bytes
+            log.error("version %d is ordered without parcels: %s", version.number, error)
+            return ()
+        with self._store.database.read() as connection:
+            return parcels.of(connection, [file.sha256 for file in files.values()])
 
     def _keep(
         self,
@@ -231,7 +236,7 @@ class Fleet:
             version=number,
             previous=previous.number if previous else 0,
             files=tuple(sorted(file.sha256 for file in manifest.files.values())),
-            **msgspec.structs.asdict(self._rules),
+            **_ring_rules(self._rules),
         )
         rollouts.insert(
             connection,
@@ -242,6 +247,10 @@ class Fleet:
             now_ms=now_ms,
         )
         log.info("rollout of version %d begins; the fleet runs %s", number, plan.previous or "none of ours")
+
+
+def _ring_rules(rules: config.Rollout) -> dict[str, Any]:
+    return {key: value for key, value in msgspec.structs.asdict(rules).items() if key != "bytes_per_s"}
 
 
 def _plan(current: rollouts.Rollout) -> rollout.Plan:
@@ -255,12 +264,13 @@ def _state(current: rollouts.Rollout) -> rollout.State:
 
 def _stands(device: devices.Device, known: Assignment | None, wanted: Assignment | None) -> bool:
     """Whether a device needs no new word: signatures renewed every day are of no use to one that runs the version."""
-    if known == wanted or known is None or wanted is None:
-        return known == wanted
+    if known is None or wanted is None:
+        return known is wanted
+    if not known.is_for_same(wanted):
+        return False
     model = executing_state(device)
-    return (
-        known.is_for_same(wanted) and model is not None and model.version == wanted.version and model.slot == "steady"
-    )
+    runs = model is not None and model.version == wanted.version and model.slot == "steady"
+    return runs or (known.trust_sha256, known.url) == (wanted.trust_sha256, wanted.url)
 
 
 def _with_arm(desired: Desired, arm: str | None) -> Desired:
