@@ -9,8 +9,8 @@ Nothing here decides: agreement and accuracies are reported, and the caller's ga
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from dataclasses import asdict, dataclass
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 import onnx as onnx_format
@@ -21,7 +21,7 @@ from edge_agent.contract.errors import IncompatibleError
 from models import evaluate
 from models.data import require_finite
 from models.errors import DataError
-from models.quantize import to_int8
+from models.quantize import forms
 
 if TYPE_CHECKING:
     from models.train import Net
@@ -29,6 +29,7 @@ if TYPE_CHECKING:
 Rows = NDArray[Any]
 Holdout = tuple[Rows, Rows]
 
+KEEPING_COSTS_MAX = 0.01  # of agreement with float, for having the parent's codes: those it costs are nearly ties
 REAL_GOLDENS = 5
 GOLDEN_SHARE = 0.02  # of the range of the golden logits: int8 kernels round differently, by about 1 % of it
 GOLDEN_FLOOR = 0.05  # logits; a range near 0 would otherwise ask for identical arithmetic
@@ -69,6 +70,18 @@ class About:
     logits: str = "logits"
     embedding: str = "embedding"
 
+    def stated(self) -> dict[str, Any]:
+        """What of it stands in a manifest as it is; the unit stands with the input."""
+        given = asdict(self)
+        return {"classes": given.pop("names")} | {name: value for name, value in given.items() if name != "unit"}
+
+
+class ParentFile(NamedTuple):
+    """The int8 file that a model was fine-tuned from, so that few bytes differ from it."""
+
+    onnx: bytes
+    min_agreement: float = 0.0  # with float, that keeping its codes must not fall below
+
 
 def package(
     net: Net,
@@ -83,6 +96,7 @@ def package(
     int8: bool = True,
     unit: str = "",
     created_at: str = "",
+    parent_file: ParentFile | None = None,
 ) -> Packaged:
     """Export, quantise, calibrate and describe a trained network.
 
@@ -100,6 +114,7 @@ def package(
         int8: ship int8, otherwise float.
         unit: of the input, for people.
         created_at: RFC 3339.
+        parent_file: of the parent, whose scales and codes are kept where that costs next to no agreement with float.
 
     Raises:
         DataError: calibration or holdout do not fit the network.
@@ -116,11 +131,19 @@ def package(
         unit=unit,
         created_at=created_at,
     )
-    return describe(to_onnx(net), about, calibration=calibration, holdout=holdout, int8=int8)
+    onnx = to_onnx(net)
+    return describe(onnx, about, calibration=calibration, holdout=holdout, int8=int8, parent_file=parent_file)
 
 
 def describe(
-    onnx: bytes, about: About, *, calibration: Rows, holdout: Holdout | None, int8: bool, variant: str = "cpu-fp32"
+    onnx: bytes,
+    about: About,
+    *,
+    calibration: Rows,
+    holdout: Holdout | None,
+    int8: bool,
+    variant: str = "cpu-fp32",
+    parent_file: ParentFile | None = None,
 ) -> Packaged:
     """Turn a tapped float ONNX model into an artifact.
 
@@ -131,19 +154,21 @@ def describe(
         holdout: x and y for temperature and metrics; None leaves the temperature at 1.
         int8: quantise it.
         variant: what the file is called in the manifest when it is not quantised here.
+        parent_file: as in `package`.
 
     Raises:
         DataError: calibration or holdout do not fit the model.
-        IncompatibleError: the names do not fit the model, or it cannot be quantised.
+        IncompatibleError: nor do the names, or it cannot be quantised.
     """
     spec = _input_spec(onnx, about)
     _check_rows(calibration, spec, "calibration")
     judged = calibration if holdout is None else holdout[0]
     if holdout is not None:
         _check_rows(judged, spec, "holdout")
-    shipped = to_int8(onnx, calibration, logits=about.logits) if int8 else onnx
-    seen, embedding = _run(shipped, calibration, about)
     float_logits, _ = _run(onnx, judged, about)
+    parent_file = parent_file or ParentFile(b"")
+    shipped = _quantised(onnx, calibration, judged, float_logits, about, parent_file) if int8 else onnx
+    seen, embedding = _run(shipped, calibration, about)
     logits, held = _run(shipped, judged, about)
 
     temperature, metrics = _judged(logits, holdout, about)
@@ -151,23 +176,15 @@ def describe(
     expected = (logits, held) if len(held) >= REFERENCE_SAMPLES_MIN else (seen, embedding)
     file = OnnxFile(sha256=sha256_hex(shipped), bytes=len(shipped))
     manifest = Manifest(
-        name=about.name,
-        version=about.version,
         files={"cpu-int8" if int8 else variant: file},
         input=spec,
-        classes=about.names,
         golden=_golden(shipped, calibration, seen, about),
         reference=_reference(*expected, temperature, spread_of=embedding),
         temperature=temperature,
-        logits=about.logits,
-        embedding=about.embedding,
-        parent=about.parent,
-        snapshot=about.snapshot,
         metrics=metrics,
-        created_at=about.created_at,
-        licence=about.licence,
         opset=_opset(shipped),
         ir_version=onnx_format.load_model_from_string(shipped).ir_version,
+        **about.stated(),
     )
     return Packaged(
         manifest=manifest,
@@ -176,6 +193,21 @@ def describe(
         fp32_accuracy=None if holdout is None else evaluate.accuracy(float_logits, holdout[1]),
         accuracy=metrics.get("accuracy"),
     )
+
+
+def _quantised(
+    onnx: bytes, calibration: Rows, judged: Rows, float_logits: Rows, about: About, parent: ParentFile
+) -> bytes:
+    """The form nearest to the parent's that says what the one says which keeps nothing of it."""
+    *kept, own = forms(onnx, calibration, logits=about.logits, parent=parent.onnx)
+    if not kept:
+        return own
+
+    def share(form: bytes) -> float:
+        return evaluate.agreement(_run(form, judged, about)[0], float_logits)
+
+    least = max(parent.min_agreement, share(own) - KEEPING_COSTS_MAX)
+    return next((form for form in kept if share(form) >= least), own)
 
 
 def _judged(logits: Rows, holdout: Holdout | None, about: About) -> tuple[float, dict[str, float]]:

@@ -20,25 +20,44 @@ from onnxruntime.quantization.shape_inference import quant_pre_process
 
 from edge_agent.contract.errors import IncompatibleError
 from models.evaluate import ORT_ERRORS
+from models.freeze import keep
 
 WEIGHTED = {"Conv", "ConvTranspose", "Gemm", "MatMul"}
 BATCH = 64
+HOLD_STEPS = (1.0, 0.5)  # how far a weight may be from its parent's code: further off, agreement with float suffers
+WORTH_SHARE = (
+    0.7  # of the weights with their parent's code; below it the difference is no smaller than the file, packed
+)
 REFUSALS: tuple[type[Exception], ...] = (*ORT_ERRORS, TypeError, KeyError, IndexError)
 """What the quantiser raises for a graph that it does not understand: it has no error of its own."""
 
 
 def to_int8(onnx: bytes, calibration: NDArray[Any], *, logits: str = "logits") -> bytes:
-    """Quantise a float ONNX model.
+    """Quantise a float ONNX model, as `forms` does without a parent."""
+    return forms(onnx, calibration, logits=logits)[-1]
+
+
+def forms(onnx: bytes, calibration: NDArray[Any], *, logits: str = "logits", parent: bytes = b"") -> list[bytes]:
+    """Quantise a float ONNX model: those that share the most bytes with the parent first, with its own ranges last.
 
     Args:
         onnx: the model, one input, opset 13 or higher.
         calibration: (N, *shape) raw samples like the stream's; a few hundred. Calibrated on cleaner data than the
             device sees, the order of the most uncertain samples is lost (top-5 % overlap .57 instead of .93).
         logits: name of the output to keep at full precision.
+        parent: the quantised model that it was fine-tuned from; empty: none. A form that would share too little with
+            it is left out.
 
     Raises:
         IncompatibleError: the model cannot be quantised.
     """
+    own, plain = _quantised(onnx, calibration, logits)
+    kept = [keep(own, plain, parent, hold_steps=steps) for steps in HOLD_STEPS] if parent else []
+    return [*(form.onnx for form in kept if form.share >= WORTH_SHARE), own]
+
+
+def _quantised(onnx: bytes, calibration: NDArray[Any], logits: str) -> tuple[bytes, onnx_format.ModelProto]:
+    """With ranges of its own, and the prepared float model that it was made of."""
     with tempfile.TemporaryDirectory(prefix="winnow-") as folder:
         source, plain, quantised = (Path(folder) / name for name in ("float.onnx", "plain.onnx", "int8.onnx"))
         source.write_bytes(onnx)  # a model in memory it would move to external data, where Reshape finds no shape
@@ -61,13 +80,13 @@ def to_int8(onnx: bytes, calibration: NDArray[Any], *, logits: str = "logits") -
             )
         except REFUSALS as error:
             raise IncompatibleError(f"the model cannot be quantised: {error}") from error
-        result = onnx_format.load(quantised)
+        result, prepared = onnx_format.load(quantised), onnx_format.load(plain)
     _bypass_tail(result.graph, logits)
     _forget_unused_domains(result)
     result.ir_version = model.ir_version
     onnx_format.checker.check_model(result)
     int8: bytes = result.SerializeToString()
-    return int8
+    return int8, prepared
 
 
 class _Reader(CalibrationDataReader):  # type: ignore[misc]  # onnxruntime is untyped

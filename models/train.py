@@ -11,7 +11,7 @@ import pickle
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 import msgspec
 import numpy as np
@@ -26,6 +26,9 @@ from models.net import Network, Shape, build, choose_recipe
 
 WEIGHT_DECAY = 0.01
 LABEL_SMOOTHING = 0.05  # without it a small set ends in logits so large that margins tie; much more flattens them
+GENTLE_SHARE = 0.25  # of the learning rate, for plain descent: Adam moves every weight by a step, wherever it was going
+Part = Literal["whole", "gently", "head"]
+"""What learns: all of it; all of it, but no weight far; the head alone. The less, the fewer bytes differ."""
 Progress = Callable[[float, str], None]
 
 
@@ -39,6 +42,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     threads: int = 1
     seed: int = 0
     label_smoothing: float = LABEL_SMOOTHING  # 0: plain cross-entropy
+    part: Part = "whole"  # that learns, of a net that goes on from a parent
 
 
 @dataclass(frozen=True)
@@ -114,7 +118,7 @@ def fit(
         # Channels last is 15 % faster than NCHW on a CPU; torch's types do not know the argument.
         module = net.module.to(device=device, memory_format=torch.channels_last)  # type: ignore[call-overload]
         data, truth = torch.tensor(x, device=device), torch.tensor(y.astype(np.int64), device=device)
-        _learn(module, data, truth, settings, progress)
+        _learn(module, data, truth, settings, progress, part=settings.part if parent is not None else "whole")
         module.cpu().eval()
     return net
 
@@ -151,15 +155,15 @@ def _grown(parent: Net, x: NDArray[Any], classes: int, settings: Settings) -> Ne
     return Net(parent.module, parent.recipe, parent.shape, parent.dtype, classes)
 
 
-def _learn(module: Network, x: Tensor, y: Tensor, settings: Settings, progress: Progress | None) -> None:
+def _learn(module: Network, x: Tensor, y: Tensor, settings: Settings, progress: Progress | None, *, part: Part) -> None:
     """AdamW with one cycle of the learning rate (Smith & Topin 2017), label smoothing (Szegedy et al. 2016)."""
     generator = torch.Generator().manual_seed(settings.seed)
     shares = _shares(y.cpu())
-    optimiser = torch.optim.AdamW(module.parameters(), lr=settings.learning_rate, weight_decay=WEIGHT_DECAY)
+    optimiser, rate = _optimiser(module, settings.learning_rate, part)
     steps = settings.epochs * len(_batches(shares, settings.batch_size, torch.Generator()))
-    schedule = torch.optim.lr_scheduler.OneCycleLR(optimiser, settings.learning_rate, max(2, steps))
+    schedule = torch.optim.lr_scheduler.OneCycleLR(optimiser, rate, max(2, steps))
     loss_of = nn.CrossEntropyLoss(label_smoothing=settings.label_smoothing)
-    module.train()
+    module.train(part == "whole")  # otherwise batch normalisation keeps its figures, which scale every weight
     for epoch in range(settings.epochs):
         losses = []
         for batch in _batches(shares, settings.batch_size, generator):
@@ -173,6 +177,14 @@ def _learn(module: Network, x: Tensor, y: Tensor, settings: Settings, progress: 
         if progress is not None:
             mean = float(torch.stack(losses).mean())
             progress((epoch + 1) / settings.epochs, f"epoch {epoch + 1}/{settings.epochs}, loss {mean:.3f}")
+
+
+def _optimiser(module: Network, rate: float, part: Part) -> tuple[torch.optim.Optimizer, float]:
+    """And the highest rate that it is meant for."""
+    if part == "gently":
+        return torch.optim.SGD(module.parameters(), lr=rate * GENTLE_SHARE, momentum=0.9), rate * GENTLE_SHARE
+    learning = module.head if part == "head" else module
+    return torch.optim.AdamW(learning.parameters(), lr=rate, weight_decay=WEIGHT_DECAY), rate
 
 
 def _shares(y: Tensor) -> Tensor:

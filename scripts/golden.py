@@ -1,9 +1,9 @@
 """Which bytes must decode for ever? `python scripts/golden.py` adds the golden files that do not exist yet.
 
 One of every message and of the manifest, under tests/golden/v1/, with what each decodes to in expected.json; one body
-of every encoding, under tests/golden/bodies-1/. A file that is there is never written again: a change that breaks one
-breaks devices in the field. A new message gets an instance here; a format that cannot stay compatible gets a new folder
-(v2) beside the old one.
+of every encoding, under tests/golden/bodies-1/; a file in every packing of a parcel, under tests/golden/parcels-1/. A
+file that is there is never written again: a change that breaks one breaks devices in the field. A new message gets an
+instance here; a format that cannot stay compatible gets a new folder (v2) beside the old one.
 
 tests/golden/trust-1/ holds signatures, with the root that a device was given: version 7 is vouched for, by the second
 root of a fleet whose keys are long gone.
@@ -17,6 +17,7 @@ import zlib
 from pathlib import Path
 from typing import Any
 
+import bsdiff4
 import msgspec
 import numpy as np
 import zstandard
@@ -29,6 +30,7 @@ from server.store.versions import Version
 
 FOLDER = Path(__file__).resolve().parent.parent / "tests" / "golden" / "v1"
 BODIES = FOLDER.with_name("bodies-1")
+PARCELS = FOLDER.with_name("parcels-1")
 EXPECTED = "expected.json"
 TRUST = FOLDER.parent / "trust-1"
 SIGNED_MS = 1_795_700_000_000
@@ -107,6 +109,18 @@ MESSAGES: tuple[wire.JsonMessage, ...] = (
     ),
     wire.ServerState(online=True, at_ms=1_760_000_000_000),
 )
+BY_PARCEL = wire.Desired(
+    revision=4,
+    model=wire.Assignment(
+        version=9,
+        manifest_sha256=SHA,
+        manifest_bytes=4096,
+        parcels=(
+            wire.Parcel(file_sha256=SHA, packing="zstd", sha256=SHA[::-1], bytes=50_000),
+            wire.Parcel(file_sha256=SHA, packing="bsdiff4", sha256=SHA, bytes=900, base_sha256=SHA[::-1]),
+        ),
+    ),
+)
 BODY = bytes(range(12))
 ARRAY = (np.arange(300) ** 2 // 7 % 2000 - 1000).astype(np.int16).reshape(20, 15)  # what the bodies hold
 FRAMES: tuple[wire.SampleHeader | wire.BlockHeader, ...] = (
@@ -142,11 +156,12 @@ def main() -> None:
     if not TRUST.exists():
         _sign()
         print(f"added {TRUST.name}")
-    BODIES.mkdir(exist_ok=True)
-    for name, body in _bodies().items():
-        if not (BODIES / name).exists():
-            (BODIES / name).write_bytes(body)
-            print(f"added {name}")
+    for folder, files in ((BODIES, _bodies()), (PARCELS, _parcels())):
+        folder.mkdir(exist_ok=True)
+        for name, data in files.items():
+            if not (folder / name).exists():
+                (folder / name).write_bytes(data)
+                print(f"added {name}")
 
 
 def _bodies() -> dict[str, bytes]:
@@ -169,9 +184,22 @@ def _sign() -> None:
     (TRUST / "bundle.json").write_bytes(encode_bundle(bundle))
 
 
+def _parcels() -> dict[str, bytes]:
+    """A base, a file, and the file in every packing."""
+    base = np.arange(3000, dtype=np.uint16).tobytes()
+    file = base[:2000] + b"inserted" + bytes(byte ^ 1 for byte in base[2400:])
+    return {
+        "base": base,
+        "file": file,
+        "zstd": zstandard.ZstdCompressor(level=19).compress(file),
+        "bsdiff4": bsdiff4.diff(base, file),
+    }
+
+
 def _instances() -> dict[str, tuple[bytes, dict[str, Any]]]:
     """File name -> (bytes, {"type", "value"}, for a frame its body in hex as well)."""
     found = {f"{type(m).__name__}.json": (wire.encode(m), _expected(m)) for m in MESSAGES}
+    found["Desired-parcels.json"] = (wire.encode(BY_PARCEL), _expected(BY_PARCEL))
     for header in FRAMES:
         found[f"{type(header).__name__}.frame"] = (
             wire.encode_frame(header, BODY),

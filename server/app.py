@@ -39,6 +39,7 @@ from server.identity.service import Service
 from server.label import labeler
 from server.label.labelling import Labelling
 from server.release.blocks import Blocks
+from server.release.downloads import Downloads
 from server.release.files import Part, part
 from server.release.fleet import Fleet
 from server.release.registry import publish_passed
@@ -95,10 +96,12 @@ class Server:
             address = self._broker(stack, store, identity)
             labelling = self._labelling(store)
             files_url = identity.files_url if identity else ""
-            fleet, collector = self._collecting(store, address, labelling, files_url)
+            fleet, downloads, collector = self._collecting(store, address, labelling, files_url)
             teach = self._teach(store)
             steering = Steering(store, portfolio.parse(self._config.choose.portfolio), rng=np.random.default_rng())
             teach.recover(now_ms=now_ms())
+            downloads.start()
+            stack.callback(downloads.stop)
             collector.start()
             stack.callback(collector.stop)
             if labelling is not None:
@@ -198,23 +201,21 @@ class Server:
 
     def _collecting(
         self, store: Store, address: BrokerAddress, labelling: Labelling | None, files_url: str
-    ) -> tuple[Fleet, Collector]:
-        config, name = self._config.collect, self._config.server.fleet
+    ) -> tuple[Fleet, Downloads, Collector]:
+        config, rollout, name = self._config.collect, self._config.rollout, self._config.server.fleet
         collector: Collector
         copies = Copies(store, now_ms=now_ms)
-        fleet = Fleet(
-            store,
-            fleet=name,
-            rules=self._config.rollout,
-            publish=lambda topic, payload, *, qos, retain: collector.publish(topic, payload, qos=qos, retain=retain),
-            signing=self._signing,
-            files_url=files_url,
-        )
+
+        def publish(topic: str, payload: bytes, *, qos: int, retain: bool) -> None:
+            collector.publish(topic, payload, qos=qos, retain=retain)
 
         def on_birth(device: str) -> None:
             fleet.on_birth(device)
             copies.on_birth(device)
 
+        fleet = Fleet(store, fleet=name, rules=rollout, publish=publish, signing=self._signing, files_url=files_url)
+        blocks = Blocks(store, self._signing)
+        downloads = Downloads(blocks, fleet=name, bytes_per_s=rollout.bytes_per_s, publish=publish)
         collector = Collector(
             Ingest(store, fleet=name, offline_after_s=config.offline_after_s),
             address,
@@ -226,10 +227,10 @@ class Server:
             device_share=config.device_share,
             limit=Limit(config.device_messages_per_s or UNLIMITED, config.device_bytes_per_s or UNLIMITED),
             on_birth=on_birth,
-            on_fetch=fleet.on_fetch,
+            on_fetch=downloads.ask,
             on_samples=lambda _: labelling.wake() if labelling else None,
         )
-        return fleet, collector
+        return fleet, downloads, collector
 
     def _teach(self, store: Store) -> Teach:
         return Teach(store, data_dir=self._data_dir, teach=self._config.teach, gates=self._config.gates)

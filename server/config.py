@@ -166,6 +166,12 @@ class Teach(Section, frozen=True, kw_only=True):
     epochs: Annotated[int, Meta(ge=1, description="passes over the snapshot")] = 8
     batch_size: Annotated[int, Meta(ge=1, description="samples to a step")] = 64
     learning_rate: Annotated[float, Meta(gt=0.0, description="highest of the one-cycle schedule")] = 4e-3
+    part: Annotated[
+        Literal["whole", "gently", "head"],
+        Meta(
+            description="what learns on from the champion: the `whole` net; all of it but `gently`, no weight far from where it was; its `head` alone. The less, the fewer bytes go to devices (see `benchmarks/delta.py`)"
+        ),
+    ] = "whole"
     threads: Annotated[int, Meta(ge=1, description="torch threads")] = 1
     int8: Annotated[bool, Meta(description="quantise to int8; otherwise fp32 is shipped")] = True
     seed: Annotated[int, Meta(ge=0, description="of initialisation and order")] = 0
@@ -253,6 +259,9 @@ class Rollout(RingRules, frozen=True, kw_only=True):
     rules: Annotated[
         tuple[str, ...], Meta(description='for one ring alone: `["canary.soak_s=3600", "all.needs_approval=true"]`')
     ] = ()
+    bytes_per_s: Annotated[
+        float, Meta(ge=0.0, description="most bytes of models a second, to all devices together; 0: no limit")
+    ] = 10_000_000.0
 
 
 class Drift(Section, frozen=True, kw_only=True):

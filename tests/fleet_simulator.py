@@ -28,6 +28,8 @@ from server import config
 from server.collect.inbound import Message
 from server.collect.ingest import Ingest
 from server.release import commands
+from server.release.blocks import Blocks
+from server.release.downloads import IDLE_S, Downloads
 from server.release.fleet import Fleet
 from server.release.registry import add_artifact
 from server.store import devices, rollouts
@@ -80,6 +82,7 @@ class FleetSimulator:
         """Also after a kill: what is not in the store is gone."""
         self._ingest = Ingest(self.store, fleet=FLEET, offline_after_s=90.0)
         self._fleet = Fleet(self.store, fleet=FLEET, rules=self._rules, publish=self.network.publish)
+        self._downloads = Downloads(Blocks(self.store), fleet=FLEET, bytes_per_s=0.0, publish=self.network.publish)
 
     def publish(self, version: int, *, broken: bool = False) -> None:
         """A good version, or one that passes its golden test and says nothing finite of live samples."""
@@ -143,7 +146,9 @@ class FleetSimulator:
         for name in taken.births:
             self._fleet.on_birth(name)
         for name, fetch in taken.fetches:
-            self._fleet.on_fetch(name, fetch)
+            self._downloads.ask(name, fetch)
+        while self._downloads.step(self.now_s) < IDLE_S:
+            continue
         self._fleet.tick(self.now_ms)
         inbox: dict[str, list[tuple[str, bytes]]] = defaultdict(list)
         for topic, payload in self.network.going_down():

@@ -70,6 +70,7 @@ FORGIVING = {  # where Exception may be caught: supervising loops, and around a 
     "server/collect/collector.py:_call",
     "server/label/labeler.py:_make",
     "server/drift/watch.py:_work",
+    "server/release/downloads.py:_work",
     "server/label/labelling.py:_work",
     "server/label/labeler.py:ask",
 }

@@ -15,7 +15,9 @@ import numpy as np
 import pytest
 
 from edge_agent.contract import artifact, trust, wire
-from edge_agent.contract.encoding import Encoding, unpack
+from edge_agent.contract import encoding as encodings
+from edge_agent.contract.encoding import Encoding
+from edge_agent.contract.parcel import UNPACKERS, unpack
 from scripts import golden
 
 GOLDEN = Path(__file__).parent / "golden"
@@ -76,6 +78,16 @@ def test_every_message_has_golden_bytes() -> None:
     assert {path.stem.partition("-")[0] for path in FILES} == {kind.__name__ for kind in kinds}
 
 
+@pytest.mark.parametrize("packing", UNPACKERS)
+def test_golden_parcels_unpack_to_what_they_meant(packing: str) -> None:
+    base, file, data = ((GOLDEN / "parcels-1" / name).read_bytes() for name in ("base", "file", packing))
+    promised = artifact.OnnxFile(sha256=artifact.sha256_hex(file), bytes=len(file))
+    parcel = wire.Parcel(
+        file_sha256=promised.sha256, packing=packing, sha256=artifact.sha256_hex(data), bytes=len(data)
+    )
+    assert unpack(parcel, data, base=base, file=promised) == file
+
+
 def test_every_golden_file_is_expected_and_there() -> None:
     for folder in GOLDEN.glob("v*"):
         expected = json.loads((folder / golden.EXPECTED).read_text())
@@ -89,7 +101,7 @@ def test_every_encoding_has_a_golden_body() -> None:
 @pytest.mark.parametrize("encoding", typing.get_args(Encoding))
 def test_golden_bodies_decode_to_what_they_meant(encoding: Encoding) -> None:
     body = (GOLDEN / "bodies-1" / encoding).read_bytes()
-    array = unpack(encoding, body, dtype="int16", shape=(20, 15))
+    array = encodings.unpack(encoding, body, dtype="int16", shape=(20, 15))
     np.testing.assert_array_equal(array, golden.ARRAY, strict=True)
 
 

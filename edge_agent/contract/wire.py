@@ -35,6 +35,7 @@ FRAME_MAX_BYTES = 2 + HEADER_MAX_BYTES + BODY_MAX_BYTES
 JSON_MAX_BYTES = 64 * 1024
 SAMPLE_MAX_BYTES = 64 * 1024 * 1024  # of one decoded sample; a 4k RGB frame is 25 MB
 FETCH_MAX_BLOCKS = 64  # of one request
+PARCELS_MAX = 16  # of one assignment, for the same reason as REQUESTS_MAX
 REQUESTS_MAX = 32  # open for one device: Desired must stay below JSON_MAX_BYTES
 REQUEST_MAX_SAMPLES = 1000  # of one request, of each device
 PARKED_SHOWN = 3  # refused samples that a heartbeat names
@@ -291,6 +292,16 @@ class SampleHeader(msgspec.Struct, frozen=True, kw_only=True):
 # --- server to device -----------------------------------------------------------------------------------------------
 
 
+class Parcel(msgspec.Struct, frozen=True, kw_only=True):
+    """Fewer bytes that unpack to one of a version's files; what comes out is held against the file's own hash."""
+
+    file_sha256: str  # that it unpacks to
+    packing: str  # "zstd", or "bsdiff4" against `base_sha256`; one that a device does not know is passed over
+    sha256: str  # of the bytes that travel
+    bytes: int
+    base_sha256: str = ""  # the file that is needed to unpack it; empty: none
+
+
 class Assignment(msgspec.Struct, frozen=True, kw_only=True):
     """The model a device should run: its manifest, by hash. The manifest names the rest."""
 
@@ -300,6 +311,7 @@ class Assignment(msgspec.Struct, frozen=True, kw_only=True):
     trust_sha256: str = ""  # of the bundle that vouches for the manifest (contract/trust.py); empty: it is not signed
     trust_bytes: int = 0
     url: str = ""  # https: its files can be had at <url>/<sha256>, with Range, as well; empty: as blocks alone
+    parcels: tuple[Parcel, ...] = ()  # cheaper ways to its files, for whoever can use them
 
     def is_for_same(self, other: Assignment | None) -> bool:
         """Whether both want the same model, by whatever way it comes."""

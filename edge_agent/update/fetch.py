@@ -26,6 +26,7 @@ from edge_agent.contract.artifact import (
 from edge_agent.contract.errors import IncompatibleError, IntegrityError, SignatureError, UplinkError
 from edge_agent.contract.trust import BUNDLE_MAX_BYTES
 from edge_agent.contract.wire import BLOCK_BYTES, Assignment, BlockHeader, Fetch
+from edge_agent.update.ways import Cellar, Ways
 
 log = logging.getLogger(__name__)
 
@@ -189,12 +190,13 @@ class Download:
 
 
 class ArtifactFetch:
-    """The files of one assignment, one after the other: the manifest, and the ONNX file that it names.
+    """The files of one assignment, one after the other: the manifest, and the ONNX file that it names, by its ways.
 
     With `vouch` the signatures come first, and nothing else is asked for until it has returned.
 
     ArtifactError from any method means that the version is to be refused; SignatureError, that nobody vouches for what
-    was sent under its number; UplinkError, that the server does not have it now; OSError, that the disk will not.
+    was sent under its number; UplinkError, that the server does not have it now; OSError, that the disk will not. A
+    parcel that fails is none of these: the next way is taken.
     """
 
     def __init__(
@@ -204,6 +206,7 @@ class ArtifactFetch:
         *,
         variant: str,
         fits: Callable[[Manifest], None],
+        cellar: Cellar,
         vouch: Callable[[Assignment, bytes], None] | None = None,
     ) -> None:
         if assignment.manifest_bytes > MANIFEST_MAX_BYTES:
@@ -212,8 +215,9 @@ class ArtifactFetch:
         self.folder = folder
         self.manifest = b""
         self.onnx = b""
-        self._variant, self._fits, self._vouch = variant, fits, vouch
+        self._variant, self._fits, self._cellar, self._vouch = variant, fits, cellar, vouch
         self._vouching = vouch is not None
+        self._ways: Ways | None = None  # of the ONNX file; None while the manifest is on its way
         self._current: Download
         if self._vouching:
             self._follow_signatures()
@@ -245,7 +249,7 @@ class ArtifactFetch:
 
     @property
     def share(self) -> float:
-        """Of the ONNX file; the manifest is small."""
+        """Of the ONNX file, or of its parcel; the manifest is small."""
         return self._current.share if self.manifest else 0.0
 
     def due(self, now_s: float) -> Fetch | None:
@@ -270,9 +274,8 @@ class ArtifactFetch:
     def _refused(self, header: BlockHeader, now_s: float) -> None:
         if self._requests.refused(now_s):
             said = header.error[:200] or f"{header.total_bytes} bytes, expected {self._current.total_bytes}"
-            raise UplinkError(
-                f"version {self.assignment.version}: file {header.sha256[:12]}...: the server says: {said}"
-            )
+            text = f"file {header.sha256[:12]}...: the server says: {said}"
+            self._otherwise(UplinkError(f"version {self.assignment.version}: {text}"))
 
     def _settle(self) -> None:
         """Go on to the next file when the current one is whole."""
@@ -281,24 +284,46 @@ class ArtifactFetch:
         try:
             data = self._current.finish()
         except IntegrityError as error:
-            self._spoilt += 1
-            if self._spoilt >= ATTEMPTS:
-                if self._vouch is None:
-                    raise
-                # The right bytes are known by their signature: these are the carrier's fault, not the version's.
-                raise SignatureError(f"version {self.assignment.version}: {error}") from error
-            log.warning("version %d: %s: fetching it again", self.assignment.version, error)
-            self._requests = Requests()
+            self._spoil(error)
             return
         if self._vouching and self._vouch is not None:
             self._vouch(self.assignment, data)
             self._vouching = False
             self._follow(self.assignment.manifest_sha256, self.assignment.manifest_bytes)
-        elif self.manifest:
-            self.onnx = data
-        else:
+            return
+        if self._ways is None:
             self.manifest = data
             self._read_manifest()
+            return
+        try:
+            self.onnx = self._ways.arrived(data)
+        except IntegrityError as error:
+            self._current.discard()
+            self._otherwise(error)
+
+    def _spoil(self, error: IntegrityError) -> None:
+        self._spoilt += 1
+        if self._spoilt >= ATTEMPTS:
+            self._otherwise(error)
+        else:
+            log.warning("version %d: %s: fetching it again", self.assignment.version, error)
+            self._requests = Requests()
+
+    def _otherwise(self, error: IntegrityError | UplinkError) -> None:
+        """Take the next way to the file; without one, what happened is the end of it."""
+        if self._ways is None or not self._ways.give_up(str(error)):
+            if self._vouch is not None and isinstance(error, IntegrityError):
+                # The right bytes are known by their signature: these are the carrier's fault, not the version's.
+                raise SignatureError(f"version {self.assignment.version}: {error}") from error
+            raise error
+        self._set_out(self._ways)
+
+    def _set_out(self, ways: Ways) -> None:
+        wanted = ways.next()
+        try:
+            self._follow(wanted.sha256, wanted.bytes)
+        except IntegrityError as error:
+            self._otherwise(error)
 
     def _read_manifest(self) -> None:
         manifest = decode_manifest(self.manifest, where=f"manifest of version {self.assignment.version}")
@@ -308,7 +333,10 @@ class ArtifactFetch:
         file = manifest.variant(self._variant)
         if file.bytes > MODEL_MAX_BYTES:
             raise IncompatibleError(f"model of {file.bytes} bytes, at most {MODEL_MAX_BYTES}")
-        self._follow(file.sha256, file.bytes)
+        self._ways = Ways(file, self.assignment.parcels, self._cellar)
+        self.onnx = self._ways.here()
+        if not self.done:
+            self._set_out(self._ways)
 
     def flush(self) -> None:
         """Make the blocks so far survive a power cut."""

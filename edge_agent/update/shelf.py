@@ -3,6 +3,7 @@
     models/slots.json                     which of them runs
     models/7/manifest.json, model.onnx    complete and tested; a numbered folder appears in one step
     models/incoming/8/                    blocks on their way, and in `artifact/` what is being tested
+    models/bad-parcels.json               parcels that did not unpack here, by hash
 
 Always true: a folder with a number passed its golden test on this device once.
 """
@@ -14,10 +15,15 @@ import shutil
 from collections.abc import Collection
 from pathlib import Path
 
+import msgspec
+
 from edge_agent.contract.artifact import MANIFEST, MODEL, decode_manifest, write_durably
+from edge_agent.contract.errors import ArtifactError
 
 INCOMING = "incoming"
 UNPACKED = "artifact"
+BAD_PARCELS = "bad-parcels.json"
+BAD_PARCELS_KEPT = 100  # newest ones
 
 
 class Shelf:
@@ -41,6 +47,28 @@ class Shelf:
         """Hash of the ONNX file of `version`. ArtifactError when its manifest cannot be read."""
         path = self.path(version) / MANIFEST
         return decode_manifest(path.read_bytes(), where=str(path)).variant(variant).sha256
+
+    def file(self, sha256: str, variant: str) -> Path | None:
+        """An ONNX file that should have that hash (nobody has looked); None when no version here has one."""
+        for version in self.versions():
+            try:
+                if self.model_sha256(version, variant) == sha256:
+                    return self.path(version) / MODEL
+            except ArtifactError:  # of that version: whoever runs it will say so
+                continue
+        return None
+
+    def bad_parcels(self) -> list[str]:
+        """Hashes of the parcels that must not be tried again, newest last."""
+        try:
+            return msgspec.json.decode((self._folder / BAD_PARCELS).read_bytes(), type=list[str])
+        except (FileNotFoundError, msgspec.DecodeError):  # at worst one is tried again
+            return []
+
+    def note_bad_parcel(self, sha256: str) -> None:
+        """That parcel must not be tried again."""
+        known = [*self.bad_parcels(), sha256][-BAD_PARCELS_KEPT:]
+        write_durably(self._folder / BAD_PARCELS, msgspec.json.encode(known))
 
     def arrival(self, version: int) -> Path:
         """The folder in which `version` arrives. Whatever else was arriving is deleted: only one thing is wanted."""

@@ -4,7 +4,9 @@
 
 One `step` at a time, in a thread of its own. What is refused (hash, fit, golden test, downgrade) is reported once,
 remembered with its reason and never tried again; what is only late (network, full disk, signatures that have expired)
-is tried again. What nobody vouches for is turned away: reported as refused, but not remembered.
+is tried again. What nobody vouches for is turned away: reported as refused, but not remembered. What the server says
+that it does not have is let go until the server orders anew; the same order again, as a broker repeats it on every
+connect, counts after a rest that doubles.
 """
 
 from __future__ import annotations
@@ -29,7 +31,7 @@ from edge_agent.contract.errors import (
     UplinkError,
 )
 from edge_agent.contract.trust import BUNDLE
-from edge_agent.contract.wire import Assignment, BlockHeader, Desired, Fetch, ModelState
+from edge_agent.contract.wire import Assignment, BlockHeader, Desired, Fetch, ModelState, Parcel
 from edge_agent.update import slots
 from edge_agent.update.fetch import ArtifactFetch
 from edge_agent.update.https import Https
@@ -44,8 +46,22 @@ __all__ = ["Kind", "Updater"]  # what the agent needs
 
 STEP_S = 0.5  # between steps when nothing arrives; bounds how late a silent fetch is noticed
 PAUSE_S = 60.0  # after the disk refused
+REST_S, REST_MAX_S = 60.0, 3600.0  # after the server had nothing: first, and at most
 BLOCKS_WAITING = 64  # 4 MB; a block that finds no room is asked for again
 STOP_S = 5.0
+
+
+class GivenUp(msgspec.Struct, frozen=True):
+    """An order that the server cannot serve: how often that showed, and until when it rests."""
+
+    order: Desired
+    times: int
+    until_s: float
+
+    def again(self, now_s: float) -> GivenUp:
+        """Once more, with twice the rest."""
+        rest_s = min(REST_S * 2.0 ** min(self.times, 10), REST_MAX_S)
+        return GivenUp(self.order, self.times + 1, now_s + rest_s)
 
 
 class Updater(Installed):
@@ -89,6 +105,8 @@ class Updater(Installed):
         self._check, self._request, self._monotonic = check, request, monotonic
         self._trust, self._https = trust, https
         self._inbox: Desired | None = None
+        self._order: Desired | None = None  # the last that was looked at
+        self._let_go: GivenUp | None = None
         self._blocks: queue.Queue[tuple[BlockHeader, bytes | memoryview]] = queue.Queue(BLOCKS_WAITING)
         self._assignment: Assignment | None = None
         self._vouched: Assignment | None = None  # the last that was signed
@@ -136,7 +154,7 @@ class Updater(Installed):
         return super().take(version, before=before, found=found)
 
     def on_desired(self, desired: Desired) -> None:
-        """What the server wants. The same again is a new try."""
+        """What the server wants. The same again is a new try, in time."""
         with self._lock:
             self._inbox = desired
         self._wake.set()
@@ -184,7 +202,7 @@ class Updater(Installed):
                 self._fetch.flush()
 
     def step(self, now_s: float) -> None:
-        """Do what can be done now. Waits for nothing but the golden test."""
+        """Do what can be done now. Waits for nothing but the golden test, and the unpacking of a parcel."""
         self._obey()
         if now_s < self._pause_until_s:
             return
@@ -192,9 +210,8 @@ class Updater(Installed):
             self.sweep()
             if self._assignment is not None:
                 self._advance(self._assignment, now_s)
-        except (UplinkError, StaleError) as error:  # a server that connects again says again what it wants
-            self._fetch = self._assignment = None
-            self._report("error", str(error), 0, {})
+        except (UplinkError, StaleError) as error:
+            self._let_go(error, now_s)
         except OSError as error:
             self._pause(error, now_s)
         except CheckStoppedError:
@@ -205,14 +222,24 @@ class Updater(Installed):
             desired, self._inbox = self._inbox, None
         if desired is None:
             return
-        self._assignment = desired.model
-        self._pause_until_s, self._complaint = 0.0, ""
+        if self._let_go is not None and desired != self._let_go.order:
+            self._let_go = None
+        self._order, self._assignment = desired, desired.model
+        self._pause_until_s, self._complaint = self._let_go.until_s if self._let_go else 0.0, ""
         self.unstage_all_but(desired.model.version if desired.model else 0)
         if self._fetch is not None and not self._fetch.assignment.is_for_same(desired.model):
             self._drop()
         elif self._fetch is not None and self._fetch.assignment != desired.model:
             self._fetch.flush()  # its signatures were renewed: the blocks that are here stay
             self._fetch = None
+
+    def _let_go(self, error: UplinkError | StaleError, now_s: float) -> None:
+        """The server does not have it, or not fresh. What it orders next is tried; its last order only after a rest."""
+        self._fetch = self._assignment = None
+        if self._order is not None:
+            self._let_go = (self._let_go or GivenUp(self._order, 0, 0.0)).again(now_s)
+        if self._let_go is None or self._let_go.times == 1:
+            self._report("error", str(error), 0, {})
 
     def _advance(self, assignment: Assignment, now_s: float) -> None:
         try:
@@ -239,13 +266,29 @@ class Updater(Installed):
             return None
         folder = self.shelf.arrival(version)
         vouch = self._vouch if self._trust is not None else None
-        return ArtifactFetch(folder, assignment, variant=self.variant, fits=self._fit, vouch=vouch)
+        return ArtifactFetch(folder, assignment, variant=self.variant, fits=self._fit, cellar=self, vouch=vouch)
 
     def _vouch(self, assignment: Assignment, bundle: bytes) -> None:
         if self._trust is not None:
             self._trust.vouch(assignment, bundle)
             self._vouched = assignment
             self.readmit(assignment.version)
+
+    # --- the cellar ---
+
+    def file(self, sha256: str) -> Path | None:
+        """An ONNX file here that should have that hash."""
+        return self.shelf.file(sha256, self.variant)
+
+    def bad_parcels(self) -> list[str]:
+        """Hashes of the parcels that failed here."""
+        return self.shelf.bad_parcels()
+
+    def give_up(self, parcel: Parcel, reason: str) -> None:
+        """Tell, and never try that parcel again."""
+        self.shelf.note_bad_parcel(parcel.sha256)
+        version = self._assignment.version if self._assignment else 0
+        self._report("error", f"{parcel.packing} parcel failed, another way is taken: {reason}", version, {})
 
     def _proceed(self, fetch: ArtifactFetch, now_s: float) -> None:
         while not self._blocks.empty():

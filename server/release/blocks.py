@@ -1,27 +1,26 @@
 """Which bytes may a device fetch?
 
-Those of published versions, by hash: manifests, and the ONNX files they name; and the signatures that vouch for them.
-Nothing else that happens to be a blob (another device's samples are blobs too). What is on its way to the fleet is kept
-in memory: a thousand devices ask for the same file.
+Those of published versions, by hash: manifests, the ONNX files they name, and the parcels of these; and the signatures
+that vouch for them. Nothing else that happens to be a blob (another device's samples are blobs too). What is on its way
+to the fleet is kept in memory: a thousand devices ask for the same file.
 """
 
 from __future__ import annotations
 
 import threading
 from collections import OrderedDict
-from collections.abc import Iterator
 
 from edge_agent.contract.artifact import decode_manifest
-from edge_agent.contract.wire import BLOCK_BYTES, FETCH_MAX_BLOCKS, BlockHeader, Fetch, encode_frame
+from edge_agent.contract.wire import BLOCK_BYTES, BlockHeader, encode_frame
 from server.release.signing import Signing
-from server.store import versions
+from server.store import parcels, versions
 from server.store.store import Store
 
-CACHED_FILES = 6  # a rollout needs two (manifest and model), its predecessor two; more only hold memory
+CACHED_FILES = 8  # a rollout needs its manifest, its model and some parcels of that; more only hold memory
 
 
 class Blocks:
-    """Answers to requests for blocks. Safe to use from several threads."""
+    """Files that devices may have, cut into blocks. Safe to use from several threads."""
 
     def __init__(self, store: Store, signing: Signing | None = None) -> None:
         self._store, self._signing = store, signing
@@ -30,27 +29,41 @@ class Blocks:
         self._public: set[str] = set()
         self._cached: OrderedDict[str, bytes] = OrderedDict()
 
-    def answer(self, fetch: Fetch) -> Iterator[bytes]:
-        """The frames that answer a request; for what is not published, one that says "unknown"."""
-        data = self.file(fetch.sha256)
-        if data is not None:
-            return cut(data, fetch)
-        header = BlockHeader(sha256=fetch.sha256[:64], index=0, total_bytes=0, error="unknown")
-        return iter([encode_frame(header, b"")])
+    def has(self, sha256: str) -> bool:
+        """Whether those bytes are for devices, and here. StoreError when the store cannot be read."""
+        if self._signatures(sha256) is not None:
+            return True
+        with self._lock:
+            if sha256 not in self._public:
+                self._look_again()
+            return sha256 in self._public and (sha256 in self._cached or self._store.blobs.has(sha256))
 
     def file(self, sha256: str) -> bytes | None:
-        """The whole of it; None for what is not published."""
-        signatures = self._signing.file(sha256) if self._signing else None
-        if signatures is not None:
+        """The whole of it; None for what is not published. StoreError when it is gone or damaged."""
+        return self._bytes(sha256) if self.has(sha256) else None
+
+    def frame(self, sha256: str, index: int) -> bytes | None:
+        """The message that carries a block of what we have; None when the file has no such block.
+
+        StoreError when the file is gone or damaged.
+        """
+        data = self._bytes(sha256)
+        start = index * BLOCK_BYTES
+        if not 0 <= start < len(data):
+            return None
+        header = BlockHeader(sha256=sha256, index=index, total_bytes=len(data))
+        return encode_frame(header, memoryview(data)[start : start + BLOCK_BYTES])
+
+    def _signatures(self, sha256: str) -> bytes | None:
+        return self._signing.file(sha256) if self._signing else None
+
+    def _bytes(self, sha256: str) -> bytes:
+        if (signatures := self._signatures(sha256)) is not None:
             return signatures
         with self._lock:
             if sha256 in self._cached:
                 self._cached.move_to_end(sha256)
                 return self._cached[sha256]
-            if sha256 not in self._public:
-                self._look_again()
-            if sha256 not in self._public or not self._store.blobs.has(sha256):
-                return None
             data = self._cached[sha256] = self._store.blobs.get(sha256)
             if len(self._cached) > CACHED_FILES:
                 self._cached.popitem(last=False)
@@ -63,14 +76,8 @@ class Blocks:
             manifest = decode_manifest(
                 self._store.blobs.get(version.manifest_sha256), where=f"version {version.number}"
             )
-            self._public |= {version.manifest_sha256, *(file.sha256 for file in manifest.files.values())}
+            files = {file.sha256 for file in manifest.files.values()}
+            with self._store.database.read() as connection:
+                travelling = {parcel.sha256 for parcel in parcels.of(connection, files)}
+            self._public |= {version.manifest_sha256} | files | travelling
             self._newest = version.number
-
-
-def cut(data: bytes, fetch: Fetch) -> Iterator[bytes]:
-    """The blocks of `data` that are asked for and exist, each once, at most FETCH_MAX_BLOCKS of them."""
-    count = -(-len(data) // BLOCK_BYTES)
-    wanted = [index for index in dict.fromkeys(fetch.blocks) if 0 <= index < count]
-    for index in wanted[:FETCH_MAX_BLOCKS]:
-        header = BlockHeader(sha256=fetch.sha256, index=index, total_bytes=len(data))
-        yield encode_frame(header, memoryview(data)[index * BLOCK_BYTES : (index + 1) * BLOCK_BYTES])

@@ -16,17 +16,18 @@ import msgspec
 import sqlalchemy as sa
 
 from edge_agent.contract.artifact import decode_manifest
+from edge_agent.contract.errors import ArtifactError
 from edge_agent.contract.types import is_name
-from edge_agent.contract.wire import Assignment, Desired
+from edge_agent.contract.wire import Assignment, Desired, Parcel
 from server import config
-from server.errors import RolloutError
+from server.errors import RolloutError, StoreError
 from server.release import registry, rollout
 from server.release.figures import Compared
 from server.release.member import Report
 from server.release.requests import executing_state
 from server.release.rings import Ring, parse
 from server.release.signing import Signing
-from server.store import devices, rollouts, versions
+from server.store import devices, parcels, rollouts, versions
 from server.store.devices import STABLE
 from server.store.store import Store
 from server.store.versions import Version
@@ -45,6 +46,7 @@ class Channels:
         """`signing`, `files_url`: as `Fleet`. ServerConfigError when the rings of `rules` make no sense."""
         self._store = store
         self._signing, self._files_url = signing, files_url
+        self._assignments: dict[int, Assignment] = {}
         self._rules = rules
         self._rings = parse(rules.rings, rules.rules, rules)
 
@@ -87,7 +89,8 @@ class Channels:
     def _new(self, orders: Mapping[str, int], fleet: Mapping[str, devices.Device]) -> dict[str, Desired]:
         """The orders that differ from what was last published."""
         with self._store.database.read() as connection:
-            wanted = {number: self._assignment(connection, number) for number in set(orders.values())}
+            known_versions = {number: versions.get(connection, number) for number in set(orders.values())}
+        wanted = {number: self._assignment(version) for number, version in known_versions.items()}
         new = {}
         for name, device in fleet.items():
             known = device.desired or Desired(revision=0)
@@ -95,20 +98,36 @@ class Channels:
                 new[name] = msgspec.structs.replace(known, model=wanted[orders[name]])
         return new
 
-    def _assignment(self, connection: sa.Connection, number: int) -> Assignment | None:
-        version = versions.get(connection, number)
-        if version is None:  # the device's own, that we know nothing of
+    def _assignment(self, version: Version | None) -> Assignment | None:
+        """The order to run a version, with the signatures of now. None for the device's own, unknown here."""
+        if version is None:
             return None
-        made = Assignment(
-            version=number,
-            manifest_sha256=version.manifest_sha256,
-            manifest_bytes=version.manifest_bytes,
-            url=self._files_url,
-        )
+        if version.number not in self._assignments:  # what is published never changes
+            self._assignments[version.number] = self._make_assignment(version)
+        made = self._assignments[version.number]
         if self._signing is None or not (self._signing.on and self._signing.covers(version)):
             return made
         stamp = self._signing.stamp()
         return msgspec.structs.replace(made, trust_sha256=stamp.sha256, trust_bytes=stamp.bytes)
+
+    def _make_assignment(self, version: Version) -> Assignment:
+        return Assignment(
+            version=version.number,
+            manifest_sha256=version.manifest_sha256,
+            manifest_bytes=version.manifest_bytes,
+            parcels=self._parcels(version),
+            url=self._files_url,
+        )
+
+    def _parcels(self, version: Version) -> tuple[Parcel, ...]:
+        try:
+            data = self._store.blobs.get(version.manifest_sha256)
+            files = decode_manifest(data, where=f"version {version.number}").files
+        except (StoreError, ArtifactError) as error:  # who has the version already needs no bytes
+            log.error("version %d is ordered without parcels: %s", version.number, error)
+            return ()
+        with self._store.database.read() as connection:
+            return parcels.of(connection, [file.sha256 for file in files.values()])
 
     def _obey(self, now_ms: int) -> bool:
         """Do what operators said since the last look, each in a transaction with its answer."""

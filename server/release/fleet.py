@@ -9,14 +9,13 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Sequence
-from typing import Protocol
 
 import msgspec
 
-from edge_agent.contract.wire import Desired, Fetch, down_topic, encode
+from edge_agent.contract.wire import Desired, down_topic, encode
 from server import config
-from server.release.blocks import Blocks
 from server.release.channels import Channels
+from server.release.downloads import Publish
 from server.release.requests import Sketches, wanted_of
 from server.release.signing import Signing
 from server.store import devices, identities, portfolios, requests, rollouts
@@ -25,15 +24,8 @@ from server.store.store import Store
 REST_MS = 30_000  # between looks when nothing is rolled out: reading 10,000 devices costs a good part of a second
 
 
-class Publish(Protocol):
-    """Hands a message to the broker."""
-
-    def __call__(self, topic: str, payload: bytes, *, qos: int, retain: bool) -> None:
-        """Queue it."""
-
-
 class Fleet:
-    """Carries the rollouts on, passes requests on, and answers the devices."""
+    """Carries the rollouts on, and passes requests on."""
 
     def __init__(
         self,
@@ -59,7 +51,6 @@ class Fleet:
         self._fleet = fleet
         self._publish = publish
         self._channels = Channels(store, rules, signing=signing, files_url=files_url)
-        self._blocks = Blocks(store, signing)
         self._sketches = Sketches(store)
         self._asked: Sequence[requests.Request] = ()  # what was open at the last look
         self._arms_ms = 0  # when arms were told that were passed on
@@ -71,12 +62,6 @@ class Fleet:
         """A device has connected; its order follows with the next `tick`."""
         with self._lock:
             self._born.add(device)
-
-    def on_fetch(self, device: str, fetch: Fetch) -> None:
-        """A device asks for blocks."""
-        topic = down_topic(self._fleet, device, "block")
-        for frame in self._blocks.answer(fetch):
-            self._publish(topic, frame, qos=1, retain=False)
 
     def tick(self, now_ms: int) -> None:
         """One look at the fleet: start what waits, advance what runs, publish what changed. StoreError: try again."""

@@ -1,9 +1,9 @@
 """How does a model become a version?
 
 Three ways: a candidate that passed its gates (a run in state `passed`), an artifact folder given by hand, or an earlier
-version again, for a rollback. Always the bytes are put among the blobs first and the row second, in one transaction
-with everything else that changes; a server killed in between finds the same work to do again. Numbers only grow:
-devices refuse a lower one.
+version again, for a rollback. Always the bytes are put among the blobs first (so are the parcels in which they may
+travel) and the row second, in one transaction with everything else that changes; a server killed in between finds the
+same work to do again. Numbers only grow: devices refuse a lower one.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from edge_agent.contract.graph import check_graph
 from edge_agent.contract.trust import BUNDLE, encode_bundle
 from server.errors import RolloutError
 from server.release.signing import Signing
-from server.store import devices, labels, runs, versions
+from server.store import devices, labels, parcels, runs, versions
 from server.store.store import Store
 from server.store.versions import Version
 
@@ -90,6 +90,7 @@ def add_artifact(store: Store, folder: Path, *, weights: Path | None, now_ms: in
     data = (folder / MANIFEST).read_bytes()  # as it is: devices that hold the folder know it by this hash
     checkpoint = _read(weights) if weights else b""
     store.blobs.put(onnx)
+    parcels.make(store, manifest)
     made = _version(
         store, manifest, data, weights_sha256=store.blobs.put(checkpoint) if weights else "", run_id=None, now_ms=now_ms
     )

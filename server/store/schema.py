@@ -312,6 +312,16 @@ version = Table(
     Column("metrics", JSON, nullable=False),
 )
 
+parcel = Table(  # a smaller form of a model file, as a blob
+    "parcel",
+    metadata,
+    Column("file_sha256", String(64), primary_key=True),
+    Column("packing", String(20), primary_key=True),
+    Column("base_sha256", String(64), primary_key=True),  # the file needed to unpack it; empty: none
+    Column("sha256", String(64), nullable=False),
+    Column("bytes", Integer, nullable=False),
+)
+
 rollout = Table(
     "rollout",
     metadata,

@@ -20,9 +20,10 @@ from numpy.typing import NDArray
 
 from edge_agent.contract.artifact import Manifest, decode_manifest, encode_manifest
 from edge_agent.contract.errors import WinnowError
+from edge_agent.contract.wire import Parcel
 from server import config
 from server.errors import TrainingError
-from server.store import runs, snapshots, versions
+from server.store import parcels, runs, snapshots, versions
 from server.store.snapshots import Snapshot
 from server.store.store import Store
 from server.teach import dataset, gates, lesson, reference
@@ -109,7 +110,7 @@ def _round(
         say(f"{data.left_out} samples left out: not of the shape that the model takes")
     net = _fit(data.train, snapshot.classes, settings.teach, champion, say)
     say("exporting and quantising")
-    packaged = _package(net, data, snapshot, settings.teach, champion)
+    packaged = _package(net, data, snapshot, settings, champion)
     judging()
     say("judging")
     agreement = packaged.int8_agreement if settings.teach.int8 else None
@@ -117,9 +118,10 @@ def _round(
     gains = _gains(store, data, held, packaged, champion)
     verdict = gates.judge(held, int8_agreement=agreement, rules=settings.gates)
     manifest = msgspec.structs.replace(packaged.manifest, metrics=packaged.manifest.metrics | figures)
+    store.blobs.put(packaged.onnx)
     if verdict.passed:  # nobody runs the others
         _learn(store, manifest, packaged.onnx, say, now_ms=now_ms())
-    store.blobs.put(packaged.onnx)
+        say(_parcels(parcels.make(store, manifest), len(packaged.onnx)))
     return {
         "settings": msgspec.to_builtins(settings),
         "train": len(data.train.y),
@@ -136,6 +138,11 @@ def _round(
     }
 
 
+def _parcels(made: Sequence[Parcel], whole_bytes: int) -> str:
+    said = [f"{p.bytes} by {p.packing}" for p in made]
+    return ", ".join([f"the model is {whole_bytes} bytes", *said])
+
+
 def _learn(store: Store, manifest: Manifest, onnx: bytes, say: Say, *, now_ms: int) -> None:
     """Keep what drift is held against; a model without it is as good, only drift cannot be told apart."""
     try:
@@ -147,7 +154,7 @@ def _learn(store: Store, manifest: Manifest, onnx: bytes, say: Say, *, now_ms: i
 def _fit(part: Part, classes: Sequence[str], teach: config.Teach, champion: Champion | None, say: Say) -> Net:
     from models import train
 
-    wanted = ("recipe", "epochs", "batch_size", "learning_rate", "threads", "seed")
+    wanted = ("recipe", "epochs", "batch_size", "learning_rate", "threads", "seed", "part")
     settings = train.Settings(**{key: getattr(teach, key) for key in wanted})
     # The rows of the head are the parent's classes: they must be the first of ours, in the same order.
     grows = champion is not None and champion.manifest.classes == tuple(classes[: len(champion.manifest.classes)])
@@ -163,9 +170,10 @@ def _fit(part: Part, classes: Sequence[str], teach: config.Teach, champion: Cham
     )
 
 
-def _package(net: Net, data: Dataset, snapshot: Snapshot, teach: config.Teach, champion: Champion | None) -> Packaged:
-    from models.package import package
+def _package(net: Net, data: Dataset, snapshot: Snapshot, settings: Settings, champion: Champion | None) -> Packaged:
+    from models.package import ParentFile, package
 
+    teach = settings.teach
     rng = np.random.default_rng(teach.seed)
     some = rng.permutation(len(data.train.x))[:CALIBRATION_SAMPLES]
     return package(
@@ -180,6 +188,9 @@ def _package(net: Net, data: Dataset, snapshot: Snapshot, teach: config.Teach, c
         int8=teach.int8,
         unit=champion.manifest.input.unit if champion else "",
         created_at=datetime.now(timezone.utc).isoformat(timespec="seconds"),
+        parent_file=ParentFile(champion.onnx, settings.gates.min_int8_agreement)
+        if champion and "cpu-int8" in champion.manifest.files
+        else None,
     )
 
 

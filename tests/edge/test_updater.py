@@ -634,6 +634,39 @@ def test_a_server_without_the_file_is_not_asked_for_ever(device, server):
     assert device.slots == Staged(committed=0, candidate=1)
 
 
+def test_a_link_that_flaps_does_not_make_it_ask_for_ever(device, server):
+    assignment = server.publish(1)
+    held_back = server.files.pop(assignment.manifest_sha256)
+    order = Desired(revision=1, model=assignment)
+    asked_at_s = []
+    for _ in range(4 * 360):  # for four hours, the broker repeats the retained order every ten seconds
+        device.updater.on_desired(order)
+        before = len(server.asked)
+        device.run(10)
+        asked_at_s += [device.now_s] * (len(server.asked) - before)
+    in_hour = [sum(hour * 3600 < at_s <= (hour + 1) * 3600 for at_s in asked_at_s) for hour in range(4)]
+    assert in_hour[0] <= 21  # three tries each time, after rests of 1, 2, 4, .. 32 minutes
+    assert in_hour[2] <= 3
+    assert in_hour[3] <= 3
+    assert [kind for kind, _, _ in device.reports] == ["error"]
+
+    server.files[assignment.manifest_sha256] = held_back
+    device.updater.on_desired(msgspec.structs.replace(order, revision=2))
+    device.run(60)
+    assert device.slots == Staged(committed=0, candidate=1)
+
+
+def test_an_order_for_something_else_does_not_wait_for_the_rest(device, server):
+    missing = server.publish(1)
+    del server.files[missing.manifest_sha256]
+    device.assign(missing)
+    device.run(30)
+    assert len(server.asked) == 3
+    device.assign(server.publish(2))
+    device.run(10)
+    assert device.slots == Staged(committed=0, candidate=2)
+
+
 def test_a_file_of_another_length_is_an_error_answer(device, server):
     assignment = msgspec.structs.replace(server.publish(1), manifest_bytes=50)
     device.assign(assignment)

@@ -19,7 +19,7 @@ from server.errors import RolloutError, ServerConfigError, StoreError
 from server.release import commands
 from server.release.fleet import REST_MS, Fleet
 from server.release.registry import add_artifact
-from server.store import devices, identities, rollouts, versions
+from server.store import devices, identities, parcels, rollouts, versions
 from server.store.store import Store
 
 RULES = config.Rollout(rings=("canary=cam-1", "all"), soak_s=5.0, timeout_s=60.0)
@@ -221,6 +221,22 @@ def test_a_version_that_nobody_has_tried_makes_way_for_a_newer_one(scene):
     scene.add(4)
     scene.tick()
     assert scene.current().version == 3  # somebody has it: it is seen through first
+
+
+def test_an_order_names_the_parcels_and_is_not_given_again_for_them(scene):
+    scene.connects("cam-1")
+    scene.add(2)
+    scene.tick()
+    ((_, desired),) = scene.sent
+    with scene.store.database.read() as connection:
+        known = parcels.of(connection, [parcel.file_sha256 for parcel in desired.model.parcels])
+    assert desired.model.parcels == known != ()
+    bare = msgspec.structs.replace(desired, model=msgspec.structs.replace(desired.model, parcels=()))
+    with scene.store.database.write() as connection:  # as a server wrote it that knew no parcels
+        devices.set_desired(connection, "cam-1", bare)
+    scene.restart()
+    assert scene.tick() == [("cam-1", 2, 2)]  # it is said again at every start
+    assert scene.tick() == []
 
 
 def test_other_wishes_of_a_device_are_kept(scene):

@@ -2,21 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import itertools
 
 import msgspec
 import pytest
 import quadrants
 from device_words import FLEET, MODEL, NOW_MS, birth, message, uploads
-from hypothesis import given, settings
-from hypothesis import strategies as st
 
 from edge_agent.contract.artifact import MANIFEST, decode_manifest, encode_manifest, read_artifact, sha256_hex
 from edge_agent.contract.errors import ArtifactError
-from edge_agent.contract.wire import BLOCK_BYTES, FETCH_MAX_BLOCKS, BlockHeader, Fetch, decode_frame, encode
+from edge_agent.contract.wire import BLOCK_BYTES, BlockHeader, decode_frame, encode
 from server.collect.ingest import Ingest
 from server.errors import RolloutError
-from server.release.blocks import Blocks, cut
+from server.release.blocks import Blocks
 from server.release.registry import add_artifact, publish_passed
 from server.store import labels, rollouts, runs, versions
 from server.store.store import Store
@@ -146,12 +144,13 @@ def test_the_champion_is_what_the_fleet_runs_or_is_about_to(store, tmp_path, fat
 # --- blocks ---
 
 
-def ask(blocks: Blocks, sha256: str, *indices: int) -> list[tuple[BlockHeader, bytes]]:
-    return decoded(blocks.answer(Fetch(sha256=sha256, blocks=indices)))
-
-
-def decoded(frames: Iterable[bytes]) -> list[tuple[BlockHeader, bytes]]:
-    return [(header, bytes(body)) for header, body in (decode_frame(BlockHeader, frame) for frame in frames)]
+def whole(blocks: Blocks, sha256: str) -> bytes:
+    """All blocks of a file, one after the other."""
+    frames = itertools.takewhile(lambda frame: frame is not None, (blocks.frame(sha256, n) for n in itertools.count()))
+    parts = [decode_frame(BlockHeader, frame or b"") for frame in frames]
+    data = b"".join(bytes(body) for _, body in parts)
+    assert [(h.sha256, h.index, h.total_bytes) for h, _ in parts] == [(sha256, n, len(data)) for n in range(len(parts))]
+    return data
 
 
 def test_a_device_gets_the_manifest_and_then_the_model_it_names(store, tmp_path):
@@ -162,17 +161,15 @@ def test_a_device_gets_the_manifest_and_then_the_model_it_names(store, tmp_path)
         (version.manifest_sha256, (tmp_path / "1" / MANIFEST).read_bytes()),
         (sha256_hex(onnx), onnx),
     ):
-        answers = ask(blocks, sha256, *range(-(-len(data) // BLOCK_BYTES)))
-        assert b"".join(body for _, body in answers) == data
-        assert {header.total_bytes for header, _ in answers} == {len(data)}
+        assert blocks.has(sha256)
+        assert whole(blocks, sha256) == data
     assert manifest.version == 1
 
 
 def test_a_version_published_later_is_found(store, tmp_path):
     blocks = Blocks(store)
     add(store, tmp_path, 1)
-    later = add(store, tmp_path, 2)
-    assert not ask(blocks, later.manifest_sha256, 0)[0][0].error
+    assert blocks.has(add(store, tmp_path, 2).manifest_sha256)
 
 
 def test_samples_are_not_served(store, tmp_path):
@@ -180,17 +177,12 @@ def test_samples_are_not_served(store, tmp_path):
     Ingest(store, fleet=FLEET, offline_after_s=9.0).take(uploads("cam-1", 1))
     secret = store.blobs.put(b"another device's sample")
     for sha256 in (secret, "f" * 64, "", "../catalogue.db", "x" * 5000):
-        ((header, body),) = ask(Blocks(store), sha256, 0, 1)
-        assert (header.error, body, header.total_bytes) == ("unknown", b"", 0)
+        assert not Blocks(store).has(sha256)
 
 
-DATA = bytes(range(256)) * (BLOCK_BYTES // 256) * 70 + b"rest"
-
-
-@settings(deadline=None, max_examples=50)
-@given(st.lists(st.integers(-10, 100), max_size=200))
-def test_no_request_makes_it_send_more_than_there_is(wanted):
-    answers = decoded(cut(DATA, Fetch(sha256="f" * 64, blocks=tuple(wanted))))
-    there = list(dict.fromkeys(index for index in wanted if 0 <= index < 71))
-    assert [header.index for header, _ in answers] == there[:FETCH_MAX_BLOCKS]
-    assert all(body == DATA[h.index * BLOCK_BYTES : (h.index + 1) * BLOCK_BYTES] for h, body in answers)
+def test_there_are_no_blocks_but_those_of_the_file(store):
+    data = bytes(range(256)) * (2 * BLOCK_BYTES // 256) + b"rest"
+    sha256 = store.blobs.put(data)
+    blocks = Blocks(store)
+    assert [blocks.frame(sha256, index) is not None for index in range(-2, 5)] == [False] * 2 + [True] * 3 + [False] * 2
+    assert whole(blocks, sha256) == data

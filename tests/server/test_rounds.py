@@ -19,7 +19,7 @@ from server import config
 from server.collect.ingest import Ingest
 from server.errors import ServerError, StoreError
 from server.release.registry import add_artifact, publish_passed
-from server.store import labels, references, rollouts, runs, snapshots, versions
+from server.store import labels, parcels, references, rollouts, runs, snapshots, versions
 from server.store.labels import Label
 from server.store.lock import is_held, only_one
 from server.store.schema import reference
@@ -238,6 +238,9 @@ def test_a_first_model_then_one_that_knows_the_new_classes(store, tmp_path):
     assert together == pytest.approx(stream["figure"])
     with store.database.read() as connection:
         assert versions.champion(connection) == version
+        ways = parcels.of(connection, [manifest.files["cpu-int8"].sha256])
+    assert ways  # made before it was published
+    assert all(parcel.bytes < manifest.files["cpu-int8"].bytes for parcel in ways)
 
 
 def test_a_reference_that_cannot_be_made_is_said_and_fails_nothing(store, tmp_path):

@@ -15,7 +15,7 @@ from device_words import FLEET, MODEL, NOW_MS, birth, message
 from edge_agent.contract.artifact import MANIFEST, decode_manifest
 from edge_agent.contract.errors import ArtifactError, IncompatibleError, SignatureError, StaleError
 from edge_agent.contract.trust import BUNDLE, Claim, decode_bundle, verify_artifact, vouch
-from edge_agent.contract.wire import BlockHeader, Desired, Fetch, decode, decode_frame, encode, parse_topic
+from edge_agent.contract.wire import BlockHeader, Desired, decode, decode_frame, encode, parse_topic
 from server import config
 from server.__main__ import main
 from server.collect.ingest import Ingest
@@ -406,7 +406,8 @@ def test_an_assignment_names_its_signatures_and_the_device_can_fetch_them(releas
     assert desired.model is not None
     assert desired.model.trust_bytes == release.signing.stamp().bytes
     blocks = Blocks(release.store, release.signing)
-    (frame,) = blocks.answer(Fetch(sha256=desired.model.trust_sha256, blocks=(0,)))
+    frame = blocks.frame(desired.model.trust_sha256, 0)
+    assert frame is not None
     header, body = decode_frame(BlockHeader, frame)
     assert header.total_bytes == desired.model.trust_bytes
     vouch(decode_bundle(bytes(body)), claim(made), anchor=anchor, now_ms=release.now_ms)

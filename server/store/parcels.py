@@ -1,0 +1,108 @@
+"""In which smaller forms may a model file travel?
+
+A parcel of a file is its Zstandard, or what differs from a file that devices have (bsdiff4), where that is smaller
+still. They are blobs, made once, before a version is published: an order that names a version names its parcels too,
+and nobody waits for them then. How they are unpacked is the contract's: each is tried before anybody is offered it.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections import Counter
+from collections.abc import Iterable, Iterator, Sequence
+
+import bsdiff4
+import sqlalchemy as sa
+import zstandard
+from sqlalchemy.dialects.sqlite import insert
+
+from edge_agent.contract.artifact import Manifest, OnnxFile, decode_manifest, sha256_hex
+from edge_agent.contract.errors import IntegrityError
+from edge_agent.contract.parcel import unpack
+from edge_agent.contract.wire import PARCELS_MAX, Parcel
+from server.errors import StoreError
+from server.store import devices, versions
+from server.store.schema import parcel
+from server.store.store import Store
+
+log = logging.getLogger(__name__)
+
+BASES_MAX = 4  # of one file: each costs a second a megabyte, once; a device with another one gets it packed
+DELTA_MAX_BYTES = 64 << 20  # of base and file: above, bsdiff4 takes minutes, and 17 bytes of memory for one of the base
+LEVEL, SLOW_MAX_BYTES, FAST_LEVEL = 19, 64 << 20, 9  # of Zstandard; the last for what is larger: 19 takes minutes there
+
+
+def of(connection: sa.Connection, files: Iterable[str]) -> tuple[Parcel, ...]:
+    """The parcels of those files, by hash; the smallest first, no more than an order may hold."""
+    query = sa.select(parcel).where(parcel.c.file_sha256.in_(list(files))).order_by(parcel.c.bytes, parcel.c.sha256)
+    return tuple(Parcel(**row._mapping) for row in connection.execute(query.limit(PARCELS_MAX)))
+
+
+def make(store: Store, manifest: Manifest) -> list[Parcel]:
+    """Make the parcels of a manifest's files, whose bytes are here, and keep those that save something."""
+    with store.database.read() as connection:
+        bases = _bases(store, connection)
+    made = [p for file in manifest.files.values() if store.blobs.has(file.sha256) for p in _of_file(store, file, bases)]
+    if made:
+        with store.database.write() as connection:
+            connection.execute(insert(parcel).on_conflict_do_nothing(), [_row(p) for p in made])
+    return made
+
+
+def _row(made: Parcel) -> dict[str, object]:
+    return {column.name: getattr(made, column.name) for column in parcel.c}
+
+
+def _bases(store: Store, connection: sa.Connection) -> Sequence[str]:
+    """What devices run, or are about to: the champion's files, then what most of them say that they execute."""
+    champion = versions.champion(connection)
+    wanted: Counter[str] = Counter()
+    for device in devices.devices(connection):
+        if said := device.heartbeat or device.birth:
+            wanted[said.model.sha256] += 1
+    files: list[str] = []
+    if champion is not None:
+        manifest = decode_manifest(store.blobs.get(champion.manifest_sha256), where=f"version {champion.number}")
+        files = [file.sha256 for file in manifest.files.values()]
+    ranked = dict.fromkeys([*files, *(sha256 for sha256, _ in wanted.most_common())])
+    return [sha256 for sha256 in ranked if len(sha256) == 64 and store.blobs.has(sha256)][:BASES_MAX]
+
+
+def _of_file(store: Store, file: OnnxFile, bases: Sequence[str]) -> Iterator[Parcel]:
+    whole = store.blobs.get(file.sha256)
+    level = LEVEL if len(whole) <= SLOW_MAX_BYTES else FAST_LEVEL
+    packed = zstandard.ZstdCompressor(level=level).compress(whole)
+    if made := _keep(store, file, "zstd", packed, less_than=len(whole)):
+        yield made
+    for base in bases:
+        if made := _delta(store, file, whole, base, less_than=min(len(whole), len(packed))):
+            yield made
+
+
+def _delta(store: Store, file: OnnxFile, whole: bytes, base: str, *, less_than: int) -> Parcel | None:
+    if base == file.sha256:  # a device that has it fetches nothing
+        return None
+    try:
+        old = store.blobs.get(base)
+    except StoreError as error:
+        log.warning("no parcel against %s: %s", base[:12], error)
+        return None
+    if max(len(old), len(whole)) > DELTA_MAX_BYTES:
+        return None
+    return _keep(store, file, "bsdiff4", bsdiff4.diff(old, whole), less_than=less_than, base=base, old=old)
+
+
+def _keep(
+    store: Store, file: OnnxFile, packing: str, data: bytes, *, less_than: int, base: str = "", old: bytes = b""
+) -> Parcel | None:
+    """The parcel, kept, if it saves something and a device will be able to unpack it."""
+    made = Parcel(file_sha256=file.sha256, packing=packing, sha256=sha256_hex(data), bytes=len(data), base_sha256=base)
+    if len(data) >= less_than:
+        return None
+    try:
+        unpack(made, data, base=old, file=file)
+    except IntegrityError as error:
+        log.warning("%s", error)
+        return None
+    store.blobs.put(data)
+    return made

@@ -1,0 +1,144 @@
+"""In which smaller forms is a version offered, and to whom?"""
+
+from __future__ import annotations
+
+import random
+
+import msgspec
+import numpy as np
+import pytest
+import quadrants
+from device_words import FLEET, MODEL, NOW_MS, birth, heartbeat, message
+
+from edge_agent.contract.artifact import OnnxFile, read_artifact, sha256_hex, write_artifact
+from edge_agent.contract.parcel import unpack
+from edge_agent.contract.wire import BLOCK_BYTES, PARCELS_MAX, BlockHeader, decode_frame, encode
+from server.collect.ingest import Ingest
+from server.release.blocks import Blocks
+from server.release.registry import add_artifact
+from server.store import parcels
+from server.store.store import Store
+
+
+@pytest.fixture
+def store(tmp_path):
+    store = Store.open(tmp_path / "store")
+    yield store
+    store.close()
+
+
+def weights(seed: int, *, changed: int = 0, count: int = 40_000) -> bytes:
+    """Bytes that stand for a model: int8 weights of which some differ from those of the same seed."""
+    rng = np.random.default_rng(seed)
+    codes = rng.normal(0, 20, count).astype(np.int8)
+    codes[rng.choice(count, changed, replace=False)] += 1
+    return codes.tobytes()
+
+
+def published(store, folder, number: int, onnx: bytes):
+    manifest, _ = read_artifact(quadrants.ARTIFACT)
+    file = OnnxFile(sha256=sha256_hex(onnx), bytes=len(onnx))
+    manifest = msgspec.structs.replace(manifest, version=number, files={"cpu-int8": file})
+    write_artifact(folder / str(number), manifest, onnx)
+    add_artifact(store, folder / str(number), weights=None, now_ms=NOW_MS)
+    return file
+
+
+def found(store, file: OnnxFile):
+    with store.database.read() as connection:
+        return parcels.of(connection, [file.sha256])
+
+
+def runs(store, device: str, sha256: str, *, said=heartbeat) -> None:
+    """A device says that it executes that file."""
+    kind = "heartbeat" if said is heartbeat else "birth"
+    word = msgspec.structs.replace(said("s"), model=msgspec.structs.replace(MODEL, sha256=sha256))
+    Ingest(store, fleet=FLEET, offline_after_s=9.0).take([message(device, kind, encode(word))])
+
+
+OLD, NEAR, FAR = weights(1), weights(1, changed=2000), weights(2)
+
+
+def test_a_version_near_the_champion_is_offered_against_it_and_packed(store, tmp_path):
+    old = published(store, tmp_path, 1, OLD)
+    assert [parcel.packing for parcel in found(store, old)] == ["zstd"]
+    near = published(store, tmp_path, 2, NEAR)
+    delta, packed = found(store, near)
+    assert (delta.packing, delta.base_sha256, delta.file_sha256) == ("bsdiff4", old.sha256, near.sha256)
+    assert (packed.packing, packed.base_sha256) == ("zstd", "")
+    assert delta.bytes < packed.bytes < near.bytes
+    for parcel in (delta, packed):
+        data = store.blobs.get(parcel.sha256)
+        assert len(data) == parcel.bytes
+        assert unpack(parcel, data, base=OLD if parcel.base_sha256 else b"", file=near) == NEAR
+
+
+def test_what_saves_nothing_is_not_offered(store, tmp_path):
+    published(store, tmp_path, 1, OLD)
+    assert [parcel.packing for parcel in found(store, published(store, tmp_path, 2, FAR))] == ["zstd"]
+    noise = random.Random(0).randbytes(40_000)
+    assert found(store, published(store, tmp_path, 3, noise)) == ()
+
+
+def test_devices_that_run_something_else_have_a_parcel_of_their_own(store, tmp_path):
+    first = published(store, tmp_path, 1, OLD)
+    published(store, tmp_path, 2, FAR)
+    runs(store, "cam-1", first.sha256)
+    runs(store, "cam-2", first.sha256, said=birth)
+    runs(store, "cam-3", "f" * 64)  # given by hand, never seen here
+    runs(store, "cam-4", "")
+    bases = {parcel.base_sha256 for parcel in found(store, published(store, tmp_path, 3, NEAR))}
+    assert bases == {"", first.sha256}  # and not against version 2, which saves nothing
+
+
+def test_only_so_many_bases_are_tried(store, tmp_path):
+    for number in range(1, 8):
+        file = published(store, tmp_path, number, weights(1, changed=10 * number))
+        runs(store, f"cam-{number}", file.sha256)
+    last = found(store, published(store, tmp_path, 9, NEAR))
+    assert len(last) == parcels.BASES_MAX + 1 <= PARCELS_MAX
+    assert [parcel.bytes for parcel in last] == sorted(parcel.bytes for parcel in last)
+
+
+def test_the_same_again_changes_nothing(store, tmp_path):
+    published(store, tmp_path, 1, OLD)
+    near = published(store, tmp_path, 2, NEAR)
+    before = found(store, near)
+    parcels.make(store, read_artifact(tmp_path / "2")[0])
+    assert found(store, near) == before
+
+
+def test_old_weights_need_no_delta_against_themselves(store, tmp_path):
+    published(store, tmp_path, 1, OLD)
+    again = published(store, tmp_path, 2, OLD)
+    assert [parcel.packing for parcel in found(store, again)] == ["zstd"]
+
+
+def test_a_damaged_base_costs_only_its_parcel(store, tmp_path, caplog):
+    old = published(store, tmp_path, 1, OLD)
+    name = bytes.fromhex(old.sha256)
+    store.blobs._shards[0]._connection.execute("UPDATE blob SET data = ? WHERE sha256 = ?", (OLD[:-1] + b"?", name))
+    assert [parcel.packing for parcel in found(store, published(store, tmp_path, 2, NEAR))] == ["zstd"]
+    assert "damaged" in caplog.text
+
+
+def test_a_large_model_is_only_packed(store, tmp_path, monkeypatch):
+    monkeypatch.setattr(parcels, "DELTA_MAX_BYTES", 39_999)
+    published(store, tmp_path, 1, OLD)
+    assert [parcel.packing for parcel in found(store, published(store, tmp_path, 2, NEAR))] == ["zstd"]
+
+
+def test_a_parcel_that_a_device_could_not_unpack_is_not_offered(store, tmp_path, monkeypatch, caplog):
+    published(store, tmp_path, 1, OLD)
+    monkeypatch.setattr("edge_agent.contract.parcel.STEPS_MAX", 0)
+    assert [parcel.packing for parcel in found(store, published(store, tmp_path, 2, NEAR))] == ["zstd"]
+    assert "bsdiff4 parcel" in caplog.text
+
+
+def test_parcels_are_served(store, tmp_path):
+    published(store, tmp_path, 1, OLD)
+    blocks = Blocks(store)
+    for parcel in found(store, published(store, tmp_path, 2, NEAR)):
+        assert blocks.has(parcel.sha256)
+        frames = [blocks.frame(parcel.sha256, n) for n in range(-(-parcel.bytes // BLOCK_BYTES))]
+        assert b"".join(decode_frame(BlockHeader, frame)[1] for frame in frames) == store.blobs.get(parcel.sha256)
