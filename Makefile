@@ -6,7 +6,7 @@ ARGS ?=
 export PYTHONUNBUFFERED := 1
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo demo-quick test lint docs bench clean
+.PHONY: help setup demo demo-quick test lint docs bench soak fuzz clean
 
 help:  ## list these targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-11s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -37,6 +37,13 @@ docs: setup  ## regenerate docs/reference/ from the code
 
 bench: setup  ## every benchmark, one after the other
 	@set -e; for file in benchmarks/*.py; do echo "== $$file"; case $$file in */_*) ;; *) $(BIN)/python $$file $(ARGS);; esac; done
+
+soak: setup  ## everything fails for minutes, nothing is lost (ARGS="--seconds 600 --seed 7" and others)
+	@$(BIN)/python tests/end_to_end/chaos.py $(ARGS)
+
+fuzz: setup  ## random messages at every decoder, guided by coverage (ARGS="--seconds 600"); needs the extra `fuzz`
+	@$(BIN)/python -m pip install -q -c constraints.txt -e '.[fuzz]'
+	@PYTHONPATH=. $(BIN)/python tests/fuzz/decoders.py $(ARGS)
 
 clean:  ## remove what was built here; the cache folder stays
 	rm -rf .venv .venv310 build dist ./*.egg-info demo-report .mypy_cache .ruff_cache .pytest_cache .hypothesis

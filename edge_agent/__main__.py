@@ -8,6 +8,7 @@ import os
 import signal
 import sys
 import threading
+import time
 from pathlib import Path
 
 from edge_agent.config import load_config
@@ -18,6 +19,7 @@ from edge_agent.lock import only_one
 log = logging.getLogger("edge_agent")
 
 EPILOG = """examples:
+  winnow-agent enrol 'TOKEN'        become a member of a fleet, and get an agent.toml
   winnow-agent check agent.toml     read the configuration, try the model and the source, print what is in force
   winnow-agent run agent.toml       run until stopped
   winnow-agent status agent.toml    what the agent is doing, from its data folder
@@ -26,6 +28,7 @@ EXAMPLES = {
     "run": "Example: winnow-agent run agent.toml",
     "check": "Example: winnow-agent check agent.toml",
     "status": "Example: winnow-agent status --json agent.toml",
+    "enrol": "Example: winnow-agent enrol 'winnow1.k7ZodHRw...' --dir /var/lib/winnow",
 }
 
 
@@ -48,6 +51,10 @@ def parser() -> argparse.ArgumentParser:
         one.add_argument("config", type=Path, metavar="agent.toml", help="the configuration file")
         if name == "status":
             one.add_argument("--json", action="store_true", help="as JSON, as the heartbeat says it")
+    about = "make a key, get a certificate for it with a token of the server, write agent.toml"
+    one = commands.add_parser("enrol", help=about, description=about, epilog=EXAMPLES["enrol"], formatter_class=raw)
+    one.add_argument("word", metavar="TOKEN", help="of `winnow-server device enrol`; - reads it from the input")
+    one.add_argument("--dir", type=Path, default=Path(), metavar="FOLDER", help="where everything goes; default: .")
     return top
 
 
@@ -59,6 +66,8 @@ def main(argv: list[str] | None = None) -> int:
             run(arguments.config)
         elif arguments.command == "check":
             check(arguments.config)
+        elif arguments.command == "enrol":
+            enrol(arguments.word, arguments.dir)
         else:
             status(arguments.config, as_json=arguments.json)
         sys.stdout.flush()
@@ -94,6 +103,21 @@ def check(path: Path) -> None:
     for line in check_parts(config):
         print(f"# {line}")
     print(settings.show(config), end="")
+
+
+def enrol(word: str, folder: Path) -> None:
+    """Become a member of a fleet."""
+    from edge_agent.contract.enrolment import parse_token
+    from edge_agent.identity.enrol import enrol as enrol_in
+
+    done = enrol_in(parse_token(sys.stdin.read() if word == "-" else word), folder)
+    certificate = done.certificate
+    until = time.strftime("%Y-%m-%d", time.gmtime(certificate.expires_s))
+    print(f"device {certificate.device} is enrolled; its certificate is good until {until}, and renews itself")
+    if done.written:
+        print(f"{done.toml}: set [source], then: winnow-agent run {done.toml}")
+    else:
+        print(f"{done.toml} is left as it was; it needs:\n\n{done.uplink}")
 
 
 def status(path: Path, *, as_json: bool) -> None:

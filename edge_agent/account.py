@@ -23,6 +23,7 @@ from edge_agent.contract.wire import (
     Event,
     EventKind,
     Heartbeat,
+    LinkState,
     ModelState,
     OutboxState,
     StreamCounts,
@@ -49,6 +50,7 @@ class Account:
         model: Callable[[], ModelState],
         outbox: Callable[[], OutboxState],
         messages_bad: Callable[[], int],
+        link: Callable[[], LinkState | None],
         tell: Callable[[Event], None],
     ) -> None:
         """`folder` is for status.json; `tell` sends an event, the others are asked whenever something is said."""
@@ -61,6 +63,7 @@ class Account:
         self._model = model
         self._outbox = outbox
         self._messages_bad = messages_bad
+        self._link = link
         self._tell = tell
         self._lock = threading.Lock()  # of the number of events: several threads have something to say
         self._events = 0
@@ -112,6 +115,7 @@ class Account:
             drift=loop.drift() if loop else None,
             cuts=cuts,
             requests=loop.requests() if loop else (),
+            link=self._link(),
         )
 
     def write_status(self, samples_per_s: float = 0.0) -> None:

@@ -17,6 +17,7 @@ import functools
 import logging
 import sys
 import threading
+import time
 from collections.abc import Callable
 from contextlib import ExitStack
 from pathlib import Path
@@ -30,18 +31,25 @@ from edge_agent.choose import strategy
 from edge_agent.choose.drift import Watch
 from edge_agent.choose.wanted import pick
 from edge_agent.config import AgentConfig
+from edge_agent.contract import images
 from edge_agent.contract.artifact import read_artifact
+from edge_agent.contract.broker import TlsFiles, parse_broker
 from edge_agent.contract.errors import ArtifactError, ConfigError, OutboxError
 from edge_agent.contract.settings import read_secret
 from edge_agent.contract.wire import Desired, Event
 from edge_agent.extras import SHADOW, WANTED, Extras
 from edge_agent.housekeeping import Housekeeping
+from edge_agent.identity.papers import Papers
+from edge_agent.identity.portal import Portal
+from edge_agent.identity.renewal import Renewal
 from edge_agent.loop import CURSOR, DRIFT, SELECTOR, Cursor, Identity, Loop, sample_bytes
 from edge_agent.model import Model
 from edge_agent.orders import Orders, configured, desired_over
+from edge_agent.send.allowance import Allowance
+from edge_agent.send.lull import Lulls, parse_hours
 from edge_agent.send.outbox import Outbox
 from edge_agent.send.recent import Recent
-from edge_agent.send.uplink import TlsFiles, Uplink, parse_broker
+from edge_agent.send.uplink import Uplink
 from edge_agent.send.writer import Handover, Writer
 from edge_agent.status import STATUS
 from edge_agent.stream import play
@@ -54,6 +62,7 @@ TICK_S = 0.1  # of waiting for a first model
 DRAIN_S = 10.0  # longest wait for receipts when the source has ended
 PREDICTIONS = "predictions.bin"
 RECENT = "recent"
+LINK = "link"  # key of the saved state: what is left of the link's bytes of the day
 DESIRED = "desired"  # key of the saved state: the server's last word on budgets, acquisition and strategy
 
 Part = TypeVar("Part")
@@ -76,12 +85,16 @@ class Agent:
             max_bytes=outbox.max_bytes,
             max_rows=outbox.max_rows,
             min_free_disk_bytes=outbox.min_free_disk_bytes,
+            on_damage=self._report_damage,
         )
         self.boot = self.outbox.next_boot()
         self.recent = self._make_recent()
         self.account = self._make_account()
         self.updater = self._make_updater()
         self.uplink = self._make_uplink() if config.uplink.broker else None
+        self.renewal = self._make_renewal() if config.uplink.renewal else None
+        if self.outbox.damage:
+            self._report_damage(self.outbox.damage)
         self._revision = 0  # the server's last, this run: one restored from a backup counts from further back
         self._desired = self._go_on(DESIRED, _read_desired)
         self._orders = desired_over(configured(config), self._desired)
@@ -95,6 +108,7 @@ class Agent:
             stored=self.uplink.kick if self.uplink else lambda: None,
             stopping=self._stopping,
             predictions=self.folder / PREDICTIONS if config.log.predictions else None,
+            codec=images.codec(config.uplink.images, config.uplink.image_quality),
         )
 
     def _go_on(self, key: str, make: Callable[[bytes], Part]) -> Part:
@@ -119,6 +133,7 @@ class Agent:
             model=lambda: self.updater.state(),
             outbox=self.outbox.status,
             messages_bad=lambda: self.uplink.messages_bad if self.uplink else 0,
+            link=lambda: self.uplink.link if self.uplink else None,
             tell=self._tell,
         )
 
@@ -184,7 +199,24 @@ class Agent:
             on_desired=self._on_desired,
             on_block=self.updater.on_block,
             rng=np.random.default_rng(),
+            allowance=self._go_on(LINK, self._make_allowance),
+            lull=Lulls(parse_hours(uplink.quiet_hours), Path(uplink.metered_file) if uplink.metered_file else None).why,
         )
+
+    def _make_allowance(self, saved: bytes) -> Allowance:
+        return Allowance(
+            bytes_per_s=self.config.uplink.bytes_per_s,
+            bytes_per_day=self.config.uplink.bytes_per_day,
+            saved=saved,
+            save=lambda state: self.outbox.put([], state={LINK: state}),
+            now_s=time.monotonic(),
+        )
+
+    def _make_renewal(self) -> Renewal:
+        uplink = self.config.uplink
+        papers = Papers(ca_file=Path(uplink.ca_file), cert_file=Path(uplink.cert_file))
+        papers.check(self.config.device.name)
+        return Renewal(papers, Portal.parse(uplink.renewal), report=self._report_error, rng=np.random.default_rng())
 
     # --- running ---
 
@@ -198,6 +230,9 @@ class Agent:
             if self.uplink:
                 self.uplink.start()
                 parts.callback(self._stop_uplink, self.uplink)
+            if self.renewal:
+                self.renewal.start()
+                parts.callback(self.renewal.stop)
             if self.recent:
                 self.recent.start()
                 parts.callback(self.recent.stop)
@@ -268,6 +303,9 @@ class Agent:
 
     def _report_error(self, text: str) -> None:
         self.account.report("error", text, 0, {})
+
+    def _report_damage(self, damage: str) -> None:
+        self._report_error(f"outbox: {damage}, with what waited in it; a fresh one begins")
 
     def _first_model(self) -> Model | None:
         """The model to start with; waits for the server to send one when there is none."""

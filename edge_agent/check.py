@@ -13,12 +13,16 @@ import numpy as np
 from edge_agent.choose.acquisition import Scorer
 from edge_agent.choose.selector import Selector
 from edge_agent.config import AgentConfig
+from edge_agent.contract import images
+from edge_agent.contract.broker import TlsFiles, parse_broker, tls_context
 from edge_agent.contract.errors import ArtifactError, ConfigError
 from edge_agent.contract.settings import read_secret
+from edge_agent.identity.papers import Papers
+from edge_agent.identity.portal import Portal
 from edge_agent.loop import HEADER_BYTES
 from edge_agent.model import Model, misfit
 from edge_agent.orders import configured
-from edge_agent.send.connection import TlsFiles, parse_broker, tls_context
+from edge_agent.send.lull import parse_hours
 from edge_agent.source import Fit, Start, open_source
 
 LOOKS = 30  # at the source, before it counts as empty
@@ -52,11 +56,16 @@ def check_parts(config: AgentConfig) -> list[str]:
 
 def _check_uplink(config: AgentConfig) -> None:
     uplink = config.uplink
+    images.codec(uplink.images, uplink.image_quality)
+    parse_hours(uplink.quiet_hours)
     if uplink.broker:
         address = parse_broker(uplink.broker)
         read_secret(uplink.password_file)
         if address.tls:
             tls_context(TlsFiles(uplink.ca_file, uplink.cert_file, uplink.key_file))
+    if uplink.renewal:
+        Portal.parse(uplink.renewal)
+        Papers(ca_file=Path(uplink.ca_file), cert_file=Path(uplink.cert_file)).check(config.device.name)
 
 
 def _model(config: AgentConfig) -> Model:

@@ -5,6 +5,7 @@ One file, `agent.toml`. Only `[device] name` has no default. `winnow-agent check
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -14,6 +15,9 @@ from msgspec import Meta
 from edge_agent.contract import settings
 from edge_agent.contract.errors import ConfigError
 from edge_agent.contract.types import is_name
+
+LEAST_BYTES_PER_S = 1_000  # of the link: below it, the smallest message is more than what 10 s may carry
+LEAST_BYTES_PER_DAY = 100_000  # heartbeats alone take half of it
 
 Share = Annotated[float, Meta(ge=0.0, le=1.0)]
 
@@ -165,7 +169,7 @@ class Outbox(Section, frozen=True, kw_only=True):
         256_000_000
     )
     max_rows: Annotated[int, Meta(ge=1, description="samples kept; past it the least useful is evicted")] = 100_000
-    min_free_disk_bytes: Annotated[int, Meta(ge=0, description="free disk below which the outbox stops storing")] = (
+    min_free_disk_bytes: Annotated[int, Meta(ge=0, description="free disk below which the outbox does not grow")] = (
         100_000_000
     )
     commit_rows: Annotated[int, Meta(ge=1, le=1000, description="samples to one commit at most")] = 10
@@ -188,7 +192,7 @@ class Recent(Section, frozen=True, kw_only=True):
 
 
 class Uplink(Section, frozen=True, kw_only=True):
-    """How the server is reached."""
+    """How the server is reached, and what the link may carry: see [delivery.md](../delivery.md)."""
 
     broker: Annotated[
         str, Meta(description="`mqtt://host:port` or `mqtts://host:port`; empty: work without a server")
@@ -197,14 +201,55 @@ class Uplink(Section, frozen=True, kw_only=True):
     password_file: Annotated[str, Meta(description="file with the password")] = ""
     ca_file: Annotated[str, Meta(description="certificates that the broker's is checked against, for mqtts")] = ""
     cert_file: Annotated[str, Meta(description="the device's certificate, for mqtts")] = ""
-    key_file: Annotated[str, Meta(description="its key")] = ""
-    window: Annotated[int, Meta(ge=1, le=1000, description="samples sent and not yet receipted")] = 32
+    key_file: Annotated[str, Meta(description="its key; empty: in the same file")] = ""
+    renewal: Annotated[
+        str, Meta(description="`https://host:port` that renews the certificate after half of its time; empty: nobody")
+    ] = ""
+    window: Annotated[
+        int,
+        Meta(
+            ge=1,
+            le=1000,
+            description="most samples sent and not yet receipted; how many at a time follows the receipts",
+        ),
+    ] = 512
     retry_first_s: Annotated[
         float, Meta(gt=0.0, description="wait before a sample is sent again; doubles, with jitter")
     ] = 2.0
     retry_max_s: Annotated[float, Meta(gt=0.0, description="longest such wait")] = 300.0
-    heartbeat_s: Annotated[float, Meta(gt=0.0, description="seconds between heartbeats")] = 30.0
+    heartbeat_s: Annotated[
+        float, Meta(gt=0.0, description="seconds between heartbeats; 300 at least in quiet hours and on a metered link")
+    ] = 30.0
     keepalive_s: Annotated[int, Meta(ge=5, le=3600, description="MQTT keep-alive")] = 30
+    images: Annotated[
+        Literal["raw", "png", "jpeg", "webp"],
+        Meta(
+            description="how uint8 samples of shape (H, W), (H, W, 1) or (H, W, 3) are sent: `raw`, as arrays are, without loss; `png`, without loss; `jpeg`, `webp`: with loss, and what is labelled and trained on is then what was sent; all but `raw` need Pillow"
+        ),
+    ] = "raw"
+    image_quality: Annotated[
+        int, Meta(ge=1, le=100, description="of `jpeg` and `webp`: higher is larger and nearer to what the sensor gave")
+    ] = 90
+    bytes_per_s: Annotated[
+        float,
+        Meta(ge=0.0, description="sent, over any 10 s at most 1.05 times as much; at least 1000, or 0: no limit"),
+    ] = 0.0
+    bytes_per_day: Annotated[
+        float,
+        Meta(
+            ge=0.0,
+            description="of the link, both ways, repeats and heartbeats included, over any 24 hours (what may be selected is `[budget] bytes_per_day`); at least 100000, or 0: no limit",
+        ),
+    ] = 0.0
+    quiet_hours: Annotated[
+        tuple[str, ...],
+        Meta(
+            description='local times such as `"22:00-06:00"` in which samples wait; events and a heartbeat every 300 s go'
+        ),
+    ] = ()
+    metered_file: Annotated[
+        str, Meta(description="while this file exists the link costs, and samples wait as in quiet hours; empty: never")
+    ] = ""
 
 
 class Update(Section, frozen=True, kw_only=True):
@@ -260,14 +305,31 @@ def load_config(path: Path) -> AgentConfig:
     for key, value in (("name", config.device.name), ("fleet", config.device.fleet)):
         if not is_name(value):
             raise ConfigError(f"{path}: [device] {key} = {value!r}: expected letters, digits, - and _, at most 63")
+    uplink = config.uplink
+    if uplink.renewal and (uplink.key_file or not (uplink.ca_file and uplink.cert_file)):
+        raise ConfigError(
+            f"{path}: [uplink] renewal: expected ca_file, and cert_file with key and certificate in one file, "
+            "as `winnow-agent enrol` writes them, and no key_file"
+        )
     budget = config.budget
     if budget.energy_per_day_j and not (budget.energy_per_byte_j or budget.energy_per_sample_j):
         raise ConfigError(
             f"{path}: [budget] energy_per_day_j: expected energy_per_byte_j or energy_per_sample_j as well"
         )
+    _check_limits(path, config.uplink)
     if not is_name(config.source.stream):
         raise ConfigError(f"{path}: [source] stream = {config.source.stream!r}: expected letters, digits, - and _")
     return _anchor(config, path.resolve().parent)
+
+
+def _check_limits(path: Path, uplink: Uplink) -> None:
+    limits = (
+        ("bytes_per_s", uplink.bytes_per_s, LEAST_BYTES_PER_S),
+        ("bytes_per_day", uplink.bytes_per_day, LEAST_BYTES_PER_DAY),
+    )
+    for key, limit, least in limits:
+        if not (limit == 0 or least <= limit < math.inf):
+            raise ConfigError(f"{path}: [uplink] {key} = {limit:g}: expected 0 (no limit), or {least} at least")
 
 
 def _anchor(config: AgentConfig, folder: Path) -> AgentConfig:
@@ -287,5 +349,6 @@ def _anchor(config: AgentConfig, folder: Path) -> AgentConfig:
             ca_file=there(uplink.ca_file),
             cert_file=there(uplink.cert_file),
             key_file=there(uplink.key_file),
+            metered_file=there(uplink.metered_file),
         ),
     )

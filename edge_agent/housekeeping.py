@@ -65,6 +65,7 @@ class Housekeeping:
         self._load = load
         self._write_status = write_status
         self._status_s = min(status_s, STATUS_S)
+        self._complained = False  # of a status that cannot be written
         self._trial: Trial | None = None
         self._steady_p95_ms: float | None = None
 
@@ -77,9 +78,18 @@ class Housekeeping:
                 if (passed_s := time.monotonic() - looked_s) >= self._status_s:
                     before, read = read, self._loop.counts().read
                     looked_s += passed_s
-                    self._write_status((read - before) / passed_s)
+                    self._say((read - before) / passed_s)
             except Exception:
                 log.exception("housekeeping failed; the stream goes on")
+
+    def _say(self, samples_per_s: float) -> None:
+        try:
+            self._write_status(samples_per_s)
+            self._complained = False
+        except OSError as error:  # a full disk; it is only for people to look at
+            if not self._complained:
+                log.error("the status cannot be written meanwhile: %s", error)
+            self._complained = True
 
     def tend_model(self, now_s: float) -> None:
         """One look: judge a trial that runs, and bring the loop to the version that it should run."""

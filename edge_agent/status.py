@@ -15,6 +15,7 @@ from edge_agent.contract.wire import Heartbeat, decode
 from edge_agent.lock import is_held
 
 STATUS = "status.json"
+HELD = {"quiet": "quiet hours", "metered": "the link is metered", "budget": "the day's bytes are spent"}
 STALE_S = 100.0  # the agent writes every 30 s at least; a running one that is silent for longer is in trouble
 
 
@@ -58,6 +59,13 @@ def describe(status: Status) -> str:
         f"budget     {beat.label_tokens:.1f} labels at once"
         + ("" if beat.byte_tokens is None else f", {beat.byte_tokens:.0f} bytes at once"),
     ]
+    if (link := beat.link) is not None:
+        lines.append(
+            f"link       {link.sent_bytes / 1e6:.1f} MB sent, {link.received_bytes / 1e6:.1f} MB received"
+            + ("" if link.day_tokens is None else f", {max(0.0, link.day_tokens):.0f} bytes of the day at once")
+            + (f"; samples wait: {HELD[link.held]}" if link.held else "")
+        )
+    lines += [f"parked     {id_}: {reason}" for id_, reason in outbox.refusals.items()]
     lines += [
         f"request    {one.id}: {one.found} found, {one.recalled} of them among recent samples; "
         + (one.why or "looking out")

@@ -1,14 +1,15 @@
 """Which bytes must decode for ever? `python scripts/golden.py` adds the golden files that do not exist yet.
 
-One of every message and of the manifest, under tests/golden/v1/, with what each decodes to in expected.json; a file in
-every packing of a parcel, under tests/golden/parcels-1/. A file that is there is never written again: a change that
-breaks one breaks devices in the field. A new message gets an instance here; a format that cannot stay compatible gets a
-new folder (v2) beside the old one.
+One of every message and of the manifest, under tests/golden/v1/, with what each decodes to in expected.json; one body
+of every encoding, under tests/golden/bodies-1/; a file in every packing of a parcel, under tests/golden/parcels-1/. A
+file that is there is never written again: a change that breaks one breaks devices in the field. A new message gets an
+instance here; a format that cannot stay compatible gets a new folder (v2) beside the old one.
 """
 
 from __future__ import annotations
 
 import json
+import zlib
 from pathlib import Path
 from typing import Any
 
@@ -17,10 +18,11 @@ import msgspec
 import numpy as np
 import zstandard
 
-from edge_agent.contract import artifact, wire
+from edge_agent.contract import artifact, encoding, images, wire
 from edge_agent.contract.types import Selection
 
 FOLDER = Path(__file__).resolve().parent.parent / "tests" / "golden" / "v1"
+BODIES = FOLDER.with_name("bodies-1")
 PARCELS = FOLDER.with_name("parcels-1")
 EXPECTED = "expected.json"
 SHA = "9f86d081884c7d659a2feaa0c55ad015a3bf4f1b2b0b822cd15d6c15b0f00a08"
@@ -111,6 +113,7 @@ BY_PARCEL = wire.Desired(
     ),
 )
 BODY = bytes(range(12))
+ARRAY = (np.arange(300) ** 2 // 7 % 2000 - 1000).astype(np.int16).reshape(20, 15)  # what the bodies hold
 FRAMES: tuple[wire.SampleHeader | wire.BlockHeader, ...] = (
     wire.SampleHeader(
         id="cam-1.main.7.1204",
@@ -128,6 +131,7 @@ FRAMES: tuple[wire.SampleHeader | wire.BlockHeader, ...] = (
     ),
     wire.BlockHeader(sha256=SHA, index=1, total_bytes=65548, error=""),
 )
+PIXELS = np.arange(48, dtype=np.uint8).reshape(4, 4, 3) * 5
 
 
 def main() -> None:
@@ -140,11 +144,19 @@ def main() -> None:
             known[name] = expected
             print(f"added {name}")
     (FOLDER / EXPECTED).write_text(json.dumps(known, indent=1) + "\n")
-    PARCELS.mkdir(exist_ok=True)
-    for name, data in _parcels().items():
-        if not (PARCELS / name).exists():
-            (PARCELS / name).write_bytes(data)
-            print(f"added {name}")
+    for folder, files in ((BODIES, _bodies()), (PARCELS, _parcels())):
+        folder.mkdir(exist_ok=True)
+        for name, data in files.items():
+            if not (folder / name).exists():
+                (folder / name).write_bytes(data)
+                print(f"added {name}")
+
+
+def _bodies() -> dict[str, bytes]:
+    """The array, in the encodings that were ever written."""
+    raw = ARRAY.tobytes()
+    form, shortest = encoding.pack(ARRAY)
+    return {"raw": raw, "zlib": zlib.compress(raw, 6), "zstd": zstandard.compress(raw, 3), form: shortest}
 
 
 def _parcels() -> dict[str, bytes]:
@@ -168,9 +180,21 @@ def _instances() -> dict[str, tuple[bytes, dict[str, Any]]]:
             wire.encode_frame(header, BODY),
             {**_expected(header), "body": BODY.hex()},
         )
+    for kind in images.KINDS:
+        body = images.encode_image(PIXELS, images.Codec(kind, 95))
+        header = _of_image(kind, body)
+        found[f"SampleHeader-{kind}.frame"] = (
+            wire.encode_frame(header, body),
+            {**_expected(header), "body": body.hex(), "pixels": PIXELS.tobytes().hex()},
+        )
     manifest = _manifest()
     found["Manifest.json"] = (artifact.encode_manifest(manifest), _expected(manifest))
     return found
+
+
+def _of_image(kind: images.Kind, body: bytes) -> wire.SampleHeader:
+    said = {"encoding": kind, "body_bytes": len(body), "body_sha256": artifact.sha256_hex(body), "shape": (4, 4, 3)}
+    return msgspec.structs.replace(FRAMES[0], **said)  # type: ignore[return-value]
 
 
 def _expected(message: msgspec.Struct) -> dict[str, Any]:

@@ -18,6 +18,7 @@ from edge_agent.contract.errors import EXIT_CONFIG, ConfigError, WinnowError
 from edge_agent.contract.wire import REQUEST_MAX_SAMPLES
 from server.config import load_config
 from server.errors import ServerConfigError
+from server.identity import commands
 
 app = typer.Typer(
     name="winnow-server",
@@ -31,6 +32,11 @@ data = typer.Typer(
     help="Labelled data that comes by hand.", epilog="Example: winnow-server data import first.npz server.toml"
 )
 model = typer.Typer(help="Models that come by hand.", epilog="Example: winnow-server model add my-model server.toml")
+app.command("init", epilog="Example: winnow-server init farm --fleet farm --name winnow.lan")(commands.init)
+app.command("broker-certificate", epilog="Example: winnow-server broker-certificate mqtt.lan server.toml")(
+    commands.broker_certificate
+)
+app.add_typer(commands.device, name="device")
 app.add_typer(data, name="data")
 app.add_typer(model, name="model")
 

@@ -20,14 +20,22 @@ from pathlib import Path
 import numpy as np
 
 from edge_agent.contract.artifact import write_durably
+from edge_agent.contract.broker import TlsFiles
 from edge_agent.contract.settings import read_secret
-from server.collect.broker import HOST, BrokerChild, find_mosquitto
+from server.collect.broker import BrokerChild, Entry, find_mosquitto
 from server.collect.collector import Collector
 from server.collect.gateway import BrokerAddress
 from server.collect.ingest import Ingest
-from server.config import ServerConfig
+from server.collect.turns import UNLIMITED, Limit
+from server.config import Broker, ServerConfig
+from server.config import Server as ServerSection
 from server.drift.watch import Watch
-from server.errors import TrainingError
+from server.errors import ServerConfigError, TrainingError
+from server.identity import service as identities
+from server.identity.authority import SERVER
+from server.identity.copies import Copies
+from server.identity.credentials import Credentials
+from server.identity.service import Service
 from server.label import labeler
 from server.label.labelling import Labelling
 from server.release.downloads import Downloads
@@ -46,6 +54,10 @@ log = logging.getLogger(__name__)
 TICK_S = 1.0
 READY_S = 10.0
 STOP_S = 1.0  # for what labelling and the watch have in hand; then it is left behind, and loses nothing
+_NO_CA = (
+    "there is no fleet CA: make one with `winnow-server init`, name a broker of yours in [broker] url, "
+    "or set [broker] plain = true, which lets in whoever is on this machine"
+)
 BROKER_URL = "broker.url"
 """File in the data folder with the broker's address, for whoever starts agents on the same machine."""
 
@@ -75,7 +87,8 @@ class Server:
             stack.enter_context(only_one(self._data_dir))
             store = Store.open(self._data_dir)
             stack.callback(store.close)
-            address = self._broker(stack)
+            identity = self._identity(store)
+            address = self._broker(stack, identity)
             labelling = self._labelling(store)
             fleet, downloads, collector = self._collecting(store, address, labelling)
             teach = self._teach(store)
@@ -94,12 +107,13 @@ class Server:
             stack.callback(lambda: teach.stop(now_ms=now_ms()))
             collector.wait_ready(READY_S)  # it says itself what is wrong, and goes on trying
             log.info("stop with Ctrl-C")
-            self._loop(store, teach, steering, fleet)
+            self._loop(store, teach, steering, fleet, identity)
             log.info("stopping")
 
-    def _loop(self, store: Store, teach: Teach, steering: Steering, fleet: Fleet) -> None:
+    def _loop(self, store: Store, teach: Teach, steering: Steering, fleet: Fleet, identity: Service | None) -> None:
         while not self._stopping.wait(TICK_S):
             self._tick(
+                lambda: identity.tick(now_ms()) if identity else None,
                 lambda: _publish(store),
                 lambda: teach.tick(now_ms=now_ms()),
                 lambda: steering.tick(now_ms()),
@@ -119,20 +133,32 @@ class Server:
                     log.exception("a step of the scheduler failed, and is tried again")
         self._complaints = complaints
 
-    def _broker(self, stack: ExitStack) -> BrokerAddress:
+    def _identity(self, store: Store) -> Service | None:
+        """None where the fleet has no authority, or the broker is one that knows nobody."""
+        if self._config.broker.plain or (self._config.broker.url and not identities.exists(self._config)):
+            return None
+        _check_authority(self._config)
+        return Service(self._config, store, now_ms=now_ms)
+
+    def _broker(self, stack: ExitStack, service: Service | None) -> BrokerAddress:
         config = self._config.broker
         if config.url:
-            address = BrokerAddress.parse(
-                config.url, username=config.username, password=read_secret(config.password_file)
-            )
+            address, reload = _external(config), lambda: None
         else:
-            child = BrokerChild(self._data_dir / "broker", port=config.port, binary=config.binary)
+            child = BrokerChild(
+                self._data_dir / "broker",
+                port=config.port,
+                binary=config.binary,
+                entry=_entry(self._config.server, service.credentials) if service else None,
+            )
             child.start()
             stack.callback(child.stop)
-            address = BrokerAddress(HOST, child.port)
-        url = f"mqtt://{address.host}:{address.port}"
-        write_durably(self._data_dir / BROKER_URL, url.encode())
-        log.info("fleet %r, broker %s, data in %s", self._config.server.fleet, url, self._data_dir)
+            address, reload = BrokerAddress(child.host, child.port, tls=service.tls if service else None), child.reload
+        write_durably(self._data_dir / BROKER_URL, address.url.encode())
+        log.info("fleet %r, broker %s, data in %s", self._config.server.fleet, address.url, self._data_dir)
+        if service is not None:
+            service.start(host=address.host, port=address.port, tls=address.tls is not None, reload=reload)
+            stack.callback(service.stop)
         return address
 
     def _labelling(self, store: Store) -> Labelling | None:
@@ -158,12 +184,18 @@ class Server:
     ) -> tuple[Fleet, Downloads, Collector]:
         config, rollout, name = self._config.collect, self._config.rollout, self._config.server.fleet
         collector: Collector
+        copies = Copies(store, now_ms=now_ms)
 
         def publish(topic: str, payload: bytes, *, qos: int, retain: bool) -> None:
             collector.publish(topic, payload, qos=qos, retain=retain)
 
         fleet = Fleet(store, fleet=name, rules=rollout, publish=publish)
         downloads = Downloads(store, fleet=name, bytes_per_s=rollout.bytes_per_s, publish=publish)
+
+        def on_birth(device: str) -> None:
+            fleet.on_birth(device)
+            copies.on_birth(device)
+
         collector = Collector(
             Ingest(store, fleet=name, offline_after_s=config.offline_after_s),
             address,
@@ -171,7 +203,10 @@ class Server:
             now_ms=now_ms,
             commit_rows=config.commit_rows,
             commit_ms=config.commit_ms,
-            on_birth=fleet.on_birth,
+            backlog_bytes=config.backlog_bytes,
+            device_share=config.device_share,
+            limit=Limit(config.device_messages_per_s or UNLIMITED, config.device_bytes_per_s or UNLIMITED),
+            on_birth=on_birth,
             on_fetch=downloads.ask,
             on_samples=lambda _: labelling.wake() if labelling else None,
         )
@@ -185,12 +220,12 @@ def check_parts(config: ServerConfig) -> list[str]:
     """Try what can be tried without starting anything; returns what was found, or raises what would stop a start."""
     lines = []
     if config.broker.url:
-        read_secret(config.broker.password_file)
+        _external(config.broker)
         lines.append(f"broker: {config.broker.url}, user {config.broker.username or 'none'}")
-        BrokerAddress.parse(config.broker.url)
     else:
         mosquitto = find_mosquitto(config.broker.binary)
         lines.append(f"broker: {mosquitto.binary} {'.'.join(map(str, mosquitto.version))}, as a child")
+        _check_authority(config)
     if arms := portfolio.parse(config.choose.portfolio):
         lines.append(f"portfolio: {', '.join(arm.name for arm in arms)}")
     if config.labeler.kind:
@@ -199,6 +234,32 @@ def check_parts(config: ServerConfig) -> list[str]:
     else:
         lines.append("labeler: nobody")
     return lines
+
+
+def _check_authority(config: ServerConfig) -> None:
+    if not config.broker.url and not config.broker.plain and not identities.exists(config):
+        raise ServerConfigError(f"{identities.folder_of(config)}: {_NO_CA}")
+
+
+def _external(config: Broker) -> BrokerAddress:
+    """A broker that runs already; ServerConfigError when what is said of it cannot be used."""
+    return BrokerAddress.parse(
+        config.url,
+        username=config.username,
+        password=read_secret(config.password_file),
+        files=TlsFiles(config.ca_file, config.cert_file, config.key_file),
+    )
+
+
+def _entry(server: ServerSection, credentials: Credentials) -> Entry:
+    return Entry(
+        listen=server.listen,
+        ca_file=credentials.ca_file,
+        cert_file=credentials.cert_file,
+        crl_file=credentials.crl_file,
+        fleet=server.fleet,
+        server=SERVER,
+    )
 
 
 def train_once(config: ServerConfig) -> Version:

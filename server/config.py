@@ -5,6 +5,8 @@ One file, `server.toml`; every key has a default. `winnow-server check server.to
 
 from __future__ import annotations
 
+import ipaddress
+import re
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -30,19 +32,47 @@ class Server(Section, frozen=True, kw_only=True):
     data_dir: Annotated[str, Meta(description="folder for the catalogue, the blobs and the models")] = (
         "winnow-server-data"
     )
+    listen: Annotated[
+        str, Meta(description="address of this machine on which devices reach it; `0.0.0.0`: every one; else loopback")
+    ] = "127.0.0.1"
+    names: Annotated[
+        tuple[str, ...],
+        Meta(description="names and addresses by which devices call it, the first one told to new devices"),
+    ] = ()
+
+
+class Identity(Section, frozen=True, kw_only=True):
+    """How devices become members of the fleet; in force once `winnow-server init` has made a fleet CA."""
+
+    port: Annotated[int, Meta(ge=1, le=65535, description="of HTTPS, for enrolment and renewal")] = 8884
+    certificate_days: Annotated[
+        float,
+        Meta(gt=0.0, le=3650.0, description="time of a device's certificate; it renews itself after half of it"),
+    ] = 90.0
+    token_minutes: Annotated[
+        float, Meta(gt=0.0, le=1440.0, description="time of an enrolment token, which is good once")
+    ] = 15.0
 
 
 class Broker(Section, frozen=True, kw_only=True):
     """Where the MQTT broker is."""
 
     url: Annotated[
-        str, Meta(description="`mqtt://host:port` of a running broker; empty: start mosquitto as a child")
+        str,
+        Meta(
+            description="`mqtt://host:port` or `mqtts://host:port` of a running broker; empty: start mosquitto as a child"
+        ),
     ] = ""
     username: Annotated[str, Meta(description="for that broker; empty: none")] = ""
     password_file: Annotated[str, Meta(description="file with the password")] = ""
+    ca_file: Annotated[str, Meta(description="certificates that its own is checked against; empty: the system's")] = ""
+    cert_file: Annotated[str, Meta(description="the server's certificate for it; empty: none")] = ""
+    key_file: Annotated[str, Meta(description="its key; empty: in the same file")] = ""
+    plain: Annotated[
+        bool, Meta(description="the child listens without TLS and lets in anybody on this machine, and nobody else")
+    ] = False
     port: Annotated[
-        int,
-        Meta(ge=0, le=65535, description="loopback port of the child; 0: chosen by the system, kept for later starts"),
+        int, Meta(ge=0, le=65535, description="of the child; 0: chosen by the system, kept for later starts")
     ] = 0
     binary: Annotated[str, Meta(description="path of mosquitto; empty: looked for")] = ""
 
@@ -50,11 +80,32 @@ class Broker(Section, frozen=True, kw_only=True):
 class Collect(Section, frozen=True, kw_only=True):
     """How samples are taken in."""
 
-    commit_rows: Annotated[int, Meta(ge=1, le=10_000, description="samples to one commit at most")] = 100
+    commit_rows: Annotated[int, Meta(ge=1, le=10_000, description="samples to one commit at most")] = 250
     commit_ms: Annotated[
         float, Meta(gt=0.0, description="longest wait of a sample for its commit, and so its receipt")
     ] = 20.0
     offline_after_s: Annotated[float, Meta(gt=0.0, description="silence after which a device counts as offline")] = 90.0
+    backlog_bytes: Annotated[
+        int,
+        Meta(
+            ge=1_000_000,
+            description="messages that may wait to be taken in, and as many again of images to be decoded; beyond it the broker is held back",
+        ),
+    ] = 128_000_000
+    device_share: Annotated[
+        float,
+        Meta(
+            gt=0.0,
+            le=1.0,
+            description="part of it that one device may fill; what it sends beyond is left without a receipt, counted as `throttled`, and comes again",
+        ),
+    ] = 0.25
+    device_messages_per_s: Annotated[
+        float, Meta(ge=0.0, description="messages taken in of one device, on average over 10 s; 0: no limit")
+    ] = 0.0
+    device_bytes_per_s: Annotated[
+        float, Meta(ge=0.0, description="bytes taken in of one device, on average over 10 s; 0: no limit")
+    ] = 0.0
 
 
 class Labeler(Section, frozen=True, kw_only=True):
@@ -178,6 +229,7 @@ class ServerConfig(Section, frozen=True, kw_only=True):
     """The whole of server.toml."""
 
     server: Server = Server()
+    identity: Identity = Identity()
     broker: Broker = Broker()
     collect: Collect = Collect()
     labeler: Labeler = Labeler()
@@ -196,14 +248,36 @@ def load_config(path: Path) -> ServerConfig:
         raise ServerConfigError(str(error)) from error
     if not is_name(config.server.fleet):
         raise ServerConfigError(f"{path}: [server] fleet = {config.server.fleet!r}: expected letters, digits, - and _")
+    if not _is_address(config.server.listen):
+        raise ServerConfigError(f"{path}: [server] listen = {config.server.listen!r}: expected an address: 0.0.0.0")
+    for name in config.server.names:
+        if not is_host(name):
+            raise ServerConfigError(f"{path}: [server] names: got {name!r}, expected a host name or an address")
+    if config.broker.url and config.broker.plain:
+        raise ServerConfigError(f"{path}: [broker] plain is of the broker that Winnow starts: leave it out beside url")
     folder = path.resolve().parent
     replace = msgspec.structs.replace
+    files = {key: getattr(config.broker, key) for key in ("password_file", "ca_file", "cert_file", "key_file")}
     return replace(
         config,
         server=replace(config.server, data_dir=str(folder / config.server.data_dir)),
-        broker=replace(
-            config.broker,
-            password_file=str(folder / config.broker.password_file) if config.broker.password_file else "",
-        ),
+        broker=replace(config.broker, **{key: str(folder / file) if file else "" for key, file in files.items()}),
         labeler=replace(config.labeler, files=tuple(str(folder / file) for file in config.labeler.files)),
     )
+
+
+def is_host(text: str) -> bool:
+    """Whether `text` may name a machine: a host name or an address.
+
+    >>> is_host("winnow.lan"), is_host("10.0.0.7"), is_host("::1"), is_host("https://winnow.lan")
+    (True, True, True, False)
+    """
+    return _is_address(text) or re.fullmatch(r"(?!-)[A-Za-z0-9-]{1,63}(\.[A-Za-z0-9-]{1,63})*", text) is not None
+
+
+def _is_address(text: str) -> bool:
+    try:
+        ipaddress.ip_address(text)
+    except ValueError:
+        return False
+    return True

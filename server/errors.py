@@ -3,6 +3,7 @@
     WinnowError
     └── ServerError
         ├── ServerConfigError  the operator mends the file; the program exits with 78
+        ├── IdentityError      who somebody is: a CA, a certificate, a token, a revocation
         ├── LabelError         a labeler, or what it answered
         ├── TrainingError      the run fails, the champion stays
         ├── RolloutError       an order that the rollout's state does not allow
@@ -23,6 +24,10 @@ class ServerError(WinnowError):
 
 class ServerConfigError(ServerError):
     """A configuration file cannot be used as it stands."""
+
+
+class IdentityError(ServerError):
+    """A certificate, a token or the authority behind them cannot be used."""
 
 
 class LabelError(ServerError):

@@ -25,7 +25,7 @@ from server.audit.evidence import gather
 from server.audit.yields import against_random
 from server.config import ServerConfig
 from server.errors import StoreError
-from server.store import devices, labels, portfolios, rollouts, runs, samples, versions
+from server.store import devices, gaps, identities, labels, portfolios, rollouts, runs, samples, versions
 from server.store.lock import is_held
 from server.store.schema import rollout
 from server.store.store import Store
@@ -33,7 +33,7 @@ from server.store.stretches import day_of
 
 View = dict[str, Any]
 LAST_STEPS = 5
-JSON_ONLY = ("metrics",)
+JSON_ONLY = ("metrics", "refusals")
 ACCURACY_DAYS = 7
 YIELD_DAYS = 30  # fewer, and a small fleet's random arm has too few labels to compare with
 DAY_MS = 86_400_000
@@ -68,6 +68,7 @@ def overview(config: ServerConfig, store: Store, *, now_ms: int) -> View:
             "devices": len(fleet),
             "online": sum(device.online for device in fleet),
             "samples": dict(sorted(reasons.items())),
+            "missing": sum(gaps.missing(connection, fleet).values()),
             "labels": labels.counts(connection)._asdict(),
             "accuracy": estimates.fleet(gather(connection, since_day=_since(ACCURACY_DAYS, now_ms))),
             "yield": _yield(connection, now_ms),
@@ -155,31 +156,46 @@ def _rollout(connection: sa.Connection) -> View | None:
 
 
 def fleet(store: Store) -> list[View]:
-    """One row per device."""
+    """One row per device that was seen or enrolled."""
     with store.database.read() as connection:
         stored = samples.sample_counts(connection)
-        return [_device(device, sum(stored.get(device.name, {}).values())) for device in devices.devices(connection)]
+        seen = {device.name: device for device in devices.devices(connection)}
+        missing = gaps.missing(connection, list(seen.values()))
+        certificates, revoked = identities.latest_certificates(connection), identities.revoked(connection)
+        return [
+            _device(name, seen.get(name), sum(stored.get(name, {}).values()))
+            | {
+                "missing": missing.get(name, 0),
+                "certificate_until": _stamp(certificates[name].not_after_ms) if name in certificates else None,
+                "revoked": name in revoked,
+            }
+            for name in sorted({*seen, *certificates, *revoked})
+        ]
 
 
-def _device(device: devices.Device, stored: int) -> View:
-    said = device.heartbeat or device.birth
-    model = said.model if said else None
-    outbox = said.outbox if said else None
-    heartbeat = device.heartbeat
+def _device(name: str, device: devices.Device | None, stored: int) -> View:
+    heartbeat = device.heartbeat if device else None
+    said = heartbeat or (device.birth if device else None)
+    model, outbox = said.model if said else None, device.outbox if device else None
+    desired = device.desired.model if device and device.desired else None
     return {
-        "device": device.name,
-        "online": device.online,
-        "last_seen": _stamp(device.last_seen_ms),
+        "device": name,
+        "online": device.online if device else False,
+        "last_seen": _stamp(device.last_seen_ms) if device else None,
         "version": model.version if model else None,
         "slot": model.slot if model else None,
-        "desired": device.desired.model.version if device.desired and device.desired.model else None,
+        "desired": desired.version if desired else None,
         "samples_per_s": round(heartbeat.samples_per_s, 1) if heartbeat else None,
         "selected": sum(heartbeat.counts.selected.values()) if heartbeat else None,
         "stored": stored,
         "pending": outbox.rows if outbox else None,
-        "evicted": sum(outbox.evicted.values()) if outbox else None,
-        "messages_bad": device.messages_bad,
+        "evicted": gaps.evicted(outbox) if outbox else None,
+        "parked": outbox.parked if outbox else None,
+        "held": heartbeat.link.held if heartbeat and heartbeat.link else "",
+        "messages_bad": device.messages_bad if device else 0,
+        "throttled": device.throttled if device else 0,
         "refused": dict(model.refused) if model else {},
+        "refusals": dict(outbox.refusals) if outbox else {},
     }
 
 
@@ -231,6 +247,8 @@ def print_overview(view: View, console: Console) -> None:
         "last run": _run_line(last) if last else "none",
         "rollout": f"version {roll['version']} {roll['status']}: {_pairs(roll['members'])}" if roll else "none",
     }
+    if view["missing"]:
+        lines["missing"] = f"{view['missing']} samples that devices had kept will not come: see `winnow-server devices`"
     for name, text in lines.items():
         console.print(f"{name:<10}{text}", markup=False, highlight=False)
     for place, arm in enumerate(view["portfolio"]):

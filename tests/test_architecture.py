@@ -24,7 +24,7 @@ AGENT_PARTS = (
     {"housekeeping", "account", "orders", "stream"},
     {"loop"},
     {"extras"},
-    {"source", "model", "choose", "send", "update", "config", "status"},
+    {"source", "model", "choose", "send", "update", "identity", "config", "status"},
     {"lock"},
     {"contract"},
 )
@@ -32,7 +32,7 @@ SERVER_PARTS = (
     {"__main__"},
     {"demo", "backtest"},
     {"app"},
-    {"collect", "label", "teach", "release", "status"},
+    {"collect", "label", "teach", "release", "identity", "status"},
     {"audit", "drift"},
     {"store", "child"},
     {"config"},
@@ -55,6 +55,7 @@ LOADED_NEVER = ("torch", "onnx", "sqlalchemy", "fastapi")
 READ_ENVIRONMENT = {"models/data.py:default_cache"}
 FORGIVING = {  # where Exception may be caught: supervising loops, and around a user's plug-in
     "edge_agent/agent.py:*",
+    "edge_agent/contract/images.py:decode_image",  # parsers of other people's making
     "edge_agent/housekeeping.py:run",
     "edge_agent/loop.py:_score",
     "edge_agent/send/uplink.py:_run",

@@ -58,3 +58,13 @@ def test_the_examples_of_plug_ins_run_and_keep_their_contracts() -> None:
     assert len(tests) == 2
     for test in tests:
         test()
+
+
+def test_every_proof_that_the_threat_model_names_exists() -> None:
+    root = Path(docs.FOLDER).parents[1]
+    named = re.findall(
+        r"`(tests/[\w/]+\.py)::(test_\w+)`", (root / "docs" / "threat-model.md").read_text(encoding="utf-8")
+    )
+    assert len(named) > 20
+    for file, test in named:
+        assert f"def {test}(" in (root / file).read_text(encoding="utf-8"), f"{file} has no {test}"

@@ -1,50 +1,13 @@
-"""How much may still be spent?
+"""How much may still be selected?
 
-Token buckets (Turner, IEEE Communications 1986). A bucket that holds `depth` and earns `rate` a unit never lets more
-than rate*w + depth through any window of w units, whatever the stream does. Tokens survive restarts.
-
-Labels, bytes and joules are such buckets. All samples of a stream cost the same bytes here, so value per byte tells
-nothing; it does where encoded sizes differ (send/eviction.py).
+Labels, bytes and joules are token buckets (contract/bucket.py). All samples of a stream cost the same bytes here, so
+value per byte tells nothing; it does where encoded sizes differ (send/eviction.py). What the link may carry is another
+question, with a budget of its own (send/allowance.py).
 """
 
 from __future__ import annotations
 
-DAY_S = 86_400.0
-BURST_SHARE = 0.1  # of a day's limit that may go at once; the rate is lowered by it so that no 24 h exceed the limit
-
-
-class Bucket:
-    """Tokens, earned and taken."""
-
-    __slots__ = ("depth", "rate", "tokens")
-
-    def __init__(self, *, rate: float, depth: float, tokens: float | None = None) -> None:
-        """`rate`: tokens earned a unit (of samples, or of seconds). It starts full unless `tokens` says otherwise."""
-        self.rate = rate
-        self.depth = depth
-        self.tokens = depth if tokens is None else min(tokens, depth)
-
-    @classmethod
-    def per_day(cls, limit: float, *, tokens: float | None = None) -> Bucket:
-        """Of seconds: at most `limit` in any 24 hours.
-
-        >>> bucket = Bucket.per_day(1000.0)
-        >>> round(bucket.rate * DAY_S + bucket.depth)
-        1000
-        """
-        return cls(rate=limit * (1.0 - BURST_SHARE) / DAY_S, depth=limit * BURST_SHARE, tokens=tokens)
-
-    def earn(self, units: float) -> None:
-        """Earn for so many units."""
-        self.tokens = min(self.depth, self.tokens + self.rate * units)
-
-    def allows(self, amount: float) -> bool:
-        """Whether `amount` can be taken."""
-        return self.tokens >= amount
-
-    def take(self, amount: float) -> None:
-        """Take what `allows` allowed."""
-        self.tokens -= amount
+from edge_agent.contract.bucket import BURST_SHARE, Bucket
 
 
 class Energy(Bucket):

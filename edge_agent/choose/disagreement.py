@@ -23,7 +23,7 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
-from edge_agent.choose.budget import Bucket
+from edge_agent.contract.bucket import Bucket
 from edge_agent.contract.errors import ConfigError
 from edge_agent.contract.types import Selection
 

@@ -28,8 +28,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edge_agent.choose.acquisition import Scored
-from edge_agent.choose.budget import BURST_SHARE, Bucket, Energy, Reserve
+from edge_agent.choose.budget import Energy, Reserve
 from edge_agent.choose.novelty import Memory, Novelty
+from edge_agent.contract.bucket import BURST_SHARE, Bucket
 from edge_agent.contract.errors import ConfigError
 from edge_agent.contract.types import Reason, Selection
 

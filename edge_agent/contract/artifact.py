@@ -168,10 +168,14 @@ def read_artifact(folder: Path, *, variant: str = "cpu-int8") -> tuple[Manifest,
     return manifest, data
 
 
-def write_durably(path: Path, data: bytes) -> None:
-    """Replace `path` in one step that survives a power cut: write beside it, flush, rename, flush the folder."""
+def write_durably(path: Path, data: bytes, *, mode: int = 0o666) -> None:
+    """Replace `path` in one step that survives a power cut: write beside it, flush, rename, flush the folder.
+
+    `mode`: of the new file, less the umask; 0o600 for a secret.
+    """
     beside = path.with_name(path.name + ".new")
-    with open(beside, "wb") as file:
+    beside.unlink(missing_ok=True)  # one that is left of a power cut has a mode of its own
+    with open(beside, "wb", opener=lambda name, flags: os.open(name, flags, mode)) as file:
         file.write(data)
         file.flush()
         os.fsync(file.fileno())

@@ -10,6 +10,7 @@
     │   │   ├── DowngradeError    older than what was committed
     │   │   └── IncompatibleError cannot run here: opset, shape, provider, golden outputs
     │   ├── OutboxError           the disk; storing pauses, inference goes on
+    │   ├── IdentityError         who somebody is: a certificate, a token, or the server's; somebody has to look
     │   └── UplinkError           the network; later
     └── MessageError              a peer sent something that is not of the wire format: counted, set aside
 
@@ -63,6 +64,10 @@ class IncompatibleError(ArtifactError):
 
 class OutboxError(EdgeError):
     """The outbox cannot store."""
+
+
+class IdentityError(EdgeError):
+    """The device cannot prove who it is, or the server cannot."""
 
 
 class UplinkError(EdgeError):

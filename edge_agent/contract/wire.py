@@ -14,26 +14,31 @@ anything else unexpected is a MessageError. Released formats decode for ever: se
 from __future__ import annotations
 
 import hashlib
-import zlib
+import math
 from typing import Literal, NamedTuple, TypeVar
 
 import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
+from edge_agent.contract import images
+from edge_agent.contract.encoding import Encoding, pack, unpack
 from edge_agent.contract.errors import MessageError
 from edge_agent.contract.types import Sample, SampleId, Selection, is_name
 
 ROOT = "winnow/1"
 BODY_MAX_BYTES = 96 * 1024  # AWS IoT caps a message at 128 KB; header and topic need the rest
+PART_MIN_BYTES = 1024  # smaller parts are mostly header
 BLOCK_BYTES = 64 * 1024
 HEADER_MAX_BYTES = 16 * 1024
+FRAME_MAX_BYTES = 2 + HEADER_MAX_BYTES + BODY_MAX_BYTES
 JSON_MAX_BYTES = 64 * 1024
 SAMPLE_MAX_BYTES = 64 * 1024 * 1024  # of one decoded sample; a 4k RGB frame is 25 MB
 FETCH_MAX_BLOCKS = 64  # of one request
 PARCELS_MAX = 16  # of one assignment, for the same reason as REQUESTS_MAX
 REQUESTS_MAX = 32  # open for one device: Desired must stay below JSON_MAX_BYTES
 REQUEST_MAX_SAMPLES = 1000  # of one request, of each device
+PARKED_SHOWN = 3  # refused samples that a heartbeat names
 DTYPES = ("uint8", "int8", "int16", "uint16", "int32", "int64", "float16", "float32", "float64")
 
 Up = Literal["birth", "death", "sample", "heartbeat", "event", "fetch"]
@@ -93,6 +98,7 @@ def parse_topic(topic: str) -> Address:
 # --- device to server -----------------------------------------------------------------------------------------------
 
 Slot = Literal["steady", "staged", "trial", "none"]
+Held = Literal["", "quiet", "metered", "budget"]
 
 
 class ModelState(msgspec.Struct, frozen=True, kw_only=True):
@@ -117,6 +123,18 @@ class OutboxState(msgspec.Struct, frozen=True, kw_only=True):
     put_total: int = 0  # samples put since the outbox was made
     acked_total: int = 0
     storing: bool = True  # False while the disk is full
+    since_boot: int = 0  # in which these counts began; later than the first when an outbox was lost. 0: not known
+    refusals: dict[str, str] = {}  # of the newest parked samples: id -> reason, PARKED_SHOWN at most
+
+
+class LinkState(msgspec.Struct, frozen=True, kw_only=True):
+    """What travelled since the agent's start, in bytes of MQTT messages, and why samples wait."""
+
+    sent_bytes: int
+    received_bytes: int
+    day_tokens: float | None = None  # left of the day's bytes that may go at once; None: no limit a day
+    held: Held = ""  # quiet hours, a link that costs, or the day's bytes are spent
+    heartbeat_s: float = 0.0  # longest time to the next heartbeat; 0: as the birth says
 
 
 class Birth(msgspec.Struct, frozen=True, kw_only=True):
@@ -219,6 +237,7 @@ class Heartbeat(msgspec.Struct, frozen=True, kw_only=True):
     drift: DriftState | None = None  # None: not watched
     cuts: tuple[StreamCounts, ...] = ()  # as they stood when the last models gave way, oldest first
     requests: tuple[RequestState, ...] = ()
+    link: LinkState | None = None  # None: an older agent
 
 
 EventKind = Literal["refused", "staged", "trial", "commit", "revert", "alarm", "error", "started", "stopped"]
@@ -245,14 +264,17 @@ class Fetch(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class SampleHeader(msgspec.Struct, frozen=True, kw_only=True):
-    """What stands before a sample's bytes. One larger than BODY_MAX_BYTES goes in `parts`, each with this header."""
+    """What stands before a sample's bytes. One larger than BODY_MAX_BYTES goes in `parts`, each with this header.
+
+    A slow link sends more and smaller parts than needed; `part_size` says how large they are.
+    """
 
     id: str
     ref: str
     captured_at_ms: int
     dtype: str
     shape: tuple[int, ...]
-    encoding: Literal["raw", "zlib"]
+    encoding: Encoding | images.Kind  # see edge_agent/contract/encoding.py and images.py
     body_bytes: int  # of the whole body as encoded, all parts
     body_sha256: str  # of the same
     label: int
@@ -373,6 +395,8 @@ def encode_frame(header: SampleHeader | BlockHeader, body: bytes | memoryview) -
 def decode_frame(kind: type[H], payload: bytes) -> tuple[H, memoryview]:
     """Read a frame; the body is a view into `payload`. MessageError, and nothing else, when it is not one."""
     size = int.from_bytes(payload[:2], "big")
+    if len(payload) > FRAME_MAX_BYTES:
+        raise MessageError(f"{kind.__name__}: frame of {len(payload)} bytes, at most {FRAME_MAX_BYTES}")
     if len(payload) < 2 or size > HEADER_MAX_BYTES or size + 2 > len(payload):
         raise MessageError(f"{kind.__name__}: frame of {len(payload)} bytes announces a header of {size}")
     try:
@@ -385,12 +409,12 @@ def decode_frame(kind: type[H], payload: bytes) -> tuple[H, memoryview]:
 # --- samples --------------------------------------------------------------------------------------------------------
 
 
-def encode_sample(sample: Sample) -> tuple[SampleHeader, bytes]:
-    """A sample as it is kept in the outbox: its header (of part 0 of 1) and its whole body."""
-    raw = np.ascontiguousarray(sample.data).tobytes()
-    packed = zlib.compress(raw, 6)
-    encoding: Literal["raw", "zlib"] = "zlib" if len(packed) < len(raw) else "raw"
-    body = packed if encoding == "zlib" else raw
+def encode_sample(sample: Sample, *, codec: images.Codec | None = None) -> tuple[SampleHeader, bytes]:
+    """A sample as it is kept in the outbox: its header (of part 0 of 1) and its whole body.
+
+    With a `codec`, what is an image goes as one, unless that is larger than its pixels.
+    """
+    encoding, body = _pack(sample.data, codec)
     header = SampleHeader(
         id=str(sample.id),
         ref=sample.ref[:200].encode("utf-8", "replace").decode(),  # a file name need not be UTF-8, the wire must
@@ -408,14 +432,34 @@ def encode_sample(sample: Sample) -> tuple[SampleHeader, bytes]:
     return header, body
 
 
-def sample_frames(header: SampleHeader, body: bytes) -> list[bytes]:
-    """The messages that carry a sample: one, or one per BODY_MAX_BYTES."""
-    parts = max(1, -(-len(body) // BODY_MAX_BYTES))
+def _pack(data: NDArray[np.generic], codec: images.Codec | None) -> tuple[Encoding | images.Kind, bytes]:
+    if codec is not None and images.is_image(data.shape, str(data.dtype), codec.kind):
+        image = images.encode_image(data, codec)
+        if len(image) < data.nbytes:
+            return codec.kind, image
+    return pack(data)
+
+
+def part_size(body_bytes: int, parts: int) -> int:
+    """Bytes of every part but the last of a body: as many as fit if there are no more parts than needed, else even.
+
+    >>> part_size(200_000, 3), part_size(200_000, 10)
+    (98304, 20000)
+    """
+    return BODY_MAX_BYTES if parts == -(-body_bytes // BODY_MAX_BYTES) else -(-body_bytes // parts)
+
+
+def sample_frames(header: SampleHeader, body: bytes, *, part_bytes: int = BODY_MAX_BYTES) -> list[bytes]:
+    """The messages that carry a sample: one, or as few as have no more than `part_bytes` of its body each.
+
+    part_bytes: 2 * PART_MIN_BYTES .. BODY_MAX_BYTES.
+    """
+    parts = max(1, -(-len(body) // part_bytes))
+    parts += parts > 1 and part_size(len(body), parts) > part_bytes  # as few as needed would be cut unevenly
+    size = part_size(len(body), parts)
     view = memoryview(body)
     return [
-        encode_frame(
-            msgspec.structs.replace(header, part=i, parts=parts), view[i * BODY_MAX_BYTES : (i + 1) * BODY_MAX_BYTES]
-        )
+        encode_frame(msgspec.structs.replace(header, part=i, parts=parts), view[i * size : (i + 1) * size])
         for i in range(parts)
     ]
 
@@ -429,10 +473,15 @@ def check_sample_header(header: SampleHeader, address: Address) -> SampleId:
         raise MessageError(f"sample {header.id}: dtype {header.dtype[:20]!r}, expected one of {', '.join(DTYPES)}")
     if len(header.shape) > 6 or any(n < 1 for n in header.shape) or decoded_bytes(header) > SAMPLE_MAX_BYTES:
         raise MessageError(f"sample {header.id}: shape {header.shape[:8]} of {header.dtype} is empty or too large")
-    parts = max(1, -(-header.body_bytes // BODY_MAX_BYTES))
-    if not (0 < header.body_bytes <= SAMPLE_MAX_BYTES and header.parts == parts and 0 <= header.part < parts):
+    if header.encoding in images.KINDS and not images.is_image(header.shape, header.dtype, header.encoding):
+        raise MessageError(f"sample {header.id}: {header.encoding}, but {header.shape} of {header.dtype} is no image")
+    fewest = max(1, -(-header.body_bytes // BODY_MAX_BYTES))
+    most = max(fewest, header.body_bytes // PART_MIN_BYTES)
+    in_range = fewest <= header.parts <= most and 0 <= header.part < header.parts
+    if not (0 < header.body_bytes <= SAMPLE_MAX_BYTES and in_range):
         raise MessageError(
-            f"sample {header.id}: part {header.part} of {header.parts} of {header.body_bytes} bytes: expected {parts}"
+            f"sample {header.id}: part {header.part} of {header.parts} of {header.body_bytes} bytes: expected "
+            f"{fewest} to {most} parts"
         )
     said = header.selection
     if not np.isfinite([header.confidence, said.utility, said.novelty, said.threshold, said.tokens]).all():
@@ -449,10 +498,7 @@ def check_sample_header(header: SampleHeader, address: Address) -> SampleId:
 
 def decoded_bytes(header: SampleHeader) -> int:
     """Bytes of the array that the header describes."""
-    size = np.dtype(header.dtype).itemsize
-    for n in header.shape:
-        size *= n
-    return size
+    return math.prod(header.shape, start=np.dtype(header.dtype).itemsize)
 
 
 def decode_body(header: SampleHeader, body: bytes) -> NDArray[np.generic]:
@@ -460,17 +506,17 @@ def decode_body(header: SampleHeader, body: bytes) -> NDArray[np.generic]:
 
     The header is one that check_sample_header let pass: it bounds the shape and knows the dtype.
     """
-    expected = decoded_bytes(header)
+    check_whole(header, body)
+    encoding = header.encoding
+    try:
+        if encoding == "png" or encoding == "jpeg" or encoding == "webp":  # images.KINDS, in words that mypy reads
+            return images.decode_image(body, encoding, header.shape)
+        return unpack(encoding, body, dtype=header.dtype, shape=header.shape)
+    except MessageError as error:
+        raise MessageError(f"sample {header.id}: {error}") from error
+
+
+def check_whole(header: SampleHeader, body: bytes) -> None:
+    """MessageError unless all of the body is there, and none of it changed."""
     if len(body) != header.body_bytes or hashlib.sha256(body).hexdigest() != header.body_sha256:
         raise MessageError(f"sample {header.id}: body of {len(body)} bytes does not match its header's length and hash")
-    if header.encoding == "zlib":
-        inflater = zlib.decompressobj()
-        try:
-            raw = inflater.decompress(body, expected + 1)
-        except zlib.error as error:
-            raise MessageError(f"sample {header.id}: {error}") from error
-    else:
-        raw = body
-    if len(raw) != expected:
-        raise MessageError(f"sample {header.id}: {len(raw)} bytes decoded, {header.shape} {header.dtype}: {expected}")
-    return np.frombuffer(raw, dtype=header.dtype).reshape(header.shape)

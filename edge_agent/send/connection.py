@@ -13,35 +13,18 @@ import ssl
 import threading
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
-from urllib.parse import urlsplit
 
 import paho.mqtt.client as mqtt
 from paho.mqtt.enums import CallbackAPIVersion
 from paho.mqtt.reasoncodes import ReasonCode
 
-from edge_agent.contract.errors import ConfigError, UplinkError, did_you_mean
+from edge_agent.contract.broker import TlsFiles, tls_context
+from edge_agent.contract.errors import ConfigError, UplinkError
 
 log = logging.getLogger(__name__)
 
-PORTS = {"mqtt": 1883, "mqtts": 8883}
 CONNECT_S = 10.0  # longest wait for the broker's answer to CONNECT
 CLOSE_S = 2.0  # longest wait for what was published last to leave, before the connection is cut
-
-
-class BrokerAddress(NamedTuple):
-    """Where the broker listens."""
-
-    host: str
-    port: int
-    tls: bool
-
-
-class TlsFiles(NamedTuple):
-    """Paths; an empty `ca_file` means the system's certificates, an empty `cert_file` no certificate of our own."""
-
-    ca_file: str
-    cert_file: str
-    key_file: str
 
 
 class Access(NamedTuple):
@@ -52,41 +35,19 @@ class Access(NamedTuple):
     client_id: str
     username: str
     password: str
-    tls: ssl.SSLContext | None
+    tls: TlsFiles | None
     keepalive_s: int
 
-
-def parse_broker(url: str) -> BrokerAddress:
-    """Take `mqtt://host:port` or `mqtts://host:port` apart; ConfigError when it is neither.
-
-    >>> parse_broker("mqtts://broker.example")
-    BrokerAddress(host='broker.example', port=8883, tls=True)
-    """
-    expected = f"broker: got {url!r}, expected mqtt://host:port or mqtts://host:port"
-    try:
-        parts = urlsplit(url)
-        port = parts.port
-    except ValueError as error:
-        raise ConfigError(f"{expected}: {error}") from error
-    if parts.scheme not in PORTS:
-        raise ConfigError(f"{expected}{did_you_mean(parts.scheme, PORTS)}")
-    if parts.username is not None or parts.password is not None:
-        raise ConfigError("broker: the address holds a user or a password: set `username` and `password_file`")
-    if not parts.hostname or port == 0 or parts.path not in ("", "/") or parts.query or parts.fragment:
-        raise ConfigError(expected)
-    return BrokerAddress(parts.hostname, port or PORTS[parts.scheme], parts.scheme == "mqtts")
+    def context(self) -> ssl.SSLContext | None:
+        """For TLS, of the files as they are now: certificates are renewed. ConfigError when one is no good."""
+        return tls_context(self.tls) if self.tls else None
 
 
-def tls_context(files: TlsFiles) -> ssl.SSLContext:
-    """A context that checks the broker's name and certificate; ConfigError when a file cannot be used."""
-    try:
-        context = ssl.create_default_context(cafile=files.ca_file or None)
-        if files.cert_file:
-            context.load_cert_chain(files.cert_file, files.key_file or None)
-    except (OSError, ssl.SSLError) as error:
-        named = ", ".join(path for path in files if path)
-        raise ConfigError(f"tls: {error}: expected PEM certificates and their key in {named}") from error
-    return context
+def packet_bytes(topic: str, payload: bytes, *, qos: int) -> int:
+    """Bytes of a PUBLISH packet (MQTT 3.1.1, section 3.3): its header, topic, number and payload."""
+    rest = 2 + len(topic.encode()) + (2 if qos else 0) + len(payload)
+    length_of_length = 1 + (rest > 127) + (rest > 16_383) + (rest > 2_097_151)
+    return 1 + length_of_length + rest
 
 
 class Connection:
@@ -115,8 +76,10 @@ class Connection:
     def open(self, topics: Sequence[str]) -> None:
         """Connect, and subscribe to `topics` with QoS 1. UplinkError when the broker is not there or says no."""
         try:
+            if (context := self._access.context()) is not None:
+                self._client.tls_set_context(context)
             self._client.connect(self._access.host, self._access.port, keepalive=self._access.keepalive_s)
-        except (OSError, ValueError) as error:
+        except (OSError, ValueError, ConfigError) as error:
             raise UplinkError(str(error) or type(error).__name__) from error
         self._client.loop_start()
         if not self._answered.wait(CONNECT_S):
@@ -164,8 +127,6 @@ class Connection:
         client.will_set(will[0], will[1], qos=1, retain=False)
         if access.username:
             client.username_pw_set(access.username, access.password or None)
-        if access.tls is not None:
-            client.tls_set_context(access.tls)
         client.on_connect = self._on_connect
         client.on_disconnect = self._on_disconnect
         client.on_message = self._on_message

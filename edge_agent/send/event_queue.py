@@ -34,14 +34,24 @@ class EventQueue:
             self._waiting.append(event)
             self._trim()
 
-    def send(self, publish: Callable[[Event], Callable[[], bool]]) -> None:
-        """Send all. `publish` returns a function that tells whether the broker has it."""
+    def send(self, publish: Callable[[Event], Callable[[], bool] | None]) -> bool:
+        """Send them in order; False when one could not go yet.
+
+        `publish` returns a function that tells whether the broker has it, or None: not now.
+        """
         self._sent = [(event, taken) for event, taken in self._sent if not taken()]
         while self._waiting:
             with self._lock:
                 event = self._waiting.popleft()
             self._sent.append((event, _not_taken))  # stands if `publish` raises
-            self._sent[-1] = (event, publish(event))
+            taken = publish(event)
+            if taken is None:
+                self._sent.pop()
+                with self._lock:
+                    self._waiting.appendleft(event)
+                return False
+            self._sent[-1] = (event, taken)
+        return True
 
     def restore(self) -> None:
         """Put back, in their order, those that the broker had not taken when the connection ended."""

@@ -6,8 +6,9 @@ In one SQLite file (outbox_file.py), from one durable commit until its receipt. 
 
 `rows` wait for a receipt. `parked` were refused by the server: kept to be looked at, never sent again, and the first to
 be evicted. Both count against the limits on bytes and rows; past a limit the least useful goes, counted by reason in
-the same commit. A full disk is an expected state, not an error: what finds no room is counted, and storing resumes by
-itself.
+the same commit. Too little free disk is a limit as well: what is here may not grow, and a sample is kept only in the
+place of less useful ones. A full disk is an expected state, not an error: what finds no room is counted, and storing
+resumes by itself.
 """
 
 from __future__ import annotations
@@ -26,9 +27,24 @@ import msgspec
 
 from edge_agent.contract.errors import OutboxError
 from edge_agent.contract.types import SampleId
-from edge_agent.contract.wire import OutboxState, SampleHeader
-from edge_agent.send.eviction import least_useful
-from edge_agent.send.outbox_file import ACKED, BOOT, EVICTED, PUT, DiskFullError, Ledger, Totals, next_boot, open_file
+from edge_agent.contract.wire import PARKED_SHOWN, OutboxState, SampleHeader
+from edge_agent.send.eviction import Limits, least_useful
+from edge_agent.send.outbox_file import (
+    ACKED,
+    BEGUN,
+    BOOT,
+    CLOCK_ZERO_MS,
+    EVICTED,
+    PUT,
+    Connect,
+    DiskFullError,
+    Ledger,
+    Totals,
+    connect,
+    is_damaged,
+    next_boot,
+    open_file,
+)
 
 log = logging.getLogger(__name__)
 
@@ -50,7 +66,8 @@ class Waiting(NamedTuple):
 class Outbox:
     """Bounded, durable, in order of (boot, seq). Any thread may call anything; one lock guards it all.
 
-    Every method raises OutboxError when SQLite fails; only `put` takes a full disk for an expected outcome.
+    Every method raises OutboxError when SQLite fails; only `put` takes a full disk for an expected outcome. A file that
+    turns out damaged is set aside, and the next call finds a fresh one.
     """
 
     def __init__(
@@ -62,61 +79,72 @@ class Outbox:
         min_free_disk_bytes: int,
         free_disk_bytes: Callable[[], int] | None = None,
         now_ms: Callable[[], int] = lambda: time.time_ns() // 1_000_000,
+        monotonic: Callable[[], float] = time.monotonic,
+        connect: Connect = connect,
+        on_damage: Callable[[str], None] = lambda _damage: None,
     ) -> None:
-        """Open or make the file at `path`; a damaged one is set aside.
+        """Open or make the file at `path`; a damaged one is set aside, and `damage` says so.
 
         Args:
             path: of the SQLite file; its folder must exist.
             max_bytes: of bodies kept, parked ones included.
             max_rows: samples kept, parked ones included.
-            min_free_disk_bytes: free disk below which nothing more is stored.
+            min_free_disk_bytes: free disk below which the outbox does not grow.
             free_disk_bytes: how much is free; the file system that holds `path` when None.
             now_ms: the wall clock, ms since 1970; for ages and boot numbers, never for an order.
+            monotonic: seconds; what is left of an age where the wall clock was wrong.
+            connect: opens the file.
+            on_damage: is told what was set aside later, with the lock held.
         """
         self._path = path
-        self._max_bytes = max_bytes
-        self._max_rows = max_rows
+        self._limits = Limits(max_rows, max_bytes)
         self._min_free_disk_bytes = min_free_disk_bytes
         self._free_disk_bytes = free_disk_bytes or (lambda: shutil.disk_usage(path.parent).free)
-        self._now_ms = now_ms
+        self._now_ms, self._monotonic = now_ms, monotonic
+        self._opened_s = monotonic()
         self._lock = threading.Lock()
         self._storing = True
         self._state: dict[str, bytes] = {}  # as it stands in the file, as far as this run wrote it
-        self._db = open_file(path, now_ms=now_ms())
-        with self._held():
-            self._ledger = Ledger(self._db, free_disk_bytes=self._free_disk_bytes)
+        self._connect, self._on_damage = connect, on_damage
+        self._db, self.damage = open_file(path, now_ms=now_ms(), connect=connect)
+        self._to_reopen = False
+        self._ledger = Ledger(self._db, free_disk_bytes=self._free_disk_bytes)
 
     def next_boot(self) -> int:
         """Begin a new boot: a number that was never returned before, recorded durably."""
         with self._held():
             boot = next_boot(self._path, self._ledger.totals.counters.get(BOOT, 0), now_ms=self._now_ms())
             with self._ledger.commit() as totals:
+                if not totals.counters.keys() & {BOOT, PUT}:
+                    totals.counters[BEGUN] = boot
                 totals.counters[BOOT] = boot
             return boot
+
+    def has_room(self) -> bool:
+        """Whether more of the disk is free than is to be left so."""
+        return self._free_disk_bytes() >= self._min_free_disk_bytes
 
     def put(self, rows: Sequence[Put], *, state: Mapping[str, bytes] = {}) -> None:
         """Keep samples and the agent's state in one durable commit; evicts by rule when a limit is passed.
 
-        An id that already waits is not stored again. With too little free disk the rows are counted as evicted
-        ("disk"); with none, so that even the state cannot be kept, the count waits in memory for the next commit.
-        State that is as it was is not written again: a flash card wears by the page.
+        An id that already waits is not stored again. With too little free disk rows are kept only in the place of
+        less useful ones, and what goes is counted as "disk"; with none, so that even the state cannot be kept, the new
+        rows go, and their count waits in memory for the next commit. State that is as it was is not written again: a
+        flash card wears by the page.
         """
         with self._held():
             changed = {key: value for key, value in state.items() if self._state.get(key) != value}
             if not (rows or changed):
                 return
-            room = self._free_disk_bytes() >= self._min_free_disk_bytes
+            room = self.has_room()
             try:
-                with self._ledger.commit() as totals:
-                    if room:
-                        self._store(totals, rows)
-                    else:
-                        totals.lost(len(rows))
-                    self._db.executemany("INSERT OR REPLACE INTO state (key, value) VALUES (?, ?)", changed.items())
-                self._state |= changed
-            except DiskFullError:
-                self._ledger.totals.lost(len(rows))
-                room = False
+                self._commit(rows, changed, room=room)
+            except DiskFullError:  # by now the log is in the file, where there may be room
+                try:
+                    self._commit(rows, changed, room=room)
+                except DiskFullError:
+                    self._ledger.totals.lost(len(rows))
+                    room = False
             self._say_storing(room)
 
     def state(self, key: str) -> bytes | None:
@@ -153,9 +181,10 @@ class Outbox:
     def ack(self, ids: Collection[str]) -> int:
         """Forget samples that the server has; returns how many were here. Unknown ids are ignored."""
         with self._held(), self._ledger.commit() as totals:
-            gone = sum(self._remove(totals, id_) for id_ in ids)
-            totals.count(ACKED, gone)
-            return gone
+            labels = [label for id_ in ids if (label := self._remove(totals, id_)) is not None]
+            for label in labels:
+                totals.acked(label)
+            return len(labels)
 
     def park(self, id_: str, reason: str) -> bool:
         """Keep a sample that the server refused for good, but never send it again; False when it does not wait here."""
@@ -176,12 +205,14 @@ class Outbox:
             return OutboxState(
                 rows=totals.rows,
                 bytes=totals.bytes,
-                oldest_age_s=max(0.0, (self._now_ms() - first[0]) / 1000.0) if first else 0.0,
+                oldest_age_s=self._age_s(first[0]) if first else 0.0,
                 evicted={key.removeprefix(EVICTED): n for key, n in counters.items() if key.startswith(EVICTED)},
                 parked=totals.parked,
                 put_total=counters.get(PUT, 0),
                 acked_total=counters.get(ACKED, 0),
                 storing=self._storing,
+                since_boot=counters.get(BEGUN, 0),
+                refusals=self._refusals() if totals.parked else {},
             )
 
     def close(self) -> None:
@@ -193,25 +224,51 @@ class Outbox:
     def _held(self) -> Iterator[None]:
         with self._lock:
             try:
+                if self._to_reopen:
+                    self._reopen()
                 yield
             except (sqlite3.Error, OSError) as error:
+                if is_damaged(error, self._path.parent):
+                    self._to_reopen = True
+                    self._reopen()
                 raise OutboxError(f"{self._path}: {error}") from error
+
+    def _reopen(self) -> None:
+        """The file, if it is whole after all; else a fresh one, that counts on."""
+        with contextlib.suppress(sqlite3.Error):
+            self._db.close()
+        totals = self._ledger.totals
+        self._db, damage = open_file(self._path, now_ms=self._now_ms(), connect=self._connect, known=totals)
+        self._ledger = Ledger(self._db, free_disk_bytes=self._free_disk_bytes)
+        self._state, self._to_reopen = {}, False
+        if damage:
+            self._on_damage(damage)
 
     # --- rows -------------------------------------------------------------------------------------------------------
 
-    def _store(self, totals: Totals, rows: Sequence[Put]) -> None:
+    def _commit(self, rows: Sequence[Put], changed: dict[str, bytes], *, room: bool) -> None:
+        with self._ledger.commit() as totals:
+            self._store(totals, rows, room=room)
+            self._db.executemany("INSERT OR REPLACE INTO state (key, value) VALUES (?, ?)", changed.items())
+        self._state |= changed
+
+    def _store(self, totals: Totals, rows: Sequence[Put], *, room: bool) -> None:
+        limits = self._limits
+        if not room:
+            limits = Limits(min(limits.rows, totals.rows + totals.parked), min(limits.bytes, totals.bytes))
         for header, body in rows:
-            if len(body) > self._max_bytes:  # would push out everything else first, and then itself
+            if len(body) > limits.bytes:  # would push out everything else first, and then itself
                 totals.count(PUT)
-                totals.count(EVICTED + "full_bytes")
+                totals.count(EVICTED + ("full_bytes" if room else "disk"))
                 continue
             if self._insert(header, body):
                 totals.count(PUT)
                 totals.rows += 1
                 totals.bytes += len(body)
-        while reason := self._over(totals):
-            if self._remove(totals, least_useful(self._db, per_byte=reason == "full_bytes")):
-                totals.count(EVICTED + reason)
+        while passed := limits.passed(rows=totals.rows + totals.parked, size=totals.bytes):
+            victim = least_useful(self._db, delivered=totals.delivered)
+            if self._remove(totals, victim) is not None:
+                totals.count(EVICTED + (f"full_{passed}" if room else "disk"))
 
     def _insert(self, header: SampleHeader, body: bytes) -> int:
         """1, or 0 when the id is already here. A utility that is not a number is stored as NULL, the least of all."""
@@ -223,14 +280,14 @@ class Outbox:
         known = (header.id, id_.boot, id_.seq, header.label, header.selection.utility, len(body), self._now_ms())
         return self._db.execute(insert, (*known, msgspec.msgpack.encode(header), body)).rowcount
 
-    def _remove(self, totals: Totals, id_: str) -> int:
-        """1, or 0 when it is not here."""
-        row = self._db.execute("SELECT parked, bytes FROM sample WHERE id = ?", (id_,)).fetchone()
+    def _remove(self, totals: Totals, id_: str) -> int | None:
+        """Its predicted class, or None when it is not here."""
+        row = self._db.execute("SELECT parked, bytes, label FROM sample WHERE id = ?", (id_,)).fetchone()
         if row is None:
-            return 0
+            return None
         self._db.execute("DELETE FROM sample WHERE id = ?", (id_,))
         totals.removed(parked=row[0], size=row[1])
-        return 1
+        return int(row[2])
 
     def _read(self, id_: str) -> Waiting | None:
         row = self._db.execute("SELECT header, body FROM sample WHERE id = ? AND parked = 0", (id_,)).fetchone()
@@ -244,15 +301,19 @@ class Outbox:
             totals.parked += parked
             return bool(parked)
 
-    # --- limits -----------------------------------------------------------------------------------------------------
+    def _age_s(self, put_at_ms: int) -> float:
+        """Since a row was put. A clock that was wrong, then or now, says nothing: it is as old as this run at least."""
+        age_s = (self._now_ms() - put_at_ms) / 1000.0
+        if put_at_ms < CLOCK_ZERO_MS or age_s < 0.0:
+            return self._monotonic() - self._opened_s
+        return age_s
 
-    def _over(self, totals: Totals) -> str:
-        """The limit that is passed, by the name under which an eviction is counted; "" when none is."""
-        if totals.rows + totals.parked > self._max_rows:
-            return "full_rows"
-        return "full_bytes" if totals.bytes > self._max_bytes else ""
+    def _refusals(self) -> dict[str, str]:
+        newest = "SELECT id, substr(refusal, 1, 200) FROM sample WHERE parked = 1 ORDER BY boot DESC, seq DESC LIMIT ?"
+        return dict(self._db.execute(newest, (PARKED_SHOWN,)).fetchall())
 
     def _say_storing(self, storing: bool) -> None:
         if storing != self._storing:
-            log.warning("outbox: %s: %s", self._path, "storing again" if storing else "disk full, storing pauses")
+            what = "storing again" if storing else "disk full, a sample is kept only in the place of a less useful one"
+            log.warning("outbox: %s: %s", self._path, what)
         self._storing = storing

@@ -5,7 +5,9 @@
     state     what the agent keeps from one start to the next: bytes by key
 
 Every commit is on the disk when it returns (WAL, synchronous=FULL: with NORMAL a power cut loses commits). A damaged
-file is set aside for a person to look at, never repaired in place and never deleted; a fresh one begins.
+file is set aside for a person to look at, never repaired in place and never deleted; a fresh one begins. It counts on
+where the other's counters can be read, with what waited there as evicted ("damaged"); where they cannot, it says since
+which boot it counts, and the server sees what is missing.
 """
 
 from __future__ import annotations
@@ -16,12 +18,14 @@ import shutil
 import sqlite3
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import NamedTuple
+from urllib.parse import quote
 
 import msgspec
 
 from edge_agent.contract.artifact import write_durably
 from edge_agent.contract.errors import OutboxError
-from edge_agent.send.eviction import PER_BYTE
+from edge_agent.send.eviction import FEW_OF_CLASS
 
 log = logging.getLogger(__name__)
 
@@ -29,31 +33,57 @@ SCHEMA = 1  # user_version of a file whose schema is complete
 PAGE_BYTES = 4096  # of flash and of SD cards; 16 KB pages write about twice as much for the same samples
 BUSY_S = 10.0  # wait for a person who looks inside with a tool that locks; beyond it the put fails and is tried again
 TIGHT_BYTES = 1 << 20  # an I/O error with less free than this is taken for a full disk, not for a broken one
+INDEXES = {
+    "idx_sample_parked_boot_seq": "parked, boot, seq",  # the order of sending
+    "idx_sample_parked_utility_boot_seq": "parked, utility, boot, seq",  # of eviction
+    "idx_sample_parked_label_boot_seq": "parked, label, boot, seq",  # the newest of a class
+}
 CLOCK_ZERO_MS = 1_735_689_600_000  # 2025-01-01T00:00:00Z
-PUT, ACKED, EVICTED, BOOT = "put_total", "acked_total", "evicted.", "boot"  # names of counters; a reason is appended
+PUT, ACKED, BOOT, BEGUN = "put_total", "acked_total", "boot", "begun"  # names of counters
+EVICTED, DELIVERED = "evicted.", "delivered."  # a reason is appended, a class
+DAMAGED = "damaged"  # the reason for which the samples in a damaged file count as evicted
+
+Connect = Callable[[Path], sqlite3.Connection]
 
 
 class DiskFullError(OutboxError):
     """A commit found no room on the disk; nothing of it happened."""
 
 
-def open_file(path: Path, *, now_ms: int) -> sqlite3.Connection:
+class Opened(NamedTuple):
+    """A connection that any thread may use (not two at once), in autocommit mode; and what was wrong, "" if nothing."""
+
+    db: sqlite3.Connection
+    damage: str
+
+
+def connect(path: Path) -> sqlite3.Connection:
+    """To the file at `path`, which need not be there."""
+    return sqlite3.connect(path, timeout=BUSY_S, isolation_level=None, check_same_thread=False)
+
+
+def open_file(path: Path, *, now_ms: int, connect: Connect = connect, known: Totals | None = None) -> Opened:
     """Open or make the file; one that is damaged is renamed to `<stem>.corrupt-<now_ms><suffix>` first.
 
-    Returns:
-        A connection that any thread may use (not two at once), in autocommit mode.
+    `known`: the counts by which a fresh one counts on; those in the damaged file when None.
 
     Raises:
         OutboxError: the file cannot be opened, though it is not damaged: rights, a full disk, a newer schema.
     """
     try:
-        return _open_checked(path)
+        return Opened(_open_checked(path, connect), "")
     except (sqlite3.Error, OSError) as error:
-        if not _is_damaged(error, path.parent):
+        if not is_damaged(error, path.parent):
             raise OutboxError(f"{path}: {error}: expected a folder to write to, with room for a file") from error
-        _set_aside(path, now_ms=now_ms, why=str(error))
+        aside = _set_aside(path, now_ms=now_ms, why=str(error))
+        damage = f"{error}: set aside as {aside.name}"
     try:
-        return _open_checked(path)
+        db = _open_checked(path, connect)
+        db.execute("BEGIN IMMEDIATE")
+        counters = (known or _counted_in(aside)).begun_anew()
+        db.executemany("INSERT INTO counter (name, value) VALUES (?, ?)", counters.items())
+        db.execute("COMMIT")
+        return Opened(db, damage)
     except (sqlite3.Error, OSError) as error:
         raise OutboxError(f"{path}: {error}, with a fresh file as well") from error
 
@@ -83,6 +113,22 @@ class Totals(msgspec.Struct):
         self.rows -= 1 - parked
         self.parked -= parked
         self.bytes -= size
+
+    def delivered(self, label: int) -> int:
+        """Samples of a class that have their receipt; counted to FEW_OF_CLASS, nobody asks for more."""
+        return self.counters.get(f"{DELIVERED}{label}", 0)
+
+    def acked(self, label: int) -> None:
+        """The server has a sample of this class."""
+        self.count(ACKED)
+        if self.delivered(label) < FEW_OF_CLASS:
+            self.count(f"{DELIVERED}{label}")
+
+    def begun_anew(self) -> dict[str, int]:
+        """The counters with which a fresh file begins, in place of one whose rows are lost."""
+        begun = Totals(counters=dict(self.counters))
+        begun.count(EVICTED + DAMAGED, self.rows + self.parked)
+        return begun.counters
 
     def lost(self, n: int) -> None:
         """Samples put that found no room on the disk."""
@@ -159,15 +205,15 @@ def next_boot(path: Path, recorded: int, *, now_ms: int) -> int:
     return boot
 
 
-def _open_checked(path: Path) -> sqlite3.Connection:
-    db = sqlite3.connect(path, timeout=BUSY_S, isolation_level=None, check_same_thread=False)
+def _open_checked(path: Path, connect: Connect) -> sqlite3.Connection:
+    db = connect(path)
     try:
         db.execute(f"PRAGMA page_size = {PAGE_BYTES}")
         db.execute("PRAGMA journal_mode = WAL")
         db.execute("PRAGMA synchronous = FULL")
         verdict = db.execute("PRAGMA quick_check(1)").fetchone()[0]
         if verdict != "ok":
-            raise sqlite3.DatabaseError(f"quick_check: {verdict}")
+            raise sqlite3.DatabaseError(f"quick_check: {' '.join(verdict.split())}")
         version = db.execute("PRAGMA user_version").fetchone()[0]
         if version > SCHEMA:
             raise OutboxError(
@@ -175,6 +221,7 @@ def _open_checked(path: Path) -> sqlite3.Connection:
             )
         if version < SCHEMA:
             _make_schema(db)
+        _make_indexes(db)
     except BaseException:
         db.close()
         raise
@@ -192,25 +239,29 @@ def _make_schema(connection: sqlite3.Connection) -> None:
         "id": str, "boot": int, "seq": int, "label": int, "utility": float, "bytes": int, "put_at_ms": int,
         "parked": int, "refusal": str, "header": bytes, "body": bytes,
     }  # fmt: skip
-    sample = db.table("sample")
-    sample.create(columns, pk="id", not_null=columns.keys() - {"utility"}, if_not_exists=True)
-    sample.create_index(["parked", "boot", "seq"], if_not_exists=True)  # the order of sending
-    sample.create_index(["parked", "utility", "boot", "seq"], if_not_exists=True)  # of eviction
-    db.execute(f"CREATE INDEX IF NOT EXISTS idx_sample_per_byte ON sample (parked, {PER_BYTE}, boot, seq)")
-    sample.create_index(["parked", "label", "boot", "seq"], if_not_exists=True)  # the newest of a class
+    db.table("sample").create(columns, pk="id", not_null=columns.keys() - {"utility"}, if_not_exists=True)
     db.table("counter").create({"name": str, "value": int}, pk="name", if_not_exists=True)
     db.table("state").create({"key": str, "value": bytes}, pk="key", if_not_exists=True)
     db.execute(f"PRAGMA user_version = {SCHEMA}")
 
 
-def _is_damaged(error: Exception, folder: Path) -> bool:
-    """SQLITE_CORRUPT and SQLITE_NOTADB come as a plain DatabaseError, a sector that cannot be read as an I/O error."""
+def _make_indexes(db: sqlite3.Connection) -> None:
+    """At every opening: a file may be of an agent that knew fewer. One that knows fewer does not mind them."""
+    for name, columns in INDEXES.items():
+        db.execute(f"CREATE INDEX IF NOT EXISTS {name} ON sample ({columns})")
+
+
+def is_damaged(error: Exception, folder: Path) -> bool:
+    """Whether a file in `folder` is, by what SQLite said of it.
+
+    SQLITE_CORRUPT and SQLITE_NOTADB come as a plain DatabaseError, a sector that cannot be read as an I/O error.
+    """
     if type(error) is sqlite3.DatabaseError:
         return True
     return "disk I/O error" in str(error) and shutil.disk_usage(folder).free >= TIGHT_BYTES
 
 
-def _set_aside(path: Path, *, now_ms: int, why: str) -> None:
+def _set_aside(path: Path, *, now_ms: int, why: str) -> Path:
     aside = path.with_name(f"{path.stem}.corrupt-{now_ms}{path.suffix}")
     log.warning("outbox: %s: %s: set aside as %s, a fresh one begins", path, why, aside.name)
     for tail in ("", "-wal", "-shm"):
@@ -221,3 +272,18 @@ def _set_aside(path: Path, *, now_ms: int, why: str) -> None:
             continue
         except OSError as error:
             raise OutboxError(f"{here}: damaged, and cannot be set aside: {error.strerror}") from error
+    return aside
+
+
+def _counted_in(aside: Path) -> Totals:
+    """What a damaged file says of itself, all that was in it as rows; nothing where that is unreadable or nonsense."""
+    try:
+        with contextlib.closing(sqlite3.connect(f"file:{quote(str(aside))}?mode=ro", uri=True)) as db:
+            counters = dict(db.execute("SELECT name, value FROM counter").fetchall())
+    except sqlite3.Error:
+        return Totals()
+    if not all(isinstance(name, str) and isinstance(n, int) and n >= 0 for name, n in counters.items()):
+        return Totals()
+    gone = sum(n for name, n in counters.items() if name.startswith(EVICTED)) + counters.get(ACKED, 0)
+    waited = counters.get(PUT, 0) - gone
+    return Totals(rows=waited, counters=counters) if waited >= 0 else Totals()

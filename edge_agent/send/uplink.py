@@ -5,10 +5,14 @@
 Only the server's receipt removes a sample from the outbox: a PUBACK speaks for the broker alone. What gets no receipt
 is sent again, so a sample arrives at least once, and the server drops duplicates by id. One thread sends; paho's thread
 receives, and calls `on_desired` and `on_block`. While the server says that it is offline, only heartbeats are sent.
+
+What goes first: the birth, a heartbeat that is due, events, then samples; while one of them waits for the allowance,
+nothing behind it goes. In a lull (quiet hours, a link that costs) samples wait, and heartbeats are seldom.
 """
 
 from __future__ import annotations
 
+import functools
 import logging
 import queue
 import threading
@@ -17,7 +21,8 @@ from collections.abc import Callable
 
 import numpy as np
 
-from edge_agent.contract.errors import MessageError, OutboxError, UplinkError
+from edge_agent.contract.broker import TlsFiles
+from edge_agent.contract.errors import OutboxError, UplinkError
 from edge_agent.contract.wire import (
     Birth,
     BlockHeader,
@@ -26,29 +31,27 @@ from edge_agent.contract.wire import (
     Event,
     Fetch,
     Heartbeat,
+    Held,
+    LinkState,
     Receipt,
-    ServerState,
     Up,
-    decode,
-    decode_frame,
-    down_topic,
     encode,
-    sample_frames,
-    server_state_topic,
     up_topic,
 )
-from edge_agent.send.connection import Access, BrokerAddress, Connection, TlsFiles, parse_broker, tls_context
+from edge_agent.send.allowance import Allowance
+from edge_agent.send.beats import Beats
+from edge_agent.send.connection import Access, Connection, packet_bytes
 from edge_agent.send.event_queue import EventQueue
-from edge_agent.send.outbox import Outbox, Waiting
+from edge_agent.send.inbox import Inbox
+from edge_agent.send.outbox import Outbox
+from edge_agent.send.sender import Sender
 from edge_agent.send.window import Window, retry_wait_s
-
-__all__ = ["BrokerAddress", "TlsFiles", "Uplink", "parse_broker"]
 
 log = logging.getLogger(__name__)
 
-READ_AHEAD = 16  # samples read from the outbox at once; one by one, looking for the next costs more than sending it
-READ_AHEAD_BYTES = 1 << 20
 WINDOW_MAX_BYTES = 8 << 20  # of bodies on their way; a lower limit starves a fast link, a higher one is memory
+SPENT_S = 30.0  # a sample that has to wait longer waits for the day's bytes: bytes_per_s makes it wait 5 s at most
+LULL_LOOK_S = 2.0  # how long the end of a lull may go unnoticed
 DRAIN_LOOK_S = 0.05
 FAREWELL_S = 2.0  # longest wait for the broker to have the last words; shorter loses them on a slow link
 FAREWELL_LOOK_S = 0.01
@@ -80,6 +83,8 @@ class Uplink:
         on_desired: Callable[[Desired], None],
         on_block: Callable[[BlockHeader, bytes], None],
         rng: np.random.Generator,
+        allowance: Allowance | None = None,
+        lull: Callable[[], Held] = lambda: "",
         monotonic: Callable[[], float] = time.monotonic,
     ) -> None:
         """Nothing is sent before `start`. ConfigError when a file of `tls` cannot be used.
@@ -88,35 +93,33 @@ class Uplink:
         samples are sent and not yet receipted. A sample without a receipt, and a connection that fails, is tried again
         after `retry_first_s`, doubling to `retry_max_s`, with jitter from `rng`. `birth` is asked on each connect,
         `heartbeat` every `heartbeat_s`. `on_desired` is called on each connect and each change, `on_block` for each
-        block of an artifact; both should return soon, and what they raise is logged.
+        block of an artifact; both should return soon, and what they raise is logged. `allowance`: None is without
+        limits. `lull` says why samples are to wait now, "" when they are not.
         """
-        context = tls_context(tls) if tls else None
-        self._access = Access(host, port, device, username, password, context, keepalive_s)
-        self._fleet, self._device, self._session = fleet, device, session
-        self._outbox = outbox
+        self._access = Access(host, port, device, username, password, tls, keepalive_s)
+        self._access.context()  # what is wrong with the files now is the operator's to mend
+        self._topic = functools.partial(up_topic, fleet, device)
+        self._session, self._outbox = session, outbox
         self._retry = {"first_s": retry_first_s, "max_s": retry_max_s}
-        self._heartbeat_s = heartbeat_s
         self._birth, self._heartbeat = birth, heartbeat
-        self._on_desired, self._on_block = on_desired, on_block
-        self._rng = rng
-        self._monotonic = monotonic
-        self._window = Window(window, max_bytes=WINDOW_MAX_BYTES, rng=rng, **self._retry)
-        self._readers: dict[str, Callable[[bytes, bool], None]] = {
-            down_topic(fleet, device, "desired"): self._read_desired,
-            down_topic(fleet, device, "receipt"): self._read_receipt,
-            down_topic(fleet, device, "block"): self._read_block,
-            server_state_topic(fleet): self._read_state,
-        }
-        self.messages_bad = 0
-        self._bad_kinds: set[str] = set()
+        self._rng, self._monotonic = rng, monotonic
+        self._allowance = allowance or Allowance()
+        self._lull = lull
+        self._held: Held = ""
+        self._beats = Beats(heartbeat_s, self._allowance)
+        on_its_way = Window(window, max_bytes=WINDOW_MAX_BYTES, rng=rng, **self._retry)
+        self._sender = Sender(outbox, on_its_way, self._allowance, topic=self._topic("sample"))
+        self._inbox = Inbox(
+            fleet, device, on_desired=on_desired, on_block=on_block,
+            on_receipt=self._note_receipt, on_state=self._note_state,
+        )  # fmt: skip
         self._events = EventQueue()
-        self._receipted: queue.SimpleQueue[list[str]] = queue.SimpleQueue()
+        self._receipted: queue.SimpleQueue[Receipt] = queue.SimpleQueue()
         self._server_online = True  # until it says otherwise
-        self._server_back = threading.Event()
         self._connection: Connection | None = None
         self._down = False  # and said so
-        self._wake = threading.Event()
-        self._stopping = threading.Event()
+        self._short_s = 0.0  # how long the next part of a sample has to wait for the allowance
+        self._wake, self._server_back, self._stopping = threading.Event(), threading.Event(), threading.Event()
         self._thread = threading.Thread(target=self._run, name="uplink", daemon=True)
 
     def start(self) -> None:
@@ -137,6 +140,22 @@ class Uplink:
         """Whether the broker has let us in, and knows that we are here."""
         return self._connection is not None and self._connection.alive
 
+    @property
+    def messages_bad(self) -> int:
+        """From the server, and not to be understood."""
+        return self._inbox.messages_bad
+
+    @property
+    def link(self) -> LinkState:
+        """What travelled, and why samples wait."""
+        return LinkState(
+            sent_bytes=self._allowance.sent_bytes,
+            received_bytes=self._allowance.received_bytes,
+            day_tokens=self._allowance.day_tokens(self._monotonic()),
+            held=self._held,
+            heartbeat_s=self._beats.every_s(self._held),
+        )
+
     def kick(self) -> None:
         """New rows are waiting in the outbox."""
         self._wake.set()
@@ -147,12 +166,16 @@ class Uplink:
         self._wake.set()
 
     def fetch(self, request: Fetch) -> bool:
-        """Ask for blocks; False when there is no connection to ask by."""
+        """Ask for blocks; False when there is no connection to ask by, or the link is not to carry them now."""
         connection = self._connection
-        if connection is None or not connection.alive:
+        payload = encode(request)
+        size = packet_bytes(self._topic("fetch"), payload, qos=1)
+        if connection is None or not connection.alive or self._held:
+            return False
+        if self._allowance.wait_s(size, self._monotonic()) > 0:
             return False
         try:
-            connection.publish(self._topic("fetch"), encode(request), qos=1)
+            self._publish(connection, "fetch", payload)
         except UplinkError:
             return False
         return True
@@ -165,7 +188,7 @@ class Uplink:
             connection = self._new_connection()
             cleanly = False
             try:
-                connection.open(list(self._readers))
+                connection.open(self._inbox.topics)
                 self._greet(connection)
                 failures = 0
                 self._serve(connection)
@@ -178,6 +201,7 @@ class Uplink:
             finally:
                 self._connection = None
                 connection.close(cleanly=cleanly)
+                self._take_receipts(at_once=True)
             self._stopping.wait(retry_wait_s(failures, rng=self._rng, **self._retry))
             failures += 1
 
@@ -195,31 +219,73 @@ class Uplink:
     def _introduce(self, connection: Connection) -> None:
         """Birth goes before any sample; what was on its way to whoever was there before goes again."""
         self._server_back.clear()
-        connection.publish(self._topic("birth"), encode(self._birth()), qos=1)
-        self._window.all_due()
+        self._publish(connection, "birth", encode(self._birth()))
+        self._sender.begin()
 
     def _serve(self, connection: Connection) -> None:
         """Until a stop; UplinkError when the connection ends before."""
-        heartbeat_at_s = self._monotonic()
+        self._beats.start(self._monotonic())
         while True:
             self._wake.clear()  # before anything is looked at, or news that come meanwhile would wait
             if self._stopping.is_set():
+                self._take_receipts(at_once=True)  # the last counts tell of them
                 return
             if not connection.alive:
                 raise UplinkError(connection.why)
-            if self._monotonic() >= heartbeat_at_s:
-                connection.publish(self._topic("heartbeat"), encode(self._heartbeat()), qos=0)
-                heartbeat_at_s = self._monotonic() + self._heartbeat_s
             if self._server_back.is_set():
                 self._introduce(connection)
-            while not self._receipted.empty():
-                self._window.forget(self._receipted.get_nowait())
-            if not self._server_online:
-                self._wait_until(heartbeat_at_s)
-                continue
-            self._events.send(lambda event: connection.publish(self._topic("event"), encode(event), qos=1))
-            if not self._send_samples(connection):
-                self._wait_until(min(heartbeat_at_s, self._window.next_due_s()))
+            wait_s = min(self._take_receipts(), self._send_next(connection))
+            if wait_s > 0:
+                self._wake.wait(wait_s)
+
+    def _take_receipts(self, *, at_once: bool = False) -> float:
+        """Seconds until more is to be done about them."""
+        while not self._receipted.empty():
+            self._sender.receipt(self._receipted.get_nowait(), self._monotonic())
+        return self._sender.settle(self._monotonic(), at_once=at_once)
+
+    def _send_next(self, connection: Connection) -> float:
+        """Send what may go now, the most urgent first; seconds until there may be more."""
+        lull = self._lull()
+        self._held = lull or ("budget" if self._short_s > SPENT_S else "")
+        beat_s = self._beat(connection)
+        if not self._server_online:
+            return beat_s
+        if (wait_s := self._tell_events(connection)) > 0:
+            return min(wait_s, beat_s)
+        if lull or self._beats.is_due(self._monotonic()):
+            return min(LULL_LOOK_S, beat_s)
+        wait_s = self._sender.send(lambda frame: self._publish(connection, "sample", frame), self._monotonic)
+        self._short_s = max(0.0, wait_s)
+        return min(wait_s if wait_s >= 0 else self._sender.next_due_s() - self._monotonic(), beat_s)
+
+    def _beat(self, connection: Connection) -> float:
+        """Say the heartbeat if it is due and may go; seconds until the next look at it."""
+        if (wait_s := self._beats.wait_s(self._monotonic(), self._held)) > 0:
+            return wait_s
+        payload = encode(self._heartbeat())
+        self._publish(connection, "heartbeat", payload, qos=0)
+        self._beats.said(packet_bytes(self._topic("heartbeat"), payload, qos=0), self._monotonic(), self._held)
+        return self._beats.every_s(self._held)
+
+    def _tell_events(self, connection: Connection) -> float:
+        """Seconds until the next one may go; 0 when all are told."""
+        wait_s = 0.0
+
+        def tell(event: Event) -> Callable[[], bool] | None:
+            nonlocal wait_s
+            payload = encode(event)
+            size = packet_bytes(self._topic("event"), payload, qos=1)
+            wait_s = self._allowance.wait_s(size, self._monotonic(), urgent=True)
+            return self._publish(connection, "event", payload) if wait_s == 0 else None
+
+        self._events.send(tell)
+        return wait_s
+
+    def _publish(self, connection: Connection, kind: Up, payload: bytes, *, qos: int = 1) -> Callable[[], bool]:
+        topic = self._topic(kind)
+        self._allowance.sent(packet_bytes(topic, payload, qos=qos), self._monotonic())
+        return connection.publish(topic, payload, qos=qos)
 
     def _say_farewell(self, connection: Connection) -> None:
         """The last counts, which nothing later makes good, and that this is the end.
@@ -228,46 +294,15 @@ class Uplink:
         a crash.
         """
         taken = [
-            connection.publish(self._topic("heartbeat"), encode(self._heartbeat()), qos=1),
-            connection.publish(self._topic("death"), encode(Death(session=self._session)), qos=1),
+            self._publish(connection, "heartbeat", encode(self._heartbeat())),
+            self._publish(connection, "death", encode(Death(session=self._session))),
         ]
         deadline_s = self._monotonic() + FAREWELL_S
         while connection.alive and self._monotonic() < deadline_s and not all(done() for done in taken):
             time.sleep(FAREWELL_LOOK_S)
 
-    def _wait_until(self, at_s: float) -> None:
-        self._wake.wait(max(0.0, at_s - self._monotonic()))
-
-    def _send_samples(self, connection: Connection) -> bool:
-        """Send what is due again, then some new ones; whether there may be more to send at once."""
-        for id_ in self._window.due(self._monotonic()):
-            again = self._outbox.get(id_)
-            if again is None:  # evicted meanwhile
-                self._window.forget([id_])
-            else:
-                self._send(connection, again)
-        new = self._outbox.peek(self._ahead(), exclude=self._window) if self._window.has_room() else []
-        for sample in new:
-            if not self._window.has_room():
-                return False
-            self._send(connection, sample)
-        return bool(new)
-
-    def _ahead(self) -> int:
-        """How many to read at once: several small ones, a single large one."""
-        waiting = self._outbox.status()
-        return max(1, min(READ_AHEAD, READ_AHEAD_BYTES * waiting.rows // max(1, waiting.bytes)))
-
-    def _send(self, connection: Connection, sample: Waiting) -> None:
-        topic, header = self._topic("sample"), sample.header
-        taken = [connection.publish(topic, frame, qos=1) for frame in sample_frames(header, sample.body)]
-        self._window.sent(header.id, len(sample.body), now_s=self._monotonic(), taken=taken[-1])
-
     def _has_more(self) -> bool:
-        return self._thread.is_alive() and (bool(self._events) or self._outbox.status().rows > 0)
-
-    def _topic(self, kind: Up) -> str:
-        return up_topic(self._fleet, self._device, kind)
+        return self._thread.is_alive() and (bool(self._events) or (not self._held and self._outbox.status().rows > 0))
 
     def _say_down(self, error: Exception) -> None:
         if not self._down:
@@ -282,40 +317,16 @@ class Uplink:
     # --- receiving: paho's thread -----------------------------------------------------------------------------------
 
     def _received(self, topic: str, payload: bytes, retained: bool) -> None:
-        kind = topic.rsplit("/", 1)[-1]
-        try:
-            if (read := self._readers.get(topic)) is None:
-                raise MessageError(f"topic {topic[:120]!r} was not subscribed to")
-            read(payload, retained)
-        except MessageError as error:
-            self.messages_bad += 1
-            if kind not in self._bad_kinds:
-                self._bad_kinds.add(kind)
-                log.warning("uplink: the server sent an undecodable %s, more of them are only counted: %s", kind, error)
-        except OutboxError as error:
-            log.error("uplink: a receipt could not be noted, its samples will be sent again: %s", error)
+        self._allowance.received(packet_bytes(topic, payload, qos=1), self._monotonic())
+        self._inbox.take(topic, payload, retained)
 
-    def _read_desired(self, payload: bytes, _retained: bool) -> None:
-        self._on_desired(decode(Desired, payload))
-
-    def _read_block(self, payload: bytes, _retained: bool) -> None:
-        header, body = decode_frame(BlockHeader, payload)
-        self._on_block(header, bytes(body))
-
-    def _read_receipt(self, payload: bytes, _retained: bool) -> None:
-        """The outbox first: what it could not note stays in the window, and is sent again later, not at once."""
-        receipt = decode(Receipt, payload)
-        arrived = [*receipt.accepted, *receipt.duplicate]
-        self._outbox.ack(arrived)
-        for id_, reason in receipt.refused.items():
-            if self._outbox.park(id_, reason):
-                log.warning("uplink: the server refused sample %s: %s: it stays in the outbox, parked", id_, reason)
-        self._receipted.put([*arrived, *receipt.refused])
+    def _note_receipt(self, receipt: Receipt) -> None:
+        self._receipted.put(receipt)
         self._wake.set()
 
-    def _read_state(self, payload: bytes, retained: bool) -> None:
+    def _note_state(self, online: bool, retained: bool) -> None:
         """Said just now, not kept by the broker: the server came after us, and heard neither birth nor samples."""
-        self._server_online = decode(ServerState, payload).online
-        if self._server_online and not retained:
+        self._server_online = online
+        if online and not retained:
             self._server_back.set()
         self._wake.set()

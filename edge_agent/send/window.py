@@ -2,6 +2,11 @@
 
 A sample is in the window from its first sending until a receipt for it comes, or the outbox no longer has it. One that
 gets no receipt is sent again, each time later. Only the uplink's own thread touches a window.
+
+How many may be on their way adapts: one more for each receipt, until a sample is lost; then half as many, and from
+there on one more for each whole window of receipts (slow start and congestion avoidance, V. Jacobson, SIGCOMM 1988).
+So a lone device fills a fast link, whatever the server's commits take, and a thousand do not drown the broker, whose
+queue drops what it cannot hold.
 """
 
 from __future__ import annotations
@@ -28,9 +33,14 @@ def retry_wait_s(attempt: int, *, first_s: float, max_s: float, rng: np.random.G
     return first_s + float(rng.random()) * max(0.0, limit_s - first_s)
 
 
+FIRST = 32  # samples at first; fewer takes a fast link longer to fill, more floods a broker to which a fleet returns
+LEAST = 4  # however many are lost
+
+
 class _Sending(msgspec.Struct):
     body_bytes: int
     attempts: int
+    sent_s: float
     due_s: float
     taken: Callable[[], bool]  # whether the broker has it
 
@@ -39,11 +49,14 @@ class Window:
     """Bounded in samples and in bytes; in the order in which samples were first sent."""
 
     def __init__(self, size: int, *, max_bytes: int, first_s: float, max_s: float, rng: np.random.Generator) -> None:
-        """At most `size` samples, and no further one once `max_bytes` of bodies are on their way.
+        """At most `size` samples, FIRST at first, and no further one once `max_bytes` of bodies are on their way.
 
         `first_s` and `max_s` as in `retry_wait_s`.
         """
-        self.size = size
+        self._most = size
+        self._size = float(min(size, FIRST))
+        self._calm = math.inf  # below this size it doubles with each window, above it grows by one
+        self._shrunk_s = -math.inf
         self._max_bytes = max_bytes
         self._first_s = first_s
         self._max_s = max_s
@@ -51,23 +64,36 @@ class Window:
         self._sending: dict[str, _Sending] = {}
         self._bytes = 0
 
+    @property
+    def size(self) -> int:
+        """Samples that may be on their way now."""
+        return int(self._size)
+
     def __contains__(self, id_: object) -> bool:
         return id_ in self._sending
 
     def has_room(self) -> bool:
         """Whether one more sample may be sent. A single sample may be larger than the limit in bytes."""
-        return len(self._sending) < self.size and self._bytes < self._max_bytes
+        return len(self._sending) < int(self._size) and self._bytes < self._max_bytes
 
     def sent(self, id_: str, body_bytes: int, *, now_s: float, taken: Callable[[], bool]) -> None:
         """A sample was sent, for the first time or again; `taken` tells whether the broker has it by now."""
         before = self._sending.get(id_)
         attempts = before.attempts + 1 if before else 0
         wait_s = retry_wait_s(attempts, first_s=self._first_s, max_s=self._max_s, rng=self._rng)
-        self._sending[id_] = _Sending(body_bytes, attempts, now_s + wait_s, taken)
+        self._sending[id_] = _Sending(body_bytes, attempts, now_s, now_s + wait_s, taken)
         self._bytes += 0 if before else body_bytes
 
+    def receipted(self, ids: Iterable[str]) -> None:
+        """The server has answered for these; unknown ids are ignored."""
+        for id_ in ids:
+            sending = self._sending.get(id_)
+            if sending is not None and sending.attempts == 0:
+                self._size = min(self._most, self._size + (1.0 if self._size < self._calm else 1.0 / self._size))
+            self.forget([id_])
+
     def forget(self, ids: Iterable[str]) -> None:
-        """Receipted, or no longer in the outbox; unknown ids are ignored."""
+        """No longer in the outbox; unknown ids are ignored."""
         for id_ in ids:
             gone = self._sending.pop(id_, None)
             self._bytes -= gone.body_bytes if gone else 0
@@ -81,7 +107,11 @@ class Window:
         for sending in self._sending.values():
             if sending.due_s <= now_s and not sending.taken():
                 sending.due_s = now_s + self._first_s
-        return [id_ for id_, sending in self._sending.items() if sending.due_s <= now_s]
+        lost = {id_: sending for id_, sending in self._sending.items() if sending.due_s <= now_s}
+        if any(sending.attempts >= 0 and sending.sent_s > self._shrunk_s for sending in lost.values()):
+            self._size = self._calm = max(float(min(self._most, LEAST)), self._size / 2)
+            self._shrunk_s = now_s
+        return list(lost)
 
     def all_due(self) -> None:
         """Make every sample due at once: a new connection, or a server that is back, knows nothing of them."""

@@ -12,6 +12,7 @@ that are not there; a source that can go back gives them again.
 from __future__ import annotations
 
 import contextlib
+import errno
 import logging
 import math
 import queue
@@ -22,6 +23,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from edge_agent.contract.errors import OutboxError
+from edge_agent.contract.images import Codec
 from edge_agent.contract.types import Sample
 from edge_agent.contract.wire import encode_sample
 from edge_agent.send.outbox import Outbox, Put
@@ -55,11 +57,13 @@ class Writer:
         stored: Callable[[], None],
         stopping: threading.Event,
         predictions: Path | None = None,
+        codec: Codec | None = None,
     ) -> None:
         """`stored` is called after each commit. Once `stopping` is set, the loop is not made to wait for the disk.
 
-        `predictions`: the file that records are appended to; at PREDICTIONS_BYTES it is set aside, in place of the last
-        one that was.
+        `codec`: how images are encoded; None: as the arrays that they are. `predictions`: the file that records are
+        appended to, while the disk has room by the outbox's rule; at PREDICTIONS_BYTES it is set aside, in place of the
+        last one that was.
         """
         self.lost = 0  # samples that could not be kept
         self._outbox = outbox
@@ -71,6 +75,7 @@ class Writer:
         self._given_up = False
         self._complained = False  # of the prediction log
         self._predictions = predictions
+        self._codec = codec
         self._queue: queue.Queue[Handover | None] = queue.Queue(AHEAD)
         self._losing = threading.Lock()
         self._thread = threading.Thread(target=self._run, name="writer", daemon=True)
@@ -126,7 +131,7 @@ class Writer:
         return group, True
 
     def _commit(self, group: list[Handover]) -> None:
-        rows = [Put(*encode_sample(sample)) for item in group for sample in item.samples]
+        rows = [Put(*encode_sample(sample, codec=self._codec)) for item in group for sample in item.samples]
         state = {key: value for item in group for key, value in item.state.items()}
         if rows or state:
             self._put(rows, state)
@@ -148,6 +153,8 @@ class Writer:
 
     def _append(self, path: Path, records: bytes) -> None:
         try:
+            if not self._outbox.has_room():
+                raise OSError(errno.ENOSPC, "less of the disk is free than is to be left so")
             if path.exists() and path.stat().st_size + len(records) > PREDICTIONS_BYTES:
                 path.replace(path.with_suffix(".before" + path.suffix))
             with open(path, "ab") as file:

@@ -1,6 +1,7 @@
 """Which broker, when none is configured?
 
-One of our own: mosquitto as a child process, on the loopback interface, with a configuration written here. It keeps
+One of our own: mosquitto as a child process, with a configuration written here. It lets in who shows a certificate of
+the fleet, over TLS, as whom the certificate says; or, only where that is asked for, anybody on this machine. It keeps
 nothing on disk, because durability is end to end. It is started again whenever it dies, on the same port, and it dies
 with the server, however that ends.
 
@@ -9,6 +10,7 @@ The last is the kernel's doing (see server/child.py): the supervising thread sta
 
 from __future__ import annotations
 
+import errno
 import logging
 import os
 import pwd
@@ -25,9 +27,11 @@ from typing import NamedTuple
 
 from edge_agent.contract.wire import BODY_MAX_BYTES, HEADER_MAX_BYTES
 from server.child import spawn
+from server.collect.access import rules
 from server.errors import ServerError, StoreError
 
 HOST = "127.0.0.1"
+EVERYWHERE = {"0.0.0.0": HOST, "::": "::1"}  # noqa: S104 - words for all addresses, and where we are among them
 OLDEST = (2, 0)
 START_S = 10.0
 STOP_S = 3.0
@@ -43,6 +47,17 @@ _INSTALL = (
 )
 
 _log = logging.getLogger(__name__)
+
+
+class Entry(NamedTuple):
+    """How clients prove who they are: the files of the broker's side of TLS, and what they may do then."""
+
+    listen: str  # address
+    ca_file: Path  # whose certificates are let in
+    cert_file: Path  # the broker's own, with its key
+    crl_file: Path  # whose are not, any more
+    fleet: str
+    server: str  # the server's name as a client
 
 
 class Mosquitto(NamedTuple):
@@ -87,12 +102,14 @@ def _version(binary: Path) -> tuple[int, ...]:
     return tuple(int(number) for number in found[1].split("."))
 
 
-def configuration(port: int, *, user: str) -> str:
-    """mosquitto.conf: one loopback listener, nothing kept, everything bounded by what the wire allows."""
+def configuration(port: int, *, user: str, entry: Entry | None = None, acl_file: Path | None = None) -> str:
+    """mosquitto.conf: one listener, nothing kept, everything bounded by what the wire allows.
+
+    Without an `entry` it lets in anybody, and listens on loopback only.
+    """
     return "\n".join(
         [
-            f"listener {port} {HOST}",
-            "allow_anonymous true",  # only this machine can reach it
+            *(_guarded(port, entry, acl_file) if entry else [f"listener {port} {HOST}", "allow_anonymous true"]),
             "persistence false",
             f"user {user}",  # as root it would change its user, and by that lose the signal of our death
             f"max_packet_size {_PACKET_BYTES}",
@@ -109,12 +126,33 @@ def configuration(port: int, *, user: str) -> str:
     )
 
 
+def _guarded(port: int, entry: Entry, acl_file: Path | None) -> list[str]:
+    return [
+        f"listener {port} {entry.listen}",
+        "allow_anonymous false",
+        "require_certificate true",
+        f"cafile {entry.ca_file}",
+        f"certfile {entry.cert_file}",
+        f"keyfile {entry.cert_file}",
+        f"crlfile {entry.crl_file}",
+        "use_identity_as_username true",
+        "use_username_as_clientid true",  # whatever else a client calls itself: nobody ends another's session
+        f"acl_file {acl_file}",
+    ]
+
+
 class BrokerChild:
     """A mosquitto of our own."""
 
-    def __init__(self, folder: Path, *, port: int = 0, binary: str = "") -> None:
-        """Its files go to `folder`. `port` 0: the one of the last time, at first one that the system chooses."""
+    def __init__(self, folder: Path, *, port: int = 0, binary: str = "", entry: Entry | None = None) -> None:
+        """Its files go to `folder`. `port` 0: the one of the last time, at first one that the system chooses.
+
+        `entry`: who is let in; None: anybody on this machine.
+        """
         self.port = port
+        self.host = EVERYWHERE.get(entry.listen, entry.listen) if entry else HOST
+        """Where this machine reaches it."""
+        self._entry = entry
         self._folder = folder
         self._wanted = binary
         self._command: list[str] = []
@@ -140,8 +178,13 @@ class BrokerChild:
                 self.stop()
                 said = self._log_path.read_text(errors="replace").strip()[-500:]
                 raise ServerError(
-                    f"{mosquitto.binary} does not start on {HOST}:{self.port}; it says: {said or 'nothing'}"
+                    f"{mosquitto.binary} does not start on {self.host}:{self.port}; it says: {said or 'nothing'}"
                 )
+
+    def reload(self) -> None:
+        """Have it read the list of revoked certificates and its own certificate again; connections go on."""
+        if self._process is not None and self._process.poll() is None:
+            self._process.send_signal(signal.SIGHUP)
 
     def stop(self) -> None:
         """End it; it is not started again."""
@@ -162,9 +205,14 @@ class BrokerChild:
         file = self._folder / "broker.conf"
         try:
             self._folder.mkdir(parents=True, exist_ok=True)
-            self.port = self.port or _remembered_port(self._folder / "broker.port")
-            _await_free(self.port)
-            file.write_text(configuration(self.port, user=pwd.getpwuid(os.geteuid()).pw_name))
+            listen = self._entry.listen if self._entry else HOST
+            self.port = self.port or _remembered_port(self._folder / "broker.port", listen)
+            _await_free(listen, self.port)
+            acl_file = self._folder / "broker.acl"
+            if self._entry:
+                acl_file.write_text(rules(self._entry.fleet, server=self._entry.server))
+            user = pwd.getpwuid(os.geteuid()).pw_name
+            file.write_text(configuration(self.port, user=user, entry=self._entry, acl_file=acl_file))
             self._log_path.write_bytes(b"")
         except OSError as error:
             raise StoreError(f"{error.filename}: {error.strerror}") from error
@@ -191,40 +239,46 @@ class BrokerChild:
         if self._stopping.is_set():
             process.terminate()
         while process.poll() is None and not self._accepting.is_set():
-            if _accepts(self.port):
+            if _accepts(self.host, self.port):
                 self._accepting.set()
             self._stopping.wait(POLL_S)
         return process.wait()
 
 
-def _remembered_port(file: Path) -> int:
+def _remembered_port(file: Path, host: str) -> int:
     """The port in `file`; else a free one, written to it: devices must find the same after a restart."""
     try:
         return int(file.read_text())
     except (FileNotFoundError, ValueError):
-        with socket.create_server((HOST, 0)) as probe:
+        with _server(host, 0) as probe:
             port = int(probe.getsockname()[1])
         file.write_text(f"{port}\n")
         return port
 
 
-def _await_free(port: int) -> None:
+def _server(host: str, port: int) -> socket.socket:
+    return socket.create_server((host, port), family=socket.AF_INET6 if ":" in host else socket.AF_INET)
+
+
+def _await_free(host: str, port: int) -> None:
     """Wait a moment for the broker of a server that was just killed; ServerError when the port stays taken."""
     deadline = time.monotonic() + STOP_S
     while True:
         try:
-            socket.create_server((HOST, port)).close()
+            _server(host, port).close()
             return
         except OSError as error:
+            if error.errno != errno.EADDRINUSE:
+                raise ServerError(f"{host}:{port}: {error.strerror}: see [server] listen and [broker] port") from error
             if time.monotonic() > deadline:
-                message = f"{HOST}:{port}: {error.strerror}: another winnow-server may be running on the same data_dir"
+                message = f"{host}:{port}: {error.strerror}: another winnow-server may be running on the same data_dir"
                 raise ServerError(f"{message}; otherwise set [broker] port") from error
             time.sleep(POLL_S)
 
 
-def _accepts(port: int) -> bool:
+def _accepts(host: str, port: int) -> bool:
     try:
-        socket.create_connection((HOST, port), timeout=1.0).close()
+        socket.create_connection((host, port), timeout=1.0).close()
     except OSError:
         return False
     return True

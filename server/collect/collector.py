@@ -1,29 +1,38 @@
 """How does what devices say get into the store while everything goes on?
 
-    broker -> network thread -> queue (bounded) -> worker thread -> store -> receipts
+    broker -> network thread -> backlog (bounded) -> worker thread -> store -> receipts
+                                   |<----- prover <-----| images
 
-The network thread only puts into the queue, and waits when it is full: the broker then holds back, and in the end the
-devices' outboxes do. The worker takes groups, so that many samples share one flush of the disk. Nothing is receipted
-before it is on disk; what is lost on the way is sent again.
+The network thread only puts into the backlog, and waits when it is full: the broker then holds back, and in the end the
+devices' outboxes do. Nobody waits for a device that fills its share alone: what it sends beyond is left, counted, and
+comes again. The worker takes groups, the devices by turns, so that many samples share one flush of the disk; images go
+by way of the prover. Nothing is receipted before it is on disk; what is lost on the way is sent again.
 """
 
 from __future__ import annotations
 
 import logging
-import queue
 import threading
 import time
+from collections import Counter
 from collections.abc import Callable
 from typing import Any
 
-from edge_agent.contract.wire import Fetch, down_topic, encode
+from edge_agent.contract.errors import MessageError
+from edge_agent.contract.wire import Fetch, down_topic, encode, parse_topic
+from server.collect.backlog import Backlog
 from server.collect.gateway import BrokerAddress, Gateway
-from server.collect.inbound import Message
-from server.collect.ingest import Ingest, Taken
+from server.collect.inbound import Bad, Message, Upload
+from server.collect.ingest import Ingest, Proven, Taken
+from server.collect.prover import Prover
+from server.collect.turns import NO_LIMIT, Limit, Turns
 from server.errors import StoreError
 
+BACKLOG_BYTES = 128 * 1024 * 1024
+DEVICE_SHARE = 0.25
 TICK_S = 0.2  # how long a stop may go unnoticed
 SWEEP_S = 1.0
+LULL_S = 0.003  # a group ends when nothing came for so long: shorter splits a window, longer makes its sender wait
 RETRY_MIN_S = 0.1
 RETRY_MAX_S = 10.0
 
@@ -46,11 +55,29 @@ class Collector:
         now_ms: Callable[[], int],
         commit_rows: int,
         commit_ms: float,
+        backlog_bytes: int = BACKLOG_BYTES,
+        device_share: float = DEVICE_SHARE,
+        limit: Limit = NO_LIMIT,
         on_birth: Callable[[str], None] = _nothing,
         on_fetch: Callable[[str, Fetch], None] = _nothing,
         on_samples: Callable[[int], None] = _nothing,
     ) -> None:
-        """`now_ms` is the wall clock; at most `commit_rows` messages, or `commit_ms` of them, go to one commit."""
+        """Nothing happens yet.
+
+        Args:
+            ingest: takes the groups.
+            address: of the broker.
+            fleet: whose devices are listened to.
+            now_ms: the wall clock.
+            commit_rows: messages to one commit at most.
+            commit_ms: of messages to one commit at most.
+            backlog_bytes: of messages that may wait to be taken, and as many again of images.
+            device_share: of them that one device may have, 0..1.
+            limit: of what one device may have taken in a second.
+            on_birth: told of a device that connected.
+            on_fetch: told of a device that asks for blocks.
+            on_samples: told how many samples are new.
+        """
         self._ingest = ingest
         self._fleet = fleet
         self._now_ms = now_ms
@@ -59,7 +86,10 @@ class Collector:
         self._on_birth = on_birth
         self._on_fetch = on_fetch
         self._on_samples = on_samples
-        self._queue: queue.Queue[Message] = queue.Queue(maxsize=2 * commit_rows)
+        self._backlog: Backlog[Message | Proven] = Backlog(
+            Turns(room=backlog_bytes, device_share=device_share, limit=limit)
+        )
+        self._prover = Prover(Backlog(Turns(room=backlog_bytes, device_share=device_share)), done=self._proven)
         self._stopping = threading.Event()
         self._gateway = Gateway(address, fleet=fleet, now_ms=now_ms, deliver=self._deliver)
         self._worker = threading.Thread(target=self._work, name="collect", daemon=True)
@@ -67,6 +97,7 @@ class Collector:
     def start(self) -> None:
         """Listen, from now on."""
         self._worker.start()
+        self._prover.start()
         self._gateway.start()
 
     def wait_ready(self, timeout_s: float) -> bool:
@@ -74,8 +105,10 @@ class Collector:
         return self._gateway.ready.wait(timeout_s)
 
     def stop(self) -> None:
-        """Finish the group at hand, say goodbye. What is still in the queue was not receipted, and comes again."""
+        """Finish the group at hand, say goodbye. What is still in the backlog was not receipted, and comes again."""
         self._stopping.set()
+        self._backlog.stop()
+        self._prover.stop()
         if self._worker.is_alive():
             self._worker.join()
         self._gateway.stop()
@@ -85,37 +118,27 @@ class Collector:
         self._gateway.publish(topic, payload, qos=qos, retain=retain)
 
     def _deliver(self, topic: str, payload: bytes) -> None:
-        message = Message(topic, payload, self._now_ms())
-        while not self._stopping.is_set():
-            try:
-                self._queue.put(message, timeout=TICK_S)
-                return
-            except queue.Full:
-                continue
+        try:
+            device = parse_topic(topic).device
+        except MessageError:
+            device = ""  # all that nobody sent wait in one line
+        self._backlog.put(device, Message(topic, payload, self._now_ms()), len(payload))
+
+    def _proven(self, found: Upload | Bad) -> None:
+        self._backlog.put_back(found.device, found)
 
     def _work(self) -> None:
         swept = time.monotonic()
         while not self._stopping.is_set():
-            if batch := self._gather():
+            if batch := self._backlog.gather(
+                self._commit_rows, patience_s=TICK_S, within_s=self._commit_s, lull_s=LULL_S
+            ):
                 self._take(batch)
             if time.monotonic() - swept >= SWEEP_S:
                 _call(self._sweep)
                 swept = time.monotonic()
 
-    def _gather(self) -> list[Message]:
-        """A group: what comes within the commit time of its first message, and what is waiting by then."""
-        batch: list[Message] = []
-        try:
-            batch.append(self._queue.get(timeout=TICK_S))
-            deadline = time.monotonic() + self._commit_s
-            while len(batch) < self._commit_rows:
-                left_s = deadline - time.monotonic()
-                batch.append(self._queue.get(timeout=left_s) if left_s > 0 else self._queue.get_nowait())
-        except queue.Empty:
-            pass
-        return batch
-
-    def _take(self, batch: list[Message]) -> None:
+    def _take(self, batch: list[Message | Proven]) -> None:
         """Take a group; one message that the rules cannot cope with does not take the others with it."""
         try:
             taken = self._take_patiently(batch)
@@ -124,12 +147,12 @@ class Collector:
                 for message in batch:
                     self._take([message])
             else:
-                _log.exception("%s: a message could not be taken, and is left", batch[0].topic)
+                _log.exception("%s: a message could not be taken, and is left", _topic(batch[0]))
             return
         if taken is not None:
             self._tell(taken)
 
-    def _take_patiently(self, batch: list[Message]) -> Taken | None:
+    def _take_patiently(self, batch: list[Message | Proven]) -> Taken | None:
         """Try until the store can; None when we are told to stop before."""
         delay_s = RETRY_MIN_S
         while True:
@@ -153,15 +176,22 @@ class Collector:
             _call(self._on_birth, device)
         for device, fetch in taken.fetches:
             _call(self._on_fetch, device, fetch)
+        for picture in taken.pictures:
+            self._prover.put(picture)
         if taken.samples_new:
             _call(self._on_samples, taken.samples_new)
 
     def _sweep(self) -> None:
         try:
-            for device in self._ingest.sweep(self._now_ms()):
+            left = Counter(self._backlog.throttled()) + Counter(self._prover.throttled())
+            for device in self._ingest.sweep(self._now_ms(), throttled=left):
                 _log.warning("device %s has fallen silent", device)
         except StoreError as error:
             _log.debug("sweep: %s", error)  # said where samples are taken
+
+
+def _topic(item: Message | Proven) -> str:
+    return item.topic if isinstance(item, Message) else item.message.topic
 
 
 def _call(callback: Callable[..., None], *args: Any) -> None:

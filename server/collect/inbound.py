@@ -1,9 +1,10 @@
 """What did a device say?
 
-Pure: a message in, one of four values out. Nothing that comes by the network is trusted before it passed here, and
+Pure: a message in, one of five values out. Nothing that comes by the network is trusted before it passed here, and
 nothing that comes can raise.
 
     Upload   a whole sample whose body was checked
+    Picture  a whole sample that came as an image: its header and hash were checked, its pixels not (prover.py)
     Piece    a part of a larger one, its own length checked
     Said     birth, death, heartbeat, event or fetch
     Bad      everything else, with the reason; with a sample id where one was readable, so that it can be refused
@@ -11,7 +12,7 @@ nothing that comes can raise.
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import Annotated, NamedTuple
 
 import msgspec
 import numpy as np
@@ -19,22 +20,25 @@ import numpy as np
 from edge_agent.choose.signals import LARGEST, SCALARS
 from edge_agent.choose.tally import BINS
 from edge_agent.contract.errors import MessageError
+from edge_agent.contract.images import KINDS
 from edge_agent.contract.types import SampleId, is_name
 from edge_agent.contract.wire import (
-    BODY_MAX_BYTES,
     Address,
     Birth,
     Death,
     Event,
     Fetch,
     Heartbeat,
+    OutboxState,
     SampleHeader,
     StreamCounts,
     check_sample_header,
+    check_whole,
     decode,
     decode_body,
     decode_frame,
     parse_topic,
+    part_size,
 )
 
 ID_MAX_CHARS = 190
@@ -59,6 +63,16 @@ class Message(NamedTuple):
 
 class Upload(NamedTuple):
     """A whole sample."""
+
+    message: Message
+    device: str
+    id: SampleId
+    header: SampleHeader
+    body: bytes
+
+
+class Picture(NamedTuple):
+    """A whole sample whose body says that it is an image."""
 
     message: Message
     device: str
@@ -94,7 +108,7 @@ class Bad(NamedTuple):
     sample_id: str = ""
 
 
-Heard = Upload | Piece | Said | Bad
+Heard = Upload | Picture | Piece | Said | Bad
 
 
 def hear(message: Message, *, fleet: str) -> Heard:
@@ -113,28 +127,48 @@ def hear(message: Message, *, fleet: str) -> Heard:
         return Bad(message, address.device, str(error))
 
 
-def check_body(header: SampleHeader, body: bytes) -> None:
-    """MessageError unless the whole body is what its header says, and every number in it finite."""
-    array = decode_body(header, body)
-    if array.dtype.kind == "f" and not np.isfinite(array).all():
-        raise MessageError(f"sample {header.id}: not finite")
+def check_body(
+    message: Message, device: str, sample_id: SampleId, header: SampleHeader, body: bytes
+) -> Upload | Picture | Bad:
+    """Take a whole body in, whatever messages it came by: it is what its header says, every number in it finite."""
+    try:
+        if header.encoding in KINDS:
+            check_whole(header, body)
+            return Picture(message, device, sample_id, header, body)
+        array = decode_body(header, body)
+        if array.dtype.kind == "f" and not np.isfinite(array).all():
+            raise MessageError(f"sample {header.id}: not finite")
+    except MessageError as error:
+        return Bad(message, device, str(error), header.id)
+    return Upload(message, device, sample_id, header, body)
 
 
-def _hear_sample(message: Message, address: Address) -> Upload | Piece | Bad:
+def _hear_sample(message: Message, address: Address) -> Upload | Picture | Piece | Bad:
     try:
         header, view = decode_frame(SampleHeader, message.payload)
     except MessageError as error:
-        return Bad(message, address.device, str(error))
+        return Bad(message, address.device, str(error), _readable_id(message.payload))
     try:
         sample_id = _check_header(header, address)
         data = bytes(view)
         if header.parts > 1:
             _check_piece(header, data)
             return Piece(message, address.device, sample_id, header, data)
-        check_body(header, data)
-        return Upload(message, address.device, sample_id, header, data)
+        return check_body(message, address.device, sample_id, header, data)
     except MessageError as error:
         return Bad(message, address.device, str(error), header.id if len(header.id) <= ID_MAX_CHARS else "")
+
+
+class _Named(msgspec.Struct):
+    id: Annotated[str, msgspec.Meta(max_length=ID_MAX_CHARS)]
+
+
+def _readable_id(payload: bytes) -> str:
+    """Of a sample whose header is otherwise wrong; "" when there is none. Unanswered, it would come for ever."""
+    try:
+        return msgspec.msgpack.decode(payload[2 : 2 + int.from_bytes(payload[:2], "big")], type=_Named).id
+    except (msgspec.DecodeError, ValueError, RecursionError):
+        return ""
 
 
 def _check_header(header: SampleHeader, address: Address) -> SampleId:
@@ -148,8 +182,8 @@ def _check_header(header: SampleHeader, address: Address) -> SampleId:
 
 
 def _check_piece(header: SampleHeader, data: bytes) -> None:
-    last = header.part == header.parts - 1
-    expected = header.body_bytes - header.part * BODY_MAX_BYTES if last else BODY_MAX_BYTES
+    size = part_size(header.body_bytes, header.parts)
+    expected = max(0, min(size, header.body_bytes - header.part * size))
     if len(data) != expected:
         raise MessageError(f"sample {header.id}: part {header.part} of {len(data)} bytes, expected {expected}")
 
@@ -167,12 +201,21 @@ def _word(kind: str, payload: bytes) -> Word:
     else:
         word = decode(Fetch, payload)
     _check_integers(word)
+    if isinstance(word, Birth | Heartbeat):
+        _check_outbox(word.outbox)
     if isinstance(word, Heartbeat):
         for counts in (*word.cuts, word.counts):
             _check_counts(counts)
     if len(getattr(word, "session", "")) > _SESSION_MAX_CHARS:
         raise MessageError(f"{kind}: session is longer than {_SESSION_MAX_CHARS} characters")
     return word
+
+
+def _check_outbox(outbox: OutboxState) -> None:
+    """Its counts are held against what is stored."""
+    whole = (outbox.rows, outbox.parked, outbox.put_total, outbox.acked_total, outbox.since_boot)
+    if not all(0 <= n < _INT8 for n in (*whole, sum(outbox.evicted.values()), *outbox.evicted.values())):
+        raise MessageError("outbox: a count is below 0 or does not fit 64 bits")
 
 
 def _check_counts(counts: StreamCounts) -> None:

@@ -2,22 +2,28 @@
 
 `take` is given a group of messages and returns when they are on disk; the receipts that it returns may be sent then,
 and not before. Every step can be repeated, so a group whose commit failed is simply taken again.
+
+Samples that came as images are handed back, to be proven (prover.py); what that found is taken with a later group.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections import defaultdict
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 import sqlalchemy as sa
 
-from edge_agent.contract.errors import MessageError
 from edge_agent.contract.wire import Birth, Death, Event, Fetch, Heartbeat, Receipt
-from server.collect.inbound import Bad, Message, Piece, Said, Upload, check_body, hear
+from server.collect.inbound import Bad, Heard, Message, Picture, Piece, Said, Upload, check_body, hear
 from server.collect.receipts import Answers
-from server.store import devices, parts, samples, stretches
+from server.store import devices, gaps, identities, parts, samples, stretches
 from server.store.store import Store
+
+Whole = Upload | Picture
+Proven = Upload | Bad
+"""What became of a picture."""
 
 PARTS_EXPIRE_MS = 3_600_000
 """Shorter, and a slow link never completes a large sample; longer, and what devices gave up stays on the disk."""
@@ -31,6 +37,7 @@ class Taken:
     samples_new: int
     births: list[str]  # devices
     fetches: list[tuple[str, Fetch]]
+    pictures: list[Picture]  # nobody knows yet whether they are images
 
 
 @dataclass
@@ -38,10 +45,25 @@ class _Group:
     """Messages on their way into the store."""
 
     uploads: list[Upload] = field(default_factory=list)
+    pictures: list[Picture] = field(default_factory=list)
     pieces: list[Piece] = field(default_factory=list)
     said: list[Said] = field(default_factory=list)
     bad: list[Bad] = field(default_factory=list)
+    revoked: frozenset[str] = frozenset()
     answers: Answers = field(default_factory=Answers)
+
+    def add(self, item: Heard) -> None:
+        """Sort it in."""
+        if isinstance(item, Upload):
+            self.uploads.append(item)
+        elif isinstance(item, Picture):
+            self.pictures.append(item)
+        elif isinstance(item, Piece):
+            self.pieces.append(item)
+        elif isinstance(item, Said):
+            self.said.append(item)
+        else:
+            self.refuse(item)
 
     def refuse(self, bad: Bad) -> None:
         """Set a message aside, and tell its device when it names a sample."""
@@ -49,7 +71,7 @@ class _Group:
         if bad.sample_id:
             self.answers.refuse(bad.device, bad.sample_id, bad.reason)
 
-    def is_new(self, item: Upload | Piece, known: dict[str, str]) -> bool:
+    def is_new(self, item: Whole | Piece, known: dict[str, str]) -> bool:
         """Whether there is no sample of that id among the known (id -> sha256 of the body); answers it when there is.
 
         The same id with other bytes comes from a device that was wiped and counts its boots anew. To call that a
@@ -66,20 +88,19 @@ class _Group:
             )
         return False
 
-    def joined(self, piece: Piece, body: bytes) -> Upload | None:
-        """The sample whose last part came, unless its body is not what the header says: that is only seen now."""
-        try:
-            check_body(piece.header, body)
-        except MessageError as error:
-            self.refuse(Bad(piece.message, piece.device, str(error), piece.header.id))
-            return None
-        return Upload(piece.message, piece.device, piece.id, piece.header, body)
+    def answered_in_parts(self) -> set[str]:
+        """Ids of samples that came in parts and have their answer, so that the parts may go."""
+        proven = {upload.header.id for upload in self.uploads if upload.header.parts > 1}
+        refused = {bad.sample_id for bad in self.bad if bad.sample_id.startswith(f"{bad.device}.")}  # nobody else's
+        return proven | refused | {p.header.id for p in self.pieces if self.answers.answered(p.device, p.header.id)}
 
     def seen_ms(self) -> dict[str, int]:
-        """Device -> when it was last heard. A death is the broker's word, not the device's."""
-        heard: Iterable[Upload | Piece | Said | Bad] = (*self.uploads, *self.pieces, *self.said, *self.bad)
+        """Device -> when it was last heard: not who is revoked, nor by a death, which is the broker's word."""
+        heard: Iterable[Heard] = (*self.uploads, *self.pictures, *self.pieces, *self.said, *self.bad)
         seen: dict[str, int] = {}
         for item in heard:
+            if item.device in self.revoked:
+                continue
             if item.device and not (isinstance(item, Said) and isinstance(item.word, Death)):
                 seen[item.device] = max(item.message.received_ms, seen.get(item.device, 0))
         return seen
@@ -94,67 +115,93 @@ class Ingest:
         self._fleet = fleet
         self._offline_after_ms = int(offline_after_s * 1000)
 
-    def take(self, batch: Sequence[Message]) -> Taken:
+    def take(self, batch: Sequence[Message | Proven]) -> Taken:
         """Check and store a group; StoreError when that cannot be, and then the same group may be taken again."""
         group = self._hear(batch)
-        known = self._known([*group.uploads, *group.pieces])
-        joined = self._join([piece for piece in group.pieces if group.is_new(piece, known)], group)
+        known = self._known([*group.uploads, *group.pictures, *group.pieces])
+        for whole in self._join([piece for piece in group.pieces if group.is_new(piece, known)]):
+            group.add(whole)
         new: list[Upload] = []
-        for upload in (*group.uploads, *joined):
+        for upload in group.uploads:
             if group.is_new(upload, known):
                 known[upload.header.id] = upload.header.body_sha256
                 new.append(upload)
-        self._store.blobs.put_many([upload.body for upload in new])  # before the rows that name them
+        pictures = [picture for picture in group.pictures if group.is_new(picture, known)]
+        self._store.blobs.put_named({upload.header.body_sha256: upload.body for upload in new})  # before their rows
         with self._store.database.write() as connection:
             inserted = samples.insert_samples(connection, [_row(upload) for upload in new])
             for upload in new:
                 group.answers.accept(upload.device, upload.header.id)
-            parts.delete_parts(
-                connection, {p.header.id for p in group.pieces if group.answers.answered(p.device, p.header.id)}
-            )
+            parts.delete_parts(connection, group.answered_in_parts())
             _record(connection, group)
-        return _taken(group, len(inserted))
+        return _taken(group, len(inserted), pictures)
 
-    def sweep(self, now_ms: int) -> list[str]:
-        """Count silent devices as offline and forget parts that never became whole; returns who fell silent."""
+    def sweep(self, now_ms: int, *, throttled: Mapping[str, int] | None = None) -> list[str]:
+        """Count silent devices as offline and forget parts that never became whole; returns who fell silent.
+
+        throttled: device -> messages that were left for want of room, to be added to its count.
+        """
         with self._store.database.write() as connection:
             parts.expire_parts(connection, before_ms=now_ms - PARTS_EXPIRE_MS)
-            return devices.mark_offline(connection, before_ms=now_ms - self._offline_after_ms)
+            devices.record_throttled(connection, throttled or {})
+            return devices.mark_offline(connection, now_ms=now_ms, after_ms=self._offline_after_ms)
 
-    def _hear(self, batch: Sequence[Message]) -> _Group:
-        group = _Group()
+    def _hear(self, batch: Sequence[Message | Proven]) -> _Group:
+        with self._store.database.read() as connection:
+            group = _Group(revoked=identities.revoked(connection))
         for message in batch:
-            item = hear(message, fleet=self._fleet)
-            if isinstance(item, Upload):
-                group.uploads.append(item)
-            elif isinstance(item, Piece):
-                group.pieces.append(item)
-            elif isinstance(item, Said):
-                group.said.append(item)
-            else:
-                group.refuse(item)
+            item = hear(message, fleet=self._fleet) if isinstance(message, Message) else message
+            group.add(_shut_out(item) if item.device in group.revoked else item)
         return group
 
-    def _known(self, items: Sequence[Upload | Piece]) -> dict[str, str]:
+    def _known(self, items: Sequence[Whole | Piece]) -> dict[str, str]:
         with self._store.database.read() as connection:
             return samples.body_names(connection, {item.header.id for item in items})
 
-    def _join(self, pieces: Sequence[Piece], group: _Group) -> list[Upload]:
-        """Keep parts; returns the samples that are whole now."""
+    def _join(self, pieces: Sequence[Piece]) -> list[Whole | Bad]:
+        """What is whole now, or turned out to be no sample; parts of others are kept.
+
+        What came whole in one group needs no keeping.
+        """
+        here: dict[_Cut, dict[int, Piece]] = defaultdict(dict)
+        for piece in pieces:
+            here[_cut(piece)][piece.header.part] = piece
+        bodies: list[tuple[Piece, bytes]] = []
+        kept: list[Piece] = []
+        for found in here.values():
+            last = next(reversed(found.values()))
+            if len(found) == last.header.parts:
+                bodies.append((last, b"".join(found[part].data for part in range(len(found)))))
+            else:
+                kept += found.values()
+        bodies += self._keep(kept)
+        return [check_body(piece.message, piece.device, piece.id, piece.header, body) for piece, body in bodies]
+
+    def _keep(self, pieces: Sequence[Piece]) -> list[tuple[Piece, bytes]]:
+        """Store parts; returns the bodies that are whole with what was stored before."""
         if not pieces:
             return []
         with self._store.database.write() as connection:
             for piece in pieces:
                 parts.put_part(connection, piece.header, piece.data, now_ms=piece.message.received_ms)
-            last = {(piece.header.id, piece.header.body_sha256): piece for piece in pieces}
-            bodies = {key: parts.join_parts(connection, piece.header) for key, piece in last.items()}
-        whole = [(last[key], body) for key, body in bodies.items() if body is not None]
-        return [upload for piece, body in whole if (upload := group.joined(piece, body)) is not None]
+            last = {_cut(piece): piece for piece in pieces}
+            found = [(piece, parts.join_parts(connection, piece.header)) for piece in last.values()]
+        return [(piece, body) for piece, body in found if body is not None]
+
+
+_Cut = tuple[str, str, int]
+"""A body as it is cut: sample id, sha256, number of parts. Parts of different cuts never mix."""
+
+
+def _cut(piece: Piece) -> _Cut:
+    return piece.header.id, piece.header.body_sha256, piece.header.parts
 
 
 def _record(connection: sa.Connection, group: _Group) -> None:
     devices.record_seen(connection, group.seen_ms())
     for device, message, word in ((item.device, item.message, item.word) for item in group.said):
+        if isinstance(word, Birth | Heartbeat):
+            gaps.notice(connection, device, word.outbox, now_ms=message.received_ms)
         if isinstance(word, Birth):
             devices.record_birth(connection, device, word)
         elif isinstance(word, Heartbeat):
@@ -173,6 +220,12 @@ def _record(connection: sa.Connection, group: _Group) -> None:
             reason=bad.reason,
             now_ms=bad.message.received_ms,
         )
+
+
+def _shut_out(item: Heard) -> Bad:
+    """What a revoked device said: a broker may let it in although we do not."""
+    sample_id = item.header.id if isinstance(item, (Upload, Picture, Piece)) else getattr(item, "sample_id", "")
+    return Bad(item.message, item.device, f"device {item.device!r} is revoked", sample_id)
 
 
 def _row(upload: Upload) -> dict[str, Any]:
@@ -209,11 +262,12 @@ def _row(upload: Upload) -> dict[str, Any]:
     }
 
 
-def _taken(group: _Group, samples_new: int) -> Taken:
+def _taken(group: _Group, samples_new: int, pictures: list[Picture]) -> Taken:
     words = [(item.device, item.word) for item in group.said]
     return Taken(
         receipts=group.answers.receipts(),
         samples_new=samples_new,
         births=[device for device, word in words if isinstance(word, Birth)],
         fetches=[(device, word) for device, word in words if isinstance(word, Fetch)],
+        pictures=pictures,
     )

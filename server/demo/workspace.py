@@ -15,7 +15,7 @@ from edge_agent.config import AgentConfig, Choose, Device, Log, Source, Update, 
 from edge_agent.config import Budget as AgentBudget
 from edge_agent.contract import settings
 from models.data import Labelled
-from server.config import Collect, Gates, Labeler, Rollout, Server, ServerConfig, Teach
+from server.config import Broker, Collect, Gates, Labeler, Rollout, Server, ServerConfig, Teach
 from server.demo.options import Options, Size
 from server.demo.scenario import Scenario, Stream
 from server.errors import ServerConfigError
@@ -67,6 +67,7 @@ class Workspace:
         expected = sum(len(stream.y) for stream in streams) * size.label_share
         config = ServerConfig(
             server=Server(fleet=FLEET, data_dir="server"),
+            broker=Broker(plain=True),  # server and agents are one person's, on one machine
             collect=Collect(offline_after_s=10.0),
             labeler=Labeler(kind="oracle", files=tuple(f"{stream.name}.npz" for stream in streams)),
             teach=Teach(

@@ -122,7 +122,7 @@ class Encoder:
             self._complain((model.number, got), said)
             return None
         try:
-            return sample_array(self._store.blobs, row)
+            return sample_array(self._store, row)
         except StoreError as error:
             if error.__cause__ is not None:  # the disk, not the body: another time it may be read
                 raise

@@ -133,7 +133,7 @@ class Labelling:
             ref=row.ref,
             guess=names[row.predicted] if known else "",
             confidence=row.confidence or 0.0,
-            load=lambda: sample_array(self._store.blobs, row),
+            load=lambda: sample_array(self._store, row),
         )
 
     def _keep(self, batch: Sequence[Asked], answers: Sequence[Answer | None], seconds: float) -> None:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import logging
 import threading
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from typing import Any
 
 import msgspec
@@ -23,7 +23,7 @@ from server.errors import RolloutError, StoreError
 from server.release import rollout
 from server.release.downloads import Publish
 from server.release.requests import Sketches, executing_state, wanted_of
-from server.store import devices, parcels, portfolios, requests, rollouts, versions
+from server.store import devices, identities, parcels, portfolios, requests, rollouts, versions
 from server.store.store import Store
 
 log = logging.getLogger(__name__)
@@ -74,9 +74,10 @@ class Fleet:
         if not (born or news or self._due(current, asked, now_ms)):
             return
         with self._store.database.read() as connection:
-            fleet = {device.name: device for device in devices.devices(connection)}
+            gone = identities.revoked(connection)
+            fleet = {device.name: device for device in devices.devices(connection) if device.name not in gone}
         again = set(fleet) if self._looked_ms is None else born & fleet.keys()
-        changed = self._advance(current, fleet, now_ms) if current is not None else {}
+        changed = self._advance(current, fleet, gone, now_ms) if current is not None else {}
         changed |= self._pass_on(asked, fleet, changed)
         for name in changed.keys() | again:
             desired = changed.get(name) or fleet[name].desired
@@ -92,9 +93,13 @@ class Fleet:
         running = current is not None and current.status == "running"
         return running or self._looked_ms is None or now_ms - self._looked_ms >= REST_MS
 
-    def _advance(self, current: rollouts.Rollout, fleet: dict[str, devices.Device], now_ms: int) -> dict[str, Desired]:
+    def _advance(
+        self, current: rollouts.Rollout, fleet: dict[str, devices.Device], gone: Collection[str], now_ms: int
+    ) -> dict[str, Desired]:
         reports = {name: report for name, device in fleet.items() if (report := _report(device)) is not None}
-        state, orders, steps = rollout.advance(_plan(current), _state(current), reports, now_ms / 1000)
+        state, orders, steps = rollout.advance(
+            _plan(current), rollout.without(_state(current), gone), reports, now_ms / 1000
+        )
         return self._keep(current, state, steps, self._new(orders, fleet), now_ms)
 
     def _pass_on(

@@ -83,7 +83,7 @@ class Sketches:
                 f"version {model.version} takes {tuple(spec.shape)} {spec.dtype}"
             )
         try:
-            onnx, data = self._store.blobs.get(model.sha256), samples.sample_array(self._store.blobs, row)
+            onnx, data = self._store.blobs.get(model.sha256), samples.sample_array(self._store, row)
             _, embedding = run_onnx(onnx, data[None], logits=manifest.logits, embedding=manifest.embedding)
         except (StoreError, ArtifactError) as error:
             raise RequestError(f"version {model.version}, sample {sample_id}: {error}") from error

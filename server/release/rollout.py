@@ -27,7 +27,7 @@ from __future__ import annotations
 
 import hashlib
 import math
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import Literal, NamedTuple
 
 import msgspec
@@ -106,6 +106,12 @@ class Advance(NamedTuple):
 def start() -> State:
     """A rollout whose canaries are yet to be ordered."""
     return Running(ring="canary")
+
+
+def without(state: State, gone: Collection[str]) -> State:
+    """The same without devices that no longer belong to the fleet: whoever was shut out halts nothing by silence."""
+    left = {name: member for name, member in state.members.items() if name not in gone}
+    return msgspec.structs.replace(state, members=left)
 
 
 def advance(plan: Plan, state: State, reports: Mapping[str, Report], now_s: float) -> Advance:

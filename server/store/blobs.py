@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import hashlib
 import threading
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -54,13 +54,18 @@ class Blobs:
         They are on disk when this returns: one commit, or one for each shard where a shard fills up. What is there
         already is not written again. StoreError when they cannot be kept; then some of them may be.
         """
-        named = [(hashlib.sha256(body).digest(), body) for body in bodies]
+        named = [(hashlib.sha256(body).hexdigest(), body) for body in bodies]
+        self.put_named(dict(named))
+        return [name for name, _ in named]
+
+    def put_named(self, bodies: Mapping[str, bytes]) -> None:
+        """The same of bodies whose sha256 the caller has just checked: they are not hashed again."""
+        named = {_name(sha256): body for sha256, body in bodies.items()}
         with self._lock:
             self._look_again()
-            missing = {name: body for name, body in named if self._find(name) is None}
+            missing = {name: body for name, body in named.items() if self._find(name) is None}
             while missing:
                 missing = self._fill(missing)
-        return [name.hex() for name, _ in named]
 
     def put(self, body: bytes) -> str:
         """Keep one body; returns its sha256."""

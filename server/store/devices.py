@@ -15,13 +15,17 @@ import sqlalchemy as sa
 from sqlalchemy.dialects.sqlite import insert
 
 from edge_agent.contract.errors import did_you_mean
-from edge_agent.contract.wire import Birth, Death, Desired, Event, Heartbeat
+from edge_agent.contract.wire import Birth, Death, Desired, Event, Heartbeat, OutboxState
 from server.errors import StoreError
 from server.store.schema import device, event, quarantine
 
 QUARANTINE_PAYLOAD_BYTES = 4096
+QUARANTINE_REASON_CHARS = 500  # it may quote an id as long as a header
 QUARANTINE_ROWS = 100
 """Kept of each device. Fewer may not show what is wrong; more lets one broken device fill the disk."""
+
+HEARTBEATS_MISSED = 3
+"""Of a device that speaks seldom (quiet hours, a metered link). Fewer, and one lost heartbeat is taken for a death."""
 
 T = TypeVar("T", bound=msgspec.Struct)
 
@@ -39,8 +43,15 @@ class Device:
     birth: Birth | None
     heartbeat: Heartbeat | None
     messages_bad: int
+    throttled: int
     desired: Desired | None
     arm: str | None  # strategy/acquisition that the portfolio told it
+
+    @property
+    def outbox(self) -> OutboxState | None:
+        """As it said last; None when it never spoke of it."""
+        said = [word for word in (self.heartbeat, self.birth) if word is not None]
+        return max(said, key=lambda word: word.boot).outbox if said else None  # of one boot the heartbeat is the later
 
 
 def devices(connection: sa.Connection) -> list[Device]:
@@ -59,6 +70,7 @@ def _device(row: sa.Row[Any]) -> Device:
         birth=_from_json(row.birth, Birth),
         heartbeat=_from_json(row.heartbeat, Heartbeat),
         messages_bad=row.messages_bad,
+        throttled=row.throttled,
         desired=_from_json(row.desired, Desired),
         arm=row.arm,
     )
@@ -82,7 +94,7 @@ def record_seen(connection: sa.Connection, seen_ms: Mapping[str, int]) -> None:
     )
     rows = [
         {"name": name, "first_seen_ms": at, "last_seen_ms": at, "online": True, "session": "", "boot": 0}
-        | {"messages_bad": 0, "desired_revision": 0}
+        | {"messages_bad": 0, "throttled": 0, "desired_revision": 0}
         for name, at in seen_ms.items()
     ]
     connection.execute(statement, rows)
@@ -110,9 +122,23 @@ def record_death(connection: sa.Connection, name: str, death: Death) -> None:
     connection.execute(sa.update(device).where(mine).values(online=False))
 
 
-def mark_offline(connection: sa.Connection, *, before_ms: int) -> list[str]:
-    """Devices not seen since `before_ms` count as offline; returns those for which that is news."""
-    silent = sa.and_(device.c.online, device.c.last_seen_ms < before_ms)
+def session_of(connection: sa.Connection, name: str) -> str:
+    """The session that a device said last; "" when it has said none."""
+    return connection.scalar(sa.select(device.c.session).where(device.c.name == name)) or ""
+
+
+def mark_offline(connection: sa.Connection, *, now_ms: int, after_ms: int) -> list[str]:
+    """Devices silent for longer than `after_ms` and than HEARTBEATS_MISSED of their own heartbeats count as offline.
+
+    Returns those for which that is news.
+    """
+    beat_s = sa.func.coalesce(
+        sa.func.nullif(device.c.heartbeat["link"]["heartbeat_s"].as_float(), 0.0),
+        device.c.birth["interval_s"].as_float(),
+        0.0,
+    )
+    silent_ms = now_ms - device.c.last_seen_ms
+    silent = sa.and_(device.c.online, silent_ms > after_ms, silent_ms > HEARTBEATS_MISSED * 1000.0 * beat_s)
     return sorted(
         connection.execute(sa.update(device).where(silent).values(online=False).returning(device.c.name)).scalars()
     )
@@ -147,7 +173,7 @@ def record_bad(connection: sa.Connection, name: str, *, topic: str, payload: byt
             device=name,
             topic=topic[:200],
             received_at_ms=now_ms,
-            reason=reason,
+            reason=reason[:QUARANTINE_REASON_CHARS],
             payload=payload[:QUARANTINE_PAYLOAD_BYTES],
             payload_bytes=len(payload),
         )
@@ -155,6 +181,12 @@ def record_bad(connection: sa.Connection, name: str, *, topic: str, payload: byt
     newest = sa.select(quarantine.c.id).where(quarantine.c.device == name).order_by(quarantine.c.id.desc())
     oldest_kept = newest.offset(QUARANTINE_ROWS - 1).limit(1).scalar_subquery()
     connection.execute(sa.delete(quarantine).where(quarantine.c.device == name, quarantine.c.id < oldest_kept))
+
+
+def record_throttled(connection: sa.Connection, counts: Mapping[str, int]) -> None:
+    """Count messages that were left for want of room (turns.py); their devices send them again."""
+    for name, count in counts.items():
+        connection.execute(sa.update(device).where(device.c.name == name).values(throttled=device.c.throttled + count))
 
 
 def set_desired(connection: sa.Connection, name: str, wanted: Desired) -> Desired:

@@ -5,7 +5,7 @@ not asked about again, and no snapshot holds it. The label schema (class index -
 means the same for ever.
 
 A sample that shows what a labelled one shows can be spared: it is kept, waits for no label of its own, and stands with
-that one.
+that one. Nor does one wait that is left out with its device (identities.py).
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ from typing import Any, NamedTuple
 import sqlalchemy as sa
 from sqlalchemy.dialects.sqlite import insert
 
+from server.store import identities
 from server.store.samples import AUDIT_REASONS, body_names
 from server.store.schema import class_name, duplicate, label, sample
 
@@ -180,7 +181,7 @@ def ensure_names(connection: sa.Connection, wanted: Iterable[str]) -> dict[str, 
 def _unanswered() -> sa.ColumnElement[bool]:
     answered = sa.exists().where(label.c.sample_id == sample.c.id)
     spared = sa.exists().where(duplicate.c.sample_id == sample.c.id)
-    return sa.and_(sample.c.origin == "device", ~answered, ~spared)
+    return sa.and_(sample.c.origin == "device", ~answered, ~spared, ~identities.left_out())
 
 
 def _audit_first(*, newest: bool) -> tuple[sa.ColumnElement[Any], ...]:

@@ -1,8 +1,9 @@
 """What is here of samples that are larger than one message?
 
 Parts are kept, in any order and however often they come, until all of a body are here. They are keyed by the body's
-hash too, so that parts of different bodies never mix. What stays incomplete goes after a while; its device still has
-the sample, and sends it again.
+hash too, so that parts of different bodies never mix; nor do those of one body that was cut anew, into more parts or
+fewer, as its link became slower or faster. A sample of which nothing came for a while goes; its device still has it,
+and sends it again.
 """
 
 from __future__ import annotations
@@ -26,12 +27,18 @@ def put_part(connection: sa.Connection, header: SampleHeader, data: bytes, *, no
         "received_at_ms": now_ms,
         "data": data,
     }
-    connection.execute(insert(part).values(row).on_conflict_do_nothing())
+    new = insert(part).values(row)
+    cut_anew = part.c.parts != new.excluded.parts
+    changes = {name: new.excluded[name] for name in ("parts", "received_at_ms", "data")}
+    keys = [part.c.sample_id, part.c.body_sha256, part.c.part]
+    connection.execute(new.on_conflict_do_update(index_elements=keys, set_=changes, where=cut_anew))
 
 
 def join_parts(connection: sa.Connection, header: SampleHeader) -> bytes | None:
     """The whole body that the header describes, or None while parts are missing."""
-    mine = sa.and_(part.c.sample_id == header.id, part.c.body_sha256 == header.body_sha256)
+    mine = sa.and_(
+        part.c.sample_id == header.id, part.c.body_sha256 == header.body_sha256, part.c.parts == header.parts
+    )
     if connection.execute(sa.select(sa.func.count()).where(mine)).scalar_one() < header.parts:
         return None
     return b"".join(connection.execute(sa.select(part.c.data).where(mine).order_by(part.c.part)).scalars())
@@ -44,5 +51,7 @@ def delete_parts(connection: sa.Connection, sample_ids: Collection[str]) -> None
 
 
 def expire_parts(connection: sa.Connection, *, before_ms: int) -> int:
-    """Forget parts that came before that time; returns how many."""
-    return connection.execute(sa.delete(part).where(part.c.received_at_ms < before_ms)).rowcount
+    """Forget samples of which no part came since that time; returns how many parts went."""
+    newest = sa.func.max(part.c.received_at_ms)
+    silent = sa.select(part.c.sample_id).group_by(part.c.sample_id).having(newest < before_ms)
+    return connection.execute(sa.delete(part).where(part.c.sample_id.in_(silent))).rowcount

@@ -6,7 +6,6 @@ arrival, by why it was selected, and for ever.
 
 from __future__ import annotations
 
-import zlib
 from collections import defaultdict
 from collections.abc import Collection, Mapping, Sequence
 from typing import Any, Literal
@@ -16,9 +15,12 @@ import sqlalchemy as sa
 from numpy.typing import NDArray
 from sqlalchemy.dialects.sqlite import insert
 
+from edge_agent.contract.encoding import unpack
+from edge_agent.contract.errors import MessageError
+from edge_agent.contract.images import KINDS
 from server.errors import StoreError
-from server.store.blobs import Blobs
 from server.store.schema import sample
+from server.store.store import Store
 
 AUDIT_REASONS = ("random", "explore")
 """Reasons whose samples stand for the whole stream: never trained on, they say how good a model is."""
@@ -70,14 +72,15 @@ def sample_counts(connection: sa.Connection) -> dict[str, dict[str, int]]:
     return dict(counts)
 
 
-def sample_array(blobs: Blobs, row: sa.Row[Any]) -> NDArray[np.generic]:
-    """What the sensor gave: array of the dtype and shape of the row (of the table `sample`).
+def sample_array(store: Store, row: sa.Row[Any]) -> NDArray[np.generic]:
+    """What the device sent: array of the dtype and shape of the row (of the table `sample`).
 
     StoreError when its body is missing or damaged.
     """
-    body = blobs.get(row.body_sha256)
+    body, shape = store.blobs.get(row.body_sha256), tuple(row.shape)
     try:
-        raw = zlib.decompress(body) if row.encoding == "zlib" else body
-        return np.frombuffer(raw, dtype=row.dtype).reshape(row.shape)
-    except (zlib.error, ValueError, TypeError) as error:
-        raise StoreError(f"sample {row.id}: body is not {row.shape} of {row.dtype}: {error}") from error
+        if row.encoding in KINDS:
+            return store.images.decode(body, row.encoding, shape)
+        return unpack(row.encoding, body, dtype=row.dtype, shape=shape)
+    except (MessageError, ValueError, TypeError) as error:
+        raise StoreError(f"sample {row.id}: body is not {row.shape} of {row.dtype}: {error}") from None

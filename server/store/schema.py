@@ -38,10 +38,50 @@ device = Table(
     Column("birth", JSON),  # the last Birth, as sent
     Column("heartbeat", JSON),  # the last Heartbeat, as sent
     Column("messages_bad", Integer, nullable=False, default=0),  # from it, undecodable
+    Column(
+        "throttled", BigInteger, nullable=False, server_default="0"
+    ),  # from it, left for want of room: it sent too much
     Column("desired", JSON),  # the Desired in force, as published
     Column("desired_revision", Integer, nullable=False, default=0),
     Column("arm", String(140)),  # strategy/acquisition that the portfolio told it; null: its own
 )
+
+token = Table(  # to enrol a device with, once
+    "token",
+    metadata,
+    Column("secret_sha256", String(64), primary_key=True),
+    Column("device", String(63), nullable=False),
+    Column("created_at_ms", BigInteger, nullable=False),
+    Column("expires_at_ms", BigInteger, nullable=False),
+    Column("used_at_ms", BigInteger),
+    Column("key_sha256", String(64)),  # of the public key that it let in
+)
+
+certificate = Table(  # every one that the fleet's CA gave to a device
+    "certificate",
+    metadata,
+    Column("serial", String(40), primary_key=True),  # hex
+    Column("n", Integer, nullable=False),  # of the device's: the highest is the one in force
+    Column("device", String(63), nullable=False),
+    Column("key_sha256", String(64), nullable=False),
+    Column("issued_at_ms", BigInteger, nullable=False),
+    Column("not_after_ms", BigInteger, nullable=False),
+    Column("pem", LargeBinary, nullable=False),
+    Column("revoked_at_ms", BigInteger),
+)
+Index("certificate_by_device", certificate.c.device, certificate.c.n, unique=True)
+
+revocation = Table(  # who was shut out, and whether for ever
+    "revocation",
+    metadata,
+    Column("id", Id, primary_key=True, autoincrement=True),
+    Column("device", String(63), nullable=False),
+    Column("at_ms", BigInteger, nullable=False),
+    Column("why", Text, nullable=False),
+    Column("samples_left_out", Boolean, nullable=False),  # of all snapshots from then on
+    Column("readmitted_at_ms", BigInteger),
+)
+Index("revocation_by_device", revocation.c.device, revocation.c.id)
 
 sample = Table(
     "sample",
@@ -168,6 +208,17 @@ event = Table(
 )
 Index("event_by_device", event.c.device, event.c.id)
 Index("event_by_origin", event.c.device, event.c.boot, event.c.n)
+
+gap = Table(  # samples that went with a device's outbox (gaps.py)
+    "gap",
+    metadata,
+    Column("device", String(63), primary_key=True),
+    Column("until_boot", BigInteger, primary_key=True),  # in which its next outbox began
+    Column("since_boot", BigInteger, nullable=False),  # in which the lost one began
+    Column("put_total", BigInteger, nullable=False),  # as it was last heard
+    Column("evicted", BigInteger, nullable=False),
+    Column("noticed_at_ms", BigInteger, nullable=False),
+)
 
 class_name = Table(  # the label schema: class index -> name; only grows
     "class_name",

@@ -13,7 +13,7 @@ from typing import NamedTuple
 import msgspec
 import sqlalchemy as sa
 
-from server.store import labels
+from server.store import identities, labels
 from server.store.schema import sample, snapshot, snapshot_member
 
 _INSERT_ROWS = 1000
@@ -53,7 +53,7 @@ def identify(members: Iterable[Member], classes: Sequence[str]) -> str:
 
 
 def labelled(connection: sa.Connection) -> list[tuple[Member, str]]:
-    """Every labelled sample, with its origin ("device" or "import")."""
+    """Every labelled sample, with its origin ("device" or "import"), but those left out with a revoked device."""
     answers = labels.in_force().subquery()
     # Of having been sent, and of the others, of having been asked about: all that is held out is, sooner or later.
     asked = sample.c.probability * sa.func.coalesce(answers.c.probability, 1.0)
@@ -61,9 +61,25 @@ def labelled(connection: sa.Connection) -> list[tuple[Member, str]]:
     query = (
         sa.select(sample.c.id, answers.c.class_index, sample.c.split, into_split, sample.c.origin)
         .select_from(answers.join(sample, sample.c.id == answers.c.sample_id))
-        .where(answers.c.class_index != labels.CANNOT_TELL)
+        .where(_taken(answers))
     )
     return [(Member(*row[:4]), row.origin) for row in connection.execute(query)]
+
+
+def count_new(connection: sa.Connection, snapshot_id: str) -> int:
+    """How many labelled samples of devices a snapshot of now would have that this one has not; "": that none has."""
+    answers = labels.in_force().subquery()
+    member = (snapshot_member.c.snapshot_id == snapshot_id, snapshot_member.c.sample_id == sample.c.id)
+    query = (
+        sa.select(sa.func.count())
+        .select_from(answers.join(sample, sample.c.id == answers.c.sample_id))
+        .where(sample.c.origin == "device", _taken(answers), ~sa.exists().where(*member))
+    )
+    return connection.scalar(query) or 0
+
+
+def _taken(answers: sa.Subquery) -> sa.ColumnElement[bool]:
+    return sa.and_(answers.c.class_index != labels.CANNOT_TELL, ~identities.left_out())
 
 
 def insert(connection: sa.Connection, made: Snapshot, members: Sequence[Member]) -> None:

@@ -3,18 +3,20 @@
     <folder>/catalogue.db    what is known, in rows (schema.py)
     <folder>/blobs/          the bytes, by hash (blobs.py)
 
-A row never names bytes that are not there: blobs are put first, rows second.
+A row never names bytes that are not there: blobs are put first, rows second. Images stay as they were sent; whoever
+wants their pixels has them decoded in a process of its own (sandbox.py).
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from server.errors import StoreError
 from server.store.blobs import Blobs
 from server.store.database import Database
 from server.store.migrations import migrate
+from server.store.sandbox import Sandbox
 
 
 @dataclass(frozen=True)
@@ -23,6 +25,7 @@ class Store:
 
     database: Database
     blobs: Blobs
+    images: Sandbox = field(default_factory=Sandbox)
 
     @classmethod
     def open(cls, folder: Path) -> Store:
@@ -36,6 +39,7 @@ class Store:
         return cls(database, Blobs(folder / "blobs"))
 
     def close(self) -> None:
-        """Close both."""
+        """Close all."""
+        self.images.close()
         self.blobs.close()
         self.database.close()

@@ -63,7 +63,7 @@ def load(store: Store, snapshot: Snapshot, *, takes: InputSpec | None) -> Datase
 
 def _part(store: Store, rows: list[Any]) -> Part:
     return Part(
-        x=np.stack([sample_array(store.blobs, row) for row in rows]),
+        x=np.stack([sample_array(store, row) for row in rows]),
         y=np.array([row.class_index for row in rows], dtype=np.int64),
         stream=np.array([row.origin == "device" for row in rows], dtype=np.bool_),
         probability=np.array([row.frozen_probability or 1.0 for row in rows], dtype=np.float64),

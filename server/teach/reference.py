@@ -64,7 +64,7 @@ def _bodies(store: Store, rows: Sequence[Any]) -> list[tuple[Any, NDArray[np.gen
     bodies = []
     for row in rows:
         try:
-            bodies.append((row, samples.sample_array(store.blobs, row)))
+            bodies.append((row, samples.sample_array(store, row)))
         except StoreError as error:
             log.warning("reference: %s is left out: %s", row.id, error)
     return bodies

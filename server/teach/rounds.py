@@ -148,8 +148,7 @@ def _rolling_out(connection: sa.Connection) -> bool:
 def _new_labels(connection: sa.Connection) -> int:
     """Labels from devices that the last run did not know."""
     last = runs.latest(connection)
-    known = snapshots.get(connection, last[0].snapshot_id) if last else None
-    return labels.counts(connection).labelled - (known.device_label_count if known else 0)
+    return snapshots.count_new(connection, last[0].snapshot_id if last else "")
 
 
 class _Child:

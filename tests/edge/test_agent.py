@@ -25,10 +25,11 @@ from edge_agent.config import load_config
 from edge_agent.contract.artifact import MODEL
 from edge_agent.contract.errors import EXIT_CONFIG, ConfigError
 from edge_agent.contract.types import Reading
-from edge_agent.contract.wire import Desired, Heartbeat
+from edge_agent.contract.wire import Desired, Heartbeat, LinkState, ModelState, OutboxState, StreamCounts
 from edge_agent.lock import only_one
 from edge_agent.loop import PREDICTION
 from edge_agent.source import Fit, Start
+from edge_agent.status import Status, describe
 
 ROWS = 500
 TOML = """
@@ -45,6 +46,7 @@ artifact = "{model}"
 [uplink]
 broker = "{broker}"
 heartbeat_s = 1.0
+{uplink}
 [choose]
 acquisition = "{acquisition}"
 [log]
@@ -62,6 +64,7 @@ def here(tmp_path: Path) -> Path:
 def configure(folder: Path, extra: str = "", **changes: object) -> Path:
     known = {
         "kind": "replay", "path": "stream.npz", "rate": 0.0, "model": "first", "broker": "", "acquisition": "margin",
+        "uplink": "",
     }  # fmt: skip
     path = folder / "agent.toml"
     path.write_text(TOML.format(**(known | changes)) + extra)
@@ -319,6 +322,22 @@ def test_check_finds_what_the_file_says_wrongly(
     assert said in capsys.readouterr().err
 
 
+@pytest.mark.parametrize(
+    ("uplink", "said"),
+    [
+        ('quiet_hours = ["22-6"]', "[uplink] quiet_hours: got '22-6', expected times of the day"),
+        ("bytes_per_s = 10", "[uplink] bytes_per_s = 10: expected 0 (no limit), or 1000 at least"),
+        ("bytes_per_day = inf", "[uplink] bytes_per_day = inf: expected 0 (no limit), or 100000 at least"),
+        ("bytes_a_day = 10", "unknown key [uplink] bytes_a_day (did you mean 'bytes_per_day'?)"),
+    ],
+)
+def test_check_finds_what_the_link_cannot_be_told(
+    here: Path, uplink: str, said: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["check", str(configure(here, uplink=uplink))]) == EXIT_CONFIG
+    assert said in capsys.readouterr().err
+
+
 def test_check_says_what_is_in_force(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["check", str(configure(here))]) == 0
     said = capsys.readouterr().out
@@ -373,6 +392,39 @@ def test_status_of_one_that_runs_and_of_one_that_has_stopped(here: Path, capsys:
     assert f"{ROWS} read, 0 invalid" in said
     assert main(["status", "--json", toml]) == 0
     assert json.loads(capsys.readouterr().out)["counts"]["read"] == ROWS
+
+
+def test_status_says_what_the_link_carried_why_samples_wait_and_what_was_refused() -> None:
+    outbox = OutboxState(rows=3, bytes=10, parked=1, refusals={"cam.main.1.7": "shape (3,)"})
+    link = LinkState(sent_bytes=2_500_000, received_bytes=100_000, day_tokens=1234.5, held="metered")
+    model = ModelState(version=1, sha256="", slot="steady")
+    counts = StreamCounts(read=0, scored=0, invalid=0, selected={})
+    beat = Heartbeat(
+        session="s", boot=1, at_ms=0, uptime_s=1, model=model, counts=counts, outbox=outbox, samples_per_s=0, link=link
+    )
+    said = describe(Status("", beat, 0.0, running=True)).splitlines()
+    assert (
+        "link       2.5 MB sent, 0.1 MB received, 1234 bytes of the day at once; samples wait: the link is metered"
+        in said
+    )
+    assert "parked     cam.main.1.7: shape (3,)" in said
+    older = msgspec.structs.replace(beat, link=None)
+    assert "link" not in describe(Status("", older, 0.0, running=True))
+
+
+def test_what_is_left_of_the_day_is_kept_from_one_start_to_the_next(here: Path, broker: Broker) -> None:
+    url = f"mqtt://{broker.host}:{broker.port}"
+    toml = configure(here, uplink="bytes_per_day = 1_000_000", broker=url, path="gone.npz")  # nothing to select
+    left = []
+    for _ in range(2):
+        agent = Agent(load_config(toml))
+        left.append(agent.uplink.link.day_tokens)
+        threading.Timer(
+            0.1, lambda agent=agent: (agent.uplink._allowance.received(40_000, time.monotonic()), agent.stop())
+        ).start()
+        agent.run()
+    assert left[0] == pytest.approx(90_000, abs=10_001)
+    assert 40_000 <= left[1] <= 60_000
 
 
 def test_a_source_that_is_not_there_is_tried_again_until_a_stop(here: Path) -> None:

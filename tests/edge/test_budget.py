@@ -4,7 +4,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from edge_agent.choose.budget import DAY_S, Bucket, Energy
+from edge_agent.choose.budget import Energy
+from edge_agent.contract.bucket import DAY_S, Bucket
 
 
 @given(

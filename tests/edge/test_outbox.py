@@ -10,6 +10,7 @@ from collections import Counter
 from pathlib import Path
 
 import msgspec
+import numpy as np
 import pytest
 from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
@@ -17,10 +18,12 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, ru
 from sending import a_put, ids
 
 from edge_agent.contract.errors import MessageError, OutboxError
-from edge_agent.send.eviction import FEW_OF_CLASS, PER_BYTE
+from edge_agent.send.eviction import FEW_OF_CLASS
 from edge_agent.send.outbox import Outbox, Put
 
 PLENTY = 1 << 40
+NOW_MS = 1_790_000_000_000  # in September 2026
+YEAR_MS = 365 * 86_400_000
 
 
 def an_outbox(path: Path, **over) -> Outbox:
@@ -43,6 +46,13 @@ def left(outbox: Outbox) -> int:
     """How far put_total is from what became of the samples."""
     status = outbox.status()
     return status.put_total - (status.rows + status.parked + status.acked_total + sum(status.evicted.values()))
+
+
+def deliver_some(outbox: Outbox, count: int = FEW_OF_CLASS, *, label: int = 0) -> None:
+    """Of a class, so that it is no longer rare."""
+    for seq in range(count):
+        outbox.put([a_put(seq, boot=9, label=label)])
+        outbox.ack([f"dev.main.9.{seq}"])
 
 
 # --- in and out ------------------------------------------------------------------------------------------------------
@@ -101,18 +111,38 @@ def test_ack_and_park_know_only_what_waits_here(path):
     assert outbox.parked() == [("dev.main.1.1", "shape (3,) of model 2")]
     status = outbox.status()
     assert (status.rows, status.parked, status.acked_total, status.bytes, left(outbox)) == (2, 1, 1, 300, 0)
+    assert status.refusals == {"dev.main.1.1": "shape (3,) of model 2"}
+
+
+def test_of_many_parked_samples_the_newest_are_named_and_their_reasons_stay_short(path):
+    outbox = an_outbox(path)
+    outbox.put([a_put(n) for n in range(10)])
+    for n in range(10):
+        outbox.park(f"dev.main.1.{n}", f"{n} " + "x" * 10_000)
+    assert list(outbox.status().refusals) == ["dev.main.1.9", "dev.main.1.8", "dev.main.1.7"]
+    assert max(map(len, outbox.status().refusals.values())) == 200
 
 
 def test_the_age_is_of_the_first_that_waits_and_never_negative(path):
-    clock = [5_000]
-    outbox = an_outbox(path, now_ms=lambda: clock[0])
+    clock = [NOW_MS]
+    outbox = an_outbox(path, now_ms=lambda: clock[0], monotonic=lambda: 0.0)
     assert outbox.status().oldest_age_s == 0.0
     outbox.put([a_put(1)])
-    clock[0] = 8_500
+    clock[0] += 3_500
     outbox.put([a_put(2)])
     assert outbox.status().oldest_age_s == 3.5
     clock[0] = 0
     assert outbox.status().oldest_age_s == 0.0
+
+
+@pytest.mark.parametrize("wrong_ms", [0, NOW_MS + 9 * YEAR_MS])
+def test_of_a_sample_put_by_a_wrong_clock_the_age_is_what_is_certain(path, wrong_ms):
+    outbox = an_outbox(path, now_ms=lambda: wrong_ms)
+    outbox.put([a_put(1)])
+    outbox.close()
+    passed_s = iter([100.0, 160.0])
+    outbox = an_outbox(path, now_ms=lambda: NOW_MS, monotonic=lambda: next(passed_s))
+    assert outbox.status().oldest_age_s == 60.0
 
 
 def test_a_row_whose_header_rotted_does_not_hold_up_the_others(path):
@@ -134,6 +164,7 @@ def test_a_row_whose_header_rotted_does_not_hold_up_the_others(path):
 
 def test_the_least_useful_goes_first_the_older_of_equals_and_each_is_counted(path):
     outbox = an_outbox(path, max_rows=3)
+    deliver_some(outbox)
     useful = {1: 0.9, 2: 0.1, 3: 0.1, 4: 0.5, 5: 0.6}
     outbox.put([a_put(seq, utility=utility) for seq, utility in useful.items()])
     assert ids(outbox.peek(10)) == ["dev.main.1.1", "dev.main.1.4", "dev.main.1.5"]
@@ -152,25 +183,23 @@ def test_bytes_are_bounded_and_one_too_large_for_the_outbox_pushes_nothing_out(p
     assert (outbox.status().bytes, outbox.status().evicted, left(outbox)) == (900, {"full_bytes": 3}, 0)
 
 
-def test_where_bytes_are_short_utility_per_byte_decides_and_where_rows_are_utility(path):
-    puts = [(1, 0.9, 900), (2, 0.5, 100), (3, 0.4, 100), (4, 0.45, 100)]
-    bytes_short, rows_short = an_outbox(path, max_bytes=400), an_outbox(path.with_name("rows.db"), max_rows=3)
-    for outbox in (bytes_short, rows_short):
-        outbox.put([a_put(seq, utility=utility, size=size // 3) for seq, utility, size in puts])
-    assert ids(rows_short.peek(9)) == ["dev.main.1.1", "dev.main.1.2", "dev.main.1.4"]
-    bytes_short.put([a_put(5, utility=0.3, size=60)])
-    assert ids(bytes_short.peek(9)) == [f"dev.main.1.{seq}" for seq in (2, 3, 4, 5)]
-    plan = bytes_short._db.execute(
-        f"EXPLAIN QUERY PLAN SELECT id, label FROM sample WHERE parked = 0 ORDER BY {PER_BYTE}, boot, seq"
-    ).fetchall()
-    assert "idx_sample_per_byte" in str(plan)
-    assert "TEMP B-TREE" not in str(plan)
-
-
-def test_of_negative_utilities_the_larger_sample_goes_first(path):
+def test_where_bytes_are_short_the_least_useful_goes_whatever_its_size(path):
     outbox = an_outbox(path, max_bytes=400)
-    outbox.put([a_put(1, utility=-1.0, size=300), a_put(2, utility=-1.0, size=90), a_put(3, utility=-2.0, size=90)])
-    assert ids(outbox.peek(9)) == ["dev.main.1.2", "dev.main.1.3"]
+    outbox.put([a_put(1, utility=0.9, size=300), a_put(2, utility=0.5, size=40), a_put(3, utility=0.4, size=60)])
+    outbox.put([a_put(4, utility=0.45, size=30)])
+    assert ids(outbox.peek(9)) == [f"dev.main.1.{seq}" for seq in (1, 2, 4)]
+
+
+def test_of_ten_times_too_much_the_most_useful_is_kept(path):
+    rng = np.random.default_rng(0)
+    utility = rng.random(1500)
+    outbox = an_outbox(path, max_rows=150)
+    for start in range(0, 1500, 10):
+        numbers = range(start, start + 10)
+        outbox.put([a_put(seq, utility=float(utility[seq]), label=seq % 5) for seq in numbers])
+    best = {f"dev.main.1.{seq}" for seq in utility.argsort()[-150:]}
+    assert len(best.intersection(ids(outbox.peek(1000)))) >= 0.9 * 150
+    assert (outbox.status().evicted, left(outbox)) == ({"full_rows": 1350}, 0)
 
 
 def test_state_that_is_as_it_was_is_not_written_again(path):
@@ -201,11 +230,27 @@ def test_the_newest_of_a_rare_class_outlives_the_more_useful(path):
     assert ids(outbox.peek(10)) == ["dev.main.1.2", "dev.main.1.6", "dev.main.1.7", "dev.main.1.8"]
 
 
-def test_a_class_of_which_enough_wait_is_not_protected(path):
+@pytest.mark.parametrize(("delivered", "kept"), [(FEW_OF_CLASS - 1, True), (FEW_OF_CLASS, False)])
+def test_a_class_is_rare_until_enough_of_it_were_delivered(path, delivered, kept):
+    """However many of it wait: nobody has seen those. What was evicted or parked does not count as delivered."""
+    outbox = an_outbox(path, max_rows=5)
+    deliver_some(outbox, delivered, label=7)
+    outbox.close()
+    outbox = an_outbox(path, max_rows=5)
+    outbox.put([a_put(seq, utility=(29 - seq) / 100, label=7) for seq in range(20, 24)])
+    outbox.put([a_put(seq, utility=0.9, label=0) for seq in range(30, 32)])
+    assert ("dev.main.1.23" in ids(outbox.peek(10))) is kept  # the newest, and the least useful
+    assert left(outbox) == 0
+
+
+def test_a_refused_sample_does_not_make_its_class_known(path):
     outbox = an_outbox(path, max_rows=FEW_OF_CLASS + 2)
-    outbox.put([a_put(seq, utility=(9 - seq) / 100, label=7) for seq in range(FEW_OF_CLASS)])
-    outbox.put([a_put(seq, utility=0.9, label=0) for seq in range(10, 13)])
-    assert f"dev.main.1.{FEW_OF_CLASS - 1}" not in ids(outbox.peek(10))  # the newest, and the least useful
+    outbox.put([a_put(seq, label=7) for seq in range(FEW_OF_CLASS)])
+    for seq in range(FEW_OF_CLASS):
+        outbox.park(f"dev.main.1.{seq}", "no")
+    outbox.put([a_put(20, utility=0.1, label=7)])
+    outbox.put([a_put(seq, utility=0.9, label=0) for seq in range(30, 40)])
+    assert "dev.main.1.20" in ids(outbox.peek(10))
 
 
 def test_when_all_are_protected_the_least_useful_of_them_goes(path):
@@ -338,20 +383,42 @@ def test_threads_may_put_and_take_at_once(path):
 # --- the disk --------------------------------------------------------------------------------------------------------
 
 
-def test_too_little_free_disk_pauses_storing_and_counts(path, caplog):
+def test_with_too_little_free_disk_a_sample_is_kept_only_in_the_place_of_a_less_useful_one(path, caplog):
     free = [1000]
     outbox = an_outbox(path, min_free_disk_bytes=500, free_disk_bytes=lambda: free[0])
-    outbox.put([a_put(1)])
+    outbox.put([a_put(1, utility=0.5), a_put(2, utility=0.4)])
     free[0] = 499
-    outbox.put([a_put(2), a_put(3)], state={"cursor": b"3"})
-    outbox.put([a_put(4)])
+    outbox.put([a_put(3, utility=0.3), a_put(4, utility=0.6)], state={"cursor": b"4"})
+    outbox.put([a_put(5, utility=0.7, size=201)])  # has no place, even alone
+    outbox.put([a_put(6, utility=0.1, label=7)])
     status = outbox.status()
-    assert (status.storing, status.rows, status.evicted, left(outbox)) == (False, 1, {"disk": 3}, 0)
-    assert outbox.state("cursor") == b"3"
+    assert ids(outbox.peek(9)) == ["dev.main.1.4", "dev.main.1.6"]  # the more useful, and the newest of a rare class
+    assert (status.storing, status.evicted, left(outbox)) == (False, {"disk": 4}, 0)
+    assert outbox.state("cursor") == b"4"
     assert [record.levelname for record in caplog.records] == ["WARNING"]
     free[0] = 500
-    outbox.put([a_put(5)])
-    assert (outbox.status().storing, ids(outbox.peek(9)), left(outbox)) == (True, ["dev.main.1.1", "dev.main.1.5"], 0)
+    outbox.put([a_put(7)])
+    assert (outbox.status().storing, outbox.status().rows, left(outbox)) == (True, 3, 0)
+
+
+def test_with_too_little_free_disk_an_empty_outbox_takes_nothing(path):
+    outbox = an_outbox(path, min_free_disk_bytes=500, free_disk_bytes=lambda: 499)
+    outbox.put([a_put(1), a_put(2, size=0)])
+    assert (outbox.status().rows, outbox.status().evicted, left(outbox)) == (0, {"disk": 2}, 0)
+
+
+def test_with_too_little_free_disk_the_file_does_not_grow(path):
+    free = [PLENTY]
+    outbox = an_outbox(path, min_free_disk_bytes=500, free_disk_bytes=lambda: free[0])
+    for seq in range(40):
+        outbox.put([a_put(seq, size=20_000)])
+    free[0] = 0
+    outbox.put([a_put(seq, size=20_000) for seq in range(40, 50)])
+    before = outbox._db.execute("PRAGMA page_count").fetchone()
+    for seq in range(50, 200):
+        outbox.put([a_put(seq, size=20_000, utility=0.5 + seq / 1000)])
+    assert outbox._db.execute("PRAGMA page_count").fetchone() == before
+    assert (outbox.status().rows, ids(outbox.peek(100))[-1], left(outbox)) == (40, "dev.main.1.199", 0)
 
 
 @pytest.fixture
@@ -385,6 +452,20 @@ def test_a_full_disk_raises_nothing_and_storing_resumes(small_disk):
     outbox = Outbox(small_disk / "outbox.db", max_bytes=1 << 30, max_rows=100_000, min_free_disk_bytes=0)
     again = outbox.status()  # what was counted in memory came to the disk with the next commit
     assert (again.rows, again.put_total, again.evicted, left(outbox)) == (full.rows + 1, 61, full.evicted, 0)
+    outbox.close()
+
+
+def test_a_put_that_finds_no_room_for_the_log_is_tried_again_once_the_log_is_in_the_file(small_disk):
+    outbox = Outbox(small_disk / "outbox.db", max_bytes=1 << 30, max_rows=5, min_free_disk_bytes=0)
+    outbox.put([a_put(seq) for seq in range(5)])
+    outbox._db.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
+    for seq in range(5, 20):
+        outbox.put([a_put(seq)])
+    fill(small_disk)
+    for seq in range(20, 25):
+        outbox.put([a_put(seq)])
+    status = outbox.status()
+    assert (status.rows, status.evicted, status.storing, left(outbox)) == (5, {"full_rows": 20}, True, 0)
     outbox.close()
 
 
@@ -447,6 +528,101 @@ def test_a_damaged_file_is_set_aside_and_a_fresh_one_begins(path, damage, caplog
     assert (outbox.status().rows, outbox.status().put_total) == (1, 1)
 
 
+def test_the_counts_of_a_damaged_file_go_on_where_they_can_be_read(path):
+    outbox = an_outbox(path, max_rows=40)
+    outbox.next_boot()
+    deliver_some(outbox)
+    outbox.put([a_put(seq, size=5000) for seq in range(50)])
+    outbox.park(ids(outbox.peek(1))[0], "no")
+    before = outbox.status()
+    outbox.close()
+    spoil(path)
+    damaged = path.read_bytes()
+    outbox = an_outbox(path, now_ms=lambda: 1234, max_rows=40)
+    after = outbox.status()
+    assert (after.rows, after.parked, after.put_total, after.acked_total) == (0, 0, 53, 3)
+    assert after.evicted == {**before.evicted, "damaged": 40}
+    assert (after.since_boot, left(outbox)) == (1, 0)
+    assert (path.parent / "outbox.corrupt-1234.db").read_bytes() == damaged
+    outbox.put([a_put(1)])
+    assert left(outbox) == 0
+
+
+def spoil(path, name="sample"):
+    """The first page of a table, in a file whose log is empty."""
+    with contextlib.closing(sqlite3.connect(path)) as db:
+        (root,) = db.execute("SELECT rootpage FROM sqlite_master WHERE name = ?", (name,)).fetchone()
+    with open(path, "r+b") as file:
+        file.seek((root - 1) * 4096)
+        file.write(b"\xff" * 4096)
+
+
+@pytest.mark.parametrize("table", ["sample", "counter"])
+def test_a_file_that_is_damaged_while_it_is_open_is_set_aside_and_the_next_call_finds_a_fresh_one(path, table):
+    told = []
+    outbox = an_outbox(path, on_damage=told.append, monotonic=lambda: 0.0)
+    boot = outbox.next_boot()
+    deliver_some(outbox)
+    outbox.put([a_put(seq, size=5000) for seq in range(50)], state={"cursor": b"50"})
+    outbox._db.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
+    spoil(path, table)
+    outbox._db.execute("PRAGMA shrink_memory")
+    with pytest.raises(OutboxError):
+        outbox.put([a_put(50)], state={"cursor": b"51"})
+    outbox.put([a_put(50)], state={"cursor": b"51", "selector": b"x"})
+    status = outbox.status()
+    assert (status.rows, status.put_total, status.acked_total) == (1, 54, 3)
+    assert (status.evicted, status.since_boot, left(outbox)) == ({"damaged": 50}, boot, 0)
+    assert (outbox.state("cursor"), outbox.state("selector")) == (b"51", b"x")
+    assert len(told) == 1
+    assert "set aside as outbox.corrupt-0.db" in told[0]
+    outbox.close()
+    outbox = an_outbox(path, monotonic=lambda: 0.0)
+    assert (outbox.status(), outbox.damage) == (status, "")
+    assert outbox.next_boot() > boot
+
+
+def test_when_no_fresh_file_can_be_made_either_it_is_tried_again_with_each_call(path):
+    outbox = an_outbox(path)
+    outbox.put([a_put(seq, size=5000) for seq in range(50)])
+    outbox._db.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
+    spoil(path)
+    outbox._db.execute("PRAGMA shrink_memory")
+    in_the_way = path.with_name("outbox.corrupt-0.db")
+    in_the_way.mkdir()
+    for _ in range(2):
+        with pytest.raises(OutboxError):
+            outbox.put([a_put(50)])
+    in_the_way.rmdir()
+    outbox.put([a_put(50)])
+    assert (outbox.status().evicted, ids(outbox.peek(9)), left(outbox)) == ({"damaged": 50}, ["dev.main.1.50"], 0)
+
+
+def test_nonsense_in_the_counters_of_a_damaged_file_is_not_counted_on(path):
+    outbox = an_outbox(path)
+    outbox.put([a_put(seq, size=5000) for seq in range(50)])
+    outbox._db.execute("UPDATE counter SET value = 'many'")
+    outbox.close()
+    spoil(path)
+    outbox = an_outbox(path)
+    assert (outbox.status().put_total, outbox.status().evicted) == (0, {})
+
+
+def test_the_counts_in_the_log_of_a_damaged_file_are_found(path, tmp_path):
+    outbox = an_outbox(path)
+    outbox.put([a_put(seq, size=5000) for seq in range(20)])
+    outbox._db.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
+    outbox.put([a_put(seq, size=5000) for seq in range(20, 50)])  # in the log alone
+    (tmp_path / "found").mkdir()
+    for name in ("outbox.db", "outbox.db-wal"):
+        (tmp_path / "found" / name).write_bytes(path.with_name(name).read_bytes())
+    whole = (tmp_path / "found" / "outbox.db").read_bytes()
+    (tmp_path / "found" / "outbox.db").write_bytes(whole[:-40960] + b"\xff" * 40960)
+    again = an_outbox(tmp_path / "found" / "outbox.db")
+    assert again.damage
+    assert (again.status().put_total, again.status().evicted, left(again)) == (50, {"damaged": 50}, 0)
+
+
 def test_the_log_stays_beside_a_fresh_file(path):
     """Were the schema made by a second SQLite library, its close would take the log away under the first."""
     outbox = an_outbox(path)
@@ -482,6 +658,41 @@ def test_every_call_on_a_broken_outbox_is_an_outbox_error(path):
     ):
         with pytest.raises(OutboxError):
             call()
+
+
+def test_a_file_of_an_agent_that_knew_fewer_indexes_gets_them(path):
+    outbox = an_outbox(path)
+    outbox.put([a_put(1)])
+    outbox._db.execute("DROP INDEX idx_sample_parked_utility_boot_seq")
+    outbox.close()
+    outbox = an_outbox(path)
+    names = {name for (name,) in outbox._db.execute("SELECT name FROM sqlite_master WHERE type = 'index'")}
+    assert "idx_sample_parked_utility_boot_seq" in names
+    assert (outbox.damage, ids(outbox.peek(9))) == ("", ["dev.main.1.1"])
+
+
+def test_an_outbox_says_since_when_it_counts(path):
+    outbox = an_outbox(path)
+    assert outbox.status().since_boot == 0
+    assert [outbox.next_boot(), outbox.next_boot()] == [1, 2]
+    assert outbox.status().since_boot == 1
+    outbox.close()
+    path.write_bytes(b"not a database at all" * 1000)
+    outbox = an_outbox(path)
+    assert outbox.damage == "file is not a database: set aside as outbox.corrupt-0.db"
+    outbox.next_boot()
+    assert outbox.status().since_boot == 3
+    outbox.close()
+    outbox = an_outbox(path)
+    outbox.next_boot()
+    assert (outbox.status().since_boot, outbox.damage) == (3, "")
+
+
+def test_of_a_file_that_never_said_it_the_beginning_stays_unknown(path):
+    outbox = an_outbox(path)
+    outbox.put([a_put(1)])  # before any boot, as far as the file knows
+    outbox.next_boot()
+    assert outbox.status().since_boot == 0
 
 
 def test_the_file_is_as_ordered(path):

@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-import contextlib
 import datetime
 import ipaddress
 import logging
@@ -18,8 +17,10 @@ from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
+from link import Link
 from sending import a_put
 
+from edge_agent.contract.broker import BrokerAddress, TlsFiles, parse_broker
 from edge_agent.contract.errors import ConfigError
 from edge_agent.contract.wire import (
     BODY_MAX_BYTES,
@@ -44,8 +45,9 @@ from edge_agent.contract.wire import (
     server_state_topic,
     up_filter,
 )
+from edge_agent.send.allowance import Allowance
 from edge_agent.send.outbox import Outbox
-from edge_agent.send.uplink import BrokerAddress, TlsFiles, Uplink, parse_broker
+from edge_agent.send.uplink import Uplink
 
 PATIENCE_S = 30.0
 MODEL = ModelState(version=3, sha256="ab", slot="steady")
@@ -114,43 +116,6 @@ class Server:
         self._client.loop_stop()
 
 
-class Relay:
-    """A wire that can be cut: TCP from a port of its own to the broker."""
-
-    def __init__(self, to_port: int) -> None:
-        self._to_port = to_port
-        self._listener = socket.create_server((HOST, 0))
-        self.host, self.port = self._listener.getsockname()
-        self._open: list[socket.socket] = []
-        threading.Thread(target=self._accept, daemon=True).start()
-
-    def _accept(self) -> None:
-        with contextlib.suppress(OSError):
-            while True:
-                near = self._listener.accept()[0]
-                far = socket.create_connection((HOST, self._to_port))
-                self._open += [near, far]
-                for pair in ((near, far), (far, near)):
-                    threading.Thread(target=self._pump, args=pair, daemon=True).start()
-
-    @staticmethod
-    def _pump(source: socket.socket, sink: socket.socket) -> None:
-        with contextlib.suppress(OSError):
-            while data := source.recv(65536):
-                sink.sendall(data)
-
-    def cut(self) -> None:
-        for end in self._open:
-            with contextlib.suppress(OSError):
-                end.shutdown(socket.SHUT_RDWR)
-            end.close()
-        self._open.clear()
-
-    def close(self) -> None:
-        self._listener.close()
-        self.cut()
-
-
 @pytest.fixture
 def outbox(tmp_path) -> Iterator[Outbox]:
     outbox = Outbox(tmp_path / "outbox.db", max_bytes=1 << 30, max_rows=10_000, min_free_disk_bytes=0)
@@ -169,7 +134,7 @@ def server(broker) -> Iterator[Server]:
 def make(outbox) -> Iterator[Callable[..., Uplink]]:
     made: list[Uplink] = []
 
-    def make(at: Broker | Relay | BrokerAddress, **over) -> Uplink:
+    def make(at: Broker | Link | BrokerAddress, **over) -> Uplink:
         options = {
             "host": at.host,
             "port": at.port,
@@ -309,13 +274,14 @@ def test_a_broker_that_is_killed_and_comes_back_loses_nothing(broker, server, ou
 
 def test_what_was_on_its_way_goes_again_at_once_on_a_new_connection(broker, server, outbox, make):
     server.answer = lambda header, times: accept(header, times) if times > 1 else None
-    relay = Relay(broker.port)
+    link = Link(broker.port)
     outbox.put([a_put(seq) for seq in range(5)])
-    make(relay, retry_first_s=0.3, retry_max_s=3600.0)
+    make(link, retry_first_s=0.3, retry_max_s=3600.0)
     wait_for(lambda: len(server.times) == 5, "arrived once")
-    relay.cut()
+    link.cut()
+    link.mend()
     wait_for(lambda: outbox.status().rows == 0, "drained")
-    relay.close()
+    link.close()
 
 
 def test_a_large_sample_goes_in_parts(broker, server, outbox, make):
@@ -383,21 +349,133 @@ def test_a_server_that_comes_after_the_device_hears_a_birth(broker, outbox, make
     late.stop()
 
 
+# --- what the link may carry -----------------------------------------------------------------------------------------
+
+
+def test_the_wire_itself_never_carries_more_than_five_percent_above_the_rate(broker, server, outbox, make):
+    """200 KB/s for some 4 s: bytes counted where they pass, in every window of 1 s (the bound is rate * w + depth)."""
+    rate = 200_000.0
+    link = Link(broker.port)
+    outbox.put([a_put(1, size=500_000), *(a_put(seq, size=20_000) for seq in range(2, 16))])
+    make(link, allowance=Allowance(bytes_per_s=rate, now_s=time.monotonic()), heartbeat_s=0.5)
+    wait_for(lambda: outbox.status().rows == 0, "drained")
+    began_s, ended_s = link.went[0][0], link.went[-1][0]
+    total = sum(size for _, size in link.went)
+    for at, _ in link.went:
+        assert sum(size for when, size in link.went if at <= when < at + 1.0) <= 1.5 * rate + 2_000  # acks, pings
+    assert total <= rate * (ended_s - began_s) + 0.5 * rate + 2_000
+    assert total / (ended_s - began_s) >= 0.8 * rate  # and it is used
+    assert server.times == dict.fromkeys(names(15, first=1), 1)  # nothing was sent again meanwhile
+    link.close()
+
+
+def test_what_is_counted_is_what_travels(broker, server, outbox, make):
+    link = Link(broker.port)
+    allowance = Allowance()
+    outbox.put([a_put(seq, size=20_000) for seq in range(20)])
+    uplink = make(link, allowance=allowance)
+    wait_for(lambda: outbox.status().rows == 0, "drained")
+    uplink.stop()
+    assert allowance.sent_bytes == pytest.approx(sum(size for _, size in link.went), rel=0.01)
+    assert uplink.link.sent_bytes == allowance.sent_bytes
+    link.close()
+
+
+def test_a_large_sample_does_not_hold_up_events_and_heartbeats(broker, server, outbox, make):
+    outbox.put([a_put(1, size=60_000)])
+    uplink = make(broker, allowance=Allowance(bytes_per_s=20_000.0, now_s=time.monotonic()))
+    wait_for(lambda: "sample" in server.kinds(), "its first part")
+    uplink.event(an_event(1))
+    wait_for(lambda: outbox.status().rows == 0, "drained")
+    between = server.kinds()[
+        server.kinds().index("sample") : len(server.kinds()) - server.kinds()[::-1].index("sample")
+    ]
+    assert "event" in between
+    assert between.count("heartbeat") > 5
+    assert between.count("sample") >= 6
+    assert server.bodies["dev.main.1.1"] == a_put(1, size=60_000).body
+
+
+def test_a_link_that_breaks_in_mid_sample_continues_where_it_was(broker, server, outbox, make):
+    """No connection lasts for more than a part or two: begun anew each time, it would never get across."""
+    link = Link(broker.port)
+    outbox.put([a_put(1, size=90_000)])
+    make(link, allowance=Allowance(bytes_per_s=30_000.0, now_s=time.monotonic()), retry_max_s=0.1)
+
+    def arrived() -> set[int]:
+        return {decode_frame(SampleHeader, payload)[0].part for kind, payload in server.said if kind == "sample"}
+
+    for count in range(1, 6):
+        wait_for(lambda count=count: len(arrived()) >= count or outbox.status().rows == 0, "a further part")
+        link.cut()
+        link.mend()
+    wait_for(lambda: outbox.status().rows == 0, "drained")
+    parts = decode_frame(SampleHeader, next(payload for kind, payload in server.said if kind == "sample"))[0].parts
+    assert parts >= 6
+    assert server.kinds().count("sample") <= parts + 2 * 5  # what the broker had not taken by a cut goes again
+    assert server.bodies["dev.main.1.1"] == a_put(1, size=90_000).body
+    link.close()
+
+
+def test_in_a_lull_only_heartbeats_and_events_go_and_models_are_not_fetched(broker, server, outbox, make):
+    lull = ["metered"]
+    outbox.put([a_put(seq) for seq in range(5)])
+    uplink = make(broker, lull=lambda: lull[0])
+    wait_for(lambda: "heartbeat" in server.kinds(), "connected")
+    uplink.event(an_event(1))
+    wait_for(lambda: "event" in server.kinds(), "the event")
+    time.sleep(0.5)  # five heartbeats, were it not for the lull
+    assert set(server.kinds()) == {"birth", "heartbeat", "event"}
+    assert server.kinds().count("heartbeat") == 1
+    assert not uplink.fetch(Fetch(sha256="ab", blocks=(0,)))
+    assert (uplink.link.held, uplink.link.heartbeat_s) == ("metered", 300.0)
+    lull[0] = ""
+    wait_for(lambda: outbox.status().rows == 0, "drained")
+    pass_heartbeats(server)  # at the old pace
+    assert uplink.link.held == ""
+    assert uplink.fetch(Fetch(sha256="ab", blocks=(0,)))
+
+
+def test_a_stop_in_a_lull_does_not_wait_for_the_outbox(broker, server, outbox, make):
+    outbox.put([a_put(1)])
+    uplink = make(broker, lull=lambda: "quiet")
+    wait_for(lambda: "heartbeat" in server.kinds(), "connected")
+    began_s = time.monotonic()
+    uplink.stop(drain_s=PATIENCE_S)
+    assert time.monotonic() - began_s < PATIENCE_S / 2
+    assert outbox.status().rows == 1
+
+
+def test_when_the_bytes_of_the_day_are_spent_samples_wait_and_events_go(broker, server, outbox, make):
+    allowance = Allowance(bytes_per_day=1_000_000.0, now_s=time.monotonic())
+    outbox.put([a_put(seq, size=30_000) for seq in range(10)])
+    uplink = make(broker, allowance=allowance)
+    wait_for(lambda: uplink.link.held == "budget", "said so")
+    uplink.event(an_event(1))
+    wait_for(lambda: "event" in server.kinds(), "the event")
+    assert len(server.times) == 3  # a tenth of the day at once
+    assert allowance.sent_bytes + allowance.received_bytes <= 100_000
+    assert uplink.link.day_tokens < 30_000
+    allowance.received(100_000, time.monotonic())
+    assert not uplink.fetch(Fetch(sha256="ab", blocks=(0,)))
+
+
 # --- the rest --------------------------------------------------------------------------------------------------------
 
 
 def test_a_broken_connection_publishes_the_will_and_the_birth_comes_again(broker, server, make):
-    relay = Relay(broker.port)
+    link = Link(broker.port)
     wanted = []
     server.tell("desired", encode(Desired(revision=4, label_share=0.1)), retain=True)
-    make(relay, on_desired=wanted.append)
-    wait_for(lambda: wanted, "desired on connect")
-    relay.cut()
+    make(link, on_desired=wanted.append)
+    wait_for(lambda: wanted and "birth" in server.kinds(), "desired on connect, and the birth")
+    link.cut()
+    link.mend()
     wait_for(lambda: server.kinds().count("birth") == 2 and len(wanted) >= 2, "a second connection")
     wait_for(lambda: "death" in server.kinds(), "the will")
     assert next(decode(Death, payload) for kind, payload in server.said if kind == "death") == Death(session="s1")
     assert [desired.revision for desired in wanted] == [4, 4]
-    relay.close()
+    link.close()
 
 
 def test_a_stop_drains_and_says_farewell_once(broker, server, outbox, make):

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from edge_agent.contract.wire import Event
 from edge_agent.send.event_queue import EventQueue
-from edge_agent.send.window import Window, retry_wait_s
+from edge_agent.send.window import FIRST, LEAST, Window, retry_wait_s
 
 
 @given(st.integers(0, 2000), st.floats(0.01, 10), st.floats(0.01, 1000), st.integers(0, 2**32 - 1))
@@ -66,6 +66,64 @@ def test_each_is_due_later_each_time():
         now_s = due_s
     assert all(1.0 <= wait <= min(8.0, 2.0 ** (n + 1)) + 1e-9 for n, wait in enumerate(waits))
     assert max(waits) > 4.0
+
+
+def fill(window, *, now_s, first=0):
+    """Send until there is no room; the ids."""
+    ids = []
+    while window.has_room():
+        ids.append(f"{now_s}.{first + len(ids)}")
+        window.sent(ids[-1], 1, now_s=now_s, taken=yes)
+    return ids
+
+
+def test_it_grows_with_receipts_up_to_its_size_and_halves_once_for_what_is_lost_together():
+    window = a_window(size=500, max_bytes=10**6)
+    assert len(fill(window, now_s=0.0)) == FIRST
+    sizes = []
+    for now_s in (0.1, 0.2, 0.3, 0.4, 0.5):
+        window.receipted(list(window._sending))
+        sizes.append(len(fill(window, now_s=now_s)))
+    assert sizes == [64, 128, 256, 500, 500]  # it doubles with each window of receipts
+    lost = window.due(10.0)
+    assert len(lost) == 500
+    assert (window.size, window.has_room()) == (250, False)
+    for id_ in lost:
+        window.sent(id_, 1, now_s=10.0, taken=yes)
+    window.receipted(lost)  # of samples sent twice: a receipt says nothing of how much the way can bear
+    assert window.size == 250
+    window.receipted(fill(window, now_s=11.0))
+    assert window.size in (250, 251)  # now by one for a whole window
+
+
+def test_one_more_for_a_whole_window_after_a_loss():
+    window = a_window(size=500, max_bytes=10**6)
+    fill(window, now_s=0.0)
+    lost = window.due(10.0)
+    assert window.size == FIRST // 2
+    window.forget(lost)
+    for round_ in range(1, 6):
+        window.receipted(fill(window, now_s=10.0 + round_))
+        assert FIRST // 2 <= window.size <= FIRST // 2 + round_
+    assert window.size >= FIRST // 2 + 4
+
+
+def test_however_many_are_lost_a_few_may_go_and_a_new_connection_is_no_loss():
+    window = a_window(size=500, max_bytes=10**6)
+    for now_s in range(1, 300, 10):
+        fill(window, now_s=float(now_s))
+        for id_ in window.due(float(now_s) + 9.0):
+            window.forget([id_])
+    assert window.size == LEAST
+    whole = a_window(size=500, max_bytes=10**6)
+    fill(whole, now_s=0.0)
+    whole.all_due()
+    assert len(whole.due(0.0)) == FIRST
+    assert whole.size == FIRST
+    tiny = a_window(size=2)
+    fill(tiny, now_s=0.0)
+    tiny.due(10.0)
+    assert tiny.size == 2  # never more than was configured
 
 
 def test_what_the_broker_has_not_taken_is_not_sent_twice_on_one_connection():
@@ -133,3 +191,20 @@ def test_an_event_whose_sending_fails_is_not_lost():
     sent = []
     events.send(lambda event: sent.append(event.n) or yes)
     assert sent == [1, 2]
+
+
+def test_an_event_that_cannot_go_yet_waits_in_front_of_those_behind_it():
+    events, room, went = EventQueue(), [1], []
+
+    def publish(event):
+        if not room:
+            return None
+        room.pop()
+        went.append(event.n)
+        return yes
+
+    for n in range(3):
+        events.put(Event(session="s", boot=1, n=n, at_ms=0, kind="alarm", text=""))
+    assert [events.send(publish), went, len(events)] == [False, [0], 2]
+    room += [1, 1]
+    assert [events.send(publish), went, len(events)] == [True, [0, 1, 2], 0]

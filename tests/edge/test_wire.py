@@ -261,6 +261,29 @@ def test_a_header_beyond_the_limits_is_refused(changes: dict[str, Any], said: st
         wire.check_sample_header(header_of(np.zeros((4, 4), np.uint8), **changes), ADDRESS)
 
 
+@given(st.integers(1, 1_500_000), st.integers(2 * wire.PART_MIN_BYTES, wire.BODY_MAX_BYTES))
+def test_a_body_is_cut_into_parts_that_fit_and_are_accepted(size: int, part_bytes: int) -> None:
+    body = np.random.default_rng(size).bytes(size)
+    header = header_of(np.zeros((4, 4), np.uint8), body_bytes=size, encoding="raw")
+    parts = [wire.decode_frame(wire.SampleHeader, f) for f in wire.sample_frames(header, body, part_bytes=part_bytes)]
+    for said, part in parts:
+        wire.check_sample_header(said, ADDRESS)
+        assert 0 < len(part) <= part_bytes
+        assert said.parts == len(parts)
+        start = said.part * wire.part_size(size, said.parts)
+        assert part == body[start : start + wire.part_size(size, said.parts)]
+    assert b"".join(part for _, part in parts) == body
+    assert len(parts) <= -(-size // part_bytes) + 1
+
+
+def test_parts_of_full_size_are_cut_as_ever() -> None:
+    """Agents in the field cut at BODY_MAX_BYTES, and the last part is shorter."""
+    body = bytes(2 * wire.BODY_MAX_BYTES + 5)
+    header = header_of(np.zeros((4, 4), np.uint8), body_bytes=len(body))
+    sizes = [len(wire.decode_frame(wire.SampleHeader, frame)[1]) for frame in wire.sample_frames(header, body)]
+    assert sizes == [wire.BODY_MAX_BYTES, wire.BODY_MAX_BYTES, 5]
+
+
 @pytest.mark.parametrize("name", ["probability", "utility", "novelty", "threshold", "tokens"])
 @pytest.mark.parametrize("value", [float("nan"), float("inf")])
 def test_a_selection_without_numbers_is_refused(name: str, value: float) -> None:

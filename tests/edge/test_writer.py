@@ -99,6 +99,18 @@ def test_at_a_stop_a_disk_that_fails_is_given_up_and_what_is_lost_is_counted(out
     assert outbox.state("cursor") is None  # so that the next start begins before them
 
 
+def test_the_prediction_log_leaves_free_what_is_to_be_free(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    free = [100]
+    outbox = Outbox(
+        tmp_path / "outbox.db", max_bytes=1 << 20, max_rows=9, min_free_disk_bytes=50, free_disk_bytes=lambda: free[0]
+    )
+    writer = a_writer(outbox)
+    for free[0], records in ((100, b"1"), (49, b"2"), (49, b"3"), (50, b"4")):
+        writer._append(tmp_path / "predictions.bin", records)
+    assert (tmp_path / "predictions.bin").read_bytes() == b"14"
+    assert caplog.text.count("less of the disk is free") == 1
+
+
 def test_the_prediction_log_is_bounded(outbox: Outbox, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("edge_agent.send.writer.PREDICTIONS_BYTES", 10)
     writer = a_writer(outbox, predictions=tmp_path / "predictions.bin")

@@ -13,7 +13,7 @@ from pathlib import Path
 
 
 class Program:
-    """One process; `kill` is kill -9, and it can be started again."""
+    """One process; `kill` is kill -9, and it can be started again. Either does nothing where it is done."""
 
     def __init__(self, log: Path, *argv: str) -> None:
         self._log = log
@@ -22,6 +22,8 @@ class Program:
         self.start()
 
     def start(self) -> None:
+        if self._process is not None and self.running():
+            return
         with open(self._log, "ab") as log:
             self._process = subprocess.Popen(self._argv, stdout=log, stderr=log, stdin=subprocess.DEVNULL)
 

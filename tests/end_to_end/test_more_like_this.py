@@ -24,6 +24,8 @@ SERVER = """
 [server]
 data_dir = "server"
 fleet = "test"
+[broker]
+plain = true
 [teach]
 enabled = false
 """

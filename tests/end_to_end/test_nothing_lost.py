@@ -2,100 +2,16 @@
 
 from __future__ import annotations
 
-import functools
-import threading
+import contextlib
+import sqlite3
 from collections.abc import Iterator
 from pathlib import Path
 
-import msgspec
-import numpy as np
 import pytest
 from processes import Program, children_of, kill, query, wait_for
-from quadrants import ARTIFACT, artifact, images
-
-from edge_agent.choose.selector import Selector
-from edge_agent.config import AgentConfig, Budget, Device
-from edge_agent.contract.types import Reading
-from edge_agent.contract.wire import Heartbeat
-from edge_agent.loop import Cursor, Identity, Loop
-from edge_agent.model import Model
-from edge_agent.orders import configured
+from world import Camera, World
 
 pytestmark = pytest.mark.end_to_end
-
-ROWS = 3000
-RATE = 300
-SHARE = 0.2
-
-SERVER = """
-[server]
-data_dir = "server"
-fleet = "test"
-[teach]
-enabled = false
-"""
-
-AGENT = """
-[device]
-name = "{name}"
-fleet = "test"
-data_dir = "{name}"
-[source]
-kind = "replay"
-path = "{name}.npz"
-rate_per_s = {rate}
-[model]
-artifact = "first"
-[budget]
-label_share = {share}
-[uplink]
-broker = "{broker}"
-heartbeat_s = 0.5
-retry_first_s = 0.2
-[update]
-enabled = false
-[drift]
-enabled = false  # its threshold goes by the clock, and an alarm would grant labels
-"""
-
-
-class World:
-    """A server and one agent on a short stream."""
-
-    def __init__(self, folder: Path) -> None:
-        self.folder = folder
-        self.catalogue = folder / "server" / "catalogue.db"
-        artifact(folder / "first")
-        np.savez(folder / "cam-1.npz", x=images(ROWS, seed=5)[0])
-        (folder / "server.toml").write_text(SERVER)
-        self.server = Program(folder / "server.log", "server", "run", str(folder / "server.toml"))
-        url = folder / "server" / "broker.url"
-        wait_for("the server listens", lambda: url.exists() and bool(url.read_text()), [self.server])
-        text = AGENT.format(name="cam-1", rate=RATE, share=SHARE, broker=url.read_text().strip())
-        (folder / "cam-1.toml").write_text(text)
-        self.agent = Program(folder / "cam-1.log", "edge_agent", "run", str(folder / "cam-1.toml"))
-
-    def stored(self) -> list[int]:
-        return [seq for (seq,) in query(self.catalogue, "select seq from sample order by seq")]
-
-    def beat(self) -> Heartbeat:
-        return msgspec.json.decode((self.folder / "cam-1" / "status.json").read_bytes(), type=Heartbeat)
-
-    def done(self) -> bool:
-        """All of it is stored, and the agent has said that it knows (it writes its status every two seconds)."""
-        if not (self.folder / "cam-1" / "status.json").exists() or len(self.stored()) < len(expected()):
-            return False
-        return self.beat().outbox.acked_total >= len(expected())
-
-    def wait_for_samples(self, count: int) -> None:
-        wait_for(f"{count} samples", lambda: len(self.stored()) >= count, [self.agent, self.server])
-
-    def finish(self) -> None:
-        wait_for("everything stored", self.done, [self.agent, self.server], within_s=90)
-
-    def stop(self) -> None:
-        self.agent.stop()
-        self.server.stop()
 
 
 @pytest.fixture
@@ -104,63 +20,81 @@ def world(tmp_path: Path) -> Iterator[World]:
     try:
         yield made
     finally:
-        for program in (made.agent, made.server):
-            if program.running():
-                program.kill()
+        made.kill()
 
 
-@functools.cache
-def expected() -> list[int]:
-    """What an undisturbed agent selects of this stream."""
-    config = AgentConfig(device=Device(name="cam-1"), budget=Budget(label_share=SHARE))
-    handed: list = []
-    loop = Loop(
-        Model(ARTIFACT),
-        Selector(configured(config).rules, np.random.default_rng(config.choose.seed)),
-        identity=Identity("cam-1", "main", 1),
-        acquisition="margin",
-        cursor=Cursor(),
-        flush_s=0.2,
-        hand_over=handed.append,
-    )
-    x = images(ROWS, seed=5)[0]
-    loop.run((Reading(row, seq) for seq, row in enumerate(x)), threading.Event())
-    return [sample.id.seq for item in handed for sample in item.samples]
+@pytest.fixture
+def camera(world: World) -> Camera:
+    return world.add("cam-1", rows=3000, rate=300)
+
+
+def wait_for_samples(world: World, camera: Camera, count: int) -> None:
+    world.wait(f"{count} samples", lambda: len(camera.stored()) >= count)
 
 
 @pytest.mark.parametrize("victims", [("agent",), ("server",), ("broker",), ("agent", "broker", "server", "agent")])
-def test_what_is_stored_is_what_an_undisturbed_agent_selects(world: World, victims: tuple[str, ...]) -> None:
+def test_what_is_stored_is_what_an_undisturbed_agent_selects(
+    world: World, camera: Camera, victims: tuple[str, ...]
+) -> None:
     for turn, victim in enumerate(victims, start=1):
-        world.wait_for_samples(60 * turn)
+        wait_for_samples(world, camera, 60 * turn)
         if victim == "broker":
-            kill(broker_of(world.server))
+            (broker,) = world.brokers()
+            kill(broker)
             continue
-        program: Program = getattr(world, victim)
+        program: Program = camera.agent if victim == "agent" else world.server
         program.kill()
         program.start()
     world.finish()
-    assert world.stored() == expected()  # each once, none missing, none besides
-    outbox = world.beat().outbox
-    assert (outbox.put_total, outbox.acked_total, outbox.evicted) == (len(expected()), len(expected()), {})
+    assert camera.stored() == camera.expected  # each once, none missing, none besides
+    outbox, count = camera.beat().outbox, len(camera.expected)
+    assert (outbox.put_total, outbox.acked_total, outbox.evicted) == (count, count, {})
     world.stop()
 
 
-def broker_of(server: Program) -> int:
-    found = [pid for pid in children_of(server.pid) if Path(f"/proc/{pid}/comm").read_text().strip() == "mosquitto"]
-    assert len(found) == 1
-    return found[0]
+def test_what_went_with_a_damaged_outbox_is_counted_and_said(world: World) -> None:
+    camera = world.add("cam-1", rows=1500, rate=300)
+    wait_for_samples(world, camera, 40)
+    world.server.kill()
+    outbox = world.folder / "cam-1" / "outbox.db"
+    waiting = "select count(*) from sample"
+    world.wait("samples that wait", lambda: query(outbox, waiting)[0][0] >= 40)
+    camera.agent.kill()
+    (held,) = query(outbox, waiting)[0]
+    damage(outbox)
+    before = len(camera.stored())
+    world.server.start()
+    camera.agent.start()
+    world.wait("all of it again", lambda: len(camera.stored()) == before + len(camera.expected))
+    world.wait("and known", lambda: world.heard("cam-1").outbox.rows == 0)
+    assert world.heard("cam-1").outbox.evicted == {"damaged": held}
+    ((text,),) = query(world.catalogue, "select text from event where kind = 'error'")
+    assert "outbox" in text
+    assert "set aside" in text
+    (row,) = world.shown()
+    assert 0 < row["missing"] <= held  # some may have arrived, their receipts not
 
 
-def test_the_programs_end_within_five_seconds_and_leave_nobody_behind(world: World) -> None:
-    world.wait_for_samples(20)
-    family = [*children_of(world.server.pid), *children_of(world.agent.pid)]
+def damage(outbox: Path) -> None:
+    """The pages that hold the samples; the counters can be read."""
+    with contextlib.closing(sqlite3.connect(outbox)) as db:
+        db.execute("pragma wal_checkpoint(truncate)")
+        (root,) = db.execute("select rootpage from sqlite_master where name = 'sample'").fetchone()
+    with open(outbox, "r+b") as file:
+        file.seek((root - 1) * 4096)
+        file.write(b"\xff" * 4096)
+
+
+def test_the_programs_end_within_five_seconds_and_leave_nobody_behind(world: World, camera: Camera) -> None:
+    wait_for_samples(world, camera, 20)
+    family = [*children_of(world.server.pid), *children_of(camera.agent.pid)]
     assert family
-    assert world.agent.stop(within_s=5) == 0
+    assert camera.agent.stop(within_s=5) == 0
     assert world.server.stop(within_s=5) == 0
     wait_for("everybody has gone", lambda: not any(Path(f"/proc/{pid}").exists() for pid in family), within_s=5)
 
 
 def test_a_killed_server_takes_its_broker_along(world: World) -> None:
-    broker = broker_of(world.server)
+    (broker,) = world.brokers()
     world.server.kill()
     wait_for("the broker has gone", lambda: not Path(f"/proc/{broker}").exists(), within_s=5)

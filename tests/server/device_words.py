@@ -72,7 +72,7 @@ def uploads(device: str, seq: int, **how: object) -> list[Message]:
     return [message(device, "sample", frame) for frame in frames(device, seq, **how)]
 
 
-def birth(session: str, *, boot: int = 1) -> Birth:
+def birth(session: str, *, boot: int = 1, outbox: OutboxState = OUTBOX) -> Birth:
     return Birth(
         session=session,
         boot=boot,
@@ -82,11 +82,11 @@ def birth(session: str, *, boot: int = 1) -> Birth:
         machine="m",
         stream="main",
         model=MODEL,
-        outbox=OUTBOX,
+        outbox=outbox,
     )
 
 
-def heartbeat(session: str, *, boot: int = 1, uptime_s: float = 5.0) -> Heartbeat:
+def heartbeat(session: str, *, boot: int = 1, uptime_s: float = 5.0, outbox: OutboxState = OUTBOX) -> Heartbeat:
     return Heartbeat(
         session=session,
         boot=boot,
@@ -94,7 +94,7 @@ def heartbeat(session: str, *, boot: int = 1, uptime_s: float = 5.0) -> Heartbea
         uptime_s=uptime_s,
         model=MODEL,
         counts=StreamCounts(read=10, scored=10, invalid=0, selected={"informative": 1}),
-        outbox=OUTBOX,
+        outbox=outbox,
         samples_per_s=2.0,
     )
 

@@ -1,5 +1,6 @@
 """A real broker, a real store, and devices that send again until they are answered."""
 
+import hashlib
 import logging
 import os
 import signal
@@ -8,12 +9,16 @@ import sys
 import threading
 import time
 
+import msgspec
+import numpy as np
 import paho.mqtt.client as mqtt
 import pytest
 import sqlalchemy as sa
-from device_words import FLEET, NOW_MS, birth, frames
+from device_words import FLEET, NOW_MS, birth, frames, heartbeat, image, sample
+from link import Link
 from paho.mqtt.enums import CallbackAPIVersion
 
+from edge_agent.contract.images import KINDS, Codec
 from edge_agent.contract.wire import (
     Death,
     Fetch,
@@ -22,14 +27,21 @@ from edge_agent.contract.wire import (
     decode,
     down_topic,
     encode,
+    encode_sample,
+    sample_frames,
     server_state_topic,
     up_topic,
 )
+from edge_agent.send.outbox import Outbox, Put
+from edge_agent.send.uplink import Uplink
 from server.collect.broker import HOST, BrokerChild
 from server.collect.collector import Collector
 from server.collect.gateway import BrokerAddress
 from server.collect.ingest import Ingest
+from server.collect.turns import Limit
 from server.store import devices
+from server.store.samples import sample_array
+from server.store.schema import part, quarantine
 from server.store.schema import sample as sample_table
 from server.store.store import Store
 
@@ -73,8 +85,8 @@ class Device:
 
     def _send(self):
         while not self._stop.wait(0.3):
-            for sample in list(self.waiting.values()) if self._client.is_connected() else []:
-                for frame in sample:
+            for sent in list(self.waiting.values()) if self._client.is_connected() else []:
+                for frame in sent:
                     self._client.publish(up_topic(FLEET, self.name, "sample"), frame, 1)
 
     def _on_connect(self, client, *_):
@@ -85,6 +97,7 @@ class Device:
         if message.topic.endswith("/receipt"):
             receipt = decode(Receipt, message.payload)
             self.told += [("accepted", id_) for id_ in receipt.accepted]
+            self.told += [("refused", id_) for id_ in receipt.refused]
             for id_ in (*receipt.accepted, *receipt.duplicate, *receipt.refused):
                 self.waiting.pop(id_, None)
 
@@ -121,11 +134,11 @@ def device(broker):
 def collect(broker, store):
     opened = []
 
-    def start(*, commit_rows=10, **callbacks):
+    def start(*, commit_rows=10, **options):
         ingest = Ingest(store, fleet=FLEET, offline_after_s=90.0)
         address = BrokerAddress(HOST, broker.port)
         clock = {"now_ms": lambda: NOW_MS, "commit_ms": 5.0}
-        opened.append(Collector(ingest, address, fleet=FLEET, commit_rows=commit_rows, **clock, **callbacks))
+        opened.append(Collector(ingest, address, fleet=FLEET, commit_rows=commit_rows, **clock, **options))
         opened[-1].start()
         assert opened[-1].wait_ready(WAIT_S)
         return opened[-1]
@@ -138,6 +151,11 @@ def collect(broker, store):
 def stored(store):
     with store.database.read() as connection:
         return sorted(connection.execute(sa.select(sample_table.c.id)).scalars())
+
+
+def known(store, name):
+    with store.database.read() as connection:
+        return next(found for found in devices.devices(connection) if found.name == name)
 
 
 def expected(*counts):
@@ -170,9 +188,8 @@ def test_the_rest_of_the_server_is_told_what_devices_say(collect, device, store)
     cam.say("birth", encode(birth("s")))
     wait_for(lambda: len(told) == 2)
     assert told == [("cam-1", Fetch(sha256="ab", blocks=(4,))), "cam-1"]
-    with store.database.read() as connection:
-        (known,) = devices.devices(connection)
-    assert (known.session, known.messages_bad) == ("s", 1)
+    cam_1 = known(store, "cam-1")
+    assert (cam_1.session, cam_1.messages_bad) == ("s", 1)
 
 
 def test_devices_are_told_what_is_published(collect, device):
@@ -206,6 +223,44 @@ def test_after_the_broker_was_killed_everything_goes_on(collect, device, broker,
     wait_for(lambda: not cam.waiting)
     assert stored(store) == expected(("cam-1", 50))
     assert sorted(id_ for _, id_ in cam.told) == stored(store)
+
+
+def test_a_device_whose_wire_breaks_and_whose_server_goes_has_each_sample_stored_once(collect, broker, store, tmp_path):
+    """The real outbox and uplink against the real collector; small samples, and large ones in parts."""
+    samples = [sample("cam-1", seq) for seq in range(60)]
+    samples += [sample("cam-1", seq, data=image(seq, (3, 300, 301))) for seq in range(60, 64)]
+    outbox = Outbox(tmp_path / "outbox.db", max_bytes=1 << 30, max_rows=10_000, min_free_disk_bytes=0)
+    outbox.put([Put(*encode_sample(one)) for one in samples])
+    link = Link(broker.port)
+    uplink = an_uplink(link, outbox)
+    collector = collect(commit_rows=7)
+    uplink.start()
+    for left in (55, 40, 25, 10):
+        wait_for(lambda left=left: outbox.status().rows <= left)
+        link.cut()
+        link.mend()
+        if left == 40:
+            collector.stop()
+            collect(commit_rows=5)
+    wait_for(lambda: outbox.status().rows == 0)
+    uplink.stop()
+    assert stored(store) == expected(("cam-1", 64))
+    assert (outbox.status().acked_total, outbox.status().parked) == (64, 0)
+    with store.database.read() as connection:
+        assert [known.messages_bad for known in devices.devices(connection)] == [0]
+        for row in connection.execute(sa.select(sample_table)).all():
+            np.testing.assert_array_equal(sample_array(store, row), samples[row.seq].data)
+    outbox.close()
+    link.close()
+
+
+def an_uplink(link, outbox):
+    return Uplink(
+        host=link.host, port=link.port, tls=None, username="", password="", fleet=FLEET, device="cam-1", session="s",
+        outbox=outbox, window=16, retry_first_s=0.1, retry_max_s=0.4, keepalive_s=5, heartbeat_s=0.2,
+        birth=lambda: birth("s"), heartbeat=lambda: heartbeat("s"), on_desired=lambda _: None,
+        on_block=lambda *_: None, rng=np.random.default_rng(0),
+    )  # fmt: skip
 
 
 SERVER = """
@@ -302,9 +357,85 @@ def test_the_death_of_a_device_is_told_by_the_broker(collect, device, broker, st
     wait_for(lambda: online() == [False])
 
 
-def test_a_full_queue_holds_the_broker_back_and_loses_nothing(collect, device, store):
+def test_a_full_backlog_holds_the_broker_back_and_loses_nothing(collect, device, store):
+    """Room for four messages or so: were they left instead, they would count as throttled."""
     slow = threading.Event()
-    collect(commit_rows=2, on_samples=lambda _: slow.wait(0.01))
+    collect(commit_rows=2, on_samples=lambda _: slow.wait(0.01), backlog_bytes=20_000, device_share=1.0)
     cam = device("cam-1", 120)
     wait_for(lambda: not cam.waiting)
     assert stored(store) == expected(("cam-1", 120))
+    assert known(store, "cam-1").throttled == 0
+
+
+def test_a_device_over_its_share_is_left_counted_and_loses_nothing(collect, device, store):
+    slow = threading.Event()
+    collect(commit_rows=2, on_samples=lambda _: slow.wait(0.01), backlog_bytes=100_000, device_share=0.2)
+    flood, calm = device("flood", 40), device("calm", 3)
+    wait_for(lambda: not flood.waiting and not calm.waiting)
+    assert stored(store) == expected(("calm", 3), ("flood", 40))
+    wait_for(lambda: known(store, "flood").throttled)
+    assert known(store, "calm").throttled == 0
+
+
+def test_a_device_at_its_limit_is_taken_in_later(collect, device, store):
+    collect(limit=Limit(messages_per_s=20.0))  # 200 are saved up for a burst
+    cam = device("cam-1", 210)
+    wait_for(lambda: not cam.waiting)
+    assert stored(store) == expected(("cam-1", 210))
+
+
+# --- images ---
+
+
+def picture(name, seq, kind="png", **changes):
+    pixels = np.broadcast_to(np.arange(64, dtype=np.uint8)[:, None, None] * 3, (64, 64, 3)).copy()
+    pixels[0, 0] = seq
+    header, body = encode_sample(sample(name, seq, data=pixels), codec=Codec(kind, 90))
+    assert header.encoding == kind
+    return sample_frames(msgspec.structs.replace(header, **changes), body), pixels
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_images_are_stored_as_they_came_and_read_as_arrays(collect, device, store, kind):
+    collect()
+    cam = device("cam-1")
+    cam.waiting |= {f"cam-1.main.1.{seq}": picture("cam-1", seq, kind)[0] for seq in range(5)}
+    wait_for(lambda: not cam.waiting)
+    assert sorted(cam.told) == [("accepted", f"cam-1.main.1.{seq}") for seq in range(5)]
+    with store.database.read() as connection:
+        rows = connection.execute(sa.select(sample_table)).all()
+    for row in rows:
+        assert row.encoding == kind
+        array, (_, pixels) = sample_array(store, row), picture("cam-1", row.seq, kind)
+        assert np.abs(array.astype(int) - pixels).mean() <= (0 if kind == "png" else 3)
+
+
+def test_what_is_no_image_is_refused_and_holds_nobody_up(collect, device, store):
+    collect()
+    cam, other = device("cam-1"), device("cam-2", 20)
+    body = b"\x89PNG\r\n\x1a\n" + bytes(500)
+    changes = {"body_bytes": len(body), "body_sha256": hashlib.sha256(body).hexdigest(), "encoding": "png"}
+    changes["shape"] = (64, 64, 3)
+    header = msgspec.structs.replace(encode_sample(sample("cam-1", 7))[0], **changes)
+    cam.waiting |= {"cam-1.main.1.7": sample_frames(header, body), "cam-1.main.1.8": picture("cam-1", 8)[0]}
+    wait_for(lambda: not cam.waiting and not other.waiting)
+    assert sorted(cam.told) == [("accepted", "cam-1.main.1.8"), ("refused", "cam-1.main.1.7")]
+    assert known(store, "cam-1").messages_bad == 1
+    with store.database.read() as connection:
+        (bad,) = connection.execute(sa.select(quarantine.c.reason)).scalars()
+    assert bad.startswith("sample cam-1.main.1.7: png: ")
+
+
+def test_an_image_in_parts_is_put_together_and_its_parts_go(collect, device, store):
+    noise = np.random.default_rng(0).integers(0, 256, (300, 300, 3), np.uint8) // 2
+    header, body = encode_sample(sample("cam-1", 1, data=noise), codec=Codec("png", 90))
+    in_parts = sample_frames(header, body)
+    assert (header.encoding, len(in_parts) > 1) == ("png", True)
+    collect()
+    cam = device("cam-1")
+    cam.waiting["cam-1.main.1.1"] = in_parts
+    wait_for(lambda: not cam.waiting)
+    with store.database.read() as connection:
+        (row,) = connection.execute(sa.select(sample_table)).all()
+        assert connection.execute(sa.select(sa.func.count()).select_from(part)).scalar() == 0
+    np.testing.assert_array_equal(sample_array(store, row), noise)

@@ -13,7 +13,7 @@ from server import config
 from server.collect.ingest import Ingest
 from server.release.fleet import REST_MS, Fleet
 from server.release.registry import add_artifact
-from server.store import devices, parcels, rollouts, versions
+from server.store import devices, identities, parcels, rollouts, versions
 from server.store.store import Store
 
 RULES = config.Rollout(canary_devices=("cam-1",), soak_s=5.0, timeout_s=60.0)
@@ -30,8 +30,8 @@ class Scene:
         self.now_ms = NOW_MS
         self.restart()
 
-    def restart(self) -> None:
-        self.fleet = Fleet(self.store, fleet=FLEET, rules=RULES, publish=self._publish)
+    def restart(self, rules: config.Rollout = RULES) -> None:
+        self.fleet = Fleet(self.store, fleet=FLEET, rules=rules, publish=self._publish)
 
     def _publish(self, topic, payload, *, qos, retain):
         address = parse_topic(topic)
@@ -105,6 +105,24 @@ def test_the_rings_get_their_orders_one_after_the_other(scene):
         said = [step.text for step in rollouts.steps(connection, scene.current().id)]
     assert said[0] == "ring canary: version 7 to cam-1"
     assert said[-1] == "ring all is through: 1 running, 0 failed"
+
+
+def test_a_canary_that_is_revoked_is_told_nothing_more_and_halts_nothing(scene):
+    scene.restart(msgspec.structs.replace(RULES, canary_devices=("cam-1", "cam-2")))
+    scene.connects("cam-1", "cam-2", "cam-3")
+    scene.add(7)
+    assert scene.tick() == [("cam-1", 7, 1), ("cam-2", 7, 1)]
+    with scene.store.database.write() as connection:
+        identities.revoke(connection, "cam-1", why="", samples_left_out=False, now_ms=scene.now_ms)
+    for _ in range(3):  # longer than a device may be silent
+        scene.reports("cam-2", 7)
+        scene.tick(30)
+    scene.reports("cam-2", 7)
+    scene.connects("cam-3")
+    assert ("cam-3", 7, 1) in [*scene.tick(), *scene.tick()]
+    assert scene.current().status == "done"
+    scene.fleet.on_birth("cam-1")
+    assert "cam-1" not in {name for name, _, _ in scene.tick()}
 
 
 def test_a_halt_withdraws_the_order_and_the_next_version_follows_what_the_fleet_runs(scene):

@@ -45,7 +45,7 @@ def test_rows_become_labelled_samples(store, tmp_path):
     assert {(row.origin, row.split, row.probability, row.ref[:8]) for row in found} == {
         ("import", "holdout", None, "my-data:")
     }
-    np.testing.assert_array_equal(np.stack([sample_array(store.blobs, row) for row in found]), X)
+    np.testing.assert_array_equal(np.stack([sample_array(store, row) for row in found]), X)
     with store.database.read() as connection:
         names = labels.names(connection)
     assert names == ("walk", "sit")  # "run" does not occur: a class without samples teaches nothing

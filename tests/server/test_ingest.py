@@ -12,7 +12,19 @@ from device_words import FLEET, NOW_MS, answers, birth, event, frames, heartbeat
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from edge_agent.contract.wire import BODY_MAX_BYTES, JSON_MAX_BYTES, UP, Death, Fetch, Receipt, encode, encode_frame
+from edge_agent.contract.wire import (
+    BODY_MAX_BYTES,
+    JSON_MAX_BYTES,
+    UP,
+    Death,
+    Fetch,
+    LinkState,
+    Receipt,
+    encode,
+    encode_frame,
+    encode_sample,
+    sample_frames,
+)
 from server.collect.inbound import Message
 from server.collect.ingest import PARTS_EXPIRE_MS, Ingest
 from server.collect.receipts import Answers
@@ -69,7 +81,7 @@ def test_a_sample_is_stored_as_it_was_sent(ingest, store):
     assert (row.reason, row.probability, row.utility, row.novelty) == ("informative", 0.25, 0.7, 1.0)
     assert (row.threshold, row.tokens, row.strategy) == (0.6, 9.0, "margin")
     assert (row.floor, row.split) == (0.01, "train")
-    np.testing.assert_array_equal(samples.sample_array(store.blobs, row), image(7))
+    np.testing.assert_array_equal(samples.sample_array(store, row), image(7))
 
 
 def test_repeated_and_reordered_messages_give_one_row_each(ingest, store):
@@ -135,7 +147,7 @@ def test_parts_may_come_in_any_order_and_repeatedly(tmp_path_factory, data):
     found = rows(store, sample_table)
     assert {row.id for row in found} == {"cam-1.main.1.1", "cam-1.main.1.2"}
     for row in found:
-        np.testing.assert_array_equal(samples.sample_array(store.blobs, row), image(row.seq - 1, LARGE))
+        np.testing.assert_array_equal(samples.sample_array(store, row), image(row.seq - 1, LARGE))
     assert sorted(id_ for _, receipt in told for id_ in receipt.accepted) == sorted(row.id for row in found)
     assert rows(store, part) == []
     store.close()
@@ -157,8 +169,29 @@ def test_parts_of_different_bodies_never_mix(ingest, store):
     assert ingest.take(before[1:]).receipts == []
     assert answers(ingest.take(after).receipts) == {"cam-1.main.1.1": "accepted"}
     (row,) = rows(store, sample_table)
-    np.testing.assert_array_equal(samples.sample_array(store.blobs, row), image(2, LARGE))
+    np.testing.assert_array_equal(samples.sample_array(store, row), image(2, LARGE))
     assert rows(store, part) == []
+
+
+def cut(seq, part_bytes):
+    header, body = encode_sample(sample("cam-1", seq, data=image(seq, LARGE)))
+    return [message("cam-1", "sample", frame) for frame in sample_frames(header, body, part_bytes=part_bytes)]
+
+
+@given(st.data())
+@settings(max_examples=8, deadline=None)
+def test_a_body_that_is_cut_anew_becomes_whole_and_mixes_nothing(tmp_path_factory, data):
+    """The link became slower, or faster, while it was on its way."""
+    store = Store.open(tmp_path_factory.mktemp("store"))
+    ingest = Ingest(store, fleet=FLEET, offline_after_s=90.0)
+    before, after = (cut(1, data.draw(st.sampled_from([98_304, 90_000, 60_000, 50_000]))) for _ in range(2))
+    told = ingest.take(data.draw(st.permutations(before))[1:]).receipts
+    for one in data.draw(st.permutations(after)):
+        told += ingest.take([one]).receipts
+    assert [id_ for _, receipt in told for id_ in receipt.accepted] == ["cam-1.main.1.1"]
+    (row,) = rows(store, sample_table)
+    np.testing.assert_array_equal(samples.sample_array(store, row), image(1, LARGE))
+    assert rows(store, part) == rows(store, quarantine) == []
 
 
 def test_parts_that_never_become_whole_expire(ingest, store):
@@ -167,6 +200,13 @@ def test_parts_that_never_become_whole_expire(ingest, store):
     assert len(rows(store, part)) == 2
     ingest.sweep(NOW_MS + PARTS_EXPIRE_MS + 1)
     assert rows(store, part) == []
+
+
+def test_a_slow_sample_keeps_its_parts_while_more_of_them_come(ingest, store):
+    for number, said in enumerate(large(1)):
+        ingest.sweep(NOW_MS + number * PARTS_EXPIRE_MS)
+        taken = ingest.take([said._replace(received_ms=NOW_MS + number * PARTS_EXPIRE_MS)])
+    assert answers(taken.receipts) == {"cam-1.main.1.1": "accepted"}
 
 
 def test_a_whole_that_is_not_what_its_header_says_is_refused(ingest, store):
@@ -201,7 +241,8 @@ def garbage():
     yield bad("truncated body", good[:-3], named=True)
     yield bad("header length lies", b"\xff\xff" + good[2:])
     yield bad("header is a list", encode_frame([1, 2], b""))
-    yield bad("header lacks fields", encode_frame({"id": "cam-1.main.1.1"}, b""))
+    yield bad("header lacks fields", encode_frame({"id": "cam-1.main.1.1"}, b""), named=True)
+    yield bad("header of a long id that lacks fields", encode_frame({"id": "x" * 10_000}, b""))
     yield bad("body flipped", good[:-1] + bytes([good[-1] ^ 1]), named=True)
     yield bad("not finite", frames("cam-1", 1, data=nan)[0], named=True)
     yield bad("infinite", frames("cam-1", 1, data=np.array([1.0, np.inf]))[0], named=True)
@@ -403,6 +444,19 @@ def test_silence_makes_offline_and_a_sample_online_again(ingest, store):
     assert not device(store).online
     ingest.take([message("cam-1", "sample", frames("cam-1", 1)[0], at_ms=NOW_MS + 95_000)])
     assert device(store).online
+
+
+def test_a_device_that_speaks_seldom_is_not_taken_for_dead(ingest, store):
+    """In quiet hours it says how long its next heartbeat may take; three of those may be missed."""
+    link = LinkState(sent_bytes=0, received_bytes=0, heartbeat_s=300.0)
+    beat = msgspec.structs.replace(heartbeat("a"), link=link)
+    ingest.take([message("cam-1", "birth", encode(birth("a"))), message("cam-1", "heartbeat", encode(beat))])
+    assert ingest.sweep(NOW_MS + 900_000) == []
+    assert ingest.sweep(NOW_MS + 900_001) == ["cam-1"]
+    slow = msgspec.structs.replace(birth("b"), interval_s=600.0)
+    ingest.take([message("cam-2", "birth", encode(slow))])
+    assert ingest.sweep(NOW_MS + 1_800_000) == []
+    assert ingest.sweep(NOW_MS + 1_800_001) == ["cam-2"]
 
 
 # --- the store fails ---

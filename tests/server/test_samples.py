@@ -60,9 +60,9 @@ def test_an_array_comes_back(store):
     with store.database.write() as connection:
         samples.insert_samples(connection, [row("a", body_sha256=name), row("b", body_sha256=name, shape=[5, 5])])
         good, bad = connection.execute(sa.select(sample).order_by(sample.c.id))
-    np.testing.assert_array_equal(samples.sample_array(store.blobs, good), array)
+    np.testing.assert_array_equal(samples.sample_array(store, good), array)
     with pytest.raises(StoreError, match="sample b"):
-        samples.sample_array(store.blobs, bad)
+        samples.sample_array(store, bad)
 
 
 def test_what_was_drawn_from_the_whole_stream_judges_and_the_rest_teaches():
@@ -120,8 +120,8 @@ def test_the_silent_go_offline_once(store):
     with store.database.write() as connection:
         seen(connection, "quiet", 1000)
         seen(connection, "lively", 2000)
-        assert devices.mark_offline(connection, before_ms=2000) == ["quiet"]
-        assert devices.mark_offline(connection, before_ms=2000) == []
+        assert devices.mark_offline(connection, now_ms=2000 + 90_000, after_ms=90_000) == ["quiet"]
+        assert devices.mark_offline(connection, now_ms=2000 + 90_000, after_ms=90_000) == []
         assert [device.online for device in devices.devices(connection)] == [True, False]
 
 

@@ -143,6 +143,7 @@ class Program:
         self.data = folder / "data"
         made = config.ServerConfig(
             server=config.Server(fleet=FLEET, data_dir="data"),
+            broker=config.Broker(plain=True),
             rollout=config.Rollout(canary_devices=("cam-1",), soak_s=0.5, timeout_s=60.0),
             **sections,
         )

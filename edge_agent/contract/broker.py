@@ -1,0 +1,84 @@
+"""How is a broker named, and by which files is it trusted?
+
+Of both programs' configuration.
+"""
+
+from __future__ import annotations
+
+import ssl
+from typing import NamedTuple
+from urllib.parse import urlsplit
+
+from edge_agent.contract.errors import ConfigError, did_you_mean
+
+PORTS = {"mqtt": 1883, "mqtts": 8883}
+
+
+class BrokerAddress(NamedTuple):
+    """Where the broker listens."""
+
+    host: str
+    port: int
+    tls: bool
+
+
+class TlsFiles(NamedTuple):
+    """Paths; an empty `ca_file` means the system's certificates, an empty `cert_file` no certificate of our own."""
+
+    ca_file: str
+    cert_file: str
+    key_file: str
+
+
+NO_FILES = TlsFiles("", "", "")
+
+
+def broker_url(host: str, port: int, *, tls: bool) -> str:
+    """What `parse_broker` takes apart.
+
+    >>> broker_url("::1", 8883, tls=True)
+    'mqtts://[::1]:8883'
+    """
+    return f"{'mqtts' if tls else 'mqtt'}://{bracketed(host)}:{port}"
+
+
+def bracketed(host: str) -> str:
+    """A host as a URL has it: an IPv6 address in brackets.
+
+    >>> bracketed("::1"), bracketed("broker.lan")
+    ('[::1]', 'broker.lan')
+    """
+    return f"[{host}]" if ":" in host else host
+
+
+def parse_broker(url: str, *, key: str = "broker") -> BrokerAddress:
+    """Take `mqtt://host:port` or `mqtts://host:port` apart; ConfigError, which names `key`, when it is neither.
+
+    >>> parse_broker("mqtts://broker.example")
+    BrokerAddress(host='broker.example', port=8883, tls=True)
+    """
+    expected = f"{key}: got {url!r}, expected mqtt://host:port or mqtts://host:port"
+    try:
+        parts = urlsplit(url)
+        port = parts.port
+    except ValueError as error:
+        raise ConfigError(f"{expected}: {error}") from error
+    if parts.scheme not in PORTS:
+        raise ConfigError(f"{expected}{did_you_mean(parts.scheme, PORTS)}")
+    if parts.username is not None or parts.password is not None:
+        raise ConfigError(f"{key}: the address holds a user or a password: set `username` and `password_file`")
+    if not parts.hostname or port == 0 or parts.path not in ("", "/") or parts.query or parts.fragment:
+        raise ConfigError(expected)
+    return BrokerAddress(parts.hostname, port or PORTS[parts.scheme], parts.scheme == "mqtts")
+
+
+def tls_context(files: TlsFiles) -> ssl.SSLContext:
+    """A context that checks the broker's name and certificate; ConfigError when a file cannot be used."""
+    try:
+        context = ssl.create_default_context(cafile=files.ca_file or None)
+        if files.cert_file:
+            context.load_cert_chain(files.cert_file, files.key_file or None)
+    except (OSError, ssl.SSLError) as error:
+        named = ", ".join(path for path in files if path)
+        raise ConfigError(f"tls: {error}: expected PEM certificates and their key in {named}") from error
+    return context

@@ -1,0 +1,159 @@
+"""Where do devices enrol and renew?
+
+A small HTTPS service beside the broker. Who comes has no certificate yet, or one that has run out, so TLS proves only
+the server here; the device proves itself by what it sends (enrolment.py). Bodies are bounded before they are read, and
+an address that is refused too often has to wait.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import ssl
+import threading
+import time
+from collections.abc import Callable
+from typing import Any, TypeVar
+
+import msgspec
+import uvicorn
+from fastapi import FastAPI, Request, Response
+from fastapi.concurrency import run_in_threadpool
+from uvicorn.protocols.http.h11_impl import H11Protocol
+
+from edge_agent.contract.enrolment import ENROL, MESSAGE_MAX_BYTES, RENEW, Enrol, Refusal, Renew
+from server.errors import IdentityError, ServerError, StoreError
+from server.identity.authority import Authority
+from server.identity.enrolment import Enrolment
+from server.identity.patience import Patience
+
+CONNECTIONS = 100  # at once; fewer, and a fleet that renews together is sent away; more, and idle ones cost memory
+IDLE_S = 5
+START_S = 10.0
+STOP_S = 2.0
+LIFE_S = 30.0  # of a connection; shorter cuts off slow links, longer lets whoever says nothing keep others out
+
+_log = logging.getLogger(__name__)
+
+Word = TypeVar("Word", bound=msgspec.Struct)
+
+
+def make_app(enrolment: Enrolment, authority: Authority, *, now_ms: Callable[[], int]) -> FastAPI:
+    """The service, without its socket."""
+    app = FastAPI(title="winnow", docs_url=None, redoc_url=None, openapi_url=None)
+    patience = Patience(now_ms=now_ms)
+
+    async def answer(request: Request, kind: type[Word], act: Callable[[Word], msgspec.Struct]) -> Response:
+        peer = request.client.host if request.client else ""
+        if not patience.has(peer):
+            return _refuse(429, "too many refusals: try again in a minute")
+        body = await _body(request)
+        if body is None:
+            return _refuse(413, f"expected at most {MESSAGE_MAX_BYTES} bytes")
+        try:
+            word = msgspec.json.decode(body, type=kind)
+            made = await run_in_threadpool(act, word)
+        except (msgspec.DecodeError, UnicodeDecodeError) as error:
+            patience.lose(peer)
+            return _refuse(400, f"expected {kind.__name__} as JSON: {error}")
+        except IdentityError as error:
+            patience.lose(peer)
+            _log.warning("%s from %s: %s", kind.__name__.lower(), peer, error)
+            return _refuse(403, str(error))
+        except StoreError as error:
+            _log.error("%s from %s: %s", kind.__name__.lower(), peer, error)
+            return _refuse(503, "the server cannot store anything now: try again later")
+        return Response(msgspec.json.encode(made), media_type="application/json")
+
+    @app.post(ENROL)
+    async def enrol(request: Request) -> Response:
+        return await answer(request, Enrol, lambda word: enrolment.enrol(word, now_ms=now_ms()))
+
+    @app.post(RENEW)
+    async def renew(request: Request) -> Response:
+        return await answer(request, Renew, lambda word: enrolment.renew(word, now_ms=now_ms()))
+
+    @app.get("/ca.pem")
+    async def ca() -> Response:
+        return Response(authority.pem, media_type="application/x-pem-file")
+
+    return app
+
+
+async def _body(request: Request) -> bytes | None:
+    """What was sent; None when it is too much."""
+    body = bytearray()
+    async for chunk in request.stream():
+        body += chunk
+        if len(body) > MESSAGE_MAX_BYTES:
+            return None
+    return bytes(body)
+
+
+def _refuse(status: int, why: str) -> Response:
+    return Response(msgspec.json.encode(Refusal(error=why)), status_code=status, media_type="application/json")
+
+
+def _brief(life_s: float) -> type[H11Protocol]:
+    """Connections that end after `life_s`, whatever they are at: uvicorn waits for a request for ever."""
+
+    class Brief(H11Protocol):
+        def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+            super().connection_made(transport)
+            self.loop.call_later(life_s, transport.abort)
+
+    return Brief
+
+
+class Web:
+    """The service, on its socket, in a thread of its own."""
+
+    def __init__(self, app: Any, *, listen: str, port: int, cert_file: str, life_s: float = LIFE_S) -> None:
+        """`cert_file`: certificate and key of the server; `life_s`: of a connection. Nothing happens before `start`."""
+        self._where = f"{listen}:{port}"
+        self._cert_file = cert_file
+        self._config = uvicorn.Config(
+            app,
+            host=listen,
+            port=port,
+            http=_brief(life_s),
+            ssl_certfile=cert_file,
+            ssl_keyfile=cert_file,
+            log_config=None,
+            access_log=False,
+            lifespan="off",
+            server_header=False,
+            limit_concurrency=CONNECTIONS,
+            timeout_keep_alive=IDLE_S,
+            timeout_graceful_shutdown=1,
+        )
+        self._server = uvicorn.Server(self._config)
+        self._thread = threading.Thread(target=self._run, name="web", daemon=True)
+
+    def start(self) -> None:
+        """Listen; ServerError when that cannot be had."""
+        logging.getLogger("uvicorn").setLevel(logging.WARNING)  # it tells how to press keys; we only hear of trouble
+        self._config.load()
+        self._thread.start()
+        deadline = time.monotonic() + START_S
+        while not self._server.started:
+            if not self._thread.is_alive() or time.monotonic() > deadline:
+                raise ServerError(f"HTTPS cannot listen at {self._where}: see [server] listen and [identity] port")
+            time.sleep(0.01)
+
+    def reload(self) -> None:
+        """Read the certificate again: it holds for whoever connects from now on."""
+        if isinstance(self._config.ssl, ssl.SSLContext):
+            self._config.ssl.load_cert_chain(self._cert_file)
+
+    def stop(self) -> None:
+        """End it."""
+        self._server.should_exit = True
+        if self._thread.is_alive():
+            self._thread.join(STOP_S)
+
+    def _run(self) -> None:
+        try:
+            self._server.run()
+        except SystemExit:  # uvicorn's way to say that it cannot listen
+            _log.debug("uvicorn has given up")

@@ -1,0 +1,83 @@
+"""Which samples did a device keep that will never come?
+
+An outbox counts every sample that it ever took, in the commit that keeps it, and says since which boot it counts. When
+its file is lost (damaged beyond reading, a card that was changed, a folder that was deleted) the next one begins to
+count anew, from a later boot. What the old one had taken by its last word, had not evicted, and is not stored, is a
+*gap* in the sequence of (boot, number). What it took after that word, nobody knows.
+
+A device that could still read the counts of a damaged file goes on from them. Then, or where the server itself lost
+what it had given receipts for, the sum over all that was taken says it: taken = evicted + held + stored + missing.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Sequence
+
+import msgspec
+import sqlalchemy as sa
+from sqlalchemy.dialects.sqlite import insert
+
+from edge_agent.contract.wire import OutboxState
+from server.store.devices import Device
+from server.store.schema import device, gap, sample
+
+DAMAGED = "damaged"  # as a device calls what waited in a damaged file; no rule of eviction
+GAPS_MAX = 100
+"""Kept of each device. Fewer hide what a bad card costs; more lets a device that lies fill the disk."""
+
+
+def notice(connection: sa.Connection, name: str, said: OutboxState, *, now_ms: int) -> None:
+    """To be called before a device's last word is replaced: an outbox that is another one leaves a gap."""
+    query = sa.select(device.c.birth, device.c.heartbeat).where(device.c.name == name)
+    words = [word["outbox"] for word in connection.execute(query).one() if word is not None]
+    earlier = [outbox for outbox in _read(words) if outbox.since_boot < said.since_boot and outbox.put_total]
+    if not earlier or _count(connection, name) >= GAPS_MAX:
+        return
+    last = max(earlier, key=lambda outbox: outbox.put_total)
+    values = {
+        "device": name,
+        "until_boot": said.since_boot,
+        "since_boot": last.since_boot,
+        "put_total": last.put_total,
+        "evicted": sum(evicted(last).values()),
+        "noticed_at_ms": now_ms,
+    }
+    connection.execute(insert(gap).values(values).on_conflict_do_nothing())
+
+
+def missing(connection: sa.Connection, known: Sequence[Device]) -> dict[str, int]:
+    """Samples of each device that will not come, at least; exact once all that waits has come."""
+    stored = _stored(connection)
+    found = {one.name: 0 for one in known}
+    for row in connection.execute(sa.select(gap)):
+        here = sum(n for boot, n in stored[row.device].items() if row.since_boot <= boot < row.until_boot)
+        found[row.device] = found.get(row.device, 0) + max(0, row.put_total - row.evicted - here)
+    for one in known:
+        if (outbox := one.outbox) is not None:
+            here = sum(n for boot, n in stored[one.name].items() if boot >= outbox.since_boot)
+            held = outbox.rows + outbox.parked  # rows may be stored too, as long as their receipt is on its way
+            found[one.name] += max(0, outbox.put_total - sum(evicted(outbox).values()) - held - here)
+    return found
+
+
+def evicted(outbox: OutboxState) -> dict[str, int]:
+    """Samples that left it by a rule: reason -> how many."""
+    return {reason: n for reason, n in outbox.evicted.items() if reason != DAMAGED}
+
+
+def _read(words: list[object]) -> list[OutboxState]:
+    return [msgspec.convert(word, type=OutboxState, str_keys=True) for word in words]
+
+
+def _count(connection: sa.Connection, name: str) -> int:
+    return connection.scalar(sa.select(sa.func.count()).where(gap.c.device == name)) or 0
+
+
+def _stored(connection: sa.Connection) -> dict[str, dict[int, int]]:
+    """Samples by device and boot."""
+    counts: dict[str, dict[int, int]] = defaultdict(dict)
+    query = sa.select(sample.c.device, sample.c.boot, sa.func.count()).where(sample.c.origin == "device")
+    for name, boot, number in connection.execute(query.group_by(sample.c.device, sample.c.boot)):
+        counts[name][boot] = number
+    return counts

@@ -1,0 +1,192 @@
+"""A server and some agents, as processes on short streams; and what undisturbed agents would select of those."""
+
+from __future__ import annotations
+
+import functools
+import threading
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import numpy as np
+from processes import Program, children_of, query, wait_for
+from quadrants import ARTIFACT, artifact, images
+
+from edge_agent.choose.selector import Selector
+from edge_agent.config import AgentConfig, Budget, Device
+from edge_agent.contract.types import Reading
+from edge_agent.contract.wire import Heartbeat
+from edge_agent.loop import Cursor, Identity, Loop
+from edge_agent.model import Model
+from edge_agent.orders import configured
+from server.status import fleet
+from server.store.store import Store
+
+SHARE, DEPTH = 0.2, Budget().depth_labels
+
+SERVER = """
+[server]
+data_dir = "server"
+fleet = "test"
+[broker]
+plain = true
+[teach]
+enabled = false
+"""
+
+AGENT = """
+[device]
+name = "{name}"
+fleet = "test"
+data_dir = "{name}"
+[source]
+kind = "replay"
+path = "{name}.npz"
+rate_per_s = {rate}
+[model]
+artifact = "first"
+[budget]
+label_share = {share}
+[uplink]
+broker = "{broker}"
+heartbeat_s = 0.5
+retry_first_s = 0.2
+retry_max_s = 2.0
+keepalive_s = 5
+[update]
+enabled = false
+[drift]
+enabled = false  # its threshold goes by the clock, and an alarm would grant labels
+"""
+
+
+class Camera:
+    """An agent that plays a stream of its own; kept apart from others by its seed."""
+
+    def __init__(
+        self, world: World, name: str, *, rows: int, rate: float, seed: int, broker: str, settings: str
+    ) -> None:
+        self.name = name
+        self._world, self._rows, self._seed = world, rows, seed
+        np.savez(world.folder / f"{name}.npz", x=images(rows, seed=seed)[0])
+        text = AGENT.format(name=name, rate=rate, share=SHARE, broker=broker)
+        (world.folder / f"{name}.toml").write_text(text + settings)
+        self.agent = Program(world.folder / f"{name}.log", "edge_agent", "run", str(world.folder / f"{name}.toml"))
+
+    @property
+    def expected(self) -> list[int]:
+        """The numbers of the samples that it would select, were it left alone."""
+        return expected(self.name, self._rows, self._seed)
+
+    def stored(self) -> list[int]:
+        """The numbers of the samples that the server has of it; one that came under two ids stands twice."""
+        sql = f"select seq from sample where device = '{self.name}' order by seq"
+        return [seq for (seq,) in query(self._world.catalogue, sql)]
+
+    def beat(self) -> Heartbeat:
+        return msgspec.json.decode((self._world.folder / self.name / "status.json").read_bytes(), type=Heartbeat)
+
+    def done(self) -> bool:
+        """All of it is stored, and the agent has said that it knows (in the file it writes every half second)."""
+        if not (self._world.folder / self.name / "status.json").exists() or len(self.stored()) < len(self.expected):
+            return False
+        return self.beat().outbox.acked_total >= len(self.expected)
+
+
+class World:
+    """One server, which has a broker of its own, and its agents."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.catalogue = folder / "server" / "catalogue.db"
+        self.cameras: list[Camera] = []
+        artifact(folder / "first")
+        (folder / "server.toml").write_text(SERVER)
+        self.server = Program(folder / "server.log", "server", "run", str(folder / "server.toml"))
+        url = folder / "server" / "broker.url"
+        wait_for("the server listens", lambda: url.exists() and bool(url.read_text()), [self.server])
+        self.broker_url = url.read_text().strip()
+
+    def add(self, name: str, *, rows: int, rate: float, seed: int = 5, broker: str = "", settings: str = "") -> Camera:
+        """Start an agent. `broker`: where it finds the broker, if not where it is; `settings`: further ones, TOML."""
+        where = broker or self.broker_url
+        camera = Camera(self, name, rows=rows, rate=rate, seed=seed, broker=where, settings=settings)
+        self.cameras.append(camera)
+        return camera
+
+    def heard(self, name: str) -> Heartbeat | None:
+        """The last heartbeat that the server has of an agent."""
+        rows = query(self.catalogue, f"select heartbeat from device where name = '{name}'")
+        return msgspec.json.decode(rows[0][0], type=Heartbeat) if rows and rows[0][0] else None
+
+    def shown(self) -> list[dict[str, Any]]:
+        """What `winnow-server devices` says."""
+        store = Store.open(self.folder / "server")
+        try:
+            return fleet(store)
+        finally:
+            store.close()
+
+    def brokers(self) -> list[int]:
+        """The broker's process; none while it is being started."""
+        return [pid for pid in children_of(self.server.pid) if _command(pid) == "mosquitto"]
+
+    def programs(self) -> list[Program]:
+        return [*(camera.agent for camera in self.cameras), self.server]
+
+    def wait(self, what: str, true: Callable[[], bool], *, within_s: float = 60.0) -> None:
+        wait_for(what, true, self.programs(), within_s=within_s)
+
+    def finish(self, *, within_s: float = 90.0) -> None:
+        self.wait("everything stored", lambda: all(camera.done() for camera in self.cameras), within_s=within_s)
+
+    def stop(self) -> None:
+        for program in self.programs():
+            program.stop()
+
+    def kill(self) -> None:
+        """Whoever is still there."""
+        for program in self.programs():
+            if program.running():
+                program.kill()
+
+
+@functools.cache
+def expected(name: str, rows: int, seed: int) -> list[int]:
+    """What an undisturbed agent of this name selects of this stream."""
+    config = AgentConfig(device=Device(name=name), budget=Budget(label_share=SHARE))
+    handed: list = []
+    loop = Loop(
+        Model(ARTIFACT),
+        Selector(configured(config).rules, np.random.default_rng(config.choose.seed)),
+        identity=Identity(name, "main", 1),
+        acquisition="margin",
+        cursor=Cursor(),
+        flush_s=0.2,
+        hand_over=handed.append,
+    )
+    x = images(rows, seed=seed)[0]
+    loop.run((Reading(row, seq) for seq, row in enumerate(x)), threading.Event())
+    return [sample.id.seq for item in handed for sample in item.samples]
+
+
+def most_over_share(selected: Sequence[int]) -> float:
+    """By how many labels the worst window of a stream is over `SHARE` of its samples; `DEPTH` is allowed.
+
+    >>> most_over_share([0, 1, 2, 50, 51])
+    2.4
+    """
+    worst = since = 0.0
+    before = -1
+    for seq in selected:
+        since = max(0.0, since - SHARE * (seq - before - 1)) + 1.0 - SHARE
+        worst, before = max(worst, since), seq
+    return worst
+
+
+def _command(pid: int) -> str:
+    try:
+        return Path(f"/proc/{pid}/comm").read_text().strip()
+    except FileNotFoundError:
+        return ""
