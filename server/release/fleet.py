@@ -40,7 +40,7 @@ class Fleet:
         self._fleet = fleet
         self._rules = rules
         self._publish = publish
-        self._assignments: dict[int, Assignment] = {}
+        self._parcels: dict[int, tuple[Parcel, ...]] = {}  # by version
         self._sketches = Sketches(store)
         self._asked: Sequence[requests.Request] = ()  # what was open at the last look
         self._arms_ms = 0  # when arms were told that were passed on
@@ -121,7 +121,8 @@ class Fleet:
 
     def _new(self, orders: dict[str, int], fleet: dict[str, devices.Device]) -> dict[str, Desired]:
         """The orders that differ from what was last published."""
-        wanted = {number: self._assignment(number) for number in set(orders.values())}
+        with self._store.database.read() as connection:
+            wanted = {number: self._assignment(connection, number) for number in set(orders.values())}
         new = {}
         for name, device in fleet.items():
             known = device.desired or Desired(revision=0)
@@ -129,33 +130,28 @@ class Fleet:
                 new[name] = msgspec.structs.replace(known, model=wanted[orders[name]])
         return new
 
-    def _assignment(self, number: int) -> Assignment | None:
-        """The order to run a version: what is published never changes. None for the device's own, unknown here."""
-        if number not in self._assignments:
-            with self._store.database.read() as connection:
-                version = versions.get(connection, number)
-            if version is None:
-                return None
-            self._assignments[number] = self._make_assignment(version)
-        return self._assignments[number]
-
-    def _make_assignment(self, version: versions.Version) -> Assignment:
+    def _assignment(self, connection: sa.Connection, number: int) -> Assignment | None:
+        version = versions.get(connection, number)
+        if version is None:  # the device's own, that we know nothing of
+            return None
         return Assignment(
-            version=version.number,
+            version=number,
             manifest_sha256=version.manifest_sha256,
             manifest_bytes=version.manifest_bytes,
-            parcels=self._parcels(version),
+            parcels=self._parcels_of(version, connection),
         )
 
-    def _parcels(self, version: versions.Version) -> tuple[Parcel, ...]:
-        try:
-            data = self._store.blobs.get(version.manifest_sha256)
-            files = decode_manifest(data, where=f"version {version.number}").files
-        except (StoreError, ArtifactError) as error:  # who has the version already needs no bytes
-            log.error("version %d is ordered without parcels: %s", version.number, error)
-            return ()
-        with self._store.database.read() as connection:
-            return parcels.of(connection, [file.sha256 for file in files.values()])
+    def _parcels_of(self, version: versions.Version, connection: sa.Connection) -> tuple[Parcel, ...]:
+        """Looked up once: they were made before it was published, and are never added to."""
+        if version.number not in self._parcels:
+            try:
+                data = self._store.blobs.get(version.manifest_sha256)
+                files = decode_manifest(data, where=f"version {version.number}").files
+            except (StoreError, ArtifactError) as error:  # who has the version already needs no bytes
+                log.error("version %d is ordered without parcels: %s", version.number, error)
+                files = {}
+            self._parcels[version.number] = parcels.of(connection, [file.sha256 for file in files.values()])
+        return self._parcels[version.number]
 
     def _keep(
         self,
