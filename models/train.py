@@ -163,6 +163,7 @@ def _learn(module: Network, x: Tensor, y: Tensor, settings: Settings, progress: 
     steps = settings.epochs * len(_batches(shares, settings.batch_size, torch.Generator()))
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimiser, rate, max(2, steps))
     loss_of = nn.CrossEntropyLoss(label_smoothing=settings.label_smoothing)
+    module.requires_grad_(part != "head").head.requires_grad_(True)
     module.train(part == "whole")  # otherwise batch normalisation keeps its figures, which scale every weight
     for epoch in range(settings.epochs):
         losses = []

@@ -11,7 +11,7 @@ from collections import OrderedDict
 from collections.abc import Iterable
 from typing import NamedTuple
 
-from edge_agent.choose.budget import Bucket
+from edge_agent.contract.bucket import Bucket
 from edge_agent.contract.wire import FETCH_MAX_BLOCKS
 
 BURST_S = 0.5  # of the rate that may go at once after a lull: shorter wakes the sender too often to keep the rate up
