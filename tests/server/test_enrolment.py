@@ -36,7 +36,7 @@ from edge_agent.contract.enrolment import (
 )
 from edge_agent.contract.errors import EXIT_CONFIG, ConfigError, UplinkError
 from edge_agent.contract.errors import IdentityError as RefusedError
-from edge_agent.contract.keys import new_key, sign, signing_request, write_key
+from edge_agent.contract.keys import new_key, private_pem, sign, signing_request, write_key
 from edge_agent.identity.enrol import enrol
 from edge_agent.identity.papers import Papers
 from edge_agent.identity.portal import Portal
@@ -279,9 +279,32 @@ def test_a_revoked_device_cannot_renew(enrolment, store, member, clock, make_tok
         enrolment.renew(renew_word(*member), now_ms=clock.ms)
     with pytest.raises(IdentityError, match="is revoked.*--again"):
         make_token()
-    make_token(again=True)  # let in again, but not by what it had
-    with pytest.raises(IdentityError, match="revoked"):
+    token = make_token(again=True)
+    with store.database.read() as connection:
+        assert identities.revoked(connection) == {"cam-1"}  # until somebody comes with the token
+    enrolment.enrol(ask(token), now_ms=clock.ms)
+    with store.database.read() as connection:
+        assert not identities.revoked(connection)
+    with pytest.raises(IdentityError, match="another certificate followed"):  # not by what it had
         enrolment.renew(renew_word(*member), now_ms=clock.ms)
+
+
+def test_a_token_that_was_used_gives_nothing_back_after_a_revocation(enrolment, store, make_token, clock):
+    token, key = make_token(), new_key()
+    enrolment.enrol(ask(token, key), now_ms=clock.ms)
+    revoke(store, "cam-1", why="", samples_left_out=False, now_ms=clock.ms)
+    with pytest.raises(IdentityError, match="used already"):
+        enrolment.enrol(ask(token, key), now_ms=clock.ms)
+
+
+@pytest.mark.parametrize("spoiled", [b"", b"-----BEGIN PRIVATE KEY-----\nAAAA\n-----END PRIVATE KEY-----\n"])
+def test_a_damaged_certificate_of_the_server_is_made_anew(ca, spoiled):
+    own = ca.credentials
+    _, _, certificate = own.cert_file.read_bytes().partition(b"-----END PRIVATE KEY-----\n")
+    for data in (spoiled + certificate, private_pem(new_key()) + certificate):
+        own.cert_file.write_bytes(data)
+        assert own.refresh(now_ms())
+        own.context()
 
 
 def test_a_token_of_a_device_that_is_revoked_meanwhile_is_worth_nothing(enrolment, store, make_token, clock):
