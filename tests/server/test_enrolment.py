@@ -552,6 +552,15 @@ def test_trouble_is_told_once_and_tried_again_ever_later(device, web, clock, ca,
     assert 0.5 * RETRY_MAX_S <= waits[-1] <= RETRY_MAX_S
 
 
+@pytest.mark.parametrize("spoiled", ["", "no certificate", "-----BEGIN CERTIFICATE-----\nAAAA\n"])
+def test_a_damaged_file_of_the_ca_is_told_and_does_not_end_the_looking(device, clock, spoiled):
+    papers, renewal, told = device
+    clock.forward(days=60)
+    papers.ca_file.write_text(spoiled)
+    assert renewal.step() > 0.0
+    assert "CA that is kept here is none" in told[0]
+
+
 def test_a_name_that_is_not_the_certificates_is_a_configuration_to_mend(web, make_token, tmp_path, capsys):
     toml = enrol(make_token("cam-1", web), tmp_path).toml
     assert agent_main(["check", str(toml)]) == 0
