@@ -21,7 +21,7 @@ PrivateKey = ec.EllipticCurvePrivateKey
 PublicKey = ec.EllipticCurvePublicKey
 
 NOT_X509 = (ValueError, TypeError, UnsupportedAlgorithm, x509.InvalidVersion)
-"""All that `cryptography` raises of a request or a certificate that a stranger made up."""
+"""All that `cryptography` raises of a key, a request or a certificate that is damaged, or that a stranger made up."""
 
 
 def new_key() -> PrivateKey:

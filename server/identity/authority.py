@@ -102,7 +102,7 @@ class Authority:
             raise IdentityError(
                 f"{error.filename}: {error.strerror}: make a fleet CA with `winnow-server init`, or put your copy back"
             ) from error
-        except ValueError as error:
+        except NOT_X509 as error:
             raise IdentityError(f"{folder}: {error}: expected {CA_CERT} and {CA_KEY} in PEM") from error
         if key.public_key() != certificate.public_key():
             raise IdentityError(f"{folder}: {CA_KEY} is not the key of {CA_CERT}: put your copy of both back")

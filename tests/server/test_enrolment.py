@@ -561,6 +561,15 @@ def test_a_damaged_file_of_the_ca_is_told_and_does_not_end_the_looking(device, c
     assert "CA that is kept here is none" in told[0]
 
 
+def test_a_certificate_whose_card_has_lost_a_bit_is_told_and_does_not_end_the_looking(device):
+    papers, renewal, told = device
+    key, mark, certificate = papers.cert_file.read_text().partition("-----BEGIN CERTIFICATE-----")
+    der = ssl.PEM_cert_to_DER_cert(mark + certificate).replace(b"\xa0\x03\x02\x01\x02", b"\xa0\x03\x02\x01\x42", 1)
+    papers.cert_file.write_text(key + ssl.DER_cert_to_PEM_cert(der))
+    assert renewal.step() > 0.0
+    assert "expected a key and its certificate" in told[0]
+
+
 def test_a_name_that_is_not_the_certificates_is_a_configuration_to_mend(web, make_token, tmp_path, capsys):
     toml = enrol(make_token("cam-1", web), tmp_path).toml
     assert agent_main(["check", str(toml)]) == 0
