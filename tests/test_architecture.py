@@ -68,6 +68,7 @@ FORGIVING = {  # where Exception may be caught: supervising loops, and around a 
     "server/app.py:_tick",
     "server/collect/collector.py:_take",
     "server/collect/collector.py:_call",
+    "server/collect/prover.py:_prove",
     "server/label/labeler.py:_make",
     "server/drift/watch.py:_work",
     "server/release/downloads.py:_work",

@@ -12,13 +12,16 @@ import secrets
 from pathlib import Path
 
 from cryptography import x509
-from cryptography.exceptions import InvalidSignature
+from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
 
 PrivateKey = ec.EllipticCurvePrivateKey
 PublicKey = ec.EllipticCurvePublicKey
+
+NOT_X509 = (ValueError, TypeError, UnsupportedAlgorithm, x509.InvalidVersion)
+"""All that `cryptography` raises of a key, a request or a certificate that is damaged, or that a stranger made up."""
 
 
 def new_key() -> PrivateKey:
@@ -81,7 +84,7 @@ def requested_key(request: bytes) -> PublicKey:
         found = x509.load_der_x509_csr(request)
         key = found.public_key()
         proven = found.is_signature_valid
-    except (ValueError, TypeError, InvalidSignature) as error:
+    except (*NOT_X509, InvalidSignature) as error:
         raise ValueError(f"not a certificate request: {error}") from error
     return checked_key(key if proven else None)
 

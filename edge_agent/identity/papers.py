@@ -20,7 +20,7 @@ from cryptography.x509.oid import NameOID
 from edge_agent.contract.artifact import write_durably
 from edge_agent.contract.enrolment import BACKDATED_S
 from edge_agent.contract.errors import ConfigError, IdentityError
-from edge_agent.contract.keys import PrivateKey, new_key, private_pem, read_key, write_key
+from edge_agent.contract.keys import NOT_X509, PrivateKey, new_key, private_pem, read_key, write_key
 
 
 class Certificate(NamedTuple):
@@ -56,7 +56,7 @@ class Papers:
             raise IdentityError(
                 f"{self.cert_file}: {error.strerror}: enrol the device (`winnow-agent enrol`)"
             ) from error
-        except ValueError as error:
+        except NOT_X509 as error:
             raise IdentityError(f"{self.cert_file}: expected a key and its certificate in PEM: {error}") from error
 
     def check(self, device: str) -> None:
@@ -88,7 +88,7 @@ class Papers:
             write_key(self._next, key)
         except OSError as error:
             raise IdentityError(f"{self._next}: {error.strerror}: expected a folder to write to") from error
-        except ValueError as error:
+        except NOT_X509 as error:
             raise IdentityError(f"{self._next}: {error}: delete it, and try again") from error
         return key
 
@@ -97,7 +97,7 @@ class Papers:
         try:
             certificate = described(pem.encode())
             fits = x509.load_pem_x509_certificate(pem.encode()).public_key() == key.public_key()
-        except ValueError as error:
+        except NOT_X509 as error:
             raise IdentityError(f"the server sent something that is no certificate: {error}") from error
         if not fits or certificate.device != device:
             raise IdentityError(f"the server sent a certificate for {certificate.device!r} or for another key")
@@ -110,7 +110,7 @@ class Papers:
 
 
 def described(pem: bytes) -> Certificate:
-    """What the certificate in a PEM file says; ValueError when there is none."""
+    """What the certificate in a PEM file says; one of NOT_X509 when there is none."""
     found = x509.load_pem_x509_certificate(pem)
     names = found.subject.get_attributes_for_oid(NameOID.COMMON_NAME)
     from_s, to_s = found.not_valid_before_utc.timestamp(), found.not_valid_after_utc.timestamp()

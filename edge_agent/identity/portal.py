@@ -72,12 +72,12 @@ class Portal(NamedTuple):
 
         UplinkError when it cannot be reached, or not now; IdentityError when it is not of the authority, or says no.
         """
-        status, body = self._call("POST", path, msgspec.json.encode(word), ssl.create_default_context(cadata=ca_pem))
+        status, body = self._call("POST", path, msgspec.json.encode(word), _trusting(ca_pem))
         try:
             if status == 200:
                 return msgspec.json.decode(body, type=kind)
             said = msgspec.json.decode(body, type=Refusal).error
-        except (msgspec.DecodeError, UnicodeDecodeError):
+        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
             said = f"status {status}, and nothing that can be read"
         if status in (400, 403):
             raise IdentityError(f"{self} refuses: {said}")
@@ -101,3 +101,13 @@ class Portal(NamedTuple):
             raise UplinkError(f"{self}: {error or type(error).__name__}") from error
         finally:
             connection.close()
+
+
+def _trusting(ca_pem: str) -> ssl.SSLContext:
+    """Nobody but that authority: asked to trust nothing at all, Python trusts whom the system trusts."""
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)  # checks names and certificates
+    try:
+        context.load_verify_locations(cadata=ca_pem)
+    except (ssl.SSLError, ValueError) as error:
+        raise IdentityError(f"the certificate of the fleet's CA that is kept here is none: {error}") from error
+    return context

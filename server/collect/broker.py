@@ -39,6 +39,8 @@ BACKOFF_MIN_S = 0.1
 BACKOFF_MAX_S = 5.0
 STEADY_S = 10.0  # after so long a run, the next restart is at once again
 POLL_S = 0.02
+LOG_LOOK_S = 5.0
+LOG_MAX_BYTES = 4 * 1024 * 1024  # any stranger writes a line of it by a failed handshake: more, and he fills the disk
 
 _PACKET_BYTES = 2 + HEADER_MAX_BYTES + BODY_MAX_BYTES + 1024  # the largest message, its topic and framing
 _INSTALL = (
@@ -242,7 +244,20 @@ class BrokerChild:
             if _accepts(self.host, self.port):
                 self._accepting.set()
             self._stopping.wait(POLL_S)
-        return process.wait()
+        while True:
+            try:
+                return process.wait(LOG_LOOK_S)
+            except subprocess.TimeoutExpired:
+                _bound(self._log_path)
+
+
+def _bound(log: Path) -> None:
+    """Begin the log anew when it is too long: who writes to it appends."""
+    try:
+        if log.stat().st_size > LOG_MAX_BYTES:
+            os.truncate(log, 0)
+    except OSError as error:
+        _log.debug("%s: %s", log, error)
 
 
 def _remembered_port(file: Path, host: str) -> int:

@@ -90,6 +90,7 @@ class Collector:
             Turns(room=backlog_bytes, device_share=device_share, limit=limit)
         )
         self._prover = Prover(Backlog(Turns(room=backlog_bytes, device_share=device_share)), done=self._proven)
+        self._left: Counter[str] = Counter()  # device -> messages left for want of room, not in the store yet
         self._stopping = threading.Event()
         self._gateway = Gateway(address, fleet=fleet, now_ms=now_ms, deliver=self._deliver)
         self._worker = threading.Thread(target=self._work, name="collect", daemon=True)
@@ -182,9 +183,11 @@ class Collector:
             _call(self._on_samples, taken.samples_new)
 
     def _sweep(self) -> None:
+        self._left += Counter(self._backlog.throttled()) + Counter(self._prover.throttled())
         try:
-            left = Counter(self._backlog.throttled()) + Counter(self._prover.throttled())
-            for device in self._ingest.sweep(self._now_ms(), throttled=left):
+            silent = self._ingest.sweep(self._now_ms(), throttled=self._left)
+            self._left.clear()
+            for device in silent:
                 _log.warning("device %s has fallen silent", device)
         except StoreError as error:
             _log.debug("sweep: %s", error)  # said where samples are taken

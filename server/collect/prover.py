@@ -46,8 +46,11 @@ class Prover:
     def put(self, picture: Picture) -> None:
         """Have it proven, once."""
         name = (picture.header.id, picture.header.body_sha256)
-        if name not in self._known and self._waiting.put_or_leave(picture.device, picture, len(picture.body)):
-            self._known.add(name)
+        if name in self._known:
+            return
+        self._known.add(name)  # first: once it waits it may be proven, and forgotten, before we are back
+        if not self._waiting.put_or_leave(picture.device, picture, len(picture.body)):
+            self._known.discard(name)
 
     def throttled(self) -> dict[str, int]:
         """Device -> pictures that were left for want of room since this was last asked."""
@@ -56,11 +59,18 @@ class Prover:
     def _work(self) -> None:
         while not self._waiting.stopped:
             for picture in self._waiting.gather(1, patience_s=TICK_S, within_s=0.0, lull_s=0.0):
-                try:
-                    self._done(_proven(self._sandbox, picture))
-                except StoreError as error:
-                    _log.error("%s: %s: not answered, its device sends it again", picture.device, error)
-                self._known.discard((picture.header.id, picture.header.body_sha256))
+                self._prove(picture)
+
+    def _prove(self, picture: Picture) -> None:
+        try:
+            found = _proven(self._sandbox, picture)
+        except StoreError as error:
+            _log.error("%s: %s: not answered, its device sends it again", picture.device, error)
+        except Exception:  # noqa: BLE001 - the supervising loop: one image must not end the proving of all others
+            _log.exception("%s: an image could not be proven, and is not answered", picture.device)
+        else:
+            self._done(found)
+        self._known.discard((picture.header.id, picture.header.body_sha256))
 
 
 def _proven(sandbox: Sandbox, picture: Picture) -> Upload | Bad:

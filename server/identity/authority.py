@@ -25,14 +25,28 @@ from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
 from edge_agent.contract.artifact import write_durably
 from edge_agent.contract.enrolment import BACKDATED_S
-from edge_agent.contract.keys import PrivateKey, PublicKey, checked_key, key_sha256, new_key, read_key, write_key
+from edge_agent.contract.keys import (
+    NOT_X509,
+    PrivateKey,
+    PublicKey,
+    checked_key,
+    key_sha256,
+    new_key,
+    read_key,
+    write_key,
+)
 from edge_agent.contract.types import is_name
 from server.errors import IdentityError
 
 SERVER = "winnow.server"
 """The server's own name as a client of the broker. No device can have it: a device's name holds no dot."""
 
+BROKER = "winnow.broker"
+"""The name in the certificate of a broker of the operator's own: it is no device's, whatever its host is called."""
+
 CA_DAYS = 20 * 365  # to replace it is to visit every device; longer, and the key outlives whoever guards it
+
+NAME_MAX_CHARS = 64  # of a common name (RFC 5280, appendix A.1)
 
 CA_CERT = "ca.pem"
 CA_KEY = "ca.key"
@@ -61,7 +75,7 @@ class Authority:
     def create(cls, folder: Path, *, fleet: str, now_ms: int) -> Authority:
         """Make one in `folder`; IdentityError when there is one already: it is never overwritten."""
         key = new_key()
-        name = _subject(f"Winnow fleet {fleet}")
+        name = _subject(f"Winnow fleet {fleet}"[:NAME_MAX_CHARS])
         certificate = (
             _builder(name, name, key.public_key(), now_ms=now_ms, days=CA_DAYS)
             .add_extension(x509.BasicConstraints(ca=True, path_length=0), critical=True)
@@ -88,7 +102,7 @@ class Authority:
             raise IdentityError(
                 f"{error.filename}: {error.strerror}: make a fleet CA with `winnow-server init`, or put your copy back"
             ) from error
-        except ValueError as error:
+        except NOT_X509 as error:
             raise IdentityError(f"{folder}: {error}: expected {CA_CERT} and {CA_KEY} in PEM") from error
         if key.public_key() != certificate.public_key():
             raise IdentityError(f"{folder}: {CA_KEY} is not the key of {CA_CERT}: put your copy of both back")
@@ -118,7 +132,7 @@ class Authority:
     def issue_broker(self, key: PublicKey, *, host: str, now_ms: int, days: float) -> Certificate:
         """For a broker of the operator's own at `host`: it lets devices know the broker, and nobody in."""
         purposes = [ExtendedKeyUsageOID.SERVER_AUTH]
-        return self._issue(host, key, purposes, hosts=[host], now_ms=now_ms, days=days)
+        return self._issue(BROKER, key, purposes, hosts=[host], now_ms=now_ms, days=days)
 
     def revocation_list(self, serials: Iterable[str], *, now_ms: int) -> bytes:
         """The certificates that are no longer good, in PEM. It ends with the authority: an old one shuts nobody out."""
@@ -140,7 +154,7 @@ class Authority:
             shown.verify_directly_issued_by(self._certificate)
         except InvalidSignature as error:
             raise ValueError("the certificate is not of this fleet's CA") from error
-        except (ValueError, TypeError) as error:
+        except NOT_X509 as error:
             raise ValueError(f"not a certificate of this fleet's CA: {error}") from error
         return _described(shown), checked_key(shown.public_key())
 

@@ -70,8 +70,8 @@ class Copies:
 
 def tell(connection: sa.Connection, device: str, why: str, *, now_ms: int) -> None:
     """Say it as an event of the server and in the log; of one device once an hour."""
-    last = events.last_said(connection, COPIED, version=0)
-    if last is not None and last.detail.get("device") == device and now_ms - last.at_ms < _HOUR_MS:
+    last = events.last_said(connection, COPIED, version=0, device=device)
+    if last is not None and now_ms - last.at_ms < _HOUR_MS:
         return
     text = f"device {device}: {why}: its card may have been copied; revoke it, and enrol it anew"
     events.say(connection, COPIED, text, version=0, detail={"device": device}, now_ms=now_ms)

@@ -15,7 +15,7 @@ from pathlib import Path
 from cryptography import x509
 
 from edge_agent.contract.artifact import write_durably
-from edge_agent.contract.keys import new_key, private_pem
+from edge_agent.contract.keys import NOT_X509, new_key, private_pem, read_key
 from server.errors import IdentityError
 from server.identity.authority import CA_CERT, Authority
 
@@ -49,6 +49,14 @@ class Credentials:
         """Write the list of revoked certificates; IdentityError when it cannot be written."""
         self._write(self.crl_file, self._authority.revocation_list(serials, now_ms=now_ms))
 
+    def listed(self) -> frozenset[str]:
+        """The serials on the list as it was written last, hex; none when it cannot be read."""
+        try:
+            found = x509.load_pem_x509_crl(self.crl_file.read_bytes())
+        except (OSError, *NOT_X509):
+            return frozenset()
+        return frozenset(f"{entry.serial_number:x}" for entry in found)
+
     def context(self) -> ssl.SSLContext:
         """To connect with, as the server."""
         context = ssl.create_default_context(cafile=self.ca_file)
@@ -58,8 +66,10 @@ class Credentials:
     def _is_good(self, now_ms: int) -> bool:
         try:
             pem = self.cert_file.read_bytes()
-            found, _ = self._authority.recognise(pem)
-        except (OSError, ValueError):  # there is none yet, or it is of another authority
+            found, key = self._authority.recognise(pem)
+            if read_key(self.cert_file).public_key() != key:
+                return False
+        except (OSError, *NOT_X509):  # there is none yet, it is damaged, or of another authority
             return False
         left_ms, whole_ms = found.not_after_ms - now_ms, found.not_after_ms - found.not_before_ms
         return left_ms > RENEW_SHARE * whole_ms and _hosts(pem) == set(self._hosts)

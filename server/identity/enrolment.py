@@ -41,7 +41,6 @@ def invite(
         raise IdentityError(f"device {name!r}: expected letters, digits, - and _, at most 63")
     with store.database.write() as connection:
         _check_free(connection, name, again=again)
-        identities.readmit(connection, name, now_ms=now_ms)
         made = identities.Token(_hash(secret), name, now_ms, expires_at_ms)
         identities.add_token(connection, made)
     return Token(url=url, ca_sha256=ca_sha256, secret=secret)
@@ -136,11 +135,12 @@ class Enrolment:
             raise IdentityError("the token has expired: ask for a new one (`winnow-server device enrol`)")
         mine = key_sha256(key)
         if identities.use_token(connection, secret_sha256, key_sha256=mine, now_ms=now_ms):
+            identities.readmit(connection, found.device, now_ms=now_ms)  # not before: a token may never be used
             identities.supersede(connection, found.device, now_ms=now_ms)
             return self._issue(connection, found.device, key, now_ms)
         current = identities.latest_certificate(connection, found.device)
-        if current is not None and found.key_sha256 == current.key_sha256 == mine:  # its answer was lost
-            return current
+        if current is not None and found.key_sha256 == current.key_sha256 == mine and current.revoked_at_ms is None:
+            return current  # its answer was lost
         raise IdentityError(
             "the token was used already: if that was not this device, revoke it at once (`winnow-server device revoke`)"
         )

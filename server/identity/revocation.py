@@ -13,7 +13,7 @@ from __future__ import annotations
 import logging
 import ssl
 import threading
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Collection, Iterable, Mapping
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import NamedTuple
@@ -31,6 +31,7 @@ from server.store import identities, samples
 from server.store.store import Store
 
 CUT_S = 5.0  # longest wait for the broker; longer holds up everything else that the server looks after
+CUT_LOOKS = 30  # a broker that cannot be reached is asked so often; fewer, and it may only be starting anew
 CUT_DAYS = 1 / 24  # time of a certificate to cut with, beside what every one begins early
 
 _log = logging.getLogger(__name__)
@@ -66,37 +67,55 @@ class Revocation:
         credentials: Credentials,
         *,
         reload: Callable[[], None],
-        cut: Callable[[str, int], object],
+        cut: Callable[[str, int], bool],
     ) -> None:
-        """`reload`: have the broker read the list again; `cut(device, now_ms)`: end its connection."""
+        """`reload`: have the broker read the list again; `cut(device, now_ms)`: end its connection, whether it did."""
         self._store = store
         self._credentials = credentials
         self._reload = reload
         self._cut = cut
         self._listed: frozenset[str] = frozenset()
-        self._again: set[str] = set()
+        self._looks: dict[str, int] = {}  # device -> at how many more it is to be cut off
 
     def write(self, now_ms: int) -> None:
-        """Write the list as it is: before the broker starts, which does not start without."""
+        """Write the list as it is: before the broker starts, which does not start without.
+
+        Who is new on it was revoked while no server ran. A broker that is not our child may still have him in.
+        """
         with self._store.database.read() as connection:
             revoked = identities.revoked_serials(connection)
+        self._await(revoked, self._credentials.listed())
         self._list(revoked, now_ms)
 
     def tick(self, now_ms: int) -> list[str]:
         """Act on what is new; returns the devices that are cut off for the first time.
 
-        Each is cut off once more at the next look: it may have been half way in, by the list as it was.
+        Each is cut off once more at the next look: it may have been half way in, by the list as it was. Where that
+        fails nobody else is waited for at this look, and it is tried again at the next, the others first.
         """
         with self._store.database.read() as connection:
             revoked = identities.revoked_serials(connection)
-        new = sorted({device for serial, device in revoked.items() if serial not in self._listed})
+        new = self._await(revoked, self._listed)
         if new:
             self._list(revoked, now_ms)
             self._reload()
             _log.warning("no longer let in, and cut off: %s", ", ".join(new))
-        for device in sorted({*new, *self._again}):
-            self._cut(device, now_ms)
-        self._again = set(new)
+        self._cut_off(now_ms)
+        return new
+
+    def _cut_off(self, now_ms: int) -> None:
+        for device in list(self._looks):
+            done = self._cut(device, now_ms)
+            left = self._looks.pop(device) - 1
+            if left := min(left, 1) if done else left:
+                self._looks[device] = left  # last of all
+            if not done:
+                return
+
+    def _await(self, revoked: Mapping[str, str], listed: Collection[str]) -> list[str]:
+        """Who is revoked (serial -> device) and was not listed is to be cut off; returns the devices."""
+        new = sorted({device for serial, device in revoked.items() if serial not in listed})
+        self._looks.update(dict.fromkeys(new, CUT_LOOKS))
         return new
 
     def _list(self, revoked: Iterable[str], now_ms: int) -> None:

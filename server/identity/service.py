@@ -135,14 +135,15 @@ class Service:
     def _reload_broker(self) -> None:
         self._reload()
 
-    def _cut(self, device: str, now_ms: int) -> None:
+    def _cut(self, device: str, now_ms: int) -> bool:
         if not self._cuts:
-            return
+            return True  # as far as it can be done
+        ca_file = self.credentials.ca_file
         try:
-            ca_file = self.credentials.ca_file
-            cut(self._authority, device, host=self._host, port=self._port, ca_file=ca_file, now_ms=now_ms)
-        except IdentityError as error:
+            return cut(self._authority, device, host=self._host, port=self._port, ca_file=ca_file, now_ms=now_ms)
+        except (IdentityError, OSError) as error:
             _log.warning("device %s could not be cut off: %s", device, error)
+            return False
 
 
 def _is_any(address: str) -> bool:

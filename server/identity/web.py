@@ -1,8 +1,8 @@
 """Where do devices enrol and renew, and fetch files if they can?
 
 A small HTTPS service beside the broker. Who comes has no certificate yet, or one that has run out, so TLS proves only
-the server here; the device proves itself by what it sends (enrolment.py). Bodies are bounded before they are read, and
-an address that is refused too often has to wait.
+the server here; the device proves itself by what it sends (enrolment.py). Connections are few (door.py) and brief,
+bodies are bounded before they are read, and an address that is refused too often has to wait.
 """
 
 from __future__ import annotations
@@ -11,7 +11,6 @@ import asyncio
 import logging
 import ssl
 import threading
-import time
 from collections.abc import Callable
 from typing import Any, TypeVar
 
@@ -24,12 +23,12 @@ from uvicorn.protocols.http.h11_impl import H11Protocol
 from edge_agent.contract.enrolment import ENROL, MESSAGE_MAX_BYTES, RENEW, Enrol, Refusal, Renew
 from server.errors import IdentityError, ServerError, StoreError
 from server.identity.authority import Authority
+from server.identity.door import Door
 from server.identity.enrolment import Enrolment
 from server.identity.patience import Patience
 
-CONNECTIONS = 100  # at once; fewer, and a fleet that renews together is sent away; more, and idle ones cost memory
+CIPHERS = "ECDHE+AESGCM:ECDHE+CHACHA20"  # of TLS 1.2; said here, because older uvicorn asks for those of 1999
 IDLE_S = 5
-START_S = 10.0
 STOP_S = 2.0
 LIFE_S = 30.0  # of a connection; shorter cuts off slow links, longer lets whoever says nothing keep others out
 
@@ -55,11 +54,12 @@ def make_app(
             return _refuse(429, "too many refusals: try again in a minute")
         body = await _body(request)
         if body is None:
+            patience.lose(peer)
             return _refuse(413, f"expected at most {MESSAGE_MAX_BYTES} bytes")
         try:
             word = msgspec.json.decode(body, type=kind)
             made = await run_in_threadpool(act, word)
-        except (msgspec.DecodeError, UnicodeDecodeError) as error:
+        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
             patience.lose(peer)
             return _refuse(400, f"expected {kind.__name__} as JSON: {error}")
         except IdentityError as error:
@@ -119,7 +119,11 @@ def _brief(life_s: float) -> type[H11Protocol]:
     class Brief(H11Protocol):
         def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
             super().connection_made(transport)
-            self.loop.call_later(life_s, transport.abort)
+            self._end = self.loop.call_later(life_s, transport.abort)
+
+        def connection_lost(self, exc: Exception | None) -> None:
+            self._end.cancel()  # it holds on to the connection
+            super().connection_lost(exc)
 
     return Brief
 
@@ -129,20 +133,20 @@ class Web:
 
     def __init__(self, app: Any, *, listen: str, port: int, cert_file: str, life_s: float = LIFE_S) -> None:
         """`cert_file`: certificate and key of the server; `life_s`: of a connection. Nothing happens before `start`."""
-        self._where = f"{listen}:{port}"
+        self._listen = listen
+        self._port = port
         self._cert_file = cert_file
         self._config = uvicorn.Config(
             app,
-            host=listen,
-            port=port,
+            loop="asyncio",  # which asks the door; uvloop would not
             http=_brief(life_s),
             ssl_certfile=cert_file,
             ssl_keyfile=cert_file,
+            ssl_ciphers=CIPHERS,
             log_config=None,
             access_log=False,
             lifespan="off",
             server_header=False,
-            limit_concurrency=CONNECTIONS,
             timeout_keep_alive=IDLE_S,
             timeout_graceful_shutdown=1,
         )
@@ -151,14 +155,16 @@ class Web:
 
     def start(self) -> None:
         """Listen; ServerError when that cannot be had."""
-        logging.getLogger("uvicorn").setLevel(logging.WARNING)  # it tells how to press keys; we only hear of trouble
+        logging.getLogger("uvicorn").setLevel(logging.ERROR)  # less is the noise that any stranger can make
         self._config.load()
+        try:
+            self._door = Door.at(self._listen, self._port)
+        except OSError as error:
+            raise ServerError(
+                f"HTTPS cannot listen at {self._listen}:{self._port}: {error.strerror}: see [server] listen and "
+                "[identity] port"
+            ) from error
         self._thread.start()
-        deadline = time.monotonic() + START_S
-        while not self._server.started:
-            if not self._thread.is_alive() or time.monotonic() > deadline:
-                raise ServerError(f"HTTPS cannot listen at {self._where}: see [server] listen and [identity] port")
-            time.sleep(0.01)
 
     def reload(self) -> None:
         """Read the certificate again: it holds for whoever connects from now on."""
@@ -172,7 +178,5 @@ class Web:
             self._thread.join(STOP_S)
 
     def _run(self) -> None:
-        try:
-            self._server.run()
-        except SystemExit:  # uvicorn's way to say that it cannot listen
-            _log.debug("uvicorn has given up")
+        with self._door:
+            self._server.run(sockets=[self._door])

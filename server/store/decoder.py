@@ -10,8 +10,8 @@ stdin ends, so it never outlives its parent. Nothing is pickled: lengths, msgpac
     ready      1 byte, once
     answer     1 byte, 0 or 1 | 4 bytes length   | the array's bytes (0), or why there is none, UTF-8 (1)
 
-Once it has loaded what it needs it gives up what it does not: it can open no file and no socket, write to no file, take
-no more than MEMORY_BYTES on top, and spend no more than CPU_S of processor time on one image.
+Once it has loaded what it needs it gives up what it does not: it can open no file and no socket, write to no file,
+start no process, take no more than MEMORY_BYTES on top, and spend no more than CPU_S of processor time on one image.
 """
 
 from __future__ import annotations
@@ -95,6 +95,7 @@ def _give_up_rights() -> None:
         resource.RLIMIT_AS: _address_space() + MEMORY_BYTES,
         resource.RLIMIT_FSIZE: 0,
         resource.RLIMIT_NOFILE: 3,  # the three that are open
+        resource.RLIMIT_NPROC: 0,  # of the user's processes, so that it can start none; root is not bound by it
         resource.RLIMIT_CORE: 0,
     }
     for limit, value in limits.items():

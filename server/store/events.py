@@ -35,9 +35,11 @@ def say(
     )
 
 
-def last_said(connection: sa.Connection, kind: str, *, version: int) -> sa.Row[Any] | None:
-    """The server's newest event of a kind about a version."""
+def last_said(connection: sa.Connection, kind: str, *, version: int, device: str = "") -> sa.Row[Any] | None:
+    """The server's newest event of a kind about a version, or of those about it one whose detail names the device."""
     mine = sa.and_(event.c.device == SERVER, event.c.kind == kind, event.c.model_version == version)
+    if device:
+        mine = sa.and_(mine, event.c.detail["device"].as_string() == device)
     return connection.execute(sa.select(event).where(mine).order_by(event.c.id.desc()).limit(1)).first()
 
 

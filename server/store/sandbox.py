@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import math
+import os
 import signal
 import subprocess
 import sys
@@ -65,7 +66,7 @@ class Sandbox:
         self._closed = True
         child = self._child
         if child is not None:
-            child.kill()
+            _kill(child)
         with self._one_at_a_time:
             self._end()
 
@@ -109,6 +110,7 @@ class Sandbox:
             ready = child.stdout.read(1)
         self._child = child
         if ready != READY:
+            _kill(child)
             _, said = child.communicate()
             self._child = None
             last = said.decode(errors="replace").strip().splitlines()[-1:]
@@ -120,10 +122,18 @@ class Sandbox:
         child, self._child = self._child, None
         if child is None:
             return 0
-        child.kill()
-        with contextlib.suppress(OSError):
-            child.communicate()  # closes the pipes, and waits
-        return child.returncode
+        _kill(child)
+        for pipe in (child.stdin, child.stdout, child.stderr):
+            with contextlib.suppress(OSError):  # what was not written to it is of no use any more
+                pipe.close()  # type: ignore[union-attr]  # opened with pipes
+        return child.wait()  # for itself alone: whatever it left behind may hold the other ends of its pipes
+
+
+def _kill(child: subprocess.Popen[bytes]) -> None:
+    """With all that it may have started: it leads a group, which keeps its number until its leader was waited for."""
+    if child.returncode is None:
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(child.pid, signal.SIGKILL)
 
 
 @contextlib.contextmanager
@@ -133,7 +143,7 @@ def _killed_after(child: subprocess.Popen[bytes], seconds: float) -> Iterator[th
 
     def kill() -> None:
         too_late.set()
-        child.kill()
+        _kill(child)
 
     timer = threading.Timer(seconds, kill)
     timer.daemon = True

@@ -1,6 +1,7 @@
 """Does any decoder raise anything but what it says? Coverage-guided, for a bounded time: `make fuzz`.
 
-Each target takes bytes, and lets nothing pass but MessageError (ArtifactError for a manifest). The corpus begins with
+Each target takes bytes, and lets nothing pass but MessageError (ArtifactError for a manifest, ValueError for what
+comes before there is a certificate). The corpus begins with
 the golden files. What is found is written beside the corpus, and named in the error; put it into a test then.
 
     python tests/fuzz/decoders.py [--seconds 60] [--target frame] [--corpus DIR]
@@ -9,21 +10,28 @@ the golden files. What is found is written beside the corpus, and named in the e
 from __future__ import annotations
 
 import argparse
+import functools
+import ssl
 import subprocess
 import sys
 import tempfile
 from collections.abc import Callable
 from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from server.identity.authority import Authority
 
 ROOT = Path(__file__).resolve().parents[2]
 GOLDEN = ROOT / "tests" / "golden" / "v1"
 MAX_BYTES = 4096  # of an input: more finds little, slowly
 MEMORY_MB = 2048
+NOW_MS = 1_790_000_000_000
 
 
 def targets() -> dict[str, Callable[[bytes], None]]:
     """Name -> what is done with the bytes."""
-    from edge_agent.contract import artifact, images, wire
+    from edge_agent.contract import artifact, images, keys, wire
     from edge_agent.contract.errors import ArtifactError, MessageError
     from server.collect.inbound import Message, hear
 
@@ -80,7 +88,49 @@ def targets() -> dict[str, Callable[[bytes], None]]:
             except MessageError:
                 continue
 
-    return {"words": words, "frame": frame, "topic": topic, "heard": heard, "manifest": manifest, "image": image}
+    ours = authority()
+
+    def request(data: bytes) -> None:
+        try:
+            keys.requested_key(data)
+        except ValueError:
+            return
+
+    def certificate(data: bytes) -> None:
+        try:
+            ours.recognise(ssl.DER_cert_to_PEM_cert(data).encode())
+        except ValueError:
+            return
+
+    return {
+        "words": words,
+        "frame": frame,
+        "topic": topic,
+        "heard": heard,
+        "manifest": manifest,
+        "image": image,
+        "request": request,
+        "certificate": certificate,
+    }
+
+
+@functools.cache
+def authority() -> Authority:
+    """A fleet's, which has issued the seed."""
+    from server.identity.authority import Authority
+
+    with tempfile.TemporaryDirectory() as folder:
+        return Authority.create(Path(folder), fleet="f", now_ms=NOW_MS)
+
+
+@functools.cache
+def papers() -> dict[str, bytes]:
+    """Target -> what a device would send."""
+    from edge_agent.contract import keys
+
+    key = keys.new_key()
+    made = authority().issue_device("cam-1", key.public_key(), now_ms=NOW_MS, days=90.0)
+    return {"request": keys.signing_request(key), "certificate": ssl.PEM_cert_to_DER_cert(made.pem.decode())}
 
 
 def seeds(target: str) -> dict[str, bytes]:
@@ -88,6 +138,8 @@ def seeds(target: str) -> dict[str, bytes]:
     found = {path.name: path.read_bytes() for path in GOLDEN.iterdir() if path.name != "expected.json"}
     if target == "image":
         return {name: data[2 + int.from_bytes(data[:2], "big") :] for name, data in found.items() if "-" in name}
+    if target in papers():
+        return {target: papers()[target]}
     if target == "topic":
         return {"up": b"winnow/1/f/cam-1/up/sample", "down": b"winnow/1/f/cam-1/down/desired"}
     return found

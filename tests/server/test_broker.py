@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from server.collect import broker as module
 from server.collect.broker import HOST, BrokerChild, configuration, find_mosquitto
 from server.collect.gateway import BrokerAddress
 from server.errors import ServerConfigError, ServerError, StoreError
@@ -56,6 +57,20 @@ def test_a_killed_broker_is_started_again_on_the_same_port(broker):
         before = broker.pid
         os.kill(before, signal.SIGKILL)
         wait_for(lambda before=before: broker.pid != before and accepts(broker.port))
+
+
+def test_strangers_do_not_fill_the_disk_with_its_log(tmp_path, monkeypatch):
+    monkeypatch.setattr(module, "LOG_LOOK_S", 0.05)
+    monkeypatch.setattr(module, "LOG_MAX_BYTES", 10_000)
+    own, log = BrokerChild(tmp_path / "broker"), tmp_path / "broker" / "broker.log"
+    own.start()
+    try:
+        with open(log, "ab") as file:
+            file.write(bytes(20_000))
+        wait_for(lambda: log.stat().st_size < 10_000)
+        assert runs(own.pid)
+    finally:
+        own.stop()
 
 
 def test_the_port_is_remembered(tmp_path):

@@ -36,7 +36,7 @@ from edge_agent.contract.enrolment import (
 )
 from edge_agent.contract.errors import EXIT_CONFIG, ConfigError, UplinkError
 from edge_agent.contract.errors import IdentityError as RefusedError
-from edge_agent.contract.keys import new_key, sign, signing_request, write_key
+from edge_agent.contract.keys import new_key, private_pem, sign, signing_request, write_key
 from edge_agent.identity.enrol import enrol
 from edge_agent.identity.papers import Papers
 from edge_agent.identity.portal import Portal
@@ -279,9 +279,32 @@ def test_a_revoked_device_cannot_renew(enrolment, store, member, clock, make_tok
         enrolment.renew(renew_word(*member), now_ms=clock.ms)
     with pytest.raises(IdentityError, match="is revoked.*--again"):
         make_token()
-    make_token(again=True)  # let in again, but not by what it had
-    with pytest.raises(IdentityError, match="revoked"):
+    token = make_token(again=True)
+    with store.database.read() as connection:
+        assert identities.revoked(connection) == {"cam-1"}  # until somebody comes with the token
+    enrolment.enrol(ask(token), now_ms=clock.ms)
+    with store.database.read() as connection:
+        assert not identities.revoked(connection)
+    with pytest.raises(IdentityError, match="another certificate followed"):  # not by what it had
         enrolment.renew(renew_word(*member), now_ms=clock.ms)
+
+
+def test_a_token_that_was_used_gives_nothing_back_after_a_revocation(enrolment, store, make_token, clock):
+    token, key = make_token(), new_key()
+    enrolment.enrol(ask(token, key), now_ms=clock.ms)
+    revoke(store, "cam-1", why="", samples_left_out=False, now_ms=clock.ms)
+    with pytest.raises(IdentityError, match="used already"):
+        enrolment.enrol(ask(token, key), now_ms=clock.ms)
+
+
+@pytest.mark.parametrize("spoiled", [b"", b"-----BEGIN PRIVATE KEY-----\nAAAA\n-----END PRIVATE KEY-----\n"])
+def test_a_damaged_certificate_of_the_server_is_made_anew(ca, spoiled):
+    own = ca.credentials
+    _, _, certificate = own.cert_file.read_bytes().partition(b"-----END PRIVATE KEY-----\n")
+    for data in (spoiled + certificate, private_pem(new_key()) + certificate):
+        own.cert_file.write_bytes(data)
+        assert own.refresh(now_ms())
+        own.context()
 
 
 def test_a_token_of_a_device_that_is_revoked_meanwhile_is_worth_nothing(enrolment, store, make_token, clock):
@@ -527,6 +550,24 @@ def test_trouble_is_told_once_and_tried_again_ever_later(device, web, clock, ca,
     assert "certificate not renewed" in told[0]
     assert 30 <= waits[0] <= 60
     assert 0.5 * RETRY_MAX_S <= waits[-1] <= RETRY_MAX_S
+
+
+@pytest.mark.parametrize("spoiled", ["", "no certificate", "-----BEGIN CERTIFICATE-----\nAAAA\n"])
+def test_a_damaged_file_of_the_ca_is_told_and_does_not_end_the_looking(device, clock, spoiled):
+    papers, renewal, told = device
+    clock.forward(days=60)
+    papers.ca_file.write_text(spoiled)
+    assert renewal.step() > 0.0
+    assert "CA that is kept here is none" in told[0]
+
+
+def test_a_certificate_whose_card_has_lost_a_bit_is_told_and_does_not_end_the_looking(device):
+    papers, renewal, told = device
+    key, mark, certificate = papers.cert_file.read_text().partition("-----BEGIN CERTIFICATE-----")
+    der = ssl.PEM_cert_to_DER_cert(mark + certificate).replace(b"\xa0\x03\x02\x01\x02", b"\xa0\x03\x02\x01\x42", 1)
+    papers.cert_file.write_text(key + ssl.DER_cert_to_PEM_cert(der))
+    assert renewal.step() > 0.0
+    assert "expected a key and its certificate" in told[0]
 
 
 def test_a_name_that_is_not_the_certificates_is_a_configuration_to_mend(web, make_token, tmp_path, capsys):

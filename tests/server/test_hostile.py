@@ -215,10 +215,10 @@ def test_the_decoder_may_open_nothing_write_nothing_and_take_no_more_memory_than
     decoder.decode(GOOD, "png", PIXELS.shape)
     limits = {
         name: resource.prlimit(decoder.pid, getattr(resource, name))
-        for name in ("RLIMIT_NOFILE", "RLIMIT_FSIZE", "RLIMIT_AS", "RLIMIT_CORE")
+        for name in ("RLIMIT_NOFILE", "RLIMIT_FSIZE", "RLIMIT_AS", "RLIMIT_CORE", "RLIMIT_NPROC")
     }
     assert limits["RLIMIT_NOFILE"] == (3, 3)
-    assert limits["RLIMIT_FSIZE"] == limits["RLIMIT_CORE"] == (0, 0)
+    assert limits["RLIMIT_FSIZE"] == limits["RLIMIT_CORE"] == limits["RLIMIT_NPROC"] == (0, 0)
     assert limits["RLIMIT_AS"][1] < DECODER_BYTES
     assert len(list(Path(f"/proc/{decoder.pid}/fd").iterdir())) == 3
 
@@ -288,6 +288,25 @@ def test_a_decoder_that_was_taken_over_is_believed_nothing_but_bytes_of_the_righ
     found = Sandbox(answer_s=2.0)
     with pytest.raises(MessageError):
         found.decode(GOOD, "png", PIXELS.shape)
+    found.close()
+
+
+FORKER = """
+import os, sys, time
+sys.stdout.buffer.write(b"\\n"); sys.stdout.flush(); sys.stdin.buffer.read(4)
+if not os.fork():
+    open({!r}, "w").write(str(os.getpid())); time.sleep(600)
+"""
+
+
+def test_what_a_decoder_leaves_behind_holds_nobody_up_and_ends_with_it(monkeypatch, tmp_path):
+    """Its child has the other ends of the pipes: who waits for them to close waits for it."""
+    monkeypatch.setattr(sandbox, "COMMAND", [sys.executable, "-c", FORKER.format(str(tmp_path / "pid"))])
+    found = Sandbox(answer_s=2.0)
+    with pytest.raises(MessageError, match="not decoded within 2 s"):
+        found.decode(GOOD, "png", PIXELS.shape)
+    left = int((tmp_path / "pid").read_text())
+    wait_for(lambda: not Path(f"/proc/{left}").exists() or "zombie" in Path(f"/proc/{left}/status").read_text())
     found.close()
 
 

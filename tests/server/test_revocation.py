@@ -160,13 +160,14 @@ def test_two_machines_that_take_turns_are_told_and_one_that_starts_anew_is_not(s
     for session in "abab":
         connect("cam-2", session)
     assert told(store) == 1
-    for session in "ab":
+    for session in "ababab":
         connect("cam-2", session)
-    assert told(store) == 1  # once an hour
+        connect("cam-3", session)
+    assert told(store) == 2  # of each once an hour, also where two of them take turns to be told of
 
 
 def test_the_list_is_read_before_anybody_is_cut_off_and_who_was_half_way_in_is_cut_off_again(store, tmp_path):
-    ca, happened = FleetCA(tmp_path / "ca"), []
+    ca, happened, stuck = FleetCA(tmp_path / "ca"), [], set()
     rules = Enrolment(store, ca.authority, fleet=FLEET, broker="", days=90.0)
 
     def watch() -> Revocation:
@@ -174,14 +175,14 @@ def test_the_list_is_read_before_anybody_is_cut_off_and_who_was_half_way_in_is_c
             store,
             ca.credentials,
             reload=lambda: happened.append(f"reload {len(listed())}"),
-            cut=lambda device, _: happened.append(f"cut {device}"),
+            cut=lambda device, _: happened.append(f"cut {device}") or device not in stuck,
         )
 
     def listed() -> set[int]:
         found = x509.load_pem_x509_crl(ca.credentials.crl_file.read_bytes())
         return {entry.serial_number for entry in found}
 
-    for number, name in enumerate(("cam-1", "cam-2")):
+    for number, name in enumerate(("cam-1", "cam-2", "cam-3", "cam-4")):
         secret = bytes([number]) * 32
         invite(store, name, again=False, url="", ca_sha256=b"", secret=secret, expires_at_ms=LATER_MS, now_ms=1)
         rules.enrol(Enrol(secret=secret, request=signing_request(new_key())), now_ms=1)
@@ -195,6 +196,28 @@ def test_the_list_is_read_before_anybody_is_cut_off_and_who_was_half_way_in_is_c
     watching.tick(now_ms())
     watching.tick(now_ms())
     assert happened == ["reload 1", "cut cam-1", "cut cam-1"]
-    shut_out(store, "cam-2")  # while no server runs
-    watch().write(now_ms())
+    shut_out(store, "cam-2")  # while no server runs; a broker that is no child of ours has it in
+    watching = watch()
+    watching.write(now_ms())
     assert len(listed()) == 2
+    happened.clear()
+    watching.tick(now_ms())
+    assert happened == ["cut cam-2"]
+    for _ in range(3):
+        watching.tick(now_ms())
+    assert happened == ["cut cam-2", "cut cam-2"]
+    stuck.add("cam-3")  # the broker is away, or bears it a grudge
+    shut_out(store, "cam-3")
+    shut_out(store, "cam-4")
+    happened.clear()
+    watching.tick(now_ms())
+    watching.tick(now_ms())
+    assert happened == ["reload 4", "cut cam-3", "cut cam-4", "cut cam-3"]
+    stuck.clear()
+    for _ in range(4):
+        watching.tick(now_ms())
+    assert happened[4:] == ["cut cam-4", "cut cam-3", "cut cam-3"]
+    stuck.add("cam-1")
+    shut_out(store, "cam-1")  # once more changes nothing
+    watching.tick(now_ms())
+    assert len(happened) == 7
