@@ -176,7 +176,7 @@ class Uplink:
             return False
         try:
             self._publish(connection, "fetch", payload)
-        except UplinkError:
+        except (UplinkError, OutboxError):  # the latter: the day's bytes cannot be noted
             return False
         return True
 
@@ -317,8 +317,10 @@ class Uplink:
     # --- receiving: paho's thread -----------------------------------------------------------------------------------
 
     def _received(self, topic: str, payload: bytes, retained: bool) -> None:
-        self._allowance.received(packet_bytes(topic, payload, qos=1), self._monotonic())
-        self._inbox.take(topic, payload, retained)
+        try:
+            self._allowance.received(packet_bytes(topic, payload, qos=1), self._monotonic())
+        finally:  # a disk that fails to note the bytes must not lose what came
+            self._inbox.take(topic, payload, retained)
 
     def _note_receipt(self, receipt: Receipt) -> None:
         self._receipted.put(receipt)

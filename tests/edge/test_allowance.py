@@ -97,7 +97,7 @@ class Life:
     """A device over its starts: what it keeps on file, and all that it ever sent, by a clock that never jumps."""
 
     def __init__(self, limit: float) -> None:
-        self.limit, self.file, self.saves = limit, b"", 0
+        self.limit, self.file, self.saves, self.room = limit, b"", 0, True
         self.true_s, self.sends = 0.0, []
         self.start()
 
@@ -108,8 +108,10 @@ class Life:
             bytes_per_day=self.limit, saved=self.file, save=self.keep, now_s=self.true_s - self.began_s
         )
 
-    def keep(self, state: bytes) -> None:
-        self.file, self.saves = state, self.saves + 1
+    def keep(self, state: bytes) -> bool:
+        if self.room:
+            self.file, self.saves = state, self.saves + 1
+        return self.room
 
     def now_s(self) -> float:
         return self.true_s - self.began_s
@@ -149,6 +151,17 @@ def test_what_is_on_file_is_never_more_than_there_is_and_seldom_written():
     days = life.true_s / DAY_S
     assert life.saves / days < 150
     assert sum(size for _, size in life.sends) / days > 0.8 * life.limit
+
+
+def test_what_could_not_be_written_is_tried_again_until_there_is_room():
+    life = Life(1_000_000.0)
+    life.room = False
+    for _ in range(10):
+        life.send(5_000)
+    assert msgspec.json.decode(life.file) == 100_000
+    life.room = True
+    life.send(1_000)
+    assert msgspec.json.decode(life.file) <= life.allowance.day_tokens(life.now_s())
 
 
 def test_a_restart_costs_a_few_percent_of_a_burst_and_no_more():
