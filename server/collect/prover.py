@@ -46,8 +46,11 @@ class Prover:
     def put(self, picture: Picture) -> None:
         """Have it proven, once."""
         name = (picture.header.id, picture.header.body_sha256)
-        if name not in self._known and self._waiting.put_or_leave(picture.device, picture, len(picture.body)):
-            self._known.add(name)
+        if name in self._known:
+            return
+        self._known.add(name)  # before the other thread may be done with it
+        if not self._waiting.put_or_leave(picture.device, picture, len(picture.body)):
+            self._known.discard(name)
 
     def throttled(self) -> dict[str, int]:
         """Device -> pictures that were left for want of room since this was last asked."""
@@ -60,6 +63,8 @@ class Prover:
                     self._done(_proven(self._sandbox, picture))
                 except StoreError as error:
                     _log.error("%s: %s: not answered, its device sends it again", picture.device, error)
+                except Exception:  # noqa: BLE001 - the supervising loop: no image would ever be answered any more
+                    _log.exception("sample %s: could not be proven, and is left", picture.header.id)
                 self._known.discard((picture.header.id, picture.header.body_sha256))
 
 
