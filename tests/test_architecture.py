@@ -66,6 +66,7 @@ FORGIVING = {  # where Exception may be caught: supervising loops, and around a 
     "server/app.py:_tick",
     "server/collect/collector.py:_take",
     "server/collect/collector.py:_call",
+    "server/collect/prover.py:_work",
     "server/label/labeler.py:_make",
     "server/drift/watch.py:_work",
     "server/label/labelling.py:_work",
