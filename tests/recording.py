@@ -8,7 +8,7 @@ of it: after a power cut there is none. Other code is given what stands for `ope
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import IO, Any
 
@@ -31,18 +31,19 @@ class Files:
         self._disk = disk
         self._open: dict[int, int] = {}  # descriptor -> file, 0: the folder
 
-    def builtin_open(self, path: Path, mode: str) -> _WrittenFile:
-        """Of `open`, to write a whole file."""
+    def builtin_open(self, path: Path, mode: str, opener: Callable[[str, int], int]) -> _WrittenFile:
+        """Of `open`, to write a whole file; `opener` opens it by our `open`."""
         assert mode == "wb"
         file, _ = self._disk.opened(path.name)
         self._disk.events.append(Resize(file, 0))
-        written = _WrittenFile(open(path, "wb"), file, self._disk)  # noqa: SIM115 - closed by whoever asked for it
+        real = open(path, "wb", opener=opener)  # noqa: SIM115 - closed by whoever asked for it
+        written = _WrittenFile(real, file, self._disk)
         self._open[written.fileno()] = file
         return written
 
-    def open(self, path: Path, flags: int) -> int:
-        """Of `os`, to flush the folder."""
-        descriptor = os.open(path, flags)
+    def open(self, path: Path | str, flags: int, mode: int = 0o777) -> int:
+        """Of `os`; taken to be for the folder, to flush it, unless `builtin_open` asked."""
+        descriptor = os.open(path, flags, mode)
         self._open[descriptor] = 0
         return descriptor
 
