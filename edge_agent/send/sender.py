@@ -42,6 +42,7 @@ class Sender:
         self._arrived: set[str] = set()  # receipted, and still in the outbox
         self._refused: dict[str, str] = {}  # id -> reason; not parked yet
         self._settle_at_s = math.inf
+        self._again_s = -math.inf  # when it may be tried again after a failure; -inf: it did not fail
 
     def __contains__(self, id_: object) -> bool:
         """Whether it need not be looked at: on its way, or answered."""
@@ -76,16 +77,18 @@ class Sender:
         """
         if not (answered := len(self._arrived) + len(self._refused)):
             return math.inf
-        if not (at_once or now_s >= self._settle_at_s or answered >= SETTLE_ROWS):
-            return self._settle_at_s - now_s
+        due_s = now_s if answered >= SETTLE_ROWS else self._settle_at_s
+        if not at_once and (wait_s := max(due_s, self._again_s) - now_s) > 0:
+            return wait_s
         try:
             self._note_arrived()
             self._park_refused()
         except OutboxError as error:
-            log.error("uplink: receipts cannot be noted yet: %s", error)
-            self._settle_at_s = now_s + SETTLE_AGAIN_S
+            if self._again_s == -math.inf:
+                log.error("uplink: receipts cannot be noted, trying again until they can: %s", error)
+            self._again_s = now_s + SETTLE_AGAIN_S
             return SETTLE_AGAIN_S
-        self._settle_at_s = math.inf
+        self._settle_at_s, self._again_s = math.inf, -math.inf
         return math.inf
 
     def _note_arrived(self) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -62,18 +63,22 @@ def test_answers_are_noted_together_a_little_later(outbox: Outbox, sender: Sende
 
 
 def test_a_refusal_that_finds_no_room_waits_is_not_sent_and_is_noted_when_there_is(
-    outbox: Outbox, sender: Sender
+    outbox: Outbox, sender: Sender, caplog: pytest.LogCaptureFixture
 ) -> None:
     assert sent(sender) == 4
     pages(outbox, 1)  # SQLite takes that for the size of now
     sender.receipt(Receipt(accepted=(NAMES[0],), refused={NAMES[1]: LONG}), 10.0)
     assert sender.settle(10.0, at_once=True) == SETTLE_AGAIN_S
     assert (ids(outbox.peek(9)), outbox.parked()) == (NAMES[1:], [])
+    sender.receipt(Receipt(refused={NAMES[2]: "no"}), 10.0)
+    sender.settle(10.2, at_once=True)  # a connection that ends
+    assert sender.settle(10.7) == pytest.approx(SETTLE_AGAIN_S - 0.5)  # not with each receipt that comes
     sender.begin()
-    assert sent(sender) == 2  # neither of the two that are answered
+    assert sent(sender) == 1  # none of the three that are answered
     pages(outbox, 1 << 20)
-    sender.settle(10.0 + SETTLE_AGAIN_S)
-    assert outbox.parked() == [(NAMES[1], LONG)]
+    assert sender.settle(10.2 + SETTLE_AGAIN_S) == math.inf
+    assert outbox.parked() == [(NAMES[1], LONG), (NAMES[2], "no")]
+    assert sum("cannot be noted" in record.message for record in caplog.records) == 1
 
 
 def test_a_refusal_does_not_undo_an_acceptance(outbox: Outbox, sender: Sender) -> None:
