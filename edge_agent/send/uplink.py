@@ -219,7 +219,9 @@ class Uplink:
     def _introduce(self, connection: Connection) -> None:
         """Birth goes before any sample; what was on its way to whoever was there before goes again."""
         self._server_back.clear()
-        self._publish(connection, "birth", encode(self._birth()))
+        payload = encode(self._birth())
+        self._publish(connection, "birth", payload)
+        self._beats.expect(len(payload))  # it says much the same
         self._sender.begin()
 
     def _serve(self, connection: Connection) -> None:

@@ -13,6 +13,7 @@ from sending import a_put
 
 from edge_agent.contract.wire import BODY_MAX_BYTES, sample_frames
 from edge_agent.send.allowance import EXCESS, HEADER_MAX_BYTES, WINDOW_S, Allowance
+from edge_agent.send.beats import Beats
 from edge_agent.send.connection import packet_bytes
 
 DAY_S = 86_400.0
@@ -186,6 +187,17 @@ def test_heartbeats_are_paced_so_that_half_a_day_is_left():
     allowance = Allowance(bytes_per_day=1_000_000.0)
     assert 2000 * DAY_S / allowance.pace_s(2000) <= 500_000
     assert Allowance(bytes_per_s=1000.0).pace_s(2000) == 0.0
+
+
+def test_the_first_heartbeat_knows_that_the_next_may_take_long():
+    beats = Beats(30.0, Allowance(bytes_per_day=100_000.0))
+    beats.expect(1_000)
+    said = beats.every_s("")
+    beats.said(2_000, 0.0, "")
+    assert said > 30.0
+    assert beats.wait_s(1.0, "") < 3 * said  # after three such times a device counts as offline
+    beats.expect(1_000)
+    assert beats.every_s("") == 2 * said
 
 
 def test_damaged_state_says_so():
