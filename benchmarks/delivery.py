@@ -1,7 +1,7 @@
 """How fast do samples get from the outbox on a device into the store of the server?
 
     ours   outbox (SQLite, synchronous=FULL), uplink, broker, collector, ingest, store, receipts; until it is empty
-    bare   a paho publisher (QoS 1, 32 in flight) and a paho subscriber that counts
+    bare   a paho publisher (QoS 1, as many in flight as ours) and a paho subscriber that counts
     kept   the same, and the subscriber inserts what comes into one SQLite table, in groups as large, each flushed
 
 Through one mosquitto, turn by turn, each client in a process of its own; medians of the rounds. What is bare keeps
@@ -63,8 +63,7 @@ from server.collect.ingest import Ingest
 from server.store.store import Store
 
 FLEET, DEVICE = "bench", "bench"
-BARE_WINDOW = 32
-WINDOW = 512  # the default of [uplink] window
+WINDOW = 512  # samples in flight at most: the default of [uplink] window, and of the bare publisher
 GROUP = 250  # samples to a commit at most: winnow-server's own
 SIZES = {1_000: 3_000, 20_000: 1_000, 200_000: 150}  # bytes of a body: samples to a round
 QUICK_SIZES = {1_000: 1_500, 20_000: 400, 200_000: 60}
@@ -295,8 +294,8 @@ def bare_device(end: Connection, folder: str, port: int) -> None:
     """Publishes bytes, QoS 1."""
     topic = f"{Path(folder).name}/sample"
     client = mqtt.Client(mqtt.CallbackAPIVersion.VERSION2)
-    client.max_inflight_messages_set(BARE_WINDOW)
-    room, taken = threading.Semaphore(BARE_WINDOW), Arrivals()
+    client.max_inflight_messages_set(WINDOW)
+    room, taken = threading.Semaphore(WINDOW), Arrivals()
 
     def on_publish(*_: object) -> None:
         room.release()

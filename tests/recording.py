@@ -32,17 +32,18 @@ class Files:
         self._open: dict[int, int] = {}  # descriptor -> file, 0: the folder
 
     def builtin_open(self, path: Path, mode: str, opener: Callable[[str, int], int]) -> _WrittenFile:
-        """Of `open`, to write a whole file; its mode, which `opener` sees to, is not on trial here."""
+        """Of `open`, to write a whole file; `opener` opens it by our `open`."""
         assert mode == "wb"
         file, _ = self._disk.opened(path.name)
         self._disk.events.append(Resize(file, 0))
-        written = _WrittenFile(open(path, "wb"), file, self._disk)  # noqa: SIM115 - closed by whoever asked for it
+        real = open(path, "wb", opener=opener)  # noqa: SIM115 - closed by whoever asked for it
+        written = _WrittenFile(real, file, self._disk)
         self._open[written.fileno()] = file
         return written
 
-    def open(self, path: Path, flags: int) -> int:
-        """Of `os`, to flush the folder."""
-        descriptor = os.open(path, flags)
+    def open(self, path: Path | str, flags: int, mode: int = 0o777) -> int:
+        """Of `os`; taken to be for the folder, to flush it, unless `builtin_open` asked."""
+        descriptor = os.open(path, flags, mode)
         self._open[descriptor] = 0
         return descriptor
 

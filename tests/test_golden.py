@@ -17,7 +17,7 @@ import pytest
 from edge_agent.contract import artifact, trust, wire
 from edge_agent.contract import encoding as encodings
 from edge_agent.contract.encoding import Encoding
-from edge_agent.contract.parcel import unpack
+from edge_agent.contract.parcel import UNPACKERS, unpack
 from scripts import golden
 
 GOLDEN = Path(__file__).parent / "golden"
@@ -78,7 +78,7 @@ def test_every_message_has_golden_bytes() -> None:
     assert {path.stem.partition("-")[0] for path in FILES} == {kind.__name__ for kind in kinds}
 
 
-@pytest.mark.parametrize("packing", parcels.UNPACKERS)
+@pytest.mark.parametrize("packing", UNPACKERS)
 def test_golden_parcels_unpack_to_what_they_meant(packing: str) -> None:
     base, file, data = ((GOLDEN / "parcels-1" / name).read_bytes() for name in ("base", "file", packing))
     promised = artifact.OnnxFile(sha256=artifact.sha256_hex(file), bytes=len(file))

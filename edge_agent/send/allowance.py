@@ -11,7 +11,8 @@ so is what comes down, which cannot be refused.
 
 The day's tokens outlive the agent: the file always says fewer than there are, as each part of them is taken off it
 before it is spent. A crash loses that part, and what would have been earned while no agent ran; the wall clock has no
-say, so it may jump.
+say, so it may jump. On a disk without room for a single number nothing can be taken off: what is spent then is given
+again at the next start, up to the bucket's depth; there is no start before there is room.
 """
 
 from __future__ import annotations
@@ -41,13 +42,14 @@ class Allowance:
         bytes_per_s: float = 0.0,
         bytes_per_day: float = 0.0,
         saved: bytes = b"",
-        save: Callable[[bytes], None] | None = None,
+        save: Callable[[bytes], bool] = lambda _saved: True,
         now_s: float = 0.0,
     ) -> None:
         """0: no such limit. `now_s`: of the monotonic clock that is told to the methods.
 
-        `save` is called with what to give as `saved` at the next start, before what it speaks of is spent; what it
-        raises goes through. msgspec.DecodeError when `saved` is not of our making.
+        `save` is called with what to give as `saved` at the next start, before what it speaks of is spent. False: there
+        was no room for it; it is tried again with each message. What it raises goes through. msgspec.DecodeError when
+        `saved` is not of our making.
         """
         self.sent_bytes = 0
         self.received_bytes = 0
@@ -124,9 +126,8 @@ class Allowance:
             self._note(tokens - self._reserve)
 
     def _note(self, tokens: float) -> None:
-        if self._save is not None:
-            self._save(msgspec.json.encode(tokens))
-        self._on_file = tokens
+        if self._save(msgspec.json.encode(tokens)):
+            self._on_file = tokens
 
 
 def _second_bucket(bytes_per_s: float) -> Bucket:

@@ -18,12 +18,16 @@ class Beats:
     def __init__(self, every_s: float, allowance: Allowance) -> None:
         """`every_s`: as configured."""
         self._every_s, self._allowance = every_s, allowance
-        self._bytes = 0  # of the last one
+        self._bytes = 0  # of the last one, or about
         self._due_s = 0.0
 
     def every_s(self, held: Held) -> float:
         """Longest time between two, now."""
         return max(self._every_s, LULL_S if held else 0.0, self._allowance.pace_s(self._bytes))
+
+    def expect(self, size: int) -> None:
+        """About so large is the first one: it tells how long the next may take, before its own size is known."""
+        self._bytes = self._bytes or size
 
     def start(self, now_s: float) -> None:
         """A new connection: the first is due."""

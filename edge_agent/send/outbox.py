@@ -124,28 +124,25 @@ class Outbox:
         """Whether more of the disk is free than is to be left so."""
         return self._free_disk_bytes() >= self._min_free_disk_bytes
 
-    def put(self, rows: Sequence[Put], *, state: Mapping[str, bytes] = {}) -> None:
+    def put(self, rows: Sequence[Put], *, state: Mapping[str, bytes] = {}) -> bool:
         """Keep samples and the agent's state in one durable commit; evicts by rule when a limit is passed.
 
         An id that already waits is not stored again. With too little free disk rows are kept only in the place of
         less useful ones, and what goes is counted as "disk"; with none, so that even the state cannot be kept, the new
-        rows go, and their count waits in memory for the next commit. State that is as it was is not written again: a
-        flash card wears by the page.
+        rows go, their count waits in memory for the next commit, and False is returned. State that is as it was is not
+        written again: a flash card wears by the page.
         """
         with self._held():
             changed = {key: value for key, value in state.items() if self._state.get(key) != value}
             if not (rows or changed):
-                return
+                return True
             room = self.has_room()
-            try:
-                self._commit(rows, changed, room=room)
-            except DiskFullError:  # by now the log is in the file, where there may be room
-                try:
-                    self._commit(rows, changed, room=room)
-                except DiskFullError:
-                    self._ledger.totals.lost(len(rows))
-                    room = False
-            self._say_storing(room)
+            # After the first time the log is in the file, where there may be room.
+            done = self._commit(rows, changed, room=room) or self._commit(rows, changed, room=room)
+            if not done:
+                self._ledger.totals.lost(len(rows))
+            self._say_storing(room and done)
+            return done
 
     def state(self, key: str) -> bytes | None:
         """What the last durable `put` stored under `key`."""
@@ -246,11 +243,16 @@ class Outbox:
 
     # --- rows -------------------------------------------------------------------------------------------------------
 
-    def _commit(self, rows: Sequence[Put], changed: dict[str, bytes], *, room: bool) -> None:
-        with self._ledger.commit() as totals:
-            self._store(totals, rows, room=room)
-            self._db.executemany("INSERT OR REPLACE INTO state (key, value) VALUES (?, ?)", changed.items())
+    def _commit(self, rows: Sequence[Put], changed: dict[str, bytes], *, room: bool) -> bool:
+        """False when the disk is full."""
+        try:
+            with self._ledger.commit() as totals:
+                self._store(totals, rows, room=room)
+                self._db.executemany("INSERT OR REPLACE INTO state (key, value) VALUES (?, ?)", changed.items())
+        except DiskFullError:
+            return False
         self._state |= changed
+        return True
 
     def _store(self, totals: Totals, rows: Sequence[Put], *, room: bool) -> None:
         limits = self._limits
@@ -267,8 +269,9 @@ class Outbox:
                 totals.bytes += len(body)
         while passed := limits.passed(rows=totals.rows + totals.parked, size=totals.bytes):
             victim = least_useful(self._db, delivered=totals.delivered)
-            if self._remove(totals, victim) is not None:
-                totals.count(EVICTED + (f"full_{passed}" if room else "disk"))
+            if self._remove(totals, victim) is None:
+                raise sqlite3.IntegrityError(f"{totals.rows} rows and {totals.bytes} bytes counted that are not there")
+            totals.count(EVICTED + (f"full_{passed}" if room else "disk"))
 
     def _insert(self, header: SampleHeader, body: bytes) -> int:
         """1, or 0 when the id is already here. A utility that is not a number is stored as NULL, the least of all."""

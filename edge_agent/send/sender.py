@@ -3,8 +3,8 @@
 First what is due again, then new ones in the outbox's order, as far as window and allowance let them. A sample goes
 part by part, and between two of them anything more urgent may go. Only the uplink's own thread touches a sender.
 
-Receipts empty the outbox in groups, as each of its commits waits for the disk: until then a sample that has arrived is
-remembered here, and not sent again. A crash forgets that, and the server knows a duplicate.
+Receipts empty the outbox in groups, as each of its commits waits for the disk: until then a sample that has its answer
+is remembered here, and not sent again. A crash forgets that, and the server answers the same once more.
 """
 
 from __future__ import annotations
@@ -40,11 +40,13 @@ class Sender:
         self._outbox, self._window, self._allowance, self._topic = outbox, window, allowance, topic
         self._going: _Going | None = None
         self._arrived: set[str] = set()  # receipted, and still in the outbox
+        self._refused: dict[str, str] = {}  # id -> reason; not parked yet
         self._settle_at_s = math.inf
+        self._again_s = -math.inf  # when it may be tried again after a failure; -inf: it did not fail
 
     def __contains__(self, id_: object) -> bool:
-        """Whether it need not be looked at: on its way, or arrived."""
-        return id_ in self._window or id_ in self._arrived
+        """Whether it need not be looked at: on its way, or answered."""
+        return id_ in self._window or id_ in self._arrived or id_ in self._refused
 
     def begin(self) -> None:
         """A new connection, or a server that is back: what was on its way goes again.
@@ -57,36 +59,48 @@ class Sender:
             self._going.turn()
 
     def receipt(self, receipt: Receipt, now_s: float) -> None:
-        """The server has spoken. What it refuses for good is parked, and never sent again."""
-        arrived = [*receipt.accepted, *receipt.duplicate]
-        for id_, reason in receipt.refused.items():
-            if self._outbox.park(id_, reason):
-                log.warning("uplink: the server refused sample %s: %s: it stays in the outbox, parked", id_, reason)
-        self._window.receipted([*arrived, *receipt.refused])
-        if self._going is not None and self._going.sample.header.id in (*arrived, *receipt.refused):
+        """The server has spoken; nothing it speaks of is sent again."""
+        arrived = (*receipt.accepted, *receipt.duplicate)
+        answered = (*arrived, *receipt.refused)
+        self._window.receipted(answered)
+        if self._going is not None and self._going.sample.header.id in answered:
             self._going = None
         self._arrived.update(arrived)
-        if arrived:
+        self._refused |= receipt.refused
+        if answered:
             self._settle_at_s = min(self._settle_at_s, now_s + SETTLE_S)
 
     def settle(self, now_s: float, *, at_once: bool = False) -> float:
-        """Take out of the outbox what has arrived, when there is enough of it; seconds until there may be.
+        """Note the answers in the outbox, when there are enough of them; seconds until there may be.
 
         When the disk fails, it is tried again later.
         """
-        if not self._arrived:
+        if not (answered := len(self._arrived) + len(self._refused)):
             return math.inf
-        if not (at_once or now_s >= self._settle_at_s or len(self._arrived) >= SETTLE_ROWS):
-            return self._settle_at_s - now_s
+        due_s = now_s if answered >= SETTLE_ROWS else self._settle_at_s
+        if not at_once and (wait_s := max(due_s, self._again_s) - now_s) > 0:
+            return wait_s
         try:
-            self._outbox.ack(self._arrived)
+            self._note_arrived()
+            self._park_refused()
         except OutboxError as error:
-            log.error("uplink: receipts cannot be noted yet: %s", error)
-            self._settle_at_s = now_s + SETTLE_AGAIN_S
+            if self._again_s == -math.inf:
+                log.error("uplink: receipts cannot be noted, trying again until they can: %s", error)
+            self._again_s = now_s + SETTLE_AGAIN_S
             return SETTLE_AGAIN_S
-        self._arrived.clear()
-        self._settle_at_s = math.inf
+        self._settle_at_s, self._again_s = math.inf, -math.inf
         return math.inf
+
+    def _note_arrived(self) -> None:
+        if self._arrived:
+            self._outbox.ack(self._arrived)
+            self._arrived.clear()
+
+    def _park_refused(self) -> None:
+        for id_, reason in list(self._refused.items()):
+            if self._outbox.park(id_, reason):
+                log.warning("uplink: the server refused sample %s: %s: it stays in the outbox, parked", id_, reason)
+            del self._refused[id_]
 
     def next_due_s(self) -> float:
         """When there is something to send again; infinity when nothing waits for a receipt."""

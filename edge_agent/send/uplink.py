@@ -176,7 +176,7 @@ class Uplink:
             return False
         try:
             self._publish(connection, "fetch", payload)
-        except UplinkError:
+        except (UplinkError, OutboxError):  # the latter: the day's bytes cannot be noted
             return False
         return True
 
@@ -219,7 +219,9 @@ class Uplink:
     def _introduce(self, connection: Connection) -> None:
         """Birth goes before any sample; what was on its way to whoever was there before goes again."""
         self._server_back.clear()
-        self._publish(connection, "birth", encode(self._birth()))
+        payload = encode(self._birth())
+        self._publish(connection, "birth", payload)
+        self._beats.expect(len(payload))  # it says much the same
         self._sender.begin()
 
     def _serve(self, connection: Connection) -> None:
@@ -317,8 +319,10 @@ class Uplink:
     # --- receiving: paho's thread -----------------------------------------------------------------------------------
 
     def _received(self, topic: str, payload: bytes, retained: bool) -> None:
-        self._allowance.received(packet_bytes(topic, payload, qos=1), self._monotonic())
-        self._inbox.take(topic, payload, retained)
+        try:
+            self._allowance.received(packet_bytes(topic, payload, qos=1), self._monotonic())
+        finally:  # a disk that fails to note the bytes must not lose what came
+            self._inbox.take(topic, payload, retained)
 
     def _note_receipt(self, receipt: Receipt) -> None:
         self._receipted.put(receipt)

@@ -151,7 +151,7 @@ class Collector:
                 _log.exception("%s: a message could not be taken, and is left", _topic(batch[0]))
             return
         if taken is not None:
-            self._tell(taken)
+            _call(self._tell, taken)
 
     def _take_patiently(self, batch: list[Message | Proven]) -> Taken | None:
         """Try until the store can; None when we are told to stop before."""

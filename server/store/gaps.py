@@ -32,9 +32,13 @@ def notice(connection: sa.Connection, name: str, said: OutboxState, *, now_ms: i
     query = sa.select(device.c.birth, device.c.heartbeat).where(device.c.name == name)
     words = [word["outbox"] for word in connection.execute(query).one() if word is not None]
     earlier = [outbox for outbox in _read(words) if outbox.since_boot < said.since_boot and outbox.put_total]
-    if not earlier or _count(connection, name) >= GAPS_MAX:
+    if not earlier:
         return
-    last = max(earlier, key=lambda outbox: outbox.put_total)
+    known = set(connection.scalars(sa.select(gap.c.since_boot).where(gap.c.device == name)))
+    lost = [outbox for outbox in earlier if outbox.since_boot not in known]  # each once, however late its last word
+    if not lost or len(known) >= GAPS_MAX:
+        return
+    last = max(lost, key=lambda outbox: outbox.put_total)
     values = {
         "device": name,
         "until_boot": said.since_boot,
@@ -68,10 +72,6 @@ def evicted(outbox: OutboxState) -> dict[str, int]:
 
 def _read(words: list[object]) -> list[OutboxState]:
     return [msgspec.convert(word, type=OutboxState, str_keys=True) for word in words]
-
-
-def _count(connection: sa.Connection, name: str) -> int:
-    return connection.scalar(sa.select(sa.func.count()).where(gap.c.device == name)) or 0
 
 
 def _stored(connection: sa.Connection) -> dict[str, dict[int, int]]:

@@ -18,7 +18,7 @@ from server.store.schema import part
 
 
 def put_part(connection: sa.Connection, header: SampleHeader, data: bytes, *, now_ms: int) -> None:
-    """Keep the part that the header names; one that is here already stays."""
+    """Keep the part that the header names, in place of one that is here already."""
     row = {
         "sample_id": header.id,
         "body_sha256": header.body_sha256,
@@ -28,10 +28,9 @@ def put_part(connection: sa.Connection, header: SampleHeader, data: bytes, *, no
         "data": data,
     }
     new = insert(part).values(row)
-    cut_anew = part.c.parts != new.excluded.parts
     changes = {name: new.excluded[name] for name in ("parts", "received_at_ms", "data")}
     keys = [part.c.sample_id, part.c.body_sha256, part.c.part]
-    connection.execute(new.on_conflict_do_update(index_elements=keys, set_=changes, where=cut_anew))
+    connection.execute(new.on_conflict_do_update(index_elements=keys, set_=changes))
 
 
 def join_parts(connection: sa.Connection, header: SampleHeader) -> bytes | None:

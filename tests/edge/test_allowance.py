@@ -13,6 +13,7 @@ from sending import a_put
 
 from edge_agent.contract.wire import BODY_MAX_BYTES, sample_frames
 from edge_agent.send.allowance import EXCESS, HEADER_MAX_BYTES, WINDOW_S, Allowance
+from edge_agent.send.beats import Beats
 from edge_agent.send.connection import packet_bytes
 
 DAY_S = 86_400.0
@@ -97,7 +98,7 @@ class Life:
     """A device over its starts: what it keeps on file, and all that it ever sent, by a clock that never jumps."""
 
     def __init__(self, limit: float) -> None:
-        self.limit, self.file, self.saves = limit, b"", 0
+        self.limit, self.file, self.saves, self.room = limit, b"", 0, True
         self.true_s, self.sends = 0.0, []
         self.start()
 
@@ -108,8 +109,10 @@ class Life:
             bytes_per_day=self.limit, saved=self.file, save=self.keep, now_s=self.true_s - self.began_s
         )
 
-    def keep(self, state: bytes) -> None:
-        self.file, self.saves = state, self.saves + 1
+    def keep(self, state: bytes) -> bool:
+        if self.room:
+            self.file, self.saves = state, self.saves + 1
+        return self.room
 
     def now_s(self) -> float:
         return self.true_s - self.began_s
@@ -151,6 +154,17 @@ def test_what_is_on_file_is_never_more_than_there_is_and_seldom_written():
     assert sum(size for _, size in life.sends) / days > 0.8 * life.limit
 
 
+def test_what_could_not_be_written_is_tried_again_until_there_is_room():
+    life = Life(1_000_000.0)
+    life.room = False
+    for _ in range(10):
+        life.send(5_000)
+    assert msgspec.json.decode(life.file) == 100_000
+    life.room = True
+    life.send(1_000)
+    assert msgspec.json.decode(life.file) <= life.allowance.day_tokens(life.now_s())
+
+
 def test_a_restart_costs_a_few_percent_of_a_burst_and_no_more():
     life = Life(1_000_000.0)
     life.send(50_000)
@@ -173,6 +187,17 @@ def test_heartbeats_are_paced_so_that_half_a_day_is_left():
     allowance = Allowance(bytes_per_day=1_000_000.0)
     assert 2000 * DAY_S / allowance.pace_s(2000) <= 500_000
     assert Allowance(bytes_per_s=1000.0).pace_s(2000) == 0.0
+
+
+def test_the_first_heartbeat_knows_that_the_next_may_take_long():
+    beats = Beats(30.0, Allowance(bytes_per_day=100_000.0))
+    beats.expect(1_000)
+    said = beats.every_s("")
+    beats.said(2_000, 0.0, "")
+    assert said > 30.0
+    assert beats.wait_s(1.0, "") < 3 * said  # after three such times a device counts as offline
+    beats.expect(1_000)
+    assert beats.every_s("") == 2 * said
 
 
 def test_damaged_state_says_so():

@@ -78,3 +78,8 @@ def test_a_link_is_metered_while_the_file_is_there(tmp_path):
     flag.unlink()
     assert lulls.why() == "quiet"
     assert Lulls((), flag).why() == ""
+
+
+def test_a_link_of_which_nobody_may_know_is_taken_for_metered(tmp_path):
+    too_long = tmp_path / ("x" * 300)  # as a folder that may not be looked into, but for root as well
+    assert Lulls((), too_long).why() == "metered"

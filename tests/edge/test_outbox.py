@@ -440,12 +440,13 @@ def test_a_full_disk_raises_nothing_and_storing_resumes(small_disk):
         outbox.put([a_put(seq, size=50_000)], state={"cursor": b"%d" % seq})
     full = outbox.status()
     assert not full.storing
+    assert not outbox.put([], state={"cursor": b"x" * 100_000})
     assert 0 < full.rows < 60
     assert (full.rows + full.evicted["disk"], left(outbox)) == (60, 0)
     waiting = ids(outbox.peek(100))
     assert len(waiting) == full.rows
     ballast.unlink()
-    outbox.put([a_put(100, size=50_000)], state={"cursor": b"100"})
+    assert outbox.put([a_put(100, size=50_000)], state={"cursor": b"100"})
     assert outbox.status().storing
     assert ids(outbox.peek(100)) == [*waiting, "dev.main.1.100"]
     outbox.close()

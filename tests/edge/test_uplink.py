@@ -543,7 +543,7 @@ def test_rubbish_from_the_server_is_counted_and_harmless(broker, server, outbox,
             raise RuntimeError("a mistake of ours")
 
     uplink = make(broker, on_desired=on_desired)
-    wait_for(lambda: uplink.connected, "connected")
+    wait_for(lambda: "birth" in server.kinds(), "a birth: the broker took what is subscribed to before it")
     for rubbish in (b"", b"\xff\xfe", b"[" * 5000, b"[1]", b"\0" * 100_000):
         for kind in ("desired", "receipt", "block"):
             server.tell(kind, rubbish)

@@ -370,8 +370,11 @@ def test_a_full_backlog_holds_the_broker_back_and_loses_nothing(collect, device,
 def test_a_device_over_its_share_is_left_counted_and_loses_nothing(collect, device, store):
     slow = threading.Event()
     collect(commit_rows=2, on_samples=lambda _: slow.wait(0.01), backlog_bytes=100_000, device_share=0.2)
-    flood, calm = device("flood", 40), device("calm", 3)
-    wait_for(lambda: not flood.waiting and not calm.waiting)
+    flood, calm = device("flood", 40), device("calm")
+    for seq in range(3):  # each once: what is sent again while nobody answers would fill a share, too
+        (frame,) = frames("calm", seq)
+        calm.say("sample", frame)
+    wait_for(lambda: not flood.waiting and len(calm.told) == 3)
     assert stored(store) == expected(("calm", 3), ("flood", 40))
     wait_for(lambda: known(store, "flood").throttled)
     assert known(store, "calm").throttled == 0

@@ -107,3 +107,16 @@ def test_counts_that_no_outbox_has_are_set_aside(server: Server) -> None:
         server.hears(1, outbox)
         server.hears(1, outbox, by="birth")
     assert (server.rows(quarantine), server.shows("missing")) == (8, (0,))
+
+
+def test_an_outbox_that_was_lost_is_counted_once_though_the_next_was_lost_before_its_first_heartbeat(
+    server: Server,
+) -> None:
+    server.hears(1, an_outbox(10, 0, rows=10))
+    server.hears(2, an_outbox(0, 0, since=2), by="birth")
+    server.hears(3, an_outbox(0, 0, since=3), by="birth")
+    server.hears(3, an_outbox(0, 0, since=3))
+    assert (server.shows("missing"), server.rows(gap)) == ((10,), 1)
+    server.hears(3, an_outbox(4, 0, rows=4, since=3), by="birth")
+    server.hears(4, an_outbox(0, 0, since=4), by="birth")
+    assert (server.shows("missing"), server.rows(gap)) == ((14,), 2)

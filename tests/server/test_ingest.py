@@ -209,6 +209,14 @@ def test_a_slow_sample_keeps_its_parts_while_more_of_them_come(ingest, store):
     assert answers(taken.receipts) == {"cam-1.main.1.1": "accepted"}
 
 
+def test_parts_that_are_sent_again_are_kept_as_long_as_new_ones(ingest, store):
+    first, second, *_ = large(1)
+    ingest.take([first, second])
+    ingest.take([first._replace(received_ms=NOW_MS + PARTS_EXPIRE_MS)])  # a device that started anew in between
+    ingest.sweep(NOW_MS + 2 * PARTS_EXPIRE_MS)
+    assert len(rows(store, part)) == 2
+
+
 def test_a_whole_that_is_not_what_its_header_says_is_refused(ingest, store):
     messages = large(1, body_sha256="0" * 64)
     assert ingest.take(messages[:2]).receipts == []

@@ -3,13 +3,8 @@
 import sqlalchemy as sa
 from alembic import op
 
-<<<<<<<< HEAD:server/store/migrations/versions/0006_parcels.py
 revision = "0006"
 down_revision = "0005"
-========
-revision = "0005"
-down_revision = "0004"
->>>>>>>> delta:server/store/migrations/versions/0005_parcels.py
 
 
 def upgrade() -> None:
