@@ -106,7 +106,7 @@ class Updater(Installed):
         self._trust, self._https = trust, https
         self._inbox: Desired | None = None
         self._order: Desired | None = None  # the last that was looked at
-        self._let_go: GivenUp | None = None
+        self._dropped: GivenUp | None = None
         self._blocks: queue.Queue[tuple[BlockHeader, bytes | memoryview]] = queue.Queue(BLOCKS_WAITING)
         self._assignment: Assignment | None = None
         self._vouched: Assignment | None = None  # the last that was signed
@@ -222,10 +222,10 @@ class Updater(Installed):
             desired, self._inbox = self._inbox, None
         if desired is None:
             return
-        if self._let_go is not None and desired != self._let_go.order:
-            self._let_go = None
+        if self._dropped is not None and desired != self._dropped.order:
+            self._dropped = None
         self._order, self._assignment = desired, desired.model
-        self._pause_until_s, self._complaint = self._let_go.until_s if self._let_go else 0.0, ""
+        self._pause_until_s, self._complaint = self._dropped.until_s if self._dropped else 0.0, ""
         self.unstage_all_but(desired.model.version if desired.model else 0)
         if self._fetch is not None and not self._fetch.assignment.is_for_same(desired.model):
             self._drop()
@@ -237,8 +237,8 @@ class Updater(Installed):
         """The server does not have it, or not fresh. What it orders next is tried; its last order only after a rest."""
         self._fetch = self._assignment = None
         if self._order is not None:
-            self._let_go = (self._let_go or GivenUp(self._order, 0, 0.0)).again(now_s)
-        if self._let_go is None or self._let_go.times == 1:
+            self._dropped = (self._dropped or GivenUp(self._order, 0, 0.0)).again(now_s)
+        if self._dropped is None or self._dropped.times == 1:
             self._report("error", str(error), 0, {})
 
     def _advance(self, assignment: Assignment, now_s: float) -> None:

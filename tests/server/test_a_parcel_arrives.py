@@ -10,8 +10,8 @@ from device_words import FLEET, MODEL, NOW_MS, birth, message
 
 from edge_agent.contract.artifact import OnnxFile, read_artifact, sha256_hex, write_artifact
 from edge_agent.contract.wire import BlockHeader, Desired, decode, decode_frame, encode, parse_topic
+from edge_agent.update.probation import Commit
 from edge_agent.update.slots import Staged
-from edge_agent.update.trial import Commit
 from edge_agent.update.updater import Updater
 from server import config
 from server.collect.ingest import Ingest
