@@ -76,6 +76,7 @@ class Sender:
         """
         if not self._arrived:
             return math.inf
+        at_once = at_once or not self._window  # nothing more is to come: nothing to wait for
         if not (at_once or now_s >= self._settle_at_s or len(self._arrived) >= SETTLE_ROWS):
             return self._settle_at_s - now_s
         try:

@@ -55,7 +55,7 @@ class Prover:
 
     def _work(self) -> None:
         while not self._waiting.stopped:
-            for picture in self._waiting.gather(1, patience_s=TICK_S, within_s=0.0, lull_s=0.0):
+            for picture in self._waiting.gather(1, patience_s=TICK_S):
                 try:
                     self._done(_proven(self._sandbox, picture))
                 except StoreError as error:
