@@ -86,5 +86,5 @@ def tls_context(files: TlsFiles) -> ssl.SSLContext:
 
 
 def send_at_once(_client: object, _data: object, wire: Any) -> None:
-    """For paho's `on_socket_open`: a small packet (a receipt, a last part) does not wait for the word on the one before."""
+    """For paho's `on_socket_open`: a small packet, as a receipt, does not wait for the word on the one before."""
     wire.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)

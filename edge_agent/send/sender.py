@@ -20,7 +20,7 @@ from edge_agent.send.connection import packet_bytes
 from edge_agent.send.outbox import Outbox, Waiting
 from edge_agent.send.window import Window
 
-READ_AHEAD = 16  # samples read from the outbox at once; one by one, looking for the next costs more than sending it
+READ_AHEAD = 64  # samples read from the outbox at once; one by one, looking for the next costs more than sending it
 READ_AHEAD_BYTES = 1 << 20
 
 SETTLE_S = 0.05  # longest that a receipt waits: shorter is more commits, longer is more duplicates after a crash
