@@ -285,7 +285,6 @@ def a_collector(folder: Path, port: int, on_samples: Callable[[int], None]) -> C
         fleet=FLEET,
         now_ms=lambda: time.time_ns() // 1_000_000,
         commit_rows=GROUP,
-        commit_ms=20.0,
         on_samples=on_samples,
     )
 

@@ -71,7 +71,7 @@ class OneLine(Collector):
 ingest = Ingest(Store.open(folder), fleet=fleet, offline_after_s=90.0)
 collector = {"turns": Collector, "one line": OneLine}[line](
     ingest, BrokerAddress("127.0.0.1", port), fleet=fleet, now_ms=lambda: time.time_ns() // 1_000_000,
-    commit_rows=100, commit_ms=20.0)
+    commit_rows=100)
 collector.start()
 print(collector.wait_ready(20.0), flush=True)
 sys.stdin.read()

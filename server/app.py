@@ -222,7 +222,6 @@ class Server:
             fleet=name,
             now_ms=now_ms,
             commit_rows=config.commit_rows,
-            commit_ms=config.commit_ms,
             backlog_bytes=config.backlog_bytes,
             device_share=config.device_share,
             limit=Limit(config.device_messages_per_s or UNLIMITED, config.device_bytes_per_s or UNLIMITED),

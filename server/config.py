@@ -81,9 +81,6 @@ class Collect(Section, frozen=True, kw_only=True):
     """How samples are taken in."""
 
     commit_rows: Annotated[int, Meta(ge=1, le=10_000, description="samples to one commit at most")] = 250
-    commit_ms: Annotated[
-        float, Meta(gt=0.0, description="longest wait of a sample for its commit, and so its receipt")
-    ] = 20.0
     offline_after_s: Annotated[float, Meta(gt=0.0, description="silence after which a device counts as offline")] = 90.0
     backlog_bytes: Annotated[
         int,

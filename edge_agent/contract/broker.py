@@ -1,12 +1,13 @@
 """How is a broker named, and by which files is it trusted?
 
-Of both programs' configuration.
+Of both programs' configuration; and how both send to it.
 """
 
 from __future__ import annotations
 
+import socket
 import ssl
-from typing import NamedTuple
+from typing import Any, NamedTuple
 from urllib.parse import urlsplit
 
 from edge_agent.contract.errors import ConfigError, did_you_mean
@@ -82,3 +83,8 @@ def tls_context(files: TlsFiles) -> ssl.SSLContext:
         named = ", ".join(path for path in files if path)
         raise ConfigError(f"tls: {error}: expected PEM certificates and their key in {named}") from error
     return context
+
+
+def send_at_once(_client: object, _data: object, wire: Any) -> None:
+    """For paho's `on_socket_open`: a small packet, as a receipt, does not wait for the word on the one before."""
+    wire.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)

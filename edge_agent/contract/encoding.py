@@ -13,6 +13,7 @@ Nothing is lost: floats are taken as the integers that their bits are.
 
 from __future__ import annotations
 
+import math
 import zlib
 from typing import Literal
 
@@ -54,7 +55,7 @@ def unpack(encoding: Encoding, body: bytes, *, dtype: str, shape: tuple[int, ...
 
     MessageError when the body is not one; never inflates past what shape and dtype say, and a bit.
     """
-    expected = int(np.prod(shape, dtype=np.int64)) * np.dtype(dtype).itemsize
+    expected = math.prod(shape) * np.dtype(dtype).itemsize
     raw = _inflate(encoding, body, expected)
     if len(raw) != expected:
         raise MessageError(f"{len(raw)} bytes decoded, {tuple(shape)} {dtype}: {expected}")

@@ -491,7 +491,7 @@ def check_sample_header(header: SampleHeader, address: Address) -> SampleId:
             f"{fewest} to {most} parts"
         )
     said = header.selection
-    if not np.isfinite([header.confidence, said.utility, said.novelty, said.threshold, said.tokens]).all():
+    if not all(map(math.isfinite, (header.confidence, said.utility, said.novelty, said.threshold, said.tokens))):
         raise MessageError(f"sample {header.id}: confidence or selection not finite")
     if not (0.0 < said.probability <= 1.0 and 0.0 <= said.floor <= said.probability):
         raise MessageError(

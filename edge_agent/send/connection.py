@@ -18,7 +18,7 @@ import paho.mqtt.client as mqtt
 from paho.mqtt.enums import CallbackAPIVersion
 from paho.mqtt.reasoncodes import ReasonCode
 
-from edge_agent.contract.broker import TlsFiles, tls_context
+from edge_agent.contract.broker import TlsFiles, send_at_once, tls_context
 from edge_agent.contract.errors import ConfigError, UplinkError
 
 log = logging.getLogger(__name__)
@@ -130,6 +130,7 @@ class Connection:
         client.on_connect = self._on_connect
         client.on_disconnect = self._on_disconnect
         client.on_message = self._on_message
+        client.on_socket_open = send_at_once
         return client
 
     def _on_connect(

@@ -20,7 +20,7 @@ from edge_agent.send.connection import packet_bytes
 from edge_agent.send.outbox import Outbox, Waiting
 from edge_agent.send.window import Window
 
-READ_AHEAD = 16  # samples read from the outbox at once; one by one, looking for the next costs more than sending it
+READ_AHEAD = 64  # samples read from the outbox at once; one by one, looking for the next costs more than sending it
 READ_AHEAD_BYTES = 1 << 20
 
 SETTLE_S = 0.05  # longest that a receipt waits: shorter is more commits, longer is more duplicates after a crash
@@ -77,7 +77,8 @@ class Sender:
         """
         if not (answered := len(self._arrived) + len(self._refused)):
             return math.inf
-        due_s = now_s if answered >= SETTLE_ROWS else self._settle_at_s
+        # With nothing on its way no more is to come, and nothing to wait for.
+        due_s = now_s if answered >= SETTLE_ROWS or not self._window else self._settle_at_s
         if not at_once and (wait_s := max(due_s, self._again_s) - now_s) > 0:
             return wait_s
         try:

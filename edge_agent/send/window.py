@@ -69,6 +69,10 @@ class Window:
         """Samples that may be on their way now."""
         return int(self._size)
 
+    def __len__(self) -> int:
+        """Samples on their way."""
+        return len(self._sending)
+
     def __contains__(self, id_: object) -> bool:
         return id_ in self._sending
 

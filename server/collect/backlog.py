@@ -5,7 +5,6 @@ One thread brings it, another takes it, in the order that turns.py decides.
 
 from __future__ import annotations
 
-import functools
 import threading
 import time
 from collections import Counter
@@ -15,6 +14,8 @@ from typing import Generic, TypeVar
 from server.collect.turns import Offer, Turns
 
 T = TypeVar("T")
+
+GROUP_WORK = 4 << 20  # of one group: more, and all wait for the large samples of one; less is more commits
 
 
 class Backlog(Generic[T]):
@@ -47,21 +48,21 @@ class Backlog(Generic[T]):
             self._turns.put(device, item, 0)
             self._changed.notify_all()
 
-    def gather(self, most: int, *, patience_s: float, within_s: float, lull_s: float) -> list[T]:
-        """At most so many, in turn, of what has come `within_s` of the first; empty when none comes in `patience_s`.
+    def gather(self, most: int, *, patience_s: float) -> list[T]:
+        """At most so many, in turn, of what is here; empty when none comes in `patience_s`.
 
-        It ends early when nothing came for `lull_s`: a device sends a window and waits for its receipts.
+        It does not wait for more: while one group is on its way to the disk, the next one gathers by itself, the
+        larger the longer that takes. To wait as well makes all wait for a device that never stops sending.
         """
         with self._changed:
             self._wait(patience_s, lambda: self._turns.due_s(time.monotonic()) <= 0.0)
             if self._turns.due_s(time.monotonic()) > 0.0:
                 return []
-            until_s, came = time.monotonic() + within_s, 0
-            while came < len(self._turns) < most:
-                came = len(self._turns)
-                self._wait(min(lull_s, until_s - time.monotonic()), functools.partial(self._more_than, came))
             batch: list[T] = []
-            while len(batch) < most and (item := self._turns.take(time.monotonic())) is not None:
+            left = self._turns.waiting - GROUP_WORK
+            while len(batch) < most and self._turns.waiting > left:
+                if (item := self._turns.take(time.monotonic())) is None:
+                    break
                 batch.append(item)
             self._changed.notify_all()  # there is room
             return batch
@@ -85,9 +86,6 @@ class Backlog(Generic[T]):
         elif answer == "share":
             self._throttled[device] += 1
         return answer
-
-    def _more_than(self, came: int) -> bool:
-        return len(self._turns) > came
 
     def _wait(self, longest_s: float, enough: Callable[[], bool]) -> None:
         until_s = time.monotonic() + longest_s

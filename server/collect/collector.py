@@ -5,8 +5,9 @@
 
 The network thread only puts into the backlog, and waits when it is full: the broker then holds back, and in the end the
 devices' outboxes do. Nobody waits for a device that fills its share alone: what it sends beyond is left, counted, and
-comes again. The worker takes groups, the devices by turns, so that many samples share one flush of the disk; images go
-by way of the prover. Nothing is receipted before it is on disk; what is lost on the way is sent again.
+comes again. The worker takes in groups what came meanwhile, the devices by turns, so that many samples share one flush
+of the disk; images go by way of the prover. Nothing is receipted before it is on disk; what is lost on the way is sent
+again.
 """
 
 from __future__ import annotations
@@ -32,7 +33,6 @@ BACKLOG_BYTES = 128 * 1024 * 1024
 DEVICE_SHARE = 0.25
 TICK_S = 0.2  # how long a stop may go unnoticed
 SWEEP_S = 1.0
-LULL_S = 0.003  # a group ends when nothing came for so long: shorter splits a window, longer makes its sender wait
 RETRY_MIN_S = 0.1
 RETRY_MAX_S = 10.0
 
@@ -54,7 +54,6 @@ class Collector:
         fleet: str,
         now_ms: Callable[[], int],
         commit_rows: int,
-        commit_ms: float,
         backlog_bytes: int = BACKLOG_BYTES,
         device_share: float = DEVICE_SHARE,
         limit: Limit = NO_LIMIT,
@@ -70,7 +69,6 @@ class Collector:
             fleet: whose devices are listened to.
             now_ms: the wall clock.
             commit_rows: messages to one commit at most.
-            commit_ms: of messages to one commit at most.
             backlog_bytes: of messages that may wait to be taken, and as many again of images.
             device_share: of them that one device may have, 0..1.
             limit: of what one device may have taken in a second.
@@ -82,7 +80,6 @@ class Collector:
         self._fleet = fleet
         self._now_ms = now_ms
         self._commit_rows = commit_rows
-        self._commit_s = commit_ms / 1000
         self._on_birth = on_birth
         self._on_fetch = on_fetch
         self._on_samples = on_samples
@@ -131,9 +128,7 @@ class Collector:
     def _work(self) -> None:
         swept = time.monotonic()
         while not self._stopping.is_set():
-            if batch := self._backlog.gather(
-                self._commit_rows, patience_s=TICK_S, within_s=self._commit_s, lull_s=LULL_S
-            ):
+            if batch := self._backlog.gather(self._commit_rows, patience_s=TICK_S):
                 self._take(batch)
             if time.monotonic() - swept >= SWEEP_S:
                 _call(self._sweep)

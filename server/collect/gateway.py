@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import logging
 import secrets
-import socket
 import ssl
 import threading
 from collections.abc import Callable
@@ -17,7 +16,7 @@ from typing import Any, NamedTuple
 import paho.mqtt.client as mqtt
 from paho.mqtt.enums import CallbackAPIVersion
 
-from edge_agent.contract.broker import NO_FILES, TlsFiles, broker_url, parse_broker, tls_context
+from edge_agent.contract.broker import NO_FILES, TlsFiles, broker_url, parse_broker, send_at_once, tls_context
 from edge_agent.contract.errors import ConfigError
 from edge_agent.contract.wire import ServerState, encode, server_state_topic, up_filter
 from server.errors import ServerConfigError
@@ -119,7 +118,7 @@ class Gateway:
         client.on_subscribe = self._on_subscribe
         client.on_disconnect = self._on_disconnect
         client.on_message = self._on_message
-        client.on_socket_open = _send_at_once
+        client.on_socket_open = send_at_once
         return client
 
     def _state(self, *, online: bool) -> bytes:
@@ -161,8 +160,3 @@ class Gateway:
         except UnicodeDecodeError:  # no topic of ours; it will be set aside as such
             topic = ""
         self._deliver(topic, bytes(message.payload))
-
-
-def _send_at_once(_client: mqtt.Client, _data: Any, sock: Any) -> None:
-    """A receipt is a small packet after another: without this it waits for the word on the one before, 40 ms."""
-    sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)

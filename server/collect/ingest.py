@@ -10,12 +10,13 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import Any
 
 import sqlalchemy as sa
 
-from edge_agent.contract.wire import Birth, Death, Event, Fetch, Heartbeat, Receipt
+from edge_agent.contract.wire import Birth, Death, Event, Fetch, Heartbeat, Receipt, SampleHeader
 from server.collect.inbound import Bad, Heard, Message, Picture, Piece, Said, Upload, check_body, hear
 from server.collect.receipts import Answers
 from server.store import devices, gaps, identities, parts, samples, stretches
@@ -114,26 +115,32 @@ class Ingest:
         self._store = store
         self._fleet = fleet
         self._offline_after_ms = int(offline_after_s * 1000)
+        self._flusher = ThreadPoolExecutor(1, thread_name_prefix="flush")  # bodies, while the rows are written
 
     def take(self, batch: Sequence[Message | Proven]) -> Taken:
         """Check and store a group; StoreError when that cannot be, and then the same group may be taken again."""
         group = self._hear(batch)
         known = self._known([*group.uploads, *group.pictures, *group.pieces])
-        for whole in self._join([piece for piece in group.pieces if group.is_new(piece, known)]):
-            group.add(whole)
+        whole, kept = self._join([piece for piece in group.pieces if group.is_new(piece, known)])
+        for item in whole:
+            group.add(item)
         new: list[Upload] = []
         for upload in group.uploads:
             if group.is_new(upload, known):
                 known[upload.header.id] = upload.header.body_sha256
                 new.append(upload)
         pictures = [picture for picture in group.pictures if group.is_new(picture, known)]
-        self._store.blobs.put_named({upload.header.body_sha256: upload.body for upload in new})  # before their rows
+        bodies = {upload.header.body_sha256: upload.body for upload in new}
+        flushed = self._flusher.submit(self._store.blobs.put_named, bodies)
         with self._store.database.write() as connection:
             inserted = samples.insert_samples(connection, [_row(upload) for upload in new])
             for upload in new:
                 group.answers.accept(upload.device, upload.header.id)
+            for piece in kept:
+                parts.put_part(connection, piece.header, piece.data, now_ms=piece.message.received_ms)
             parts.delete_parts(connection, group.answered_in_parts())
             _record(connection, group)
+            flushed.result()  # bodies are on the disk before the rows that name them
         return _taken(group, len(inserted), pictures)
 
     def sweep(self, now_ms: int, *, throttled: Mapping[str, int] | None = None) -> list[str]:
@@ -158,35 +165,28 @@ class Ingest:
         with self._store.database.read() as connection:
             return samples.body_names(connection, {item.header.id for item in items})
 
-    def _join(self, pieces: Sequence[Piece]) -> list[Whole | Bad]:
-        """What is whole now, or turned out to be no sample; parts of others are kept.
-
-        What came whole in one group needs no keeping.
-        """
+    def _join(self, pieces: Sequence[Piece]) -> tuple[list[Whole | Bad], list[Piece]]:
+        """What is whole now, or turned out to be no sample; and the parts of others, to be kept."""
         here: dict[_Cut, dict[int, Piece]] = defaultdict(dict)
         for piece in pieces:
             here[_cut(piece)][piece.header.part] = piece
-        bodies: list[tuple[Piece, bytes]] = []
+        whole: list[Whole | Bad] = []
         kept: list[Piece] = []
         for found in here.values():
             last = next(reversed(found.values()))
-            if len(found) == last.header.parts:
-                bodies.append((last, b"".join(found[part].data for part in range(len(found)))))
-            else:
+            body = self._body(last.header, {number: piece.data for number, piece in found.items()})
+            if body is None:
                 kept += found.values()
-        bodies += self._keep(kept)
-        return [check_body(piece.message, piece.device, piece.id, piece.header, body) for piece, body in bodies]
+            else:
+                whole.append(check_body(last.message, last.device, last.id, last.header, body))
+        return whole, kept
 
-    def _keep(self, pieces: Sequence[Piece]) -> list[tuple[Piece, bytes]]:
-        """Store parts; returns the bodies that are whole with what was stored before."""
-        if not pieces:
-            return []
-        with self._store.database.write() as connection:
-            for piece in pieces:
-                parts.put_part(connection, piece.header, piece.data, now_ms=piece.message.received_ms)
-            last = {_cut(piece): piece for piece in pieces}
-            found = [(piece, parts.join_parts(connection, piece.header)) for piece in last.values()]
-        return [(piece, body) for piece, body in found if body is not None]
+    def _body(self, header: SampleHeader, here: dict[int, bytes]) -> bytes | None:
+        """Of the parts at hand, and those that came before; None while some are missing."""
+        if len(here) == header.parts:
+            return b"".join(here[number] for number in range(header.parts))
+        with self._store.database.read() as connection:
+            return parts.join_parts(connection, header, here)
 
 
 _Cut = tuple[str, str, int]

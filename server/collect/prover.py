@@ -58,7 +58,7 @@ class Prover:
 
     def _work(self) -> None:
         while not self._waiting.stopped:
-            for picture in self._waiting.gather(1, patience_s=TICK_S, within_s=0.0, lull_s=0.0):
+            for picture in self._waiting.gather(1, patience_s=TICK_S):
                 self._prove(picture)
 
     def _prove(self, picture: Picture) -> None:

@@ -75,6 +75,11 @@ class Turns(Generic[T]):
         """Items that wait."""
         return self._count
 
+    @property
+    def waiting(self) -> int:
+        """Work that waits."""
+        return self._waiting
+
     def offer(self, device: str, item: T, size: int) -> Offer:
         """Put an item of `size` bytes into the device's line, if there is room."""
         work = size + MESSAGE_WORK

@@ -8,7 +8,7 @@ and sends it again.
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 
 import sqlalchemy as sa
 from sqlalchemy.dialects.sqlite import insert
@@ -33,14 +33,16 @@ def put_part(connection: sa.Connection, header: SampleHeader, data: bytes, *, no
     connection.execute(new.on_conflict_do_update(index_elements=keys, set_=changes))
 
 
-def join_parts(connection: sa.Connection, header: SampleHeader) -> bytes | None:
-    """The whole body that the header describes, or None while parts are missing."""
+def join_parts(connection: sa.Connection, header: SampleHeader, here: Mapping[int, bytes]) -> bytes | None:
+    """The whole body that the header describes, of the parts `here` and those kept; None while some are missing."""
     mine = sa.and_(
         part.c.sample_id == header.id, part.c.body_sha256 == header.body_sha256, part.c.parts == header.parts
     )
-    if connection.execute(sa.select(sa.func.count()).where(mine)).scalar_one() < header.parts:
+    if len({*here, *connection.execute(sa.select(part.c.part).where(mine)).scalars()}) < header.parts:
         return None
-    return b"".join(connection.execute(sa.select(part.c.data).where(mine).order_by(part.c.part)).scalars())
+    kept = connection.execute(sa.select(part.c.part, part.c.data).where(mine, part.c.part.not_in(list(here))))
+    found = {**here, **{row.part: row.data for row in kept}}
+    return b"".join(found[number] for number in range(header.parts))
 
 
 def delete_parts(connection: sa.Connection, sample_ids: Collection[str]) -> None:

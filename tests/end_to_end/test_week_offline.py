@@ -150,7 +150,6 @@ def store(tmp_path: Path, broker: Broker) -> Iterator[Store]:
         fleet=FLEET,
         now_ms=lambda: NOW_MS,
         commit_rows=100,
-        commit_ms=20.0,
     )
     collector.start()
     assert collector.wait_ready(20.0)

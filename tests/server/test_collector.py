@@ -137,7 +137,7 @@ def collect(broker, store):
     def start(*, commit_rows=10, **options):
         ingest = Ingest(store, fleet=FLEET, offline_after_s=90.0)
         address = BrokerAddress(HOST, broker.port)
-        clock = {"now_ms": lambda: NOW_MS, "commit_ms": 5.0}
+        clock = {"now_ms": lambda: NOW_MS}
         opened.append(Collector(ingest, address, fleet=FLEET, commit_rows=commit_rows, **clock, **options))
         opened[-1].start()
         assert opened[-1].wait_ready(WAIT_S)
@@ -277,7 +277,7 @@ def die(_):  # stored, and the receipts perhaps not sent yet
         os.kill(os.getpid(), signal.SIGKILL)
 ingest = Ingest(Store.open(folder), fleet=fleet, offline_after_s=90.0)
 address = BrokerAddress("127.0.0.1", port)
-Collector(ingest, address, fleet=fleet, now_ms=lambda: 1, commit_rows=7, commit_ms=1.0, on_samples=die).start()
+Collector(ingest, address, fleet=fleet, now_ms=lambda: 1, commit_rows=7, on_samples=die).start()
 time.sleep(120)
 """
 

@@ -48,7 +48,7 @@ from server.store.store import Store
 folder, port, fleet = Path(sys.argv[1]), int(sys.argv[2]), sys.argv[3]
 collector = Collector(
     Ingest(Store.open(folder), fleet=fleet, offline_after_s=90.0),
-    BrokerAddress("127.0.0.1", port), fleet=fleet, now_ms=lambda: 1, commit_rows=20, commit_ms=5.0)
+    BrokerAddress("127.0.0.1", port), fleet=fleet, now_ms=lambda: 1, commit_rows=20)
 collector.start()
 print(collector.wait_ready(20.0), flush=True)
 sys.stdin.read()

@@ -97,7 +97,6 @@ def collector(own, tmp_path):
         fleet=FLEET,
         now_ms=now_ms,
         commit_rows=10,
-        commit_ms=5.0,
     )
     made.start()
     yield made
