@@ -218,7 +218,7 @@ def _updater(folder: Path, bundle: Bundle, *, anchor: bytes, now_ms: int, seen: 
                 (folder / "root_history" / f"{version}.root.json").write_bytes(bytes(data))
     config = UpdaterConfig(max_root_rotations=max(len(bundle.roots), 1) + (len(seen.roots) if seen else 0))
     updater = Updater(str(folder), "bundle", fetcher=_fetcher(bundle), bootstrap=anchor, config=config)
-    # The client has no argument for the time, and goes by the clock of a device that may have none: docs/adr/0019.
+    # The client has no argument for the time, and goes by the clock of a device that may have none: docs/adr/0018.
     updater._trusted_set.reference_time = _utc(now_ms)
     return updater
 
