@@ -31,6 +31,7 @@ from edge_agent.update.updater import Updater
 log = logging.getLogger(__name__)
 
 TICK_S = 0.1
+FIRST_STATUS_S = 2.0  # after a start: who has just set it up wants to see it
 STATUS_S = 30.0  # longest time between two writings of status.json: more is old news, less wears a flash card
 
 
@@ -87,13 +88,13 @@ class Housekeeping:
 
     def run(self, stopping: threading.Event) -> None:
         """Until `stopping`; whatever goes wrong here, the stream goes on."""
-        looked_s, read = time.monotonic(), 0
+        looked_s, read, due_s = time.monotonic(), 0, min(FIRST_STATUS_S, self._status_s)
         while not stopping.wait(TICK_S):
             try:
                 self.tend_model(time.monotonic())
-                if (passed_s := time.monotonic() - looked_s) >= self._status_s:
+                if (passed_s := time.monotonic() - looked_s) >= due_s:
                     before, read = read, self._loop.counts().read
-                    looked_s += passed_s
+                    looked_s, due_s = looked_s + passed_s, self._status_s
                     self._say((read - before) / passed_s)
             except Exception:
                 log.exception("housekeeping failed; the stream goes on")

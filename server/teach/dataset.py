@@ -56,7 +56,10 @@ def load(store: Store, snapshot: Snapshot, *, takes: InputSpec | None) -> Datase
     for split, members in parts.items():
         if not members:
             seen = ", ".join(f"{count} of {shape} {dtype}" for (shape, dtype), count in kinds.most_common(3))
-            raise TrainingError(f"snapshot {snapshot.id[:12]}: no {split} sample of {kind[0]} {kind[1]}, but {seen}")
+            raise TrainingError(
+                f"snapshot {snapshot.id[:12]}: no {split} sample of {kind[0]} {kind[1]}, but {seen}: take some in with "
+                f"`winnow-server data import FILE.npz --split {split} server.toml`"
+            )
     train, holdout = (_part(store, parts[split]) for split in ("train", "holdout"))
     return Dataset(train=train, holdout=holdout, left_out=len(rows) - len(fitting))
 
