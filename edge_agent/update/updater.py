@@ -229,7 +229,7 @@ class Updater(Installed):
         self.unstage_all_but(desired.model.version if desired.model else 0)
         if self._fetch is not None and not self._fetch.assignment.is_for_same(desired.model):
             self._drop()
-        elif self._fetch is not None and self._fetch.assignment != desired.model:
+        elif self._fetch is not None and desired.model and _source(self._fetch.assignment) != _source(desired.model):
             self._fetch.flush()  # its signatures were renewed: the blocks that are here stay
             self._fetch = None
 
@@ -342,3 +342,8 @@ class Updater(Installed):
             self._complaint = str(error)
             version = self._assignment.version if self._assignment else 0
             self._report("error", f"update paused for {PAUSE_S:g} s: {error}", version, {})
+
+
+def _source(assignment: Assignment) -> tuple[str, str]:
+    """Who vouches for it, and where its files are; other parcels are no reason to begin anew."""
+    return assignment.trust_sha256, assignment.url
