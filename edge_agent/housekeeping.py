@@ -113,7 +113,9 @@ class Housekeeping:
         vitals = self._loop.vitals()
         self._updater.executing(vitals.version)
         state = self._updater.slot_state()
-        if isinstance(state, Staged) and state.committed == vitals.version == self._loop.coming_version:
+        if isinstance(state, Staged) and state.committed == 0:
+            self._updater.take(state.candidate)  # what runs was refused, and only for want of another: no measure
+        elif isinstance(state, Staged) and state.committed == vitals.version == self._loop.coming_version:
             self._tend_staged(state.candidate, vitals, now_s)
         if isinstance(state, Trial) and state.candidate == vitals.version:
             self._tend_trial(state, vitals, now_s)
@@ -127,6 +129,7 @@ class Housekeeping:
         if not self._update.shadow_samples:
             self._updater.take(version, before=_figures(vitals))
         elif self._beside is None or self._beside.model.version != version:
+            self._end_shadow()
             self._beside = self._begin_shadow(now_s)
         elif (seen := self._loop.shadowed()) is not None and seen.version == version:
             self._judge_shadow(self._beside, seen, vitals, now_s)
@@ -190,6 +193,10 @@ class Housekeeping:
             if model := beside.model if ready and beside else self._load(folder):
                 self._loop.swap(model)
         if beside is not None and not (isinstance(state, Staged) and state.candidate == beside.model.version):
+            self._end_shadow()
+
+    def _end_shadow(self) -> None:
+        if self._beside is not None:
             self._loop.end_shadow()
             self._beside = None
 

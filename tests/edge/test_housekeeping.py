@@ -338,6 +338,36 @@ def test_a_newer_model_takes_the_place_of_one_in_the_shadow(tmp_path: Path) -> N
     assert device.slots == Steady(committed=3)
 
 
+def test_a_model_leaves_the_shadow_though_the_one_that_takes_its_place_cannot_be_loaded(tmp_path: Path) -> None:
+    another(tmp_path / "new", version=2)
+    another(tmp_path / "newer", version=3, seed=1)
+    device = Device(tmp_path / "models")
+    device.stage(tmp_path / "new", 2)
+    device.look(3)
+    assert device.loop.shadowed() is not None
+    device.stage(tmp_path / "newer", 3)
+    (device.folder / "3" / MODEL).write_bytes(b"damaged since")
+    device.look(2)
+    assert 3 in device.slots.refused
+    assert device.loop.shadowed() is None
+
+
+@pytest.mark.parametrize("shadow_samples", [200, 0])
+def test_a_first_model_that_failed_makes_way_for_the_next(tmp_path: Path, shadow_samples: int) -> None:
+    """Nothing was committed before it, so that it runs on until another comes."""
+    another(tmp_path / "new", version=2)
+    device = Device(tmp_path / "models", update=msgspec.structs.replace(UPDATE, shadow_samples=shadow_samples))
+    device.updater.failed(1, "it went bad")
+    assert device.slots == Steady(committed=0)
+    device.look(2)
+    assert device.loop.model.version == 1
+    device.stage(tmp_path / "new", 2)
+    device.until(Steady)
+    device.look(6)
+    assert device.slots == Steady(committed=2)
+    assert device.loop.model.version == 2
+
+
 @pytest.mark.parametrize("cuts", [2, 3])
 def test_the_shadow_goes_on_after_a_power_cut_until_they_are_too_many(tmp_path: Path, cuts: int) -> None:
     another(tmp_path / "new", version=2)
