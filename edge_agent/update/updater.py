@@ -143,15 +143,23 @@ class Updater(Installed):
         if here.exists() and here.read_bytes() != (artifact / MANIFEST).read_bytes():
             log.warning("%s: another version %d is here already: give it a higher number", artifact, version)
 
+    def shadow(self) -> Path | None:
+        """As `Installed`; but once its signatures have expired, what is staged has to be vouched for anew."""
+        return super().shadow() if self._staged_is_fresh() else None
+
     def take(self, version: int = 0, *, before: Figures | None = None, found: Detail = NOTHING) -> Path | None:
         """As `Installed`; but once its signatures have expired, what is staged has to be vouched for anew."""
+        return super().take(version, before=before, found=found) if self._staged_is_fresh() else None
+
+    def _staged_is_fresh(self) -> bool:
+        """If not, it is let go, and fetched again with newer signatures."""
         state = self.slot_state()
-        if self._trust is not None and isinstance(state, slots.Staged) and not self._trust.fresh():
-            text = f"version {state.candidate} was staged, but its signatures have expired since: fetched anew"
-            self._report("error", text, state.candidate, {})
-            self.unstage_all_but(0)
-            return None
-        return super().take(version, before=before, found=found)
+        if self._trust is None or not isinstance(state, slots.Staged) or self._trust.fresh():
+            return True
+        text = f"version {state.candidate} was staged, but its signatures have expired since: fetched anew"
+        self._report("error", text, state.candidate, {})
+        self.unstage_all_but(0)
+        return False
 
     def on_desired(self, desired: Desired) -> None:
         """What the server wants. The same again is a new try, in time."""

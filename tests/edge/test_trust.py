@@ -349,17 +349,18 @@ def test_mix_and_match_is_refused(fleet, device):
         device.reports.clear()
 
 
-def test_what_was_staged_is_vouched_for_anew_once_its_signatures_have_expired(fleet, device):
+@pytest.mark.parametrize("way", ["shadow", "take"])
+def test_what_was_staged_is_vouched_for_anew_once_its_signatures_have_expired(fleet, device, way):
     device.install(fleet.publish(1))
     taken(device, assignment := fleet.publish(2))
     device.passes(4)
     device.power_cut()
-    assert device.updater.take() is None
+    assert getattr(device.updater, way)() is None
     assert device.slots == Steady(committed=1)
     assert "its signatures have expired since" in device.reports[-1][2]
     fleet.repository.renew()
     taken(device, fleet.signed(assignment))
-    assert device.updater.take() == device.folder / "2"
+    assert getattr(device.updater, way)() == device.folder / "2"
 
 
 # --- keys are replaced ---
