@@ -77,7 +77,14 @@ class Channels:
             pinned={name: device.ring for name, device in mine.items() if device.ring},
             figures=Compared(self._store, current.version, current.previous, now_ms=now_ms),
         )
-        state, orders, steps = rollout.advance(plan_of(current), state_of(current), look)
+        with self._store.database.read() as connection:
+            version = versions.get(connection, current.version)
+        if version is None or _may_go_out(version, self._signing):
+            state, orders, steps = rollout.advance(plan_of(current), state_of(current), look)
+        else:  # a rollback's, made when it was asked for: until it is signed, orders are as after a halt
+            good = version.parent
+            orders = {name: max(good, report.version) for name, report in look.reports.items()}
+            state, steps = state_of(current), ()
         new = self._new(orders, mine)
         if not new and msgspec.to_builtins(state) == current.state:
             return {}
@@ -87,15 +94,17 @@ class Channels:
             return {name: devices.set_desired(connection, name, desired) for name, desired in new.items()}
 
     def _new(self, orders: Mapping[str, int], fleet: Mapping[str, devices.Device]) -> dict[str, Desired]:
-        """The orders that differ from what was last published."""
+        """The orders that differ from what was last published. None for what devices would refuse as unsigned."""
         with self._store.database.read() as connection:
             known_versions = {number: versions.get(connection, number) for number in set(orders.values())}
-        wanted = {number: self._assignment(version) for number, version in known_versions.items()}
+        signed = {number: one for number, one in known_versions.items() if _may_go_out(one, self._signing)}
+        wanted = {number: self._assignment(version) for number, version in signed.items()}
         new = {}
         for name, device in fleet.items():
             known = device.desired or Desired(revision=0)
-            if name in orders and not _stands(device, known.model, wanted[orders[name]]):
-                new[name] = msgspec.structs.replace(known, model=wanted[orders[name]])
+            number = orders.get(name)
+            if number is not None and number in wanted and not _stands(device, known.model, wanted[number]):
+                new[name] = msgspec.structs.replace(known, model=wanted[number])
         return new
 
     def _assignment(self, version: Version | None) -> Assignment | None:

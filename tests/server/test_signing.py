@@ -21,13 +21,13 @@ from server.__main__ import main
 from server.collect.ingest import Ingest
 from server.errors import SigningError
 from server.keyring import rows_of
-from server.release import keys, metadata
+from server.release import commands, keys, metadata
 from server.release.blocks import Blocks
 from server.release.fleet import Fleet
 from server.release.pending import add_signatures
 from server.release.registry import add_artifact, export
 from server.release.signing import LOOK_MS, Policy, Signing
-from server.store import versions
+from server.store import rollouts, versions
 from server.store.store import Store
 from server.store.versions import Version
 
@@ -411,6 +411,35 @@ def test_an_assignment_names_its_signatures_and_the_device_can_fetch_them(releas
     header, body = decode_frame(BlockHeader, frame)
     assert header.total_bytes == desired.model.trust_bytes
     vouch(decode_bundle(bytes(body)), claim(made), anchor=anchor, now_ms=release.now_ms)
+
+
+def test_a_rollback_is_ordered_when_it_is_signed_and_ends_the_bad_version_before(release):
+    release.signing.init(Policy(), now_ms=NOW_MS)
+    (key,) = release.signing.keys.glob("targets-*.pem")
+    release.add(1)
+    for _ in range(3):  # until version 1 is through
+        release.connects(1)
+        release.tick()
+    release.add(2)
+    (desired,) = release.tick()
+    assert desired.model.version == 2
+    safe = key.rename(release.folder / "safe.pem")
+    with release.store.database.read() as connection:
+        bad = rollouts.current(connection)
+    assert (bad.version, bad.status) == (2, "running")
+    commands.say(release.store, bad.id, "rollback", reason="misses shoes", now_ms=release.now_ms)
+    (desired,) = release.tick()
+    assert desired.model.version == 1  # not the bad one any more, and nothing that a device refuses as unsigned
+    assert desired.model.trust_sha256 == release.signing.stamp().sha256
+    assert release.tick(2e7) == [] or release.sent[-1].model.version == 1  # nobody fails by waiting for a signature
+    with release.store.database.read() as connection:
+        again = rollouts.current(connection)
+        every = versions.every(connection)
+    assert (again.version, again.status, again.state["members"]) == (3, "running", {})
+    release.connects(1)
+    release.signing.sign(every, more=[safe], now_ms=release.now_ms)
+    (desired,) = release.tick()
+    assert (desired.model.version, desired.model.trust_sha256) == (3, release.signing.stamp().sha256)
 
 
 def test_no_rollout_starts_before_its_version_is_signed(release):
