@@ -93,10 +93,11 @@ class Server:
             store = Store.open(self._data_dir)
             stack.callback(store.close)
             identity = self._identity(store)
-            address = self._broker(stack, store, identity)
+            blocks = Blocks(store, self._signing)  # one, whichever way they go: it keeps files in memory
+            address = self._broker(stack, blocks, identity)
             labelling = self._labelling(store)
             files_url = identity.files_url if identity else ""
-            fleet, downloads, collector = self._collecting(store, address, labelling, files_url)
+            fleet, downloads, collector = self._collecting(store, address, labelling, blocks, files_url)
             teach = self._teach(store)
             steering = Steering(store, portfolio.parse(self._config.choose.portfolio), rng=np.random.default_rng())
             teach.recover(now_ms=now_ms())
@@ -153,7 +154,7 @@ class Server:
         _check_authority(self._config)
         return Service(self._config, store, now_ms=now_ms)
 
-    def _broker(self, stack: ExitStack, store: Store, service: Service | None) -> BrokerAddress:
+    def _broker(self, stack: ExitStack, blocks: Blocks, service: Service | None) -> BrokerAddress:
         config = self._config.broker
         if config.url:
             address, reload = _external(config), lambda: None
@@ -176,7 +177,7 @@ class Server:
                 tls=address.tls is not None,
                 reload=reload,
                 root=lambda: bytes(self._signing.bundle().roots[-1]).decode() if self._signing.on else "",
-                files=_files(Blocks(store, self._signing)),
+                files=_files(blocks),
             )
             stack.callback(service.stop)
         return address
@@ -200,7 +201,7 @@ class Server:
         )
 
     def _collecting(
-        self, store: Store, address: BrokerAddress, labelling: Labelling | None, files_url: str
+        self, store: Store, address: BrokerAddress, labelling: Labelling | None, blocks: Blocks, files_url: str
     ) -> tuple[Fleet, Downloads, Collector]:
         config, rollout, name = self._config.collect, self._config.rollout, self._config.server.fleet
         collector: Collector
@@ -214,7 +215,6 @@ class Server:
             copies.on_birth(device)
 
         fleet = Fleet(store, fleet=name, rules=rollout, publish=publish, signing=self._signing, files_url=files_url)
-        blocks = Blocks(store, self._signing)
         downloads = Downloads(blocks, fleet=name, bytes_per_s=rollout.bytes_per_s, publish=publish)
         collector = Collector(
             Ingest(store, fleet=name, offline_after_s=config.offline_after_s),

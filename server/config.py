@@ -199,7 +199,7 @@ class RingRules(Section, frozen=True, kw_only=True):
         ),
     ] = 10.0
     min_reported: Annotated[
-        int, Meta(ge=1, description="devices that must run it, those of the rings before included; rings take as many")
+        int, Meta(ge=0, description="devices that must run it, those of the rings before included; rings take as many")
     ] = 1
     success_share: Annotated[
         Share,

@@ -175,6 +175,7 @@ def _unjudged(rules: config.RingRules) -> config.RingRules:
     return config.RingRules(
         timeout_s=rules.timeout_s,
         soak_s=0.0,
+        min_reported=0,
         max_failed_share=1.0,
         max_latency_ratio=0.0,
         max_confidence_drop=1.0,

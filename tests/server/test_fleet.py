@@ -330,6 +330,23 @@ def test_a_rollback_sends_the_old_weights_to_everybody_under_a_new_number(scene,
     assert (scene.current().version, scene.current().status) == (4, "done")
 
 
+def test_a_rollback_is_not_given_up_though_every_device_is_slow(scene):
+    scene.connects("cam-1", "cam-2")
+    scene.add(2)
+    scene.through("cam-1", "cam-2", number=2)
+    scene.add(3)
+    scene.through("cam-1", "cam-2", number=3)
+    say(scene, "rollback")
+    scene.tick()
+    for _ in range(20):
+        scene.reports("cam-1", 3)
+        scene.reports("cam-2", 3)
+        scene.tick(10)
+    assert scene.current().status == "done"
+    scene.restart()
+    assert [(name, version) for name, version, _ in scene.tick()] == [("cam-1", 4), ("cam-2", 4)]
+
+
 def test_the_first_version_cannot_be_rolled_back_nor_one_that_is_not_the_newest(scene):
     scene.connects("cam-1")
     scene.add(2)
