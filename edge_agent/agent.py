@@ -179,7 +179,11 @@ class Agent:
             request=lambda fetch: self.uplink is not None and self.uplink.fetch(fetch),
             report=self.account.report,
             trust=self._make_trust(),
-            https=Https(lambda: ssl.create_default_context(cafile=self.config.uplink.ca_file or None)),
+            https=Https(
+                lambda: ssl.create_default_context(cafile=self.config.uplink.ca_file or None),
+                may=lambda: self.uplink is not None and self.uplink.carries(),
+                came=lambda size: self.uplink.carried(size) if self.uplink else None,
+            ),
         )
 
     def _make_trust(self) -> Trust | None:

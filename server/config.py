@@ -257,7 +257,11 @@ class Rollout(RingRules, frozen=True, kw_only=True):
         tuple[str, ...], Meta(description='for one ring alone: `["canary.soak_s=3600", "all.needs_approval=true"]`')
     ] = ()
     bytes_per_s: Annotated[
-        float, Meta(ge=0.0, description="most bytes of models a second, to all devices together; 0: no limit")
+        float,
+        Meta(
+            ge=0.0,
+            description="most bytes of models a second that go as messages, to all devices together; HTTPS is not held to it; 0: no limit",
+        ),
     ] = 10_000_000.0
 
 

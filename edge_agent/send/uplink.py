@@ -12,6 +12,7 @@ nothing behind it goes. In a lull (quiet hours, a link that costs) samples wait,
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import logging
 import queue
@@ -51,6 +52,7 @@ log = logging.getLogger(__name__)
 
 WINDOW_MAX_BYTES = 8 << 20  # of bodies on their way; a lower limit starves a fast link, a higher one is memory
 SPENT_S = 30.0  # a sample that has to wait longer waits for the day's bytes: bytes_per_s makes it wait 5 s at most
+FETCH_BYTES = 300  # of a request for a run of blocks by HTTPS
 LULL_LOOK_S = 2.0  # how long the end of a lull may go unnoticed
 DRAIN_LOOK_S = 0.05
 FAREWELL_S = 2.0  # longest wait for the broker to have the last words; shorter loses them on a slow link
@@ -179,6 +181,15 @@ class Uplink:
         except (UplinkError, OutboxError):  # the latter: the day's bytes cannot be noted
             return False
         return True
+
+    def carries(self) -> bool:
+        """Whether models may come beside the broker now: that is the same link, with the same lulls and limits."""
+        return not self._lull() and self._allowance.wait_s(FETCH_BYTES, self._monotonic()) == 0
+
+    def carried(self, size: int) -> None:
+        """So many bytes came beside the broker."""
+        with contextlib.suppress(OutboxError):  # the day's bytes cannot be noted: they are counted all the same
+            self._allowance.received(size, self._monotonic())
 
     # --- sending: the uplink's own thread ---------------------------------------------------------------------------
 

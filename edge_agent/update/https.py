@@ -34,18 +34,24 @@ class Https:
         self,
         context: Callable[[], ssl.SSLContext],
         *,
+        may: Callable[[], bool] = lambda: True,
+        came: Callable[[int], None] = lambda _size: None,
         timeout_s: float = TIMEOUT_S,
         monotonic: Callable[[], float] = time.monotonic,
     ) -> None:
-        """`context`: whose certificates are believed; made when it is first needed."""
+        """`context`: whose certificates are believed; made when it is first needed.
+
+        `may`: whether the link is to carry this now. `came` is told how many bytes did.
+        """
         self._make_context, self._timeout_s, self._monotonic = context, timeout_s, monotonic
+        self._may, self._came = may, came
         self._connection: http.client.HTTPSConnection | None = None
         self._url = ""
         self._rest_until_s = -1.0
 
     def get(self, url: str, fetch: Fetch) -> list[tuple[BlockHeader, bytes]]:
         """The blocks asked for, as far as they came; none when they have to come otherwise."""
-        if self._monotonic() < self._rest_until_s:
+        if self._monotonic() < self._rest_until_s or not self._may():
             return []
         found: list[tuple[BlockHeader, bytes]] = []
         try:
@@ -91,6 +97,8 @@ class Https:
             self.close()
             if len(data) < BLOCK_BYTES:
                 raise
+        finally:
+            self._came(len(data))
         return bytes(data)
 
     def _ask(self, url: str, sha256: str, span: str) -> http.client.HTTPResponse:

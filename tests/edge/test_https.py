@@ -188,6 +188,19 @@ def test_an_answer_that_is_cut_off_gives_what_came(files, https):
     assert [(header.index, data) for header, data in found] == [(0, DATA[:BLOCK_BYTES])]
 
 
+def test_nothing_comes_while_the_link_is_held_and_what_comes_is_counted(files, pem, clock):
+    held, came = [True], []
+    context = ssl.create_default_context(cafile=str(pem))
+    https = Https(lambda: context, may=lambda: not held[0], came=came.append, timeout_s=2.0, monotonic=clock)
+    wanted = Fetch(sha256=SHA256, blocks=(0, 1, 3))
+    assert https.get(files.url, wanted) == []
+    assert files.asked == came == []
+    held[0] = False
+    found = https.get(files.url, wanted)
+    assert len(found) == 3
+    assert sum(came) == sum(len(data) for _, data in found)
+
+
 class Member(Device):
     """A device that knows HTTPS."""
 

@@ -428,6 +428,7 @@ def test_in_a_lull_only_heartbeats_and_events_go_and_models_are_not_fetched(brok
     assert set(server.kinds()) == {"birth", "heartbeat", "event"}
     assert server.kinds().count("heartbeat") == 1
     assert not uplink.fetch(Fetch(sha256="ab", blocks=(0,)))
+    assert not uplink.carries()
     assert (uplink.link.held, uplink.link.heartbeat_s) == ("metered", 300.0)
     lull[0] = ""
     wait_for(lambda: outbox.status().rows == 0, "drained")
@@ -456,8 +457,10 @@ def test_when_the_bytes_of_the_day_are_spent_samples_wait_and_events_go(broker, 
     assert len(server.times) == 3  # a tenth of the day at once
     assert allowance.sent_bytes + allowance.received_bytes <= 100_000
     assert uplink.link.day_tokens < 30_000
-    allowance.received(100_000, time.monotonic())
+    uplink.carried(100_000)
+    assert allowance.received_bytes >= 100_000
     assert not uplink.fetch(Fetch(sha256="ab", blocks=(0,)))
+    assert not uplink.carries()
 
 
 # --- the rest --------------------------------------------------------------------------------------------------------
