@@ -145,7 +145,7 @@ class Channels:
         for command in commands:
             with self._store.database.write() as connection:
                 try:
-                    answer = _do(connection, self._store, command, self._rules, now_ms)
+                    answer = _do(connection, self._store, command, self._rules, self._signing, now_ms)
                 except RolloutError as error:
                     answer = f"refused: {error}"
                 rollouts.answer(connection, command.id, answer, now_ms=now_ms)
@@ -154,7 +154,12 @@ class Channels:
 
 
 def _do(
-    connection: sa.Connection, store: Store, command: rollouts.Command, rules: config.RingRules, now_ms: int
+    connection: sa.Connection,
+    store: Store,
+    command: rollouts.Command,
+    rules: config.RingRules,
+    signing: Signing | None,
+    now_ms: int,
 ) -> str:
     current = rollouts.get(connection, command.rollout_id)
     if current is None:
@@ -168,7 +173,8 @@ def _do(
     # Nobody is spared and nothing halts it: whoever holds the bad version is to be rid of it.
     everybody = Ring(name="all", rules=_unjudged(rules))
     number = _insert(connection, store, again.number, (everybody,), current.channel, now_ms)
-    return f"{step.text}; version {current.previous} goes out again as version {again.number}, rollout {number}"
+    when = "" if _may_go_out(again, signing) else ", once that is signed"
+    return f"{step.text}; version {current.previous} goes out again as version {again.number}, rollout {number}{when}"
 
 
 def _unjudged(rules: config.RingRules) -> config.RingRules:

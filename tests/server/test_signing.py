@@ -435,6 +435,8 @@ def test_a_rollback_is_ordered_when_it_is_signed_and_ends_the_bad_version_before
     with release.store.database.read() as connection:
         again = rollouts.current(connection)
         every = versions.every(connection)
+        (said,) = rollouts.said(connection, bad.id)
+    assert said.answer.endswith("goes out again as version 3, rollout 3, once that is signed")
     assert (again.version, again.status, again.state["members"]) == (3, "running", {})
     release.connects(1)
     release.signing.sign(every, more=[safe], now_ms=release.now_ms)
