@@ -218,8 +218,8 @@ def begin(
     with store.database.write() as connection:
         if not _may_go_out(versions.get(connection, number), signing):
             raise RolloutError(
-                f"version {number} is not signed, and devices refuse it: sign it with "
-                f"`winnow-server model sign {number} --key FILE`"
+                f"version {number} is not signed, and devices refuse it: a running server that has the targets keys "
+                f"signs it within seconds; else winnow-server model sign {number} --key FILE server.toml"
             )
         current = rollouts.current(connection, channel)
         if current is not None and not _may_begin(current):
