@@ -218,7 +218,8 @@ def _joined(plan: Plan, state: Running, look: Look, steps: list[Step]) -> Runnin
     if state.paused:
         return state
     opened = _opened(plan, state)
-    if state.opened_s is None and heard and opened:
+    # The first ring waits for somebody to try it. A later one does not: all may have been switched off by then.
+    if state.opened_s is None and opened and (heard or state.ring != plan.rings[0].name):
         state = msgspec.structs.replace(state, opened_s=look.now_s)
     at = {name: member.ring for name, member in state.members.items()}
     found = joining(plan.rings, opened, at, heard, version=plan.version, pinned=look.pinned)

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 import quadrants
 from device_words import FLEET, MODEL, NOW_MS, birth, message
+from graphs import as_onnx
 
 from edge_agent.contract.artifact import OnnxFile, read_artifact, sha256_hex, write_artifact
 from edge_agent.contract.wire import BlockHeader, Desired, decode, decode_frame, encode, parse_topic
@@ -84,15 +85,6 @@ def world(tmp_path):
     world = World(tmp_path)
     yield world
     world.store.close()
-
-
-def as_onnx(codes: bytes) -> bytes:
-    """A file that passes for ONNX: the codes stand for the name of its producer."""
-    size, head = len(codes), bytearray(b"\x12")
-    while size > 0x7F:
-        head.append(size & 0x7F | 0x80)
-        size >>= 7
-    return bytes((*head, size)) + codes
 
 
 def test_the_second_version_costs_what_was_learned(world):

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import sqlalchemy as sa
 from device_words import FLEET, NOW_MS, frames, image, message
+from graphs import as_onnx
 from quadrants import ARTIFACT, artifact, images
 
 from edge_agent.contract.artifact import MODEL, OnnxFile, read_artifact, sha256_hex
@@ -163,8 +164,9 @@ def test_a_champion_that_does_not_load_leaves_it_to_the_devices(store, tmp_path,
     take(store, 1)
     folder = tmp_path / "broken"
     manifest = artifact(folder)
-    (folder / MODEL).write_bytes(b"no onnx")
-    broken = OnnxFile(sha256=sha256_hex(b"no onnx"), bytes=7)
+    passes = as_onnx(b"nobody")  # and is no model
+    (folder / MODEL).write_bytes(passes)
+    broken = OnnxFile(sha256=sha256_hex(passes), bytes=len(passes))
     (folder / "manifest.json").write_bytes(
         msgspec.json.encode(msgspec.structs.replace(manifest, version=1, files={"cpu-int8": broken}))
     )

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import quadrants
 from device_words import FLEET, MODEL, NOW_MS, birth, heartbeat, message
+from graphs import as_onnx
 
 from edge_agent.contract.artifact import OnnxFile, read_artifact, sha256_hex, write_artifact
 from edge_agent.contract.parcel import unpack
@@ -32,7 +33,7 @@ def weights(seed: int, *, changed: int = 0, count: int = 40_000) -> bytes:
     rng = np.random.default_rng(seed)
     codes = rng.normal(0, 20, count).astype(np.int8)
     codes[rng.choice(count, changed, replace=False)] += 1
-    return codes.tobytes()
+    return as_onnx(codes.tobytes())
 
 
 def published(store, folder, number: int, onnx: bytes):
@@ -76,7 +77,7 @@ def test_a_version_near_the_champion_is_offered_against_it_and_packed(store, tmp
 def test_what_saves_nothing_is_not_offered(store, tmp_path):
     published(store, tmp_path, 1, OLD)
     assert [parcel.packing for parcel in found(store, published(store, tmp_path, 2, FAR))] == ["zstd"]
-    noise = random.Random(0).randbytes(40_000)
+    noise = as_onnx(random.Random(0).randbytes(40_000))
     assert found(store, published(store, tmp_path, 3, noise)) == ()
 
 
