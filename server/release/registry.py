@@ -31,6 +31,9 @@ from server.store import devices, labels, parcels, runs, versions
 from server.store.store import Store
 from server.store.versions import Version
 
+BELIEVED = 2**30
+"""Highest version that a device is believed to execute: half of the numbers that fit into the catalogue."""
+
 
 def publish_passed(store: Store, *, now_ms: int) -> list[Version]:
     """Publish every candidate that passed; returns the new versions."""
@@ -60,9 +63,12 @@ def _publish(store: Store, run: runs.Run, *, now_ms: int) -> Version:
 
 
 def _next_number(connection: sa.Connection) -> int:
-    """Above what any device executes too: one that was given a model which we never saw would refuse a lower one."""
+    """Above what any device executes too: one that was given a model which we never saw would refuse a lower one.
+
+    A device that says a number beyond BELIEVED lies: numbers only grow, and it is not to use them up.
+    """
     said = [device.heartbeat or device.birth for device in devices.devices(connection)]
-    executed = max((word.model.version for word in said if word), default=0)
+    executed = max((word.model.version for word in said if word and word.model.version <= BELIEVED), default=0)
     return max(versions.next_number(connection), executed + 1)
 
 

@@ -106,6 +106,8 @@ def test_a_number_is_above_what_any_device_executes(store):
     said = msgspec.structs.replace(birth("s"), model=model)
     ingest = Ingest(store, fleet=FLEET, offline_after_s=9.0)
     ingest.take([message("cam-1", "birth", encode(said))])
+    liar = msgspec.structs.replace(said, model=msgspec.structs.replace(MODEL, version=2**31 - 1))  # the last number
+    ingest.take([message("cam-2", "birth", encode(liar))])
     passed_run(store)
     assert [version.number for version in publish_passed(store, now_ms=NOW_MS)] == [10]
 
