@@ -7,6 +7,7 @@ returned is on disk: WAL with `synchronous=FULL`.
 from __future__ import annotations
 
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -24,6 +25,7 @@ except ImportError:  # pragma: no cover - where no wheel of it exists
 __all__ = ["BUSY_S", "Database", "sqlite3"]
 
 BUSY_S = 30.0
+WAL_AGAIN_S = 0.01
 
 
 class Database:
@@ -74,8 +76,22 @@ class Database:
 
 def _configure(connection: Any, _record: object) -> None:
     connection.isolation_level = None  # we say BEGIN ourselves: see _begin
-    for pragma in ("journal_mode=WAL", "synchronous=FULL", "foreign_keys=ON", "secure_delete=ON"):
+    _to_wal(connection)
+    for pragma in ("synchronous=FULL", "foreign_keys=ON", "secure_delete=ON"):
         connection.execute(f"PRAGMA {pragma}")
+
+
+def _to_wal(connection: Any) -> None:
+    """Of two that turn a new file to WAL at once, SQLite tells one "locked" without waiting: it tries again."""
+    until_s = time.monotonic() + BUSY_S
+    while True:
+        try:
+            connection.execute("PRAGMA journal_mode=WAL")
+            return
+        except sqlite3.OperationalError as error:
+            if "locked" not in str(error) or time.monotonic() > until_s:
+                raise
+            time.sleep(WAL_AGAIN_S)
 
 
 def _begin(connection: sa.Connection) -> None:
