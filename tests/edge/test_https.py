@@ -20,7 +20,6 @@ from edge_agent.contract.artifact import sha256_hex
 from edge_agent.contract.wire import BLOCK_BYTES, Fetch
 from edge_agent.update.https import REST_S, Https
 from edge_agent.update.slots import Staged
-from edge_agent.update.updater import Updater
 from server.release.files import part
 
 DATA = bytes(range(256)) * 1000  # 3.9 blocks
@@ -206,19 +205,8 @@ class Member(Device):
 
     https = None
 
-    def power_cut(self):
-        self.updater = Updater(
-            self.folder,
-            variant="cpu-int8",
-            check=self._check,
-            needs=self.needs,
-            max_starts=2,
-            keep_versions=3,
-            request=self._request,
-            report=self._report,
-            https=self.https,
-        )
-        self.boot()
+    def besides(self):
+        return {"https": self.https}
 
 
 @pytest.fixture

@@ -26,7 +26,6 @@ from edge_agent.contract.wire import Assignment
 from edge_agent.update.slots import Staged, Steady
 from edge_agent.update.trial import run_check
 from edge_agent.update.trust import BUILT_MS, STATE, Question, Trust, answer, load, trusted_ms
-from edge_agent.update.updater import Updater
 
 NOW_MS = BUILT_MS + 30 * DAY_MS
 IN_1970, IN_2020, IN_2036 = 0, 1_577_836_800_000, 2_082_758_400_000
@@ -65,20 +64,8 @@ class Member(Device):
         self.trust_folder = folder / "trust"
         super().__init__(folder / "models", server)
 
-    def power_cut(self):
-        trust = Trust(self.trust_folder, anchor=self.anchor, ask=ask_here, clock_ms=lambda: self.clock_ms)
-        self.updater = Updater(
-            self.folder,
-            variant="cpu-int8",
-            check=self._check,
-            needs=self.needs,
-            max_starts=2,
-            keep_versions=3,
-            request=self._request,
-            report=self._report,
-            trust=trust,
-        )
-        self.boot()
+    def besides(self):
+        return {"trust": Trust(self.trust_folder, anchor=self.anchor, ask=ask_here, clock_ms=lambda: self.clock_ms)}
 
     def passes(self, days):
         self.clock_ms += int(days * DAY_MS)

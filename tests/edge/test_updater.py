@@ -126,8 +126,13 @@ class Device:
             keep_versions=self.keep_versions,
             request=self._request,
             report=self._report,
+            **self.besides(),
         )
         self.boot()
+
+    def besides(self):
+        """What a kind of device gives its updater."""
+        return {}
 
     def boot(self):
         """As an agent does: load what should run, else say so."""

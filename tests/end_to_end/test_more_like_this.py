@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 from processes import Program, query, wait_for
 from quadrants import artifact, images
+from world import SERVER
 
 from edge_agent.contract.wire import Heartbeat
 from server.__main__ import main
@@ -19,16 +20,6 @@ pytestmark = pytest.mark.end_to_end
 
 ROWS = 40_000
 RATE = 400
-
-SERVER = """
-[server]
-data_dir = "server"
-fleet = "test"
-[broker]
-plain = true
-[teach]
-enabled = false
-"""
 
 AGENT = """
 [device]

@@ -13,6 +13,7 @@ import pytest
 from paho.mqtt.enums import CallbackAPIVersion
 from processes import Program, query, wait_for
 from quadrants import artifact, images
+from world import SERVER
 
 from edge_agent.__main__ import main as agent_command
 from edge_agent.contract.artifact import MANIFEST, sha256_hex
@@ -22,14 +23,7 @@ from server.__main__ import main as server_command
 
 pytestmark = pytest.mark.end_to_end
 
-SERVER = """
-[server]
-data_dir = "server"
-fleet = "test"
-[broker]
-plain = true
-[teach]
-enabled = false
+RINGS = """
 [rollout]
 soak_s = 0.5
 """
@@ -60,7 +54,7 @@ class World:
         self.folder = folder
         self.catalogue = folder / "server" / "catalogue.db"
         self.toml = folder / "server.toml"
-        self.toml.write_text(SERVER)
+        self.toml.write_text(SERVER + RINGS)
         np.savez(folder / "cam-1.npz", x=images(60_000, seed=5)[0])
         assert server_command(["keys", "init", str(self.toml)]) == 0
         self.server = Program(folder / "server.log", "server", "run", str(self.toml))
