@@ -46,7 +46,7 @@ class Channels:
         """`signing`, `files_url`: as `Fleet`. ServerConfigError when the rings of `rules` make no sense."""
         self._store = store
         self._signing, self._files_url = signing, files_url
-        self._assignments: dict[int, Assignment] = {}
+        self._known_parcels: dict[int, tuple[Parcel, ...]] = {}  # by version: what is published never changes
         self._rules = rules
         self._rings = parse(rules.rings, rules.rules, rules)
 
@@ -111,24 +111,21 @@ class Channels:
         """The order to run a version, with the signatures of now. None for the device's own, unknown here."""
         if version is None:
             return None
-        if version.number not in self._assignments:  # what is published never changes
-            self._assignments[version.number] = self._make_assignment(version)
-        made = self._assignments[version.number]
-        if self._signing is None or not (self._signing.on and self._signing.covers(version)):
-            return made
-        stamp = self._signing.stamp()
-        return msgspec.structs.replace(made, trust_sha256=stamp.sha256, trust_bytes=stamp.bytes)
-
-    def _make_assignment(self, version: Version) -> Assignment:
-        return Assignment(
+        made = Assignment(
             version=version.number,
             manifest_sha256=version.manifest_sha256,
             manifest_bytes=version.manifest_bytes,
             parcels=self._parcels(version),
             url=self._files_url,
         )
+        if self._signing is None or not (self._signing.on and self._signing.covers(version)):
+            return made
+        stamp = self._signing.stamp()
+        return msgspec.structs.replace(made, trust_sha256=stamp.sha256, trust_bytes=stamp.bytes)
 
     def _parcels(self, version: Version) -> tuple[Parcel, ...]:
+        if version.number in self._known_parcels:
+            return self._known_parcels[version.number]
         try:
             data = self._store.blobs.get(version.manifest_sha256)
             files = decode_manifest(data, where=f"version {version.number}").files
@@ -136,7 +133,9 @@ class Channels:
             log.error("version %d is ordered without parcels: %s", version.number, error)
             return ()
         with self._store.database.read() as connection:
-            return parcels.of(connection, [file.sha256 for file in files.values()])
+            found = parcels.of(connection, [file.sha256 for file in files.values()])
+        self._known_parcels[version.number] = found
+        return found
 
     def _obey(self, now_ms: int) -> bool:
         """Do what operators said since the last look, each in a transaction with its answer."""
