@@ -22,7 +22,7 @@ import time
 from collections.abc import Callable
 from contextlib import ExitStack
 from pathlib import Path
-from typing import TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
 import msgspec
 import numpy as np
@@ -40,9 +40,6 @@ from edge_agent.contract.settings import read_secret
 from edge_agent.contract.wire import Desired, Event
 from edge_agent.extras import SHADOW, WANTED, Extras
 from edge_agent.housekeeping import Housekeeping
-from edge_agent.identity.papers import Papers
-from edge_agent.identity.portal import Portal
-from edge_agent.identity.renewal import Renewal
 from edge_agent.loop import CURSOR, DRIFT, SELECTOR, Cursor, Identity, Loop, sample_bytes
 from edge_agent.model import Model
 from edge_agent.orders import Orders, configured, desired_over
@@ -59,6 +56,9 @@ from edge_agent.update.https import Https
 from edge_agent.update.trial import CheckStoppedError, run_check
 from edge_agent.update.trust import Trust
 from edge_agent.update.updater import Updater
+
+if TYPE_CHECKING:
+    from edge_agent.identity.renewal import Renewal
 
 log = logging.getLogger(__name__)
 
@@ -235,6 +235,10 @@ class Agent:
         )
 
     def _make_renewal(self) -> Renewal:
+        from edge_agent.identity.papers import Papers  # needs cryptography, a fifth of the agent's start
+        from edge_agent.identity.portal import Portal
+        from edge_agent.identity.renewal import Renewal
+
         uplink = self.config.uplink
         papers = Papers(ca_file=Path(uplink.ca_file), cert_file=Path(uplink.cert_file))
         papers.check(self.config.device.name)
