@@ -373,3 +373,18 @@ request = Table(  # "more like this", to devices
     Column("until_ms", BigInteger, nullable=False),
     Column("cancelled_at_ms", BigInteger),
 )
+
+trail = Table(  # who did what and why, each chained to the one before (trail.py)
+    "trail",
+    metadata,
+    Column("id", Id, primary_key=True, autoincrement=False),
+    Column("at_ms", BigInteger, nullable=False),
+    Column("who", String(200), nullable=False),
+    Column("what", String(40), nullable=False),
+    Column("subject", String(300), nullable=False),
+    Column("why", Text, nullable=False),
+    Column("detail", JSON, nullable=False),
+    Column("previous_sha256", String(64), nullable=False),
+    Column("sha256", String(64), nullable=False),
+)
+Index("trail_by_subject", trail.c.subject, trail.c.id)

@@ -1,0 +1,99 @@
+"""Who did what, to what, and why?
+
+The audit trail: only ever added to, and chained, so that a changed, removed or inserted entry is found. Each entry's
+sha256 covers what it says and the sha256 of the one before (the linked time stamps of Haber and Stornetta, "How to
+time-stamp a digital document", 1991). A trail that was cut off at its end is a valid shorter trail: whoever keeps a
+`head` elsewhere notices that too.
+"""
+
+from __future__ import annotations
+
+import getpass
+import hashlib
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
+
+import msgspec
+import sqlalchemy as sa
+
+from server.store.schema import trail
+
+SERVER = "server"  # who, where nobody gave the word
+FIRST = "0" * 64  # the sha256 before the first
+
+
+class Entry(NamedTuple):
+    """One thing that was done."""
+
+    id: int
+    at_ms: int
+    who: str  # a person's name, or SERVER
+    what: str  # a verb: "erase", "override", "approve", "publish"
+    subject: str  # what it was done to: "version 7", "device cam-1"
+    why: str
+    detail: dict[str, Any]
+    previous_sha256: str
+    sha256: str
+
+
+class Broken(NamedTuple):
+    """The first entry that does not continue the one before it."""
+
+    id: int
+    why: str
+
+
+def record(
+    connection: sa.Connection,
+    what: str,
+    subject: str,
+    *,
+    why: str,
+    who: str = SERVER,
+    detail: Mapping[str, Any] | None = None,
+    now_ms: int,
+) -> Entry:
+    """Add an entry, in the transaction of what it tells of: both are kept, or neither."""
+    last = connection.execute(sa.select(trail.c.id, trail.c.sha256).order_by(trail.c.id.desc()).limit(1)).first()
+    previous = last.sha256 if last else FIRST
+    said = Entry((last.id if last else 0) + 1, now_ms, who, what, subject, why, dict(detail or {}), previous, "")
+    entry = said._replace(sha256=_hash(said))
+    connection.execute(sa.insert(trail).values(entry._asdict()))
+    return entry
+
+
+def entries(connection: sa.Connection, *, subject: str = "", limit: int | None = None) -> Sequence[Entry]:
+    """The newest entries, oldest first; of one subject, if one is named."""
+    query = sa.select(trail).order_by(trail.c.id.desc()).limit(limit)
+    if subject:
+        query = query.where(trail.c.subject == subject)
+    return [Entry(*row) for row in connection.execute(query)][::-1]
+
+
+def head(connection: sa.Connection) -> str:
+    """Sha256 of the newest entry: it stands for all before it."""
+    return connection.scalar(sa.select(trail.c.sha256).order_by(trail.c.id.desc()).limit(1)) or FIRST
+
+
+def verify(connection: sa.Connection) -> Broken | None:
+    """The first entry that was tampered with; None when the chain is whole."""
+    previous, expected = FIRST, 1
+    for row in connection.execute(sa.select(trail).order_by(trail.c.id)):
+        entry = Entry(*row)
+        if entry.id != expected:
+            return Broken(entry.id, f"entry {expected} is missing before it")
+        if entry.previous_sha256 != previous:
+            return Broken(entry.id, "it does not continue the entry before it")
+        if entry.sha256 != _hash(entry):
+            return Broken(entry.id, "its content is not what was recorded")
+        previous, expected = entry.sha256, expected + 1
+    return None
+
+
+def person() -> str:
+    """Who sits at this machine: the name an entry has where the command was given none."""
+    return getpass.getuser()
+
+
+def _hash(entry: Entry) -> str:
+    return hashlib.sha256(msgspec.json.encode(entry[:-1], order="sorted")).hexdigest()
