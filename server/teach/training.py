@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from datetime import datetime, timezone
 from typing import TYPE_CHECKING, Any
 
@@ -26,8 +25,9 @@ from server.errors import TrainingError
 from server.store import parcels, runs, snapshots, versions
 from server.store.snapshots import Snapshot
 from server.store.store import Store
-from server.teach import dataset, gates, lesson, reference
+from server.teach import dataset, gates, judging, lesson, reference
 from server.teach.dataset import Dataset, Part
+from server.teach.judging import Champion
 from server.teach.lesson import Gain
 
 if TYPE_CHECKING:
@@ -37,7 +37,6 @@ if TYPE_CHECKING:
 Say = Callable[[str], None]
 
 CALIBRATION_SAMPLES = 512  # ranges settle with a few hundred; more only take time
-LATENCY_SAMPLES = 200
 
 
 class Settings(msgspec.Struct, frozen=True, kw_only=True):
@@ -45,16 +44,6 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
 
     teach: config.Teach
     gates: config.Gates
-
-
-@dataclass(frozen=True)
-class Champion:
-    """The model to beat, and to go on from."""
-
-    number: int
-    manifest: Manifest
-    onnx: bytes
-    weights: bytes  # empty: none to go on from
 
 
 def run_round(store: Store, run_id: int, *, say: Say, now_ms: Callable[[], int]) -> None:
@@ -67,12 +56,12 @@ def run_round(store: Store, run_id: int, *, say: Say, now_ms: Callable[[], int])
     settings = msgspec.convert(run.report, type=_Report).settings
     champion = _champion(store, run.champion)
 
-    def judging() -> None:
+    def begin_judging() -> None:
         with store.database.write() as connection:
             runs.mark(connection, run_id, state="judging")
 
     try:
-        report = _round(store, settings, snapshot, champion, say, judging, now_ms)
+        report = _round(store, settings, snapshot, champion, say, begin_judging, now_ms)
     except WinnowError as error:
         raise TrainingError(f"run {run_id}: {error}") from error
     state = "passed" if report["verdict"]["passed"] else "rejected"
@@ -101,7 +90,7 @@ def _round(
     snapshot: Snapshot,
     champion: Champion | None,
     say: Say,
-    judging: Callable[[], None],
+    begin_judging: Callable[[], None],
     now_ms: Callable[[], int],
 ) -> dict[str, Any]:
     started_s = time.monotonic()
@@ -111,10 +100,10 @@ def _round(
     net = _fit(data.train, snapshot.classes, settings.teach, champion, say)
     say("exporting and quantising")
     packaged = _package(net, data, snapshot, settings, champion)
-    judging()
+    begin_judging()
     say("judging")
     agreement = packaged.int8_agreement if settings.teach.int8 else None
-    held, figures = _compare(data.holdout, snapshot.classes, packaged, champion)
+    held, figures = judging.compare(data.holdout, snapshot.classes, packaged, champion)
     gains = _gains(store, data, held, packaged, champion)
     verdict = gates.judge(held, int8_agreement=agreement, rules=settings.gates)
     manifest = msgspec.structs.replace(packaged.manifest, metrics=packaged.manifest.metrics | figures)
@@ -194,28 +183,6 @@ def _package(net: Net, data: Dataset, snapshot: Snapshot, settings: Settings, ch
     )
 
 
-def _compare(
-    part: Part, classes: Sequence[str], packaged: Packaged, champion: Champion | None
-) -> tuple[gates.Held, dict[str, float]]:
-    """Who was right on what is held out, and what that comes to."""
-    label = np.array(classes, dtype=np.str_)[part.y]
-    candidate = _right(packaged.manifest, packaged.onnx, part.x, label)
-    before = _right(champion.manifest, champion.onnx, part.x, label) if champion else np.zeros_like(candidate)
-    figures = {
-        "onnx_bytes": float(len(packaged.onnx)),
-        "latency_ms": _latency_ms(packaged.onnx, part.x),
-        "fp32_accuracy": packaged.fp32_accuracy,
-        **_accuracies("candidate", candidate, part),
-    }
-    if champion:
-        figures |= {
-            "champion_latency_ms": _latency_ms(champion.onnx, part.x),
-            **_accuracies("champion", before, part),
-        }
-    held = gates.Held(candidate, before, part.stream, part.probability, part.device, label)
-    return held, {key: value for key, value in figures.items() if value is not None}
-
-
 def _gains(
     store: Store, data: Dataset, held: gates.Held, packaged: Packaged, champion: Champion | None
 ) -> dict[str, Gain]:
@@ -238,36 +205,3 @@ def _embedding(packaged: Packaged, x: NDArray[Any]) -> NDArray[np.float32]:
 
     manifest = packaged.manifest
     return run_onnx(packaged.onnx, x, logits=manifest.logits, embedding=manifest.embedding)[1]
-
-
-def _accuracies(who: str, right: NDArray[np.bool_], part: Part) -> dict[str, float | None]:
-    weight = 1.0 / part.probability
-    return {
-        f"{who}_{origin}_accuracy": gates.accuracy(right[rows], weight[rows])
-        for origin, rows in (("stream", part.stream), ("import", ~part.stream))
-    }
-
-
-def _right(manifest: Manifest, onnx: bytes, x: NDArray[Any], label: NDArray[np.str_]) -> NDArray[np.bool_]:
-    """(N,) whether the model's top class, by name, is the label."""
-    from models.evaluate import run_onnx
-
-    embedding = manifest.embedding or manifest.logits  # one output is enough here
-    logits, _ = run_onnx(onnx, x, logits=manifest.logits, embedding=embedding)
-    named = np.array(manifest.classes, dtype=np.str_)[np.argmax(logits, axis=1)]
-    right: NDArray[np.bool_] = named == label
-    return right
-
-
-def _latency_ms(onnx: bytes, x: NDArray[Any]) -> float:
-    """Median milliseconds of one sample on this machine, one thread: to compare two models, not to promise."""
-    from models.evaluate import open_session
-
-    session = open_session(onnx)
-    entry = session.get_inputs()[0].name
-    times = []
-    for i in range(min(LATENCY_SAMPLES, len(x))):
-        started_s = time.perf_counter()
-        session.run(None, {entry: x[i : i + 1]})
-        times.append(time.perf_counter() - started_s)
-    return float(np.median(times)) * 1000
