@@ -1,6 +1,6 @@
 """How does a snapshot become a candidate, and is it good enough?
 
-    snapshot + champion's weights -> fit -> package (int8) -> both models, as shipped, on what is held out -> verdict
+    snapshot + champion -> candidate (candidate.py) -> both models, as shipped, on what is held out -> verdict
 
 Runs in a process of its own (run.py). All that it leaves is in the store: the candidate's bytes among the blobs,
 figures and verdict in the run's report, and the run's state `passed` or `rejected`. Publishing is not its business.
@@ -8,9 +8,10 @@ figures and verdict in the run's report, and the run's state `passed` or `reject
 
 from __future__ import annotations
 
+import shutil
 import time
-from collections.abc import Callable, Sequence
-from datetime import datetime, timezone
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import msgspec
@@ -22,21 +23,19 @@ from edge_agent.contract.errors import WinnowError
 from edge_agent.contract.wire import Parcel
 from server import config
 from server.errors import TrainingError
-from server.store import parcels, runs, snapshots, versions
+from server.store import events, parcels, runs, snapshots, versions
 from server.store.snapshots import Snapshot
 from server.store.store import Store
-from server.teach import dataset, gates, judging, lesson, reference
-from server.teach.dataset import Dataset, Part
+from server.teach import candidate, dataset, gates, judging, lesson, reference
+from server.teach.candidate import Candidate
+from server.teach.dataset import Dataset
 from server.teach.judging import Champion
 from server.teach.lesson import Gain
 
 if TYPE_CHECKING:
     from models.package import Packaged
-    from models.train import Net
 
 Say = Callable[[str], None]
-
-CALIBRATION_SAMPLES = 512  # ranges settle with a few hundred; more only take time
 
 
 class Settings(msgspec.Struct, frozen=True, kw_only=True):
@@ -46,8 +45,11 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     gates: config.Gates
 
 
-def run_round(store: Store, run_id: int, *, say: Say, now_ms: Callable[[], int]) -> None:
-    """Train, package and judge; the outcome is in the store. TrainingError when it cannot be done."""
+def run_round(store: Store, run_id: int, *, folder: Path, say: Say, now_ms: Callable[[], int]) -> None:
+    """Train, package and judge; the outcome is in the store. TrainingError when it cannot be done.
+
+    `folder`: for checkpoints, which are gone when there is an outcome.
+    """
     with store.database.read() as connection:
         run = runs.get(connection, run_id)
         snapshot = snapshots.get(connection, run.snapshot_id) if run else None
@@ -60,10 +62,35 @@ def run_round(store: Store, run_id: int, *, say: Say, now_ms: Callable[[], int])
         with store.database.write() as connection:
             runs.mark(connection, run_id, state="judging")
 
+    def event(text: str, detail: Mapping[str, Any]) -> None:
+        with store.database.write() as connection:
+            events.say(
+                connection,
+                "training",
+                f"run {run_id}: {text}",
+                version=champion.number if champion else 0,
+                detail={"run": run_id, **detail},
+                now_ms=now_ms(),
+            )
+
+    def make(data: Dataset) -> Candidate:
+        return candidate.make(
+            store,
+            snapshot,
+            data,
+            champion,
+            teach=settings.teach,
+            min_int8_agreement=settings.gates.min_int8_agreement,
+            folder=folder,
+            say=say,
+            event=event,
+        )
+
     try:
-        report = _round(store, settings, snapshot, champion, say, begin_judging, now_ms)
+        report = _round(store, settings, snapshot, champion, make, say, begin_judging, now_ms)
     except WinnowError as error:
         raise TrainingError(f"run {run_id}: {error}") from error
+    shutil.rmtree(folder, ignore_errors=True)
     state = "passed" if report["verdict"]["passed"] else "rejected"
     with store.database.write() as connection:
         runs.finish(connection, run_id, state=state, report=report, now_ms=now_ms())
@@ -89,6 +116,7 @@ def _round(
     settings: Settings,
     snapshot: Snapshot,
     champion: Champion | None,
+    make: Callable[[Dataset], Candidate],
     say: Say,
     begin_judging: Callable[[], None],
     now_ms: Callable[[], int],
@@ -97,9 +125,7 @@ def _round(
     data = dataset.load(store, snapshot, takes=champion.manifest.input if champion else None)
     if data.left_out:
         say(f"{data.left_out} samples left out: not of the shape that the model takes")
-    net = _fit(data.train, snapshot.classes, settings.teach, champion, say)
-    say("exporting and quantising")
-    packaged = _package(net, data, snapshot, settings, champion)
+    packaged, weights = make(data)
     begin_judging()
     say("judging")
     agreement = packaged.int8_agreement if settings.teach.int8 else None
@@ -122,7 +148,7 @@ def _round(
         "gains": msgspec.to_builtins(gains),
         "candidate": {
             "manifest_sha256": store.blobs.put(encode_manifest(manifest)),
-            "weights_sha256": store.blobs.put(net.weights()),
+            "weights_sha256": store.blobs.put(weights),
         },
     }
 
@@ -138,49 +164,6 @@ def _learn(store: Store, manifest: Manifest, onnx: bytes, say: Say, *, now_ms: i
         reference.learn(store, manifest, onnx, now_ms=now_ms)
     except WinnowError as error:
         say(f"no reference for drift: {error}")
-
-
-def _fit(part: Part, classes: Sequence[str], teach: config.Teach, champion: Champion | None, say: Say) -> Net:
-    from models import train
-
-    wanted = ("recipe", "epochs", "batch_size", "learning_rate", "threads", "seed", "part")
-    settings = train.Settings(**{key: getattr(teach, key) for key in wanted})
-    # The rows of the head are the parent's classes: they must be the first of ours, in the same order.
-    grows = champion is not None and champion.manifest.classes == tuple(classes[: len(champion.manifest.classes)])
-    parent = champion.weights if champion and grows else b""
-    say(f"{'going on from version ' + str(champion.number) if champion and parent else 'from scratch'}")
-    return train.fit(
-        part.x,
-        part.y,
-        classes=len(classes),
-        settings=settings,
-        parent=parent or None,
-        progress=lambda _share, text: say(text),
-    )
-
-
-def _package(net: Net, data: Dataset, snapshot: Snapshot, settings: Settings, champion: Champion | None) -> Packaged:
-    from models.package import ParentFile, package
-
-    teach = settings.teach
-    rng = np.random.default_rng(teach.seed)
-    some = rng.permutation(len(data.train.x))[:CALIBRATION_SAMPLES]
-    return package(
-        net,
-        name=champion.manifest.name if champion else "model",
-        names=snapshot.classes,
-        version=champion.number + 1 if champion else 1,  # of the draft; the registry gives the real one
-        calibration=data.train.x[some],
-        holdout=(data.holdout.x, data.holdout.y),
-        parent=champion.number if champion else 0,
-        snapshot=snapshot.id,
-        int8=teach.int8,
-        unit=champion.manifest.input.unit if champion else "",
-        created_at=datetime.now(timezone.utc).isoformat(timespec="seconds"),
-        parent_file=ParentFile(champion.onnx, settings.gates.min_int8_agreement)
-        if champion and "cpu-int8" in champion.manifest.files
-        else None,
-    )
 
 
 def _gains(
