@@ -7,16 +7,19 @@ people; negative flips (share of samples that the model before had right and the
 et al., CVPR 2021); what the last model lost of the first one's accuracy on the old classes or people; CPU seconds of a
 round.
 
-    python benchmarks/recipes.py [--quick] [--only ROW,ROW] [--tasks fashion,watch] [--seeds N]
+    python benchmarks/recipes.py [--quick] [--only ROW,ROW] [--tasks fashion,watch] [--seeds N] [--out DIR]
 
-The row `default` is what the product does where nobody says otherwise (the recipes' TOML files).
+The row `default` is what the product does where nobody says otherwise (the recipes' TOML files). With --out, finished
+cells stay there and a later run goes on from them.
 """
 
 from __future__ import annotations
 
 import argparse
+import hashlib
 import time
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import msgspec
@@ -34,19 +37,19 @@ ROWS: dict[str, dict[str, Any]] = {
     "scratch": {},
     "warm": {},
     "new labels only": {"replay": 0.0},
-    "replay 1/4": {"replay": 0.25},
     "shrink .4": SP,
-    "shrink .7": {"shrink": 0.7},
+    "augment": {"augment": True},
+    "distil 2": {"distil": 2.0},
+    "distil 2 + average": {"distil": 2.0, "ema": 0.99},
+    "shrink + distil + average": SP | {"distil": 0.5, "ema": 0.99},
+    "augment + distil 2": {"augment": True, "distil": 2.0},
     "average": {"ema": 0.99},
     "distil": {"distil": 0.5},
-    "distil 2": {"distil": 2.0},
-    "distil 2, average": {"distil": 2.0, "ema": 0.99},
-    "shrink, distil, average": SP | {"distil": 0.5, "ema": 0.99},
-    "augment": {"augment": True},
+    "replay 1/4": {"replay": 0.25},
     "four heads": {"heads": 4},
     "default": {},
 }
-QUICK = ("scratch", "warm", "new labels only", "shrink .4", "shrink, distil, average", "default")
+QUICK = ("scratch", "warm", "new labels only", "shrink .4", "shrink + distil + average", "default")
 AUGMENT = {"cnn": ("shift",), "cnn1d": ("jitter", "scale")}
 
 
@@ -74,6 +77,7 @@ def main() -> None:
     parser.add_argument("--only", default="", help="rows of these names, with commas and no blanks between")
     parser.add_argument("--tasks", default="fashion,watch")
     parser.add_argument("--seeds", type=int, default=0, help="instead of 5 (quick: 2)")
+    parser.add_argument("--out", type=Path, default=None, help="folder for finished cells")
     options = parser.parse_args()
     rows = options.only.split(",") if options.only else [*QUICK] if options.quick else [*ROWS]
     claims = []
@@ -84,7 +88,14 @@ def main() -> None:
         for seed in range(seeds):
             task, firsts = made(np.random.default_rng(seed)), dict[Settings, Net]()
             for row in rows:
-                found[row].append(played(task, row, seed, firsts))
+                settings = settings_of(task, row, seed)
+                file = options.out and options.out / f"{name}-{cell_name(settings, scratch=row == 'scratch')}.json"
+                if not (file and file.exists()):
+                    cell = played(task, settings, firsts, scratch=row == "scratch")
+                    if file:
+                        file.parent.mkdir(parents=True, exist_ok=True)
+                        file.write_bytes(msgspec.json.encode(cell))
+                found[row].append(msgspec.json.decode(file.read_bytes(), type=Found) if file else cell)
         show(name, seeds, found)
         claims += list(held_to(name, found))
     print()
@@ -121,10 +132,10 @@ def watch(rng: np.random.Generator) -> Task:
     return Task("cnn1d", parts, held, np.isin(held.device, first))
 
 
-def played(task: Task, row: str, seed: int, firsts: dict[Settings, Net]) -> Found:
+def played(task: Task, settings: Settings, firsts: dict[Settings, Net], *, scratch: bool) -> Found:
     """All rounds of a row. `firsts`: first models made so far, for rows whose first model is the same."""
     torch.set_num_threads(1)
-    settings = settings_of(task, row, seed)
+    seed = settings.seed
     plain = Settings(
         seed=seed, epochs=settings.epochs, heads=settings.heads, augment=settings.augment, ema=settings.ema
     )
@@ -134,7 +145,7 @@ def played(task: Task, row: str, seed: int, firsts: dict[Settings, Net]) -> Foun
     first = right = says(net, task.test.x) == task.test.y
     flips, began_s = [], time.thread_time()
     for number in range(1, len(task.parts)):
-        net = next_model(task.parts[: number + 1], net, settings, scratch=row == "scratch")
+        net = next_model(task.parts[: number + 1], net, settings, scratch=scratch)
         now = says(net, task.test.x) == task.test.y
         flips.append(float((right & ~now).mean()))
         right = now
@@ -144,6 +155,10 @@ def played(task: Task, row: str, seed: int, firsts: dict[Settings, Net]) -> Foun
         forgotten=float(first[task.old].mean() - right[task.old].mean()),
         seconds=(time.thread_time() - began_s) / len(flips),
     )
+
+
+def cell_name(settings: Settings, *, scratch: bool) -> str:
+    return hashlib.sha256(msgspec.json.encode((settings, scratch, ROUNDS))).hexdigest()[:16]
 
 
 def settings_of(task: Task, row: str, seed: int) -> Settings:

@@ -5,7 +5,7 @@ that was killed goes on from its last checkpoint as if nothing had been: on a CP
 clock and leaves torch's own generator as it was.
 
     samples -> batch -> augment -> logits -> loss -> step of the optimiser -> running average of the weights
-                       after each epoch: progress, a look at what was kept back, a checkpoint
+                       after each epoch: progress, a look at what was kept back; at times a checkpoint
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ from models.samples import Samples, batches
 WEIGHT_DECAY = 0.01
 LABEL_SMOOTHING = 0.05  # without it a small set ends in logits so large that margins tie; much more flattens them
 GENTLE_SHARE = 0.25  # of the learning rate, for plain descent: Adam moves every weight by a step, wherever it was going
-CHECKPOINT_STEPS = 2000  # of a long epoch; each costs a copy of weights and optimiser on disk
+CHECKPOINT_STEPS = 200  # fewer cost more than they save (each is a copy of weights and optimiser, flushed to disk)
 COMPILE_STEPS = 4000  # of a training on a GPU, from which the minute that torch.compile takes may come back
 AT_ONCE = 1024  # samples kept back that are looked at in one pass
 
@@ -109,12 +109,11 @@ class Learner:
         for rows in self._order(epoch)[place:]:
             losses.append(self._step(step, rows))
             step += 1
-            if checkpoint and step % CHECKPOINT_STEPS == 0 and step % self.per_epoch:
-                checkpoint.save(self._state(step))
+            if step % self.per_epoch:
+                self._save(step, checkpoint)
         said = f"epoch {epoch + 1}/{self.settings.epochs}, loss {float(torch.stack(losses).mean()):.3f}"
         said += self._look(epoch)
-        if checkpoint:
-            checkpoint.save(self._state(step))
+        self._save(step, checkpoint)
         if progress is not None:
             progress(1.0 if self._stopped(step) else step / self.steps, said)
         return step
@@ -180,6 +179,10 @@ class Learner:
         return self.module if self._average is None else self._average
 
     # --- checkpoints ---
+
+    def _save(self, step: int, checkpoint: Checkpoint | None) -> None:
+        if checkpoint and (step % CHECKPOINT_STEPS == 0 or step == self.steps):
+            checkpoint.save(self._state(step))
 
     def _state(self, step: int) -> dict[str, Any]:
         return {

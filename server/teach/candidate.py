@@ -37,6 +37,7 @@ CALIBRATION_SAMPLES = 512  # ranges settle with a few hundred; more only take ti
 UNLABELLED_SAMPLES = 4096  # that wait for a label and are learned from: more only take memory
 NOT_TRAINING = {"enabled", "labels_per_round", "max_rounds", "trainer", "int8"}  # of [teach]: no business of a trainer
 SAY_S = 5.0  # between two lines of progress: a short training would fill the log otherwise
+EVENT_S = 60.0  # between two events, which are kept
 
 Say = Callable[[str], None]
 
@@ -106,10 +107,9 @@ class Progress:
         event: Callable[[str, Mapping[str, Any]], None],
         *,
         clock: Callable[[], float] = time.monotonic,
-        event_s: float = 60.0,
     ) -> None:
-        """`event_s`: between two events, which are kept."""
-        self._say, self._event, self._clock, self._event_s = say, event, clock, event_s
+        """`say` and `event` as of `make`."""
+        self._say, self._event, self._clock = say, event, clock
         self._first: tuple[float, float] | None = None  # share and time: a resumed training does not begin at 0
         self._said_s = self._told_s = clock()
 
@@ -123,7 +123,7 @@ class Progress:
         if share >= 1.0 or first[1] == now_s or now_s - self._said_s >= SAY_S:
             self._said_s = now_s
             self._say(line)
-        if now_s - self._told_s >= self._event_s:
+        if now_s - self._told_s >= EVENT_S:
             self._told_s = now_s
             self._event(line, {"share": share, "left_s": left_s})
 
