@@ -25,6 +25,7 @@ from models.augment import Augmentation
 from models.checkpoint import Checkpoint
 from models.net import Network, as_one
 from models.samples import Samples, batches
+from models.trainer import Progress
 
 WEIGHT_DECAY = 0.01
 LABEL_SMOOTHING = 0.05  # without it a small set ends in logits so large that margins tie; much more flattens them
@@ -35,8 +36,6 @@ AT_ONCE = 1024  # samples kept back that are looked at in one pass
 
 Part = Literal["whole", "gently", "head"]
 """What learns: all of it; all of it, but no weight far; the head alone. The less, the fewer bytes differ."""
-Progress = Callable[[float, str], None]
-"""Called with the share done, 0..1, and a line for people."""
 
 
 class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):

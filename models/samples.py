@@ -20,7 +20,7 @@ def shares(y: Tensor, known: Tensor | None = None, *, replay: float = 1.0) -> Te
     """
     weight = torch.bincount(y).double().rsqrt()[y]
     weight = weight * (len(y) / weight.sum())
-    if known is not None and replay < 1.0:
+    if known is not None and replay < 1.0 and not known.all():
         weight[known] *= replay
         weight *= max(2.0, float(weight.sum().round())) / weight.sum()  # whole, so that epochs are equally long
     return weight

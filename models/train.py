@@ -26,11 +26,12 @@ from models import augment, loss, samples, split, start
 from models.checkpoint import Checkpoint, digest_of
 from models.data import require_finite
 from models.errors import DataError
-from models.learn import AT_ONCE, LABEL_SMOOTHING, Learner, Part, Progress, Settings
+from models.learn import AT_ONCE, LABEL_SMOOTHING, Learner, Part, Settings
 from models.net import Network, Shape
 from models.recipes.catalogue import build
+from models.trainer import Progress
 
-__all__ = ["LABEL_SMOOTHING", "Beside", "Net", "Part", "Progress", "Settings", "fit"]
+__all__ = ["LABEL_SMOOTHING", "Beside", "Net", "Part", "Settings", "fit"]
 
 
 @dataclass(frozen=True)
@@ -124,6 +125,7 @@ def fit(
         # Channels last is 15 % faster than NCHW on a CPU; torch's types do not know the argument.
         module = net.module.to(device=device, memory_format=torch.channels_last)  # type: ignore[call-overload]
         back = split.kept_back(y, beside.device, beside.order, seed=settings.seed) if settings.patience else None
+        back = back if back is not None and back.any() else None  # of a handful nothing can be spared
         learner = Learner(
             module,
             _samples(x, y, beside, settings, before, back, device),

@@ -93,16 +93,10 @@ def found(name: str) -> Callable[[Task], Trained]:
 def train(task: Task) -> Trained:
     """Ours: the net of a recipe, from scratch or on from the champion."""
     from models.export import to_onnx  # torch, which a trainer of another kind does without
-    from models.train import Beside, Net, fit
+    from models.train import Beside, fit
 
-    try:
-        parent = Net.load(task.champion.weights) if task.champion and task.champion.weights else None
-    except ArtifactError as error:
-        task.progress(0.0, f"from scratch: the champion is of another trainer ({error})")
-        parent = None
-    settings = settings_of(
-        task.told, tuple(task.x.shape[1:]), str(task.x.dtype), parent=parent.recipe if parent else ""
-    )
+    parent = _parent_recipe(task)
+    settings = settings_of(task.told, tuple(task.x.shape[1:]), str(task.x.dtype), parent=parent)
     beside = Beside(
         device=task.device,
         order=task.order,
@@ -121,6 +115,24 @@ def train(task: Task) -> Trained:
         folder=task.folder,
     )
     return Trained(to_onnx(net), net.weights(), "logits", "embedding")
+
+
+def _parent_recipe(task: Task) -> str:
+    """That of the champion, when it can be gone on from; otherwise nothing, and why is said."""
+    from models.train import Net
+
+    if task.champion is None or not task.champion.weights:
+        return ""
+    try:
+        recipe = Net.load(task.champion.weights).recipe
+    except ArtifactError as error:
+        task.progress(0.0, f"from scratch: the champion is of another trainer ({error})")
+        return ""
+    wanted = task.told.get("recipe", "")
+    if wanted not in ("", recipe):
+        task.progress(0.0, f"from scratch: the champion is a {recipe!r}, and {wanted!r} is wanted")
+        return ""
+    return recipe
 
 
 def settings_of(told: Mapping[str, Any], shape: tuple[int, ...], dtype: str, *, parent: str = "") -> Any:

@@ -9,6 +9,7 @@ kept in a folder named after all that determines it: a new run over the same lab
 from __future__ import annotations
 
 import hashlib
+import logging
 import shutil
 import time
 from collections.abc import Callable, Mapping
@@ -22,6 +23,7 @@ from numpy.typing import NDArray
 
 from edge_agent.contract.artifact import InputSpec
 from server import config
+from server.errors import StoreError
 from server.store import labels, snapshots, versions
 from server.store.samples import sample_array
 from server.store.snapshots import Snapshot
@@ -32,6 +34,8 @@ from server.teach.judging import Champion
 if TYPE_CHECKING:
     from models.package import Packaged
     from models.trainer import Task, Trained
+
+log = logging.getLogger(__name__)
 
 CALIBRATION_SAMPLES = 512  # ranges settle with a few hundred; more only take time
 UNLABELLED_SAMPLES = 4096  # that wait for a label and are learned from: more only take memory
@@ -177,8 +181,18 @@ def _unlabelled(store: Store, takes: InputSpec) -> NDArray[Any]:
     wanted: list[Any] = [
         row for row in rows if row.split == "train" and (tuple(row.shape), row.dtype) == (takes.shape, takes.dtype)
     ]
-    arrays = [sample_array(store, row) for row in wanted[:UNLABELLED_SAMPLES]]
+    arrays = [array for row in wanted[:UNLABELLED_SAMPLES] if (array := _array(store, row)) is not None]
     return np.stack(arrays) if arrays else np.zeros((0, *takes.shape), takes.dtype)
+
+
+def _array(store: Store, row: Any) -> NDArray[Any] | None:
+    """A sample that can be read and is finite."""
+    try:
+        array = sample_array(store, row)
+    except StoreError as error:
+        log.warning("training: %s is left out: %s", row.id, error)
+        return None
+    return array if array.dtype.kind != "f" or np.isfinite(array).all() else None
 
 
 def _packaged(

@@ -7,9 +7,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 from onnx import TensorProto, helper, numpy_helper
+from torch import nn
 
 from models import evaluate, trainer
 from models.errors import DataError
+from models.net import Parts, Prepare
 from models.testing import check_trainer
 from models.trainer import Champion, Task, Trained
 
@@ -92,15 +94,29 @@ def test_a_name_that_is_none_is_told() -> None:
         trainer.found("mine")
 
 
-def test_the_champion_of_another_trainer_is_not_gone_on_from_and_that_is_said(tmp_path: Path) -> None:
+def task_of(folder: Path, said: list[str], weights: bytes, **told: object) -> Task:
     y = np.arange(60) % 3
     x = (60 * y[:, None] + np.random.default_rng(0).normal(0, 5, (60, 6))).astype(np.float32)
-    said: list[str] = []
-    task = Task(
+    return Task(
         x=x, y=y, names=("a", "b", "c"), device=np.full(60, "d"), order=np.arange(60), known=np.zeros(60, np.bool_),
-        probability=np.ones(60), champion=Champion(names=("a", "b"), onnx=b"", weights=b"of another"),
-        told={"epochs": 6, "batch_size": 8}, folder=tmp_path, progress=lambda _, text: said.append(text),
+        probability=np.ones(60), champion=Champion(names=("a", "b"), onnx=b"", weights=weights),
+        told={"epochs": 6, "batch_size": 8, **told}, folder=folder, progress=lambda _, text: said.append(text),
     )  # fmt: skip
+
+
+def test_a_champion_that_cannot_be_gone_on_from_is_not_and_that_is_said(tmp_path: Path) -> None:
+    said: list[str] = []
+    task = task_of(tmp_path, said, b"of another")
     made = trainer.run("", task)
     assert "from scratch: the champion is of another trainer" in said[0]
-    assert evaluate.accuracy(evaluate.run_onnx(made.onnx, x)[0], y) > 0.8
+    assert evaluate.accuracy(evaluate.run_onnx(made.onnx, task.x)[0], task.y) > 0.8
+    said.clear()
+    trainer.run("", task_of(tmp_path, said, made.weights, recipe=f"{HERE}:tiny"))
+    assert said[0] == f"from scratch: the champion is a 'mlp', and '{HERE}:tiny' is wanted"
+    said.clear()
+    trainer.run("", task_of(tmp_path, said, made.weights, recipe="mlp"))
+    assert said[0].startswith("epoch 1/6")
+
+
+def tiny(shape: tuple[int, ...]) -> Parts:
+    return Parts(Prepare("vector", shape), nn.Linear(shape[0], 4), 4)
