@@ -281,7 +281,7 @@ class Agent:
             self.updater.install_first(Path(path))
         except CheckStoppedError:
             return False
-        except (ArtifactError, StaleError) as error:
+        except (ArtifactError, StaleError, OSError) as error:  # the last: a full disk, which stops nothing that runs
             running = self.updater.running_folder()
             if running is None:
                 raise ConfigError(f"[model] artifact: {error}") from error

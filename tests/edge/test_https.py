@@ -147,8 +147,8 @@ def test_a_connection_that_died_meanwhile_is_made_anew(files, https):
     assert files.connections == 2
 
 
-def nothing_for_a_while(https, clock, url, words, caplog):
-    fetch = Fetch(sha256=SHA256, blocks=(0, 1))
+def nothing_for_a_while(https, clock, url, words, caplog, blocks=(0, 1)):
+    fetch = Fetch(sha256=SHA256, blocks=blocks)
     assert https.get(url, fetch) == []
     assert words in caplog.text
     caplog.clear()
@@ -185,6 +185,12 @@ def test_an_answer_that_is_cut_off_gives_what_came(files, https):
     files.cuts = True
     found = https.get(files.url, Fetch(sha256=SHA256, blocks=(0, 1)))
     assert [(header.index, data) for header, data in found] == [(0, DATA[:BLOCK_BYTES])]
+
+
+def test_an_answer_of_less_than_a_block_is_none_and_messages_carry_on(files, https, clock, caplog):
+    """Or a link on which no connection lives long enough for one block would ask for it for ever."""
+    files.cuts = True
+    nothing_for_a_while(https, clock, files.url, f"{BLOCK_BYTES // 2} of {BLOCK_BYTES} bytes came", caplog, blocks=(0,))
 
 
 def test_nothing_comes_while_the_link_is_held_and_what_comes_is_counted(files, pem, clock):
