@@ -86,7 +86,7 @@ class Https:
                 yield BlockHeader(sha256=sha256, index=index, total_bytes=total), block
 
     def _read(self, answer: http.client.HTTPResponse, count: int) -> bytes:
-        """What came, when the connection ends early: a server may let none live for long. Less than a block is nothing."""
+        """What came, when the connection ends early: a server may let none live for long. A block at least."""
         data, until_s, least = bytearray(), self._monotonic() + LONGEST_S, min(count, BLOCK_BYTES)
         try:
             while len(data) < count and (more := answer.read1(count - len(data))):

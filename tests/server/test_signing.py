@@ -103,6 +103,22 @@ def test_keys_are_made_once(scene):
         Signing(scene.folder).init(Policy(), now_ms=NOW_MS)
 
 
+def test_keys_that_were_made_for_something_else_are_no_start(tmp_path):
+    policy = Policy(root_keys=2)
+    for role, count in (("root", 3), ("other", 1)):
+        keys.make(tmp_path / role / "keys", role, count)
+        with pytest.raises(SigningError, match="keys are here already"):
+            Signing(tmp_path / role).init(policy, now_ms=NOW_MS)
+
+
+@pytest.mark.parametrize("data", [b"", b"{}", b"\0" * 300, None])
+def test_a_bundle_that_rotted_is_said(scene, data):
+    bundle = scene.folder / "trust" / "bundle.json"
+    bundle.write_bytes(bundle.read_bytes().replace(b'"targets"', b'"tragets"') if data is None else data)
+    with pytest.raises(SigningError, match="put your copy of .*trust back"):
+        Signing(scene.folder).tick([version(1)], now_ms=scene.now_ms)
+
+
 @pytest.mark.parametrize(("count", "threshold"), [(1, 2), (3, 4)])
 def test_a_threshold_nobody_can_reach_is_refused_before_anything_is_signed(tmp_path, count, threshold):
     signing = Signing(tmp_path)
