@@ -81,6 +81,7 @@ class Server:
         self._stopping = threading.Event()
         self._complaints: set[str] = set()  # of the last look
         self._signing = Signing(self._data_dir)
+        self._collector: Collector | None = None
 
     def stop(self) -> None:
         """Ask `run` to end; from any thread, not from a signal handler (it may hold the lock of the event)."""
@@ -94,10 +95,12 @@ class Server:
             stack.callback(store.close)
             identity = self._identity(store)
             blocks = Blocks(store, self._signing)  # one, whichever way they go: it keeps files in memory
-            address = self._broker(stack, blocks, identity)
+            rate, name = self._config.rollout.bytes_per_s, self._config.server.fleet
+            downloads = Downloads(blocks, fleet=name, bytes_per_s=rate, publish=self._say)
+            address = self._broker(stack, blocks, downloads, identity)
             labelling = self._labelling(store)
             files_url = identity.files_url if identity else ""
-            fleet, downloads, collector = self._collecting(store, address, labelling, blocks, files_url)
+            fleet, collector = self._collecting(store, address, labelling, downloads, files_url)
             teach = self._teach(store)
             steering = Steering(store, portfolio.parse(self._config.choose.portfolio), rng=np.random.default_rng())
             teach.recover(now_ms=now_ms())
@@ -154,7 +157,7 @@ class Server:
         _check_authority(self._config)
         return Service(self._config, store, now_ms=now_ms)
 
-    def _broker(self, stack: ExitStack, blocks: Blocks, service: Service | None) -> BrokerAddress:
+    def _broker(self, stack: ExitStack, blocks: Blocks, downloads: Downloads, service: Service | None) -> BrokerAddress:
         config = self._config.broker
         if config.url:
             address, reload = _external(config), lambda: None
@@ -178,6 +181,7 @@ class Server:
                 reload=reload,
                 root=lambda: bytes(self._signing.bundle().roots[-1]).decode() if self._signing.on else "",
                 files=_files(blocks),
+                turn=downloads.turn,
             )
             stack.callback(service.stop)
         return address
@@ -201,22 +205,17 @@ class Server:
         )
 
     def _collecting(
-        self, store: Store, address: BrokerAddress, labelling: Labelling | None, blocks: Blocks, files_url: str
-    ) -> tuple[Fleet, Downloads, Collector]:
+        self, store: Store, address: BrokerAddress, labelling: Labelling | None, downloads: Downloads, files_url: str
+    ) -> tuple[Fleet, Collector]:
         config, rollout, name = self._config.collect, self._config.rollout, self._config.server.fleet
-        collector: Collector
         copies = Copies(store, now_ms=now_ms)
-
-        def publish(topic: str, payload: bytes, *, qos: int, retain: bool) -> None:
-            collector.publish(topic, payload, qos=qos, retain=retain)
 
         def on_birth(device: str) -> None:
             fleet.on_birth(device)
             copies.on_birth(device)
 
-        fleet = Fleet(store, fleet=name, rules=rollout, publish=publish, signing=self._signing, files_url=files_url)
-        downloads = Downloads(blocks, fleet=name, bytes_per_s=rollout.bytes_per_s, publish=publish)
-        collector = Collector(
+        fleet = Fleet(store, fleet=name, rules=rollout, publish=self._say, signing=self._signing, files_url=files_url)
+        self._collector = collector = Collector(
             Ingest(store, fleet=name, offline_after_s=config.offline_after_s),
             address,
             fleet=name,
@@ -229,7 +228,11 @@ class Server:
             on_fetch=downloads.ask,
             on_samples=lambda _: labelling.wake() if labelling else None,
         )
-        return fleet, downloads, collector
+        return fleet, collector
+
+    def _say(self, topic: str, payload: bytes, *, qos: int, retain: bool) -> None:
+        if self._collector is not None:  # before, nobody can have asked
+            self._collector.publish(topic, payload, qos=qos, retain=retain)
 
     def _teach(self, store: Store) -> Teach:
         return Teach(store, data_dir=self._data_dir, teach=self._config.teach, gates=self._config.gates)
