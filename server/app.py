@@ -45,7 +45,7 @@ from server.release.fleet import Fleet
 from server.release.registry import publish_passed
 from server.release.rings import parse
 from server.release.signing import Signing
-from server.store import runs, versions
+from server.store import parcels, runs, versions
 from server.store.lock import only_one
 from server.store.store import Store
 from server.store.versions import Version
@@ -56,6 +56,7 @@ from server.teach.steering import Steering
 log = logging.getLogger(__name__)
 
 TICK_S = 1.0
+SWEEP_S = 3600.0  # between looks for parcels that nobody needs
 READY_S = 10.0
 STOP_S = 1.0  # for what labelling and the watch have in hand; then it is left behind, and loses nothing
 _NO_CA = (
@@ -82,6 +83,7 @@ class Server:
         self._complaints: set[str] = set()  # of the last look
         self._signing = Signing(self._data_dir)
         self._collector: Collector | None = None
+        self._sweep_at_s = 0.0  # of the monotonic clock
 
     def stop(self) -> None:
         """Ask `run` to end; from any thread, not from a signal handler (it may hold the lock of the event)."""
@@ -128,6 +130,7 @@ class Server:
                 lambda: teach.tick(now_ms=now_ms()),
                 lambda: steering.tick(now_ms()),
                 lambda: self._sign(store),
+                lambda: self._sweep(store),
                 lambda: fleet.tick(now_ms()),
             )
 
@@ -136,6 +139,12 @@ class Server:
             with store.database.read() as connection:
                 every = versions.every(connection)
             self._signing.tick(every, now_ms=now_ms())
+
+    def _sweep(self, store: Store) -> None:
+        if (now := time.monotonic()) >= self._sweep_at_s:
+            self._sweep_at_s = now + SWEEP_S
+            if swept := parcels.sweep(store, now_ms=now_ms()):
+                log.info("%d parcels of old versions were deleted: no device can need them", swept)
 
     def _tick(self, *steps: Callable[[], object]) -> None:
         """One look; a step that fails holds up neither the others nor the next look. Its complaint is said once."""

@@ -94,7 +94,7 @@ def make_app(
         try:
             found = await handout.answer(sha256, request.headers.get("Range"), peer=peer) if handout else None
         except (BusyError, StoreError) as error:
-            _log.info("file %s for %s: %s", sha256[:12], peer, error)
+            _log.warning("file %s for %s: %s", sha256[:12], peer, error)
             return _refuse(503, "not now: blocks come as messages, too")
         if found is None:
             patience.lose(peer)

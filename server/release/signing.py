@@ -93,6 +93,11 @@ class Signing:
         number, sha256 = version.number, version.manifest_sha256
         return metadata.covers(self._read().targets, number=number, manifest_sha256=sha256)
 
+    def kept_until(self) -> str:
+        """The day on which what people signed expires; the server renews the rest by itself."""
+        expiries = metadata.expiries(self.bundle())
+        return day(min(expiries[role] for role in ROLES))
+
     def stamp(self) -> Stamp:
         """The bundle in force."""
         return self._read().stamp

@@ -625,6 +625,17 @@ def test_what_runs_is_no_work(device, server):
     assert device.kinds(1) == ["staged", "trial", "commit"]
 
 
+def test_a_model_too_large_for_a_file_is_not_fetched(device, server):
+    manifest, _ = artifact(1)
+    file = OnnxFile(sha256="0" * 64, bytes=2**31)
+    data = encode_manifest(msgspec.structs.replace(manifest, files={"cpu-int8": file}))
+    server.files[sha256_hex(data)] = data
+    device.assign(Assignment(version=1, manifest_sha256=sha256_hex(data), manifest_bytes=len(data)))
+    device.run()
+    assert "at most 2147483647" in device.slots.refused[1]
+    assert {name for name, _ in server.asked} == {sha256_hex(data)}
+
+
 def test_a_server_without_the_file_is_not_asked_for_ever(device, server):
     assignment = server.publish(1)
     held_back = server.files.pop(assignment.manifest_sha256)

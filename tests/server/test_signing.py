@@ -322,6 +322,22 @@ def test_a_root_waits_for_the_old_roots_keys(tmp_path):
     assert scene.believes(version(2))
 
 
+def test_a_new_root_needs_the_old_roots_keys_and_its_own(scene):
+    old = scene.take_away("root")
+    scene.signing.rotate("root", now_ms=NOW_MS)
+    assert len(scene.signing.bundle().roots) == 1  # its own key alone does not make it follow
+    add_signatures(scene.signing.pending.path("root"), old)
+    scene.sign(version(1))
+    assert len(scene.signing.bundle().roots) == 2
+    root = metadata.root_of(scene.signing.bundle())
+    stranger = metadata.Keys([keys.make(scene.folder / "other", "root", 1)[0].public_key], 1)
+    new = metadata.next_root(root, now_ms=NOW_MS, roles={"root": stranger})
+    scene.signing.pending.keep(metadata.sign(new, keys.signers(scene.signing.keys), [root, new.signed]))
+    scene.sign(version(2))
+    assert len(scene.signing.bundle().roots) == 2  # nor the old one's: nothing could follow it
+    assert scene.believes(version(2))
+
+
 def test_a_new_targets_key_that_has_not_signed_yet_holds_its_root_back(scene):
     """Or what was signed would hold for nobody."""
     scene.sign(version(1))
@@ -538,11 +554,17 @@ def test_the_commands_from_the_first_key_to_a_verified_model(tmp_path, capsys):
     assert run(capsys, "model", "add", tmp_path / "m", toml)[0] == 0
     (key,) = (tmp_path / "data" / "keys").glob("targets-*.pem")
     safe = key.rename(tmp_path / "safe.pem")
+    assert json.loads(run(capsys, "models", "--json", toml)[1])[0]["signed_until"] is None
     code, said = run(capsys, "model", "sign", 4, toml)
     assert (code, "not signed yet" in said, "lacks 1 signatures" in said) == (0, True, True)
     assert run(capsys, "keys", "sign", trust / "pending-targets.json", "--key", safe)[0] == 0
     assert "version 4 is signed" in run(capsys, "model", "sign", 4, toml)[1]
     assert "signed" in run(capsys, "model", "export", 4, "--out", tmp_path / "out", toml)[1]
+    (row,) = json.loads(run(capsys, "models", "--json", toml)[1])
+    targets = next(
+        one for one in json.loads(run(capsys, "keys", "list", "--json", toml)[1]) if one["role"] == "targets"
+    )
+    assert row["signed_until"] == targets["expires"]
     code, said = run(capsys, "model", "verify", tmp_path / "out", "--root", trust / "root.json")
     assert (code, "version 4, intact, signed on" in said) == (0, True), said
     code, said = run(capsys, "keys", "rotate", "targets", "--key", safe, toml)
