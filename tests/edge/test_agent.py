@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import queue
+import shutil
 import signal
 import sqlite3
 import subprocess
@@ -510,6 +511,18 @@ def test_a_staged_model_is_tried_and_committed_without_a_server(here: Path) -> N
     assert (said.model.version, said.model.slot, said.model.trying) == (2, "steady", 0)
     assert predicted(here) == list(range(said.counts.read))  # none missed
     assert said.counts.invalid == 0
+
+
+def test_a_new_artifact_that_finds_no_room_stops_nothing_that_runs(
+    here: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    Agent(load_config(configure(here))).run()
+    another(here / "second", version=2)
+    shutil.rmtree(incoming := here / "data" / "models" / "incoming")
+    incoming.write_text("in the way")
+    Agent(load_config(configure(here, model="second"))).run()
+    assert beat(here).model.version == 1
+    assert "going on with version 1" in caplog.text
 
 
 # --- a model that kills the agent ---

@@ -172,6 +172,8 @@ def test_old_versions_make_way(scene):
     assert not scene.signing.covers(many[9])
     assert scene.signing.covers(many[10])
     assert scene.signing.stamp().bytes < 64 * 1024
+    scene.sign(*many, version(len(many) + 1))
+    assert len(metadata.targets_of(scene.signing.bundle()).targets) == metadata.TARGETS_KEPT
 
 
 def test_with_the_targets_key_in_a_safe_a_version_waits_for_a_hand(scene, caplog):
