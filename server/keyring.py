@@ -47,9 +47,9 @@ def init_fleet(
 
     config, toml = found(folder, fleet, names or [])
     signing = Signing(Path(config.server.data_dir))
-    if signing.on or not exists(config):  # else the command was killed between the two
+    if signing.ready or not exists(config):  # else the command was killed between the two
         make_authority(config, toml)
-    if not signing.on:
+    if not signing.ready:
         signing.init(Policy(), now_ms=_now_ms())
         typer.echo(f"{signing.keys}: keys that sign models; `winnow-server keys` replaces them, adds more, moves them")
     typer.echo(f"Next: winnow-server run {toml}")

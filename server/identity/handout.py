@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import functools
+import logging
 from collections import Counter
 from collections.abc import AsyncIterator, Callable
 
@@ -16,12 +17,14 @@ from fastapi.concurrency import run_in_threadpool
 from fastapi.responses import StreamingResponse
 from starlette.types import Receive, Scope, Send
 
-from server.errors import ServerError
+from server.errors import ServerError, StoreError
 from server.identity.door import ALL, OF_ONE_ADDRESS
 
 PIECE_BYTES = 64 * 1024  # for one turn: what goes in one message
 AT_ONCE, TO_ONE_ADDRESS = ALL // 2, OF_ONE_ADDRESS // 2  # files on their way
 FULL_S = 1.0  # until a piece that found no room in the line looks again
+
+_log = logging.getLogger(__name__)
 
 Part = tuple[int, dict[str, str], memoryview]
 """Status, headers, body."""
@@ -32,7 +35,7 @@ Turn = Callable[[int, Callable[[], None]], bool]
 
 
 class BusyError(ServerError):
-    """Too many files are on their way."""
+    """Not now: blocks come as messages, too."""
 
 
 def at_once(_size_bytes: int, go: Callable[[], None]) -> bool:
@@ -50,12 +53,16 @@ class Handout:
         self._sending: Counter[str] = Counter()  # by address
 
     async def answer(self, sha256: str, asked: str | None, *, peer: str) -> StreamingResponse | None:
-        """What goes out; None when there is no such file. BusyError, StoreError."""
-        found = await run_in_threadpool(self._files, sha256, asked)
+        """What goes out; None when there is no such file. BusyError when it cannot be had now."""
+        try:
+            found = await run_in_threadpool(self._files, sha256, asked)
+        except StoreError as error:
+            _log.error("%s", error)
+            raise BusyError("the file cannot be read now") from error
         if found is None:
             return None
         if self._sending.total() >= AT_ONCE or self._sending[peer] >= TO_ONE_ADDRESS:
-            raise BusyError(f"{self._sending.total()} files are on their way, {self._sending[peer]} to that address")
+            raise BusyError(f"{self._sending.total()} files are on their way, {self._sending[peer]} of them to you")
         return _Outgoing(found, self._turn, self._sending, peer)
 
 

@@ -23,7 +23,7 @@ from starlette.types import Message, Receive, Scope, Send
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
 from edge_agent.contract.enrolment import ENROL, MESSAGE_MAX_BYTES, RENEW, Enrol, Refusal, Renew
-from server.errors import IdentityError, ServerError, StoreError
+from server.errors import IdentityError, ServerError, SigningError, StoreError
 from server.identity.authority import Authority
 from server.identity.door import Door
 from server.identity.enrolment import Enrolment
@@ -68,9 +68,9 @@ def make_app(
             patience.lose(peer)
             _log.warning("%s from %s: %s", kind.__name__.lower(), peer, error)
             return _refuse(403, str(error))
-        except StoreError as error:
+        except (SigningError, StoreError) as error:
             _log.error("%s from %s: %s", kind.__name__.lower(), peer, error)
-            return _refuse(503, "the server cannot store anything now: try again later")
+            return _refuse(503, "the server cannot do that now: try again later")
         return Response(msgspec.json.encode(made), media_type="application/json")
 
     @app.post(ENROL)
@@ -93,9 +93,8 @@ def make_app(
             return _refuse(429, "too many refusals: try again in a minute")
         try:
             found = await handout.answer(sha256, request.headers.get("Range"), peer=peer) if handout else None
-        except (BusyError, StoreError) as error:
-            _log.warning("file %s for %s: %s", sha256[:12], peer, error)
-            return _refuse(503, "not now: blocks come as messages, too")
+        except BusyError as error:
+            return _refuse(503, str(error))
         if found is None:
             patience.lose(peer)
             return _refuse(404, "nothing of that hash is published")

@@ -6,8 +6,8 @@
     trust/pending-root.json      anywhere, and the server takes it over once there are enough
     keys/                        private keys (keys.py); those of root and targets may be taken away
 
-Without `trust/bundle.json` nothing is signed. With it no version is rolled out that is not. Commands and a running
-server work on the same folder: whoever changes it holds its lock.
+Without keys nothing is signed. With them no version is rolled out that is not. Commands and a running server work on
+the same folder: whoever changes it holds its lock.
 """
 
 from __future__ import annotations
@@ -84,9 +84,14 @@ class Signing:
     # --- what is signed ---
 
     @property
-    def on(self) -> bool:
-        """Whether this fleet signs its models."""
+    def ready(self) -> bool:
+        """Whether there is something that is signed."""
         return (self.folder / BUNDLE).exists()
+
+    @property
+    def on(self) -> bool:
+        """Whether this fleet signs its models: it has keys; if the rest is lost, nothing goes out unsigned."""
+        return self.ready or any(self.keys.glob("*.pem"))
 
     def covers(self, version: Version) -> bool:
         """Whether it is signed."""
@@ -105,7 +110,7 @@ class Signing:
     def file(self, sha256: str) -> bytes | None:
         """A bundle that was in force lately, by its hash."""
         with self._lock:
-            if self.on:
+            if self.ready:
                 self._read()
             return self._offered.get(sha256)
 
@@ -129,6 +134,8 @@ class Signing:
                         self._offered.popitem(last=False)
             except OSError as error:
                 how = "this fleet does not sign its models yet: winnow-server keys init server.toml"
+                if self.on:
+                    how = f"there are keys without it: put your copy of {self.folder} back (or finish a keys init)"
                 raise SigningError(f"{path}: {error.strerror}: {how}") from error
             except (SignatureError, RepositoryError) as error:
                 raise SigningError(f"{path}: {error}: put your copy of {self.folder} back") from error
@@ -151,7 +158,7 @@ class Signing:
             metadata.check_threshold(role, count, threshold)
         left = {role: keys.named(self.keys, role) for role in counts}
         strange = len(list(self.keys.glob("*.pem"))) - sum(map(len, left.values()))
-        if self.on or strange or any(len(left[role]) > count for role, (count, _) in counts.items()):
+        if self.ready or strange or any(len(left[role]) > count for role, (count, _) in counts.items()):
             raise SigningError(f"{self.keys}: keys are here already: winnow-server keys rotate makes others")
         made = {role: keys.make(self.keys, role, count, among=left[role]) for role, (count, _) in counts.items()}
         roles = {role: _keys(made[role], threshold) for role, (_, threshold) in counts.items()}

@@ -491,6 +491,20 @@ def test_no_rollout_starts_before_its_version_is_signed(release):
     assert desired.model.version == 1
 
 
+def test_keys_whose_signatures_were_lost_let_nothing_out_unsigned(release, tmp_path):
+    """A backup that was put back without them must not make an unsigned fleet of one that signs."""
+    release.signing.init(Policy(), now_ms=NOW_MS)
+    (release.signing.folder / "bundle.json").unlink()
+    release.add(1)
+    release.connects()
+    for at_ms in (NOW_MS, NOW_MS + 60_000):
+        release.fleet.tick(at_ms)
+    assert not any(desired.model for desired in release.sent)
+    with pytest.raises(SigningError, match="there are keys without it: put your copy of .*trust back"):
+        release.signing.tick([version(1)], now_ms=NOW_MS)
+    assert Blocks(release.store, release.signing).has("f" * 64) is False
+
+
 def test_renewed_signatures_are_told_to_those_who_need_them_alone(release):
     release.signing.init(Policy(), now_ms=NOW_MS)
     release.add(1)

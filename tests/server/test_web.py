@@ -209,7 +209,6 @@ def test_files_go_at_the_given_pace_and_leave_room_for_others(make_web, ca):
 
 
 def test_a_file_that_cannot_be_read_is_no_page_of_log(make_web, ca, caplog):
-    caplog.set_level("INFO")
     port = free_port()
     make_web(port, handout=Handout(give)).start()
     assert call(port, ca, path=f"{FILES}/damaged")[0] == 503
