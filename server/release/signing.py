@@ -133,9 +133,8 @@ class Signing:
                     while len(self._offered) > OFFERED:
                         self._offered.popitem(last=False)
             except OSError as error:
-                how = "this fleet does not sign its models yet: winnow-server keys init server.toml"
-                if self.on:
-                    how = f"there are keys without it: put your copy of {self.folder} back (or finish a keys init)"
+                lost = f"there are keys without it: put your copy of {self.folder} back (or finish a keys init)"
+                how = lost if self.on else "this fleet does not sign its models yet: winnow-server keys init server.toml"
                 raise SigningError(f"{path}: {error.strerror}: {how}") from error
             except (SignatureError, RepositoryError) as error:
                 raise SigningError(f"{path}: {error}: put your copy of {self.folder} back") from error
