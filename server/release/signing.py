@@ -133,8 +133,8 @@ class Signing:
                     while len(self._offered) > OFFERED:
                         self._offered.popitem(last=False)
             except OSError as error:
-                lost = f"there are keys without it: put your copy of {self.folder} back (or finish a keys init)"
-                how = lost if self.on else "this fleet does not sign its models yet: winnow-server keys init server.toml"
+                lost = f"there are keys without it: put your copy of {self.folder} back, or finish the init"
+                how = lost if self.on else "this fleet signs no models yet: winnow-server keys init server.toml"
                 raise SigningError(f"{path}: {error.strerror}: {how}") from error
             except (SignatureError, RepositoryError) as error:
                 raise SigningError(f"{path}: {error}: put your copy of {self.folder} back") from error
