@@ -168,6 +168,20 @@ def test_renewed_signatures_do_not_cost_what_was_fetched(fleet, device):
     assert len(device.model_asked(1)) < 20 + 8
 
 
+def test_renewed_signatures_take_the_place_of_those_on_their_way(fleet, device):
+    first = fleet.publish(1)
+    fleet.online = False
+    device.assign(first)
+    device.run(5)
+    device.passes(1.5)
+    fleet.repository.renew()
+    again = fleet.signed(first)
+    del fleet.files[first.trust_sha256]  # the server offers the newest few
+    fleet.online = True
+    taken(device, again)
+    assert [kind for kind, _, _ in device.reports] == ["staged"]
+
+
 # --- nobody vouches for it ---
 
 
