@@ -22,7 +22,7 @@ from edge_agent.contract.errors import IntegrityError
 from edge_agent.contract.parcel import unpack
 from edge_agent.contract.wire import PARCELS_MAX, Parcel
 from server.errors import StoreError
-from server.store import devices, rollouts, trail, versions
+from server.store import devices, identities, rollouts, trail, versions
 from server.store.schema import parcel, sample
 from server.store.store import Store
 
@@ -72,7 +72,10 @@ def sweep(store: Store, *, now_ms: int) -> int:
 def _wanted(connection: sa.Connection) -> set[int]:
     """Numbers of the versions that a device may have to fetch, as far as devices and rollouts say."""
     numbers: set[int] = set()
+    gone = identities.revoked(connection)
     for device in devices.devices(connection):
+        if device.name in gone:
+            continue
         numbers |= {said.model.version for said in (device.heartbeat, device.birth) if said}
         if device.desired is not None and device.desired.model is not None:
             numbers.add(device.desired.model.version)

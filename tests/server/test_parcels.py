@@ -18,7 +18,7 @@ from edge_agent.contract.wire import BLOCK_BYTES, PARCELS_MAX, Assignment, Block
 from server.collect.ingest import Ingest
 from server.release.blocks import Blocks
 from server.release.registry import add_artifact
-from server.store import devices, parcels, rollouts, trail
+from server.store import devices, identities, parcels, rollouts, trail
 from server.store.schema import sample
 from server.store.store import Store
 
@@ -156,11 +156,14 @@ def test_parcels_of_versions_that_nobody_can_need_are_deleted_and_it_is_recorded
     files = {number: published(store, tmp_path, number, weights(number)) for number in range(1, count + 1)}
     made = {number: found(store, file) for number, file in files.items()}
     assert all(made.values())
+    no_manifest = {"manifest_sha256": "0" * 64, "manifest_bytes": 1}
     runs(store, "cam-1", files[1].sha256)  # MODEL: it says version 1
     runs(store, "cam-2", files[1].sha256)
+    runs(store, "cam-3", files[1].sha256)
     with store.database.write() as connection:
-        assignment = Assignment(version=2, manifest_sha256="0" * 64, manifest_bytes=1)
-        devices.set_desired(connection, "cam-2", Desired(revision=0, model=assignment))
+        devices.set_desired(connection, "cam-3", Desired(revision=0, model=Assignment(version=5, **no_manifest)))
+        identities.revoke(connection, "cam-3", why="stolen", samples_left_out=False, now_ms=NOW_MS)
+        devices.set_desired(connection, "cam-2", Desired(revision=0, model=Assignment(version=2, **no_manifest)))
         rollouts.insert(connection, number=4, previous=3, plan={}, state={}, now_ms=NOW_MS)
     assert swept(store) == len(made[5]) + len(made[6])
     for number, file in files.items():
