@@ -344,6 +344,20 @@ def test_check_finds_what_the_link_cannot_be_told(
     assert said in capsys.readouterr().err
 
 
+def test_a_password_in_the_clear_is_said(
+    here: Path, capsys: pytest.CaptureFixture[str], caplog: pytest.LogCaptureFixture
+) -> None:
+    (here / "password").write_text("secret")
+    for broker, said in (("mqtt://192.0.2.1", True), ("mqtt://127.0.0.1:9", False)):
+        toml = configure(here, broker=broker, uplink='username = "cam"\npassword_file = "password"')
+        assert main(["check", str(toml)]) == 0
+        assert ("in the clear" in capsys.readouterr().out) == said
+        caplog.clear()
+        Agent(load_config(toml)).outbox.close()
+        assert ("in the clear" in caplog.text) == said
+        assert "secret" not in caplog.text
+
+
 def test_check_says_what_is_in_force(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["check", str(configure(here))]) == 0
     said = capsys.readouterr().out
