@@ -177,13 +177,13 @@ def asking(port, ca, sha256):
 
 def test_who_takes_a_file_is_not_cut_off_and_who_lets_it_wait_is(make_web, ca):
     port = free_port()
-    make_web(port, life_s=0.4, handout=Handout(give)).start()
+    make_web(port, life_s=1.0, handout=Handout(give)).start()
     with asking(port, ca, "there") as slow, asking(port, ca, "there") as idle:
         answer, left_alone = slow.getresponse(), idle.getresponse()
         taken = 0
         while more := answer.read(len(FILE) // 16):
             taken += len(more)
-            time.sleep(0.1)
+            time.sleep(0.15)
         assert taken == len(FILE)
         with pytest.raises((http.client.IncompleteRead, OSError)):
             left_alone.read()
