@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import queue
 import shutil
 import signal
 import sqlite3
@@ -17,10 +16,8 @@ from pathlib import Path
 
 import msgspec
 import numpy as np
-import paho.mqtt.client as mqtt
 import pytest
 from broker import Broker
-from paho.mqtt.enums import CallbackAPIVersion
 from quadrants import another, artifact, images
 
 from edge_agent.__main__ import main
@@ -29,7 +26,7 @@ from edge_agent.config import load_config
 from edge_agent.contract.artifact import MANIFEST, MODEL, write_artifact
 from edge_agent.contract.errors import EXIT_CONFIG, ConfigError
 from edge_agent.contract.types import Reading
-from edge_agent.contract.wire import Birth, Desired, Heartbeat, LinkState, ModelState, OutboxState, StreamCounts
+from edge_agent.contract.wire import Desired, Heartbeat, LinkState, ModelState, OutboxState, StreamCounts
 from edge_agent.lock import only_one
 from edge_agent.loop import PREDICTION
 from edge_agent.source import Fit, Start
@@ -447,28 +444,20 @@ def test_what_is_left_of_the_day_is_kept_from_one_start_to_the_next(here: Path, 
     assert 40_000 <= left[1] <= 60_000
 
 
-def test_the_first_word_to_the_server_says_which_version_runs(here: Path, broker: Broker) -> None:
-    said: queue.Queue[mqtt.MQTTMessage] = queue.Queue()
-    subscribed = threading.Event()
-    listener = mqtt.Client(CallbackAPIVersion.VERSION2)
-    listener.on_subscribe = lambda *_: subscribed.set()
-    listener.on_message = lambda _client, _data, word: said.put(word)
-    listener.connect(broker.host, broker.port)
-    listener.subscribe([(f"winnow/1/+/+/up/{kind}", 1) for kind in ("birth", "heartbeat")])
-    listener.loop_start()
-    agent = Agent(load_config(configure(here, broker=f"mqtt://{broker.host}:{broker.port}", rate=100.0)))
-    try:
-        assert subscribed.wait(10)
-        running = threading.Thread(target=agent.run)
-        running.start()
-        words = [said.get(timeout=20) for _ in range(2)]
+def test_the_first_word_to_the_server_says_which_version_runs(
+    here: Path, broker: Broker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    agent = Agent(load_config(configure(here, broker=f"mqtt://{broker.host}:{broker.port}")))
+    start, said = agent.uplink.start, []
+
+    def begin() -> None:
+        said.extend([agent.account.birth().model.version, agent.account.heartbeat().model.version])
+        start()
         agent.stop()
-        running.join()
-    finally:
-        listener.loop_stop()
-    for word in words:
-        kind = Birth if word.topic.endswith("birth") else Heartbeat
-        assert msgspec.json.decode(word.payload, type=kind).model.version == 1
+
+    monkeypatch.setattr(agent.uplink, "start", begin)
+    agent.run()
+    assert said == [1, 1]
 
 
 def test_status_says_where_a_trial_is(here: Path) -> None:
