@@ -185,10 +185,9 @@ class Device:
         """One tick of everything that the agent's threads do."""
         if self._silent:
             return
-        if self._loop is None:
-            self._loop = self._begin()
         parts = (
-            lambda: self._keep_in_touch(now_s),
+            lambda: self._keep_in_touch(now_s),  # which the agent does before its model is loaded
+            self._start,
             lambda: self.updater.step(now_s),
             lambda: self._stream(self._loop),
             lambda: self._house.tend_model(now_s),
@@ -199,6 +198,10 @@ class Device:
                 self._cut_when = lambda _: False
                 self.power_cut()
                 return
+
+    def _start(self) -> None:
+        if self._loop is None:
+            self._loop = self._begin()
 
     def _stream(self, loop: Loop) -> None:
         loop.run(self._readings(), threading.Event())
@@ -222,10 +225,14 @@ class Device:
             self._network.say(self.name, "birth", encode(said))
             if (kept := self._network.retained(self.name)) is not None:
                 self.takes("desired", kept)
+            self._beat(now_s, at_ms)
         elif now_s - self._told_s >= self.heartbeat_s:
-            self._told_s = now_s
-            said = msgspec.structs.replace(self._account.heartbeat(), at_ms=at_ms)
-            self._network.say(self.name, "heartbeat", encode(said))
+            self._beat(now_s, at_ms)
+
+    def _beat(self, now_s: float, at_ms: int) -> None:
+        self._told_s = now_s
+        said = msgspec.structs.replace(self._account.heartbeat(), at_ms=at_ms)
+        self._network.say(self.name, "heartbeat", encode(said))
 
     def takes(self, kind: str, payload: bytes) -> None:
         """A message from the server; what is not of the wire format is set aside, as the uplink does."""

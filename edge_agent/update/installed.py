@@ -66,7 +66,7 @@ class Installed:
         self._slots = self._file.load()
         self._swept: tuple[slots.State, int] | None = None  # the state for which old folders were deleted
         self._given_up: tuple[Kind, int] | None = None  # a version, by too many starts; not reported yet
-        self._tried = 0  # samples that the version on trial has seen
+        self._tried = 0, 0.0  # samples that the version on trial has seen, and how far that is
         self._shadowed: Detail = NOTHING  # what the shadow found, to be told when the trial goes on live
         self._recall(max_starts)
 
@@ -106,7 +106,7 @@ class Installed:
             after = slots.shadow(before)
             self._save(after)
         if after != before:
-            version, self._tried = after.candidate, 0
+            version, self._tried = after.candidate, (0, 0.0)
             text = f"version {version} runs in the shadow of version {after.committed}"
             self._report("trial", text, version, {"phase": "shadow"})
         return self.shelf.path(after.candidate)
@@ -123,7 +123,7 @@ class Installed:
             if not isinstance(self._slots, slots.Staged) or version not in (0, self._slots.candidate):
                 return None
             self._save(slots.begin(self._slots, before))
-            self._shadowed, self._tried = found, 0
+            self._shadowed, self._tried = found, (0, 0.0)
             return self.running_folder()
 
     def executing(self, version: int) -> None:
@@ -133,9 +133,9 @@ class Installed:
         if changed and self.on_trial(version):
             self._report("trial", f"version {version} runs on probation", version, {"phase": "live", **self._shadowed})
 
-    def progress(self, samples: int) -> None:
-        """The version on trial has seen so many."""
-        self._tried = samples
+    def progress(self, samples: int, share: float) -> None:
+        """The version on trial has seen so many, which is that share of its shadow or probation."""
+        self._tried = samples, share
 
     def failed(self, version: int, reason: str) -> None:
         """`version` could not be loaded: refused. A committed one makes way for an older one, and is fetched anew."""
@@ -172,13 +172,15 @@ class Installed:
         with self._lock:
             state, refused = self._slots, self._turned_away | self._slots.refused
             trying = not isinstance(state, slots.Steady) and state.starts is not None
+            tried, share = self._tried if trying else (0, 0.0)
             return ModelState(
                 version=self._executing,
                 sha256=self._executing_sha256(),
                 slot=self._slot(),
                 refused={version: refused[version] for version in sorted(refused)[-REFUSALS_TOLD:]},
                 trying=slots.newest(state) if trying else 0,
-                tried=self._tried if trying else 0,
+                tried=tried,
+                tried_share=share,
             )
 
     def _slot(self) -> Slot:

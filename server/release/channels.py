@@ -34,6 +34,7 @@ from server.store.versions import Version
 
 log = logging.getLogger(__name__)
 
+BREAK_MS = 120_000  # between two looks: whoever did not listen for so long cannot call a device silent
 STATUS = {rollout.Running: "running", rollout.Done: "done", rollout.Halted: "halted"}
 
 
@@ -49,9 +50,14 @@ class Channels:
         self._known_parcels: dict[int, tuple[Parcel, ...]] = {}  # by version: what is published never changes
         self._rules = rules
         self._rings = parse(rules.rings, rules.rules, rules)
+        self._looked_ms: int | None = None
+        self._listening_ms = 0  # since when looks follow each other
 
     def look(self, now_ms: int) -> tuple[Sequence[rollouts.Rollout], bool]:
         """The rollout of each channel, when what waited is started and what was said is obeyed; and whether any was."""
+        if self._looked_ms is None or not 0 <= now_ms - self._looked_ms <= BREAK_MS:  # a clock may jump, too
+            self._listening_ms = now_ms
+        self._looked_ms = now_ms
         news = self._obey(now_ms)
         with self._store.database.read() as connection:
             current = rollouts.newest(connection)
@@ -74,6 +80,7 @@ class Channels:
         look = rollout.Look(
             reports={name: report for name, device in mine.items() if (report := report_of(device)) is not None},
             now_s=now_ms / 1000,
+            listening_s=self._listening_ms / 1000,
             pinned={name: device.ring for name, device in mine.items() if device.ring},
             figures=Compared(self._store, current.version, current.previous, now_ms=now_ms),
         )
@@ -323,12 +330,14 @@ def report_of(device: devices.Device) -> Report | None:
         return None
     timed = beat is not None and beat.session == device.session and beat.model.version == model.version
     return Report(
-        seen_s=device.last_seen_ms / 1000,
+        seen_s=device.said_ms / 1000,
         version=model.version,
         sha256=model.sha256,
         slot=model.slot,
         fetching=model.fetching,
         fetched_share=model.fetched_share,
+        trying=model.trying,
+        tried_share=model.tried_share,
         refused=model.refused,
         latency_p95_ms=beat.latency_p95_ms if beat is not None and timed else 0.0,
     )

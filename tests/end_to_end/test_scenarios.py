@@ -214,6 +214,7 @@ STATES: dict[str, Callable[[Device], bool]] = {
     "ordered": lambda device: device.updater._assignment is not None and device.updater._assignment.version == 2,
     "fetching": lambda device: device.state().fetching == 2,
     "staged": lambda device: isinstance(device.updater.slot_state(), Staged),
+    "in the shadow": lambda device: device.state().slot == "staged" and device.state().tried > 0,
     "trial": lambda device: isinstance(device.updater.slot_state(), Trial),
     "on probation": lambda device: device.state().slot == "trial",
     "committed": lambda device: device.updater.slot_state() == Steady(committed=2),
@@ -261,6 +262,23 @@ def test_silent_device_times_out(make: Make, max_failed_share: float, status: st
     fleet["cam-1"].wake()
     fleet.run(120)
     assert fleet["cam-1"].state().version == (2 if status == "done" else 1)
+
+
+def test_a_server_that_is_away_for_long(make: Make) -> None:
+    """The devices that it heard last were well: it is not they who were silent."""
+    fleet = published(make(), 2)
+    fleet.run(5)
+    fleet.skip(2 * RULES.timeout_s)
+    fleet.start_server()
+    assert fleet.run(600, until=fleet.ended)
+    assert (fleet.rollout().status, runs(fleet)) == ("done", {2})
+
+
+def test_a_shadow_and_a_probation_that_take_longer_than_a_device_may_stand_still(make: Make) -> None:
+    slow = msgspec.structs.replace(UPDATE, shadow_samples=10**6, shadow_s=200.0, probation_s=200.0)
+    fleet = published(make(update=slow, devices=1, tick_s=5.0), 2)
+    assert fleet.run(1000, until=fleet.ended)
+    assert (fleet.rollout().status, runs(fleet)) == ("done", {2})
 
 
 def test_clocks_that_jump(make: Make) -> None:

@@ -7,7 +7,7 @@ import json
 import msgspec
 import pytest
 import quadrants
-from device_words import FLEET, MODEL, NOW_MS, birth, heartbeat, message
+from device_words import FLEET, MODEL, NOW_MS, birth, event, heartbeat, message, uploads
 
 from edge_agent.choose.tally import BINS
 from edge_agent.contract.artifact import decode_manifest
@@ -470,7 +470,7 @@ def test_by_hand(scene, capsys):
     said = capsys.readouterr().out
     assert "waits for: ring all waits for an approval" in said
     assert "pause (lunch): paused: lunch" in said
-    assert "ring canary (1): 1 running" in said
+    assert "ring canary (1): 1 through" in said
     assert main(["rollout", "approve", "1", str(path)]) == 0
     scene.tick()
     scene.tick()
@@ -480,4 +480,37 @@ def test_by_hand(scene, capsys):
     assert main(["rollout", "start", "2", "--rings", "canary=x%,all", str(path)]) == 78
     assert "got 'x' %, expected more than 0" in capsys.readouterr().err
     assert main(["status", str(path)]) == 0
-    assert "version 2 to stable done: 1 running" in capsys.readouterr().out
+    assert "version 2 to stable done: 1 through" in capsys.readouterr().out
+
+
+def test_a_sample_is_no_word_on_the_model(scene):
+    """One that reverts tells it by an event first, and in its next heartbeat: neither makes a soak pass."""
+    scene.connects("cam-1", "cam-2")
+    scene.add(2)
+    scene.through("cam-1", "cam-2", number=2)
+    scene.add(3)
+    scene.tick()
+    scene.reports("cam-1", 3)
+    scene.tick()
+    scene.now_ms += 10_000
+    scene.ingest.take([message("cam-1", "event", encode(event(1))), *uploads("cam-1", 1)])
+    said = msgspec.structs.replace(birth("s"), model=msgspec.structs.replace(MODEL, version=2))
+    scene.ingest.take([message("cam-1", "birth", encode(said), at_ms=scene.now_ms)])  # outweighed by the heartbeat
+    assert scene.tick() == []
+    scene.reports("cam-1", 2)
+    scene.tick()
+    assert scene.current().status == "halted"
+
+
+@pytest.mark.parametrize("stops", [True, False])
+def test_a_server_that_was_away_for_longer_than_a_device_may_be_silent_halts_nothing(scene, stops):
+    scene.connects("cam-1", "cam-2")
+    scene.add(2)
+    scene.tick()
+    if stops:
+        scene.restart()  # else its machine slept
+    scene.tick(500)
+    scene.tick(55)
+    assert scene.current().status == "running"
+    scene.tick(10)
+    assert scene.current().status == "halted"
