@@ -112,10 +112,10 @@ def test_a_heartbeat_tells_of_a_session_whose_birth_was_missed(store):
         devices.record_birth(connection, "cam-1", birth("a", boot=4), now_ms=7000)
         devices.record_heartbeat(connection, "cam-1", heartbeat("b", boot=5), now_ms=7000)
         devices.record_heartbeat(
-            connection, "cam-1", heartbeat("a", boot=4), now_ms=7000
+            connection, "cam-1", heartbeat("a", boot=4), now_ms=8000
         )  # stale: from before the reboot
         found = devices.devices(connection)[0]
-    assert (found.session, found.boot, found.heartbeat) == ("b", 5, heartbeat("b", boot=5))
+    assert (found.session, found.boot, found.heartbeat, found.said_ms) == ("b", 5, heartbeat("b", boot=5), 7000)
 
 
 def test_the_silent_go_offline_once(store):
