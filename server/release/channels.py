@@ -62,7 +62,7 @@ class Channels:
         with self._store.database.read() as connection:
             current = rollouts.newest(connection)
             waiting = rollouts.awaited(connection) if self._rules.automatic else None
-            if waiting is not None and not _may_go_out(versions.get(connection, waiting), self._signing):
+            if waiting is not None and not may_go_out(versions.get(connection, waiting), self._signing):
                 waiting = None  # until it is signed; `signing` says so
         if waiting is not None and _may_begin(current.get(STABLE)):
             begin(self._store, waiting, self._rings, channel=STABLE, now_ms=now_ms, signing=self._signing)
@@ -86,7 +86,7 @@ class Channels:
         )
         with self._store.database.read() as connection:
             version = versions.get(connection, current.version)
-        if version is None or _may_go_out(version, self._signing):
+        if version is None or may_go_out(version, self._signing):
             state, orders, steps = rollout.advance(plan_of(current), state_of(current), look)
         else:  # a rollback's, made when it was asked for: until it is signed, orders are as after a halt
             good = version.parent
@@ -104,7 +104,7 @@ class Channels:
         """The orders that differ from what was last published. None for what devices would refuse as unsigned."""
         with self._store.database.read() as connection:
             known_versions = {number: versions.get(connection, number) for number in set(orders.values())}
-        signed = {number: one for number, one in known_versions.items() if _may_go_out(one, self._signing)}
+        signed = {number: one for number, one in known_versions.items() if may_go_out(one, self._signing)}
         wanted = {number: self._assignment(version) for number, version in signed.items()}
         new = {}
         for name, device in fleet.items():
@@ -179,7 +179,7 @@ def _do(
     # Nobody is spared and nothing halts it: whoever holds the bad version is to be rid of it.
     everybody = Ring(name="all", rules=_unjudged(rules))
     number = _insert(connection, store, again.number, (everybody,), current.channel, now_ms)
-    when = "" if _may_go_out(again, signing) else ", once that is signed"
+    when = "" if may_go_out(again, signing) else ", once that is signed"
     return f"{step.text}; version {current.previous} goes out again as version {again.number}, rollout {number}{when}"
 
 
@@ -222,7 +222,7 @@ def begin(
     if not is_name(channel):
         raise RolloutError(f"channel {channel!r}: expected letters, digits, - and _")
     with store.database.write() as connection:
-        if not _may_go_out(versions.get(connection, number), signing):
+        if not may_go_out(versions.get(connection, number), signing):
             raise RolloutError(
                 f"version {number} is not signed, and devices refuse it: a running server that has the targets keys "
                 f"signs it within seconds; else winnow-server model sign {number} --key FILE server.toml"
@@ -273,7 +273,7 @@ def _insert(
     return rollout_id
 
 
-def _may_go_out(version: Version | None, signing: Signing | None) -> bool:
+def may_go_out(version: Version | None, signing: Signing | None) -> bool:
     """Whether a version is signed, or nobody signs; what is not in the registry is complained of elsewhere."""
     return version is None or signing is None or not signing.on or signing.covers(version)
 
