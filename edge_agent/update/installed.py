@@ -244,7 +244,7 @@ class Installed:
         self._report("refused", reason, version, found)
 
     def turn_away(self, version: int, reason: str) -> None:
-        """Report it as refused until somebody vouches for it; a restart forgets it."""
+        """Report it as refused until somebody vouches for it, or orders it otherwise; a restart forgets it."""
         with self._lock:
             known, self._turned_away[version] = self._turned_away.get(version), reason
             for oldest in sorted(self._turned_away)[:-REFUSALS_TOLD]:
@@ -253,7 +253,7 @@ class Installed:
             self._report("refused", reason, version, {})
 
     def readmit(self, version: int) -> None:
-        """Somebody vouches for it now."""
+        """Somebody vouches for it now, or another order is to be looked at."""
         with self._lock:
             self._turned_away.pop(version, None)
 

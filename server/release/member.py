@@ -122,7 +122,8 @@ def _standing(
     member: Member, report: Report, version: int, files: Collection[str], soak_s: float
 ) -> tuple[Phase, float, str]:
     """(phase, how far, why it failed) by the device's own words."""
-    if version in report.refused:
+    if version in report.refused and (member.phase != "ordered" or report.seen_s > member.since_s):
+        # What it said before the order may be of an order that somebody forged under this number.
         return "failed", 0.0, f"refused: {report.refused[version]}"
     if report.version > version:
         return "failed", 0.0, f"runs version {report.version}, which is newer"

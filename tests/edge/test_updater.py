@@ -479,8 +479,19 @@ def test_a_downgrade_is_refused_without_a_fetch(device, server):
     device.run()
     assert server.asked == []
     assert device.slots.committed == 2
-    assert "DowngradeError: version 1 is older than 2" in device.slots.refused[1]
+    assert "DowngradeError: version 1 is older than 2" in device.updater.state().refused[1]
     assert device.kinds(1) == ["refused"]
+
+
+def test_a_version_that_was_refused_as_older_is_still_the_way_back(device, server):
+    """An order of a server that was restored from a backup must not cost the device what it can fall back to."""
+    for version in (1, 2):
+        device.install(server.publish(version))
+    device.assign(server.publish(1))
+    device.run()
+    device.updater.failed(2, "its file is damaged")
+    assert device.slots.committed == 1
+    assert (device.updater.running_folder() / MANIFEST).exists()
 
 
 def test_a_model_that_cannot_be_loaded_is_refused(device, server):

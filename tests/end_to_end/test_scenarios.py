@@ -17,10 +17,20 @@ from simulated_network import FLEET
 
 from edge_agent.agent import _check_in_child
 from edge_agent.contract.artifact import decode_manifest
-from edge_agent.contract.wire import Assignment, BlockHeader, Desired, decode_frame, down_topic, encode, encode_frame
+from edge_agent.contract.wire import (
+    Assignment,
+    BlockHeader,
+    Desired,
+    decode,
+    decode_frame,
+    down_topic,
+    encode,
+    encode_frame,
+)
 from edge_agent.history import read
 from edge_agent.update.slots import Staged, Steady, Trial
 from server import config
+from server.release.signing import Policy, Signing
 from server.store import versions
 from server.store.schema import event
 
@@ -141,6 +151,47 @@ def test_forged_artifact(make: Make, forged: str) -> None:
     expected = ["refused"] if forged == "manifest" else ["error", "refused"]  # of the parcel, then of the whole
     assert kinds(fleet, "cam-1") == expected
     assert all(device.executed == [1] for device in fleet.devices.values())
+
+
+@pytest.mark.parametrize(
+    ("forged", "why"),
+    [
+        ("unsigned", "is not signed"),  # whoever has the broker strips the signatures off an order
+        ("borrowed", "not among the signed"),  # or names those of before
+        ("other keys", "SignatureError"),  # whoever has the server signs with keys of his own
+    ],
+)
+def test_forged_signatures(make: Make, folder: Path, forged: str, why: str) -> None:
+    fleet = make(devices=2, signed=True)
+    ours, before = fleet.signing, fleet.signing.stamp()
+    stamp = {"trust_sha256": before.sha256, "trust_bytes": before.bytes} if forged == "borrowed" else {}
+
+    def forge(topic: str, payload: bytes) -> bytes:
+        if not topic.endswith("/desired"):
+            return payload
+        said = decode(Desired, payload)
+        model = msgspec.structs.replace(said.model, **({"trust_sha256": "", "trust_bytes": 0} | stamp))
+        return encode(msgspec.structs.replace(said, model=model))
+
+    if forged == "other keys":
+        fleet.signing = Signing(folder / "elsewhere")
+        fleet.signing.init(Policy(), now_ms=fleet.now_ms)
+        fleet.start_server()
+    else:
+        fleet.network.tamper = forge
+    published(fleet, 2)
+    assert fleet.run(300, until=fleet.ended)
+    assert fleet.rollout().status == "halted"
+    assert why in fleet.steps()[-1]
+    assert fleet["cam-1"].updater.slot_state() == Steady(committed=1)  # turned away, and not for good
+    assert kinds(fleet, "cam-1")[-1] == "refused"
+
+    fleet.network.tamper, fleet.signing = lambda _topic, payload: payload, ours
+    fleet.start_server()
+    fleet.again()
+    assert fleet.run(600, until=fleet.ended)
+    assert (fleet.rollout().status, runs(fleet)) == ("done", {2})
+    assert all(device.executed == [1, 2] for device in fleet.devices.values())
 
 
 def test_downgrade_refused(make: Make) -> None:

@@ -324,6 +324,7 @@ def test_a_rollback_sends_the_old_weights_to_everybody_under_a_new_number(scene,
     manifests = [decode_manifest(scene.store.blobs.get(one.manifest_sha256)) for one in (old, again)]
     assert manifests[0].files == manifests[1].files
     assert (again.weights_sha256, again.parent) == (old.weights_sha256, 2)
+    scene.now_ms += 500
     scene.reports("cam-1", 4)
     scene.reports("cam-2", 3, refused={4: "no room"})  # one that cannot go back holds up nobody
     scene.tick()

@@ -105,6 +105,15 @@ def test_a_canary_that_falls_silent_in_its_soak_failed_but_not_one_that_is_throu
     assert isinstance(state, Running)
 
 
+def test_what_was_refused_before_the_order_was_given_is_no_answer_to_it():
+    """Somebody may have forged an order under that number; who refused it for good says so again."""
+    before = old(0, refused={2: "is not signed"})
+    state, orders, _ = run(PLAN, [(0, {"cam-1": before}), (5, {"cam-1": before})])
+    assert orders == {"cam-1": 2}
+    assert isinstance(run(PLAN, [(6, {"cam-1": old(6)})], state)[0], Running)
+    assert isinstance(run(PLAN, [(6, {"cam-1": old(6, refused={2: "golden"})})], state)[0], Halted)
+
+
 def test_a_slow_fetch_is_no_failure_while_it_moves():
     looks = [(0.0, {"cam-1": old(0)})]
     looks += [(50.0 * i, {"cam-1": old(50.0 * i, fetching=2, fetched_share=i / 10)}) for i in range(1, 10)]
