@@ -19,7 +19,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import NamedTuple
 
 from server.release.member import Member, Report
-from server.release.rings import Ring
+from server.release.rings import ROUNDING, Ring
 
 SLACK_MS = 1.0  # as on the device: below it the scheduler decides who is slower
 
@@ -90,7 +90,7 @@ def judge(
     failed = sum(member.phase == "failed" for member in mine.values())
     through = sum(member.phase == "through" for member in mine.values())
     running = [name for name, member in members.items() if member.runs]
-    wanted = math.ceil(rules.success_share * (len(mine) - failed))
+    wanted = math.ceil(rules.success_share * (len(mine) - failed) - ROUNDING)
     if through < wanted:
         return Wait(f"{through} of {len(mine)} are through, {wanted} must be; {failed} failed")
     if len(running) < rules.min_reported:

@@ -35,7 +35,7 @@ import msgspec
 from server.errors import RolloutError
 from server.release.gate import Fail, Figures, Pass, Wait, judge
 from server.release.member import Member, Report, joined, moved
-from server.release.rings import Ring, joining
+from server.release.rings import ROUNDING, Ring, joining
 
 NAMES_SAID = 20  # of devices in one step; the rest are counted
 
@@ -243,7 +243,7 @@ def _too_many_failed(plan: Plan, members: Mapping[str, Member]) -> str:
     for ring in plan.rings:
         mine, rules = _of_ring(members, ring.name), ring.rules
         failed = [name for name, member in mine.items() if member.phase == "failed"]
-        if len(failed) > rules.max_failed_share * len(mine) or 0 < rules.max_failed < len(failed):
+        if len(failed) > rules.max_failed_share * len(mine) + ROUNDING or 0 < rules.max_failed < len(failed):
             name = failed[0]
             return f"{len(failed)} of {len(mine)} in ring {ring.name} failed; {name}: {mine[name].reason}"
     return ""

@@ -7,6 +7,7 @@ import pytest
 
 from server.config import RingRules
 from server.errors import RolloutError
+from server.release.figures import confidence_change
 from server.release.gate import Change, Fail, Figures, Pass, Wait
 from server.release.member import Member, Report
 from server.release.rings import parse
@@ -466,6 +467,30 @@ def test_a_loss_halts_only_when_the_data_show_it(kind):
     verdict = soaked(plan, figures=Figures(**{kind: unsure}))
     assert isinstance(verdict, Pass)
     assert "a change of -0.300 to -0.040 by 60 labels" in verdict.said
+
+
+@pytest.mark.parametrize(("afters", "shown"), [((0.5, 0.9), False), ((0.6, 0.5), True), ((0.5,), True)])
+def test_a_loss_of_confidence_is_shown_by_devices_that_agree_on_it(afters, shown):
+    """One of two whose light went out says nothing of the model."""
+    change = confidence_change([((10**6, 0.9e6), (10**5, after * 1e5)) for after in afters], promised=0.0)
+    assert change.after - change.before == pytest.approx(sum(afters) / len(afters) - 0.9)
+    assert (change.high < -0.1) == shown
+
+
+def test_shares_of_devices_are_exact():
+    plan = made("canary=100", "all", success_share=0.55, max_failed_share=0.29, soak_s=0.0)
+    fleet = {f"cam-{i}": old(0) for i in range(100)}
+    state, _, _ = run(plan, [(0, fleet)])
+    names = sorted(state.members)
+    bad = {name: old(1, refused={2: "no"}) for name in names[:29]}
+    state, _, _ = run(plan, [(1, fleet | bad)], state)
+    assert isinstance(state, Running)  # 29 of 100 are 29 %, and 0.29 * 100 is less than 29
+    assert isinstance(run(plan, [(2, fleet | bad | {names[29]: old(2, refused={2: "no"})})], state)[0], Halted)
+    state, _, _ = run(plan, [(0, fleet)])
+    state, _, steps = run(plan, [(1, fleet | {name: new(1) for name in names[:54]})], state)
+    assert state.ring == "canary"
+    state, _, steps = run(plan, [(2, fleet | {name: new(2) for name in names[:55]})], state)
+    assert "ring canary is through: 55 running, 0 failed" in steps
 
 
 def test_figures_are_asked_for_only_when_all_else_is_well():
