@@ -232,10 +232,23 @@ class Installed:
         self._report("staged", f"version {version} passed its golden test", version, {})
 
     def unstage_all_but(self, version: int) -> None:
-        """What is staged is no longer wanted, unless it is `version`. A trial goes on: it decides for itself."""
+        """What is staged is no longer wanted, unless it is `version`."""
         with self._lock:
             if isinstance(self._slots, slots.Staged) and self._slots.candidate != version:
                 self._save(slots.unstage(self._slots))
+
+    def call_off(self, version: int) -> None:
+        """`version` is wanted: what is on trial instead is let go, for a slow stream may try it for days.
+
+        Not by an order from before the committed version, nor where there is nothing to go back to.
+        """
+        with self._lock:
+            state = self._slots
+            if not isinstance(state, slots.Trial) or not 0 < state.committed <= version != state.candidate:
+                return
+            self._save(slots.unstage(state))
+        text = f"version {version} is wanted instead: back to version {state.committed}"
+        self._report("revert", text, state.candidate, {})
 
     def refuse(self, version: int, reason: str, found: Detail = NOTHING) -> None:
         """Report it, remember it, never run it."""

@@ -237,6 +237,8 @@ class Updater(Installed):
         self._order, self._assignment = desired, desired.model
         self._pause_until_s, self._complaint = self._dropped.until_s if self._dropped else 0.0, ""
         self.unstage_all_but(desired.model.version if desired.model else 0)
+        if desired.model is not None:
+            self.call_off(desired.model.version)
         if self._fetch is not None and not self._fetch.assignment.is_for_same(desired.model):
             self._drop()
         elif self._fetch is not None and desired.model and _source(self._fetch.assignment) != _source(desired.model):

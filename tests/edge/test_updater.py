@@ -612,6 +612,31 @@ def test_another_model_waits_for_the_end_of_a_trial(device, server):
     assert device.slots == Staged(committed=1, candidate=2)
 
 
+@pytest.mark.parametrize("wanted", [2, 4])
+def test_a_trial_is_called_off_when_another_version_is_wanted(device, server, wanted):
+    """After a halt the committed one is, after a rollback a newer one: a slow stream may try the bad one for days."""
+    for version in (1, 2):
+        device.install(server.publish(version))
+    good = server.publish(2)
+    device.assign(server.publish(3))
+    device.run()
+    device.updater.take()
+    device.updater.executing(3)
+    device.assign(server.publish(1))  # older than what is committed: no word on the trial
+    device.run(1)
+    assert device.slots == Trial(committed=2, candidate=3)
+    device.assign(good if wanted == 2 else server.publish(4))
+    device.updater.step(device.now_s)
+    assert device.slots == Steady(committed=2)
+    assert device.reports[-1] == ("revert", 3, f"version {wanted} is wanted instead: back to version 2")
+    device.run()
+    assert device.slots == (Steady(committed=2) if wanted == 2 else Staged(committed=2, candidate=4))
+    if wanted == 2:
+        device.assign(server.publish(3))  # it was not refused
+        device.run()
+        assert device.slots == Staged(committed=2, candidate=3)
+
+
 def test_a_model_withdrawn_during_its_check_is_not_staged(device, server):
     check = device.updater._check
 

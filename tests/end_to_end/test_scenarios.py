@@ -246,6 +246,17 @@ def test_rollback(make: Make) -> None:
     assert files[0] == files[1]
 
 
+def test_a_halt_takes_the_version_off_those_that_try_it(make: Make) -> None:
+    """Its probation would last for an hour, and nobody waits for that."""
+    slow = msgspec.structs.replace(UPDATE, shadow_samples=0, probation_s=3600.0)
+    fleet = published(make(update=slow, devices=2), 2)
+    assert fleet.run(60, until=lambda: runs(fleet, "cam-1") == {2})
+    fleet.say("halt")
+    assert fleet.run(30, until=lambda: runs(fleet) == {1})
+    assert fleet["cam-1"].updater.slot_state() == Steady(committed=1)
+    assert kinds(fleet, "cam-1")[-1] == "revert"
+
+
 def test_week_offline(make: Make) -> None:
     fleet = make()
     fleet["cam-4"].silence()

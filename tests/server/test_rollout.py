@@ -383,6 +383,16 @@ def test_a_pause_lets_nobody_begin_and_those_at_it_go_on():
     assert told(orders) == 20
 
 
+def test_while_paused_nobody_joins_a_ring_that_has_begun():
+    plan, gone = made("all"), old(-1000)
+    state, orders, _ = run(plan, [(0, {"cam-1": old(0), "gone": gone})])
+    assert orders == {"cam-1": 2, "gone": 2}
+    state, _ = obey(state, "pause", "")
+    state, orders, _ = run(plan, [(1, {"cam-1": old(1), "cam-2": old(1), "gone": gone})], state)
+    assert orders == {"cam-1": 2, "cam-2": 1, "gone": 1}
+    assert state.members.keys() == {"cam-1"}
+
+
 def test_a_paused_rollout_still_halts():
     state, _, _ = run(PLAN, [(0, {"cam-1": old(0)})])
     state, _ = obey(state, "pause", "")

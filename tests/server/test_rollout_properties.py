@@ -54,8 +54,8 @@ class Device:
     def hears(self, order: int, now_s: float) -> None:
         if order == VERSION:
             self.told_s = now_s if self.told_s is None else self.told_s
-        elif not self.committed and self._age(now_s) < self.fetch_s:
-            self.told_s = None  # what is only on its way is dropped; a trial decides for itself
+        elif not self.committed:
+            self.told_s = None  # what is on its way or on trial is let go
 
     def awake(self, now_s: float) -> bool:
         silent = self.silent_from_s <= now_s < self.silent_from_s + self.silent_for_s
