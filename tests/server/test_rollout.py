@@ -68,6 +68,30 @@ def test_soak_needs_word_from_the_device_that_it_still_runs():
     assert state.ring == "canary"
 
 
+def test_a_soak_is_counted_from_word_to_word():
+    """And not from the server's looks, which may come late."""
+    looks = [(0, {"cam-1": old(0)}), (5, {"cam-1": new(1)}), (12, {"cam-1": new(10.9)})]
+    state, _, _ = run(PLAN, looks)
+    assert state.members["cam-1"].phase == "running"
+    state, _, _ = run(PLAN, [(12.5, {"cam-1": new(11)})], state)
+    assert state.ring == "all"
+
+
+def test_a_straggler_that_falls_silent_when_a_later_ring_has_begun_halts_nothing():
+    plan = made("canary=cam-1+cam-2", "all", success_share=0.5)
+    reports = {"cam-1": new(1), "cam-2": old(1), "cam-3": old(1)}
+    state, _, _ = run(plan, [(0, {name: old(0) for name in reports}), (1, reports)])
+    state, _, _ = run(plan, [(11, reports | {"cam-1": new(11), "cam-2": new(11), "cam-3": old(11)})], state)
+    assert (state.ring, state.members["cam-2"].phase) == ("all", "running")
+    state, _, _ = run(plan, [(72, {"cam-1": new(72), "cam-2": new(11), "cam-3": new(72, "trial")})], state)
+    assert isinstance(state, Running)
+
+
+def test_who_runs_the_version_already_has_no_time_before_it():
+    state, _, _ = run(PLAN, [(0, {"cam-1": new(0, latency_p95_ms=4.0), "cam-2": old(0)})])
+    assert state.members["cam-1"].before_p95_ms == 0.0
+
+
 @pytest.mark.parametrize(
     ("report", "why"),
     [
@@ -311,6 +335,15 @@ def test_a_ring_of_named_devices_that_nobody_hears_halts_in_the_end():
     assert state.reason == "nobody of ring canary was heard in 61 s"
 
 
+def test_nor_is_a_later_ring_of_named_devices_passed_by():
+    plan = made("canary=cam-1", "lab=cam-9", "all")
+    looks = [(t, {"cam-1": report}) for t, report in ((0, old(0)), (1, new(1)), (11, new(11)), (71, new(71)))]
+    state, _, _ = run(plan, looks)
+    assert state.ring == "lab"
+    state, _, _ = run(plan, [(72, {"cam-1": new(72)})], state)
+    assert state.reason == "nobody of ring lab was heard in 61 s"
+
+
 def test_a_ring_for_which_nobody_is_left_is_passed_by():
     looks = [(0, {"cam-1": old(0)}), *((t, {"cam-1": new(t)}) for t in (1, 11, 12, 13))]
     state, _, steps = run(made("canary=1%", "early=10%", "all"), looks)
@@ -391,6 +424,26 @@ def test_while_paused_nobody_joins_a_ring_that_has_begun():
     state, orders, _ = run(plan, [(1, {"cam-1": old(1), "cam-2": old(1), "gone": gone})], state)
     assert orders == {"cam-1": 2, "cam-2": 1, "gone": 1}
     assert state.members.keys() == {"cam-1"}
+
+
+def test_a_ring_that_nobody_came_for_waits_anew_after_a_pause():
+    state, _, _ = run(PLAN, [(0, {"cam-2": old(0)})])
+    state, _ = obey(state, "pause", "")
+    state, _, _ = run(PLAN, [(500, {"cam-2": old(500)})], state)
+    state, _ = obey(state, "resume", "")
+    state, _, _ = run(PLAN, [(501, {"cam-2": old(501)}), (561, {"cam-2": old(561)})], state)
+    assert isinstance(state, Running)
+    assert isinstance(run(PLAN, [(562, {"cam-2": old(562)})], state)[0], Halted)
+
+
+def test_a_later_ring_begins_though_nobody_is_heard_any_more():
+    """Else a rollout whose last devices were switched off never ends."""
+    plan = made("canary=cam-1", "all", rules=("all.needs_approval=true",))
+    state, _, _ = run(plan, [(t, {"cam-1": report}) for t, report in ((0, old(0)), (1, new(1)), (11, new(11)))])
+    assert state.asks == "all"
+    state, _ = obey(state, "approve", "")
+    state, _, _ = run(plan, [(5000, {"cam-1": new(11)}), (5001, {"cam-1": new(11)})], state)
+    assert isinstance(state, Done)
 
 
 def test_a_paused_rollout_still_halts():
