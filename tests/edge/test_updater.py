@@ -612,6 +612,16 @@ def test_another_model_waits_for_the_end_of_a_trial(device, server):
     assert device.slots == Staged(committed=1, candidate=2)
 
 
+def test_only_the_version_that_is_meant_is_taken(device, server):
+    """What was in the shadow may have made way for a newer one since."""
+    device.install(server.publish(1))
+    device.assign(server.publish(3))
+    device.run()
+    assert device.updater.take(2) is None
+    assert device.slots == Staged(committed=1, candidate=3)
+    assert device.updater.take(3) == device.folder / "3"
+
+
 @pytest.mark.parametrize("wanted", [2, 4])
 def test_a_trial_is_called_off_when_another_version_is_wanted(device, server, wanted):
     """After a halt the committed one is, after a rollback a newer one: a slow stream may try the bad one for days."""
