@@ -120,6 +120,12 @@ def test_a_device_that_goes_back_halts_the_rollout_and_is_told_the_old_version(r
     assert orders == {"cam-1": 1}
 
 
+def test_a_device_that_is_on_trial_again_after_its_commit_failed():
+    """It lost what it had committed, and took it anew."""
+    state, _, _ = run(PLAN, [(0, {"cam-1": old(0)}), (1, {"cam-1": new(1)}), (2, {"cam-1": new(2, "trial")})])
+    assert state.reason.endswith("cam-1: on trial again after it was committed")
+
+
 def test_a_canary_that_falls_silent_in_its_soak_failed_but_not_one_that_is_through():
     state, _, _ = run(PLAN, [(0, {"cam-1": old(0)}), (1, {"cam-1": new(1)}), (62, {"cam-1": new(1)})])
     assert isinstance(state, Halted)
