@@ -169,9 +169,11 @@ def _known(store: Store, part: Part, base: Champion | None) -> NDArray[np.bool_]
 
 
 def _order(ids: NDArray[np.str_]) -> NDArray[np.int64]:
-    """(N,) numbers that grow with boot and sequence, the last two parts of a sample's id."""
-    parts = [name.rsplit(".", 2)[1:] for name in ids.tolist()]
-    return np.array([(int(boot) << 40) + int(seq) for boot, seq in parts], np.int64)
+    """(N,) places by boot and sequence, the last two parts of a sample's id."""
+    parts = np.array([name.rsplit(".", 2)[1:] for name in ids.tolist()], np.int64).reshape(-1, 2)
+    order = np.empty(len(parts), np.int64)
+    order[np.lexsort((parts[:, 1], parts[:, 0]))] = np.arange(len(parts))
+    return order
 
 
 def _unlabelled(store: Store, takes: InputSpec) -> NDArray[Any]:

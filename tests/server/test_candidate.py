@@ -142,8 +142,9 @@ def test_every_setting_can_be_said_and_what_is_not_is_left_to_the_recipe():
 
 
 def test_samples_are_in_the_order_in_which_they_came():
-    ids = np.array(["cam-1.main.2.0", "cam-1.main.1.10", "cam-1.main.1.9", "import.x.0.7"])
-    assert np.argsort(candidate._order(ids)).tolist() == [3, 2, 1, 0]
+    later, boot = 1_800_000_000_001, 1_800_000_000_000  # boots are numbered by the clock
+    ids = np.array([f"cam-1.main.{later}.0", f"cam-1.main.{boot}.10", f"cam-1.main.{boot}.9", "import.x.0.7"])
+    assert candidate._order(ids).tolist() == [3, 2, 1, 0]
 
 
 def own(task: Task) -> Trained:
