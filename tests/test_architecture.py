@@ -69,7 +69,7 @@ FORGIVING = {  # where Exception may be caught: supervising loops, and around a 
     "server/collect/collector.py:_take",
     "server/collect/collector.py:_call",
     "server/collect/prover.py:_prove",
-    "server/label/labeler.py:_make",
+    "server/label/labeler.py:make",
     "server/drift/watch.py:_work",
     "server/release/downloads.py:_work",
     "server/label/labelling.py:_work",

@@ -79,7 +79,7 @@ def count_new(connection: sa.Connection, snapshot_id: str) -> int:
 
 
 def _taken(answers: sa.Subquery) -> sa.ColumnElement[bool]:
-    return sa.and_(answers.c.class_index != labels.CANNOT_TELL, ~identities.left_out())
+    return sa.and_(answers.c.class_index >= 0, ~identities.left_out())
 
 
 def insert(connection: sa.Connection, made: Snapshot, members: Sequence[Member]) -> None:

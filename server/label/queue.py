@@ -1,0 +1,318 @@
+"""Who is asked what, and what becomes of the answer?
+
+    next     what the labeler has at hand already; by chance a gold question; else the queue in its order. All of it on
+             a lease: until that runs out nobody else gets the sample, unless several opinions are wanted
+    answer   kept with who, what for, how long, at what price, and what guess was seen; then the class in force is said
+             anew. Where people differ too much, one more is asked
+    skip     not me, not now: others get it at once, the same labeler after a day
+    undo     the labeler's last answer counts no more, and the question is his again
+
+An answer that comes late, or twice with the same key, loses nothing and counts once. The rules are here, the rows in
+questions.py; each of these is one transaction, so that any number of processes may ask at once.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+import sqlalchemy as sa
+
+from edge_agent.contract.errors import did_you_mean
+from server.config import Labeler
+from server.errors import LabelError
+from server.label.labeler import CANNOT_TELL, NONE_OF_THESE, Given
+from server.label.prices import Price, parse
+from server.store import consensus, embeddings, labels, questions, samples, versions
+from server.store.consensus import AGAIN, FIRST, GOLD, SECOND_LOOK
+from server.store.questions import Lease, Queued
+from server.store.store import Store
+
+PERSON = "human"  # kind of labeler
+SKIP_MS = 86_400_000  # shorter brings what a person cannot do back at once, longer lets it lie where there is only one
+AGREED = (
+    0.8  # probability of the class in force below which one more is asked: lower settles on less, higher costs more
+)
+WORDS = {CANNOT_TELL: labels.CANNOT_TELL, NONE_OF_THESE: labels.NONE_OF_THESE}
+
+
+class Rules(NamedTuple):
+    """How people are asked."""
+
+    lease_s: float = 300.0
+    gold_share: float = 0.0  # of the questions, 0..1
+    blind_share: float = 0.0  # of them, asked without showing the guess
+    overlap_share: float = 0.0  # of them, asked of two
+    most_labelers: int = 3  # of one sample, where they differ
+    prices: Mapping[str, Price] = {}
+
+    @classmethod
+    def of(cls, config: Labeler) -> Rules:
+        """As configured; ServerConfigError when the prices cannot be read."""
+        return cls(
+            lease_s=config.lease_s,
+            gold_share=config.gold_share,
+            blind_share=config.blind_share,
+            overlap_share=config.overlap_share,
+            most_labelers=config.most_labelers,
+            prices=parse(config.prices),
+        )
+
+
+class Task(NamedTuple):
+    """What a labeler is shown. Why he is asked it does not say: a gold question is to look like any other."""
+
+    sample_id: str
+    row: Any  # of `sample`
+    guess: str  # class by a model; empty: none, or not to be shown
+    guess_by: str  # that model: "version 7"
+    confidence: float | None  # of the guess
+    until_ms: int
+    key: str  # to be sent back with the answer
+
+    @property
+    def view(self) -> dict[str, Any]:
+        """Plain data."""
+        shown = {name: getattr(self.row, name) for name in ("device", "stream", "captured_at_ms", "reason")}
+        return {name: value for name, value in self._asdict().items() if name != "row"} | shown
+
+
+class Outcome(NamedTuple):
+    """What an answer came to."""
+
+    sample_id: str
+    said: str
+    in_force: str
+    confidence: float | None
+    labelers: int
+
+
+class Queue:
+    """The questions of one store."""
+
+    def __init__(self, store: Store, rules: Rules, *, now_ms: Callable[[], int], rng: np.random.Generator) -> None:
+        """`rng` draws gold, blind and doubly asked questions."""
+        self._store = store
+        self._rules = rules
+        self._now_ms = now_ms
+        self._rng = rng
+
+    def put(self, made: Sequence[Queued], *, leased_to: str = "", lease_ms: int = 0) -> int:
+        """Queue what a plan asks for; with `leased_to` for that labeler, who has it already. Returns how many."""
+        now_ms = self._now_ms()
+        several = [one._replace(wanted=max(one.wanted, 1 + self._drawn(self._rules.overlap_share))) for one in made]
+        with self._store.database.write() as connection:
+            number = questions.put(connection, several)
+            if leased_to:
+                held = [Lease(one.sample_id, leased_to, one.purpose, now_ms, now_ms + lease_ms) for one in made]
+                here = samples.body_names(connection, [one.sample_id for one in held])
+                questions.hold(connection, [one for one in held if one.sample_id in here])
+        return number
+
+    def next(self, labeler: str, *, count: int = 1) -> list[Task]:
+        """What this labeler is to answer now, at most `count`, on leases of his; [] when there is nothing for him."""
+        now_ms = self._now_ms()
+        until_ms = now_ms + round(self._rules.lease_s * 1000)
+        with self._store.database.write() as connection:
+            mine = questions.held(connection, labeler, now_ms=now_ms)[:count]
+            taken = [one._replace(until_ms=until_ms) for one in mine]
+            golden = questions.gold_for(connection, labeler)
+            for _ in range(count - len(taken)):
+                if golden and self._drawn(self._rules.gold_share):
+                    chosen = golden.pop(int(self._rng.integers(len(golden))))
+                    taken.append(Lease(chosen, labeler, GOLD, now_ms, until_ms))
+            for one in questions.open_to(connection, labeler, limit=count - len(taken), now_ms=now_ms):
+                asked = questions.get(connection, one)
+                taken.append(Lease(one, labeler, asked.purpose if asked else FIRST, now_ms, until_ms))
+            new = self._guessed(connection, taken[len(mine) :])
+            taken[len(mine) :] = new
+            questions.hold(connection, taken)
+            return _tasks(connection, taken)
+
+    def answer(
+        self,
+        labeler: str,
+        sample_id: str,
+        said: str,
+        *,
+        new_class: bool = False,
+        seconds: float | None = None,
+        kind: str = PERSON,
+        key: str | None = None,
+    ) -> Outcome:
+        """Keep an answer.
+
+        Args:
+            labeler: whose.
+            sample_id: of what he was asked; or of any other sample, which he corrects.
+            said: a class's name, CANNOT_TELL or NONE_OF_THESE.
+            new_class: a name that is not known is a new class, and not a slip.
+            seconds: that it took; by default, since it was leased.
+            kind: of labeler.
+            key: of the task; an answer with a key that is here already changes nothing.
+
+        Raises:
+            LabelError: there is no such class, or no such sample any more.
+        """
+        with self._store.database.write() as connection:
+            if sample_id not in samples.body_names(connection, [sample_id]):
+                raise LabelError(f"{sample_id}: no such sample: it was erased, or its id is another")
+            class_index = _class_index(connection, said, new_class=new_class)
+            if key is None or not labels.has_key(connection, key):
+                held = questions.lease_of(connection, labeler, sample_id)
+                asked = questions.get(connection, sample_id)
+                took = _seconds(held, self._now_ms(), self._rules.lease_s) if seconds is None else seconds
+                given = labels.Label(sample_id, class_index, labeler, self._now_ms(), took, kind=kind, key=key)
+                given = self._with_provenance(connection, given, held, asked)
+                labels.add(connection, [given])
+                self._after(connection, given, asked)
+            return _outcome(connection, sample_id, said)
+
+    def take_in(self, given: Iterable[Given]) -> int:
+        """Keep what a labeler elsewhere has answered, each once; returns how many were of samples here."""
+        kept = 0
+        for one in given:
+            with self._store.database.read() as connection:
+                here = one.id in samples.body_names(connection, [one.id])
+            if here:
+                self.answer(
+                    one.labeler, one.id, one.said, new_class=True, seconds=one.seconds, kind=one.kind, key=one.key
+                )
+                kept += 1
+        return kept
+
+    def skip(self, labeler: str, sample_id: str) -> None:
+        """Not me, not now. LabelError when he does not have it."""
+        now_ms = self._now_ms()
+        with self._store.database.write() as connection:
+            held = questions.lease_of(connection, labeler, sample_id)
+            if held is None or held.skipped:
+                raise LabelError(f"{sample_id}: {labeler} was not asked about it, so there is nothing to skip")
+            questions.hold(connection, [held._replace(skipped=True, until_ms=now_ms + SKIP_MS)])
+
+    def undo(self, labeler: str) -> str:
+        """Take the labeler's last answer back; returns its sample's id. LabelError when there is none."""
+        now_ms = self._now_ms()
+        with self._store.database.write() as connection:
+            last = questions.last_given(connection, labeler)
+            if last is None:
+                raise LabelError(f"{labeler} has given no answer that could be taken back")
+            questions.take_back(connection, last.id, now_ms=now_ms)
+            consensus.resolve(connection, [last.sample_id])
+            beside = questions.unspare(connection, last.sample_id)
+            until_ms = now_ms + round(self._rules.lease_s * 1000)
+            again = Lease(last.sample_id, labeler, last.purpose, now_ms, until_ms)
+            questions.hold(connection, [again._replace(guess=last.guess, guess_by=last.guess_by, shown=last.shown)])
+            if last.purpose != GOLD and questions.get(connection, last.sample_id) is None:
+                asked = Queued(last.sample_id, last.purpose, now_ms, 1, True, last.probability, last.plan_ms, beside)
+                wanted = questions.answered(connection, asked) + 1
+                questions.put(connection, [asked._replace(wanted=wanted)])
+            return str(last.sample_id)
+
+    def _with_provenance(
+        self, connection: sa.Connection, given: labels.Label, held: Lease | None, asked: Queued | None
+    ) -> labels.Label:
+        """Why it was asked, what its labeler saw, and at what price."""
+        answered = labels.is_answered(connection, given.sample_id)
+        if held is not None:
+            given = given._replace(guess=held.guess, guess_by=held.guess_by, shown=held.shown)
+        if asked is not None and asked.purpose == FIRST and not answered:
+            given = given._replace(
+                probability=asked.probability, plan_ms=asked.plan_ms, stands_for=1 + len(asked.beside)
+            )
+        price = self._rules.prices.get(given.kind, Price()).of(given.seconds)
+        return given._replace(purpose=_purpose(held, asked, answered=answered), price=price)
+
+    def _after(self, connection: sa.Connection, given: labels.Label, asked: Queued | None) -> None:
+        """The lease is over; so is the question, when as many as were wanted have answered and agree."""
+        questions.release(connection, given.labeler, given.sample_id)
+        if asked is None or given.purpose == GOLD:
+            return
+        if given.class_index != labels.CANNOT_TELL:
+            labels.spare(connection, dict.fromkeys(asked.beside, given.sample_id))
+        if questions.answered(connection, asked) < asked.wanted:
+            return
+        standing = labels.standing(connection, given.sample_id)
+        differ = standing is not None and standing.confidence is not None and standing.confidence < AGREED
+        if differ and asked.wanted < self._rules.most_labelers:
+            questions.want(connection, given.sample_id, asked.wanted + 1)
+        else:
+            questions.drop(connection, given.sample_id)
+
+    def _guessed(self, connection: sa.Connection, taken: Sequence[Lease]) -> list[Lease]:
+        """With what the champion makes of each, or the device's model did; some of them not to be shown."""
+        champion = versions.champion(connection)
+        ids = [one.sample_id for one in taken]
+        seen = embeddings.of(connection, version=champion.number, ids=ids) if champion else {}
+        rows = {row.id: row for row in samples.rows(connection, ids)}
+        found = []
+        for one in taken:
+            guess, by = rows[one.sample_id].predicted, f"version {rows[one.sample_id].model_version}"
+            if champion and one.sample_id in seen and (logits := seen[one.sample_id].logits) is not None:
+                guess, by = int(logits.argmax()), f"version {champion.number}"
+            shown = guess is not None and not self._drawn(self._rules.blind_share)
+            found.append(one._replace(guess=guess, guess_by=by if guess is not None else "", shown=shown))
+        return found
+
+    def _drawn(self, share: float) -> bool:
+        return share > 0.0 and bool(self._rng.random() < share)
+
+
+def ask(connection: sa.Connection, ids: Sequence[str], *, purpose: str, wanted: int = 1, now_ms: int) -> int:
+    """Ask people about these samples, before all that a plan asks: `wanted` in all, or for a SECOND_LOOK anew."""
+    return questions.put(connection, [Queued(one, purpose, now_ms, wanted, True) for one in ids])
+
+
+def _tasks(connection: sa.Connection, taken: Sequence[Lease]) -> list[Task]:
+    names = labels.names(connection)
+    rows = {row.id: row for row in samples.rows(connection, [one.sample_id for one in taken])}
+    found = []
+    for one in taken:
+        row, shown = rows[one.sample_id], one.shown and one.guess is not None and one.guess < len(names)
+        guess = names[one.guess] if shown and one.guess is not None else ""
+        sure = row.confidence if shown and one.guess_by == f"version {row.model_version}" else None
+        key = f"{one.sample_id}:{one.labeler}:{one.at_ms}"
+        found.append(Task(one.sample_id, row, guess, one.guess_by if shown else "", sure, one.until_ms, key))
+    return found
+
+
+def _purpose(held: Lease | None, asked: Queued | None, *, answered: bool) -> str:
+    """Who was not asked, and answers where there is an answer already, corrects it."""
+    if held is not None:
+        return held.purpose if held.purpose != FIRST or not answered else AGAIN
+    if asked is not None:
+        return asked.purpose
+    return SECOND_LOOK if answered else FIRST
+
+
+def _seconds(held: Lease | None, now_ms: int, lease_s: float) -> float:
+    return 0.0 if held is None else min(max(now_ms - held.at_ms, 0) / 1000.0, lease_s)
+
+
+def _class_index(connection: sa.Connection, said: str, *, new_class: bool) -> int:
+    if said in WORDS:
+        return WORDS[said]
+    names = labels.names(connection)
+    if said not in names and not new_class:
+        raise LabelError(
+            f"class {said!r}: not known{did_you_mean(said, names)}; known are {', '.join(names) or 'none'}; "
+            "a new one has to be said to be new"
+        )
+    if not said.strip() or len(said) > 200:
+        raise LabelError(f"class {said!r}: expected a name of 1 to 200 characters")
+    return labels.ensure_names(connection, [said])[said]
+
+
+def _outcome(connection: sa.Connection, sample_id: str, said: str) -> Outcome:
+    found = labels.standing(connection, sample_id)
+    if found is None:  # taken back meanwhile
+        return Outcome(sample_id, said, "", None, 0)
+    names = labels.names(connection)
+    return Outcome(sample_id, said, name_of(found.class_index, names), found.confidence, found.labelers)
+
+
+def name_of(class_index: int, names: Sequence[str]) -> str:
+    """Of a class, or of what is none."""
+    words = {index: word for word, index in WORDS.items()}
+    return words.get(class_index) or (names[class_index] if class_index < len(names) else str(class_index))
