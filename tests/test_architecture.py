@@ -32,7 +32,8 @@ AGENT_PARTS = (
 )
 SERVER_PARTS = (
     {"__main__"},
-    {"demo", "backtest", "keyring", "rollout_cli"},
+    {"gold_cli"},
+    {"demo", "backtest", "keyring", "rollout_cli", "label_cli"},
     {"app", "status"},
     {"collect", "label", "teach", "release", "identity"},
     {"audit", "drift"},

@@ -1,9 +1,9 @@
 """How do questions get into Label Studio, and its annotations out?
 
 Questions become tasks of a project, with the model's guess as a prediction; the picture travels inside the task, so
-that Label Studio has to reach nothing of ours. Annotations come back by asking for the tasks that changed since the last
-time: its webhooks are sent once, without a retry, and may be lost, so one that comes is a hint to ask now (`hint`) and
-no more. What was asked for again counts once: an answer's key is the annotation's id and the time of its change.
+that Label Studio has to reach nothing of ours. Annotations come back by asking for the tasks that changed since the
+last time: its webhooks are sent once, without a retry, and may be lost, so one that comes is a hint to ask now (`hint`)
+and no more. What was asked for again counts once: an answer's key is the annotation's id and the time of its change.
 
 The project needs a `<Choices>` over an `<Image>`; the names of its choices are the class names, beside "cannot tell"
 and "none of these". Formats and limits are those of Label Studio 1.23 (https://api.labelstud.io).
@@ -26,7 +26,6 @@ from server.label.labeler import CANNOT_TELL, LATER, NONE_OF_THESE, Answer, Give
 from server.label.picture import png
 
 KIND = "label_studio"
-WORDS = {"cannot tell": CANNOT_TELL, "none of these": NONE_OF_THESE}
 UID = "sample_uid"  # key in a task's data
 PAGE = 100  # tasks to one answer of the API: larger ones take seconds there
 POLL_S = 30.0  # between two questions what changed: more often loads it for nothing, more seldom lets answers wait
@@ -189,4 +188,6 @@ def _given(task: Mapping[str, Any]) -> Iterator[Given]:
 def _said(result: Sequence[Mapping[str, Any]]) -> str:
     """The first choice; nothing chosen is "cannot tell"."""
     chosen = [name for one in result for name in one.get("value", {}).get("choices", ())]
-    return WORDS.get(chosen[0].lower(), chosen[0]) if chosen else CANNOT_TELL
+    if not chosen:
+        return CANNOT_TELL
+    return next((word for word in (CANNOT_TELL, NONE_OF_THESE) if word == chosen[0].lower()), chosen[0])

@@ -25,9 +25,8 @@ from numpy.typing import NDArray
 from server.errors import LabelError, ServerConfigError
 from server.label.oracle import Oracle
 
-CANNOT_TELL = "?"
-NONE_OF_THESE = "-"
-"""Answers that are no class: no name of a class is one of these."""
+CANNOT_TELL, NONE_OF_THESE = "cannot tell", "none of these"
+"""Answers that are no class: no class is called so."""
 
 
 class Later(Enum):

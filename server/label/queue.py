@@ -19,10 +19,10 @@ from typing import Any, NamedTuple
 import numpy as np
 import sqlalchemy as sa
 
-from edge_agent.contract.errors import did_you_mean
 from server.config import Labeler
 from server.errors import LabelError
-from server.label.labeler import CANNOT_TELL, NONE_OF_THESE, Given
+from server.label.classes import class_index_of, name_of
+from server.label.labeler import Given
 from server.label.prices import Price, parse
 from server.store import consensus, embeddings, labels, questions, samples, versions
 from server.store.consensus import AGAIN, FIRST, GOLD, SECOND_LOOK
@@ -34,7 +34,6 @@ SKIP_MS = 86_400_000  # shorter brings what a person cannot do back at once, lon
 AGREED = (
     0.8  # probability of the class in force below which one more is asked: lower settles on less, higher costs more
 )
-WORDS = {CANNOT_TELL: labels.CANNOT_TELL, NONE_OF_THESE: labels.NONE_OF_THESE}
 
 
 class Rules(NamedTuple):
@@ -158,7 +157,7 @@ class Queue:
         with self._store.database.write() as connection:
             if sample_id not in samples.body_names(connection, [sample_id]):
                 raise LabelError(f"{sample_id}: no such sample: it was erased, or its id is another")
-            class_index = _class_index(connection, said, new_class=new_class)
+            class_index = class_index_of(connection, said, new=new_class)
             if key is None or not labels.has_key(connection, key):
                 held = questions.lease_of(connection, labeler, sample_id)
                 asked = questions.get(connection, sample_id)
@@ -259,11 +258,6 @@ class Queue:
         return share > 0.0 and bool(self._rng.random() < share)
 
 
-def ask(connection: sa.Connection, ids: Sequence[str], *, purpose: str, wanted: int = 1, now_ms: int) -> int:
-    """Ask people about these samples, before all that a plan asks: `wanted` in all, or for a SECOND_LOOK anew."""
-    return questions.put(connection, [Queued(one, purpose, now_ms, wanted, True) for one in ids])
-
-
 def _tasks(connection: sa.Connection, taken: Sequence[Lease]) -> list[Task]:
     names = labels.names(connection)
     rows = {row.id: row for row in samples.rows(connection, [one.sample_id for one in taken])}
@@ -290,29 +284,9 @@ def _seconds(held: Lease | None, now_ms: int, lease_s: float) -> float:
     return 0.0 if held is None else min(max(now_ms - held.at_ms, 0) / 1000.0, lease_s)
 
 
-def _class_index(connection: sa.Connection, said: str, *, new_class: bool) -> int:
-    if said in WORDS:
-        return WORDS[said]
-    names = labels.names(connection)
-    if said not in names and not new_class:
-        raise LabelError(
-            f"class {said!r}: not known{did_you_mean(said, names)}; known are {', '.join(names) or 'none'}; "
-            "a new one has to be said to be new"
-        )
-    if not said.strip() or len(said) > 200:
-        raise LabelError(f"class {said!r}: expected a name of 1 to 200 characters")
-    return labels.ensure_names(connection, [said])[said]
-
-
 def _outcome(connection: sa.Connection, sample_id: str, said: str) -> Outcome:
     found = labels.standing(connection, sample_id)
     if found is None:  # taken back meanwhile
         return Outcome(sample_id, said, "", None, 0)
     names = labels.names(connection)
     return Outcome(sample_id, said, name_of(found.class_index, names), found.confidence, found.labelers)
-
-
-def name_of(class_index: int, names: Sequence[str]) -> str:
-    """Of a class, or of what is none."""
-    words = {index: word for word, index in WORDS.items()}
-    return words.get(class_index) or (names[class_index] if class_index < len(names) else str(class_index))

@@ -21,7 +21,7 @@ from sqlalchemy.dialects.sqlite import insert
 from server.store import consensus, identities
 from server.store.consensus import CANNOT_TELL, FIRST, NONE_OF_THESE
 from server.store.samples import AUDIT_REASONS, body_names
-from server.store.schema import class_name, duplicate, label, question, sample
+from server.store.schema import class_name, duplicate, gold, label, question, sample
 from server.store.schema import consensus as in_force_
 
 __all__ = ["CANNOT_TELL", "NONE_OF_THESE", "Label"]
@@ -100,6 +100,18 @@ def of_people(connection: sa.Connection, *, limit: int) -> Sequence[Any]:
         sa.select(in_force_.c.class_index, sample)
         .select_from(in_force_.join(sample, sample.c.id == in_force_.c.sample_id))
         .where(in_force_.c.class_index >= 0, sample.c.origin == "device", sa.exists().where(*told))
+    )
+    return connection.execute(query.order_by(in_force_.c.label_id.desc()).limit(limit)).all()
+
+
+def suspectable(connection: sa.Connection, *, limit: int) -> Sequence[Any]:
+    """(id, class_index) of what was last told a class, but for gold and what was looked at twice; imports included."""
+    twice = (label.c.sample_id == in_force_.c.sample_id, label.c.purpose == consensus.SECOND_LOOK)
+    again = (question.c.sample_id == in_force_.c.sample_id, question.c.purpose == consensus.SECOND_LOOK)
+    query = (
+        sa.select(in_force_.c.sample_id.label("id"), in_force_.c.class_index)
+        .where(in_force_.c.class_index >= 0, ~sa.exists().where(gold.c.sample_id == in_force_.c.sample_id))
+        .where(~sa.exists().where(*twice, label.c.undone_at_ms.is_(None)), ~sa.exists().where(*again))
     )
     return connection.execute(query.order_by(in_force_.c.label_id.desc()).limit(limit)).all()
 
