@@ -34,7 +34,7 @@ SERVER_PARTS = (
     {"__main__"},
     {"gold_cli"},
     {"demo", "backtest", "keyring", "rollout_cli", "label_cli"},
-    {"app", "status"},
+    {"app", "status", "testing"},
     {"collect", "label", "teach", "release", "identity"},
     {"audit", "drift"},
     {"store", "child"},

@@ -192,7 +192,7 @@ def _artifact(folder: Path) -> Net:
 
 def _own(place: str) -> Net:
     made = imported(place, key="teacher")
-    if callable(made) and not hasattr(made, "classes"):
+    if isinstance(made, type) or (callable(made) and not hasattr(made, "classes")):
         made = make(made, ())
     classes = [str(name) for name in getattr(made, "classes", ())]
     if not callable(made) or not classes:

@@ -98,8 +98,7 @@ def counting(answers: Iterable[Any]) -> dict[str, int]:
     """Labeler -> class, of the answers that count, in the order in which they were last given."""
     rows = list(answers)
     looks = [i for i, row in enumerate(rows) if row.purpose == SECOND_LOOK]
-    starts = [i for i in looks if i - 1 not in looks]
-    rows = rows[starts[-1] :] if starts else rows
+    rows = rows[looks[-1] :] if looks else rows
     people = [row for row in rows if row.kind not in MODELS]
     newest: dict[str, int] = {}
     for row in people or rows:
