@@ -223,8 +223,7 @@ def show_labels(
         typer.echo(views.as_json(view))
         return
     views.print_table(view["kinds"], views.console())
-    typer.echo(f"{view['minutes']:.1f} label-minutes, {view['price']:.2f} {view['currency']}")
-    typer.echo(f"queue: {_counted(view['queue'])}; at hand: {_counted(view['leased'])}")
+    typer.echo(quality.effort_line(view))
 
 
 @contextmanager
@@ -292,10 +291,6 @@ def who(by: str) -> str:
     from server.store.trail import person
 
     return by.strip() or person()
-
-
-def _counted(counts: dict[str, int]) -> str:
-    return ", ".join(f"{number} {name}" for name, number in counts.items()) or "nothing"
 
 
 def _at(picture: str | None) -> str:

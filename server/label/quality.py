@@ -76,6 +76,14 @@ def effort(connection: sa.Connection, *, since_ms: int, currency: str) -> View:
     }
 
 
+def effort_line(view: View) -> str:
+    """What labelling took, and what stands in the queue, for people."""
+    queued = ", ".join(f"{number} {purpose}" for purpose, number in view["queue"].items()) or "nothing"
+    at_hand = ", ".join(f"{number} with {labeler}" for labeler, number in view["leased"].items())
+    spent = f"{view['minutes']:.1f} label-minutes, {view['price']:.2f} {view['currency']}"
+    return f"{spent}; in the queue: {queued}{', of them ' + at_hand if at_hand else ''}"
+
+
 def at_hand(connection: sa.Connection, *, now_ms: int) -> View:
     """What stands in the queue, and who has what."""
     return {"queue": questions.count(connection), "leased": questions.leased(connection, now_ms=now_ms)}
