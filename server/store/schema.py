@@ -252,7 +252,7 @@ label = Table(  # answers; which class is in force for a sample, `consensus` say
     Column("undone_at_ms", BigInteger),  # taken back by its labeler: counts no more
 )
 Index("label_by_sample", label.c.sample_id, label.c.id)
-Index("label_by_labeler", label.c.labeler, label.c.id)
+Index("label_by_labeler", label.c.labeler, label.c.sample_id, label.c.id)
 Index("label_by_kind", label.c.kind, label.c.at_ms)
 Index("label_by_key", label.c.key, unique=True)
 

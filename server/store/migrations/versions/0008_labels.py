@@ -45,7 +45,7 @@ def _add_provenance() -> None:
     ):
         op.add_column("label", column)
     op.execute("UPDATE label SET kind = labeler")
-    op.create_index("label_by_labeler", "label", ["labeler", "id"])
+    op.create_index("label_by_labeler", "label", ["labeler", "sample_id", "id"])
     op.create_index("label_by_kind", "label", ["kind", "at_ms"])
     op.create_index("label_by_key", "label", ["key"], unique=True)
 
