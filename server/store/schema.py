@@ -269,6 +269,7 @@ consensus = Table(  # the class in force of every answered sample: what its labe
     Column("stands_for", Integer, nullable=False),
 )
 Index("consensus_by_label", consensus.c.label_id)
+Index("consensus_by_labelers", consensus.c.labelers, consensus.c.label_id)
 
 question = Table(  # what labelers are to be asked: the queue
     "question",

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import time
+from pathlib import Path
 
 import pytest
 import sqlalchemy as sa
@@ -10,8 +12,11 @@ from device_words import FLEET, uploads
 from PIL import Image
 
 from server.__main__ import main
+from server.app import labelling_of, open_store
 from server.collect.ingest import Ingest
-from server.store import labels, trail
+from server.config import load_config
+from server.store import labels, questions, trail
+from server.store.lock import only_one
 from server.store.schema import label
 from server.store.store import Store
 
@@ -99,6 +104,24 @@ def test_decisions_are_in_the_trail(say, tmp_path):
     assert [what for what, _, _ in told] == ["vouch", "doubt", "ask again", "add class"]
     assert told[0] == ("vouch", "boss", "I was there")
     assert told[3][2] == "they moved in"
+
+
+def test_beside_a_running_server_the_queue_is_the_servers(say, config, tmp_path):
+    loaded = load_config(Path(config))
+    with only_one(tmp_path / "data"), open_store(loaded) as store:
+        assert say("label", "next", "--by", "ann").strip() == "nothing to answer now"  # it is the server that plans
+        server = labelling_of(loaded, store)
+        server.start()
+        for _ in range(600):
+            with store.database.read() as connection:
+                if questions.count(connection).get("first") == 4:
+                    break
+            time.sleep(0.05)
+        assert name(0) in say("label", "next", "--by", "ann")
+        say("label", "answer", name(0), "cat", "--by", "ann")
+        server.stop(timeout_s=10)
+        with store.database.read() as connection:
+            assert labels.counts(connection).labelled == 1
 
 
 def test_suspects_without_a_model_say_what_to_do(say):

@@ -29,6 +29,7 @@ def upgrade() -> None:
         " WHERE id IN (SELECT max(id) FROM label GROUP BY sample_id)"
     )
     op.create_index("consensus_by_label", "consensus", ["label_id"])
+    op.create_index("consensus_by_labelers", "consensus", ["labelers", "label_id"])
     _make_queue()
 
 
