@@ -71,6 +71,7 @@ def answer(
     new_class: Annotated[
         bool, typer.Option("--new-class", help="this class is new: the next version knows it")
     ] = False,
+    key: Annotated[str | None, typer.Option(help="as `next --json` gave it: said twice, it counts once")] = None,
     seconds: Annotated[float | None, typer.Option(min=0.0, help="that it took; else, since it was asked")] = None,
     as_json: AsJson = False,
 ) -> None:
@@ -79,7 +80,7 @@ def answer(
 
     config = load_config(path)
     with views.opened(config) as store:
-        found = _queue(config, store).answer(who(by), sample_id, said, new_class=new_class, seconds=seconds)
+        found = _queue(config, store).answer(who(by), sample_id, said, new_class=new_class, seconds=seconds, key=key)
     sure = f", {found.confidence:.0%} sure" if found.confidence is not None else ""
     line = f"{sample_id}: {found.in_force}, by {found.labelers}{sure}"
     typer.echo(views.as_json(found._asdict()) if as_json else line)

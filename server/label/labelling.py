@@ -229,7 +229,7 @@ class Labelling:
         for one in later:
             purpose = AGAIN if one.asked.row.id in answered else FIRST
             drawn = self._drawn(one.asked)
-            asked = Queued(one.asked.row.id, purpose, at_ms, 1, False, drawn["probability"], drawn["plan_ms"])
+            asked = Queued(one.asked.row.id, purpose, at_ms, probability=drawn["probability"], plan_ms=drawn["plan_ms"])
             made.append(asked._replace(beside=one.asked.beside if purpose == FIRST else ()))
         if made:
             elsewhere = self._name if self._answered is not None else ""

@@ -15,7 +15,7 @@ from server.label.classes import add_class, class_index_of
 from server.label.queue import PERSON
 from server.store import consensus, labels, questions, samples, trail
 from server.store.consensus import AGAIN, FIRST, SECOND_LOOK
-from server.store.questions import Queued
+from server.store.questions import SOON, Queued
 
 
 def ask_several(connection: sa.Connection, sample_id: str, wanted: int, *, who: str, why: str, now_ms: int) -> None:
@@ -23,7 +23,7 @@ def ask_several(connection: sa.Connection, sample_id: str, wanted: int, *, who: 
     _check_here(connection, sample_id)
     asked = questions.get(connection, sample_id)
     if asked is None or asked.purpose != FIRST:
-        questions.put(connection, [Queued(sample_id, AGAIN, now_ms, wanted, True)])
+        questions.put(connection, [Queued(sample_id, AGAIN, now_ms, wanted, SOON)])
     else:
         questions.want(connection, sample_id, wanted)
     detail = {"labelers": wanted}
@@ -32,7 +32,7 @@ def ask_several(connection: sa.Connection, sample_id: str, wanted: int, *, who: 
 
 def look_again(connection: sa.Connection, ids: Sequence[str], *, who: str, why: str, now_ms: int) -> int:
     """Have somebody look at labelled samples a second time: that answer takes the place of those before it."""
-    number = questions.put(connection, [Queued(one, SECOND_LOOK, now_ms, 1, True) for one in ids])
+    number = questions.put(connection, [Queued(one, SECOND_LOOK, now_ms, 1, SOON) for one in ids])
     detail = {"samples": list(ids)}
     trail.record(connection, "second look", f"{number} labels", why=why, who=who, detail=detail, now_ms=now_ms)
     return number

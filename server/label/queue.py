@@ -13,11 +13,13 @@ questions.py; each of these is one transaction, so that any number of processes 
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
 import sqlalchemy as sa
+from numpy.typing import NDArray
 
 from server.config import Labeler
 from server.errors import LabelError
@@ -26,8 +28,10 @@ from server.label.labeler import Given
 from server.label.prices import Price, parse
 from server.store import consensus, embeddings, labels, questions, samples, versions
 from server.store.consensus import AGAIN, FIRST, GOLD, SECOND_LOOK
-from server.store.questions import Lease, Queued
+from server.store.questions import SOON, Lease, Queued
 from server.store.store import Store
+
+log = logging.getLogger(__name__)
 
 PERSON = "human"  # kind of labeler
 SKIP_MS = 86_400_000  # shorter brings what a person cannot do back at once, longer lets it lie where there is only one
@@ -174,11 +178,15 @@ class Queue:
         for one in given:
             with self._store.database.read() as connection:
                 here = one.id in samples.body_names(connection, [one.id])
-            if here:
+            if not here:
+                continue  # erased
+            try:
                 self.answer(
                     one.labeler, one.id, one.said, new_class=True, seconds=one.seconds, kind=one.kind, key=one.key
                 )
                 kept += 1
+            except LabelError as error:  # one that makes no sense must not hold up the others
+                log.warning("%s answered %r to %s: %s", one.labeler, one.said, one.id, error)
         return kept
 
     def skip(self, labeler: str, sample_id: str) -> None:
@@ -204,7 +212,7 @@ class Queue:
             again = Lease(last.sample_id, labeler, last.purpose, now_ms, until_ms)
             questions.hold(connection, [again._replace(guess=last.guess, guess_by=last.guess_by, shown=last.shown)])
             if last.purpose != GOLD and questions.get(connection, last.sample_id) is None:
-                asked = Queued(last.sample_id, last.purpose, now_ms, 1, True, last.probability, last.plan_ms, beside)
+                asked = Queued(last.sample_id, last.purpose, now_ms, 1, SOON, last.probability, last.plan_ms, beside)
                 wanted = questions.answered(connection, asked) + 1
                 questions.put(connection, [asked._replace(wanted=wanted)])
             return str(last.sample_id)
@@ -247,11 +255,14 @@ class Queue:
         rows = {row.id: row for row in samples.rows(connection, ids)}
         found = []
         for one in taken:
-            guess, by = rows[one.sample_id].predicted, f"version {rows[one.sample_id].model_version}"
+            row = rows[one.sample_id]
+            guess, sure, by = row.predicted, row.confidence, f"version {row.model_version}"
             if champion and one.sample_id in seen and (logits := seen[one.sample_id].logits) is not None:
-                guess, by = int(logits.argmax()), f"version {champion.number}"
-            shown = guess is not None and not self._drawn(self._rules.blind_share)
-            found.append(one._replace(guess=guess, guess_by=by if guess is not None else "", shown=shown))
+                guess, sure, by = *_top(logits), f"version {champion.number}"
+            if guess is not None:
+                shown = not self._drawn(self._rules.blind_share)
+                one = one._replace(guess=guess, guess_by=by, confidence=sure, shown=shown)
+            found.append(one)
         return found
 
     def _drawn(self, share: float) -> bool:
@@ -263,12 +274,17 @@ def _tasks(connection: sa.Connection, taken: Sequence[Lease]) -> list[Task]:
     rows = {row.id: row for row in samples.rows(connection, [one.sample_id for one in taken])}
     found = []
     for one in taken:
-        row, shown = rows[one.sample_id], one.shown and one.guess is not None and one.guess < len(names)
-        guess = names[one.guess] if shown and one.guess is not None else ""
-        sure = row.confidence if shown and one.guess_by == f"version {row.model_version}" else None
+        guess = names[one.guess] if one.shown and one.guess is not None and one.guess < len(names) else ""
+        by, sure = (one.guess_by, one.confidence) if guess else ("", None)
         key = f"{one.sample_id}:{one.labeler}:{one.at_ms}"
-        found.append(Task(one.sample_id, row, guess, one.guess_by if shown else "", sure, one.until_ms, key))
+        found.append(Task(one.sample_id, rows[one.sample_id], guess, by, sure, one.until_ms, key))
     return found
+
+
+def _top(logits: NDArray[Any]) -> tuple[int, float]:
+    """The likeliest class by logits (C,), and how sure that is, 0..1."""
+    powers = np.exp(logits.astype(np.float64) - logits.max())
+    return int(powers.argmax()), float(powers.max() / powers.sum())
 
 
 def _purpose(held: Lease | None, asked: Queued | None, *, answered: bool) -> str:

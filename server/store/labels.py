@@ -153,9 +153,13 @@ def has_key(connection: sa.Connection, key: str) -> bool:
 
 def plans(connection: sa.Connection) -> list[int]:
     """When was drawn out of what waited, beside the audit: ms, in order of time."""
-    query = sa.select(label.c.plan_ms).distinct().join(sample, sample.c.id == label.c.sample_id)
-    query = query.where(label.c.plan_ms.is_not(None), sample.c.reason.not_in(AUDIT_REASONS))
-    return list(connection.scalars(query.order_by(label.c.plan_ms)))
+    drawn = (
+        sa.select(of.c.plan_ms)
+        .join(sample, sample.c.id == of.c.sample_id)
+        .where(of.c.plan_ms.is_not(None), sample.c.reason.not_in(AUDIT_REASONS))
+        for of in (label, question)
+    )
+    return sorted(connection.scalars(sa.union(*drawn)))
 
 
 def held_out_imports(connection: sa.Connection) -> Sequence[sa.Row[Any]]:

@@ -20,6 +20,9 @@ from server.store.consensus import MODELS, SECOND_LOOK
 from server.store.samples import body_names
 from server.store.schema import consensus, duplicate, gold, label, lease, question
 
+SOON, PLANNED = 0, 1
+"""Turns: what somebody asked for comes before what a plan did."""
+
 
 class Queued(NamedTuple):
     """One question."""
@@ -28,7 +31,7 @@ class Queued(NamedTuple):
     purpose: str  # FIRST, AGAIN or SECOND_LOOK
     at_ms: int
     wanted: int = 1  # people
-    urgent: bool = False
+    turn: int = PLANNED
     probability: float | None = None
     plan_ms: int | None = None
     beside: tuple[str, ...] = ()  # what shows the same, and is spared once this is answered
@@ -44,6 +47,7 @@ class Lease(NamedTuple):
     until_ms: int
     guess: int | None = None
     guess_by: str = ""
+    confidence: float | None = None  # of the guess
     shown: bool = False
     skipped: bool = False
 
@@ -54,7 +58,7 @@ def put(connection: sa.Connection, made: Sequence[Queued]) -> int:
     rows = [one._asdict() | {"beside": list(one.beside)} for one in made if one.sample_id in here]
     if rows:
         statement = insert(question)
-        new = {name: statement.excluded[name] for name in ("purpose", "at_ms", "wanted", "urgent")}
+        new = {name: statement.excluded[name] for name in ("purpose", "at_ms", "wanted", "turn")}
         connection.execute(statement.on_conflict_do_update(index_elements=[question.c.sample_id], set_=new), rows)
     return len(rows)
 
@@ -75,7 +79,7 @@ def drop(connection: sa.Connection, sample_id: str) -> None:
 def want(connection: sa.Connection, sample_id: str, wanted: int) -> None:
     """So many people, and soon."""
     which = question.c.sample_id == sample_id
-    connection.execute(sa.update(question).where(which).values(wanted=wanted, urgent=True))
+    connection.execute(sa.update(question).where(which).values(wanted=wanted, turn=SOON))
 
 
 def count(connection: sa.Connection) -> dict[str, int]:
@@ -106,7 +110,7 @@ def open_to(connection: sa.Connection, labeler: str, *, limit: int, now_ms: int)
             ~sa.exists().where(held, lease.c.labeler == labeler),
             people.scalar_subquery() + others.scalar_subquery() < question.c.wanted,
         )
-        .order_by(question.c.urgent.desc(), question.c.id)
+        .order_by(question.c.turn, question.c.id)
         .limit(limit)
     )
     return list(connection.scalars(query))

@@ -278,13 +278,14 @@ question = Table(  # what labelers are to be asked: the queue
     Column("sample_id", String(190), ForeignKey("sample.id", ondelete="CASCADE"), nullable=False),
     Column("purpose", String(20), nullable=False),  # first, again, second look
     Column("wanted", Integer, nullable=False),  # labelers
-    Column("urgent", Boolean, nullable=False),  # before those that the plan put here
+    Column("turn", Integer, nullable=False),  # the lowest first: 0, somebody asked for it; 1, a plan did
     Column("at_ms", BigInteger, nullable=False),
     Column("probability", Float),  # probability, plan_ms: as of the label that it leads to
     Column("plan_ms", BigInteger),
     Column("beside", JSON, nullable=False),  # ids of what shows the same, and is spared once it is answered
 )
 Index("question_by_sample", question.c.sample_id, unique=True)
+Index("question_by_turn", question.c.turn, question.c.id)
 
 lease = Table(  # who is being asked about what: nobody else is, until it runs out
     "lease",
@@ -297,6 +298,7 @@ lease = Table(  # who is being asked about what: nobody else is, until it runs o
     Column("until_ms", BigInteger, nullable=False),
     Column("guess", Integer),
     Column("guess_by", String(100), nullable=False),
+    Column("confidence", Float),  # of the guess
     Column("shown", Boolean, nullable=False),
     Column("skipped", Boolean, nullable=False),  # by its labeler, who is not asked again until then; others are
 )

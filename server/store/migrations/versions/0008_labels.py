@@ -58,7 +58,7 @@ def _make_queue() -> None:
         sa.Column("sample_id", sa.String(length=190), nullable=False),
         sa.Column("purpose", sa.String(length=20), nullable=False),
         sa.Column("wanted", sa.Integer(), nullable=False),
-        sa.Column("urgent", sa.Boolean(), nullable=False),
+        sa.Column("turn", sa.Integer(), nullable=False),
         sa.Column("at_ms", sa.BigInteger(), nullable=False),
         sa.Column("probability", sa.Float()),
         sa.Column("plan_ms", sa.BigInteger()),
@@ -67,6 +67,7 @@ def _make_queue() -> None:
         sa.PrimaryKeyConstraint("id"),
     )
     op.create_index("question_by_sample", "question", ["sample_id"], unique=True)
+    op.create_index("question_by_turn", "question", ["turn", "id"])
     op.create_table(
         "lease",
         sa.Column("id", sa.Integer(), autoincrement=True, nullable=False),
@@ -77,6 +78,7 @@ def _make_queue() -> None:
         sa.Column("until_ms", sa.BigInteger(), nullable=False),
         sa.Column("guess", sa.Integer()),
         sa.Column("guess_by", sa.String(length=100), nullable=False),
+        sa.Column("confidence", sa.Float()),
         sa.Column("shown", sa.Boolean(), nullable=False),
         sa.Column("skipped", sa.Boolean(), nullable=False),
         sa.ForeignKeyConstraint(["sample_id"], ["sample.id"], ondelete="CASCADE"),
