@@ -19,7 +19,8 @@ from server.config import load_config
 if TYPE_CHECKING:
     import sqlalchemy as sa
 
-    from server.label.queue import Queue, Task
+    from server.label.queue import Queue
+    from server.label.task import Task
     from server.store.store import Store
 
 label = typer.Typer(
@@ -57,7 +58,8 @@ def next_question(
         return
     for row in rows:
         guess = f"; {row['guess_by']} takes it for {row['guess']}" if row["guess"] else ""
-        typer.echo(f"{row['sample_id']}, until {views.stamp(row['until_ms'])}{guess}{_at(row.get('picture'))}")
+        at = f"; {row['picture']}" if out else ""
+        typer.echo(f"{row['sample_id']}, until {views.stamp(row['until_ms'])}{guess}{at}")
     if not rows:
         typer.echo("nothing to answer now")
 
@@ -292,10 +294,6 @@ def who(by: str) -> str:
     from server.store.trail import person
 
     return by.strip() or person()
-
-
-def _at(picture: str | None) -> str:
-    return f"; {picture}" if picture else ""
 
 
 def _now_ms() -> int:

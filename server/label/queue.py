@@ -15,18 +15,19 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import Any, NamedTuple
+from functools import partial
+from typing import NamedTuple
 
 import numpy as np
 import sqlalchemy as sa
-from numpy.typing import NDArray
 
 from server.config import Labeler
 from server.errors import LabelError
 from server.label.classes import class_index_of, name_of
 from server.label.labeler import Given
 from server.label.prices import Price, parse
-from server.store import consensus, embeddings, labels, questions, samples, versions
+from server.label.task import Task, tasks_of, with_guesses
+from server.store import consensus, labels, questions, samples
 from server.store.consensus import AGAIN, FIRST, GOLD, SECOND_LOOK
 from server.store.questions import SOON, Lease, Queued
 from server.store.store import Store
@@ -61,24 +62,6 @@ class Rules(NamedTuple):
             most_labelers=config.most_labelers,
             prices=parse(config.prices),
         )
-
-
-class Task(NamedTuple):
-    """What a labeler is shown. Why he is asked it does not say: a gold question is to look like any other."""
-
-    sample_id: str
-    row: Any  # of `sample`
-    guess: str  # class by a model; empty: none, or not to be shown
-    guess_by: str  # that model: "version 7"
-    confidence: float | None  # of the guess
-    until_ms: int
-    key: str  # to be sent back with the answer
-
-    @property
-    def view(self) -> dict[str, Any]:
-        """Plain data."""
-        shown = {name: getattr(self.row, name) for name in ("device", "stream", "captured_at_ms", "reason")}
-        return {name: value for name, value in self._asdict().items() if name != "row"} | shown
 
 
 class Outcome(NamedTuple):
@@ -128,10 +111,10 @@ class Queue:
             for one in questions.open_to(connection, labeler, limit=count - len(taken), now_ms=now_ms):
                 asked = questions.get(connection, one)
                 taken.append(Lease(one, labeler, asked.purpose if asked else FIRST, now_ms, until_ms))
-            new = self._guessed(connection, taken[len(mine) :])
-            taken[len(mine) :] = new
+            hide = partial(self._drawn, self._rules.blind_share)
+            taken[len(mine) :] = with_guesses(connection, taken[len(mine) :], hide=hide)
             questions.hold(connection, taken)
-            return _tasks(connection, taken)
+            return tasks_of(connection, taken)
 
     def answer(
         self,
@@ -247,44 +230,8 @@ class Queue:
         else:
             questions.drop(connection, given.sample_id)
 
-    def _guessed(self, connection: sa.Connection, taken: Sequence[Lease]) -> list[Lease]:
-        """With what the champion makes of each, or the device's model did; some of them not to be shown."""
-        champion = versions.champion(connection)
-        ids = [one.sample_id for one in taken]
-        seen = embeddings.of(connection, version=champion.number, ids=ids) if champion else {}
-        rows = {row.id: row for row in samples.rows(connection, ids)}
-        found = []
-        for one in taken:
-            row = rows[one.sample_id]
-            guess, sure, by = row.predicted, row.confidence, f"version {row.model_version}"
-            if champion and one.sample_id in seen and (logits := seen[one.sample_id].logits) is not None:
-                guess, sure, by = *_top(logits), f"version {champion.number}"
-            if guess is not None:
-                shown = not self._drawn(self._rules.blind_share)
-                one = one._replace(guess=guess, guess_by=by, confidence=sure, shown=shown)
-            found.append(one)
-        return found
-
     def _drawn(self, share: float) -> bool:
         return share > 0.0 and bool(self._rng.random() < share)
-
-
-def _tasks(connection: sa.Connection, taken: Sequence[Lease]) -> list[Task]:
-    names = labels.names(connection)
-    rows = {row.id: row for row in samples.rows(connection, [one.sample_id for one in taken])}
-    found = []
-    for one in taken:
-        guess = names[one.guess] if one.shown and one.guess is not None and one.guess < len(names) else ""
-        by, sure = (one.guess_by, one.confidence) if guess else ("", None)
-        key = f"{one.sample_id}:{one.labeler}:{one.at_ms}"
-        found.append(Task(one.sample_id, rows[one.sample_id], guess, by, sure, one.until_ms, key))
-    return found
-
-
-def _top(logits: NDArray[Any]) -> tuple[int, float]:
-    """The likeliest class by logits (C,), and how sure that is, 0..1."""
-    powers = np.exp(logits.astype(np.float64) - logits.max())
-    return int(powers.argmax()), float(powers.max() / powers.sum())
 
 
 def _purpose(held: Lease | None, asked: Queued | None, *, answered: bool) -> str:

@@ -2,27 +2,34 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import subprocess
 import sys
+from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
 import pytest
+import quadrants
 import sqlalchemy as sa
 from device_words import FLEET, NOW_MS, uploads
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from server.collect.ingest import Ingest
 from server.errors import LabelError
 from server.label import orders, quality
-from server.label.labeler import CANNOT_TELL, NONE_OF_THESE, People
+from server.label.labeler import CANNOT_TELL, NONE_OF_THESE, Given, People
 from server.label.labelling import DAY_MS, QUEUE_BATCHES, Labelling
 from server.label.prices import parse
 from server.label.queue import SKIP_MS, Queue, Rules
+from server.release.registry import add_artifact
 from server.store import consensus, labels, questions, snapshots, trail
 from server.store.questions import Queued
-from server.store.schema import duplicate, label, sample
+from server.store.schema import consensus as standing
+from server.store.schema import duplicate, label, lease, question, sample
 from server.store.store import Store
 from server.teach.snapshot import freeze
 
@@ -394,6 +401,108 @@ def test_answers_of_several_teach_who_is_careful(store, clock):
         assert consensus.stale(connection) == 0
         estimated = {row["labeler"]: row["estimated_accuracy"] for row in quality.of_labelers(connection)}
     assert estimated["ann"] > max(estimated["bob"], estimated["cyd"]) + 0.1
+
+
+def test_an_answer_that_makes_no_sense_holds_up_no_other(store, queue, caplog):
+    good = Given(name(1), "cat", "x:ann", "x", 1.0, "x:1")
+    assert queue.take_in([good._replace(id=name(0), said=" ", key="x:0"), good, good._replace(id="a.b.1.1")]) == 1
+    assert in_force(store) == {name(1): 0}
+    assert "x:ann answered ' '" in caplog.text
+
+
+def test_the_champions_guess_is_shown_with_how_sure_it_is(tmp_path, clock):
+    store = Store.open(tmp_path / "quadrants")
+    quadrants.artifact(tmp_path / "artifact", version=2)
+    add_artifact(store, tmp_path / "artifact", weights=None, now_ms=NOW_MS)
+    x, _ = quadrants.images(6)
+    ingest = Ingest(store, fleet=FLEET, offline_after_s=90.0)
+    ingest.take([message for seq, data in enumerate(x) for message in uploads("cam-1", seq, data=data)])
+    asked = planner(store, clock, labels_per_day=6)
+    while asked.step():
+        pass
+    tasks = asked.queue.next("ann", count=9)
+    assert len(tasks) == 6
+    assert {task.guess_by for task in tasks} == {"version 2"}
+    assert [(task.guess, task.confidence) for task in tasks if not 0.25 <= task.confidence <= 1.0] == []
+    assert all(task.guess in ("top-left", "top-right", "bottom-left", "bottom-right") for task in tasks)
+    with store.database.read() as connection:
+        assert labels.plans(connection) == [NOW_MS]  # of which nobody has answered anything yet
+    store.close()
+
+
+# --- anything in any order ---
+
+PEOPLE = ("ann", "bob", "cyd")
+acts = st.lists(
+    st.tuples(
+        st.sampled_from(["next", "next", "answer", "answer", "skip", "undo", "wait", "ask", "look", "vouch"]),
+        st.sampled_from(PEOPLE),
+        st.integers(0, 3),
+    ),
+    max_size=40,
+)
+
+
+@settings(max_examples=15, deadline=None)
+@given(acts)
+def test_whatever_people_do_nobody_is_in_anothers_way_and_nothing_is_lost(tmp_path_factory, acts):
+    store, clock = Store.open(tmp_path_factory.mktemp("any") / "store"), Clock()
+    ingest = Ingest(store, fleet=FLEET, offline_after_s=90.0)
+    ingest.take([message for seq in range(4) for message in uploads("cam-1", seq)])
+    with store.database.write() as connection:
+        labels.ensure_names(connection, ["cat", "dog", "owl", "rat"])
+    queue = queue_of(store, clock, overlap_share=0.3, gold_share=0.3)
+    queue.put([Queued(name(seq), "first", clock.ms) for seq in range(4)])
+    given_answers, undone = 0, 0
+    for what, who, k in acts:
+        clock.pass_s(1)
+        with contextlib.suppress(LabelError):  # there is nothing to skip, or to take back
+            if what == "next":
+                queue.next(who, count=k)
+            elif what == "answer":
+                queue.answer(who, name(k), ("cat", "dog", CANNOT_TELL, NONE_OF_THESE)[k])
+                given_answers += 1
+            elif what == "skip":
+                queue.skip(who, name(k))
+            elif what == "undo":
+                queue.undo(who)
+                undone += 1
+            elif what == "wait":
+                clock.pass_s(70)
+            else:
+                order(store, what, name(k), clock.ms)
+                given_answers += what == "vouch"
+        check(store, clock.ms)
+    found = rows(store)
+    assert len(found) == given_answers
+    assert sum(row.undone_at_ms is not None for row in found) == undone
+    store.close()
+
+
+def order(store, what: str, sample_id: str, now_ms: int) -> None:
+    with store.database.write() as connection:
+        if what == "ask":
+            orders.ask_several(connection, sample_id, 2, who="boss", why="", now_ms=now_ms)
+        elif what == "look":
+            orders.look_again(connection, [sample_id], who="boss", why="", now_ms=now_ms)
+        else:
+            orders.vouch(connection, sample_id, "owl", who="boss", why="", now_ms=now_ms)
+
+
+def check(store, now_ms: int) -> None:
+    """Nobody beyond those wanted has a sample; all is labelled or queued; what is in force follows from labels."""
+    with store.database.read() as connection:
+        leases = connection.execute(sa.select(lease).where(lease.c.until_ms > now_ms, ~lease.c.skipped)).all()
+        for sample_id, held in Counter(row.sample_id for row in leases if row.purpose != "gold").items():
+            asked = questions.get(connection, sample_id)
+            assert asked is None or held <= max(asked.wanted, 1)
+        queued = set(connection.scalars(sa.select(question.c.sample_id)))
+        before = connection.execute(sa.select(standing).order_by(standing.c.sample_id)).all()
+    assert queued | {row.sample_id for row in before} == {name(seq) for seq in range(4)}
+    with store.database.write() as connection:
+        connection.execute(sa.delete(standing))
+        consensus.resolve(connection, [name(seq) for seq in range(4)])
+        assert connection.execute(sa.select(standing).order_by(standing.c.sample_id)).all() == before
 
 
 # --- processes ---
