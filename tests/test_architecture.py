@@ -33,7 +33,7 @@ AGENT_PARTS = (
 SERVER_PARTS = (
     {"__main__"},
     {"gold_cli"},
-    {"demo", "backtest", "keyring", "rollout_cli", "label_cli"},
+    {"demo", "backtest", "keyring", "rollout_cli", "train_cli", "label_cli"},
     {"app", "status", "testing"},
     {"collect", "label", "teach", "release", "identity"},
     {"audit", "drift"},
