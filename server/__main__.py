@@ -16,11 +16,7 @@ from edge_agent.contract import settings
 from edge_agent.contract.artifact import read_artifact
 from edge_agent.contract.errors import EXIT_CONFIG, ConfigError, WinnowError
 from edge_agent.contract.wire import REQUEST_MAX_SAMPLES
-<<<<<<< HEAD
-from server import gold_cli, keyring, label_cli, rollout_cli
-=======
-from server import keyring, rollout_cli, train_cli
->>>>>>> main
+from server import gold_cli, keyring, label_cli, rollout_cli, train_cli
 from server.config import load_config
 from server.errors import ServerConfigError
 from server.identity import commands
