@@ -84,6 +84,8 @@ class Labelling:
         self._store = store
         self._labeler = labeler
         self._name = name
+        version = getattr(labeler, "version", "")
+        self._who = f"{name}@{version}"[:100] if version else name
         self._batch = batch
         self._now_ms = now_ms
         self._labels_per_day = labels_per_day
@@ -172,7 +174,7 @@ class Labelling:
             seconds = (self._now_ms() - began_ms) / 1000.0 / len(left)
             took = seconds if seconds >= PERSON_S else 0.0
             said += [
-                Said(batch[i], answer, self._name, self._name, took) for i, answer in zip(left, answers, strict=True)
+                Said(batch[i], answer, self._who, self._name, took) for i, answer in zip(left, answers, strict=True)
             ]
         return said
 
