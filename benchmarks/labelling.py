@@ -6,8 +6,8 @@ suspects    5 % of the labels of 1,797 digits (scikit-learn's) are made wrong: h
             confidence finds, and how many of what it finds are wrong
 teacher     a teacher that is right on about 90 %: the error of what it labels, against the limit it was given
 in force    reading the class in force of every label, against the query for the latest label of each sample
-queue       asking for a question and answering it, with a long queue: against the time a keyboard leaves (reference:
-            1,200 labels in 1.84 s were typed against a page that answered in 50 ms at the 95th percentile)
+queue       asking for 60 questions and answering them, as a page of a grid does, with a long queue: processor time,
+            against a second. (By the clock is shown too, and says more of whoever shares the machine and its disk.)
 
 python benchmarks/labelling.py [--quick]
 """
@@ -25,7 +25,7 @@ import numpy as np
 import sqlalchemy as sa
 
 from server.label import suspects
-from server.label.queue import Queue, Rules
+from server.label.queue import Queue, Reply, Rules
 from server.label.teacher import calibrate
 from server.store import consensus, labels
 from server.store.agreement import Answers, dawid_skene
@@ -38,7 +38,9 @@ ACCURACIES = (0.95, 0.90, 0.70)
 CLASSES = 10
 FLIPPED = 0.05
 MAX_ERROR = 0.05
-PAGE_MS = 50.0
+PAGE = 60
+PAGE_MS = 1000.0
+FIRST = 50  # that `label suspects --send` sends
 
 
 def main() -> None:
@@ -46,23 +48,23 @@ def main() -> None:
     parser.add_argument("--quick", action="store_true", help="a fifth of the samples")
     quick = parser.parse_args().quick
     ours, majority = agreement(4_000 if quick else 20_000)
-    recall, precision = planted()
+    recall, precision, of_first = planted()
     error, share = taught(50 if quick else 200)
     with tempfile.TemporaryDirectory() as folder:
-        read_ratio, turn_ms = stored(Path(folder), 20_000 if quick else 100_000)
+        read_ratio, turn_ms, clock_ms = stored(Path(folder), 20_000 if quick else 100_000)
     print(f"agreement   right {ours:.4f}, by majority {majority:.4f}")
-    print(f"suspects    recall {recall:.3f}, precision {precision:.3f}")
+    print(f"suspects    recall {recall:.3f}, precision {precision:.3f}; of the first {FIRST}, {of_first:.3f}")
     print(f"teacher     labels {share:.0%} by itself; teachers whose error is above {MAX_ERROR:.0%}: {error:.1%}")
     print(f"in force    {read_ratio:.2f} of the time that the latest label takes to find")
-    print(f"queue       {turn_ms:.1f} ms to ask and answer, 95th percentile")
+    print(f"queue       {turn_ms:.0f} ms of processor for {PAGE} questions and answers, {clock_ms:.0f} ms by the clock")
     print()
     for name, value, sign, target in (
         ("agreement_mistakes_against_majority", (1 - ours) / (1 - majority), "<=", 0.8),
         ("suspects_recall", recall, ">=", 0.6),
-        ("suspects_precision", precision, ">=", 0.8),
+        ("suspects_precision_of_the_first", of_first, ">=", 0.8),
         ("teachers_above_their_limit", error, "<=", 0.05),
         ("in_force_against_latest", read_ratio, "<=", 1.0),
-        ("queue_turn_against_a_page", turn_ms / PAGE_MS, "<=", 1.0),
+        ("queue_page_against_a_second", turn_ms / PAGE_MS, "<=", 1.0),
     ):
         met = value <= target if sign == "<=" else value >= target
         print(f"RATIO {name} {value:.3f} target {sign} {target:g} {'ok' if met else 'short'}")
@@ -83,8 +85,8 @@ def agreement(count: int) -> tuple[float, float]:
     return float((found == truth).mean()), float((top[np.arange(count), truth] / top.sum(axis=1)).mean())
 
 
-def planted() -> tuple[float, float]:
-    """Recall and precision on digits of which some labels were changed."""
+def planted() -> tuple[float, float, float]:
+    """Recall, precision, and precision of the first FIRST, on digits of which some labels were changed."""
     from sklearn.datasets import load_digits
 
     digits = load_digits()
@@ -92,11 +94,11 @@ def planted() -> tuple[float, float]:
     wrong = rng.random(len(digits.target)) < FLIPPED
     y = np.where(wrong, (digits.target + rng.integers(1, 10, len(wrong))) % 10, digits.target)
     found = suspects.judge(digits.data.astype(np.float32), y.astype(np.int64), seed=0).suspected
-    return float(wrong[found].sum() / wrong.sum()), float(wrong[found].mean())
+    return float(wrong[found].sum() / wrong.sum()), float(wrong[found].mean()), float(wrong[found[:FIRST]].mean())
 
 
 def taught(repetitions: int) -> tuple[float, float]:
-    """Part of the teachers whose true error, on what they label, is above the limit; and what they label by themselves."""
+    """Part of the teachers whose true error, on what they label, is above the limit; and the share that they label."""
     above, shares = 0, []
     for seed in range(repetitions):
         rng = np.random.default_rng(seed)
@@ -115,8 +117,8 @@ def taught(repetitions: int) -> tuple[float, float]:
     return above / repetitions, float(np.mean(shares))
 
 
-def stored(folder: Path, count: int) -> tuple[float, float]:
-    """Time to read what is in force over that to find the latest labels; ms of a turn of the queue."""
+def stored(folder: Path, count: int) -> tuple[float, float, float]:
+    """Time to read what is in force over that to find the latest labels; ms of a page of the queue, twice."""
     store = Store.open(folder)
     with store.database.write() as connection:
         labels.ensure_names(connection, [str(k) for k in range(CLASSES)])
@@ -133,15 +135,17 @@ def stored(folder: Path, count: int) -> tuple[float, float]:
         )
     queue = Queue(store, Rules(), now_ms=lambda: 1, rng=np.random.default_rng(0))
     queue.put([Queued(name(i), "first", 1) for i in range(count, 2 * count)])
-    turns = [fastest(lambda: turn(queue), times=1) for _ in range(200)]
+    pages = [page(queue) for _ in range(10)]
     store.close()
-    return ratio, 1000.0 * float(np.quantile(turns, 0.95))
+    return ratio, *np.median(np.array(pages), axis=0).tolist()
 
 
-def turn(queue: Queue) -> None:
-    """One question, answered."""
-    task = queue.next("ann")[0]
-    queue.answer("ann", task.sample_id, "3", key=task.key)
+def page(queue: Queue) -> tuple[float, float]:
+    """Milliseconds of processor, and by the clock."""
+    clock, processor = time.perf_counter(), time.process_time()
+    tasks = queue.next("ann", count=PAGE)
+    queue.answers("ann", [Reply(task.sample_id, "3", key=task.key) for task in tasks])
+    return 1000.0 * (time.process_time() - processor), 1000.0 * (time.perf_counter() - clock)
 
 
 def fastest(what: Callable[[], object], times: int = 3) -> float:

@@ -64,6 +64,15 @@ class Rules(NamedTuple):
         )
 
 
+class Reply(NamedTuple):
+    """An answer, as a labeler gives it."""
+
+    sample_id: str
+    said: str  # a class's name, CANNOT_TELL or NONE_OF_THESE
+    seconds: float | None = None  # that it took; None: since it was leased
+    key: str | None = None  # of the task; an answer with a key that is here already changes nothing
+
+
 class Outcome(NamedTuple):
     """What an answer came to."""
 
@@ -127,33 +136,32 @@ class Queue:
         kind: str = PERSON,
         key: str | None = None,
     ) -> Outcome:
-        """Keep an answer.
+        """Keep an answer; see `answers`."""
+        return self.answers(labeler, [Reply(sample_id, said, seconds, key)], new_class=new_class, kind=kind)[0]
+
+    def answers(
+        self, labeler: str, replies: Sequence[Reply], *, new_class: bool = False, kind: str = PERSON
+    ) -> list[Outcome]:
+        """Keep several answers of one labeler: all of them, or none.
 
         Args:
             labeler: whose.
-            sample_id: of what he was asked; or of any other sample, which he corrects.
-            said: a class's name, CANNOT_TELL or NONE_OF_THESE.
+            replies: to what he was asked; or about any other samples, which he corrects.
             new_class: a name that is not known is a new class, and not a slip.
-            seconds: that it took; by default, since it was leased.
             kind: of labeler.
-            key: of the task; an answer with a key that is here already changes nothing.
 
         Raises:
             LabelError: there is no such class, or no such sample any more.
         """
         with self._store.database.write() as connection:
-            if sample_id not in samples.body_names(connection, [sample_id]):
-                raise LabelError(f"{sample_id}: no such sample: it was erased, or its id is another")
-            class_index = class_index_of(connection, said, new=new_class)
-            if key is None or not labels.has_key(connection, key):
-                held = questions.lease_of(connection, labeler, sample_id)
-                asked = questions.get(connection, sample_id)
-                took = _seconds(held, self._now_ms(), self._rules.lease_s) if seconds is None else seconds
-                given = labels.Label(sample_id, class_index, labeler, self._now_ms(), took, kind=kind, key=key)
-                given = self._with_provenance(connection, given, held, asked)
-                labels.add(connection, [given])
-                self._after(connection, given, asked)
-            return _outcome(connection, sample_id, said)
+            here = samples.body_names(connection, [one.sample_id for one in replies])
+            for one in replies:
+                if one.sample_id not in here:
+                    raise LabelError(f"{one.sample_id}: no such sample: it was erased, or its id is another")
+                class_index = class_index_of(connection, one.said, new=new_class)
+                if one.key is None or not labels.has_key(connection, one.key):
+                    self._take(connection, labeler, one, class_index, kind)
+            return [_outcome(connection, one.sample_id, one.said) for one in replies]
 
     def take_in(self, given: Iterable[Given]) -> int:
         """Keep what a labeler elsewhere has answered, each once; returns how many were of samples here."""
@@ -199,6 +207,16 @@ class Queue:
                 wanted = questions.answered(connection, asked) + 1
                 questions.put(connection, [asked._replace(wanted=wanted)])
             return str(last.sample_id)
+
+    def _take(self, connection: sa.Connection, labeler: str, one: Reply, class_index: int, kind: str) -> None:
+        held = questions.lease_of(connection, labeler, one.sample_id)
+        asked = questions.get(connection, one.sample_id)
+        now_ms = self._now_ms()
+        took = _seconds(held, now_ms, self._rules.lease_s) if one.seconds is None else one.seconds
+        given = labels.Label(one.sample_id, class_index, labeler, now_ms, took, kind=kind, key=one.key)
+        given = self._with_provenance(connection, given, held, asked)
+        labels.add(connection, [given])
+        self._after(connection, given, asked)
 
     def _with_provenance(
         self, connection: sa.Connection, given: labels.Label, held: Lease | None, asked: Queued | None

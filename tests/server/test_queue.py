@@ -24,7 +24,7 @@ from server.label import orders, quality
 from server.label.labeler import CANNOT_TELL, NONE_OF_THESE, Given, People
 from server.label.labelling import DAY_MS, QUEUE_BATCHES, Labelling
 from server.label.prices import parse
-from server.label.queue import SKIP_MS, Queue, Rules
+from server.label.queue import SKIP_MS, Queue, Reply, Rules
 from server.release.registry import add_artifact
 from server.store import consensus, labels, questions, snapshots, trail
 from server.store.questions import Queued
@@ -172,6 +172,17 @@ def test_a_retry_counts_once(store, queue):
     for _ in range(3):
         queue.answer("ann", task.sample_id, "cat", key=task.key)
     assert len(rows(store)) == 1
+
+
+def test_a_page_of_answers_is_kept_whole_or_not_at_all(store, queue):
+    tasks = queue.next("ann", count=4)
+    replies = [Reply(task.sample_id, "cat", 1.5, task.key) for task in tasks]
+    with pytest.raises(LabelError, match="class 'catt'"):
+        queue.answers("ann", [*replies[:3], replies[3]._replace(said="catt")])
+    assert rows(store) == []
+    for _ in range(2):  # a page that heard nothing sends it again
+        assert [one.in_force for one in queue.answers("ann", replies)] == ["cat"] * 4
+    assert [row.seconds for row in rows(store)] == [1.5] * 4
 
 
 def test_time_away_from_the_desk_is_not_counted(store, queue, clock):
