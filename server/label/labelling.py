@@ -95,6 +95,7 @@ class Labelling:
         self.queue = Queue(store, self._rules, now_ms=now_ms, rng=self._rng)
         self._answered = getattr(labeler, "answered", None)
         self._slow = isinstance(labeler, People) or self._answered is not None
+        self._withdraw = not isinstance(labeler, People)
         self._chooser = Chooser(
             store,
             strategy="arrival" if strategy == "auto" and not labels_per_day else strategy,
@@ -129,6 +130,10 @@ class Labelling:
     def step(self) -> int:
         """Ask one batch and keep the answers; returns how many were asked. LabelError, StoreError: nothing was kept."""
         self.collect()
+        if self._withdraw:  # of when people were asked here: they no longer are
+            with self._store.database.write() as connection:
+                questions.withdraw(connection, now_ms=self._now_ms())
+            self._withdraw = False
         champion = self._chooser.keep_up(stopped=self._stopped.is_set)
         if self._stopped.is_set():
             return 0

@@ -16,7 +16,7 @@ from typing import Any, NamedTuple
 import sqlalchemy as sa
 from sqlalchemy.dialects.sqlite import insert
 
-from server.store.consensus import MODELS, SECOND_LOOK
+from server.store.consensus import FIRST, MODELS, SECOND_LOOK
 from server.store.samples import body_names
 from server.store.schema import consensus, duplicate, gold, label, lease, question
 
@@ -74,6 +74,12 @@ def get(connection: sa.Connection, sample_id: str) -> Queued | None:
 def drop(connection: sa.Connection, sample_id: str) -> None:
     """It is answered."""
     connection.execute(sa.delete(question).where(question.c.sample_id == sample_id))
+
+
+def withdraw(connection: sa.Connection, *, now_ms: int) -> int:
+    """What a plan put here and nobody has at hand waits to be planned again; returns how many."""
+    at_hand = sa.exists().where(lease.c.sample_id == question.c.sample_id, lease.c.until_ms > now_ms, ~lease.c.skipped)
+    return connection.execute(sa.delete(question).where(question.c.purpose == FIRST, ~at_hand)).rowcount
 
 
 def want(connection: sa.Connection, sample_id: str, wanted: int) -> None:

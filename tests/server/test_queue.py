@@ -370,6 +370,24 @@ def test_the_queue_is_kept_short_and_filled_as_it_empties(store, clock):
     assert len(asked.queue.next("ann", count=99)) == QUEUE_BATCHES * 2
 
 
+def test_when_a_program_takes_over_it_is_asked_what_people_were_not_at(store, clock):
+    asked = planner(store, clock)
+    while asked.step():
+        pass
+    held = asked.queue.next("ann")[0].sample_id
+
+    class Always:
+        def label(self, batch):
+            return ["cat"] * len(batch)
+
+    program = Labelling(store, Always(), name="program", batch=5, now_ms=clock)
+    while program.step():
+        pass
+    assert in_force(store).keys() == {name(seq) for seq in range(COUNT)} - {held}
+    asked.queue.answer("ann", held, "dog")
+    assert in_force(store)[held] == 1
+
+
 def test_people_get_what_the_budget_has_room_for_with_its_probability(store, clock):
     asked = planner(store, clock, labels_per_day=3, strategy="gumbel")
     while asked.step():
