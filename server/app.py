@@ -232,7 +232,13 @@ class Server:
         return fleet, downloads, collector
 
     def _teach(self, store: Store) -> Teach:
-        return Teach(store, data_dir=self._data_dir, teach=self._config.teach, gates=self._config.gates)
+        return Teach(
+            store,
+            data_dir=self._data_dir,
+            teach=self._config.teach,
+            gates=self._config.gates,
+            snapshot=self._config.snapshot,
+        )
 
 
 def check_parts(config: ServerConfig) -> list[str]:
@@ -295,7 +301,7 @@ def train_once(config: ServerConfig) -> Version:
     """One round by hand, on all that is labelled; returns the version. TrainingError when none came of it."""
     data_dir = Path(config.server.data_dir)
     with only_one(data_dir), open_store(config) as store:
-        teach = Teach(store, data_dir=data_dir, teach=config.teach, gates=config.gates)
+        teach = Teach(store, data_dir=data_dir, teach=config.teach, gates=config.gates, snapshot=config.snapshot)
         teach.recover(now_ms=now_ms())
         run_id = teach.begin(now_ms=now_ms())
         try:

@@ -12,7 +12,7 @@ cannot be weighed is left out, and counted: a label for one of
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -109,7 +109,7 @@ def _weighed(
     probability = inclusion(
         _column(rows, "probability"),
         _column(rows, "floor"),
-        _asked(rows, plans),
+        asked_about(rows, plans),
         audit=audit,
         group=group,
         selected_audit=selected_audit,
@@ -132,7 +132,11 @@ def _weighed(
     return found._replace(left_out=dict(left_out))
 
 
-def _asked(rows: list[Any], plans: list[int]) -> Floats:
+def asked_about(rows: Sequence[Any], plans: Sequence[int]) -> Floats:
+    """(N,) how likely each labelled sample was to be asked about once it was here, over all plans (inclusion.py).
+
+    rows: with asked, plan_ms, stands_for and received_at_ms. plans: when there was one, ms, in order.
+    """
     planned = np.array([row.plan_ms is not None for row in rows], np.bool_)
     since = len(plans) - np.searchsorted(plans, [row.received_at_ms for row in rows], side="left")
     after = len(plans) - np.searchsorted(plans, [row.plan_ms or 0 for row in rows], side="right")

@@ -38,11 +38,19 @@ LAST_LINES = 20
 class Teach:
     """Starts rounds, and sees them end."""
 
-    def __init__(self, store: Store, *, data_dir: Path, teach: config.Teach, gates: config.Gates) -> None:
+    def __init__(
+        self,
+        store: Store,
+        *,
+        data_dir: Path,
+        teach: config.Teach,
+        gates: config.Gates,
+        snapshot: config.Snapshot | None = None,
+    ) -> None:
         """`data_dir` is where `store` was opened, for the child to open it too."""
         self._store = store
         self._data_dir = data_dir
-        self._settings = Settings(teach=teach, gates=gates)
+        self._settings = Settings(teach=teach, gates=gates, snapshot=snapshot or config.Snapshot())
         self._child: _Child | None = None
         self._not_before_label = 0  # newest label when there were too few
 
@@ -71,7 +79,7 @@ class Teach:
 
     def begin(self, *, now_ms: int) -> int:
         """Freeze a snapshot and start training on it; returns the id of the run."""
-        snapshot = freeze(self._store, now_ms=now_ms)
+        snapshot = freeze(self._store, now_ms=now_ms, settings=self._settings.snapshot)
         with self._store.database.write() as connection:
             champion = versions.champion(connection)
             run_id = runs.insert(

@@ -45,6 +45,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
 
     teach: config.Teach
     gates: config.Gates
+    snapshot: config.Snapshot = config.Snapshot()
 
 
 @dataclass(frozen=True)
@@ -105,9 +106,16 @@ def _round(
     now_ms: Callable[[], int],
 ) -> dict[str, Any]:
     started_s = time.monotonic()
-    data = dataset.load(store, snapshot, takes=champion.manifest.input if champion else None)
+    data = dataset.load(
+        store,
+        snapshot,
+        takes=champion.manifest.input if champion else None,
+        max_damaged_share=settings.snapshot.max_damaged_share,
+    )
     if data.left_out:
         say(f"{data.left_out} samples left out: not of the shape that the model takes")
+    if data.damaged:
+        say(f"{len(data.damaged)} samples left out: their bytes are damaged: {', '.join(data.damaged[:3])}")
     net = _fit(data.train, snapshot.classes, settings.teach, champion, say)
     say("exporting and quantising")
     packaged = _package(net, data, snapshot, settings, champion)
@@ -127,6 +135,7 @@ def _round(
         "train": len(data.train.y),
         "holdout": len(data.holdout.y),
         "left_out": data.left_out,
+        "damaged": list(data.damaged),
         "seconds": round(time.monotonic() - started_s, 1),
         "figures": figures,
         "verdict": msgspec.to_builtins(verdict),
