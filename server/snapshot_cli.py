@@ -5,8 +5,9 @@ Read from the catalogue alone, so it answers whether or not the server runs.
 
 from __future__ import annotations
 
+import time
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import typer
 
@@ -86,3 +87,33 @@ def diff(
         typer.echo(views.as_json({"before": old, "after": new} | groups))
     else:
         typer.echo("\n".join([f"from {old[:12]} to {new[:12]}", *lines(found)]))
+
+
+@snapshots.command("export", epilog="Example: winnow-server snapshot export 3f2a90 out --format parquet server.toml")
+def export_to(
+    snapshot_id: Id,
+    folder: Annotated[Path, typer.Argument(metavar="DIR", help="an empty folder, or one to go on with")],
+    path: Config,
+    form: Annotated[
+        Literal["parquet", "images", "coco"],
+        typer.Option("--format", help="parquet with Croissant metadata; images in a folder a class; COCO"),
+    ] = "parquet",
+    share: Annotated[
+        bool, typer.Option("--share", help="for people outside: only what the data rules let be shared")
+    ] = False,
+    by: Annotated[str, typer.Option("--by", help="who exports; empty: whoever is logged in here")] = "",
+    why: Annotated[str, typer.Option("--why", help="kept in the audit trail")] = "no reason given",
+) -> None:
+    """Write a snapshot to a folder, as far as the data rules of now allow it; the same command again goes on."""
+    from server.app import open_store
+    from server.teach.export.run import export
+
+    with open_store(load_config(path)) as store:
+        done = export(store, snapshot_id, folder, form=form, share=share, who=by, why=why, now_ms=_now_ms())
+    records = ", ".join(f"{number} {split}" for split, number in done.records.items())
+    left = "".join(f", {number} left out: {reason.replace('_', ' ')}" for reason, number in done.left_out.items())
+    typer.echo(f"{folder}: {records} of snapshot {done.snapshot[:12]}{left}")
+
+
+def _now_ms() -> int:
+    return time.time_ns() // 1_000_000

@@ -190,14 +190,20 @@ def members(connection: sa.Connection, snapshot_id: str) -> Sequence[sa.Row[tupl
     return connection.execute(_members(snapshot_id)).all()
 
 
-def pages(connection: sa.Connection, snapshot_id: str, *, split: str = "") -> Iterator[Sequence[Any]]:
-    """The same of a large snapshot, or one split of it, a bounded number at a time."""
-    query, last = _members(snapshot_id).limit(_PAGE_ROWS), ""
-    if split:
-        query = query.where(snapshot_member.c.split == split)
-    while rows := connection.execute(query.where(snapshot_member.c.sample_id > last)).all():
+def page(
+    connection: sa.Connection, snapshot_id: str, *, after: str = "", split: str = "", limit: int = _PAGE_ROWS
+) -> Sequence[Any]:
+    """The same of the members after a sample id, or of one split of them; none at the end."""
+    query = _members(snapshot_id).where(snapshot_member.c.sample_id > after).limit(limit)
+    return connection.execute(query.where(snapshot_member.c.split == split) if split else query).all()
+
+
+def pages(connection: sa.Connection, snapshot_id: str) -> Iterator[Sequence[Any]]:
+    """The same of all, a bounded number at a time."""
+    after = ""
+    while rows := page(connection, snapshot_id, after=after):
         yield rows
-        last = str(rows[-1].id)
+        after = str(rows[-1].id)
 
 
 def _members(snapshot_id: str) -> sa.Select[Any]:
