@@ -46,12 +46,7 @@ class _Found(NamedTuple):
 
 
 def freeze(store: Store, *, now_ms: int, settings: Settings = DEFAULT) -> Snapshot:
-    """Freeze the labelled samples; the same labels give the same snapshot.
-
-    Raises:
-        TrainingError: samples that teach show what held-out ones show, and `[snapshot] near_duplicates` is "refuse", or
-            they are more than `max_duplicate_share` of all.
-    """
+    """Freeze the labelled samples; the same labels give the same snapshot."""
     found = _look(store)
     left_out = sort_out(found.rows, found.held, found.rules, settings)
     if settings.near_duplicates != "keep":
@@ -99,6 +94,30 @@ def _keep(store: Store, found: _Found, left_out: list[LeftOut], now_ms: int) -> 
     return kept
 
 
+def check(store: Store, snapshot: Snapshot, settings: Settings = DEFAULT) -> None:
+    """Whether a snapshot may be trained on.
+
+    Raises:
+        TrainingError: samples that teach show what held-out ones show, and `[snapshot] near_duplicates` is "refuse", or
+            they are more than `max_duplicate_share` of all. Without them, as the snapshot is, too little would be left.
+    """
+    with store.database.read() as connection:
+        left_out = snapshots.left_out(connection, snapshot.id)
+    same = [one for one in left_out if one.why == "near_duplicate"]
+    if not same:
+        return
+    train = snapshot.train_count + len(same)
+    pair = f"{same[0].sample_id} {same[0].beside}"
+    what = f"{len(same)} of {train} samples to train on show what held-out ones show, as {pair}"
+    if settings.near_duplicates == "refuse":
+        raise TrainingError(f'{what}: [snapshot] near_duplicates = "refuse"; "leave_out" goes on without them')
+    if len(same) > settings.max_duplicate_share * train:
+        raise TrainingError(
+            f"{what}: more than [snapshot] max_duplicate_share = {settings.max_duplicate_share:g}: where a scene "
+            'stands still for good that is no leak, and near_duplicates = "keep" is right; else raise the share'
+        )
+
+
 def left_out_line(counts: Counter[str]) -> str:
     """How many labelled samples are no members, and why.
 
@@ -128,23 +147,7 @@ def _duplicates(store: Store, found: _Found, gone: Collection[str], settings: Se
     ids = [[row.id for row in part] for part in (train, found.held)]
     train_looks, held_looks = _looks(store, ids, class_of, found.champion)
     twin = contamination.twins(train_looks, held_looks, cosine=settings.duplicate_cosine)
-    same = [LeftOut(train[i].id, "near_duplicate", ids[1][twin[i]]) for i in np.flatnonzero(twin != NONE)]
-    _refuse(same, len(train), settings)
-    return same
-
-
-def _refuse(same: Sequence[LeftOut], train: int, settings: Settings) -> None:
-    if not same:
-        return
-    pair = f"{same[0].sample_id} {same[0].beside}"
-    what = f"{len(same)} of {train} samples to train on show what held-out ones show, as {pair}"
-    if settings.near_duplicates == "refuse":
-        raise TrainingError(f'{what}: [snapshot] near_duplicates = "refuse"; "leave_out" goes on without them')
-    if len(same) > settings.max_duplicate_share * train:
-        raise TrainingError(
-            f"{what}: more than [snapshot] max_duplicate_share = {settings.max_duplicate_share:g}: where a scene "
-            'stands still for good that is no leak, and near_duplicates = "keep" is right; else raise the share'
-        )
+    return [LeftOut(train[i].id, "near_duplicate", ids[1][twin[i]]) for i in np.flatnonzero(twin != NONE)]
 
 
 def _looks(

@@ -29,6 +29,7 @@ from server.store.store import Store
 from server.teach import dataset, gates, lesson, reference
 from server.teach.dataset import Dataset, Part
 from server.teach.lesson import Gain
+from server.teach.snapshot import check
 
 if TYPE_CHECKING:
     from models.package import Packaged
@@ -106,6 +107,7 @@ def _round(
     now_ms: Callable[[], int],
 ) -> dict[str, Any]:
     started_s = time.monotonic()
+    check(store, snapshot, settings.snapshot)
     data = dataset.load(
         store,
         snapshot,

@@ -24,7 +24,7 @@ from server.store.store import Store
 from server.teach import contamination
 from server.teach.contamination import NONE, Look, twins
 from server.teach.fingerprint import LIKENESS, fingerprints
-from server.teach.snapshot import freeze
+from server.teach.snapshot import check, freeze
 
 
 def scene(seed: int, side: int = 48, channels: int = 0) -> np.ndarray:
@@ -164,13 +164,15 @@ def test_fingerprints_are_made_once(store, monkeypatch):
 
 
 def test_strictness_is_configured(store):
+    snapshot = freeze(store, now_ms=NOW_MS)
+    check(store, snapshot)
     with pytest.raises(
         TrainingError, match=r"4 of 10 samples to train on show .* cam-2.main.1.0 cam-1.main.1.0.*refuse"
     ):
-        freeze(store, now_ms=NOW_MS, settings=Settings(near_duplicates="refuse"))
+        check(store, snapshot, Settings(near_duplicates="refuse"))
     assert freeze(store, now_ms=NOW_MS, settings=Settings(near_duplicates="keep")).train_count == 10
 
 
 def test_a_scene_that_stands_still_is_told_apart_from_a_leak(store):
     with pytest.raises(TrainingError, match='max_duplicate_share = 0.3.*near_duplicates = "keep"'):
-        freeze(store, now_ms=NOW_MS, settings=Settings(max_duplicate_share=0.3))
+        check(store, freeze(store, now_ms=NOW_MS), Settings(max_duplicate_share=0.3))
