@@ -89,6 +89,32 @@ def diff(
         typer.echo("\n".join([f"from {old[:12]} to {new[:12]}", *lines(found)]))
 
 
+@snapshots.command("bias", epilog="Example: winnow-server snapshot bias 3f2a90 server.toml")
+def bias(
+    snapshot_id: Id,
+    path: Config,
+    days: Annotated[int, typer.Option(min=0, help="of the last days, today included; 0: of all there were")] = 0,
+    as_json: AsJson = False,
+) -> None:
+    """Say how what was sent and labelled differs from what the devices saw, and what the weights correct."""
+    from server import status as views
+    from server.audit import bias as found
+    from server.teach.listing import bias_of
+
+    with views.opened(load_config(path)) as store:
+        view = bias_of(store, snapshot_id, days=days, now_ms=_now_ms())
+    if as_json:
+        typer.echo(views.as_json(view))
+        return
+    typer.echo("\n".join(found.lines(view)))
+    for kind in found.BY:
+        typer.echo("")
+        views.print_table([found.shown(row, kind) for row in view["by"][kind]], views.console())
+    typer.echo("")
+    rows = [found.shown_truth(row) for row in view["true_class"]]
+    views.print_table(rows, views.console())
+
+
 @snapshots.command("export", epilog="Example: winnow-server snapshot export 3f2a90 out --format parquet server.toml")
 def export_to(
     snapshot_id: Id,

@@ -6,9 +6,9 @@ So that the same scene is known again, whoever sent it and however it was encode
                   over their own length, so that light and contrast matter little; and which of them are above their
                   median, the perceptual hash (Zauner 2010, "Implementation and benchmarking of perceptual image hash
                   functions")
-    numbers       anything else of 16 numbers and more: without its mean along the longest axis, folded into 64 numbers
-                  with random signs (count sketch; Charikar, Chen and Farach-Colton 2002), which keeps distances
-    exact         a few numbers, or the same number throughout: a hash; there only what is equal is alike
+    numbers       recordings: without their mean along the longest axis, folded into 64 numbers with random signs
+                  (count sketch; Charikar, Chen and Farach-Colton 2002), which keeps distances
+    exact         a few numbers, a row of a table, or the same number throughout: a hash; only what is equal is alike
 
 Pure.
 """
@@ -25,6 +25,7 @@ from server.store.fingerprints import Fingerprint
 
 SIZE = 64
 FEW = 16  # numbers: fewer are near to each other by chance, in a large fleet
+ROW = 256  # numbers along one axis alone: fewer are a row of a table, of which a single one may tell all
 FLAT = 2.0  # grey levels of contrast that count as none: below, noise would be compared
 STILL = 1e-3  # part of its length that changes in a sample which counts as the same throughout
 
@@ -51,10 +52,8 @@ def fingerprints(x: NDArray[Any]) -> list[Fingerprint]:
     """Of samples x: (N, *shape), of any dtype of the wire."""
     if _is_picture(x):
         return _pictures(x)
-    flat = x.reshape(len(x), -1)
-    if flat.shape[1] < FEW:
-        return [_exact(row) for row in flat]
-    return [_numbers(row) for row in x]
+    few = x[0].size < (ROW if x.ndim == 2 else FEW)
+    return [_exact(row) if few else _numbers(row) for row in x]
 
 
 def _is_picture(x: NDArray[Any]) -> bool:
@@ -87,9 +86,7 @@ def _cosines(side: int) -> NDArray[np.float32]:
 
 def _numbers(array: NDArray[Any]) -> Fingerprint:
     values = np.nan_to_num(array.astype(np.float64))
-    changes = values
-    if values.ndim > 1:
-        changes = values - values.mean(axis=int(np.argmax(values.shape)), keepdims=True)
+    changes = values - values.mean(axis=int(np.argmax(values.shape)), keepdims=True)
     if np.linalg.norm(changes) <= STILL * np.linalg.norm(values):
         return _exact(array)
     return Fingerprint("numbers", _folded(changes.reshape(-1)).astype(np.float32), 0)

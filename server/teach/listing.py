@@ -11,14 +11,17 @@ from typing import Any
 import msgspec
 import sqlalchemy as sa
 
+from server.audit import bias
 from server.store import runs, snapshots, versions
 from server.store.snapshots import FORMAT, Snapshot
 from server.store.store import Store
+from server.store.stretches import day_of
 from server.teach.difference import Difference, Entry, difference, rules_between
 
 View = dict[str, Any]
 SHORT = 12  # characters of an id, for people
 PAIRS_SHOWN = 20
+DAY_MS = 86_400_000
 
 
 def listed(store: Store) -> list[View]:
@@ -96,3 +99,13 @@ def _entries(connection: sa.Connection, made: Snapshot) -> dict[str, Entry]:
         for page in snapshots.pages(connection, made.id)
         for row in page
     }
+
+
+def bias_of(store: Store, said: str, *, days: int = 0, now_ms: int) -> View:
+    """How the members of a snapshot differ from what the devices saw (audit/bias.py); days: the last, 0: all."""
+    with store.database.read() as connection:
+        found = snapshots.find(connection, said)
+        since = day_of(now_ms - (days - 1) * DAY_MS) if days else ""
+        members = snapshots.sample_ids(connection, found.id)
+        seen = bias.gather(connection, since_day=since, members=members, now_ms=now_ms)
+    return {"snapshot": found.id} | bias.report(seen, names=found.classes)

@@ -22,6 +22,7 @@ from edge_agent.contract.artifact import Manifest, decode_manifest, encode_manif
 from edge_agent.contract.errors import WinnowError
 from edge_agent.contract.wire import Parcel
 from server import config
+from server.audit import bias
 from server.errors import TrainingError
 from server.store import parcels, runs, snapshots, versions
 from server.store.snapshots import Snapshot
@@ -29,6 +30,7 @@ from server.store.store import Store
 from server.teach import dataset, gates, lesson, reference
 from server.teach.dataset import Dataset, Part
 from server.teach.lesson import Gain
+from server.teach.listing import bias_of
 from server.teach.snapshot import check
 
 if TYPE_CHECKING:
@@ -138,6 +140,7 @@ def _round(
         "holdout": len(data.holdout.y),
         "left_out": data.left_out,
         "damaged": list(data.damaged),
+        "bias": bias.shortened(bias_of(store, snapshot.id, now_ms=now_ms())),
         "seconds": round(time.monotonic() - started_s, 1),
         "figures": figures,
         "verdict": msgspec.to_builtins(verdict),
