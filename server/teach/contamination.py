@@ -109,10 +109,11 @@ def _pairs(
     near: NDArray[np.bool_], rows: NDArray[np.int64], start: int
 ) -> Iterator[tuple[NDArray[np.int64], NDArray[np.int64]]]:
     """The (i, j) of what is near, a bounded number at a time."""
-    for top in range(0, len(rows), ROWS_AT_ONCE):
-        i, j = np.nonzero(near[top : top + ROWS_AT_ONCE])
-        if len(i):
-            yield rows[top + i], start + j
+    some = np.flatnonzero(near.any(axis=1))  # of most rows nothing is near
+    for top in range(0, len(some), ROWS_AT_ONCE):
+        few = some[top : top + ROWS_AT_ONCE]
+        i, j = np.nonzero(near[few])
+        yield rows[few[i]], start + j
 
 
 def _alike(

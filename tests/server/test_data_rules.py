@@ -231,3 +231,16 @@ def test_snapshots_by_command(told, store):
     assert (found["rules"], found["added"]["ids"], found["same"]) == (["cam-2/*"], [], 9)
     assert "relabelled  1" in told("snapshot", "diff", first.id, second.id)
     assert "there is none" in told("snapshot", "show", "abcdef", code=1)
+
+
+def test_transforms_of_devices_are_kept_and_shown(told, store):
+    Ingest(store, fleet=FLEET, offline_after_s=90.0).take(
+        uploads("cam-1", 9, transforms=("blur 0 0 2 2", "mine:faces"))
+    )
+    with store.database.write() as connection:
+        labels.add(connection, [Label("cam-1.main.1.9", 0, "ann", 1)])
+    snapshot = freeze(store, now_ms=NOW_MS)
+    with store.database.read() as connection:
+        found = {row.id: row.transforms for row in snapshots.members(connection, snapshot.id)}
+    assert (found["cam-1.main.1.9"], found["cam-1.main.1.0"]) == (["blur 0 0 2 2", "mine:faces"], None)
+    assert json.loads(told("snapshot", "show", snapshot.id, "--json"))["transformed"] == 1
