@@ -55,13 +55,14 @@ def gather(
 ) -> Seen:
     """What is known from a day on; with `members`, as if only these samples were labelled."""
     found = audit.gather(connection, since_day=since_day, members=members)
+    since_ms = max(spans.old_before(now_ms), stretches.ms_of(since_day))  # before that, hours were folded into days
     place = {one.id: one for one in found.stretches}
     sent: dict[str, Counter[Any]] = {by: Counter() for by in BY}
-    for row in stretches.uploaded(connection, since_day=since_day):
+    for row in stretches.uploaded(connection, since_day=since_day, recent_ms=since_ms):
         if one := place.get(row.stretch_id):
-            for by, key in (("device", one.device), ("day", one.day), ("class", row.predicted), ("hour", row.hour)):
+            for by, key in (("device", one.device), ("day", one.day), ("class", row.predicted)):
                 sent[by][key] += row.samples
-    since_ms = max(spans.old_before(now_ms), stretches.ms_of(since_day))
+            sent["hour"][row.hour] += row.samples * bool(row.recent)
     seen = _counted(found) | {"hour": dict(enumerate(spans.by_hour(connection, since_ms=since_ms)))}
     return Seen(found, {by: Known(seen[by], sent[by]) for by in BY})
 

@@ -20,7 +20,8 @@ from server.store.rules import Rule
 from server.store.schema import label, sample, snapshot, snapshot_left_out, snapshot_member
 
 FORMAT = 2
-"""1: ids over classes and members, of which neither labelers nor rules were known."""
+"""1: ids over classes and members, of which neither labelers nor rules were known. Whoever changes what an id is made
+of, a field of Rule included, begins the next."""
 
 _INSERT_ROWS = 1000
 _PAGE_ROWS = 500  # of members: fewer are many queries, more is memory
@@ -170,6 +171,12 @@ def left_out(connection: sa.Connection, snapshot_id: str) -> list[LeftOut]:
     columns = (snapshot_left_out.c[name] for name in LeftOut._fields)
     query = sa.select(*columns).where(snapshot_left_out.c.snapshot_id == snapshot_id)
     return [LeftOut(*row) for row in connection.execute(query.order_by(snapshot_left_out.c.sample_id))]
+
+
+def left_out_counts(connection: sa.Connection) -> dict[str, int]:
+    """How many every snapshot leaves out."""
+    query = sa.select(snapshot_left_out.c.snapshot_id, sa.func.count()).group_by(snapshot_left_out.c.snapshot_id)
+    return {row[0]: row[1] for row in connection.execute(query)}
 
 
 def of_members(connection: sa.Connection, snapshot_id: str) -> list[Member]:

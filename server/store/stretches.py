@@ -110,10 +110,14 @@ def labelled(connection: sa.Connection, *, since_day: str = "") -> Sequence[Any]
     return connection.execute(query).all()
 
 
-def uploaded(connection: sa.Connection, *, since_day: str = "") -> Sequence[Any]:
-    """What the devices sent: rows of stretch_id, predicted, hour (of capture, UTC, 0..23) and how many samples."""
+def uploaded(connection: sa.Connection, *, since_day: str = "", recent_ms: int = 0) -> Sequence[Any]:
+    """What the devices sent: rows of stretch_id, predicted, hour (of capture, UTC, 0..23) and how many samples.
+
+    And whether they are recent: captured at `recent_ms` or later.
+    """
     hour = (sample.c.captured_at_ms // 3_600_000 % 24).label("hour")
-    of = (stretch.c.id.label("stretch_id"), sample.c.predicted, hour)
+    recent = (sample.c.captured_at_ms >= recent_ms).label("recent")
+    of = (stretch.c.id.label("stretch_id"), sample.c.predicted, hour, recent)
     query = sa.select(*of, sa.func.count().label("samples")).select_from(sample.join(stretch, _around()))
     query = query.where(sample.c.origin == "device", stretch.c.day >= since_day)
     return connection.execute(query.group_by(*of)).all()

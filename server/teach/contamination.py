@@ -41,9 +41,27 @@ def twins(train: Sequence[Look], held: Sequence[Look], *, cosine: float) -> NDAr
     found = np.full(len(train), NONE, np.int64)
     for kind, likeness in LIKENESS.items():
         mine, theirs = (_of_kind(looks, kind) for looks in (train, held))
-        if len(mine) and len(theirs):
+        if kind == "exact":
+            found[mine] = _equal(train, held, mine, theirs)
+        elif len(mine) and len(theirs):
             a, b = _Side.of(train, mine), _Side.of(held, theirs)
             found[mine] = _search(a, b, likeness, cosine, theirs)
+    return found
+
+
+def _equal(
+    train: Sequence[Look], held: Sequence[Look], mine: NDArray[np.int64], theirs: NDArray[np.int64]
+) -> list[int]:
+    """Of those that must be equal, whose embeddings then are: by a look into a table."""
+    there: dict[tuple[int, int], int] = {}
+    for row in theirs.tolist():
+        if one := held[row].fingerprint:
+            there.setdefault((one.bits, held[row].class_index), row)
+    found = []
+    for row in mine.tolist():
+        one = train[row].fingerprint
+        bits = one.bits if one else 0
+        found.append(there.get((bits, train[row].class_index), there.get((bits, NONE), NONE)))
     return found
 
 

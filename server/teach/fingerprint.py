@@ -42,7 +42,7 @@ LIKENESS = {
     "grey": Likeness(0.07, False, 12),
     "colour": Likeness(0.07, False, 12),
     "numbers": Likeness(0.01, True, 64),
-    "exact": Likeness(0.0, False, 0),
+    "exact": Likeness(0.0, False, 0),  # equal
 }
 """Wider, and two shirts are one (of 20,000 beside 5,000 others: 11, and 97 at 0.1); narrower, and a picture is not
 known again once it was compressed (at quality 50: 98 of 100)."""

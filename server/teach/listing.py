@@ -27,7 +27,7 @@ DAY_MS = 86_400_000
 def listed(store: Store) -> list[View]:
     """One row a snapshot, the oldest first."""
     with store.database.read() as connection:
-        made = snapshots.every(connection)
+        made, left_out = snapshots.every(connection), snapshots.left_out_counts(connection)
         by_snapshot: dict[str, list[int]] = {}
         for version in versions.every(connection):
             by_snapshot.setdefault(version.snapshot_id, []).append(version.number)
@@ -39,7 +39,7 @@ def listed(store: Store) -> list[View]:
                 "holdout": one.holdout_count,
                 "from_devices": one.device_label_count,
                 "classes": len(one.classes),
-                "left_out": len(snapshots.left_out(connection, one.id)),
+                "left_out": left_out.get(one.id, 0),
                 "versions": ", ".join(map(str, by_snapshot.get(one.id, ()))) or None,
             }
             for one in made

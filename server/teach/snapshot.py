@@ -31,7 +31,8 @@ from server.teach.splits import WHY, into_split, sort_out
 log = logging.getLogger(__name__)
 
 DEFAULT = Settings()
-_ROWS_AT_ONCE = 256  # bodies in memory; more is memory, fewer are many commits
+_ROWS_AT_ONCE = 256  # to one commit
+BATCH_BYTES = 4_000_000  # of raw samples in memory at once; they take some ten times as much for a moment
 
 
 class _Found(NamedTuple):
@@ -179,13 +180,22 @@ def _fingerprints(store: Store, ids: Sequence[str]) -> dict[str, fingerprints.Fi
 
 
 def _made(store: Store, rows: Sequence[Any]) -> list[tuple[str, fingerprints.Fingerprint]]:
-    read = [(row.id, array) for row in rows if (array := _array(store, row)) is not None]
-    read.sort(key=lambda one: (one[1].shape, str(one[1].dtype)))
-    made = []
-    for _, group in groupby(read, key=lambda one: (one[1].shape, one[1].dtype)):
-        names, arrays = zip(*group, strict=True)
-        made += list(zip(names, made_of(np.stack(arrays)), strict=True))
+    """Of samples of a kind together, as many as memory allows."""
+    made: list[tuple[str, fingerprints.Fingerprint]] = []
+    for (shape, dtype), group in groupby(sorted(rows, key=_kind), key=_kind):
+        every = list(group)
+        at_once = max(1, BATCH_BYTES // (int(np.prod(shape)) * np.dtype(dtype).itemsize))
+        for start in range(0, len(every), at_once):
+            some = every[start : start + at_once]
+            read = [(row.id, array) for row in some if (array := _array(store, row)) is not None]
+            if read:
+                names, arrays = zip(*read, strict=True)
+                made += zip(names, made_of(np.stack(arrays)), strict=True)
     return made
+
+
+def _kind(row: Any) -> tuple[tuple[int, ...], str]:
+    return tuple(row.shape), row.dtype
 
 
 def _array(store: Store, row: Any) -> Any:

@@ -98,6 +98,13 @@ def test_few_numbers_and_what_stands_still_must_be_equal():
     assert twins([look(still)], [look(elsewhere), look(still.copy())], cosine=0.98).tolist() == [1]
 
 
+def test_many_rows_of_a_table_are_not_held_against_each_other_pair_by_pair():
+    """It would be a billion of them."""
+    table = fingerprints(np.random.default_rng(0).integers(0, 9, (30_000, 4)).astype(np.float32))
+    found = twins([Look(one, None, 0) for one in table], [Look(one, None, 0) for one in table], cosine=0.98)
+    assert [table[row].bits for row in found] == [one.bits for one in table]
+
+
 vectors = arrays(
     np.float32, (st.integers(1, 40)).map(lambda n: (n, 64)), elements=st.sampled_from([0.0, 0.3, 0.31, 1.0])
 )
