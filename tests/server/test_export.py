@@ -222,9 +222,12 @@ def test_an_export_that_was_cut_off_goes_on_and_is_the_same(store, tmp_path, mon
 
 
 def test_another_export_does_not_mix_in(store, tmp_path):
-    exported(store, tmp_path / "out", "parquet")
+    first = exported(store, tmp_path / "out", "parquet").snapshot
     with pytest.raises(StoreError, match="holds another export, with another format"):
         exported(store, tmp_path / "out", "images")
+    rule(store, "mic-1/*", region="EU")
+    with pytest.raises(StoreError, match="with another state of the data rules: expected an empty folder"):
+        export(store, first, tmp_path / "out", form="parquet", now_ms=NOW_MS)
     (tmp_path / "mine").mkdir()
     (tmp_path / "mine" / "thesis.txt").write_text("x")
     with pytest.raises(StoreError, match="holds other files"):

@@ -132,7 +132,8 @@ class Journal:
         except msgspec.DecodeError as error:
             raise StoreError(f"{self._path}: is no journal of an export: {error}") from error
         if there != header:
-            differing = [name for name in Header.__struct_fields__ if getattr(there, name) != getattr(header, name)]
+            names = {name: name for name in Header.__struct_fields__} | {"rules_sha256": "state of the data rules"}
+            differing = [said for name, said in names.items() if getattr(there, name) != getattr(header, name)]
             raise StoreError(
                 f"{self.folder}: holds another export, with another {', '.join(differing)}: expected an empty folder"
             )
