@@ -46,7 +46,7 @@ def into_split(row: Any, asked: float) -> float | None:
 
     row: of `snapshots.labelled`. asked: of having been asked about once here.
     """
-    if row.probability is None:
+    if row.probability is None or (row.split == "holdout" and row.floor is None):
         return None
     if row.split == "holdout":
         return float(row.floor)
