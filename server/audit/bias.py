@@ -195,7 +195,8 @@ def _times(uploaded: int, sent: int, share: float | None, z: float) -> View:
 def _weighted(found: Estimate, share: float | None) -> View:
     if not found.enough:
         return {"weighted": None, "low": None, "high": None, "holds": None}
-    holds = None if share is None else found.low <= share <= found.high
+    # Of a single slice there is nothing to estimate.
+    holds = None if share is None or share >= 1.0 else found.low <= share <= found.high
     return {"weighted": found.value, "low": found.low, "high": found.high, "holds": holds}
 
 

@@ -110,6 +110,7 @@ def test_shares_add_up_and_lie_in_their_intervals(stream, uploaded, keys, probab
         if row["times"] is not None:
             assert row["times_low"] <= row["times"] + 1e-9
             assert row["times"] <= row["times_high"] + 1e-9
+        assert row["holds"] is None or 0.0 <= row["stream"] < 1.0
         if row["weighted"] is not None:
             assert row["low"] <= row["weighted"] <= row["high"]
 
