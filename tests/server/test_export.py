@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import tracemalloc
 from pathlib import Path
@@ -215,6 +216,9 @@ def test_an_export_that_was_cut_off_goes_on_and_is_the_same(store, tmp_path, mon
     done = exported(store, tmp_path / "out", form, chunk_rows=4)
     assert done.went_on == after
     assert files(tmp_path / "out") == files(tmp_path / "whole")
+    lines = [json.loads(line) for line in (tmp_path / "out" / journals.NAME).read_text().splitlines()]
+    hashes = {file["path"]: file["sha256"] for line in lines for file in line.get("files", ())}
+    assert hashes == {name: hashlib.sha256(data).hexdigest() for name, data in files(tmp_path / "out").items()}
     again = exported(store, tmp_path / "out", form, chunk_rows=4)  # it is finished
     assert (again.went_on, again.records) == (4, done.records)
     with store.database.read() as connection:

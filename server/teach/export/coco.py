@@ -37,16 +37,19 @@ class Coco:
         said, files, lost = written(self._store, self._journal, records, _place)
         first = int(name.rpartition("-")[2]) * _NUMBERS + 1
         rows = [self._pair(first + number, record, path) for number, (record, path) in enumerate(said)]
-        files.append(self._journal.put(f"{PARTS}/{name}.jsonl", lines(rows)))
+        self._journal.put(f"{PARTS}/{name}.jsonl", lines(rows))
         return len(said), files, lost
 
-    def finish(self, chunks: Iterable[Chunk]) -> None:
+    def finish(self, chunks: Iterable[Chunk]) -> list[File]:
         """Join what the chunks say, each split into one document."""
         by_split: dict[str, list[str]] = {}
         for chunk in chunks:
             by_split.setdefault(chunk.split, []).extend([chunk.name] * bool(chunk.files))
-        for split, names in by_split.items():
+        return [
             self._journal.write(f"annotations/instances_{split}.json", partial(self._document, names, split))
+            for split, names in by_split.items()
+            if names
+        ]
 
     def _document(self, names: list[str], split: str, out: BinaryIO) -> None:
         """A row at a time: there may be more than fit into memory."""

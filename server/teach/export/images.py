@@ -38,16 +38,19 @@ class Images:
         """Write one: records, files, and how many were damaged."""
         said, files, lost = written(self._store, self._journal, records, _place)
         rows = [{"file_name": path.partition("/")[2]} | record.said for record, path in said]
-        files.append(self._journal.put(f"{PARTS}/{name}.jsonl", lines(rows)))
+        self._journal.put(f"{PARTS}/{name}.jsonl", lines(rows))
         return len(said), files, lost
 
-    def finish(self, chunks: Iterable[Chunk]) -> None:
+    def finish(self, chunks: Iterable[Chunk]) -> list[File]:
         """Join the lines of each split."""
         by_split: dict[str, list[str]] = {}
         for chunk in chunks:
             by_split.setdefault(chunk.split, []).extend([chunk.name] * bool(chunk.files))
-        for split, names in by_split.items():
+        return [
             self._journal.write(f"{split}/metadata.jsonl", partial(self._join, names))
+            for split, names in by_split.items()
+            if names
+        ]
 
     def _join(self, names: list[str], out: BinaryIO) -> None:
         for name in names:

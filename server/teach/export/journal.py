@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import hashlib
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import BinaryIO
@@ -54,6 +54,7 @@ class Finished(msgspec.Struct, frozen=True, kw_only=True, tag="finished"):
     """All chunks are there, and what joins them."""
 
     at_ms: int
+    files: tuple[File, ...]
 
 
 class Journal:
@@ -83,11 +84,11 @@ class Journal:
         self.chunks[chunk.name] = chunk
         self._append(chunk)
 
-    def finish(self, *, at_ms: int) -> None:
+    def finish(self, joined: Sequence[File], *, at_ms: int) -> None:
         """Everything is there."""
         self._flush()
         self.finished = True
-        self._append(Finished(at_ms=at_ms))
+        self._append(Finished(at_ms=at_ms, files=tuple(joined)))
 
     def put(self, path: str, body: bytes) -> File:
         """Write a file."""

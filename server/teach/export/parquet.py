@@ -51,10 +51,10 @@ class Parquet:
         written = self._journal.write(f"data/{name}.parquet", fill)
         return counts["records"], [written], counts["damaged"]
 
-    def finish(self, chunks: Iterable[Chunk]) -> None:
+    def finish(self, chunks: Iterable[Chunk]) -> list[File]:
         """Describe them."""
         about = msgspec.json.format(msgspec.json.encode(described(self._snapshot, list(chunks))), indent=1)
-        self._journal.put("croissant.json", about)
+        return [self._journal.put("croissant.json", about)]
 
     def _groups(self, records: Iterable[Record], counts: dict[str, int]) -> Iterable[list[dict[str, Any]]]:
         group: list[dict[str, Any]] = []

@@ -39,8 +39,8 @@ class Writer(Protocol):
         """Write a chunk: how many records, the files, and how many were damaged and left out."""
         ...
 
-    def finish(self, chunks: Iterable[Chunk]) -> None:
-        """All chunks are there."""
+    def finish(self, chunks: Iterable[Chunk]) -> list[File]:
+        """All chunks are there: write what joins them."""
         ...
 
 
@@ -93,9 +93,9 @@ def export(
         if not sum(found.records.values()):
             raise StoreError(_nothing(found, use, form))
         if not journal.finished:
-            writer.finish(journal.chunks.values())
+            joined = writer.finish(journal.chunks.values())
             _record(store, found, form, use, who=who, why=why, now_ms=now_ms)
-            journal.finish(at_ms=now_ms)
+            journal.finish(joined, at_ms=now_ms)
         shutil.rmtree(folder / PARTS, ignore_errors=True)
     except OSError as error:
         raise StoreError(f"{folder}: {error.strerror}: mend it, and the same command goes on") from error
