@@ -273,7 +273,11 @@ class RingRules(Section, frozen=True, kw_only=True):
         int, Meta(ge=0, description="devices of a ring that may fail, whatever their share; 0: the share alone counts")
     ] = 0
     timeout_s: Annotated[
-        float, Meta(gt=0.0, description="seconds without a step forward after which a device counts as failed")
+        float,
+        Meta(
+            gt=0.0,
+            description="seconds without a step forward after which a device counts as failed; a percent more of a fetch, a shadow or a probation is one",
+        ),
     ] = 600.0
     needs_approval: Annotated[bool, Meta(description="start only when `winnow-server rollout approve` says so")] = False
     max_latency_ratio: Annotated[

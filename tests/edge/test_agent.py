@@ -495,8 +495,14 @@ def test_status_says_where_a_trial_is(here: Path) -> None:
     Agent(load_config(configure(here))).run()
     status = read_status(here / "data")
     for changes, said in (
-        ({"slot": "staged", "trying": 2, "tried": 40}, "version 1, staged, version 2 in its shadow for 40 samples"),
-        ({"slot": "trial", "trying": 1, "tried": 7}, "version 1, trial, on probation for 7 samples"),
+        (
+            {"slot": "staged", "trying": 2, "tried": 40, "tried_share": 0.2},
+            "version 1, staged, version 2 in its shadow for 40 samples (20%)",
+        ),
+        (
+            {"slot": "trial", "trying": 1, "tried": 7, "tried_share": 0.035},
+            "version 1, trial, on probation for 7 samples (4%)",
+        ),
         ({}, "version 1, steady\n"),
     ):
         model = msgspec.structs.replace(status.heartbeat.model, **changes)
