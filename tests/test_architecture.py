@@ -33,7 +33,7 @@ AGENT_PARTS = (
 SERVER_PARTS = (
     {"__main__"},
     {"gold_cli"},
-    {"demo", "backtest", "keyring", "rollout_cli", "train_cli", "label_cli"},
+    {"demo", "backtest", "keyring", "rollout_cli", "rules_cli", "snapshot_cli", "train_cli", "label_cli"},
     {"app", "status", "testing"},
     {"collect", "label", "teach", "release", "identity"},
     {"audit", "drift"},
@@ -63,6 +63,8 @@ FORGIVING = {  # where Exception may be caught: supervising loops, and around a 
     "edge_agent/loop.py:_score",
     "edge_agent/send/uplink.py:_run",
     "edge_agent/stream.py:_guarded",
+    "edge_agent/send/privacy.py:_run",
+    "edge_agent/testing.py:_transformed",
     "edge_agent/testing.py:_utility",
     "edge_agent/send/writer.py:_run",
     "edge_agent/update/updater.py:_run",

@@ -176,9 +176,12 @@ def _known(connection: sa.Connection, given: Collection[Sequence[Any]]) -> Known
 
 def _row(sample_id: str, answers: Sequence[Any], sure: int | None, known: Known) -> dict[str, Any]:
     drawn = next((row for row in reversed(answers) if row.probability is not None), answers[-1])
+    decided = decide(answers, sure, known)
+    said_so = next((row.labeler for row in reversed(answers) if row.class_index == decided.class_index), "")
     return {
         "sample_id": sample_id,
-        **decide(answers, sure, known)._asdict(),
+        **decided._asdict(),
+        "labeler": said_so or answers[-1].labeler,
         "label_id": answers[-1].id,
         "probability": drawn.probability,
         "plan_ms": drawn.plan_ms,

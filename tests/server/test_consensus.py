@@ -194,4 +194,4 @@ def test_none_of_these_and_cannot_tell_are_counted_and_in_no_snapshot(store):
     )
     with store.database.read() as connection:
         assert labels.counts(connection) == (1, 1, 27, 0, 1)
-        assert [member.sample_id for member, _ in snapshots.labelled(connection)] == [name(2)]
+        assert [(row.id, row.labeler) for row in snapshots.labelled(connection)] == [(name(2), "ann")]

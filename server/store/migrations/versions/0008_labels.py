@@ -16,6 +16,7 @@ def upgrade() -> None:
         sa.Column("class_index", sa.Integer(), nullable=False),
         sa.Column("confidence", sa.Float()),
         sa.Column("labelers", sa.Integer(), nullable=False),
+        sa.Column("labeler", sa.String(length=100), nullable=False),
         sa.Column("label_id", sa.Integer(), nullable=False),
         sa.Column("probability", sa.Float()),
         sa.Column("plan_ms", sa.BigInteger()),
@@ -24,8 +25,8 @@ def upgrade() -> None:
         sa.PrimaryKeyConstraint("sample_id"),
     )
     op.execute(
-        "INSERT INTO consensus (sample_id, class_index, labelers, label_id, probability, plan_ms, stands_for)"
-        " SELECT sample_id, class_index, 1, id, probability, plan_ms, stands_for FROM label"
+        "INSERT INTO consensus (sample_id, class_index, labelers, labeler, label_id, probability, plan_ms, stands_for)"
+        " SELECT sample_id, class_index, 1, labeler, id, probability, plan_ms, stands_for FROM label"
         " WHERE id IN (SELECT max(id) FROM label GROUP BY sample_id)"
     )
     op.create_index("consensus_by_label", "consensus", ["label_id"])
