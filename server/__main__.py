@@ -16,7 +16,7 @@ from edge_agent.contract import settings
 from edge_agent.contract.artifact import read_artifact
 from edge_agent.contract.errors import EXIT_CONFIG, ConfigError, WinnowError
 from edge_agent.contract.wire import REQUEST_MAX_SAMPLES
-from server import keyring, rollout_cli
+from server import govern_cli, keyring, rollout_cli
 from server.config import load_config
 from server.errors import ServerConfigError
 from server.identity import commands
@@ -48,6 +48,10 @@ app.add_typer(data, name="data")
 app.add_typer(model, name="model")
 app.add_typer(keyring.keys, name="keys")
 app.add_typer(rollout_cli.rollouts, name="rollout")
+app.add_typer(govern_cli.audit, name="audit")
+app.command("erase", epilog='Example: winnow-server erase --device cam-1 --why "its owner asked" server.toml')(
+    govern_cli.erase
+)
 
 Config = Annotated[Path, typer.Argument(metavar="server.toml", help="the configuration file")]
 Strategies = Annotated[

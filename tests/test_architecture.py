@@ -32,9 +32,9 @@ AGENT_PARTS = (
 )
 SERVER_PARTS = (
     {"__main__"},
-    {"demo", "backtest", "keyring", "rollout_cli"},
+    {"demo", "backtest", "keyring", "rollout_cli", "govern_cli"},
     {"app", "status"},
-    {"collect", "label", "teach", "release", "identity"},
+    {"collect", "label", "teach", "release", "identity", "govern"},
     {"audit", "drift"},
     {"store", "child"},
     {"config"},

@@ -1,0 +1,335 @@
+"""What happens when something is to be forgotten?
+
+    in one transaction    snapshots are sealed, tombstones set, every row that tells of it goes, devices are told to
+                          purge, the trail says who and why
+    then                  its bytes are deleted, unless another sample has the same, and every file that held some is
+                          written anew: nothing is left in free pages, in slack or in logs
+
+From the first moment on it is refused when it comes again. A command that is killed in between has forgotten it all
+the same; `finish` is done again until the bytes are gone. What a model learned stays in its weights: `learned` names
+the versions, which are to be trained again from scratch.
+"""
+
+from __future__ import annotations
+
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Sequence
+from typing import Any, Literal, NamedTuple
+
+import sqlalchemy as sa
+from sqlalchemy.dialects.sqlite import insert
+
+from edge_agent.contract.errors import MessageError, did_you_mean
+from edge_agent.contract.types import SampleId
+from edge_agent.contract.wire import PURGE_SAMPLES_MAX
+from server.errors import GovernError
+from server.govern import goldens
+from server.store import erasures, identities, trail
+from server.store.erasures import Erasure
+from server.store.schema import (
+    card,
+    device,
+    doomed_blob,
+    duplicate,
+    erased_member,
+    label,
+    metadata,
+    part,
+    quarantine,
+    reference,
+    sample,
+    snapshot_member,
+    version,
+)
+from server.store.schema import (
+    trail as trail_table,
+)
+from server.store.snapshots import Member
+from server.store.store import Store
+
+Kind = Literal["device", "sample", "labeler"]
+KEPT = ("device", "token", "certificate", "revocation", "rollout_step", "sample", "erased_device", "purge_order")
+"""Tables with a column `device` whose rows stay when a device is erased: who it is, that it is shut out, and what it
+was ordered. All others go by that column; `sample` goes by its ids."""
+
+_AT_ONCE = 500  # values in one statement: SQLite allows 32,766
+
+
+class Subject(NamedTuple):
+    """What is to be forgotten: all of a device, some samples, or what a labeler answered."""
+
+    kind: Kind
+    names: tuple[str, ...]  # of one device, of one labeler, or ids of samples
+
+
+class Erased(NamedTuple):
+    """What became of it."""
+
+    id: int
+    counts: dict[str, int]  # table -> rows that went
+    learned: tuple[int, ...]  # versions that learned from it: to be trained again, from scratch
+    judged: tuple[int, ...]  # versions that were judged by it
+    ordered: tuple[str, ...]  # devices that are told to purge
+    elsewhere: tuple[str, ...]  # copies that somebody took away: nobody but them can erase those
+    unsound: tuple[str, ...]  # snapshots that were not what their ids say, before anything was taken out
+
+
+def erase(store: Store, subject: Subject, *, who: str, why: str, now_ms: int) -> Erased:
+    """Forget it. GovernError when there is no such thing; StoreError when the disk fails: `finish` is due then."""
+    with store.database.write() as connection:
+        _check(connection, subject)
+        done = _Act(store, connection, subject, now_ms).run(who=who, why=why)
+    finish(store, now_ms=now_ms)
+    return done
+
+
+def finish(store: Store, *, now_ms: int) -> None:
+    """Delete the bytes of all that was erased; nothing to do when they are gone. StoreError: to be done again."""
+    with store.database.read() as connection:
+        if not erasures.unfinished(connection):
+            return
+    with store.database.write() as connection:  # nobody puts bytes meanwhile that we are about to delete
+        store.blobs.erase(_orphans(connection))
+        connection.execute(sa.delete(doomed_blob))
+    store.database.forget_deleted()
+    with store.database.write() as connection:
+        erasures.finish(connection, now_ms=now_ms)
+
+
+def _orphans(connection: sa.Connection) -> list[str]:
+    """The doomed blobs that no row names."""
+    named = [column for table in metadata.sorted_tables for column in table.c if _names_blob(column)]
+    query = sa.select(doomed_blob.c.sha256)
+    for column in named:
+        query = query.where(doomed_blob.c.sha256.not_in(sa.select(column).where(column.is_not(None))))
+    return list(connection.scalars(query))
+
+
+def _names_blob(column: sa.Column[Any]) -> bool:
+    if column.table.name in ("doomed_blob", "part"):
+        return False
+    return column.name in ("body_sha256", "manifest_sha256", "weights_sha256") or column.table.name == "parcel"
+
+
+def _check(connection: sa.Connection, subject: Subject) -> None:
+    """GovernError unless it is there, or may come."""
+    if subject.kind == "device":
+        known = identities.names(connection)
+    elif subject.kind == "labeler":
+        known = list(connection.scalars(sa.select(label.c.labeler).distinct()))
+    else:
+        if len(subject.names) > PURGE_SAMPLES_MAX:
+            raise GovernError(f"{len(subject.names)} samples: expected {PURGE_SAMPLES_MAX} at most in one erasure")
+        known = [name for name in subject.names if _is_id(connection, name)]
+    for name in subject.names:
+        if name not in known:
+            expected = "device.stream.boot.sequence, of a device that is known" if subject.kind == "sample" else ""
+            nearest = did_you_mean(name, known)
+            raise GovernError(f"{subject.kind} {name!r} is unknown{nearest}{expected and f': expected {expected}'}")
+
+
+def _is_id(connection: sa.Connection, name: str) -> bool:
+    """Whether a sample of that id is here, or may still come."""
+    if connection.execute(sa.select(sample.c.id).where(sample.c.id == name)).first() is not None:
+        return True
+    try:
+        return SampleId.parse(name).device in identities.names(connection)
+    except MessageError:
+        return False
+
+
+class _Act:
+    """One erasure, inside its transaction."""
+
+    def __init__(self, store: Store, connection: sa.Connection, subject: Subject, now_ms: int) -> None:
+        self._store, self._connection = store, connection
+        self._subject, self._now_ms = subject, now_ms
+        self._key = erasures.make_key(connection)
+        self._counts: Counter[str] = Counter()
+        self._unsound: tuple[str, ...] = ()
+        one = sample.alias()  # the rows of `sample` are deleted by it too
+        if subject.kind == "device":
+            where = sa.and_(one.c.device == subject.names[0], one.c.origin == "device")
+        elif subject.kind == "sample":
+            where = one.c.id.in_(subject.names)
+        else:
+            said = label.alias()
+            where = sa.exists().where(said.c.sample_id == one.c.id, said.c.labeler == subject.names[0])
+        self._chosen = sa.select(one.c.id).where(where)  # for a labeler these stay: only the answers go
+        self._members = snapshot_member.c.sample_id.in_(self._chosen)
+
+    def run(self, *, who: str, why: str) -> Erased:
+        connection, kind = self._connection, self._subject.kind
+        samples = connection.execute(sa.select(sample).where(sample.c.id.in_(self._chosen))).all()
+        going = [] if kind == "labeler" else samples
+        hashes = {erasures.keyed(self._key, row.id) for row in going}
+        if kind == "sample":
+            hashes |= {erasures.keyed(self._key, name) for name in self._subject.names}
+        number = erasures.insert_erasure(connection, self._row(going, hashes, who, why))
+        splits = self._leave_snapshots(number)
+        learned, judged = (self._versions(splits[split]) for split in ("train", "holdout"))
+        self._doom([row.body_sha256 for row in going])
+        self._doom_derived(going, {*splits["train"], *splits["holdout"]})
+        erasures.bury(connection, number, hashes)
+        self._delete_rows()
+        ordered = self._order(number)
+        erasures.count(connection, number, dict(self._counts))
+        elsewhere = self._elsewhere({*splits["train"], *splits["holdout"]})
+        done = Erased(number, dict(self._counts), learned, judged, ordered, elsewhere, self._unsound)
+        self._record(done, who, why, erasures.digest(hashes))
+        return done
+
+    def _row(self, going: Sequence[Any], hashes: Iterable[str], who: str, why: str) -> Erasure:
+        boots: dict[str, Counter[str]] = defaultdict(Counter)
+        for row in going:
+            if row.origin == "device":
+                boots[row.device][str(row.boot)] += 1
+        return Erasure(
+            id=0,
+            at_ms=self._now_ms,
+            kind=self._subject.kind,
+            subject=self._pseudonym(),
+            who=who,
+            why=why,
+            counts={},
+            boots={name: dict(counts) for name, counts in boots.items()},
+            sha256=erasures.digest(hashes),
+            finished_at_ms=None,
+        )
+
+    def _pseudonym(self) -> str:
+        """A device is a thing and has its name; ids and people have a keyed hash."""
+        names = self._subject.names
+        return names[0] if self._subject.kind == "device" else erasures.keyed(self._key, "\n".join(names))
+
+    def _leave_snapshots(self, number: int) -> dict[str, list[str]]:
+        """Take the members out, each leaving its hash; split -> the snapshots that lose some of it."""
+        connection = self._connection
+        columns = (
+            snapshot_member.c.sample_id,
+            snapshot_member.c.class_index,
+            snapshot_member.c.split,
+            snapshot_member.c.probability,
+        )
+        rows = connection.execute(sa.select(snapshot_member.c.snapshot_id, *columns).where(self._members)).all()
+        touched = sorted({row.snapshot_id for row in rows})
+        self._unsound = tuple(one for one in touched if not erasures.seal(connection, one))
+        gone = [
+            {
+                "snapshot_id": row.snapshot_id,
+                "sha256": erasures.member_hash(self._key, Member(*row[1:])),
+                "split": row.split,
+                "erasure_id": number,
+            }
+            for row in rows
+        ]
+        if gone:
+            connection.execute(sa.insert(erased_member), gone)
+        found: dict[str, list[str]] = {"train": [], "holdout": []}
+        for split, snapshot_id in sorted({(row.split, row.snapshot_id) for row in rows}):
+            found[split].append(snapshot_id)
+        return found
+
+    def _versions(self, snapshot_ids: Sequence[str]) -> tuple[int, ...]:
+        query = sa.select(version.c.number).where(version.c.snapshot_id.in_(snapshot_ids)).order_by(version.c.number)
+        return tuple(self._connection.scalars(query))
+
+    def _doom(self, names: Iterable[str]) -> None:
+        rows = [{"sha256": name} for name in dict.fromkeys(names)]
+        if rows:
+            self._connection.execute(insert(doomed_blob).on_conflict_do_nothing(), rows)
+
+    def _doom_derived(self, going: Sequence[Any], snapshot_ids: set[str]) -> None:
+        """What was made of it: cards that tell of it, references computed on it, golden inputs that are it."""
+        connection = self._connection
+        told = sa.select(version.c.number).where(version.c.snapshot_id.in_(snapshot_ids))
+        for table, where in (
+            (card, card.c.version.in_(told)),
+            (reference, sa.literal(any(row.origin == "import" and row.split == "holdout" for row in going))),
+        ):
+            self._doom(connection.scalars(sa.select(table.c.body_sha256).where(where)))
+            self._delete(table, where)
+        redacted = goldens.redact(self._store, connection, going, snapshot_ids)
+        self._doom(redacted)
+        if redacted:
+            self._counts["golden inputs"] = len(redacted)
+
+    def _delete_rows(self) -> None:
+        """Every row that tells of it, whatever table it is in: those that refer to others first."""
+        kind, names = self._subject.kind, self._subject.names
+        for table in reversed(metadata.sorted_tables):
+            columns = [column for column in table.c if _points_at_sample(column)]
+            if kind == "labeler":
+                columns = [snapshot_member.c.sample_id] if table is snapshot_member else []
+                if "labeler" in table.c and table is not label:
+                    self._delete(table, table.c.labeler == names[0])
+            elif kind == "device" and "device" in table.c and table.name not in KEPT:
+                self._delete(table, table.c.device == names[0])
+            for column in columns:
+                self._delete(table, column.in_(self._chosen))
+        if kind == "labeler":  # last: the members were found by it
+            self._delete(label, label.c.labeler == names[0])
+            return
+        self._delete_pieces()
+        self._delete(sample, sample.c.id.in_(self._chosen))
+
+    def _delete_pieces(self) -> None:
+        """Of samples that are not whole yet, of what could not be read, and of what the device said last."""
+        connection, names = self._connection, self._subject.names
+        if self._subject.kind == "device":
+            self._delete(part, part.c.sample_id.startswith(f"{names[0]}.", autoescape=True))
+            values = {"birth": sa.null(), "heartbeat": sa.null()}
+            connection.execute(sa.update(device).where(device.c.name == names[0]).values(values))
+            return
+        for name in names:
+            self._delete(part, part.c.sample_id == name)
+            in_payload = sa.func.instr(quarantine.c.payload, name.encode()) > 0
+            self._delete(quarantine, sa.or_(in_payload, quarantine.c.reason.contains(name, autoescape=True)))
+
+    def _delete(self, table: sa.Table, where: sa.ColumnElement[bool]) -> None:
+        if gone := self._connection.execute(sa.delete(table).where(where)).rowcount:
+            self._counts[table.name] += gone
+
+    def _order(self, number: int) -> tuple[str, ...]:
+        """Devices are to forget it too."""
+        wanted: dict[str, list[str]] = {}
+        if self._subject.kind == "device":
+            wanted = {self._subject.names[0]: []}
+            erasures.close_device(self._connection, self._subject.names[0], number)
+        elif self._subject.kind == "sample":
+            fleet = set(identities.names(self._connection))
+            for name in self._subject.names:
+                if (owner := name.split(".")[0]) in fleet:
+                    wanted.setdefault(owner, []).append(name)
+        erasures.order(self._connection, number, wanted)
+        return tuple(wanted)
+
+    def _elsewhere(self, snapshot_ids: set[str]) -> tuple[str, ...]:
+        """What the trail knows to have been carried away, of these snapshots or without saying of which."""
+        query = sa.select(trail_table).where(trail_table.c.what.in_(("export", "backup"))).order_by(trail_table.c.id)
+        found = []
+        for row in self._connection.execute(query):
+            of = row.detail.get("snapshot", "")
+            if not of or of in snapshot_ids:
+                found.append(f"{row.what} of {row.subject}, {row.detail.get('to', 'nobody wrote down where')}")
+        return tuple(found)
+
+    def _record(self, done: Erased, who: str, why: str, sha256: str) -> None:
+        detail = {
+            "erasure": done.id,
+            "counts": done.counts,
+            "learned": done.learned,
+            "judged": done.judged,
+            "unsound": done.unsound,
+            "tombstones_sha256": sha256,
+        }
+        subject = f"{self._subject.kind} {self._pseudonym()}"
+        trail.record(self._connection, "erase", subject, why=why, who=who, detail=detail, now_ms=self._now_ms)
+
+
+def _points_at_sample(column: sa.Column[Any]) -> bool:
+    if column.table in (sample, part):
+        return False
+    if column is duplicate.c.stands_with:
+        return True
+    return column.name == "sample_id" or any(key.column is sample.c.id for key in column.foreign_keys)
