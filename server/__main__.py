@@ -17,8 +17,8 @@ from edge_agent.contract.artifact import read_artifact
 from edge_agent.contract.errors import EXIT_CONFIG, ConfigError, WinnowError
 from edge_agent.contract.wire import REQUEST_MAX_SAMPLES
 from server import govern_cli, keyring, rollout_cli
-from server.config import load_config
-from server.errors import ServerConfigError
+from server.config import ServerConfig, load_config
+from server.errors import ServerConfigError, TrainingError
 from server.identity import commands
 
 app = typer.Typer(
@@ -49,6 +49,7 @@ app.add_typer(model, name="model")
 app.add_typer(keyring.keys, name="keys")
 app.add_typer(rollout_cli.rollouts, name="rollout")
 app.add_typer(govern_cli.audit, name="audit")
+app.command("lineage", epilog="Example: winnow-server lineage 7 --picture lineage.svg server.toml")(govern_cli.lineage)
 app.command("erase", epilog='Example: winnow-server erase --device cam-1 --why "its owner asked" server.toml')(
     govern_cli.erase
 )
@@ -267,14 +268,39 @@ def model_add(
 
 
 @model.command("train", epilog="Example: winnow-server model train server.toml")
-def model_train(path: Config) -> None:
+def model_train(
+    path: Config,
+    again: Annotated[
+        int,
+        typer.Option(
+            "--reproduce",
+            min=0,
+            help="make this version again instead, of what is recorded of it, and say whether it is the same; "
+            "nothing is kept",
+        ),
+    ] = 0,
+) -> None:
     """Train on what is labelled now and publish the model, if it passes the gates: the way to a first model."""
     config = load_config(path)
     _log_plainly()
+    if again:
+        _reproduce(config, again)
+        return
     from server.app import train_once
 
     version = train_once(config)
     typer.echo(f"version {version.number} published")
+
+
+def _reproduce(config: ServerConfig, number: int) -> None:
+    from server import status as views
+    from server.teach import reproduce
+
+    with views.opened(config) as store:
+        done = reproduce.reproduce(store, number, say=logging.getLogger(__name__).info)
+    typer.echo("\n".join(reproduce.lines(done)))
+    if not done.same:
+        raise TrainingError(f"version {number} was not made again: another model came of the same data and settings")
 
 
 @model.command(

@@ -19,6 +19,31 @@ AsJson = Annotated[bool, typer.Option("--json", help="as JSON, for programs")]
 By = Annotated[str, typer.Option("--by", help="who says so; empty: whoever is logged in here")]
 
 
+def lineage(
+    what: Annotated[
+        str, typer.Argument(metavar="WHAT", help="a version's number, a sample's id, a device or a labeler")
+    ],
+    path: Config,
+    picture: Annotated[Path | None, typer.Option(help="draw it into this file: .svg, .png or .pdf")] = None,
+    verify: Annotated[bool, typer.Option("--verify", help="check that its snapshot is what it was")] = False,
+    as_json: AsJson = False,
+) -> None:
+    """Say what a version was made of and where it runs; or which versions learned from a sample, device or labeler."""
+    from server import status as views
+    from server.govern import words
+    from server.govern.lineage import trace, verified
+
+    with views.opened(load_config(path)) as store:
+        view = trace(store, what)
+        if verify:
+            view |= {"verified": verified(store, view)}
+    if picture is not None:
+        from server.govern.picture import draw
+
+        draw(view, picture)
+    typer.echo(views.as_json(view) if as_json else "\n".join(words.lines(view, views.stamp)))
+
+
 def erase(
     path: Config,
     why: Annotated[str, typer.Option("--why", help="kept for ever; name nobody in it who wants to be forgotten")],

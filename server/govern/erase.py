@@ -24,6 +24,7 @@ from edge_agent.contract.types import SampleId
 from edge_agent.contract.wire import PURGE_SAMPLES_MAX
 from server.errors import GovernError
 from server.govern import goldens
+from server.govern.scrub import finish
 from server.store import erasures, identities, trail
 from server.store.erasures import Erasure
 from server.store.schema import (
@@ -81,34 +82,6 @@ def erase(store: Store, subject: Subject, *, who: str, why: str, now_ms: int) ->
         done = _Act(store, connection, subject, now_ms).run(who=who, why=why)
     finish(store, now_ms=now_ms)
     return done
-
-
-def finish(store: Store, *, now_ms: int) -> None:
-    """Delete the bytes of all that was erased; nothing to do when they are gone. StoreError: to be done again."""
-    with store.database.read() as connection:
-        if not erasures.unfinished(connection):
-            return
-    with store.database.write() as connection:  # nobody puts bytes meanwhile that we are about to delete
-        store.blobs.erase(_orphans(connection))
-        connection.execute(sa.delete(doomed_blob))
-    store.database.forget_deleted()
-    with store.database.write() as connection:
-        erasures.finish(connection, now_ms=now_ms)
-
-
-def _orphans(connection: sa.Connection) -> list[str]:
-    """The doomed blobs that no row names."""
-    named = [column for table in metadata.sorted_tables for column in table.c if _names_blob(column)]
-    query = sa.select(doomed_blob.c.sha256)
-    for column in named:
-        query = query.where(doomed_blob.c.sha256.not_in(sa.select(column).where(column.is_not(None))))
-    return list(connection.scalars(query))
-
-
-def _names_blob(column: sa.Column[Any]) -> bool:
-    if column.table.name in ("doomed_blob", "part"):
-        return False
-    return column.name in ("body_sha256", "manifest_sha256", "weights_sha256") or column.table.name == "parcel"
 
 
 def _check(connection: sa.Connection, subject: Subject) -> None:

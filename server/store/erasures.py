@@ -242,15 +242,19 @@ def seal(connection: sa.Connection, snapshot_id: str) -> bool:
 def verify(connection: sa.Connection, snapshot_id: str) -> Known:
     """Whether a snapshot is what it was, but for what was erased."""
     frozen, members = snapshots.get(connection, snapshot_id), _members(connection, snapshot_id)
-    erased = connection.scalar(
-        sa.select(sa.func.count()).select_from(erased_member).where(erased_member.c.snapshot_id == snapshot_id)
-    )
+    erased = lost(connection, snapshot_id)
     sealed = connection.scalar(sa.select(snapshot_seal.c.sha256).where(snapshot_seal.c.snapshot_id == snapshot_id))
     if sealed is None:
         whole = frozen is not None and snapshots.identify(members, frozen.classes) == snapshot_id
     else:
         whole = _seal(connection, snapshot_id) == sealed
-    return Known(len(members), erased or 0, whole)
+    return Known(len(members), erased, whole)
+
+
+def lost(connection: sa.Connection, snapshot_id: str) -> int:
+    """How many members a snapshot has lost."""
+    mine = erased_member.c.snapshot_id == snapshot_id
+    return connection.scalar(sa.select(sa.func.count()).select_from(erased_member).where(mine)) or 0
 
 
 def member_hash(key: bytes, member: snapshots.Member) -> str:

@@ -11,7 +11,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Sequence
 from datetime import datetime, timezone
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import msgspec
 import numpy as np
@@ -27,6 +27,7 @@ from server.store.snapshots import Snapshot
 from server.store.store import Store
 from server.teach import dataset, gates, judging, lesson, reference
 from server.teach.dataset import Dataset, Part
+from server.teach.environment import environment
 from server.teach.judging import Champion
 from server.teach.lesson import Gain
 
@@ -53,8 +54,8 @@ def run_round(store: Store, run_id: int, *, say: Say, now_ms: Callable[[], int])
         snapshot = snapshots.get(connection, run.snapshot_id) if run else None
     if run is None or snapshot is None:
         raise TrainingError(f"run {run_id}: is not in the store")
-    settings = msgspec.convert(run.report, type=_Report).settings
-    champion = _champion(store, run.champion)
+    settings = settings_of(run)
+    champion = champion_of(store, run.champion)
 
     def begin_judging() -> None:
         with store.database.write() as connection:
@@ -73,7 +74,13 @@ class _Report(msgspec.Struct):
     settings: Settings
 
 
-def _champion(store: Store, number: int) -> Champion | None:
+def settings_of(run: runs.Run) -> Settings:
+    """What a run was told."""
+    return msgspec.convert(run.report, type=_Report).settings
+
+
+def champion_of(store: Store, number: int) -> Champion | None:
+    """The version of that number, to go on from and to be held against; None: there is none."""
     with store.database.read() as connection:
         version = versions.get(connection, number)
     if version is None:
@@ -94,16 +101,9 @@ def _round(
     now_ms: Callable[[], int],
 ) -> dict[str, Any]:
     started_s = time.monotonic()
-    data = dataset.load(store, snapshot, takes=champion.manifest.input if champion else None)
-    if data.left_out:
-        say(f"{data.left_out} samples left out: not of the shape that the model takes")
-    net = _fit(data.train, snapshot.classes, settings.teach, champion, say)
-    say("exporting and quantising")
-    packaged = _package(net, data, snapshot, settings, champion)
-    begin_judging()
-    say("judging")
+    made = make(store, settings, snapshot, champion, say=say, begin_judging=begin_judging)
+    data, net, packaged, held, figures = made
     agreement = packaged.int8_agreement if settings.teach.int8 else None
-    held, figures = judging.compare(data.holdout, snapshot.classes, packaged, champion)
     gains = _gains(store, data, held, packaged, champion)
     verdict = gates.judge(held, int8_agreement=agreement, rules=settings.gates)
     manifest = msgspec.structs.replace(packaged.manifest, metrics=packaged.manifest.metrics | figures)
@@ -113,6 +113,7 @@ def _round(
         say(_parcels(parcels.make(store, manifest), len(packaged.onnx)))
     return {
         "settings": msgspec.to_builtins(settings),
+        "environment": environment(),
         "train": len(data.train.y),
         "holdout": len(data.holdout.y),
         "left_out": data.left_out,
@@ -125,6 +126,38 @@ def _round(
             "weights_sha256": store.blobs.put(net.weights()),
         },
     }
+
+
+class Made(NamedTuple):
+    """A candidate, and how it did."""
+
+    data: Dataset
+    net: Net
+    packaged: Packaged
+    held: gates.Held
+    figures: dict[str, float]
+
+
+def make(
+    store: Store,
+    settings: Settings,
+    snapshot: Snapshot,
+    champion: Champion | None,
+    *,
+    say: Say,
+    begin_judging: Callable[[], None],
+) -> Made:
+    """Train, package and compare; the store is only read. The same of all gives the same, on the same machine."""
+    data = dataset.load(store, snapshot, takes=champion.manifest.input if champion else None)
+    if data.left_out:
+        say(f"{data.left_out} samples left out: not of the shape that the model takes")
+    net = _fit(data.train, snapshot.classes, settings.teach, champion, say)
+    say("exporting and quantising")
+    packaged = _package(net, data, snapshot, settings, champion)
+    begin_judging()
+    say("judging")
+    held, figures = judging.compare(data.holdout, snapshot.classes, packaged, champion)
+    return Made(data, net, packaged, held, figures)
 
 
 def _parcels(made: Sequence[Parcel], whole_bytes: int) -> str:

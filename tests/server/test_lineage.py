@@ -1,0 +1,204 @@
+"""Is it known where a model comes from, what became of a sample, and can the model be made again?"""
+
+from __future__ import annotations
+
+import json
+import shutil
+import time
+from pathlib import Path
+
+import msgspec
+import numpy as np
+import pytest
+import quadrants
+import sqlalchemy as sa
+from device_words import FLEET, MODEL, NOW_MS, SELECTION, frames, heartbeat, message
+
+from edge_agent.contract.wire import encode
+from server import config
+from server.__main__ import main
+from server.collect.ingest import Ingest
+from server.errors import GovernError, TrainingError
+from server.govern import picture, words
+from server.govern.erase import Subject, erase
+from server.govern.lineage import trace
+from server.release.registry import publish_passed
+from server.status import stamp
+from server.store import labels, rollouts, runs
+from server.store.labels import Label
+from server.store.schema import run as run_table
+from server.store.schema import snapshot_member
+from server.store.store import Store
+from server.teach.environment import code_sha256, environment
+from server.teach.imports import import_file
+from server.teach.reproduce import reproduce
+from server.teach.rounds import Teach
+
+
+def train(store: Store, folder: Path, **settings: object) -> int:
+    """A round, published whatever the gates say; the version's number."""
+    rules = config.Gates(min_samples=1, max_drop=1.0, min_gain=-1.0, min_int8_agreement=0.0)
+    teach = Teach(store, data_dir=folder, teach=config.Teach(epochs=2, batch_size=32, **settings), gates=rules)
+    run_id = teach.begin(now_ms=NOW_MS)
+    while teach.busy:
+        time.sleep(0.05)
+        teach.watch(now_ms=NOW_MS + 1)
+    with store.database.write() as connection:
+        ended = runs.get(connection, run_id)
+        assert ended.state in ("passed", "rejected"), ended.error
+        connection.execute(sa.update(run_table).where(run_table.c.id == run_id).values(state="passed"))
+    return publish_passed(store, now_ms=NOW_MS + 2)[-1].number
+
+
+def send(store: Store, name: str, first: int, last: int, labeler: str) -> None:
+    x, y = quadrants.images(last, seed=5)
+    ingest = Ingest(store, fleet=FLEET, offline_after_s=90.0)
+    for seq in range(first, last):
+        chosen = msgspec.structs.replace(SELECTION, reason="random" if seq % 4 == 3 else "informative")
+        ingest.take([message(name, "sample", frame) for frame in frames(name, seq, data=x[seq], selection=chosen)])
+    with store.database.write() as connection:
+        index = labels.ensure_names(connection, ["a", "b", "c", "d"])
+        answers = [Label(f"{name}.main.1.{n}", index["abcd"[y[n]]], labeler, NOW_MS) for n in range(first, last)]
+        labels.add(connection, answers)
+
+
+@pytest.fixture(scope="module")
+def world(tmp_path_factory: pytest.TempPathFactory):
+    """Version 1 of imports, version 2 that went on with what two devices sent, rolled out to one of them."""
+    folder = tmp_path_factory.mktemp("lineage")
+    store = Store.open(folder / "data")
+    for name, count, seed in (("first", 120, 1), ("held", 40, 2)):
+        x, y = quadrants.images(count, seed=seed)
+        np.savez(folder / f"{name}.npz", x=x, y=y, names=np.array(["a", "b", "c", "d"]))
+        split = "train" if name == "first" else "holdout"
+        import_file(store, folder / f"{name}.npz", split=split, now_ms=NOW_MS)
+    train(store, folder / "data")
+    send(store, "cam-1", 0, 40, "ann")
+    send(store, "cam-2", 40, 60, "bob")
+    train(store, folder / "data")
+    beat = msgspec.structs.replace(heartbeat("s"), model=msgspec.structs.replace(MODEL, version=2))
+    Ingest(store, fleet=FLEET, offline_after_s=90.0).take([message("cam-1", "heartbeat", encode(beat))])
+    with store.database.write() as connection:
+        rollouts.insert(connection, number=2, previous=1, plan={}, state={}, now_ms=NOW_MS)
+    (folder / "server.toml").write_text('[server]\ndata_dir = "data"\nfleet = "test"\n[broker]\nplain = true\n')
+    yield store, folder
+    store.close()
+
+
+def test_a_version_says_all_that_it_was_made_of_and_where_it_runs(world):
+    view = trace(world[0], "2")
+    assert (view["parents"], view["children"], view["runs_on"]) == ([1], [], ["cam-1"])
+    assert [(row["device"], row["stream"], row["train"], row["holdout"]) for row in view["sources"]] == [
+        ("cam-1", "main", 30, 10),
+        ("cam-2", "main", 15, 5),
+        ("import", "first", 120, 0),
+        ("import", "held", 0, 40),
+    ]
+    assert view["labelers"] == {"ann": 40, "bob": 20, "import": 160}
+    assert (view["snapshot"]["train"], view["snapshot"]["holdout"], view["snapshot"]["erased"]) == (165, 55, 0)
+    assert (view["run"]["champion"], view["run"]["settings"]["teach"]["epochs"]) == (1, 2)
+    assert view["run"]["environment"]["code"]["sha256"] == code_sha256()
+    assert view["run"]["environment"]["libraries"].keys() >= {"torch", "numpy", "onnx", "onnxruntime"}
+    assert [(one["channel"], one["status"]) for one in view["rollouts"]] == [("stable", "running")]
+    assert trace(world[0], "1")["children"] == [2]
+
+
+@pytest.mark.parametrize(
+    ("what", "learned", "judged", "inherited"),
+    [
+        ("cam-1", {2: 30}, {2: 10}, []),
+        ("bob", {2: 15}, {2: 5}, []),
+        ("cam-2.main.1.41", {2: 1}, {}, []),
+        ("cam-2.main.1.43", {}, {2: 1}, []),
+        ("import.first.0.7", {1: 1, 2: 1}, {}, []),
+        ("import", {1: 120, 2: 120}, {1: 40, 2: 40}, []),
+    ],
+)
+def test_a_sample_a_device_and_a_labeler_say_who_learned_from_them(world, what, learned, judged, inherited):
+    taught = trace(world[0], what)["versions"]
+    assert (taught["learned"], taught["judged"], taught["inherited"]) == (learned, judged, inherited)
+    assert taught["runs_on"] == ({2: ["cam-1"]} if 2 in learned else {})
+
+
+def test_what_nobody_knows_is_said_with_the_nearest_name(world):
+    with pytest.raises(GovernError, match=r"'cam-3': there is no such version.*did you mean 'cam-"):
+        trace(world[0], "cam-3")
+
+
+@pytest.mark.parametrize("what", ["1", "2", "cam-1", "ann", "cam-2.main.1.41"])
+def test_every_view_can_be_read_and_drawn(world, tmp_path, what):
+    view = trace(world[0], what)
+    assert all(words.lines(view, stamp))
+    for ending in ("svg", "png"):
+        picture.draw(view, tmp_path / f"a.{ending}")
+    drawn = (tmp_path / "a.svg").read_text()
+    assert drawn.count('<g id="patch_') >= sum(map(len, picture.of(view).columns))
+
+
+def test_every_arrow_of_a_picture_joins_two_boxes(world):
+    for what in ("1", "2", "cam-1", "ann"):
+        made = picture.of(trace(world[0], what))
+        names = {box.name for column in made.columns for box in column}
+        assert made.arrows
+        assert {name for arrow in made.arrows for name in arrow} <= names
+
+
+def test_the_command_speaks_json_and_checks_the_snapshot(world, capsys):
+    _, folder = world
+    assert main(["lineage", "2", "--verify", "--json", str(folder / "server.toml")]) == 0
+    assert json.loads(capsys.readouterr().out)["verified"] is True
+    assert main(["lineage", "cam-1", "--verify", str(folder / "server.toml")]) == 1
+
+
+# --- made again -------------------------------------------------------------------------------------------------------
+
+
+def test_a_version_is_made_again_bit_by_bit_and_nothing_is_kept(world):
+    store, _ = world
+    blobs, before = len(store.blobs), trace(store, "2")
+    done = reproduce(store, 2, say=lambda _: None)
+    assert (done.weights_same, done.model_same, done.same, done.differs) == (True, True, True, ())
+    assert {one.name for one in done.figures} >= {"candidate_stream_accuracy", "fp32_accuracy"}
+    assert (len(store.blobs), trace(store, "2")) == (blobs, before)
+
+
+def test_one_whose_settings_were_changed_in_the_record_is_not_the_same(world):
+    store, _ = world
+    with store.database.write() as connection:
+        report = runs.get(connection, 2).report
+        other = {"settings": report["settings"] | {"teach": report["settings"]["teach"] | {"seed": 1}}}
+        connection.execute(sa.update(run_table).where(run_table.c.id == 2).values(report=report | other))
+    try:
+        done = reproduce(store, 2, say=lambda _: None)
+        assert (done.weights_same, done.model_same) == (False, False)
+    finally:
+        with store.database.write() as connection:
+            connection.execute(sa.update(run_table).where(run_table.c.id == 2).values(report=report))
+
+
+def test_what_cannot_be_made_again_is_said(world, tmp_path):
+    _, folder = world
+    shutil.copytree(folder / "data", tmp_path / "data")
+    copy = Store.open(tmp_path / "data")
+    with pytest.raises(TrainingError, match="version 9 is not in the registry"):
+        reproduce(copy, 9, say=lambda _: None)
+    with copy.database.write() as connection:
+        mine = snapshot_member.c.sample_id == "cam-2.main.1.41"
+        connection.execute(sa.update(snapshot_member).where(mine).values(class_index=3))
+    with pytest.raises(TrainingError, match="is not what its id says"):
+        reproduce(copy, 2, say=lambda _: None)
+    erase(copy, Subject("sample", ("import.first.0.7",)), who="ada", why="asked", now_ms=NOW_MS)
+    with pytest.raises(TrainingError, match="1 of its samples were erased since"):
+        reproduce(copy, 1, say=lambda _: None)
+    assert trace(copy, "2")["erased_since"] == [1]
+    copy.close()
+
+
+def test_the_code_has_a_hash_that_any_change_of_it_changes(tmp_path):
+    for package in ("edge_agent", "models", "server"):
+        (tmp_path / package).mkdir()
+        (tmp_path / package / "a.py").write_text("x = 1\n")
+    before = code_sha256(tmp_path)
+    (tmp_path / "models" / "a.py").write_text("x = 2\n")
+    assert code_sha256(tmp_path) != before
+    assert environment()["code"]["version"]
