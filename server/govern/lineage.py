@@ -245,11 +245,13 @@ def _taught(connection: sa.Connection, members: Iterable[Any]) -> View:
     for snapshot_id, split, number in members:
         counts[snapshot_id][split] = number
     by_snapshot = connection.execute(
-        sa.select(version.c.number, version.c.snapshot_id).order_by(version.c.number)
+        sa.select(version.c.number, version.c.snapshot_id, version.c.parent).order_by(version.c.number)
     ).all()
     learned = {row.number: n for row in by_snapshot if (n := counts.get(row.snapshot_id, {}).get("train"))}
     judged = {row.number: n for row in by_snapshot if (n := counts.get(row.snapshot_id, {}).get("holdout"))}
-    inherited = [number for number in children(connection, *learned) if number not in learned] if learned else []
+    heirs = children(connection, *learned) if learned else []
+    parents = {row.number: row.parent for row in by_snapshot}
+    inherited = {number: parents[number] for number in heirs if number not in learned}
     everywhere = {number: runs_on(connection, number) for number in {*learned, *inherited}}
     return {
         "learned": learned,

@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.text import Text
 
 from server.errors import GovernError
 
@@ -42,8 +43,7 @@ def of(view: View) -> Picture:
 
 def draw(view: View, path: Path) -> None:
     """Write it, as SVG, PNG or PDF by the name's ending. GovernError when it cannot be written."""
-    picture = of(view)
-    columns = [_bounded(column) for column in picture.columns if column]
+    columns, arrows = _bounded(of(view))
     tallest = max(map(len, columns))
     size = (COLUMN_INCHES * len(columns), max(2.0, ROW_INCHES * (tallest + 1)))
     figure = Figure(figsize=size, layout="constrained")
@@ -51,7 +51,7 @@ def draw(view: View, path: Path) -> None:
     axes.set_axis_off()
     axes.set_xlim(-0.55, len(columns) - 0.45)
     axes.set_ylim(-tallest / 2 - 0.5, tallest / 2 + 0.5)
-    _arrows(axes, _boxes(axes, columns), picture.arrows)
+    _arrows(axes, _boxes(axes, columns), arrows)
     try:
         figure.savefig(path)
     except (OSError, ValueError) as error:
@@ -99,7 +99,7 @@ def _of_origin(view: View) -> Picture:
     later = [Box(f"version {n}", f"version {n}\nby going on", "version") for n in taught["inherited"] if n not in both]
     runs = sorted({device for names in taught["runs_on"].values() for device in names})
     arrows = [("own", box.name) for box in first]
-    arrows += [(f"version {min(taught['learned'])}", box.name) for box in later if taught["learned"]]
+    arrows += [(f"version {parent}", f"version {n}") for n, parent in taught["inherited"].items()]
     arrows += [(f"version {n}", f"on {one}") for n, names in taught["runs_on"].items() for one in names]
     own = Box("own", str(name).replace(".", ".\n", 1), "source")
     return Picture([[own], first, later, [Box(f"on {one}", one, "device") for one in runs]], arrows)
@@ -110,25 +110,35 @@ def _what(taught: View, number: int) -> str:
     return ", ".join(said)
 
 
-def _bounded(column: list[Box]) -> list[Box]:
-    left = len(column) - ROWS
-    return column if left <= 0 else [*column[:ROWS], Box("more", f"and {left} more", "more")]
+def _bounded(picture: Picture) -> Picture:
+    """No more than ROWS boxes in a column, and arrows of the others at one that stands for them."""
+    columns: list[list[Box]] = []
+    stands_for: dict[str, str] = {}
+    for number, column in enumerate(column for column in picture.columns if column):
+        left = len(column) - ROWS
+        more = Box(f"more {number}", f"and {left} more", "more")
+        stands_for |= {box.name: more.name for box in column[ROWS:]}
+        columns.append(column if left <= 0 else [*column[:ROWS], more])
+    arrows = [(stands_for.get(start, start), stands_for.get(end, end)) for start, end in picture.arrows]
+    return Picture(columns, list(dict.fromkeys(arrows)))
 
 
-def _boxes(axes: Axes, columns: Sequence[list[Box]]) -> dict[str, tuple[float, float]]:
-    """Draw them; returns where each is."""
-    places: dict[str, tuple[float, float]] = {}
+def _boxes(axes: Axes, columns: Sequence[list[Box]]) -> dict[str, Text]:
+    """Draw them; returns each by its name."""
+    drawn: dict[str, Text] = {}
     for x, column in enumerate(columns):
         for row, box in enumerate(column):
             y = (len(column) - 1) / 2 - row
             style = {"boxstyle": "round,pad=0.35", "facecolor": COLOURS[box.kind], "edgecolor": "#666666"}
-            axes.text(x, y, box.text, ha="center", va="center", fontsize=8, bbox=style, zorder=2)
-            places.setdefault(box.name, (float(x), y))
-    return places
+            text = axes.text(x, y, box.text, ha="center", va="center", fontsize=8, bbox=style, zorder=2)
+            drawn.setdefault(box.name, text)
+    return drawn
 
 
-def _arrows(axes: Axes, places: dict[str, tuple[float, float]], arrows: Sequence[tuple[str, str]]) -> None:
+def _arrows(axes: Axes, drawn: dict[str, Text], arrows: Sequence[tuple[str, str]]) -> None:
     for start, end in arrows:
-        if start in places and end in places:
-            style = {"arrowstyle": "->", "color": "#888888", "shrinkA": 42, "shrinkB": 42, "linewidth": 0.8}
-            axes.annotate("", places[end], places[start], arrowprops=style, zorder=1)
+        if start in drawn and end in drawn:
+            one, other = drawn[start], drawn[end]
+            style = {"arrowstyle": "->", "color": "#888888", "linewidth": 0.8, "shrinkA": 1, "shrinkB": 1}
+            ends = {"patchA": one.get_bbox_patch(), "patchB": other.get_bbox_patch()}
+            axes.annotate("", other.get_position(), one.get_position(), arrowprops=style | ends, zorder=1)

@@ -106,12 +106,12 @@ def test_a_version_says_all_that_it_was_made_of_and_where_it_runs(world):
 @pytest.mark.parametrize(
     ("what", "learned", "judged", "inherited"),
     [
-        ("cam-1", {2: 30}, {2: 10}, []),
-        ("bob", {2: 15}, {2: 5}, []),
-        ("cam-2.main.1.41", {2: 1}, {}, []),
-        ("cam-2.main.1.43", {}, {2: 1}, []),
-        ("import.first.0.7", {1: 1, 2: 1}, {}, []),
-        ("import", {1: 120, 2: 120}, {1: 40, 2: 40}, []),
+        ("cam-1", {2: 30}, {2: 10}, {}),
+        ("bob", {2: 15}, {2: 5}, {}),
+        ("cam-2.main.1.41", {2: 1}, {}, {}),
+        ("cam-2.main.1.43", {}, {2: 1}, {}),
+        ("import.first.0.7", {1: 1, 2: 1}, {}, {}),
+        ("import", {1: 120, 2: 120}, {1: 40, 2: 40}, {}),
     ],
 )
 def test_a_sample_a_device_and_a_labeler_say_who_learned_from_them(world, what, learned, judged, inherited):
