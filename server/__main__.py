@@ -16,9 +16,9 @@ from edge_agent.contract import settings
 from edge_agent.contract.artifact import read_artifact
 from edge_agent.contract.errors import EXIT_CONFIG, ConfigError, WinnowError
 from edge_agent.contract.wire import REQUEST_MAX_SAMPLES
-from server import govern_cli, keyring, rollout_cli
-from server.config import ServerConfig, load_config
-from server.errors import ServerConfigError, TrainingError
+from server import govern_cli, keyring, rollout_cli, train_cli
+from server.config import load_config
+from server.errors import ServerConfigError
 from server.identity import commands
 
 app = typer.Typer(
@@ -44,6 +44,7 @@ commands.device.command("channel", epilog="Example: winnow-server device channel
 commands.device.command("ring", epilog="Example: winnow-server device ring cam-1 canary server.toml")(
     rollout_cli.put_in_ring
 )
+app.command("train", epilog='Example: winnow-server train --why "new lenses on the line" server.toml')(train_cli.train)
 app.add_typer(data, name="data")
 app.add_typer(model, name="model")
 app.add_typer(keyring.keys, name="keys")
@@ -70,6 +71,8 @@ Drifts = Annotated[
         "rotate@0.5, class:NAME@0.25 (a class appears), mix@0.5 (half of the classes become rare)",
     ),
 ]
+By = Annotated[str, typer.Option("--by", help="who says so; empty: whoever is logged in here")]
+Why = Annotated[str, typer.Option("--why", help="kept in the audit trail")]
 AsJson = Annotated[bool, typer.Option("--json", help="as JSON, for programs")]
 
 
@@ -231,13 +234,16 @@ def data_import(
     split: Annotated[
         Literal["train", "holdout"], typer.Option(help="what the samples serve: to train, or to judge")
     ] = "train",
+    why: Why = "",
+    by: By = "",
 ) -> None:
     """Take in labelled samples; the same file again adds nothing."""
     from server.app import open_store
+    from server.store.trail import person
     from server.teach.imports import import_file
 
     with open_store(load_config(path)) as store:
-        done = import_file(store, file, split=split, now_ms=_now_ms())
+        done = import_file(store, file, split=split, now_ms=_now_ms(), who=by or person(), why=why)
     left = f", {done.not_finite} left out (NaN or infinity)" if done.not_finite else ""
     typer.echo(f"{file}: {done.new} samples to {split}, {done.known} were here already{left}")
 
@@ -247,14 +253,17 @@ def model_add(
     folder: Annotated[Path, typer.Argument(metavar="FOLDER", help="artifact folder: manifest.json and model.onnx")],
     path: Config,
     weights: Annotated[Path | None, typer.Option(help="weights to train on from, as a run leaves them")] = None,
+    why: Why = "",
+    by: By = "",
 ) -> None:
     """Publish an artifact folder under the number in its manifest; a running server rolls it out by itself."""
     from server.app import open_store
     from server.release.registry import add_artifact
+    from server.store.trail import person
     from server.teach.reference import learn
 
     with open_store(load_config(path)) as store:
-        version = add_artifact(store, folder, weights=weights, now_ms=_now_ms())
+        version = add_artifact(store, folder, weights=weights, now_ms=_now_ms(), who=by or person(), why=why)
         typer.echo(f"{folder}: version {version.number}, manifest {version.manifest_sha256[:12]}")
         try:  # the version is out: what follows is only said
             why = "" if learn(store, *read_artifact(folder), now_ms=_now_ms()) else "no held-out import fits it"
@@ -265,42 +274,6 @@ def model_add(
             f"{why}, so drift can be seen but not told apart: "
             "winnow-server data import FILE.npz --split holdout, then add it again"
         )
-
-
-@model.command("train", epilog="Example: winnow-server model train server.toml")
-def model_train(
-    path: Config,
-    again: Annotated[
-        int,
-        typer.Option(
-            "--reproduce",
-            min=0,
-            help="make this version again instead, of what is recorded of it, and say whether it is the same; "
-            "nothing is kept",
-        ),
-    ] = 0,
-) -> None:
-    """Train on what is labelled now and publish the model, if it passes the gates: the way to a first model."""
-    config = load_config(path)
-    _log_plainly()
-    if again:
-        _reproduce(config, again)
-        return
-    from server.app import train_once
-
-    version = train_once(config)
-    typer.echo(f"version {version.number} published")
-
-
-def _reproduce(config: ServerConfig, number: int) -> None:
-    from server import status as views
-    from server.teach import reproduce
-
-    with views.opened(config) as store:
-        done = reproduce.reproduce(store, number, say=logging.getLogger(__name__).info)
-    typer.echo("\n".join(reproduce.lines(done)))
-    if not done.same:
-        raise TrainingError(f"version {number} was not made again: another model came of the same data and settings")
 
 
 @model.command(

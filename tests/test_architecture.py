@@ -32,7 +32,7 @@ AGENT_PARTS = (
 )
 SERVER_PARTS = (
     {"__main__"},
-    {"demo", "backtest", "keyring", "rollout_cli", "govern_cli"},
+    {"demo", "backtest", "keyring", "rollout_cli", "train_cli", "govern_cli"},
     {"app", "status"},
     {"collect", "label", "teach", "release", "identity", "govern"},
     {"audit", "drift"},

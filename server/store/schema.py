@@ -466,3 +466,13 @@ card = Table(  # model and data card of a version, as they were when it was publ
     Column("at_ms", BigInteger, nullable=False),
     Column("body_sha256", String(64), nullable=False),
 )
+
+training_order = Table(  # a round that somebody asked for (training_orders.py)
+    "training_order",
+    metadata,
+    Column("id", Id, primary_key=True, autoincrement=True),
+    Column("at_ms", BigInteger, nullable=False),
+    Column("who", String(200), nullable=False),
+    Column("why", Text, nullable=False),
+    Column("run_id", Integer),  # null: not begun
+)

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from edge_agent.contract.artifact import sha256_hex
 from server.errors import StoreError
-from server.store import labels, samples
+from server.store import erasures, labels, samples, trail
 from server.store.schema import sample
 from server.store.store import Store
 
@@ -33,8 +33,16 @@ class Imported(NamedTuple):
     not_finite: int  # NaN or infinity: left out
 
 
-def import_file(store: Store, file: Path, *, split: Literal["train", "holdout"], now_ms: int) -> Imported:
-    """Take in a labelled .npz.
+def import_file(
+    store: Store,
+    file: Path,
+    *,
+    split: Literal["train", "holdout"],
+    now_ms: int,
+    who: str = trail.SERVER,
+    why: str = "",
+) -> Imported:
+    """Take in a labelled .npz; `who` and `why` go into the audit trail.
 
     Raises:
         DataError: it is none; the message says what was expected.
@@ -47,6 +55,8 @@ def import_file(store: Store, file: Path, *, split: Literal["train", "holdout"],
     rows = np.flatnonzero(finite_rows(data.x))
     with store.database.write() as connection:  # only names that occur: a class without samples teaches nothing
         index = labels.ensure_names(connection, [data.names[k] for k in np.unique(data.y[rows])])
+        detail = {"split": split, "rows": len(rows)}
+        trail.record(connection, "import", f"import {stem}", why=why, who=who, detail=detail, now_ms=now_ms)
     new = 0
     for start in range(0, len(rows), _ROWS_AT_ONCE):
         batch = rows[start : start + _ROWS_AT_ONCE]
@@ -66,8 +76,11 @@ def _take(
 ) -> int:
     bodies = [zlib.compress(np.ascontiguousarray(array).tobytes(), 6) for array in x]
     rows = [_row(stem, split, int(n), array, body, now_ms) for n, array, body in zip(numbers, x, bodies, strict=True)]
-    store.blobs.put_many(bodies)
-    with store.database.write() as connection:
+    with store.database.write() as connection:  # the bytes as well: nothing is erased meanwhile
+        gone = erasures.refused(connection, [row["id"] for row in rows])
+        kept = [one for one in zip(rows, bodies, classes, strict=True) if one[0]["id"] not in gone]
+        rows, classes = [row for row, _, _ in kept], [index for _, _, index in kept]
+        store.blobs.put_many([body for _, body, _ in kept])
         new = samples.insert_samples(connection, rows)
         _check_known(connection, [row for row in rows if row["id"] not in new])
         labels.add(
