@@ -31,6 +31,7 @@ from server.config import Broker, ServerConfig
 from server.config import Server as ServerSection
 from server.drift.watch import Watch
 from server.errors import ServerConfigError, TrainingError
+from server.govern import card as cards
 from server.govern.scrub import Scrub
 from server.identity import service as identities
 from server.identity.authority import SERVER
@@ -131,6 +132,7 @@ class Server:
                 lambda: self._sign(store),
                 lambda: fleet.tick(now_ms()),
                 lambda: scrub.tick(now_ms()),
+                lambda: cards.keep(store, self._config.govern, now_ms=now_ms()),
             )
 
     def _sign(self, store: Store) -> None:
@@ -335,6 +337,7 @@ def train_once(config: ServerConfig, *, why: str) -> Version:
         finally:
             teach.stop(now_ms=now_ms())
         published = {version.run_id: version for version in _publish(store)}
+        cards.keep(store, config.govern, now_ms=now_ms())
         with store.database.read() as connection:
             run = runs.get(connection, run_id)
     if run_id not in published:

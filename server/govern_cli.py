@@ -87,6 +87,24 @@ def erase(
         typer.echo(f"snapshot {snapshot[:12]} was not what its id says even before: somebody changed it")
 
 
+def card(
+    version: Annotated[int, typer.Argument(metavar="VERSION", help="its number, as `models` lists it")],
+    path: Config,
+    data: Annotated[bool, typer.Option("--data", help="the card of what it was trained on")] = False,
+    fresh: Annotated[bool, typer.Option("--now", help="as things are now, not when it was published")] = False,
+    as_json: AsJson = False,
+) -> None:
+    """Print a version's model card, or its data card, as Markdown."""
+    from server import status as views
+    from server.govern import card as cards
+
+    config = load_config(path)
+    with views.opened(config) as store:
+        made = cards.card(store, version, config.govern, now_ms=_now_ms(), fresh=fresh)
+    which = "data" if data else "model"
+    typer.echo(views.as_json(made[which]) if as_json else cards.words(made, which, views.stamp))
+
+
 @audit.command("list", epilog='Example: winnow-server audit list --subject "version 7" --json server.toml')
 def audit_list(
     path: Config,

@@ -19,6 +19,7 @@ from server import config
 from server.__main__ import main
 from server.collect.ingest import Ingest
 from server.errors import GovernError, TrainingError
+from server.govern import card as cards
 from server.govern import picture, words
 from server.govern.erase import Subject, erase
 from server.govern.lineage import trace
@@ -148,6 +149,54 @@ def test_the_command_speaks_json_and_checks_the_snapshot(world, capsys):
     assert main(["lineage", "2", "--verify", "--json", str(folder / "server.toml")]) == 0
     assert json.loads(capsys.readouterr().out)["verified"] is True
     assert main(["lineage", "cam-1", "--verify", str(folder / "server.toml")]) == 1
+
+
+# --- cards ---
+
+
+def test_a_card_says_what_is_known_and_what_nobody_stated(world):
+    stated = config.Govern(intended_use="sorting shoes", data_licence="CC0-1.0")
+    model, data = (cards.card(world[0], 2, stated, now_ms=NOW_MS)[which] for which in ("model", "data"))
+    assert (model["intended_use"], model["contact"], data["licence"]) == ("sorting shoes", "not stated", "CC0-1.0")
+    (accuracy,) = [one for one in model["metrics"] if one["name"] == "accuracy"]
+    assert accuracy["interval"][0] <= accuracy["value"] <= accuracy["interval"][1]
+    assert {gate["name"] for gate in model["gates"]} == {gate["name"] for gate in report(world, 2)["verdict"]["gates"]}
+    assert [row["class"] for row in data["classes"]] == list("abcd")
+    assert sum(row["train"] for row in data["classes"]) == data["train"] == 165
+    assert {(row["reason"], row["split"]): row["samples"] for row in data["selection"]} == {
+        ("import", "train"): 120,
+        ("import", "holdout"): 40,
+        ("informative", "train"): 45,
+        ("random", "holdout"): 15,
+    }
+    assert {row["labeler"]: row["labels"] for row in data["labelers"]} == {"ann": 40, "bob": 20, "import": 160}
+
+
+def report(world, number: int) -> dict:
+    with world[0].database.read() as connection:
+        return runs.get(connection, number).report
+
+
+def test_a_card_is_kept_as_it_was_and_made_anew_without_what_was_erased(world, tmp_path, capsys):
+    shutil.copytree(world[1], tmp_path, dirs_exist_ok=True)
+    copy = Store.open(tmp_path / "data")
+    assert cards.keep(copy, config.Govern(contact="ada"), now_ms=NOW_MS) == [1, 2]
+    assert cards.keep(copy, config.Govern(contact="eve"), now_ms=NOW_MS) == []
+    assert cards.card(copy, 2, config.Govern(contact="eve"), now_ms=NOW_MS)["model"]["contact"] == "ada"
+    erase(copy, Subject("labeler", ("bob",)), who="ada", why="asked", now_ms=NOW_MS)
+    assert cards.keep(copy, config.Govern(), now_ms=NOW_MS) == [2]
+    made = cards.card(copy, 2, config.Govern(), now_ms=NOW_MS)
+    assert "bob" not in json.dumps(made)
+    assert "it learned from samples that were erased since, and is to be trained again" in made["model"]["limits"]
+    copy.close()
+    capsys.readouterr()
+    for words_of in (["--data"], [], ["--now", "--data"]):
+        assert main(["card", "2", *words_of, str(tmp_path / "server.toml")]) == 0
+        page = capsys.readouterr().out
+        assert page.startswith("# Data card" if "--data" in words_of else "# Model card: model, version 2")
+        assert "None" not in page
+        tables = [line for line in page.splitlines() if line.startswith("|")]
+        assert all(line.endswith("|") for line in tables)
 
 
 # --- made again -------------------------------------------------------------------------------------------------------
