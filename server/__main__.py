@@ -50,6 +50,7 @@ app.add_typer(model, name="model")
 app.add_typer(keyring.keys, name="keys")
 app.add_typer(rollout_cli.rollouts, name="rollout")
 app.add_typer(govern_cli.audit, name="audit")
+app.add_typer(govern_cli.govern, name="govern")
 app.command("lineage", epilog="Example: winnow-server lineage 7 --picture lineage.svg server.toml")(govern_cli.lineage)
 app.command("card", epilog="Example: winnow-server card 7 --data server.toml")(govern_cli.card)
 app.command("erase", epilog='Example: winnow-server erase --device cam-1 --why "its owner asked" server.toml')(

@@ -14,6 +14,10 @@ from server.errors import GovernError
 audit = typer.Typer(
     help="Who did what, to what, and why.", epilog="Example: winnow-server audit list --limit 20 server.toml"
 )
+govern = typer.Typer(
+    help="What can be shown of how models are governed.",
+    epilog="Example: winnow-server govern export evidence-2026-12 server.toml",
+)
 Config = Annotated[Path, typer.Argument(metavar="server.toml", help="the configuration file")]
 AsJson = Annotated[bool, typer.Option("--json", help="as JSON, for programs")]
 By = Annotated[str, typer.Option("--by", help="who says so; empty: whoever is logged in here")]
@@ -146,6 +150,31 @@ def audit_verify(
     if not kept:
         raise GovernError(f"audit trail: no entry has the hash {head[:12]}: it was cut off, or made anew")
     typer.echo(f"{number} entries, whole; head {newest}")
+
+
+@govern.command("export", epilog="Example: winnow-server govern export evidence-2026-12 server.toml")
+def govern_export(
+    folder: Annotated[Path, typer.Argument(metavar="DIR", help="a new folder")],
+    path: Config,
+    why: Annotated[str, typer.Option("--why", help="kept in the audit trail")] = "",
+    by: By = "",
+    as_json: AsJson = False,
+) -> None:
+    """Write what can be shown of how models are governed, mapped to NIST AI RMF and ISO/IEC 42001."""
+    from server import status as views
+    from server.govern.evidence import export
+    from server.store import trail
+
+    config, now = load_config(path), _now_ms()
+    with views.opened(config) as store:
+        digests = export(store, folder, config, now_ms=now, stamp=views.stamp)
+        with store.database.write() as connection:
+            detail = {"to": str(folder), "files": len(digests)}
+            trail.record(connection, "govern", "evidence", why=why, who=by or trail.person(), detail=detail, now_ms=now)
+    if as_json:
+        typer.echo(views.as_json(digests))
+    else:
+        typer.echo(f"{folder}: {len(digests)} files; begin with README.md, and keep digests.json elsewhere as well")
 
 
 def _now_ms() -> int:

@@ -25,7 +25,7 @@ from edge_agent.contract.wire import PURGE_SAMPLES_MAX
 from server.errors import GovernError
 from server.govern import goldens
 from server.govern.scrub import finish
-from server.store import erasures, identities, trail
+from server.store import erasures, identities, runs, trail
 from server.store.erasures import Erasure
 from server.store.schema import (
     card,
@@ -222,6 +222,7 @@ class _Act:
         ):
             self._doom(connection.scalars(sa.select(table.c.body_sha256).where(where)))
             self._delete(table, where)
+        _stop_runs(connection, snapshot_ids, self._now_ms)
         redacted = goldens.redact(self._store, connection, going, snapshot_ids)
         self._doom(redacted)
         if redacted:
@@ -298,6 +299,13 @@ class _Act:
         }
         subject = f"{self._subject.kind} {self._pseudonym()}"
         trail.record(self._connection, "erase", subject, why=why, who=who, detail=detail, now_ms=self._now_ms)
+
+
+def _stop_runs(connection: sa.Connection, snapshot_ids: set[str], now_ms: int) -> None:
+    """A round that is at it with some of what goes: nothing comes of it."""
+    for one in runs.in_state(connection, *runs.UNFINISHED):
+        if one.snapshot_id in snapshot_ids:
+            runs.fail(connection, one.id, error="some of what it learns from was erased meanwhile", now_ms=now_ms)
 
 
 def _points_at_sample(column: sa.Column[Any]) -> bool:

@@ -25,6 +25,7 @@ def finish(store: Store, *, now_ms: int) -> None:
     with store.database.write() as connection:  # nobody puts bytes meanwhile that we are about to delete
         store.blobs.erase(_orphans(connection))
         connection.execute(sa.delete(doomed_blob))
+    store.blobs.scrub()
     store.database.forget_deleted()
     with store.database.write() as connection:
         erasures.finish(connection, now_ms=now_ms)

@@ -96,10 +96,7 @@ class Blobs:
             return shard is not None
 
     def erase(self, names: Iterable[str]) -> int:
-        """Forget bytes so that none of them are left in the files, nor in their logs; returns how many were here.
-
-        Each shard that had some is written anew. One that was killed at it is written anew by the next call.
-        """
+        """Forget bytes, and note which shards had some: `scrub` writes those anew. Returns how many were here."""
         wanted = [_name(sha256) for sha256 in names]
         with self._lock:
             self._look_again()
@@ -109,6 +106,13 @@ class Blobs:
                 gone += len(mine)
                 shard.erase(mine)
             return gone
+
+    def scrub(self) -> None:
+        """Leave no byte of what was erased in the files, nor in their logs. StoreError: to be done again."""
+        with self._lock:
+            self._look_again()
+            for shard in self._shards:
+                shard.scrub()
 
     def __len__(self) -> int:
         with self._lock:
@@ -200,7 +204,9 @@ class _Shard:
         if names:
             with self._transaction() as connection:
                 connection.executemany("DELETE FROM blob WHERE sha256 = ?", [(name,) for name in names])
-                connection.execute("PRAGMA user_version = 1")  # to be written anew, whatever happens
+                connection.execute("PRAGMA user_version = 1")  # to be written anew, whatever happens meanwhile
+
+    def scrub(self) -> None:
         if self._number("PRAGMA user_version"):
             with self._errors():
                 forget_deleted(self._connection)

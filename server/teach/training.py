@@ -67,7 +67,10 @@ def run_round(store: Store, run_id: int, *, say: Say, now_ms: Callable[[], int])
         raise TrainingError(f"run {run_id}: {error}") from error
     state = "passed" if report["verdict"]["passed"] else "rejected"
     with store.database.write() as connection:
-        runs.finish(connection, run_id, state=state, report=report, now_ms=now_ms())
+        kept = runs.finish(connection, run_id, state=state, report=report, now_ms=now_ms())
+    if not kept:  # it was ended meanwhile: what it learned from may be erased, and its golden inputs with it
+        store.blobs.erase(report["candidate"].values())
+        store.blobs.scrub()
 
 
 class _Report(msgspec.Struct):

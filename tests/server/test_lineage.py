@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import shutil
 import time
@@ -18,9 +19,10 @@ from edge_agent.contract.wire import encode
 from server import config
 from server.__main__ import main
 from server.collect.ingest import Ingest
+from server.config import load_config
 from server.errors import GovernError, TrainingError
 from server.govern import card as cards
-from server.govern import picture, words
+from server.govern import evidence, facts, picture, words
 from server.govern.erase import Subject, erase
 from server.govern.lineage import trace
 from server.release.registry import publish_passed
@@ -197,6 +199,44 @@ def test_a_card_is_kept_as_it_was_and_made_anew_without_what_was_erased(world, t
         assert "None" not in page
         tables = [line for line in page.splitlines() if line.startswith("|")]
         assert all(line.endswith("|") for line in tables)
+
+
+# --- evidence ---
+
+
+def test_every_file_of_the_map_is_in_the_folder_and_every_control_says_who_does_what(world, tmp_path):
+    folder = tmp_path / "evidence"
+    assert main(["govern", "export", str(folder), str(world[1] / "server.toml")]) == 0
+    known = evidence.controls()
+    assert {name: len(rows) for name, rows in known.items()} == {"nist_ai_rmf": 72, "iso_iec_42001": 38}
+    rows = [row for rows in known.values() for row in rows]
+    assert len({row.id for row in rows}) == len(rows)
+    for row in rows:
+        for name in row.files:
+            assert list((folder / name).iterdir()) if name.endswith("/") else (folder / name).is_file(), row.id
+        assert bool(row.files) == bool(row.how) == (row.state != "organisational"), row.id
+        assert bool(row.people) == (row.state != "covered"), row.id
+    named = {name for row in rows for name in row.files}
+    assert {*facts.FILES, evidence.CONFIGURATION, "cards/", "lineage/"} == named  # nothing is there for nothing
+
+
+def test_the_folder_says_what_the_store_knows_and_its_digests_are_those_of_its_files(world, tmp_path):
+    folder = tmp_path / "evidence"
+    stated = load_config(world[1] / "server.toml")
+    digests = evidence.export(world[0], folder, stated, now_ms=NOW_MS, stamp=stamp)
+    here = {str(path.relative_to(folder)) for path in folder.rglob("*") if path.is_file()}
+    assert here == {*digests, "digests.json"}
+    for name, sha256 in digests.items():
+        assert hashlib.sha256((folder / name).read_bytes()).hexdigest() == sha256
+        if name.endswith(".json"):
+            json.loads((folder / name).read_bytes())
+    inventory = json.loads((folder / "inventory.json").read_bytes())
+    assert [one["number"] for one in inventory["versions"]] == [1, 2]
+    assert [(one["device"], one["executes"]) for one in inventory["devices"]] == [("cam-1", 2), ("cam-2", None)]
+    assert [one["whole"] for one in json.loads((folder / "datasets.json").read_bytes())] == [True, True]
+    assert json.loads((folder / "audit.json").read_bytes())["whole"] is True
+    with pytest.raises(GovernError, match="is not empty"):
+        evidence.export(world[0], folder, stated, now_ms=NOW_MS, stamp=stamp)
 
 
 # --- made again -------------------------------------------------------------------------------------------------------
