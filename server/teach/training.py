@@ -69,7 +69,7 @@ def run_round(store: Store, run_id: int, *, say: Say, now_ms: Callable[[], int])
     with store.database.write() as connection:
         kept = runs.finish(connection, run_id, state=state, report=report, now_ms=now_ms())
     if not kept:  # it was ended meanwhile: what it learned from may be erased, and its golden inputs with it
-        store.blobs.erase(report["candidate"].values())
+        store.blobs.erase([report["candidate"]["manifest_sha256"]])
         store.blobs.scrub()
 
 

@@ -22,7 +22,7 @@ from server.govern.scrub import finish
 from server.release.fleet import Fleet
 from server.release.registry import add_artifact
 from server.status import fleet as fleet_rows
-from server.store import devices, embeddings, erasures, labels, requests, samples, snapshots, trail, versions
+from server.store import devices, embeddings, erasures, labels, requests, runs, samples, snapshots, trail, versions
 from server.store.database import sqlite3
 from server.store.embeddings import Embedding
 from server.store.labels import Label
@@ -342,6 +342,15 @@ def decode_event():
     from device_words import event as said
 
     return said(1)
+
+
+def test_of_a_round_that_is_at_it_with_some_of_it_nothing_comes(world: World) -> None:
+    with world.store.database.write() as connection:
+        number = runs.insert(connection, snapshot_id=world.snapshot.id, champion=0, recipe="", report={}, now_ms=NOW_MS)
+    world.erase("sample", "cam-1.main.1.4")
+    with world.store.database.read() as connection:
+        ended = runs.get(connection, number)
+    assert (ended.state, ended.error) == ("failed", "some of what it learns from was erased meanwhile")
 
 
 def test_a_version_frozen_later_holds_nothing_of_it(world: World) -> None:

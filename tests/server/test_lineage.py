@@ -5,7 +5,9 @@ from __future__ import annotations
 import hashlib
 import json
 import shutil
+import sqlite3
 import time
+from collections import Counter
 from pathlib import Path
 
 import msgspec
@@ -27,11 +29,12 @@ from server.govern.erase import Subject, erase
 from server.govern.lineage import trace
 from server.release.registry import publish_passed
 from server.status import stamp
-from server.store import labels, rollouts, runs
+from server.store import labels, rollouts, runs, versions
 from server.store.labels import Label
 from server.store.schema import run as run_table
 from server.store.schema import snapshot_member
 from server.store.store import Store
+from server.teach import training
 from server.teach.environment import code_sha256, environment
 from server.teach.imports import import_file
 from server.teach.reproduce import reproduce
@@ -174,6 +177,14 @@ def test_a_card_says_what_is_known_and_what_nobody_stated(world):
     assert {row["labeler"]: row["labels"] for row in data["labelers"]} == {"ann": 40, "bob": 20, "import": 160}
 
 
+def query(path: Path, sql: str) -> list[tuple]:
+    connection = sqlite3.connect(path)
+    try:
+        return connection.execute(sql).fetchall()
+    finally:
+        connection.close()
+
+
 def report(world, number: int) -> dict:
     with world[0].database.read() as connection:
         return runs.get(connection, number).report
@@ -217,6 +228,10 @@ def test_every_file_of_the_map_is_in_the_folder_and_every_control_says_who_does_
         assert bool(row.files) == bool(row.how) == (row.state != "organisational"), row.id
         assert bool(row.people) == (row.state != "covered"), row.id
     named = {name for row in rows for name in row.files}
+    states = Counter(row.state for row in rows)
+    page = Path(evidence.__file__).parents[2] / "docs" / "governance.md"
+    said = f"covers {states['covered']} alone and a part of {states['partial']}; {states['organisational']} it cannot"
+    assert said in page.read_text()
     assert {*facts.FILES, evidence.CONFIGURATION, "cards/", "lineage/"} == named  # nothing is there for nothing
 
 
@@ -281,6 +296,31 @@ def test_what_cannot_be_made_again_is_said(world, tmp_path):
         reproduce(copy, 1, say=lambda _: None)
     assert trace(copy, "2")["erased_since"] == [1]
     copy.close()
+
+
+def test_a_round_under_which_its_samples_are_erased_leaves_nothing(world, tmp_path):
+    shutil.copytree(world[1] / "data", tmp_path / "data")
+    copy = Store.open(tmp_path / "data")
+    with copy.database.write() as connection:
+        before = runs.get(connection, 2)
+        report = {"settings": before.report["settings"]}
+        number = runs.insert(
+            connection, snapshot_id=before.snapshot_id, champion=1, recipe="", report=report, now_ms=NOW_MS
+        )
+
+    def erase_meanwhile(text: str) -> None:
+        if text == "judging":
+            erase(copy, Subject("device", ("cam-1",)), who="ada", why="asked", now_ms=NOW_MS)
+
+    training.run_round(copy, number, say=erase_meanwhile, now_ms=lambda: NOW_MS)
+    with copy.database.read() as connection:
+        assert runs.get(connection, number).state == "failed"
+        kept = {one.manifest_sha256 for one in versions.every(connection)}
+        kept |= {runs.get(connection, n).report["candidate"]["manifest_sha256"] for n in (1, 2)}
+    copy.close()
+    bodies = [body for (body,) in query(next((tmp_path / "data" / "blobs").glob("*.db")), "select data from blob")]
+    manifests = {hashlib.sha256(body).hexdigest() for body in bodies if body.startswith(b"{") and b'"golden"' in body}
+    assert manifests == kept  # none of the candidate, whose golden inputs may be what was erased
 
 
 def test_the_code_has_a_hash_that_any_change_of_it_changes(tmp_path):
