@@ -172,8 +172,8 @@ def describe(
     logits, held = _run(shipped, judged, about)
 
     temperature, metrics = _judged(logits, holdout, about)
-    metrics["int8_agreement"] = evaluate.agreement(logits, float_logits)
     expected = (logits, held) if len(held) >= REFERENCE_SAMPLES_MIN else (seen, embedding)
+    metrics["int8_agreement"] = evaluate.agreement(logits, float_logits)
     file = OnnxFile(sha256=sha256_hex(shipped), bytes=len(shipped))
     manifest = Manifest(
         files={"cpu-int8" if int8 else variant: file},
@@ -182,6 +182,7 @@ def describe(
         reference=_reference(*expected, temperature, spread_of=embedding),
         temperature=temperature,
         metrics=metrics,
+        members=logits.shape[1] if logits.ndim == 3 else 1,
         opset=_opset(shipped),
         ir_version=onnx_format.load_model_from_string(shipped).ir_version,
         **about.stated(),
@@ -239,10 +240,13 @@ def _check_truth(y: Rows, samples: int, classes: int) -> None:
 
 
 def _run(onnx: bytes, x: Rows, about: About) -> tuple[Rows, Rows]:
-    logits, embedding = evaluate.run_onnx(onnx, x, logits=about.logits, embedding=about.embedding)
-    if logits.ndim != 2 or logits.shape[1] != len(about.names):
+    """Logits (N, C) or (N, T, C), and embedding (N, D)."""
+    session = evaluate.open_session(onnx)
+    logits, embedding = evaluate.run_session(session, x, logits=about.logits, embedding=about.embedding)
+    if logits.ndim not in (2, 3) or logits.shape[-1] != len(about.names):
         raise IncompatibleError(
-            f"output {about.logits!r} has shape {logits.shape}, expected (N, {len(about.names)}): one for each name"
+            f"output {about.logits!r} has shape {logits.shape}, expected (N, {len(about.names)}): one for each name, "
+            f"or (N, T, {len(about.names)}) of T heads"
         )
     if embedding.ndim != 2:
         raise IncompatibleError(f"output {about.embedding!r} has shape {embedding.shape}, expected (N, D)")
@@ -279,9 +283,11 @@ def _golden(onnx: bytes, x: Rows, logits: Rows, about: About) -> Golden:
 def _reference(logits: Rows, embedding: Rows, temperature: float, *, spread_of: Rows) -> Reference:
     """What is expected of samples that training has not seen: on those it has, a model is surer than on any stream.
 
-    `spread_of`: the embedding that directions and spreads are taken from, where more samples matter more.
+    `logits`: (N, C), or (N, T, C) of T heads. `spread_of`: the embedding that directions and spreads are taken from,
+    where more samples matter more.
     """
-    probs = evaluate.softmax(logits, temperature)
+    logits = evaluate.as_one(logits, temperature)
+    probs = evaluate.softmax(logits)
     top = np.sort(probs, axis=1)[:, ::-1]
     predicted = np.argmax(probs, axis=1)
     classes = probs.shape[1]
@@ -291,7 +297,7 @@ def _reference(logits: Rows, embedding: Rows, temperature: float, *, spread_of: 
         centres[label] = embedding[predicted == label].mean(axis=0)
     share = np.bincount(predicted, minlength=classes) / len(predicted)
     quantiles = np.quantile(1.0 - (top[:, 0] - top[:, 1]), np.linspace(0.0, 1.0, 21))
-    energy = np.log(top[:, 0]) - logits.max(axis=1) / temperature
+    energy = np.log(top[:, 0]) - logits.max(axis=1)
     return Reference(
         embedding_mean=Tensor.of(mean.astype(np.float32)),
         embedding_sd=Tensor.of(np.maximum(sd, max(SD_FLOOR_SHARE * sd.max(), 1e-6)).astype(np.float32)),

@@ -42,7 +42,7 @@ SERVER_PARTS = (
 )
 MAY_IMPORT = {  # package -> what it may import of the others; the longest name counts
     "edge_agent": (),
-    "models": ("edge_agent.contract",),
+    "models": ("edge_agent.contract", "edge_agent.choose.committee"),  # what a committee says as one
     "server": ("edge_agent.contract", "edge_agent.choose"),
     "server.demo": PACKAGES,  # a script over the whole product
     "server.backtest": ("edge_agent.contract", "edge_agent.choose", "models"),  # loaded by its command alone

@@ -67,6 +67,7 @@ def of_version(connection: sa.Connection, one: versions.Version) -> View:
         "manifest_sha256": one.manifest_sha256,
         "weights_sha256": one.weights_sha256,
         "parents": ancestors(connection, one.number),
+        "held_against": one.parent or None,
         "children": children(connection, one.number),
         "run": None if run is None else _run(run),
         "snapshot": _snapshot(connection, one.snapshot_id),
@@ -140,19 +141,18 @@ def labelers_of(connection: sa.Connection, snapshot_id: str) -> dict[str, int]:
 
 
 def ancestors(connection: sa.Connection, number: int) -> list[int]:
-    """The version it went on from, and the one that went on from, and so on."""
-    parents = {row.number: row.parent for row in connection.execute(sa.select(version.c.number, version.c.parent))}
-    found: list[int] = []
-    while (number := parents.get(number, 0)) and number not in found:
+    """The version with whose weights it began, and the one before that, and so on."""
+    bases, found = versions.weights_from(connection), list[int]()
+    while (number := bases.get(number, 0)) and number not in found:
         found.append(number)
     return found
 
 
 def children(connection: sa.Connection, *numbers: int) -> list[int]:
-    """Versions that went on from one of these, directly or not."""
+    """Versions that went on from the weights of one of these, directly or not."""
     found = set(numbers)
-    for number, parent in connection.execute(sa.select(version.c.number, version.c.parent).order_by(version.c.number)):
-        if parent in found:
+    for number, base in versions.weights_from(connection).items():
+        if base in found:
             found.add(number)
     return sorted(found - set(numbers))
 
@@ -245,13 +245,13 @@ def _taught(connection: sa.Connection, members: Iterable[Any]) -> View:
     for snapshot_id, split, number in members:
         counts[snapshot_id][split] = number
     by_snapshot = connection.execute(
-        sa.select(version.c.number, version.c.snapshot_id, version.c.parent).order_by(version.c.number)
+        sa.select(version.c.number, version.c.snapshot_id).order_by(version.c.number)
     ).all()
     learned = {row.number: n for row in by_snapshot if (n := counts.get(row.snapshot_id, {}).get("train"))}
     judged = {row.number: n for row in by_snapshot if (n := counts.get(row.snapshot_id, {}).get("holdout"))}
     heirs = children(connection, *learned) if learned else []
-    parents = {row.number: row.parent for row in by_snapshot}
-    inherited = {number: parents[number] for number in heirs if number not in learned}
+    bases = versions.weights_from(connection)
+    inherited = {number: bases[number] for number in heirs if number not in learned}
     everywhere = {number: runs_on(connection, number) for number in {*learned, *inherited}}
     return {
         "learned": learned,

@@ -23,7 +23,7 @@ from sqlalchemy.dialects.sqlite import insert
 
 from edge_agent.contract.types import SampleId
 from edge_agent.contract.wire import PURGE_SAMPLES_MAX, PURGES_MAX, Purge, Purged
-from server.store import snapshots
+from server.store import snapshots, versions
 from server.store.schema import (
     erased_device,
     erased_member,
@@ -152,8 +152,8 @@ def learned(connection: sa.Connection) -> dict[int, list[int]]:
         direct.setdefault(number, []).append(erasure_id)
     if not direct:
         return {}
-    for number, parent in connection.execute(sa.select(version.c.number, version.c.parent).order_by(version.c.number)):
-        direct[number] = sorted({*direct.get(number, ()), *direct.get(parent, ())})  # it went on from those weights
+    for number, base in versions.weights_from(connection).items():
+        direct[number] = sorted({*direct.get(number, ()), *direct.get(base, ())})
     return {number: mine for number, mine in sorted(direct.items()) if mine}
 
 

@@ -7,7 +7,10 @@ another order of additions is in the weights, and the figures are to be the same
 
 from __future__ import annotations
 
+import dataclasses
+import tempfile
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any, NamedTuple
 
 from edge_agent.contract.artifact import decode_manifest, sha256_hex
@@ -17,8 +20,10 @@ from server.store.runs import Run
 from server.store.snapshots import Snapshot
 from server.store.store import Store
 from server.store.versions import Version
+from server.teach import candidate, dataset, judging
+from server.teach.candidate import Candidate, Say
 from server.teach.environment import differences, environment
-from server.teach.training import Say, champion_of, make, settings_of
+from server.teach.training import champion_of, settings_of
 
 TOLERANCE = 0.01  # of a share: what other kernels change; more would hide another model, less fails on other processors
 TIMED = "latency"  # in the name of a figure that is another each time
@@ -50,16 +55,37 @@ class Reproduced(NamedTuple):
 def reproduce(store: Store, number: int, *, say: Say) -> Reproduced:
     """Make version `number` again and compare. TrainingError when what it was made of is not here any more."""
     version, run, snapshot = _record(store, number)
-    champion = champion_of(store, run.champion)
-    made = make(store, settings_of(run), snapshot, champion, say=say, begin_judging=lambda: None)
+    made, figures = _make(store, run, snapshot, say)
     manifest = decode_manifest(store.blobs.get(version.manifest_sha256), where=f"version {number}")
     return Reproduced(
         version=number,
-        weights_same=sha256_hex(made.net.weights()) == version.weights_sha256,
+        weights_same=sha256_hex(made.weights) == version.weights_sha256,
         model_same=sha256_hex(made.packaged.onnx) in {file.sha256 for file in manifest.files.values()},
-        figures=tuple(_figures(run.report.get("figures", {}), made.figures)),
+        figures=tuple(_figures(run.report.get("figures", {}), figures)),
         differs=tuple(differences(run.report.get("environment", {}), environment())),
     )
+
+
+def _make(store: Store, run: Run, snapshot: Snapshot, say: Say) -> tuple[Candidate, dict[str, float]]:
+    """A candidate as that run made it, and how it does on what is held out."""
+    settings, champion = settings_of(run), champion_of(store, run.champion)
+    if champion is not None and run.report.get("went_on_from", champion.number) == 0:
+        champion = dataclasses.replace(champion, weights=b"")
+    data = dataset.load(store, snapshot, takes=champion.manifest.input if champion else None)
+    with tempfile.TemporaryDirectory() as folder:
+        made = candidate.make(
+            store,
+            snapshot,
+            data,
+            champion,
+            teach=settings.teach,
+            min_int8_agreement=settings.gates.min_int8_agreement,
+            folder=Path(folder),
+            say=say,
+            event=lambda _text, _detail: None,
+        )
+    _, figures = judging.compare(data.holdout, snapshot.classes, made.packaged, champion)
+    return made, figures
 
 
 def _record(store: Store, number: int) -> tuple[Version, Run, Snapshot]:

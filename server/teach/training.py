@@ -1,6 +1,6 @@
 """How does a snapshot become a candidate, and is it good enough?
 
-    snapshot + champion's weights -> fit -> package (int8) -> both models, as shipped, on what is held out -> verdict
+    snapshot + champion -> candidate (candidate.py) -> both models, as shipped, on what is held out -> verdict
 
 Runs in a process of its own (run.py). All that it leaves is in the store: the candidate's bytes among the blobs,
 figures and verdict in the run's report, and the run's state `passed` or `rejected`. Publishing is not its business.
@@ -8,10 +8,12 @@ figures and verdict in the run's report, and the run's state `passed` or `reject
 
 from __future__ import annotations
 
+import dataclasses
+import shutil
 import time
-from collections.abc import Callable, Sequence
-from datetime import datetime, timezone
-from typing import TYPE_CHECKING, Any, NamedTuple
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import msgspec
 import numpy as np
@@ -22,22 +24,20 @@ from edge_agent.contract.errors import WinnowError
 from edge_agent.contract.wire import Parcel
 from server import config
 from server.errors import TrainingError
-from server.store import parcels, runs, snapshots, versions
+from server.store import erasures, events, parcels, runs, snapshots, versions
 from server.store.snapshots import Snapshot
 from server.store.store import Store
-from server.teach import dataset, gates, judging, lesson, reference
-from server.teach.dataset import Dataset, Part
+from server.teach import candidate, dataset, gates, judging, lesson, reference
+from server.teach.candidate import Candidate
+from server.teach.dataset import Dataset
 from server.teach.environment import environment
 from server.teach.judging import Champion
 from server.teach.lesson import Gain
 
 if TYPE_CHECKING:
     from models.package import Packaged
-    from models.train import Net
 
 Say = Callable[[str], None]
-
-CALIBRATION_SAMPLES = 512  # ranges settle with a few hundred; more only take time
 
 
 class Settings(msgspec.Struct, frozen=True, kw_only=True):
@@ -47,24 +47,52 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     gates: config.Gates
 
 
-def run_round(store: Store, run_id: int, *, say: Say, now_ms: Callable[[], int]) -> None:
-    """Train, package and judge; the outcome is in the store. TrainingError when it cannot be done."""
+def run_round(store: Store, run_id: int, *, folder: Path, say: Say, now_ms: Callable[[], int]) -> None:
+    """Train, package and judge; the outcome is in the store. TrainingError when it cannot be done.
+
+    `folder`: for checkpoints, which are gone when there is an outcome.
+    """
     with store.database.read() as connection:
         run = runs.get(connection, run_id)
         snapshot = snapshots.get(connection, run.snapshot_id) if run else None
     if run is None or snapshot is None:
         raise TrainingError(f"run {run_id}: is not in the store")
     settings = settings_of(run)
-    champion = champion_of(store, run.champion)
+    champion = unlearned(store, champion_of(store, run.champion))
 
     def begin_judging() -> None:
         with store.database.write() as connection:
             runs.mark(connection, run_id, state="judging")
 
+    def event(text: str, detail: Mapping[str, Any]) -> None:
+        with store.database.write() as connection:
+            events.say(
+                connection,
+                "training",
+                f"run {run_id}: {text}",
+                version=champion.number if champion else 0,
+                detail={"run": run_id, **detail},
+                now_ms=now_ms(),
+            )
+
+    def make(data: Dataset) -> Candidate:
+        return candidate.make(
+            store,
+            snapshot,
+            data,
+            champion,
+            teach=settings.teach,
+            min_int8_agreement=settings.gates.min_int8_agreement,
+            folder=folder,
+            say=say,
+            event=event,
+        )
+
     try:
-        report = _round(store, settings, snapshot, champion, say, begin_judging, now_ms)
+        report = _round(store, settings, snapshot, champion, make, say, begin_judging, now_ms)
     except WinnowError as error:
         raise TrainingError(f"run {run_id}: {error}") from error
+    shutil.rmtree(folder, ignore_errors=True)
     state = "passed" if report["verdict"]["passed"] else "rejected"
     with store.database.write() as connection:
         kept = runs.finish(connection, run_id, state=state, report=report, now_ms=now_ms())
@@ -80,6 +108,14 @@ class _Report(msgspec.Struct):
 def settings_of(run: runs.Run) -> Settings:
     """What a run was told."""
     return msgspec.convert(run.report, type=_Report).settings
+
+
+def unlearned(store: Store, champion: Champion | None) -> Champion | None:
+    """Without its weights, if these learned from what was erased since: nothing goes on from them."""
+    with store.database.read() as connection:
+        if champion is None or champion.number not in erasures.learned(connection):
+            return champion
+    return dataclasses.replace(champion, weights=b"")
 
 
 def champion_of(store: Store, number: int) -> Champion | None:
@@ -99,14 +135,20 @@ def _round(
     settings: Settings,
     snapshot: Snapshot,
     champion: Champion | None,
+    make: Callable[[Dataset], Candidate],
     say: Say,
     begin_judging: Callable[[], None],
     now_ms: Callable[[], int],
 ) -> dict[str, Any]:
     started_s = time.monotonic()
-    made = make(store, settings, snapshot, champion, say=say, begin_judging=begin_judging)
-    data, net, packaged, held, figures = made
+    data = dataset.load(store, snapshot, takes=champion.manifest.input if champion else None)
+    if data.left_out:
+        say(f"{data.left_out} samples left out: not of the shape that the model takes")
+    packaged, weights, went_on_from = make(data)
+    begin_judging()
+    say("judging")
     agreement = packaged.int8_agreement if settings.teach.int8 else None
+    held, figures = judging.compare(data.holdout, snapshot.classes, packaged, champion)
     gains = _gains(store, data, held, packaged, champion)
     verdict = gates.judge(held, int8_agreement=agreement, rules=settings.gates)
     manifest = msgspec.structs.replace(packaged.manifest, metrics=packaged.manifest.metrics | figures)
@@ -117,6 +159,7 @@ def _round(
     return {
         "settings": msgspec.to_builtins(settings),
         "environment": environment(),
+        "went_on_from": went_on_from,
         "train": len(data.train.y),
         "holdout": len(data.holdout.y),
         "left_out": data.left_out,
@@ -126,41 +169,9 @@ def _round(
         "gains": msgspec.to_builtins(gains),
         "candidate": {
             "manifest_sha256": store.blobs.put(encode_manifest(manifest)),
-            "weights_sha256": store.blobs.put(net.weights()),
+            "weights_sha256": store.blobs.put(weights),
         },
     }
-
-
-class Made(NamedTuple):
-    """A candidate, and how it did."""
-
-    data: Dataset
-    net: Net
-    packaged: Packaged
-    held: gates.Held
-    figures: dict[str, float]
-
-
-def make(
-    store: Store,
-    settings: Settings,
-    snapshot: Snapshot,
-    champion: Champion | None,
-    *,
-    say: Say,
-    begin_judging: Callable[[], None],
-) -> Made:
-    """Train, package and compare; the store is only read. The same of all gives the same, on the same machine."""
-    data = dataset.load(store, snapshot, takes=champion.manifest.input if champion else None)
-    if data.left_out:
-        say(f"{data.left_out} samples left out: not of the shape that the model takes")
-    net = _fit(data.train, snapshot.classes, settings.teach, champion, say)
-    say("exporting and quantising")
-    packaged = _package(net, data, snapshot, settings, champion)
-    begin_judging()
-    say("judging")
-    held, figures = judging.compare(data.holdout, snapshot.classes, packaged, champion)
-    return Made(data, net, packaged, held, figures)
 
 
 def _parcels(made: Sequence[Parcel], whole_bytes: int) -> str:
@@ -174,49 +185,6 @@ def _learn(store: Store, manifest: Manifest, onnx: bytes, say: Say, *, now_ms: i
         reference.learn(store, manifest, onnx, now_ms=now_ms)
     except WinnowError as error:
         say(f"no reference for drift: {error}")
-
-
-def _fit(part: Part, classes: Sequence[str], teach: config.Teach, champion: Champion | None, say: Say) -> Net:
-    from models import train
-
-    wanted = ("recipe", "epochs", "batch_size", "learning_rate", "threads", "seed", "part")
-    settings = train.Settings(**{key: getattr(teach, key) for key in wanted})
-    # The rows of the head are the parent's classes: they must be the first of ours, in the same order.
-    grows = champion is not None and champion.manifest.classes == tuple(classes[: len(champion.manifest.classes)])
-    parent = champion.weights if champion and grows else b""
-    say(f"{'going on from version ' + str(champion.number) if champion and parent else 'from scratch'}")
-    return train.fit(
-        part.x,
-        part.y,
-        classes=len(classes),
-        settings=settings,
-        parent=parent or None,
-        progress=lambda _share, text: say(text),
-    )
-
-
-def _package(net: Net, data: Dataset, snapshot: Snapshot, settings: Settings, champion: Champion | None) -> Packaged:
-    from models.package import ParentFile, package
-
-    teach = settings.teach
-    rng = np.random.default_rng(teach.seed)
-    some = rng.permutation(len(data.train.x))[:CALIBRATION_SAMPLES]
-    return package(
-        net,
-        name=champion.manifest.name if champion else "model",
-        names=snapshot.classes,
-        version=champion.number + 1 if champion else 1,  # of the draft; the registry gives the real one
-        calibration=data.train.x[some],
-        holdout=(data.holdout.x, data.holdout.y),
-        parent=champion.number if champion else 0,
-        snapshot=snapshot.id,
-        int8=teach.int8,
-        unit=champion.manifest.input.unit if champion else "",
-        created_at=datetime.now(timezone.utc).isoformat(timespec="seconds"),
-        parent_file=ParentFile(champion.onnx, settings.gates.min_int8_agreement)
-        if champion and "cpu-int8" in champion.manifest.files
-        else None,
-    )
 
 
 def _gains(

@@ -312,7 +312,7 @@ def test_a_round_under_which_its_samples_are_erased_leaves_nothing(world, tmp_pa
         if text == "judging":
             erase(copy, Subject("device", ("cam-1",)), who="ada", why="asked", now_ms=NOW_MS)
 
-    training.run_round(copy, number, say=erase_meanwhile, now_ms=lambda: NOW_MS)
+    training.run_round(copy, number, folder=tmp_path / "checkpoints", say=erase_meanwhile, now_ms=lambda: NOW_MS)
     with copy.database.read() as connection:
         assert runs.get(connection, number).state == "failed"
         kept = {one.manifest_sha256 for one in versions.every(connection)}
