@@ -24,7 +24,9 @@ def _lines_of_version(view: View, stamp: Any) -> list[str]:
     run, made = view["run"], view["snapshot"]
     found = [f"version {view['version']} ({view['name']}), published {stamp(view['published_at_ms'])}"]
     found.append(f"held against: {'version ' + str(view['held_against']) if view['held_against'] else 'nothing'}")
-    found.append(f"went on from: {_listed(view['parents']) or 'nothing'}; from it: {_listed(view['children']) or 'none'}")
+    found.append(
+        f"went on from: {_listed(view['parents']) or 'nothing'}; from it: {_listed(view['children']) or 'none'}"
+    )
     if run is None:
         found.append("run: none here, it was given by hand or is an earlier one again")
     else:

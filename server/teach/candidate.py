@@ -35,7 +35,11 @@ if TYPE_CHECKING:
 
 CALIBRATION_SAMPLES = 512  # ranges settle with a few hundred; more only take time
 UNLABELLED_SAMPLES = 4096  # that wait for a label and are learned from: more only take memory
-NOT_TRAINING = {"enabled", "labels_per_round", "max_rounds", "trainer", "int8"}  # of [teach]: no business of a trainer
+HOW = (
+    "recipe", "heads", "epochs", "batch_size", "learning_rate", "threads", "seed", "part", "shrink", "distil", "ema",
+    "augment", "replay", "patience", "importance_clip", "pseudo_labels", "precision", "compile",
+)  # fmt: skip
+"""Keys of [teach] that a trainer is told; the others say when to train, by whom, and what becomes of it."""
 SAY_S = 5.0  # between two lines of progress: a short training would fill the log otherwise
 EVENT_S = 60.0  # between two events, which are kept
 
@@ -96,8 +100,8 @@ def make(
 
 def told(teach: config.Teach) -> dict[str, Any]:
     """What [teach] says of training; keys that it leaves to the recipe are missing."""
-    said = msgspec.structs.asdict(teach)
-    return {key: value for key, value in said.items() if key not in NOT_TRAINING and value is not None}
+    said = {key: getattr(teach, key) for key in HOW}
+    return {key: value for key, value in said.items() if value is not None}
 
 
 class Progress:
