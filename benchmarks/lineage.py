@@ -19,8 +19,9 @@ from typing import Any
 
 import sqlalchemy as sa
 
-from server.govern.erase import Subject, erase
+from server.govern.erase import erase
 from server.govern.lineage import trace
+from server.govern.subject import Subject
 from server.store import devices, labels, snapshots, versions
 from server.store.schema import label, sample
 from server.store.snapshots import Member, Snapshot

@@ -60,8 +60,8 @@ def erase(
     """Forget something: its rows, its bytes in every file here, and what its device still has of it. For ever."""
     from server import status as views
     from server.app import open_store
-    from server.govern.erase import Subject
     from server.govern.erase import erase as forget
+    from server.govern.subject import Subject
     from server.store import trail
 
     given = [

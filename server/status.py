@@ -26,7 +26,7 @@ from server.audit.yields import against_random
 from server.config import ServerConfig
 from server.errors import StoreError
 from server.release.commands import summary
-from server.store import devices, gaps, identities, labels, portfolios, rollouts, runs, samples, versions
+from server.store import devices, erasures, gaps, identities, labels, portfolios, rollouts, runs, samples, versions
 from server.store.lock import is_held
 from server.store.schema import rollout
 from server.store.store import Store
@@ -214,6 +214,7 @@ def models(store: Store) -> list[View]:
     with store.database.read() as connection:
         rows = connection.execute(sa.select(rollout.c.version, rollout.c.status).order_by(rollout.c.id))
         status = {row.version: row.status for row in rows}
+        erased = erasures.learned(connection)
         return [
             {
                 "version": version.number,
@@ -224,6 +225,7 @@ def models(store: Store) -> list[View]:
                 "rollout": status.get(version.number, "waiting"),
                 "snapshot": version.snapshot_id[:12],
                 "accuracy": version.metrics.get("accuracy"),
+                "retrain": ", ".join(f"erasure {n}" for n in erased.get(version.number, ())) or None,
                 "metrics": version.metrics,
             }
             for version in versions.every(connection)

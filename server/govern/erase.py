@@ -14,17 +14,14 @@ from __future__ import annotations
 
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Sequence
-from typing import Any, Literal, NamedTuple
+from typing import Any, NamedTuple
 
 import sqlalchemy as sa
 from sqlalchemy.dialects.sqlite import insert
 
-from edge_agent.contract.errors import MessageError, did_you_mean
-from edge_agent.contract.types import SampleId
-from edge_agent.contract.wire import PURGE_SAMPLES_MAX
-from server.errors import GovernError
 from server.govern import goldens
 from server.govern.scrub import finish
+from server.govern.subject import Subject, check
 from server.store import erasures, identities, runs, trail
 from server.store.erasures import Erasure
 from server.store.schema import (
@@ -48,19 +45,11 @@ from server.store.schema import (
 from server.store.snapshots import Member
 from server.store.store import Store
 
-Kind = Literal["device", "sample", "labeler"]
 KEPT = ("device", "token", "certificate", "revocation", "rollout_step", "sample", "erased_device", "purge_order")
 """Tables with a column `device` whose rows stay when a device is erased: who it is, that it is shut out, and what it
 was ordered. All others go by that column; `sample` goes by its ids."""
 
 _AT_ONCE = 500  # values in one statement: SQLite allows 32,766
-
-
-class Subject(NamedTuple):
-    """What is to be forgotten: all of a device, some samples, or what a labeler answered."""
-
-    kind: Kind
-    names: tuple[str, ...]  # of one device, of one labeler, or ids of samples
 
 
 class Erased(NamedTuple):
@@ -78,37 +67,10 @@ class Erased(NamedTuple):
 def erase(store: Store, subject: Subject, *, who: str, why: str, now_ms: int) -> Erased:
     """Forget it. GovernError when there is no such thing; StoreError when the disk fails: `finish` is due then."""
     with store.database.write() as connection:
-        _check(connection, subject)
+        check(connection, subject)
         done = _Act(store, connection, subject, now_ms).run(who=who, why=why)
     finish(store, now_ms=now_ms)
     return done
-
-
-def _check(connection: sa.Connection, subject: Subject) -> None:
-    """GovernError unless it is there, or may come."""
-    if subject.kind == "device":
-        known = identities.names(connection)
-    elif subject.kind == "labeler":
-        known = list(connection.scalars(sa.select(label.c.labeler).distinct()))
-    else:
-        if len(subject.names) > PURGE_SAMPLES_MAX:
-            raise GovernError(f"{len(subject.names)} samples: expected {PURGE_SAMPLES_MAX} at most in one erasure")
-        known = [name for name in subject.names if _is_id(connection, name)]
-    for name in subject.names:
-        if name not in known:
-            expected = "device.stream.boot.sequence, of a device that is known" if subject.kind == "sample" else ""
-            nearest = did_you_mean(name, known)
-            raise GovernError(f"{subject.kind} {name!r} is unknown{nearest}{expected and f': expected {expected}'}")
-
-
-def _is_id(connection: sa.Connection, name: str) -> bool:
-    """Whether a sample of that id is here, or may still come."""
-    if connection.execute(sa.select(sample.c.id).where(sample.c.id == name)).first() is not None:
-        return True
-    try:
-        return SampleId.parse(name).device in identities.names(connection)
-    except MessageError:
-        return False
 
 
 class _Act:

@@ -17,8 +17,9 @@ from edge_agent.contract.wire import Desired, Purge, Purged, decode, encode
 from server import config
 from server.collect.ingest import Ingest
 from server.errors import GovernError, StoreError
-from server.govern.erase import KEPT, Subject, erase
+from server.govern.erase import KEPT, erase
 from server.govern.scrub import finish
+from server.govern.subject import Subject
 from server.release.fleet import Fleet
 from server.release.registry import add_artifact
 from server.status import fleet as fleet_rows

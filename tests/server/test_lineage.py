@@ -25,8 +25,9 @@ from server.config import load_config
 from server.errors import GovernError, TrainingError
 from server.govern import card as cards
 from server.govern import evidence, facts, picture, words
-from server.govern.erase import Subject, erase
+from server.govern.erase import erase
 from server.govern.lineage import trace
+from server.govern.subject import Subject
 from server.release.registry import publish_passed
 from server.status import stamp
 from server.store import labels, rollouts, runs, versions
