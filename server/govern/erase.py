@@ -57,7 +57,7 @@ class Erased(NamedTuple):
 
     id: int
     counts: dict[str, int]  # table -> rows that went
-    learned: tuple[int, ...]  # versions that learned from it: to be trained again, from scratch
+    learned: tuple[int, ...]  # versions that learned from it, or went on from one that did: to be trained again
     judged: tuple[int, ...]  # versions that were judged by it
     ordered: tuple[str, ...]  # devices that are told to purge
     elsewhere: tuple[str, ...]  # copies that somebody took away: nobody but them can erase those
@@ -102,7 +102,8 @@ class _Act:
             hashes |= {erasures.keyed(self._key, name) for name in self._subject.names}
         number = erasures.insert_erasure(connection, self._row(going, hashes, who, why))
         splits = self._leave_snapshots(number)
-        learned, judged = (self._versions(splits[split]) for split in ("train", "holdout"))
+        learned = tuple(n for n, by in erasures.learned(connection).items() if number in by)
+        judged = self._versions(splits["holdout"])
         self._doom([row.body_sha256 for row in going])
         self._doom_derived(going, {*splits["train"], *splits["holdout"]})
         erasures.bury(connection, number, hashes)

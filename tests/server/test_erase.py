@@ -10,6 +10,8 @@ import numpy as np
 import pytest
 import sqlalchemy as sa
 from device_words import FLEET, NOW_MS, OUTBOX, SELECTION, answers, birth, frames, heartbeat, message, uploads
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 from quadrants import artifact
 
 from edge_agent.contract.artifact import Golden, Tensor, decode_manifest
@@ -27,7 +29,18 @@ from server.store import devices, embeddings, erasures, labels, requests, runs, 
 from server.store.database import sqlite3
 from server.store.embeddings import Embedding
 from server.store.labels import Label
-from server.store.schema import doomed_blob, duplicate, event, metadata, part, quarantine, sample, snapshot_member
+from server.store.schema import (
+    doomed_blob,
+    duplicate,
+    erased_member,
+    event,
+    metadata,
+    part,
+    quarantine,
+    sample,
+    snapshot_member,
+)
+from server.store.snapshots import Member, Snapshot, identify
 from server.store.store import Store
 from server.teach.snapshot import freeze
 
@@ -260,7 +273,7 @@ def test_versions_that_learned_from_it_are_named_and_so_are_those_that_went_on_f
         versions.insert(connection, first._replace(number=3, parent=0, snapshot_id=""))
     held_out = world.erase("sample", "cam-1.main.1.3")  # drawn at random: it judges
     assert (held_out.learned, held_out.judged) == ((), (1,))
-    assert world.erase("sample", "cam-1.main.1.4").learned == (1,)
+    assert world.erase("sample", "cam-1.main.1.4").learned == (1, 2)
     with world.store.database.read() as connection:
         assert erasures.learned(connection) == {1: [2], 2: [2]}
 
@@ -275,6 +288,53 @@ def test_a_golden_input_that_is_it_goes_out_of_the_manifest_and_the_others_stay(
     assert [len(golden.inputs.array()), len(golden.logits.array())] == [2, 2]
     np.testing.assert_array_equal(golden.inputs.array()[1], planted(52))
     assert not world.store.blobs.has(before.manifest_sha256)
+
+
+@settings(max_examples=15, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(st.data())
+def test_whatever_goes_in_whatever_order_a_snapshot_is_verified_and_any_other_change_is_found(empty, data) -> None:
+    """Any members, any of them erased one after the other, and then any change to what is left."""
+    members = [
+        Member(f"cam-1.main.1.{n}", n % 2, "train" if n % 3 else "holdout", 0.5)
+        for n in range(data.draw(st.integers(2, 6), label="members"))
+    ]
+    frozen = Snapshot(identify(members, ("a", "b")), 1, ("a", "b"), len(members), 0, len(members))
+    connection = stack_of(empty, frozen, members)
+    gone = data.draw(st.lists(st.sampled_from(members), max_size=len(members) - 1, unique=True), label="erased")
+    for member in gone:
+        assert erasures.seal(connection, frozen.id)
+        take_out(connection, frozen.id, member)
+    assert erasures.verify(connection, frozen.id) == (len(members) - len(gone), len(gone), True)
+    left = data.draw(st.sampled_from([one for one in members if one not in gone]), label="changed")
+    mine = snapshot_member.c.sample_id == left.sample_id
+    change = data.draw(st.sampled_from([{"class_index": 1 - left.class_index}, {"probability": 0.4}, {}]), label="how")
+    query = sa.update(snapshot_member).values(change) if change else sa.delete(snapshot_member)
+    connection.execute(query.where(mine))
+    assert not erasures.verify(connection, frozen.id).whole
+
+
+@pytest.fixture
+def empty():
+    engine = sa.create_engine("sqlite://")
+    yield engine
+    engine.dispose()
+
+
+def stack_of(engine: sa.Engine, frozen: Snapshot, members: list[Member]) -> sa.Connection:
+    """A catalogue in memory that holds nothing but the snapshot."""
+    connection = engine.connect()
+    metadata.drop_all(connection)
+    metadata.create_all(connection)
+    snapshots.insert(connection, frozen, members)
+    erasures.insert_erasure(connection, erasures.Erasure(0, 1, "sample", "", "", "", {}, {}, "", None))
+    return connection
+
+
+def take_out(connection: sa.Connection, snapshot_id: str, member: Member) -> None:
+    sha256 = erasures.member_hash(erasures.make_key(connection), member)
+    row = {"snapshot_id": snapshot_id, "sha256": sha256, "split": member.split, "erasure_id": 1}
+    connection.execute(sa.insert(erased_member).values(row))
+    connection.execute(sa.delete(snapshot_member).where(snapshot_member.c.sample_id == member.sample_id))
 
 
 # --- labelers ---
