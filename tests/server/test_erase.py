@@ -24,6 +24,7 @@ from server.govern.scrub import finish
 from server.govern.subject import Subject
 from server.release.fleet import Fleet
 from server.release.registry import add_artifact
+from server.release.signing import Policy, Signing
 from server.status import fleet as fleet_rows
 from server.store import devices, embeddings, erasures, labels, requests, runs, samples, snapshots, trail, versions
 from server.store.database import sqlite3
@@ -288,6 +289,20 @@ def test_a_golden_input_that_is_it_goes_out_of_the_manifest_and_the_others_stay(
     assert [len(golden.inputs.array()), len(golden.logits.array())] == [2, 2]
     np.testing.assert_array_equal(golden.inputs.array()[1], planted(52))
     assert not world.store.blobs.has(before.manifest_sha256)
+
+
+def test_a_version_whose_manifest_lost_a_golden_input_is_signed_anew(world: World) -> None:
+    signing = Signing(world.folder)
+    signing.init(Policy(), now_ms=NOW_MS)
+    before = world.publish(4, 52)
+    signing.tick([before], now_ms=NOW_MS)
+    assert signing.covers(before)
+    world.erase("device", "cam-1")
+    with world.store.database.read() as connection:
+        after = versions.get(connection, 1)
+    assert not signing.covers(after)
+    signing.tick([after], now_ms=NOW_MS + 3_600_000)  # it looks every few seconds
+    assert signing.covers(after)
 
 
 @settings(max_examples=15, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
