@@ -181,10 +181,12 @@ def request(
         float, typer.Option(min=0.01, max=0.999, help="least cosine of the embeddings; lower finds more, less alike")
     ] = 0.9,
     days: Annotated[float, typer.Option(min=0.001, help="how long the devices look out")] = 7.0,
+    by: By = "",
 ) -> None:
     """Ask devices for more samples like one: those that go by, and recent ones that they still have."""
     from server.app import open_store
     from server.release import requests
+    from server.store.trail import person
 
     with open_store(load_config(path)) as store:
         made = requests.make(
@@ -195,6 +197,7 @@ def request(
             similar=similar,
             days=days,
             now_ms=_now_ms(),
+            who=by or person(),
         )
     typer.echo(
         f"request {made.id}: for {', '.join(made.devices)}; a running server tells them, "
@@ -219,13 +222,15 @@ def list_requests(path: Config, as_json: AsJson = False) -> None:
 def cancel_request(
     number: Annotated[int, typer.Argument(metavar="REQUEST", help="its number")],
     path: Config,
+    by: By = "",
 ) -> None:
     """End a request before its time."""
     from server.app import open_store
     from server.release import requests
+    from server.store.trail import person
 
     with open_store(load_config(path)) as store:
-        requests.cancel(store, number, now_ms=_now_ms())
+        requests.cancel(store, number, now_ms=_now_ms(), who=by or person())
     typer.echo(f"request {number} is cancelled")
 
 
