@@ -210,6 +210,7 @@ def _packaged(
         trained.onnx,
         about,
         calibration=data.train.x[some],
+        showable=~data.train.stream[some],  # what one device saw is not for all the others, if there is anything else
         holdout=(data.holdout.x, data.holdout.y),
         int8=teach.int8,
         parent_file=ParentFile(champion.onnx, min_int8_agreement) if champion and keeps else None,

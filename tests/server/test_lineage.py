@@ -17,6 +17,7 @@ import quadrants
 import sqlalchemy as sa
 from device_words import FLEET, MODEL, NOW_MS, SELECTION, frames, heartbeat, message
 
+from edge_agent.contract.artifact import decode_manifest
 from edge_agent.contract.wire import encode
 from server import config
 from server.__main__ import main
@@ -155,6 +156,14 @@ def test_the_command_speaks_json_and_checks_the_snapshot(world, capsys):
     assert main(["lineage", "2", "--verify", "--json", str(folder / "server.toml")]) == 0
     assert json.loads(capsys.readouterr().out)["verified"] is True
     assert main(["lineage", "cam-1", "--verify", str(folder / "server.toml")]) == 1
+
+
+def test_golden_inputs_are_imports_where_there_are_some_and_not_what_a_device_saw(world):
+    manifest = decode_manifest(world[0].blobs.get(trace(world[0], "2")["manifest_sha256"]))
+    imported = {x.tobytes() for x in quadrants.images(120, seed=1)[0]}
+    real = [x.tobytes() for x in manifest.golden.inputs.array() if np.ptp(x)]
+    assert len(real) == 5
+    assert set(real) <= imported
 
 
 # --- cards ---
