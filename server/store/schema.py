@@ -46,6 +46,7 @@ device = Table(
     Column("arm", String(140)),  # strategy/acquisition that the portfolio told it; null: its own
     Column("channel", String(63), nullable=False, server_default="stable"),  # whose rollouts concern it
     Column("ring", String(63)),  # where an operator put it; null: drawn anew for every version
+    Column("said_ms", BigInteger, nullable=False, server_default="0"),  # when its word on what it runs came
 )
 
 token = Table(  # to enrol a device with, once
