@@ -179,24 +179,26 @@ def _samples(
     weight = samples.bootstrap(len(rows), settings.heads, seed=settings.seed)
     if settings.importance_clip and beside.probability is not None:
         weight = weight * samples.importance(beside.probability[rows], clip=settings.importance_clip).unsqueeze(1)
-    teacher, focus = _teacher(before, data, truth) if before and settings.distil else (None, torch.zeros(len(rows)))
+    teacher, focus = None, torch.zeros(len(rows))
+    if before and settings.distil:
+        teacher, focus = _teacher(before.module.to(device), data, truth, device)
     wants_more = settings.pseudo_labels and beside.unlabelled is not None and len(beside.unlabelled)
     return samples.Samples(
         x=samples.home(data, device),
         y=truth.to(device),
         shares=samples.shares(truth, known, replay=settings.replay),
         weight=weight.to(device),
-        teacher=None if teacher is None else teacher.to(device),
+        teacher=teacher,
         focus=focus.to(device),
         unlabelled=samples.home(torch.tensor(beside.unlabelled), device) if wants_more else None,
     )
 
 
-def _teacher(before: Net, x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
+def _teacher(parent: Network, x: Tensor, y: Tensor, device: torch.device) -> tuple[Tensor, Tensor]:
     """What the parent says of every sample as it came, softened, and how much each is to stay so."""
     with torch.no_grad():
-        logits = torch.cat([before.module(part)[0] for part in torch.split(x, AT_ONCE)])
-    return loss.softened(logits), loss.focus(logits, y)
+        logits = torch.cat([parent(part.to(device))[0] for part in torch.split(x, AT_ONCE)])
+    return loss.softened(logits), loss.focus(logits, y.to(device))
 
 
 def _digest(

@@ -12,6 +12,7 @@ import dataclasses
 import shutil
 import time
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -64,41 +65,35 @@ def run_round(store: Store, run_id: int, *, folder: Path, say: Say, now_ms: Call
         with store.database.write() as connection:
             runs.mark(connection, run_id, state="judging")
 
-    def event(text: str, detail: Mapping[str, Any]) -> None:
-        with store.database.write() as connection:
-            events.say(
-                connection,
-                "training",
-                f"run {run_id}: {text}",
-                version=champion.number if champion else 0,
-                detail={"run": run_id, **detail},
-                now_ms=now_ms(),
-            )
-
-    def make(data: Dataset) -> Candidate:
-        return candidate.make(
-            store,
-            snapshot,
-            data,
-            champion,
-            teach=settings.teach,
-            min_int8_agreement=settings.gates.min_int8_agreement,
-            folder=folder,
-            say=say,
-            event=event,
-        )
-
+    make = partial(
+        candidate.make,
+        store,
+        snapshot,
+        champion=champion,
+        teach=settings.teach,
+        min_int8_agreement=settings.gates.min_int8_agreement,
+        folder=folder,
+        say=say,
+        event=partial(_event, store, run, now_ms),
+    )
     try:
         report = _round(store, settings, snapshot, champion, make, say, begin_judging, now_ms)
-    except WinnowError as error:
+    except (WinnowError, OSError) as error:
         raise TrainingError(f"run {run_id}: {error}") from error
-    shutil.rmtree(folder, ignore_errors=True)
     state = "passed" if report["verdict"]["passed"] else "rejected"
     with store.database.write() as connection:
         kept = runs.finish(connection, run_id, state=state, report=report, now_ms=now_ms())
     if not kept:  # it was ended meanwhile: what it learned from may be erased, and its golden inputs with it
         store.blobs.erase([report["candidate"]["manifest_sha256"]])
         store.blobs.scrub()
+    shutil.rmtree(folder, ignore_errors=True)
+
+
+def _event(store: Store, run: runs.Run, now_ms: Callable[[], int], text: str, detail: Mapping[str, Any]) -> None:
+    """How far a training is, for whoever looks at the fleet's events."""
+    with store.database.write() as connection:
+        told, said = f"run {run.id}: {text}", {"run": run.id, **detail}
+        events.say(connection, "training", told, version=run.champion, detail=said, now_ms=now_ms())
 
 
 class _Report(msgspec.Struct):

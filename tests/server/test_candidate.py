@@ -19,6 +19,7 @@ from device_words import FLEET, NOW_MS, frames, message
 from edge_agent.choose.acquisition import Scorer
 from edge_agent.contract.artifact import decode_manifest, write_artifact
 from edge_agent.model import Model
+from models import learn
 from models.trainer import Task, Trained, train
 from server import config
 from server.collect.ingest import Ingest
@@ -134,7 +135,8 @@ def test_a_long_training_leaves_events(store, tmp_path, monkeypatch):
 # --- what is told ---
 
 
-def test_what_is_not_said_is_left_to_the_recipe():
+def test_every_setting_can_be_said_and_what_is_not_is_left_to_the_recipe():
+    assert {*candidate.HOW, "label_smoothing"} == {*learn.Settings.__struct_fields__}
     assert candidate.told(config.Teach()).keys().isdisjoint({"epochs", "shrink", "distil", "ema", "augment", "enabled"})
     assert candidate.told(config.Teach(epochs=3, augment=()))["augment"] == ()
 
