@@ -158,9 +158,7 @@ def describe(
         parent_file: as in `package`.
         showable: (N,) which of `calibration` may be golden inputs, which every device gets; None, or none of them: all.
 
-    Raises:
-        DataError: calibration or holdout do not fit the model.
-        IncompatibleError: nor do the names, or it cannot be quantised.
+    DataError: the samples do not fit the model. IncompatibleError: nor do the names, or it cannot be quantised.
     """
     spec = _input_spec(onnx, about)
     _check_rows(calibration, spec, "calibration")

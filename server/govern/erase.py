@@ -13,7 +13,7 @@ the versions, which are to be trained again from scratch.
 from __future__ import annotations
 
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import sqlalchemy as sa
@@ -37,6 +37,7 @@ from server.store.schema import (
     reference,
     sample,
     snapshot_member,
+    snapshot_seal,
     version,
 )
 from server.store.schema import (
@@ -68,29 +69,49 @@ def erase(store: Store, subject: Subject, *, who: str, why: str, now_ms: int) ->
     """Forget it. GovernError when there is no such thing; StoreError when the disk fails: `finish` is due then."""
     with store.database.write() as connection:
         check(connection, subject)
-        done = _Act(store, connection, subject, now_ms).run(who=who, why=why)
+        erasures.make_key(connection)
+    with store.database.read() as connection:  # it takes a while, and ingest needs the right to write
+        ready = {one: erasures.prepare(connection, one) for one in _unsealed(connection, subject)}
+    with store.database.write() as connection:
+        done = _Act(store, connection, subject, ready, now_ms).run(who=who, why=why)
     finish(store, now_ms=now_ms)
     return done
+
+
+def _chosen(subject: Subject) -> sa.Select[tuple[str]]:
+    """Query of the ids of the samples it is about; for a labeler these stay, and only the answers go."""
+    one = sample.alias()  # the rows of `sample` are deleted by it too
+    if subject.kind == "device":
+        where = sa.and_(one.c.device == subject.names[0], one.c.origin == "device")
+    elif subject.kind == "sample":
+        where = one.c.id.in_(subject.names)
+    else:
+        said = label.alias()
+        where = sa.exists().where(said.c.sample_id == one.c.id, said.c.labeler == subject.names[0])
+    return sa.select(one.c.id).where(where)
+
+
+def _unsealed(connection: sa.Connection, subject: Subject) -> list[str]:
+    """Snapshots that will lose a member for the first time."""
+    sealed = sa.select(snapshot_seal.c.snapshot_id)
+    query = sa.select(snapshot_member.c.snapshot_id).where(
+        snapshot_member.c.sample_id.in_(_chosen(subject)), snapshot_member.c.snapshot_id.not_in(sealed)
+    )
+    return list(connection.scalars(query.distinct()))
 
 
 class _Act:
     """One erasure, inside its transaction."""
 
-    def __init__(self, store: Store, connection: sa.Connection, subject: Subject, now_ms: int) -> None:
+    def __init__(
+        self, store: Store, connection: sa.Connection, subject: Subject, ready: Mapping[str, str], now_ms: int
+    ) -> None:
         self._store, self._connection = store, connection
-        self._subject, self._now_ms = subject, now_ms
+        self._subject, self._ready, self._now_ms = subject, ready, now_ms
         self._key = erasures.make_key(connection)
         self._counts: Counter[str] = Counter()
         self._unsound: tuple[str, ...] = ()
-        one = sample.alias()  # the rows of `sample` are deleted by it too
-        if subject.kind == "device":
-            where = sa.and_(one.c.device == subject.names[0], one.c.origin == "device")
-        elif subject.kind == "sample":
-            where = one.c.id.in_(subject.names)
-        else:
-            said = label.alias()
-            where = sa.exists().where(said.c.sample_id == one.c.id, said.c.labeler == subject.names[0])
-        self._chosen = sa.select(one.c.id).where(where)  # for a labeler these stay: only the answers go
+        self._chosen = _chosen(subject)
         self._members = snapshot_member.c.sample_id.in_(self._chosen)
 
     def run(self, *, who: str, why: str) -> Erased:
@@ -149,7 +170,7 @@ class _Act:
         )
         rows = connection.execute(sa.select(snapshot_member.c.snapshot_id, *columns).where(self._members)).all()
         touched = sorted({row.snapshot_id for row in rows})
-        self._unsound = tuple(one for one in touched if not erasures.seal(connection, one))
+        self._unsound = tuple(one for one in touched if not erasures.seal(connection, one, self._ready))
         gone = [
             {
                 "snapshot_id": row.snapshot_id,

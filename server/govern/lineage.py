@@ -109,21 +109,18 @@ def _snapshot(connection: sa.Connection, snapshot_id: str) -> View | None:
 
 
 def sources(connection: sa.Connection, snapshot_id: str) -> list[View]:
-    """Of each device, and each imported file, how many samples a snapshot has to train on and to judge by."""
-    first = sa.func.instr(snapshot_member.c.sample_id, ".")
-    name = sa.func.substr(snapshot_member.c.sample_id, 1, first - 1)
-    rest = sa.func.substr(snapshot_member.c.sample_id, first + 1)
-    stream = sa.func.substr(rest, 1, sa.func.instr(rest, ".") - 1)
-    query = (
-        sa.select(name, stream, snapshot_member.c.split, sa.func.count())
-        .where(snapshot_member.c.snapshot_id == snapshot_id)
-        .group_by(name, stream, snapshot_member.c.split)
-    )
-    found: dict[tuple[str, str], View] = {}
-    for owner, of, split, number in connection.execute(query):
-        row = found.setdefault((owner, of), {"device": owner, "stream": of, "train": 0, "holdout": 0})
-        row[split] += number
-    return sorted(found.values(), key=lambda row: (row["device"], row["stream"]))
+    """Of each device's stream, and each imported file, how many samples a snapshot has to train on and to judge by."""
+    of, found, at = snapshot_member.c, list[View](), ""
+    while first := connection.scalar(
+        sa.select(sa.func.min(of.sample_id)).where(of.snapshot_id == snapshot_id, of.sample_id > at)
+    ):
+        owner, stream = first.split(".")[:2]
+        at = f"{owner}.{stream}/"  # "/" follows ".": all ids of this stream are before it
+        here = (of.snapshot_id == snapshot_id, of.sample_id >= first, of.sample_id < at)
+        counts = connection.execute(sa.select(of.split, sa.func.count().label("n")).where(*here).group_by(of.split))
+        row = {"device": owner, "stream": stream, "train": 0, "holdout": 0}
+        found.append(row | {one.split: one.n for one in counts})
+    return sorted(found, key=lambda row: (row["device"], row["stream"]))
 
 
 def labelers_of(connection: sa.Connection, snapshot_id: str) -> dict[str, int]:
@@ -131,13 +128,12 @@ def labelers_of(connection: sa.Connection, snapshot_id: str) -> dict[str, int]:
     frozen = snapshots.get(connection, snapshot_id)
     if frozen is None:
         return {}
-    query = (
-        sa.select(label.c.labeler, sa.func.count(sa.distinct(label.c.sample_id)))
-        .select_from(snapshot_member.join(label, label.c.sample_id == snapshot_member.c.sample_id))
-        .where(snapshot_member.c.snapshot_id == snapshot_id, label.c.at_ms <= frozen.created_at_ms)
-        .group_by(label.c.labeler)
-    )
-    return dict(sorted((name, number) for name, number in connection.execute(query)))
+    member = (snapshot_member.c.snapshot_id == snapshot_id, snapshot_member.c.sample_id == label.c.sample_id)
+    answered = sa.select(label.c.labeler, label.c.sample_id).distinct()
+    answered = answered.where(label.c.at_ms <= frozen.created_at_ms, sa.exists().where(*member))
+    each = answered.subquery()
+    query = sa.select(each.c.labeler, sa.func.count().label("n")).group_by(each.c.labeler).order_by(each.c.labeler)
+    return {row.labeler: row.n for row in connection.execute(query)}
 
 
 def ancestors(connection: sa.Connection, number: int) -> list[int]:

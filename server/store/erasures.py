@@ -15,6 +15,7 @@ import hashlib
 import hmac
 import secrets
 from collections.abc import Collection, Iterable, Mapping, Sequence
+from types import MappingProxyType
 from typing import Any, NamedTuple
 
 import msgspec
@@ -224,31 +225,44 @@ def heard(connection: sa.Connection, name: str, said: Purged) -> None:
 # --- snapshots --------------------------------------------------------------------------------------------------------
 
 
-def seal(connection: sa.Connection, snapshot_id: str) -> bool:
-    """Before a member goes: check that the snapshot is what its id says, and seal it.
+def prepare(connection: sa.Connection, snapshot_id: str) -> str:
+    """The seal of a snapshot that has all its members; "" when it is not what its id says.
+
+    It takes a second for every 100,000 members, so it is made before the right to write is taken.
+    """
+    frozen, members = snapshots.get(connection, snapshot_id), _members(connection, snapshot_id)
+    if frozen is None or snapshots.identify(members, frozen.classes) != snapshot_id:
+        return ""
+    return _seal(key(connection), frozen.classes, members, ())
+
+
+def seal(connection: sa.Connection, snapshot_id: str, ready: Mapping[str, str] = MappingProxyType({})) -> bool:
+    """Before a member goes: check that the snapshot is what its id says, and seal it. `ready`: seals as prepared.
 
     False when it is not; then it is not sealed either, and never passes for whole. One that is sealed stays as it is.
     """
     known = connection.scalar(sa.select(snapshot_seal.c.sha256).where(snapshot_seal.c.snapshot_id == snapshot_id))
     if known is not None:
         return True
-    if not verify(connection, snapshot_id).whole:
-        return False
-    values = {"snapshot_id": snapshot_id, "sha256": _seal(connection, snapshot_id)}
-    connection.execute(sa.insert(snapshot_seal).values(values))
-    return True
+    make_key(connection)
+    made = ready[snapshot_id] if snapshot_id in ready else prepare(connection, snapshot_id)
+    if made:
+        connection.execute(sa.insert(snapshot_seal).values(snapshot_id=snapshot_id, sha256=made))
+    return bool(made)
 
 
 def verify(connection: sa.Connection, snapshot_id: str) -> Known:
     """Whether a snapshot is what it was, but for what was erased."""
     frozen, members = snapshots.get(connection, snapshot_id), _members(connection, snapshot_id)
-    erased = lost(connection, snapshot_id)
     sealed = connection.scalar(sa.select(snapshot_seal.c.sha256).where(snapshot_seal.c.snapshot_id == snapshot_id))
+    if frozen is None:
+        return Known(0, 0, False)
     if sealed is None:
-        whole = frozen is not None and snapshots.identify(members, frozen.classes) == snapshot_id
+        whole = snapshots.identify(members, frozen.classes) == snapshot_id
     else:
-        whole = _seal(connection, snapshot_id) == sealed
-    return Known(len(members), erased, whole)
+        gone = connection.scalars(sa.select(erased_member.c.sha256).where(erased_member.c.snapshot_id == snapshot_id))
+        whole = _seal(key(connection), frozen.classes, members, gone) == sealed
+    return Known(len(members), lost(connection, snapshot_id), whole)
 
 
 def lost(connection: sa.Connection, snapshot_id: str) -> int:
@@ -262,13 +276,9 @@ def member_hash(key: bytes, member: snapshots.Member) -> str:
     return keyed(key, msgspec.json.encode(member))
 
 
-def _seal(connection: sa.Connection, snapshot_id: str) -> str:
-    secret = make_key(connection)
-    frozen = snapshots.get(connection, snapshot_id)
-    here = [member_hash(secret, member) for member in _members(connection, snapshot_id)]
-    gone = connection.scalars(sa.select(erased_member.c.sha256).where(erased_member.c.snapshot_id == snapshot_id))
-    classes = keyed(secret, msgspec.json.encode(list(frozen.classes) if frozen else []))
-    return digest([*here, *gone, classes])
+def _seal(key: bytes, classes: Sequence[str], members: Iterable[snapshots.Member], gone: Iterable[str]) -> str:
+    here = [member_hash(key, member) for member in members]
+    return digest([*here, *gone, keyed(key, msgspec.json.encode(list(classes)))])
 
 
 def _members(connection: sa.Connection, snapshot_id: str) -> list[snapshots.Member]:

@@ -244,7 +244,7 @@ label = Table(  # the latest per sample is in force
     Column("stands_for", Integer, nullable=False, default=1),  # itself, and what was spared beside it
 )
 Index("label_by_sample", label.c.sample_id, label.c.id)
-Index("label_by_labeler", label.c.labeler, label.c.sample_id)
+Index("label_by_labeler", label.c.labeler, label.c.sample_id, label.c.at_ms)
 
 embedding = Table(  # what a model makes of a sample, so that the server can choose; of the newest that ran on it
     "embedding",
