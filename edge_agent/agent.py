@@ -47,6 +47,7 @@ from edge_agent.send.allowance import Allowance
 from edge_agent.send.health import rss_bytes
 from edge_agent.send.lull import Lulls, parse_hours
 from edge_agent.send.outbox import Outbox
+from edge_agent.send.privacy import Privacy
 from edge_agent.send.purging import Purging
 from edge_agent.send.recent import Recent
 from edge_agent.send.uplink import Uplink
@@ -93,6 +94,7 @@ class Agent:
             on_damage=self._report_damage,
         )
         self.boot = self.outbox.next_boot()
+        self.privacy = Privacy(config.privacy.transforms, report=self._report_error)
         self.recent = self._make_recent()
         self.account = self._make_account()
         self.updater = self._make_updater()
@@ -122,6 +124,7 @@ class Agent:
             predictions=self.folder / PREDICTIONS if config.log.predictions else None,
             codec=images.codec(config.uplink.images, config.uplink.image_quality),
             purging=self.purging,
+            privacy=self.privacy,
         )
 
     def _go_on(self, key: str, make: Callable[[bytes], Part]) -> Part:
@@ -164,6 +167,7 @@ class Agent:
                 bytes_per_day=recent.bytes_per_day,
                 min_free_disk_bytes=self.config.outbox.min_free_disk_bytes,
                 pick=pick,
+                privacy=self.privacy,
             )
         except OSError as error:
             raise ConfigError(f"{folder}: {error.strerror}: expected a folder for recent samples") from error

@@ -36,6 +36,7 @@ from server.store.schema import (
     quarantine,
     reference,
     sample,
+    snapshot_left_out,
     snapshot_member,
     snapshot_seal,
     version,
@@ -43,7 +44,7 @@ from server.store.schema import (
 from server.store.schema import (
     trail as trail_table,
 )
-from server.store.snapshots import Member
+from server.store.snapshots import LeftOut, Member
 from server.store.store import Store
 
 KEPT = ("device", "token", "certificate", "revocation", "rollout_step", "sample", "erased_device", "purge_order")
@@ -93,11 +94,12 @@ def _chosen(subject: Subject) -> sa.Select[tuple[str]]:
 
 def _unsealed(connection: sa.Connection, subject: Subject) -> list[str]:
     """Snapshots that will lose a member for the first time."""
-    sealed = sa.select(snapshot_seal.c.snapshot_id)
-    query = sa.select(snapshot_member.c.snapshot_id).where(
-        snapshot_member.c.sample_id.in_(_chosen(subject)), snapshot_member.c.snapshot_id.not_in(sealed)
-    )
-    return list(connection.scalars(query.distinct()))
+    sealed, chosen = sa.select(snapshot_seal.c.snapshot_id), _chosen(subject)
+    found: set[str] = set()
+    for table in (snapshot_member, snapshot_left_out):
+        query = sa.select(table.c.snapshot_id).where(table.c.sample_id.in_(chosen), table.c.snapshot_id.not_in(sealed))
+        found.update(connection.scalars(query.distinct()))
+    return sorted(found)
 
 
 class _Act:
@@ -162,23 +164,18 @@ class _Act:
     def _leave_snapshots(self, number: int) -> dict[str, list[str]]:
         """Take the members out, each leaving its hash; split -> the snapshots that lose some of it."""
         connection = self._connection
-        columns = (
-            snapshot_member.c.sample_id,
-            snapshot_member.c.class_index,
-            snapshot_member.c.split,
-            snapshot_member.c.probability,
-        )
-        rows = connection.execute(sa.select(snapshot_member.c.snapshot_id, *columns).where(self._members)).all()
-        touched = sorted({row.snapshot_id for row in rows})
-        self._unsound = tuple(one for one in touched if not erasures.seal(connection, one, self._ready))
+        frozen = [snapshot_member.c[name] for name in Member._fields]
+        rows = connection.execute(sa.select(snapshot_member.c.snapshot_id, *frozen).where(self._members)).all()
+        spared = self._spared()
+        for one in sorted({row.snapshot_id for row in rows}):
+            self._seal(one)
+        stands: list[tuple[str, str, Member | LeftOut]] = [
+            (row.snapshot_id, row.split, Member(*row[1:])) for row in rows
+        ]
+        stands += [(row.snapshot_id, erasures.LEFT_OUT, LeftOut(*row[1:])) for row in spared]
         gone = [
-            {
-                "snapshot_id": row.snapshot_id,
-                "sha256": erasures.member_hash(self._key, Member(*row[1:])),
-                "split": row.split,
-                "erasure_id": number,
-            }
-            for row in rows
+            {"snapshot_id": of, "sha256": erasures.member_hash(self._key, one), "split": split, "erasure_id": number}
+            for of, split, one in stands
         ]
         if gone:
             connection.execute(sa.insert(erased_member), gone)
@@ -186,6 +183,23 @@ class _Act:
         for split, snapshot_id in sorted({(row.split, row.snapshot_id) for row in rows}):
             found[split].append(snapshot_id)
         return found
+
+    def _spared(self) -> Sequence[Any]:
+        """What was left out of snapshots, or stood beside what goes; taken out. A labeler is not named there."""
+        if self._subject.kind == "labeler":
+            return ()
+        of = snapshot_left_out.c
+        mine = sa.or_(of.sample_id.in_(self._chosen), of.beside.in_(self._chosen))
+        columns = [of[name] for name in LeftOut._fields]
+        rows = self._connection.execute(sa.select(of.snapshot_id, *columns).where(mine)).all()
+        for one in sorted({row.snapshot_id for row in rows}):
+            self._seal(one)
+        self._delete(snapshot_left_out, mine)
+        return rows
+
+    def _seal(self, snapshot_id: str) -> None:
+        if not erasures.seal(self._connection, snapshot_id, self._ready) and snapshot_id not in self._unsound:
+            self._unsound = (*self._unsound, snapshot_id)
 
     def _versions(self, snapshot_ids: Sequence[str]) -> tuple[int, ...]:
         query = sa.select(version.c.number).where(version.c.snapshot_id.in_(snapshot_ids)).order_by(version.c.number)

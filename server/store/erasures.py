@@ -16,7 +16,7 @@ import hmac
 import secrets
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from types import MappingProxyType
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import msgspec
 import sqlalchemy as sa
@@ -31,12 +31,13 @@ from server.store.schema import (
     erasure,
     erasure_key,
     purge_order,
-    snapshot_member,
     snapshot_seal,
     tombstone,
     version,
 )
 
+Row = snapshots.Member | snapshots.LeftOut
+LEFT_OUT = "left_out"  # in place of a split, of what was labelled and yet no member
 KEY_BYTES = 32
 _AT_ONCE = 500  # values in one IN (...): SQLite allows 32,766
 
@@ -230,10 +231,10 @@ def prepare(connection: sa.Connection, snapshot_id: str) -> str:
 
     It takes a second for every 100,000 members, so it is made before the right to write is taken.
     """
-    frozen, members = snapshots.get(connection, snapshot_id), _members(connection, snapshot_id)
-    if frozen is None or snapshots.identify(members, frozen.classes) != snapshot_id:
+    frozen = snapshots.get(connection, snapshot_id)
+    if frozen is None or not _is_sound(connection, frozen):
         return ""
-    return _seal(key(connection), frozen.classes, members, ())
+    return _seal(key(connection), frozen.classes, _rows(connection, snapshot_id), ())
 
 
 def seal(connection: sa.Connection, snapshot_id: str, ready: Mapping[str, str] = MappingProxyType({})) -> bool:
@@ -253,40 +254,42 @@ def seal(connection: sa.Connection, snapshot_id: str, ready: Mapping[str, str] =
 
 def verify(connection: sa.Connection, snapshot_id: str) -> Known:
     """Whether a snapshot is what it was, but for what was erased."""
-    frozen, members = snapshots.get(connection, snapshot_id), _members(connection, snapshot_id)
+    frozen, rows = snapshots.get(connection, snapshot_id), _rows(connection, snapshot_id)
     sealed = connection.scalar(sa.select(snapshot_seal.c.sha256).where(snapshot_seal.c.snapshot_id == snapshot_id))
     if frozen is None:
         return Known(0, 0, False)
     if sealed is None:
-        whole = snapshots.identify(members, frozen.classes) == snapshot_id
+        whole = _is_sound(connection, frozen)
     else:
         gone = connection.scalars(sa.select(erased_member.c.sha256).where(erased_member.c.snapshot_id == snapshot_id))
-        whole = _seal(key(connection), frozen.classes, members, gone) == sealed
-    return Known(len(members), lost(connection, snapshot_id), whole)
+        whole = _seal(key(connection), frozen.classes, rows, gone) == sealed
+    here = sum(isinstance(row, snapshots.Member) for row in rows)
+    return Known(here, lost(connection, snapshot_id), whole)
 
 
 def lost(connection: sa.Connection, snapshot_id: str) -> int:
     """How many members a snapshot has lost."""
-    mine = erased_member.c.snapshot_id == snapshot_id
-    return connection.scalar(sa.select(sa.func.count()).select_from(erased_member).where(mine)) or 0
+    mine = (erased_member.c.snapshot_id == snapshot_id, erased_member.c.split != LEFT_OUT)
+    return connection.scalar(sa.select(sa.func.count()).select_from(erased_member).where(*mine)) or 0
 
 
-def member_hash(key: bytes, member: snapshots.Member) -> str:
-    """What stands for a member that goes."""
+def member_hash(key: bytes, member: snapshots.Member | snapshots.LeftOut) -> str:
+    """What stands for a row that goes."""
     return keyed(key, msgspec.json.encode(member))
 
 
-def _seal(key: bytes, classes: Sequence[str], members: Iterable[snapshots.Member], gone: Iterable[str]) -> str:
-    here = [member_hash(key, member) for member in members]
+def _is_sound(connection: sa.Connection, frozen: snapshots.Snapshot) -> bool:
+    """Whether its id is what its rows come to. Ids of an earlier format nobody makes any more: they are believed."""
+    if frozen.format != snapshots.FORMAT:
+        return True
+    members, left_out = snapshots.of_members(connection, frozen.id), snapshots.left_out(connection, frozen.id)
+    return snapshots.identify(members, frozen.classes, rules=frozen.rules, left_out=left_out) == frozen.id
+
+
+def _seal(key: bytes, classes: Sequence[str], rows: Iterable[Row], gone: Iterable[str]) -> str:
+    here = [member_hash(key, row) for row in rows]
     return digest([*here, *gone, keyed(key, msgspec.json.encode(list(classes)))])
 
 
-def _members(connection: sa.Connection, snapshot_id: str) -> list[snapshots.Member]:
-    columns: tuple[Any, ...] = (
-        snapshot_member.c.sample_id,
-        snapshot_member.c.class_index,
-        snapshot_member.c.split,
-        snapshot_member.c.probability,
-    )
-    query = sa.select(*columns).where(snapshot_member.c.snapshot_id == snapshot_id)
-    return [snapshots.Member(*row) for row in connection.execute(query)]
+def _rows(connection: sa.Connection, snapshot_id: str) -> list[Row]:
+    return [*snapshots.of_members(connection, snapshot_id), *snapshots.left_out(connection, snapshot_id)]

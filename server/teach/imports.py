@@ -18,8 +18,10 @@ from numpy.typing import NDArray
 from edge_agent.contract.artifact import sha256_hex
 from server.errors import StoreError
 from server.store import erasures, labels, samples, trail
+from server.store import fingerprints as stored
 from server.store.schema import sample
 from server.store.store import Store
+from server.teach.fingerprint import fingerprints
 
 LABELER = "import"
 _ROWS_AT_ONCE = 500  # to one commit: fewer cost an fsync each, more hold up ingest
@@ -77,7 +79,8 @@ def _take(
     bodies = [zlib.compress(np.ascontiguousarray(array).tobytes(), 6) for array in x]
     rows = [_row(stem, split, int(n), array, body, now_ms) for n, array, body in zip(numbers, x, bodies, strict=True)]
     with store.database.write() as connection:  # the bytes as well: nothing is erased meanwhile
-        gone = erasures.refused(connection, [row["id"] for row in rows])
+        names = [row["id"] for row in rows]
+        gone = erasures.refused(connection, names)
         kept = [one for one in zip(rows, bodies, classes, strict=True) if one[0]["id"] not in gone]
         rows, classes = [row for row, _, _ in kept], [index for _, _, index in kept]
         store.blobs.put_many([body for _, body, _ in kept])
@@ -91,6 +94,8 @@ def _take(
                 if row["id"] in new
             ],
         )
+        prints = zip(names, fingerprints(x), strict=True)  # now, that a round need not wait
+        stored.put(connection, [(name, one) for name, one in prints if name in new])
     return len(new)
 
 
