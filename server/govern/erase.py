@@ -21,7 +21,7 @@ from sqlalchemy.dialects.sqlite import insert
 
 from server.govern import goldens
 from server.govern.scrub import finish
-from server.govern.subject import Subject, check
+from server.govern.subject import Subject, check, chosen
 from server.store import erasures, identities, runs, trail
 from server.store.erasures import Erasure
 from server.store.schema import (
@@ -79,25 +79,12 @@ def erase(store: Store, subject: Subject, *, who: str, why: str, now_ms: int) ->
     return done
 
 
-def _chosen(subject: Subject) -> sa.Select[tuple[str]]:
-    """Query of the ids of the samples it is about; for a labeler these stay, and only the answers go."""
-    one = sample.alias()  # the rows of `sample` are deleted by it too
-    if subject.kind == "device":
-        where = sa.and_(one.c.device == subject.names[0], one.c.origin == "device")
-    elif subject.kind == "sample":
-        where = one.c.id.in_(subject.names)
-    else:
-        said = label.alias()
-        where = sa.exists().where(said.c.sample_id == one.c.id, said.c.labeler == subject.names[0])
-    return sa.select(one.c.id).where(where)
-
-
 def _unsealed(connection: sa.Connection, subject: Subject) -> list[str]:
     """Snapshots that will lose a member for the first time."""
-    sealed, chosen = sa.select(snapshot_seal.c.snapshot_id), _chosen(subject)
+    sealed, ids = sa.select(snapshot_seal.c.snapshot_id), chosen(subject)
     found: set[str] = set()
     for table in (snapshot_member, snapshot_left_out):
-        query = sa.select(table.c.snapshot_id).where(table.c.sample_id.in_(chosen), table.c.snapshot_id.not_in(sealed))
+        query = sa.select(table.c.snapshot_id).where(table.c.sample_id.in_(ids), table.c.snapshot_id.not_in(sealed))
         found.update(connection.scalars(query.distinct()))
     return sorted(found)
 
@@ -113,7 +100,7 @@ class _Act:
         self._key = erasures.make_key(connection)
         self._counts: Counter[str] = Counter()
         self._unsound: tuple[str, ...] = ()
-        self._chosen = _chosen(subject)
+        self._chosen = chosen(subject)
         self._members = snapshot_member.c.sample_id.in_(self._chosen)
 
     def run(self, *, who: str, why: str) -> Erased:

@@ -48,3 +48,16 @@ def _is_id(connection: sa.Connection, name: str) -> bool:
         return SampleId.parse(name).device in identities.names(connection)
     except MessageError:
         return False
+
+
+def chosen(subject: Subject) -> sa.Select[tuple[str]]:
+    """Query of the ids of the samples it is about; for a labeler these stay, and only the answers go."""
+    one = sample.alias()  # the rows of `sample` are deleted by it too
+    if subject.kind == "device":
+        where = sa.and_(one.c.device == subject.names[0], one.c.origin == "device")
+    elif subject.kind == "sample":
+        where = one.c.id.in_(subject.names)
+    else:
+        said = label.alias()
+        where = sa.exists().where(said.c.sample_id == one.c.id, said.c.labeler == subject.names[0])
+    return sa.select(one.c.id).where(where)
