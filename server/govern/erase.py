@@ -47,11 +47,12 @@ from server.store.schema import (
 from server.store.snapshots import LeftOut, Member
 from server.store.store import Store
 
-KEPT = ("device", "token", "certificate", "revocation", "rollout_step", "sample", "erased_device", "purge_order")
-"""Tables with a column `device` whose rows stay when a device is erased: who it is, that it is shut out, and what it
-was ordered. All others go by that column; `sample` goes by its ids."""
+KEPT = {"device", "token", "certificate", "revocation", "rollout_step", "data_rule"}
+KEPT |= {"sample", "erased_device", "purge_order"}
+"""Tables with a column `device` whose rows stay when a device is erased: who it is, that it is shut out, what may be
+done with what it sends, and what it was ordered. All others go by that column; `sample` goes by its ids."""
 
-_AT_ONCE = 500  # values in one statement: SQLite allows 32,766
+CARRIED_AWAY = ("export", "share")  # as the trail calls it
 
 
 class Erased(NamedTuple):
@@ -264,14 +265,11 @@ class _Act:
         return tuple(wanted)
 
     def _elsewhere(self, snapshot_ids: set[str]) -> tuple[str, ...]:
-        """What the trail knows to have been carried away, of these snapshots or without saying of which."""
-        query = sa.select(trail_table).where(trail_table.c.what.in_(("export", "backup"))).order_by(trail_table.c.id)
-        found = []
-        for row in self._connection.execute(query):
-            of = row.detail.get("snapshot", "")
-            if not of or of in snapshot_ids:
-                found.append(f"{row.what} of {row.subject}, {row.detail.get('to', 'nobody wrote down where')}")
-        return tuple(found)
+        """What the trail knows to have been carried away of these snapshots."""
+        subjects = [f"snapshot {one}" for one in sorted(snapshot_ids)]
+        away = (trail_table.c.what.in_(CARRIED_AWAY), trail_table.c.subject.in_(subjects))
+        rows = self._connection.execute(sa.select(trail_table).where(*away).order_by(trail_table.c.id))
+        return tuple(f"{row.what} of {row.subject[:21]} by {row.who} (audit entry {row.id})" for row in rows)
 
     def _record(self, done: Erased, who: str, why: str, sha256: str) -> None:
         detail = {

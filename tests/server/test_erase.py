@@ -429,6 +429,14 @@ def test_of_a_round_that_is_at_it_with_some_of_it_nothing_comes(world: World) ->
     assert (ended.state, ended.error) == ("failed", "some of what it learns from was erased meanwhile")
 
 
+def test_copies_that_were_carried_away_are_named(world: World) -> None:
+    with world.store.database.write() as connection:
+        for what, of in (("export", world.snapshot.id), ("export", "0" * 64), ("publish", world.snapshot.id)):
+            trail.record(connection, what, f"snapshot {of}", why="", who="eve", now_ms=NOW_MS)
+    away = world.erase("sample", "cam-1.main.1.4").elsewhere
+    assert away == (f"export of snapshot {world.snapshot.id[:12]} by eve (audit entry 1)",)
+
+
 def test_a_version_frozen_later_holds_nothing_of_it(world: World) -> None:
     world.erase("device", "cam-1")
     again = freeze(world.store, now_ms=NOW_MS + 5)
