@@ -16,7 +16,16 @@ from edge_agent.contract import settings
 from edge_agent.contract.artifact import read_artifact
 from edge_agent.contract.errors import EXIT_CONFIG, ConfigError, WinnowError
 from edge_agent.contract.wire import REQUEST_MAX_SAMPLES
-from server import govern_cli, keyring, rollout_cli, rules_cli, snapshot_cli, train_cli
+from server import (
+    gold_cli,
+    govern_cli,
+    keyring,
+    label_cli,
+    rollout_cli,
+    rules_cli,
+    snapshot_cli,
+    train_cli,
+)
 from server.config import load_config
 from server.errors import ServerConfigError
 from server.identity import commands
@@ -57,6 +66,9 @@ app.command("card", epilog="Example: winnow-server card 7 --data server.toml")(g
 app.command("erase", epilog='Example: winnow-server erase --device cam-1 --why "its owner asked" server.toml')(
     govern_cli.erase
 )
+app.add_typer(label_cli.label, name="label")
+label_cli.label.add_typer(gold_cli.gold, name="gold")
+app.command("labels", epilog="Example: winnow-server labels --days 7 server.toml")(label_cli.show_labels)
 app.add_typer(snapshot_cli.snapshots, name="snapshot")
 rules_cli.register(data)
 

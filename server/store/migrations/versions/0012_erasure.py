@@ -9,7 +9,6 @@ down_revision = "0009"
 
 def upgrade() -> None:
     """Make the tables and the indexes."""
-    op.create_index("label_by_labeler", "label", ["labeler", "sample_id", "at_ms"])
     op.create_index("snapshot_member_by_sample", "snapshot_member", ["sample_id", "snapshot_id"])
     op.create_table(
         "erasure",
