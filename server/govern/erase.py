@@ -22,7 +22,7 @@ from sqlalchemy.dialects.sqlite import insert
 from server.govern import goldens
 from server.govern.scrub import finish
 from server.govern.subject import Subject, check, chosen
-from server.store import erasures, identities, runs, trail
+from server.store import consensus, erasures, identities, runs, trail
 from server.store.erasures import Erasure
 from server.store.schema import (
     card,
@@ -228,7 +228,9 @@ class _Act:
             for column in columns:
                 self._delete(table, column.in_(self._chosen))
         if kind == "labeler":  # last: the members were found by it
+            answered = [row.id for row in self._connection.execute(self._chosen)]
             self._delete(label, label.c.labeler == names[0])
+            consensus.resolve(self._connection, answered)  # what others answered is in force, or nothing
             return
         self._delete_pieces()
         self._delete(sample, sample.c.id.in_(self._chosen))
