@@ -144,6 +144,7 @@ def describe(
     int8: bool,
     variant: str = "cpu-fp32",
     parent_file: ParentFile | None = None,
+    showable: NDArray[np.bool_] | None = None,
 ) -> Packaged:
     """Turn a tapped float ONNX model into an artifact.
 
@@ -155,10 +156,9 @@ def describe(
         int8: quantise it.
         variant: what the file is called in the manifest when it is not quantised here.
         parent_file: as in `package`.
+        showable: (N,) which of `calibration` may be golden inputs, which every device gets; None, or none of them: all.
 
-    Raises:
-        DataError: calibration or holdout do not fit the model.
-        IncompatibleError: nor do the names, or it cannot be quantised.
+    DataError: the samples do not fit the model. IncompatibleError: nor do the names, or it cannot be quantised.
     """
     spec = _input_spec(onnx, about)
     _check_rows(calibration, spec, "calibration")
@@ -178,7 +178,7 @@ def describe(
     manifest = Manifest(
         files={"cpu-int8" if int8 else variant: file},
         input=spec,
-        golden=_golden(shipped, calibration, seen, about),
+        golden=_golden(shipped, calibration, seen, about, showable),
         reference=_reference(*expected, temperature, spread_of=embedding),
         temperature=temperature,
         metrics=metrics,
@@ -268,10 +268,11 @@ def _opset(onnx: bytes) -> int:
     return next(int(entry.version) for entry in imports if entry.domain in ("", "ai.onnx"))
 
 
-def _golden(onnx: bytes, x: Rows, logits: Rows, about: About) -> Golden:
-    """Nothing, the extremes, and real samples from the least to the most certain."""
+def _golden(onnx: bytes, x: Rows, logits: Rows, about: About, showable: NDArray[np.bool_] | None = None) -> Golden:
+    """Nothing, the extremes, and real samples from the least to the most certain; of those that may be shown."""
     certainty = evaluate.softmax(logits).max(axis=1)
-    real = np.argsort(certainty)[np.linspace(0, len(x) - 1, REAL_GOLDENS).astype(int)]
+    shown = np.flatnonzero(showable) if showable is not None and showable.any() else np.arange(len(x))
+    real = shown[np.argsort(certainty[shown])[np.linspace(0, len(shown) - 1, REAL_GOLDENS).astype(int)]]
     extremes = (128, 255) if x.dtype == np.uint8 else (x.min(), x.max())
     flat = [np.full(x.shape[1:], value, dtype=x.dtype) for value in (0, *extremes)]
     inputs = np.stack([*flat, *x[real]])

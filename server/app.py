@@ -31,6 +31,8 @@ from server.config import Broker, ServerConfig
 from server.config import Server as ServerSection
 from server.drift.watch import Watch
 from server.errors import ServerConfigError, TrainingError
+from server.govern import card as cards
+from server.govern.scrub import Scrub
 from server.identity import service as identities
 from server.identity.authority import SERVER
 from server.identity.copies import Copies
@@ -121,12 +123,15 @@ class Server:
             watch.start(now_ms)
             stack.callback(watch.stop, timeout_s=STOP_S)
             stack.callback(lambda: teach.stop(now_ms=now_ms()))
+            scrub = Scrub(store)
             collector.wait_ready(READY_S)  # it says itself what is wrong, and goes on trying
             log.info("stop with Ctrl-C")
-            self._loop(store, teach, steering, fleet, identity)
+            self._loop(store, teach, steering, fleet, identity, scrub)
             log.info("stopping")
 
-    def _loop(self, store: Store, teach: Teach, steering: Steering, fleet: Fleet, identity: Service | None) -> None:
+    def _loop(
+        self, store: Store, teach: Teach, steering: Steering, fleet: Fleet, identity: Service | None, scrub: Scrub
+    ) -> None:
         while not self._stopping.wait(TICK_S):
             self._tick(
                 lambda: identity.tick(now_ms()) if identity else None,
@@ -136,6 +141,8 @@ class Server:
                 lambda: self._sign(store),
                 lambda: self._sweep(store),
                 lambda: fleet.tick(now_ms()),
+                lambda: scrub.tick(now_ms()),
+                lambda: cards.keep(store, self._config.govern, now_ms=now_ms()),
             )
 
     def _sign(self, store: Store) -> None:
@@ -374,6 +381,7 @@ def train_once(config: ServerConfig, *, why: str) -> Version:
         finally:
             teach.stop(now_ms=now_ms())
         published = {version.run_id: version for version in _publish(store)}
+        cards.keep(store, config.govern, now_ms=now_ms())
         with store.database.read() as connection:
             run = runs.get(connection, run_id)
     if run_id not in published:

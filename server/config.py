@@ -480,6 +480,17 @@ class Drift(Section, frozen=True, kw_only=True):
     ] = 1.0
 
 
+class Govern(Section, frozen=True, kw_only=True):
+    """What only people can say of the models, for their cards; what is left empty is said to be missing."""
+
+    intended_use: Annotated[str, Meta(description="what the models are for, and who uses them")] = ""
+    out_of_scope: Annotated[str, Meta(description="what they are not to be used for")] = ""
+    contact: Annotated[str, Meta(description="who answers for them")] = ""
+    personal_data: Annotated[str, Meta(description="what of the samples may tell of a person, and why it is had")] = ""
+    model_licence: Annotated[str, Meta(description="SPDX expression, where a manifest states none")] = ""
+    data_licence: Annotated[str, Meta(description="SPDX expression of the samples and labels")] = ""
+
+
 class ServerConfig(Section, frozen=True, kw_only=True):
     """The whole of server.toml."""
 
@@ -496,6 +507,7 @@ class ServerConfig(Section, frozen=True, kw_only=True):
     rollout: Rollout = Rollout()
     autonomy: Autonomy = Autonomy()
     drift: Drift = Drift()
+    govern: Govern = Govern()
 
 
 def load_config(path: Path) -> ServerConfig:

@@ -33,9 +33,9 @@ AGENT_PARTS = (
 SERVER_PARTS = (
     {"__main__"},
     {"gold_cli"},
-    {"demo", "backtest", "keyring", "rollout_cli", "rules_cli", "snapshot_cli", "train_cli", "label_cli"},
+    {"demo", "backtest", "keyring", "rollout_cli", "rules_cli", "snapshot_cli", "train_cli", "label_cli", "govern_cli"},
     {"app", "status", "testing"},
-    {"collect", "label", "teach", "release", "identity"},
+    {"collect", "label", "teach", "release", "identity", "govern"},
     {"audit", "drift"},
     {"store", "child"},
     {"config"},

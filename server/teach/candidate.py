@@ -55,6 +55,7 @@ class Candidate(NamedTuple):
 
     packaged: Packaged
     weights: bytes
+    went_on_from: int  # the version whose weights it began with; 0: from scratch
 
 
 def make(
@@ -97,7 +98,8 @@ def make(
     task = _task(store, snapshot, data.train, base, teach, folder / digest, Progress(say, event))
     trained = trainer.run(teach.trainer, task)
     say("quantising" if teach.int8 else "describing")
-    return Candidate(_packaged(trained, snapshot, data, champion, teach, min_int8_agreement), trained.weights)
+    packaged = _packaged(trained, snapshot, data, champion, teach, min_int8_agreement)
+    return Candidate(packaged, trained.weights, base.number if base else 0)
 
 
 def told(teach: config.Teach) -> dict[str, Any]:
@@ -224,6 +226,7 @@ def _packaged(
         trained.onnx,
         about,
         calibration=data.train.x[some],
+        showable=~data.train.stream[some],  # what one device saw is not for all the others, if there is anything else
         holdout=(data.holdout.x, data.holdout.y),
         int8=teach.int8,
         parent_file=ParentFile(champion.onnx, min_int8_agreement) if champion and keeps else None,

@@ -8,6 +8,7 @@ figures and verdict in the run's report, and the run's state `passed` or `reject
 
 from __future__ import annotations
 
+import dataclasses
 import shutil
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -25,12 +26,13 @@ from edge_agent.contract.wire import Parcel
 from server import config
 from server.audit import bias
 from server.errors import TrainingError
-from server.store import events, parcels, runs, snapshots, versions
+from server.store import erasures, events, parcels, runs, snapshots, versions
 from server.store.snapshots import Snapshot
 from server.store.store import Store
 from server.teach import candidate, dataset, gates, judging, lesson, reference
 from server.teach.candidate import Candidate
 from server.teach.dataset import Dataset
+from server.teach.environment import environment
 from server.teach.judging import Champion
 from server.teach.lesson import Gain
 from server.teach.listing import bias_of
@@ -60,8 +62,8 @@ def run_round(store: Store, run_id: int, *, folder: Path, say: Say, now_ms: Call
         snapshot = snapshots.get(connection, run.snapshot_id) if run else None
     if run is None or snapshot is None:
         raise TrainingError(f"run {run_id}: is not in the store")
-    settings = msgspec.convert(run.report, type=_Report).settings
-    champion = _champion(store, run.champion)
+    settings = settings_of(run)
+    champion = unlearned(store, champion_of(store, run.champion))
 
     def begin_judging() -> None:
         with store.database.write() as connection:
@@ -84,7 +86,10 @@ def run_round(store: Store, run_id: int, *, folder: Path, say: Say, now_ms: Call
         raise TrainingError(f"run {run_id}: {error}") from error
     state = "passed" if report["verdict"]["passed"] else "rejected"
     with store.database.write() as connection:
-        runs.finish(connection, run_id, state=state, report=report, now_ms=now_ms())
+        kept = runs.finish(connection, run_id, state=state, report=report, now_ms=now_ms())
+    if not kept:  # it was ended meanwhile: what it learned from may be erased, and its golden inputs with it
+        store.blobs.erase([report["candidate"]["manifest_sha256"]])
+        store.blobs.scrub()
     shutil.rmtree(folder, ignore_errors=True)
 
 
@@ -99,7 +104,21 @@ class _Report(msgspec.Struct):
     settings: Settings
 
 
-def _champion(store: Store, number: int) -> Champion | None:
+def settings_of(run: runs.Run) -> Settings:
+    """What a run was told."""
+    return msgspec.convert(run.report, type=_Report).settings
+
+
+def unlearned(store: Store, champion: Champion | None) -> Champion | None:
+    """Without its weights, if these learned from what was erased since: nothing goes on from them."""
+    with store.database.read() as connection:
+        if champion is None or champion.number not in erasures.learned(connection):
+            return champion
+    return dataclasses.replace(champion, weights=b"")
+
+
+def champion_of(store: Store, number: int) -> Champion | None:
+    """The version of that number, to go on from and to be held against; None: there is none."""
     with store.database.read() as connection:
         version = versions.get(connection, number)
     if version is None:
@@ -132,7 +151,7 @@ def _round(
         say(f"{data.left_out} samples left out: not of the shape that the model takes")
     if data.damaged:
         say(f"{len(data.damaged)} samples left out: their bytes are damaged: {', '.join(data.damaged[:3])}")
-    packaged, weights = make(data)
+    packaged, weights, went_on_from = make(data)
     begin_judging()
     say("judging")
     agreement = packaged.int8_agreement if settings.teach.int8 else None
@@ -146,6 +165,8 @@ def _round(
         say(_parcels(parcels.make(store, manifest), len(packaged.onnx)))
     return {
         "settings": msgspec.to_builtins(settings),
+        "environment": environment(),
+        "went_on_from": went_on_from,
         "train": len(data.train.y),
         "holdout": len(data.holdout.y),
         "left_out": data.left_out,
