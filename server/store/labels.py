@@ -18,7 +18,7 @@ from sqlalchemy.dialects.sqlite import insert
 
 from server.store import identities
 from server.store.samples import AUDIT_REASONS, body_names
-from server.store.schema import class_name, duplicate, label, sample
+from server.store.schema import class_name, duplicate, label, sample, snapshot_member
 
 CANNOT_TELL = -1
 
@@ -100,6 +100,19 @@ def in_force() -> sa.Select[tuple[str, int, float | None]]:
     """Query of (sample_id, class_index, probability) for every answered sample, "cannot tell" included."""
     latest = sa.select(sa.func.max(label.c.id)).group_by(label.c.sample_id)
     return sa.select(label.c.sample_id, label.c.class_index, label.c.probability).where(label.c.id.in_(latest))
+
+
+def answers_of(connection: sa.Connection, snapshot_id: str) -> list[tuple[str, int, str]]:
+    """(sample_id, class_index, labeler) of the newest answer of each labeler to each member of a snapshot."""
+    member = snapshot_member.c.sample_id == label.c.sample_id
+    newest = (
+        sa.select(sa.func.max(label.c.id))
+        .join(snapshot_member, member)
+        .where(snapshot_member.c.snapshot_id == snapshot_id, label.c.class_index != CANNOT_TELL)
+        .group_by(label.c.sample_id, label.c.labeler)
+    )
+    query = sa.select(label.c.sample_id, label.c.class_index, label.c.labeler).where(label.c.id.in_(newest))
+    return [(row.sample_id, row.class_index, row.labeler) for row in connection.execute(query)]
 
 
 def plans(connection: sa.Connection) -> list[int]:

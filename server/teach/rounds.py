@@ -25,7 +25,7 @@ from server.child import end, spawn
 from server.store import labels, rollouts, runs, snapshots, versions
 from server.store.snapshots import Snapshot
 from server.store.store import Store
-from server.teach.gates import Gate, Verdict
+from server.teach.gates.verdict import Gate, Verdict
 from server.teach.snapshot import freeze
 from server.teach.training import Settings
 

@@ -17,7 +17,7 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
-from edge_agent.contract.artifact import Manifest, decode_manifest, encode_manifest
+from edge_agent.contract.artifact import Manifest, encode_manifest
 from edge_agent.contract.errors import WinnowError
 from edge_agent.contract.wire import Parcel
 from server import config
@@ -25,9 +25,10 @@ from server.errors import TrainingError
 from server.store import parcels, runs, snapshots, versions
 from server.store.snapshots import Snapshot
 from server.store.store import Store
-from server.teach import dataset, gates, judging, lesson, reference
+from server.teach import champions, dataset, judging, lesson, reference
+from server.teach.champions import Champion
 from server.teach.dataset import Dataset, Part
-from server.teach.judging import Champion
+from server.teach.gates.held import Held
 from server.teach.lesson import Gain
 
 if TYPE_CHECKING:
@@ -54,7 +55,7 @@ def run_round(store: Store, run_id: int, *, say: Say, now_ms: Callable[[], int])
     if run is None or snapshot is None:
         raise TrainingError(f"run {run_id}: is not in the store")
     settings = msgspec.convert(run.report, type=_Report).settings
-    champion = _champion(store, run.champion)
+    champion = champions.load(store, run.champion)
 
     def begin_judging() -> None:
         with store.database.write() as connection:
@@ -71,17 +72,6 @@ def run_round(store: Store, run_id: int, *, say: Say, now_ms: Callable[[], int])
 
 class _Report(msgspec.Struct):
     settings: Settings
-
-
-def _champion(store: Store, number: int) -> Champion | None:
-    with store.database.read() as connection:
-        version = versions.get(connection, number)
-    if version is None:
-        return None
-    manifest = decode_manifest(store.blobs.get(version.manifest_sha256), where=f"version {number}")
-    onnx = store.blobs.get(manifest.variant("cpu-int8").sha256)
-    weights = store.blobs.get(version.weights_sha256) if version.weights_sha256 else b""
-    return Champion(number, manifest, onnx, weights)
 
 
 def _round(
@@ -102,10 +92,17 @@ def _round(
     packaged = _package(net, data, snapshot, settings, champion)
     begin_judging()
     say("judging")
-    agreement = packaged.int8_agreement if settings.teach.int8 else None
-    held, figures = judging.compare(data.holdout, snapshot.classes, packaged, champion)
+    known = champions.known(store, snapshot.id, champion)
+    held, figures, verdict = judging.judge_candidate(
+        data,
+        snapshot.classes,
+        packaged,
+        champion,
+        int8=settings.teach.int8,
+        rules=settings.gates,
+        known=known,
+    )
     gains = _gains(store, data, held, packaged, champion)
-    verdict = gates.judge(held, int8_agreement=agreement, rules=settings.gates)
     manifest = msgspec.structs.replace(packaged.manifest, metrics=packaged.manifest.metrics | figures)
     store.blobs.put(packaged.onnx)
     if verdict.passed:  # nobody runs the others
@@ -183,9 +180,7 @@ def _package(net: Net, data: Dataset, snapshot: Snapshot, settings: Settings, ch
     )
 
 
-def _gains(
-    store: Store, data: Dataset, held: gates.Held, packaged: Packaged, champion: Champion | None
-) -> dict[str, Gain]:
+def _gains(store: Store, data: Dataset, held: Held, packaged: Packaged, champion: Champion | None) -> dict[str, Gain]:
     """What the labels that the champion did not know have taught, by who asked for them."""
     if champion is None or not packaged.manifest.embedding:
         return {}
