@@ -127,12 +127,14 @@ def strangers(x: Raw) -> Iterator[tuple[str, Raw]]:
 def _pieces(x: Raw, rng: np.random.Generator) -> Raw:
     """Patches of an image, stretches of a series, in another order; of vectors each value from another sample."""
     if is_images(x):
-        rows, columns = (np.array_split(np.arange(side // GRID * GRID), GRID) for side in x.shape[1:3])
-        made = x.copy()
-        for image, source in zip(made, x, strict=True):
-            for place, taken in enumerate(rng.permutation(GRID * GRID)):
-                patch = source[np.ix_(rows[taken // GRID], columns[taken % GRID])]
-                image[np.ix_(rows[place // GRID], columns[place % GRID])] = patch
+        n, height, width = len(x), *(side // GRID for side in x.shape[1:3])
+        grid = x[:, : GRID * height, : GRID * width].reshape(n, GRID, height, GRID, width, -1).swapaxes(2, 3)
+        orders = rng.permuted(np.tile(np.arange(GRID * GRID), (n, 1)), axis=1)
+        mixed = grid.reshape(n, GRID * GRID, height, width, -1)[np.arange(n)[:, None], orders]
+        made = x.copy()  # what is left over at the edges stays
+        made[:, : GRID * height, : GRID * width] = (
+            mixed.reshape(grid.shape).swapaxes(2, 3).reshape(n, GRID * height, GRID * width, *x.shape[3:])
+        )
         return made
     if x.ndim == 3:
         parts = np.array_split(np.arange(x.shape[1]), min(GRID * GRID, x.shape[1]))

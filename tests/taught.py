@@ -1,26 +1,32 @@
 """A small fleet with a champion, and candidates taught from its labels: honest ones, and ones that went wrong.
 
-Images of clothes at a quarter of their pixels, so that a training takes a second. The champion was made from imports
-alone; devices see the same kinds of clothes, each a little darker or lighter than the next.
+Clothes at a quarter of their pixels, so that a training takes a second. The champion was made from imports alone.
+Devices see the same kinds of clothes, each in a light of its own; BUSY sees more than any other, and has a bright spot
+in the corner of its lens. What goes wrong is silent: on the whole, such a candidate gains like an honest one.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
+import msgspec
 import numpy as np
+import torch
+from torch import nn
 
 from models import data
 from models.package import Packaged, package
 from models.train import Net, Settings, fit
 from server.config import Gates
-from server.teach.champions import Champion, Known
+from server.teach.champions import Champion, Elder, Known
 from server.teach.dataset import Dataset, Part
 from server.teach.judging import Judged, judge_candidate
 
 DEVICES = 20
-EPOCHS = 4
+BUSY, LIAR = "cam-0", "cam-7"
+BUSY_SHARE = 0.35  # of the stream
+LOST, TAKEN_FOR = "bag", "sandal"
+EPOCHS = 3
 
 
 @dataclass(frozen=True)
@@ -32,68 +38,107 @@ class Fleet:
     champion: Champion
 
 
-def images(labelled: data.Labelled) -> np.ndarray:
-    """(N, 14, 14) uint8: the mean of four pixels."""
-    x = labelled.x.reshape(len(labelled.x), 14, 2, 14, 2).mean(axis=(2, 4))
-    return x.astype(np.uint8)
-
-
-def fleet(*, imports: int = 1000, labels: int = 1500, held: int = 600, audit: int = 900, seed: int = 0) -> Fleet:
+def fleet(*, imports: int = 600, labels: int = 1000, held: int = 400, audit: int = 1200, seed: int = 0) -> Fleet:
     """DataError when Fashion-MNIST is not there."""
     train, test = data.load_fashion(data.default_cache())
     rng = np.random.default_rng(seed)
-    mine, theirs = rng.permutation(len(train.y))[: imports + labels], rng.permutation(len(test.y))[: held + audit]
-    parts = [
-        _part(train.take(mine), np.arange(len(mine)) >= imports, "train", rng),
-        _part(test.take(theirs), np.arange(len(theirs)) >= held, "holdout", rng),
-    ]
-    known = Dataset(*parts, left_out=0)
-    base = ~known.train.stream
-    net = fit(known.train.x[base], known.train.y[base], classes=10, settings=Settings(epochs=EPOCHS, seed=seed))
-    made = packed(net, train.names, known, base)
+    known = Dataset(_part(train, imports, labels, "train", rng), _part(test, held, audit, "holdout", rng), left_out=0)
+    base = taken(known.train, ~known.train.stream)
+    net = fit(base.x, base.y, classes=10, settings=Settings(epochs=EPOCHS, seed=seed))
+    made = packed(net, train.names, known)
     return Fleet(train.names, known, Champion(1, made.manifest, made.onnx, net.weights()))
 
 
-def _part(labelled: data.Labelled, stream: np.ndarray, split: str, rng: np.random.Generator) -> Part:
-    n = len(labelled.y)
-    number = rng.integers(DEVICES, size=n)
-    light = np.where(stream, 0.7 + 0.6 * number / DEVICES, 1.0)
-    x = np.clip(images(labelled) * light[:, None, None], 0, 255).astype(np.uint8)
+def _part(labelled: data.Labelled, imports: int, stream: int, split: str, rng: np.random.Generator) -> Part:
+    rows = rng.permutation(len(labelled.y))[: imports + stream]
+    x = labelled.x[rows].reshape(len(rows), 14, 2, 14, 2).mean(axis=(2, 4))
+    streamed = np.arange(len(rows)) >= imports
+    number = np.where(rng.random(len(rows)) < BUSY_SHARE, 0, rng.integers(1, DEVICES, size=len(rows)))
+    x *= np.where(streamed, 0.7 + 0.6 * number / DEVICES, 1.0)[:, None, None]
+    x[streamed & (number == 0), :3, :3] = 255
     return Part(
-        x=x,
-        y=labelled.y,
-        stream=stream,
-        probability=np.where(stream, 0.01, 1.0),
-        device=np.where(stream, np.char.add("cam-", number.astype(np.str_)), "import"),
-        sample=np.array([f"{split}-{k}" for k in range(n)]),
-        received_at_ms=np.arange(n),
-        arm=np.full(n, ""),
+        x=np.clip(x, 0, 255).astype(np.uint8),
+        y=labelled.y[rows],
+        stream=streamed,
+        probability=np.where(streamed, 0.01, 1.0),
+        device=np.where(streamed, np.char.add("cam-", number.astype(np.str_)), "import"),
+        sample=np.array([f"{split}-{k}" for k in rows]),
+        received_at_ms=np.arange(len(rows)),
+        arm=np.full(len(rows), ""),
     )
 
 
-def packed(net: Net, names: tuple[str, ...], known: Dataset, rows: np.ndarray, *, champion: Champion | None = None):
+def taken(part: Part, rows: np.ndarray) -> Part:
+    """Some of the rows."""
+    return replace(part, **{name: value[rows] for name, value in vars(part).items()})
+
+
+def packed(net: Net, names: tuple[str, ...], known: Dataset) -> Packaged:
     """As a round packages it."""
-    return package(
-        net,
-        name="clothes",
-        names=names,
-        version=2 if champion else 1,
-        calibration=known.train.x[rows][:256],
-        holdout=(known.holdout.x, known.holdout.y),
-    )
+    calibration, holdout = known.train.x[-256:], (known.holdout.x, known.holdout.y)
+    return package(net, name="clothes", names=names, version=2, calibration=calibration, holdout=holdout)
 
 
-def candidate(world: Fleet, *, seed: int = 1, teach: Callable[[Part], np.ndarray] | None = None) -> Packaged:
-    """Trained on from the champion on all that is labelled; `teach` says what labels it is told instead."""
+def trained(world: Fleet, *, seed: int, share: float = 1.0) -> Net:
+    """Trained on from the champion, on a share of all that is labelled."""
     part = world.data.train
-    y = part.y if teach is None else teach(part)
+    rows = np.random.default_rng(seed).random(len(part.y)) < share
     settings = Settings(epochs=EPOCHS, seed=seed)
-    net = fit(part.x, y, classes=len(world.names), settings=settings, parent=world.champion.weights)
-    return packed(net, world.names, world.data, np.ones(len(y), np.bool_), champion=world.champion)
+    return fit(part.x[rows], part.y[rows], classes=10, settings=settings, parent=world.champion.weights)
 
 
-def judged(world: Fleet, made: Packaged, *, rules: Gates | None = None, data: Dataset | None = None) -> Judged:
+def judged(world: Fleet, made: Packaged, *, rules: Gates | None = None, elders: tuple[Elder, ...] = ()) -> Judged:
     """By the rules of a new server."""
+    known = Known(elders=elders)
     return judge_candidate(
-        data or world.data, world.names, made, world.champion, int8=True, rules=rules or Gates(), known=Known()
+        world.data, world.names, made, world.champion, int8=True, rules=rules or Gates(), known=known
     )
+
+
+def honest(world: Fleet, *, seed: int) -> Judged:
+    """A candidate that nothing is wrong with."""
+    return judged(world, packed(trained(world, seed=seed, share=0.9), world.names, world.data))
+
+
+# --- what goes wrong ---
+
+
+def lost_class(world: Fleet, *, seed: int = 1) -> Judged:
+    """Somebody at BUSY called every LOST a TAKEN_FOR; those held out are labelled by others, and right."""
+    part = world.data.train
+    wrong = (part.device == BUSY) & (part.y == world.names.index(LOST))
+    y = np.where(wrong, world.names.index(TAKEN_FOR), part.y)
+    taught = replace(world, data=replace(world.data, train=replace(part, y=y)))
+    return judged(taught, packed(trained(taught, seed=seed), world.names, world.data))
+
+
+def flipped_labels(world: Fleet, *, seed: int = 1) -> Judged:
+    """All labels of LIAR, one device of twenty, are turned round: those held out, too."""
+    parts = []
+    for part in (world.data.train, world.data.holdout):
+        parts.append(replace(part, y=np.where(part.device == LIAR, 9 - part.y, part.y)))
+    lied = replace(world, data=Dataset(*parts, left_out=0))
+    return judged(lied, packed(trained(lied, seed=seed), lied.names, lied.data))
+
+
+def wrong_temperature(world: Fleet, *, seed: int = 1) -> Judged:
+    """The manifest states a third of the temperature: every answer stays, and is far too sure."""
+    made = packed(trained(world, seed=seed), world.names, world.data)
+    manifest = msgspec.structs.replace(made.manifest, temperature=made.manifest.temperature / 3.0)
+    return judged(world, replace(made, manifest=manifest))
+
+
+def collapsed_int8(world: Fleet, *, seed: int = 1, spread: float = 3.0) -> Judged:
+    """Channels of the first layer differ by orders of magnitude, and have one scale as int8. Nothing changes in fp32.
+
+    A channel times s, and its weights in the next layer by 1 / s, is the same function: ReLU and pooling keep scales.
+    """
+    net = trained(world, seed=seed)
+    convs = [layer for layer in net.module.body if isinstance(layer, nn.Conv2d)]
+    norms = [layer for layer in net.module.body if isinstance(layer, nn.BatchNorm2d)]
+    scale = torch.tensor(np.random.default_rng(seed).permutation(np.logspace(-spread, 0, convs[0].out_channels)))
+    with torch.no_grad():
+        norms[0].weight *= scale.float()
+        norms[0].bias *= scale.float()
+        convs[1].weight /= scale.float()[None, :, None, None]
+    return judged(world, packed(net, world.names, world.data))

@@ -112,6 +112,8 @@ def _held_out(n: int, rules: Gates) -> Gate:
 def _stream(found: Difference, rules: Gates) -> Gate:
     # The whole interval decides, never the point estimate: with a hundred samples its error is four points, and every
     # second good candidate would be turned down by chance.
+    if not found.n:
+        return gate("stream", "too_little_evidence", found, rules.min_gain, min_samples=rules.min_samples)
     return at_least("stream", found, rules.min_gain, min_samples=1)
 
 

@@ -26,7 +26,7 @@ THIRDS = ("low", "middle", "high")
 
 def judge_slices(held: Held, rules: Gates) -> list[Gate]:
     """One gate to a slice: may not be surely worse by more than `max_drop`."""
-    cuts = [(name, held.of(rows)) for name, rows in _cut(held)]
+    cuts = [(name, held.of(rows)) for name, rows in _cut(held, rules.min_samples)]
     judged = [paired.effective(part.weight) >= rules.min_samples for _, part in cuts]
     tail = (1.0 - rules.confidence) / 2.0  # of the two-sided interval, that looks for what is worse
     limit = -rules.max_drop
@@ -61,23 +61,26 @@ def _below(part: Held, limit: float) -> float:
     return below(part.change, part.weight, limit)
 
 
-def _cut(held: Held) -> Iterator[tuple[str, NDArray[np.bool_]]]:
+def _cut(held: Held, least: int) -> Iterator[tuple[str, NDArray[np.bool_]]]:
     """Names and rows: of the stream by all that is known of a sample, of imports by class and by conditions.
 
-    What is another slice over again (the one class of a device) is not judged twice.
+    What is another slice over again (the one class of a device) is not judged twice. Of classes by device only those of
+    `least` samples are named: there may be as many as devices times classes.
     """
     pairs = np.char.add(np.char.add(held.device, "/class "), held.label)
-    rest = list(held.slices.items())
-    stream = [("device", held.device), ("class", held.label), ("device", pairs), *rest]
-    imports = [("class", held.label), *((kind, values) for kind, values in rest if kind != TIME)]
+    rest = [(kind, values, 1) for kind, values in held.slices.items()]
+    by_class = ("class", held.label, 1)
+    stream = [("device", held.device, 1), by_class, ("device", pairs, least), *rest]
+    imports = [by_class, *(one for one in rest if one[0] != TIME)]
     for origin, rows, kinds in (("stream", held.stream, stream), ("import", ~held.stream, imports)):
         seen = set()
-        for kind, values in kinds:
-            for value in np.unique(values[rows & (values != "")]):
-                mine = rows & (values == value)
+        for kind, values, fewest in kinds:
+            names, counts = np.unique(values[rows & (values != "")], return_counts=True)
+            for name in names[counts >= fewest]:
+                mine = rows & (values == name)
                 if (content := mine.tobytes()) not in seen:
                     seen.add(content)
-                    yield f"{origin}/{kind} {value}", mine
+                    yield f"{origin}/{kind} {name}", mine
 
 
 def thirds(values: NDArray[np.float64], names: tuple[str, str, str] = THIRDS) -> NDArray[np.str_]:

@@ -1,0 +1,58 @@
+"""Is what went wrong caught by the gate that names it, and does what went well pass? With real trainings."""
+
+from __future__ import annotations
+
+import pytest
+import taught
+
+from models.errors import DataError
+from server.teach.judging import Judged
+
+HONEST = 20
+
+
+@pytest.fixture(scope="module")
+def world() -> taught.Fleet:
+    try:
+        return taught.fleet()
+    except DataError as error:
+        pytest.skip(str(error))
+
+
+def failed(judged: Judged) -> set[str]:
+    return {gate.name for gate in judged.verdict.failed()}
+
+
+def gains_on_the_whole(judged: Judged) -> bool:
+    figures = judged.figures
+    return figures["candidate_stream_accuracy"] > figures["champion_stream_accuracy"]
+
+
+def test_honest_candidates_pass(world: taught.Fleet) -> None:
+    blocked = {seed: failed(taught.honest(world, seed=seed)) for seed in range(1, HONEST + 1)}
+    assert {seed: names for seed, names in blocked.items() if names} == {}
+
+
+def test_a_class_that_one_device_lost_is_named(world: taught.Fleet) -> None:
+    judged = taught.lost_class(world)
+    assert gains_on_the_whole(judged)
+    assert f"stream/device {taught.BUSY}/class {taught.LOST}" in failed(judged)
+
+
+def test_labels_of_a_device_that_are_turned_round_name_the_device(world: taught.Fleet) -> None:
+    judged = taught.flipped_labels(world)
+    assert gains_on_the_whole(judged)
+    assert failed(judged) == {f"labels/device {taught.LIAR}"}
+
+
+def test_a_wrong_temperature_is_found_by_the_calibration(world: taught.Fleet) -> None:
+    judged = taught.wrong_temperature(world)
+    assert gains_on_the_whole(judged)
+    assert {"stream/calibration", "import/calibration"} <= failed(judged)
+    assert all("calibration" in name or "Brier" in name for name in failed(judged))
+
+
+def test_channels_that_one_scale_cannot_hold_are_found_by_the_agreement(world: taught.Fleet) -> None:
+    judged = taught.collapsed_int8(world)
+    assert judged.figures["fp32_accuracy"] > judged.figures["champion_stream_accuracy"]
+    assert {"int8_agreement", "int8_accuracy"} <= failed(judged)
