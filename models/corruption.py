@@ -138,8 +138,8 @@ def _pieces(x: Raw, rng: np.random.Generator) -> Raw:
         return made
     if x.ndim == 3:
         parts = np.array_split(np.arange(x.shape[1]), min(GRID * GRID, x.shape[1]))
-        orders = [np.concatenate([parts[i] for i in rng.permutation(len(parts))]) for _ in x]
-        return np.stack([sample[order] for sample, order in zip(x, orders, strict=True)])
+        turned = [np.concatenate([parts[i] for i in rng.permutation(len(parts))]) for _ in x]
+        return np.stack([sample[order] for sample, order in zip(x, turned, strict=True)])
     return rng.permuted(x, axis=0)
 
 
