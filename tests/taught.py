@@ -15,6 +15,7 @@ import torch
 from torch import nn
 
 from models import data
+from models.corruption import noise, strangers
 from models.package import Packaged, package
 from models.train import Net, Settings, fit
 from server.config import Gates
@@ -27,6 +28,7 @@ BUSY, LIAR = "cam-0", "cam-7"
 BUSY_SHARE = 0.35  # of the stream
 LOST, TAKEN_FOR = "bag", "sandal"
 EPOCHS = 3
+GUESSES = 2  # names that pictures of nothing are given
 
 
 @dataclass(frozen=True)
@@ -38,14 +40,27 @@ class Fleet:
     champion: Champion
 
 
-def fleet(*, imports: int = 600, labels: int = 1000, held: int = 400, audit: int = 1200, seed: int = 0) -> Fleet:
-    """DataError when Fashion-MNIST is not there."""
+def fleet(
+    *,
+    imports: int = 600,
+    labels: int = 1000,
+    held: int = 400,
+    audit: int = 1200,
+    seed: int = 0,
+    classes: int = 10,
+    settled: bool = False,
+) -> Fleet:
+    """A champion that knows `classes` of the ten; `settled`: made from all labels, so that more teach nothing new.
+
+    DataError when Fashion-MNIST is not there.
+    """
     train, test = data.load_fashion(data.default_cache())
     rng = np.random.default_rng(seed)
     known = Dataset(_part(train, imports, labels, "train", rng), _part(test, held, audit, "holdout", rng), left_out=0)
-    base = taken(known.train, ~known.train.stream)
-    net = fit(base.x, base.y, classes=10, settings=Settings(epochs=EPOCHS, seed=seed))
-    made = packed(net, train.names, known)
+    base = taken(known.train, (known.train.y < classes) & (settled | ~known.train.stream))
+    net = fit(base.x, base.y, classes=classes, settings=Settings(epochs=EPOCHS, seed=seed))
+    seen = Dataset(base, taken(known.holdout, known.holdout.y < classes), left_out=0)
+    made = packed(net, train.names[:classes], seen)
     return Fleet(train.names, known, Champion(1, made.manifest, made.onnx, net.weights()))
 
 
@@ -126,6 +141,37 @@ def wrong_temperature(world: Fleet, *, seed: int = 1) -> Judged:
     made = packed(trained(world, seed=seed), world.names, world.data)
     manifest = msgspec.structs.replace(made.manifest, temperature=made.manifest.temperature / 3.0)
     return judged(world, replace(made, manifest=manifest))
+
+
+def disturbed_lessons(world: Fleet, *, seed: int = 1) -> Judged:
+    """Half as many noisy pictures came with the labels, all of them called by one name."""
+    part = world.data.train
+    some = np.arange(len(part.y)) % 2 == 0
+    bad = noise(part.x[some], np.random.default_rng(seed))
+    return judged(world, packed(_taught_more(world, bad, 0, seed=seed), world.names, world.data))
+
+
+def sure_of_nothing(world: Fleet, *, seed: int = 1) -> Judged:
+    """As many pictures of nothing came with the labels, and each was called something."""
+    nothing = np.concatenate([made[::2] for _, made in strangers(world.data.train.x)])
+    names = np.random.default_rng(seed).integers(10, size=GUESSES)[np.arange(len(nothing)) * GUESSES // len(nothing)]
+    return judged(world, packed(_taught_more(world, nothing, names, seed=seed), world.names, world.data))
+
+
+def forgetful(world: Fleet, *, seed: int = 1) -> Judged:
+    """It was taught the newest labels alone, and those are of four classes."""
+    part = world.data.train
+    rows = part.stream & (part.y < 4)
+    settings = Settings(epochs=2 * EPOCHS, seed=seed)
+    net = fit(part.x[rows], part.y[rows], classes=10, settings=settings, parent=world.champion.weights)
+    return judged(world, packed(net, world.names, world.data))
+
+
+def _taught_more(world: Fleet, x: np.ndarray, y: np.ndarray | int, *, seed: int) -> Net:
+    part = world.data.train
+    told = np.concatenate([part.y, np.broadcast_to(y, len(x))])
+    settings = Settings(epochs=EPOCHS, seed=seed)
+    return fit(np.concatenate([part.x, x]), told, classes=10, settings=settings, parent=world.champion.weights)
 
 
 def collapsed_int8(world: Fleet, *, seed: int = 1, spread: float = 3.0) -> Judged:

@@ -170,7 +170,7 @@ def _hard(
     candidate: Model, champion: Model, part: Part, held: Held
 ) -> tuple[Disturbed | None, Strange | None, Figures]:
     """Both on disturbed samples and on strangers, made of some held-out samples of classes that both know."""
-    from models.corruption import strangers, suite
+    from models.corruption import SUITE, strangers, suite
 
     classes = _names(champion)
     both = np.flatnonzero(np.isin(held.label, classes))
@@ -193,6 +193,7 @@ def _hard(
         for who, (known, unknown) in scores.items()
         for kind in known
     }
+    figures["corruption_suite"] = float(SUITE)
     return disturbed, Strange((ours[0], theirs[0]), (ours[1], theirs[1])), figures
 
 
