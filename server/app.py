@@ -45,8 +45,8 @@ from server.release.fleet import Fleet
 from server.release.registry import publish_passed
 from server.release.rings import parse
 from server.release.signing import Signing
-from server.store import runs, versions
-from server.store.lock import only_one
+from server.store import runs, training_orders, versions
+from server.store.lock import is_held, only_one
 from server.store.store import Store
 from server.store.versions import Version
 from server.teach import portfolio
@@ -215,7 +215,15 @@ class Server:
             fleet.on_birth(device)
             copies.on_birth(device)
 
-        fleet = Fleet(store, fleet=name, rules=rollout, publish=publish, signing=self._signing, files_url=files_url)
+        fleet = Fleet(
+            store,
+            fleet=name,
+            rules=rollout,
+            publish=publish,
+            autonomy=self._config.autonomy,
+            signing=self._signing,
+            files_url=files_url,
+        )
         downloads = Downloads(blocks, fleet=name, bytes_per_s=rollout.bytes_per_s, publish=publish)
         collector = Collector(
             Ingest(store, fleet=name, offline_after_s=config.offline_after_s),
@@ -233,7 +241,13 @@ class Server:
         return fleet, downloads, collector
 
     def _teach(self, store: Store) -> Teach:
-        return Teach(store, data_dir=self._data_dir, teach=self._config.teach, gates=self._config.gates)
+        return Teach(
+            store,
+            data_dir=self._data_dir,
+            teach=self._config.teach,
+            gates=self._config.gates,
+            autonomy=self._config.autonomy,
+        )
 
 
 def check_parts(config: ServerConfig) -> list[str]:
@@ -294,13 +308,24 @@ def _entry(server: ServerSection, credentials: Credentials) -> Entry:
     )
 
 
-def train_once(config: ServerConfig) -> Version:
-    """One round by hand, on all that is labelled; returns the version. TrainingError when none came of it."""
+def order_round(config: ServerConfig, *, who: str, why: str) -> int | None:
+    """Leave an order for a round with the running server; returns its number. None: none runs."""
+    if not is_held(Path(config.server.data_dir)):
+        return None
+    with open_store(config) as store, store.database.write() as connection:
+        return training_orders.add(connection, who=who, why=why, now_ms=now_ms())
+
+
+def train_once(config: ServerConfig, *, why: str) -> Version:
+    """One round by hand, on all that is labelled; returns the version. TrainingError when none came of it.
+
+    `why` goes into the audit trail.
+    """
     data_dir = Path(config.server.data_dir)
     with only_one(data_dir), open_store(config) as store:
         teach = Teach(store, data_dir=data_dir, teach=config.teach, gates=config.gates)
         teach.recover(now_ms=now_ms())
-        run_id = teach.begin(now_ms=now_ms())
+        run_id = teach.begin(now_ms=now_ms(), why=why)
         try:
             while teach.busy:
                 time.sleep(0.1)
