@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
+import msgspec
 import pytest
 import taught
 
 from models.errors import DataError
+from models.train import Net
+from server.teach.champions import Champion, Elder
 from server.teach.judging import Judged
 
 HONEST = 20
@@ -56,3 +61,26 @@ def test_channels_that_one_scale_cannot_hold_are_found_by_the_agreement(world: t
     judged = taught.collapsed_int8(world)
     assert judged.figures["fp32_accuracy"] > judged.figures["champion_stream_accuracy"]
     assert {"int8_agreement", "int8_accuracy"} <= failed(judged)
+
+
+def test_what_an_earlier_version_knew_counts_though_the_champion_lost_it(world: taught.Fleet) -> None:
+    better = taught.packed(taught.trained(world, seed=1), world.names, world.data)
+    elder = Elder(Champion(1, better.manifest, better.onnx, b""), set(world.data.holdout.sample.tolist()))
+    as_good_as_the_champion = taught.packed(Net.load(world.champion.weights), world.names, world.data)
+    judged = taught.judged(world, as_good_as_the_champion, elders=(elder,))
+    assert failed(judged) == {"forgetting/version 1"}
+
+
+def test_classes_in_another_order_break_the_contract(world: taught.Fleet) -> None:
+    made = taught.packed(taught.trained(world, seed=1), world.names, world.data)
+    first, second, *rest = world.names
+    manifest = msgspec.structs.replace(made.manifest, classes=(second, first, *rest))
+    judged = taught.judged(world, replace(made, manifest=manifest))
+    broken = next(gate for gate in judged.verdict.failed() if gate.name == "contract")
+    assert broken.why == "its classes do not begin with the champion's: they are only ever added to"
+
+
+def test_another_files_golden_logits_break_the_contract(world: taught.Fleet) -> None:
+    made = taught.packed(taught.trained(world, seed=1), world.names, world.data)
+    manifest = msgspec.structs.replace(made.manifest, golden=world.champion.manifest.golden)
+    assert "contract" in failed(taught.judged(world, replace(made, manifest=manifest)))

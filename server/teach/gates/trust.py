@@ -5,24 +5,26 @@ alike, is as sure of another class as it is on average of samples with that labe
 al., JAIR 2021). What is merely hard, like a fogged lens, makes a model unsure and not contradict; and of a device
 whose labels are turned round, the candidate has learned from all the others what its samples are.
 
-The share of suspect labels of a device, or of a labeler, is held against that of all others (Fisher's exact test, one
-side, all of them judged together by Holm). It fails when that share is surely higher, and by more than
+The share of suspect labels of a device, or of a labeler, is held against that of all others (Agresti and Caffo 2000 for
+the difference of two shares; all of them judged together by Holm). It fails when it is surely higher by more than
 `max_label_disagreement`. Pure.
 """
 
 from __future__ import annotations
 
+import math
+from statistics import NormalDist
 from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.stats import hypergeom
 
 from server.config import Gates
+from server.teach.gates import paired
 from server.teach.gates.held import Names
-from server.teach.gates.paired import Floats
+from server.teach.gates.paired import Difference, Floats
 from server.teach.gates.slices import holm
-from server.teach.gates.verdict import Gate, GateState
+from server.teach.gates.verdict import Gate, at_most
 
 
 class Labelled(NamedTuple):
@@ -50,33 +52,24 @@ def judge_labels(labelled: Labelled, rules: Gates) -> list[Gate]:
     """One gate to each device or labeler that has enough labels, and has others beside it."""
     found, who = suspect(labelled), labelled.who
     rows = [
-        (f"labels/{labelled.kind} {name}", who == name)
+        (f"labels/{labelled.kind} {name}", found[who == name], found[who != name])
         for name in np.unique(who)
         if rules.min_samples <= np.count_nonzero(who == name) <= len(who) - rules.min_samples
     ]
-    p = np.array([_above(found, mine) for _, mine in rows])
+    limit, normal = rules.max_label_disagreement, NormalDist()
+    shares = [_shares(mine, others) for _, mine, others in rows]
+    p = np.array([normal.cdf((limit - centre) / error) for centre, error in shares])
     levels = holm(p, (1.0 - rules.confidence) / 2.0)
-    return [
-        _gate(name, found, mine, bool(value < level), rules)
-        for (name, mine), value, level in zip(rows, p, levels, strict=True)
-    ]
+    gates = []
+    for (name, mine, others), (centre, error), level in zip(rows, shares, levels, strict=True):
+        share, of_others, half = float(mine.mean()), float(others.mean()), paired.z_of(1.0 - 2.0 * level) * error
+        higher = Difference(share - of_others, centre - half, centre + half, len(mine), float(len(mine)))
+        why = f"{share:.0%} of its labels are contradicted, {of_others:.0%} of the others'"
+        gates.append(at_most(name, higher.within(-1.0, 1.0), limit, min_samples=rules.min_samples, why=why))
+    return gates
 
 
-def _above(found: NDArray[np.bool_], mine: NDArray[np.bool_]) -> float:
-    """P of as many suspect labels as these, if they were no more likely here than elsewhere (Fisher 1922)."""
-    suspects = int(found.sum())
-    return float(hypergeom.sf(int(found[mine].sum()) - 1, len(found), suspects, int(mine.sum())))
-
-
-def _gate(name: str, found: NDArray[np.bool_], mine: NDArray[np.bool_], surely: bool, rules: Gates) -> Gate:
-    share, others = float(found[mine].mean()), float(found[~mine].mean())
-    state: GateState = "failed" if surely and share - others > rules.max_label_disagreement else "passed"
-    return Gate(
-        name=name,
-        state=state,
-        figure=share - others,
-        interval=None,
-        limit=rules.max_label_disagreement,
-        n=int(mine.sum()),
-        why=f"{share:.0%} of its labels are contradicted, {others:.0%} of the others'",
-    )
+def _shares(mine: NDArray[np.bool_], others: NDArray[np.bool_]) -> tuple[float, float]:
+    """The difference of two shares and its standard error, with two samples of each kind added (ibid.)."""
+    p, q = ((np.count_nonzero(found) + 1.0) / (len(found) + 2.0) for found in (mine, others))
+    return p - q, math.sqrt(p * (1.0 - p) / (len(mine) + 2.0) + q * (1.0 - q) / (len(others) + 2.0))
