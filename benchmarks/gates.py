@@ -36,9 +36,10 @@ PLANTED: dict[str, tuple[Callable[..., Judged], str]] = {
     "temperature": (taught.wrong_temperature, "stream/calibration"),
     "int8 collapse": (taught.collapsed_int8, "int8_agreement"),
     "forgetting": (taught.forgetful, "import"),
-    "poisoned augmentation": (taught.disturbed_lessons, "robustness"),
+    "poisoned augmentation": (taught.disturbed_lessons, "robustness/noise"),
     "sure of nothing": (taught.sure_of_nothing, "strangers"),
 }
+SIZE = {"imports": 1500, "labels": 1500, "held": 600, "audit": 2000}
 LOOKS = range(20, 1001, 20)
 
 
@@ -89,7 +90,7 @@ def candidates(situation: dict[str, object], seeds: int) -> Iterator[tuple[Judge
     """Each judged, and the CPU seconds that took; a new fleet for every fourth."""
     for seed in range(seeds):
         if seed % 4 == 0:
-            world = taught.fleet(seed=100 + seed, **situation)  # type: ignore[arg-type]
+            world = taught.fleet(seed=100 + seed, **SIZE, **situation)  # type: ignore[arg-type]
         made = taught.packed(taught.trained(world, seed=seed, share=0.9), world.names, world.data)
         begun = time.process_time()
         yield taught.judged(world, made), time.process_time() - begun
@@ -101,12 +102,12 @@ def planted(seeds: int) -> dict[str, float]:
     beside: dict[str, Counter[str]] = {name: Counter() for name in PLANTED}
     gained: dict[str, list[float]] = {name: [] for name in PLANTED}
     for seed in range(seeds):
-        world = taught.fleet(seed=500 + seed)
+        world = taught.fleet(seed=500 + seed, **SIZE)
         for name, (make, gate) in PLANTED.items():
             judged = make(world, seed=seed)
             failed = {one.name for one in judged.verdict.failed()}
             caught[name].append(gate in failed)
-            beside[name].update(failed - {gate})
+            beside[name].update(sorted(failed - {gate}))
             figures = judged.figures
             gained[name].append(figures["candidate_stream_accuracy"] - figures["champion_stream_accuracy"])
     print(f"\n{'planted':<24}{'caught':>9}  gained  by the gate, and oftenest beside it")

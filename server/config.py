@@ -206,6 +206,7 @@ class Gates(Section, frozen=True, kw_only=True):
     max_corrupted_drop: Annotated[
         Share, Meta(description="accuracy it may lose on disturbed samples, on the mean of the corruptions")
     ] = 0.1
+    max_corruption_drop: Annotated[Share, Meta(description="accuracy it may lose under any one of them")] = 0.25
     max_ood_drop: Annotated[
         Share, Meta(description="AUROC it may lose in telling what belongs to no class from what does")
     ] = 0.1

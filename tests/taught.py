@@ -42,10 +42,10 @@ class Fleet:
 
 def fleet(
     *,
-    imports: int = 600,
-    labels: int = 1000,
-    held: int = 400,
-    audit: int = 1200,
+    imports: int = 500,
+    labels: int = 800,
+    held: int = 300,
+    audit: int = 1100,
     seed: int = 0,
     classes: int = 10,
     settled: bool = False,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple
@@ -9,9 +10,13 @@ from typing import NamedTuple
 import numpy as np
 
 from edge_agent.contract.artifact import Manifest, decode_manifest
+from edge_agent.contract.errors import ArtifactError
+from server.errors import StoreError
 from server.store import devices, labels, snapshots, versions
 from server.store.store import Store
 from server.teach.gates.held import Names
+
+log = logging.getLogger(__name__)
 
 ELDERS_MOST = 2  # the first of its line, and the one before the champion: each costs a run over what is held out
 
@@ -92,5 +97,13 @@ def _elders(store: Store, champion: Champion) -> list[Elder]:
         taught = [version for version in line if version.snapshot_id]
         chosen = {version.number: version for version in (*taught[: ELDERS_MOST - 1], *taught[-1:])}
         samples = {number: snapshots.sample_ids(connection, one.snapshot_id) for number, one in chosen.items()}
-    found = [(load(store, number), samples[number]) for number in sorted(chosen)]
-    return [Elder(version, ids) for version, ids in found if version is not None]
+    return [Elder(elder, samples[number]) for number in sorted(chosen) if (elder := _readable(store, number))]
+
+
+def _readable(store: Store, number: int) -> Champion | None:
+    """An elder that cannot be read any more is one gate less, and no reason to teach nothing."""
+    try:
+        return load(store, number)
+    except (StoreError, ArtifactError) as error:
+        log.warning("version %d is left out of the judging: %s", number, error)
+        return None

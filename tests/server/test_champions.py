@@ -5,6 +5,7 @@ from __future__ import annotations
 import msgspec
 import pytest
 import quadrants
+import sqlalchemy as sa
 from device_words import FLEET, NOW_MS, birth, frames, heartbeat, message
 
 from edge_agent.contract.artifact import encode_manifest, read_artifact
@@ -12,6 +13,7 @@ from server.collect.ingest import Ingest
 from server.release.registry import publish_passed
 from server.store import labels, runs
 from server.store.labels import Label
+from server.store.schema import version
 from server.store.store import Store
 from server.teach import champions
 from server.teach.snapshot import freeze
@@ -65,6 +67,10 @@ def test_the_first_of_the_line_and_the_one_before_the_champion_are_elders(store,
     assert [(elder.version.number, len(elder.samples)) for elder in elders] == [(1, 10), (3, 30)]
     second = champions.load(store, 2)
     assert [one.version.number for one in champions.known(store, "", second).elders] == [1]
+    with store.database.write() as connection:
+        connection.execute(sa.update(version).where(version.c.number == 3).values(manifest_sha256="0" * 64))
+    elders = champions.known(store, "", champion).elders  # what cannot be read any more stops no round
+    assert [one.version.number for one in elders] == [1]
     first = champions.load(store, 1)
     assert champions.known(store, "", first).elders == []
     assert champions.load(store, 9) is None
@@ -90,8 +96,8 @@ def test_a_device_says_how_long_the_champion_takes_there(store, ingest):
     champion = champions.load(store, 1)
     ingest.take([message("cam-1", "birth", msgspec.json.encode(birth("s1")))])
     said = heartbeat("s1")
-    for version, latency, expected in ((1, 7.5, {"cam-1": 7.5}), (2, 7.5, {}), (1, 0.0, {})):
-        model = msgspec.structs.replace(said.model, version=version)
+    for number, latency, expected in ((1, 7.5, {"cam-1": 7.5}), (2, 7.5, {}), (1, 0.0, {})):
+        model = msgspec.structs.replace(said.model, version=number)
         word = msgspec.structs.replace(said, model=model, latency_p50_ms=latency, at_ms=said.at_ms + 1)
         ingest.take([message("cam-1", "heartbeat", msgspec.json.encode(word))])
         assert champions.known(store, "", champion).latency_ms == expected

@@ -135,7 +135,7 @@ def _against(held: Held, against: Against, rules: Gates) -> list[Gate]:
     gates = judge_answers(held, against.candidate, against.champion, against.known, rules)
     gates += [_forgetting(one, rules) for one in against.forgotten]
     if against.disturbed is not None:
-        gates.append(judge_disturbed(against.disturbed, rules))
+        gates += judge_disturbed(against.disturbed, rules)
     if against.strange is not None:
         gates.append(judge_strange(against.strange, rules))
     return gates
