@@ -25,7 +25,7 @@ from server.teach.judging import Judged, judge_candidate
 
 DEVICES = 20
 BUSY, LIAR = "cam-0", "cam-7"
-BUSY_SHARE = 0.35  # of the stream
+BUSY_SHARE = 0.5  # of the stream
 LOST, TAKEN_FOR = "bag", "sandal"
 EPOCHS = 3
 GUESSES = 2  # names that pictures of nothing are given

@@ -62,7 +62,7 @@ def judge_labels(labelled: Labelled, rules: Gates) -> list[Gate]:
     levels = holm(p, (1.0 - rules.confidence) / 2.0)
     gates = []
     for (name, mine, others), (centre, error), level in zip(rows, shares, levels, strict=True):
-        share, of_others, half = float(mine.mean()), float(others.mean()), paired.z_of(1.0 - 2.0 * level) * error
+        share, of_others, half = float(mine.mean()), float(others.mean()), paired.z_of(1.0 - 2.0 * float(level)) * error
         higher = Difference(share - of_others, centre - half, centre + half, len(mine), float(len(mine)))
         why = f"{share:.0%} of its labels are contradicted, {of_others:.0%} of the others'"
         gates.append(at_most(name, higher.within(-1.0, 1.0), limit, min_samples=rules.min_samples, why=why))
