@@ -48,11 +48,17 @@ def run(model: Model, x: NDArray[Any]) -> tuple[NDArray[np.float64], NDArray[np.
 
 
 def probabilities(logits: NDArray[np.float64], temperature: float) -> Floats:
-    """(N, C): the mean of the members'."""
-    scaled = logits / temperature
+    """(N, C): the mean of the members'; zeros where a logit is not finite, which is no answer."""
+    sound: NDArray[np.bool_] = np.isfinite(logits).all(axis=(1, 2))
+    scaled = np.where(sound[:, None, None], logits, 0.0) / temperature
     powers = np.exp(scaled - scaled.max(axis=2, keepdims=True))
-    mean: Floats = (powers / powers.sum(axis=2, keepdims=True)).mean(axis=1)
+    mean: Floats = (powers / powers.sum(axis=2, keepdims=True)).mean(axis=1) * sound[:, None]
     return mean
+
+
+def top(probs: Floats, names: Names) -> Names:
+    """(N,) the name of the likeliest class; "" where there is no answer."""
+    return np.where(probs.max(axis=1) > 0.0, names[np.argmax(probs, axis=1)], "")
 
 
 def said(model: Model, x: NDArray[Any], label: Names) -> Said:
@@ -62,7 +68,7 @@ def said(model: Model, x: NDArray[Any], label: Names) -> Said:
     names = np.array(manifest.classes, dtype=np.str_)
     of_label = likelihood(probs, names, label)
     brier = np.square(probs).sum(axis=1) - 2.0 * of_label + 1.0
-    return Said(names[np.argmax(probs, axis=1)], probs.max(axis=1), brier, -np.log(np.maximum(of_label, LEAST_LIKELY)))
+    return Said(top(probs, names), probs.max(axis=1), brier, -np.log(np.maximum(of_label, LEAST_LIKELY)))
 
 
 def likelihood(probs: Floats, names: Names, label: Names) -> Floats:
@@ -76,8 +82,8 @@ def likelihood(probs: Floats, names: Names, label: Names) -> Floats:
 def right(model: Model, x: NDArray[Any], label: Names, *, among: Names) -> NDArray[np.bool_]:
     """(N,) whether the likeliest class of those in `among`, by name, is the label."""
     names = np.array(model.manifest.classes, dtype=np.str_)
-    probs = np.where(np.isin(names, among), probabilities(logits(model, x), 1.0), -1.0)
-    found: NDArray[np.bool_] = names[np.argmax(probs, axis=1)] == label
+    probs = np.where(np.isin(names, among), probabilities(logits(model, x), 1.0), 0.0)
+    found: NDArray[np.bool_] = top(probs, names) == label
     return found
 
 
@@ -88,13 +94,13 @@ def strangeness(model: Model, x: NDArray[Any]) -> dict[str, Floats]:
     """
     manifest = model.manifest
     members, embedding = run(model, x)
-    logits_ = members.mean(axis=1) / manifest.temperature
+    logits_ = np.nan_to_num(members.mean(axis=1) / manifest.temperature)
     most = logits_.max(axis=1)
     found = {"energy": -(most + np.log(np.exp(logits_ - most[:, None]).sum(axis=1))), "max_logit": -most}
     if manifest.embedding and manifest.reference.whitening is not None:
         whitening = np.asarray(manifest.reference.whitening.array(), np.float64)
         centres = np.asarray(manifest.reference.class_centres.array(), np.float64) @ whitening
-        away = (embedding @ whitening)[:, None] - centres[None]
+        away = (np.nan_to_num(embedding) @ whitening)[:, None] - centres[None]
         found["mahalanobis"] = np.square(away).sum(axis=2).min(axis=1)
     return found
 

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from edge_agent.contract.errors import WinnowError
 from server.config import Gates
-from server.teach.answering import Model, latency_ms, likelihood, logits, probabilities, right, said, strangeness
+from server.teach.answering import Model, latency_ms, likelihood, logits, probabilities, right, said, strangeness, top
 from server.teach.champions import Champion, Elder, Known
 from server.teach.dataset import Dataset, Part
 from server.teach.gates import answers, hardship
@@ -90,7 +90,7 @@ def judge_candidate(
         int8=_int8(packaged, len(label)) if int8 else None,
         labelled=_labelled(packaged, data, names, known),
         cost=Cost(figures["latency_ms"], len(packaged.onnx), factors),
-        broken=_broken(packaged, champion),
+        broken=[*_broken(packaged, champion), *_unsound(ours)],
     )
     return Judged(held, figures, judge(evidence, rules=rules))
 
@@ -129,6 +129,11 @@ def _thirds(values: Floats, stream: NDArray[np.bool_], names: tuple[str, str, st
     for rows in (stream, ~stream):
         made[rows] = thirds(values[rows], names)
     return made
+
+
+def _unsound(ours: Said) -> list[str]:
+    none = np.count_nonzero(ours.predicted == "")
+    return [f"its logits are not finite on {none} of {len(ours.predicted)} held-out samples"] if none else []
 
 
 def _broken(candidate: Model, champion: Model | None) -> list[str]:
@@ -212,8 +217,7 @@ def _labelled(candidate: Model, data: Dataset, names: Names, known: Known) -> li
 
     def of(kind: str, who: Names, rows: NDArray[np.intp], label: Names) -> Labelled:
         mine = probs[rows]
-        top = classes[np.argmax(mine, axis=1)]
-        return Labelled(kind, who, label, top, mine.max(axis=1), likelihood(mine, classes, label))
+        return Labelled(kind, who, label, top(mine, classes), mine.max(axis=1), likelihood(mine, classes, label))
 
     found = [of("device", column("device"), np.arange(len(some)), names[column("y")])]
     if known.answers is not None:

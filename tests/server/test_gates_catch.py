@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from pathlib import Path
 
 import msgspec
 import numpy as np
 import pytest
+import quadrants
 import taught
 
+from edge_agent.contract.artifact import read_artifact
 from models.errors import DataError
 from models.package import Packaged
 from models.train import Net, Settings, fit
@@ -122,3 +125,25 @@ def test_classes_in_another_order_break_the_contract(world: taught.Fleet, good: 
 def test_another_files_golden_logits_break_the_contract(world: taught.Fleet, good: Packaged) -> None:
     manifest = msgspec.structs.replace(good.manifest, golden=world.champion.manifest.golden)
     assert "contract" in failed(taught.judged(world, replace(good, manifest=manifest)))
+
+
+def test_logits_that_are_not_finite_break_the_contract_though_the_golden_test_passes(tmp_path: Path) -> None:
+    x, y = quadrants.images(200, seed=1)
+    n = len(y)
+    part = Part(
+        x=x,
+        y=y,
+        stream=np.zeros(n, np.bool_),
+        probability=np.ones(n),
+        device=np.full(n, "import"),
+        sample=np.arange(n).astype(np.str_),
+        received_at_ms=np.arange(n),
+        arm=np.full(n, ""),
+    )
+    quadrants.overflowing(tmp_path / "bad", version=2)
+    (manifest, onnx), (bad, overflowing) = read_artifact(quadrants.ARTIFACT), read_artifact(tmp_path / "bad")
+    world = taught.Fleet(manifest.classes, Dataset(part, part, left_out=0), Champion(1, manifest, onnx, b""))
+    judged = taught.judged(world, Packaged(bad, overflowing, 1.0, None, None))
+    broken = next(gate for gate in judged.verdict.failed() if gate.name == "contract")
+    assert "not finite on" in broken.why
+    assert {"import", "import/negative flips"} <= failed(judged)  # what is no answer is wrong
