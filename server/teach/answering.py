@@ -49,7 +49,7 @@ def run(model: Model, x: NDArray[Any]) -> tuple[NDArray[np.float64], NDArray[np.
 
 def probabilities(logits: NDArray[np.float64], temperature: float) -> Floats:
     """(N, C): the mean of the members'; zeros where a logit is not finite, which is no answer."""
-    sound: NDArray[np.bool_] = np.isfinite(logits).all(axis=(1, 2))
+    sound = np.asarray(np.isfinite(logits).all(axis=(1, 2)))
     scaled = np.where(sound[:, None, None], logits, 0.0) / temperature
     powers = np.exp(scaled - scaled.max(axis=2, keepdims=True))
     mean: Floats = (powers / powers.sum(axis=2, keepdims=True)).mean(axis=1) * sound[:, None]
