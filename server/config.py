@@ -299,7 +299,7 @@ class Rollout(RingRules, frozen=True, kw_only=True):
         float,
         Meta(
             ge=0.0,
-            description="most bytes of models a second that go as messages, to all devices together; HTTPS is not held to it; 0: no limit",
+            description="most bytes of models a second, to all devices together, as messages and by HTTPS; 0: no limit",
         ),
     ] = 10_000_000.0
 

@@ -133,7 +133,7 @@ class Channels:
             parcels=self._parcels(version),
             url=self._files_url,
         )
-        if self._signing is None or not (self._signing.on and self._signing.covers(version)):
+        if self._signing is None or not (self._signing.ready and self._signing.covers(version)):
             return made
         stamp = self._signing.stamp()
         return msgspec.structs.replace(made, trust_sha256=stamp.sha256, trust_bytes=stamp.bytes)
@@ -289,7 +289,7 @@ def _with_approval(rings: Sequence[Ring]) -> tuple[Ring, ...]:
 
 def _may_go_out(version: Version | None, signing: Signing | None) -> bool:
     """Whether a version is signed, or nobody signs; what is not in the registry is complained of elsewhere."""
-    return version is None or signing is None or not signing.on or signing.covers(version)
+    return version is None or signing is None or not signing.on or (signing.ready and signing.covers(version))
 
 
 def _may_begin(current: rollouts.Rollout | None) -> bool:
