@@ -38,6 +38,7 @@ class Fleet:
     names: tuple[str, ...]
     data: Dataset
     champion: Champion
+    fresh: Part | None = None  # more of what is held out, that nobody judged by
 
 
 def fleet(
@@ -56,30 +57,34 @@ def fleet(
     """
     train, test = data.load_fashion(data.default_cache())
     rng = np.random.default_rng(seed)
-    known = Dataset(_part(train, imports, labels, "train", rng), _part(test, held, audit, "holdout", rng), left_out=0)
+    order = rng.permutation(len(test.y))
+    judging, fresh = test.take(order[: held + audit]), test.take(order[held + audit :])
+    part = _part(train.take(rng.permutation(len(train.y))[: imports + labels]), imports, "train", rng)
+    known = Dataset(part, _part(judging, held, "holdout", rng), left_out=0)
     base = taken(known.train, (known.train.y < classes) & (settled | ~known.train.stream))
     net = fit(base.x, base.y, classes=classes, settings=Settings(epochs=EPOCHS, seed=seed))
     seen = Dataset(base, taken(known.holdout, known.holdout.y < classes), left_out=0)
     made = packed(net, train.names[:classes], seen)
-    return Fleet(train.names, known, Champion(1, made.manifest, made.onnx, net.weights()))
+    champion = Champion(1, made.manifest, made.onnx, net.weights())
+    return Fleet(train.names, known, champion, _part(fresh, len(fresh.y) * held // (held + audit), "fresh", rng))
 
 
-def _part(labelled: data.Labelled, imports: int, stream: int, split: str, rng: np.random.Generator) -> Part:
-    rows = rng.permutation(len(labelled.y))[: imports + stream]
-    x = labelled.x[rows].reshape(len(rows), 14, 2, 14, 2).mean(axis=(2, 4))
-    streamed = np.arange(len(rows)) >= imports
-    number = np.where(rng.random(len(rows)) < BUSY_SHARE, 0, rng.integers(1, DEVICES, size=len(rows)))
+def _part(labelled: data.Labelled, imports: int, split: str, rng: np.random.Generator) -> Part:
+    n = len(labelled.y)
+    x = labelled.x.reshape(n, 14, 2, 14, 2).mean(axis=(2, 4))
+    streamed = np.arange(n) >= imports
+    number = np.where(rng.random(n) < BUSY_SHARE, 0, rng.integers(1, DEVICES, size=n))
     x *= np.where(streamed, 0.7 + 0.6 * number / DEVICES, 1.0)[:, None, None]
     x[streamed & (number == 0), :3, :3] = 255
     return Part(
         x=np.clip(x, 0, 255).astype(np.uint8),
-        y=labelled.y[rows],
+        y=labelled.y,
         stream=streamed,
         probability=np.where(streamed, 0.01, 1.0),
         device=np.where(streamed, np.char.add("cam-", number.astype(np.str_)), "import"),
-        sample=np.array([f"{split}-{k}" for k in rows]),
-        received_at_ms=np.arange(len(rows)),
-        arm=np.full(len(rows), ""),
+        sample=np.array([f"{split}-{k}" for k in range(n)]),
+        received_at_ms=np.arange(n),
+        arm=np.full(n, ""),
     )
 
 

@@ -36,6 +36,7 @@ def good(world: taught.Fleet) -> Packaged:
 
 
 def failed(judged: Judged) -> set[str]:
+    msgspec.to_builtins([judged.verdict, judged.figures])  # as a run's report keeps it
     return {gate.name for gate in judged.verdict.failed()}
 
 

@@ -63,17 +63,18 @@ def at_least(name: str, found: Difference, limit: float, *, min_samples: int, wh
 def at_most(name: str, found: Difference, limit: float, *, min_samples: int, why: str = "") -> Gate:
     """Failed when surely above the limit, passed when surely not."""
     turned = at_least(name, found.negated(), -limit, min_samples=min_samples, why=why)
-    return msgspec.structs.replace(turned, figure=found.figure, interval=(found.low, found.high), limit=limit)
+    low, high = turned.interval or (0.0, 0.0)
+    return msgspec.structs.replace(turned, figure=-turned.figure, interval=(-high, -low), limit=limit)
 
 
 def gate(name: str, state: GateState, found: Difference, limit: float, *, min_samples: int, why: str = "") -> Gate:
     """With its interval, and with what is missing where it is open."""
     missing = _missing(found, limit, min_samples) if state == "too_little_evidence" else 0
-    interval = (found.low, found.high)
+    interval = (float(found.low), float(found.high))  # of numpy's own kind, they could not be kept
     return Gate(
         name=name,
         state=state,
-        figure=found.figure,
+        figure=float(found.figure),
         interval=interval,
         limit=limit,
         n=found.n,
@@ -85,7 +86,7 @@ def gate(name: str, state: GateState, found: Difference, limit: float, *, min_sa
 def checked(name: str, ok: bool, figure: float, limit: float, *, n: int, why: str = "") -> Gate:
     """A figure that is no estimate: it holds, or it does not."""
     state: GateState = "passed" if ok else "failed"
-    return Gate(name=name, state=state, figure=figure, interval=None, limit=limit, n=n, why=why)
+    return Gate(name=name, state=state, figure=float(figure), interval=None, limit=limit, n=n, why=why)
 
 
 def _missing(found: Difference, limit: float, min_samples: int) -> int:
