@@ -259,6 +259,7 @@ class Server:
             teach=self._config.teach,
             gates=self._config.gates,
             autonomy=self._config.autonomy,
+            snapshot=self._config.snapshot,
         )
 
 
@@ -335,7 +336,7 @@ def train_once(config: ServerConfig, *, why: str) -> Version:
     """
     data_dir = Path(config.server.data_dir)
     with only_one(data_dir), open_store(config) as store:
-        teach = Teach(store, data_dir=data_dir, teach=config.teach, gates=config.gates)
+        teach = Teach(store, data_dir=data_dir, teach=config.teach, gates=config.gates, snapshot=config.snapshot)
         teach.recover(now_ms=now_ms())
         run_id = teach.begin(now_ms=now_ms(), why=why)
         try:

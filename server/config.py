@@ -153,6 +153,50 @@ class Choose(Section, frozen=True, kw_only=True):
     ] = ()
 
 
+class Snapshot(Section, frozen=True, kw_only=True):
+    """What a model learns from and is judged by: see [data.md](../data.md)."""
+
+    near_duplicates: Annotated[
+        Literal["leave_out", "refuse", "keep"],
+        Meta(
+            description="samples to train on that show what a held-out one shows: `leave_out` and count them, `refuse` to train, or `keep` them (a scene that stands still)"
+        ),
+    ] = "leave_out"
+    duplicate_cosine: Annotated[
+        float,
+        Meta(
+            gt=0.0,
+            description="likeness of embeddings from which two that look the same do show the same, where the champion has seen both",
+        ),
+    ] = 0.98
+    max_duplicate_share: Annotated[
+        Share,
+        Meta(description="part of what would be trained on that may be left out so; beyond it nothing is trained"),
+    ] = 0.5
+    embargo_samples: Annotated[
+        int,
+        Meta(
+            ge=0,
+            description="samples before and after a held-out one, in its run of its stream, that are not trained on; 0: none",
+        ),
+    ] = 0
+    forward_hours: Annotated[
+        float,
+        Meta(
+            ge=0.0,
+            description="newest hours of which only what is held out is used, so that a model is judged on a time later than all it learned from; 0: none",
+        ),
+    ] = 0.0
+    holdout_devices: Annotated[
+        tuple[str, ...],
+        Meta(description="devices none of whose samples are trained on; those held out of them judge, as all others"),
+    ] = ()
+    max_damaged_share: Annotated[
+        Share,
+        Meta(description="part of a split that may be left out since its bytes are damaged; beyond it a round fails"),
+    ] = 0.05
+
+
 class Teach(Section, frozen=True, kw_only=True):
     """When and how a new model is made."""
 
@@ -259,7 +303,11 @@ class RingRules(Section, frozen=True, kw_only=True):
         int, Meta(ge=0, description="devices of a ring that may fail, whatever their share; 0: the share alone counts")
     ] = 0
     timeout_s: Annotated[
-        float, Meta(gt=0.0, description="seconds without a step forward after which a device counts as failed")
+        float,
+        Meta(
+            gt=0.0,
+            description="seconds without a step forward after which a device counts as failed; a percent more of a fetch, a shadow or a probation is one",
+        ),
     ] = 600.0
     needs_approval: Annotated[bool, Meta(description="start only when `winnow-server rollout approve` says so")] = False
     max_latency_ratio: Annotated[
@@ -359,6 +407,7 @@ class ServerConfig(Section, frozen=True, kw_only=True):
     collect: Collect = Collect()
     labeler: Labeler = Labeler()
     choose: Choose = Choose()
+    snapshot: Snapshot = Snapshot()
     teach: Teach = Teach()
     gates: Gates = Gates()
     rollout: Rollout = Rollout()

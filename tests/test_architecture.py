@@ -32,7 +32,7 @@ AGENT_PARTS = (
 )
 SERVER_PARTS = (
     {"__main__"},
-    {"demo", "backtest", "keyring", "rollout_cli", "gates_cli", "train_cli"},
+    {"demo", "backtest", "keyring", "rollout_cli", "rules_cli", "snapshot_cli", "gates_cli", "train_cli"},
     {"app", "status"},
     {"collect", "label", "teach", "release", "identity"},
     {"audit", "drift"},
@@ -62,6 +62,8 @@ FORGIVING = {  # where Exception may be caught: supervising loops, and around a 
     "edge_agent/loop.py:_score",
     "edge_agent/send/uplink.py:_run",
     "edge_agent/stream.py:_guarded",
+    "edge_agent/send/privacy.py:_run",
+    "edge_agent/testing.py:_transformed",
     "edge_agent/testing.py:_utility",
     "edge_agent/send/writer.py:_run",
     "edge_agent/update/updater.py:_run",

@@ -2,11 +2,11 @@
 
     desired -> signed? -> manifest -> fits? -> ONNX file -> hash -> golden test -> staged
 
-One `step` at a time, in a thread of its own. What is refused (hash, fit, golden test, downgrade) is reported once,
-remembered with its reason and never tried again; what is only late (network, full disk, signatures that have expired)
-is tried again. What nobody vouches for is turned away: reported as refused, but not remembered. What the server says
-that it does not have is let go until the server orders anew. The same order again, as a broker repeats it on every
-connect, counts after a rest that doubles, whether it was let go or turned away.
+One `step` at a time, in a thread of its own. What is refused (hash, fit, golden test) is reported once, remembered with
+its reason and never tried again; what is only late (network, full disk, signatures that have expired) is tried again.
+What nobody vouches for, or is older than what was committed, is turned away: reported as refused, but not remembered.
+What the server says that it does not have is let go until the server orders anew. The same order again, as a broker
+repeats it on every connect, counts after a rest that doubles, whether it was let go or turned away.
 """
 
 from __future__ import annotations
@@ -232,9 +232,13 @@ class Updater(Installed):
             return
         if self._dropped is not None and desired != self._dropped.order:
             self._dropped = None
+        if desired.model is not None and (self._order is None or desired.model != self._order.model):
+            self.readmit(desired.model.version)  # whoever sent the order before is not who sent this one
         self._order, self._assignment = desired, desired.model
         self._pause_until_s, self._complaint = self._dropped.until_s if self._dropped else 0.0, ""
         self.unstage_all_but(desired.model.version if desired.model else 0)
+        if desired.model is not None:
+            self.call_off(desired.model.version)
         if self._fetch is not None and not self._fetch.assignment.is_for_same(desired.model):
             self._drop()
         elif self._fetch is not None and desired.model and _source(self._fetch.assignment) != _source(desired.model):
@@ -262,12 +266,17 @@ class Updater(Installed):
                 self._proceed(self._fetch, now_s)
         except ArtifactError as error:
             reason = f"{type(error).__name__}: {error}"
-            if self._trust is None or (self._vouched == assignment and not isinstance(error, SignatureError)):
+            if self._is_to_blame(assignment, error):
                 self.refuse(assignment.version, reason)
             else:  # not the version's fault: anybody may have sent this under its number
                 self._rest(now_s)
                 self.turn_away(assignment.version, reason)
             self._drop()
+
+    def _is_to_blame(self, assignment: Assignment, error: ArtifactError) -> bool:
+        if isinstance(error, DowngradeError):  # one that ran here may be the way back from the one that runs
+            return False
+        return self._trust is None or (self._vouched == assignment and not isinstance(error, SignatureError))
 
     def _begin(self, assignment: Assignment) -> ArtifactFetch | None:
         """Start to fetch, or resume; None when there is nothing to do now."""

@@ -203,9 +203,9 @@ def _record(connection: sa.Connection, group: _Group) -> None:
         if isinstance(word, Birth | Heartbeat):
             gaps.notice(connection, device, word.outbox, now_ms=message.received_ms)
         if isinstance(word, Birth):
-            devices.record_birth(connection, device, word)
+            devices.record_birth(connection, device, word, now_ms=message.received_ms)
         elif isinstance(word, Heartbeat):
-            devices.record_heartbeat(connection, device, word)
+            devices.record_heartbeat(connection, device, word, now_ms=message.received_ms)
             stretches.record(connection, device, word, now_ms=message.received_ms)
         elif isinstance(word, Death):
             devices.record_death(connection, device, word)
@@ -259,6 +259,7 @@ def _row(upload: Upload) -> dict[str, Any]:
         "strategy": selection.strategy[:40],
         "acquisition": selection.acquisition[:100],
         "shadow_probability": selection.shadow_probability,
+        "transforms": list(header.transforms) or None,
     }
 
 

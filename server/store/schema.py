@@ -46,6 +46,7 @@ device = Table(
     Column("arm", String(140)),  # strategy/acquisition that the portfolio told it; null: its own
     Column("channel", String(63), nullable=False, server_default="stable"),  # whose rollouts concern it
     Column("ring", String(63)),  # where an operator put it; null: drawn anew for every version
+    Column("said_ms", BigInteger, nullable=False, server_default="0"),  # when its word on what it runs came
 )
 
 token = Table(  # to enrol a device with, once
@@ -116,6 +117,7 @@ sample = Table(
     Column("strategy", String(40)),
     Column("acquisition", String(100)),
     Column("shadow_probability", Float),  # of being taken because a shadow model disagreed; null: it was not
+    Column("transforms", JSON(none_as_null=True)),  # for privacy, on the device, in their order; null: none
 )
 Index("sample_by_device", sample.c.device, sample.c.boot, sample.c.seq)
 Index("sample_by_arrival", sample.c.received_at_ms)
@@ -262,15 +264,44 @@ duplicate = Table(  # it shows what another shows that is labelled, and waits fo
 )
 Index("duplicate_by_representative", duplicate.c.stands_with)
 
+fingerprint = Table(  # what a sample looks like, without a model (teach/fingerprint.py)
+    "fingerprint",
+    metadata,
+    Column("sample_id", String(190), ForeignKey("sample.id", ondelete="CASCADE"), primary_key=True),
+    Column("kind", String(10), nullable=False),
+    Column("vector", LargeBinary, nullable=False),  # (64,) float32
+    Column("bits", LargeBinary, nullable=False),  # 8 bytes
+)
+
+data_rule = Table(  # what may be done with whose samples; only added to, the latest of a scope is in force (rules.py)
+    "data_rule",
+    metadata,
+    Column("id", Id, primary_key=True, autoincrement=True),
+    Column("device", String(63), nullable=False),  # "*": any
+    Column("stream", String(63), nullable=False),  # "*": any
+    Column("purpose", Text, nullable=False),
+    Column("licence", String(200), nullable=False),  # SPDX expression; empty: not known
+    Column("consent", String(20), nullable=False),
+    Column("region", String(100), nullable=False),
+    Column("retention", String(63), nullable=False),  # name of the class
+    Column("retention_days", Integer, nullable=False),  # 0: for ever
+    Column("uses", JSON, nullable=False),
+    Column("ended", Boolean, nullable=False),  # from here on the wider rule is in force
+    Column("at_ms", BigInteger, nullable=False),
+)
+Index("data_rule_by_scope", data_rule.c.device, data_rule.c.stream, data_rule.c.id)
+
 snapshot = Table(
     "snapshot",
     metadata,
-    Column("id", String(64), primary_key=True),  # sha256 over its members
+    Column("id", String(64), primary_key=True),  # sha256 over all that it holds
     Column("created_at_ms", BigInteger, nullable=False),
     Column("classes", JSON, nullable=False),  # names, in index order
     Column("train_count", Integer, nullable=False),
     Column("holdout_count", Integer, nullable=False),
     Column("device_label_count", Integer, nullable=False),  # labels that came from devices
+    Column("format", Integer, nullable=False, server_default="1"),  # of what the id is made of
+    Column("rules", JSON, nullable=False, server_default="[]"),  # the data rules that were in force
 )
 
 snapshot_member = Table(
@@ -281,6 +312,17 @@ snapshot_member = Table(
     Column("class_index", Integer, nullable=False),
     Column("split", String(10), nullable=False),
     Column("probability", Float),  # of having come into this split; null for imports
+    Column("labeler", String(100), nullable=False, server_default=""),  # whose answer it is
+    Column("rule", Integer),  # index into the snapshot's rules; null: from before there were any
+)
+
+snapshot_left_out = Table(  # labelled, and yet no member
+    "snapshot_left_out",
+    metadata,
+    Column("snapshot_id", String(64), ForeignKey("snapshot.id"), primary_key=True),
+    Column("sample_id", String(190), ForeignKey("sample.id", ondelete="CASCADE"), primary_key=True),
+    Column("why", String(20), nullable=False),
+    Column("beside", String(190), nullable=False),  # the held-out sample that it is like, or near to
 )
 
 run = Table(

@@ -91,7 +91,7 @@ def test_every_strategy_spends_the_budget_and_says_how_likely_each_was(store, st
     if strategy not in ("gumbel", "badge"):  # one of the six is explored with the chance 0.6: the rest are certain
         assert sum(p == 1.0 for p in found.values()) >= 7
     with store.database.read() as connection:
-        assert {member.sample_id for member, _ in snapshots.labelled(connection)} == set(found)
+        assert {row.id for row in snapshots.labelled(connection)} == set(found)
 
 
 def test_an_audit_that_falls_behind_is_said_and_starves_nobody(store, caplog):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import json
 import stat
 import threading
@@ -472,10 +473,14 @@ def test_a_rollback_is_ordered_when_it_is_signed_and_ends_the_bad_version_before
         (said,) = rollouts.said(connection, bad.id)
     assert said.answer.endswith("goes out again as version 3, rollout 3, once that is signed")
     assert (again.version, again.status, again.state["members"]) == (3, "running", {})
+    shown = functools.partial(commands.shown, release.store, again.id, signing=release.signing)
+    unsigned = "version 3 is not signed: winnow-server model sign 3 --key FILE server.toml"
+    assert shown(now_ms=release.now_ms)["waits_for"] == unsigned
     release.connects(1)
     release.signing.sign(every, more=[safe], now_ms=release.now_ms)
     (desired,) = release.tick()
     assert (desired.model.version, desired.model.trust_sha256) == (3, release.signing.stamp().sha256)
+    assert shown(now_ms=release.now_ms)["waits_for"] == "0 of 1 are through, 1 must be; 0 failed"
 
 
 def test_no_rollout_starts_before_its_version_is_signed(release):
