@@ -43,7 +43,7 @@ PLANTED: dict[str, tuple[Callable[..., Judged], str]] = {
     "poisoned augmentation": (taught.disturbed_lessons, "robustness/noise"),
     "sure of nothing": (taught.sure_of_nothing, "strangers"),
 }
-SIZE = {"imports": 1500, "labels": 1500, "held": 600, "audit": 2000}
+SIZE = {"imports": 1500, "labels": 1500, "held": 600, "audit": 2000, "epochs": 8}  # as many as [teach] has
 LOOKS = range(20, 1001, 20)
 
 
@@ -106,7 +106,7 @@ def candidates(situation: dict[str, object], seeds: int) -> Iterator[tuple[Judge
 
 def refuted(world: taught.Fleet, made: Packaged, judged: Judged) -> set[str]:
     """Failed gates whose figure is within its limit on samples that nobody judged by."""
-    if judged.verdict.passed or world.fresh is None:
+    if judged.verdict.passed:
         return set()
     again = taught.judged(replace(world, data=replace(world.data, holdout=world.fresh)), made)
     figures = {gate.name: gate.figure for gate in again.verdict.gates}

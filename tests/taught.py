@@ -27,7 +27,6 @@ DEVICES = 20
 BUSY, LIAR = "cam-0", "cam-7"
 BUSY_SHARE = 0.5  # of the stream
 LOST, TAKEN_FOR = "bag", "sandal"
-EPOCHS = 3
 GUESSES = 2  # names that pictures of nothing are given
 
 
@@ -38,7 +37,8 @@ class Fleet:
     names: tuple[str, ...]
     data: Dataset
     champion: Champion
-    fresh: Part | None = None  # more of what is held out, that nobody judged by
+    fresh: Part  # more of what is held out, that nobody judged by
+    epochs: int  # of every training
 
 
 def fleet(
@@ -50,6 +50,7 @@ def fleet(
     seed: int = 0,
     classes: int = 10,
     settled: bool = False,
+    epochs: int = 3,
 ) -> Fleet:
     """A champion that knows `classes` of the ten; `settled`: made from all labels, so that more teach nothing new.
 
@@ -62,11 +63,13 @@ def fleet(
     part = _part(train.take(rng.permutation(len(train.y))[: imports + labels]), imports, "train", rng)
     known = Dataset(part, _part(judging, held, "holdout", rng), left_out=0)
     base = taken(known.train, (known.train.y < classes) & (settled | ~known.train.stream))
-    net = fit(base.x, base.y, classes=classes, settings=Settings(epochs=EPOCHS, seed=seed))
+    net = fit(base.x, base.y, classes=classes, settings=Settings(epochs=epochs, seed=seed))
     seen = Dataset(base, taken(known.holdout, known.holdout.y < classes), left_out=0)
     made = packed(net, train.names[:classes], seen)
     champion = Champion(1, made.manifest, made.onnx, net.weights())
-    return Fleet(train.names, known, champion, _part(fresh, len(fresh.y) * held // (held + audit), "fresh", rng))
+    return Fleet(
+        train.names, known, champion, _part(fresh, len(fresh.y) * held // (held + audit), "fresh", rng), epochs
+    )
 
 
 def _part(labelled: data.Labelled, imports: int, split: str, rng: np.random.Generator) -> Part:
@@ -103,7 +106,7 @@ def trained(world: Fleet, *, seed: int, share: float = 1.0) -> Net:
     """Trained on from the champion, on a share of all that is labelled."""
     part = world.data.train
     rows = np.random.default_rng(seed).random(len(part.y)) < share
-    settings = Settings(epochs=EPOCHS, seed=seed)
+    settings = Settings(epochs=world.epochs, seed=seed)
     return fit(part.x[rows], part.y[rows], classes=10, settings=settings, parent=world.champion.weights)
 
 
@@ -167,7 +170,7 @@ def forgetful(world: Fleet, *, seed: int = 1) -> Judged:
     """It was taught the newest labels alone, and those are of four classes."""
     part = world.data.train
     rows = part.stream & (part.y < 4)
-    settings = Settings(epochs=2 * EPOCHS, seed=seed)
+    settings = Settings(epochs=2 * world.epochs, seed=seed)
     net = fit(part.x[rows], part.y[rows], classes=10, settings=settings, parent=world.champion.weights)
     return judged(world, packed(net, world.names, world.data))
 
@@ -175,7 +178,7 @@ def forgetful(world: Fleet, *, seed: int = 1) -> Judged:
 def _taught_more(world: Fleet, x: np.ndarray, y: np.ndarray | int, *, seed: int) -> Net:
     part = world.data.train
     told = np.concatenate([part.y, np.broadcast_to(y, len(x))])
-    settings = Settings(epochs=EPOCHS, seed=seed)
+    settings = Settings(epochs=world.epochs, seed=seed)
     return fit(np.concatenate([part.x, x]), told, classes=10, settings=settings, parent=world.champion.weights)
 
 

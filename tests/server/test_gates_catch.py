@@ -101,7 +101,9 @@ def test_series_and_vectors_are_judged_as_pictures_are(shape: tuple[int, ...]) -
     data = Dataset(part, part, left_out=0)
     nets = [fit(x, y, classes=3, settings=Settings(epochs=2, seed=seed)) for seed in range(2)]
     first, second = (taught.packed(net, ("a", "b", "c"), data) for net in nets)
-    judged = taught.judged(taught.Fleet(("a", "b", "c"), data, Champion(1, first.manifest, first.onnx, b"")), second)
+    judged = taught.judged(
+        taught.Fleet(("a", "b", "c"), data, Champion(1, first.manifest, first.onnx, b""), part, 2), second
+    )
     names = {gate.name for gate in judged.verdict.gates}
     assert {"robustness/offset", "strangers", "stream/energy low", "stream/time last third"} <= names
     assert ("robustness/blur" in names) == (len(shape) == 2)
@@ -143,7 +145,7 @@ def test_logits_that_are_not_finite_break_the_contract_though_the_golden_test_pa
     )
     quadrants.overflowing(tmp_path / "bad", version=2)
     (manifest, onnx), (bad, overflowing) = read_artifact(quadrants.ARTIFACT), read_artifact(tmp_path / "bad")
-    world = taught.Fleet(manifest.classes, Dataset(part, part, left_out=0), Champion(1, manifest, onnx, b""))
+    world = taught.Fleet(manifest.classes, Dataset(part, part, left_out=0), Champion(1, manifest, onnx, b""), part, 2)
     judged = taught.judged(world, Packaged(bad, overflowing, 1.0, None, None))
     broken = next(gate for gate in judged.verdict.failed() if gate.name == "contract")
     assert "not finite on" in broken.why
