@@ -215,3 +215,21 @@ def test_nothing_held_out_blocks():
 def test_int8_must_agree(agreement, passed):
     rows = held(rights(100, 60), rights(100, 30), stream=True)
     assert judge(rows, int8_agreement=agreement, rules=RULES).passed is passed
+
+
+def test_want_of_proof_blocks_only_where_the_samples_could_have_given_it():
+    """A loss of one point, of 400 samples and of 4,000: either may be chance, but the more could have shown that."""
+    for times, state in ((1, "too_little_evidence"), (10, "passed"), (3, "passed")):
+        champion, candidate = rights(400 * times, 360 * times), rights(400 * times, 360 * times)
+        candidate[: 14 * times], candidate[-10 * times :] = False, True
+        assert gate(judge(held(candidate, champion), int8_agreement=None, rules=RULES), "import").state == state
+    candidate[: 30 * 3] = False
+    assert gate(judge(held(candidate, champion), int8_agreement=None, rules=RULES), "import").state == "failed"
+
+
+@given(helds())
+def test_the_audit_has_an_interval_that_holds_at_any_time_and_imports_that_of_a_fixed_set(rows):
+    verdict = judge(rows, int8_agreement=None, rules=RULES)
+    for name, part, interval in (("stream", rows.stream, anytime), ("import", ~rows.stream, fixed)):
+        found = interval(rows.change[part], rows.weight[part], confidence=RULES.confidence)
+        assert gate(verdict, name).interval == pytest.approx((found.low, found.high))
