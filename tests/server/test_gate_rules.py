@@ -81,6 +81,11 @@ def test_an_anytime_interval_shrinks_with_what_is_known() -> None:
     assert 1.6 < second / third < 2.4
 
 
+def test_an_anytime_interval_is_narrow_at_the_ends_too() -> None:
+    found = paired.anytime(np.tile(np.repeat([1, -1], [97, 3]), 10), np.ones(1000), confidence=0.95)
+    assert 0.85 < found.low < 0.94 < found.high < 0.98
+
+
 @pytest.mark.parametrize("turn", [at_least, at_most])
 def test_as_many_labels_more_as_are_said_to_be_missing_settle_it(turn) -> None:
     values = np.repeat([1, 0, -1], [9, 86, 5])
@@ -233,16 +238,16 @@ def test_what_bears_less_is_blocked_by_name() -> None:
 
 
 def labelled(*, liars: int, hard: bool = False) -> Labelled:
-    """Twenty devices with 60 labels; the first `liars` turn theirs round, or the first sees badly."""
+    """Twenty devices with 120 labels; the first `liars` turn theirs round, or the first sees badly."""
     rng = np.random.default_rng(7)
-    who, true = np.repeat([f"cam-{k:02}" for k in range(20)], 60), rng.integers(0, 4, 1200)
-    sure = rng.uniform(0.6, 1.0, 1200)
-    right = rng.random(1200) < sure
+    who, true = np.repeat([f"cam-{k:02}" for k in range(20)], 120), rng.integers(0, 4, 2400)
+    sure = rng.uniform(0.6, 1.0, 2400)
+    right = rng.random(2400) < sure
     if hard:
-        sure[:60] = rng.uniform(0.25, 0.6, 60)
-        right[:60] = rng.random(60) < sure[:60]
+        sure[:120] = rng.uniform(0.25, 0.6, 120)
+        right[:120] = rng.random(120) < sure[:120]
     top = np.where(right, true, (true + 1) % 4)
-    label = np.where(np.arange(1200) < 60 * liars, (true + 2) % 4, true)
+    label = np.where(np.arange(2400) < 120 * liars, (true + 2) % 4, true)
     of_label = np.where(top == label, sure, (1 - sure) / 3)
     return Labelled("device", who, label.astype(str), top.astype(str), sure, of_label)
 
@@ -255,7 +260,7 @@ def test_whose_labels_are_turned_round_is_named_and_who_sees_badly_is_not() -> N
     assert failed(labelled(liars=2)) == ["labels/device cam-00", "labels/device cam-01"]
     assert failed(labelled(liars=0, hard=True)) == []
     alone = labelled(liars=1)
-    assert trust.judge_labels(alone._replace(who=np.full(1200, "cam-1")), RULES) == []
+    assert trust.judge_labels(alone._replace(who=np.full(2400, "cam-1")), RULES) == []
 
 
 # --- budgets ---
