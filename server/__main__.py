@@ -16,7 +16,7 @@ from edge_agent.contract import settings
 from edge_agent.contract.artifact import read_artifact
 from edge_agent.contract.errors import EXIT_CONFIG, ConfigError, WinnowError
 from edge_agent.contract.wire import REQUEST_MAX_SAMPLES
-from server import gates_cli, keyring, rollout_cli, rules_cli, snapshot_cli, train_cli
+from server import gates_cli, gold_cli, keyring, label_cli, rollout_cli, rules_cli, snapshot_cli, train_cli
 from server.config import load_config
 from server.errors import ServerConfigError
 from server.identity import commands
@@ -51,6 +51,9 @@ app.add_typer(model, name="model")
 app.add_typer(keyring.keys, name="keys")
 app.add_typer(rollout_cli.rollouts, name="rollout")
 app.add_typer(gates_cli.gates, name="gates")
+app.add_typer(label_cli.label, name="label")
+label_cli.label.add_typer(gold_cli.gold, name="gold")
+app.command("labels", epilog="Example: winnow-server labels --days 7 server.toml")(label_cli.show_labels)
 app.add_typer(snapshot_cli.snapshots, name="snapshot")
 rules_cli.register(data)
 

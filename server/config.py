@@ -111,7 +111,10 @@ class Labeler(Section, frozen=True, kw_only=True):
     """Who answers."""
 
     kind: Annotated[
-        str, Meta(description="`oracle` (known truth, for replays), or `package.module:name`; empty: nobody")
+        str,
+        Meta(
+            description="`human` (people, by `winnow-server label`), `label_studio`, `oracle` (known truth, for replays), or `package.module:name`; empty: nobody"
+        ),
     ] = ""
     files: Annotated[
         tuple[str, ...], Meta(description="for `oracle`: the .npz files that the devices replay, with `y` and `names`")
@@ -140,6 +143,49 @@ class Labeler(Section, frozen=True, kw_only=True):
             description="likeness of two samples' embeddings from which a budget pays for one label only; above 1: identical ones only",
         ),
     ] = 0.995
+    teacher: Annotated[
+        str,
+        Meta(
+            description="a larger model that labels what it is sure of, before the labeler is asked: an artifact folder, or `package.module:name`; empty: none"
+        ),
+    ] = ""
+    teacher_max_error: Annotated[
+        float,
+        Meta(
+            gt=0.0,
+            lt=1.0,
+            description="share of its labels that may be wrong; by what people say of the same samples it learns how sure that takes",
+        ),
+    ] = 0.05
+    teacher_check_share: Annotated[
+        Share, Meta(description="part of what it labels that people label too; 0: its error stays unknown")
+    ] = 0.1
+    lease_s: Annotated[
+        float, Meta(gt=0.0, description="time in which a person has a sample to himself; then another may get it")
+    ] = 300.0
+    overlap_share: Annotated[Share, Meta(description="part of the questions that two people are asked, not one")] = 0.0
+    most_labelers: Annotated[
+        int, Meta(ge=1, description="people that are asked about one sample at most, where they differ")
+    ] = 3
+    gold_share: Annotated[
+        Share, Meta(description="part of a person's questions whose answer is known, where there are any")
+    ] = 0.05
+    blind_share: Annotated[
+        Share, Meta(description="part of a person's questions asked without the model's guess, to see what it sways")
+    ] = 0.1
+    prices: Annotated[
+        tuple[str, ...],
+        Meta(description='of a label, by kind of labeler: `["human=30/h", "teacher=0.001", "label_studio=0.05"]`'),
+    ] = ()
+    currency: Annotated[str, Meta(description="of the prices")] = "EUR"
+
+
+class LabelStudio(Section, frozen=True, kw_only=True):
+    """Where Label Studio is, for `[labeler] kind = "label_studio"`."""
+
+    url: Annotated[str, Meta(description="`http://host:port`")] = "http://127.0.0.1:8080"
+    token_file: Annotated[str, Meta(description="file with an access token, of the legacy kind or a personal one")] = ""
+    project: Annotated[int, Meta(ge=1, description="number of the project; it has a `<Choices>` over an `<Image>`")] = 1
 
 
 class Choose(Section, frozen=True, kw_only=True):
@@ -406,6 +452,7 @@ class ServerConfig(Section, frozen=True, kw_only=True):
     broker: Broker = Broker()
     collect: Collect = Collect()
     labeler: Labeler = Labeler()
+    label_studio: LabelStudio = LabelStudio()
     choose: Choose = Choose()
     snapshot: Snapshot = Snapshot()
     teach: Teach = Teach()
@@ -438,8 +485,18 @@ def load_config(path: Path) -> ServerConfig:
         config,
         server=replace(config.server, data_dir=str(folder / config.server.data_dir)),
         broker=replace(config.broker, **{key: str(folder / file) if file else "" for key, file in files.items()}),
-        labeler=replace(config.labeler, files=tuple(str(folder / file) for file in config.labeler.files)),
+        labeler=replace(
+            config.labeler,
+            files=tuple(str(folder / file) for file in config.labeler.files),
+            teacher=_placed(folder, config.labeler.teacher),
+        ),
+        label_studio=replace(config.label_studio, token_file=_placed(folder, config.label_studio.token_file)),
     )
+
+
+def _placed(folder: Path, place: str) -> str:
+    """A path, meant from `folder`; a `package.module:name` and nothing stay what they are."""
+    return place if not place or ":" in place else str(folder / place)
 
 
 def is_host(text: str) -> bool:

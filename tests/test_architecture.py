@@ -32,8 +32,9 @@ AGENT_PARTS = (
 )
 SERVER_PARTS = (
     {"__main__"},
-    {"demo", "backtest", "keyring", "rollout_cli", "rules_cli", "snapshot_cli", "gates_cli", "train_cli"},
-    {"app", "status"},
+    {"gold_cli"},
+    {"demo", "backtest", "keyring", "rollout_cli", "rules_cli", "snapshot_cli", "gates_cli", "train_cli", "label_cli"},
+    {"app", "status", "testing"},
     {"collect", "label", "teach", "release", "identity"},
     {"audit", "drift"},
     {"store", "child"},
@@ -71,7 +72,7 @@ FORGIVING = {  # where Exception may be caught: supervising loops, and around a 
     "server/collect/collector.py:_take",
     "server/collect/collector.py:_call",
     "server/collect/prover.py:_prove",
-    "server/label/labeler.py:_make",
+    "server/label/labeler.py:make",
     "server/drift/watch.py:_work",
     "server/release/downloads.py:_work",
     "server/label/labelling.py:_work",

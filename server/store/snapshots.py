@@ -17,7 +17,7 @@ import sqlalchemy as sa
 from server.errors import StoreError
 from server.store import identities, labels
 from server.store.rules import Rule
-from server.store.schema import label, sample, snapshot, snapshot_left_out, snapshot_member
+from server.store.schema import consensus, sample, snapshot, snapshot_left_out, snapshot_member
 
 FORMAT = 2
 """1: ids over classes and members, of which neither labelers nor rules were known. Whoever changes what an id is made
@@ -85,7 +85,7 @@ def labelled(connection: sa.Connection) -> Sequence[Any]:
     Rows of what decides in `sample`, with class_index, labeler, asked (the probability of having been asked about, or
     None), plan_ms and stands_for (as in `label`).
     """
-    answers = labels.in_force().add_columns(label.c.labeler, label.c.plan_ms, label.c.stands_for).subquery()
+    answers = labels.in_force().add_columns(consensus.c.labeler, consensus.c.plan_ms, consensus.c.stands_for).subquery()
     names = ("id", "device", "stream", "boot", "seq", "origin", "split", "received_at_ms", "probability", "floor")
     query = (
         sa.select(*(sample.c[name] for name in names), answers.c.class_index, answers.c.labeler)
@@ -120,7 +120,7 @@ def count_new(connection: sa.Connection, snapshot_id: str) -> int:
 
 
 def _taken(answers: sa.Subquery) -> sa.ColumnElement[bool]:
-    return sa.and_(answers.c.class_index != labels.CANNOT_TELL, ~identities.left_out())
+    return sa.and_(answers.c.class_index >= 0, ~identities.left_out())
 
 
 def insert(

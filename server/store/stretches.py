@@ -20,7 +20,7 @@ import sqlalchemy as sa
 
 from edge_agent.contract.wire import Heartbeat, StreamCounts
 from server.store import labels, spans, vectors
-from server.store.schema import label, sample, stretch
+from server.store.schema import consensus, sample, stretch
 
 Sums = dict[str, list[float]]
 VECTORS = ("utility_histogram", "confidence_sums", "classes", "signals")
@@ -87,13 +87,13 @@ def confidence(connection: sa.Connection, version: int, *, since_day: str = "") 
 
 
 def labelled(connection: sa.Connection, *, since_day: str = "") -> Sequence[Any]:
-    """Every device's sample with a label that tells its class, and the id of the stretch it is of.
+    """Every device's sample with a label that tells its class, or that it has none, and the id of the stretch it is of.
 
     Rows of what decides in `sample`, with class_index, asked (the probability of having been asked about, or None),
     plan_ms and stands_for (as in `label`), captured_at_ms, and stretch_id: None where the device has not yet said, or
     never will, what it counted around the sample.
     """
-    answers = labels.in_force().add_columns(label.c.plan_ms, label.c.stands_for).subquery()
+    answers = labels.in_force().add_columns(consensus.c.plan_ms, consensus.c.stands_for).subquery()
     said = (sample.c[name] for name in ("id", "reason", "probability", "floor", "utility", "confidence", "predicted"))
     query = (
         sa.select(*said, stretch.c.id.label("stretch_id"), answers.c.class_index, answers.c.probability.label("asked"))

@@ -75,7 +75,7 @@ def _take(
         labels.add(
             connection,
             [
-                labels.Label(row["id"], class_index, LABELER, now_ms)
+                labels.Label(row["id"], class_index, LABELER, now_ms, kind=LABELER)
                 for row, class_index in zip(rows, classes, strict=True)
                 if row["id"] in new
             ],

@@ -81,6 +81,7 @@ def test_every_labeler_counts_with_the_newest_answer_to_a_sample(store, ingest):
     answer(store, ingest, 3, 5, labeler="bob")
     with store.database.write() as connection:
         labels.add(connection, [Label("cam-1.main.1.0", labels.CANNOT_TELL, "bob", NOW_MS)])
+        labels.add(connection, [Label("cam-1.main.1.1", labels.NONE_OF_THESE, "bob", NOW_MS)])
         labels.add(connection, [Label("cam-1.main.1.3", 0, "bob", NOW_MS)])
     snapshot = freeze(store, now_ms=NOW_MS)
     said = champions.known(store, snapshot.id, None).answers
