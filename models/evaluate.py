@@ -107,11 +107,16 @@ def softmax(logits: NDArray[Any], temperature: float = 1.0) -> NDArray[np.float6
 
 def nll(logits: NDArray[Any], y: NDArray[Any], temperature: float = 1.0) -> float:
     """Mean negative log likelihood of the truth y: (N,), in nats."""
+    return float(np.mean(_nll(logits, y, temperature)))
+
+
+def _nll(logits: NDArray[Any], y: NDArray[Any], temperature: float) -> NDArray[np.float64]:
     if np.ndim(logits) == 3:
         logits, temperature = as_one(logits, temperature), 1.0
     scaled = np.asarray(logits, dtype=np.float64) / temperature
     scaled -= scaled.max(axis=1, keepdims=True)
-    return float(np.mean(np.log(np.exp(scaled).sum(axis=1)) - scaled[np.arange(len(y)), y]))
+    each: NDArray[np.float64] = np.log(np.exp(scaled).sum(axis=1)) - scaled[np.arange(len(y)), y]
+    return each
 
 
 def fit_temperature(logits: NDArray[Any], y: NDArray[Any]) -> float:
@@ -128,6 +133,22 @@ def fit_temperature(logits: NDArray[Any], y: NDArray[Any]) -> float:
         else:
             low = left
     return math.exp((low + high) / 2.0)
+
+
+def worthwhile_temperature(logits: NDArray[Any], y: NDArray[Any], *, folds: int = 5) -> float:
+    """The fitted temperature if samples that it was not fitted on gain by it, else 1.
+
+    Cross-fitted: each fold is told by the others' temperature. The mean gain in likelihood must be more than its
+    standard error: a model that is calibrated already is as often made worse as better.
+    """
+    if len(y) < 2 * folds:
+        return 1.0
+    gains = np.empty(len(y))
+    for fold in range(folds):
+        mine = np.arange(len(y)) % folds == fold
+        fitted = fit_temperature(logits[~mine], y[~mine])
+        gains[mine] = _nll(logits[mine], y[mine], 1.0) - _nll(logits[mine], y[mine], fitted)
+    return fit_temperature(logits, y) if gains.mean() > gains.std(ddof=1) / math.sqrt(len(y)) else 1.0
 
 
 def accuracy(logits: NDArray[Any], y: NDArray[Any]) -> float:

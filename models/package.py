@@ -216,7 +216,7 @@ def _judged(logits: Rows, holdout: Holdout | None, about: About) -> tuple[float,
     if holdout is None:
         return 1.0, {}
     _check_truth(holdout[1], len(logits), len(about.names))
-    temperature = evaluate.fit_temperature(logits, holdout[1])
+    temperature = evaluate.worthwhile_temperature(logits, holdout[1])
     return temperature, _metrics(logits, holdout[1], temperature)
 
 

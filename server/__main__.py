@@ -17,6 +17,7 @@ from edge_agent.contract.artifact import read_artifact
 from edge_agent.contract.errors import EXIT_CONFIG, ConfigError, WinnowError
 from edge_agent.contract.wire import REQUEST_MAX_SAMPLES
 from server import (
+    gates_cli,
     gold_cli,
     govern_cli,
     keyring,
@@ -66,6 +67,7 @@ app.command("card", epilog="Example: winnow-server card 7 --data server.toml")(g
 app.command("erase", epilog='Example: winnow-server erase --device cam-1 --why "its owner asked" server.toml')(
     govern_cli.erase
 )
+app.add_typer(gates_cli.gates, name="gates")
 app.add_typer(label_cli.label, name="label")
 label_cli.label.add_typer(gold_cli.gold, name="gold")
 app.command("labels", epilog="Example: winnow-server labels --days 7 server.toml")(label_cli.show_labels)

@@ -56,6 +56,7 @@ from server.store.lock import is_held, only_one
 from server.store.store import Store
 from server.store.versions import Version
 from server.teach import portfolio
+from server.teach.gates import budgets
 from server.teach.rounds import Teach, describe
 from server.teach.steering import Steering
 
@@ -270,6 +271,8 @@ def check_parts(config: ServerConfig) -> list[str]:
         _check_authority(config)
     rings = parse(config.rollout.rings, config.rollout.rules, config.rollout)
     lines.append(f"rings: {', '.join(ring.name for ring in rings)}")
+    if boards := budgets.parse(config.gates.budgets):
+        lines.append(f"budgets: {', '.join(one.board for one in boards)}")
     if arms := portfolio.parse(config.choose.portfolio):
         lines.append(f"portfolio: {', '.join(arm.name for arm in arms)}")
     if config.labeler.kind:

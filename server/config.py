@@ -349,12 +349,42 @@ class Gates(Section, frozen=True, kw_only=True):
     """What a candidate must show against the champion."""
 
     max_drop: Annotated[
-        Share, Meta(description="accuracy it may lose, at the lower end of the interval, on any slice")
+        Share, Meta(description="accuracy it may lose on any slice: surely more blocks; of imports, what it must keep")
     ] = 0.03
     min_gain: Annotated[float, Meta(description="accuracy it must gain on the stream's held-out labels")] = 0.0
+    max_negative_flips: Annotated[
+        Share, Meta(description="share of held-out samples that may be right before and wrong now")
+    ] = 0.08
+    max_ece_rise: Annotated[
+        Share, Meta(description="by how much its expected calibration error may rise, beyond what is chance")
+    ] = 0.03
+    max_brier_rise: Annotated[float, Meta(ge=0.0, le=2.0, description="by how much its Brier score may rise")] = 0.05
+    max_corrupted_drop: Annotated[
+        Share, Meta(description="accuracy it may lose on disturbed samples, on the mean of the corruptions")
+    ] = 0.1
+    max_corruption_drop: Annotated[Share, Meta(description="accuracy it may lose under any one of them")] = 0.25
+    max_ood_drop: Annotated[
+        Share, Meta(description="AUROC it may lose in telling what belongs to no class from what does")
+    ] = 0.1
+    max_forgotten: Annotated[
+        Share, Meta(description="accuracy it may lose against an earlier version, on what was held out then")
+    ] = 0.05
+    max_label_disagreement: Annotated[
+        Share,
+        Meta(
+            description="share of a device's or a labeler's labels that may be contradicted, beyond that of all others"
+        ),
+    ] = 0.1
     min_int8_agreement: Annotated[Share, Meta(description="share of held-out inputs on which int8 and fp32 agree")] = (
         0.97
     )
+    max_int8_drop: Annotated[Share, Meta(description="accuracy that int8 may lose against fp32")] = 0.01
+    budgets: Annotated[
+        tuple[str, ...],
+        Meta(
+            description='what boards bear, `["pi4 = 20 ms, 5 MB, x 9"]`: the time of a sample and the size of the file; `x 9`: it takes nine times as long there as on the server; `as cam-1`: by what that device says of the champion'
+        ),
+    ] = ()
     min_samples: Annotated[int, Meta(ge=1, description="held-out samples below which a slice is not judged")] = 30
     confidence: Annotated[Share, Meta(description="of the intervals")] = 0.95
 

@@ -19,7 +19,7 @@ from typing import Any, NamedTuple
 import sqlalchemy as sa
 from sqlalchemy.dialects.sqlite import insert
 
-from server.govern import goldens
+from server.govern import goldens, reports
 from server.govern.scrub import finish
 from server.govern.subject import Subject, check, chosen
 from server.store import consensus, erasures, identities, runs, trail
@@ -230,6 +230,8 @@ class _Act:
         if kind == "labeler":  # last: the members were found by it
             answered = [row.id for row in self._connection.execute(self._chosen)]
             self._delete(label, label.c.labeler == names[0])
+            if told := reports.redact(self._connection, names[0], pseudonym=self._pseudonym()):
+                self._counts["reports"] = told
             consensus.resolve(self._connection, answered)  # what others answered is in force, or nothing
             return
         self._delete_pieces()

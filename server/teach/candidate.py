@@ -28,8 +28,8 @@ from server.store import labels, snapshots, versions
 from server.store.samples import sample_array
 from server.store.snapshots import Snapshot
 from server.store.store import Store
+from server.teach.champions import Champion
 from server.teach.dataset import Dataset, Part
-from server.teach.judging import Champion
 
 if TYPE_CHECKING:
     from models.package import Packaged

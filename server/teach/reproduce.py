@@ -20,10 +20,10 @@ from server.store.runs import Run
 from server.store.snapshots import Snapshot
 from server.store.store import Store
 from server.store.versions import Version
-from server.teach import candidate, dataset, judging
+from server.teach import candidate, champions, dataset, judging
 from server.teach.candidate import Candidate, Say
 from server.teach.environment import differences, environment
-from server.teach.training import champion_of, settings_of
+from server.teach.training import settings_of
 
 TOLERANCE = 0.01  # of a share: what other kernels change; more would hide another model, less fails on other processors
 TIMED = "latency"  # in the name of a figure that is another each time
@@ -68,7 +68,7 @@ def reproduce(store: Store, number: int, *, say: Say) -> Reproduced:
 
 def _make(store: Store, run: Run, snapshot: Snapshot, say: Say) -> tuple[Candidate, dict[str, float]]:
     """A candidate as that run made it, and how it does on what is held out."""
-    settings, champion = settings_of(run), champion_of(store, run.champion)
+    settings, champion = settings_of(run), champions.load(store, run.champion)
     if champion is not None and run.report.get("went_on_from", champion.number) == 0:
         champion = dataclasses.replace(champion, weights=b"")
     data = dataset.load(store, snapshot, takes=champion.manifest.input if champion else None)
@@ -84,8 +84,16 @@ def _make(store: Store, run: Run, snapshot: Snapshot, say: Say) -> tuple[Candida
             say=say,
             event=lambda _text, _detail: None,
         )
-    _, figures = judging.compare(data.holdout, snapshot.classes, made.packaged, champion)
-    return made, figures
+    judged = judging.judge_candidate(
+        data,
+        snapshot.classes,
+        made.packaged,
+        champion,
+        int8=settings.teach.int8,
+        rules=settings.gates,
+        known=champions.known(store, snapshot.id, champion),
+    )
+    return made, judged.figures
 
 
 def _record(store: Store, number: int) -> tuple[Version, Run, Snapshot]:

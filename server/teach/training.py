@@ -20,7 +20,7 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
-from edge_agent.contract.artifact import Manifest, decode_manifest, encode_manifest
+from edge_agent.contract.artifact import Manifest, encode_manifest
 from edge_agent.contract.errors import WinnowError
 from edge_agent.contract.wire import Parcel
 from server import config
@@ -29,11 +29,12 @@ from server.errors import TrainingError
 from server.store import erasures, events, parcels, runs, snapshots, versions
 from server.store.snapshots import Snapshot
 from server.store.store import Store
-from server.teach import candidate, dataset, gates, judging, lesson, reference
+from server.teach import candidate, champions, dataset, judging, lesson, reference
 from server.teach.candidate import Candidate
+from server.teach.champions import Champion
 from server.teach.dataset import Dataset
 from server.teach.environment import environment
-from server.teach.judging import Champion
+from server.teach.gates.held import Held
 from server.teach.lesson import Gain
 from server.teach.listing import bias_of
 from server.teach.snapshot import check
@@ -63,7 +64,7 @@ def run_round(store: Store, run_id: int, *, folder: Path, say: Say, now_ms: Call
     if run is None or snapshot is None:
         raise TrainingError(f"run {run_id}: is not in the store")
     settings = settings_of(run)
-    champion = unlearned(store, champion_of(store, run.champion))
+    champion = unlearned(store, champions.load(store, run.champion))
 
     def begin_judging() -> None:
         with store.database.write() as connection:
@@ -117,18 +118,6 @@ def unlearned(store: Store, champion: Champion | None) -> Champion | None:
     return dataclasses.replace(champion, weights=b"")
 
 
-def champion_of(store: Store, number: int) -> Champion | None:
-    """The version of that number, to go on from and to be held against; None: there is none."""
-    with store.database.read() as connection:
-        version = versions.get(connection, number)
-    if version is None:
-        return None
-    manifest = decode_manifest(store.blobs.get(version.manifest_sha256), where=f"version {number}")
-    onnx = store.blobs.get(manifest.variant("cpu-int8").sha256)
-    weights = store.blobs.get(version.weights_sha256) if version.weights_sha256 else b""
-    return Champion(number, manifest, onnx, weights)
-
-
 def _round(
     store: Store,
     settings: Settings,
@@ -154,10 +143,17 @@ def _round(
     packaged, weights, went_on_from = make(data)
     begin_judging()
     say("judging")
-    agreement = packaged.int8_agreement if settings.teach.int8 else None
-    held, figures = judging.compare(data.holdout, snapshot.classes, packaged, champion)
+    known = champions.known(store, snapshot.id, champion)
+    held, figures, verdict = judging.judge_candidate(
+        data,
+        snapshot.classes,
+        packaged,
+        champion,
+        int8=settings.teach.int8,
+        rules=settings.gates,
+        known=known,
+    )
     gains = _gains(store, data, held, packaged, champion)
-    verdict = gates.judge(held, int8_agreement=agreement, rules=settings.gates)
     manifest = msgspec.structs.replace(packaged.manifest, metrics=packaged.manifest.metrics | figures)
     store.blobs.put(packaged.onnx)
     if verdict.passed:  # nobody runs the others
@@ -196,9 +192,7 @@ def _learn(store: Store, manifest: Manifest, onnx: bytes, say: Say, *, now_ms: i
         say(f"no reference for drift: {error}")
 
 
-def _gains(
-    store: Store, data: Dataset, held: gates.Held, packaged: Packaged, champion: Champion | None
-) -> dict[str, Gain]:
+def _gains(store: Store, data: Dataset, held: Held, packaged: Packaged, champion: Champion | None) -> dict[str, Gain]:
     """What the labels that the champion did not know have taught, by who asked for them."""
     if champion is None or not packaged.manifest.embedding:
         return {}
