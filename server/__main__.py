@@ -16,7 +16,7 @@ from edge_agent.contract import settings
 from edge_agent.contract.artifact import read_artifact
 from edge_agent.contract.errors import EXIT_CONFIG, ConfigError, WinnowError
 from edge_agent.contract.wire import REQUEST_MAX_SAMPLES
-from server import keyring, rollout_cli
+from server import keyring, rollout_cli, train_cli
 from server.config import load_config
 from server.errors import ServerConfigError
 from server.identity import commands
@@ -44,6 +44,7 @@ commands.device.command("channel", epilog="Example: winnow-server device channel
 commands.device.command("ring", epilog="Example: winnow-server device ring cam-1 canary server.toml")(
     rollout_cli.put_in_ring
 )
+app.command("train", epilog='Example: winnow-server train --why "new lenses on the line" server.toml')(train_cli.train)
 app.add_typer(data, name="data")
 app.add_typer(model, name="model")
 app.add_typer(keyring.keys, name="keys")
@@ -139,11 +140,13 @@ def devices(path: Config, as_json: AsJson = False) -> None:
 
 @app.command("models", epilog="Example: winnow-server models server.toml")
 def models(path: Config, as_json: AsJson = False) -> None:
-    """List the published versions: where each came from, how good it is, how far it is rolled out."""
+    """List the published versions: where each came from, how good, how far rolled out, until when it is signed."""
     from server import status as views
+    from server.release.signing import Signing
 
-    with views.opened(load_config(path)) as store:
-        rows = views.models(store)
+    config = load_config(path)
+    with views.opened(config) as store:
+        rows = views.models(store, Signing(Path(config.server.data_dir)))
     _show(rows, as_json)
 
 
@@ -260,17 +263,6 @@ def model_add(
             f"{why}, so drift can be seen but not told apart: "
             "winnow-server data import FILE.npz --split holdout, then add it again"
         )
-
-
-@model.command("train", epilog="Example: winnow-server model train server.toml")
-def model_train(path: Config) -> None:
-    """Train on what is labelled now and publish the model, if it passes the gates: the way to a first model."""
-    config = load_config(path)
-    _log_plainly()
-    from server.app import train_once
-
-    version = train_once(config)
-    typer.echo(f"version {version.number} published")
 
 
 @model.command(

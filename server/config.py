@@ -8,7 +8,7 @@ from __future__ import annotations
 import ipaddress
 import re
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Literal, get_args
 
 import msgspec
 from msgspec import Meta
@@ -19,6 +19,8 @@ from edge_agent.contract.types import is_name
 from server.errors import ServerConfigError
 
 Share = Annotated[float, Meta(ge=0.0, le=1.0)]
+Dial = Literal["propose", "approve", "auto"]
+STABLE = "stable"  # the channel that a device is in unless an operator says otherwise
 
 
 class Section(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -154,8 +156,21 @@ class Choose(Section, frozen=True, kw_only=True):
 class Teach(Section, frozen=True, kw_only=True):
     """When and how a new model is made."""
 
-    enabled: Annotated[bool, Meta(description="train by itself when there are enough new labels")] = True
+    enabled: Annotated[bool, Meta(description="begin rounds; false: only those that somebody asks for")] = True
     labels_per_round: Annotated[int, Meta(ge=1, description="new labels from devices that start a round")] = 200
+    max_age_days: Annotated[
+        float, Meta(ge=0.0, description="age of the version from which any new label starts a round; 0: no matter")
+    ] = 0.0
+    harm_tolerance: Annotated[
+        Share,
+        Meta(
+            description="errors on the audit's labels that the version may make more than when it was published; beyond it, when the labels prove it, a round starts"
+        ),
+    ] = 0.02
+    harm_labels: Annotated[
+        float,
+        Meta(ge=0.0, description="labels of the audit between two false alarms of harm, on average; 0: nobody looks"),
+    ] = 5000.0
     max_rounds: Annotated[int, Meta(ge=0, description="rounds after which no more are started; 0: no end")] = 0
     recipe: Annotated[
         str, Meta(description="a name of models.recipes, or `package.module:name`; empty: by input shape")
@@ -241,12 +256,6 @@ class RingRules(Section, frozen=True, kw_only=True):
 class Rollout(RingRules, frozen=True, kw_only=True):
     """How a version reaches the fleet: ring by ring. What is said of a ring here holds for all of them."""
 
-    automatic: Annotated[
-        bool,
-        Meta(
-            description="roll out to channel `stable` what is published; false: wait for `winnow-server rollout start`"
-        ),
-    ] = True
     rings: Annotated[
         tuple[str, ...],
         Meta(
@@ -260,9 +269,42 @@ class Rollout(RingRules, frozen=True, kw_only=True):
         float,
         Meta(
             ge=0.0,
-            description="most bytes of models a second that go as messages, to all devices together; HTTPS is not held to it; 0: no limit",
+            description="most bytes of models a second, to all devices together, as messages and by HTTPS; 0: no limit",
         ),
     ] = 10_000_000.0
+
+
+class Autonomy(Section, frozen=True, kw_only=True):
+    """How much is done without being told, and where."""
+
+    dial: Annotated[
+        Dial,
+        Meta(
+            description="`auto`: what passed its gates is rolled out; `approve`: it waits for `winnow-server rollout approve`; `propose`: it is only proposed, and so are rounds of training"
+        ),
+    ] = "auto"
+    channels: Annotated[
+        tuple[str, ...],
+        Meta(
+            description='for channels of their own, as `["stable=approve", "beta=auto"]`; others than these and `stable` are rolled out to by hand. Rounds begin by themselves unless all say `propose`'
+        ),
+    ] = ()
+
+    def dials(self) -> dict[str, Dial]:
+        """By channel, of those that are rolled out to without a word. ServerConfigError when `channels` is no such list.
+
+        >>> Autonomy(dial="approve", channels=("beta=auto",)).dials()
+        {'stable': 'approve', 'beta': 'auto'}
+        """
+        found: dict[str, Dial] = {STABLE: self.dial}
+        for spec in self.channels:
+            name, _, word = spec.partition("=")
+            if not is_name(name) or word not in get_args(Dial):
+                raise ServerConfigError(
+                    f"[autonomy] channels: got {spec!r}, expected CHANNEL={'|'.join(get_args(Dial))}"
+                )
+            found[name] = msgspec.convert(word, Dial)
+        return found
 
 
 class Drift(Section, frozen=True, kw_only=True):
@@ -290,6 +332,7 @@ class ServerConfig(Section, frozen=True, kw_only=True):
     teach: Teach = Teach()
     gates: Gates = Gates()
     rollout: Rollout = Rollout()
+    autonomy: Autonomy = Autonomy()
     drift: Drift = Drift()
 
 
@@ -306,6 +349,7 @@ def load_config(path: Path) -> ServerConfig:
     for name in config.server.names:
         if not is_host(name):
             raise ServerConfigError(f"{path}: [server] names: got {name!r}, expected a host name or an address")
+    config.autonomy.dials()
     if config.broker.url and config.broker.plain:
         raise ServerConfigError(f"{path}: [broker] plain is of the broker that Winnow starts: leave it out beside url")
     folder = path.resolve().parent

@@ -37,7 +37,7 @@ def start(
         typer.Option(help="of all rings or of one, over the configuration: soak_s=600, early.needs_approval=true"),
     ] = None,
 ) -> None:
-    """Roll a version out. By itself the server does so with what is published, unless `[rollout] automatic = false`."""
+    """Roll a version out. By itself the server does so with what is published, unless `[autonomy]` says otherwise."""
     from server.app import open_store
     from server.release import commands
     from server.release.signing import Signing

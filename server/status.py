@@ -26,11 +26,14 @@ from server.audit.yields import against_random
 from server.config import ServerConfig
 from server.errors import StoreError
 from server.release.commands import summary
+from server.release.signing import Signing
 from server.store import devices, gaps, identities, labels, portfolios, rollouts, runs, samples, versions
 from server.store.lock import is_held
 from server.store.schema import rollout
 from server.store.store import Store
 from server.store.stretches import day_of
+from server.teach import outlook
+from server.teach.when import due
 
 View = dict[str, Any]
 LAST_STEPS = 5
@@ -76,6 +79,7 @@ def overview(config: ServerConfig, store: Store, *, now_ms: int) -> View:
             "classes": list(labels.names(connection)),
             "champion": champion.number if champion else None,
             "run": _run(last[0]) if last else None,
+            "teaching": _teaching(connection, config, now_ms),
             "portfolio": _portfolio(connection),
             "rollouts": _rollouts(connection),
         }
@@ -115,6 +119,18 @@ def _run(run: runs.Run) -> View:
         "error": run.error,
         "failed_gates": failed,
         "figures": report.get("figures", {}),
+    }
+
+
+def _teaching(connection: sa.Connection, config: ServerConfig, now_ms: int) -> View:
+    """Whether a round is due, what the audit's labels say of the champion, and who has the word where."""
+    look = outlook.look(connection, config.teach, now_ms=now_ms)
+    found = due(config.teach, look)
+    return {
+        "new_labels": look.new_labels,
+        "due": found.why if found else None,
+        "harm": look.harm._asdict() if look.harm else None,
+        "autonomy": config.autonomy.dials(),
     }
 
 
@@ -194,8 +210,9 @@ def _device(name: str, device: devices.Device | None, stored: int) -> View:
     }
 
 
-def models(store: Store) -> list[View]:
-    """One row per version."""
+def models(store: Store, signing: Signing) -> list[View]:
+    """One row per version. `signed_until`: the day by which people have to sign anew; None: nobody vouches for it."""
+    until = signing.kept_until() if signing.ready else ""
     with store.database.read() as connection:
         rows = connection.execute(sa.select(rollout.c.version, rollout.c.status).order_by(rollout.c.id))
         status = {row.version: row.status for row in rows}
@@ -207,6 +224,7 @@ def models(store: Store) -> list[View]:
                 "run": version.run_id,
                 "created": stamp(version.created_at_ms),
                 "rollout": status.get(version.number, "waiting"),
+                "signed_until": until if signing.ready and signing.covers(version) else None,
                 "snapshot": version.snapshot_id[:12],
                 "accuracy": version.metrics.get("accuracy"),
                 "metrics": version.metrics,
@@ -241,6 +259,7 @@ def print_overview(view: View, console: Console) -> None:
         "mistakes": words.yield_line(view["yield"], days=YIELD_DAYS),
         "champion": f"version {view['champion']}" if view["champion"] else "none",
         "last run": _run_line(last) if last else "none",
+        "teaching": _teaching_line(view["teaching"]),
     }
     if view["missing"]:
         lines["missing"] = f"{view['missing']} samples that devices had kept will not come: see `winnow-server devices`"
@@ -265,6 +284,14 @@ def print_accuracy(view: View, console: Console) -> None:
 def _run_line(run: View) -> str:
     why = run["error"] or ", ".join(run["failed_gates"])
     return f"{run['id']} {run['state']}{': ' + why if why else ''}"
+
+
+def _teaching_line(teaching: View) -> str:
+    harm = teaching["harm"]
+    said = [f"a round is due: {teaching['due']}" if teaching["due"] else f"{teaching['new_labels']} new labels"]
+    if harm and harm["labels"]:
+        said.append(f"{harm['errors']} of {harm['labels']} labels of the audit wrong, {harm['allowed']:.1%} allowed")
+    return "; ".join([*said, ", ".join(f"{channel} {dial}" for channel, dial in teaching["autonomy"].items())])
 
 
 def _rollout_lines(roll: View) -> list[str]:

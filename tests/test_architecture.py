@@ -32,7 +32,7 @@ AGENT_PARTS = (
 )
 SERVER_PARTS = (
     {"__main__"},
-    {"demo", "backtest", "keyring", "rollout_cli"},
+    {"demo", "backtest", "keyring", "rollout_cli", "train_cli"},
     {"app", "status"},
     {"collect", "label", "teach", "release", "identity"},
     {"audit", "drift"},

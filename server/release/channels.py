@@ -28,7 +28,6 @@ from server.release.requests import executing_state
 from server.release.rings import Ring, parse
 from server.release.signing import Signing
 from server.store import devices, parcels, rollouts, versions
-from server.store.devices import STABLE
 from server.store.store import Store
 from server.store.versions import Version
 
@@ -41,13 +40,20 @@ class Channels:
     """Carries the rollouts on."""
 
     def __init__(
-        self, store: Store, rules: config.Rollout, *, signing: Signing | None = None, files_url: str = ""
+        self,
+        store: Store,
+        rules: config.Rollout,
+        *,
+        autonomy: config.Autonomy = config.Autonomy(),  # noqa: B008 - frozen
+        signing: Signing | None = None,
+        files_url: str = "",
     ) -> None:
-        """`signing`, `files_url`: as `Fleet`. ServerConfigError when the rings of `rules` make no sense."""
+        """All as `Fleet`. ServerConfigError when the rings of `rules` make no sense, or the channels of `autonomy`."""
         self._store = store
         self._signing, self._files_url = signing, files_url
         self._known_parcels: dict[int, tuple[Parcel, ...]] = {}  # by version: what is published never changes
         self._rules = rules
+        self._dials = {channel: dial for channel, dial in autonomy.dials().items() if dial != "propose"}
         self._rings = parse(rules.rings, rules.rules, rules)
 
     def look(self, now_ms: int) -> tuple[Sequence[rollouts.Rollout], bool]:
@@ -55,12 +61,12 @@ class Channels:
         news = self._obey(now_ms)
         with self._store.database.read() as connection:
             current = rollouts.newest(connection)
-            waiting = rollouts.awaited(connection) if self._rules.automatic else None
-            if waiting is not None and not _may_go_out(versions.get(connection, waiting), self._signing):
-                waiting = None  # until it is signed; `signing` says so
-        if waiting is not None and _may_begin(current.get(STABLE)):
-            begin(self._store, waiting, self._rings, channel=STABLE, now_ms=now_ms, signing=self._signing)
-            news = True
+            awaited = self._awaited(connection)
+        for channel, number in awaited.items():
+            if _may_begin(current.get(channel)):
+                rings = self._rings if self._dials[channel] == "auto" else _with_approval(self._rings)
+                begin(self._store, number, rings, channel=channel, now_ms=now_ms, signing=self._signing)
+                news = True
         if news:
             with self._store.database.read() as connection:
                 current = rollouts.newest(connection)
@@ -93,6 +99,15 @@ class Channels:
                 return {}
             return {name: devices.set_desired(connection, name, desired) for name, desired in new.items()}
 
+    def _awaited(self, connection: sa.Connection) -> dict[str, int]:
+        """The version that each channel is to get by itself. One that is not signed waits; `signing` says so."""
+        found = {channel: rollouts.awaited(connection, channel) for channel in self._dials}
+        return {
+            channel: number
+            for channel, number in found.items()
+            if number is not None and _may_go_out(versions.get(connection, number), self._signing)
+        }
+
     def _new(self, orders: Mapping[str, int], fleet: Mapping[str, devices.Device]) -> dict[str, Desired]:
         """The orders that differ from what was last published. None for what devices would refuse as unsigned."""
         with self._store.database.read() as connection:
@@ -118,7 +133,7 @@ class Channels:
             parcels=self._parcels(version),
             url=self._files_url,
         )
-        if self._signing is None or not (self._signing.on and self._signing.covers(version)):
+        if self._signing is None or not (self._signing.ready and self._signing.covers(version)):
             return made
         stamp = self._signing.stamp()
         return msgspec.structs.replace(made, trust_sha256=stamp.sha256, trust_bytes=stamp.bytes)
@@ -266,9 +281,15 @@ def _insert(
     return rollout_id
 
 
+def _with_approval(rings: Sequence[Ring]) -> tuple[Ring, ...]:
+    """The same, but the first begins when somebody says so."""
+    rules = msgspec.structs.replace(rings[0].rules, needs_approval=True)
+    return (msgspec.structs.replace(rings[0], rules=rules), *rings[1:])
+
+
 def _may_go_out(version: Version | None, signing: Signing | None) -> bool:
     """Whether a version is signed, or nobody signs; what is not in the registry is complained of elsewhere."""
-    return version is None or signing is None or not signing.on or signing.covers(version)
+    return version is None or signing is None or not signing.on or (signing.ready and signing.covers(version))
 
 
 def _may_begin(current: rollouts.Rollout | None) -> bool:

@@ -34,23 +34,25 @@ class Fleet:
         fleet: str,
         rules: config.Rollout,
         publish: Publish,
+        autonomy: config.Autonomy = config.Autonomy(),  # noqa: B008 - frozen
         signing: Signing | None = None,
         files_url: str = "",
     ) -> None:
-        """Start with what the store remembers. ServerConfigError when the rings of `rules` make no sense.
+        """Start with what the store remembers. ServerConfigError when the rings of `rules` or `autonomy` make no sense.
 
         Args:
             store: of the server.
             fleet: its name, part of every topic.
             rules: of rollouts.
             publish: hands a message to the broker.
+            autonomy: which channels get what is published by itself.
             signing: which versions may be rolled out; None: all, unsigned.
             files_url: where devices may fetch by HTTPS as well; empty: nowhere.
         """
         self._store = store
         self._fleet = fleet
         self._publish = publish
-        self._channels = Channels(store, rules, signing=signing, files_url=files_url)
+        self._channels = Channels(store, rules, autonomy=autonomy, signing=signing, files_url=files_url)
         self._sketches = Sketches(store)
         self._asked: Sequence[requests.Request] = ()  # what was open at the last look
         self._arms_ms = 0  # when arms were told that were passed on

@@ -16,6 +16,7 @@ from sqlalchemy.dialects.sqlite import insert
 
 from edge_agent.contract.errors import did_you_mean
 from edge_agent.contract.wire import Birth, Death, Desired, Event, Heartbeat, OutboxState
+from server.config import STABLE
 from server.errors import StoreError
 from server.store.schema import device, event, quarantine
 
@@ -23,7 +24,6 @@ QUARANTINE_PAYLOAD_BYTES = 4096
 QUARANTINE_REASON_CHARS = 500  # it may quote an id as long as a header
 QUARANTINE_ROWS = 100
 """Kept of each device. Fewer may not show what is wrong; more lets one broken device fill the disk."""
-STABLE = "stable"
 """Channel of a device that nobody put into another, and of what the loop publishes."""
 
 HEARTBEATS_MISSED = 3

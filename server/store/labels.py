@@ -102,6 +102,22 @@ def in_force() -> sa.Select[tuple[str, int, float | None]]:
     return sa.select(label.c.sample_id, label.c.class_index, label.c.probability).where(label.c.id.in_(latest))
 
 
+def audited(connection: sa.Connection, version: int) -> Sequence[Any]:
+    """(class_index, predicted, floor) of the audit's samples that a version ran on, in the order of their answers."""
+    answers = in_force().subquery()
+    first = sa.select(label.c.sample_id, sa.func.min(label.c.id).label("at")).group_by(label.c.sample_id).subquery()
+    query = (
+        sa.select(answers.c.class_index, sample.c.predicted, sample.c.floor)
+        .select_from(sample)
+        .join(answers, answers.c.sample_id == sample.c.id)
+        .join(first, first.c.sample_id == sample.c.id)
+        .where(sample.c.model_version == version, sample.c.reason.in_(AUDIT_REASONS), sample.c.floor > 0.0)
+        .where(answers.c.class_index != CANNOT_TELL, ~identities.left_out())
+        .order_by(first.c.at)
+    )
+    return connection.execute(query).all()
+
+
 def plans(connection: sa.Connection) -> list[int]:
     """When was drawn out of what waited, beside the audit: ms, in order of time."""
     query = sa.select(label.c.plan_ms).distinct().join(sample, sample.c.id == label.c.sample_id)

@@ -11,7 +11,8 @@ from typing import Any, NamedTuple
 
 import sqlalchemy as sa
 
-from server.store.devices import STABLE
+from server.config import STABLE
+from server.store import versions
 from server.store.schema import rollout, rollout_command, rollout_step, version
 
 
@@ -130,11 +131,18 @@ def steps(connection: sa.Connection, rollout_id: int, *, last: int = 0) -> Seque
     return [Step(*row) for row in connection.execute(query.limit(last) if last else query)][::-1]
 
 
-def awaited(connection: sa.Connection) -> int | None:
-    """The newest version, when it has no rollout yet. Older ones without are passed over: nobody needs them."""
-    newest_one = connection.scalar(sa.select(sa.func.max(version.c.number)))
-    started = connection.scalar(sa.select(sa.func.max(rollout.c.version)))
-    return newest_one if newest_one is not None and newest_one > (started or 0) else None
+def awaited(connection: sa.Connection, channel: str = STABLE) -> int | None:
+    """The newest version, when a channel has had no rollout of it yet. Older ones are passed over: nobody needs them.
+
+    Nor does a channel wait for what was halted in another, or for what a rollback brought back there.
+    """
+    number = connection.scalar(sa.select(sa.func.max(version.c.number)))
+    if number is None or versions.is_copy(connection, number):
+        return None
+    mine = sa.and_(rollout.c.channel == channel, rollout.c.version >= number)
+    halted = sa.and_(rollout.c.status == "halted", rollout.c.version == number)
+    seen = connection.scalar(sa.select(sa.func.count()).where(sa.or_(mine, halted)))
+    return None if seen else number
 
 
 # --- what operators said ----------------------------------------------------------------------------------------------

@@ -388,3 +388,13 @@ trail = Table(  # who did what and why, each chained to the one before (trail.py
     Column("sha256", String(64), nullable=False),
 )
 Index("trail_by_subject", trail.c.subject, trail.c.id)
+
+training_order = Table(  # a round that somebody asked for (training_orders.py)
+    "training_order",
+    metadata,
+    Column("id", Id, primary_key=True, autoincrement=True),
+    Column("at_ms", BigInteger, nullable=False),
+    Column("who", String(200), nullable=False),
+    Column("why", Text, nullable=False),
+    Column("run_id", Integer),  # null: not begun
+)

@@ -104,6 +104,15 @@ def sample_ids(connection: sa.Connection, snapshot_id: str) -> set[str]:
     return set(connection.scalars(query))
 
 
+def held_out_of_devices(connection: sa.Connection, snapshot_id: str) -> int:
+    """How many of its held-out members came from devices."""
+    held = sa.and_(snapshot_member.c.snapshot_id == snapshot_id, snapshot_member.c.split == "holdout")
+    query = sa.select(sa.func.count()).select_from(
+        snapshot_member.join(sample, sample.c.id == snapshot_member.c.sample_id)
+    )
+    return connection.scalar(query.where(held, sample.c.origin == "device")) or 0
+
+
 def members(connection: sa.Connection, snapshot_id: str) -> Sequence[sa.Row[tuple[object, ...]]]:
     """Its members with their rows of `sample`, in order of sample id: what a training reads."""
     frozen = (

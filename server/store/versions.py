@@ -12,7 +12,7 @@ from typing import NamedTuple
 
 import sqlalchemy as sa
 
-from server.store.devices import STABLE
+from server.config import STABLE
 from server.store.schema import rollout, version
 
 
@@ -66,6 +66,16 @@ def champion(connection: sa.Connection) -> Version | None:
 def rolled_out(connection: sa.Connection, channel: str = STABLE) -> Version | None:
     """What the devices of a channel run: the newest version whose rollout is done."""
     return _newest(connection, sa.and_(rollout.c.status == "done", rollout.c.channel == channel))
+
+
+def is_copy(connection: sa.Connection, number: int) -> bool:
+    """Whether a version is its parent under a new number, as a rollback makes them."""
+    made = get(connection, number)
+    before = get(connection, made.parent) if made else None
+    if made is None or before is None or made.run_id is not None:
+        return False
+    same = ("name", "snapshot_id", "weights_sha256", "metrics")
+    return all(getattr(made, name) == getattr(before, name) for name in same)
 
 
 def _newest(connection: sa.Connection, where: sa.ColumnElement[bool]) -> Version | None:

@@ -1,7 +1,8 @@
 """When does a round of training begin, and how does it end?
 
-A round begins when there are enough new labels from devices, no other is at it, and no rollout is under way: so that a
-candidate is always held against what the fleet runs. It is a child process (run.py) that shares only the store with us.
+A round begins when it is due (when.py), no other is at it, and no rollout is under way, so that a candidate is always
+held against what the fleet runs; what a person asked for waits for none. Where nothing is done without being told
+(`[autonomy]`), a round that is due is only proposed. It is a child process (run.py) that shares only the store with us.
 A run that a dead server left behind is marked `interrupted`; its labels count as new again.
 
 `tick`, `begin` and `stop` belong to one thread, which must live as long as the child (see server.child).
@@ -22,29 +23,41 @@ import sqlalchemy as sa
 
 from server import config
 from server.child import end, spawn
-from server.store import labels, rollouts, runs, snapshots, versions
+from server.store import events, labels, rollouts, runs, trail, training_orders, versions
 from server.store.snapshots import Snapshot
 from server.store.store import Store
+from server.teach import outlook
 from server.teach.gates import Gate, Verdict
 from server.teach.snapshot import freeze
 from server.teach.training import Settings
+from server.teach.when import Due, Look, due
 
 log = logging.getLogger(__name__)
 
 TERMINATE_S = 1.0  # a child in a long call into native code may not notice in time, and is killed
 LAST_LINES = 20
+PROPOSAL = "proposal"  # the event
 
 
 class Teach:
     """Starts rounds, and sees them end."""
 
-    def __init__(self, store: Store, *, data_dir: Path, teach: config.Teach, gates: config.Gates) -> None:
+    def __init__(
+        self,
+        store: Store,
+        *,
+        data_dir: Path,
+        teach: config.Teach,
+        gates: config.Gates,
+        autonomy: config.Autonomy = config.Autonomy(),  # noqa: B008 - frozen
+    ) -> None:
         """`data_dir` is where `store` was opened, for the child to open it too."""
         self._store = store
         self._data_dir = data_dir
         self._settings = Settings(teach=teach, gates=gates)
         self._child: _Child | None = None
-        self._not_before_label = 0  # newest label when there were too few
+        self._dialled = [channel for channel, dial in autonomy.dials().items() if dial != "propose"]
+        self._seen: tuple[int, int, Look] | None = None  # newest label and run, and what was seen of them
 
     @property
     def busy(self) -> bool:
@@ -61,16 +74,20 @@ class Teach:
     def tick(self, *, now_ms: int) -> None:
         """See whether the round has ended, and whether one is due."""
         self.watch(now_ms=now_ms)
-        if not self.busy and self._settings.teach.enabled and self._due():
-            self.begin(now_ms=now_ms)
+        if self.busy or (found := self._due(now_ms)) is None:
+            return
+        if found.rule == "hand" or self._dialled:
+            self.begin(now_ms=now_ms, why=found.why)
+        else:
+            self._propose(found, now_ms)
 
     def watch(self, *, now_ms: int) -> None:
         """See whether the round has ended."""
         if self._child is not None and self._child.ended():
             self._end(self._child, now_ms)
 
-    def begin(self, *, now_ms: int) -> int:
-        """Freeze a snapshot and start training on it; returns the id of the run."""
+    def begin(self, *, now_ms: int, why: str) -> int:
+        """Freeze a snapshot and start training on it; returns the id of the run. `why` goes into the audit trail."""
         snapshot = freeze(self._store, now_ms=now_ms)
         with self._store.database.write() as connection:
             champion = versions.champion(connection)
@@ -82,7 +99,9 @@ class Teach:
                 report={"settings": msgspec.to_builtins(self._settings)},
                 now_ms=now_ms,
             )
-        log.info("run %d begins: %s", run_id, _describe_snapshot(snapshot))
+            training_orders.begun(connection, run_id)
+            trail.record(connection, "train", f"run {run_id}", why=why, now_ms=now_ms)
+        log.info("run %d begins, %s: %s", run_id, why, _describe_snapshot(snapshot))
         self._child = _Child(self._data_dir, run_id)
         return run_id
 
@@ -103,18 +122,37 @@ class Teach:
         if run is not None:
             log.info("run %d %s: %s", run.id, run.state, describe(run))
 
-    def _due(self) -> bool:
+    def _due(self, now_ms: int) -> Due | None:
+        teach = self._settings.teach
         with self._store.database.read() as connection:
-            newest = labels.last_id(connection)
-            if newest == self._not_before_label or _rolling_out(connection):
-                return False
-            teach = self._settings.teach
-            if teach.max_rounds and runs.rounds(connection) >= teach.max_rounds:
-                return False
-            if _new_labels(connection) >= teach.labels_per_round:
-                return True
-        self._not_before_label = newest
-        return False
+            found = due(teach, self._look(connection, now_ms))
+            if found is None or found.rule == "hand":
+                return found
+            ended = teach.max_rounds and runs.rounds(connection) >= teach.max_rounds
+            return None if ended or not teach.enabled or self._rolling_out(connection) else found
+
+    def _look(self, connection: sa.Connection, now_ms: int) -> Look:
+        """What the rules see. What only labels and rounds change is read again when there are new ones."""
+        newest, last = labels.last_id(connection), runs.last_id(connection)
+        if self._seen is None or self._seen[:2] != (newest, last) or training_orders.waiting(connection):
+            self._seen = newest, last, outlook.look(connection, self._settings.teach, now_ms=now_ms)
+        champion = versions.champion(connection)
+        age_days = (now_ms - champion.created_at_ms) / outlook.DAY_MS if champion else 0.0
+        return self._seen[2]._replace(age_days=age_days)
+
+    def _rolling_out(self, connection: sa.Connection) -> bool:
+        awaited = any(rollouts.awaited(connection, channel) is not None for channel in self._dialled)
+        return awaited or rollouts.running(connection) or bool(runs.in_state(connection, "passed"))
+
+    def _propose(self, found: Due, now_ms: int) -> None:
+        """Say that a round is due, once for each version."""
+        with self._store.database.write() as connection:
+            champion = versions.champion(connection)
+            number = champion.number if champion else 0
+            if events.last_said(connection, PROPOSAL, version=number) is None:
+                text = f"a round of training is due: {found.why}"
+                events.say(connection, PROPOSAL, text, version=number, detail={"rule": found.rule}, now_ms=now_ms)
+                log.info("%s; winnow-server train begins it", text)
 
 
 def describe(run: runs.Run) -> str:
@@ -137,17 +175,6 @@ def _describe_gate(gate: Gate) -> str:
 def _describe_snapshot(snapshot: Snapshot) -> str:
     total = snapshot.train_count + snapshot.holdout_count
     return f"snapshot {snapshot.id[:12]} of {total} labels, {snapshot.device_label_count} from devices"
-
-
-def _rolling_out(connection: sa.Connection) -> bool:
-    waiting = rollouts.running(connection) or rollouts.awaited(connection) is not None
-    return waiting or bool(runs.in_state(connection, "passed"))
-
-
-def _new_labels(connection: sa.Connection) -> int:
-    """Labels from devices that the last run did not know."""
-    last = runs.latest(connection)
-    return snapshots.count_new(connection, last[0].snapshot_id if last else "")
 
 
 class _Child:

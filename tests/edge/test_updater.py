@@ -613,6 +613,7 @@ def test_a_model_withdrawn_during_its_check_is_not_staged(device, server):
     device.run()
     assert device.checked == [1]
     assert device.slots == Steady()
+    assert device.kinds(1) == []  # not for a moment, or the agent might have begun its trial
 
 
 def test_what_runs_is_no_work(device, server):
@@ -623,6 +624,17 @@ def test_what_runs_is_no_work(device, server):
     device.run()
     assert server.asked == []
     assert device.kinds(1) == ["staged", "trial", "commit"]
+
+
+def test_a_model_too_large_for_a_file_is_not_fetched(device, server):
+    manifest, _ = artifact(1)
+    file = OnnxFile(sha256="0" * 64, bytes=2**31)
+    data = encode_manifest(msgspec.structs.replace(manifest, files={"cpu-int8": file}))
+    server.files[sha256_hex(data)] = data
+    device.assign(Assignment(version=1, manifest_sha256=sha256_hex(data), manifest_bytes=len(data)))
+    device.run()
+    assert "at most 2147483647" in device.slots.refused[1]
+    assert {name for name, _ in server.asked} == {sha256_hex(data)}
 
 
 def test_a_server_without_the_file_is_not_asked_for_ever(device, server):

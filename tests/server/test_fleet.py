@@ -36,9 +36,9 @@ class Scene:
         self.now_ms = NOW_MS
         self.restart()
 
-    def restart(self, **changes: object) -> None:
+    def restart(self, *, autonomy: config.Autonomy = config.Autonomy(), **changes: object) -> None:  # noqa: B008
         rules = msgspec.structs.replace(RULES, **changes)
-        self.fleet = Fleet(self.store, fleet=FLEET, rules=rules, publish=self._publish)
+        self.fleet = Fleet(self.store, fleet=FLEET, rules=rules, publish=self._publish, autonomy=autonomy)
 
     def _publish(self, topic, payload, *, qos, retain):
         address = parse_topic(topic)
@@ -360,7 +360,7 @@ def test_the_first_version_cannot_be_rolled_back_nor_one_that_is_not_the_newest(
 
 
 def test_a_rollout_begun_by_hand_goes_by_its_own_rings(scene):
-    scene.restart(automatic=False)
+    scene.restart(autonomy=config.Autonomy(dial="propose"))
     scene.connects("cam-1", "cam-2", "cam-3")
     scene.add(2)
     assert scene.tick() == []
@@ -395,7 +395,7 @@ def test_a_halted_version_may_be_tried_again_by_hand(scene):
 
 
 def test_a_channel_has_rollouts_of_its_own(scene):
-    scene.restart(automatic=False)
+    scene.restart(autonomy=config.Autonomy(dial="propose"))
     scene.connects("cam-1", "cam-2")
     scene.add(2)
     begin(scene, 2, rings=("all",))
@@ -481,3 +481,58 @@ def test_by_hand(scene, capsys):
     assert "got 'x' %, expected more than 0" in capsys.readouterr().err
     assert main(["status", str(path)]) == 0
     assert "version 2 to stable done: 1 running" in capsys.readouterr().out
+
+
+def waits(scene, channel: str = "stable") -> tuple[int, str]:
+    with scene.store.database.read() as connection:
+        current = rollouts.current(connection, channel)
+    return current.version, commands.summary(current)["why"]
+
+
+def test_each_channel_is_as_free_as_its_dial(scene):
+    scene.restart(
+        rings=("canary=1", "all"), autonomy=config.Autonomy(dial="approve", channels=("beta=auto", "lab=propose"))
+    )
+    scene.connects("cam-1", "cam-2", "cam-3")
+    commands.put_device(scene.store, "cam-2", channel="beta")
+    commands.put_device(scene.store, "cam-3", channel="lab")
+    scene.add(2)
+    assert [(name, version) for name, version, _ in scene.tick()] == [("cam-2", 2)]
+    assert waits(scene) == (2, "ring canary waits for an approval")
+    say(scene, "approve")
+    assert [(name, version) for name, version, _ in scene.tick()] == [("cam-1", 2)]
+    with scene.store.database.read() as connection:
+        assert rollouts.current(connection, "lab") is None
+        assert rollouts.awaited(connection, "lab") == 2
+
+
+def test_what_one_channel_halted_goes_to_no_other_by_itself(scene):
+    scene.restart(rings=("canary=1", "all"), autonomy=config.Autonomy(channels=("beta=auto",)))
+    scene.connects("cam-1", "cam-2")
+    commands.put_device(scene.store, "cam-2", channel="beta")
+    scene.add(2)
+    for _ in range(4):
+        scene.tick(6)
+        scene.reports("cam-1", 2)
+        scene.reports("cam-2", 2)
+    scene.restart(rings=("canary=1", "all"), autonomy=config.Autonomy(dial="propose", channels=("beta=auto",)))
+    scene.add(3)
+    scene.tick()
+    with scene.store.database.read() as connection:
+        beta = rollouts.current(connection, "beta")
+    assert beta.version == 3
+    say(scene, "rollback", rollout_id=beta.id)
+    scene.tick()
+    scene.restart(rings=("canary=1", "all"), autonomy=config.Autonomy(channels=("beta=auto",)))
+    scene.tick(40)
+    with scene.store.database.read() as connection:
+        assert rollouts.current(connection, "beta").version == 4  # version 2 again
+        assert rollouts.current(connection).version == 2
+
+
+@pytest.mark.parametrize("spec", ["beta", "beta=maybe", "=auto", "a/b=auto"])
+def test_a_dial_that_is_none_is_refused(spec):
+    with pytest.raises(
+        ServerConfigError, match=r"\[autonomy\] channels: got '.*', expected CHANNEL=propose|approve|auto"
+    ):
+        config.Autonomy(channels=(spec,)).dials()

@@ -18,7 +18,7 @@ from server.identity.revocation import Revocation, revoke
 from server.store import devices, identities, labels, runs, snapshots
 from server.store.labels import Label
 from server.store.store import Store
-from server.teach.rounds import _new_labels
+from server.teach import outlook
 from server.teach.snapshot import freeze
 
 LATER_MS = 2**42
@@ -90,7 +90,7 @@ def waiting(store):
 
 def new_labels(store):
     with store.database.read() as connection:
-        return _new_labels(connection)
+        return outlook.new_labels(connection)
 
 
 def test_its_samples_are_left_out_of_snapshots_only_on_request(store, ingest):

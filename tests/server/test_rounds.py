@@ -19,14 +19,14 @@ from server import config
 from server.collect.ingest import Ingest
 from server.errors import ServerError, StoreError
 from server.release.registry import add_artifact, publish_passed
-from server.store import labels, parcels, references, rollouts, runs, snapshots, versions
+from server.store import labels, parcels, references, rollouts, runs, snapshots, trail, training_orders, versions
 from server.store.labels import Label
 from server.store.lock import is_held, only_one
-from server.store.schema import reference
+from server.store.schema import event, label, reference, sample
 from server.store.store import Store
 from server.teach import training
 from server.teach.imports import import_file
-from server.teach.rounds import Teach, describe
+from server.teach.rounds import PROPOSAL, Teach, describe
 from server.teach.snapshot import freeze
 
 GATES = config.Gates(min_samples=10)
@@ -39,9 +39,10 @@ def store(tmp_path):
     store.close()
 
 
-def teaching(store, tmp_path, **settings) -> Teach:
+def teaching(store, tmp_path, *, autonomy=config.Autonomy(), **settings) -> Teach:  # noqa: B008 - frozen
     settings = {"labels_per_round": 10, "epochs": 6, "batch_size": 32} | settings
-    return Teach(store, data_dir=tmp_path / "store", teach=config.Teach(**settings), gates=GATES)
+    teach = config.Teach(**settings)
+    return Teach(store, data_dir=tmp_path / "store", teach=teach, gates=GATES, autonomy=autonomy)
 
 
 def label_devices(store, start: int, stop: int, *, audit: bool = False, classes=("dark", "lit")) -> None:
@@ -75,6 +76,12 @@ def ended_run(store, state: str, *, error: str | None = None, champion: int = 1)
             runs.finish(connection, run_id, state=state, report={}, now_ms=NOW_MS)
 
 
+def rolled_out(store, number: int) -> None:
+    with store.database.write() as connection:
+        rollout_id = rollouts.insert(connection, number=number, previous=0, plan={}, state={}, now_ms=NOW_MS)
+        rollouts.save(connection, rollouts.get(connection, rollout_id), state={}, status="done", now_ms=NOW_MS)
+
+
 def last_run(store) -> runs.Run:
     with store.database.read() as connection:
         return runs.latest(connection)[0]
@@ -89,10 +96,10 @@ def finish(teach: Teach, store) -> runs.Run:
     return last_run(store)
 
 
-def due(store, tmp_path, **settings) -> bool:
+def due(store, tmp_path, *, now_ms: int = NOW_MS, **settings) -> bool:
     """Whether a look starts a round; it is stopped at once."""
     teach = teaching(store, tmp_path, **settings)
-    teach.tick(now_ms=NOW_MS)
+    teach.tick(now_ms=now_ms)
     busy = teach.busy
     teach.stop(now_ms=NOW_MS)
     return busy
@@ -144,6 +151,71 @@ def test_after_max_rounds_there_are_no_more(store, tmp_path):
     label_devices(store, 50, 60)
     assert not due(store, tmp_path, max_rounds=2)
     assert due(store, tmp_path, max_rounds=3)
+
+
+def test_an_old_version_is_taught_anew_with_any_new_label(store, tmp_path):
+    quadrants.artifact(tmp_path / "1", version=1)
+    add_artifact(store, tmp_path / "1", weights=None, now_ms=NOW_MS)
+    rolled_out(store, 1)
+    later = NOW_MS + 31 * 86_400_000
+    assert not due(store, tmp_path, max_age_days=30.0, now_ms=later)
+    label_devices(store, 0, 1)
+    assert not due(store, tmp_path, max_age_days=30.0)
+    assert due(store, tmp_path, max_age_days=30.0, now_ms=later)
+
+
+def test_a_version_that_errs_more_than_it_did_is_taught_anew(store, tmp_path):
+    """It says class 3 of everything, and was right of the first hundred labels of the audit."""
+    label_devices(store, 0, 240, audit=True, classes=("a", "b", "c", "d"))
+    assert due(store, tmp_path, labels_per_round=10_000) is False
+    with store.database.write() as connection:
+        connection.execute(sa.update(sample).values(predicted=0, model_version=1))
+        index = {row.sample_id: row.class_index for row in connection.execute(sa.select(label))}
+        for seq in range(240):
+            id_ = f"cam-1.main.1.{seq}"
+            right = index[id_] if seq < 200 else 3
+            connection.execute(sa.update(sample).where(sample.c.id == id_).values(predicted=right))
+    quadrants.artifact(tmp_path / "1", version=1, classes=("a", "b", "c", "d"))
+    add_artifact(store, tmp_path / "1", weights=None, now_ms=NOW_MS)
+    rolled_out(store, 1)
+    assert not due(store, tmp_path, labels_per_round=10_000, harm_labels=0.0)
+    assert due(store, tmp_path, labels_per_round=10_000, harm_labels=100.0)
+    with store.database.read() as connection:
+        assert "wrong in 15 of 20 labels of the audit" in trail.entries(connection)[-1].why
+
+
+def test_where_nothing_is_done_without_being_told_a_round_is_proposed_once_and_begun_by_hand(store, tmp_path):
+    label_devices(store, 0, 10)
+    teach = teaching(store, tmp_path, autonomy=config.Autonomy(dial="propose"))
+    for _ in range(3):
+        teach.tick(now_ms=NOW_MS)
+        assert not teach.busy
+    with store.database.read() as connection:
+        said = connection.execute(sa.select(event.c.text).where(event.c.kind == PROPOSAL)).scalars().all()
+    assert said == ["a round of training is due: 10 new labels, 10 start a round"]
+    with store.database.write() as connection:
+        training_orders.add(connection, who="ada", why="they look good", now_ms=NOW_MS)
+    teach.tick(now_ms=NOW_MS)
+    assert teach.busy
+    teach.stop(now_ms=NOW_MS)
+    with store.database.read() as connection:
+        assert training_orders.waiting(connection) is None
+        assert [(entry.who, entry.what) for entry in trail.entries(connection)] == [
+            ("ada", "train"),
+            ("server", "train"),
+        ]
+        assert trail.entries(connection)[-1].why == "ada asked for it: they look good"
+
+
+def test_rounds_begin_by_themselves_where_any_channel_is_free(store, tmp_path):
+    label_devices(store, 0, 10)
+    assert due(store, tmp_path, autonomy=config.Autonomy(dial="propose", channels=("beta=auto",)))
+
+
+def test_an_order_is_begun_though_rounds_are_off(store, tmp_path):
+    with store.database.write() as connection:
+        training_orders.add(connection, who="ada", why="", now_ms=NOW_MS)
+    assert due(store, tmp_path, enabled=False, max_rounds=1)
 
 
 def test_no_round_while_a_version_is_on_its_way(store, tmp_path):
@@ -209,7 +281,7 @@ def test_a_first_model_then_one_that_knows_the_new_classes(store, tmp_path):
     imported(store, tmp_path, "train", 120, seed=1)
     imported(store, tmp_path, "holdout", 60, seed=2)
     teach = teaching(store, tmp_path)
-    teach.begin(now_ms=NOW_MS)
+    teach.begin(now_ms=NOW_MS, why="a test")
     first = finish(teach, store)
     assert (first.state, first.champion) == ("passed", 0), first.error
     (version,) = publish_passed(store, now_ms=NOW_MS)
@@ -219,7 +291,7 @@ def test_a_first_model_then_one_that_knows_the_new_classes(store, tmp_path):
     assert references.get(store, manifest.files["cpu-int8"].sha256) is not None
 
     label_devices(store, 0, 240, audit=True, classes=("a", "b", "c", "d"))
-    teach.begin(now_ms=NOW_MS)
+    teach.begin(now_ms=NOW_MS, why="a test")
     second = finish(teach, store)
     assert (second.state, second.champion) == ("passed", 1), describe(second)
     (version,) = publish_passed(store, now_ms=NOW_MS)
@@ -267,7 +339,7 @@ def test_a_candidate_that_learned_nonsense_is_rejected(store, tmp_path):
         ]
         labels.add(connection, wrong)
     teach = teaching(store, tmp_path)
-    teach.begin(now_ms=NOW_MS)
+    teach.begin(now_ms=NOW_MS, why="a test")
     run = finish(teach, store)
     assert run.state == "rejected", run.error
     assert run.report["verdict"]["passed"] is False

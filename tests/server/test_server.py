@@ -265,7 +265,7 @@ def test_a_round_at_work_ends_with_the_server(tmp_path):
     program.call("data", "import", str(_labelled(tmp_path)), "--split", "train")
     program.call("data", "import", str(_labelled(tmp_path, "held", seed=1)), "--split", "holdout")
     training = subprocess.Popen(
-        [sys.executable, "-m", "server", "model", "train", str(program.toml)], cwd=ROOT, stderr=subprocess.DEVNULL
+        [sys.executable, "-m", "server", "train", str(program.toml)], cwd=ROOT, stderr=subprocess.DEVNULL
     )
     until(lambda: _running(training.pid))
     (child,) = _running(training.pid)

@@ -1,0 +1,52 @@
+"""What do the rules of `when` see?
+
+New labels since the last round, how old the version is, what the audit's labels say of it, and what people asked for.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import sqlalchemy as sa
+
+from server import config
+from server.store import labels, runs, snapshots, training_orders, versions
+from server.store.versions import Version
+from server.teach.harm import Harm, allowed_error, bet
+from server.teach.when import Look
+
+LEARNED = 100  # labels under a version from which its usual error is learned, where nobody judged it on the stream
+DAY_MS = 86_400_000
+
+
+def look(connection: sa.Connection, rules: config.Teach, *, now_ms: int) -> Look:
+    """All of it, of now."""
+    champion = versions.champion(connection)
+    order = training_orders.waiting(connection)
+    return Look(
+        new_labels=new_labels(connection),
+        age_days=(now_ms - champion.created_at_ms) / DAY_MS if champion else 0.0,
+        harm=harm(connection, champion, rules) if champion and rules.harm_labels else None,
+        asked_by=order.who if order else "",
+        asked_why=order.why if order else "",
+    )
+
+
+def new_labels(connection: sa.Connection) -> int:
+    """Labels from devices that the last round did not know."""
+    last = runs.latest(connection)
+    return snapshots.count_new(connection, last[0].snapshot_id if last else "")
+
+
+def harm(connection: sa.Connection, version: Version, rules: config.Teach) -> Harm:
+    """What the audit's labels say of a version, against what it was when it was judged."""
+    rows = labels.audited(connection, version.number)
+    errors = np.array([row.class_index != row.predicted for row in rows], np.bool_)
+    floor = np.array([row.floor for row in rows], np.float64)
+    accuracy = version.metrics.get("candidate_stream_accuracy")
+    if accuracy is None:
+        error, known = float(errors[:LEARNED].mean()) if len(errors) else 0.0, min(len(errors), LEARNED)
+        errors, floor = errors[LEARNED:], floor[LEARNED:]
+    else:
+        error, known = 1.0 - accuracy, snapshots.held_out_of_devices(connection, version.snapshot_id)
+    allowed = allowed_error(error, known, rules.harm_tolerance)
+    return bet(version.number, errors, floor, allowed=allowed, threshold=rules.harm_labels)
