@@ -16,7 +16,7 @@ from edge_agent.contract import settings
 from edge_agent.contract.artifact import read_artifact
 from edge_agent.contract.errors import EXIT_CONFIG, ConfigError, WinnowError
 from edge_agent.contract.wire import REQUEST_MAX_SAMPLES
-from server import keyring, rollout_cli, train_cli
+from server import keyring, rollout_cli, train_cli, user_cli
 from server.config import load_config
 from server.errors import ServerConfigError
 from server.identity import commands
@@ -49,6 +49,7 @@ app.add_typer(data, name="data")
 app.add_typer(model, name="model")
 app.add_typer(keyring.keys, name="keys")
 app.add_typer(rollout_cli.rollouts, name="rollout")
+app.add_typer(user_cli.users, name="user")
 
 Config = Annotated[Path, typer.Argument(metavar="server.toml", help="the configuration file")]
 Strategies = Annotated[

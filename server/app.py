@@ -52,6 +52,7 @@ from server.store.versions import Version
 from server.teach import portfolio
 from server.teach.rounds import Teach, describe
 from server.teach.steering import Steering
+from server.web.service import Pages
 
 log = logging.getLogger(__name__)
 
@@ -112,6 +113,8 @@ class Server:
             watch.start(now_ms)
             stack.callback(watch.stop, timeout_s=STOP_S)
             stack.callback(lambda: teach.stop(now_ms=now_ms()))
+            if self._config.web.enabled:
+                self._pages(stack, store)
             collector.wait_ready(READY_S)  # it says itself what is wrong, and goes on trying
             log.info("stop with Ctrl-C")
             self._loop(store, teach, steering, fleet, identity)
@@ -238,6 +241,11 @@ class Server:
             on_samples=lambda _: labelling.wake() if labelling else None,
         )
         return fleet, downloads, collector
+
+    def _pages(self, stack: ExitStack, store: Store) -> None:
+        pages = Pages(store, self._config, now_ms=now_ms)
+        log.info("pages at %s", pages.start())
+        stack.callback(pages.stop)
 
     def _teach(self, store: Store) -> Teach:
         return Teach(

@@ -32,8 +32,10 @@ AGENT_PARTS = (
 )
 SERVER_PARTS = (
     {"__main__"},
-    {"demo", "backtest", "keyring", "rollout_cli", "train_cli"},
-    {"app", "status"},
+    {"demo", "backtest", "keyring", "rollout_cli", "train_cli", "user_cli"},
+    {"app"},
+    {"web"},
+    {"status"},
     {"collect", "label", "teach", "release", "identity"},
     {"audit", "drift"},
     {"store", "child"},

@@ -6,7 +6,7 @@ has been silent for too long (the caller's rule). Bad messages are counted for e
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
@@ -50,6 +50,7 @@ class Device:
     arm: str | None  # strategy/acquisition that the portfolio told it
     channel: str = STABLE  # whose rollouts concern it
     ring: str | None = None  # where an operator put it; None: drawn anew for every version
+    site: str = ""  # where it is, as an operator said
 
     @property
     def outbox(self) -> OutboxState | None:
@@ -61,6 +62,11 @@ class Device:
 def devices(connection: sa.Connection) -> list[Device]:
     """All devices, by name."""
     return [_device(row) for row in connection.execute(sa.select(device).order_by(device.c.name))]
+
+
+def named(connection: sa.Connection, names: Sequence[str]) -> list[Device]:
+    """Those of these names, at most 32,000, that are here."""
+    return [_device(row) for row in connection.execute(sa.select(device).where(device.c.name.in_(list(names))))]
 
 
 def _device(row: sa.Row[Any]) -> Device:
@@ -79,6 +85,7 @@ def _device(row: sa.Row[Any]) -> Device:
         arm=row.arm,
         channel=row.channel,
         ring=row.ring,
+        site=row.site,
     )
 
 
@@ -216,7 +223,7 @@ def set_desired(connection: sa.Connection, name: str, wanted: Desired) -> Desire
 
 
 def place(connection: sa.Connection, name: str, **where: str | None) -> None:
-    """Put a device into a `channel` or a `ring`. StoreError when there is no such device."""
+    """Put a device into a `channel` or a `ring`, or at a `site`. StoreError when there is no such device."""
     if not connection.execute(sa.update(device).where(device.c.name == name).values(where)).rowcount:
         raise _never_seen(connection, name)
 

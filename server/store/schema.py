@@ -46,6 +46,7 @@ device = Table(
     Column("arm", String(140)),  # strategy/acquisition that the portfolio told it; null: its own
     Column("channel", String(63), nullable=False, server_default="stable"),  # whose rollouts concern it
     Column("ring", String(63)),  # where an operator put it; null: drawn anew for every version
+    Column("site", String(63), nullable=False, server_default=""),  # where it is, as an operator said
 )
 
 token = Table(  # to enrol a device with, once
@@ -397,4 +398,37 @@ training_order = Table(  # a round that somebody asked for (training_orders.py)
     Column("who", String(200), nullable=False),
     Column("why", Text, nullable=False),
     Column("run_id", Integer),  # null: not begun
+)
+
+user = Table(  # who may sign in (users.py)
+    "user",
+    metadata,
+    Column("name", String(100), primary_key=True),
+    Column("role", String(20), nullable=False),
+    Column("password_hash", String(200), nullable=False, server_default=""),  # empty: a proxy signs them in
+    Column("created_at_ms", BigInteger, nullable=False),
+    Column("disabled_at_ms", BigInteger),
+)
+
+web_session = Table(
+    "web_session",
+    metadata,
+    Column("secret_sha256", String(64), primary_key=True),  # of the cookie
+    Column("user", String(100), ForeignKey("user.name"), nullable=False),
+    Column("csrf", String(64), nullable=False),
+    Column("created_at_ms", BigInteger, nullable=False),
+    Column("expires_at_ms", BigInteger, nullable=False),
+)
+Index("web_session_by_user", web_session.c.user)
+
+api_token = Table(  # for programs
+    "api_token",
+    metadata,
+    Column("id", Id, primary_key=True, autoincrement=True),
+    Column("secret_sha256", String(64), nullable=False, unique=True),
+    Column("user", String(100), ForeignKey("user.name"), nullable=False),
+    Column("name", String(100), nullable=False),  # what it is for
+    Column("created_at_ms", BigInteger, nullable=False),
+    Column("expires_at_ms", BigInteger),
+    Column("revoked_at_ms", BigInteger),
 )

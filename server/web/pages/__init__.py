@@ -1,0 +1,5 @@
+"""Which pages are there?"""
+
+from server.web.pages import fleet, front
+
+MODULES = (front, fleet)
