@@ -6,7 +6,7 @@ has been silent for too long (the caller's rule). Bad messages are counted for e
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
@@ -62,11 +62,6 @@ class Device:
 def devices(connection: sa.Connection) -> list[Device]:
     """All devices, by name."""
     return [_device(row) for row in connection.execute(sa.select(device).order_by(device.c.name))]
-
-
-def named(connection: sa.Connection, names: Sequence[str]) -> list[Device]:
-    """Those of these names, at most 32,000, that are here."""
-    return [_device(row) for row in connection.execute(sa.select(device).where(device.c.name.in_(list(names))))]
 
 
 def _device(row: sa.Row[Any]) -> Device:

@@ -7,13 +7,15 @@ process of its own.
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable
 from urllib.parse import quote
 
 from fastapi import FastAPI, HTTPException, Request, Response
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse, RedirectResponse
 from fastapi.staticfiles import StaticFiles
+from starlette.datastructures import MutableHeaders
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from edge_agent.contract.errors import WinnowError
 from server.config import ServerConfig
@@ -55,15 +57,30 @@ def make_app(store: Store, config: ServerConfig, *, now_ms: Callable[[], int]) -
         app.include_router(module.router(frame), prefix=API)
     _answer_errors(app, frame)
 
-    @app.middleware("http")
-    async def headers(request: Request, go_on: Callable[[Request], Awaitable[Response]]) -> Response:
-        response = await go_on(request)
-        response.headers.update(HEADERS)
-        if not request.url.path.startswith("/static"):
-            response.headers.setdefault("Cache-Control", "no-store")
-        return response
-
+    app.add_middleware(Headed)
     return app
+
+
+class Headed:
+    """What stands at the head of every answer (ASGI)."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        """`app`: whose answers."""
+        self._app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Pass a request on."""
+        kept = scope["type"] == "http" and scope["path"].startswith("/static")
+
+        async def headed(message: Message) -> None:
+            if message["type"] == "http.response.start":
+                headers = MutableHeaders(scope=message)
+                headers.update(HEADERS)
+                if not kept:
+                    headers.setdefault("Cache-Control", "no-store")
+            await send(message)
+
+        await self._app(scope, receive, headed)
 
 
 def _answer_errors(app: FastAPI, frame: Frame) -> None:

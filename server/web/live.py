@@ -29,7 +29,11 @@ KINDS = {
     "events": sa.select(sa.func.max(event.c.id)),
     "labels": sa.select(sa.func.max(label.c.id)),
     "rollouts": sa.select(sa.func.max(rollout_step.c.id)),
-    "models": sa.select(sa.func.max(version.c.number), sa.func.max(run.c.id), sa.func.max(run.c.ended_at_ms)),
+    "models": sa.select(
+        sa.select(sa.func.max(version.c.number)).scalar_subquery(),
+        sa.select(sa.func.max(run.c.id)).scalar_subquery(),
+        sa.select(sa.func.max(run.c.ended_at_ms)).scalar_subquery(),
+    ),
 }
 
 
@@ -43,6 +47,7 @@ class Pulse:
         self._at_s = 0.0
         self._state: dict[str, Any] = {}
         self.streams = 0
+        self.ended = False  # streams end by themselves within a period
 
     def state(self) -> dict[str, Any]:
         """Of every kind, something that differs when it has changed."""
@@ -61,7 +66,7 @@ async def news(pulse: Pulse, request: Request) -> AsyncIterator[str]:
         known = await run_in_threadpool(pulse.state)
         said_s = time.monotonic()
         yield "retry: 2000\n\n"
-        while not await request.is_disconnected():
+        while not (pulse.ended or await request.is_disconnected()):
             await asyncio.sleep(PERIOD_S)
             state = await run_in_threadpool(pulse.state)
             changed = [kind for kind in state if state[kind] != known.get(kind)]

@@ -18,7 +18,7 @@ from server.web.app import make_app
 
 ADDRESS = "web.url"
 """File in the data folder with the address, for whoever starts a browser."""
-STOP_S = 2.0
+STOP_S = 3.0
 
 log = logging.getLogger(__name__)
 
@@ -30,9 +30,10 @@ class Pages:
         """Nothing happens before `start`."""
         web = config.web
         self._web, self._folder = web, Path(config.server.data_dir)
+        self._app = make_app(store, config, now_ms=now_ms)
         self._server = uvicorn.Server(
             uvicorn.Config(
-                make_app(store, config, now_ms=now_ms),
+                self._app,
                 ssl_certfile=web.cert_file or None,
                 ssl_keyfile=web.key_file or web.cert_file or None,
                 log_config=None,
@@ -40,7 +41,7 @@ class Pages:
                 lifespan="off",
                 server_header=False,
                 proxy_headers=False,  # the peer's address is whom we believe a header from
-                timeout_graceful_shutdown=1,
+                timeout_graceful_shutdown=2,
             )
         )
         self._thread = threading.Thread(target=self._run, name="pages", daemon=True)
@@ -62,6 +63,7 @@ class Pages:
 
     def stop(self) -> None:
         """End it."""
+        self._app.state.pulse.ended = True
         self._server.should_exit = True
         if self._thread.is_alive():
             self._thread.join(STOP_S)

@@ -3,7 +3,7 @@
 (() => {
   const ROW = 34, PAGE = 100, SETTLE_MS = 120;
   const SHAPES = { online: "good", drift: "warn", trial: "info", full: "bad", held: "info", refused: "bad", offline: "off", never: "off" };
-  const COLOURS = { online: "--good", drift: "--warn", trial: "--info", full: "--bad", held: "--info", refused: "--bad", offline: "--muted", never: "--line" };
+  const COLOURS = { online: "--calm", drift: "--warn", trial: "--info", full: "--bad", held: "--info", refused: "--bad", offline: "--muted", never: "--line" };
   const filters = document.getElementById("filters"), scroll = document.getElementById("scroll");
   const body = document.querySelector("#devices tbody"), canvas = document.getElementById("map");
   const query = { search: "", state: "", at: "", sort: "name", descending: false };
@@ -90,7 +90,7 @@
   const paint = () => {
     const style = getComputedStyle(document.documentElement), ratio = window.devicePixelRatio || 1;
     const colours = map.states.map((state) => style.getPropertyValue(COLOURS[state]).trim());
-    const width = canvas.parentElement.clientWidth - 24, count = map.codes.length;
+    const width = canvas.parentElement.clientWidth - 16, count = map.codes.length;
     cell = count > 4000 ? 8 : count > 800 ? 11 : 16;
     across = Math.max(1, Math.floor(width / cell));
     const height = Math.max(1, Math.ceil(count / across)) * cell;
@@ -118,7 +118,7 @@
       made.textContent = `${state} ${number(counts.get(code))}`;
       return [made];
     }));
-    canvas.parentElement.hidden = count === 0;
+    canvas.closest("figure").hidden = count === 0;
   };
   const under = (event) => {
     const box = canvas.getBoundingClientRect();
