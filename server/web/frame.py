@@ -27,7 +27,7 @@ class Place:
     role: str = "viewer"
 
 
-PLACES = (Place("/fleet", "Fleet"),)
+PLACES = (Place("/fleet", "Fleet"), Place("/rollouts", "Rollouts"))
 
 
 class Frame:

@@ -1,5 +1,5 @@
 """Which pages are there?"""
 
-from server.web.pages import fleet, front
+from server.web.pages import fleet, front, rollouts
 
-MODULES = (front, fleet)
+MODULES = (front, fleet, rollouts)

@@ -183,6 +183,6 @@
     requestAnimationFrame(async () => { drawing = false; await draw(); });
   });
   window.addEventListener("resize", paint);
-  document.body.addEventListener("live:fleet", () => { if (!document.hidden) load(true); });
+  document.body.addEventListener("live-fleet", () => { if (!document.hidden) load(true); });
   load(false);
 })();
