@@ -19,7 +19,7 @@ import sqlalchemy as sa
 from edge_agent.contract.wire import Birth, Death, Event, Fetch, Heartbeat, Receipt, SampleHeader
 from server.collect.inbound import Bad, Heard, Message, Picture, Piece, Said, Upload, check_body, hear
 from server.collect.receipts import Answers
-from server.store import devices, gaps, identities, parts, samples, stretches
+from server.store import beats, devices, gaps, identities, parts, samples, stretches
 from server.store.store import Store
 
 Whole = Upload | Picture
@@ -206,6 +206,7 @@ def _record(connection: sa.Connection, group: _Group) -> None:
             devices.record_birth(connection, device, word)
         elif isinstance(word, Heartbeat):
             devices.record_heartbeat(connection, device, word)
+            beats.record(connection, device, word, now_ms=message.received_ms)
             stretches.record(connection, device, word, now_ms=message.received_ms)
         elif isinstance(word, Death):
             devices.record_death(connection, device, word)

@@ -153,6 +153,15 @@ span = Table(  # of time: what a device's stream looked like to a model (spans.p
     Column("classes", LargeBinary, nullable=False),  # predicted, packed
 )
 
+beat = Table(  # of time: how a device was (beats.py)
+    "beat",
+    metadata,
+    Column("device", String(63), primary_key=True),
+    Column("start_ms", BigInteger, primary_key=True, autoincrement=False),
+    Column("step_ms", BigInteger, primary_key=True, autoincrement=False),  # how long
+    Column("figures", LargeBinary, nullable=False),  # counts, sums, largest; packed (vectors.py)
+)
+
 reference = Table(  # what a model's signals are on held-out samples (references.py)
     "reference",
     metadata,
