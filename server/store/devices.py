@@ -217,6 +217,11 @@ def set_desired(connection: sa.Connection, name: str, wanted: Desired) -> Desire
     return new
 
 
+def seen(connection: sa.Connection, name: str) -> bool:
+    """Whether there is a device of that name."""
+    return connection.execute(sa.select(device.c.name).where(device.c.name == name)).first() is not None
+
+
 def place(connection: sa.Connection, name: str, **where: str | None) -> None:
     """Put a device into a `channel` or a `ring`, or at a `site`. StoreError when there is no such device."""
     if not connection.execute(sa.update(device).where(device.c.name == name).values(where)).rowcount:

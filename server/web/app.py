@@ -20,7 +20,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from edge_agent.contract.errors import WinnowError
 from server.config import ServerConfig
 from server.store.store import Store
-from server.web import api, pages
+from server.web import api, metrics, pages
 from server.web.access import SignInNeeded
 from server.web.frame import HERE, Frame
 from server.web.live import Pulse
@@ -51,6 +51,7 @@ def make_app(store: Store, config: ServerConfig, *, now_ms: Callable[[], int]) -
     app.state.access = frame.access
     app.state.pulse = Pulse(store)
     app.mount("/static", StaticFiles(directory=HERE / "static"), name="static")
+    app.include_router(metrics.router(frame), include_in_schema=False)
     for module in pages.MODULES:
         app.include_router(module.router(frame), include_in_schema=False)
     for module in api.MODULES:

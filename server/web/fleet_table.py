@@ -91,6 +91,10 @@ class FleetTable:
         rows = sorted(self._fitting(search, state, site), key=lambda row: (row.site, row.name))
         return bytes(STATES.index(row.state) for row in rows), [row.name for row in rows]
 
+    def every(self) -> list[Row]:
+        """All rows."""
+        return self._look()
+
     def sites(self) -> list[str]:
         """All that there are."""
         return sorted({row.site for row in self._look() if row.site})

@@ -13,6 +13,7 @@ from fastapi.templating import Jinja2Templates
 from server.config import ServerConfig
 from server.store.store import Store
 from server.web.access import Access, Person
+from server.web.fleet_table import FleetTable
 from server.web.words import FILTERS
 
 HERE = Path(__file__).parent
@@ -36,6 +37,7 @@ class Frame:
     def __init__(self, store: Store, config: ServerConfig, *, now_ms: Callable[[], int]) -> None:
         """Nothing is read yet."""
         self.store, self.config, self.now_ms = store, config, now_ms
+        self.table = FleetTable(store, now_ms=now_ms)
         self.access = Access(store, config.web, now_ms=now_ms)
         self._templates = Jinja2Templates(HERE / "templates")
         self._templates.env.filters.update(FILTERS)

@@ -2,8 +2,13 @@
 
 from __future__ import annotations
 
+import shutil
+import subprocess
+
+import browser
 import pytest
 from fastapi.testclient import TestClient
+from prometheus_client.parser import text_string_to_metric_families
 
 from server import config
 from server.errors import ServerConfigError, StoreError
@@ -147,6 +152,27 @@ def test_a_header_names_who_comes_only_from_the_proxy(tmp_path):
     stranger = {"X-Forwarded-User": "mallory"}
     assert scene.client(client=("10.0.0.1", 1), headers=stranger).get("/fleet").status_code == 303
     scene.store.close()
+
+
+def test_monitoring_reads_the_fleet_in_words_of_its_own(scene):
+    browser.plant_devices(scene.store, 100, now_ms=NOW_MS)
+    answer = scene.signed_in("vera").get("/metrics")
+    families = {one.name: one for one in text_string_to_metric_families(answer.text)}
+    states = {one.labels["state"]: one.value for one in families["winnow_devices"].samples}
+    assert sum(states.values()) == 100
+    assert (states["online"], states["offline"]) == (82, 10)
+    assert families["winnow_messages_bad"].type == "counter"
+    assert families["winnow_champion_version"].samples[0].value == 0
+    assert scene.client().get("/metrics").status_code == 303
+
+
+def test_monitoring_is_happy_with_the_names(scene):
+    program = shutil.which("promtool")
+    if program is None:
+        pytest.skip("promtool is not installed (Debian: apt-get install prometheus)")
+    text = scene.signed_in("vera").get("/metrics").content
+    done = subprocess.run([program, "check", "metrics"], input=text, capture_output=True, check=False)
+    assert (done.returncode, done.stdout + done.stderr) == (0, b"")
 
 
 def test_nothing_inline_nothing_from_elsewhere(scene):

@@ -4,12 +4,17 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal, get_args
 
-from fastapi import APIRouter, Query, Response
+import numpy as np
+from fastapi import APIRouter, HTTPException, Path, Query, Response
 from fastapi.concurrency import run_in_threadpool
+from numpy.typing import NDArray
 from pydantic import BaseModel, create_model
 
+from edge_agent.choose.signals import UNIT
+from server.store import beats, devices, spans
 from server.web.access import Viewer
-from server.web.fleet_table import PAGE_MAX, STATES, FleetTable, Row
+from server.web.api.answers import Refusal
+from server.web.fleet_table import PAGE_MAX, STATES, Row
 from server.web.frame import Frame
 from server.web.table import csv_of
 
@@ -45,10 +50,24 @@ Search = Annotated[str, Query(max_length=100, description="stands in name, site,
 Where = Annotated[str, Query(max_length=63, description="of this site alone")]
 
 
+class Series(BaseModel):
+    """One figure over time; None where nobody said it. `at`: its own times, where they are not those of the rest."""
+
+    values: list[float | None]
+    at: list[int] | None = None
+
+
+class DevicePast(BaseModel):
+    """How a device has been: means over slices of time that begin at `at`, ms since 1970."""
+
+    at: list[int]
+    series: dict[str, Series]
+
+
 def router(frame: Frame) -> APIRouter:
     """Its routes."""
     made = APIRouter(tags=["devices"])
-    table = FleetTable(frame.store, now_ms=frame.now_ms)
+    table = frame.table
 
     @made.get("/devices", summary="List devices")
     async def devices(
@@ -88,4 +107,29 @@ def router(frame: Frame) -> APIRouter:
         found = await run_in_threadpool(table.page, search=search, state=state, site=at, limit=10_000_000)
         return csv_of("devices", Row._fields, found.rows)
 
+    @made.get("/devices/{name}/history", summary="How a device has been", responses={404: {"model": Refusal}})
+    async def history(
+        name: Annotated[str, Path(max_length=63)],
+        _: Viewer,
+        days: Annotated[float, Query(gt=0.0, le=3650.0)] = 1.0,
+    ) -> DevicePast:
+        return await run_in_threadpool(_past, frame, name, frame.now_ms() - int(days * beats.DAY_MS))
+
     return made
+
+
+def _past(frame: Frame, name: str, since_ms: int) -> DevicePast:
+    with frame.store.database.read() as connection:
+        if not devices.seen(connection, name):
+            raise HTTPException(404, f"device {name!r} has never been seen")
+        past = beats.past(connection, name, since_ms=since_ms)
+        looks = spans.of_device(connection, name, since_ms=since_ms)
+    series = {figure: Series(values=_plain(past.mean[:, at])) for at, figure in enumerate(beats.FIGURES)}
+    if len(looks.start_ms):
+        confidence = looks.signals[:, 1] / np.maximum(looks.signals[:, 0], 1.0) / UNIT
+        series["confidence"] = Series(values=_plain(confidence), at=looks.start_ms.tolist())
+    return DevicePast(at=past.start_ms.tolist(), series=series)
+
+
+def _plain(values: NDArray[np.floating[Any]]) -> list[float | None]:
+    return [float(value) if np.isfinite(value) else None for value in values]

@@ -1,0 +1,144 @@
+"""One device: how it has been, what it sent and why, what happened to it."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any
+
+import sqlalchemy as sa
+from fastapi import APIRouter, Form, HTTPException, Request, Response
+from fastapi.concurrency import run_in_threadpool
+from fastapi.responses import RedirectResponse
+
+from server.identity import revocation
+from server.release import commands, requests
+from server.store import devices, labels, samples, trail
+from server.store.devices import Device
+from server.store.schema import event, sample
+from server.web import picture
+from server.web.access import Admin, Operator, Viewer
+from server.web.frame import Frame
+
+SAMPLES, EVENTS = 24, 30
+KEPT_S = 86_400  # a sample never changes
+
+
+def router(frame: Frame) -> APIRouter:
+    """Its routes."""
+    made = APIRouter()
+
+    @made.get("/devices/{name}")
+    async def device(request: Request, name: str, person: Viewer) -> Response:
+        return frame.page(request, "device.html", person=person, **await run_in_threadpool(_shown, frame, name))
+
+    @made.get("/samples/{sample_id}/picture")
+    async def look(sample_id: str, _: Viewer) -> Response:
+        found = await run_in_threadpool(_picture, frame, sample_id)
+        return Response(
+            found.body, media_type=found.media_type, headers={"Cache-Control": f"private, max-age={KEPT_S}"}
+        )
+
+    @made.post("/devices/{name}/place")
+    async def place(
+        name: str,
+        person: Operator,
+        channel: Annotated[str, Form(max_length=63)],
+        ring: Annotated[str, Form(max_length=63)] = "",
+        site: Annotated[str, Form(max_length=63)] = "",
+        why: Annotated[str, Form(max_length=500)] = "",
+    ) -> Response:
+        def put() -> None:
+            commands.put_device(frame.store, name, channel=channel, ring=ring or "-")
+            with frame.store.database.write() as connection:
+                devices.place(connection, name, site=site)
+                said = {"channel": channel, "ring": ring, "site": site}
+                now_ms = frame.now_ms()
+                trail.record(
+                    connection, "place", f"device {name}", why=why, who=person.name, detail=said, now_ms=now_ms
+                )
+
+        await run_in_threadpool(put)
+        return RedirectResponse(f"/devices/{name}", status_code=303)
+
+    @made.post("/devices/{name}/revoke")
+    async def revoke(
+        name: str,
+        person: Admin,
+        why: Annotated[str, Form(min_length=1, max_length=500)],
+        leave_out: Annotated[bool, Form()] = False,
+    ) -> Response:
+        def shut_out() -> None:
+            said, now_ms = f"{why} ({person.name})", frame.now_ms()
+            revocation.revoke(frame.store, name, why=said, samples_left_out=leave_out, now_ms=now_ms)
+
+        await run_in_threadpool(shut_out)
+        return RedirectResponse(f"/devices/{name}", status_code=303)
+
+    @made.post("/samples/{sample_id}/more")
+    async def more(
+        sample_id: str,
+        _: Operator,
+        count: Annotated[int, Form(ge=1, le=1000)] = 20,
+        device: Annotated[str, Form(max_length=63)] = "",
+    ) -> Response:
+        def ask() -> None:
+            requests.make(
+                frame.store,
+                sample_id,
+                devices_named=[device] if device else None,
+                count=count,
+                similar=0.9,
+                days=7.0,
+                now_ms=frame.now_ms(),
+            )
+
+        await run_in_threadpool(ask)
+        return RedirectResponse(f"/devices/{device}" if device else "/fleet", status_code=303)
+
+    return made
+
+
+def _shown(frame: Frame, name: str) -> dict[str, Any]:
+    newest = sa.select(sample).where(sample.c.device == name)
+    newest = newest.order_by(sample.c.boot.desc(), sample.c.seq.desc()).limit(SAMPLES)
+    happened = sa.select(event).where(event.c.device == name).order_by(event.c.id.desc()).limit(EVENTS)
+    with frame.store.database.read() as connection:
+        found = {one.name: one for one in devices.devices(connection) if one.name == name}
+        if not found:
+            raise HTTPException(404, f"device {name!r} has never been seen")
+        names = labels.names(connection)
+        rows = connection.execute(newest).all()
+        events = connection.execute(happened).all()
+    return {
+        "device": found[name],
+        "said": _said(found[name]),
+        "samples": [row._asdict() | {"guess": _name(names, row.predicted)} for row in rows],
+        "events": events,
+    }
+
+
+def _said(device: Device) -> dict[str, Any]:
+    """What its last words come to."""
+    beat, birth = device.heartbeat, device.birth
+    word = beat or birth
+    return {
+        "version": word.model.version if word else None,
+        "slot": word.model.slot if word else None,
+        "refused": dict(word.model.refused) if word else {},
+        "counts": beat.counts if beat else None,
+        "selected": sum(beat.counts.selected.values()) if beat else 0,
+        "outbox": device.outbox,
+        "drift": beat.drift if beat else None,
+        "held": beat.link.held if beat and beat.link else "",
+    }
+
+
+def _name(names: tuple[str, ...], index: int | None) -> str:
+    return names[index] if index is not None and 0 <= index < len(names) else "–"
+
+
+def _picture(frame: Frame, sample_id: str) -> picture.Picture:
+    with frame.store.database.read() as connection:
+        found = samples.rows(connection, [sample_id])
+    if not found:
+        raise HTTPException(404, f"sample {sample_id!r} is not here")
+    return picture.of(samples.sample_array(frame.store, found[0]))
