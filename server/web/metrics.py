@@ -73,7 +73,8 @@ class Figures(Collector):
             champion = versions.champion(connection)
             running = Counter(one.channel for one in rollouts.every(connection) if one.status == "running")
             halted = Counter(one.channel for one in rollouts.newest(connection).values() if one.status == "halted")
-            runs = dict(connection.execute(sa.select(run.c.state, sa.func.count()).group_by(run.c.state)).tuples())
+            by_state = sa.select(run.c.state, sa.func.count()).group_by(run.c.state)
+            runs = Counter({str(state): int(number) for state, number in connection.execute(by_state)})
             bad = connection.scalar(sa.select(sa.func.sum(device.c.messages_bad))) or 0
             throttled = connection.scalar(sa.select(sa.func.sum(device.c.throttled))) or 0
             aside = connection.scalar(sa.select(sa.func.count()).select_from(quarantine)) or 0

@@ -1,5 +1,5 @@
 """Which pages are there?"""
 
-from server.web.pages import device, fleet, front, rollouts
+from server.web.pages import device, fleet, front, rollouts, samples
 
-MODULES = (front, fleet, device, rollouts)
+MODULES = (front, fleet, device, rollouts, samples)

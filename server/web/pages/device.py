@@ -10,16 +10,14 @@ from fastapi.concurrency import run_in_threadpool
 from fastapi.responses import RedirectResponse
 
 from server.identity import revocation
-from server.release import commands, requests
-from server.store import devices, labels, samples, trail
+from server.release import commands
+from server.store import devices, labels, trail
 from server.store.devices import Device
 from server.store.schema import event, sample
-from server.web import picture
 from server.web.access import Admin, Operator, Viewer
 from server.web.frame import Frame
 
 SAMPLES, EVENTS = 24, 30
-KEPT_S = 86_400  # a sample never changes
 
 
 def router(frame: Frame) -> APIRouter:
@@ -29,13 +27,6 @@ def router(frame: Frame) -> APIRouter:
     @made.get("/devices/{name}")
     async def device(request: Request, name: str, person: Viewer) -> Response:
         return frame.page(request, "device.html", person=person, **await run_in_threadpool(_shown, frame, name))
-
-    @made.get("/samples/{sample_id}/picture")
-    async def look(sample_id: str, _: Viewer) -> Response:
-        found = await run_in_threadpool(_picture, frame, sample_id)
-        return Response(
-            found.body, media_type=found.media_type, headers={"Cache-Control": f"private, max-age={KEPT_S}"}
-        )
 
     @made.post("/devices/{name}/place")
     async def place(
@@ -72,27 +63,6 @@ def router(frame: Frame) -> APIRouter:
 
         await run_in_threadpool(shut_out)
         return RedirectResponse(f"/devices/{name}", status_code=303)
-
-    @made.post("/samples/{sample_id}/more")
-    async def more(
-        sample_id: str,
-        _: Operator,
-        count: Annotated[int, Form(ge=1, le=1000)] = 20,
-        device: Annotated[str, Form(max_length=63)] = "",
-    ) -> Response:
-        def ask() -> None:
-            requests.make(
-                frame.store,
-                sample_id,
-                devices_named=[device] if device else None,
-                count=count,
-                similar=0.9,
-                days=7.0,
-                now_ms=frame.now_ms(),
-            )
-
-        await run_in_threadpool(ask)
-        return RedirectResponse(f"/devices/{device}" if device else "/fleet", status_code=303)
 
     return made
 
@@ -134,11 +104,3 @@ def _said(device: Device) -> dict[str, Any]:
 
 def _name(names: tuple[str, ...], index: int | None) -> str:
     return names[index] if index is not None and 0 <= index < len(names) else "–"
-
-
-def _picture(frame: Frame, sample_id: str) -> picture.Picture:
-    with frame.store.database.read() as connection:
-        found = samples.rows(connection, [sample_id])
-    if not found:
-        raise HTTPException(404, f"sample {sample_id!r} is not here")
-    return picture.of(samples.sample_array(frame.store, found[0]))
