@@ -5,14 +5,16 @@ up, sees a share of the samples in the shadow, takes over, runs on probation and
 is the time between two answers: between two moments at which the loop was ready for another sample. At a steady rate,
 and as fast as samples are taken; for a model of about 0.4 ms and one of about 20 us.
 
-The longest gap while a new version came is held against the 99th percentile of the gaps at rest, and against the
-longest gap in 3 s at rest before each version, so that what the machine does by itself shows. "load", "shadow" and
-"swap, live" say in which phase the gap was. Each figure is the median over the versions; the longest of all beside it.
+The longest gap while a new version came is held against gaps at rest just before it, for as long as the version took:
+so that the longest of as many is compared, and what the machine does by itself shows. "load", "shadow" and "swap, live"
+say in which phase the gap was. Each figure is the median over the versions; the longest of all beside it.
 
-Targets. At 200/s a gap is 5 ms: below twice the p99 no sample is late by a whole period. As fast as it goes the p99 is
-a run of the model, and there are longer gaps at rest already: the pass over a block, one in up to 256, and what the
-scheduler lets in. The same there, twice the longest gap at rest, is what nobody would notice; against the p99, 5 is two
-runs (where a shadow looks), a pass, and a little. And a shadow may slow the stream by its share and a tenth.
+Targets. No sample is missed: as many are scored as were given. At 200/s a gap is 5 ms: below twice the p99 no sample is
+late by a whole period. As fast as it goes the p99 is a run of the model, and one sample in 256 waits for the pass over
+its block, with and without a new version; for a model of 20 us that alone is tens of runs. There the measure is the
+pass: the sample that waits longest while a version comes waits at most one pass longer than the one that waits longest
+without, and at most twice as long. (What that is over the p99 is shown.) A shadow may slow the stream by its share and
+a tenth.
 
     python benchmarks/swap.py [--quick]
 """
@@ -47,10 +49,10 @@ from models.train import Settings, fit
 CLASSES = 10
 SHAPES = {"0.4 ms": ((160, 160, 3), np.uint8), "20 us": ((40, 6), np.float32)}
 RATES = {"200/s": 200.0, "at full speed": 0.0}
-TARGETS = {"200/s": 2.0, "at full speed": 5.0}
 SHARE = 0.2
 SLOWED = 1.0 + SHARE + 0.1
-REST_S = 3.0  # at rest, before each version
+REST_S = 3.0  # at rest, before each version; more than one takes
+BLOCK = 256  # samples to a pass
 
 
 class Phase(NamedTuple):
@@ -66,41 +68,47 @@ def main() -> None:
     parser.add_argument("--quick", action="store_true", help="fewer versions")
     versions = 3 if parser.parse_args().quick else 12
     claims = []
-    print(f"{'':24} {'at rest, ms':>22}   {'a new version, ms':>40}")
-    heads = ("p99", "longest", "load", "shadow", "swap, live", "longest", "of all")
-    print(f"{'':24} {heads[0]:>11}{heads[1]:>11}" + "".join(f"{head:>12}" for head in heads[2:]))
+    print(f"{'':24} {'at rest, ms':>33}   {'a new version, ms':>40}")
+    heads = ("p99", "pass", "longest", "load", "shadow", "swap, live", "longest", "of all", "over p99")
+    print(f"{'':24} " + "".join(f"{head:>{11 if at < 3 else 12}}" for at, head in enumerate(heads)))
     for name in SHAPES:
         for rate in RATES:
             with tempfile.TemporaryDirectory() as folder:
                 found = play(Path(folder), name, RATES[rate], versions)
-            claims += show(f"{name}, {rate}", found, TARGETS[rate], slowed=RATES[rate] == 0.0)
+            claims += show(f"{name}, {rate}", found, full_speed=RATES[rate] == 0.0)
     print()
     for claim, value, target in claims:
         print(f"RATIO {claim} {value:.3f} target <= {target:.2f} {'ok' if value <= target else 'short'}")
 
 
-def show(name: str, found: Found, target: float, *, slowed: bool) -> list[tuple[str, float, float]]:
-    p99 = found.p99()
-    rest = statistics.median(found.longest("rest"))
-    longest = {phase: statistics.median(found.longest(phase)) for phase in ("load", "shadow", "live")}
-    each = [max(gaps) for gaps in zip(*(found.longest(phase) for phase in longest), strict=True)]
-    figures = (p99, rest, *longest.values(), statistics.median(each), max(each))
-    print(f"{name:24}" + "".join(f"{1000 * figure:{11 if at < 2 else 12}.2f}" for at, figure in enumerate(figures)))
+def show(name: str, found: Found, *, full_speed: bool) -> list[tuple[str, float, float]]:
+    p99, one_pass, rest = found.p99(), found.one_pass(), found.longest("rest")
+    longest = {phase: found.longest(phase) for phase in ("load", "shadow", "live")}
+    each = [max(gaps) for gaps in zip(*longest.values(), strict=True)]
+    middle = statistics.median(each)
+    figures = (p99, one_pass, *map(statistics.median, (rest, *longest.values())), middle, max(each))
+    cells = "".join(f"{1000 * figure:{11 if at < 3 else 12}.2f}" for at, figure in enumerate(figures))
+    print(f"{name:25}{cells}{middle / p99:12.1f}")
     slug = name.replace(" ", "").replace(",", "_").replace("/s", "_per_s").replace(".", "")
     claims = [
-        (f"swap_gap_over_p99_{slug}", statistics.median(each) / p99, target),
-        (f"swap_gap_over_longest_{slug}", statistics.median(each) / rest, 2.0),
+        (f"swap_missed_{slug}", float(found.missed), 0.0),
+        (f"swap_gap_over_longest_{slug}", middle / statistics.median(rest), 2.0),
     ]
-    if slowed:
-        claims.append((f"shadow_slows_{slug}", found.mean("shadow") / found.mean("rest"), SLOWED))
-    return claims
+    if not full_speed:
+        return [*claims, (f"swap_gap_over_p99_{slug}", middle / p99, 2.0)]
+    added = statistics.median(gap - before for gap, before in zip(each, rest, strict=True))
+    return [
+        *claims,
+        (f"swap_delay_in_passes_{slug}", added / one_pass, 1.0),
+        (f"shadow_slows_{slug}", found.mean("shadow") / found.mean("rest"), SLOWED),
+    ]
 
 
 class Found:
-    """When the loop was ready for each sample, and which phases there were."""
+    """When the loop was ready for each sample, how many it never answered, and which phases there were."""
 
-    def __init__(self, ready_s: list[float], phases: list[Phase]) -> None:
-        self._ready_s, self.phases = np.array(ready_s), phases
+    def __init__(self, ready_s: list[float], missed: int, phases: list[Phase]) -> None:
+        self._ready_s, self.missed, self.phases = np.array(ready_s), missed, phases
 
     def gaps(self, phase: Phase) -> np.ndarray:
         """Seconds between two moments of being ready; the one that reaches into the phase is counted in."""
@@ -114,6 +122,11 @@ class Found:
     def p99(self) -> float:
         """Of all gaps at rest, seconds."""
         return float(np.percentile(np.concatenate([self.gaps(one) for one in self.phases if one.name == "rest"]), 99))
+
+    def one_pass(self) -> float:
+        """Of a block at rest, seconds: the median of the longest gaps, of which there is one to a block."""
+        gaps = np.concatenate([self.gaps(one) for one in self.phases if one.name == "rest"])
+        return float(np.median(np.sort(gaps)[-max(1, len(gaps) // BLOCK) :]))
 
     def mean(self, name: str) -> float:
         """Seconds a sample: the median over the phases of that name."""
@@ -152,7 +165,7 @@ def play(folder: Path, name: str, rate_per_s: float, versions: int) -> Found:
         loop, updater, update=update, load=Model, write_status=lambda _: None, status_s=30.0,
         rng=np.random.default_rng(1),
     )  # fmt: skip
-    stopping, ready_s = threading.Event(), []
+    stopping, stream = threading.Event(), Stream(x, rate_per_s)
     phases: list[Phase] = []
     threads = [
         threading.Thread(target=house.run, args=(stopping,)),
@@ -160,10 +173,10 @@ def play(folder: Path, name: str, rate_per_s: float, versions: int) -> Found:
     ]
     for thread in threads:
         thread.start()
-    loop.run(readings(x, rate_per_s, ready_s, stopping), stopping)
+    loop.run(stream.readings(stopping), stopping)
     for thread in threads:
         thread.join()
-    return Found(ready_s, phases)
+    return Found(stream.ready_s, stream.given - loop.counts().scored, phases)
 
 
 def make(x: np.ndarray, rng: np.random.Generator) -> Packaged:
@@ -174,16 +187,24 @@ def make(x: np.ndarray, rng: np.random.Generator) -> Packaged:
     return package(net, name="bench", names=names, version=1, calibration=x, holdout=(x, y))
 
 
-def readings(
-    x: np.ndarray, rate_per_s: float, ready_s: list[float], stopping: threading.Event
-) -> Iterator[Reading | None]:
-    clock, begun_s, seq = time.perf_counter, time.perf_counter(), 0
-    while not stopping.is_set():
-        if rate_per_s and (wait_s := begun_s + seq / rate_per_s - clock()) > 0:
-            time.sleep(wait_s)
-        yield Reading(x[seq % len(x)], seq)
-        ready_s.append(clock())
-        seq += 1
+class Stream:
+    """Samples at a rate, 0: as fast as they are taken. Notes how many were given, and when the next could be."""
+
+    def __init__(self, x: np.ndarray, rate_per_s: float) -> None:
+        self._x, self._rate_per_s = x, rate_per_s
+        self.given = 0
+        self.ready_s: list[float] = []
+
+    def readings(self, stopping: threading.Event) -> Iterator[Reading | None]:
+        """Until `stopping`."""
+        clock, begun_s, rate_per_s, x = time.perf_counter, time.perf_counter(), self._rate_per_s, self._x
+        while not stopping.is_set():
+            seq = self.given
+            if rate_per_s and (wait_s := begun_s + seq / rate_per_s - clock()) > 0:
+                time.sleep(wait_s)
+            self.given += 1
+            yield Reading(x[seq % len(x)], seq)
+            self.ready_s.append(clock())
 
 
 def bring(
@@ -193,9 +214,7 @@ def bring(
     try:
         time.sleep(2.0)
         for version in range(2, versions + 2):
-            begun = time.perf_counter()
             time.sleep(REST_S)
-            phases.append(Phase("rest", begun, time.perf_counter()))
             manifest = msgspec.structs.replace(made.manifest, version=version)
             arrival = updater.shelf.arrival(version)
             unpacked = updater.shelf.unpack(arrival, encode_manifest(manifest), made.onnx)
@@ -204,6 +223,7 @@ def bring(
             looks = wait(lambda version=version: (seen := loop.shadowed()) is not None and seen.version == version)
             swaps = wait(lambda: not isinstance(updater.slot_state(), Staged))
             done = wait(lambda version=version: updater.slot_state() == Steady(committed=version))
+            phases.append(Phase("rest", staged - min(REST_S, done - staged), staged))
             phases += [Phase("load", staged, looks), Phase("shadow", looks, swaps), Phase("live", swaps, done)]
     finally:
         stopping.set()

@@ -34,7 +34,7 @@ from edge_agent.choose.wanted import pick
 from edge_agent.config import AgentConfig
 from edge_agent.contract import images
 from edge_agent.contract.artifact import read_artifact
-from edge_agent.contract.broker import TlsFiles, parse_broker
+from edge_agent.contract.broker import TlsFiles, in_the_clear, parse_broker
 from edge_agent.contract.errors import ArtifactError, ConfigError, IncompatibleError, OutboxError, StaleError
 from edge_agent.contract.settings import read_secret
 from edge_agent.contract.wire import Desired, Event
@@ -200,13 +200,15 @@ class Agent:
 
     def _make_uplink(self) -> Uplink:
         config, uplink = self.config, self.config.uplink
-        address = parse_broker(uplink.broker)
+        address, password = parse_broker(uplink.broker), read_secret(uplink.password_file)
+        if wrong := in_the_clear(address.host, tls=address.tls, password=password):
+            log.warning("[uplink] broker: %s", wrong)
         return Uplink(
             host=address.host,
             port=address.port,
             tls=TlsFiles(uplink.ca_file, uplink.cert_file, uplink.key_file) if address.tls else None,
             username=uplink.username,
-            password=read_secret(uplink.password_file),
+            password=password,
             fleet=config.device.fleet,
             device=config.device.name,
             session=self.account.session,
@@ -253,6 +255,7 @@ class Agent:
             if not self._install_first():
                 return
             parts.callback(self._last_status)
+            model = self._model_here()  # first, or the first word to the server would be that none runs
             if self.uplink:
                 self.uplink.start()
                 parts.callback(self._stop_uplink, self.uplink)
@@ -267,7 +270,7 @@ class Agent:
             self.updater.start()
             parts.callback(self.updater.stop)
             parts.callback(self._stopping.set)
-            self._ended = self._run_stream()
+            self._ended = self._run_stream(model)
 
     def _install_first(self) -> bool:
         """Take the configured artifact in, if it is newer; False when a stop came meanwhile.
@@ -281,7 +284,7 @@ class Agent:
             self.updater.install_first(Path(path))
         except CheckStoppedError:
             return False
-        except (ArtifactError, StaleError) as error:
+        except (ArtifactError, StaleError, OSError) as error:  # the last: a full disk, which stops nothing that runs
             running = self.updater.running_folder()
             if running is None:
                 raise ConfigError(f"[model] artifact: {error}") from error
@@ -301,9 +304,9 @@ class Agent:
         """Finish what is in hand and return from `run`. From any thread; not from a signal handler, see __main__."""
         self._stopping.set()
 
-    def _run_stream(self) -> bool:
+    def _run_stream(self, model: Model | None) -> bool:
         """Whether the source ended by itself."""
-        model = self._first_model()
+        model = model or self._first_model()
         if model is None:
             return False
         try:
@@ -343,6 +346,14 @@ class Agent:
 
     def _report_damage(self, damage: str) -> None:
         self._report_error(f"outbox: {damage}, with what waited in it; a fresh one begins")
+
+    def _model_here(self) -> Model | None:
+        """The model that is here already, loaded; None when there is none."""
+        while not self._stopping.is_set() and (folder := self.updater.running_folder()) is not None:
+            if (model := self._load(folder)) is not None:
+                self.updater.executing(model.version)
+                return model
+        return None
 
     def _first_model(self) -> Model | None:
         """The model to start with; waits for the server to send one when there is none."""

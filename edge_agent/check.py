@@ -14,7 +14,7 @@ from edge_agent.choose.acquisition import Scorer
 from edge_agent.choose.selector import Selector
 from edge_agent.config import AgentConfig
 from edge_agent.contract import images
-from edge_agent.contract.broker import TlsFiles, parse_broker, tls_context
+from edge_agent.contract.broker import TlsFiles, in_the_clear, parse_broker, tls_context
 from edge_agent.contract.errors import ArtifactError, ConfigError
 from edge_agent.contract.settings import read_secret
 from edge_agent.identity.papers import Papers
@@ -32,12 +32,11 @@ LOOKS = 30  # at the source, before it counts as empty
 def check_parts(config: AgentConfig) -> list[str]:
     """What was found, in words; raises what is wrong."""
     Scorer(config.choose.acquisition)
-    _check_uplink(config)
-    trust = _trust(config)
+    said = [*_uplink(config), _trust(config)]
     if not config.model.artifact:
         if not config.uplink.broker:
             raise ConfigError("no model: set [model] artifact to an artifact folder, or [uplink] broker to get one")
-        return [trust, "no [model] artifact: the agent waits for the server to send one"]
+        return [*said, "no [model] artifact: the agent waits for the server to send one"]
     model = _model(config)
     sample_bytes = int(np.prod(model.shape)) * model.dtype.itemsize + HEADER_BYTES
     scorer = Scorer(config.choose.acquisition, members=model.manifest.members)
@@ -51,24 +50,26 @@ def check_parts(config: AgentConfig) -> list[str]:
     if first is not None and first.data.size and (text := misfit(manifest, first.data)):
         raise ConfigError(f"[source] {text}: choose a source and a model that fit each other")
     return [
-        trust,
+        *said,
         f"model {manifest.name} version {manifest.version}: {len(manifest.classes)} classes, golden test passed",
         f"source {source.kind} {source.path}: {'a sample fits' if first else 'nothing there yet'}",
     ]
 
 
-def _check_uplink(config: AgentConfig) -> None:
-    uplink = config.uplink
+def _uplink(config: AgentConfig) -> list[str]:
+    """What should be otherwise, though it works."""
+    uplink, wrong = config.uplink, ""
     images.codec(uplink.images, uplink.image_quality)
     parse_hours(uplink.quiet_hours)
     if uplink.broker:
         address = parse_broker(uplink.broker)
-        read_secret(uplink.password_file)
+        wrong = in_the_clear(address.host, tls=address.tls, password=read_secret(uplink.password_file))
         if address.tls:
             tls_context(TlsFiles(uplink.ca_file, uplink.cert_file, uplink.key_file))
     if uplink.renewal:
         Portal.parse(uplink.renewal)
         Papers(ca_file=Path(uplink.ca_file), cert_file=Path(uplink.cert_file)).check(config.device.name)
+    return [f"[uplink] broker: {wrong}"] if wrong else []
 
 
 def _trust(config: AgentConfig) -> str:

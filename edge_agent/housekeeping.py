@@ -147,15 +147,16 @@ class Housekeeping:
         return Beside(model, now_s, before)
 
     def _judge_shadow(self, beside: Beside, seen: Shadowed, vitals: Vitals, now_s: float) -> None:
-        self._updater.progress(seen.samples)
         rule = Shadowing(min_samples=self._update.shadow_samples, max_s=self._update.shadow_s, limits=self._limits)
+        elapsed_s = now_s - beside.since_s
+        self._updater.progress(seen.samples, rule.share(seen.samples, elapsed_s))
         usual = seen.running_confidence  # on the same samples
         candidate, champion = _figures(seen), _figures(vitals._replace(confidence=usual))
         grew_bytes = rss_bytes() - beside.rss_bytes
         verdict = rule.judge(
             candidate,
             champion,
-            elapsed_s=now_s - beside.since_s,
+            elapsed_s=elapsed_s,
             agreed=seen.agreed,
             grew_bytes=grew_bytes,
             champion_bytes=self._loop.model.grew_bytes,
@@ -173,15 +174,15 @@ class Housekeeping:
     def _tend_trial(self, state: Trial, vitals: Vitals, now_s: float) -> None:
         if self._live is None or self._live.version != vitals.version:
             self._live = Live(vitals.version, now_s)
-        self._updater.progress(vitals.samples)
         rule = Probation(
             min_samples=self._update.probation_samples,
             min_s=self._update.probation_s,
             limits=self._limits,
             before=state.before,
         )
-        figures = _figures(vitals)
-        verdict = rule.judge(figures, elapsed_s=now_s - self._live.since_s)
+        figures, elapsed_s = _figures(vitals), now_s - self._live.since_s
+        self._updater.progress(vitals.samples, rule.share(vitals.samples, elapsed_s))
+        verdict = rule.judge(figures, elapsed_s=elapsed_s)
         self._updater.judge(verdict, _told(figures, state.before))
 
     def _bring(self) -> None:

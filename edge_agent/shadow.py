@@ -1,8 +1,8 @@
 """How does a second model do on the samples that the running one answers?
 
-It sees a share of them, drawn at random, each right after the running model did: not a block of them at its end, where
-a hundred runs in a row would be a gap in the stream. What it says is no answer. It is counted and compared, and the
-samples on which the two disagree are worth labels (choose/disagreement.py).
+It sees a share of them, drawn at random, right after the running model did, small ones in company as there: not a block
+of them at its end, where a hundred runs in a row would be a gap in the stream. What it says is no answer. It is counted
+and compared, and the samples on which the two disagree are worth labels (choose/disagreement.py).
 """
 
 from __future__ import annotations
@@ -52,6 +52,7 @@ class Shadow:
         self._rows: list[int] = []  # of those, the ones that the model saw
         self._draws: list[float] = []
         self._logits: list[Floats] = []
+        self._waiting = 0  # samples that stand in the model's first places, for company in a run
         self._took_s: list[float] = []
         self._delays: list[tuple[int, float]] = []  # which of the loop's latencies, and by how much
         self._samples = self._invalid = self._agreed = 0
@@ -83,17 +84,27 @@ class Shadow:
         first = self._drawn
         rows, draws = self.rule.draws(len(readings) - first)
         for row in rows.tolist():
-            began = time.perf_counter()
-            self.model.run(0, readings[first + row].data)
-            self._took_s.append(time.perf_counter() - began)
+            place, infer = self.model.steps[self._waiting]
+            place[...] = readings[first + row].data
+            self._waiting += 1
             self._rows.append(first + row)
             self._draws.append(float(draws[row]))
-            self._logits.append(self.model.logits[0].copy())
+            if infer is not None:
+                self._run(infer, self._waiting)
         self._drawn = len(readings)
+
+    def _run(self, infer: Callable[[], None], count: int) -> None:
+        """On the first `count` samples that wait."""
+        began = time.perf_counter()
+        infer()
+        self._took_s += [(time.perf_counter() - began) / count] * count
+        self._logits.extend(self.model.logits[:count].copy())
+        self._waiting = 0
 
     def decide(self, chosen: list[Chosen], block: Block) -> list[Chosen]:
         """What is sent of a scored block, with the rule's probability on what was chosen before."""
         self.see(block.readings)
+        self._infer_rest()
         rows = self._rows
         utility = dict(zip(rows, self._compare(block), strict=True))
         draws = dict(zip(rows, self._draws, strict=True))
@@ -110,6 +121,15 @@ class Shadow:
                 by_row[row] = taken
         self._drawn, self._rows, self._draws, self._logits, self._took_s = 0, [], [], [], []
         return [Chosen(row, selection) for row, selection in by_row.items()]
+
+    def _infer_rest(self) -> None:
+        """On those that found no company, alone."""
+        model, left, self._waiting = self.model, self._waiting, 0
+        for row in range(left):
+            began = time.perf_counter()
+            model.infer(row)
+            self._took_s.append(time.perf_counter() - began)
+            self._logits.append(model.logits[row].copy())
 
     def _compare(self, block: Block) -> list[float]:
         """How much the two disagree on each row that was seen; NaN where one of them says nothing."""

@@ -84,8 +84,8 @@ def describe(status: Status) -> str:
 
 def _trial(model: ModelState) -> str:
     if model.trying == model.version:
-        return f"on probation for {model.tried} samples"
-    return f"version {model.trying} in its shadow for {model.tried} samples"
+        return f"on probation for {model.tried} samples ({model.tried_share:.0%})"
+    return f"version {model.trying} in its shadow for {model.tried} samples ({model.tried_share:.0%})"
 
 
 def _stamp(at_ms: int) -> str:

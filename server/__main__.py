@@ -141,11 +141,13 @@ def devices(path: Config, as_json: AsJson = False) -> None:
 
 @app.command("models", epilog="Example: winnow-server models server.toml")
 def models(path: Config, as_json: AsJson = False) -> None:
-    """List the published versions: where each came from, how good it is, how far it is rolled out."""
+    """List the published versions: where each came from, how good, how far rolled out, until when it is signed."""
     from server import status as views
+    from server.release.signing import Signing
 
-    with views.opened(load_config(path)) as store:
-        rows = views.models(store)
+    config = load_config(path)
+    with views.opened(config) as store:
+        rows = views.models(store, Signing(Path(config.server.data_dir)))
     _show(rows, as_json)
 
 

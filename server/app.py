@@ -45,7 +45,7 @@ from server.release.fleet import Fleet
 from server.release.registry import publish_passed
 from server.release.rings import parse
 from server.release.signing import Signing
-from server.store import runs, training_orders, versions
+from server.store import parcels, runs, training_orders, versions
 from server.store.lock import is_held, only_one
 from server.store.store import Store
 from server.store.versions import Version
@@ -57,6 +57,7 @@ from server.web.service import Pages
 log = logging.getLogger(__name__)
 
 TICK_S = 1.0
+SWEEP_S = 3600.0  # between looks for parcels that nobody needs
 READY_S = 10.0
 STOP_S = 1.0  # for what labelling and the watch have in hand; then it is left behind, and loses nothing
 _NO_CA = (
@@ -82,6 +83,8 @@ class Server:
         self._stopping = threading.Event()
         self._complaints: set[str] = set()  # of the last look
         self._signing = Signing(self._data_dir)
+        self._collector: Collector | None = None
+        self._sweep_at_s = 0.0  # of the monotonic clock
 
     def stop(self) -> None:
         """Ask `run` to end; from any thread, not from a signal handler (it may hold the lock of the event)."""
@@ -95,10 +98,12 @@ class Server:
             stack.callback(store.close)
             identity = self._identity(store)
             blocks = Blocks(store, self._signing)  # one, whichever way they go: it keeps files in memory
-            address = self._broker(stack, blocks, identity)
+            rate, name = self._config.rollout.bytes_per_s, self._config.server.fleet
+            downloads = Downloads(blocks, fleet=name, bytes_per_s=rate, publish=self._say)
+            address = self._broker(stack, blocks, downloads, identity)
             labelling = self._labelling(store)
             files_url = identity.files_url if identity else ""
-            fleet, downloads, collector = self._collecting(store, address, labelling, blocks, files_url)
+            fleet, collector = self._collecting(store, address, labelling, downloads, files_url)
             teach = self._teach(store)
             steering = Steering(store, portfolio.parse(self._config.choose.portfolio), rng=np.random.default_rng())
             teach.recover(now_ms=now_ms())
@@ -128,6 +133,7 @@ class Server:
                 lambda: teach.tick(now_ms=now_ms()),
                 lambda: steering.tick(now_ms()),
                 lambda: self._sign(store),
+                lambda: self._sweep(store),
                 lambda: fleet.tick(now_ms()),
             )
 
@@ -136,6 +142,12 @@ class Server:
             with store.database.read() as connection:
                 every = versions.every(connection)
             self._signing.tick(every, now_ms=now_ms())
+
+    def _sweep(self, store: Store) -> None:
+        if (now := time.monotonic()) >= self._sweep_at_s:
+            self._sweep_at_s = now + SWEEP_S
+            if swept := parcels.sweep(store, now_ms=now_ms()):
+                log.info("%d parcels of old versions were deleted: no device can need them", swept)
 
     def _tick(self, *steps: Callable[[], object]) -> None:
         """One look; a step that fails holds up neither the others nor the next look. Its complaint is said once."""
@@ -157,7 +169,7 @@ class Server:
         _check_authority(self._config)
         return Service(self._config, store, now_ms=now_ms)
 
-    def _broker(self, stack: ExitStack, blocks: Blocks, service: Service | None) -> BrokerAddress:
+    def _broker(self, stack: ExitStack, blocks: Blocks, downloads: Downloads, service: Service | None) -> BrokerAddress:
         config = self._config.broker
         if config.url:
             address, reload = _external(config), lambda: None
@@ -181,6 +193,7 @@ class Server:
                 reload=reload,
                 root=lambda: bytes(self._signing.bundle().roots[-1]).decode() if self._signing.on else "",
                 files=_files(blocks),
+                turn=downloads.turn,
             )
             stack.callback(service.stop)
         return address
@@ -204,14 +217,10 @@ class Server:
         )
 
     def _collecting(
-        self, store: Store, address: BrokerAddress, labelling: Labelling | None, blocks: Blocks, files_url: str
-    ) -> tuple[Fleet, Downloads, Collector]:
+        self, store: Store, address: BrokerAddress, labelling: Labelling | None, downloads: Downloads, files_url: str
+    ) -> tuple[Fleet, Collector]:
         config, rollout, name = self._config.collect, self._config.rollout, self._config.server.fleet
-        collector: Collector
         copies = Copies(store, now_ms=now_ms)
-
-        def publish(topic: str, payload: bytes, *, qos: int, retain: bool) -> None:
-            collector.publish(topic, payload, qos=qos, retain=retain)
 
         def on_birth(device: str) -> None:
             fleet.on_birth(device)
@@ -221,13 +230,12 @@ class Server:
             store,
             fleet=name,
             rules=rollout,
-            publish=publish,
+            publish=self._say,
             autonomy=self._config.autonomy,
             signing=self._signing,
             files_url=files_url,
         )
-        downloads = Downloads(blocks, fleet=name, bytes_per_s=rollout.bytes_per_s, publish=publish)
-        collector = Collector(
+        self._collector = collector = Collector(
             Ingest(store, fleet=name, offline_after_s=config.offline_after_s),
             address,
             fleet=name,
@@ -240,7 +248,11 @@ class Server:
             on_fetch=downloads.ask,
             on_samples=lambda _: labelling.wake() if labelling else None,
         )
-        return fleet, downloads, collector
+        return fleet, collector
+
+    def _say(self, topic: str, payload: bytes, *, qos: int, retain: bool) -> None:
+        if self._collector is not None:  # before, nobody can have asked
+            self._collector.publish(topic, payload, qos=qos, retain=retain)
 
     def _pages(self, stack: ExitStack, store: Store) -> None:
         pages = Pages(store, self._config, now_ms=now_ms)

@@ -229,7 +229,11 @@ class RingRules(Section, frozen=True, kw_only=True):
         int, Meta(ge=0, description="devices of a ring that may fail, whatever their share; 0: the share alone counts")
     ] = 0
     timeout_s: Annotated[
-        float, Meta(gt=0.0, description="seconds without a step forward after which a device counts as failed")
+        float,
+        Meta(
+            gt=0.0,
+            description="seconds without a step forward after which a device counts as failed; a percent more of a fetch, a shadow or a probation is one",
+        ),
     ] = 600.0
     needs_approval: Annotated[bool, Meta(description="start only when `winnow-server rollout approve` says so")] = False
     max_latency_ratio: Annotated[
@@ -269,7 +273,7 @@ class Rollout(RingRules, frozen=True, kw_only=True):
         float,
         Meta(
             ge=0.0,
-            description="most bytes of models a second that go as messages, to all devices together; HTTPS is not held to it; 0: no limit",
+            description="most bytes of models a second, to all devices together, as messages and by HTTPS; 0: no limit",
         ),
     ] = 10_000_000.0
 

@@ -41,12 +41,15 @@ def init_fleet(
     ] = None,
 ) -> None:
     """Make a fleet: its certificate authority, its signing keys, and a server.toml unless there is one."""
-    from server.identity.commands import found
+    from server.identity.commands import found, make_authority
+    from server.identity.service import exists
     from server.release.signing import Policy, Signing
 
     config, toml = found(folder, fleet, names or [])
     signing = Signing(Path(config.server.data_dir))
-    if not signing.on:
+    if signing.ready or not exists(config):  # else the command was killed between the two
+        make_authority(config, toml)
+    if not signing.ready:
         signing.init(Policy(), now_ms=_now_ms())
         typer.echo(f"{signing.keys}: keys that sign models; `winnow-server keys` replaces them, adds more, moves them")
     typer.echo(f"Next: winnow-server run {toml}")

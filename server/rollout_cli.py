@@ -77,9 +77,11 @@ def show(number: Number, path: Config, as_json: AsJson = False) -> None:
     """Say all of a rollout: its rings, what it waits for, what was said, and every step with its reason."""
     from server import status as views
     from server.release import commands
+    from server.release.signing import Signing
 
-    with views.opened(load_config(path)) as store:
-        view = commands.shown(store, number, now_ms=_now_ms())
+    config = load_config(path)
+    with views.opened(config) as store:
+        view = commands.shown(store, number, now_ms=_now_ms(), signing=Signing(Path(config.server.data_dir)))
     typer.echo(views.as_json(view) if as_json else "\n".join(commands.words(view, views.stamp)))
 
 

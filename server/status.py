@@ -26,6 +26,7 @@ from server.audit.yields import against_random
 from server.config import ServerConfig
 from server.errors import StoreError
 from server.release.commands import summary
+from server.release.signing import Signing
 from server.store import devices, gaps, identities, labels, portfolios, rollouts, runs, samples, versions
 from server.store.lock import is_held
 from server.store.schema import rollout
@@ -209,8 +210,9 @@ def _device(name: str, device: devices.Device | None, stored: int) -> View:
     }
 
 
-def models(store: Store) -> list[View]:
-    """One row per version."""
+def models(store: Store, signing: Signing) -> list[View]:
+    """One row per version. `signed_until`: the day by which people have to sign anew; None: nobody vouches for it."""
+    until = signing.kept_until() if signing.ready else ""
     with store.database.read() as connection:
         rows = connection.execute(sa.select(rollout.c.version, rollout.c.status).order_by(rollout.c.id))
         status = {row.version: row.status for row in rows}
@@ -222,6 +224,7 @@ def models(store: Store) -> list[View]:
                 "run": version.run_id,
                 "created": stamp(version.created_at_ms),
                 "rollout": status.get(version.number, "waiting"),
+                "signed_until": until if signing.ready and signing.covers(version) else None,
                 "snapshot": version.snapshot_id[:12],
                 "accuracy": version.metrics.get("accuracy"),
                 "metrics": version.metrics,

@@ -23,6 +23,7 @@ from simulated_device import EPOCH_MS, UPDATE, Device, check_here
 from simulated_network import FLEET, Network
 
 from edge_agent.config import Update
+from edge_agent.contract.trust import BUNDLE, encode_bundle
 from edge_agent.contract.wire import parse_topic
 from server import config
 from server.collect.inbound import Message
@@ -32,7 +33,8 @@ from server.release.blocks import Blocks
 from server.release.downloads import IDLE_S, Downloads
 from server.release.fleet import Fleet
 from server.release.registry import add_artifact
-from server.store import devices, rollouts
+from server.release.signing import ROOT, Policy, Signing
+from server.store import devices, rollouts, versions
 from server.store.store import Store
 
 
@@ -49,19 +51,34 @@ class FleetSimulator:
         heartbeat_s: float = 10.0,
         check: Callable[[Path], None] = check_here,
         update: Update = UPDATE,
+        signed: bool = False,
         seed: int = 0,
     ) -> None:
+        """`signed`: the server has keys, and the devices trust its root; else versions are unsigned."""
         self._folder, self._rules, self._tick_s = folder, rules, tick_s
         self.now_s = 0.0
         self.network = Network(seed)
         self.store = Store.open(folder / "server")
+        self.signing = Signing(folder / "server")
+        root = self.signing.folder / ROOT if signed else None
+        if signed:
+            self.signing.init(Policy(), now_ms=self.now_ms)
         self.start_server()
         quadrants.artifact(folder / "v1", version=1, name="first")
         self._add(folder / "v1")
+        if signed:
+            self._sign()
+            (folder / "v1" / BUNDLE).write_bytes(encode_bundle(self.signing.bundle()))
         names = [f"cam-{i}" for i in range(1, devices + 1)]
         self.devices = {
             name: Device(
-                folder / name, self.network, first=folder / "v1", check=check, heartbeat_s=heartbeat_s, update=update
+                folder / name,
+                self.network,
+                first=folder / "v1",
+                check=check,
+                heartbeat_s=heartbeat_s,
+                update=update,
+                root=root,
             )
             for name in names
         }
@@ -81,8 +98,14 @@ class FleetSimulator:
     def start_server(self) -> None:
         """Also after a kill: what is not in the store is gone."""
         self._ingest = Ingest(self.store, fleet=FLEET, offline_after_s=90.0)
-        self._fleet = Fleet(self.store, fleet=FLEET, rules=self._rules, publish=self.network.publish)
-        self._downloads = Downloads(Blocks(self.store), fleet=FLEET, bytes_per_s=0.0, publish=self.network.publish)
+        publish, blocks = self.network.publish, Blocks(self.store, self.signing)
+        self._fleet = Fleet(self.store, fleet=FLEET, rules=self._rules, publish=publish, signing=self.signing)
+        self._downloads = Downloads(blocks, fleet=FLEET, bytes_per_s=0.0, publish=publish)
+
+    def _sign(self) -> None:
+        with self.store.database.read() as connection:
+            every = versions.every(connection)
+        self.signing.tick(every, now_ms=self.now_ms)
 
     def publish(self, version: int, *, broken: bool = False) -> None:
         """A good version, or one that passes its golden test and says nothing finite of live samples."""
@@ -94,6 +117,13 @@ class FleetSimulator:
 
     def _add(self, folder: Path) -> None:
         add_artifact(self.store, folder, weights=None, now_ms=self.now_ms)
+
+    def again(self) -> None:
+        """Begin the newest rollout's version anew, by hand."""
+        rules, last = self._rules, self.rollout()
+        commands.start(
+            self.store, last.version, channel=last.channel, rings=(), rules=(), default=rules, now_ms=self.now_ms
+        )
 
     def say(self, word: str, *, reason: str = "a scenario") -> None:
         """As an operator."""
@@ -149,6 +179,7 @@ class FleetSimulator:
             self._downloads.ask(name, fetch)
         while self._downloads.step(self.now_s) < IDLE_S:
             continue
+        self._sign()
         self._fleet.tick(self.now_ms)
         inbox: dict[str, list[tuple[str, bytes]]] = defaultdict(list)
         for topic, payload in self.network.going_down():

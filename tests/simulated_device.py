@@ -5,6 +5,7 @@ The updater, slots, files, model, loop and housekeeping are the agent's; the clo
 
 from __future__ import annotations
 
+import functools
 import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -34,9 +35,11 @@ from edge_agent.contract.wire import (
 from edge_agent.housekeeping import Housekeeping
 from edge_agent.loop import Cursor, Identity, Loop
 from edge_agent.model import Model
+from edge_agent.update.trial import run_check
+from edge_agent.update.trust import BUILT_MS, Trust
 from edge_agent.update.updater import Updater
 
-EPOCH_MS = 1_790_000_000_000
+EPOCH_MS = BUILT_MS + 30 * 86_400_000
 VARIANT = "cpu-fp32"
 SAMPLES = 8  # that a device sees in a tick
 UPDATE = Update(
@@ -68,12 +71,15 @@ class Device:
         check: Callable[[Path], None],
         heartbeat_s: float,
         update: Update = UPDATE,
+        root: Path | None = None,
     ) -> None:
+        """`root`: whose signatures it trusts; None: it takes unsigned versions."""
         self.name, self._folder, self._network, self._first, self._check = folder.name, folder, network, first, check
         self.boot = self._seq = 0
         self.clock_error_s = 0.0
         self.heartbeat_s = heartbeat_s
-        self._update = update
+        self._update, self._root = update, root
+        self._now_s = 0.0
         self.executed: list[int] = []  # versions, in the order in which they ran
         self.events: list[Event] = []
         self._silent = self._connected = False
@@ -132,9 +138,19 @@ class Device:
             keep_versions=self._update.keep_versions,
             request=self._request,
             report=self._account.report,
+            trust=self._trust(),
         )
         self.updater.install_first(self._first)
         self._loop: Loop | None = None
+
+    def _trust(self) -> Trust | None:
+        if self._root is None:
+            return None
+        ask = functools.partial(run_check, timeout_s=60.0, memory_bytes=0)
+        return Trust(self._folder / "trust", anchor=self._root, ask=ask, clock_ms=self._clock_ms)
+
+    def _clock_ms(self) -> int:
+        return EPOCH_MS + int((self._now_s + self.clock_error_s) * 1000)
 
     def _tell(self, event: Event) -> None:
         self.events.append(event)
@@ -183,12 +199,12 @@ class Device:
 
     def step(self, now_s: float) -> None:
         """One tick of everything that the agent's threads do."""
+        self._now_s = now_s
         if self._silent:
             return
-        if self._loop is None:
-            self._loop = self._begin()
         parts = (
-            lambda: self._keep_in_touch(now_s),
+            lambda: self._keep_in_touch(now_s),  # which the agent does before its model is loaded
+            self._start,
             lambda: self.updater.step(now_s),
             lambda: self._stream(self._loop),
             lambda: self._house.tend_model(now_s),
@@ -199,6 +215,10 @@ class Device:
                 self._cut_when = lambda _: False
                 self.power_cut()
                 return
+
+    def _start(self) -> None:
+        if self._loop is None:
+            self._loop = self._begin()
 
     def _stream(self, loop: Loop) -> None:
         loop.run(self._readings(), threading.Event())
@@ -211,7 +231,7 @@ class Device:
             self._seq += 1
 
     def _keep_in_touch(self, now_s: float) -> None:
-        at_ms = EPOCH_MS + int((now_s + self.clock_error_s) * 1000)
+        at_ms = self._clock_ms()
         if not self._network.reaches(self.name):
             if self._connected:
                 self._network.say(self.name, "death", encode(Death(session=self._account.session)))
@@ -222,10 +242,14 @@ class Device:
             self._network.say(self.name, "birth", encode(said))
             if (kept := self._network.retained(self.name)) is not None:
                 self.takes("desired", kept)
+            self._beat(now_s, at_ms)
         elif now_s - self._told_s >= self.heartbeat_s:
-            self._told_s = now_s
-            said = msgspec.structs.replace(self._account.heartbeat(), at_ms=at_ms)
-            self._network.say(self.name, "heartbeat", encode(said))
+            self._beat(now_s, at_ms)
+
+    def _beat(self, now_s: float, at_ms: int) -> None:
+        self._told_s = now_s
+        said = msgspec.structs.replace(self._account.heartbeat(), at_ms=at_ms)
+        self._network.say(self.name, "heartbeat", encode(said))
 
     def takes(self, kind: str, payload: bytes) -> None:
         """A message from the server; what is not of the wire format is set aside, as the uplink does."""

@@ -5,6 +5,7 @@ Of both programs' configuration; and how both send to it.
 
 from __future__ import annotations
 
+import ipaddress
 import socket
 import ssl
 from typing import Any, NamedTuple
@@ -58,6 +59,8 @@ def parse_broker(url: str, *, key: str = "broker") -> BrokerAddress:
     >>> parse_broker("mqtts://broker.example")
     BrokerAddress(host='broker.example', port=8883, tls=True)
     """
+    if "@" in url:  # before anything that quotes it
+        raise ConfigError(f"{key}: the address holds a user or a password: set `username` and `password_file`")
     expected = f"{key}: got {url!r}, expected mqtt://host:port or mqtts://host:port"
     try:
         parts = urlsplit(url)
@@ -66,11 +69,27 @@ def parse_broker(url: str, *, key: str = "broker") -> BrokerAddress:
         raise ConfigError(f"{expected}: {error}") from error
     if parts.scheme not in PORTS:
         raise ConfigError(f"{expected}{did_you_mean(parts.scheme, PORTS)}")
-    if parts.username is not None or parts.password is not None:
-        raise ConfigError(f"{key}: the address holds a user or a password: set `username` and `password_file`")
     if not parts.hostname or port == 0 or parts.path not in ("", "/") or parts.query or parts.fragment:
         raise ConfigError(expected)
     return BrokerAddress(parts.hostname, port or PORTS[parts.scheme], parts.scheme == "mqtts")
+
+
+def in_the_clear(host: str, *, tls: bool, password: str) -> str:
+    """What is wrong with sending that password there, in words; empty: nothing.
+
+    >>> in_the_clear("127.0.0.1", tls=False, password="x"), in_the_clear("broker.lan", tls=True, password="x")
+    ('', '')
+    """
+    if tls or not password or _is_this_machine(host):
+        return ""
+    return f"the password for {host} goes over the network in the clear, and so does all else: use mqtts://"
+
+
+def _is_this_machine(host: str) -> bool:
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"
 
 
 def tls_context(files: TlsFiles) -> ssl.SSLContext:

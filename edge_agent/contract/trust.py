@@ -108,11 +108,15 @@ def decode_bundle(data: bytes) -> Bundle:
 
 
 def signed_ms(bundle: Bundle) -> int:
-    """When the bundle's timestamp says it was signed; 0 when it does not."""
-    said = _timestamp(bundle).signed.unrecognized_fields.get(SIGNED_AT, "")
+    """When the bundle's timestamp says it was signed; 0 when it does not. SignatureError when it is no timestamp."""
+    from tuf.api.exceptions import RepositoryError
+
     try:
+        said = _timestamp(bundle).signed.unrecognized_fields.get(SIGNED_AT, "")
         return int(datetime.fromisoformat(str(said).replace("Z", "+00:00")).timestamp() * 1000)
-    except ValueError:
+    except RepositoryError as error:
+        raise SignatureError(f"signatures without a timestamp: {error}") from error
+    except (ValueError, OverflowError):
         return 0
 
 

@@ -114,6 +114,7 @@ class ModelState(msgspec.Struct, frozen=True, kw_only=True):
         0  # version on trial, 0 when none: beside `version` while `slot` is "staged", live while it is "trial"
     )
     tried: int = 0  # samples that it has seen so
+    tried_share: float = 0.0  # how far that is, 0..1
 
 
 class OutboxState(msgspec.Struct, frozen=True, kw_only=True):

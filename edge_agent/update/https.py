@@ -86,16 +86,18 @@ class Https:
                 yield BlockHeader(sha256=sha256, index=index, total_bytes=total), block
 
     def _read(self, answer: http.client.HTTPResponse, count: int) -> bytes:
-        """What came, when the connection ends early: a server may let none live for long."""
-        data, until_s = bytearray(), self._monotonic() + LONGEST_S
+        """What came, when the connection ends early: a server may let none live for long. A block at least."""
+        data, until_s, least = bytearray(), self._monotonic() + LONGEST_S, min(count, BLOCK_BYTES)
         try:
             while len(data) < count and (more := answer.read1(count - len(data))):
                 data += more
                 if self._monotonic() > until_s:
                     raise TimeoutError(f"{len(data)} of {count} bytes after {LONGEST_S:g} s")
+            if len(data) < least:  # or the same would be asked for again and again
+                raise http.client.HTTPException(f"{len(data)} of {count} bytes came")
         except (OSError, http.client.HTTPException):
             self.close()
-            if len(data) < BLOCK_BYTES:
+            if len(data) < least:
                 raise
         finally:
             self._came(len(data))

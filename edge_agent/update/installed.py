@@ -66,7 +66,7 @@ class Installed:
         self._slots = self._file.load()
         self._swept: tuple[slots.State, int] | None = None  # the state for which old folders were deleted
         self._given_up: tuple[Kind, int] | None = None  # a version, by too many starts; not reported yet
-        self._tried = 0  # samples that the version on trial has seen
+        self._tried = 0, 0.0  # samples that the version on trial has seen, and how far that is
         self._shadowed: Detail = NOTHING  # what the shadow found, to be told when the trial goes on live
         self._recall(max_starts)
 
@@ -106,7 +106,7 @@ class Installed:
             after = slots.shadow(before)
             self._save(after)
         if after != before:
-            version, self._tried = after.candidate, 0
+            version, self._tried = after.candidate, (0, 0.0)
             text = f"version {version} runs in the shadow of version {after.committed}"
             self._report("trial", text, version, {"phase": "shadow"})
         return self.shelf.path(after.candidate)
@@ -123,7 +123,7 @@ class Installed:
             if not isinstance(self._slots, slots.Staged) or version not in (0, self._slots.candidate):
                 return None
             self._save(slots.begin(self._slots, before))
-            self._shadowed, self._tried = found, 0
+            self._shadowed, self._tried = found, (0, 0.0)
             return self.running_folder()
 
     def executing(self, version: int) -> None:
@@ -133,9 +133,9 @@ class Installed:
         if changed and self.on_trial(version):
             self._report("trial", f"version {version} runs on probation", version, {"phase": "live", **self._shadowed})
 
-    def progress(self, samples: int) -> None:
-        """The version on trial has seen so many."""
-        self._tried = samples
+    def progress(self, samples: int, share: float) -> None:
+        """The version on trial has seen so many, which is that share of its shadow or probation."""
+        self._tried = samples, share
 
     def failed(self, version: int, reason: str) -> None:
         """`version` could not be loaded: refused. A committed one makes way for an older one, and is fetched anew."""
@@ -172,13 +172,15 @@ class Installed:
         with self._lock:
             state, refused = self._slots, self._turned_away | self._slots.refused
             trying = not isinstance(state, slots.Steady) and state.starts is not None
+            tried, share = self._tried if trying else (0, 0.0)
             return ModelState(
                 version=self._executing,
                 sha256=self._executing_sha256(),
                 slot=self._slot(),
                 refused={version: refused[version] for version in sorted(refused)[-REFUSALS_TOLD:]},
                 trying=slots.newest(state) if trying else 0,
-                tried=self._tried if trying else 0,
+                tried=tried,
+                tried_share=share,
             )
 
     def _slot(self) -> Slot:
@@ -230,10 +232,23 @@ class Installed:
         self._report("staged", f"version {version} passed its golden test", version, {})
 
     def unstage_all_but(self, version: int) -> None:
-        """What is staged is no longer wanted, unless it is `version`. A trial goes on: it decides for itself."""
+        """What is staged is no longer wanted, unless it is `version`."""
         with self._lock:
             if isinstance(self._slots, slots.Staged) and self._slots.candidate != version:
                 self._save(slots.unstage(self._slots))
+
+    def call_off(self, version: int) -> None:
+        """`version` is wanted: what is on trial instead is let go, for a slow stream may try it for days.
+
+        Not by an order from before the committed version, nor where there is nothing to go back to.
+        """
+        with self._lock:
+            state = self._slots
+            if not isinstance(state, slots.Trial) or not 0 < state.committed <= version != state.candidate:
+                return
+            self._save(slots.unstage(state))
+        text = f"version {version} is wanted instead: back to version {state.committed}"
+        self._report("revert", text, state.candidate, {})
 
     def refuse(self, version: int, reason: str, found: Detail = NOTHING) -> None:
         """Report it, remember it, never run it."""
@@ -242,7 +257,7 @@ class Installed:
         self._report("refused", reason, version, found)
 
     def turn_away(self, version: int, reason: str) -> None:
-        """Report it as refused until somebody vouches for it; a restart forgets it."""
+        """Report it as refused until somebody vouches for it, or orders it otherwise; a restart forgets it."""
         with self._lock:
             known, self._turned_away[version] = self._turned_away.get(version), reason
             for oldest in sorted(self._turned_away)[:-REFUSALS_TOLD]:
@@ -251,7 +266,7 @@ class Installed:
             self._report("refused", reason, version, {})
 
     def readmit(self, version: int) -> None:
-        """Somebody vouches for it now."""
+        """Somebody vouches for it now, or another order is to be looked at."""
         with self._lock:
             self._turned_away.pop(version, None)
 

@@ -103,6 +103,14 @@ class Shadowing(msgspec.Struct, frozen=True, kw_only=True):
     max_s: float
     limits: Limits
 
+    def share(self, samples: int, elapsed_s: float) -> float:
+        """How far it is, 0..1.
+
+        >>> Shadowing(min_samples=200, max_s=120.0, limits=Limits()).share(20, 60.0)
+        0.5
+        """
+        return min(1.0, max(samples / self.min_samples, elapsed_s / self.max_s))
+
     def judge(
         self,
         candidate: Figures,
@@ -156,6 +164,10 @@ class Probation(msgspec.Struct, frozen=True, kw_only=True):
     min_s: float
     limits: Limits
     before: Figures | None  # how the model before did; None when there was none
+
+    def share(self, samples: int, elapsed_s: float) -> float:
+        """How far it is, 0..1."""
+        return min(1.0, samples / self.min_samples, elapsed_s / self.min_s)
 
     def judge(self, figures: Figures, *, elapsed_s: float) -> Verdict:
         """What to do, given what the model did since it took over."""

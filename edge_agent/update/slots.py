@@ -14,7 +14,8 @@ committed one or the one on trial, and a refused version never runs again.
       v     v begin
     Trial(c, n, 0)        runs n
       | commit       |
-      v              +-- revert --> Steady(c), n refused
+      |              +-- revert --> Steady(c), n refused
+      v              +-- unstage -> Steady(c)
     Steady(n)
 
     stage      a newer version takes the place of a staged one, wherever that has got to
@@ -124,8 +125,8 @@ def stage(state: Steady | Staged, version: int) -> Staged:
     return Staged(committed=state.committed, candidate=version, refused=state.refused)
 
 
-def unstage(state: Staged) -> Steady:
-    """The candidate is no longer wanted; it may be staged again later."""
+def unstage(state: Staged | Trial) -> Steady:
+    """The candidate is no longer wanted, and is let go where it runs already; it may be staged again later."""
     return Steady(committed=state.committed, refused=state.refused)
 
 

@@ -2,11 +2,11 @@
 
     desired -> signed? -> manifest -> fits? -> ONNX file -> hash -> golden test -> staged
 
-One `step` at a time, in a thread of its own. What is refused (hash, fit, golden test, downgrade) is reported once,
-remembered with its reason and never tried again; what is only late (network, full disk, signatures that have expired)
-is tried again. What nobody vouches for is turned away: reported as refused, but not remembered. What the server says
-that it does not have is let go until the server orders anew; the same order again, as a broker repeats it on every
-connect, counts after a rest that doubles.
+One `step` at a time, in a thread of its own. What is refused (hash, fit, golden test) is reported once, remembered with
+its reason and never tried again; what is only late (network, full disk, signatures that have expired) is tried again.
+What nobody vouches for, or is older than what was committed, is turned away: reported as refused, but not remembered.
+What the server says that it does not have is let go until the server orders anew. The same order again, as a broker
+repeats it on every connect, counts after a rest that doubles, whether it was let go or turned away.
 """
 
 from __future__ import annotations
@@ -52,7 +52,7 @@ STOP_S = 5.0
 
 
 class GivenUp(msgspec.Struct, frozen=True):
-    """An order that the server cannot serve: how often that showed, and until when it rests."""
+    """An order that led nowhere through no fault of the version: how often, and until when it rests."""
 
     order: Desired
     times: int
@@ -232,9 +232,13 @@ class Updater(Installed):
             return
         if self._dropped is not None and desired != self._dropped.order:
             self._dropped = None
+        if desired.model is not None and (self._order is None or desired.model != self._order.model):
+            self.readmit(desired.model.version)  # whoever sent the order before is not who sent this one
         self._order, self._assignment = desired, desired.model
         self._pause_until_s, self._complaint = self._dropped.until_s if self._dropped else 0.0, ""
         self.unstage_all_but(desired.model.version if desired.model else 0)
+        if desired.model is not None:
+            self.call_off(desired.model.version)
         if self._fetch is not None and not self._fetch.assignment.is_for_same(desired.model):
             self._drop()
         elif self._fetch is not None and desired.model and _source(self._fetch.assignment) != _source(desired.model):
@@ -243,11 +247,16 @@ class Updater(Installed):
 
     def _let_go(self, error: UplinkError | StaleError, now_s: float) -> None:
         """The server does not have it, or not fresh. What it orders next is tried; its last order only after a rest."""
-        self._fetch = self._assignment = None
-        if self._order is not None:
-            self._dropped = (self._dropped or GivenUp(self._order, 0, 0.0)).again(now_s)
+        self._fetch = None
+        self._rest(now_s)
         if self._dropped is None or self._dropped.times == 1:
             self._report("error", str(error), 0, {})
+
+    def _rest(self, now_s: float) -> None:
+        """Do nothing until the server says something; and what it said last counts only after a rest."""
+        self._assignment = None
+        if self._order is not None:
+            self._dropped = (self._dropped or GivenUp(self._order, 0, 0.0)).again(now_s)
 
     def _advance(self, assignment: Assignment, now_s: float) -> None:
         try:
@@ -257,12 +266,17 @@ class Updater(Installed):
                 self._proceed(self._fetch, now_s)
         except ArtifactError as error:
             reason = f"{type(error).__name__}: {error}"
-            if self._trust is None or (self._vouched == assignment and not isinstance(error, SignatureError)):
+            if self._is_to_blame(assignment, error):
                 self.refuse(assignment.version, reason)
             else:  # not the version's fault: anybody may have sent this under its number
-                self._assignment = None
+                self._rest(now_s)
                 self.turn_away(assignment.version, reason)
             self._drop()
+
+    def _is_to_blame(self, assignment: Assignment, error: ArtifactError) -> bool:
+        if isinstance(error, DowngradeError):  # one that ran here may be the way back from the one that runs
+            return False
+        return self._trust is None or (self._vouched == assignment and not isinstance(error, SignatureError))
 
     def _begin(self, assignment: Assignment) -> ArtifactFetch | None:
         """Start to fetch, or resume; None when there is nothing to do now."""

@@ -16,7 +16,15 @@ from typing import Any, NamedTuple
 import paho.mqtt.client as mqtt
 from paho.mqtt.enums import CallbackAPIVersion
 
-from edge_agent.contract.broker import NO_FILES, TlsFiles, broker_url, parse_broker, send_at_once, tls_context
+from edge_agent.contract.broker import (
+    NO_FILES,
+    TlsFiles,
+    broker_url,
+    in_the_clear,
+    parse_broker,
+    send_at_once,
+    tls_context,
+)
 from edge_agent.contract.errors import ConfigError
 from edge_agent.contract.wire import ServerState, encode, server_state_topic, up_filter
 from server.errors import ServerConfigError
@@ -56,9 +64,12 @@ class BrokerAddress(NamedTuple):
         """
         try:
             host, port, tls = parse_broker(url, key="[broker] url")
-            return cls(host, port, username, password, tls_context(files) if tls else None)
+            made = cls(host, port, username, password, tls_context(files) if tls else None)
         except ConfigError as error:
             raise ServerConfigError(str(error)) from error
+        if wrong := in_the_clear(host, tls=tls, password=password):
+            _log.warning("[broker] url: %s", wrong)
+        return made
 
 
 class Gateway:

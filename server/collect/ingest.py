@@ -203,9 +203,9 @@ def _record(connection: sa.Connection, group: _Group) -> None:
         if isinstance(word, Birth | Heartbeat):
             gaps.notice(connection, device, word.outbox, now_ms=message.received_ms)
         if isinstance(word, Birth):
-            devices.record_birth(connection, device, word)
+            devices.record_birth(connection, device, word, now_ms=message.received_ms)
         elif isinstance(word, Heartbeat):
-            devices.record_heartbeat(connection, device, word)
+            devices.record_heartbeat(connection, device, word, now_ms=message.received_ms)
             beats.record(connection, device, word, now_ms=message.received_ms)
             stretches.record(connection, device, word, now_ms=message.received_ms)
         elif isinstance(word, Death):

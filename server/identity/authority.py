@@ -73,8 +73,13 @@ class Authority:
 
     @classmethod
     def create(cls, folder: Path, *, fleet: str, now_ms: int) -> Authority:
-        """Make one in `folder`; IdentityError when there is one already: it is never overwritten."""
-        key = new_key()
+        """Make one in `folder`; IdentityError when there is one already: it is never overwritten.
+
+        A key without a certificate is of a command that was killed in between: it is taken.
+        """
+        if (folder / CA_CERT).exists():
+            raise IdentityError(f"{folder / CA_CERT}: there is a fleet CA already, and devices trust it")
+        key = cls._key_in(folder)
         name = _subject(f"Winnow fleet {fleet}"[:NAME_MAX_CHARS])
         certificate = (
             _builder(name, name, key.public_key(), now_ms=now_ms, days=CA_DAYS)
@@ -83,14 +88,26 @@ class Authority:
             .sign(key, hashes.SHA256())
         )
         try:
-            folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-            write_key(folder / CA_KEY, key)
             write_durably(folder / CA_CERT, certificate.public_bytes(serialization.Encoding.PEM))
-        except FileExistsError as error:
-            raise IdentityError(f"{folder / CA_KEY}: there is a fleet CA already, and devices trust it") from error
         except OSError as error:
             raise IdentityError(f"{error.filename}: {error.strerror}: expected a folder for the fleet CA") from error
         return cls(certificate, key)
+
+    @staticmethod
+    def _key_in(folder: Path) -> PrivateKey:
+        """A new one, or the one that is there."""
+        path = folder / CA_KEY
+        try:
+            folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+            if not path.exists():
+                write_key(path, new_key())
+            return read_key(path)
+        except FileExistsError as error:
+            raise IdentityError(f"{path}: there is a fleet CA already, and devices trust it") from error
+        except OSError as error:
+            raise IdentityError(f"{error.filename}: {error.strerror}: expected a folder for the fleet CA") from error
+        except ValueError as error:
+            raise IdentityError(f"{error}: expected the fleet CA's key in PEM") from error
 
     @classmethod
     def load(cls, folder: Path) -> Authority:

@@ -39,26 +39,31 @@ port = 8884
 
 
 def found(folder: Path, fleet: str, names: list[str]) -> tuple[ServerConfig, Path]:
-    """Make a fleet's certificate authority, and a server.toml unless there is one; the configuration and its file."""
-    from server.identity.authority import CA_KEY, Authority
-    from server.identity.service import folder_of
+    """Make a server.toml unless there is one; the configuration and its file."""
+    from edge_agent.contract.artifact import write_durably
 
     toml = folder / "server.toml"
     _check_names(fleet, names)
     try:
         folder.mkdir(parents=True, exist_ok=True)
         if not toml.exists():
-            toml.write_text(_first_toml(fleet, names), encoding="utf-8")
+            write_durably(toml, _first_toml(fleet, names).encode())
     except OSError as error:
         raise IdentityError(f"{error.filename}: {error.strerror}: expected a folder to write to") from error
-    config = load_config(toml)
+    return load_config(toml), toml
+
+
+def make_authority(config: ServerConfig, toml: Path) -> None:
+    """Make the fleet's certificate authority, and say what to do with it."""
+    from server.identity.authority import CA_KEY, Authority
+    from server.identity.service import folder_of
+
     authority = Authority.create(folder_of(config), fleet=config.server.fleet, now_ms=_now_ms())
     typer.echo(f"{toml}: fleet {config.server.fleet!r}, listening on {config.server.listen}")
     typer.echo(f"{folder_of(config) / CA_KEY}: key of the fleet CA, SHA-256 {authority.fingerprint.hex()}")
     typer.echo("Keep a copy of both CA files where nobody else can read them: without the key no device can be added.")
     if not config.server.names:
         typer.echo("Only this machine can reach it: for devices elsewhere set [server] listen and names.")
-    return config, toml
 
 
 def _check_names(fleet: str, names: list[str]) -> None:

@@ -27,7 +27,8 @@ from server.identity.revocation import Revocation, cut
 from server.store.store import Store
 
 if TYPE_CHECKING:
-    from server.identity.web import Files, Web
+    from server.identity.handout import Files, Turn
+    from server.identity.web import Web
 
 _log = logging.getLogger(__name__)
 
@@ -90,12 +91,14 @@ class Service:
         reload: Callable[[], None],
         root: Callable[[], str] = lambda: "",
         files: Files | None = None,
+        turn: Turn | None = None,
     ) -> None:
         """The broker is at `host:port`, and `reload` has it read its files again: let devices enrol.
 
         Without `tls` it cannot tell who is who, and nobody is cut off. `root`: what devices are to trust of models;
-        `files`: what they may fetch at `files_url`.
+        `files`: what they may fetch at `files_url`; `turn`: at whose pace.
         """
+        from server.identity.handout import Handout, at_once
         from server.identity.web import Web, make_app  # here: FastAPI takes a while, and only this needs it
 
         self._cuts, self._host, self._port, self._reload = tls, host, port, reload
@@ -104,7 +107,8 @@ class Service:
         days = config.identity.certificate_days
         fleet = config.server.fleet
         enrolment = Enrolment(self._store, self._authority, fleet=fleet, broker=broker, days=days, root=root)
-        app = make_app(enrolment, self._authority, now_ms=self._now_ms, files=files)
+        handout = Handout(files, turn=turn or at_once) if files else None
+        app = make_app(enrolment, self._authority, now_ms=self._now_ms, handout=handout)
         listen, cert_file = config.server.listen, str(self.credentials.cert_file)
         self._web = Web(app, listen=listen, port=config.identity.port, cert_file=cert_file)
         self._web.start()

@@ -1,8 +1,9 @@
 """Where do devices enrol and renew, and fetch files if they can?
 
 A small HTTPS service beside the broker. Who comes has no certificate yet, or one that has run out, so TLS proves only
-the server here; the device proves itself by what it sends (enrolment.py). Connections are few (door.py) and brief,
-bodies are bounded before they are read, and an address that is refused too often has to wait.
+the server here; the device proves itself by what it sends (enrolment.py). Connections are few (door.py), and live on
+only while they take a file; bodies are bounded before they are read, and an address that is refused too often has to
+wait.
 """
 
 from __future__ import annotations
@@ -18,33 +19,34 @@ import msgspec
 import uvicorn
 from fastapi import FastAPI, Request, Response
 from fastapi.concurrency import run_in_threadpool
+from starlette.types import Message, Receive, Scope, Send
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
 from edge_agent.contract.enrolment import ENROL, MESSAGE_MAX_BYTES, RENEW, Enrol, Refusal, Renew
-from server.errors import IdentityError, ServerError, StoreError
+from server.errors import IdentityError, ServerError, SigningError, StoreError
 from server.identity.authority import Authority
 from server.identity.door import Door
 from server.identity.enrolment import Enrolment
+from server.identity.handout import PIECE_BYTES, BusyError, Handout
 from server.identity.patience import Patience
 
 CIPHERS = "ECDHE+AESGCM:ECDHE+CHACHA20"  # of TLS 1.2; said here, because older uvicorn asks for those of 1999
 IDLE_S = 5
 STOP_S = 2.0
-LIFE_S = 30.0  # of a connection; shorter cuts off slow links, longer lets whoever says nothing keep others out
+LIFE_S = 30.0  # of a connection; shorter cuts off slow links, longer lets whoever says nothing keep others out. Who
+# took a piece of a file meanwhile, 2 kB/s, lives on; slower than that, messages carry more
 
 _log = logging.getLogger(__name__)
 
 FILES = "/files"
 
 Word = TypeVar("Word", bound=msgspec.Struct)
-Files = Callable[[str, str | None], tuple[int, dict[str, str], memoryview] | None]
-"""Hash, and what was asked for of it (Range) -> status, headers, body; None: there is no such file."""
 
 
 def make_app(
-    enrolment: Enrolment, authority: Authority, *, now_ms: Callable[[], int], files: Files | None = None
+    enrolment: Enrolment, authority: Authority, *, now_ms: Callable[[], int], handout: Handout | None = None
 ) -> FastAPI:
-    """The service, without its socket. `files`: what can be had at `FILES`; None: nothing."""
+    """The service, without its socket. `handout`: of what can be had at `FILES`; None: nothing can."""
     app = FastAPI(title="winnow", docs_url=None, redoc_url=None, openapi_url=None)
     patience = Patience(now_ms=now_ms)
 
@@ -66,9 +68,9 @@ def make_app(
             patience.lose(peer)
             _log.warning("%s from %s: %s", kind.__name__.lower(), peer, error)
             return _refuse(403, str(error))
-        except StoreError as error:
+        except (SigningError, StoreError) as error:
             _log.error("%s from %s: %s", kind.__name__.lower(), peer, error)
-            return _refuse(503, "the server cannot store anything now: try again later")
+            return _refuse(503, "the server cannot do that now: try again later")
         return Response(msgspec.json.encode(made), media_type="application/json")
 
     @app.post(ENROL)
@@ -89,12 +91,14 @@ def make_app(
         peer = request.client.host if request.client else ""
         if not patience.has(peer):
             return _refuse(429, "too many refusals: try again in a minute")
-        found = None if files is None else await run_in_threadpool(files, sha256, request.headers.get("Range"))
+        try:
+            found = await handout.answer(sha256, request.headers.get("Range"), peer=peer) if handout else None
+        except BusyError as error:
+            return _refuse(503, str(error))
         if found is None:
             patience.lose(peer)
             return _refuse(404, "nothing of that hash is published")
-        status, headers, body = found
-        return Response(bytes(body), status, headers, media_type="application/octet-stream")
+        return found
 
     return app
 
@@ -114,12 +118,28 @@ def _refuse(status: int, why: str) -> Response:
 
 
 def _brief(life_s: float) -> type[H11Protocol]:
-    """Connections that end after `life_s`, whatever they are at: uvicorn waits for a request for ever."""
+    """Connections that end after `life_s` in which they took no piece of a file: uvicorn waits for ever."""
 
     class Brief(H11Protocol):
         def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
             super().connection_made(transport)
-            self._end = self.loop.call_later(life_s, transport.abort)
+            self._taken, self._asked = 0, self.app
+            self.app = self._answer
+            self._end = self.loop.call_later(life_s, self._look)
+
+        async def _answer(self, scope: Scope, receive: Receive, send: Send) -> None:
+            async def counted(message: Message) -> None:
+                await send(message)  # returns when the connection has room for more
+                self._taken += len(message.get("body", b""))
+
+            await self._asked(scope, receive, counted)
+
+        def _look(self) -> None:
+            if self._taken < PIECE_BYTES:
+                self.transport.abort()
+                return
+            self._taken = 0
+            self._end = self.loop.call_later(life_s, self._look)
 
         def connection_lost(self, exc: Exception | None) -> None:
             self._end.cancel()  # it holds on to the connection

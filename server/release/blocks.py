@@ -7,16 +7,25 @@ to the fleet is kept in memory: a thousand devices ask for the same file.
 
 from __future__ import annotations
 
+import logging
 import threading
 from collections import OrderedDict
 
 from edge_agent.contract.artifact import decode_manifest
+from edge_agent.contract.errors import ArtifactError
 from edge_agent.contract.wire import BLOCK_BYTES, BlockHeader, encode_frame
+from server.errors import StoreError
 from server.release.signing import Signing
 from server.store import parcels, versions
 from server.store.store import Store
+from server.store.versions import Version
 
 CACHED_FILES = 8  # a rollout needs its manifest, its model and some parcels of that; more only hold memory
+CACHED_BYTES = (
+    256 << 20
+)  # of them together, but for the last; a larger model is read anew for each that takes turns with it
+
+log = logging.getLogger(__name__)
 
 
 class Blocks:
@@ -65,19 +74,27 @@ class Blocks:
                 self._cached.move_to_end(sha256)
                 return self._cached[sha256]
             data = self._cached[sha256] = self._store.blobs.get(sha256)
-            if len(self._cached) > CACHED_FILES:
+            while len(self._cached) > 1 and not self._holds():
                 self._cached.popitem(last=False)
             return data
+
+    def _holds(self) -> bool:
+        """Whether what is in memory may stay there."""
+        return len(self._cached) <= CACHED_FILES and sum(map(len, self._cached.values())) <= CACHED_BYTES
 
     def _look_again(self) -> None:
         with self._store.database.read() as connection:
             new = versions.every(connection, above=self._newest)
         for version in new:
-            manifest = decode_manifest(
-                self._store.blobs.get(version.manifest_sha256), where=f"version {version.number}"
-            )
-            files = {file.sha256 for file in manifest.files.values()}
-            with self._store.database.read() as connection:
-                travelling = {parcel.sha256 for parcel in parcels.of(connection, files)}
-            self._public |= {version.manifest_sha256} | files | travelling
+            try:
+                self._public |= self._files_of(version)
+            except (StoreError, ArtifactError) as error:  # of that version: the others go on
+                log.error("version %d is offered to nobody until the next start: %s", version.number, error)
             self._newest = version.number
+
+    def _files_of(self, version: Version) -> set[str]:
+        manifest = decode_manifest(self._store.blobs.get(version.manifest_sha256), where=f"version {version.number}")
+        files = {file.sha256 for file in manifest.files.values()}
+        with self._store.database.read() as connection:
+            travelling = {parcel.sha256 for parcel in parcels.of(connection, files)}
+        return {version.manifest_sha256} | files | travelling

@@ -33,6 +33,7 @@ from server.store.versions import Version
 
 log = logging.getLogger(__name__)
 
+BREAK_MS = 120_000  # between two looks: whoever did not listen for so long cannot call a device silent
 STATUS = {rollout.Running: "running", rollout.Done: "done", rollout.Halted: "halted"}
 
 
@@ -55,9 +56,14 @@ class Channels:
         self._rules = rules
         self._dials = {channel: dial for channel, dial in autonomy.dials().items() if dial != "propose"}
         self._rings = parse(rules.rings, rules.rules, rules)
+        self._looked_ms: int | None = None
+        self._listening_ms = 0  # since when looks follow each other
 
     def look(self, now_ms: int) -> tuple[Sequence[rollouts.Rollout], bool]:
         """The rollout of each channel, when what waited is started and what was said is obeyed; and whether any was."""
+        if self._looked_ms is None or not 0 <= now_ms - self._looked_ms <= BREAK_MS:  # a clock may jump, too
+            self._listening_ms = now_ms
+        self._looked_ms = now_ms
         news = self._obey(now_ms)
         with self._store.database.read() as connection:
             current = rollouts.newest(connection)
@@ -80,12 +86,13 @@ class Channels:
         look = rollout.Look(
             reports={name: report for name, device in mine.items() if (report := report_of(device)) is not None},
             now_s=now_ms / 1000,
+            listening_s=self._listening_ms / 1000,
             pinned={name: device.ring for name, device in mine.items() if device.ring},
             figures=Compared(self._store, current.version, current.previous, now_ms=now_ms),
         )
         with self._store.database.read() as connection:
             version = versions.get(connection, current.version)
-        if version is None or _may_go_out(version, self._signing):
+        if version is None or may_go_out(version, self._signing):
             state, orders, steps = rollout.advance(plan_of(current), state_of(current), look)
         else:  # a rollback's, made when it was asked for: until it is signed, orders are as after a halt
             good = version.parent
@@ -105,14 +112,14 @@ class Channels:
         return {
             channel: number
             for channel, number in found.items()
-            if number is not None and _may_go_out(versions.get(connection, number), self._signing)
+            if number is not None and may_go_out(versions.get(connection, number), self._signing)
         }
 
     def _new(self, orders: Mapping[str, int], fleet: Mapping[str, devices.Device]) -> dict[str, Desired]:
         """The orders that differ from what was last published. None for what devices would refuse as unsigned."""
         with self._store.database.read() as connection:
             known_versions = {number: versions.get(connection, number) for number in set(orders.values())}
-        signed = {number: one for number, one in known_versions.items() if _may_go_out(one, self._signing)}
+        signed = {number: one for number, one in known_versions.items() if may_go_out(one, self._signing)}
         wanted = {number: self._assignment(version) for number, version in signed.items()}
         new = {}
         for name, device in fleet.items():
@@ -133,7 +140,7 @@ class Channels:
             parcels=self._parcels(version),
             url=self._files_url,
         )
-        if self._signing is None or not (self._signing.on and self._signing.covers(version)):
+        if self._signing is None or not (self._signing.ready and self._signing.covers(version)):
             return made
         stamp = self._signing.stamp()
         return msgspec.structs.replace(made, trust_sha256=stamp.sha256, trust_bytes=stamp.bytes)
@@ -187,7 +194,7 @@ def _do(
     # Nobody is spared and nothing halts it: whoever holds the bad version is to be rid of it.
     everybody = Ring(name="all", rules=_unjudged(rules))
     number = _insert(connection, store, again.number, (everybody,), current.channel, now_ms)
-    when = "" if _may_go_out(again, signing) else ", once that is signed"
+    when = "" if may_go_out(again, signing) else ", once that is signed"
     return f"{step.text}; version {current.previous} goes out again as version {again.number}, rollout {number}{when}"
 
 
@@ -230,7 +237,7 @@ def begin(
     if not is_name(channel):
         raise RolloutError(f"channel {channel!r}: expected letters, digits, - and _")
     with store.database.write() as connection:
-        if not _may_go_out(versions.get(connection, number), signing):
+        if not may_go_out(versions.get(connection, number), signing):
             raise RolloutError(
                 f"version {number} is not signed, and devices refuse it: a running server that has the targets keys "
                 f"signs it within seconds; else winnow-server model sign {number} --key FILE server.toml"
@@ -287,9 +294,9 @@ def _with_approval(rings: Sequence[Ring]) -> tuple[Ring, ...]:
     return (msgspec.structs.replace(rings[0], rules=rules), *rings[1:])
 
 
-def _may_go_out(version: Version | None, signing: Signing | None) -> bool:
+def may_go_out(version: Version | None, signing: Signing | None) -> bool:
     """Whether a version is signed, or nobody signs; what is not in the registry is complained of elsewhere."""
-    return version is None or signing is None or not signing.on or signing.covers(version)
+    return version is None or signing is None or not signing.on or (signing.ready and signing.covers(version))
 
 
 def _may_begin(current: rollouts.Rollout | None) -> bool:
@@ -342,14 +349,16 @@ def report_of(device: devices.Device) -> Report | None:
     model, beat = executing_state(device), device.heartbeat
     if model is None:
         return None
-    timed = beat is not None and beat.session == device.session and beat.model.version == model.version
+    timed = beat is not None and beat.session == device.session
     return Report(
-        seen_s=device.last_seen_ms / 1000,
+        seen_s=device.said_ms / 1000,
         version=model.version,
         sha256=model.sha256,
         slot=model.slot,
         fetching=model.fetching,
         fetched_share=model.fetched_share,
+        trying=model.trying,
+        tried_share=model.tried_share,
         refused=model.refused,
         latency_p95_ms=beat.latency_p95_ms if beat is not None and timed else 0.0,
     )

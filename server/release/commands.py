@@ -17,11 +17,11 @@ from edge_agent.contract.types import is_name
 from server import config
 from server.errors import RolloutError
 from server.release import rollout
-from server.release.channels import begin, check_command, plan_of, report_of, state_of
+from server.release.channels import begin, check_command, may_go_out, plan_of, report_of, state_of
 from server.release.gate import Wait
 from server.release.rings import Ring, parse
 from server.release.signing import Signing
-from server.store import devices, rollouts
+from server.store import devices, rollouts, versions
 from server.store.store import Store
 
 View = dict[str, Any]
@@ -114,10 +114,14 @@ def _why(one: rollouts.Rollout) -> str:
     return f"ring {asks} waits for an approval" if asks else str(one.state.get("reason", ""))
 
 
-def shown(store: Store, rollout_id: int, *, now_ms: int) -> View:
-    """All of a rollout: its rings with their rules, what it waits for, what operators said, and every step."""
+def shown(store: Store, rollout_id: int, *, now_ms: int, signing: Signing | None = None) -> View:
+    """All of a rollout: its rings with their rules, what it waits for, what operators said, and every step.
+
+    `signing`: whose signatures it needs; None: nobody's.
+    """
     with store.database.read() as connection:
         one = _found(connection, rollout_id)
+        signed = may_go_out(versions.get(connection, one.version), signing)
         fleet = devices.devices(connection)
         steps = rollouts.steps(connection, one.id)
         said = rollouts.said(connection, one.id)
@@ -125,11 +129,17 @@ def shown(store: Store, rollout_id: int, *, now_ms: int) -> View:
     return summary(one) | {
         "started_at_ms": one.started_at_ms,
         "ended_at_ms": one.ended_at_ms,
-        "waits_for": _waits_for(plan, state, one, fleet, now_ms),
+        "waits_for": _waits_for(plan, state, one, fleet, now_ms) if signed else _unsigned(one),
         "rings": [_ring(ring, state) for ring in plan.rings],
         "commands": [command._asdict() for command in said],
         "steps": [step._asdict() for step in steps],
     }
+
+
+def _unsigned(one: rollouts.Rollout) -> str:
+    if one.status != "running":
+        return _why(one)
+    return f"version {one.version} is not signed: winnow-server model sign {one.version} --key FILE server.toml"
 
 
 def _waits_for(

@@ -1,17 +1,18 @@
 """How do models get to devices without taking the whole uplink?
 
 Devices ask for blocks; what is published is sent at the fleet's pace (pace.py), by a thread of its own, so that neither
-ingest nor the scheduler waits for it. What is not published is refused at once: how long to go on asking is the
-device's affair, and it gives up.
+ingest nor the scheduler waits for it. Who fetches by HTTPS stands in the same line, a piece at a time. What is not
+published is refused at once: how long to go on asking is the device's affair, and it gives up.
 """
 
 from __future__ import annotations
 
+import itertools
 import logging
 import threading
 import time
 from collections.abc import Callable
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 from edge_agent.contract.wire import BlockHeader, Fetch, down_topic, encode_frame
 from server.errors import StoreError
@@ -31,8 +32,15 @@ class Publish(Protocol):
         """Queue it."""
 
 
+class _Guest(NamedTuple):
+    """Who takes bytes by another way."""
+
+    size_bytes: int
+    go: Callable[[], None]
+
+
 class Downloads:
-    """Answers to devices that fetch. `ask` may be called from any thread."""
+    """Answers to devices that fetch. `ask` and `turn` may be called from any thread."""
 
     def __init__(
         self,
@@ -47,7 +55,9 @@ class Downloads:
         self._fleet, self._publish, self._monotonic = fleet, publish, monotonic
         self._blocks = blocks
         self._pace = Pace(bytes_per_s=bytes_per_s)
-        self._changed = threading.Condition()  # also guards the pace
+        self._changed = threading.Condition()  # also guards the pace and the guests
+        self._guests: dict[str, _Guest] = {}
+        self._numbers = itertools.count()
         self._stopping = False
         self._thread = threading.Thread(target=self._work, name="downloads", daemon=True)
 
@@ -59,6 +69,19 @@ class Downloads:
         with self._changed:
             self._pace.ask(device, fetch.sha256, fetch.blocks)
             self._changed.notify()
+
+    def turn(self, size_bytes: int, go: Callable[[], None]) -> bool:
+        """Somebody is to take so many bytes by another way: `go` is called when they may go, by the thread that sends.
+
+        False when too many wait: he has to come again.
+        """
+        with self._changed:
+            guest = f"/{next(self._numbers)}"  # no device is called that
+            if not self._pace.ask(guest, "", [0]):
+                return False
+            self._guests[guest] = _Guest(size_bytes, go)
+            self._changed.notify()
+        return True
 
     def start(self) -> None:
         """Send, from now on."""
@@ -99,6 +122,9 @@ class Downloads:
 
     def _send(self, turn: Turn) -> int:
         """Bytes that went."""
+        if (guest := self._guests.pop(turn.device, None)) is not None:
+            guest.go()
+            return guest.size_bytes
         try:
             frame = self._blocks.frame(turn.sha256, turn.block)
         except StoreError as error:

@@ -18,8 +18,8 @@ import statistics
 from collections.abc import Callable, Mapping, Sequence
 from typing import NamedTuple
 
-from server.release.member import Member, Report, is_through
-from server.release.rings import Ring
+from server.release.member import Member, Report
+from server.release.rings import ROUNDING, Ring
 
 SLACK_MS = 1.0  # as on the device: below it the scheduler decides who is slower
 
@@ -88,9 +88,9 @@ def judge(
         return _empty(ring, needed=first or bool(ring.devices), waited_s=now_s - opened_s)
     rules = ring.rules
     failed = sum(member.phase == "failed" for member in mine.values())
-    through = sum(is_through(member, reports.get(name), rules) for name, member in mine.items())
-    running = [name for name, member in members.items() if member.phase == "running"]
-    wanted = math.ceil(rules.success_share * (len(mine) - failed))
+    through = sum(member.phase == "through" for member in mine.values())
+    running = [name for name, member in members.items() if member.runs]
+    wanted = math.ceil(rules.success_share * (len(mine) - failed) - ROUNDING)
     if through < wanted:
         return Wait(f"{through} of {len(mine)} are through, {wanted} must be; {failed} failed")
     if len(running) < rules.min_reported:
@@ -112,8 +112,9 @@ def _empty(ring: Ring, *, needed: bool, waited_s: float) -> Verdict:
 
 def count(members: Mapping[str, Member], ring: str) -> str:
     """How a ring stands, in words."""
-    phases = [member.phase for member in members.values() if member.ring == ring]
-    return f"{phases.count('running')} running, {phases.count('failed')} failed"
+    mine = [member for member in members.values() if member.ring == ring]
+    failed = sum(member.phase == "failed" for member in mine)
+    return f"{sum(member.runs for member in mine)} running, {failed} failed"
 
 
 def _by_figures(

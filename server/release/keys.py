@@ -20,12 +20,12 @@ from server.errors import SigningError
 ID_CHARS = 12  # of a key's id in file names and tables
 
 
-def make(folder: Path, role: str, count: int) -> list[Signer]:
-    """`count` new Ed25519 keys, on disk before anybody trusts them."""
-    made: list[Signer] = []
+def make(folder: Path, role: str, count: int, *, among: Iterable[Signer] = ()) -> list[Signer]:
+    """New Ed25519 keys, on disk before anybody trusts them, until there are `count` with those `among` them."""
+    made = list(among)
     try:
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-        for _ in range(count):
+        while len(made) < count:
             signer = CryptoSigner.generate_ed25519()
             path = folder / f"{role}-{signer.public_key.keyid[:ID_CHARS]}.pem"
             write_durably(path, signer.private_bytes, mode=0o600)
@@ -33,6 +33,11 @@ def make(folder: Path, role: str, count: int) -> list[Signer]:
     except OSError as error:
         raise SigningError(f"{folder}: {error.strerror}: expected a folder for keys") from error
     return made
+
+
+def named(folder: Path, role: str) -> list[Signer]:
+    """The keys in a folder that were made for a role."""
+    return [read(path) for path in sorted(folder.glob(f"{role}-*.pem"))]
 
 
 def here(folder: Path) -> dict[str, Path]:

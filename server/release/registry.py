@@ -119,7 +119,7 @@ def export(store: Store, signing: Signing, number: int, folder: Path, *, variant
         raise RolloutError(f"version {number} is not in the registry: winnow-server models lists them")
     data = store.blobs.get(version.manifest_sha256)
     file = decode_manifest(data, where=f"version {number}").variant(variant)
-    signed = signing.on and signing.covers(version)
+    signed = signing.ready and signing.covers(version)
     folder.mkdir(parents=True, exist_ok=True)
     write_durably(folder / MODEL, store.blobs.get(file.sha256))
     if signed:

@@ -24,7 +24,7 @@ from server.config import RingRules
 from server.errors import ServerConfigError
 
 EXAMPLE = "canary=1%,early=10%,all"
-_ROUNDING = 1e-9  # 10 % of 30 devices are 3, whatever the last bit of 0.1 says
+ROUNDING = 1e-9  # of a share of devices: 10 % of 30 are 3, whatever the last bit of 0.1 says
 
 
 class Ring(msgspec.Struct, frozen=True, kw_only=True):
@@ -43,7 +43,7 @@ class Ring(msgspec.Struct, frozen=True, kw_only=True):
 
     def size(self, fleet: int) -> int:
         """How many devices it and the rings before it hold, of a fleet of so many."""
-        share = self.count or math.ceil(self.share * fleet - _ROUNDING)
+        share = self.count or math.ceil(self.share * fleet - ROUNDING)
         return max(1, self.rules.min_reported, share)
 
 

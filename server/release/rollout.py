@@ -18,6 +18,7 @@ Within its ring a device moves only forward (member.py), so a rollout ends once 
 - After a halt nobody is ordered the version any more: devices not running it are told the previous one, which most run
   already. Devices refuse downgrades, so one that committed the bad version keeps it, until a rollback brings the old
   weights back under a new number.
+- Nobody is late while the server does not listen: after its start, or a break, every wait begins anew.
 - A pause stops what would begin: no device and no ring joins. Those that are at it go on, and may still halt it.
 - `orders` holds for every device, always: what is published is a function of the state, so that a server killed
   between two steps repeats itself and nothing else.
@@ -25,6 +26,7 @@ Within its ring a device moves only forward (member.py), so a rollout ends once 
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Literal, NamedTuple
 
@@ -33,7 +35,7 @@ import msgspec
 from server.errors import RolloutError
 from server.release.gate import Fail, Figures, Pass, Wait, judge
 from server.release.member import Member, Report, joined, moved
-from server.release.rings import Ring, joining
+from server.release.rings import ROUNDING, Ring, joining
 
 NAMES_SAID = 20  # of devices in one step; the rest are counted
 
@@ -103,6 +105,7 @@ class Look(NamedTuple):
 
     reports: Mapping[str, Report]  # device -> what it last said
     now_s: float  # clock of the server
+    listening_s: float = -math.inf  # since when the server listens without a break: every wait counts from then
     pinned: Mapping[str, str] = {}  # device -> ring where an operator put it
     figures: Callable[[Sequence[str]], Figures] = nothing_known  # of the devices that run it; asked for at a gate
 
@@ -122,6 +125,8 @@ def advance(plan: Plan, state: State, look: Look) -> Advance:
 
 
 def _advance(plan: Plan, state: Running, look: Look, steps: list[Step]) -> State:
+    if state.opened_s is not None and state.opened_s > look.now_s:  # the clock was put back
+        state = msgspec.structs.replace(state, opened_s=look.now_s)
     state = _joined(plan, _without_leavers(state, look, steps), look, steps)
     members = {}
     for name, member in state.members.items():
@@ -133,6 +138,7 @@ def _advance(plan: Plan, state: Running, look: Look, steps: list[Step]) -> State
             rules=_ring(plan, member.ring).rules,
             newest=member.ring == state.ring,
             now_s=look.now_s,
+            listening_s=look.listening_s,
         )
         if now.phase != member.phase:
             text = f"{name}: {now.phase}{': ' + now.reason if now.reason else ''}"
@@ -171,7 +177,7 @@ def gate(plan: Plan, state: Running, look: Look) -> Wait | Fail | Pass:
         state.members,
         look.reports,
         first=state.ring == plan.rings[0].name,
-        opened_s=state.opened_s,
+        opened_s=max(state.opened_s, look.listening_s),
         now_s=look.now_s,
         figures=look.figures,
     )
@@ -237,7 +243,7 @@ def _too_many_failed(plan: Plan, members: Mapping[str, Member]) -> str:
     for ring in plan.rings:
         mine, rules = _of_ring(members, ring.name), ring.rules
         failed = [name for name, member in mine.items() if member.phase == "failed"]
-        if len(failed) > rules.max_failed_share * len(mine) or 0 < rules.max_failed < len(failed):
+        if len(failed) > rules.max_failed_share * len(mine) + ROUNDING or 0 < rules.max_failed < len(failed):
             name = failed[0]
             return f"{len(failed)} of {len(mine)} in ring {ring.name} failed; {name}: {mine[name].reason}"
     return ""

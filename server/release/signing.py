@@ -6,8 +6,8 @@
     trust/pending-root.json      anywhere, and the server takes it over once there are enough
     keys/                        private keys (keys.py); those of root and targets may be taken away
 
-Without `trust/bundle.json` nothing is signed. With it no version is rolled out that is not. Commands and a running
-server work on the same folder: whoever changes it holds its lock.
+Without keys nothing is signed. With them no version is rolled out that is not. Commands and a running server work on
+the same folder: whoever changes it holds its lock.
 """
 
 from __future__ import annotations
@@ -23,9 +23,11 @@ from pathlib import Path
 from typing import NamedTuple
 
 from securesystemslib.signer import Signer
+from tuf.api.exceptions import RepositoryError
 from tuf.api.metadata import TargetFile, Targets
 
 from edge_agent.contract.artifact import sha256_hex, write_durably
+from edge_agent.contract.errors import SignatureError
 from edge_agent.contract.trust import Bundle, day, decode_bundle, encode_bundle
 from server.errors import SigningError
 from server.release import keys, metadata
@@ -82,14 +84,24 @@ class Signing:
     # --- what is signed ---
 
     @property
-    def on(self) -> bool:
-        """Whether this fleet signs its models."""
+    def ready(self) -> bool:
+        """Whether there is something that is signed."""
         return (self.folder / BUNDLE).exists()
+
+    @property
+    def on(self) -> bool:
+        """Whether this fleet signs its models: it has keys; if the rest is lost, nothing goes out unsigned."""
+        return self.ready or any(self.keys.glob("*.pem"))
 
     def covers(self, version: Version) -> bool:
         """Whether it is signed."""
         number, sha256 = version.number, version.manifest_sha256
         return metadata.covers(self._read().targets, number=number, manifest_sha256=sha256)
+
+    def kept_until(self) -> str:
+        """The day on which what people signed expires; the server renews the rest by itself."""
+        expiries = metadata.expiries(self.bundle())
+        return day(min(expiries[role] for role in ROLES))
 
     def stamp(self) -> Stamp:
         """The bundle in force."""
@@ -98,7 +110,7 @@ class Signing:
     def file(self, sha256: str) -> bytes | None:
         """A bundle that was in force lately, by its hash."""
         with self._lock:
-            if self.on:
+            if self.ready:
                 self._read()
             return self._offered.get(sha256)
 
@@ -121,16 +133,20 @@ class Signing:
                     while len(self._offered) > OFFERED:
                         self._offered.popitem(last=False)
             except OSError as error:
-                how = "this fleet does not sign its models yet: winnow-server keys init server.toml"
+                lost = f"there are keys without it: put your copy of {self.folder} back, or finish the init"
+                how = lost if self.on else "this fleet signs no models yet: winnow-server keys init server.toml"
                 raise SigningError(f"{path}: {error.strerror}: {how}") from error
+            except (SignatureError, RepositoryError) as error:
+                raise SigningError(f"{path}: {error}: put your copy of {self.folder} back") from error
             return self._known
 
     # --- what changes it ---
 
     def init(self, policy: Policy, *, now_ms: int) -> Bundle:
-        """Make every key and the first metadata. SigningError when there are some."""
-        if self.on or any(self.keys.glob("*.pem")):
-            raise SigningError(f"{self.keys}: keys are here already: winnow-server keys rotate makes others")
+        """Make every key and the first metadata. SigningError when there are some.
+
+        Keys that a command made which was killed before it signed anything are taken: nobody trusts them yet.
+        """
         counts = {
             "root": (policy.root_keys, policy.root_threshold),
             "targets": (policy.targets_keys, policy.targets_threshold),
@@ -139,7 +155,11 @@ class Signing:
         }
         for role, (count, threshold) in counts.items():
             metadata.check_threshold(role, count, threshold)
-        made = {role: keys.make(self.keys, role, count) for role, (count, _) in counts.items()}
+        left = {role: keys.named(self.keys, role) for role in counts}
+        strange = len(list(self.keys.glob("*.pem"))) - sum(map(len, left.values()))
+        if self.ready or strange or any(len(left[role]) > count for role, (count, _) in counts.items()):
+            raise SigningError(f"{self.keys}: keys are here already: winnow-server keys rotate makes others")
+        made = {role: keys.make(self.keys, role, count, among=left[role]) for role, (count, _) in counts.items()}
         roles = {role: _keys(made[role], threshold) for role, (_, threshold) in counts.items()}
         every = {signer.public_key.keyid: signer for signers in made.values() for signer in signers}
         bundle = metadata.first(roles, every, now_ms=now_ms)
@@ -203,12 +223,12 @@ class Signing:
         bundle = self.bundle()
         old = metadata.root_of(bundle)
         new = metadata.next_root(old, now_ms=now_ms, roles=roles)
-        self.pending.keep(metadata.sign(new, signers, [old, new.signed]))
-        if "targets" in roles:  # what the old keys signed would not hold under the new root
+        if "targets" in roles:  # what the old keys signed would not hold under the new root, which waits for them
             pending = self.pending.targets()
             newest = pending.signed if pending else metadata.targets_of(bundle)
             again = metadata.next_targets(newest, now_ms=now_ms)
             self.pending.keep(metadata.sign(again, signers, [new.signed]))
+        self.pending.keep(metadata.sign(new, signers, [old, new.signed]))
         return self._settle(bundle, signers, now_ms=now_ms)
 
     def _settle(self, bundle: Bundle, signers: dict[str, Signer], *, now_ms: int) -> Bundle:
@@ -216,10 +236,16 @@ class Signing:
         while (more := metadata.settle(taken, self.pending.root(), self.pending.targets())) is not taken:
             taken = more
         renewed = metadata.renew(taken, signers, now_ms=now_ms)
-        if renewed != bundle:
+        if renewed != bundle or not self._root_is(renewed):  # killed between the two
             self._write(renewed)
         self.pending.forget(renewed)
         return renewed
+
+    def _root_is(self, bundle: Bundle) -> bool:
+        try:
+            return (self.folder / ROOT).read_bytes() == bytes(bundle.roots[-1])
+        except FileNotFoundError:
+            return False
 
     def _write(self, bundle: Bundle) -> None:
         write_durably(self.folder / BUNDLE, encode_bundle(bundle))

@@ -51,6 +51,7 @@ class Device:
     channel: str = STABLE  # whose rollouts concern it
     ring: str | None = None  # where an operator put it; None: drawn anew for every version
     site: str = ""  # where it is, as an operator said
+    said_ms: int = 0  # when its word on what it runs came: a sample is a sign of life, and no word on the model
 
     @property
     def outbox(self) -> OutboxState | None:
@@ -81,6 +82,7 @@ def _device(row: sa.Row[Any]) -> Device:
         channel=row.channel,
         ring=row.ring,
         site=row.site,
+        said_ms=row.said_ms,
     )
 
 
@@ -108,19 +110,31 @@ def record_seen(connection: sa.Connection, seen_ms: Mapping[str, int]) -> None:
     connection.execute(statement, rows)
 
 
-def record_birth(connection: sa.Connection, name: str, birth: Birth) -> None:
+def record_birth(connection: sa.Connection, name: str, birth: Birth, *, now_ms: int) -> None:
     """A device (that was seen) has connected: its session is now this one."""
-    values = {"online": True, "session": birth.session, "boot": birth.boot, "birth": _to_json(birth)}
+    outweighed = device.c.heartbeat["session"].as_string() == birth.session
+    values = {
+        "online": True,
+        "session": birth.session,
+        "boot": birth.boot,
+        "birth": _to_json(birth),
+        "said_ms": sa.case((outweighed, device.c.said_ms), else_=now_ms),
+    }
     connection.execute(sa.update(device).where(device.c.name == name).values(values))
 
 
-def record_heartbeat(connection: sa.Connection, name: str, heartbeat: Heartbeat) -> None:
+def record_heartbeat(connection: sa.Connection, name: str, heartbeat: Heartbeat, *, now_ms: int) -> None:
     """Keep the latest; one from before the last known boot is stale, and changes nothing.
 
     It carries the session too: the birth may have passed while no server listened.
     """
     mine = sa.and_(device.c.name == name, device.c.boot <= heartbeat.boot)
-    values = {"session": heartbeat.session, "boot": heartbeat.boot, "heartbeat": _to_json(heartbeat)}
+    values = {
+        "session": heartbeat.session,
+        "boot": heartbeat.boot,
+        "heartbeat": _to_json(heartbeat),
+        "said_ms": now_ms,
+    }
     connection.execute(sa.update(device).where(mine).values(values))
 
 

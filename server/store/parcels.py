@@ -3,6 +3,7 @@
 A parcel of a file is its Zstandard, or what differs from a file that devices have (bsdiff4), where that is smaller
 still. They are blobs, made once, before a version is published: an order that names a version names its parcels too,
 and nobody waits for them then. How they are unpacked is the contract's: each is tried before anybody is offered it.
+Once no device can need a version's any more they are deleted (`sweep`); the files themselves stay.
 """
 
 from __future__ import annotations
@@ -21,14 +22,17 @@ from edge_agent.contract.errors import IntegrityError
 from edge_agent.contract.parcel import unpack
 from edge_agent.contract.wire import PARCELS_MAX, Parcel
 from server.errors import StoreError
-from server.store import devices, versions
-from server.store.schema import parcel
+from server.store import devices, identities, rollouts, trail, versions
+from server.store.schema import parcel, sample
 from server.store.store import Store
 
 log = logging.getLogger(__name__)
 
 BASES_MAX = 4  # of one file: each costs a second a megabyte, once; a device with another one gets it packed
 DELTA_MAX_BYTES = 64 << 20  # of base and file: above, bsdiff4 takes minutes, and 17 bytes of memory for one of the base
+NEWEST_KEPT = (
+    5  # versions whose parcels stay whoever runs them: a rollback may bring one of them back, by the same bytes
+)
 LEVEL, SLOW_MAX_BYTES, FAST_LEVEL = 19, 64 << 20, 9  # of Zstandard; the last for what is larger: 19 takes minutes there
 
 
@@ -47,6 +51,68 @@ def make(store: Store, manifest: Manifest) -> list[Parcel]:
         with store.database.write() as connection:
             connection.execute(insert(parcel).on_conflict_do_nothing(), [_row(p) for p in made])
     return made
+
+
+def sweep(store: Store, *, now_ms: int) -> int:
+    """Delete the parcels of published versions that no device can need any more; returns how many.
+
+    Kept are those of the newest NEWEST_KEPT versions, of what devices execute or are ordered to, and of what the newest
+    rollout of a channel goes to or falls back to. What is not published yet is left alone. StoreError: try again.
+    """
+    with store.database.read() as connection:
+        files = set(connection.scalars(sa.select(parcel.c.file_sha256)))
+        every, wanted = versions.every(connection), _wanted(connection)
+    wanted |= {version.number for version in every[-NEWEST_KEPT:]}
+    files -= _files_of(store, (version for version in every if version.number in wanted))
+    if files:
+        files &= _files_of(store, (version for version in every if version.number not in wanted))
+    return _delete(store, files, now_ms=now_ms) if files else 0
+
+
+def _wanted(connection: sa.Connection) -> set[int]:
+    """Numbers of the versions that a device may have to fetch, as far as devices and rollouts say."""
+    numbers: set[int] = set()
+    gone = identities.revoked(connection)
+    for device in devices.devices(connection):
+        if device.name in gone:
+            continue
+        numbers |= {said.model.version for said in (device.heartbeat, device.birth) if said}
+        if device.desired is not None and device.desired.model is not None:
+            numbers.add(device.desired.model.version)
+    for rollout in rollouts.newest(connection).values():
+        numbers |= {rollout.version, rollout.previous}
+    return numbers
+
+
+def _files_of(store: Store, some: Iterable[versions.Version]) -> set[str]:
+    found: set[str] = set()
+    for version in some:
+        manifest = decode_manifest(store.blobs.get(version.manifest_sha256), where=f"version {version.number}")
+        found |= {file.sha256 for file in manifest.files.values()}
+    return found
+
+
+def _delete(store: Store, files: set[str], *, now_ms: int) -> int:
+    """Bytes first: a server that is killed in between finds the rows, and the same work to do again."""
+    old = parcel.c.file_sha256.in_(list(files))
+    with store.database.read() as connection:
+        rows = connection.execute(sa.select(parcel).where(old)).all()
+        hashes = {row.sha256 for row in rows}
+        others = set(connection.scalars(sa.select(parcel.c.sha256).where(parcel.c.sha256.in_(hashes), ~old)))
+        others |= set(connection.scalars(sa.select(sample.c.body_sha256).where(sample.c.body_sha256.in_(hashes))))
+    for sha256 in hashes - others:
+        store.blobs.delete(sha256)
+    with store.database.write() as connection:
+        connection.execute(sa.delete(parcel).where(old))
+        trail.record(
+            connection,
+            "delete",
+            "parcels",
+            why=f"no device runs their versions or is ordered to, and they are not among the newest {NEWEST_KEPT}",
+            detail={"parcels": len(rows), "bytes": sum(row.bytes for row in rows), "files": sorted(files)},
+            now_ms=now_ms,
+        )
+    return len(rows)
 
 
 def _row(made: Parcel) -> dict[str, object]:

@@ -47,6 +47,7 @@ device = Table(
     Column("channel", String(63), nullable=False, server_default="stable"),  # whose rollouts concern it
     Column("ring", String(63)),  # where an operator put it; null: drawn anew for every version
     Column("site", String(63), nullable=False, server_default=""),  # where it is, as an operator said
+    Column("said_ms", BigInteger, nullable=False, server_default="0"),  # when its word on what it runs came
 )
 
 token = Table(  # to enrol a device with, once

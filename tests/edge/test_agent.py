@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
 import sqlite3
 import subprocess
@@ -340,6 +341,20 @@ def test_check_finds_what_the_link_cannot_be_told(
     assert said in capsys.readouterr().err
 
 
+def test_a_password_in_the_clear_is_said(
+    here: Path, capsys: pytest.CaptureFixture[str], caplog: pytest.LogCaptureFixture
+) -> None:
+    (here / "password").write_text("secret")
+    for broker, said in (("mqtt://192.0.2.1", True), ("mqtt://127.0.0.1:9", False)):
+        toml = configure(here, broker=broker, uplink='username = "cam"\npassword_file = "password"')
+        assert main(["check", str(toml)]) == 0
+        assert ("in the clear" in capsys.readouterr().out) == said
+        caplog.clear()
+        Agent(load_config(toml)).outbox.close()
+        assert ("in the clear" in caplog.text) == said
+        assert "secret" not in caplog.text
+
+
 def test_check_says_what_is_in_force(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["check", str(configure(here))]) == 0
     said = capsys.readouterr().out
@@ -429,12 +444,34 @@ def test_what_is_left_of_the_day_is_kept_from_one_start_to_the_next(here: Path, 
     assert 40_000 <= left[1] <= 60_000
 
 
+def test_the_first_word_to_the_server_says_which_version_runs(
+    here: Path, broker: Broker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    agent = Agent(load_config(configure(here, broker=f"mqtt://{broker.host}:{broker.port}")))
+    start, said = agent.uplink.start, []
+
+    def begin() -> None:
+        said.extend([agent.account.birth().model.version, agent.account.heartbeat().model.version])
+        start()
+        agent.stop()
+
+    monkeypatch.setattr(agent.uplink, "start", begin)
+    agent.run()
+    assert said == [1, 1]
+
+
 def test_status_says_where_a_trial_is(here: Path) -> None:
     Agent(load_config(configure(here))).run()
     status = read_status(here / "data")
     for changes, said in (
-        ({"slot": "staged", "trying": 2, "tried": 40}, "version 1, staged, version 2 in its shadow for 40 samples"),
-        ({"slot": "trial", "trying": 1, "tried": 7}, "version 1, trial, on probation for 7 samples"),
+        (
+            {"slot": "staged", "trying": 2, "tried": 40, "tried_share": 0.2},
+            "version 1, staged, version 2 in its shadow for 40 samples (20%)",
+        ),
+        (
+            {"slot": "trial", "trying": 1, "tried": 7, "tried_share": 0.035},
+            "version 1, trial, on probation for 7 samples (4%)",
+        ),
         ({}, "version 1, steady\n"),
     ):
         model = msgspec.structs.replace(status.heartbeat.model, **changes)
@@ -483,6 +520,18 @@ def test_a_staged_model_is_tried_and_committed_without_a_server(here: Path) -> N
     assert (said.model.version, said.model.slot, said.model.trying) == (2, "steady", 0)
     assert predicted(here) == list(range(said.counts.read))  # none missed
     assert said.counts.invalid == 0
+
+
+def test_a_new_artifact_that_finds_no_room_stops_nothing_that_runs(
+    here: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    Agent(load_config(configure(here))).run()
+    another(here / "second", version=2)
+    shutil.rmtree(incoming := here / "data" / "models" / "incoming")
+    incoming.write_text("in the way")
+    Agent(load_config(configure(here, model="second"))).run()
+    assert beat(here).model.version == 1
+    assert "going on with version 1" in caplog.text
 
 
 # --- a model that kills the agent ---

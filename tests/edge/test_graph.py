@@ -112,7 +112,21 @@ def test_weights_in_another_file_are_found_wherever_they_hide(onnx):
     sparse.graph.sparse_initializer.append(onnx.SparseTensorProto(values=tensor, dims=[4]))
     trained = onnx.ModelProto.FromString(plain.SerializeToString())
     trained.training_info.append(onnx.TrainingInfoProto(initialization=branch))
-    for model in (*places, function, sparse, trained):
+    listed = helper.make_node("Sum", ["as_float"], ["s"], of=[tensor])
+    scattered = onnx.SparseTensorProto(values=tensor, indices=proto(dims=[4], data_type=7), dims=[4])
+    one, many = helper.make_node("Constant", [], ["c"]), helper.make_node("Constant", [], ["c"])
+    one.attribute.append(onnx.AttributeProto(name="sparse_value", type=11, sparse_tensor=scattered))
+    many.attribute.append(onnx.AttributeProto(name="sparse_value", type=12, sparse_tensors=[scattered]))
+    several = helper.make_node("If", ["yes"], ["c"])
+    several.attribute.append(onnx.AttributeProto(name="branches", type=10, graphs=[branch]))
+    for node in (listed, one, many, several):
+        places.append(graph(onnx, [*dense(onnx)[0], node], weights=dense(onnx)[1]))
+    default = onnx.ModelProto.FromString(plain.SerializeToString())
+    default.functions.append(onnx.FunctionProto(name="f", attribute_proto=[helper.make_attribute("value", tensor)]))
+    noted = onnx.ModelProto.FromString(plain.SerializeToString())  # said by its entries alone
+    noted.graph.initializer.append(proto(dims=[4], data_type=1, name="hidden"))
+    noted.graph.initializer[-1].external_data.add(key="location", value="weights.bin")
+    for model in (*places, function, sparse, trained, default, noted):
         with pytest.raises(IncompatibleError, match="tensor 'hidden' is kept in another file"):
             check_graph(model.SerializeToString())
 
@@ -125,13 +139,32 @@ def test_custom_operators_are_refused(onnx, tmp_path, domain):
         tried(artifact(tmp_path, hostile))
 
 
+def test_custom_operators_are_found_wherever_they_hide(onnx):
+    """Of a node that no set is named for, of a function, of the sets that a function names."""
+    helper = onnx.helper
+    node = graph(onnx, [helper.make_node("Evil", ["input"], ["logits"], domain="evil.corp")])
+    plain = graph(onnx, dense(onnx)[0], weights=dense(onnx)[1]).SerializeToString()
+    function, named, inside = (onnx.ModelProto.FromString(plain) for _ in range(3))
+    function.functions.append(onnx.FunctionProto(name="f", domain="evil.corp"))
+    named.functions.append(onnx.FunctionProto(name="f", opset_import=[helper.make_opsetid("evil.corp", 1)]))
+    inside.functions.append(onnx.FunctionProto(name="f", node=[helper.make_node("Evil", [], [], domain="evil.corp")]))
+    for model in (node, function, named, inside):
+        with pytest.raises(IncompatibleError, match="custom operators of 'evil.corp'"):
+            check_graph(model.SerializeToString())
+
+
+def test_onnxruntimes_own_format_is_refused():
+    with pytest.raises(IncompatibleError, match="ORT format"):
+        check_graph(bytes(4) + b"ORTM" + bytes(90))
+
+
 def test_an_unknown_operator_is_refused(onnx, tmp_path):
     node = onnx.helper.make_node("DoEvil", ["input"], ["logits"])
     with pytest.raises(IncompatibleError, match="^onnxruntime .* cannot load it: .*DoEvil"):
         tried(artifact(tmp_path, graph(onnx, [node]).SerializeToString()))
 
 
-@pytest.mark.parametrize("dims", [[10**10, 4], [2**62, 2**62], [-1, 4], [10**6, 10**6]])
+@pytest.mark.parametrize("dims", [[10**10, 4], [2**62, 2**62], [-1, 4], [-1, 0], [10**6, 10**6]])
 def test_an_initialiser_that_claims_more_than_the_file_holds_is_refused(onnx, dims):
     nodes, _ = dense(onnx)
     giant = onnx.TensorProto(dims=dims, data_type=1, name="w", raw_data=b"\0" * 16)

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import functools
 import threading
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import msgspec
@@ -253,9 +255,17 @@ def test_a_stream_that_is_unlike_the_manifest_for_both_is_no_fault_of_the_new_mo
 class Slow(Model):
     """Takes 8 ms a sample more than it says on the box."""
 
-    def run(self, row: int, sample: np.ndarray) -> None:
+    def __init__(self, *args: object, **options: object) -> None:
+        super().__init__(*args, **options)
+        self.steps = tuple((place, infer and functools.partial(self._late, infer)) for place, infer in self.steps)
+
+    def _late(self, infer: Callable[[], None]) -> None:
+        time.sleep(0.008 * self.together)
+        infer()
+
+    def infer(self, row: int) -> None:
         time.sleep(0.008)
-        super().run(row, sample)
+        super().infer(row)
 
 
 class Fat(Model):

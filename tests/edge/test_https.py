@@ -18,7 +18,7 @@ from test_updater import Device, Server
 
 from edge_agent.contract.artifact import sha256_hex
 from edge_agent.contract.wire import BLOCK_BYTES, Fetch
-from edge_agent.update.https import REST_S, Https
+from edge_agent.update.https import LONGEST_S, REST_S, Https
 from edge_agent.update.slots import Staged
 from server.release.files import part
 
@@ -54,7 +54,7 @@ class Files:
 
     def __init__(self, pem):
         self.files, self.asked, self.connections = {SHA256: DATA}, [], 0
-        self.ranges, self.cuts, self.spoils = True, False, False
+        self.ranges, self.cuts, self.spoils, self.moves = True, False, False, 0
         files = self
 
         class Handler(http.server.BaseHTTPRequestHandler):
@@ -73,7 +73,10 @@ class Files:
                 found = part(data, self.headers.get("Range") if files.ranges else None)
                 body = bytes(found.body)
                 self.send_response(found.status)
-                for name, value in found.headers.items():
+                headers = dict(found.headers)
+                if files.moves:
+                    headers["Content-Range"] = f"bytes {files.moves}-{files.moves + len(body) - 1}/{len(data)}"
+                for name, value in headers.items():
                     self.send_header(name, value)
                 self.send_header("Content-Length", str(len(body)))
                 self.end_headers()
@@ -147,8 +150,8 @@ def test_a_connection_that_died_meanwhile_is_made_anew(files, https):
     assert files.connections == 2
 
 
-def nothing_for_a_while(https, clock, url, words, caplog):
-    fetch = Fetch(sha256=SHA256, blocks=(0, 1))
+def nothing_for_a_while(https, clock, url, words, caplog, blocks=(0, 1)):
+    fetch = Fetch(sha256=SHA256, blocks=blocks)
     assert https.get(url, fetch) == []
     assert words in caplog.text
     caplog.clear()
@@ -167,6 +170,18 @@ def test_a_server_without_ranges_or_without_the_file_is_left_alone(files, https,
     nothing_for_a_while(https, clock, files.url, "404", caplog)
 
 
+def test_another_part_than_was_asked_for_is_not_taken(files, https, clock, caplog):
+    files.moves = BLOCK_BYTES
+    nothing_for_a_while(https, clock, files.url, f"expected 0-{2 * BLOCK_BYTES - 1}", caplog)
+
+
+def test_an_answer_that_takes_too_long_is_left(files, pem, clock, caplog):
+    times = iter([0.0, 0.0, *[2 * LONGEST_S] * 100])
+    slow = Https(lambda: ssl.create_default_context(cafile=str(pem)), timeout_s=2.0, monotonic=lambda: next(times))
+    assert len(slow.get(files.url, Fetch(sha256=SHA256, blocks=(0, 1, 2, 3)))) < 4
+    slow.close()
+
+
 def test_another_certificate_is_not_believed(files, clock, caplog, tmp_path):
     other = certificate(tmp_path)
     stranger = Https(lambda: ssl.create_default_context(cafile=str(other)), timeout_s=2.0, monotonic=clock)
@@ -178,13 +193,20 @@ def test_another_certificate_is_not_believed(files, clock, caplog, tmp_path):
     "url", ["http://127.0.0.1:1/files", "file:///etc", "https://", "https://127.0.0.1:x/", "", "https://[/"]
 )
 def test_what_is_no_https_address_is_not_followed(https, clock, url, caplog):
-    nothing_for_a_while(https, clock, url, "messages carry the blocks", caplog)
+    words = "Invalid IPv6 URL" if "[" in url else "Port could not" if ":x" in url else "expected https://host:port/path"
+    nothing_for_a_while(https, clock, url, words, caplog)
 
 
 def test_an_answer_that_is_cut_off_gives_what_came(files, https):
     files.cuts = True
     found = https.get(files.url, Fetch(sha256=SHA256, blocks=(0, 1)))
     assert [(header.index, data) for header, data in found] == [(0, DATA[:BLOCK_BYTES])]
+
+
+def test_an_answer_of_less_than_a_block_is_none_and_messages_carry_on(files, https, clock, caplog):
+    """Or a link on which no connection lives long enough for one block would ask for it for ever."""
+    files.cuts = True
+    nothing_for_a_while(https, clock, files.url, f"{BLOCK_BYTES // 2} of {BLOCK_BYTES} bytes came", caplog, blocks=(0,))
 
 
 def test_nothing_comes_while_the_link_is_held_and_what_comes_is_counted(files, pem, clock):

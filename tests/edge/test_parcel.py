@@ -105,6 +105,14 @@ def test_a_bomb_needs_no_more_memory_than_the_file(packing):
     assert peak < 4 << 20
 
 
+def test_a_packed_file_that_wants_a_long_window_is_refused():
+    """Its memory would be the unpacker's, not the result's: 128 MB of it here."""
+    parameters = zstandard.ZstdCompressionParameters(window_log=27)
+    stream = zstandard.ZstdCompressor(compression_params=parameters).compressobj()
+    with pytest.raises(IntegrityError, match="zstd parcel .* memory"):
+        opened(stream.compress(NEW) + stream.flush(), packing="zstd")
+
+
 @pytest.mark.parametrize("data", [b"", b"no zstd", zstandard.compress(NEW)[:-5], zstandard.compress(NEW + b"?")])
 def test_a_corrupt_packed_file_is_an_integrity_error(data):
     with pytest.raises(IntegrityError, match="zstd parcel"):

@@ -208,10 +208,12 @@ class Walk(RuleBasedStateMachine):
         self.begun.add(self.state.candidate)
         self.become(slots.begin(self.state))
 
-    @precondition(lambda self: isinstance(self.state, Staged))
+    @precondition(lambda self: isinstance(self.state, Staged | Trial))
     @rule()
     def unstage(self):
-        self.become(slots.unstage(self.state))
+        before = self.state
+        self.become(slots.unstage(before), down=isinstance(before, Trial))
+        assert self.state == Steady(committed=before.committed, refused=before.refused)
 
     @precondition(lambda self: isinstance(self.state, Trial))
     @rule()

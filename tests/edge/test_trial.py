@@ -53,6 +53,15 @@ def test_memory_is_capped():
         check("import time; time.sleep(0.2); bytearray(2_000_000_000)", memory_bytes=500_000_000)
 
 
+def test_time_on_the_processor_is_capped_and_no_core_is_left():
+    check(
+        "import resource as r, time; time.sleep(0.3)\n"
+        "assert r.getrlimit(r.RLIMIT_CPU) == (21, 21), r.getrlimit(r.RLIMIT_CPU)\n"
+        "assert r.getrlimit(r.RLIMIT_CORE) == (0, 0)",
+        timeout_s=20.0,
+    )
+
+
 def test_a_checker_that_hangs_is_killed_with_its_children(tmp_path):
     pids = tmp_path / "pids"
     script = (

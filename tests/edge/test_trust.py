@@ -10,7 +10,7 @@ import msgspec
 import pytest
 from hypothesis import given, settings
 from repository import DAY_MS, Repository
-from test_updater import Device, Server
+from test_updater import Device, Server, artifact
 
 from edge_agent.contract.artifact import MANIFEST, sha256_hex, write_artifact
 from edge_agent.contract.errors import (
@@ -21,11 +21,22 @@ from edge_agent.contract.errors import (
     SignatureError,
     StaleError,
 )
-from edge_agent.contract.trust import BUNDLE, Bundle, Claim, Raw, decode_bundle, verify_artifact, vouch
-from edge_agent.contract.wire import Assignment
+from edge_agent.contract.trust import (
+    BUNDLE,
+    BUNDLE_MAX_BYTES,
+    Bundle,
+    Claim,
+    Raw,
+    decode_bundle,
+    lasts,
+    verify_artifact,
+    vouch,
+)
+from edge_agent.contract.wire import BLOCK_BYTES, Assignment, Desired
 from edge_agent.update.slots import Staged, Steady
 from edge_agent.update.trial import run_check
 from edge_agent.update.trust import BUILT_MS, STATE, Question, Trust, answer, load, trusted_ms
+from server.release import metadata
 
 NOW_MS = BUILT_MS + 30 * DAY_MS
 IN_1970, IN_2020, IN_2036 = 0, 1_577_836_800_000, 2_082_758_400_000
@@ -152,8 +163,23 @@ def test_renewed_signatures_do_not_cost_what_was_fetched(fleet, device):
     fleet.repository.renew()
     again = fleet.signed(first)
     assert again.trust_sha256 != first.trust_sha256
+    del fleet.files[first.trust_sha256]
     taken(device, again)
     assert len(device.model_asked(1)) < 20 + 8
+
+
+def test_renewed_signatures_take_the_place_of_those_on_their_way(fleet, device):
+    first = fleet.publish(1)
+    fleet.online = False
+    device.assign(first)
+    device.run(5)
+    device.passes(1.5)
+    fleet.repository.renew()
+    again = fleet.signed(first)
+    del fleet.files[first.trust_sha256]  # the server offers the newest few
+    fleet.online = True
+    taken(device, again)
+    assert [kind for kind, _, _ in device.reports] == ["staged"]
 
 
 # --- nobody vouches for it ---
@@ -216,6 +242,24 @@ def test_model_bytes_that_are_not_the_signed_ones_are_not_held_against_the_versi
     fleet.files = good
     taken(device, assignment)
     assert device.updater.state().refused == {}
+
+
+def test_a_link_that_flaps_does_not_make_it_fetch_what_is_spoilt_for_ever(fleet, device):
+    device.install(fleet.publish(1))
+    assignment = fleet.publish(2)
+    good = dict(fleet.files)
+    fleet.files |= {name: b"?" * len(data) for name, data in good.items() if len(data) > 100_000}
+    blocks = -(-artifact(2)[0].files["cpu-int8"].bytes // BLOCK_BYTES)
+    order = Desired(revision=device.revision + 1, model=assignment)
+    for _ in range(360):  # for an hour, the broker repeats the retained order every ten seconds
+        device.updater.on_desired(order)
+        device.run(10)
+    assert len(device.model_asked(2)) <= 7 * 2 * blocks  # rests of 1, 2, 4, .. 32 minutes; each time the file twice
+    assert set(device.kinds(2)) == {"refused"}
+    fleet.files = good
+    device.updater.on_desired(msgspec.structs.replace(order, revision=order.revision + 1))
+    device.run(60)
+    assert device.slots == Staged(committed=1, candidate=2)
 
 
 def test_an_attackers_keys_are_refused(fleet, device):
@@ -313,6 +357,43 @@ def test_rollback_of_targets_alone_is_held_back(fleet, device):
     assert device.reports[-1][0] == "error"
     assert "older than those seen before" in device.reports[-1][2]
     assert (device.slots, device.updater.state().refused) == (Steady(committed=2), {})
+
+
+def test_rollback_of_the_timestamp_alone_is_held_back(fleet, device):
+    """Or whoever holds back news could do so for as long as the oldest timestamp is good, and not the newest."""
+    old = fleet.repository.bundle
+    device.passes(1.5)
+    fleet.repository.renew()
+    device.install(fleet.publish(1))
+    assignment = fleet.publish(2)
+    older = msgspec.structs.replace(fleet.repository.bundle, timestamp=old.timestamp)
+    fleet.repository.bundle, new = older, fleet.repository.bundle
+    replayed = fleet.signed(assignment)
+    fleet.repository.bundle = new
+    held_back(device, replayed, "older than those seen before")
+
+
+def test_only_a_root_that_follows_ends_what_was_seen(fleet):
+    """Or an unsigned root could take the memory of time with it."""
+    anchor = fleet.repository.anchor
+    seen = fleet.repository.bundle
+    assert lasts(seen, seen, anchor=anchor)
+    attacker = Repository(NOW_MS)
+    attacker.rotate("timestamp")
+    forged = msgspec.structs.replace(seen, roots=attacker.bundle.roots)
+    assert lasts(seen, forged, anchor=anchor)
+    own = metadata.next_root(
+        metadata.root_of(seen), now_ms=NOW_MS, roles={role: attacker.new_keys() for role in metadata.ROLES}
+    )
+    metadata.sign(own, attacker.signers, [own.signed])  # by its own keys, and not by those before
+    assert lasts(seen, msgspec.structs.replace(seen, roots=(*seen.roots, metadata.pack(own))), anchor=anchor)
+    half = metadata.next_root(
+        metadata.root_of(seen), now_ms=NOW_MS, roles={role: attacker.new_keys() for role in metadata.ROLES}
+    )
+    metadata.sign(half, fleet.repository.signers, [metadata.root_of(seen)])  # by those before, and not by its own
+    assert lasts(seen, msgspec.structs.replace(seen, roots=(*seen.roots, metadata.pack(half))), anchor=anchor)
+    fleet.repository.rotate("timestamp")
+    assert not lasts(seen, fleet.repository.bundle, anchor=anchor)
 
 
 def test_freeze_blocks_switching_and_never_running(fleet, device):
@@ -565,8 +646,6 @@ def test_no_clock_moves_the_floor_past_what_was_signed(tmp_path_factory, steps):
 
 
 def by_hand(fleet, folder, version):
-    from test_updater import artifact
-
     manifest, onnx = artifact(version, blocks=1)
     write_artifact(folder, manifest, onnx)
     data = (folder / MANIFEST).read_bytes()
@@ -584,6 +663,16 @@ def test_an_artifact_given_by_hand_needs_signatures_too_but_no_fresh_ones(tmp_pa
     (given := by_hand(fleet, tmp_path / "other", 4)).joinpath(BUNDLE).unlink()
     with pytest.raises(SignatureError, match=r"expected signatures there, as `winnow-server model export` writes"):
         device.updater.install_first(given)
+
+
+def test_by_hand_too_a_stolen_key_counts_no_more_once_its_successor_was_seen(tmp_path, fleet, device):
+    device.install(fleet.publish(1))
+    given = by_hand(fleet, tmp_path / "given", 3)
+    fleet.repository.rotate("targets")
+    device.install(fleet.signed(fleet.publish(2)))
+    with pytest.raises(SignatureError):
+        device.updater.install_first(given)
+    assert device.slots == Steady(committed=2)
 
 
 def test_verify_needs_nothing_but_the_folder_and_the_root(tmp_path, fleet):
@@ -609,12 +698,25 @@ def test_verify_says_what_is_wrong(tmp_path, fleet):
     with pytest.raises(SignatureError, match="not the one that was signed"):
         verify_artifact(folder, root)
     (folder / MANIFEST).write_bytes(manifest)
+    onnx = (folder / "model.onnx").read_bytes()
     (folder / "model.onnx").write_bytes(b"other")
     with pytest.raises(IntegrityError, match="not one of the files that the manifest names"):
         verify_artifact(folder, root)
+    (folder / "model.onnx").write_bytes(onnx)
+    for role in ("timestamp", "snapshot", "targets"):
+        (folder / BUNDLE).write_bytes(fleet.repository.encoded(**{role: Raw(b'{"signed": {"version": 1}}')}))
+        with pytest.raises(SignatureError):
+            verify_artifact(folder, root)
     (folder / BUNDLE).unlink()
     with pytest.raises(ArtifactError, match="trust.json: No such file"):
         verify_artifact(folder, root)
+
+
+def test_a_bundle_too_large_or_of_a_later_format_is_refused(fleet):
+    with pytest.raises(SignatureError, match="at most 1048576"):
+        decode_bundle(fleet.repository.encoded() + b" " * BUNDLE_MAX_BYTES)
+    with pytest.raises(SignatureError, match="format 2, this program knows up to 1"):
+        decode_bundle(fleet.repository.encoded(format=2))
 
 
 def test_a_root_that_is_none_is_a_configuration_to_mend(tmp_path):

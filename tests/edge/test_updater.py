@@ -479,8 +479,19 @@ def test_a_downgrade_is_refused_without_a_fetch(device, server):
     device.run()
     assert server.asked == []
     assert device.slots.committed == 2
-    assert "DowngradeError: version 1 is older than 2" in device.slots.refused[1]
+    assert "DowngradeError: version 1 is older than 2" in device.updater.state().refused[1]
     assert device.kinds(1) == ["refused"]
+
+
+def test_a_version_that_was_refused_as_older_is_still_the_way_back(device, server):
+    """An order of a server that was restored from a backup must not cost the device what it can fall back to."""
+    for version in (1, 2):
+        device.install(server.publish(version))
+    device.assign(server.publish(1))
+    device.run()
+    device.updater.failed(2, "its file is damaged")
+    assert device.slots.committed == 1
+    assert (device.updater.running_folder() / MANIFEST).exists()
 
 
 def test_a_model_that_cannot_be_loaded_is_refused(device, server):
@@ -601,6 +612,41 @@ def test_another_model_waits_for_the_end_of_a_trial(device, server):
     assert device.slots == Staged(committed=1, candidate=2)
 
 
+def test_only_the_version_that_is_meant_is_taken(device, server):
+    """What was in the shadow may have made way for a newer one since."""
+    device.install(server.publish(1))
+    device.assign(server.publish(3))
+    device.run()
+    assert device.updater.take(2) is None
+    assert device.slots == Staged(committed=1, candidate=3)
+    assert device.updater.take(3) == device.folder / "3"
+
+
+@pytest.mark.parametrize("wanted", [2, 4])
+def test_a_trial_is_called_off_when_another_version_is_wanted(device, server, wanted):
+    """After a halt the committed one is, after a rollback a newer one: a slow stream may try the bad one for days."""
+    for version in (1, 2):
+        device.install(server.publish(version))
+    good = server.publish(2)
+    device.assign(server.publish(3))
+    device.run()
+    device.updater.take()
+    device.updater.executing(3)
+    device.assign(server.publish(1))  # older than what is committed: no word on the trial
+    device.run(1)
+    assert device.slots == Trial(committed=2, candidate=3)
+    device.assign(good if wanted == 2 else server.publish(4))
+    device.updater.step(device.now_s)
+    assert device.slots == Steady(committed=2)
+    assert device.reports[-1] == ("revert", 3, f"version {wanted} is wanted instead: back to version 2")
+    device.run()
+    assert device.slots == (Steady(committed=2) if wanted == 2 else Staged(committed=2, candidate=4))
+    if wanted == 2:
+        device.assign(server.publish(3))  # it was not refused
+        device.run()
+        assert device.slots == Staged(committed=2, candidate=3)
+
+
 def test_a_model_withdrawn_during_its_check_is_not_staged(device, server):
     check = device.updater._check
 
@@ -613,6 +659,7 @@ def test_a_model_withdrawn_during_its_check_is_not_staged(device, server):
     device.run()
     assert device.checked == [1]
     assert device.slots == Steady()
+    assert device.kinds(1) == []  # not for a moment, or the agent might have begun its trial
 
 
 def test_what_runs_is_no_work(device, server):
@@ -623,6 +670,17 @@ def test_what_runs_is_no_work(device, server):
     device.run()
     assert server.asked == []
     assert device.kinds(1) == ["staged", "trial", "commit"]
+
+
+def test_a_model_too_large_for_a_file_is_not_fetched(device, server):
+    manifest, _ = artifact(1)
+    file = OnnxFile(sha256="0" * 64, bytes=2**31)
+    data = encode_manifest(msgspec.structs.replace(manifest, files={"cpu-int8": file}))
+    server.files[sha256_hex(data)] = data
+    device.assign(Assignment(version=1, manifest_sha256=sha256_hex(data), manifest_bytes=len(data)))
+    device.run()
+    assert "at most 2147483647" in device.slots.refused[1]
+    assert {name for name, _ in server.asked} == {sha256_hex(data)}
 
 
 def test_a_server_without_the_file_is_not_asked_for_ever(device, server):

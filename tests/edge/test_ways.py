@@ -127,6 +127,15 @@ def test_old_weights_under_a_new_number_are_not_fetched_at_all(device, server):
     assert len(server.asked) == 1  # the manifest
 
 
+def test_old_weights_that_rotted_here_are_fetched(device, server):
+    device.install(server.release(2, NEW))
+    (device.folder / "1" / MODEL).write_bytes(OLD[:-1] + b"?")
+    device.assign(server.release(3, OLD))
+    device.run()
+    assert device.slots == Staged(committed=2, candidate=3)
+    assert read_artifact(device.folder / "3")[1] == OLD
+
+
 @pytest.mark.parametrize(
     "changes",
     [

@@ -17,10 +17,20 @@ from simulated_network import FLEET
 
 from edge_agent.agent import _check_in_child
 from edge_agent.contract.artifact import decode_manifest
-from edge_agent.contract.wire import Assignment, BlockHeader, Desired, decode_frame, down_topic, encode, encode_frame
+from edge_agent.contract.wire import (
+    Assignment,
+    BlockHeader,
+    Desired,
+    decode,
+    decode_frame,
+    down_topic,
+    encode,
+    encode_frame,
+)
 from edge_agent.history import read
 from edge_agent.update.slots import Staged, Steady, Trial
 from server import config
+from server.release.signing import Policy, Signing
 from server.store import versions
 from server.store.schema import event
 
@@ -143,6 +153,47 @@ def test_forged_artifact(make: Make, forged: str) -> None:
     assert all(device.executed == [1] for device in fleet.devices.values())
 
 
+@pytest.mark.parametrize(
+    ("forged", "why"),
+    [
+        ("unsigned", "is not signed"),  # whoever has the broker strips the signatures off an order
+        ("borrowed", "not among the signed"),  # or names those of before
+        ("other keys", "SignatureError"),  # whoever has the server signs with keys of his own
+    ],
+)
+def test_forged_signatures(make: Make, folder: Path, forged: str, why: str) -> None:
+    fleet = make(devices=2, signed=True)
+    ours, before = fleet.signing, fleet.signing.stamp()
+    stamp = {"trust_sha256": before.sha256, "trust_bytes": before.bytes} if forged == "borrowed" else {}
+
+    def forge(topic: str, payload: bytes) -> bytes:
+        if not topic.endswith("/desired"):
+            return payload
+        said = decode(Desired, payload)
+        model = msgspec.structs.replace(said.model, **({"trust_sha256": "", "trust_bytes": 0} | stamp))
+        return encode(msgspec.structs.replace(said, model=model))
+
+    if forged == "other keys":
+        fleet.signing = Signing(folder / "elsewhere")
+        fleet.signing.init(Policy(), now_ms=fleet.now_ms)
+        fleet.start_server()
+    else:
+        fleet.network.tamper = forge
+    published(fleet, 2)
+    assert fleet.run(300, until=fleet.ended)
+    assert fleet.rollout().status == "halted"
+    assert why in fleet.steps()[-1]
+    assert fleet["cam-1"].updater.slot_state() == Steady(committed=1)  # turned away, and not for good
+    assert kinds(fleet, "cam-1")[-1] == "refused"
+
+    fleet.network.tamper, fleet.signing = lambda _topic, payload: payload, ours
+    fleet.start_server()
+    fleet.again()
+    assert fleet.run(600, until=fleet.ended)
+    assert (fleet.rollout().status, runs(fleet)) == ("done", {2})
+    assert all(device.executed == [1, 2] for device in fleet.devices.values())
+
+
 def test_downgrade_refused(make: Make) -> None:
     fleet = published(make(), 2)
     assert fleet.run(300, until=fleet.ended)
@@ -195,6 +246,17 @@ def test_rollback(make: Make) -> None:
     assert files[0] == files[1]
 
 
+def test_a_halt_takes_the_version_off_those_that_try_it(make: Make) -> None:
+    """Its probation would last for an hour, and nobody waits for that."""
+    slow = msgspec.structs.replace(UPDATE, shadow_samples=0, probation_s=3600.0)
+    fleet = published(make(update=slow, devices=2), 2)
+    assert fleet.run(60, until=lambda: runs(fleet, "cam-1") == {2})
+    fleet.say("halt")
+    assert fleet.run(30, until=lambda: runs(fleet) == {1})
+    assert fleet["cam-1"].updater.slot_state() == Steady(committed=1)
+    assert kinds(fleet, "cam-1")[-1] == "revert"
+
+
 def test_week_offline(make: Make) -> None:
     fleet = make()
     fleet["cam-4"].silence()
@@ -214,6 +276,7 @@ STATES: dict[str, Callable[[Device], bool]] = {
     "ordered": lambda device: device.updater._assignment is not None and device.updater._assignment.version == 2,
     "fetching": lambda device: device.state().fetching == 2,
     "staged": lambda device: isinstance(device.updater.slot_state(), Staged),
+    "in the shadow": lambda device: device.state().slot == "staged" and device.state().tried > 0,
     "trial": lambda device: isinstance(device.updater.slot_state(), Trial),
     "on probation": lambda device: device.state().slot == "trial",
     "committed": lambda device: device.updater.slot_state() == Steady(committed=2),
@@ -261,6 +324,23 @@ def test_silent_device_times_out(make: Make, max_failed_share: float, status: st
     fleet["cam-1"].wake()
     fleet.run(120)
     assert fleet["cam-1"].state().version == (2 if status == "done" else 1)
+
+
+def test_a_server_that_is_away_for_long(make: Make) -> None:
+    """The devices that it heard last were well: it is not they who were silent."""
+    fleet = published(make(), 2)
+    fleet.run(5)
+    fleet.skip(2 * RULES.timeout_s)
+    fleet.start_server()
+    assert fleet.run(600, until=fleet.ended)
+    assert (fleet.rollout().status, runs(fleet)) == ("done", {2})
+
+
+def test_a_shadow_and_a_probation_that_take_longer_than_a_device_may_stand_still(make: Make) -> None:
+    slow = msgspec.structs.replace(UPDATE, shadow_samples=10**6, shadow_s=200.0, probation_s=200.0)
+    fleet = published(make(update=slow, devices=1, tick_s=5.0), 2)
+    assert fleet.run(1000, until=fleet.ended)
+    assert (fleet.rollout().status, runs(fleet)) == ("done", {2})
 
 
 def test_clocks_that_jump(make: Make) -> None:

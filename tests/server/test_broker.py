@@ -186,6 +186,30 @@ def test_a_broker_by_url(url, expected):
     assert BrokerAddress.parse(url, username="me", password="secret") == expected
 
 
+@pytest.mark.parametrize(
+    ("url", "password", "warned"),
+    [
+        ("mqtt://broker.lan", "secret", True),
+        ("mqtt://10.0.0.7", "secret", True),
+        ("mqtt://broker.lan", "", False),
+        ("mqtt://localhost", "secret", False),
+        ("mqtt://[::1]:1883", "secret", False),
+        ("mqtts://broker.lan", "secret", False),
+    ],
+)
+def test_a_password_in_the_clear_is_said(url, password, warned, caplog):
+    BrokerAddress.parse(url, username="me", password=password)
+    assert ("in the clear" in caplog.text) == warned
+    assert "secret" not in caplog.text
+
+
+@pytest.mark.parametrize("url", ["mqtt://me:secret@h", "mqt://me:secret@h", "mqtt://me:secret@h:port", "me:secret@[h"])
+def test_a_password_in_the_address_is_not_repeated(url):
+    with pytest.raises(ServerConfigError, match="password_file") as error:
+        BrokerAddress.parse(url)
+    assert "secret" not in str(error.value)
+
+
 @pytest.mark.parametrize("url", ["broker.lan", "http://broker.lan", "mqtt://", "mqtt://host:port", "mqtt://h/path"])
 def test_a_url_that_is_none(url):
     with pytest.raises(ServerConfigError, match=r"\[broker\] url"):

@@ -84,6 +84,32 @@ def test_the_fleet_has_one_rate_and_takes_turns(scene):
     assert all(abs(devices.count(a) - devices.count(b)) <= 1 for a in devices for b in devices)
 
 
+def test_who_fetches_another_way_takes_turns_at_the_same_rate(scene):
+    sha256, gone = scene.large(), []
+    scene.ask("cam-1", sha256, *range(8))
+
+    def take(pieces: int) -> None:
+        if pieces:
+            assert scene.downloads.turn(BLOCK_BYTES, lambda: (gone.append(len(scene.sent)), take(pieces - 1)))
+
+    take(8)
+    now_s = 0.0
+    while (wait_s := scene.downloads.step(now_s)) < IDLE_S:
+        now_s += wait_s
+    assert (len(scene.sent), gone) == (8, list(range(1, 9)))  # after each block of the other's, one
+    assert now_s >= 14 * BLOCK_BYTES / RATE
+
+
+def test_a_line_that_is_full_takes_nobody_in(scene, monkeypatch):
+    monkeypatch.setattr("server.release.pace.WAITING_MAX", 1)
+    gone = []
+    assert scene.downloads.turn(1, lambda: gone.append(1))
+    assert not scene.downloads.turn(1, lambda: gone.append(2))
+    scene.downloads.step(0.0)
+    assert gone == [1]
+    assert scene.downloads.turn(1, lambda: gone.append(3))
+
+
 def test_what_is_not_published_is_refused_at_once_and_costs_no_turn(scene):
     for sha256 in ("f" * 64, "", "x" * 5000, scene.store.blobs.put(b"a sample")):
         scene.ask("cam-1", sha256, *range(64))

@@ -7,7 +7,7 @@ import json
 import msgspec
 import pytest
 import quadrants
-from device_words import FLEET, MODEL, NOW_MS, birth, heartbeat, message
+from device_words import FLEET, MODEL, NOW_MS, birth, event, heartbeat, message, uploads
 
 from edge_agent.choose.tally import BINS
 from edge_agent.contract.artifact import decode_manifest
@@ -17,6 +17,7 @@ from server.__main__ import main
 from server.collect.ingest import Ingest
 from server.errors import RolloutError, ServerConfigError, StoreError
 from server.release import commands
+from server.release.channels import report_of
 from server.release.fleet import REST_MS, Fleet
 from server.release.registry import add_artifact
 from server.store import devices, identities, parcels, rollouts, versions
@@ -105,11 +106,15 @@ class Scene:
         self.fleet.tick(self.now_ms)
         return sorted((name, d.model.version if d.model else None, d.revision) for name, d in self.sent)
 
-    def current(self) -> rollouts.Rollout:
+    def current(self, channel: str = devices.STABLE) -> rollouts.Rollout:
         with self.store.database.read() as connection:
-            found = rollouts.current(connection)
+            found = rollouts.current(connection, channel)
         assert found is not None
         return found
+
+    def device(self, name: str) -> devices.Device:
+        with self.store.database.read() as connection:
+            return next(one for one in devices.devices(connection) if one.name == name)
 
     def through(self, *names: str, number: int) -> None:
         """Take the version that waits through every ring."""
@@ -324,6 +329,7 @@ def test_a_rollback_sends_the_old_weights_to_everybody_under_a_new_number(scene,
     manifests = [decode_manifest(scene.store.blobs.get(one.manifest_sha256)) for one in (old, again)]
     assert manifests[0].files == manifests[1].files
     assert (again.weights_sha256, again.parent) == (old.weights_sha256, 2)
+    scene.now_ms += 500
     scene.reports("cam-1", 4)
     scene.reports("cam-2", 3, refused={4: "no room"})  # one that cannot go back holds up nobody
     scene.tick()
@@ -410,6 +416,14 @@ def test_a_channel_has_rollouts_of_its_own(scene):
         assert {name: one.version for name, one in rollouts.newest(connection).items()} == {"stable": 2, "beta": 3}
         assert versions.champion(connection).number == 2
         assert rollouts.current(connection, "beta").previous == 2
+    for number, channel, previous in ((4, "beta", 3), (5, "stable", 2)):  # what its own devices run
+        scene.add(number)
+        begin(scene, number, channel=channel, rings=("all",))
+        with scene.store.database.read() as connection:
+            assert rollouts.current(connection, channel).previous == previous
+    for channel in ("beta", "stable"):
+        commands.say(scene.store, scene.current(channel).id, "halt", reason="", now_ms=scene.now_ms)
+    scene.tick()
     commands.put_device(scene.store, "cam-2", channel="stable")
     assert scene.tick(REST_MS / 1000) == []  # nothing lower than what it runs
     with pytest.raises(StoreError, match=r"device 'cam-3' has never been seen \(did you mean"):
@@ -470,7 +484,7 @@ def test_by_hand(scene, capsys):
     said = capsys.readouterr().out
     assert "waits for: ring all waits for an approval" in said
     assert "pause (lunch): paused: lunch" in said
-    assert "ring canary (1): 1 running" in said
+    assert "ring canary (1): 1 through" in said
     assert main(["rollout", "approve", "1", str(path)]) == 0
     scene.tick()
     scene.tick()
@@ -480,7 +494,62 @@ def test_by_hand(scene, capsys):
     assert main(["rollout", "start", "2", "--rings", "canary=x%,all", str(path)]) == 78
     assert "got 'x' %, expected more than 0" in capsys.readouterr().err
     assert main(["status", str(path)]) == 0
-    assert "version 2 to stable done: 1 running" in capsys.readouterr().out
+    assert "version 2 to stable done: 1 through" in capsys.readouterr().out
+
+
+def test_a_sample_is_no_word_on_the_model(scene):
+    """One that reverts tells it by an event first, and in its next heartbeat: neither makes a soak pass."""
+    scene.connects("cam-1", "cam-2")
+    scene.add(2)
+    scene.through("cam-1", "cam-2", number=2)
+    scene.add(3)
+    scene.tick()
+    scene.reports("cam-1", 3)
+    scene.tick()
+    scene.now_ms += 10_000
+    scene.ingest.take([message("cam-1", "event", encode(event(1))), *uploads("cam-1", 1)])
+    said = msgspec.structs.replace(birth("s"), model=msgspec.structs.replace(MODEL, version=2))
+    scene.ingest.take([message("cam-1", "birth", encode(said), at_ms=scene.now_ms)])  # outweighed by the heartbeat
+    assert scene.tick() == []
+    scene.reports("cam-1", 2)
+    scene.tick()
+    assert scene.current().status == "halted"
+
+
+@pytest.mark.parametrize("stops", [True, False])
+def test_a_server_that_was_away_for_longer_than_a_device_may_be_silent_halts_nothing(scene, stops):
+    scene.connects("cam-1", "cam-2")
+    scene.add(2)
+    scene.tick()
+    if stops:
+        scene.restart()  # else its machine slept
+    scene.tick(500)
+    scene.tick(55)
+    assert scene.current().status == "running"
+    scene.tick(10)
+    assert scene.current().status == "halted"
+
+
+def test_times_of_an_earlier_session_are_none_of_this_one(scene):
+    """They may be of another version."""
+    scene.add(2)
+    scene.connects("cam-1")
+    said = msgspec.structs.replace(heartbeat("s"), latency_p95_ms=4.0)
+    scene.ingest.take([message("cam-1", "heartbeat", encode(said))])
+    assert report_of(scene.device("cam-1")).latency_p95_ms == 4.0
+    scene.ingest.take([message("cam-1", "birth", encode(birth("another", boot=2)))])
+    assert report_of(scene.device("cam-1")).latency_p95_ms == 0.0
+
+
+def test_a_look_at_a_rollout_that_was_ended_meanwhile_orders_nothing(scene):
+    scene.connects("cam-1")
+    scene.add(2)
+    (current,), _ = scene.fleet._channels.look(scene.now_ms)
+    with scene.store.database.write() as connection:
+        rollouts.save(connection, current, state=current.state, status="superseded", now_ms=scene.now_ms)
+    fleet = {"cam-1": scene.device("cam-1")}
+    assert scene.fleet._channels.advance(current, fleet, scene.now_ms) == {}
+    assert scene.device("cam-1").desired is None
 
 
 def waits(scene, channel: str = "stable") -> tuple[int, str]:

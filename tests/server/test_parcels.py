@@ -8,16 +8,18 @@ import msgspec
 import numpy as np
 import pytest
 import quadrants
-from device_words import FLEET, MODEL, NOW_MS, birth, heartbeat, message
+import sqlalchemy as sa
+from device_words import FLEET, MODEL, NOW_MS, birth, heartbeat, message, uploads
 from graphs import as_onnx
 
 from edge_agent.contract.artifact import OnnxFile, read_artifact, sha256_hex, write_artifact
 from edge_agent.contract.parcel import unpack
-from edge_agent.contract.wire import BLOCK_BYTES, PARCELS_MAX, BlockHeader, decode_frame, encode
+from edge_agent.contract.wire import BLOCK_BYTES, PARCELS_MAX, Assignment, BlockHeader, Desired, decode_frame, encode
 from server.collect.ingest import Ingest
 from server.release.blocks import Blocks
 from server.release.registry import add_artifact
-from server.store import parcels
+from server.store import devices, identities, parcels, rollouts, trail
+from server.store.schema import sample
 from server.store.store import Store
 
 
@@ -143,3 +145,65 @@ def test_parcels_are_served(store, tmp_path):
         assert blocks.has(parcel.sha256)
         frames = [blocks.frame(parcel.sha256, n) for n in range(-(-parcel.bytes // BLOCK_BYTES))]
         assert b"".join(decode_frame(BlockHeader, frame)[1] for frame in frames) == store.blobs.get(parcel.sha256)
+
+
+def swept(store) -> int:
+    return parcels.sweep(store, now_ms=NOW_MS)
+
+
+def test_parcels_of_versions_that_nobody_can_need_are_deleted_and_it_is_recorded(store, tmp_path):
+    count = parcels.NEWEST_KEPT + 6
+    files = {number: published(store, tmp_path, number, weights(number)) for number in range(1, count + 1)}
+    made = {number: found(store, file) for number, file in files.items()}
+    assert all(made.values())
+    no_manifest = {"manifest_sha256": "0" * 64, "manifest_bytes": 1}
+    runs(store, "cam-1", files[1].sha256)  # MODEL: it says version 1
+    runs(store, "cam-2", files[1].sha256)
+    runs(store, "cam-3", files[1].sha256)
+    with store.database.write() as connection:
+        devices.set_desired(connection, "cam-3", Desired(revision=0, model=Assignment(version=5, **no_manifest)))
+        identities.revoke(connection, "cam-3", why="stolen", samples_left_out=False, now_ms=NOW_MS)
+        devices.set_desired(connection, "cam-2", Desired(revision=0, model=Assignment(version=2, **no_manifest)))
+        rollouts.insert(connection, number=4, previous=3, plan={}, state={}, now_ms=NOW_MS)
+    assert swept(store) == len(made[5]) + len(made[6])
+    for number, file in files.items():
+        assert found(store, file) == (() if number in (5, 6) else made[number])
+        for parcel in made[number]:
+            assert store.blobs.has(parcel.sha256) == (number not in (5, 6))
+        assert store.blobs.has(file.sha256)
+    with store.database.read() as connection:
+        (entry,) = trail.entries(connection, subject="parcels")
+    assert (entry.what, entry.who) == ("delete", trail.SERVER)
+    assert entry.detail["files"] == sorted(files[number].sha256 for number in (5, 6))
+    assert entry.detail["bytes"] == sum(parcel.bytes for number in (5, 6) for parcel in made[number])
+    assert swept(store) == 0
+
+
+def test_old_weights_under_a_new_number_keep_their_parcels(store, tmp_path):
+    first = published(store, tmp_path, 1, OLD)
+    for number in range(2, parcels.NEWEST_KEPT + 2):
+        published(store, tmp_path, number, weights(number))
+    published(store, tmp_path, parcels.NEWEST_KEPT + 2, OLD)
+    before = found(store, first)
+    swept(store)
+    assert found(store, first) == before != ()
+
+
+def test_a_sweep_that_was_killed_is_done_again_and_touches_nothing_else(store, tmp_path, monkeypatch):
+    files = [published(store, tmp_path, number, weights(number)) for number in range(1, parcels.NEWEST_KEPT + 3)]
+    first, second = (found(store, file)[0] for file in files[:2])
+    manifest, _ = read_artifact(tmp_path / "1")
+    candidate = OnnxFile(sha256=store.blobs.put(NEAR), bytes=len(NEAR))  # in training, and not published yet
+    parcels.make(store, msgspec.structs.replace(manifest, files={"cpu-int8": candidate}))
+    Ingest(store, fleet=FLEET, offline_after_s=9.0).take(uploads("cam-1", 1))
+    with store.database.write() as connection:  # a device that fetched a parcel sends its bytes as a sample
+        connection.execute(sa.update(sample).values(body_sha256=second.sha256))
+    with monkeypatch.context() as patched:
+        patched.setattr(trail, "record", lambda *_, **__: 1 / 0)
+        with pytest.raises(ZeroDivisionError):
+            swept(store)
+    assert not store.blobs.has(first.sha256)
+    assert swept(store) >= 2
+    assert store.blobs.has(second.sha256)
+    assert found(store, files[0]) == found(store, files[1]) == ()
+    assert found(store, candidate) != ()

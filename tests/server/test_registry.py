@@ -188,3 +188,22 @@ def test_there_are_no_blocks_but_those_of_the_file(store):
     blocks = Blocks(store)
     assert [blocks.frame(sha256, index) is not None for index in range(-2, 5)] == [False] * 2 + [True] * 3 + [False] * 2
     assert whole(blocks, sha256) == data
+
+
+def test_a_damaged_manifest_costs_its_own_version_alone(store, tmp_path, caplog):
+    first, second = add(store, tmp_path, 1), add(store, tmp_path, 2)
+    store.blobs.delete(first.manifest_sha256)
+    blocks = Blocks(store)
+    assert blocks.has(second.manifest_sha256)
+    assert not blocks.has(first.manifest_sha256)
+    assert "version 1 is offered to nobody" in caplog.text
+
+
+def test_what_is_held_in_memory_is_bounded_in_bytes(store, monkeypatch):
+    monkeypatch.setattr("server.release.blocks.CACHED_BYTES", 100)
+    blocks = Blocks(store)
+    for size in (40, 50, 60, 300, 20):
+        assert blocks.frame(store.blobs.put(bytes(size)), 0)
+        held = [len(data) for data in blocks._cached.values()]
+        assert held[-1] == size
+        assert len(held) == 1 or sum(held) <= 100

@@ -7,6 +7,7 @@ import pytest
 
 from server.config import RingRules
 from server.errors import RolloutError
+from server.release.figures import confidence_change
 from server.release.gate import Change, Fail, Figures, Pass, Wait
 from server.release.member import Member, Report
 from server.release.rings import parse
@@ -55,7 +56,8 @@ def test_canary_first_then_all_then_done():
     assert isinstance(state, Running)
     assert state.ring == "all"
     assert orders == {"cam-1": 2, "cam-2": 2, "cam-3": 2}
-    assert steps == ["ring canary is through: 1 running, 0 failed", "ring all: version 2 to cam-2, cam-3"]
+    said = ["ring canary is through: 1 running, 0 failed", "ring all: version 2 to cam-2, cam-3"]
+    assert steps == ["cam-1: through", *said]
     state, orders, _ = run(PLAN, [(t, {name: new(t) for name in fleet}) for t in (20, 30)], state)
     assert isinstance(state, Done)
 
@@ -64,6 +66,30 @@ def test_soak_needs_word_from_the_device_that_it_still_runs():
     state, _, _ = run(PLAN, [(0, {"cam-1": old(0)}), (1, {"cam-1": new(1)}), (50, {"cam-1": new(1)})])
     assert isinstance(state, Running)
     assert state.ring == "canary"
+
+
+def test_a_soak_is_counted_from_word_to_word():
+    """And not from the server's looks, which may come late."""
+    looks = [(0, {"cam-1": old(0)}), (5, {"cam-1": new(1)}), (12, {"cam-1": new(10.9)})]
+    state, _, _ = run(PLAN, looks)
+    assert state.members["cam-1"].phase == "running"
+    state, _, _ = run(PLAN, [(12.5, {"cam-1": new(11)})], state)
+    assert state.ring == "all"
+
+
+def test_a_straggler_that_falls_silent_when_a_later_ring_has_begun_halts_nothing():
+    plan = made("canary=cam-1+cam-2", "all", success_share=0.5)
+    reports = {"cam-1": new(1), "cam-2": old(1), "cam-3": old(1)}
+    state, _, _ = run(plan, [(0, {name: old(0) for name in reports}), (1, reports)])
+    state, _, _ = run(plan, [(11, reports | {"cam-1": new(11), "cam-2": new(11), "cam-3": old(11)})], state)
+    assert (state.ring, state.members["cam-2"].phase) == ("all", "running")
+    state, _, _ = run(plan, [(72, {"cam-1": new(72), "cam-2": new(11), "cam-3": new(72, "trial")})], state)
+    assert isinstance(state, Running)
+
+
+def test_who_runs_the_version_already_has_no_time_before_it():
+    state, _, _ = run(PLAN, [(0, {"cam-1": new(0, latency_p95_ms=4.0), "cam-2": old(0)})])
+    assert state.members["cam-1"].before_p95_ms == 0.0
 
 
 @pytest.mark.parametrize(
@@ -94,6 +120,12 @@ def test_a_device_that_goes_back_halts_the_rollout_and_is_told_the_old_version(r
     assert orders == {"cam-1": 1}
 
 
+def test_a_device_that_is_on_trial_again_after_its_commit_failed():
+    """It lost what it had committed, and took it anew."""
+    state, _, _ = run(PLAN, [(0, {"cam-1": old(0)}), (1, {"cam-1": new(1)}), (2, {"cam-1": new(2, "trial")})])
+    assert state.reason.endswith("cam-1: on trial again after it was committed")
+
+
 def test_a_canary_that_falls_silent_in_its_soak_failed_but_not_one_that_is_through():
     state, _, _ = run(PLAN, [(0, {"cam-1": old(0)}), (1, {"cam-1": new(1)}), (62, {"cam-1": new(1)})])
     assert isinstance(state, Halted)
@@ -104,6 +136,15 @@ def test_a_canary_that_falls_silent_in_its_soak_failed_but_not_one_that_is_throu
     assert isinstance(state, Running)
 
 
+def test_what_was_refused_before_the_order_was_given_is_no_answer_to_it():
+    """Somebody may have forged an order under that number; who refused it for good says so again."""
+    before = old(0, refused={2: "is not signed"})
+    state, orders, _ = run(PLAN, [(0, {"cam-1": before}), (5, {"cam-1": before})])
+    assert orders == {"cam-1": 2}
+    assert isinstance(run(PLAN, [(6, {"cam-1": old(6)})], state)[0], Running)
+    assert isinstance(run(PLAN, [(6, {"cam-1": old(6, refused={2: "golden"})})], state)[0], Halted)
+
+
 def test_a_slow_fetch_is_no_failure_while_it_moves():
     looks = [(0.0, {"cam-1": old(0)})]
     looks += [(50.0 * i, {"cam-1": old(50.0 * i, fetching=2, fetched_share=i / 10)}) for i in range(1, 10)]
@@ -111,6 +152,80 @@ def test_a_slow_fetch_is_no_failure_while_it_moves():
     assert isinstance(state, Running)
     state, _, _ = run(PLAN, [(511.0, {"cam-1": old(511, fetching=2, fetched_share=0.9)})], state)
     assert isinstance(state, Halted)
+
+
+@pytest.mark.parametrize("slot", ["staged", "trial"])
+def test_a_long_trial_is_no_failure_while_it_moves_and_none_moves_for_ever(slot):
+    def tried(now_s: float, share: float) -> dict[str, Report]:
+        said = old(now_s, slot="staged") if slot == "staged" else new(now_s, "trial")
+        return {"cam-1": msgspec.structs.replace(said, trying=2, tried_share=share)}
+
+    looks = [(0.0, {"cam-1": old(0)}), *((50.0 * i, tried(50.0 * i, i / 10)) for i in range(1, 10))]
+    state, _, _ = run(PLAN, looks)
+    assert isinstance(state, Running)
+    state, _, _ = run(PLAN, [(511.0, tried(511, 0.9))], state)
+    assert isinstance(state, Halted)
+    assert state.reason.endswith(f"no step forward from '{slot}' for 61 s")
+    slow = [(50.0 * i, tried(50.0 * i, 1 - 0.99**i)) for i in range(1, 1000)]
+    assert isinstance(run(PLAN, [(0.0, {"cam-1": old(0)}), *slow])[0], Halted)
+
+
+def test_the_last_percent_of_a_shadow_is_before_the_trial():
+    reports = [old(1, slot="staged", trying=2, tried_share=1.0), new(2, "trial", trying=2), new(3)]
+    _, _, steps = run(PLAN, [(t, {"cam-1": report}) for t, report in enumerate([old(0), *reports])])
+    assert steps[1:] == ["cam-1: staged", "cam-1: trial", "cam-1: running"]
+
+
+def test_another_version_in_the_shadow_is_no_step_forward():
+    """What was halted may still be there at the first look; the way of the new one begins with its fetch."""
+    stale = old(0, slot="staged", trying=7, tried_share=0.9)
+    state, _, _ = run(PLAN, [(0, {"cam-1": stale}), (50, {"cam-1": old(50, fetching=2, fetched_share=0.5)})])
+    assert (state.members["cam-1"].phase, state.members["cam-1"].since_s) == ("fetching", 50)
+
+
+@pytest.mark.parametrize("reached", [new(1, "trial"), new(1)])
+def test_a_device_that_starts_again_runs_nothing_for_a_while_and_did_not_go_back(reached):
+    """Its first words come before its model is loaded."""
+    starts = Report(seen_s=12, version=0, slot="none")  # 12 s: its soak would be over
+    looks = [(0, {"cam-1": old(0), "cam-2": old(0)}), (1, {"cam-1": reached, "cam-2": old(1)})]
+    state, _, _ = run(PLAN, [*looks, (12, {"cam-1": starts, "cam-2": old(12)})])
+    assert isinstance(state, Running)
+    assert state.ring == "canary"  # that is no word that it still runs it
+    on, _, _ = run(PLAN, [(t, {"cam-1": new(t), "cam-2": old(t)}) for t in (14, 25)], state)
+    assert on.ring == "all"
+    for_ever = msgspec.structs.replace(starts, seen_s=72)
+    state, _, _ = run(PLAN, [(72, {"cam-1": for_ever, "cam-2": old(72)})], state)
+    assert isinstance(state, Halted)
+    back, _, _ = run(PLAN, [(13, {"cam-1": old(13), "cam-2": old(13)})], on)
+    assert isinstance(back, Halted)
+
+
+def test_nobody_is_late_while_the_server_does_not_listen():
+    fleet = {"cam-1": old(0), "cam-2": old(0)}
+    state, _, _ = run(PLAN, [(0, fleet)])
+    assert isinstance(run(PLAN, [(500, fleet)], state)[0], Halted)
+    state, _, _ = run(PLAN, [(500, fleet), (560, fleet)], state, listening_s=500)
+    assert isinstance(state, Running)
+    assert isinstance(run(PLAN, [(561, fleet)], state, listening_s=500)[0], Halted)
+
+
+def test_nor_is_a_soak_or_a_ring_that_waits():
+    soaks = [(0, {"cam-1": old(0)}), (1, {"cam-1": new(1)})]
+    state, _, _ = run(PLAN, soaks)
+    assert isinstance(run(PLAN, [(500, {"cam-1": new(1)})], state, listening_s=450)[0], Running)
+    assert isinstance(run(PLAN, [(511, {"cam-1": new(1)})], state, listening_s=450)[0], Halted)
+    state, _, _ = run(PLAN, [(0, {"cam-2": old(0)})])
+    assert isinstance(run(PLAN, [(500, {"cam-2": old(0)})], state, listening_s=450)[0], Running)
+    assert isinstance(run(PLAN, [(511, {"cam-2": old(0)})], state, listening_s=450)[0], Halted)
+
+
+def test_a_clock_that_was_put_back_delays_nothing_for_long():
+    state, _, _ = run(PLAN, [(1e6, {"cam-1": old(1e6)}), (0, {"cam-1": old(1e6)}), (61, {"cam-1": old(1e6)})])
+    assert isinstance(state, Halted)
+    looks = [(1e6, {"cam-1": old(1e6)}), (1e6 + 1, {"cam-1": new(1e6 + 1)}), (0, {"cam-1": new(1e6 + 1)})]
+    assert isinstance(run(PLAN, [*looks, (10, {"cam-1": new(10)})])[0], Done)
+    state, _, _ = run(PLAN, [(1e6, {"cam-2": old(1e6)}), (0, {"cam-2": old(0)}), (61, {"cam-2": old(61)})])
+    assert state.reason == "nobody of ring canary was heard in 61 s"
 
 
 def test_failures_within_the_share_do_not_halt():
@@ -226,6 +341,15 @@ def test_a_ring_of_named_devices_that_nobody_hears_halts_in_the_end():
     assert state.reason == "nobody of ring canary was heard in 61 s"
 
 
+def test_nor_is_a_later_ring_of_named_devices_passed_by():
+    plan = made("canary=cam-1", "lab=cam-9", "all")
+    looks = [(t, {"cam-1": report}) for t, report in ((0, old(0)), (1, new(1)), (11, new(11)), (71, new(71)))]
+    state, _, _ = run(plan, looks)
+    assert state.ring == "lab"
+    state, _, _ = run(plan, [(72, {"cam-1": new(72)})], state)
+    assert state.reason == "nobody of ring lab was heard in 61 s"
+
+
 def test_a_ring_for_which_nobody_is_left_is_passed_by():
     looks = [(0, {"cam-1": old(0)}), *((t, {"cam-1": new(t)}) for t in (1, 11, 12, 13))]
     state, _, steps = run(made("canary=1%", "early=10%", "all"), looks)
@@ -291,11 +415,41 @@ def test_a_pause_lets_nobody_begin_and_those_at_it_go_on():
     state, step = obey(state, "pause", "the line is moved")
     assert step.text == "paused: the line is moved"
     state, orders, _ = run(plan, [(t, into(t, state)) for t in (1, 12, 500)], state)
-    assert [member.phase for member in state.members.values()] == ["running"]
+    assert [member.phase for member in state.members.values()] == ["through"]
     assert told(orders) == 1
     state, _ = obey(state, "resume", "")
     _, orders, _ = run(plan, [(501, into(501, state))], state)
     assert told(orders) == 20
+
+
+def test_while_paused_nobody_joins_a_ring_that_has_begun():
+    plan, gone = made("all"), old(-1000)
+    state, orders, _ = run(plan, [(0, {"cam-1": old(0), "gone": gone})])
+    assert orders == {"cam-1": 2, "gone": 2}
+    state, _ = obey(state, "pause", "")
+    state, orders, _ = run(plan, [(1, {"cam-1": old(1), "cam-2": old(1), "gone": gone})], state)
+    assert orders == {"cam-1": 2, "cam-2": 1, "gone": 1}
+    assert state.members.keys() == {"cam-1"}
+
+
+def test_a_ring_that_nobody_came_for_waits_anew_after_a_pause():
+    state, _, _ = run(PLAN, [(0, {"cam-2": old(0)})])
+    state, _ = obey(state, "pause", "")
+    state, _, _ = run(PLAN, [(500, {"cam-2": old(500)})], state)
+    state, _ = obey(state, "resume", "")
+    state, _, _ = run(PLAN, [(501, {"cam-2": old(501)}), (561, {"cam-2": old(561)})], state)
+    assert isinstance(state, Running)
+    assert isinstance(run(PLAN, [(562, {"cam-2": old(562)})], state)[0], Halted)
+
+
+def test_a_later_ring_begins_though_nobody_is_heard_any_more():
+    """Else a rollout whose last devices were switched off never ends."""
+    plan = made("canary=cam-1", "all", rules=("all.needs_approval=true",))
+    state, _, _ = run(plan, [(t, {"cam-1": report}) for t, report in ((0, old(0)), (1, new(1)), (11, new(11)))])
+    assert state.asks == "all"
+    state, _ = obey(state, "approve", "")
+    state, _, _ = run(plan, [(5000, {"cam-1": new(11)}), (5001, {"cam-1": new(11)})], state)
+    assert isinstance(state, Done)
 
 
 def test_a_paused_rollout_still_halts():
@@ -351,16 +505,16 @@ def test_a_rollback_ends_whatever_there_is():
 # --- figures ----------------------------------------------------------------------------------------------------------
 
 
-def soaked(plan: Plan, after_ms: float = 0.0, figures: Figures = NOTHING) -> object:
+def soaked(plan: Plan, after_ms: float = 0.0, figures: Figures = NOTHING) -> Fail | Pass:
     """What the gate says of a canary whose p95 was 4 ms, when its soak is over."""
     state, _, _ = run(plan, [(0, {"cam-1": old(0, latency_p95_ms=4.0)}), (1, {"cam-1": new(1, latency_p95_ms=4.0)})])
     asked = []
     look = Look({"cam-1": new(11, latency_p95_ms=after_ms)}, 11, figures=lambda names: asked.append(names) or figures)
-    verdict = gate(plan, state, look)
+    after = advance(plan, state, look)
     assert asked == [["cam-1"]]
-    after = advance(plan, state, look).state
-    assert isinstance(after, Halted) == isinstance(verdict, Fail)
-    return verdict
+    if isinstance(after.state, Halted):
+        return Fail(after.state.reason)
+    return Pass(next(step.text for step in after.steps if step.kind == "through"))
 
 
 def test_latency_is_held_against_the_same_devices_before():
@@ -382,6 +536,30 @@ def test_a_loss_halts_only_when_the_data_show_it(kind):
     verdict = soaked(plan, figures=Figures(**{kind: unsure}))
     assert isinstance(verdict, Pass)
     assert "a change of -0.300 to -0.040 by 60 labels" in verdict.said
+
+
+@pytest.mark.parametrize(("afters", "shown"), [((0.5, 0.9), False), ((0.6, 0.5), True), ((0.5,), True)])
+def test_a_loss_of_confidence_is_shown_by_devices_that_agree_on_it(afters, shown):
+    """One of two whose light went out says nothing of the model."""
+    change = confidence_change([((10**6, 0.9e6), (10**5, after * 1e5)) for after in afters], promised=0.0)
+    assert change.after - change.before == pytest.approx(sum(afters) / len(afters) - 0.9)
+    assert (change.high < -0.1) == shown
+
+
+def test_shares_of_devices_are_exact():
+    plan = made("canary=100", "all", success_share=0.55, max_failed_share=0.29, soak_s=0.0)
+    fleet = {f"cam-{i}": old(0) for i in range(100)}
+    state, _, _ = run(plan, [(0, fleet)])
+    names = sorted(state.members)
+    bad = {name: old(1, refused={2: "no"}) for name in names[:29]}
+    state, _, _ = run(plan, [(1, fleet | bad)], state)
+    assert isinstance(state, Running)  # 29 of 100 are 29 %, and 0.29 * 100 is less than 29
+    assert isinstance(run(plan, [(2, fleet | bad | {names[29]: old(2, refused={2: "no"})})], state)[0], Halted)
+    state, _, _ = run(plan, [(0, fleet)])
+    state, _, steps = run(plan, [(1, fleet | {name: new(1) for name in names[:54]})], state)
+    assert state.ring == "canary"
+    state, _, steps = run(plan, [(2, fleet | {name: new(2) for name in names[:55]})], state)
+    assert "ring canary is through: 55 running, 0 failed" in steps
 
 
 def test_figures_are_asked_for_only_when_all_else_is_well():

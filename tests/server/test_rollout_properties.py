@@ -1,8 +1,8 @@
 """Does every rollout keep its promises, whatever the fleet does?
 
-Thousands of random fleets under random plans: devices that come late, fall silent, refuse, revert, die on trial or
-after it, lie about the hash, or are put into rings by hand; operators who pause and resume. What is promised is
-computed here from what the devices said, and not by the rules under test:
+Thousands of random fleets under random plans: devices that come late, fall silent, restart, refuse, revert, take long,
+die on trial or after it, lie about the hash, or are put into rings by hand; operators who pause and resume; a server
+that was away for a while. What is promised is computed here from what the devices said, not by the rules under test:
 
 - a ring never starts while an earlier gate fails;
 - the blast radius of a bad model never exceeds the ring, plus devices already in flight;
@@ -41,6 +41,7 @@ class Device:
     silent_for_s: float
     fetch_s: float
     trial_s: float
+    restarts: int  # every so many words are those of an agent that has no model yet; 0: none
     pinned: str | None
     told_s: float | None = None  # since when its order is the version, without a break
     committed: bool = False
@@ -48,12 +49,13 @@ class Device:
     refused: bool = False
     report: Report | None = None
     ran_since_s: float | None = None  # first said to run the version, committed
+    words: int = 0
 
     def hears(self, order: int, now_s: float) -> None:
         if order == VERSION:
             self.told_s = now_s if self.told_s is None else self.told_s
-        elif not self.committed and self._age(now_s) < self.fetch_s:
-            self.told_s = None  # what is only on its way is dropped; a trial decides for itself
+        elif not self.committed:
+            self.told_s = None  # what is on its way or on trial is let go
 
     def awake(self, now_s: float) -> bool:
         silent = self.silent_from_s <= now_s < self.silent_from_s + self.silent_for_s
@@ -66,8 +68,12 @@ class Device:
         if not self.awake(now_s):
             return
         age, kind = self._age(now_s), self.behaviour
-        tried = age >= self.fetch_s + self.trial_s
-        if kind == "newer":
+        tried_share = (age - self.fetch_s) / self.trial_s
+        tried, trying = tried_share >= 1.0, {"trying": VERSION, "tried_share": tried_share}
+        self.words += 1
+        if self.restarts and self.words % self.restarts == 0:
+            self._say(now_s, version=0, sha256="", slot="none")
+        elif kind == "newer":
             self._say(now_s, version=VERSION + 1)
         elif age < 0 or kind == "deaf" or self.refused:
             self._say(now_s)
@@ -76,10 +82,12 @@ class Device:
         elif kind == "refuses" or (kind == "reverts" and tried):
             self.refused = True
             self._say(now_s)
-        elif kind == "dies on trial" and age > self.fetch_s + self.trial_s / 2:
+        elif kind == "dies on trial" and tried_share > 0.5:
             self.dead = True
+        elif tried_share < 0.4:
+            self._say(now_s, slot="staged", **trying)
         elif not tried:
-            self._say(now_s, version=VERSION, sha256=NEW, slot="trial")
+            self._say(now_s, version=VERSION, sha256=NEW, slot="trial", **trying)
         else:
             self.dead = kind == "dies later" and self.committed
             self.committed = True
@@ -100,7 +108,8 @@ def devices(draw, rings):
         st.floats(0.0, RESTLESS_S),
         st.sampled_from((0.0, 0.0, 0.0, 20.0, 300.0, math.inf)),
         st.sampled_from((1.0, 10.0, 45.0)),
-        st.sampled_from((1.0, 8.0, 30.0)),
+        st.sampled_from((1.0, 8.0, 30.0, 200.0)),  # the last longer than any timeout_s
+        st.sampled_from((0, 0, 0, 2, 3)),
         st.sampled_from((None,) * 10 + (*rings, "elsewhere")),
     )
     return [Device(f"cam-{i}", *draw(how)) for i in range(draw(st.integers(1, 24)))]
@@ -133,7 +142,8 @@ def scenes(draw):
     plan = draw(plans())
     fleet = draw(devices([ring.name for ring in plan.rings]))
     words = draw(st.lists(st.tuples(st.floats(0, RESTLESS_S), st.sampled_from(("pause", "resume"))), max_size=3))
-    return plan, fleet, sorted(words), draw(st.sampled_from((5.0, 11.0, 20.0)))
+    away = draw(st.sampled_from(((0.0, 0.0),) * 3 + ((20.0, 150.0), (90.0, 500.0))))
+    return plan, fleet, sorted(words), draw(st.sampled_from((5.0, 11.0, 20.0))), away
 
 
 def operators(state: State, words: list[tuple[float, str]], now_s: float) -> State:
@@ -233,15 +243,21 @@ class Watcher:
         return len(named) + max(drawn, default=0)
 
 
-def play(plan: Plan, fleet: list[Device], words: list[tuple[float, str]], tick_s: float) -> tuple[State, Watcher]:
-    state, watcher = start(plan), Watcher(plan, fleet)
+def play(
+    plan: Plan, fleet: list[Device], words: list[tuple[float, str]], tick_s: float, away: tuple[float, float]
+) -> tuple[State, Watcher]:
+    """`away`: since when there is no server, and for how long; what is said then nobody hears."""
+    state, watcher, listening_s = start(plan), Watcher(plan, fleet), 0.0
     pinned = {device.name: device.pinned for device in fleet if device.pinned}
     for tick in range(int(END_S / tick_s)):
         now_s = tick * tick_s
+        if away[0] <= now_s < sum(away):
+            listening_s = now_s + tick_s
+            continue
         for device in fleet:
             device.speaks(now_s)
         state = operators(state, words, now_s)
-        look = Look({d.name: d.report for d in fleet if d.report is not None}, now_s, pinned)
+        look = Look({d.name: d.report for d in fleet if d.report is not None}, now_s, listening_s, pinned)
         before = msgspec.convert(msgspec.to_builtins(state), type=State)  # as a server that was killed finds it
         state, orders, _ = advance(plan, before, look)
         watcher.look(before, state, orders, now_s)
@@ -256,8 +272,8 @@ def play(plan: Plan, fleet: list[Device], words: list[tuple[float, str]], tick_s
 @settings(max_examples=1000, deadline=None)
 @given(scenes())
 def test_a_ring_never_starts_while_an_earlier_gate_fails_and_a_rollout_always_ends(scene):
-    plan, fleet, words, tick_s = scene
-    state, watcher = play(plan, fleet, words, tick_s)
+    plan, fleet, words, tick_s, away = scene
+    state, watcher = play(plan, fleet, words, tick_s, away)
     if watcher.told or any(device.awake(END_S) for device in fleet):  # else it waits for the first to come
         assert not isinstance(state, Running)
     if isinstance(state, Halted):
@@ -267,12 +283,12 @@ def test_a_ring_never_starts_while_an_earlier_gate_fails_and_a_rollout_always_en
 @settings(max_examples=600, deadline=None)
 @given(scenes())
 def test_a_bad_model_never_gets_beyond_the_first_ring(scene):
-    plan, fleet, words, tick_s = scene
+    plan, fleet, words, tick_s, away = scene
     for device in fleet:  # on every device it fails before it is committed
         device.behaviour = {"good": "reverts", "dies later": "dies on trial", "newer": "deaf"}.get(
             device.behaviour, device.behaviour
         )
-    state, watcher = play(plan, fleet, words, tick_s)
+    state, watcher = play(plan, fleet, words, tick_s, away)
     assert watcher.reached <= 0
     assert len(watcher.told) <= watcher.radius()
     assert isinstance(state, Halted) or not watcher.told
@@ -281,12 +297,12 @@ def test_a_bad_model_never_gets_beyond_the_first_ring(scene):
 @settings(max_examples=150, deadline=None)
 @given(scenes())
 def test_a_good_model_reaches_everybody_who_is_there(scene):
-    plan, fleet, words, tick_s = scene
+    plan, fleet, words, tick_s, away = scene
     for device in fleet:
         device.behaviour, device.silent_for_s, device.arrives_s = "good", 0.0, 0.0
     named = [name for ring in plan.rings for name in ring.devices]
     there = {device.name for device in fleet}
-    state, watcher = play(plan, fleet, words, tick_s)
+    state, watcher = play(plan, fleet, words, tick_s, away)
     possible = all(set(ring.devices) <= there for ring in plan.rings) and len(set(named)) == len(named)
     possible &= bool(plan.rings[0].devices or there - set(named))  # else nobody is left for the first ring
     unpinned = not any(device.pinned for device in fleet)

@@ -89,8 +89,8 @@ def test_a_device_is_known_from_its_first_sign_of_life(store):
 def test_what_it_said_comes_back_as_it_was(store):
     with store.database.write() as connection:
         seen(connection)
-        devices.record_birth(connection, "cam-1", birth("a", boot=4))
-        devices.record_heartbeat(connection, "cam-1", heartbeat("a", boot=4))
+        devices.record_birth(connection, "cam-1", birth("a", boot=4), now_ms=7000)
+        devices.record_heartbeat(connection, "cam-1", heartbeat("a", boot=4), now_ms=7000)
         found = seen(connection)
     assert (found.birth, found.heartbeat) == (birth("a", boot=4), heartbeat("a", boot=4))
     assert (found.session, found.boot) == ("a", 4)
@@ -99,7 +99,7 @@ def test_what_it_said_comes_back_as_it_was(store):
 def test_only_the_death_of_the_current_session_counts(store):
     with store.database.write() as connection:
         seen(connection)
-        devices.record_birth(connection, "cam-1", birth("new"))
+        devices.record_birth(connection, "cam-1", birth("new"), now_ms=7000)
         devices.record_death(connection, "cam-1", Death(session="old"))
         assert devices.devices(connection)[0].online
         devices.record_death(connection, "cam-1", Death(session="new"))
@@ -109,11 +109,13 @@ def test_only_the_death_of_the_current_session_counts(store):
 def test_a_heartbeat_tells_of_a_session_whose_birth_was_missed(store):
     with store.database.write() as connection:
         seen(connection)
-        devices.record_birth(connection, "cam-1", birth("a", boot=4))
-        devices.record_heartbeat(connection, "cam-1", heartbeat("b", boot=5))
-        devices.record_heartbeat(connection, "cam-1", heartbeat("a", boot=4))  # stale: from before the reboot
+        devices.record_birth(connection, "cam-1", birth("a", boot=4), now_ms=7000)
+        devices.record_heartbeat(connection, "cam-1", heartbeat("b", boot=5), now_ms=7000)
+        devices.record_heartbeat(
+            connection, "cam-1", heartbeat("a", boot=4), now_ms=8000
+        )  # stale: from before the reboot
         found = devices.devices(connection)[0]
-    assert (found.session, found.boot, found.heartbeat) == ("b", 5, heartbeat("b", boot=5))
+    assert (found.session, found.boot, found.heartbeat, found.said_ms) == ("b", 5, heartbeat("b", boot=5), 7000)
 
 
 def test_the_silent_go_offline_once(store):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import json
 import stat
 import threading
@@ -103,6 +104,22 @@ def test_keys_are_made_once(scene):
         Signing(scene.folder).init(Policy(), now_ms=NOW_MS)
 
 
+def test_keys_that_were_made_for_something_else_are_no_start(tmp_path):
+    policy = Policy(root_keys=2)
+    for role, count in (("root", 3), ("other", 1)):
+        keys.make(tmp_path / role / "keys", role, count)
+        with pytest.raises(SigningError, match="keys are here already"):
+            Signing(tmp_path / role).init(policy, now_ms=NOW_MS)
+
+
+@pytest.mark.parametrize("data", [b"", b"{}", b"\0" * 300, None])
+def test_a_bundle_that_rotted_is_said(scene, data):
+    bundle = scene.folder / "trust" / "bundle.json"
+    bundle.write_bytes(bundle.read_bytes().replace(b'"targets"', b'"tragets"') if data is None else data)
+    with pytest.raises(SigningError, match="put your copy of .*trust back"):
+        Signing(scene.folder).tick([version(1)], now_ms=scene.now_ms)
+
+
 @pytest.mark.parametrize(("count", "threshold"), [(1, 2), (3, 4)])
 def test_a_threshold_nobody_can_reach_is_refused_before_anything_is_signed(tmp_path, count, threshold):
     signing = Signing(tmp_path)
@@ -156,6 +173,8 @@ def test_old_versions_make_way(scene):
     assert not scene.signing.covers(many[9])
     assert scene.signing.covers(many[10])
     assert scene.signing.stamp().bytes < 64 * 1024
+    scene.sign(*many, version(len(many) + 1))
+    assert len(metadata.targets_of(scene.signing.bundle()).targets) == metadata.TARGETS_KEPT
 
 
 def test_with_the_targets_key_in_a_safe_a_version_waits_for_a_hand(scene, caplog):
@@ -306,6 +325,22 @@ def test_a_root_waits_for_the_old_roots_keys(tmp_path):
     assert scene.believes(version(2))
 
 
+def test_a_new_root_needs_the_old_roots_keys_and_its_own(scene):
+    old = scene.take_away("root")
+    scene.signing.rotate("root", now_ms=NOW_MS)
+    assert len(scene.signing.bundle().roots) == 1  # its own key alone does not make it follow
+    add_signatures(scene.signing.pending.path("root"), old)
+    scene.sign(version(1))
+    assert len(scene.signing.bundle().roots) == 2
+    root = metadata.root_of(scene.signing.bundle())
+    stranger = metadata.Keys([keys.make(scene.folder / "other", "root", 1)[0].public_key], 1)
+    new = metadata.next_root(root, now_ms=NOW_MS, roles={"root": stranger})
+    scene.signing.pending.keep(metadata.sign(new, keys.signers(scene.signing.keys), [root, new.signed]))
+    scene.sign(version(2))
+    assert len(scene.signing.bundle().roots) == 2  # nor the old one's: nothing could follow it
+    assert scene.believes(version(2))
+
+
 def test_a_new_targets_key_that_has_not_signed_yet_holds_its_root_back(scene):
     """Or what was signed would hold for nobody."""
     scene.sign(version(1))
@@ -438,10 +473,14 @@ def test_a_rollback_is_ordered_when_it_is_signed_and_ends_the_bad_version_before
         (said,) = rollouts.said(connection, bad.id)
     assert said.answer.endswith("goes out again as version 3, rollout 3, once that is signed")
     assert (again.version, again.status, again.state["members"]) == (3, "running", {})
+    shown = functools.partial(commands.shown, release.store, again.id, signing=release.signing)
+    unsigned = "version 3 is not signed: winnow-server model sign 3 --key FILE server.toml"
+    assert shown(now_ms=release.now_ms)["waits_for"] == unsigned
     release.connects(1)
     release.signing.sign(every, more=[safe], now_ms=release.now_ms)
     (desired,) = release.tick()
     assert (desired.model.version, desired.model.trust_sha256) == (3, release.signing.stamp().sha256)
+    assert shown(now_ms=release.now_ms)["waits_for"] == "0 of 1 are through, 1 must be; 0 failed"
 
 
 def test_no_rollout_starts_before_its_version_is_signed(release):
@@ -455,6 +494,20 @@ def test_no_rollout_starts_before_its_version_is_signed(release):
     (desired,) = release.tick()
     assert desired.model is not None
     assert desired.model.version == 1
+
+
+def test_keys_whose_signatures_were_lost_let_nothing_out_unsigned(release, tmp_path):
+    """A backup that was put back without them must not make an unsigned fleet of one that signs."""
+    release.signing.init(Policy(), now_ms=NOW_MS)
+    (release.signing.folder / "bundle.json").unlink()
+    release.add(1)
+    release.connects()
+    for at_ms in (NOW_MS, NOW_MS + 60_000):
+        release.fleet.tick(at_ms)
+    assert not any(desired.model for desired in release.sent)
+    with pytest.raises(SigningError, match="there are keys without it: put your copy of .*trust back"):
+        release.signing.tick([version(1)], now_ms=NOW_MS)
+    assert Blocks(release.store, release.signing).has("f" * 64) is False
 
 
 def test_renewed_signatures_are_told_to_those_who_need_them_alone(release):
@@ -522,11 +575,17 @@ def test_the_commands_from_the_first_key_to_a_verified_model(tmp_path, capsys):
     assert run(capsys, "model", "add", tmp_path / "m", toml)[0] == 0
     (key,) = (tmp_path / "data" / "keys").glob("targets-*.pem")
     safe = key.rename(tmp_path / "safe.pem")
+    assert json.loads(run(capsys, "models", "--json", toml)[1])[0]["signed_until"] is None
     code, said = run(capsys, "model", "sign", 4, toml)
     assert (code, "not signed yet" in said, "lacks 1 signatures" in said) == (0, True, True)
     assert run(capsys, "keys", "sign", trust / "pending-targets.json", "--key", safe)[0] == 0
     assert "version 4 is signed" in run(capsys, "model", "sign", 4, toml)[1]
     assert "signed" in run(capsys, "model", "export", 4, "--out", tmp_path / "out", toml)[1]
+    (row,) = json.loads(run(capsys, "models", "--json", toml)[1])
+    targets = next(
+        one for one in json.loads(run(capsys, "keys", "list", "--json", toml)[1]) if one["role"] == "targets"
+    )
+    assert row["signed_until"] == targets["expires"]
     code, said = run(capsys, "model", "verify", tmp_path / "out", "--root", trust / "root.json")
     assert (code, "version 4, intact, signed on" in said) == (0, True), said
     code, said = run(capsys, "keys", "rotate", "targets", "--key", safe, toml)

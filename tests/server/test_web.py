@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import contextlib
 import http.client
+import queue
 import socket
 import ssl
+import time
 
 import msgspec
 import pytest
@@ -13,11 +15,12 @@ from fleet_ca import FLEET, FleetCA, now_ms
 
 from edge_agent.contract.enrolment import ENROL, MESSAGE_MAX_BYTES, Enrol
 from edge_agent.contract.keys import new_key, signing_request
-from server.errors import ServerError
+from server.errors import ServerError, StoreError
 from server.identity.door import ALL, OF_ONE_ADDRESS, Door
 from server.identity.enrolment import Enrolment
+from server.identity.handout import TO_ONE_ADDRESS, Handout
 from server.identity.patience import REFUSALS
-from server.identity.web import Web, make_app
+from server.identity.web import FILES, LIFE_S, Web, make_app
 from server.store.store import Store
 
 
@@ -29,11 +32,13 @@ def ca(tmp_path):
 @pytest.fixture
 def make_web(tmp_path, ca):
     store = Store.open(tmp_path / "store")
-    app = make_app(Enrolment(store, ca.authority, fleet=FLEET, broker="", days=90.0), ca.authority, now_ms=lambda: 1)
+    enrolment = Enrolment(store, ca.authority, fleet=FLEET, broker="", days=90.0)
     made = []
 
-    def make_web(port: int) -> Web:
-        made.append(Web(app, listen="127.0.0.1", port=port, cert_file=str(ca.credentials.cert_file)))
+    def make_web(port: int, *, life_s: float = LIFE_S, **options) -> Web:
+        app = make_app(enrolment, ca.authority, now_ms=lambda: 1, **options)
+        cert_file = str(ca.credentials.cert_file)
+        made.append(Web(app, listen="127.0.0.1", port=port, cert_file=cert_file, life_s=life_s))
         return made[-1]
 
     yield make_web
@@ -42,10 +47,14 @@ def make_web(tmp_path, ca):
     store.close()
 
 
+def free_port() -> int:
+    with socket.create_server(("127.0.0.1", 0)) as probe:
+        return probe.getsockname()[1]
+
+
 @pytest.fixture
 def port(make_web):
-    with socket.create_server(("127.0.0.1", 0)) as probe:
-        port = probe.getsockname()[1]
+    port = free_port()
     make_web(port).start()
     return port
 
@@ -146,3 +155,62 @@ def test_names_of_any_length_can_be_certified(tmp_path):
     host = ".".join(["a" * 60] * 3)
     made = ca.authority.issue_broker(ca.authority._key.public_key(), host=host, now_ms=now_ms(), days=1)
     assert made.name == "winnow.broker"
+
+
+FILE = bytes(64 << 20)  # more than a connection holds that nobody reads from
+
+
+def give(sha256, _asked):
+    if sha256 == "damaged":
+        raise StoreError("it is damaged")
+    return (200, {}, memoryview(FILE)) if sha256 == "there" else None
+
+
+@contextlib.contextmanager
+def asking(port, ca, sha256):
+    context = ssl.create_default_context(cafile=ca.ca_file)
+    connection = http.client.HTTPSConnection("127.0.0.1", port, context=context, timeout=20)
+    with contextlib.closing(connection):
+        connection.request("GET", f"{FILES}/{sha256}")
+        yield connection
+
+
+def test_who_takes_a_file_is_not_cut_off_and_who_lets_it_wait_is(make_web, ca):
+    port = free_port()
+    make_web(port, life_s=1.0, handout=Handout(give)).start()
+    with asking(port, ca, "there") as slow, asking(port, ca, "there") as idle:
+        answer, left_alone = slow.getresponse(), idle.getresponse()
+        taken = 0
+        while more := answer.read(len(FILE) // 16):
+            taken += len(more)
+            time.sleep(0.15)
+        assert taken == len(FILE)
+        with pytest.raises((http.client.IncompleteRead, OSError)):
+            left_alone.read()
+
+
+def test_files_go_at_the_given_pace_and_leave_room_for_others(make_web, ca):
+    port, waiting = free_port(), queue.Queue()
+    make_web(port, handout=Handout(give, turn=lambda size, go: waiting.put((size, go)) is None)).start()
+    with contextlib.ExitStack() as stack:
+        first = stack.enter_context(asking(port, ca, "there"))
+        size, go = waiting.get(timeout=10)
+        for _ in range(TO_ONE_ADDRESS - 1):
+            stack.enter_context(asking(port, ca, "there"))
+            waiting.get(timeout=10)
+        assert call(port, ca, path=f"{FILES}/there")[0] == 503
+        assert call(port, ca)[0] == 200  # who renews is let in
+        assert waiting.empty()
+        go()
+        assert len(first.getresponse().read(size)) == size
+        assert waiting.get(timeout=10)[0] == size
+    with asking(port, ca, "there"):  # they left, and made room
+        waiting.get(timeout=10)
+
+
+def test_a_file_that_cannot_be_read_is_no_page_of_log(make_web, ca, caplog):
+    port = free_port()
+    make_web(port, handout=Handout(give)).start()
+    assert call(port, ca, path=f"{FILES}/damaged")[0] == 503
+    assert "it is damaged" in caplog.text
+    assert "Traceback" not in caplog.text
