@@ -21,7 +21,7 @@ WORDS: dict[str, tuple[rollout.Word, ...]] = {
     "halted": ("rollback",),
     "superseded": (),
 }
-PHASES = ("running", "trial", "staged", "fetching", "ordered", "failed")
+PHASES = ("through", "running", "trial", "staged", "fetching", "ordered", "failed")
 
 
 def router(frame: Frame) -> APIRouter:
