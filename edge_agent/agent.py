@@ -47,6 +47,7 @@ from edge_agent.send.allowance import Allowance
 from edge_agent.send.health import rss_bytes
 from edge_agent.send.lull import Lulls, parse_hours
 from edge_agent.send.outbox import Outbox
+from edge_agent.send.privacy import Privacy
 from edge_agent.send.recent import Recent
 from edge_agent.send.uplink import Uplink
 from edge_agent.send.writer import Handover, Writer
@@ -92,6 +93,7 @@ class Agent:
             on_damage=self._report_damage,
         )
         self.boot = self.outbox.next_boot()
+        self.privacy = Privacy(config.privacy.transforms, report=self._report_error)
         self.recent = self._make_recent()
         self.account = self._make_account()
         self.updater = self._make_updater()
@@ -113,6 +115,7 @@ class Agent:
             stopping=self._stopping,
             predictions=self.folder / PREDICTIONS if config.log.predictions else None,
             codec=images.codec(config.uplink.images, config.uplink.image_quality),
+            privacy=self.privacy,
         )
 
     def _go_on(self, key: str, make: Callable[[bytes], Part]) -> Part:
@@ -155,6 +158,7 @@ class Agent:
                 bytes_per_day=recent.bytes_per_day,
                 min_free_disk_bytes=self.config.outbox.min_free_disk_bytes,
                 pick=pick,
+                privacy=self.privacy,
             )
         except OSError as error:
             raise ConfigError(f"{folder}: {error.strerror}: expected a folder for recent samples") from error

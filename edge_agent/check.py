@@ -23,6 +23,7 @@ from edge_agent.loop import HEADER_BYTES
 from edge_agent.model import Model, misfit
 from edge_agent.orders import configured
 from edge_agent.send.lull import parse_hours
+from edge_agent.send.privacy import Privacy
 from edge_agent.source import Fit, Start, open_source
 from edge_agent.update.trust import check_anchor
 
@@ -33,11 +34,13 @@ def check_parts(config: AgentConfig) -> list[str]:
     """What was found, in words; raises what is wrong."""
     Scorer(config.choose.acquisition)
     said = [*_uplink(config), _trust(config)]
+    privacy = Privacy(config.privacy.transforms)
     if not config.model.artifact:
         if not config.uplink.broker:
             raise ConfigError("no model: set [model] artifact to an artifact folder, or [uplink] broker to get one")
         return [*said, "no [model] artifact: the agent waits for the server to send one"]
     model = _model(config)
+    privacy.check(model.shape, str(model.dtype))
     sample_bytes = int(np.prod(model.shape)) * model.dtype.itemsize + HEADER_BYTES
     scorer = Scorer(config.choose.acquisition, members=model.manifest.members)
     if scorer.complaint:

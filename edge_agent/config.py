@@ -191,6 +191,17 @@ class Recent(Section, frozen=True, kw_only=True):
     ] = 100_000_000.0
 
 
+class Privacy(Section, frozen=True, kw_only=True):
+    """What is taken out of samples before they are stored to be sent, or kept among the recent ones."""
+
+    transforms: Annotated[
+        tuple[str, ...],
+        Meta(
+            description='in this order, after the model has seen the sample: `"crop TOP LEFT HEIGHT WIDTH"` (the rest becomes 0), `"blur TOP LEFT HEIGHT WIDTH"`, `"downscale N"`, `"drop_channel N"`, or `"package.module:name"`; the server trains on what is sent: see [data.md](../data.md)'
+        ),
+    ] = ()
+
+
 class Uplink(Section, frozen=True, kw_only=True):
     """How the server is reached, and what the link may carry: see [delivery.md](../delivery.md)."""
 
@@ -339,6 +350,7 @@ class AgentConfig(Section, frozen=True, kw_only=True):
     drift: Drift = Drift()
     outbox: Outbox = Outbox()
     recent: Recent = Recent()
+    privacy: Privacy = Privacy()
     uplink: Uplink = Uplink()
     update: Update = Update()
     log: Log = Log()

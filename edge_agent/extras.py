@@ -184,6 +184,7 @@ class Extras:
             prediction=Prediction(kept.label, kept.confidence),
             selection=selection,
             model_version=kept.version,
+            transforms=kept.transforms,
         )
 
     # --- looking, and across restarts ---

@@ -16,6 +16,7 @@ import numpy as np
 
 from edge_agent.choose.acquisition import Acquisition, Floats
 from edge_agent.contract.types import Reading
+from edge_agent.send.privacy import Transform
 from edge_agent.source import Source, Start
 
 _REF_MAX = 200
@@ -70,6 +71,43 @@ def check_source(make: Callable[[], Source], *, readings: int = 10) -> None:
     _expect([r.seq for r in again] == [r.seq for r in seen[half:]], f"from {last.seq + 1} on, it gives other numbers")
     same = all(np.array_equal(a.data, b.data) for a, b in zip(again, seen[half:], strict=True))
     _expect(same, f"from {last.seq + 1} on, it gives other data than it gave before")
+
+
+def check_transform(function: Transform, *, shape: tuple[int, ...], dtype: str) -> None:
+    """Check a privacy transform of arrays as the model takes them.
+
+    Args:
+        function: array -> array of the same shape and dtype.
+        shape: of a sample, without the batch axis.
+        dtype: of a sample.
+    """
+    numbers = np.random.default_rng(0).integers(0, 100, (5, *shape))
+    for sample in (*numbers.astype(dtype), np.zeros(shape, dtype)):
+        before = sample.copy()
+        found = _transformed(function, sample)
+        _expect(np.array_equal(sample, before), "it writes into its input, which the source and the model still have")
+        _expect(
+            found.shape == shape, f"a sample {shape} became {found.shape}: expected the same, or no model can learn"
+        )
+        _expect(found.dtype == sample.dtype, f"a sample of {dtype} became {found.dtype}, expected the same")
+        if found.dtype.kind == "f":
+            _expect(bool(np.isfinite(found).all()), "a finite sample gave NaN or inf")
+        found = found.copy()  # it may keep the array, and write to it
+        _expect(
+            np.array_equal(_transformed(function, sample), found),
+            "the same sample becomes another one when asked again",
+        )
+        sample.flags.writeable = False
+        _transformed(function, sample)
+
+
+def _transformed(function: Transform, sample: np.ndarray) -> np.ndarray:
+    try:
+        return np.asarray(function(sample))
+    except Exception as error:
+        raise AssertionError(
+            f"a sample {sample.shape} {sample.dtype}: it raised {type(error).__name__}: {error}"
+        ) from error
 
 
 def _check_direction(function: Acquisition, classes: int) -> None:

@@ -213,6 +213,8 @@ def _instances() -> dict[str, tuple[bytes, dict[str, Any]]]:
             wire.encode_frame(header, body),
             {**_expected(header), "body": body.hex(), "pixels": PIXELS.tobytes().hex()},
         )
+    private: Any = msgspec.structs.replace(FRAMES[0], transforms=("blur 0 0 2 2", "mine:faces"))
+    found["SampleHeader-private.frame"] = (wire.encode_frame(private, BODY), {**_expected(private), "body": BODY.hex()})
     manifest = _manifest()
     found["Manifest.json"] = (artifact.encode_manifest(manifest), _expected(manifest))
     return found

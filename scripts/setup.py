@@ -39,7 +39,7 @@ def main() -> None:
 
 
 def _packages(python: Path) -> str:
-    installs = [[TORCH], ["-e", ".[server,train,demo,dev]"]]
+    installs = [[TORCH], ["-e", ".[server,labels,data,train,demo,dev]"]]
     warning = ", gigabytes if pip finds PyTorch with CUDA (smaller: see scripts/setup.py)"
     return ensure(VENV, python, ROOT / "constraints.txt", installs, warning=warning)
 

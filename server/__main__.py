@@ -16,7 +16,7 @@ from edge_agent.contract import settings
 from edge_agent.contract.artifact import read_artifact
 from edge_agent.contract.errors import EXIT_CONFIG, ConfigError, WinnowError
 from edge_agent.contract.wire import REQUEST_MAX_SAMPLES
-from server import keyring, rollout_cli, train_cli, user_cli
+from server import gold_cli, keyring, label_cli, rollout_cli, rules_cli, snapshot_cli, train_cli, user_cli
 from server.config import load_config
 from server.errors import ServerConfigError
 from server.identity import commands
@@ -30,7 +30,8 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
 )
 data = typer.Typer(
-    help="Labelled data that comes by hand.", epilog="Example: winnow-server data import first.npz server.toml"
+    help="Labelled data that comes by hand, and what may be done with whose.",
+    epilog="Example: winnow-server data import first.npz server.toml",
 )
 model = typer.Typer(help="Models that come by hand.", epilog="Example: winnow-server model add my-model server.toml")
 app.command("init", epilog="Example: winnow-server init farm --fleet farm --name winnow.lan")(keyring.init_fleet)
@@ -50,6 +51,11 @@ app.add_typer(model, name="model")
 app.add_typer(keyring.keys, name="keys")
 app.add_typer(rollout_cli.rollouts, name="rollout")
 app.add_typer(user_cli.users, name="user")
+app.add_typer(label_cli.label, name="label")
+label_cli.label.add_typer(gold_cli.gold, name="gold")
+app.command("labels", epilog="Example: winnow-server labels --days 7 server.toml")(label_cli.show_labels)
+app.add_typer(snapshot_cli.snapshots, name="snapshot")
+rules_cli.register(data)
 
 Config = Annotated[Path, typer.Argument(metavar="server.toml", help="the configuration file")]
 Strategies = Annotated[

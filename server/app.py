@@ -36,8 +36,12 @@ from server.identity.authority import SERVER
 from server.identity.copies import Copies
 from server.identity.credentials import Credentials
 from server.identity.service import Service
-from server.label import labeler
+from server.label import label_studio, labeler
+from server.label.labeler import Labeler
 from server.label.labelling import Labelling
+from server.label.queue import PERSON, Rules
+from server.label.teacher import Teacher
+from server.label.teacher import load as load_teacher
 from server.release.blocks import Blocks
 from server.release.downloads import Downloads
 from server.release.files import Part, part
@@ -199,22 +203,7 @@ class Server:
         return address
 
     def _labelling(self, store: Store) -> Labelling | None:
-        config = self._config.labeler
-        if not config.kind:
-            return None
-        answers = labeler.load(config.kind, config.files)
-        return Labelling(
-            store,
-            answers,
-            name=config.kind,
-            batch=config.batch,
-            strategy=config.strategy,
-            labels_per_day=config.labels_per_day,
-            exploration=config.exploration,
-            duplicate_cosine=config.duplicate_cosine,
-            now_ms=now_ms,
-            rng=np.random.default_rng(),
-        )
+        return labelling_of(self._config, store) if self._config.labeler.kind else None
 
     def _collecting(
         self, store: Store, address: BrokerAddress, labelling: Labelling | None, downloads: Downloads, files_url: str
@@ -266,6 +255,7 @@ class Server:
             teach=self._config.teach,
             gates=self._config.gates,
             autonomy=self._config.autonomy,
+            snapshot=self._config.snapshot,
         )
 
 
@@ -284,11 +274,53 @@ def check_parts(config: ServerConfig) -> list[str]:
     if arms := portfolio.parse(config.choose.portfolio):
         lines.append(f"portfolio: {', '.join(arm.name for arm in arms)}")
     if config.labeler.kind:
-        labeler.load(config.labeler.kind, config.labeler.files)
+        labeler_of(config)
         lines.append(f"labeler: {config.labeler.kind}, {len(config.labeler.files)} files")
     else:
         lines.append("labeler: nobody")
+    if found := teacher_of(config):
+        lines.append(f"teacher: {found.name}, {len(found.classes)} classes")
+    Rules.of(config.labeler)
     return lines
+
+
+def labelling_of(config: ServerConfig, store: Store) -> Labelling:
+    """Whoever answers, as configured; people, where nobody is."""
+    settings = config.labeler
+    return Labelling(
+        store,
+        labeler_of(config),
+        name=settings.kind or PERSON,
+        batch=settings.batch,
+        strategy=settings.strategy,
+        labels_per_day=settings.labels_per_day,
+        exploration=settings.exploration,
+        duplicate_cosine=settings.duplicate_cosine,
+        now_ms=now_ms,
+        rng=np.random.default_rng(),
+        teacher=teacher_of(config),
+        rules=Rules.of(settings),
+    )
+
+
+def labeler_of(config: ServerConfig) -> Labeler:
+    """The labeler; ServerConfigError when it cannot be had."""
+    studio = config.label_studio
+    if config.labeler.kind == label_studio.KIND:
+        if not studio.token_file:
+            raise ServerConfigError("[label_studio] token_file: expected a file with an access token of Label Studio")
+        return label_studio.LabelStudio(studio.url, read_secret(studio.token_file), studio.project)
+    return labeler.load(config.labeler.kind or PERSON, config.labeler.files)
+
+
+def teacher_of(config: ServerConfig) -> Teacher | None:
+    """The model in front of the labeler, if there is one; ServerConfigError when it cannot be used."""
+    settings = config.labeler
+    if not settings.teacher:
+        return None
+    return load_teacher(
+        settings.teacher, max_error=settings.teacher_max_error, check_share=settings.teacher_check_share
+    )
 
 
 def _files(blocks: Blocks) -> Callable[[str, str | None], Part | None]:
@@ -340,7 +372,7 @@ def train_once(config: ServerConfig, *, why: str) -> Version:
     """
     data_dir = Path(config.server.data_dir)
     with only_one(data_dir), open_store(config) as store:
-        teach = Teach(store, data_dir=data_dir, teach=config.teach, gates=config.gates)
+        teach = Teach(store, data_dir=data_dir, teach=config.teach, gates=config.gates, snapshot=config.snapshot)
         teach.recover(now_ms=now_ms())
         run_id = teach.begin(now_ms=now_ms(), why=why)
         try:

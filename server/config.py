@@ -111,7 +111,10 @@ class Labeler(Section, frozen=True, kw_only=True):
     """Who answers."""
 
     kind: Annotated[
-        str, Meta(description="`oracle` (known truth, for replays), or `package.module:name`; empty: nobody")
+        str,
+        Meta(
+            description="`human` (people, by `winnow-server label`), `label_studio`, `oracle` (known truth, for replays), or `package.module:name`; empty: nobody"
+        ),
     ] = ""
     files: Annotated[
         tuple[str, ...], Meta(description="for `oracle`: the .npz files that the devices replay, with `y` and `names`")
@@ -140,6 +143,49 @@ class Labeler(Section, frozen=True, kw_only=True):
             description="likeness of two samples' embeddings from which a budget pays for one label only; above 1: identical ones only",
         ),
     ] = 0.995
+    teacher: Annotated[
+        str,
+        Meta(
+            description="a larger model that labels what it is sure of, before the labeler is asked: an artifact folder, or `package.module:name`; empty: none"
+        ),
+    ] = ""
+    teacher_max_error: Annotated[
+        float,
+        Meta(
+            gt=0.0,
+            lt=1.0,
+            description="share of its labels that may be wrong; by what people say of the same samples it learns how sure that takes",
+        ),
+    ] = 0.05
+    teacher_check_share: Annotated[
+        Share, Meta(description="part of what it labels that people label too; 0: its error stays unknown")
+    ] = 0.1
+    lease_s: Annotated[
+        float, Meta(gt=0.0, description="time in which a person has a sample to himself; then another may get it")
+    ] = 300.0
+    overlap_share: Annotated[Share, Meta(description="part of the questions that two people are asked, not one")] = 0.0
+    most_labelers: Annotated[
+        int, Meta(ge=1, description="people that are asked about one sample at most, where they differ")
+    ] = 3
+    gold_share: Annotated[
+        Share, Meta(description="part of a person's questions whose answer is known, where there are any")
+    ] = 0.05
+    blind_share: Annotated[
+        Share, Meta(description="part of a person's questions asked without the model's guess, to see what it sways")
+    ] = 0.1
+    prices: Annotated[
+        tuple[str, ...],
+        Meta(description='of a label, by kind of labeler: `["human=30/h", "teacher=0.001", "label_studio=0.05"]`'),
+    ] = ()
+    currency: Annotated[str, Meta(description="of the prices")] = "EUR"
+
+
+class LabelStudio(Section, frozen=True, kw_only=True):
+    """Where Label Studio is, for `[labeler] kind = "label_studio"`."""
+
+    url: Annotated[str, Meta(description="`http://host:port`")] = "http://127.0.0.1:8080"
+    token_file: Annotated[str, Meta(description="file with an access token, of the legacy kind or a personal one")] = ""
+    project: Annotated[int, Meta(ge=1, description="number of the project; it has a `<Choices>` over an `<Image>`")] = 1
 
 
 class Choose(Section, frozen=True, kw_only=True):
@@ -151,6 +197,50 @@ class Choose(Section, frozen=True, kw_only=True):
             description='arms tried side by side on parts of the fleet, the better the more: acquisition functions, strategies, or `strategy/acquisition`, as `["margin", "entropy", "vessal"]`; empty: every device goes by its own configuration'
         ),
     ] = ()
+
+
+class Snapshot(Section, frozen=True, kw_only=True):
+    """What a model learns from and is judged by: see [data.md](../data.md)."""
+
+    near_duplicates: Annotated[
+        Literal["leave_out", "refuse", "keep"],
+        Meta(
+            description="samples to train on that show what a held-out one shows: `leave_out` and count them, `refuse` to train, or `keep` them (a scene that stands still)"
+        ),
+    ] = "leave_out"
+    duplicate_cosine: Annotated[
+        float,
+        Meta(
+            gt=0.0,
+            description="likeness of embeddings from which two that look the same do show the same, where the champion has seen both",
+        ),
+    ] = 0.98
+    max_duplicate_share: Annotated[
+        Share,
+        Meta(description="part of what would be trained on that may be left out so; beyond it nothing is trained"),
+    ] = 0.5
+    embargo_samples: Annotated[
+        int,
+        Meta(
+            ge=0,
+            description="samples before and after a held-out one, in its run of its stream, that are not trained on; 0: none",
+        ),
+    ] = 0
+    forward_hours: Annotated[
+        float,
+        Meta(
+            ge=0.0,
+            description="newest hours of which only what is held out is used, so that a model is judged on a time later than all it learned from; 0: none",
+        ),
+    ] = 0.0
+    holdout_devices: Annotated[
+        tuple[str, ...],
+        Meta(description="devices none of whose samples are trained on; those held out of them judge, as all others"),
+    ] = ()
+    max_damaged_share: Annotated[
+        Share,
+        Meta(description="part of a split that may be left out since its bytes are damaged; beyond it a round fails"),
+    ] = 0.05
 
 
 class Teach(Section, frozen=True, kw_only=True):
@@ -360,7 +450,9 @@ class ServerConfig(Section, frozen=True, kw_only=True):
     broker: Broker = Broker()
     collect: Collect = Collect()
     labeler: Labeler = Labeler()
+    label_studio: LabelStudio = LabelStudio()
     choose: Choose = Choose()
+    snapshot: Snapshot = Snapshot()
     teach: Teach = Teach()
     gates: Gates = Gates()
     rollout: Rollout = Rollout()
@@ -395,11 +487,21 @@ def load_config(path: Path) -> ServerConfig:
         broker=replace(config.broker, **{key: str(folder / file) if file else "" for key, file in files.items()}),
         web=replace(
             config.web,
-            cert_file=str(folder / config.web.cert_file) if config.web.cert_file else "",
-            key_file=str(folder / config.web.key_file) if config.web.key_file else "",
+            cert_file=_placed(folder, config.web.cert_file),
+            key_file=_placed(folder, config.web.key_file),
         ),
-        labeler=replace(config.labeler, files=tuple(str(folder / file) for file in config.labeler.files)),
+        labeler=replace(
+            config.labeler,
+            files=tuple(str(folder / file) for file in config.labeler.files),
+            teacher=_placed(folder, config.labeler.teacher),
+        ),
+        label_studio=replace(config.label_studio, token_file=_placed(folder, config.label_studio.token_file)),
     )
+
+
+def _placed(folder: Path, place: str) -> str:
+    """A path, meant from `folder`; a `package.module:name` and nothing stay what they are."""
+    return place if not place or ":" in place else str(folder / place)
 
 
 def _check_web(web: Web, path: Path) -> None:

@@ -25,6 +25,7 @@ from server.audit.evidence import gather
 from server.audit.yields import against_random
 from server.config import ServerConfig
 from server.errors import StoreError
+from server.label import quality
 from server.release.commands import summary
 from server.release.signing import Signing
 from server.store import devices, gaps, identities, labels, portfolios, rollouts, runs, samples, versions
@@ -74,6 +75,8 @@ def overview(config: ServerConfig, store: Store, *, now_ms: int) -> View:
             "samples": dict(sorted(reasons.items())),
             "missing": sum(gaps.missing(connection, fleet).values()),
             "labels": labels.counts(connection)._asdict(),
+            "labelling": quality.effort(connection, since_ms=0, currency=config.labeler.currency)
+            | quality.at_hand(connection, now_ms=now_ms),
             "accuracy": estimates.fleet(gather(connection, since_day=_since(ACCURACY_DAYS, now_ms))),
             "yield": _yield(connection, now_ms),
             "classes": list(labels.names(connection)),
@@ -254,6 +257,7 @@ def print_overview(view: View, console: Console) -> None:
         "fleet": f"{view['fleet']}, {view['online']} of {view['devices']} devices online",
         "samples": _pairs(view["samples"]) or "none",
         "labels": _pairs(view["labels"]),
+        "labelling": quality.effort_line(view["labelling"]),
         "classes": ", ".join(view["classes"]) or "none",
         "accuracy": words.accuracy_line(view["accuracy"], days=ACCURACY_DAYS),
         "mistakes": words.yield_line(view["yield"], days=YIELD_DAYS),

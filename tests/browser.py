@@ -10,7 +10,7 @@ from typing import Any
 
 import msgspec
 import pytest
-from playwright.sync_api import Browser, Error, Page, sync_playwright
+from playwright.sync_api import Browser, BrowserContext, Error, Page, sync_playwright
 
 from server import config
 from server.store import users
@@ -55,7 +55,7 @@ class Served:
     def close(self) -> None:
         self._pages.stop()
 
-    def sign_in(self, browser: Browser, name: str = "admin", **options: Any) -> Page:
+    def sign_in(self, browser: Browser | BrowserContext, name: str = "admin", **options: Any) -> Page:
         """A page of somebody who has signed in; what goes wrong in its scripts fails the test that asks `problems`."""
         page = browser.new_page(**options)
         page.problems = []

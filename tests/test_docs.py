@@ -55,7 +55,7 @@ def test_the_examples_of_plug_ins_run_and_keep_their_contracts() -> None:
     for block in blocks:
         exec(block, names)
     tests = [function for name, function in names.items() if name.startswith("test_")]
-    assert len(tests) == 2
+    assert len(tests) == 3
     for test in tests:
         test()
 

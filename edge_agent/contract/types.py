@@ -123,3 +123,4 @@ class Sample(NamedTuple):
     prediction: Prediction
     selection: Selection
     model_version: int
+    transforms: tuple[str, ...] = ()  # for privacy, that `data` went through since the model saw it

@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import hashlib
 import math
-from typing import Literal, NamedTuple, TypeVar
+from typing import Annotated, Literal, NamedTuple, TypeVar
 
 import msgspec
 import numpy as np
@@ -38,8 +38,12 @@ FETCH_MAX_BLOCKS = 64  # of one request
 PARCELS_MAX = 16  # of one assignment, for the same reason as REQUESTS_MAX
 REQUESTS_MAX = 32  # open for one device: Desired must stay below JSON_MAX_BYTES
 REQUEST_MAX_SAMPLES = 1000  # of one request, of each device
+TRANSFORMS_MAX = 16  # of one sample
 PARKED_SHOWN = 3  # refused samples that a heartbeat names
 DTYPES = ("uint8", "int8", "int16", "uint16", "int32", "int64", "float16", "float32", "float64")
+
+Transform = Annotated[str, msgspec.Meta(max_length=120)]
+"""One that was applied, as the device's configuration names it."""
 
 Up = Literal["birth", "death", "sample", "heartbeat", "event", "fetch"]
 Down = Literal["desired", "receipt", "block"]
@@ -288,6 +292,7 @@ class SampleHeader(msgspec.Struct, frozen=True, kw_only=True):
     selection: Selection
     part: int = 0
     parts: int = 1
+    transforms: Annotated[tuple[Transform, ...], msgspec.Meta(max_length=TRANSFORMS_MAX)] = ()  # for privacy, in order
 
 
 # --- server to device -----------------------------------------------------------------------------------------------
@@ -436,6 +441,7 @@ def encode_sample(sample: Sample, *, codec: images.Codec | None = None) -> tuple
         confidence=sample.prediction.confidence,
         model_version=sample.model_version,
         selection=sample.selection,
+        transforms=sample.transforms,
     )
     return header, body
 

@@ -24,6 +24,7 @@ from numpy.typing import NDArray
 
 from edge_agent.contract.types import Prediction, SampleId
 from edge_agent.contract.wire import Request
+from edge_agent.send.privacy import Privacy
 from edge_agent.send.ring import Gone, Kept, Place, Ring, pack, pack_sample
 
 log = logging.getLogger(__name__)
@@ -82,14 +83,20 @@ class Recent:
         bytes_per_day: float,
         min_free_disk_bytes: int,
         pick: Pick,
+        privacy: Privacy | None = None,
         monotonic: Callable[[], float] = time.monotonic,
     ) -> None:
-        """OSError when `folder` cannot be used. `pick`: which of the sketches (N, D) are a request's best answers."""
+        """OSError when `folder` cannot be used.
+
+        `pick`: which of the sketches (N, D) are a request's best answers. `privacy`: what is taken out of samples
+        first; one that has to be blanked is not kept.
+        """
         self._ring = Ring(folder, max_bytes=max_bytes)
         self._folder = folder
         self._s_per_byte = DAY_S / bytes_per_day
         self._min_free_disk_bytes = min_free_disk_bytes
         self._pick = pick
+        self._privacy = privacy or Privacy(())
         self._monotonic = monotonic
         self._due_s = monotonic()
         self._queue: queue.Queue[Passing | Gone | Request | None] = queue.Queue()
@@ -164,7 +171,9 @@ class Recent:
             return True
         if isinstance(item, Passing):
             self._room.release()
-            self._add(pack_sample(_kept(item), item.data))
+            private = self._privacy.apply(item.data)
+            if private.sound:
+                self._add(pack_sample(_kept(item, private.transforms), private.data))
         elif isinstance(item, Gone):
             self._add(pack(item))
         else:
@@ -228,7 +237,7 @@ class Recent:
         return False
 
 
-def _kept(item: Passing) -> Kept:
+def _kept(item: Passing, transforms: tuple[str, ...]) -> Kept:
     return Kept(
         id=str(item.id),
         ref=item.ref[:200].encode("utf-8", "replace").decode(),
@@ -241,4 +250,5 @@ def _kept(item: Passing) -> Kept:
         utility=item.utility,
         version=item.version,
         sketch=b"" if item.sketch is None else np.asarray(item.sketch, np.float32).tobytes(),
+        transforms=transforms,
     )

@@ -40,6 +40,7 @@ class Kept(msgspec.Struct, frozen=True, kw_only=True, tag="kept"):
     utility: float
     version: int  # of the model that said so
     sketch: bytes  # float32, as choose/wanted.py makes it; empty when the model has no embedding
+    transforms: tuple[str, ...] = ()  # for privacy, that the body went through
 
 
 class Gone(msgspec.Struct, frozen=True, tag="gone"):

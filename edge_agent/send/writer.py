@@ -27,6 +27,7 @@ from edge_agent.contract.images import Codec
 from edge_agent.contract.types import Sample
 from edge_agent.contract.wire import encode_sample
 from edge_agent.send.outbox import Outbox, Put
+from edge_agent.send.privacy import Privacy
 
 log = logging.getLogger(__name__)
 
@@ -58,10 +59,12 @@ class Writer:
         stopping: threading.Event,
         predictions: Path | None = None,
         codec: Codec | None = None,
+        privacy: Privacy | None = None,
     ) -> None:
         """`stored` is called after each commit. Once `stopping` is set, the loop is not made to wait for the disk.
 
-        `codec`: how images are encoded; None: as the arrays that they are. `predictions`: the file that records are
+        `codec`: how images are encoded; None: as the arrays that they are. `privacy`: what is taken out of samples
+        first. `predictions`: the file that records are
         appended to, while the disk has room by the outbox's rule; at PREDICTIONS_BYTES it is set aside, in place of the
         last one that was.
         """
@@ -76,6 +79,7 @@ class Writer:
         self._complained = False  # of the prediction log
         self._predictions = predictions
         self._codec = codec
+        self._privacy = privacy or Privacy(())
         self._queue: queue.Queue[Handover | None] = queue.Queue(AHEAD)
         self._losing = threading.Lock()
         self._thread = threading.Thread(target=self._run, name="writer", daemon=True)
@@ -131,13 +135,18 @@ class Writer:
         return group, True
 
     def _commit(self, group: list[Handover]) -> None:
-        rows = [Put(*encode_sample(sample, codec=self._codec)) for item in group for sample in item.samples]
+        rows = [self._row(sample) for item in group for sample in item.samples]
         state = {key: value for item in group for key, value in item.state.items()}
         if rows or state:
             self._put(rows, state)
         records = b"".join(item.predictions for item in group)
         if records and self._predictions is not None:
             self._append(self._predictions, records)
+
+    def _row(self, sample: Sample) -> Put:
+        private = self._privacy.apply(sample.data, before=sample.transforms)
+        sample = sample._replace(data=private.data, transforms=private.transforms)
+        return Put(*encode_sample(sample, codec=self._codec))
 
     def _put(self, rows: list[Put], state: dict[str, bytes]) -> None:
         while not self._given_up:

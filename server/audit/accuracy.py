@@ -11,6 +11,7 @@ from typing import Any, Literal, get_args
 
 from server.audit.estimators import Estimate, hajek, post_stratified
 from server.audit.evidence import Evidence
+from server.store.consensus import NONE_OF_THESE
 from server.store.stretches import Stretch
 
 View = dict[str, Any]
@@ -57,7 +58,7 @@ def _class(evidence: Evidence, index: int, names: Sequence[str]) -> View:
         hajek(part.right, part.probability)
         for part in (evidence.of(evidence.truth == index), evidence.of(evidence.predicted == index))
     )
-    name = names[index] if index < len(names) else str(index)
+    name = "none of these" if index == NONE_OF_THESE else names[index] if index < len(names) else str(index)
     return {"class": name} | _figure("recall", recall) | _figure("precision", precision, prefix="precision_")
 
 

@@ -12,7 +12,7 @@ cannot be weighed is left out, and counted: a label for one of
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Collection, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -29,6 +29,8 @@ from server.store.stretches import Stretch
 DESIGN = (*AUDIT_REASONS, "informative", "drift")
 """Reasons whose probability, as recorded, is that of all of them together; others come on top of it."""
 
+HOUR_MS = 3_600_000
+
 
 class Evidence(NamedTuple):
     """Stretches whose samples are all counted, and the labelled samples in them; arrays are (N,), one row a label."""
@@ -40,6 +42,7 @@ class Evidence(NamedTuple):
     bins: NDArray[np.int64]  # of the utility
     predicted: NDArray[np.int64]  # class index
     truth: NDArray[np.int64]  # class index
+    hour: NDArray[np.int64]  # of capture, UTC, 0..23, by the device's clock
     left_out: dict[str, int]  # why -> labels
 
     @property
@@ -71,14 +74,16 @@ class Evidence(NamedTuple):
 
     def of(self, rows: NDArray[np.bool_]) -> Evidence:
         """That of some of the labels."""
-        arrays = ("stretch", "probability", "confidence", "bins", "predicted", "truth")
+        arrays = ("stretch", "probability", "confidence", "bins", "predicted", "truth", "hour")
         return self._replace(**{name: getattr(self, name)[rows] for name in arrays})
 
 
-def gather(connection: sa.Connection, *, since_day: str = "") -> Evidence:
-    """All of it, from a day on."""
+def gather(connection: sa.Connection, *, since_day: str = "", members: Collection[str] | None = None) -> Evidence:
+    """All of it, from a day on; with `members`, as if only these sample ids were labelled."""
     runs = stretches.stretches(connection, since_day=since_day)
     every = stretches.labelled(connection, since_day=since_day)
+    if members is not None:
+        every = [row for row in every if row.id in members]
     rows = [row for row in every if row.reason in DESIGN]
     sessions = Counter((device, stream, boot) for device, stream, boot, _ in {one[1:5] for one in runs})
     known = [one for one in runs if sessions[one[1:4]] == 1 and one.sums.get("utility_histogram")]
@@ -109,7 +114,7 @@ def _weighed(
     probability = inclusion(
         _column(rows, "probability"),
         _column(rows, "floor"),
-        _asked(rows, plans),
+        asked_about(rows, plans),
         audit=audit,
         group=group,
         selected_audit=selected_audit,
@@ -123,6 +128,7 @@ def _weighed(
         bin_of(_column(rows, "utility")),
         _column(rows, "predicted").astype(np.int64),
         np.array([row.class_index for row in rows], np.int64),
+        np.array([row.captured_at_ms // HOUR_MS % 24 for row in rows], np.int64),
         dict(left_out),
     )
     ready = (selected_audit == 0) | (np.bincount(group[audit], minlength=len(numbers)) > 0)
@@ -132,7 +138,11 @@ def _weighed(
     return found._replace(left_out=dict(left_out))
 
 
-def _asked(rows: list[Any], plans: list[int]) -> Floats:
+def asked_about(rows: Sequence[Any], plans: Sequence[int]) -> Floats:
+    """(N,) how likely each labelled sample was to be asked about once it was here, over all plans (inclusion.py).
+
+    rows: with asked, plan_ms, stands_for and received_at_ms. plans: when there was one, ms, in order.
+    """
     planned = np.array([row.plan_ms is not None for row in rows], np.bool_)
     since = len(plans) - np.searchsorted(plans, [row.received_at_ms for row in rows], side="left")
     after = len(plans) - np.searchsorted(plans, [row.plan_ms or 0 for row in rows], side="right")

@@ -54,7 +54,7 @@ def compare(chosen: Found, random: Found, *, confidence_level: float = 0.95) -> 
         return Yield(chosen, random, None, None, None)
     z = NormalDist().inv_cdf(0.5 + confidence_level / 2.0)
     p, q = chosen.mistakes / chosen.labels, random.mistakes / random.labels
-    (p_low, p_high), (q_low, q_high) = _wilson(chosen, z), _wilson(random, z)
+    (p_low, p_high), (q_low, q_high) = wilson(chosen, z), wilson(random, z)
     low = _root(p, q, p_low, q_high, -1.0)
     if not random.mistakes:
         return Yield(chosen, random, None, low, None)
@@ -67,7 +67,7 @@ def _root(p: float, q: float, p_end: float, q_end: float, sign: float) -> float:
     return max(0.0, (p * q + sign * math.sqrt(max(0.0, inner))) / (q_end * (2.0 * q - q_end)))
 
 
-def _wilson(found: Found, z: float) -> tuple[float, float]:
+def wilson(found: Found, z: float) -> tuple[float, float]:
     """Limits of a share (Wilson 1927)."""
     n, p = found.labels, found.mistakes / found.labels
     centre, half = p + z * z / (2 * n), z * (p * (1 - p) / n + z * z / (4 * n * n)) ** 0.5

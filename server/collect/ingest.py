@@ -260,6 +260,7 @@ def _row(upload: Upload) -> dict[str, Any]:
         "strategy": selection.strategy[:40],
         "acquisition": selection.acquisition[:100],
         "shadow_probability": selection.shadow_probability,
+        "transforms": list(header.transforms) or None,
     }
 
 

@@ -58,7 +58,7 @@ def demo(options: Options) -> Path:
             for split, name in (("train", "base"), ("holdout", "holdout")):
                 call(workspace, "data", "import", str(workspace.recording(name)), "--split", split, toml)
             trained = time.monotonic()
-            call(workspace, "model", "train", toml, advance=advance)
+            call(workspace, "train", toml, advance=advance)
             training_s = time.monotonic() - trained
         stream_s = size.rounds * size.calm * (SLOWED * training_s + SETTLE_S)
         rate_per_s = len(scenario.streams[0].y) / stream_s

@@ -1,18 +1,23 @@
 """Who answers, and what is it asked?
 
-A labeler is an object with one method, `label(batch) -> answers`: one answer per question, in order, a class name, the
-index of a known class, or None when it cannot tell. `[labeler] kind` names one: `oracle`, or your own as
-`package.module:name`, called without arguments (or with the list of `[labeler] files`, if there are any).
-What a labeler raises, or answers wrongly, is a LabelError here: the samples stay unlabelled and are asked again later.
+A labeler is an object with one method, `label(batch) -> answers`: one answer per question, in order. An answer is a
+class name, the index of a known class, CANNOT_TELL (or None), NONE_OF_THESE, or LATER: the question is asked, and its
+answer comes by and by; either out of the queue, from people, or out of the labeler's second method, `answered()`, which
+a labeler has that asks elsewhere.
+
+`[labeler] kind` names one: `oracle`, `human`, `label_studio`, or your own as `package.module:name`, called without
+arguments (or with the list of `[labeler] files`, if there are any). What a labeler raises, or answers wrongly, is a
+LabelError here: the samples stay unlabelled and are asked again later.
 """
 
 from __future__ import annotations
 
 import importlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
+from enum import Enum
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Final, NamedTuple, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -20,7 +25,18 @@ from numpy.typing import NDArray
 from server.errors import LabelError, ServerConfigError
 from server.label.oracle import Oracle
 
-Answer = str | int
+CANNOT_TELL, NONE_OF_THESE = "cannot tell", "none of these"
+"""Answers that are no class: no class is called so."""
+
+
+class Later(Enum):
+    """The type of LATER."""
+
+    LATER = "later"
+
+
+LATER: Final = Later.LATER
+Answer = str | int | None | Later
 
 
 @dataclass(frozen=True)
@@ -38,38 +54,74 @@ class Question:
         return self.load()
 
 
+class Given(NamedTuple):
+    """An answer that came later."""
+
+    id: str  # of the question
+    said: str  # a class name, CANNOT_TELL or NONE_OF_THESE
+    labeler: str  # who: "label_studio:ann@example.org"
+    kind: str  # "label_studio"
+    seconds: float  # that it took
+    key: str  # of this answer: it may be given again, and counts once
+
+
 class Labeler(Protocol):
     """Answers questions."""
 
-    def label(self, batch: list[Question]) -> Sequence[Answer | None]:
-        """One answer per question, in order: a class name, a known class's index, or None for "cannot tell"."""
+    def label(self, batch: list[Question]) -> Sequence[Answer]:
+        """One answer per question, in order."""
+
+
+class Elsewhere(Labeler, Protocol):
+    """Answers questions later."""
+
+    def answered(self) -> Iterable[Given]:
+        """What was answered since the last call that was iterated to its end: what is kept is asked for no more."""
+
+
+class People:
+    """Whoever takes questions out of the queue: `winnow-server label`, or a page."""
+
+    def label(self, batch: list[Question]) -> list[Answer]:
+        """All of it later."""
+        return [LATER] * len(batch)
 
 
 def load(kind: str, files: Sequence[str]) -> Labeler:
     """The labeler that `[labeler] kind` names; ServerConfigError when there is none such."""
     if kind == "oracle":
         return Oracle([Path(file) for file in files])
-    module, _, name = kind.partition(":")
-    if not name:
-        raise ServerConfigError(f"[labeler] kind = {kind!r}: expected 'oracle', or 'package.module:name'")
-    try:
-        made: Any = getattr(importlib.import_module(module), name)
-    except (ImportError, AttributeError) as error:
-        raise ServerConfigError(f"[labeler] kind = {kind!r}: {error}") from error
-    labeler = _make(made, files) if callable(made) else made
+    if kind == "human":
+        return People()
+    if not kind.partition(":")[2]:
+        raise ServerConfigError(
+            f"[labeler] kind = {kind!r}: expected 'oracle', 'human', 'label_studio', or 'package.module:name'"
+        )
+    made = imported(kind, key="kind")
+    labeler = make(made, files) if callable(made) else made
     if not callable(getattr(labeler, "label", None)):
         raise ServerConfigError(f"[labeler] kind = {kind!r}: has no method label(batch)")
     return labeler  # type: ignore[no-any-return]  # a user's object: the check above is all that can be had
 
 
-def _make(made: Callable[..., Any], files: Sequence[str]) -> Any:
+def imported(place: str, *, key: str) -> Any:
+    """What `package.module:name` names; ServerConfigError when it is not there."""
+    module, _, name = place.partition(":")
+    try:
+        return getattr(importlib.import_module(module), name)
+    except (ImportError, AttributeError) as error:
+        raise ServerConfigError(f"[labeler] {key} = {place!r}: {error}") from error
+
+
+def make(made: Callable[..., Any], files: Sequence[str]) -> Any:
+    """What a user's class or function makes; ServerConfigError when it raises."""
     try:
         return made(list(files)) if files else made()
     except Exception as error:  # a user's plug-in
         raise ServerConfigError(f"[labeler] kind: {made!r} cannot be made: {error}") from error
 
 
-def ask(labeler: Labeler, batch: list[Question]) -> list[Answer | None]:
+def ask(labeler: Labeler, batch: list[Question]) -> list[Answer]:
     """Answers of a labeler, checked; LabelError names what it did."""
     who = type(labeler).__name__
     try:
@@ -81,7 +133,8 @@ def ask(labeler: Labeler, batch: list[Question]) -> list[Answer | None]:
     if len(answers) != len(batch):
         raise LabelError(f"labeler {who}: {len(answers)} answers to {len(batch)} questions, expected one each")
     for question, answer in zip(batch, answers, strict=True):
-        if not (answer is None or (isinstance(answer, str) and answer) or _is_index(answer)):
+        named = answer is None or answer is LATER or (isinstance(answer, str) and answer)
+        if not (named or _is_index(answer)):
             raise LabelError(f"labeler {who}: answered {answer!r} to {question.id}: expected a name, an index or None")
     return answers
 

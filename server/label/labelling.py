@@ -4,6 +4,10 @@ A thread asks the labeler about what waits in the store, in batches, and keeps t
 (new samples), and again a while after a failure. A labeler that fails costs time, never a sample: nothing is marked
 before its answer is committed.
 
+    teacher    a model in front of the labeler: answers what it is sure of; a part of that goes to the labeler too
+    labeler    answers, or says LATER: then the question stands in the queue, until people or the labeler answer it
+    queue      is kept just long enough that nobody waits
+
 With `labels_per_day` any 24 hours see at most so many questions; what they leave unasked waits, and what shows the
 same as something answered is spared. Which are asked, and with what probability, chooser.py says; without a budget all
 are, in the end.
@@ -13,8 +17,8 @@ from __future__ import annotations
 
 import logging
 import threading
-from collections.abc import Callable, Sequence
-from typing import Any
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, NamedTuple
 
 import numpy as np
 import sqlalchemy as sa
@@ -22,8 +26,13 @@ import sqlalchemy as sa
 from edge_agent.contract.artifact import Manifest
 from server.errors import LabelError, StoreError
 from server.label.chooser import Asked, Chooser
-from server.label.labeler import Answer, Labeler, Question, ask
-from server.store import labels
+from server.label.labeler import CANNOT_TELL, LATER, NONE_OF_THESE, Answer, Labeler, People, Question, ask
+from server.label.prices import Price
+from server.label.queue import PERSON, Queue, Rules
+from server.label.teacher import Teacher
+from server.store import consensus, labels, questions
+from server.store.consensus import AGAIN, FIRST, TEACHER
+from server.store.questions import Queued
 from server.store.samples import body_names, sample_array
 from server.store.store import Store
 
@@ -32,10 +41,24 @@ log = logging.getLogger(__name__)
 DAY_MS = 86_400_000
 BUDGET_LOOK_S = 60.0  # between looks whether the budget has room again
 BUDGET_PAUSE_S = 1.0  # after a look under a budget: none, and every new sample costs a look at all that waits
+QUEUE_LOOK_S = 5.0  # between looks at what came later: longer lets people wait for a question, shorter asks for nothing
+QUEUE_BATCHES = 4  # that stand in the queue without a budget: fewer keeps people waiting, more is planned long ahead
+ELSEWHERE_MS = 14 * DAY_MS  # for which what was asked elsewhere is asked nobody here
+REFIT = 20  # samples answered by several, since the labelers' error rates were estimated: fewer costs, more waits
 PLANS_A_DAY = 48  # fewer lets questions wait for hours, more makes every choice small, and dear for what it chooses
 LEAST_PICKS = 10  # of a plan, or a quarter of the day's: fewer are hardly a choice, more leave room unused for longer
 PERSON_S = 0.1  # an answer, on average: lower takes a program's jitter for a price, higher misses a quick person
 RETRY_S = 5.0  # shorter hammers a labeler that is down, longer leaves samples lying after it is back
+
+
+class Said(NamedTuple):
+    """An answer to a planned question, and whose it is."""
+
+    asked: Asked
+    answer: Answer
+    labeler: str
+    kind: str
+    seconds: float
 
 
 class Labelling:
@@ -54,18 +77,29 @@ class Labelling:
         exploration: float = 0.1,
         duplicate_cosine: float = 0.995,
         rng: np.random.Generator | None = None,
+        teacher: Teacher | None = None,
+        rules: Rules | None = None,
     ) -> None:
-        """`name` is kept with every answer; `labels_per_day` 0 is no budget; the others are for Chooser."""
+        """`name` is kept with every answer; `labels_per_day` 0: no budget; `rules`: of Queue; others: of Chooser."""
         self._store = store
         self._labeler = labeler
         self._name = name
+        version = getattr(labeler, "version", "")
+        self._who = f"{name}@{version}"[:100] if version else name
         self._batch = batch
         self._now_ms = now_ms
         self._labels_per_day = labels_per_day
+        self._rng = rng or np.random.default_rng(0)
+        self._teacher = teacher
+        self._rules = rules or Rules()
+        self.queue = Queue(store, self._rules, now_ms=now_ms, rng=self._rng)
+        self._answered = getattr(labeler, "answered", None)
+        self._slow = isinstance(labeler, People) or self._answered is not None
+        self._withdraw = not isinstance(labeler, People)
         self._chooser = Chooser(
             store,
             strategy="arrival" if strategy == "auto" and not labels_per_day else strategy,
-            rng=rng or np.random.default_rng(0),
+            rng=self._rng,
             exploration=exploration,
             duplicate_cosine=duplicate_cosine,
         )
@@ -95,6 +129,11 @@ class Labelling:
 
     def step(self) -> int:
         """Ask one batch and keep the answers; returns how many were asked. LabelError, StoreError: nothing was kept."""
+        self.collect()
+        if self._withdraw:  # of when people were asked here: they no longer are
+            with self._store.database.write() as connection:
+                questions.withdraw(connection, now_ms=self._now_ms())
+            self._withdraw = False
         champion = self._chooser.keep_up(stopped=self._stopped.is_set)
         if self._stopped.is_set():
             return 0
@@ -107,21 +146,54 @@ class Labelling:
         batch = self._planned[: self._batch]
         if not batch:
             return 0
-        began_ms = self._now_ms()
-        answers = ask(self._labeler, [self._question(asked.row, names) for asked in batch])
-        seconds = (self._now_ms() - began_ms) / 1000.0 / len(batch)
-        self._keep(batch, answers, seconds if seconds >= PERSON_S else 0.0)
+        self._keep(self._ask(batch, [self._question(asked.row, names) for asked in batch]))
         del self._planned[: len(batch)]
         return len(batch)
 
+    def collect(self) -> int:
+        """Keep what was answered elsewhere, and estimate labelers anew when it is time; returns how many answers."""
+        kept = self.queue.take_in(self._answered()) if self._answered is not None else 0
+        with self._store.database.read() as connection:
+            due = consensus.stale(connection) >= REFIT
+            counts = consensus.refit(connection) if due else {}
+            contested = consensus.contested(connection) if due else []
+        if due:
+            with self._store.database.write() as connection:
+                consensus.keep(connection, counts)
+                consensus.resolve(connection, contested)
+        return kept
+
+    def _ask(self, batch: Sequence[Asked], asked: Sequence[Question]) -> list[Said]:
+        """The teacher first, then the labeler about what that left, or left to be checked."""
+        said, left = [], list(range(len(batch)))
+        if self._teacher is not None:
+            self._teacher.learn(self._store)
+            answers = ask(self._teacher, list(asked))
+            sure = [i for i in left if answers[i] is not LATER]
+            said = [Said(batch[i], answers[i], self._teacher.name, TEACHER, 0.0) for i in sure]
+            checked = {i for i in sure if self._rng.random() < self._teacher.check_share}
+            left = [i for i in left if i in checked or answers[i] is LATER]
+        if left:
+            began_ms = self._now_ms()
+            answers = ask(self._labeler, [asked[i] for i in left])
+            seconds = (self._now_ms() - began_ms) / 1000.0 / len(left)
+            took = seconds if seconds >= PERSON_S else 0.0
+            said += [
+                Said(batch[i], answer, self._who, self._name, took) for i, answer in zip(left, answers, strict=True)
+            ]
+        return said
+
     def _plan(self, champion: Manifest | None) -> list[Asked]:
         """What to ask next: one batch without a budget, what there is room for with one, not little by little."""
-        if not self._labels_per_day:
-            return self._chooser.everything(self._batch, champion=champion)
         since = self._now_ms() - DAY_MS
         with self._store.database.read() as connection:
-            given = labels.given_since(connection, labeler=self._name, at_ms=since)
-        room = self._labels_per_day - given
+            kinds = {self._name, PERSON} if self._slow else {self._name}
+            given = sum(labels.given_since(connection, kind=kind, at_ms=since) for kind in kinds)
+            queued = questions.count(connection).get(FIRST, 0)
+        if not self._labels_per_day:
+            room = QUEUE_BATCHES * self._batch - queued if self._slow else self._batch
+            return self._chooser.everything(min(max(room, 0), self._batch), champion=champion)
+        room = self._labels_per_day - given - queued
         day = self._labels_per_day
         least = max(1, min(LEAST_PICKS, day // 4), day // PLANS_A_DAY)
         return self._chooser.within(room, champion=champion) if room >= least else []
@@ -136,21 +208,39 @@ class Labelling:
             load=lambda: sample_array(self._store, row),
         )
 
-    def _keep(self, batch: Sequence[Asked], answers: Sequence[Answer | None], seconds: float) -> None:
+    def _keep(self, said: Sequence[Said]) -> None:
         at_ms = self._now_ms()
+        told = [one for one in said if one.answer is not LATER]
         with self._store.database.write() as connection:
             # Some may have been erased while they were asked about: of those nothing is kept.
-            here = body_names(connection, [asked.row.id for asked in batch])
-            index = labels.ensure_names(connection, [answer for answer in answers if isinstance(answer, str)])
-            given = [
-                labels.Label(
-                    asked.row.id, _class(answer, index, self._name), self._name, at_ms, seconds, **self._drawn(asked)
-                )
-                for asked, answer in zip(batch, answers, strict=True)
-            ]
-            labels.add(connection, [one for one in given if one.sample_id in here])
-            told = [asked for asked, one in zip(batch, given, strict=True) if one.class_index != labels.CANNOT_TELL]
-            labels.spare(connection, {other: asked.row.id for asked in told for other in asked.beside})
+            here = body_names(connection, [one.asked.row.id for one in told])
+            new = [one.answer for one in told if isinstance(one.answer, str) and one.answer not in _WORDS]
+            index = labels.ensure_names(connection, new)
+            given = [self._label(one, index, at_ms) for one in told if one.asked.row.id in here]
+            labels.add(connection, given)
+            classed = {one.sample_id for one in given if one.class_index != labels.CANNOT_TELL}
+            beside = {other: one.asked.row.id for one in told for other in one.asked.beside}
+            labels.spare(connection, {other: with_ for other, with_ in beside.items() if with_ in classed})
+        self._queue_up([one for one in said if one.answer is LATER], {one.asked.row.id for one in told}, at_ms)
+
+    def _label(self, one: Said, index: Mapping[str, int], at_ms: int) -> labels.Label:
+        drawn = self._drawn(one.asked)
+        price = self._rules.prices.get(one.kind, Price()).of(one.seconds)
+        class_index = _class(one.answer, index, one.labeler)
+        label = labels.Label(one.asked.row.id, class_index, one.labeler, at_ms, one.seconds, **drawn)
+        return label._replace(kind=one.kind, price=price)
+
+    def _queue_up(self, later: Sequence[Said], answered: set[str], at_ms: int) -> None:
+        """What is to be answered later; what the teacher has answered is asked again, to measure it."""
+        made = []
+        for one in later:
+            purpose = AGAIN if one.asked.row.id in answered else FIRST
+            drawn = self._drawn(one.asked)
+            asked = Queued(one.asked.row.id, purpose, at_ms, probability=drawn["probability"], plan_ms=drawn["plan_ms"])
+            made.append(asked._replace(beside=one.asked.beside if purpose == FIRST else ()))
+        if made:
+            elsewhere = self._name if self._answered is not None else ""
+            self.queue.put(made, leased_to=elsewhere, lease_ms=ELSEWHERE_MS)
 
     def _drawn(self, asked: Asked) -> dict[str, Any]:
         """How a label came to be asked for, as it is kept."""
@@ -159,7 +249,7 @@ class Labelling:
 
     def _work(self) -> None:
         while not self._stopped.is_set():
-            self._woken.wait(BUDGET_LOOK_S if self._labels_per_day else None)
+            self._woken.wait(QUEUE_LOOK_S if self._slow else BUDGET_LOOK_S if self._labels_per_day else None)
             self._woken.clear()
             try:
                 while not self._stopped.is_set() and self.step():
@@ -180,11 +270,18 @@ def _waiting_still(connection: sa.Connection, planned: Sequence[Asked]) -> list[
     return [asked for asked in planned if asked.row.id in waiting]
 
 
-def _class(answer: Answer | None, index: dict[str, int], who: str) -> int:
-    if answer is None:
-        return labels.CANNOT_TELL
+_WORDS: Mapping[Answer, int] = {
+    None: labels.CANNOT_TELL,
+    CANNOT_TELL: labels.CANNOT_TELL,
+    NONE_OF_THESE: labels.NONE_OF_THESE,
+}
+
+
+def _class(answer: Answer, index: Mapping[str, int], who: str) -> int:
+    if answer in _WORDS:
+        return _WORDS[answer]
     if isinstance(answer, str):
         return index[answer]
-    if answer >= len(index):
+    if not isinstance(answer, int) or answer >= len(index):
         raise LabelError(f"labeler {who}: answered class {answer}, known are 0..{len(index) - 1}")
     return answer

@@ -1,11 +1,13 @@
 """What have people, or whoever answers, said of the samples?
 
-Labels are events: only ever added, the latest of a sample is in force. "Cannot tell" is an answer too: the sample is
-not asked about again, and no snapshot holds it. The label schema (class index -> name) only grows, so that an index
-means the same for ever.
+Labels are events: only ever added, or taken back by whoever gave them. Which class is in force for a sample follows
+from all of its answers (consensus.py), in the transaction that brings one. "Cannot tell" and "none of these" are
+answers too: the sample is not asked about again, and no snapshot holds it. The label schema (class index -> name) only
+grows, so that an index means the same for ever.
 
 A sample that shows what a labelled one shows can be spared: it is kept, waits for no label of its own, and stands with
-that one. Nor does one wait that is left out with its device (identities.py).
+that one. Nor does one wait that is left out with its device (identities.py). What stands in the queue already
+(questions.py) waits, and is planned no more.
 """
 
 from __future__ import annotations
@@ -16,24 +18,33 @@ from typing import Any, NamedTuple
 import sqlalchemy as sa
 from sqlalchemy.dialects.sqlite import insert
 
-from server.store import identities
+from server.store import consensus, identities
+from server.store.consensus import CANNOT_TELL, FIRST, NONE_OF_THESE
 from server.store.samples import AUDIT_REASONS, body_names
-from server.store.schema import class_name, duplicate, label, sample
+from server.store.schema import class_name, duplicate, gold, label, question, sample
+from server.store.schema import consensus as in_force_
 
-CANNOT_TELL = -1
+__all__ = ["CANNOT_TELL", "NONE_OF_THESE", "Label"]
 
 
 class Label(NamedTuple):
     """One answer."""
 
     sample_id: str
-    class_index: int  # or CANNOT_TELL
+    class_index: int  # or CANNOT_TELL, NONE_OF_THESE
     labeler: str
     at_ms: int
     seconds: float = 0.0  # a person's time
     probability: float | None = None  # 1 / weight of being asked about; None where that was not left to chance
     plan_ms: int | None = None  # when it was drawn out of what waited; None where that was not left to chance
     stands_for: int = 1  # itself, and what was spared beside it
+    kind: str = ""  # of labeler
+    price: float = 0.0
+    purpose: str = FIRST
+    guess: int | None = None  # class that a model gave it beforehand
+    guess_by: str = ""  # that model
+    shown: bool = False  # whether the labeler saw the guess
+    key: str | None = None  # an answer with a key that is here already adds nothing
 
 
 class Counts(NamedTuple):
@@ -43,28 +54,30 @@ class Counts(NamedTuple):
     cannot_tell: int
     waiting: int
     duplicates: int  # that show what a labelled one shows, and wait for no label
+    none_of_these: int
 
 
 def add(connection: sa.Connection, answers: Iterable[Label]) -> None:
-    """Add answers; those after others of the same sample are in force."""
+    """Add answers, and say what is in force."""
     if rows := [answer._asdict() for answer in answers]:
-        connection.execute(sa.insert(label), rows)
+        connection.execute(insert(label).on_conflict_do_nothing(index_elements=[label.c.key]), rows)
+        consensus.resolve(connection, {row["sample_id"] for row in rows})
 
 
 def waiting(connection: sa.Connection, *, limit: int, newest: bool = False) -> Sequence[sa.Row[tuple[object, ...]]]:
-    """Rows of `sample` from devices that nobody answered for: the audit first, then by arrival, or the newest."""
+    """Rows of `sample` that nobody answered for or is to be asked: the audit first, then by arrival, or the newest."""
     order = _audit_first(newest=newest)
-    return connection.execute(sa.select(sample).where(_unanswered()).order_by(*order).limit(limit)).all()
+    return connection.execute(sa.select(sample).where(_unasked()).order_by(*order).limit(limit)).all()
 
 
 def waiting_ids(*, limit: int, newest: bool = False) -> sa.Select[tuple[str]]:
-    """Query of their ids."""
+    """Query of the ids of those that nobody answered for, in that order."""
     return sa.select(sample.c.id).where(_unanswered()).order_by(*_audit_first(newest=newest)).limit(limit)
 
 
 def still_waiting(connection: sa.Connection, ids: Collection[str]) -> set[str]:
-    """Those of these ids, at most 32,000, that are here and wait for a label."""
-    return set(connection.scalars(sa.select(sample.c.id).where(_unanswered(), sample.c.id.in_(list(ids)))))
+    """Those of these ids, at most 32,000, that are here, wait for a label, and stand in no queue."""
+    return set(connection.scalars(sa.select(sample.c.id).where(_unasked(), sample.c.id.in_(list(ids)))))
 
 
 def last_answered(connection: sa.Connection, *, limit: int) -> Sequence[Any]:
@@ -76,9 +89,31 @@ def last_answered(connection: sa.Connection, *, limit: int) -> Sequence[Any]:
 
 def last_answered_ids(*, limit: int) -> sa.Select[tuple[str, int]]:
     """Query of their ids, and of what grows with their newest answer."""
-    at = sa.func.max(label.c.id).label("at")
-    query = sa.select(label.c.sample_id.label("id"), at).where(label.c.class_index != CANNOT_TELL)
-    return query.group_by(label.c.sample_id).order_by(at.desc()).limit(limit)
+    query = sa.select(in_force_.c.sample_id.label("id"), in_force_.c.label_id.label("at"))
+    return query.where(in_force_.c.class_index >= 0).order_by(in_force_.c.label_id.desc()).limit(limit)
+
+
+def of_people(connection: sa.Connection, *, limit: int) -> Sequence[Any]:
+    """Rows of `sample`, with `class_index`, of the devices' samples that people last gave a class; the newest first."""
+    told = (label.c.sample_id == sample.c.id, label.c.undone_at_ms.is_(None), label.c.kind.not_in(consensus.MODELS))
+    query = (
+        sa.select(in_force_.c.class_index, sample)
+        .select_from(in_force_.join(sample, sample.c.id == in_force_.c.sample_id))
+        .where(in_force_.c.class_index >= 0, sample.c.origin == "device", sa.exists().where(*told))
+    )
+    return connection.execute(query.order_by(in_force_.c.label_id.desc()).limit(limit)).all()
+
+
+def suspectable(connection: sa.Connection, *, limit: int) -> Sequence[Any]:
+    """(id, class_index) of what was last told a class, but for gold and what was looked at twice; imports included."""
+    twice = (label.c.sample_id == in_force_.c.sample_id, label.c.purpose == consensus.SECOND_LOOK)
+    again = (question.c.sample_id == in_force_.c.sample_id, question.c.purpose == consensus.SECOND_LOOK)
+    query = (
+        sa.select(in_force_.c.sample_id.label("id"), in_force_.c.class_index)
+        .where(in_force_.c.class_index >= 0, ~sa.exists().where(gold.c.sample_id == in_force_.c.sample_id))
+        .where(~sa.exists().where(*twice, label.c.undone_at_ms.is_(None)), ~sa.exists().where(*again))
+    )
+    return connection.execute(query.order_by(in_force_.c.label_id.desc()).limit(limit)).all()
 
 
 def spare(connection: sa.Connection, stands_with: Mapping[str, str]) -> None:
@@ -90,16 +125,30 @@ def spare(connection: sa.Connection, stands_with: Mapping[str, str]) -> None:
         connection.execute(insert(duplicate).on_conflict_do_nothing(), rows)
 
 
-def given_since(connection: sa.Connection, *, labeler: str, at_ms: int) -> int:
-    """How many answers that labeler has given after `at_ms`."""
-    query = sa.select(sa.func.count()).select_from(label).where(label.c.labeler == labeler, label.c.at_ms > at_ms)
+def given_since(connection: sa.Connection, *, kind: str, at_ms: int) -> int:
+    """How many answers labelers of that kind have given after `at_ms`."""
+    query = sa.select(sa.func.count()).select_from(label).where(label.c.kind == kind, label.c.at_ms > at_ms)
     return connection.scalar(query) or 0
 
 
 def in_force() -> sa.Select[tuple[str, int, float | None]]:
-    """Query of (sample_id, class_index, probability) for every answered sample, "cannot tell" included."""
-    latest = sa.select(sa.func.max(label.c.id)).group_by(label.c.sample_id)
-    return sa.select(label.c.sample_id, label.c.class_index, label.c.probability).where(label.c.id.in_(latest))
+    """Query of (sample_id, class_index, probability) for every answered sample, those below class 0 included."""
+    return sa.select(in_force_.c.sample_id, in_force_.c.class_index, in_force_.c.probability)
+
+
+def standing(connection: sa.Connection, sample_id: str) -> Any:
+    """What is in force for one sample: its row of `consensus`, or None."""
+    return connection.execute(sa.select(in_force_).where(in_force_.c.sample_id == sample_id)).one_or_none()
+
+
+def is_answered(connection: sa.Connection, sample_id: str) -> bool:
+    """Whether anything is."""
+    return standing(connection, sample_id) is not None
+
+
+def has_key(connection: sa.Connection, key: str) -> bool:
+    """Whether an answer came with that key."""
+    return bool(connection.scalar(sa.select(sa.exists().where(label.c.key == key))))
 
 
 def audited(connection: sa.Connection, version: int) -> Sequence[Any]:
@@ -120,9 +169,13 @@ def audited(connection: sa.Connection, version: int) -> Sequence[Any]:
 
 def plans(connection: sa.Connection) -> list[int]:
     """When was drawn out of what waited, beside the audit: ms, in order of time."""
-    query = sa.select(label.c.plan_ms).distinct().join(sample, sample.c.id == label.c.sample_id)
-    query = query.where(label.c.plan_ms.is_not(None), sample.c.reason.not_in(AUDIT_REASONS))
-    return list(connection.scalars(query.order_by(label.c.plan_ms)))
+    drawn = (
+        sa.select(of.c.plan_ms)
+        .join(sample, sample.c.id == of.c.sample_id)
+        .where(of.c.plan_ms.is_not(None), sample.c.reason.not_in(AUDIT_REASONS))
+        for of in (label, question)
+    )
+    return sorted(connection.scalars(sa.union(*drawn)))
 
 
 def held_out_imports(connection: sa.Connection) -> Sequence[sa.Row[Any]]:
@@ -131,7 +184,7 @@ def held_out_imports(connection: sa.Connection) -> Sequence[sa.Row[Any]]:
     query = (
         sa.select(answers.c.class_index, sample)
         .select_from(answers.join(sample, sample.c.id == answers.c.sample_id))
-        .where(sample.c.origin == "import", sample.c.split == "holdout", answers.c.class_index != CANNOT_TELL)
+        .where(sample.c.origin == "import", sample.c.split == "holdout", answers.c.class_index >= 0)
         .order_by(sample.c.id)
     )
     return connection.execute(query).all()
@@ -139,17 +192,22 @@ def held_out_imports(connection: sa.Connection) -> Sequence[sa.Row[Any]]:
 
 def counts(connection: sa.Connection) -> Counts:
     """How many samples of devices are labelled, unclear, and waiting."""
-    answers = in_force().subquery()
+    said = sa.case((in_force_.c.class_index >= 0, 0), else_=in_force_.c.class_index)
     query = (
-        sa.select(sa.func.count(), sa.func.sum(sa.case((answers.c.class_index == CANNOT_TELL, 1), else_=0)))
-        .select_from(answers.join(sample, sample.c.id == answers.c.sample_id))
+        sa.select(said, sa.func.count())
+        .select_from(in_force_.join(sample, sample.c.id == in_force_.c.sample_id))
         .where(sample.c.origin == "device")
+        .group_by(said)
     )
-    answered, unclear = connection.execute(query).one()
+    answered = {row[0]: row[1] for row in connection.execute(query)}
     left = connection.scalar(sa.select(sa.func.count()).select_from(sample).where(_unanswered()))
     spared = connection.scalar(sa.select(sa.func.count()).select_from(duplicate))
     return Counts(
-        labelled=answered - (unclear or 0), cannot_tell=unclear or 0, waiting=left or 0, duplicates=spared or 0
+        labelled=answered.get(0, 0),
+        cannot_tell=answered.get(CANNOT_TELL, 0),
+        waiting=left or 0,
+        duplicates=spared or 0,
+        none_of_these=answered.get(NONE_OF_THESE, 0),
     )
 
 
@@ -163,15 +221,13 @@ class Answered(NamedTuple):
 
 def by_class(connection: sa.Connection) -> dict[str, Answered]:
     """Of every class that was ever answered, by name; imports included."""
-    latest = sa.select(sa.func.max(label.c.id)).group_by(label.c.sample_id)
-    timed = sa.func.sum(sa.case((label.c.seconds > 0.0, 1), else_=0))
-    query = (
-        sa.select(class_name.c.name, sa.func.count(), timed, sa.func.sum(label.c.seconds))
-        .select_from(label.join(class_name, class_name.c.index == label.c.class_index))
-        .where(label.c.id.in_(latest))
-        .group_by(class_name.c.name)
-    )
-    return {name: Answered(*figures) for name, *figures in connection.execute(query)}
+    index = dict(enumerate(names(connection)))
+    group = sa.select(in_force_.c.class_index, sa.func.count()).group_by(in_force_.c.class_index)
+    number = {row[0]: row[1] for row in connection.execute(group.where(in_force_.c.class_index >= 0))}
+    timed = sa.select(label.c.class_index, sa.func.count(), sa.func.sum(label.c.seconds)).group_by(label.c.class_index)
+    given = timed.where(label.c.seconds > 0.0, label.c.class_index >= 0, label.c.undone_at_ms.is_(None))
+    times = {row[0]: (row[1], row[2]) for row in connection.execute(given)}
+    return {index[k]: Answered(number.get(k, 0), *times.get(k, (0, 0.0))) for k in sorted({*number, *times})}
 
 
 def last_id(connection: sa.Connection) -> int:
@@ -195,9 +251,13 @@ def ensure_names(connection: sa.Connection, wanted: Iterable[str]) -> dict[str, 
 
 
 def _unanswered() -> sa.ColumnElement[bool]:
-    answered = sa.exists().where(label.c.sample_id == sample.c.id)
+    answered = sa.exists().where(in_force_.c.sample_id == sample.c.id)
     spared = sa.exists().where(duplicate.c.sample_id == sample.c.id)
     return sa.and_(sample.c.origin == "device", ~answered, ~spared, ~identities.left_out())
+
+
+def _unasked() -> sa.ColumnElement[bool]:
+    return sa.and_(_unanswered(), ~sa.exists().where(question.c.sample_id == sample.c.id))
 
 
 def _audit_first(*, newest: bool) -> tuple[sa.ColumnElement[Any], ...]:

@@ -109,6 +109,11 @@ def latest(connection: sa.Connection, *, limit: int = 1) -> Sequence[Run]:
     return [Run(*row) for row in connection.execute(query)]
 
 
+def of_snapshot(connection: sa.Connection, snapshot_id: str) -> list[int]:
+    """The numbers of those that learned from a snapshot."""
+    return list(connection.scalars(sa.select(run.c.id).where(run.c.snapshot_id == snapshot_id).order_by(run.c.id)))
+
+
 def rounds(connection: sa.Connection) -> int:
     """Runs that set out from a champion and were not interrupted."""
     query = sa.select(sa.func.count()).where(run.c.champion > 0, run.c.error.is_distinct_from(INTERRUPTED))

@@ -1,7 +1,8 @@
 """What does the server remember?
 
 SQLAlchemy Core tables, the same for SQLite and PostgreSQL. Times are ms since 1970, UTC. Bytes live in blobs, by hash.
-Labels, events and rollout steps are only ever added: what is in force is the latest.
+Labels, events and rollout steps are only ever added. Which class is in force follows from all labels of a sample
+(consensus.py); of all else it is the latest.
 """
 
 from __future__ import annotations
@@ -118,6 +119,7 @@ sample = Table(
     Column("strategy", String(40)),
     Column("acquisition", String(100)),
     Column("shadow_probability", Float),  # of being taken because a shadow model disagreed; null: it was not
+    Column("transforms", JSON(none_as_null=True)),  # for privacy, on the device, in their order; null: none
 )
 Index("sample_by_device", sample.c.device, sample.c.boot, sample.c.seq)
 Index("sample_by_arrival", sample.c.received_at_ms)
@@ -240,20 +242,98 @@ class_name = Table(  # the label schema: class index -> name; only grows
     Column("name", String(200), nullable=False, unique=True),
 )
 
-label = Table(  # the latest per sample is in force
+label = Table(  # answers; which class is in force for a sample, `consensus` says
     "label",
     metadata,
     Column("id", Id, primary_key=True, autoincrement=True),
     Column("sample_id", String(190), ForeignKey("sample.id"), nullable=False),
-    Column("class_index", Integer, nullable=False),
-    Column("labeler", String(100), nullable=False),
+    Column("class_index", Integer, nullable=False),  # or CANNOT_TELL, NONE_OF_THESE
+    Column("labeler", String(100), nullable=False),  # a person's name, or a program's or model's with its version
     Column("at_ms", BigInteger, nullable=False),
     Column("seconds", Float, nullable=False, default=0.0),  # a person's time
     Column("probability", Float),  # of being asked about, once here: 1 / weight; null where not left to chance
     Column("plan_ms", BigInteger),  # when it was drawn out of what waited; null where not left to chance
     Column("stands_for", Integer, nullable=False, default=1),  # itself, and what was spared beside it
+    Column("kind", String(100), nullable=False, server_default=""),  # of labeler: human, teacher, oracle, a plug-in ...
+    Column("price", Float, nullable=False, server_default="0"),  # in the currency of the configuration, as of then
+    Column("purpose", String(20), nullable=False, server_default="first"),  # first, again, second look, gold
+    Column("guess", Integer),  # class that a model gave it beforehand; null: none
+    Column("guess_by", String(100), nullable=False, server_default=""),  # that model: "version 7"
+    Column("shown", Boolean, nullable=False, server_default="0"),  # the guess, before the answer
+    Column("key", String(200)),  # whoever sends an answer again sends it with the same key: it counts once
+    Column("undone_at_ms", BigInteger),  # taken back by its labeler: counts no more
 )
 Index("label_by_sample", label.c.sample_id, label.c.id)
+Index("label_by_labeler", label.c.labeler, label.c.sample_id, label.c.id)
+Index("label_by_kind", label.c.kind, label.c.at_ms)
+Index("label_by_key", label.c.key, unique=True)
+
+consensus = Table(  # the class in force of every answered sample: what its labels come to, never edited by itself
+    "consensus",
+    metadata,
+    Column("sample_id", String(190), ForeignKey("sample.id", ondelete="CASCADE"), primary_key=True),
+    Column("class_index", Integer, nullable=False),  # or CANNOT_TELL, NONE_OF_THESE
+    Column("confidence", Float),  # probability of that class by what is known of the labelers; null: nothing is
+    Column("labelers", Integer, nullable=False),  # whose answers count
+    Column("labeler", String(100), nullable=False),  # the last of them who said so
+    Column("label_id", Integer, nullable=False),  # the newest that counts
+    Column("probability", Float),  # of being asked about, as the newest label that was drawn has it
+    Column("plan_ms", BigInteger),
+    Column("stands_for", Integer, nullable=False),
+)
+Index("consensus_by_label", consensus.c.label_id)
+Index("consensus_by_labelers", consensus.c.labelers, consensus.c.label_id)
+
+question = Table(  # what labelers are to be asked: the queue
+    "question",
+    metadata,
+    Column("id", Id, primary_key=True, autoincrement=True),
+    Column("sample_id", String(190), ForeignKey("sample.id", ondelete="CASCADE"), nullable=False),
+    Column("purpose", String(20), nullable=False),  # first, again, second look
+    Column("wanted", Integer, nullable=False),  # labelers
+    Column("turn", Integer, nullable=False),  # the lowest first: 0, somebody asked for it; 1, a plan did
+    Column("at_ms", BigInteger, nullable=False),
+    Column("probability", Float),  # probability, plan_ms: as of the label that it leads to
+    Column("plan_ms", BigInteger),
+    Column("beside", JSON, nullable=False),  # ids of what shows the same, and is spared once it is answered
+)
+Index("question_by_sample", question.c.sample_id, unique=True)
+Index("question_by_turn", question.c.turn, question.c.id)
+
+lease = Table(  # who is being asked about what: nobody else is, until it runs out
+    "lease",
+    metadata,
+    Column("id", Id, primary_key=True, autoincrement=True),
+    Column("sample_id", String(190), ForeignKey("sample.id", ondelete="CASCADE"), nullable=False),
+    Column("labeler", String(100), nullable=False),
+    Column("purpose", String(20), nullable=False),
+    Column("at_ms", BigInteger, nullable=False),
+    Column("until_ms", BigInteger, nullable=False),
+    Column("guess", Integer),
+    Column("guess_by", String(100), nullable=False),
+    Column("confidence", Float),  # of the guess
+    Column("shown", Boolean, nullable=False),
+    Column("skipped", Boolean, nullable=False),  # by its labeler, who is not asked again until then; others are
+)
+Index("lease_by_sample", lease.c.sample_id, lease.c.labeler, unique=True)
+Index("lease_by_labeler", lease.c.labeler, lease.c.until_ms)
+
+gold = Table(  # samples whose class is known for sure: labelers are measured by them
+    "gold",
+    metadata,
+    Column("sample_id", String(190), ForeignKey("sample.id", ondelete="CASCADE"), primary_key=True),
+    Column("class_index", Integer, nullable=False),  # or NONE_OF_THESE
+    Column("labeler", String(100), nullable=False),  # who says so
+    Column("at_ms", BigInteger, nullable=False),
+)
+
+skill = Table(  # error rates of labelers, as last estimated (agreement.py)
+    "skill",
+    metadata,
+    Column("labeler", String(100), primary_key=True),
+    Column("counts", JSON, nullable=False),  # [[true class, said class, samples], ...]
+    Column("label_id", Integer, nullable=False),  # the newest label that was known then
+)
 
 embedding = Table(  # what a model makes of a sample, so that the server can choose; of the newest that ran on it
     "embedding",
@@ -273,15 +353,44 @@ duplicate = Table(  # it shows what another shows that is labelled, and waits fo
 )
 Index("duplicate_by_representative", duplicate.c.stands_with)
 
+fingerprint = Table(  # what a sample looks like, without a model (teach/fingerprint.py)
+    "fingerprint",
+    metadata,
+    Column("sample_id", String(190), ForeignKey("sample.id", ondelete="CASCADE"), primary_key=True),
+    Column("kind", String(10), nullable=False),
+    Column("vector", LargeBinary, nullable=False),  # (64,) float32
+    Column("bits", LargeBinary, nullable=False),  # 8 bytes
+)
+
+data_rule = Table(  # what may be done with whose samples; only added to, the latest of a scope is in force (rules.py)
+    "data_rule",
+    metadata,
+    Column("id", Id, primary_key=True, autoincrement=True),
+    Column("device", String(63), nullable=False),  # "*": any
+    Column("stream", String(63), nullable=False),  # "*": any
+    Column("purpose", Text, nullable=False),
+    Column("licence", String(200), nullable=False),  # SPDX expression; empty: not known
+    Column("consent", String(20), nullable=False),
+    Column("region", String(100), nullable=False),
+    Column("retention", String(63), nullable=False),  # name of the class
+    Column("retention_days", Integer, nullable=False),  # 0: for ever
+    Column("uses", JSON, nullable=False),
+    Column("ended", Boolean, nullable=False),  # from here on the wider rule is in force
+    Column("at_ms", BigInteger, nullable=False),
+)
+Index("data_rule_by_scope", data_rule.c.device, data_rule.c.stream, data_rule.c.id)
+
 snapshot = Table(
     "snapshot",
     metadata,
-    Column("id", String(64), primary_key=True),  # sha256 over its members
+    Column("id", String(64), primary_key=True),  # sha256 over all that it holds
     Column("created_at_ms", BigInteger, nullable=False),
     Column("classes", JSON, nullable=False),  # names, in index order
     Column("train_count", Integer, nullable=False),
     Column("holdout_count", Integer, nullable=False),
     Column("device_label_count", Integer, nullable=False),  # labels that came from devices
+    Column("format", Integer, nullable=False, server_default="1"),  # of what the id is made of
+    Column("rules", JSON, nullable=False, server_default="[]"),  # the data rules that were in force
 )
 
 snapshot_member = Table(
@@ -292,6 +401,17 @@ snapshot_member = Table(
     Column("class_index", Integer, nullable=False),
     Column("split", String(10), nullable=False),
     Column("probability", Float),  # of having come into this split; null for imports
+    Column("labeler", String(100), nullable=False, server_default=""),  # whose answer it is
+    Column("rule", Integer),  # index into the snapshot's rules; null: from before there were any
+)
+
+snapshot_left_out = Table(  # labelled, and yet no member
+    "snapshot_left_out",
+    metadata,
+    Column("snapshot_id", String(64), ForeignKey("snapshot.id"), primary_key=True),
+    Column("sample_id", String(190), ForeignKey("sample.id", ondelete="CASCADE"), primary_key=True),
+    Column("why", String(20), nullable=False),
+    Column("beside", String(190), nullable=False),  # the held-out sample that it is like, or near to
 )
 
 run = Table(

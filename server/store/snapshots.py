@@ -1,22 +1,31 @@
 """What exactly was a model trained and judged on?
 
-A snapshot is the labelled samples of one moment: for each its class, its split and the probability it was selected
-with. It never changes, and its id is the sha256 over its members, so the same labels always have the same id.
+A snapshot is the labelled samples of one moment: for each its class, whose answer that is, its split, the probability
+of its having come there, and the data rule that it is used under; and, of those that were left out, why. It never
+changes, and its id is the sha256 over all of it, so the same labels under the same rules always have the same id.
 """
 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable, Sequence
-from typing import NamedTuple
+from collections.abc import Iterable, Iterator, Sequence
+from typing import Any, NamedTuple
 
 import msgspec
 import sqlalchemy as sa
 
+from server.errors import StoreError
 from server.store import identities, labels
-from server.store.schema import sample, snapshot, snapshot_member
+from server.store.rules import Rule
+from server.store.schema import consensus, sample, snapshot, snapshot_left_out, snapshot_member
+
+FORMAT = 2
+"""1: ids over classes and members, of which neither labelers nor rules were known. Whoever changes what an id is made
+of, a field of Rule included, begins the next."""
 
 _INSERT_ROWS = 1000
+_PAGE_ROWS = 500  # of members: fewer are many queries, more is memory
+_SHORTEST_PREFIX = 6  # of an id, that a person may type: fewer characters are soon those of two
 
 
 class Member(NamedTuple):
@@ -25,7 +34,17 @@ class Member(NamedTuple):
     sample_id: str
     class_index: int
     split: str  # "train" or "holdout"
-    probability: float | None  # of selection, by the floor alone where held out (docs/adr/0005); None for imports
+    probability: float | None  # of having come into its split and been labelled (teach/splits.py); None for imports
+    labeler: str = ""
+    rule: int | None = None  # index into the rules of the snapshot
+
+
+class LeftOut(NamedTuple):
+    """A labelled sample that is no member."""
+
+    sample_id: str
+    why: str  # as teach/splits.py has them
+    beside: str = ""  # the held-out sample that it is like, or near to
 
 
 class Snapshot(NamedTuple):
@@ -37,65 +56,134 @@ class Snapshot(NamedTuple):
     train_count: int
     holdout_count: int
     device_label_count: int
+    format: int = FORMAT
+    rules: tuple[Rule, ...] = ()
 
 
-def identify(members: Iterable[Member], classes: Sequence[str]) -> str:
-    """Sha256, in hex, over the classes and the members in order of their sample ids.
+def identify(
+    members: Iterable[Member],
+    classes: Sequence[str],
+    *,
+    rules: Sequence[Rule] = (),
+    left_out: Iterable[LeftOut] = (),
+) -> str:
+    """Sha256, in hex, over the classes, the rules, the members and what is left out, each in order of sample ids.
 
     >>> a, b = Member("a", 0, "train", None), Member("b", 1, "holdout", 0.5)
     >>> identify([a, b], ["x", "y"]) == identify([b, a], ["x", "y"]) != identify([a], ["x", "y"])
     True
     """
-    digest = hashlib.sha256(msgspec.json.encode(list(classes)))
-    for member in sorted(members):
-        digest.update(b"\n" + msgspec.json.encode(member))
+    digest = hashlib.sha256(msgspec.json.encode([FORMAT, list(classes), list(rules)]))
+    for row in [*sorted(members, key=lambda one: one.sample_id), *sorted(left_out)]:
+        digest.update(b"\n" + msgspec.json.encode(row))
     return digest.hexdigest()
 
 
-def labelled(connection: sa.Connection) -> list[tuple[Member, str]]:
-    """Every labelled sample, with its origin ("device" or "import"), but those left out with a revoked device."""
-    answers = labels.in_force().subquery()
-    # Of having been sent, and of the others, of having been asked about: all that is held out is, sooner or later.
-    asked = sample.c.probability * sa.func.coalesce(answers.c.probability, 1.0)
-    into_split = sa.case((sample.c.split == "holdout", sample.c.floor), else_=asked)
+def labelled(connection: sa.Connection) -> Sequence[Any]:
+    """Every labelled sample but those left out with a revoked device, by id.
+
+    Rows of what decides in `sample`, with class_index, labeler, asked (the probability of having been asked about, or
+    None), plan_ms and stands_for (as in `label`).
+    """
+    answers = labels.in_force().add_columns(consensus.c.labeler, consensus.c.plan_ms, consensus.c.stands_for).subquery()
+    names = ("id", "device", "stream", "boot", "seq", "origin", "split", "received_at_ms", "probability", "floor")
     query = (
-        sa.select(sample.c.id, answers.c.class_index, sample.c.split, into_split, sample.c.origin)
+        sa.select(*(sample.c[name] for name in names), answers.c.class_index, answers.c.labeler)
+        .add_columns(answers.c.probability.label("asked"), answers.c.plan_ms, answers.c.stands_for)
         .select_from(answers.join(sample, sample.c.id == answers.c.sample_id))
         .where(_taken(answers))
+        .order_by(sample.c.id)
     )
-    return [(Member(*row[:4]), row.origin) for row in connection.execute(query)]
+    return connection.execute(query).all()
+
+
+def held_out(connection: sa.Connection) -> Sequence[Any]:
+    """(id, device, stream, boot, seq) of everything that was held out on arrival, labelled or not, by id."""
+    names = ("id", "device", "stream", "boot", "seq")
+    query = sa.select(*(sample.c[name] for name in names)).where(sample.c.split == "holdout", ~identities.left_out())
+    return connection.execute(query.order_by(sample.c.id)).all()
 
 
 def count_new(connection: sa.Connection, snapshot_id: str) -> int:
-    """How many labelled samples of devices a snapshot of now would have that this one has not; "": that none has."""
+    """How many labelled samples of devices a snapshot of now would know that this one does not; "": that none does."""
     answers = labels.in_force().subquery()
-    member = (snapshot_member.c.snapshot_id == snapshot_id, snapshot_member.c.sample_id == sample.c.id)
+    known = [
+        ~sa.exists().where(table.c.snapshot_id == snapshot_id, table.c.sample_id == sample.c.id)
+        for table in (snapshot_member, snapshot_left_out)
+    ]
     query = (
         sa.select(sa.func.count())
         .select_from(answers.join(sample, sample.c.id == answers.c.sample_id))
-        .where(sample.c.origin == "device", _taken(answers), ~sa.exists().where(*member))
+        .where(sample.c.origin == "device", _taken(answers), *known)
     )
     return connection.scalar(query) or 0
 
 
 def _taken(answers: sa.Subquery) -> sa.ColumnElement[bool]:
-    return sa.and_(answers.c.class_index != labels.CANNOT_TELL, ~identities.left_out())
+    return sa.and_(answers.c.class_index >= 0, ~identities.left_out())
 
 
-def insert(connection: sa.Connection, made: Snapshot, members: Sequence[Member]) -> None:
+def insert(
+    connection: sa.Connection, made: Snapshot, members: Sequence[Member], left_out: Sequence[LeftOut] = ()
+) -> None:
     """Keep a snapshot; one that is here already stays as it is."""
     if get(connection, made.id) is not None:
         return
-    connection.execute(sa.insert(snapshot).values(made._asdict()))
-    rows = [{"snapshot_id": made.id, **member._asdict()} for member in members]
-    for i in range(0, len(rows), _INSERT_ROWS):
-        connection.execute(sa.insert(snapshot_member), rows[i : i + _INSERT_ROWS])
+    connection.execute(sa.insert(snapshot).values(made._asdict() | {"rules": msgspec.to_builtins(made.rules)}))
+    for table, rows in ((snapshot_member, members), (snapshot_left_out, left_out)):
+        values = [{"snapshot_id": made.id, **row._asdict()} for row in rows]
+        for i in range(0, len(values), _INSERT_ROWS):
+            connection.execute(sa.insert(table), values[i : i + _INSERT_ROWS])
 
 
 def get(connection: sa.Connection, snapshot_id: str) -> Snapshot | None:
     """The snapshot of that id."""
     row = connection.execute(sa.select(snapshot).where(snapshot.c.id == snapshot_id)).one_or_none()
-    return None if row is None else Snapshot(**{**row._asdict(), "classes": tuple(row.classes)})
+    return None if row is None else _snapshot(row)
+
+
+def find(connection: sa.Connection, said: str) -> Snapshot:
+    """The snapshot whose id begins so; StoreError when there is none, or more than one."""
+    query = sa.select(snapshot).where(snapshot.c.id.startswith(said, autoescape=True)).limit(2)
+    found = connection.execute(query).all() if len(said) >= _SHORTEST_PREFIX else []
+    if len(found) == 1:
+        return _snapshot(found[0])
+    what = "more than one begins so" if found else "there is none"
+    raise StoreError(
+        f"snapshot {said!r}: {what}: expected an id of `winnow-server snapshot list`, or its first "
+        f"{_SHORTEST_PREFIX} characters at least"
+    )
+
+
+def every(connection: sa.Connection) -> list[Snapshot]:
+    """All of them, the oldest first."""
+    rows = connection.execute(sa.select(snapshot).order_by(snapshot.c.created_at_ms, snapshot.c.id))
+    return [_snapshot(row) for row in rows]
+
+
+def _snapshot(row: Any) -> Snapshot:
+    rules = msgspec.convert(row.rules, type=tuple[Rule, ...])
+    return Snapshot(**{**row._asdict(), "classes": tuple(row.classes), "rules": rules})
+
+
+def left_out(connection: sa.Connection, snapshot_id: str) -> list[LeftOut]:
+    """What was labelled and is no member, by sample id; of samples erased since nothing is left."""
+    columns = (snapshot_left_out.c[name] for name in LeftOut._fields)
+    query = sa.select(*columns).where(snapshot_left_out.c.snapshot_id == snapshot_id)
+    return [LeftOut(*row) for row in connection.execute(query.order_by(snapshot_left_out.c.sample_id))]
+
+
+def left_out_counts(connection: sa.Connection) -> dict[str, int]:
+    """How many every snapshot leaves out."""
+    query = sa.select(snapshot_left_out.c.snapshot_id, sa.func.count()).group_by(snapshot_left_out.c.snapshot_id)
+    return {row[0]: row[1] for row in connection.execute(query)}
+
+
+def of_members(connection: sa.Connection, snapshot_id: str) -> list[Member]:
+    """Its members as they were frozen, by sample id."""
+    columns = (snapshot_member.c[name] for name in Member._fields)
+    query = sa.select(*columns).where(snapshot_member.c.snapshot_id == snapshot_id)
+    return [Member(*row) for row in connection.execute(query.order_by(snapshot_member.c.sample_id))]
 
 
 def sample_ids(connection: sa.Connection, snapshot_id: str) -> set[str]:
@@ -115,15 +203,36 @@ def held_out_of_devices(connection: sa.Connection, snapshot_id: str) -> int:
 
 def members(connection: sa.Connection, snapshot_id: str) -> Sequence[sa.Row[tuple[object, ...]]]:
     """Its members with their rows of `sample`, in order of sample id: what a training reads."""
+    return connection.execute(_members(snapshot_id)).all()
+
+
+def page(
+    connection: sa.Connection, snapshot_id: str, *, after: str = "", split: str = "", limit: int = _PAGE_ROWS
+) -> Sequence[Any]:
+    """The same of the members after a sample id, or of one split of them; none at the end."""
+    query = _members(snapshot_id).where(snapshot_member.c.sample_id > after).limit(limit)
+    return connection.execute(query.where(snapshot_member.c.split == split) if split else query).all()
+
+
+def pages(connection: sa.Connection, snapshot_id: str) -> Iterator[Sequence[Any]]:
+    """The same of all, a bounded number at a time."""
+    after = ""
+    while rows := page(connection, snapshot_id, after=after):
+        yield rows
+        after = str(rows[-1].id)
+
+
+def _members(snapshot_id: str) -> sa.Select[Any]:
     frozen = (
         snapshot_member.c.class_index,
         snapshot_member.c.split.label("frozen_split"),
         snapshot_member.c.probability.label("frozen_probability"),
+        snapshot_member.c.labeler,
+        snapshot_member.c.rule,
     )
-    query = (
+    return (
         sa.select(*frozen, sample)
         .select_from(snapshot_member.join(sample, sample.c.id == snapshot_member.c.sample_id))
         .where(snapshot_member.c.snapshot_id == snapshot_id)
         .order_by(snapshot_member.c.sample_id)
     )
-    return connection.execute(query).all()

@@ -80,6 +80,15 @@ def of_device(connection: sa.Connection, device: str, *, since_ms: int) -> Histo
     return History(np.array(start_ms, np.int64), table(signals), table(classes))
 
 
+def by_hour(connection: sa.Connection, *, since_ms: int) -> list[float]:
+    """How many samples all devices saw in each hour of the day, UTC: 24 numbers, of hours that are not folded yet."""
+    seen = [0.0] * 24
+    query = sa.select(span.c.start_ms, span.c.signals).where(span.c.start_ms >= since_ms)
+    for start_ms, signals in connection.execute(query):
+        seen[start_ms // SPAN_MS % 24] += unpack(signals)[0]
+    return seen
+
+
 def old_before(now_ms: int) -> int:
     """Spans from before then are to be days: it moves once a day."""
     return (now_ms - OLD_AFTER_MS) // OLD_SPAN_MS * OLD_SPAN_MS

@@ -20,7 +20,7 @@ import sqlalchemy as sa
 
 from edge_agent.contract.wire import Heartbeat, StreamCounts
 from server.store import labels, spans, vectors
-from server.store.schema import label, sample, stretch
+from server.store.schema import consensus, sample, stretch
 
 Sums = dict[str, list[float]]
 VECTORS = ("utility_histogram", "confidence_sums", "classes", "signals")
@@ -87,24 +87,18 @@ def confidence(connection: sa.Connection, version: int, *, since_day: str = "") 
 
 
 def labelled(connection: sa.Connection, *, since_day: str = "") -> Sequence[Any]:
-    """Every device's sample with a label that tells its class, and the id of the stretch it is of.
+    """Every device's sample with a label that tells its class, or that it has none, and the id of the stretch it is of.
 
     Rows of what decides in `sample`, with class_index, asked (the probability of having been asked about, or None),
-    plan_ms and stands_for (as in `label`), and stretch_id: None where the device has not yet said, or never will, what
-    it counted around the sample.
+    plan_ms and stands_for (as in `label`), captured_at_ms, and stretch_id: None where the device has not yet said, or
+    never will, what it counted around the sample.
     """
-    answers = labels.in_force().add_columns(label.c.plan_ms, label.c.stands_for).subquery()
-    around = sa.and_(
-        stretch.c.device == sample.c.device,
-        stretch.c.stream == sample.c.stream,
-        stretch.c.boot == sample.c.boot,
-        sample.c.seq.between(stretch.c.first_seq, stretch.c.last_seq),
-    )
+    answers = labels.in_force().add_columns(consensus.c.plan_ms, consensus.c.stands_for).subquery()
     said = (sample.c[name] for name in ("id", "reason", "probability", "floor", "utility", "confidence", "predicted"))
     query = (
         sa.select(*said, stretch.c.id.label("stretch_id"), answers.c.class_index, answers.c.probability.label("asked"))
-        .add_columns(answers.c.plan_ms, answers.c.stands_for, sample.c.received_at_ms)
-        .select_from(answers.join(sample, sample.c.id == answers.c.sample_id).outerjoin(stretch, around))
+        .add_columns(answers.c.plan_ms, answers.c.stands_for, sample.c.received_at_ms, sample.c.captured_at_ms)
+        .select_from(answers.join(sample, sample.c.id == answers.c.sample_id).outerjoin(stretch, _around()))
         .where(sample.c.origin == "device", answers.c.class_index != labels.CANNOT_TELL)
         .where(
             sa.or_(
@@ -114,6 +108,29 @@ def labelled(connection: sa.Connection, *, since_day: str = "") -> Sequence[Any]
         .order_by(sample.c.id)
     )
     return connection.execute(query).all()
+
+
+def uploaded(connection: sa.Connection, *, since_day: str = "", recent_ms: int = 0) -> Sequence[Any]:
+    """What the devices sent: rows of stretch_id, predicted, hour (of capture, UTC, 0..23) and how many samples.
+
+    And whether they are recent: captured at `recent_ms` or later.
+    """
+    hour = (sample.c.captured_at_ms // 3_600_000 % 24).label("hour")
+    recent = (sample.c.captured_at_ms >= recent_ms).label("recent")
+    of = (stretch.c.id.label("stretch_id"), sample.c.predicted, hour, recent)
+    query = sa.select(*of, sa.func.count().label("samples")).select_from(sample.join(stretch, _around()))
+    query = query.where(sample.c.origin == "device", stretch.c.day >= since_day)
+    return connection.execute(query.group_by(*of)).all()
+
+
+def _around() -> sa.ColumnElement[bool]:
+    """That a sample is of a stretch."""
+    return sa.and_(
+        stretch.c.device == sample.c.device,
+        stretch.c.stream == sample.c.stream,
+        stretch.c.boot == sample.c.boot,
+        sample.c.seq.between(stretch.c.first_seq, stretch.c.last_seq),
+    )
 
 
 def day_of(at_ms: int) -> str:

@@ -5,6 +5,7 @@ Its members, read from the blobs, in order of sample id: the same snapshot gives
 
 from __future__ import annotations
 
+import logging
 from collections import Counter
 from dataclasses import dataclass
 from typing import Any
@@ -13,12 +14,16 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edge_agent.contract.artifact import InputSpec
-from server.errors import TrainingError
+from server.errors import StoreError, TrainingError
 from server.store import snapshots
 from server.store.samples import sample_array
 from server.store.snapshots import Snapshot
 from server.store.store import Store
 from server.teach.portfolio import arm_of
+
+log = logging.getLogger(__name__)
+
+FEW_DAMAGED = 3  # of a split: never too many, whatever its size
 
 
 @dataclass(frozen=True)
@@ -41,10 +46,16 @@ class Dataset:
     train: Part
     holdout: Part
     left_out: int  # members of another shape or dtype than the model takes
+    damaged: tuple[str, ...] = ()  # ids of members whose bytes are not what they were, or gone: left out
 
 
-def load(store: Store, snapshot: Snapshot, *, takes: InputSpec | None) -> Dataset:
-    """Read a snapshot. `takes` is the champion's input, else what most members are. TrainingError when empty."""
+def load(store: Store, snapshot: Snapshot, *, takes: InputSpec | None, max_damaged_share: float = 0.05) -> Dataset:
+    """Read a snapshot. `takes` is the champion's input, else what most members are.
+
+    Raises:
+        TrainingError: a split is empty, or more than max_damaged_share of it (and FEW_DAMAGED) is damaged.
+        StoreError: the disk cannot be read.
+    """
     with store.database.read() as connection:
         rows = snapshots.members(connection, snapshot.id)
     if not rows:
@@ -60,13 +71,35 @@ def load(store: Store, snapshot: Snapshot, *, takes: InputSpec | None) -> Datase
                 f"snapshot {snapshot.id[:12]}: no {split} sample of {kind[0]} {kind[1]}, but {seen}: take some in with "
                 f"`winnow-server data import FILE.npz --split {split} server.toml`"
             )
-    train, holdout = (_part(store, parts[split]) for split in ("train", "holdout"))
-    return Dataset(train=train, holdout=holdout, left_out=len(rows) - len(fitting))
+    damaged: list[str] = []
+    train, holdout = (_read(store, parts[split], split, max_damaged_share, damaged) for split in ("train", "holdout"))
+    return Dataset(train=train, holdout=holdout, left_out=len(rows) - len(fitting), damaged=tuple(damaged))
 
 
-def _part(store: Store, rows: list[Any]) -> Part:
+def _read(store: Store, rows: list[Any], split: str, max_damaged_share: float, damaged: list[str]) -> Part:
+    """A split, without what cannot be read, whose ids are added to `damaged`."""
+    sound, arrays = [], []
+    for row in rows:
+        try:
+            arrays.append(sample_array(store, row))
+            sound.append(row)
+        except StoreError as error:
+            if error.__cause__ is not None:  # the disk, not the body: another time it may be read
+                raise
+            log.warning("%s: left out: %s", row.id, error)
+            damaged.append(row.id)
+    lost = len(rows) - len(sound)
+    if not sound or lost > max(FEW_DAMAGED, max_damaged_share * len(rows)):
+        raise TrainingError(
+            f"{lost} of {len(rows)} {split} samples are damaged, as {damaged[-1]}: restore the blobs from a backup, or "
+            "raise [snapshot] max_damaged_share"
+        )
+    return _part(sound, arrays)
+
+
+def _part(rows: list[Any], arrays: list[NDArray[Any]]) -> Part:
     return Part(
-        x=np.stack([sample_array(store, row) for row in rows]),
+        x=np.stack(arrays),
         y=np.array([row.class_index for row in rows], dtype=np.int64),
         stream=np.array([row.origin == "device" for row in rows], dtype=np.bool_),
         probability=np.array([row.frozen_probability or 1.0 for row in rows], dtype=np.float64),

@@ -17,9 +17,11 @@ from numpy.typing import NDArray
 
 from edge_agent.contract.artifact import sha256_hex
 from server.errors import StoreError
+from server.store import fingerprints as stored
 from server.store import labels, samples
 from server.store.schema import sample
 from server.store.store import Store
+from server.teach.fingerprint import fingerprints
 
 LABELER = "import"
 _ROWS_AT_ONCE = 500  # to one commit: fewer cost an fsync each, more hold up ingest
@@ -73,11 +75,13 @@ def _take(
         labels.add(
             connection,
             [
-                labels.Label(row["id"], class_index, LABELER, now_ms)
+                labels.Label(row["id"], class_index, LABELER, now_ms, kind=LABELER)
                 for row, class_index in zip(rows, classes, strict=True)
                 if row["id"] in new
             ],
         )
+        prints = zip((row["id"] for row in rows), fingerprints(x), strict=True)  # now, that a round need not wait
+        stored.put(connection, [(name, one) for name, one in prints if name in new])
     return len(new)
 
 

@@ -17,7 +17,7 @@ from edge_agent.choose.acquisition import Scored, Scorer
 from edge_agent.choose.signals import Signals
 from edge_agent.contract.artifact import Manifest
 from server.errors import StoreError
-from server.store import labels, references, samples
+from server.store import labels, references, rules, samples
 from server.store.references import Reference
 from server.store.store import Store
 
@@ -35,11 +35,12 @@ def learn(store: Store, manifest: Manifest, onnx: bytes, *, now_ms: int) -> int:
     """
     index = {name: number for number, name in enumerate(manifest.classes)}
     with store.database.read() as connection:
-        names = labels.names(connection)
+        names, now = labels.names(connection), rules.in_force(connection)
         rows = [
             row
             for row in labels.held_out_imports(connection)
             if names[row.class_index] in index
+            and rules.rule_of(now, row.device, row.stream).allows("evaluate")
             and (tuple(row.shape), row.dtype) == (manifest.input.shape, manifest.input.dtype)
         ]
     if not rows:

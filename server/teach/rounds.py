@@ -50,11 +50,12 @@ class Teach:
         teach: config.Teach,
         gates: config.Gates,
         autonomy: config.Autonomy = config.Autonomy(),  # noqa: B008 - frozen
+        snapshot: config.Snapshot = config.Snapshot(),  # noqa: B008 - frozen
     ) -> None:
         """`data_dir` is where `store` was opened, for the child to open it too."""
         self._store = store
         self._data_dir = data_dir
-        self._settings = Settings(teach=teach, gates=gates)
+        self._settings = Settings(teach=teach, gates=gates, snapshot=snapshot)
         self._child: _Child | None = None
         self._dialled = [channel for channel, dial in autonomy.dials().items() if dial != "propose"]
         self._seen: tuple[int, int, Look] | None = None  # newest label and run, and what was seen of them
@@ -88,7 +89,7 @@ class Teach:
 
     def begin(self, *, now_ms: int, why: str) -> int:
         """Freeze a snapshot and start training on it; returns the id of the run. `why` goes into the audit trail."""
-        snapshot = freeze(self._store, now_ms=now_ms)
+        snapshot = freeze(self._store, now_ms=now_ms, settings=self._settings.snapshot)
         with self._store.database.write() as connection:
             champion = versions.champion(connection)
             run_id = runs.insert(

@@ -1,31 +1,208 @@
 """What is a model to learn from?
 
-`freeze` takes every labelled sample as it is at one moment. Splits were decided when the samples arrived and are never
-changed, so what is held out now was held out of every training before.
+`freeze` takes every labelled sample as it is at one moment, with the data rules that are in force. Splits were decided
+when the samples arrived and are never changed, so what is held out now was held out of every training before; who takes
+no part is decided anew each time (splits.py).
 """
 
 from __future__ import annotations
 
-from server.store import labels, snapshots
-from server.store.snapshots import Snapshot
+import logging
+from collections import Counter
+from collections.abc import Collection, Sequence
+from itertools import groupby
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from server.audit.evidence import asked_about
+from server.config import Snapshot as Settings
+from server.errors import StoreError, TrainingError
+from server.store import embeddings, fingerprints, labels, samples, snapshots, versions
+from server.store.rules import Rule, in_force, rule_of
+from server.store.samples import sample_array
+from server.store.snapshots import LeftOut, Member, Snapshot
 from server.store.store import Store
+from server.teach import contamination
+from server.teach.contamination import NONE, Look
+from server.teach.fingerprint import fingerprints as made_of
+from server.teach.splits import WHY, into_split, sort_out
+
+log = logging.getLogger(__name__)
+
+DEFAULT = Settings()
+_ROWS_AT_ONCE = 256  # to one commit
+BATCH_BYTES = 4_000_000  # of raw samples in memory at once; they take some ten times as much for a moment
 
 
-def freeze(store: Store, *, now_ms: int) -> Snapshot:
+class _Found(NamedTuple):
+    """The store, at one moment."""
+
+    rows: Sequence[Any]  # labelled
+    held: Sequence[Any]  # held out, labelled or not
+    rules: list[Rule]
+    classes: tuple[str, ...]
+    plans: list[int]
+    champion: int  # version, 0: none
+
+
+def freeze(store: Store, *, now_ms: int, settings: Settings = DEFAULT) -> Snapshot:
     """Freeze the labelled samples; the same labels give the same snapshot."""
+    found = _look(store)
+    left_out = sort_out(found.rows, found.held, found.rules, settings)
+    if settings.near_duplicates != "keep":
+        left_out += _duplicates(store, found, {one.sample_id for one in left_out}, settings)
+    return _keep(store, found, left_out, now_ms)
+
+
+def _look(store: Store) -> _Found:
     with store.database.read() as connection:  # not while we hold the right to write: ingest needs it
-        found = snapshots.labelled(connection)
-        classes = labels.names(connection)
-    members = sorted(member for member, _ in found)
+        champion = versions.champion(connection)
+        return _Found(
+            rows=snapshots.labelled(connection),
+            held=snapshots.held_out(connection),
+            rules=in_force(connection),
+            classes=labels.names(connection),
+            plans=labels.plans(connection),
+            champion=champion.number if champion else 0,
+        )
+
+
+def _keep(store: Store, found: _Found, left_out: list[LeftOut], now_ms: int) -> Snapshot:
+    gone = {one.sample_id for one in left_out}
+    asked = asked_about(found.rows, found.plans)
+    used, rules = _used(found)
+    members = [
+        Member(row.id, row.class_index, row.split, into_split(row, chance), row.labeler, used[row.device, row.stream])
+        for row, chance in zip(found.rows, asked.tolist(), strict=True)
+        if row.id not in gone
+    ]
     train = sum(member.split == "train" for member in members)
     made = Snapshot(
-        id=snapshots.identify(members, classes),
+        id=snapshots.identify(members, found.classes, rules=rules, left_out=left_out),
         created_at_ms=now_ms,
-        classes=classes,
+        classes=found.classes,
         train_count=train,
         holdout_count=len(members) - train,
-        device_label_count=sum(origin == "device" for _, origin in found),
+        device_label_count=sum(row.origin == "device" and row.id not in gone for row in found.rows),
+        rules=tuple(rules),
     )
     with store.database.write() as connection:
-        snapshots.insert(connection, made, members)
-        return snapshots.get(connection, made.id) or made
+        snapshots.insert(connection, made, members, left_out)
+        kept = snapshots.get(connection, made.id) or made
+    if left_out:
+        log.info("snapshot %s: left out %s", made.id[:12], left_out_line(Counter(one.why for one in left_out)))
+    return kept
+
+
+def check(store: Store, snapshot: Snapshot, settings: Settings = DEFAULT) -> None:
+    """Whether a snapshot may be trained on.
+
+    Raises:
+        TrainingError: samples that teach show what held-out ones show, and `[snapshot] near_duplicates` is "refuse", or
+            they are more than `max_duplicate_share` of all. Without them, as the snapshot is, too little would be left.
+    """
+    with store.database.read() as connection:
+        left_out = snapshots.left_out(connection, snapshot.id)
+    same = [one for one in left_out if one.why == "near_duplicate"]
+    if not same:
+        return
+    train = snapshot.train_count + len(same)
+    pair = f"{same[0].sample_id} {same[0].beside}"
+    what = f"{len(same)} of {train} samples to train on show what held-out ones show, as {pair}"
+    if settings.near_duplicates == "refuse":
+        raise TrainingError(f'{what}: [snapshot] near_duplicates = "refuse"; "leave_out" goes on without them')
+    if len(same) > settings.max_duplicate_share * train:
+        raise TrainingError(
+            f"{what}: more than [snapshot] max_duplicate_share = {settings.max_duplicate_share:g}: where a scene "
+            'stands still for good that is no leak, and near_duplicates = "keep" is right; else raise the share'
+        )
+
+
+def left_out_line(counts: Counter[str]) -> str:
+    """How many labelled samples are no members, and why.
+
+    >>> left_out_line(Counter(near_duplicate=3))
+    '3 that show what a held-out sample shows'
+    """
+    words = {"near_duplicate": "that " + WHY["near_duplicate"]}
+    return ", ".join(f"{counts[why]} {words.get(why, said)}" for why, said in WHY.items() if counts[why])
+
+
+def _used(found: _Found) -> tuple[dict[tuple[str, str], int], list[Rule]]:
+    """The rule of every stream as an index into those that matter here."""
+    streams = sorted({(row.device, row.stream) for row in found.rows})
+    of = {stream: rule_of(found.rules, *stream) for stream in streams}
+    rules = sorted(dict.fromkeys(of.values(), 0), key=lambda rule: (rule.device, rule.stream))
+    return {stream: rules.index(rule) for stream, rule in of.items()}, rules
+
+
+# --- what shows the same ----------------------------------------------------------------------------------------------
+
+
+def _duplicates(store: Store, found: _Found, gone: Collection[str], settings: Settings) -> list[LeftOut]:
+    train = [row for row in found.rows if row.split == "train" and row.id not in gone]
+    if not (train and found.held):
+        return []
+    class_of = {row.id: row.class_index for row in found.rows}
+    ids = [[row.id for row in part] for part in (train, found.held)]
+    train_looks, held_looks = _looks(store, ids, class_of, found.champion)
+    twin = contamination.twins(train_looks, held_looks, cosine=settings.duplicate_cosine)
+    return [LeftOut(train[i].id, "near_duplicate", ids[1][twin[i]]) for i in np.flatnonzero(twin != NONE)]
+
+
+def _looks(
+    store: Store, ids: Sequence[Sequence[str]], class_of: dict[str, int], champion: int
+) -> tuple[list[Look], ...]:
+    every = [name for some in ids for name in some]
+    prints = _fingerprints(store, every)
+    with store.database.read() as connection:
+        seen = embeddings.of(connection, version=champion, ids=every) if champion else {}
+    return tuple(
+        [Look(prints.get(name), seen[name].vector if name in seen else None, class_of.get(name, NONE)) for name in some]
+        for some in ids
+    )
+
+
+def _fingerprints(store: Store, ids: Sequence[str]) -> dict[str, fingerprints.Fingerprint]:
+    """Of all whose bodies can be read; those that are not in the store yet are made."""
+    with store.database.read() as connection:
+        known = fingerprints.of(connection, ids)
+    missing = [name for name in ids if name not in known]
+    for start in range(0, len(missing), _ROWS_AT_ONCE):
+        with store.database.read() as connection:
+            rows = samples.rows(connection, missing[start : start + _ROWS_AT_ONCE])
+        made = _made(store, rows)
+        with store.database.write() as connection:
+            fingerprints.put(connection, made)
+        known |= dict(made)
+    return known
+
+
+def _made(store: Store, rows: Sequence[Any]) -> list[tuple[str, fingerprints.Fingerprint]]:
+    """Of samples of a kind together, as many as memory allows."""
+    made: list[tuple[str, fingerprints.Fingerprint]] = []
+    for (shape, dtype), group in groupby(sorted(rows, key=_kind), key=_kind):
+        every = list(group)
+        at_once = max(1, BATCH_BYTES // (int(np.prod(shape)) * np.dtype(dtype).itemsize))
+        for start in range(0, len(every), at_once):
+            some = every[start : start + at_once]
+            read = [(row.id, array) for row in some if (array := _array(store, row)) is not None]
+            if read:
+                names, arrays = zip(*read, strict=True)
+                made += zip(names, made_of(np.stack(arrays)), strict=True)
+    return made
+
+
+def _kind(row: Any) -> tuple[tuple[int, ...], str]:
+    return tuple(row.shape), row.dtype
+
+
+def _array(store: Store, row: Any) -> Any:
+    try:
+        return sample_array(store, row)
+    except StoreError as error:
+        if error.__cause__ is not None:  # the disk, not the body
+            raise
+        log.warning("%s: nobody can say what it shows: %s", row.id, error)
+        return None

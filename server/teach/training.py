@@ -22,6 +22,7 @@ from edge_agent.contract.artifact import Manifest, decode_manifest, encode_manif
 from edge_agent.contract.errors import WinnowError
 from edge_agent.contract.wire import Parcel
 from server import config
+from server.audit import bias
 from server.errors import TrainingError
 from server.store import parcels, runs, snapshots, versions
 from server.store.snapshots import Snapshot
@@ -29,6 +30,8 @@ from server.store.store import Store
 from server.teach import dataset, gates, lesson, reference
 from server.teach.dataset import Dataset, Part
 from server.teach.lesson import Gain
+from server.teach.listing import bias_of
+from server.teach.snapshot import check
 
 if TYPE_CHECKING:
     from models.package import Packaged
@@ -45,6 +48,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
 
     teach: config.Teach
     gates: config.Gates
+    snapshot: config.Snapshot = config.Snapshot()
 
 
 @dataclass(frozen=True)
@@ -105,9 +109,17 @@ def _round(
     now_ms: Callable[[], int],
 ) -> dict[str, Any]:
     started_s = time.monotonic()
-    data = dataset.load(store, snapshot, takes=champion.manifest.input if champion else None)
+    check(store, snapshot, settings.snapshot)
+    data = dataset.load(
+        store,
+        snapshot,
+        takes=champion.manifest.input if champion else None,
+        max_damaged_share=settings.snapshot.max_damaged_share,
+    )
     if data.left_out:
         say(f"{data.left_out} samples left out: not of the shape that the model takes")
+    if data.damaged:
+        say(f"{len(data.damaged)} samples left out: their bytes are damaged: {', '.join(data.damaged[:3])}")
     net = _fit(data.train, snapshot.classes, settings.teach, champion, say)
     say("exporting and quantising")
     packaged = _package(net, data, snapshot, settings, champion)
@@ -127,6 +139,8 @@ def _round(
         "train": len(data.train.y),
         "holdout": len(data.holdout.y),
         "left_out": data.left_out,
+        "damaged": list(data.damaged),
+        "bias": bias.shortened(bias_of(store, snapshot.id, now_ms=now_ms())),
         "seconds": round(time.monotonic() - started_s, 1),
         "figures": figures,
         "verdict": msgspec.to_builtins(verdict),

@@ -28,7 +28,7 @@ class Place:
     role: str = "viewer"
 
 
-PLACES = (Place("/fleet", "Fleet"), Place("/rollouts", "Rollouts"))
+PLACES = (Place("/fleet", "Fleet"), Place("/label", "Label", "labeler"), Place("/rollouts", "Rollouts"))
 
 
 class Frame:

@@ -26,9 +26,11 @@ from edge_agent.config import load_config
 from edge_agent.contract.artifact import MANIFEST, MODEL, write_artifact
 from edge_agent.contract.errors import EXIT_CONFIG, ConfigError
 from edge_agent.contract.types import Reading
-from edge_agent.contract.wire import Desired, Heartbeat, LinkState, ModelState, OutboxState, StreamCounts
+from edge_agent.contract.wire import Desired, Heartbeat, LinkState, ModelState, OutboxState, StreamCounts, decode_body
 from edge_agent.lock import only_one
 from edge_agent.loop import PREDICTION
+from edge_agent.send.outbox import Outbox
+from edge_agent.send.ring import Ring
 from edge_agent.source import Fit, Start
 from edge_agent.status import Status, describe, read_status
 from edge_agent.update import slots
@@ -94,6 +96,35 @@ def test_what_was_not_selected_is_remembered_for_a_while_unless_that_is_off(here
     sizes = [path.stat().st_size for path in (here / "data" / "recent").iterdir()]
     assert (sum(sizes) > 1000) == bool(max_bytes)
     assert len(sizes) == (2 if max_bytes else 0)
+
+
+def test_what_is_private_is_hidden_from_everybody_but_the_model(here: Path, tmp_path_factory) -> None:
+    def kept(extra: str) -> tuple[dict[str, tuple], list[tuple]]:
+        Agent(load_config(configure(here, extra + "[recent]\nbytes_per_day = 1e12\n"))).run()
+        outbox = Outbox(here / "data" / "outbox.db", max_bytes=1 << 30, max_rows=10_000, min_free_disk_bytes=0)
+        rows = outbox.peek(10_000)
+        sent = {row.header.id.rpartition(".")[2]: (row.header, decode_body(row.header, row.body)) for row in rows}
+        outbox.close()
+        ring = Ring(here / "data" / "recent", max_bytes=32_000_000)
+        passed = [(record, ring.read(place)[1]) for record, place in ring.records()]
+        (here / "data").rename(tmp_path_factory.mktemp("away") / "data")
+        return sent, passed
+
+    plain, private = kept(""), kept('[privacy]\ntransforms = ["crop 0 0 4 8"]\n')
+    assert plain[0].keys() == private[0].keys()
+    for name, (header, data) in private[0].items():
+        before, seen = plain[0][name]
+        assert (header.selection, header.label, header.confidence) == (
+            before.selection,
+            before.label,
+            before.confidence,
+        )
+        assert (before.transforms, header.transforms) == ((), ("crop 0 0 4 8",))
+        np.testing.assert_array_equal(data, np.vstack((seen[:4], np.zeros_like(seen[4:]))))
+    assert len(private[1]) > 10
+    assert {record.transforms for record, _ in private[1]} == {("crop 0 0 4 8",)}
+    assert not any(data[4:].any() for _, data in private[1])
+    assert any(data[4:].any() for _, data in plain[1])
 
 
 def test_run_to_the_end_of_the_source(here: Path) -> None:

@@ -51,6 +51,7 @@ samples = st.builds(
     prediction=st.builds(Prediction, st.integers(0, 1000), st.floats(0, 1)),
     selection=selections,
     model_version=numbers,
+    transforms=st.lists(st.text(max_size=120), max_size=16).map(tuple),
 )
 
 
@@ -222,6 +223,7 @@ def test_a_sample_comes_back_as_it_went(sent: Sample) -> None:
     array = wire.decode_body(got, b"".join(part for _, part in frames))
     assert (array.dtype, array.shape, array.tobytes()) == (sent.data.dtype, sent.data.shape, sent.data.tobytes())
     assert (got.selection, got.label, got.confidence) == (sent.selection, *sent.prediction)
+    assert got.transforms == sent.transforms
 
 
 @pytest.mark.parametrize("size", [1, wire.BODY_MAX_BYTES - 1, wire.BODY_MAX_BYTES, wire.BODY_MAX_BYTES + 1, 300_000])

@@ -91,7 +91,7 @@ def test_every_strategy_spends_the_budget_and_says_how_likely_each_was(store, st
     if strategy not in ("gumbel", "badge"):  # one of the six is explored with the chance 0.6: the rest are certain
         assert sum(p == 1.0 for p in found.values()) >= 7
     with store.database.read() as connection:
-        assert {member.sample_id for member, _ in snapshots.labelled(connection)} == set(found)
+        assert {row.id for row in snapshots.labelled(connection)} == set(found)
 
 
 def test_an_audit_that_falls_behind_is_said_and_starves_nobody(store, caplog):
@@ -126,7 +126,7 @@ def test_what_shows_the_same_as_something_labelled_is_spared_but_never_the_audit
     truth = Truth()
     run(labelling(store, truth, labels_per_day=100, duplicate_cosine=2.0))
     assert {one.split(".")[0] for one in truth.asked} == {"cam-3"}
-    assert counts(store) == (12, 0, 0, 6)
+    assert counts(store) == (12, 0, 0, 6, 0)
 
 
 def test_a_duplicate_waits_as_long_as_what_it_stands_with_has_no_answer(store):
@@ -139,7 +139,7 @@ def test_a_duplicate_waits_as_long_as_what_it_stands_with_has_no_answer(store):
     take(store, "cam-2", x)
     with pytest.raises(Exception, match="TimeoutError"):
         labelling(store, Down(), labels_per_day=6).step()
-    assert counts(store) == (0, 0, 6, 0)
+    assert counts(store) == (0, 0, 6, 0, 0)
 
 
 def test_nothing_is_spared_beside_what_nobody_could_tell(store):
@@ -151,9 +151,9 @@ def test_nothing_is_spared_beside_what_nobody_could_tell(store):
     take(store, "cam-1", x)
     take(store, "cam-2", x)
     labelling(store, Nobody(), labels_per_day=100).step()
-    assert counts(store) == (0, 3, 3, 0)
+    assert counts(store) == (0, 3, 3, 0, 0)
     run(labelling(store, Truth(), labels_per_day=100))
-    assert counts(store) == (3, 3, 0, 0)
+    assert counts(store) == (3, 3, 0, 0, 0)
 
 
 def test_what_was_erased_or_answered_elsewhere_since_the_plan_is_not_asked(store):
@@ -186,7 +186,7 @@ def test_without_a_budget_everything_is_labelled(store):
     for strategy, device in (("auto", "cam-1"), ("margin_k_centre", "cam-2"), ("gumbel", "cam-3")):
         take(store, device, x)
         run(labelling(store, Truth(), labels_per_day=0, strategy=strategy))
-    assert counts(store) == (15, 0, 0, 0)
+    assert counts(store) == (15, 0, 0, 0, 0)
     assert set(kept(store).values()) == {1.0}
 
 
@@ -195,7 +195,7 @@ def test_room_is_not_spent_little_by_little(store):
     asked = labelling(store, Truth(), labels_per_day=96, now=lambda: now[0], strategy="gumbel")
     with store.database.write() as connection:
         connection.execute(sa.insert(sample), [imported(i) for i in range(96)])
-        labels.add(connection, [Label(f"import.{i}", 0, "test", NOW_MS - (i == 0)) for i in range(96)])
+        labels.add(connection, [Label(f"import.{i}", 0, "test", NOW_MS - (i == 0), kind="test") for i in range(96)])
     take(store, "cam-1", quadrants.images(5)[0])
     now[0] = NOW_MS + DAY_MS - 1  # one of 96 is a day old: half of what a plan is made for
     assert asked.step() == 0

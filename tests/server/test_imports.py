@@ -9,7 +9,7 @@ from device_words import NOW_MS
 
 from models.errors import DataError
 from server.errors import StoreError
-from server.store import labels
+from server.store import fingerprints, labels
 from server.store.samples import sample_array
 from server.store.schema import label, sample
 from server.store.store import Store
@@ -95,3 +95,9 @@ def test_a_file_that_does_not_fit_says_what_was_expected(store, tmp_path):
     with pytest.raises(DataError, match="expected float32 or uint8"):
         import_file(store, save(tmp_path / "a.npz", X.astype(np.float64)), split="train", now_ms=NOW_MS)
     assert rows(store) == []
+
+
+def test_what_they_look_like_is_known_from_the_start(store, tmp_path):
+    import_file(store, save(tmp_path / "a.npz"), split="train", now_ms=NOW_MS)
+    with store.database.read() as connection:
+        assert len(fingerprints.of(connection, [f"import.a.0.{row}" for row in range(6)])) == 6

@@ -143,6 +143,15 @@ def test_everything_is_asked_once_and_kept(store, tmp_path):
         assert labels.names(connection) == ("cat", "dog", "owl")
 
 
+def test_a_label_says_which_version_of_a_labeler_gave_it(store):
+    class Second(Always):
+        version = 2
+
+    labelling(store, Second()).step()
+    with store.database.read() as connection:
+        assert set(connection.execute(sa.select(label.c.labeler, label.c.kind)).all()) == {("test@2", "test")}
+
+
 def test_a_question_shows_the_sample_and_the_guess(store):
     class Curious:
         seen: tuple = ()

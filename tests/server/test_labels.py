@@ -59,13 +59,13 @@ def test_an_answered_sample_is_not_asked_again_and_the_latest_answer_holds(store
     with store.database.read() as connection:
         found = connection.execute(labels.in_force()).all()
         assert {row.sample_id: row.class_index for row in found} == {one: 2, two: CANNOT_TELL}
-        assert labels.counts(connection) == (1, 1, 1, 0)
+        assert labels.counts(connection) == (1, 1, 1, 0, 0)
         assert labels.last_id(connection) == 3
 
 
 def test_an_empty_store_has_nothing(store):
     with store.database.read() as connection:
-        assert labels.counts(connection) == (0, 0, 0, 0)
+        assert labels.counts(connection) == (0, 0, 0, 0, 0)
         assert labels.names(connection) == ()
         assert labels.last_id(connection) == 0
 

@@ -14,7 +14,7 @@ from server.errors import StoreError
 from server.release.channels import plan_of, state_of
 from server.release.member import Report
 from server.release.rollout import Halted, Look, advance
-from server.store import devices, migrations, rollouts
+from server.store import devices, labels, migrations, rollouts
 from server.store.database import Database
 from server.store.schema import metadata
 from server.store.store import Store
@@ -129,6 +129,36 @@ def catalogue_of(folder, number):
                 script.module.upgrade()
         context.stamp(scripts, number)
     return database
+
+
+def test_labels_of_before_there_were_several_are_in_force_as_they_were(tmp_path):
+    database = catalogue_of(tmp_path / "store", "0007")
+    sample = (
+        "INSERT INTO sample (id, device, stream, boot, seq, ref, origin, split, captured_at_ms, received_at_ms, dtype"
+    )
+    sample += (
+        ", shape, encoding, body_sha256, body_bytes, reason) VALUES (?, 'cam-1', 'main', 1, ?, '', 'device', 'train'"
+    )
+    sample += ", 0, 0, 'uint8', '[2]', 'raw', '', 2, 'informative')"
+    given = (
+        "INSERT INTO label (sample_id, class_index, labeler, at_ms, seconds, probability, plan_ms, stands_for) VALUES"
+    )
+    with database.write() as connection:
+        for seq in (1, 2, 3):
+            connection.exec_driver_sql(sample, (f"cam-1.main.1.{seq}", seq))
+        connection.exec_driver_sql(f"{given} ('cam-1.main.1.1', 4, 'oracle', 1, 0, 0.5, 7, 3)")
+        connection.exec_driver_sql(f"{given} ('cam-1.main.1.2', 1, 'oracle', 1, 0, 0.5, 7, 1)")
+        connection.exec_driver_sql(f"{given} ('cam-1.main.1.2', -1, 'ann', 2, 3.5, NULL, NULL, 1)")
+    database.close()
+    store = Store.open(tmp_path / "store")
+    assert differences(store) == []
+    with store.database.read() as connection:
+        found = sorted(tuple(row) for row in connection.execute(labels.in_force()))
+        assert found == [("cam-1.main.1.1", 4, 0.5), ("cam-1.main.1.2", -1, None)]
+        assert [row.id for row in labels.waiting(connection, limit=9)] == ["cam-1.main.1.3"]
+        assert labels.given_since(connection, kind="oracle", at_ms=0) == 2
+        assert labels.plans(connection) == [7]
+    store.close()
 
 
 def test_rollouts_of_the_two_fixed_rings_go_on_in_rings(tmp_path):

@@ -117,7 +117,7 @@ def test_what_it_sends_after_it_was_let_in_again_counts(store, ingest):
     with store.database.write() as connection:
         labels.ensure_names(connection, ["cat"])
         labels.add(connection, [Label("cam-1.main.1.30", 0, "ann", 1), Label("cam-1.main.1.0", 0, "ann", 1)])
-        found = {member.sample_id for member, _ in snapshots.labelled(connection)}
+        found = {row.id for row in snapshots.labelled(connection)}
     assert found == {"cam-1.main.1.30"}
 
 

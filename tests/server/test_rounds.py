@@ -144,6 +144,24 @@ def test_after_an_interrupted_run_the_same_labels_start_another(store, tmp_path)
     assert due(store, tmp_path, max_rounds=1)
 
 
+def test_a_round_on_what_it_would_be_judged_by_is_refused_and_not_tried_again(store, tmp_path):
+    label_devices(store, 0, 12)
+    x, _ = quadrants.images(12, seed=5)
+    ingest = Ingest(store, fleet=FLEET, offline_after_s=90.0)
+    audit = msgspec.structs.replace(SELECTION, reason="random")
+    ingest.take([message("cam-2", "sample", frame) for frame in frames("cam-2", 1, data=x[3], selection=audit)])
+    strict = config.Snapshot(near_duplicates="refuse")
+    teach = Teach(
+        store, data_dir=tmp_path / "store", teach=config.Teach(labels_per_round=10), gates=GATES, snapshot=strict
+    )
+    teach.tick(now_ms=NOW_MS)
+    run = finish(teach, store)
+    assert run.state == "failed"
+    assert "1 of 12 samples to train on show what held-out ones show, as cam-1.main.1.3 cam-2.main.1.1" in run.error
+    teach.tick(now_ms=NOW_MS)
+    assert not teach.busy
+
+
 def test_after_max_rounds_there_are_no_more(store, tmp_path):
     for number in (1, 2):
         label_devices(store, 10 * number, 10 * number + 10)

@@ -223,7 +223,7 @@ def test_a_model_goes_to_the_canary_then_to_all_over_the_broker(program, tmp_pat
             with store.database.read() as connection:
                 return labels.counts(connection)
 
-        until(lambda: counts() == (4, 0, 0, 0))
+        until(lambda: counts() == (4, 0, 0, 0, 0))
         view = json.loads(program.call("status", "--json").stdout)
         assert (view["running"], view["champion"], view["rollouts"][0]["status"]) == (True, 1, "done")
         assert (view["samples"], view["labels"]["labelled"]) == ({"informative": 4}, 4)

@@ -12,13 +12,16 @@ from hypothesis import strategies as st
 
 from edge_agent.contract.artifact import InputSpec
 from server.collect.ingest import Ingest
-from server.errors import TrainingError
+from server.config import Snapshot as Settings
+from server.errors import StoreError, TrainingError
 from server.store import labels, snapshots
 from server.store.labels import CANNOT_TELL, Label
+from server.store.rules import Rule
 from server.store.schema import sample
-from server.store.snapshots import Member, identify
+from server.store.snapshots import LeftOut, Member, identify
 from server.store.store import Store
 from server.teach import dataset
+from server.teach.listing import is_whole
 from server.teach.snapshot import freeze
 
 SELECTIONS = (SELECTION, msgspec.structs.replace(SELECTION, reason="random"))
@@ -70,7 +73,7 @@ def test_splits_are_those_of_arrival_and_probabilities_are_kept(store):
     with store.database.read() as connection:
         members = snapshots.members(connection, snapshot.id)
     assert {(row.reason, row.frozen_split, row.frozen_probability) for row in members} == {
-        ("informative", "train", 0.25),
+        ("informative", "train", 0.24),  # by the rule alone: by the floor it would have been held out
         ("random", "holdout", 0.01),
     }
 
@@ -81,12 +84,20 @@ def test_the_chance_of_having_been_asked_about_counts_too(store):
     snapshot = freeze(store, now_ms=NOW_MS)
     with store.database.read() as connection:
         found = {row.seq: row for row in snapshots.members(connection, snapshot.id)}
-    assert (found[2].frozen_split, found[2].frozen_probability) == ("train", 0.125)
+    assert (found[2].frozen_split, found[2].frozen_probability) == ("train", 0.12)
     assert (found[3].frozen_split, found[3].frozen_probability) == ("holdout", 0.01)  # the audit is asked about alike
 
 
 members_of = st.lists(
-    st.builds(Member, st.text(max_size=5), st.integers(0, 3), st.sampled_from(["train", "holdout"]), st.none()),
+    st.builds(
+        Member,
+        st.text(max_size=5),
+        st.integers(0, 3),
+        st.sampled_from(["train", "holdout"]),
+        st.none() | st.floats(0.01, 1.0),
+        st.sampled_from(["ann", "bob"]),
+        st.none() | st.integers(0, 2),
+    ),
     unique_by=lambda member: member.sample_id,
 )
 
@@ -97,6 +108,8 @@ def test_an_id_depends_on_the_members_and_not_on_their_order(members, random):
     random.shuffle(mixed)
     assert identify(mixed, ["a"]) == identify(members, ["a"])
     assert identify(members, ["a", "b"]) != identify(members, ["a"])
+    assert identify(members, ["a"], left_out=[LeftOut("z", "too_new")]) != identify(members, ["a"])
+    assert identify(members, ["a"], rules=[Rule()]) != identify(members, ["a"])
     if members:
         changed = [members[0]._replace(class_index=9), *members[1:]]
         assert identify(changed, ["a"]) != identify(members, ["a"])
@@ -111,7 +124,7 @@ def test_the_arrays_are_what_the_devices_sent(store):
     np.testing.assert_array_equal(data.holdout.x, np.stack([image(seq) for seq in held]))
     assert data.holdout.y.tolist() == [seq % 2 for seq in held]
     assert len(data.train.x) + len(data.holdout.x) == 20
-    assert (data.train.stream.all(), set(data.train.probability), data.left_out) == (True, {0.25}, 0)
+    assert (data.train.stream.all(), set(data.train.probability), data.left_out) == (True, {0.24}, 0)
 
 
 def test_samples_of_another_shape_are_left_out_and_counted(store):
@@ -130,3 +143,130 @@ def test_nothing_labelled_says_what_to_do(tmp_path):
     with pytest.raises(TrainingError, match="import data, or connect devices"):
         dataset.load(store, freeze(store, now_ms=NOW_MS), takes=None)
     store.close()
+
+
+def test_over_several_plans_the_probability_is_that_of_all_of_them(store):
+    ids = [f"cam-1.main.1.{seq}" for seq in (4, 5, 6)]
+    with store.database.write() as connection:  # three plans after the samples came, and one before
+        for number, (one, plan) in enumerate(zip(ids, (NOW_MS + 1, NOW_MS + 2, NOW_MS + 3), strict=True)):
+            labels.add(connection, [Label(one, 0, "ann", plan, 0.0, 0.5, plan, stands_for=1 + number)])
+        labels.add(connection, [Label("cam-1.main.1.8", 0, "ann", NOW_MS - 9, 0.0, 0.5, NOW_MS - 9)])
+    snapshot = freeze(store, now_ms=NOW_MS)
+    with store.database.read() as connection:
+        found = {row.id: row.frozen_probability for row in snapshots.members(connection, snapshot.id)}
+    # weights (1/p + m s) / n of n plans since it came, m of them later, s it stands for (server/audit/inclusion.py)
+    weights = ((2 + 2 * 1) / 3, (2 + 1 * 2) / 3, (2 + 0 * 3) / 3)
+    np.testing.assert_allclose([found[one] for one in ids], [0.24 / weight for weight in weights])
+    assert found["cam-1.main.1.7"] == 0.01  # the audit: by the floor
+
+
+def test_it_says_who_answered_and_that_it_is_whole(store):
+    relabel(store, 4, 1)
+    snapshot = freeze(store, now_ms=NOW_MS)
+    with store.database.read() as connection:
+        assert {row.id: row.labeler for row in snapshots.members(connection, snapshot.id)}["cam-1.main.1.4"] == "bob"
+        assert is_whole(connection, snapshot) is True
+    with store.database.write() as connection:
+        connection.exec_driver_sql("UPDATE snapshot_member SET labeler = 'eve' WHERE sample_id = 'cam-1.main.1.4'")
+    with store.database.read() as connection:
+        assert is_whole(connection, snapshot) is False
+
+
+def test_pages_are_the_members(store):
+    snapshot = freeze(store, now_ms=NOW_MS)
+    with store.database.read() as connection:
+        every = [row.id for row in snapshots.members(connection, snapshot.id)]
+        held = [row.id for row in snapshots.page(connection, snapshot.id, split="holdout", limit=3)]
+        assert held == [one for one in every if one.rsplit(".", 1)[1] in ("3", "7", "11", "15", "19")][:3]
+        assert [row.id for row in snapshots.page(connection, snapshot.id, after=every[6], limit=7)] == every[7:14]
+        assert [row.id for page in snapshots.pages(connection, snapshot.id) for row in page] == every
+
+
+def test_an_id_is_found_by_its_beginning(store):
+    snapshot = freeze(store, now_ms=NOW_MS)
+    with store.database.read() as connection:
+        assert snapshots.find(connection, snapshot.id[:6]) == snapshot
+        for said in ("", snapshot.id[:5], "%%%%%%", "ffffffff"):
+            with pytest.raises(StoreError, match="expected an id of `winnow-server snapshot list`"):
+                snapshots.find(connection, said)
+
+
+# --- what takes no part ----------------------------------------------------------------------------------------------
+
+
+def why(store, snapshot) -> dict[str, str]:
+    with store.database.read() as connection:
+        return {one.sample_id: one.why for one in snapshots.left_out(connection, snapshot.id)}
+
+
+def test_neighbours_of_what_is_held_out_are_left_out_when_told(store):
+    snapshot = freeze(store, now_ms=NOW_MS, settings=Settings(embargo_samples=1))
+    held = {3, 7, 11, 15, 19}
+    beside = {seq for seq in range(20) if seq not in held and held & {seq - 1, seq + 1}}
+    assert why(store, snapshot) == {f"cam-1.main.1.{seq}": "neighbour" for seq in beside}
+    assert snapshot.train_count == 20 - len(held) - len(beside)
+
+
+def test_whole_devices_are_held_out_when_told(store):
+    ingest = Ingest(store, fleet=FLEET, offline_after_s=90.0)
+    ingest.take([message for seq in (50, 51) for message in uploads("cam-2", seq, selection=SELECTIONS[seq % 2])])
+    with store.database.write() as connection:
+        labels.add(connection, [Label(f"cam-2.main.1.{seq}", 0, "ann", 1) for seq in (50, 51)])
+    snapshot = freeze(store, now_ms=NOW_MS, settings=Settings(holdout_devices=("cam-2",)))
+    assert why(store, snapshot) == {"cam-2.main.1.50": "held_out_device"}
+    assert "cam-2.main.1.51" in dict(frozen(store, snapshot.id))  # what was held out of it judges, as ever
+
+
+def test_the_newest_hours_only_judge_when_told(store):
+    ingest = Ingest(store, fleet=FLEET, offline_after_s=90.0)
+    later = [msg._replace(received_ms=NOW_MS + 3 * 3_600_000) for seq in (40, 43) for msg in uploads(
+        "cam-1", seq, selection=SELECTIONS[seq % 4 == 3])]  # fmt: skip
+    ingest.take(later)
+    with store.database.write() as connection:
+        labels.add(connection, [Label(f"cam-1.main.1.{seq}", 0, "ann", 1) for seq in (40, 43)])
+    snapshot = freeze(store, now_ms=NOW_MS, settings=Settings(forward_hours=2.0))
+    assert why(store, snapshot) == {"cam-1.main.1.40": "too_new"}
+
+
+def test_what_is_left_out_is_no_new_label_for_ever(store):
+    """Else a round would follow upon the other."""
+    snapshot = freeze(store, now_ms=NOW_MS, settings=Settings(embargo_samples=1))
+    with store.database.read() as connection:
+        assert snapshots.count_new(connection, "") == 20
+        assert snapshots.count_new(connection, snapshot.id) == 0
+
+
+# --- what is damaged --------------------------------------------------------------------------------------------------
+
+
+def damage(store, *seqs: int) -> None:
+    with store.database.read() as connection:
+        names = [
+            connection.scalar(sa.select(sample.c.body_sha256).where(sample.c.id == f"cam-1.main.1.{seq}"))
+            for seq in seqs
+        ]
+    for name in names:
+        store.blobs.delete(name)
+
+
+def test_damaged_bodies_are_left_out_and_said(store):
+    snapshot = freeze(store, now_ms=NOW_MS)
+    damage(store, 3, 4)
+    data = dataset.load(store, snapshot, takes=None)
+    assert data.damaged == ("cam-1.main.1.4", "cam-1.main.1.3")
+    assert (len(data.train.y), len(data.holdout.y)) == (14, 4)
+    assert not {*data.damaged} & {*data.train.sample, *data.holdout.sample}
+
+
+def test_too_many_damaged_bodies_are_refused(store):
+    snapshot = freeze(store, now_ms=NOW_MS)
+    damage(store, 3, 7, 11, 15)
+    with pytest.raises(TrainingError, match="4 of 5 holdout samples are damaged, as cam-1.main.1.7: restore the blobs"):
+        dataset.load(store, snapshot, takes=None)
+    assert len(dataset.load(store, snapshot, takes=None, max_damaged_share=0.8).damaged) == 4
+
+
+def test_a_damaged_body_does_not_keep_a_snapshot_from_being_made(store):
+    damage(store, 3, 4)
+    snapshot = freeze(store, now_ms=NOW_MS)
+    assert (snapshot.train_count, snapshot.holdout_count) == (15, 5)

@@ -15,7 +15,7 @@ from edge_agent.contract.artifact import read_artifact
 from edge_agent.contract.wire import StreamCounts, encode
 from server.collect.ingest import Ingest
 from server.errors import StoreError
-from server.store import devices, events, references, spans
+from server.store import devices, events, references, rules, spans
 from server.store.schema import reference, sample, span
 from server.store.spans import OLD_AFTER_MS, OLD_SPAN_MS, SPAN_MS
 from server.store.store import Store
@@ -198,6 +198,11 @@ def test_a_reference_is_what_the_shipped_file_says_of_held_out_imports(store, tm
     assert learn(store, manifest, onnx, now_ms=NOW_MS) == 0  # nothing is held out yet
     import_quadrants(store, tmp_path, 300, manifest.classes)
     assert learn(store, manifest, onnx, now_ms=NOW_MS) == 300
+    with store.database.write() as connection:
+        rules.add(connection, rules.Rule(device="import", uses=("train",)), now_ms=NOW_MS)
+    assert learn(store, manifest, onnx, now_ms=NOW_MS) == 0  # they may not judge any more
+    with store.database.write() as connection:
+        rules.add(connection, rules.Rule(device="import"), ended=True, now_ms=NOW_MS)
     made = references.get(store, manifest.variant("cpu-int8").sha256)
     assert made is not None
     assert (made.values.shape[0], made.values.dtype) == (300, np.int64)

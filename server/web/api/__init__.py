@@ -1,5 +1,5 @@
 """What can programs ask?"""
 
-from server.web.api import devices
+from server.web.api import devices, label
 
-MODULES = (devices,)
+MODULES = (devices, label)

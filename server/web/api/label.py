@@ -13,10 +13,11 @@ from fastapi import APIRouter, Query
 from fastapi.concurrency import run_in_threadpool
 from pydantic import BaseModel, Field
 
-from server.label import quality
+from server.errors import LabelError
 from server.label.labeler import CANNOT_TELL, NONE_OF_THESE
-from server.label.queue import Queue, Rules, Task
-from server.store import labels
+from server.label.queue import Queue, Rules
+from server.label.task import Task
+from server.store import labelers, labels
 from server.web.access import Labeler, Viewer
 from server.web.api.answers import Refusal
 from server.web.frame import Frame
@@ -100,7 +101,9 @@ class Progress(BaseModel):
     labelled: int
     mine_today: int
     per_minute: float | None  # of mine, by the time that they took
-    effort: dict[str, Any]
+    minutes_today: float  # of all
+    price_today: float
+    currency: str
 
 
 def router(frame: Frame) -> APIRouter:
@@ -122,7 +125,11 @@ def router(frame: Frame) -> APIRouter:
 
     @made.post("/answers", summary="Answer")
     async def answer(person: Labeler, given: Answers) -> Outcomes:
-        return await run_in_threadpool(lambda: Outcomes(outcomes=[_answer(queue(), person.name, a) for a in given.answers]))
+        def keep() -> Outcomes:
+            asked = queue()
+            return Outcomes(outcomes=[_answer(asked, person.name, one) for one in given.answers])
+
+        return await run_in_threadpool(keep)
 
     @made.post("/skip", summary="Leave a question to others", responses=REFUSED)
     async def skip(person: Labeler, what: Skip) -> Literal[True]:
@@ -145,8 +152,6 @@ def _question(task: Task) -> Question:
 
 
 def _answer(queue: Queue, who: str, given: Answer) -> Outcome:
-    from server.errors import LabelError
-
     try:
         found = queue.answer(
             who, given.sample_id, given.said, new_class=given.new_class, seconds=given.seconds, key=given.key
@@ -161,9 +166,15 @@ def _progress(frame: Frame, who: str) -> Progress:
     since_ms = now_ms - now_ms % 86_400_000
     with frame.store.database.read() as connection:
         counts = labels.counts(connection)
-        mine = labels.of_labeler(connection, who, since_ms=since_ms)
-        effort = quality.effort(connection, since_ms=since_ms, currency=frame.config.labeler.currency)
-    pace = 60.0 * mine.timed / mine.seconds if mine.seconds else None
+        today = labelers.efforts(connection, since_ms=since_ms)
+    mine = [one for one in today if one.labeler == who]
+    seconds, answers = sum(one.seconds for one in mine), sum(one.answers for one in mine)
     return Progress(
-        waiting=counts.waiting, labelled=counts.labelled, mine_today=mine.labels, per_minute=pace, effort=effort
+        waiting=counts.waiting,
+        labelled=counts.labelled,
+        mine_today=answers,
+        per_minute=60.0 * answers / seconds if seconds else None,
+        minutes_today=sum(one.seconds for one in today) / 60.0,
+        price_today=sum(one.price for one in today),
+        currency=frame.config.labeler.currency,
     )

@@ -6,7 +6,7 @@
   const KEYS = "123456789abdefghijklmopqrtvwyz"; // not c, n, s, u, x: those mean something
   const token = document.querySelector('meta[name="csrf"]').content;
   const at = (id) => document.getElementById(id);
-  let mode = "one", questions = [], place = 0, classes = [], zoom = 1, since = 0, hidden = 0, asking = null, sending = Promise.resolve(), words = {};
+  let mode = "one", questions = [], place = 0, classes = [], zoom = 1, since = 0, hidden = 0, asking = null, gone = new Set(), sending = Promise.resolve(), words = {};
 
   const post = async (path, body) => {
     const answer = await fetch(`/api/v1/label/${path}`, { method: "POST", headers: { "Content-Type": "application/json", "X-CSRF-Token": token }, body: JSON.stringify(body ?? {}) });
@@ -17,18 +17,20 @@
   };
   const say = (text) => { at("said").textContent = text; clearTimeout(say.timer); say.timer = setTimeout(() => { at("said").textContent = ""; }, 4000); };
 
-  const fetchMore = (count) => {
-    asking ??= post(`next?count=${count}`).then((found) => {
+  // What we hold comes first in an answer: to get `count` more, ask for those as well.
+  const fetchMore = async (count) => {
+    while (asking) await asking;
+    asking = post(`next?count=${Math.min(60, questions.length + count)}`).then((found) => {
       classes = found.classes;
       words = found;
       const known = new Set(questions.map((one) => one.sample_id));
       for (const one of found.questions) {
-        if (known.has(one.sample_id)) continue;
+        if (known.has(one.sample_id) || gone.has(one.key)) continue; // or its answer is still on its way
         new Image().src = one.picture; // it is here before it is shown
         questions.push(one);
       }
     }).catch((error) => say(error.message)).finally(() => { asking = null; });
-    return asking;
+    await asking;
   };
   const seconds = () => { const took = (performance.now() - since - hidden) / 1000; return Math.max(0, Math.min(took, 86400)); };
   document.addEventListener("visibilitychange", () => { // a page that nobody looks at takes no time
@@ -92,6 +94,7 @@
   const answer = (said, more = {}) => {
     const one = current();
     if (!one) return;
+    gone.add(one.key);
     log(one, said);
     send([{ sample_id: one.sample_id, key: one.key, said, seconds: seconds(), ...more }]);
     advance();
@@ -99,6 +102,7 @@
   const skip = () => {
     const one = current();
     if (!one) return;
+    gone.add(one.key);
     log(one, "skipped");
     sending = sending.then(() => post("skip", { sample_id: one.sample_id })).catch((error) => say(error.message));
     advance();
@@ -110,7 +114,7 @@
       at("done").firstChild?.remove();
       const found = await post("next?count=60");
       const one = found.questions.find((other) => other.sample_id === back);
-      if (one) { questions = [one, ...questions.filter((other) => other.sample_id !== back)]; place = 0; }
+      if (one) { gone.delete(one.key); questions = [one, ...questions.filter((other) => other.sample_id !== back)]; place = 0; }
       say(`${back}: yours again`);
       show();
     } catch (error) { say(error.message); }
@@ -158,6 +162,7 @@
     if (!tiles.length) return;
     const right = tiles.filter((_, index) => !wrong.has(index)), each = seconds() / Math.max(1, right.length);
     if (right.length) {
+      right.forEach((one) => gone.add(one.key));
       send(right.map((one) => ({ sample_id: one.sample_id, key: one.key, said: shownClass, seconds: each })));
       say(`${right.length} × ${shownClass}`);
     }

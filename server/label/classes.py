@@ -1,0 +1,49 @@
+"""Which class does a word name?
+
+Of the label schema, which only grows, or one of the two answers that are no class.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import sqlalchemy as sa
+
+from edge_agent.contract.errors import did_you_mean
+from server.errors import LabelError
+from server.label.labeler import CANNOT_TELL, NONE_OF_THESE
+from server.store import labels
+
+WORDS = {CANNOT_TELL: labels.CANNOT_TELL, NONE_OF_THESE: labels.NONE_OF_THESE}
+NAME_MAX = 200
+
+
+def class_index_of(connection: sa.Connection, said: str, *, new: bool = False) -> int:
+    """Index of a class, added with `new` where it is not known, or of what is none; LabelError when it is neither."""
+    if said in WORDS:
+        return WORDS[said]
+    names = labels.names(connection)
+    if said in names:
+        return names.index(said)
+    if not new:
+        raise LabelError(
+            f"class {said!r}: not known{did_you_mean(said, names)}; known are {', '.join(names) or 'none'}. "
+            "One that is new has to be said to be: --new-class, or `winnow-server label classes --add`"
+        )
+    return add_class(connection, said)
+
+
+def add_class(connection: sa.Connection, name: str) -> int:
+    """Index of a new class, or of the one of that name; LabelError when nothing can be called so."""
+    if name != name.strip() or not name or len(name) > NAME_MAX or name.lower() in WORDS:
+        raise LabelError(
+            f"class {name!r}: expected a name of 1 to {NAME_MAX} characters, without blanks around it, "
+            f"and neither {CANNOT_TELL!r} nor {NONE_OF_THESE!r}"
+        )
+    return labels.ensure_names(connection, [name])[name]
+
+
+def name_of(class_index: int, names: Sequence[str]) -> str:
+    """Of a class, or of what is none."""
+    words = {index: word for word, index in WORDS.items()}
+    return words.get(class_index) or (names[class_index] if class_index < len(names) else str(class_index))

@@ -1,0 +1,70 @@
+"""What may be decided about labels, beside answering?
+
+Who is asked again, which class is vouched for, which class is new. Each is kept in the audit trail with who said so and
+why, in the caller's transaction.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import sqlalchemy as sa
+
+from server.errors import LabelError
+from server.label.classes import add_class, class_index_of
+from server.label.queue import PERSON
+from server.store import consensus, labels, questions, samples, trail
+from server.store.consensus import AGAIN, FIRST, SECOND_LOOK
+from server.store.questions import SOON, Queued
+
+
+def ask_several(connection: sa.Connection, sample_id: str, wanted: int, *, who: str, why: str, now_ms: int) -> None:
+    """Have so many people answer about a sample, in all, before what a plan asks. LabelError: it is not here."""
+    _check_here(connection, sample_id)
+    asked = questions.get(connection, sample_id)
+    if asked is None or asked.purpose != FIRST:
+        questions.put(connection, [Queued(sample_id, AGAIN, now_ms, wanted, SOON)])
+    else:
+        questions.want(connection, sample_id, wanted)
+    detail = {"labelers": wanted}
+    trail.record(connection, "ask again", f"sample {sample_id}", why=why, who=who, detail=detail, now_ms=now_ms)
+
+
+def look_again(connection: sa.Connection, ids: Sequence[str], *, who: str, why: str, now_ms: int) -> int:
+    """Have somebody look at labelled samples a second time: that answer takes the place of those before it."""
+    number = questions.put(connection, [Queued(one, SECOND_LOOK, now_ms, 1, SOON) for one in ids])
+    detail = {"samples": list(ids)}
+    trail.record(connection, "second look", f"{number} labels", why=why, who=who, detail=detail, now_ms=now_ms)
+    return number
+
+
+def vouch(connection: sa.Connection, sample_id: str, said: str, *, who: str, why: str, now_ms: int) -> None:
+    """A sample's class is known for sure. LabelError: no such sample or class, or it is "cannot tell"."""
+    _check_here(connection, sample_id)
+    class_index = class_index_of(connection, said)
+    if class_index == labels.CANNOT_TELL:
+        raise LabelError(f"{sample_id}: who cannot tell cannot vouch for it: expected a class, or 'none of these'")
+    questions.vouch(connection, sample_id, class_index, labeler=who, at_ms=now_ms)
+    questions.drop(connection, sample_id)
+    labels.add(connection, [labels.Label(sample_id, class_index, who, now_ms, kind=PERSON)])
+    detail = {"class": said}
+    trail.record(connection, "vouch", f"sample {sample_id}", why=why, who=who, detail=detail, now_ms=now_ms)
+
+
+def doubt(connection: sa.Connection, sample_id: str, *, who: str, why: str, now_ms: int) -> None:
+    """It is gold no more: its labels decide. LabelError: it was none."""
+    if not questions.doubt(connection, sample_id):
+        raise LabelError(f"{sample_id}: is no gold sample: `winnow-server label gold list` names them")
+    consensus.resolve(connection, [sample_id])
+    trail.record(connection, "doubt", f"sample {sample_id}", why=why, who=who, now_ms=now_ms)
+
+
+def new_class(connection: sa.Connection, name: str, *, who: str, why: str, now_ms: int) -> None:
+    """The label schema has a class more. LabelError: nothing can be called so."""
+    detail = {"index": add_class(connection, name)}
+    trail.record(connection, "add class", f"class {name}", why=why, who=who, detail=detail, now_ms=now_ms)
+
+
+def _check_here(connection: sa.Connection, sample_id: str) -> None:
+    if sample_id not in samples.body_names(connection, [sample_id]):
+        raise LabelError(f"{sample_id}: no such sample: it was erased, or its id is another")

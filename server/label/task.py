@@ -1,0 +1,72 @@
+"""What is a labeler shown with a question?
+
+The sample, and what a model takes it for: the champion, where the server has run it, else the model on the device. Of
+some the guess is hidden, to see how much it sways; it is kept with the lease, and with the answer.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+import sqlalchemy as sa
+from numpy.typing import NDArray
+
+from server.store import embeddings, labels, samples, versions
+from server.store.questions import Lease
+
+
+class Task(NamedTuple):
+    """What a labeler is shown. Why he is asked it does not say: a gold question is to look like any other."""
+
+    sample_id: str
+    row: Any  # of `sample`
+    guess: str  # class by a model; empty: none, or not to be shown
+    guess_by: str  # that model: "version 7"
+    confidence: float | None  # of the guess
+    until_ms: int
+    key: str  # to be sent back with the answer
+
+    @property
+    def view(self) -> dict[str, Any]:
+        """Plain data."""
+        shown = {name: getattr(self.row, name) for name in ("device", "stream", "captured_at_ms", "reason")}
+        return {name: value for name, value in self._asdict().items() if name != "row"} | shown
+
+
+def with_guesses(connection: sa.Connection, taken: Sequence[Lease], *, hide: Callable[[], bool]) -> list[Lease]:
+    """New leases with a guess, where there is one; `hide` is asked whether it is not to be shown."""
+    champion = versions.champion(connection)
+    ids = [one.sample_id for one in taken]
+    seen = embeddings.of(connection, version=champion.number, ids=ids) if champion else {}
+    rows = {row.id: row for row in samples.rows(connection, ids)}
+    found = []
+    for one in taken:
+        row = rows[one.sample_id]
+        guess, sure, by = row.predicted, row.confidence, f"version {row.model_version}"
+        if champion and one.sample_id in seen and (logits := seen[one.sample_id].logits) is not None:
+            guess, sure, by = *_top(logits), f"version {champion.number}"
+        shown = guess is not None and not hide()
+        new = one._replace(guess=guess, guess_by=by, confidence=sure, shown=shown)
+        found.append(one if guess is None else new)
+    return found
+
+
+def tasks_of(connection: sa.Connection, taken: Sequence[Lease]) -> list[Task]:
+    """What the labelers of these leases are shown."""
+    names = labels.names(connection)
+    rows = {row.id: row for row in samples.rows(connection, [one.sample_id for one in taken])}
+    found = []
+    for one in taken:
+        guess = names[one.guess] if one.shown and one.guess is not None and one.guess < len(names) else ""
+        by, sure = (one.guess_by, one.confidence) if guess else ("", None)
+        key = f"{one.sample_id}:{one.labeler}:{one.at_ms}"
+        found.append(Task(one.sample_id, rows[one.sample_id], guess, by, sure, one.until_ms, key))
+    return found
+
+
+def _top(logits: NDArray[Any]) -> tuple[int, float]:
+    """The likeliest class by logits (C,), and how sure that is, 0..1."""
+    powers = np.exp(logits.astype(np.float64) - logits.max())
+    return int(powers.argmax()), float(powers.max() / powers.sum())

@@ -1,0 +1,300 @@
+"""winnow-server label | labels: how people answer questions, and look after the labels, in words of a command line.
+
+Every command works on the store, so it may be given whether or not the server runs; several people may work at once.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import numpy as np
+import typer
+
+from server.config import load_config
+
+if TYPE_CHECKING:
+    import sqlalchemy as sa
+
+    from server.label.queue import Queue
+    from server.label.task import Task
+    from server.store.store import Store
+
+label = typer.Typer(
+    help="Questions that people answer, and what becomes of the answers.",
+    epilog="Example: winnow-server label next --by ann server.toml",
+)
+Config = Annotated[Path, typer.Argument(metavar="server.toml", help="the configuration file")]
+AsJson = Annotated[bool, typer.Option("--json", help="as JSON, for programs")]
+By = Annotated[str, typer.Option(help="the labeler's name; empty: of whoever is logged in here")]
+Why = Annotated[str, typer.Option(help="kept in the audit trail, for those who look later")]
+SampleId = Annotated[str, typer.Argument(metavar="SAMPLE", help="its id: cam-1.main.7.1204")]
+DAY_MS = 86_400_000
+NO_REASON = "no reason given"
+
+
+@label.command("next", epilog="Example: winnow-server label next --by ann --count 10 --out pictures server.toml")
+def next_question(
+    path: Config,
+    by: By = "",
+    count: Annotated[int, typer.Option(min=1, max=1000, help="questions at most")] = 1,
+    out: Annotated[Path | None, typer.Option(help="folder for a picture of each")] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Get what is to be answered now: nobody else is asked about it until its lease runs out."""
+    from server import status as views
+
+    config = load_config(path)
+    with views.opened(config) as store:
+        _fill(config, store)
+        tasks = _queue(config, store).next(who(by), count=count)
+        pictures = [_picture(store, task, out) if out else "" for task in tasks]
+    rows = [task.view | ({"picture": at} if at else {}) for task, at in zip(tasks, pictures, strict=True)]
+    if as_json:
+        typer.echo(views.as_json(rows))
+        return
+    for row in rows:
+        guess = f"; {row['guess_by']} takes it for {row['guess']}" if row["guess"] else ""
+        at = f"; {row['picture']}" if out else ""
+        typer.echo(f"{row['sample_id']}, until {views.stamp(row['until_ms'])}{guess}{at}")
+    if not rows:
+        typer.echo("nothing to answer now")
+
+
+@label.command("answer", epilog='Example: winnow-server label answer cam-1.main.7.1204 "cannot tell" server.toml')
+def answer(
+    sample_id: SampleId,
+    said: Annotated[str, typer.Argument(metavar="CLASS", help="its class; or `cannot tell`, or `none of these`")],
+    path: Config,
+    by: By = "",
+    new_class: Annotated[
+        bool, typer.Option("--new-class", help="this class is new: the next version knows it")
+    ] = False,
+    key: Annotated[str | None, typer.Option(help="as `next --json` gave it: said twice, it counts once")] = None,
+    seconds: Annotated[float | None, typer.Option(min=0.0, help="that it took; else, since it was asked")] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Answer a question, or correct a label; says the class in force."""
+    from server import status as views
+
+    config = load_config(path)
+    with views.opened(config) as store:
+        found = _queue(config, store).answer(who(by), sample_id, said, new_class=new_class, seconds=seconds, key=key)
+    sure = f", {found.confidence:.0%} sure" if found.confidence is not None else ""
+    line = f"{sample_id}: {found.in_force}, by {found.labelers}{sure}"
+    typer.echo(views.as_json(found._asdict()) if as_json else line)
+
+
+@label.command("skip", epilog="Example: winnow-server label skip cam-1.main.7.1204 --by ann server.toml")
+def skip(sample_id: SampleId, path: Config, by: By = "") -> None:
+    """Leave a question to others: they get it at once, you not before a day is over."""
+    from server import status as views
+
+    config = load_config(path)
+    with views.opened(config) as store:
+        _queue(config, store).skip(who(by), sample_id)
+    typer.echo(f"{sample_id}: skipped")
+
+
+@label.command("undo", epilog="Example: winnow-server label undo --by ann server.toml")
+def undo(path: Config, by: By = "") -> None:
+    """Take your last answer back; its question is yours again."""
+    from server import status as views
+
+    config = load_config(path)
+    with views.opened(config) as store:
+        sample_id = _queue(config, store).undo(who(by))
+    typer.echo(f"{sample_id}: your answer counts no more; `winnow-server label next` asks again")
+
+
+@label.command("ask", epilog="Example: winnow-server label ask cam-1.main.7.1204 --labelers 3 server.toml")
+def ask_again(
+    sample_id: SampleId,
+    path: Config,
+    people: Annotated[int, typer.Option("--labelers", min=1, help="people that are to have answered, in all")] = 2,
+    by: By = "",
+    why: Why = NO_REASON,
+) -> None:
+    """Have several people answer about a sample."""
+    from server.label import orders
+
+    with deciding(path) as (connection, now_ms):
+        orders.ask_several(connection, sample_id, people, who=who(by), why=why, now_ms=now_ms)
+    typer.echo(f"{sample_id}: is asked of {people} people in all")
+
+
+@label.command("suspects", epilog="Example: winnow-server label suspects --send --most 50 server.toml")
+def find_suspects(
+    path: Config,
+    send: Annotated[bool, typer.Option("--send", help="have somebody look at them again")] = False,
+    most: Annotated[int, typer.Option(min=1, help="of them, the most suspicious first")] = 50,
+    by: By = "",
+    why: Why = "suspected mistakes",
+    as_json: AsJson = False,
+) -> None:
+    """Find labels that are probably wrong, by what the champion makes of the samples and the other labels say."""
+    from server import status as views
+    from server.label import orders, suspects
+
+    with views.opened(load_config(path)) as store:
+        found = suspects.find(store)
+        chosen = found.suspects[:most]
+        if send and chosen:
+            ids = [one.sample_id for one in chosen]
+            with store.database.write() as connection:
+                orders.look_again(connection, ids, who=who(by), why=why, now_ms=_now_ms())
+    if as_json:
+        typer.echo(views.as_json(found._asdict() | {"suspects": [one._asdict() for one in chosen], "sent": send}))
+        return
+    views.print_table([one._asdict() for one in chosen], views.console())
+    left = f", {found.left_out} could not be judged" if found.left_out else ""
+    sent = "; they are in the queue for a second look" if send and chosen else ""
+    typer.echo(f"{len(found.suspects)} of {found.judged} labels are suspected{left}{sent}")
+
+
+@label.command("quality", epilog="Example: winnow-server label quality --json server.toml")
+def show_quality(path: Config, as_json: AsJson = False) -> None:
+    """Say how good each labeler is: by gold questions, by the others, by agreement; and what guesses sway."""
+    from server import status as views
+    from server.label import quality
+
+    with views.opened(load_config(path)) as store, store.database.read() as connection:
+        rows, models = quality.of_labelers(connection), quality.of_models(connection)
+        guesses = quality.of_guesses(connection)
+    if as_json:
+        typer.echo(views.as_json({"labelers": rows, "models": models, "guesses": guesses}))
+        return
+    views.print_table([_short(row, ("gold", "in_force")) for row in rows], views.console())
+    if models:
+        typer.echo()
+        views.print_table([_short(row, ("error",)) for row in models], views.console())
+    if guesses["sway"] is not None:
+        typer.echo(f"people agree with a guess that they see {guesses['sway']:+.1%} oftener than with one they do not")
+
+
+@label.command("classes", epilog="Example: winnow-server label classes --add bicycle server.toml")
+def classes(
+    path: Config,
+    add: Annotated[list[str] | None, typer.Option("--add", help="a new class; may be given more than once")] = None,
+    by: By = "",
+    why: Why = NO_REASON,
+    as_json: AsJson = False,
+) -> None:
+    """List the classes and their labels, or add some: versions to come know them. A class is never taken away."""
+    from server import status as views
+    from server.label import orders
+    from server.store import labels
+
+    if add:
+        with deciding(path) as (connection, now_ms):
+            for name in add:
+                orders.new_class(connection, name, who=who(by), why=why, now_ms=now_ms)
+    with views.opened(load_config(path)) as store, store.database.read() as connection:
+        known, names = labels.by_class(connection), labels.names(connection)
+    nothing = labels.Answered(0, 0, 0.0)
+    found = [(name, known.get(name, nothing)) for name in names]
+    rows = [
+        {
+            "index": k,
+            "class": name,
+            "labels": one.labels,
+            "seconds_each": one.seconds / one.timed if one.timed else None,
+        }
+        for k, (name, one) in enumerate(found)
+    ]
+    show(rows, as_json)
+
+
+def show_labels(
+    path: Config,
+    days: Annotated[int, typer.Option(min=0, help="of the last days; 0: of all there were")] = 0,
+    as_json: AsJson = False,
+) -> None:
+    """Say what labelling took, in minutes and money, by kind of labeler; and what stands in the queue."""
+    from server import status as views
+    from server.label import quality
+
+    config, now_ms = load_config(path), _now_ms()
+    with views.opened(config) as store, store.database.read() as connection:
+        since_ms = now_ms - days * DAY_MS if days else 0
+        view = quality.effort(connection, since_ms=since_ms, currency=config.labeler.currency)
+        view |= quality.at_hand(connection, now_ms=now_ms)
+    if as_json:
+        typer.echo(views.as_json(view))
+        return
+    views.print_table(view["kinds"], views.console())
+    typer.echo(quality.effort_line(view))
+
+
+@contextmanager
+def deciding(path: Path) -> Iterator[tuple[sa.Connection, int]]:
+    """A transaction, for what goes into the audit trail as well."""
+    from server import status as views
+
+    with views.opened(load_config(path)) as store, store.database.write() as connection:
+        yield connection, _now_ms()
+
+
+def _queue(config: Any, store: Store) -> Queue:
+    from server.label.queue import Queue, Rules
+
+    return Queue(store, Rules.of(config.labeler), now_ms=_now_ms, rng=np.random.default_rng())
+
+
+def _fill(config: Any, store: Store) -> None:
+    """Plan, where no server does: only people's questions wait in the queue."""
+    from server.app import labelling_of
+    from server.label.queue import PERSON
+    from server.store import questions
+    from server.store.lock import is_held
+
+    with store.database.read() as connection:
+        queued = sum(questions.count(connection).values())
+    if not queued and config.labeler.kind in ("", PERSON) and not is_held(Path(config.server.data_dir)):
+        labelling_of(config, store).step()
+
+
+def _picture(store: Store, task: Task, folder: Path) -> str:
+    from server.label.picture import png
+    from server.store.samples import sample_array
+
+    folder.mkdir(parents=True, exist_ok=True)
+    at = folder / f"{task.sample_id}.png"
+    at.write_bytes(png(sample_array(store, task.row)))
+    return str(at)
+
+
+def _short(row: dict[str, Any], scores: tuple[str, ...]) -> dict[str, Any]:
+    """Shares with their intervals in one column."""
+    found = {}
+    for name, value in row.items():
+        if name in scores:
+            low, high, n = (row[f"{name}_{end}"] for end in ("low", "high", "n"))
+            found[name] = None if value is None else f"{value:.3f} ({low:.3f} to {high:.3f}, n={n})"
+        elif not any(name.startswith(f"{score}_") for score in scores):
+            found[name] = value
+    return found
+
+
+def show(rows: list[dict[str, Any]], as_json: bool) -> None:
+    """As a table, or as JSON."""
+    from server import status as views
+
+    if as_json:
+        typer.echo(views.as_json(rows))
+    else:
+        views.print_table(rows, views.console())
+
+
+def who(by: str) -> str:
+    """Whose word it is."""
+    from server.store.trail import person
+
+    return by.strip() or person()
+
+
+def _now_ms() -> int:
+    return time.time_ns() // 1_000_000

@@ -1,0 +1,105 @@
+"""Who has answered how much, and how well?
+
+Counts out of the labels, by labeler; what follows from them, label/quality.py says.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+import sqlalchemy as sa
+
+from server.store.consensus import CANNOT_TELL, GOLD, MODELS
+from server.store.schema import consensus, gold, label
+
+
+class Effort(NamedTuple):
+    """What one labeler has given, and what it took; answers that were taken back took their time too."""
+
+    labeler: str
+    kind: str
+    answers: int
+    cannot_tell: int
+    undone: int
+    seconds: float
+    price: float
+
+
+class Score(NamedTuple):
+    """How many of n were right, or the same."""
+
+    right: int
+    n: int
+
+
+def efforts(connection: sa.Connection, *, since_ms: int = 0) -> Sequence[Effort]:
+    """One row to every labeler and kind, imports included; the most answers first."""
+    stands = label.c.undone_at_ms.is_(None)
+    answers = sa.func.sum(sa.case((stands, 1), else_=0))
+    unclear = sa.func.sum(sa.case((sa.and_(stands, label.c.class_index == CANNOT_TELL), 1), else_=0))
+    query = (
+        sa.select(label.c.labeler, label.c.kind, answers, unclear, sa.func.count() - answers)
+        .add_columns(sa.func.sum(label.c.seconds), sa.func.sum(label.c.price))
+        .where(label.c.at_ms >= since_ms)
+        .group_by(label.c.labeler, label.c.kind)
+        .order_by(answers.desc(), label.c.labeler)
+    )
+    return [Effort(*row) for row in connection.execute(query)]
+
+
+def by_gold(connection: sa.Connection) -> dict[str, Score]:
+    """Labeler -> how many gold questions he got right; "cannot tell" is not right."""
+    newest = _newest().where(label.c.purpose == GOLD).subquery()
+    right = sa.func.sum(sa.case((newest.c.class_index == gold.c.class_index, 1), else_=0))
+    query = sa.select(newest.c.labeler, right, sa.func.count()).join(gold, gold.c.sample_id == newest.c.sample_id)
+    return {row[0]: Score(row[1], row[2]) for row in connection.execute(query.group_by(newest.c.labeler))}
+
+
+def by_consensus(connection: sa.Connection) -> dict[str, Score]:
+    """Labeler -> how many of his answers are in force, of samples that others have answered as well."""
+    newest = _newest().where(label.c.class_index != CANNOT_TELL).subquery()
+    other = sa.and_(
+        label.c.sample_id == newest.c.sample_id, label.c.labeler != newest.c.labeler, label.c.undone_at_ms.is_(None)
+    )
+    same = sa.func.sum(sa.case((newest.c.class_index == consensus.c.class_index, 1), else_=0))
+    query = (
+        sa.select(newest.c.labeler, same, sa.func.count())
+        .join(consensus, consensus.c.sample_id == newest.c.sample_id)
+        .where(consensus.c.class_index != CANNOT_TELL, sa.exists().where(other, label.c.class_index != CANNOT_TELL))
+        .group_by(newest.c.labeler)
+    )
+    return {row[0]: Score(row[1], row[2]) for row in connection.execute(query)}
+
+
+def by_guess(connection: sa.Connection) -> dict[bool, Score]:
+    """Whether the guess was shown -> how many of people's first answers were that guess."""
+    same = sa.func.sum(sa.case((label.c.class_index == label.c.guess, 1), else_=0))
+    told = (label.c.guess.is_not(None), label.c.undone_at_ms.is_(None), label.c.kind.not_in(MODELS))
+    query = sa.select(label.c.shown, same, sa.func.count()).where(*told, label.c.class_index != CANNOT_TELL)
+    return {bool(row[0]): Score(row[1], row[2]) for row in connection.execute(query.group_by(label.c.shown))}
+
+
+def models_against_people(connection: sa.Connection) -> dict[str, Score]:
+    """Model -> how many of its labels people have confirmed, of those that people answered too."""
+    newest = _newest().where(label.c.kind.in_(MODELS)).subquery()
+    person = sa.and_(
+        label.c.sample_id == newest.c.sample_id, label.c.kind.not_in(MODELS), label.c.undone_at_ms.is_(None)
+    )
+    same = sa.func.sum(sa.case((newest.c.class_index == consensus.c.class_index, 1), else_=0))
+    query = (
+        sa.select(newest.c.labeler, same, sa.func.count())
+        .join(consensus, consensus.c.sample_id == newest.c.sample_id)
+        .where(consensus.c.class_index != CANNOT_TELL, sa.exists().where(person))
+        .group_by(newest.c.labeler)
+    )
+    return {row[0]: Score(row[1], row[2]) for row in connection.execute(query)}
+
+
+def _newest() -> sa.Select[Any]:
+    """Every labeler's newest answer to every sample."""
+    own = label.alias("own")
+    last = sa.select(sa.func.max(own.c.id)).where(
+        own.c.sample_id == label.c.sample_id, own.c.labeler == label.c.labeler, own.c.undone_at_ms.is_(None)
+    )
+    return sa.select(label).where(label.c.undone_at_ms.is_(None), label.c.id == last.scalar_subquery())
