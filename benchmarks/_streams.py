@@ -150,7 +150,10 @@ def letter() -> tuple[Labelled, None]:
 
 @cache
 def watch() -> tuple[Labelled, None]:
-    """Windows of ten people's exercises, one person after the other; neighbours overlap by half."""
+    """Windows of ten people's exercises, recording after recording as the package has them: people and exercises mixed.
+
+    140 recordings of some 33 windows, of which neighbours overlap by half.
+    """
     data = load_watch()
     return Labelled(data.x, data.y, data.names, t=np.arange(len(data.y))), None
 
@@ -164,7 +167,7 @@ STREAMS = (
     Stream("fashion", (0.025, 0.05), fashion, 50, 0, "_streams:hidden_64"),
     Stream("fashion-burst", (0.025, 0.05), fashion, 50, 0, "_streams:hidden_64", burst=True),
     Stream("letter-burst", (0.05, 0.1), letter, 100, 5000, "_streams:hidden_96", burst=True),
-    Stream("watch", (0.05, 0.1), watch, 450, 0),  # the first person is known
+    Stream("watch", (0.05, 0.1), watch, 450, 0),  # 17 recordings are known, none of one exercise
 )
 
 

@@ -29,9 +29,9 @@ from edge_agent.contract.wire import Parcel
 from models import evaluate
 from models.data import Labelled, default_cache, load_fashion
 from models.export import to_onnx
-from models.net import build
 from models.package import ParentFile, package
 from models.quantize import to_int8
+from models.recipes.catalogue import build
 from models.train import Net, Settings, fit
 
 PARTS = ("whole", "gently", "head")

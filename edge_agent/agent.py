@@ -48,6 +48,7 @@ from edge_agent.send.health import rss_bytes
 from edge_agent.send.lull import Lulls, parse_hours
 from edge_agent.send.outbox import Outbox
 from edge_agent.send.privacy import Privacy
+from edge_agent.send.purging import Purging
 from edge_agent.send.recent import Recent
 from edge_agent.send.uplink import Uplink
 from edge_agent.send.writer import Handover, Writer
@@ -65,7 +66,7 @@ log = logging.getLogger(__name__)
 
 TICK_S = 0.1  # of waiting for a first model
 DRAIN_S = 10.0  # longest wait for receipts when the source has ended
-PREDICTIONS = "predictions.bin"
+PREDICTIONS, BEFORE = "predictions.bin", "predictions.before.bin"
 RECENT = "recent"
 LINK = "link"  # key of the saved state: what is left of the link's bytes of the day
 DESIRED = "desired"  # key of the saved state: the server's last word on budgets, acquisition and strategy
@@ -107,6 +108,13 @@ class Agent:
         self.extras = self._go_on(
             WANTED, lambda saved: Extras(wanted=saved, shadow=self.outbox.state(SHADOW) or b"", recent=self.recent)
         )
+        self.purging = Purging(
+            self.outbox,
+            self.recent,
+            boot=self.boot,
+            logs=[self.folder / PREDICTIONS, self.folder / BEFORE],
+            done=self.uplink.introduce if self.uplink else lambda: None,
+        )
         self.writer = Writer(
             self.outbox,
             commit_rows=outbox.commit_rows,
@@ -115,6 +123,7 @@ class Agent:
             stopping=self._stopping,
             predictions=self.folder / PREDICTIONS if config.log.predictions else None,
             codec=images.codec(config.uplink.images, config.uplink.image_quality),
+            purging=self.purging,
             privacy=self.privacy,
         )
 
@@ -428,13 +437,14 @@ class Agent:
         if desired.revision < self._revision:
             return
         self._revision = desired.revision
-        self._desired = msgspec.structs.replace(desired, model=None, requests=())
+        self._desired = msgspec.structs.replace(desired, model=None, requests=(), purges=())
         before = self._orders.complaint
         self._orders = orders = self._orders_for(self._loop.model if self._loop is not None else None)
         if orders.complaint and orders.complaint != before:
             self._report_error(orders.complaint)
         # Before anything is decided by it, so that the next start begins with it.
-        self.writer.hand_over(Handover([], {DESIRED: msgspec.json.encode(self._desired)}))
+        saved = {DESIRED: msgspec.json.encode(self._desired)}
+        self.writer.hand_over(Handover([], saved, purges=self.purging.new(desired.purges)))
         if self._loop is not None:
             self._loop.change(orders.rules, orders.acquisition, orders.strategy)
         self.extras.want(desired.requests)

@@ -8,7 +8,7 @@ it is.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import numpy as np
@@ -21,6 +21,7 @@ Corruption = Callable[[Raw, np.random.Generator], Raw]
 
 NOISE_SD = 0.5  # of the data's standard deviation
 IMAGE_NOISE = 40.0  # grey levels of 255
+HIDDEN = 0.1  # of a sample
 
 
 def is_images(x: Raw) -> bool:
@@ -62,7 +63,88 @@ def rotate(x: Raw, rng: np.random.Generator) -> Raw:  # noqa: ARG001 - the seam'
     return made
 
 
+def blur(x: Raw, rng: np.random.Generator) -> Raw:  # noqa: ARG001 - the seam's
+    """Out of focus, or a slow sensor: the mean of 3 neighbours in every direction, twice."""
+    axes = (1, 2) if is_images(x) else (1,)
+    soft = x.astype(np.float32)
+    for axis in axes * 2:
+        soft = (np.roll(soft, 1, axis) + soft + np.roll(soft, -1, axis)) / 3.0
+    return _like(soft, x)
+
+
+def bright(x: Raw, rng: np.random.Generator) -> Raw:  # noqa: ARG001 - the seam's
+    """Too much light: half of the contrast, the rest white; of anything that is no image, half as much again."""
+    return _like(x * 0.5 + 127.0 if is_images(x) else x * 1.5, x)
+
+
+def offset(x: Raw, rng: np.random.Generator) -> Raw:
+    """A sensor whose zero has moved: half a standard deviation of all values, up or down, sample by sample."""
+    sign = rng.choice([-1.0, 1.0], size=(len(x), *[1] * (x.ndim - 1)))
+    return _like(x + sign * NOISE_SD * float(np.nanstd(x)), x)
+
+
+def hidden(x: Raw, rng: np.random.Generator) -> Raw:
+    """A tenth of the picture is covered, with grey; of anything that is no image, a tenth of its values is lost."""
+    made, middle = x.copy(), np.asarray(128 if is_images(x) else np.nanmean(x), x.dtype)
+    if not is_images(x):
+        made[rng.random(x.shape) < HIDDEN] = middle
+        return made
+    height, width = (max(1, round(side * HIDDEN**0.5)) for side in x.shape[1:3])
+    for image in made:
+        top, left = rng.integers(x.shape[1] - height + 1), rng.integers(x.shape[2] - width + 1)
+        image[top : top + height, left : left + width] = middle
+    return made
+
+
 CORRUPTIONS: dict[str, Corruption] = {"fog": fog, "noise": noise, "dark": dark, "rotate": rotate}
+"""What the backtest can make of a stream."""
+
+# --- what models are judged by ---
+
+SUITE = 1
+"""Version of what follows: figures of one version compare. Whoever changes any of it, or what it calls, raises it."""
+OF_IMAGES: tuple[Corruption, ...] = (noise, blur, fog, dark, bright, hidden)
+OF_SERIES: tuple[Corruption, ...] = (noise, blur, bright, offset, hidden)
+OF_VECTORS: tuple[Corruption, ...] = (noise, bright, offset, hidden)  # their values have no neighbours
+GRID = 4  # patches to a side; as many squared stretches of a series
+
+
+def suite(x: Raw) -> Iterator[tuple[str, Raw]]:
+    """Samples x under each corruption for their kind: images, series (N, T, C), anything else. Always the same."""
+    for number, corrupt in enumerate(OF_IMAGES if is_images(x) else OF_SERIES if x.ndim == 3 else OF_VECTORS):
+        yield corrupt.__name__, corrupt(x, np.random.default_rng([SUITE, number]))
+
+
+def strangers(x: Raw) -> Iterator[tuple[str, Raw]]:
+    """As many samples that belong to no class, of the same values as x: in pieces, and noise. Always the same."""
+    rng = np.random.default_rng([SUITE, 100])
+    yield "pieces", _pieces(x, rng)
+    flat = x.reshape(len(x), -1).astype(np.float64)
+    drawn = flat.mean(axis=1, keepdims=True) + flat.std(axis=1, keepdims=True) * rng.standard_normal(flat.shape)
+    yield "noise", _like(drawn.reshape(x.shape), x)
+
+
+def _pieces(x: Raw, rng: np.random.Generator) -> Raw:
+    """Patches of an image, stretches of a series, in another order; of vectors each value from another sample."""
+    if is_images(x):
+        n, height, width = len(x), *(side // GRID for side in x.shape[1:3])
+        grid = x[:, : GRID * height, : GRID * width].reshape(n, GRID, height, GRID, width, -1).swapaxes(2, 3)
+        orders = rng.permuted(np.tile(np.arange(GRID * GRID), (n, 1)), axis=1)
+        mixed = grid.reshape(n, GRID * GRID, height, width, -1)[np.arange(n)[:, None], orders]
+        made = x.copy()  # what is left over at the edges stays
+        made[:, : GRID * height, : GRID * width] = (
+            mixed.reshape(grid.shape).swapaxes(2, 3).reshape(n, GRID * height, GRID * width, *x.shape[3:])
+        )
+        return made
+    if x.ndim == 3:
+        parts = np.array_split(np.arange(x.shape[1]), min(GRID * GRID, x.shape[1]))
+        turned = [np.concatenate([parts[i] for i in rng.permutation(len(parts))]) for _ in x]
+        return np.stack([sample[order] for sample, order in zip(x, turned, strict=True)])
+    return rng.permuted(x, axis=0)
+
+
+def _like(values: Raw, x: Raw) -> Raw:
+    return _grey(values) if x.dtype == np.uint8 else values.astype(x.dtype)
 
 
 def _grey(values: Raw) -> Raw:

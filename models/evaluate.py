@@ -1,6 +1,7 @@
 """How good is a model, and how sure may one be?
 
-`run_onnx` runs the very file that ships; everything else is plain numpy on its logits.
+`run_onnx` runs the very file that ships; everything else is plain numpy on its logits: (N, C), or (N, T, C) of T heads,
+of which the mean of their probabilities counts, as on the device (edge_agent/choose/committee.py).
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ import onnxruntime as ort
 from numpy.typing import NDArray
 from onnxruntime.capi import onnxruntime_pybind11_state as ort_state
 
+from edge_agent.choose.committee import consensus
 from edge_agent.contract.errors import IncompatibleError
 
 Floats = NDArray[np.float32]
@@ -47,15 +49,22 @@ def run_onnx(
     embedding: str = "embedding",
     batch: int = 256,
     threads: int = 1,
+    temperature: float = 1.0,
 ) -> tuple[Floats, Floats]:
-    """As run_session, of a file that is run once; IncompatibleError also when onnxruntime refuses it."""
-    return run_session(open_session(onnx, threads=threads), x, logits=logits, embedding=embedding, batch=batch)
+    """Logits (N, C) over the temperature and embedding (N, D), both float32, of raw samples x: (N, *shape).
+
+    Of several heads the logits are what these say as one. IncompatibleError as of `run_session`, and when onnxruntime
+    refuses the file.
+    """
+    session = open_session(onnx, threads=threads)
+    said, embedded = run_session(session, x, logits=logits, embedding=embedding, batch=batch)
+    return as_one(said, temperature), embedded
 
 
 def run_session(
     session: ort.InferenceSession, x: NDArray[Any], *, logits: str, embedding: str, batch: int = 256
 ) -> tuple[Floats, Floats]:
-    """Logits (N, C) and embedding (N, D), both float32, of raw samples x: (N, *shape).
+    """Logits (N, C), or (N, T, C) of T heads, and embedding (N, D), float32, of raw samples x: (N, *shape).
 
     A graph whose batch axis is fixed is fed that many at a time; the last row, again, fills what is missing.
 
@@ -75,8 +84,21 @@ def run_session(
     return first, second
 
 
+def as_one(logits: NDArray[Any], temperature: float = 1.0) -> Floats:
+    """Logits (N, C) over the temperature; of T heads (N, T, C) those whose softmax is the mean of the heads'.
+
+    >>> one_sure, other_not = [[[9.0, 0.0], [0.0, 0.0]]], [[9.0, 0.0]]
+    >>> softmax(as_one(np.array(one_sure))).round(2).tolist(), softmax(np.array(other_not)).round(2).tolist()
+    ([[0.75, 0.25]], [[1.0, 0.0]])
+    """
+    scaled = np.asarray(logits, np.float32) / np.float32(temperature)
+    return consensus(np.ascontiguousarray(scaled.transpose(1, 0, 2))) if scaled.ndim == 3 else scaled
+
+
 def softmax(logits: NDArray[Any], temperature: float = 1.0) -> NDArray[np.float64]:
     """Probabilities (N, C), rows sum to 1."""
+    if np.ndim(logits) == 3:
+        logits, temperature = as_one(logits, temperature), 1.0
     scaled = np.asarray(logits, dtype=np.float64) / temperature
     powers = np.exp(scaled - scaled.max(axis=1, keepdims=True))
     probs: NDArray[np.float64] = powers / powers.sum(axis=1, keepdims=True)
@@ -85,9 +107,16 @@ def softmax(logits: NDArray[Any], temperature: float = 1.0) -> NDArray[np.float6
 
 def nll(logits: NDArray[Any], y: NDArray[Any], temperature: float = 1.0) -> float:
     """Mean negative log likelihood of the truth y: (N,), in nats."""
+    return float(np.mean(_nll(logits, y, temperature)))
+
+
+def _nll(logits: NDArray[Any], y: NDArray[Any], temperature: float) -> NDArray[np.float64]:
+    if np.ndim(logits) == 3:
+        logits, temperature = as_one(logits, temperature), 1.0
     scaled = np.asarray(logits, dtype=np.float64) / temperature
     scaled -= scaled.max(axis=1, keepdims=True)
-    return float(np.mean(np.log(np.exp(scaled).sum(axis=1)) - scaled[np.arange(len(y)), y]))
+    each: NDArray[np.float64] = np.log(np.exp(scaled).sum(axis=1)) - scaled[np.arange(len(y)), y]
+    return each
 
 
 def fit_temperature(logits: NDArray[Any], y: NDArray[Any]) -> float:
@@ -106,14 +135,36 @@ def fit_temperature(logits: NDArray[Any], y: NDArray[Any]) -> float:
     return math.exp((low + high) / 2.0)
 
 
+def worthwhile_temperature(logits: NDArray[Any], y: NDArray[Any], *, folds: int = 5) -> float:
+    """The fitted temperature if samples that it was not fitted on gain by it, else 1.
+
+    Cross-fitted: each fold is told by the others' temperature. The mean gain in likelihood must be more than its
+    standard error: a model that is calibrated already is as often made worse as better.
+    """
+    if len(y) < 2 * folds:
+        return 1.0
+    gains = np.empty(len(y))
+    for fold in range(folds):
+        mine = np.arange(len(y)) % folds == fold
+        fitted = fit_temperature(logits[~mine], y[~mine])
+        gains[mine] = _nll(logits[mine], y[mine], 1.0) - _nll(logits[mine], y[mine], fitted)
+    return fit_temperature(logits, y) if gains.mean() > gains.std(ddof=1) / math.sqrt(len(y)) else 1.0
+
+
 def accuracy(logits: NDArray[Any], y: NDArray[Any]) -> float:
     """Share of samples whose top class is the truth, 0..1."""
-    return float(np.mean(np.argmax(logits, axis=1) == y))
+    return float(np.mean(top_class(logits) == y))
+
+
+def top_class(logits: NDArray[Any]) -> NDArray[np.intp]:
+    """(N,) index of the class that is said."""
+    top: NDArray[np.intp] = np.argmax(as_one(logits) if np.ndim(logits) == 3 else logits, axis=1)
+    return top
 
 
 def macro_f1(logits: NDArray[Any], y: NDArray[Any]) -> float:
     """Mean F1 over the classes that occur in y, 0..1: a rare class counts as much as a common one."""
-    predicted = np.argmax(logits, axis=1)
+    predicted = top_class(logits)
     scores = []
     for label in np.unique(y):
         hits = np.count_nonzero((predicted == label) & (y == label))
@@ -150,4 +201,4 @@ def wilson_interval(k: int, n: int, *, confidence: float = 0.95) -> tuple[float,
 
 def agreement(a: NDArray[Any], b: NDArray[Any]) -> float:
     """Share of rows on which two sets of logits have the same top class, 0..1."""
-    return float(np.mean(np.argmax(a, axis=1) == np.argmax(b, axis=1)))
+    return float(np.mean(top_class(a) == top_class(b)))

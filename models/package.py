@@ -144,6 +144,7 @@ def describe(
     int8: bool,
     variant: str = "cpu-fp32",
     parent_file: ParentFile | None = None,
+    showable: NDArray[np.bool_] | None = None,
 ) -> Packaged:
     """Turn a tapped float ONNX model into an artifact.
 
@@ -155,10 +156,9 @@ def describe(
         int8: quantise it.
         variant: what the file is called in the manifest when it is not quantised here.
         parent_file: as in `package`.
+        showable: (N,) which of `calibration` may be golden inputs, which every device gets; None, or none of them: all.
 
-    Raises:
-        DataError: calibration or holdout do not fit the model.
-        IncompatibleError: nor do the names, or it cannot be quantised.
+    DataError: the samples do not fit the model. IncompatibleError: nor do the names, or it cannot be quantised.
     """
     spec = _input_spec(onnx, about)
     _check_rows(calibration, spec, "calibration")
@@ -172,16 +172,17 @@ def describe(
     logits, held = _run(shipped, judged, about)
 
     temperature, metrics = _judged(logits, holdout, about)
-    metrics["int8_agreement"] = evaluate.agreement(logits, float_logits)
     expected = (logits, held) if len(held) >= REFERENCE_SAMPLES_MIN else (seen, embedding)
+    metrics["int8_agreement"] = evaluate.agreement(logits, float_logits)
     file = OnnxFile(sha256=sha256_hex(shipped), bytes=len(shipped))
     manifest = Manifest(
         files={"cpu-int8" if int8 else variant: file},
         input=spec,
-        golden=_golden(shipped, calibration, seen, about),
+        golden=_golden(shipped, calibration, seen, about, showable),
         reference=_reference(*expected, temperature, spread_of=embedding),
         temperature=temperature,
         metrics=metrics,
+        members=logits.shape[1] if logits.ndim == 3 else 1,
         opset=_opset(shipped),
         ir_version=onnx_format.load_model_from_string(shipped).ir_version,
         **about.stated(),
@@ -215,7 +216,7 @@ def _judged(logits: Rows, holdout: Holdout | None, about: About) -> tuple[float,
     if holdout is None:
         return 1.0, {}
     _check_truth(holdout[1], len(logits), len(about.names))
-    temperature = evaluate.fit_temperature(logits, holdout[1])
+    temperature = evaluate.worthwhile_temperature(logits, holdout[1])
     return temperature, _metrics(logits, holdout[1], temperature)
 
 
@@ -239,10 +240,13 @@ def _check_truth(y: Rows, samples: int, classes: int) -> None:
 
 
 def _run(onnx: bytes, x: Rows, about: About) -> tuple[Rows, Rows]:
-    logits, embedding = evaluate.run_onnx(onnx, x, logits=about.logits, embedding=about.embedding)
-    if logits.ndim != 2 or logits.shape[1] != len(about.names):
+    """Logits (N, C) or (N, T, C), and embedding (N, D)."""
+    session = evaluate.open_session(onnx)
+    logits, embedding = evaluate.run_session(session, x, logits=about.logits, embedding=about.embedding)
+    if logits.ndim not in (2, 3) or logits.shape[-1] != len(about.names):
         raise IncompatibleError(
-            f"output {about.logits!r} has shape {logits.shape}, expected (N, {len(about.names)}): one for each name"
+            f"output {about.logits!r} has shape {logits.shape}, expected (N, {len(about.names)}): one for each name, "
+            f"or (N, T, {len(about.names)}) of T heads"
         )
     if embedding.ndim != 2:
         raise IncompatibleError(f"output {about.embedding!r} has shape {embedding.shape}, expected (N, D)")
@@ -264,10 +268,11 @@ def _opset(onnx: bytes) -> int:
     return next(int(entry.version) for entry in imports if entry.domain in ("", "ai.onnx"))
 
 
-def _golden(onnx: bytes, x: Rows, logits: Rows, about: About) -> Golden:
-    """Nothing, the extremes, and real samples from the least to the most certain."""
+def _golden(onnx: bytes, x: Rows, logits: Rows, about: About, showable: NDArray[np.bool_] | None = None) -> Golden:
+    """Nothing, the extremes, and real samples from the least to the most certain; of those that may be shown."""
     certainty = evaluate.softmax(logits).max(axis=1)
-    real = np.argsort(certainty)[np.linspace(0, len(x) - 1, REAL_GOLDENS).astype(int)]
+    shown = np.flatnonzero(showable) if showable is not None and showable.any() else np.arange(len(x))
+    real = shown[np.argsort(certainty[shown])[np.linspace(0, len(shown) - 1, REAL_GOLDENS).astype(int)]]
     extremes = (128, 255) if x.dtype == np.uint8 else (x.min(), x.max())
     flat = [np.full(x.shape[1:], value, dtype=x.dtype) for value in (0, *extremes)]
     inputs = np.stack([*flat, *x[real]])
@@ -279,9 +284,11 @@ def _golden(onnx: bytes, x: Rows, logits: Rows, about: About) -> Golden:
 def _reference(logits: Rows, embedding: Rows, temperature: float, *, spread_of: Rows) -> Reference:
     """What is expected of samples that training has not seen: on those it has, a model is surer than on any stream.
 
-    `spread_of`: the embedding that directions and spreads are taken from, where more samples matter more.
+    `logits`: (N, C), or (N, T, C) of T heads. `spread_of`: the embedding that directions and spreads are taken from,
+    where more samples matter more.
     """
-    probs = evaluate.softmax(logits, temperature)
+    logits = evaluate.as_one(logits, temperature)
+    probs = evaluate.softmax(logits)
     top = np.sort(probs, axis=1)[:, ::-1]
     predicted = np.argmax(probs, axis=1)
     classes = probs.shape[1]
@@ -291,7 +298,7 @@ def _reference(logits: Rows, embedding: Rows, temperature: float, *, spread_of: 
         centres[label] = embedding[predicted == label].mean(axis=0)
     share = np.bincount(predicted, minlength=classes) / len(predicted)
     quantiles = np.quantile(1.0 - (top[:, 0] - top[:, 1]), np.linspace(0.0, 1.0, 21))
-    energy = np.log(top[:, 0]) - logits.max(axis=1) / temperature
+    energy = np.log(top[:, 0]) - logits.max(axis=1)
     return Reference(
         embedding_mean=Tensor.of(mean.astype(np.float32)),
         embedding_sd=Tensor.of(np.maximum(sd, max(SD_FLOOR_SHARE * sd.max(), 1e-6)).astype(np.float32)),

@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 import onnx as onnx_format
 from numpy.typing import NDArray
+from onnx import GraphProto
 from onnxruntime.quantization import CalibrationDataReader, CalibrationMethod, QuantFormat, QuantType, quantize_static
 from onnxruntime.quantization.shape_inference import quant_pre_process
 
@@ -22,6 +23,7 @@ from edge_agent.contract.errors import IncompatibleError
 from models.evaluate import ORT_ERRORS
 from models.freeze import keep
 
+RESHAPING = {"Reshape", "Flatten", "Squeeze", "Unsqueeze"}
 WEIGHTED = {"Conv", "ConvTranspose", "Gemm", "MatMul"}
 BATCH = 64
 HOLD_STEPS = (1.0, 0.5)  # how far a weight may be from its parent's code: further off, agreement with float suffers
@@ -124,8 +126,23 @@ def _preparation(model: onnx_format.ModelProto) -> list[str]:
     return names
 
 
-def _bypass_tail(graph: onnx_format.GraphProto, output: str) -> None:
-    """Drop the last Quantize/Dequantize pair before an output: it would make 1 % of the margins tie at 0."""
+def _bypass_tail(graph: GraphProto, output: str) -> None:
+    """Drop the last Quantize/Dequantize pairs before an output: they would make 1 % of the margins tie at 0.
+
+    Of several heads there is one before the reshape and one behind it.
+    """
+    at = output
+    while at:
+        _bypass_pair(graph, at)
+        made = next((node for node in graph.node if at in node.output), None)
+        at = made.input[0] if made is not None and made.op_type in RESHAPING else ""
+    used = {name for node in graph.node for name in node.input}
+    for tensor in [tensor for tensor in graph.initializer if tensor.name not in used]:
+        graph.initializer.remove(tensor)
+
+
+def _bypass_pair(graph: GraphProto, output: str) -> None:
+    """Where a pair makes `output`, what goes into the pair takes that name instead."""
     made_by = {name: node for node in graph.node for name in node.output}
     last = made_by.get(output)
     if last is None or last.op_type != "DequantizeLinear" or last.input[0] not in made_by:
@@ -139,9 +156,6 @@ def _bypass_tail(graph: onnx_format.GraphProto, output: str) -> None:
             for i, name in enumerate(names):
                 if name == source:
                     names[i] = output
-    used = {name for node in graph.node for name in node.input}
-    for tensor in [tensor for tensor in graph.initializer if tensor.name not in used]:
-        graph.initializer.remove(tensor)
 
 
 def _forget_unused_domains(model: onnx_format.ModelProto) -> None:

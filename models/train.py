@@ -1,48 +1,37 @@
 """How does a network learn, from scratch or from its parent?
 
-One plain loop with the whole set in one tensor. It reads no clock and no global random state: the same call gives the
-same weights on the same machine and number of threads (on a GPU, nearly the same).
+`fit` puts the pieces together: where the weights begin (start.py), what is learned from and how often (samples.py),
+what is kept back (split.py), and the loop (learn.py). The same call gives the same weights on the same machine and
+number of threads (on a GPU, nearly the same), killed and resumed or not.
 """
 
 from __future__ import annotations
 
+import copy
 import io
 import pickle
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any, Literal
+from pathlib import Path
+from typing import Any
 
-import msgspec
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor, nn
+from torch import Tensor
 
 from edge_agent.contract.errors import ArtifactError
+from models import augment, loss, samples, split, start
+from models.checkpoint import Checkpoint, digest_of
 from models.data import require_finite
 from models.errors import DataError
-from models.net import Network, Shape, build, choose_recipe
+from models.learn import AT_ONCE, LABEL_SMOOTHING, Learner, Part, Settings
+from models.net import Network, Shape
+from models.recipes.catalogue import build
+from models.trainer import Progress
 
-WEIGHT_DECAY = 0.01
-LABEL_SMOOTHING = 0.05  # without it a small set ends in logits so large that margins tie; much more flattens them
-GENTLE_SHARE = 0.25  # of the learning rate, for plain descent: Adam moves every weight by a step, wherever it was going
-Part = Literal["whole", "gently", "head"]
-"""What learns: all of it; all of it, but no weight far; the head alone. The less, the fewer bytes differ."""
-Progress = Callable[[float, str], None]
-
-
-class Settings(msgspec.Struct, frozen=True, kw_only=True):
-    """What `fit` may be told; the defaults suit a few thousand samples."""
-
-    recipe: str = ""  # empty: the parent's, else by the shape of a sample
-    epochs: int = 8
-    batch_size: int = 64
-    learning_rate: float = 4e-3  # highest of the one-cycle schedule
-    threads: int = 1
-    seed: int = 0
-    label_smoothing: float = LABEL_SMOOTHING  # 0: plain cross-entropy
-    part: Part = "whole"  # that learns, of a net that goes on from a parent
+__all__ = ["LABEL_SMOOTHING", "Beside", "Net", "Part", "Settings", "fit"]
 
 
 @dataclass(frozen=True)
@@ -60,7 +49,7 @@ class Net:
         buffer = io.BytesIO()
         state = {name: tensor.cpu() for name, tensor in self.module.state_dict().items()}
         plain = {"recipe": self.recipe, "shape": self.shape, "dtype": self.dtype, "classes": self.classes}
-        torch.save({**plain, "state": state}, buffer)
+        torch.save({**plain, "heads": self.module.heads, "state": state}, buffer)
         return buffer.getvalue()
 
     @classmethod
@@ -71,8 +60,8 @@ class Net:
         """
         try:
             plain = torch.load(io.BytesIO(data), weights_only=True, map_location="cpu")
-            state = plain.pop("state")
-            module = build(plain["recipe"], plain["shape"], classes=plain["classes"], seed=0)
+            state, heads = plain.pop("state"), plain.pop("heads", 1)
+            module = build(plain["recipe"], plain["shape"], classes=plain["classes"], seed=0, heads=heads)
             module.load_state_dict(state)
             return cls(module=module.eval(), **plain)
         except (
@@ -88,6 +77,17 @@ class Net:
             raise ArtifactError(f"weights of {len(data)} bytes: {error}; expected those of Net.weights()") from error
 
 
+@dataclass(frozen=True, kw_only=True)
+class Beside:
+    """What may be known of the samples beside their classes; only some settings ask for it."""
+
+    device: NDArray[Any] | None = None  # (N,) where each came from: for `patience`
+    order: NDArray[Any] | None = None  # (N,) numbers by which they came there: for `patience`
+    known: NDArray[np.bool_] | None = None  # (N,) which the parent learned from: for `replay`
+    probability: NDArray[np.float64] | None = None  # (N,) of selection, in (0, 1]: for `importance_clip`
+    unlabelled: NDArray[Any] | None = None  # (M, *shape) raw: for `pseudo_labels`
+
+
 def fit(
     x: NDArray[Any],
     y: NDArray[Any],
@@ -96,6 +96,8 @@ def fit(
     settings: Settings,
     parent: bytes | None = None,
     progress: Progress | None = None,
+    beside: Beside | None = None,
+    folder: Path | None = None,
 ) -> Net:
     """Train from scratch, or on from a parent; new classes grow its head.
 
@@ -105,21 +107,36 @@ def fit(
         classes: C; at least as many as the parent has.
         settings: how.
         parent: `Net.weights()` of the net to go on from.
-        progress: called after each epoch with the share done, 0..1, and a line for people.
+        progress: called after each epoch.
+        beside: what more is known of the samples.
+        folder: where a checkpoint is kept: the same call after a kill goes on from it. None: nowhere.
 
     Raises:
         DataError: x or y do not fit each other, or the parent.
         ArtifactError: the parent's bytes are no weights.
+        OSError: the checkpoint cannot be written.
     """
     _check(x, y, classes)
+    beside = beside or Beside()
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     with _threads(settings.threads):
-        net = _fresh(x, classes, settings) if parent is None else _grown(Net.load(parent), x, classes, settings)
+        before = None if parent is None else Net.load(parent)
+        net = _begun(x, classes, settings, before)
         # Channels last is 15 % faster than NCHW on a CPU; torch's types do not know the argument.
         module = net.module.to(device=device, memory_format=torch.channels_last)  # type: ignore[call-overload]
-        data, truth = torch.tensor(x, device=device), torch.tensor(y.astype(np.int64), device=device)
-        _learn(module, data, truth, settings, progress, part=settings.part if parent is not None else "whole")
-        module.cpu().eval()
+        back = split.kept_back(y, beside.device, beside.order, seed=settings.seed) if settings.patience else None
+        back = back if back is not None and back.any() else None  # of a handful nothing can be spared
+        learner = Learner(
+            module,
+            _samples(x, y, beside, settings, before, back, device),
+            settings,
+            part=settings.part if before else "whole",
+            augment=augment.chosen(module.prepare.layout, settings.augment),
+            kept_back=None if back is None else (torch.tensor(x[back]), torch.tensor(y[back]).long().to(device)),
+        )
+        kept = None if folder is None else Checkpoint(folder, _digest(x, y, classes, settings, parent, beside))
+        learner.run(checkpoint=kept, progress=progress)
+        module.cpu()
     return net
 
 
@@ -133,83 +150,65 @@ def _check(x: NDArray[Any], y: NDArray[Any], classes: int) -> None:
     require_finite(x, "x")
 
 
-def _fresh(x: NDArray[Any], classes: int, settings: Settings) -> Net:
+def _begun(x: NDArray[Any], classes: int, settings: Settings, before: Net | None) -> Net:
+    """The net as it is before the first step; that of the parent is left as it was."""
     shape, dtype = tuple(x.shape[1:]), str(x.dtype)
-    recipe = settings.recipe or choose_recipe(shape, dtype)
-    module = build(recipe, shape, classes=classes, seed=settings.seed)
-    module.prepare.measure(torch.tensor(x))
+    recipe = start.recipe_for(shape, dtype, settings.recipe, before.recipe if before else "")
+    if before is None:
+        module = start.fresh(recipe, x, classes, heads=settings.heads, seed=settings.seed)
+        return Net(module, recipe, shape, dtype, classes)
+    if (shape, dtype) != (before.shape, before.dtype):
+        raise DataError(f"samples are {shape} {dtype}, the parent takes {before.shape} {before.dtype}")
+    module = copy.deepcopy(before.module)
+    start.grow(module, classes, heads=settings.heads, seed=settings.seed)
+    if settings.part == "whole":
+        start.shrink(module, recipe, shape, keep=settings.shrink, seed=settings.seed)
     return Net(module, recipe, shape, dtype, classes)
 
 
-def _grown(parent: Net, x: NDArray[Any], classes: int, settings: Settings) -> Net:
-    if (tuple(x.shape[1:]), str(x.dtype)) != (parent.shape, parent.dtype):
-        raise DataError(f"samples are {x.shape[1:]} {x.dtype}, the parent takes {parent.shape} {parent.dtype}")
-    if settings.recipe not in ("", parent.recipe):
-        raise DataError(f"recipe {settings.recipe!r}, but the parent is a {parent.recipe!r}: train without the parent")
-    if classes < parent.classes:
-        raise DataError(f"{classes} classes, but the parent knows {parent.classes}: classes are only ever added")
-    if classes > parent.classes:
-        with torch.random.fork_rng():
-            torch.manual_seed(settings.seed)
-            parent.module.grow(classes)
-    return Net(parent.module, parent.recipe, parent.shape, parent.dtype, classes)
+def _samples(
+    x: NDArray[Any],
+    y: NDArray[Any],
+    beside: Beside,
+    settings: Settings,
+    before: Net | None,
+    back: NDArray[np.bool_] | None,
+    device: torch.device,
+) -> samples.Samples:
+    rows = np.arange(len(y)) if back is None else np.flatnonzero(~back)
+    data, truth = torch.tensor(x[rows]), torch.tensor(y[rows].astype(np.int64))
+    known = None if beside.known is None or before is None else torch.tensor(beside.known[rows])
+    weight = samples.bootstrap(len(rows), settings.heads, seed=settings.seed)
+    if settings.importance_clip and beside.probability is not None:
+        weight = weight * samples.importance(beside.probability[rows], clip=settings.importance_clip).unsqueeze(1)
+    teacher, focus = None, torch.zeros(len(rows))
+    if before and settings.distil:
+        teacher, focus = _teacher(before.module.to(device), data, truth, device)
+    wants_more = settings.pseudo_labels and beside.unlabelled is not None and len(beside.unlabelled)
+    return samples.Samples(
+        x=samples.home(data, device),
+        y=truth.to(device),
+        shares=samples.shares(truth, known, replay=settings.replay),
+        weight=weight.to(device),
+        teacher=teacher,
+        focus=focus.to(device),
+        unlabelled=samples.home(torch.tensor(beside.unlabelled), device) if wants_more else None,
+    )
 
 
-def _learn(module: Network, x: Tensor, y: Tensor, settings: Settings, progress: Progress | None, *, part: Part) -> None:
-    """AdamW with one cycle of the learning rate (Smith & Topin 2017), label smoothing (Szegedy et al. 2016)."""
-    generator = torch.Generator().manual_seed(settings.seed)
-    shares = _shares(y.cpu())
-    optimiser, rate = _optimiser(module, settings.learning_rate, part)
-    steps = settings.epochs * len(_batches(shares, settings.batch_size, torch.Generator()))
-    schedule = torch.optim.lr_scheduler.OneCycleLR(optimiser, rate, max(2, steps))
-    loss_of = nn.CrossEntropyLoss(label_smoothing=settings.label_smoothing)
-    module.requires_grad_(part != "head").head.requires_grad_(True)
-    module.train(part == "whole")  # otherwise batch normalisation keeps its figures, which scale every weight
-    for epoch in range(settings.epochs):
-        losses = []
-        for batch in _batches(shares, settings.batch_size, generator):
-            rows = batch.to(x.device)
-            loss = loss_of(module(x[rows])[0], y[rows])
-            optimiser.zero_grad(set_to_none=True)
-            loss.backward()
-            optimiser.step()
-            schedule.step()
-            losses.append(loss.detach())
-        if progress is not None:
-            mean = float(torch.stack(losses).mean())
-            progress((epoch + 1) / settings.epochs, f"epoch {epoch + 1}/{settings.epochs}, loss {mean:.3f}")
+def _teacher(parent: Network, x: Tensor, y: Tensor, device: torch.device) -> tuple[Tensor, Tensor]:
+    """What the parent says of every sample as it came, softened, and how much each is to stay so."""
+    with torch.no_grad():
+        logits = torch.cat([parent(part.to(device))[0] for part in torch.split(x, AT_ONCE)])
+    return loss.softened(logits), loss.focus(logits, y.to(device))
 
 
-def _optimiser(module: Network, rate: float, part: Part) -> tuple[torch.optim.Optimizer, float]:
-    """And the highest rate that it is meant for."""
-    if part == "gently":
-        return torch.optim.SGD(module.parameters(), lr=rate * GENTLE_SHARE, momentum=0.9), rate * GENTLE_SHARE
-    learning = module.head if part == "head" else module
-    return torch.optim.AdamW(learning.parameters(), lr=rate, weight_decay=WEIGHT_DECAY), rate
-
-
-def _shares(y: Tensor) -> Tensor:
-    """(N,) how often each sample is wanted per epoch, mean 1: the inverse square root of its class's frequency.
-
-    Not balancing at all forgets rare new classes; balancing fully repeats their few samples until learnt by heart.
-    """
-    weight = torch.bincount(y).double().rsqrt()[y]
-    return weight * (len(y) / weight.sum())
-
-
-def _batches(shares: Tensor, size: int, generator: torch.Generator) -> list[Tensor]:
-    """Indices of one epoch, N in all, in random order; a sample comes its share, rounded down or up at random.
-
-    Systematic sampling: with equal shares every sample comes once, where drawing with replacement would miss 37 %.
-    """
-    start = torch.rand(1, generator=generator, dtype=shares.dtype)
-    edges = torch.floor(torch.cumsum(shares, 0).round(decimals=9) + start).long()
-    times = torch.diff(edges, prepend=torch.zeros(1, dtype=torch.long))
-    order = torch.repeat_interleave(torch.arange(len(shares)), times)
-    order = order[torch.randperm(len(order), generator=generator)]
-    batches = list(torch.split(order, max(2, size)))  # batch normalisation needs two
-    # A tiny last batch would only add noise.
-    return batches[:-1] if len(batches) > 1 and len(batches[-1]) < max(2, size // 4) else batches
+def _digest(
+    x: NDArray[Any], y: NDArray[Any], classes: int, settings: Settings, parent: bytes | None, beside: Beside
+) -> str:
+    """Of all that the outcome depends on."""
+    more = (beside.device, beside.order, beside.known, beside.probability, beside.unlabelled)
+    return digest_of(settings, x, y, classes, parent, *more)
 
 
 @contextmanager

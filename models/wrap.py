@@ -28,7 +28,7 @@ SAMPLES_MIN = 16
 
 
 class Taps(NamedTuple):
-    """Names of two tensors of a graph: float logits (N, C) and the embedding (N, D) they are made from."""
+    """Names of two tensors: float logits (N, C), or (N, T, C) of T heads, and the embedding (N, D) behind them."""
 
     logits: str
     embedding: str
@@ -72,9 +72,8 @@ def wrap(
         IncompatibleError: not a model of this kind; says why, and what the candidates are.
     """
     _check_data(data, y)
-    model = _load(onnx)
-    taps = find_taps(model.graph, logits=logits, embedding=embedding)
-    quantised = any(node.op_type == "QuantizeLinear" for node in model.graph.node)
+    tapped, taps = tap(onnx, Taps(logits, embedding))
+    quantised = any(node.op_type == "QuantizeLinear" for node in onnx_format.load_model_from_string(tapped).graph.node)
     about = About(
         name=name,
         names=tuple(names),
@@ -87,13 +86,23 @@ def wrap(
         embedding=taps.embedding,
     )
     return describe(
-        _retap(model, taps),
+        tapped,
         about,
         calibration=data if y is None else data[::2],
         holdout=None if y is None else (data[1::2], y[1::2]),
         int8=int8 and not quantised,
         variant="cpu-int8" if quantised else "cpu-fp32",
     )
+
+
+def tap(onnx: bytes, named: Taps) -> tuple[bytes, Taps]:
+    """The model with logits and embedding for its only outputs, and their names; an empty name is to be found.
+
+    IncompatibleError: not a model of this kind; says why, and what the candidates are.
+    """
+    model = _load(onnx)
+    taps = find_taps(model.graph, logits=named.logits, embedding=named.embedding)
+    return _retap(model, taps), taps
 
 
 def _check_data(data: NDArray[Any], y: NDArray[Any] | None) -> None:
@@ -216,7 +225,9 @@ def _retap(model: ModelProto, taps: Taps) -> bytes:
     """Make the taps the only outputs and drop what they do not need."""
     graph = model.graph
     del graph.output[:]
-    graph.output.extend(helper.make_tensor_value_info(name, TensorProto.FLOAT, [None, None]) for name in taps)
+    # Of logits no shape is said: those of several heads have three axes.
+    graph.output.append(helper.make_tensor_value_info(taps.logits, TensorProto.FLOAT, None))
+    graph.output.append(helper.make_tensor_value_info(taps.embedding, TensorProto.FLOAT, [None, None]))
     needed = set(taps)
     kept = []
     for node in reversed(graph.node):

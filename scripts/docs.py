@@ -123,16 +123,24 @@ def keys(kind: type[msgspec.Struct]) -> Iterator[Key]:
         for field in msgspec.structs.fields(struct):
             plain, metas = _unwrap(hints[field.name])
             needed = field.default is msgspec.NODEFAULT and field.default_factory is msgspec.NODEFAULT
-            default = "needed" if needed else f"`{msgspec.json.encode(field.default).decode()}`"
+            default = "needed" if needed else _default(field.default)
             meaning = next((meta.description for meta in metas if meta.description), "")
             yield Key(section.name, field.encode_name, _type_name(plain), default, _limits(metas), meaning)
 
 
 def _unwrap(hint: Any) -> tuple[Any, tuple[msgspec.Meta, ...]]:
     if get_origin(hint) is Annotated:
-        plain, *metas = get_args(hint)
-        return plain, tuple(meta for meta in metas if isinstance(meta, msgspec.Meta))
+        plain, *own = get_args(hint)
+        metas = tuple(meta for meta in own if isinstance(meta, msgspec.Meta))
+        if type(None) in get_args(plain):  # `Annotated[int, ge] | None`: the limits are said of the number
+            plain, inner = _unwrap(next(kind for kind in get_args(plain) if kind is not type(None)))
+            metas += inner
+        return plain, metas
     return hint, ()
+
+
+def _default(value: object) -> str:
+    return "not said" if value is None else f"`{msgspec.json.encode(value).decode()}`"
 
 
 def _type_name(plain: Any) -> str:

@@ -16,7 +16,18 @@ from edge_agent.contract import settings
 from edge_agent.contract.artifact import read_artifact
 from edge_agent.contract.errors import EXIT_CONFIG, ConfigError, WinnowError
 from edge_agent.contract.wire import REQUEST_MAX_SAMPLES
-from server import gold_cli, keyring, label_cli, rollout_cli, rules_cli, snapshot_cli, train_cli, user_cli
+from server import (
+    gates_cli,
+    gold_cli,
+    govern_cli,
+    keyring,
+    label_cli,
+    rollout_cli,
+    rules_cli,
+    snapshot_cli,
+    train_cli,
+    user_cli,
+)
 from server.config import load_config
 from server.errors import ServerConfigError
 from server.identity import commands
@@ -51,6 +62,14 @@ app.add_typer(model, name="model")
 app.add_typer(keyring.keys, name="keys")
 app.add_typer(rollout_cli.rollouts, name="rollout")
 app.add_typer(user_cli.users, name="user")
+app.add_typer(govern_cli.audit, name="audit")
+app.add_typer(govern_cli.govern, name="govern")
+app.command("lineage", epilog="Example: winnow-server lineage 7 --picture lineage.svg server.toml")(govern_cli.lineage)
+app.command("card", epilog="Example: winnow-server card 7 --data server.toml")(govern_cli.card)
+app.command("erase", epilog='Example: winnow-server erase --device cam-1 --why "its owner asked" server.toml')(
+    govern_cli.erase
+)
+app.add_typer(gates_cli.gates, name="gates")
 app.add_typer(label_cli.label, name="label")
 label_cli.label.add_typer(gold_cli.gold, name="gold")
 app.command("labels", epilog="Example: winnow-server labels --days 7 server.toml")(label_cli.show_labels)
@@ -73,6 +92,8 @@ Drifts = Annotated[
         "rotate@0.5, class:NAME@0.25 (a class appears), mix@0.5 (half of the classes become rare)",
     ),
 ]
+By = Annotated[str, typer.Option("--by", help="who says so; empty: whoever is logged in here")]
+Why = Annotated[str, typer.Option("--why", help="kept in the audit trail")]
 AsJson = Annotated[bool, typer.Option("--json", help="as JSON, for programs")]
 
 
@@ -181,10 +202,12 @@ def request(
         float, typer.Option(min=0.01, max=0.999, help="least cosine of the embeddings; lower finds more, less alike")
     ] = 0.9,
     days: Annotated[float, typer.Option(min=0.001, help="how long the devices look out")] = 7.0,
+    by: By = "",
 ) -> None:
     """Ask devices for more samples like one: those that go by, and recent ones that they still have."""
     from server.app import open_store
     from server.release import requests
+    from server.store.trail import person
 
     with open_store(load_config(path)) as store:
         made = requests.make(
@@ -195,6 +218,7 @@ def request(
             similar=similar,
             days=days,
             now_ms=_now_ms(),
+            who=by or person(),
         )
     typer.echo(
         f"request {made.id}: for {', '.join(made.devices)}; a running server tells them, "
@@ -219,13 +243,15 @@ def list_requests(path: Config, as_json: AsJson = False) -> None:
 def cancel_request(
     number: Annotated[int, typer.Argument(metavar="REQUEST", help="its number")],
     path: Config,
+    by: By = "",
 ) -> None:
     """End a request before its time."""
     from server.app import open_store
     from server.release import requests
+    from server.store.trail import person
 
     with open_store(load_config(path)) as store:
-        requests.cancel(store, number, now_ms=_now_ms())
+        requests.cancel(store, number, now_ms=_now_ms(), who=by or person())
     typer.echo(f"request {number} is cancelled")
 
 
@@ -236,13 +262,16 @@ def data_import(
     split: Annotated[
         Literal["train", "holdout"], typer.Option(help="what the samples serve: to train, or to judge")
     ] = "train",
+    why: Why = "",
+    by: By = "",
 ) -> None:
     """Take in labelled samples; the same file again adds nothing."""
     from server.app import open_store
+    from server.store.trail import person
     from server.teach.imports import import_file
 
     with open_store(load_config(path)) as store:
-        done = import_file(store, file, split=split, now_ms=_now_ms())
+        done = import_file(store, file, split=split, now_ms=_now_ms(), who=by or person(), why=why)
     left = f", {done.not_finite} left out (NaN or infinity)" if done.not_finite else ""
     typer.echo(f"{file}: {done.new} samples to {split}, {done.known} were here already{left}")
 
@@ -252,14 +281,17 @@ def model_add(
     folder: Annotated[Path, typer.Argument(metavar="FOLDER", help="artifact folder: manifest.json and model.onnx")],
     path: Config,
     weights: Annotated[Path | None, typer.Option(help="weights to train on from, as a run leaves them")] = None,
+    why: Why = "",
+    by: By = "",
 ) -> None:
     """Publish an artifact folder under the number in its manifest; a running server rolls it out by itself."""
     from server.app import open_store
     from server.release.registry import add_artifact
+    from server.store.trail import person
     from server.teach.reference import learn
 
     with open_store(load_config(path)) as store:
-        version = add_artifact(store, folder, weights=weights, now_ms=_now_ms())
+        version = add_artifact(store, folder, weights=weights, now_ms=_now_ms(), who=by or person(), why=why)
         typer.echo(f"{folder}: version {version.number}, manifest {version.manifest_sha256[:12]}")
         try:  # the version is out: what follows is only said
             why = "" if learn(store, *read_artifact(folder), now_ms=_now_ms()) else "no held-out import fits it"

@@ -31,6 +31,8 @@ from server.config import Broker, ServerConfig
 from server.config import Server as ServerSection
 from server.drift.watch import Watch
 from server.errors import ServerConfigError, TrainingError
+from server.govern import card as cards
+from server.govern.scrub import Scrub
 from server.identity import service as identities
 from server.identity.authority import SERVER
 from server.identity.copies import Copies
@@ -54,6 +56,7 @@ from server.store.lock import is_held, only_one
 from server.store.store import Store
 from server.store.versions import Version
 from server.teach import portfolio
+from server.teach.gates import budgets
 from server.teach.rounds import Teach, describe
 from server.teach.steering import Steering
 from server.web.service import Pages
@@ -124,12 +127,15 @@ class Server:
             stack.callback(lambda: teach.stop(now_ms=now_ms()))
             if self._config.web.enabled:
                 self._pages(stack, store)
+            scrub = Scrub(store)
             collector.wait_ready(READY_S)  # it says itself what is wrong, and goes on trying
             log.info("stop with Ctrl-C")
-            self._loop(store, teach, steering, fleet, identity)
+            self._loop(store, teach, steering, fleet, identity, scrub)
             log.info("stopping")
 
-    def _loop(self, store: Store, teach: Teach, steering: Steering, fleet: Fleet, identity: Service | None) -> None:
+    def _loop(
+        self, store: Store, teach: Teach, steering: Steering, fleet: Fleet, identity: Service | None, scrub: Scrub
+    ) -> None:
         while not self._stopping.wait(TICK_S):
             self._tick(
                 lambda: identity.tick(now_ms()) if identity else None,
@@ -139,6 +145,8 @@ class Server:
                 lambda: self._sign(store),
                 lambda: self._sweep(store),
                 lambda: fleet.tick(now_ms()),
+                lambda: scrub.tick(now_ms()),
+                lambda: cards.keep(store, self._config.govern, now_ms=now_ms()),
             )
 
     def _sign(self, store: Store) -> None:
@@ -271,6 +279,8 @@ def check_parts(config: ServerConfig) -> list[str]:
         _check_authority(config)
     rings = parse(config.rollout.rings, config.rollout.rules, config.rollout)
     lines.append(f"rings: {', '.join(ring.name for ring in rings)}")
+    if boards := budgets.parse(config.gates.budgets):
+        lines.append(f"budgets: {', '.join(one.board for one in boards)}")
     if arms := portfolio.parse(config.choose.portfolio):
         lines.append(f"portfolio: {', '.join(arm.name for arm in arms)}")
     if config.labeler.kind:
@@ -382,6 +392,7 @@ def train_once(config: ServerConfig, *, why: str) -> Version:
         finally:
             teach.stop(now_ms=now_ms())
         published = {version.run_id: version for version in _publish(store)}
+        cards.keep(store, config.govern, now_ms=now_ms())
         with store.database.read() as connection:
             run = runs.get(connection, run_id)
     if run_id not in published:

@@ -262,18 +262,84 @@ class Teach(Section, frozen=True, kw_only=True):
         Meta(ge=0.0, description="labels of the audit between two false alarms of harm, on average; 0: nobody looks"),
     ] = 5000.0
     max_rounds: Annotated[int, Meta(ge=0, description="rounds after which no more are started; 0: no end")] = 0
-    recipe: Annotated[
-        str, Meta(description="a name of models.recipes, or `package.module:name`; empty: by input shape")
+    trainer: Annotated[
+        str, Meta(description="`package.module:name` of your own (docs/training.md); empty: the one that comes with us")
     ] = ""
-    epochs: Annotated[int, Meta(ge=1, description="passes over the snapshot")] = 8
-    batch_size: Annotated[int, Meta(ge=1, description="samples to a step")] = 64
-    learning_rate: Annotated[float, Meta(gt=0.0, description="highest of the one-cycle schedule")] = 4e-3
+    recipe: Annotated[
+        str,
+        Meta(
+            description="`cnn`, `cnn1d`, `mlp`, `text`, `lite0` or `package.module:name`; empty: the champion's, else by input shape. What is not said below is the recipe's to say: its TOML file in `models/recipes/`"
+        ),
+    ] = ""
+    heads: Annotated[
+        int,
+        Meta(
+            ge=1,
+            description="on one body; of several, a committee, devices can measure disagreement (`[choose] acquisition`)",
+        ),
+    ] = 1
+    epochs: Annotated[Annotated[int, Meta(ge=1)] | None, Meta(description="passes over the snapshot")] = None
+    batch_size: Annotated[Annotated[int, Meta(ge=2)] | None, Meta(description="samples to a step")] = None
+    learning_rate: Annotated[
+        Annotated[float, Meta(gt=0.0)] | None, Meta(description="highest of the one-cycle schedule")
+    ] = None
     part: Annotated[
         Literal["whole", "gently", "head"],
         Meta(
             description="what learns on from the champion: the `whole` net; all of it but `gently`, no weight far from where it was; its `head` alone. The less, the fewer bytes go to devices (see `benchmarks/delta.py`)"
         ),
     ] = "whole"
+    shrink: Annotated[
+        Annotated[float, Meta(ge=0.0, le=1.0)] | None,
+        Meta(description="what is kept of the champion's weights at the start, with a little noise added; 1: all"),
+    ] = None
+    distil: Annotated[
+        Annotated[float, Meta(ge=0.0)] | None,
+        Meta(
+            description="how much the candidate is to say what the champion says, above all where that was right; more breaks less and learns less; 0: not at all"
+        ),
+    ] = None
+    ema: Annotated[
+        Annotated[float, Meta(ge=0.0, lt=1.0)] | None,
+        Meta(description="of the running average of the weights, which is what is kept; 0: the last weights are"),
+    ] = None
+    augment: Annotated[
+        tuple[str, ...] | None,
+        Meta(
+            description="changes that leave the class as it is: `shift`, `flip`, `crop`, `brightness` of images; `jitter`, `scale`, `shift` of series; `jitter` of vectors"
+        ),
+    ] = None
+    replay: Annotated[
+        float, Meta(ge=0.0, le=1.0, description="how often what the champion knew comes, against what is new")
+    ] = 1.0
+    patience: Annotated[
+        int,
+        Meta(
+            ge=0,
+            description="epochs without gain on a part of the training samples (whole devices, or the latest) after which training stops; 0: nothing is kept back for that",
+        ),
+    ] = 0
+    importance_clip: Annotated[
+        float,
+        Meta(
+            ge=0.0,
+            description="train with weights 1 / probability of selection, none above this many means; it seldom helps; 0: all alike",
+        ),
+    ] = 0.0
+    pseudo_labels: Annotated[
+        float,
+        Meta(
+            ge=0.0,
+            le=1.0,
+            description="learn from uploads that wait for a label too, where the net is so sure of them; 0: not at all",
+        ),
+    ] = 0.0
+    precision: Annotated[
+        Literal["auto", "fp32", "bf16"], Meta(description="of training; `auto`: bf16 on a GPU that has it")
+    ] = "auto"
+    compile: Annotated[
+        Literal["auto", "on", "off"], Meta(description="by torch.compile; `auto`: on a GPU, when there are many steps")
+    ] = "auto"
     threads: Annotated[int, Meta(ge=1, description="torch threads")] = 1
     int8: Annotated[bool, Meta(description="quantise to int8; otherwise fp32 is shipped")] = True
     seed: Annotated[int, Meta(ge=0, description="of initialisation and order")] = 0
@@ -283,12 +349,42 @@ class Gates(Section, frozen=True, kw_only=True):
     """What a candidate must show against the champion."""
 
     max_drop: Annotated[
-        Share, Meta(description="accuracy it may lose, at the lower end of the interval, on any slice")
+        Share, Meta(description="accuracy it may lose on any slice: surely more blocks; of imports, what it must keep")
     ] = 0.03
     min_gain: Annotated[float, Meta(description="accuracy it must gain on the stream's held-out labels")] = 0.0
+    max_negative_flips: Annotated[
+        Share, Meta(description="share of held-out samples that may be right before and wrong now")
+    ] = 0.08
+    max_ece_rise: Annotated[
+        Share, Meta(description="by how much its expected calibration error may rise, beyond what is chance")
+    ] = 0.03
+    max_brier_rise: Annotated[float, Meta(ge=0.0, le=2.0, description="by how much its Brier score may rise")] = 0.05
+    max_corrupted_drop: Annotated[
+        Share, Meta(description="accuracy it may lose on disturbed samples, on the mean of the corruptions")
+    ] = 0.1
+    max_corruption_drop: Annotated[Share, Meta(description="accuracy it may lose under any one of them")] = 0.25
+    max_ood_drop: Annotated[
+        Share, Meta(description="AUROC it may lose in telling what belongs to no class from what does")
+    ] = 0.1
+    max_forgotten: Annotated[
+        Share, Meta(description="accuracy it may lose against an earlier version, on what was held out then")
+    ] = 0.05
+    max_label_disagreement: Annotated[
+        Share,
+        Meta(
+            description="share of a device's or a labeler's labels that may be contradicted, beyond that of all others"
+        ),
+    ] = 0.1
     min_int8_agreement: Annotated[Share, Meta(description="share of held-out inputs on which int8 and fp32 agree")] = (
         0.97
     )
+    max_int8_drop: Annotated[Share, Meta(description="accuracy that int8 may lose against fp32")] = 0.01
+    budgets: Annotated[
+        tuple[str, ...],
+        Meta(
+            description='what boards bear, `["pi4 = 20 ms, 5 MB, x 9"]`: the time of a sample and the size of the file; `x 9`: it takes nine times as long there as on the server; `as cam-1`: by what that device says of the champion'
+        ),
+    ] = ()
     min_samples: Annotated[int, Meta(ge=1, description="held-out samples below which a slice is not judged")] = 30
     confidence: Annotated[Share, Meta(description="of the intervals")] = 0.95
 
@@ -442,6 +538,17 @@ class Drift(Section, frozen=True, kw_only=True):
     ] = 1.0
 
 
+class Govern(Section, frozen=True, kw_only=True):
+    """What only people can say of the models, for their cards; what is left empty is said to be missing."""
+
+    intended_use: Annotated[str, Meta(description="what the models are for, and who uses them")] = ""
+    out_of_scope: Annotated[str, Meta(description="what they are not to be used for")] = ""
+    contact: Annotated[str, Meta(description="who answers for them")] = ""
+    personal_data: Annotated[str, Meta(description="what of the samples may tell of a person, and why it is had")] = ""
+    model_licence: Annotated[str, Meta(description="SPDX expression, where a manifest states none")] = ""
+    data_licence: Annotated[str, Meta(description="SPDX expression of the samples and labels")] = ""
+
+
 class ServerConfig(Section, frozen=True, kw_only=True):
     """The whole of server.toml."""
 
@@ -459,6 +566,7 @@ class ServerConfig(Section, frozen=True, kw_only=True):
     autonomy: Autonomy = Autonomy()
     drift: Drift = Drift()
     web: Web = Web()
+    govern: Govern = Govern()
 
 
 def load_config(path: Path) -> ServerConfig:

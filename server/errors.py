@@ -9,6 +9,7 @@
         ├── RolloutError       an order that the rollout's state does not allow
         ├── SigningError       keys or signatures that are missing: nothing is released without them
         ├── RequestError       "more like this" of something that nobody can look out for
+        ├── GovernError        what is asked about, or is to be erased, is not there
         └── StoreError         the disk or the database
 
 What a device sends wrongly is a MessageError of the contract: counted per device, set aside, never a crash.
@@ -49,6 +50,10 @@ class SigningError(ServerError):
 
 class RequestError(ServerError):
     """Nobody can look out for what is asked for."""
+
+
+class GovernError(ServerError):
+    """What somebody asks about, or wants erased, is not there."""
 
 
 class StoreError(ServerError):

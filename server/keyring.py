@@ -7,6 +7,7 @@ that sign, export and verify.
 from __future__ import annotations
 
 import time
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
@@ -28,6 +29,7 @@ Config = Annotated[Path, typer.Argument(metavar="server.toml", help="the configu
 KeyFiles = Annotated[
     list[Path] | None, typer.Option("--key", help="file of a key that lies elsewhere; may be given more than once")
 ]
+By = Annotated[str, typer.Option("--by", help="who says so; empty: whoever is logged in here")]
 Kept = Literal["root", "targets"]
 Role = Literal["root", "targets", "snapshot", "timestamp"]
 
@@ -63,12 +65,15 @@ def init(
     root_threshold: Annotated[int, typer.Option(min=1, help="how many of them must sign")] = 1,
     targets_keys: Annotated[int, typer.Option(min=1, help="keys that may vouch for versions")] = 1,
     targets_threshold: Annotated[int, typer.Option(min=1, help="how many of them must sign")] = 1,
+    by: By = "",
 ) -> None:
     """Make the fleet's keys: from then on versions are signed, and none is rolled out that is not."""
     from server.release.signing import ROOT, Policy, Signing
 
     signing = Signing(Path(load_config(path).server.data_dir))
     signing.init(Policy(root_keys, root_threshold, targets_keys, targets_threshold), now_ms=_now_ms())
+    counts = {"root": [root_threshold, root_keys], "targets": [targets_threshold, targets_keys]}
+    _note(path, "make keys", "keys", by, counts)
     typer.echo(f"{signing.keys}: keys of root, targets, snapshot and timestamp, for your eyes only")
     typer.echo(f"{signing.folder / ROOT}: what devices are given to trust: [update] trust in agent.toml")
     typer.echo("Move the root keys to a safe, and a copy of each: without them no lost key can be replaced.")
@@ -98,22 +103,27 @@ def rotate(
     more: KeyFiles = None,
     count: Annotated[int, typer.Option("--keys", min=1, help="new keys")] = 1,
     threshold: Annotated[int, typer.Option(min=1, help="how many of them must sign")] = 1,
+    by: By = "",
 ) -> None:
     """Replace the keys of a role; the old ones count no more once the root's keys have signed it."""
     from server.release.signing import Signing
 
     signing = Signing(Path(load_config(path).server.data_dir))
     signing.rotate(role, count=count, threshold=threshold, more=more or (), now_ms=_now_ms())
+    _note(path, "rotate keys", f"keys {role}", by, {"keys": count, "threshold": threshold})
     _say(signing, f"{role}: {count} new keys in {signing.keys}")
 
 
 @keys.command("extend", epilog="Example: winnow-server keys extend root --key safe/root-0a1b.pem server.toml")
-def extend(role: Annotated[Kept, typer.Argument(help="what expires")], path: Config, more: KeyFiles = None) -> None:
+def extend(
+    role: Annotated[Kept, typer.Argument(help="what expires")], path: Config, more: KeyFiles = None, by: By = ""
+) -> None:
     """Sign root or targets for another term, with the same keys."""
     from server.release.signing import Signing
 
     signing = Signing(Path(load_config(path).server.data_dir))
     signing.extend(role, more=more or (), now_ms=_now_ms())
+    _note(path, "extend keys", f"keys {role}", by, {})
     _say(signing, f"{role}: extended")
 
 
@@ -133,6 +143,7 @@ def model_sign(
     number: Annotated[int, typer.Argument(metavar="VERSION", help="its number")],
     path: Config,
     more: KeyFiles = None,
+    by: By = "",
 ) -> None:
     """Vouch for a published version by hand: with the keys that are here, and those given."""
     from server.app import open_store
@@ -146,6 +157,7 @@ def model_sign(
     if version is None:
         raise SigningError(f"version {number} is not in the registry: winnow-server models lists them")
     signing.sign([version], more=more or (), now_ms=_now_ms())
+    _note(path, "sign", f"version {number}", by, {"covered": signing.covers(version)})
     _say(signing, f"version {number} is signed" if signing.covers(version) else f"version {number}: not signed yet")
 
 
@@ -214,3 +226,12 @@ def _say_pending(signing: Signing) -> None:
 
 def _now_ms() -> int:
     return time.time_ns() // 1_000_000
+
+
+def _note(path: Path, what: str, subject: str, by: str, detail: Mapping[str, object]) -> None:
+    """Into the audit trail, when it is done: keys are files, no part of a transaction."""
+    from server.app import open_store
+    from server.store import trail
+
+    with open_store(load_config(path)) as store, store.database.write() as connection:
+        trail.record(connection, what, subject, why="", who=by or trail.person(), detail=detail, now_ms=_now_ms())

@@ -21,6 +21,7 @@ AsJson = Annotated[bool, typer.Option("--json", help="as JSON, for programs")]
 Number = Annotated[int, typer.Argument(metavar="N", help="the rollout, as `rollout list` numbers it")]
 Reason = Annotated[str, typer.Option(help="kept with the step, for those who look later")]
 Name = Annotated[str, typer.Argument(metavar="DEVICE", help="its name")]
+By = Annotated[str, typer.Option("--by", help="who says so; empty: whoever is logged in here")]
 BY_HAND = "no reason given"
 
 
@@ -36,11 +37,14 @@ def start(
         list[str] | None,
         typer.Option(help="of all rings or of one, over the configuration: soak_s=600, early.needs_approval=true"),
     ] = None,
+    why: Reason = BY_HAND,
+    by: By = "",
 ) -> None:
     """Roll a version out. By itself the server does so with what is published, unless `[autonomy]` says otherwise."""
     from server.app import open_store
     from server.release import commands
     from server.release.signing import Signing
+    from server.store.trail import person
 
     config = load_config(path)
     with open_store(config) as store:
@@ -54,6 +58,8 @@ def start(
             default=config.rollout,
             now_ms=_now_ms(),
             signing=Signing(Path(config.server.data_dir)),
+            who=by or person(),
+            why=why,
         )
     typer.echo(f"rollout {number}: version {version} to channel {channel}; `winnow-server rollout show {number}`")
 
@@ -88,44 +94,48 @@ def show(number: Number, path: Config, as_json: AsJson = False) -> None:
 @rollouts.command(
     "pause", epilog='Example: winnow-server rollout pause 3 --reason "the line is being moved" server.toml'
 )
-def pause(number: Number, path: Config, reason: Reason = BY_HAND) -> None:
+def pause(number: Number, path: Config, reason: Reason = BY_HAND, by: By = "") -> None:
     """Let no further device and no further ring begin; those that are at it go on."""
-    _say("pause", number, path, reason)
+    _say("pause", number, path, reason, by)
 
 
 @rollouts.command("resume", epilog="Example: winnow-server rollout resume 3 server.toml")
-def resume(number: Number, path: Config, reason: Reason = BY_HAND) -> None:
+def resume(number: Number, path: Config, reason: Reason = BY_HAND, by: By = "") -> None:
     """Go on after a pause."""
-    _say("resume", number, path, reason)
+    _say("resume", number, path, reason, by)
 
 
 @rollouts.command("approve", epilog="Example: winnow-server rollout approve 3 server.toml")
-def approve(number: Number, path: Config, reason: Reason = BY_HAND) -> None:
+def approve(number: Number, path: Config, reason: Reason = BY_HAND, by: By = "") -> None:
     """Let the ring begin that waits for it (`needs_approval`)."""
-    _say("approve", number, path, reason)
+    _say("approve", number, path, reason, by)
 
 
 @rollouts.command("halt", epilog='Example: winnow-server rollout halt 3 --reason "too many complaints" server.toml')
-def halt(number: Number, path: Config, reason: Reason = BY_HAND) -> None:
+def halt(number: Number, path: Config, reason: Reason = BY_HAND, by: By = "") -> None:
     """End it: no device is told the version any more. Those that committed it keep it, until a rollback."""
-    _say("halt", number, path, reason)
+    _say("halt", number, path, reason, by)
 
 
 @rollouts.command("rollback", epilog='Example: winnow-server rollout rollback 3 --reason "misses shoes" server.toml')
-def rollback(number: Number, path: Config, reason: Reason = BY_HAND) -> None:
+def rollback(number: Number, path: Config, reason: Reason = BY_HAND, by: By = "") -> None:
     """End it, and send the version before it to everybody again, under a new number."""
-    _say("rollback", number, path, reason)
+    _say("rollback", number, path, reason, by)
 
 
 def put_in_channel(
-    name: Name, channel: Annotated[str, typer.Argument(metavar="CHANNEL", help="as in rollout start")], path: Config
+    name: Name,
+    channel: Annotated[str, typer.Argument(metavar="CHANNEL", help="as in rollout start")],
+    path: Config,
+    by: By = "",
 ) -> None:
     """Put a device into a channel: from now on its rollouts concern it, and no others."""
     from server.app import open_store
     from server.release import commands
+    from server.store.trail import person
 
     with open_store(load_config(path)) as store:
-        commands.put_device(store, name, channel=channel)
+        commands.put_device(store, name, channel=channel, who=by or person(), now_ms=_now_ms())
     typer.echo(f"{name} is in channel {channel}")
 
 
@@ -133,22 +143,26 @@ def put_in_ring(
     name: Name,
     ring: Annotated[str, typer.Argument(metavar="RING", help="a ring's name; `-`: drawn anew for every version")],
     path: Config,
+    by: By = "",
 ) -> None:
     """Put a device into a ring for the rollouts to come; where one has no such ring, the device comes last."""
     from server.app import open_store
     from server.release import commands
+    from server.store.trail import person
 
     with open_store(load_config(path)) as store:
-        commands.put_device(store, name, ring=ring)
+        commands.put_device(store, name, ring=ring, who=by or person(), now_ms=_now_ms())
     typer.echo(f"{name} is drawn anew for every version" if ring == "-" else f"{name} is in ring {ring}")
 
 
-def _say(word: str, number: int, path: Path, reason: str) -> None:
+def _say(word: str, number: int, path: Path, reason: str, by: str) -> None:
     from server.app import open_store
     from server.release import commands
+    from server.store.trail import person
 
+    said = next(one for one in commands.WORDS if one == word)
     with open_store(load_config(path)) as store:
-        commands.say(store, number, next(one for one in commands.WORDS if one == word), reason=reason, now_ms=_now_ms())
+        commands.say(store, number, said, reason=reason, now_ms=_now_ms(), who=by or person())
     typer.echo(f"{word} {number}: a running server obeys; `winnow-server rollout show {number}` says what came of it")
 
 

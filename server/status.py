@@ -28,7 +28,7 @@ from server.errors import StoreError
 from server.label import quality
 from server.release.commands import summary
 from server.release.signing import Signing
-from server.store import devices, gaps, identities, labels, portfolios, rollouts, runs, samples, versions
+from server.store import devices, erasures, gaps, identities, labels, portfolios, rollouts, runs, samples, versions
 from server.store.lock import is_held
 from server.store.schema import rollout
 from server.store.store import Store
@@ -219,6 +219,7 @@ def models(store: Store, signing: Signing) -> list[View]:
     with store.database.read() as connection:
         rows = connection.execute(sa.select(rollout.c.version, rollout.c.status).order_by(rollout.c.id))
         status = {row.version: row.status for row in rows}
+        erased = erasures.learned(connection)
         return [
             {
                 "version": version.number,
@@ -230,6 +231,7 @@ def models(store: Store, signing: Signing) -> list[View]:
                 "signed_until": until if signing.ready and signing.covers(version) else None,
                 "snapshot": version.snapshot_id[:12],
                 "accuracy": version.metrics.get("accuracy"),
+                "retrain": ", ".join(f"erasure {n}" for n in erased.get(version.number, ())) or None,
                 "metrics": version.metrics,
             }
             for version in versions.every(connection)

@@ -8,7 +8,8 @@ from typing import Annotated
 
 import typer
 
-from server.config import load_config
+from server.config import ServerConfig, load_config
+from server.errors import TrainingError
 
 Config = Annotated[Path, typer.Argument(metavar="server.toml", help="the configuration file")]
 
@@ -17,6 +18,16 @@ def train(
     path: Config,
     why: Annotated[str, typer.Option(help="kept in the audit trail")] = "no reason given",
     by: Annotated[str, typer.Option(help="who asks for it; empty: who sits here")] = "",
+    again: Annotated[
+        int,
+        typer.Option(
+            "--reproduce",
+            min=0,
+            metavar="VERSION",
+            help="make that version again instead, of what is recorded of it, and say whether it is the same; nothing "
+            "is kept",
+        ),
+    ] = 0,
 ) -> None:
     """Train on what is labelled now, and publish the model if it passes the gates: the way to a first model, too.
 
@@ -26,10 +37,29 @@ def train(
     from server.store.trail import person
 
     config = load_config(path)
+    if again:
+        return _reproduce(config, again)
     who = by or person()
     if (order := order_round(config, who=who, why=why)) is not None:
         typer.echo(f"order {order}: the running server begins it; `winnow-server status` says what comes of it")
-        return
-    logging.basicConfig(level="INFO", format="%(asctime)s %(levelname)-7s %(message)s", datefmt="%H:%M:%S")
+        return None
+    _log_plainly()
     version = train_once(config, why=f"{who} asked for it: {why}")
     typer.echo(f"version {version.number} published")
+    return None
+
+
+def _reproduce(config: ServerConfig, number: int) -> None:
+    from server import status as views
+    from server.teach import reproduce
+
+    _log_plainly()
+    with views.opened(config) as store:
+        done = reproduce.reproduce(store, number, say=logging.getLogger(__name__).info)
+    typer.echo("\n".join(reproduce.lines(done)))
+    if not done.same:
+        raise TrainingError(f"version {number} was not made again: another model came of the same data and settings")
+
+
+def _log_plainly() -> None:
+    logging.basicConfig(level="INFO", format="%(asctime)s %(levelname)-7s %(message)s", datefmt="%H:%M:%S")

@@ -43,8 +43,13 @@ class Served:
     """Pages over a store, for people of each role."""
 
     def __init__(self, folder: Path, *, now_ms: Callable[[], int], store: Store | None = None) -> None:
+        # Nothing is left to chance: every guess is shown, and no gold is mixed in.
         self.store = store or Store.open(folder)
-        settings = config.ServerConfig(server=config.Server(fleet="test", data_dir=str(folder)), web=config.Web(port=0))
+        settings = config.ServerConfig(
+            server=config.Server(fleet="test", data_dir=str(folder)),
+            labeler=config.Labeler(blind_share=0.0, gold_share=0.0, overlap_share=0.0),
+            web=config.Web(port=0),
+        )
         with self.store.database.write() as connection:
             for role in users.ROLES:
                 hashed = hash_password(PASSWORD)

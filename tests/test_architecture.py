@@ -33,11 +33,23 @@ AGENT_PARTS = (
 SERVER_PARTS = (
     {"__main__"},
     {"gold_cli"},
-    {"demo", "backtest", "keyring", "label_cli", "rollout_cli", "rules_cli", "snapshot_cli", "train_cli", "user_cli"},
+    {
+        "demo",
+        "backtest",
+        "keyring",
+        "rollout_cli",
+        "rules_cli",
+        "snapshot_cli",
+        "train_cli",
+        "label_cli",
+        "govern_cli",
+        "gates_cli",
+        "user_cli",
+    },
     {"app", "testing"},
     {"web"},
     {"status"},
-    {"collect", "label", "teach", "release", "identity"},
+    {"collect", "label", "teach", "release", "identity", "govern"},
     {"audit", "drift"},
     {"store", "child"},
     {"config"},
@@ -45,7 +57,7 @@ SERVER_PARTS = (
 )
 MAY_IMPORT = {  # package -> what it may import of the others; the longest name counts
     "edge_agent": (),
-    "models": ("edge_agent.contract",),
+    "models": ("edge_agent.contract", "edge_agent.choose.committee"),  # what a committee says as one
     "server": ("edge_agent.contract", "edge_agent.choose"),
     "server.demo": PACKAGES,  # a script over the whole product
     "server.backtest": ("edge_agent.contract", "edge_agent.choose", "models"),  # loaded by its command alone

@@ -5,11 +5,15 @@ the server can say how accurate the fleet is without bias:
 
     value v = utility * min(1, 4 * novelty / its mean)^2
     rule    = sigmoid((v - theta) / temperature + pace)     theta: the running (1 - share) quantile of v
+    temperature = 0.1 * spread of v * (1 + 3 * alike)       alike: does the stream come in scenes? (scenes.py)
     p       = floor + (1 - floor) * rule                    floor: a small rate at which every sample alike is taken
 
 `theta` follows Robbins and Monro (1951), scaled by the spread of v, so that it also follows a new model. `pace` leans
 on the bucket: fuller means more willing. A hard bucket bounds what any window of the stream can spend; the rule stops
 a few tokens before it is empty, so that the floor does not run dry and p stays above zero.
+
+Uncertainty comes by the scene: a threshold as sharp as for an unordered stream asks over and over about one scene, and
+never about those that a model is sure of and wrong about. Where neighbours are alike it is softer (docs/adr/0020).
 
 An alarm of drift frees the reserve: until it is spent, every sample is taken with BURST at least, the excess out of it.
 
@@ -29,12 +33,13 @@ from numpy.typing import NDArray
 
 from edge_agent.choose.acquisition import Scored
 from edge_agent.choose.budget import Energy, Reserve
-from edge_agent.choose.novelty import Memory, Novelty
+from edge_agent.choose.novelty import RING, Memory, Novelty
+from edge_agent.choose.scenes import ALIKE_ALPHA, Before
 from edge_agent.contract.bucket import BURST_SHARE, Bucket
 from edge_agent.contract.errors import ConfigError
 from edge_agent.contract.types import Reason, Selection
 
-STRATEGY = "novelty-quantile-1"
+STRATEGY = "novelty-quantile-2"
 FIRST_LABELS = 0.5  # worth of uniform draws after a model change: fewer misjudges theta, more spends at random
 FIRST = (5, 60)  # samples that it is at least, and at most
 WARM = 200  # samples until theta is followed, not counted: fewer hands over a rough start, more follows late
@@ -43,6 +48,7 @@ HASTE = 8.0  # times as fast theta falls while the bucket is full: less wastes b
 SPREAD_ALPHA = 0.01  # of the running mean |v - theta|, over about 100 samples
 NOVELTY_ALPHA = 0.01
 SOFTNESS = 0.1  # temperature in spreads; 0 is a hard threshold (p is 0 or 1), at 0.25 a third goes to the dull bulk
+CALM = 3.0  # softer by so much where neighbours are wholly alike; lower leaves scenes out, higher is random in scenes
 PACE = 4.0  # weight of the bucket; lower lets it run empty or full, higher makes p follow the bucket, not the value
 RESERVE = 4.0  # tokens the rule leaves to the floor; with fewer the floor is starved by bursts, more wastes depth
 SPREAD_MIN = 1e-6  # lets theta move again after a stretch of equal values
@@ -82,6 +88,8 @@ class State(msgspec.Struct, kw_only=True):
     generator: bytes = b""
     ring: bytes = b""
     sent: int = 0
+    alike: float = 0.0
+    before: bytes = b""
     reserve_tokens: float | None = None
     granted_tokens: float = 0.0
     energy_samples: int = 0  # inferred on, and not yet taken from energy_tokens
@@ -127,7 +135,8 @@ class Selector:
         """`rng` decides, unless `saved` carries a generator's state. ConfigError when `saved` cannot be read."""
         self._keep_to(rules)
         self._rng = rng
-        self._novelty = self.memory_of()
+        self._novelty, self._before = self.memory_of(), Before()
+        self._beside: list[float] = []  # of the block: distance of each sample to the one before it
         self._state = State(tokens=rules.depth_labels / 2.0, warm=[], strategy=self.strategy, share=rules.label_share)
         if saved:
             self._load(saved)
@@ -180,6 +189,7 @@ class Selector:
         if sketches is not None:
             scored.utility[~np.isfinite(sketches).all(axis=1)] = np.nan
         distances = [1.0] * count if sketches is None else self._novelty.distance(sketches).tolist()
+        self._beside = [] if sketches is None else self._before.distance(sketches, count).tolist()
         utilities = scored.utility.tolist()
         draws = self._rng.random(count)
         needs = self._needs(draws).tolist()
@@ -223,6 +233,7 @@ class Selector:
         state, bucket, share = self._state, self._labels, self.rules.label_share
         theta, spread, mean_novelty, warm = state.theta, state.spread, state.mean_novelty, state.warm
         tokens, rate, depth = bucket.tokens, bucket.rate, bucket.depth
+        alike, beside, sent = state.alike, self._beside, min(self._novelty.sent, RING)
         asked = None
         while asked is None and row < count:
             utility, novelty = utilities[row], distances[row]
@@ -235,11 +246,14 @@ class Selector:
                 mean_novelty += step * (novelty - mean_novelty)
                 if mean_novelty < NOVELTY_MIN:
                     mean_novelty = NOVELTY_MIN
+                if sent:
+                    alike += ALIKE_ALPHA * ((beside[row] < novelty) - 1.0 / (1.0 + sent) - alike)
                 if warm is not None and len(warm) >= self._first:
                     theta, spread = _quantile(warm, share)
                 threshold = theta
                 if warm is None or len(warm) >= self._first:
-                    lean = (value - theta) / (SOFTNESS * spread) + PACE * (tokens / depth - 0.5)
+                    softness = SOFTNESS * (1.0 + CALM * alike) if alike > 0.0 else SOFTNESS
+                    lean = (value - theta) / (softness * spread) + PACE * (tokens / depth - 0.5)
                 else:
                     lean = self._uniform
                 if warm is None:
@@ -256,7 +270,7 @@ class Selector:
                     asked = Asked(row, lean, threshold)
             row += 1
         state.theta, state.spread, state.mean_novelty, state.warm = theta, spread, mean_novelty, warm
-        bucket.tokens = tokens
+        state.alike, bucket.tokens = alike, tokens
         return asked
 
     def _select(self, asked: Asked, utility: float, novelty: float, draw: float, sample_bytes: int) -> Selection | None:
@@ -366,6 +380,7 @@ class Selector:
         self._state.warm = []
         self._state.mean_novelty = 1.0
         self._novelty.forget()
+        self._before.forget()
 
     @property
     def label_tokens(self) -> float:
@@ -386,6 +401,7 @@ class Selector:
         state.generator = json.dumps(self._rng.bit_generator.state).encode()  # integers of 128 bits
         state.ring = self._novelty.memory.tobytes()
         state.sent = self._novelty.sent
+        state.before = self._before.save()
         return msgspec.msgpack.encode(state)
 
     def _load(self, saved: bytes) -> None:
@@ -396,6 +412,7 @@ class Selector:
                 shape = self._novelty.memory.shape
                 self._novelty.memory = np.frombuffer(state.ring, np.float32).reshape(shape).copy()
                 self._novelty.sent = state.sent
+                self._before = Before(saved=state.before)
         except (msgspec.DecodeError, ValueError, TypeError, KeyError) as error:
             raise ConfigError(f"saved selector state: {error}") from error
         if state.strategy != self.strategy:

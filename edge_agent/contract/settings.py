@@ -79,7 +79,8 @@ def show(settings: msgspec.Struct) -> str:
     for section, value in msgspec.structs.asdict(settings).items():
         if isinstance(value, msgspec.Struct):
             lines += ["", f"[{section}]"] if lines else [f"[{section}]"]
-            lines += [f"{key} = {_toml(item)}" for key, item in msgspec.structs.asdict(value).items()]
+            told = {key: item for key, item in msgspec.structs.asdict(value).items() if item is not None}
+            lines += [f"{key} = {_toml(item)}" for key, item in told.items()]  # TOML has no word for "not said"
         else:
             lines.append(f"{section} = {_toml(value)}")
     return "\n".join(lines) + "\n"

@@ -38,6 +38,8 @@ FETCH_MAX_BLOCKS = 64  # of one request
 PARCELS_MAX = 16  # of one assignment, for the same reason as REQUESTS_MAX
 REQUESTS_MAX = 32  # open for one device: Desired must stay below JSON_MAX_BYTES
 REQUEST_MAX_SAMPLES = 1000  # of one request, of each device
+PURGES_MAX = 4  # of one order, for the same reason
+PURGE_SAMPLES_MAX = 20  # that one of them names
 TRANSFORMS_MAX = 16  # of one sample
 PARKED_SHOWN = 3  # refused samples that a heartbeat names
 DTYPES = ("uint8", "int8", "int16", "uint16", "int32", "int64", "float16", "float32", "float64")
@@ -121,6 +123,18 @@ class ModelState(msgspec.Struct, frozen=True, kw_only=True):
     tried_share: float = 0.0  # how far that is, 0..1
 
 
+class Purged(msgspec.Struct, frozen=True, kw_only=True):
+    """The newest order to purge that was obeyed: nothing of what it spoke of is left.
+
+    What the device takes later comes after (boot, seq).
+    """
+
+    id: int
+    boot: int
+    seq: int = -1  # of the last sample put into the outbox in that boot; -1: none
+    samples: int = 0  # that went from the outbox for it
+
+
 class OutboxState(msgspec.Struct, frozen=True, kw_only=True):
     """How full the outbox is, and every sample that left it other than by a receipt."""
 
@@ -134,6 +148,7 @@ class OutboxState(msgspec.Struct, frozen=True, kw_only=True):
     storing: bool = True  # False while the disk is full
     since_boot: int = 0  # in which these counts began; later than the first when an outbox was lost. 0: not known
     refusals: dict[str, str] = {}  # of the newest parked samples: id -> reason, PARKED_SHOWN at most
+    purged: Purged | None = None  # None: it was never told to
 
 
 class LinkState(msgspec.Struct, frozen=True, kw_only=True):
@@ -336,6 +351,13 @@ class Request(msgspec.Struct, frozen=True, kw_only=True):
     until_ms: int  # wall clock, ms since 1970
 
 
+class Purge(msgspec.Struct, frozen=True, kw_only=True):
+    """Somebody wants something forgotten: it goes from the outbox, and the recent ring is emptied."""
+
+    id: int  # only grows; the device says in its outbox's state up to which it has obeyed
+    samples: tuple[str, ...] = ()  # ids; empty: all that the device has
+
+
 class Desired(msgspec.Struct, frozen=True, kw_only=True):
     """Retained. What the server wants of a device; None leaves the device's own configuration in force."""
 
@@ -347,17 +369,20 @@ class Desired(msgspec.Struct, frozen=True, kw_only=True):
     acquisition: str | None = None
     strategy: str | None = None
     requests: tuple[Request, ...] = ()
+    purges: tuple[Purge, ...] = ()
 
 
 class Receipt(msgspec.Struct, frozen=True, kw_only=True):
     """What became of samples. Only this empties the outbox: a PUBACK speaks for the broker alone.
 
-    refused: id -> reason; permanent, the device parks it and does not send it again.
+    refused: id -> reason; permanent, the device parks it and does not send it again. erased: those of them that are to
+    be forgotten, and so are not kept parked either.
     """
 
     accepted: tuple[str, ...] = ()
     duplicate: tuple[str, ...] = ()
     refused: dict[str, str] = {}
+    erased: tuple[str, ...] = ()
 
 
 class BlockHeader(msgspec.Struct, frozen=True, kw_only=True):

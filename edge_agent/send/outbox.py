@@ -27,20 +27,23 @@ import msgspec
 
 from edge_agent.contract.errors import OutboxError
 from edge_agent.contract.types import SampleId
-from edge_agent.contract.wire import PARKED_SHOWN, OutboxState, SampleHeader
+from edge_agent.contract.wire import PARKED_SHOWN, OutboxState, Purged, SampleHeader
 from edge_agent.send.eviction import Limits, least_useful
 from edge_agent.send.outbox_file import (
     ACKED,
     BEGUN,
     BOOT,
     CLOCK_ZERO_MS,
+    ERASED,
     EVICTED,
+    PURGED,
     PUT,
     Connect,
     DiskFullError,
     Ledger,
     Totals,
     connect,
+    forget_deleted,
     is_damaged,
     next_boot,
     open_file,
@@ -109,6 +112,7 @@ class Outbox:
         self._db, self.damage = open_file(path, now_ms=now_ms(), connect=connect)
         self._to_reopen = False
         self._ledger = Ledger(self._db, free_disk_bytes=self._free_disk_bytes)
+        self._purged = self._read_purged()
 
     def next_boot(self) -> int:
         """Begin a new boot: a number that was never returned before, recorded durably."""
@@ -188,6 +192,25 @@ class Outbox:
         with self._held():
             return self._park(id_, reason)
 
+    def erase(self, ids: Collection[str] | None) -> int:
+        """Forget samples, waiting or parked, so that no byte of them is left in the file; None: all. Returns how many.
+
+        Damaged files that were set aside go, too: nobody knows what is in them. They count as evicted ("erased").
+        """
+        with self._held():
+            self._db.execute("PRAGMA secure_delete = ON")
+            with self._ledger.commit() as totals:
+                wanted = ids if ids is not None else [id_ for (id_,) in self._db.execute("SELECT id FROM sample")]
+                gone = sum(self._remove(totals, id_) is not None for id_ in wanted)
+                totals.count(EVICTED + ERASED, gone)
+            forget_deleted(self._db, self._path)
+            return gone
+
+    def purged(self, said: Purged) -> None:
+        """An order to purge was obeyed: the next word to the server says so, and so does the next run's."""
+        self.put([], state={PURGED: msgspec.json.encode(said)})
+        self._purged = said
+
     def parked(self) -> list[tuple[str, str]]:
         """(id, reason) of the refused samples, in order of (boot, seq)."""
         with self._held():
@@ -210,6 +233,7 @@ class Outbox:
                 storing=self._storing,
                 since_boot=counters.get(BEGUN, 0),
                 refusals=self._refusals() if totals.parked else {},
+                purged=self._purged,
             )
 
     def close(self) -> None:
@@ -303,6 +327,14 @@ class Outbox:
             totals.rows -= parked
             totals.parked += parked
             return bool(parked)
+
+    def _read_purged(self) -> Purged | None:
+        saved = self.state(PURGED)
+        try:
+            return None if saved is None else msgspec.json.decode(saved, type=Purged)
+        except msgspec.DecodeError as error:  # of a newer agent; the server asks again
+            log.warning("outbox: %s: what was purged cannot be read: %s", self._path, error)
+            return None
 
     def _age_s(self, put_at_ms: int) -> float:
         """Since a row was put. A clock that was wrong, then or now, says nothing: it is as old as this run at least."""

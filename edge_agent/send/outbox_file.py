@@ -41,6 +41,8 @@ INDEXES = {
 CLOCK_ZERO_MS = 1_735_689_600_000  # 2025-01-01T00:00:00Z
 PUT, ACKED, BOOT, BEGUN = "put_total", "acked_total", "boot", "begun"  # names of counters
 EVICTED, DELIVERED = "evicted.", "delivered."  # a reason is appended, a class
+PURGED = "purged"  # key of the saved state: how far orders to purge were obeyed
+ERASED = "erased"  # the reason for which samples go that somebody wants forgotten
 DAMAGED = "damaged"  # the reason for which the samples in a damaged file count as evicted
 
 Connect = Callable[[Path], sqlite3.Connection]
@@ -179,6 +181,20 @@ class Ledger:
         """Move the log into the file, so that on a full disk the next commit may find room in it."""
         with contextlib.suppress(sqlite3.Error):  # may find no room either; nothing is lost by trying
             self._db.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
+
+
+def forget_deleted(db: sqlite3.Connection, path: Path) -> None:
+    """Leave no byte of rows that were deleted: SQLite keeps them in free pages, in slack and in its log.
+
+    The file is written anew, the log cut to nothing, and damaged files beside it are deleted. sqlite3.Error when that
+    cannot be; then it is to be done again.
+    """
+    db.execute("VACUUM")
+    busy = db.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()[0]
+    if busy:
+        raise sqlite3.OperationalError("database is locked: somebody reads it, and its log cannot be emptied")
+    for aside in path.parent.glob(f"{path.stem}.corrupt-*"):
+        aside.unlink(missing_ok=True)
 
 
 def next_boot(path: Path, recorded: int, *, now_ms: int) -> int:

@@ -73,7 +73,7 @@ class Searched(NamedTuple):
 
 
 class Recent:
-    """The ring and its thread. `due`, `keep`, `sent` and `found` are for the loop, `search` for anybody."""
+    """The ring and its thread. `due`, `keep`, `sent` and `found` are for the loop, `search` and `clear` for anybody."""
 
     def __init__(
         self,
@@ -99,7 +99,7 @@ class Recent:
         self._privacy = privacy or Privacy(())
         self._monotonic = monotonic
         self._due_s = monotonic()
-        self._queue: queue.Queue[Passing | Gone | Request | None] = queue.Queue()
+        self._queue: queue.Queue[Passing | Gone | Request | threading.Event | None] = queue.Queue()
         self._room = threading.Semaphore(WAITING)
         self._found: queue.Queue[Hit | Searched] = queue.Queue(AHEAD)
         self._pending: list[bytes] = []
@@ -143,6 +143,12 @@ class Recent:
             return self._found.get_nowait()
         return None
 
+    def clear(self, *, within_s: float) -> bool:
+        """Forget all that was kept, and what was found of it; False when that is not done in time."""
+        done = threading.Event()
+        self._queue.put(done)
+        return done.wait(within_s)
+
     def search(self, request: Request) -> None:
         """Look for a request among what is here; `found` gives the hits, and then a Searched."""
         self._queue.put(request)
@@ -176,6 +182,9 @@ class Recent:
                 self._add(pack_sample(_kept(item, private.transforms), private.data))
         elif isinstance(item, Gone):
             self._add(pack(item))
+        elif isinstance(item, threading.Event):
+            self._clear()
+            item.set()
         else:
             self._flush()
             if item is not None and not self._stopping.is_set():
@@ -192,6 +201,14 @@ class Recent:
             self._flush_at_s = self._monotonic() + FLUSH_S
         self._pending.append(record)
         self._pending_bytes += len(record)
+
+    def _clear(self) -> None:
+        self._pending, self._pending_bytes = [], 0
+        self._ring.clear()
+        news = list(iter(self.found, None))
+        for ended in news:
+            if isinstance(ended, Searched):  # whoever asked waits for that word
+                self._found.put_nowait(ended)
 
     def _flush(self) -> None:
         records, self._pending, self._pending_bytes = b"".join(self._pending), [], 0

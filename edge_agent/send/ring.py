@@ -110,6 +110,13 @@ class Ring:
             finally:
                 self._sizes[current] += len(records)
 
+    def clear(self) -> None:
+        """Delete all of it."""
+        for path in list(self._sizes):
+            path.unlink(missing_ok=True)
+            del self._sizes[path]
+        self._current = None
+
     def _make_room(self, length: int) -> None:
         while self._sizes and (sum(self._sizes.values()) + length > self._max_bytes or len(self._sizes) >= FILES_MAX):
             oldest = next(iter(self._sizes))

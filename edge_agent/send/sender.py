@@ -41,12 +41,13 @@ class Sender:
         self._going: _Going | None = None
         self._arrived: set[str] = set()  # receipted, and still in the outbox
         self._refused: dict[str, str] = {}  # id -> reason; not parked yet
+        self._erased: set[str] = set()  # to be forgotten, and still in the outbox
         self._settle_at_s = math.inf
         self._again_s = -math.inf  # when it may be tried again after a failure; -inf: it did not fail
 
     def __contains__(self, id_: object) -> bool:
         """Whether it need not be looked at: on its way, or answered."""
-        return id_ in self._window or id_ in self._arrived or id_ in self._refused
+        return any(id_ in ids for ids in (self._window, self._arrived, self._refused, self._erased))
 
     def begin(self) -> None:
         """A new connection, or a server that is back: what was on its way goes again.
@@ -61,12 +62,13 @@ class Sender:
     def receipt(self, receipt: Receipt, now_s: float) -> None:
         """The server has spoken; nothing it speaks of is sent again."""
         arrived = (*receipt.accepted, *receipt.duplicate)
-        answered = (*arrived, *receipt.refused)
+        answered = (*arrived, *receipt.refused, *receipt.erased)
         self._window.receipted(answered)
         if self._going is not None and self._going.sample.header.id in answered:
             self._going = None
         self._arrived.update(arrived)
-        self._refused |= receipt.refused
+        self._erased.update(receipt.erased)
+        self._refused |= {id_: reason for id_, reason in receipt.refused.items() if id_ not in self._erased}
         if answered:
             self._settle_at_s = min(self._settle_at_s, now_s + SETTLE_S)
 
@@ -75,7 +77,7 @@ class Sender:
 
         When the disk fails, it is tried again later.
         """
-        if not (answered := len(self._arrived) + len(self._refused)):
+        if not (answered := len(self._arrived) + len(self._refused) + len(self._erased)):
             return math.inf
         # With nothing on its way no more is to come, and nothing to wait for.
         due_s = now_s if answered >= SETTLE_ROWS or not self._window else self._settle_at_s
@@ -84,6 +86,7 @@ class Sender:
         try:
             self._note_arrived()
             self._park_refused()
+            self._forget_erased()
         except OutboxError as error:
             if self._again_s == -math.inf:
                 log.error("uplink: receipts cannot be noted, trying again until they can: %s", error)
@@ -102,6 +105,12 @@ class Sender:
             if self._outbox.park(id_, reason):
                 log.warning("uplink: the server refused sample %s: %s: it stays in the outbox, parked", id_, reason)
             del self._refused[id_]
+
+    def _forget_erased(self) -> None:
+        if self._erased:
+            gone = self._outbox.erase(self._erased)
+            log.warning("uplink: the server wants %d samples forgotten: they are", gone)
+            self._erased.clear()
 
     def next_due_s(self) -> float:
         """When there is something to send again; infinity when nothing waits for a receipt."""

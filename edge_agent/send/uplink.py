@@ -162,6 +162,11 @@ class Uplink:
         """New rows are waiting in the outbox."""
         self._wake.set()
 
+    def introduce(self) -> None:
+        """Say the birth again before any further sample: something changed that the server must know first."""
+        self._server_back.set()
+        self._wake.set()
+
     def event(self, event: Event) -> None:
         """Say it as soon as there is a connection; of too many that wait the oldest is dropped."""
         self._events.put(event)
@@ -343,5 +348,5 @@ class Uplink:
         """Said just now, not kept by the broker: the server came after us, and heard neither birth nor samples."""
         self._server_online = online
         if online and not retained:
-            self._server_back.set()
+            self.introduce()
         self._wake.set()

@@ -25,9 +25,10 @@ from typing import NamedTuple
 from edge_agent.contract.errors import OutboxError
 from edge_agent.contract.images import Codec
 from edge_agent.contract.types import Sample
-from edge_agent.contract.wire import encode_sample
+from edge_agent.contract.wire import Purge, encode_sample
 from edge_agent.send.outbox import Outbox, Put
 from edge_agent.send.privacy import Privacy
+from edge_agent.send.purging import Purging
 
 log = logging.getLogger(__name__)
 
@@ -39,11 +40,12 @@ LOOK_S = 0.1  # between looks whether a stop has come
 
 
 class Handover(NamedTuple):
-    """Selected samples (maybe none), the state after them, and records for the prediction log."""
+    """Selected samples (maybe none), the state after them, records for the prediction log, and what to purge then."""
 
     samples: list[Sample]
     state: dict[str, bytes]
     predictions: bytes = b""
+    purges: tuple[Purge, ...] = ()
 
 
 class Writer:
@@ -59,9 +61,12 @@ class Writer:
         stopping: threading.Event,
         predictions: Path | None = None,
         codec: Codec | None = None,
+        purging: Purging | None = None,
         privacy: Privacy | None = None,
     ) -> None:
         """`stored` is called after each commit. Once `stopping` is set, the loop is not made to wait for the disk.
+
+        `purging` forgets what is handed over to be purged; None: nothing is.
 
         `codec`: how images are encoded; None: as the arrays that they are. `privacy`: what is taken out of samples
         first. `predictions`: the file that records are
@@ -79,6 +84,7 @@ class Writer:
         self._complained = False  # of the prediction log
         self._predictions = predictions
         self._codec = codec
+        self._purging = purging
         self._privacy = privacy or Privacy(())
         self._queue: queue.Queue[Handover | None] = queue.Queue(AHEAD)
         self._losing = threading.Lock()
@@ -131,6 +137,8 @@ class Writer:
             if item is None:
                 return group, False
             group.append(item)
+            if item.purges:  # what is handed over later is not meant
+                break
             deadline = deadline or time.monotonic() + self._commit_s
         return group, True
 
@@ -142,6 +150,10 @@ class Writer:
         records = b"".join(item.predictions for item in group)
         if records and self._predictions is not None:
             self._append(self._predictions, records)
+        purges = [purge for item in group for purge in item.purges]
+        if self._purging is not None and (purges or rows):
+            self._purging.put(sample.id for item in group for sample in item.samples)
+            self._purge(self._purging, purges)
 
     def _row(self, sample: Sample) -> Put:
         private = self._privacy.apply(sample.data, before=sample.transforms)
@@ -159,6 +171,18 @@ class Writer:
                 time.sleep(LOOK_S if self._stopping.wait(RETRY_S) else 0.0)
                 self._given_up = time.monotonic() > self._give_up_at_s
         self._lose(len(rows))
+
+    def _purge(self, purging: Purging, purges: list[Purge]) -> None:
+        """Here, so that nothing comes between: all that was handed over before is in the outbox, and nothing later."""
+        for purge in purges:
+            while not self._given_up:
+                try:
+                    purging.obey(purge)
+                    break
+                except (OutboxError, OSError) as error:
+                    log.error("purge %d: %s: trying again", purge.id, error)
+                    time.sleep(LOOK_S if self._stopping.wait(RETRY_S) else 0.0)
+                    self._given_up = time.monotonic() > self._give_up_at_s
 
     def _append(self, path: Path, records: bytes) -> None:
         try:

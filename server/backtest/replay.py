@@ -41,7 +41,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     epochs: int = 20  # at least
     steps: int = 300  # of training, at least: small sets get more epochs
     threads: int = 1
-    recipe: str = ""  # as of models.net; empty: by the shape of a sample
+    recipe: str = ""  # as of models.recipes; empty: by the shape of a sample
     learning_rate: float = train.Settings().learning_rate
     label_smoothing: float = train.LABEL_SMOOTHING
 

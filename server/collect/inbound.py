@@ -216,6 +216,9 @@ def _check_outbox(outbox: OutboxState) -> None:
     whole = (outbox.rows, outbox.parked, outbox.put_total, outbox.acked_total, outbox.since_boot)
     if not all(0 <= n < _INT8 for n in (*whole, sum(outbox.evicted.values()), *outbox.evicted.values())):
         raise MessageError("outbox: a count is below 0 or does not fit 64 bits")
+    purged = outbox.purged
+    if purged is not None and not all(0 <= n < _INT8 for n in (purged.id, purged.boot, purged.seq + 1)):
+        raise MessageError("outbox: purged: a number is below 0 or does not fit 64 bits")
 
 
 def _check_counts(counts: StreamCounts) -> None:

@@ -12,14 +12,14 @@ from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, TypeVar
 
 import sqlalchemy as sa
 
 from edge_agent.contract.wire import Birth, Death, Event, Fetch, Heartbeat, Receipt, SampleHeader
 from server.collect.inbound import Bad, Heard, Message, Picture, Piece, Said, Upload, check_body, hear
 from server.collect.receipts import Answers
-from server.store import beats, devices, gaps, identities, parts, samples, stretches
+from server.store import beats, devices, erasures, gaps, identities, parts, samples, stretches
 from server.store.store import Store
 
 Whole = Upload | Picture
@@ -130,9 +130,11 @@ class Ingest:
                 known[upload.header.id] = upload.header.body_sha256
                 new.append(upload)
         pictures = [picture for picture in group.pictures if group.is_new(picture, known)]
-        bodies = {upload.header.body_sha256: upload.body for upload in new}
-        flushed = self._flusher.submit(self._store.blobs.put_named, bodies)
-        with self._store.database.write() as connection:
+        with self._store.database.write() as connection:  # from here on nothing is erased, and no blob deleted
+            gone = _erased(connection, group, [*new, *pictures, *kept])
+            new, pictures, kept = _without(gone, new), _without(gone, pictures), _without(gone, kept)
+            bodies = {upload.header.body_sha256: upload.body for upload in new}
+            flushed = self._flusher.submit(self._store.blobs.put_named, bodies)
             inserted = samples.insert_samples(connection, [_row(upload) for upload in new])
             for upload in new:
                 group.answers.accept(upload.device, upload.header.id)
@@ -212,15 +214,35 @@ def _record(connection: sa.Connection, group: _Group) -> None:
             devices.record_death(connection, device, word)
         elif isinstance(word, Event):
             devices.record_event(connection, device, word, now_ms=message.received_ms)
+    closed = erasures.closed(connection)
     for bad in group.bad:
         devices.record_bad(
             connection,
             bad.device,
             topic=bad.message.topic,
-            payload=bad.message.payload,
+            payload=b"" if bad.device in closed else bad.message.payload,
             reason=bad.reason,
             now_ms=bad.message.received_ms,
         )
+
+
+def _erased(connection: sa.Connection, group: _Group, items: Sequence[Whole | Piece]) -> set[str]:
+    """Ids that are not to come back; their devices are told to forget them too. What these say of it is heard first."""
+    for said in group.said:
+        if isinstance(said.word, Birth | Heartbeat) and said.word.outbox.purged is not None:
+            erasures.heard(connection, said.device, said.word.outbox.purged)
+    by = {item.header.id: item.device for item in items}
+    gone = erasures.refused(connection, by)
+    for sample_id, why in gone.items():
+        group.answers.erase(by[sample_id], sample_id, why)
+    return set(gone)
+
+
+_Item = TypeVar("_Item", Upload, Picture, Piece)
+
+
+def _without(ids: set[str], items: list[_Item]) -> list[_Item]:
+    return [item for item in items if item.header.id not in ids]
 
 
 def _shut_out(item: Heard) -> Bad:

@@ -2,6 +2,7 @@
 
     accepted    it was not here before
     duplicate   it is here already, the same bytes
+    erased      it is to be forgotten: the device keeps it no more than we do
     refused     for good: not of the wire format, or its id belongs to other bytes
 
 One answer for each sample, the best one where there were several: a device deletes on the first two, and parks a
@@ -18,7 +19,7 @@ RECEIPT_IDS = 40
 """Samples to one receipt: with ids and reasons of full length it still fits into a JSON message (64 KB)."""
 REASON_MAX_CHARS = 200
 
-_ACCEPTED, _DUPLICATE, _REFUSED = range(3)
+_ACCEPTED, _DUPLICATE, _ERASED, _REFUSED = range(4)
 
 
 class Answers:
@@ -34,6 +35,10 @@ class Answers:
     def repeat(self, device: str, sample_id: str) -> None:
         """It was stored before."""
         self._answer(device, sample_id, (_DUPLICATE, ""))
+
+    def erase(self, device: str, sample_id: str, reason: str) -> None:
+        """It was erased, and is not taken again."""
+        self._answer(device, sample_id, (_ERASED, reason[:REASON_MAX_CHARS]))
 
     def refuse(self, device: str, sample_id: str, reason: str) -> None:
         """It will never be stored."""
@@ -61,5 +66,7 @@ def _receipt(answers: dict[str, tuple[int, str]]) -> Receipt:
     return Receipt(
         accepted=tuple(id_ for id_, (answer, _) in answers.items() if answer == _ACCEPTED),
         duplicate=tuple(id_ for id_, (answer, _) in answers.items() if answer == _DUPLICATE),
-        refused={id_: reason for id_, (answer, reason) in answers.items() if answer == _REFUSED},
+        # A device that does not know of erasure parks what was erased, and sends it no more.
+        refused={id_: reason for id_, (answer, reason) in answers.items() if answer in (_ERASED, _REFUSED)},
+        erased=tuple(id_ for id_, (answer, _) in answers.items() if answer == _ERASED),
     )

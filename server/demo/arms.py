@@ -16,6 +16,7 @@ from edge_agent.contract.artifact import Manifest, decode_manifest
 from models import evaluate, train
 from models.data import Labelled, finite_rows
 from models.package import Packaged, package
+from models.trainer import settings_of
 from server.config import Teach
 from server.demo.report import Accuracy
 from server.demo.scenario import Scenario, Stream
@@ -23,8 +24,7 @@ from server.demo.stage import Advance
 from server.errors import TrainingError
 from server.store import versions
 from server.store.store import Store
-
-CALIBRATION_SAMPLES = 512  # as the server does
+from server.teach.candidate import CALIBRATION_SAMPLES, told
 
 
 class Model(NamedTuple):
@@ -118,14 +118,7 @@ def _draw(scenario: Scenario, order: list[NDArray[np.int64]], pick: Picked, rng:
 
 
 def _retrain(data: Labelled, scenario: Scenario, weights: bytes, teach: Teach) -> tuple[bytes, Packaged]:
-    settings = train.Settings(
-        recipe=teach.recipe,
-        epochs=teach.epochs,
-        batch_size=teach.batch_size,
-        learning_rate=teach.learning_rate,
-        threads=teach.threads,
-        seed=teach.seed,
-    )
+    settings = settings_of(told(teach), data.x.shape[1:], str(data.x.dtype))
     net = train.fit(data.x, data.y, classes=len(data.names), settings=settings, parent=weights)
     some = np.random.default_rng(teach.seed).permutation(len(data.x))[:CALIBRATION_SAMPLES]
     holdout = (scenario.holdout.x, scenario.holdout.y)

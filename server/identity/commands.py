@@ -19,6 +19,7 @@ device = typer.Typer(
 )
 
 Config = Annotated[Path, typer.Argument(metavar="server.toml", help="the configuration file")]
+By = Annotated[str, typer.Option("--by", help="who says so; empty: whoever is logged in here")]
 Device = Annotated[str, typer.Argument(metavar="NAME", help="name of the device: letters, digits, - and _")]
 
 _TOML = """\
@@ -86,12 +87,14 @@ def enrol(
     again: Annotated[
         bool, typer.Option("--again", help="although it has a certificate, which is good no more then, or is revoked")
     ] = False,
+    by: By = "",
 ) -> None:
     """Make a token by which a device comes in: good once, for a few minutes."""
     from server.identity.authority import Authority
     from server.identity.enrolment import invite
     from server.identity.service import folder_of, web_url
     from server.store.store import Store
+    from server.store.trail import person
 
     config = load_config(path)
     if config.broker.plain:
@@ -107,6 +110,7 @@ def enrol(
             secret=secrets.token_bytes(32),
             expires_at_ms=now + int(config.identity.token_minutes * 60_000),
             now_ms=now,
+            who=by or person(),
         )
     typer.echo(f"On the device, within {config.identity.token_minutes:g} minutes, while the server runs:")
     typer.echo(f"\n    winnow-agent enrol '{token}'\n")
@@ -122,14 +126,18 @@ def revoke(
     exclude_samples: Annotated[
         bool, typer.Option("--exclude-samples", help="leave out of every snapshot from now on what it has sent so far")
     ] = False,
+    by: By = "",
 ) -> None:
     """Shut a device out, at once; it cannot renew, and what it still sends is refused."""
     from server.identity import revocation
     from server.store.store import Store
+    from server.store.trail import person
 
     config = load_config(path)
     with closing(Store.open(Path(config.server.data_dir))) as store:
-        done = revocation.revoke(store, name, why=why, samples_left_out=exclude_samples, now_ms=_now_ms())
+        done = revocation.revoke(
+            store, name, why=why, samples_left_out=exclude_samples, now_ms=_now_ms(), who=by or person()
+        )
     typer.echo(f"device {name} is revoked; certificates that are good no more: {done.certificates}")
     if exclude_samples:
         typer.echo(

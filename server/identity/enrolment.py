@@ -21,7 +21,7 @@ from edge_agent.contract.types import is_name
 from server.errors import IdentityError
 from server.identity import copies
 from server.identity.authority import Authority
-from server.store import identities
+from server.store import identities, trail
 from server.store.identities import Issued
 from server.store.store import Store
 
@@ -29,11 +29,20 @@ AGAIN_SHARE = 0.1  # of its time that a certificate must have run; less, and a d
 
 
 def invite(
-    store: Store, name: str, *, again: bool, url: str, ca_sha256: bytes, secret: bytes, expires_at_ms: int, now_ms: int
+    store: Store,
+    name: str,
+    *,
+    again: bool,
+    url: str,
+    ca_sha256: bytes,
+    secret: bytes,
+    expires_at_ms: int,
+    now_ms: int,
+    who: str = trail.SERVER,
 ) -> Token:
     """A token for the device `name`. IdentityError when that is no name, or taken and not to be taken `again`.
 
-    `secret`: 32 random bytes; the store keeps their hash.
+    `secret`: 32 random bytes; the store keeps their hash. `who` goes into the audit trail.
     """
     if len(secret) != SECRET_BYTES:
         raise ValueError(f"secret of {len(secret)} bytes, expected {SECRET_BYTES}")
@@ -43,6 +52,7 @@ def invite(
         _check_free(connection, name, again=again)
         made = identities.Token(_hash(secret), name, now_ms, expires_at_ms)
         identities.add_token(connection, made)
+        trail.record(connection, "invite", f"device {name}", why="", who=who, detail={"again": again}, now_ms=now_ms)
     return Token(url=url, ca_sha256=ca_sha256, secret=secret)
 
 
@@ -137,6 +147,7 @@ class Enrolment:
         if identities.use_token(connection, secret_sha256, key_sha256=mine, now_ms=now_ms):
             identities.readmit(connection, found.device, now_ms=now_ms)  # not before: a token may never be used
             identities.supersede(connection, found.device, now_ms=now_ms)
+            trail.record(connection, "enrol", f"device {found.device}", why="it had the token", now_ms=now_ms)
             return self._issue(connection, found.device, key, now_ms)
         current = identities.latest_certificate(connection, found.device)
         if current is not None and found.key_sha256 == current.key_sha256 == mine and current.revoked_at_ms is None:

@@ -27,7 +27,7 @@ from edge_agent.contract.keys import new_key, private_pem
 from server.errors import IdentityError
 from server.identity.authority import Authority
 from server.identity.credentials import Credentials
-from server.store import identities, samples
+from server.store import identities, samples, trail
 from server.store.store import Store
 
 CUT_S = 5.0  # longest wait for the broker; longer holds up everything else that the server looks after
@@ -44,7 +44,9 @@ class Revoked(NamedTuple):
     samples: int  # of the device, in the store
 
 
-def revoke(store: Store, name: str, *, why: str, samples_left_out: bool, now_ms: int) -> Revoked:
+def revoke(
+    store: Store, name: str, *, why: str, samples_left_out: bool, now_ms: int, who: str = trail.SERVER
+) -> Revoked:
     """Shut a device out; a running server sees it within a second. IdentityError when nobody knows of it.
 
     A device that is revoked may be so once more: to give another reason, or to leave out its samples too.
@@ -55,6 +57,8 @@ def revoke(store: Store, name: str, *, why: str, samples_left_out: bool, now_ms:
             raise IdentityError(f"device {name!r} is unknown{did_you_mean(name, known)}")
         certificates = identities.revoke(connection, name, why=why, samples_left_out=samples_left_out, now_ms=now_ms)
         stored = samples.sample_counts(connection).get(name, {})
+        detail = {"samples_left_out": samples_left_out, "certificates": certificates}
+        trail.record(connection, "revoke", f"device {name}", why=why, who=who, detail=detail, now_ms=now_ms)
     return Revoked(certificates, sum(stored.values()))
 
 

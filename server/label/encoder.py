@@ -153,16 +153,19 @@ class _Model(NamedTuple):
     def run(self, x: NDArray[Any]) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
         """Embedding (N, D), or the logits again where the graph has none, and logits (N, C) over the temperature.
 
-        x: (N, *shape). IncompatibleError when it cannot be run, or gives something else.
+        Of a committee the logits are what its heads say as one. x: (N, *shape). IncompatibleError when it cannot be
+        run, or gives something else.
         """
-        from models.evaluate import run_session
+        from models.evaluate import as_one, run_session
 
         manifest = self.manifest
-        found = run_session(self.session, x, logits=manifest.logits, embedding=manifest.embedding or manifest.logits)
-        logits, vectors = (np.asarray(part, np.float32).reshape(len(x), -1) for part in found)
-        if logits.shape[1] != len(manifest.classes):
-            raise IncompatibleError(f"logits are {logits.shape}, expected ({len(x)}, {len(manifest.classes)})")
-        return vectors, logits / np.float32(manifest.temperature)
+        heads = () if manifest.members == 1 else (manifest.members,)
+        logits, vectors = run_session(
+            self.session, x, logits=manifest.logits, embedding=manifest.embedding or manifest.logits
+        )
+        if logits.shape != (len(x), *heads, len(manifest.classes)):
+            raise IncompatibleError(f"logits are {logits.shape}, expected {(len(x), *heads, len(manifest.classes))}")
+        return np.asarray(vectors, np.float32).reshape(len(x), -1), as_one(logits, manifest.temperature)
 
 
 def _batches(rows: Sequence[T], size: int) -> Iterator[Sequence[T]]:

@@ -27,7 +27,7 @@ from server.release.member import Report
 from server.release.requests import executing_state
 from server.release.rings import Ring, parse
 from server.release.signing import Signing
-from server.store import devices, parcels, rollouts, versions
+from server.store import devices, parcels, rollouts, trail, versions
 from server.store.store import Store
 from server.store.versions import Version
 
@@ -71,7 +71,15 @@ class Channels:
         for channel, number in awaited.items():
             if _may_begin(current.get(channel)):
                 rings = self._rings if self._dials[channel] == "auto" else _with_approval(self._rings)
-                begin(self._store, number, rings, channel=channel, now_ms=now_ms, signing=self._signing)
+                begin(
+                    self._store,
+                    number,
+                    rings,
+                    channel=channel,
+                    now_ms=now_ms,
+                    signing=self._signing,
+                    why=f"published, and the dial of channel {channel} is {self._dials[channel]}",
+                )
                 news = True
         if news:
             with self._store.database.read() as connection:
@@ -227,10 +235,13 @@ def begin(
     channel: str,
     now_ms: int,
     signing: Signing | None = None,
+    who: str = trail.SERVER,
+    why: str = "",
 ) -> int:
     """Start to roll a version out to a channel; returns the rollout's id. RolloutError when that cannot be.
 
     `signing`: who vouches for versions; one that a fleet with keys has not signed is not rolled out. None: nobody.
+    `who` and `why` go into the audit trail.
 
     One that runs and that no device has joined yet makes way.
     """
@@ -252,7 +263,10 @@ def begin(
             steps = [rollout.Step("halted", f"given up for version {number}: no device had it yet")]
             rollouts.add_steps(connection, current.id, [step._asdict() for step in steps], now_ms=now_ms)
             rollouts.save(connection, current, state=current.state, status="superseded", now_ms=now_ms)
-        return _insert(connection, store, number, rings, channel, now_ms)
+        rollout_id = _insert(connection, store, number, rings, channel, now_ms)
+        detail = {"version": number, "channel": channel, "rings": [ring.name for ring in rings]}
+        trail.record(connection, "roll out", f"rollout {rollout_id}", why=why, who=who, detail=detail, now_ms=now_ms)
+        return rollout_id
 
 
 def _insert(
@@ -317,6 +331,10 @@ def _keep(
     ends = status == "done" != current.status
     steps = [*steps, rollout.Step("done", f"version {current.version} is rolled out")] if ends else steps
     rollouts.add_steps(connection, current.id, [step._asdict() for step in steps], now_ms=now_ms)
+    if status != current.status:
+        why = steps[-1].text if steps else ""
+        detail = {"version": current.version, "channel": current.channel}
+        trail.record(connection, status, f"rollout {current.id}", why=why, detail=detail, now_ms=now_ms)
     for step in steps:
         log.info("rollout of version %d: %s", current.version, step.text)
     return True

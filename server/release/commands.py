@@ -21,7 +21,7 @@ from server.release.channels import begin, check_command, may_go_out, plan_of, r
 from server.release.gate import Wait
 from server.release.rings import Ring, parse
 from server.release.signing import Signing
-from server.store import devices, rollouts, versions
+from server.store import devices, rollouts, trail, versions
 from server.store.store import Store
 
 View = dict[str, Any]
@@ -38,6 +38,8 @@ def start(
     default: config.Rollout,
     now_ms: int,
     signing: Signing | None = None,
+    who: str = trail.SERVER,
+    why: str = "",
 ) -> int:
     """Roll a version out; returns the rollout's id. ServerConfigError or RolloutError when that cannot be.
 
@@ -50,21 +52,36 @@ def start(
         default: the configuration.
         now_ms: the wall clock.
         signing: which versions may be rolled out; None: all.
+        who: says so, and `why`, for the audit trail.
+        why: empty: nobody said.
     """
     specs = tuple(rings) or default.rings
     configured = () if rings else default.rules  # they may be of rings that this rollout does not have
     made = parse(specs, (*configured, *rules), default)
-    return begin(store, number, made, channel=channel, now_ms=now_ms, signing=signing)
+    return begin(store, number, made, channel=channel, now_ms=now_ms, signing=signing, who=who, why=why)
 
 
-def say(store: Store, rollout_id: int, word: rollout.Word, *, reason: str, now_ms: int) -> None:
+def say(
+    store: Store, rollout_id: int, word: rollout.Word, *, reason: str, now_ms: int, who: str = trail.SERVER
+) -> None:
     """Leave a command for the running server; RolloutError when the rollout does not allow it as it stands."""
     with store.database.write() as connection:
-        check_command(connection, _found(connection, rollout_id), word)
+        meant = _found(connection, rollout_id)
+        check_command(connection, meant, word)
         rollouts.say(connection, rollout_id, word, reason=reason, now_ms=now_ms)
+        detail = {"version": meant.version, "channel": meant.channel}
+        trail.record(connection, word, f"rollout {rollout_id}", why=reason, who=who, detail=detail, now_ms=now_ms)
 
 
-def put_device(store: Store, name: str, *, channel: str | None = None, ring: str | None = None) -> None:
+def put_device(
+    store: Store,
+    name: str,
+    *,
+    channel: str | None = None,
+    ring: str | None = None,
+    who: str = trail.SERVER,
+    now_ms: int,
+) -> None:
     """Put a device into a channel or a ring, "-" for none; StoreError when there is no such device."""
     for what, word in (("channel", channel), ("ring", ring)):
         if word is not None and not (is_name(word) or (what == "ring" and word == "-")):
@@ -74,6 +91,8 @@ def put_device(store: Store, name: str, *, channel: str | None = None, ring: str
             devices.place(connection, name, channel=channel)
         if ring is not None:
             devices.place(connection, name, ring=None if ring == "-" else ring)
+        detail = {what: word for what, word in (("channel", channel), ("ring", ring)) if word is not None}
+        trail.record(connection, "place", f"device {name}", why="", who=who, detail=detail, now_ms=now_ms)
 
 
 def _found(connection: sa.Connection, rollout_id: int) -> rollouts.Rollout:

@@ -27,7 +27,7 @@ from edge_agent.contract.graph import check_graph
 from edge_agent.contract.trust import BUNDLE, encode_bundle
 from server.errors import RolloutError
 from server.release.signing import Signing
-from server.store import devices, labels, parcels, runs, versions
+from server.store import devices, labels, parcels, runs, trail, versions
 from server.store.store import Store
 from server.store.versions import Version
 
@@ -59,6 +59,7 @@ def _publish(store: Store, run: runs.Run, *, now_ms: int) -> Version:
         )
         versions.insert(connection, made)
         runs.publish(connection, run.id)
+        _record(connection, made, why=f"run {run.id} passed its gates", now_ms=now_ms)
     return made
 
 
@@ -82,14 +83,18 @@ def publish_again(connection: sa.Connection, store: Store, number: int, *, now_m
     data, weights = encode_manifest(manifest), before.weights_sha256
     made = _version(store, manifest, data, weights_sha256=weights, run_id=None, now_ms=now_ms)
     versions.insert(connection, made)
+    _record(connection, made, why=f"version {number} goes out again", now_ms=now_ms)
     return made
 
 
-def add_artifact(store: Store, folder: Path, *, weights: Path | None, now_ms: int) -> Version:
+def add_artifact(
+    store: Store, folder: Path, *, weights: Path | None, now_ms: int, who: str = trail.SERVER, why: str = ""
+) -> Version:
     """Publish an artifact folder under the number in its manifest; the same folder again changes nothing.
 
-    `weights` is the checkpoint to train on from; without it the first training starts from scratch. ArtifactError when
-    the folder is no artifact, RolloutError when its number is not newer than every other.
+    `weights` is the checkpoint to train on from; without it the first training starts from scratch. `who` and `why` go
+    into the audit trail. ArtifactError when the folder is no artifact, RolloutError when its number is not newer than
+    every other.
     """
     manifest, onnx = read_artifact(folder)
     check_graph(onnx)
@@ -108,6 +113,7 @@ def add_artifact(store: Store, folder: Path, *, weights: Path | None, now_ms: in
             raise RolloutError(f"{folder}: version {manifest.version}, expected {least} or more: numbers only grow")
         versions.insert(connection, made)
         labels.ensure_names(connection, manifest.classes)
+        _record(connection, made, who=who, why=why or "given by hand", now_ms=now_ms)
     return made
 
 
@@ -143,6 +149,11 @@ def _version(
         weights_sha256=weights_sha256,
         metrics=manifest.metrics,
     )
+
+
+def _record(connection: sa.Connection, made: Version, *, why: str, who: str = trail.SERVER, now_ms: int) -> None:
+    detail = {"manifest_sha256": made.manifest_sha256, "parent": made.parent, "snapshot": made.snapshot_id}
+    trail.record(connection, "publish", f"version {made.number}", why=why, who=who, detail=detail, now_ms=now_ms)
 
 
 def _read(path: Path) -> bytes:

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from server.errors import StoreError
-from server.store.database import BUSY_S, sqlite3
+from server.store.database import BUSY_S, forget_deleted, sqlite3
 
 SHARD_BYTES = 1024 * 1024 * 1024
 PAGE_BYTES = 16 * 1024  # of a shard: bodies are some 20 KB; smaller pages mean longer chains of them
@@ -94,6 +94,25 @@ class Blobs:
             if shard is not None:
                 shard.delete(_name(sha256))
             return shard is not None
+
+    def erase(self, names: Iterable[str]) -> int:
+        """Forget bytes, and note which shards had some: `scrub` writes those anew. Returns how many were here."""
+        wanted = [_name(sha256) for sha256 in names]
+        with self._lock:
+            self._look_again()
+            gone = 0
+            for shard in self._shards:
+                mine = [name for name in wanted if shard.has(name)]
+                gone += len(mine)
+                shard.erase(mine)
+            return gone
+
+    def scrub(self) -> None:
+        """Leave no byte of what was erased in the files, nor in their logs. StoreError: to be done again."""
+        with self._lock:
+            self._look_again()
+            for shard in self._shards:
+                shard.scrub()
 
     def __len__(self) -> int:
         with self._lock:
@@ -180,6 +199,18 @@ class _Shard:
     def delete(self, name: bytes) -> None:
         with self._transaction() as connection:
             connection.execute("DELETE FROM blob WHERE sha256 = ?", (name,))
+
+    def erase(self, names: list[bytes]) -> None:
+        if names:
+            with self._transaction() as connection:
+                connection.executemany("DELETE FROM blob WHERE sha256 = ?", [(name,) for name in names])
+                connection.execute("PRAGMA user_version = 1")  # to be written anew, whatever happens meanwhile
+
+    def scrub(self) -> None:
+        if self._number("PRAGMA user_version"):
+            with self._errors():
+                forget_deleted(self._connection)
+                self._connection.execute("PRAGMA user_version = 0")
 
     def count(self) -> int:
         return self._number("SELECT count(*) FROM blob")

@@ -6,6 +6,7 @@ returned is on disk: WAL with `synchronous=FULL`.
 
 from __future__ import annotations
 
+import contextlib
 import threading
 import time
 from collections.abc import Iterator
@@ -22,7 +23,7 @@ try:  # carries a current SQLite; Python's own may have the WAL-reset bug (< 3.5
 except ImportError:  # pragma: no cover - where no wheel of it exists
     import sqlite3
 
-__all__ = ["BUSY_S", "Database", "sqlite3"]
+__all__ = ["BUSY_S", "Database", "forget_deleted", "sqlite3"]
 
 BUSY_S = 30.0
 WAL_AGAIN_S = 0.01
@@ -60,6 +61,14 @@ class Database:
             with connection.begin():
                 yield connection
 
+    def forget_deleted(self) -> None:
+        """Leave no byte of rows that were deleted in the file, nor in its log. StoreError: to be done again."""
+        with self._faults(), self._writing, contextlib.closing(self._engine.raw_connection()) as connection:
+            try:
+                forget_deleted(connection.driver_connection)
+            except sqlite3.Error as error:
+                raise StoreError(f"{self.path}: {error}") from error
+
     def close(self) -> None:
         """Close every connection."""
         self._engine.dispose()
@@ -79,6 +88,20 @@ def _configure(connection: Any, _record: object) -> None:
     _to_wal(connection)
     for pragma in ("synchronous=FULL", "foreign_keys=ON", "secure_delete=ON"):
         connection.execute(f"PRAGMA {pragma}")
+
+
+def forget_deleted(connection: Any) -> None:
+    """Write a file anew and cut its log to nothing; sqlite3.Error when that cannot be.
+
+    `secure_delete` writes zeros over what is deleted; what is left of it in the slack of pages that were put together,
+    and in the log, goes with this.
+    """
+    connection.execute("VACUUM")
+    until_s = time.monotonic() + BUSY_S
+    while connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()[0]:  # somebody reads an older state
+        if time.monotonic() > until_s:
+            raise sqlite3.OperationalError("database is locked: its log cannot be emptied while somebody reads it")
+        time.sleep(WAL_AGAIN_S)
 
 
 def _to_wal(connection: Any) -> None:

@@ -21,7 +21,7 @@ from sqlalchemy.dialects.sqlite import insert
 from server.store import consensus, identities
 from server.store.consensus import CANNOT_TELL, FIRST, NONE_OF_THESE
 from server.store.samples import AUDIT_REASONS, body_names
-from server.store.schema import class_name, duplicate, gold, label, question, sample
+from server.store.schema import class_name, duplicate, gold, label, question, sample, snapshot_member
 from server.store.schema import consensus as in_force_
 
 __all__ = ["CANNOT_TELL", "NONE_OF_THESE", "Label"]
@@ -149,6 +149,19 @@ def is_answered(connection: sa.Connection, sample_id: str) -> bool:
 def has_key(connection: sa.Connection, key: str) -> bool:
     """Whether an answer came with that key."""
     return bool(connection.scalar(sa.select(sa.exists().where(label.c.key == key))))
+
+
+def answers_of(connection: sa.Connection, snapshot_id: str) -> list[tuple[str, int, str]]:
+    """(sample_id, class_index, labeler) of the newest class that each labeler gave each member of a snapshot."""
+    member = snapshot_member.c.sample_id == label.c.sample_id
+    newest = (
+        sa.select(sa.func.max(label.c.id))
+        .join(snapshot_member, member)
+        .where(snapshot_member.c.snapshot_id == snapshot_id, label.c.class_index >= 0)
+        .group_by(label.c.sample_id, label.c.labeler)
+    )
+    query = sa.select(label.c.sample_id, label.c.class_index, label.c.labeler).where(label.c.id.in_(newest))
+    return [(row.sample_id, row.class_index, row.labeler) for row in connection.execute(query)]
 
 
 def audited(connection: sa.Connection, version: int) -> Sequence[Any]:

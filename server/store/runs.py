@@ -1,7 +1,7 @@
 r"""Which trainings were there, and how did they end?
 
 training -> judging -> passed -> published      its version is in `version`
-      \         \ `-> rejected                  the gates said no; the report says why
+      \         \ `-> rejected -> passed        the gates said no, and perhaps a person said yes; the report says why
        `---------`---> failed                    error says why; "interrupted": the server died under it
 """
 
@@ -72,6 +72,12 @@ def fail(connection: sa.Connection, run_id: int, *, error: str, now_ms: int) -> 
 def publish(connection: sa.Connection, run_id: int) -> None:
     """The candidate of a run that passed has become a version."""
     connection.execute(sa.update(run).where(run.c.id == run_id).values(state="published"))
+
+
+def override(connection: sa.Connection, run_id: int, *, report: dict[str, Any]) -> bool:
+    """Let a rejected run pass, with what its report says from now on; False when it is not rejected."""
+    query = sa.update(run).where(run.c.id == run_id, run.c.state == "rejected")
+    return connection.execute(query.values(state="passed", report=report)).rowcount > 0
 
 
 def _unfinished(connection: sa.Connection, run_id: int, **values: object) -> bool:

@@ -413,6 +413,7 @@ snapshot_left_out = Table(  # labelled, and yet no member
     Column("why", String(20), nullable=False),
     Column("beside", String(190), nullable=False),  # the held-out sample that it is like, or near to
 )
+Index("snapshot_member_by_sample", snapshot_member.c.sample_id, snapshot_member.c.snapshot_id)
 
 run = Table(
     "run",
@@ -519,6 +520,82 @@ trail = Table(  # who did what and why, each chained to the one before (trail.py
     Column("sha256", String(64), nullable=False),
 )
 Index("trail_by_subject", trail.c.subject, trail.c.id)
+
+erasure = Table(  # what was forgotten at somebody's word, without what it was (erasures.py)
+    "erasure",
+    metadata,
+    Column("id", Id, primary_key=True, autoincrement=True),
+    Column("at_ms", BigInteger, nullable=False),
+    Column("kind", String(10), nullable=False),  # device, sample, labeler
+    Column("subject", String(100), nullable=False),  # a device's name; else a keyed hash
+    Column("who", String(200), nullable=False),
+    Column("why", Text, nullable=False),
+    Column("counts", JSON, nullable=False),  # what went: table -> rows
+    Column("boots", JSON, nullable=False),  # device -> boot -> samples that were stored
+    Column("sha256", String(64), nullable=False),  # over the tombstones, in order
+    Column("finished_at_ms", BigInteger),  # null: bytes of it may still be here
+)
+
+erasure_key = Table(  # so that a tombstone tells an id only to whoever has this; one row
+    "erasure_key",
+    metadata,
+    Column("id", Integer, primary_key=True, autoincrement=False),
+    Column("key", LargeBinary, nullable=False),
+)
+
+tombstone = Table(  # of a sample that is not to come back
+    "tombstone",
+    metadata,
+    Column("sha256", String(64), primary_key=True),  # of its id, keyed
+    Column("erasure_id", Integer, ForeignKey("erasure.id"), nullable=False),
+)
+
+erased_member = Table(  # what stands for a member that a snapshot has lost
+    "erased_member",
+    metadata,
+    Column("snapshot_id", String(64), ForeignKey("snapshot.id"), primary_key=True),
+    Column("sha256", String(64), primary_key=True),  # of the member, keyed
+    Column("split", String(10), nullable=False),
+    Column("erasure_id", Integer, ForeignKey("erasure.id"), nullable=False),
+)
+
+snapshot_seal = Table(  # over the hashes of all members as they were, made when the first was erased
+    "snapshot_seal",
+    metadata,
+    Column("snapshot_id", String(64), ForeignKey("snapshot.id"), primary_key=True),
+    Column("sha256", String(64), nullable=False),
+)
+
+erased_device = Table(  # up to where what a device kept is not to come back
+    "erased_device",
+    metadata,
+    Column("device", String(63), primary_key=True),
+    Column("erasure_id", Integer, ForeignKey("erasure.id"), nullable=False),
+    Column("boot", BigInteger),  # null: it has not said yet that it purged; nothing of it is taken
+    Column("seq", BigInteger),
+)
+
+purge_order = Table(  # what a device is to delete, until it says that it has
+    "purge_order",
+    metadata,
+    Column("erasure_id", Integer, ForeignKey("erasure.id"), primary_key=True),
+    Column("device", String(63), primary_key=True),
+    Column("samples", JSON, nullable=False),  # ids; empty: all it has
+)
+
+doomed_blob = Table(  # named by a row that went; deleted when no other names it
+    "doomed_blob",
+    metadata,
+    Column("sha256", String(64), primary_key=True),
+)
+
+card = Table(  # model and data card of a version, as they were when it was published (govern/card.py)
+    "card",
+    metadata,
+    Column("version", Integer, ForeignKey("version.number"), primary_key=True, autoincrement=False),
+    Column("at_ms", BigInteger, nullable=False),
+    Column("body_sha256", String(64), nullable=False),
+)
 
 training_order = Table(  # a round that somebody asked for (training_orders.py)
     "training_order",

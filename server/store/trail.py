@@ -75,6 +75,16 @@ def head(connection: sa.Connection) -> str:
     return connection.scalar(sa.select(trail.c.sha256).order_by(trail.c.id.desc()).limit(1)) or FIRST
 
 
+def holds(connection: sa.Connection, sha256: str) -> bool:
+    """Whether the entry that was once the head is here still; the head of an empty trail always is."""
+    return sha256 == FIRST or connection.scalar(sa.select(sa.exists().where(trail.c.sha256 == sha256))) or False
+
+
+def last_id(connection: sa.Connection) -> int:
+    """Of the newest entry; 0: there is none."""
+    return connection.scalar(sa.select(sa.func.max(trail.c.id))) or 0
+
+
 def verify(connection: sa.Connection) -> Broken | None:
     """The first entry that was tampered with; None when the chain is whole."""
     previous, expected = FIRST, 1

@@ -13,7 +13,7 @@ from typing import NamedTuple
 import sqlalchemy as sa
 
 from server.config import STABLE
-from server.store.schema import rollout, version
+from server.store.schema import rollout, run, version
 
 
 class Version(NamedTuple):
@@ -51,6 +51,16 @@ def every(connection: sa.Connection, *, above: int = 0) -> Sequence[Version]:
     """Every version with a number above `above`, oldest first."""
     query = sa.select(version).where(version.c.number > above).order_by(version.c.number)
     return [Version(*row) for row in connection.execute(query)]
+
+
+def weights_from(connection: sa.Connection) -> dict[int, int]:
+    """Of every version the one whose weights it began with, 0: none; oldest first.
+
+    A run says it; one of an older server, and what came without a run, counts as begun with its parent's.
+    """
+    said = sa.func.coalesce(run.c.report["went_on_from"].as_integer(), version.c.parent).label("base")
+    query = sa.select(version.c.number, said).outerjoin(run, run.c.id == version.c.run_id).order_by(version.c.number)
+    return {row.number: row.base for row in connection.execute(query)}
 
 
 def champion(connection: sa.Connection) -> Version | None:

@@ -36,6 +36,7 @@ class Part:
     probability: NDArray[np.float64]  # (N,) of selection, by the floor alone where held out; 1 for imports
     device: NDArray[np.str_]  # (N,)
     sample: NDArray[np.str_]  # (N,) ids
+    received_at_ms: NDArray[np.int64]  # (N,)
     arm: NDArray[np.str_]  # (N,) strategy/acquisition that asked for it; "": not known, or imported
 
 
@@ -105,5 +106,6 @@ def _part(rows: list[Any], arrays: list[NDArray[Any]]) -> Part:
         probability=np.array([row.frozen_probability or 1.0 for row in rows], dtype=np.float64),
         device=np.array([row.device for row in rows], dtype=np.str_),
         sample=np.array([row.id for row in rows], dtype=np.str_),
+        received_at_ms=np.array([row.received_at_ms for row in rows], dtype=np.int64),
         arm=np.array([arm_of(row.strategy or "", row.acquisition or "") for row in rows], dtype=np.str_),
     )

@@ -43,7 +43,7 @@ def allowed_error(error: float, labels: int, tolerance: float) -> float:
     """The error rate that is not harm yet: the upper end of Wilson's interval (1927) of the reference, and a tolerance.
 
     >>> round(allowed_error(0.1, 100, 0.02), 3), allowed_error(0.1, 0, 0.02)
-    (0.181, 1.0)
+    (0.18, 1.0)
     """
     if not labels:
         return 1.0

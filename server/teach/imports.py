@@ -17,8 +17,8 @@ from numpy.typing import NDArray
 
 from edge_agent.contract.artifact import sha256_hex
 from server.errors import StoreError
+from server.store import erasures, labels, samples, trail
 from server.store import fingerprints as stored
-from server.store import labels, samples
 from server.store.schema import sample
 from server.store.store import Store
 from server.teach.fingerprint import fingerprints
@@ -35,8 +35,16 @@ class Imported(NamedTuple):
     not_finite: int  # NaN or infinity: left out
 
 
-def import_file(store: Store, file: Path, *, split: Literal["train", "holdout"], now_ms: int) -> Imported:
-    """Take in a labelled .npz.
+def import_file(
+    store: Store,
+    file: Path,
+    *,
+    split: Literal["train", "holdout"],
+    now_ms: int,
+    who: str = trail.SERVER,
+    why: str = "",
+) -> Imported:
+    """Take in a labelled .npz; `who` and `why` go into the audit trail.
 
     Raises:
         DataError: it is none; the message says what was expected.
@@ -49,6 +57,8 @@ def import_file(store: Store, file: Path, *, split: Literal["train", "holdout"],
     rows = np.flatnonzero(finite_rows(data.x))
     with store.database.write() as connection:  # only names that occur: a class without samples teaches nothing
         index = labels.ensure_names(connection, [data.names[k] for k in np.unique(data.y[rows])])
+        detail = {"split": split, "rows": len(rows)}
+        trail.record(connection, "import", f"import {stem}", why=why, who=who, detail=detail, now_ms=now_ms)
     new = 0
     for start in range(0, len(rows), _ROWS_AT_ONCE):
         batch = rows[start : start + _ROWS_AT_ONCE]
@@ -68,8 +78,12 @@ def _take(
 ) -> int:
     bodies = [zlib.compress(np.ascontiguousarray(array).tobytes(), 6) for array in x]
     rows = [_row(stem, split, int(n), array, body, now_ms) for n, array, body in zip(numbers, x, bodies, strict=True)]
-    store.blobs.put_many(bodies)
-    with store.database.write() as connection:
+    with store.database.write() as connection:  # the bytes as well: nothing is erased meanwhile
+        names = [row["id"] for row in rows]
+        gone = erasures.refused(connection, names)
+        kept = [one for one in zip(rows, bodies, classes, strict=True) if one[0]["id"] not in gone]
+        rows, classes = [row for row, _, _ in kept], [index for _, _, index in kept]
+        store.blobs.put_many([body for _, body, _ in kept])
         new = samples.insert_samples(connection, rows)
         _check_known(connection, [row for row in rows if row["id"] not in new])
         labels.add(
@@ -80,7 +94,7 @@ def _take(
                 if row["id"] in new
             ],
         )
-        prints = zip((row["id"] for row in rows), fingerprints(x), strict=True)  # now, that a round need not wait
+        prints = zip(names, fingerprints(x), strict=True)  # now, that a round need not wait
         stored.put(connection, [(name, one) for name, one in prints if name in new])
     return len(new)
 

@@ -77,11 +77,17 @@ def _said(manifest: Manifest, onnx: bytes, x: NDArray[Any], true: NDArray[np.int
 
     has_embedding = bool(manifest.embedding)
     logits, embedding = run_onnx(
-        onnx, x, logits=manifest.logits, embedding=manifest.embedding if has_embedding else manifest.logits
+        onnx,
+        x,
+        logits=manifest.logits,
+        embedding=manifest.embedding if has_embedding else manifest.logits,
+        temperature=manifest.temperature,
     )
-    scored = Scorer("margin", temperature=manifest.temperature).score(logits)
-    sound = np.isfinite(scored.utility) & (np.isfinite(embedding).all(axis=1) | (not has_embedding))
+    scored = Scorer("margin").score(logits)
+    sound = np.isfinite(scored.utility)
+    if has_embedding:
+        sound &= np.isfinite(embedding).all(axis=1)
     scored = Scored(scored.utility[sound], scored.label[sound], scored.confidence[sound])
-    signals = Signals(manifest.reference, temperature=manifest.temperature, embedding=has_embedding)
+    signals = Signals(manifest.reference, temperature=1.0, embedding=has_embedding)
     found = signals.rows(scored, logits[sound], embedding[sound] if has_embedding else None, count=int(sound.sum()))
     return Reference(found.values, found.labels.astype(np.int64), true[sound])

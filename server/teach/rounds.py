@@ -27,7 +27,7 @@ from server.store import events, labels, rollouts, runs, trail, training_orders,
 from server.store.snapshots import Snapshot
 from server.store.store import Store
 from server.teach import outlook
-from server.teach.gates import Gate, Verdict
+from server.teach.gates.verdict import Gate, Verdict
 from server.teach.snapshot import freeze
 from server.teach.training import Settings
 from server.teach.when import Due, Look, due

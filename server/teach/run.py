@@ -19,6 +19,7 @@ from edge_agent.contract.errors import WinnowError
 from server.store.store import Store
 from server.teach.training import run_round
 
+CHECKPOINTS = "training"  # folder beside the store
 _NICE = 5  # below the server and the broker, which must answer while we compute
 
 
@@ -31,7 +32,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     os.nice(_NICE)
     store = Store.open(options.data_dir)
     try:
-        run_round(store, options.run, say=_say, now_ms=lambda: time.time_ns() // 1_000_000)
+        folder = options.data_dir / CHECKPOINTS
+        run_round(store, options.run, folder=folder, say=_say, now_ms=lambda: time.time_ns() // 1_000_000)
     except WinnowError as error:
         print(error, file=sys.stderr, flush=True)  # noqa: T201 - the server keeps it
         return 1

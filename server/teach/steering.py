@@ -15,7 +15,7 @@ from collections.abc import Mapping, Sequence
 import msgspec
 import numpy as np
 
-from server.store import events, portfolios, runs
+from server.store import events, portfolios, runs, trail
 from server.store.portfolios import CHANNEL, Kept
 from server.store.store import Store
 from server.teach import portfolio
@@ -91,6 +91,7 @@ class Steering:
             if before is not None and (text := _news(before, state)):
                 text = f"after run {run_id}: {text}"
                 events.say(connection, "portfolio", text, version=0, detail=shares, now_ms=now_ms)
+                trail.record(connection, "steer", f"channel {CHANNEL}", why=text, detail=shares, now_ms=now_ms)
                 log.info("portfolio %s", text)
 
 

@@ -1,6 +1,6 @@
 """How does a snapshot become a candidate, and is it good enough?
 
-    snapshot + champion's weights -> fit -> package (int8) -> both models, as shipped, on what is held out -> verdict
+    snapshot + champion -> candidate (candidate.py) -> both models, as shipped, on what is held out -> verdict
 
 Runs in a process of its own (run.py). All that it leaves is in the store: the candidate's bytes among the blobs,
 figures and verdict in the run's report, and the run's state `passed` or `rejected`. Publishing is not its business.
@@ -8,39 +8,41 @@ figures and verdict in the run's report, and the run's state `passed` or `reject
 
 from __future__ import annotations
 
+import dataclasses
+import shutil
 import time
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from datetime import datetime, timezone
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
-from edge_agent.contract.artifact import Manifest, decode_manifest, encode_manifest
+from edge_agent.contract.artifact import Manifest, encode_manifest
 from edge_agent.contract.errors import WinnowError
 from edge_agent.contract.wire import Parcel
 from server import config
 from server.audit import bias
 from server.errors import TrainingError
-from server.store import parcels, runs, snapshots, versions
+from server.store import erasures, events, parcels, runs, snapshots, versions
 from server.store.snapshots import Snapshot
 from server.store.store import Store
-from server.teach import dataset, gates, lesson, reference
-from server.teach.dataset import Dataset, Part
+from server.teach import candidate, champions, dataset, judging, lesson, reference
+from server.teach.candidate import Candidate
+from server.teach.champions import Champion
+from server.teach.dataset import Dataset
+from server.teach.environment import environment
+from server.teach.gates.held import Held
 from server.teach.lesson import Gain
 from server.teach.listing import bias_of
 from server.teach.snapshot import check
 
 if TYPE_CHECKING:
     from models.package import Packaged
-    from models.train import Net
 
 Say = Callable[[str], None]
-
-CALIBRATION_SAMPLES = 512  # ranges settle with a few hundred; more only take time
-LATENCY_SAMPLES = 200
 
 
 class Settings(msgspec.Struct, frozen=True, kw_only=True):
@@ -51,52 +53,69 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     snapshot: config.Snapshot = config.Snapshot()
 
 
-@dataclass(frozen=True)
-class Champion:
-    """The model to beat, and to go on from."""
+def run_round(store: Store, run_id: int, *, folder: Path, say: Say, now_ms: Callable[[], int]) -> None:
+    """Train, package and judge; the outcome is in the store. TrainingError when it cannot be done.
 
-    number: int
-    manifest: Manifest
-    onnx: bytes
-    weights: bytes  # empty: none to go on from
-
-
-def run_round(store: Store, run_id: int, *, say: Say, now_ms: Callable[[], int]) -> None:
-    """Train, package and judge; the outcome is in the store. TrainingError when it cannot be done."""
+    `folder`: for checkpoints, which are gone when there is an outcome.
+    """
     with store.database.read() as connection:
         run = runs.get(connection, run_id)
         snapshot = snapshots.get(connection, run.snapshot_id) if run else None
     if run is None or snapshot is None:
         raise TrainingError(f"run {run_id}: is not in the store")
-    settings = msgspec.convert(run.report, type=_Report).settings
-    champion = _champion(store, run.champion)
+    settings = settings_of(run)
+    champion = unlearned(store, champions.load(store, run.champion))
 
-    def judging() -> None:
+    def begin_judging() -> None:
         with store.database.write() as connection:
             runs.mark(connection, run_id, state="judging")
 
+    make = partial(
+        candidate.make,
+        store,
+        snapshot,
+        champion=champion,
+        teach=settings.teach,
+        min_int8_agreement=settings.gates.min_int8_agreement,
+        folder=folder,
+        say=say,
+        event=partial(_event, store, run, now_ms),
+    )
     try:
-        report = _round(store, settings, snapshot, champion, say, judging, now_ms)
-    except WinnowError as error:
+        report = _round(store, settings, snapshot, champion, make, say, begin_judging, now_ms)
+    except (WinnowError, OSError) as error:
         raise TrainingError(f"run {run_id}: {error}") from error
     state = "passed" if report["verdict"]["passed"] else "rejected"
     with store.database.write() as connection:
-        runs.finish(connection, run_id, state=state, report=report, now_ms=now_ms())
+        kept = runs.finish(connection, run_id, state=state, report=report, now_ms=now_ms())
+    if not kept:  # it was ended meanwhile: what it learned from may be erased, and its golden inputs with it
+        store.blobs.erase([report["candidate"]["manifest_sha256"]])
+        store.blobs.scrub()
+    shutil.rmtree(folder, ignore_errors=True)
+
+
+def _event(store: Store, run: runs.Run, now_ms: Callable[[], int], text: str, detail: Mapping[str, Any]) -> None:
+    """How far a training is, for whoever looks at the fleet's events."""
+    with store.database.write() as connection:
+        told, said = f"run {run.id}: {text}", {"run": run.id, **detail}
+        events.say(connection, "training", told, version=run.champion, detail=said, now_ms=now_ms())
 
 
 class _Report(msgspec.Struct):
     settings: Settings
 
 
-def _champion(store: Store, number: int) -> Champion | None:
+def settings_of(run: runs.Run) -> Settings:
+    """What a run was told."""
+    return msgspec.convert(run.report, type=_Report).settings
+
+
+def unlearned(store: Store, champion: Champion | None) -> Champion | None:
+    """Without its weights, if these learned from what was erased since: nothing goes on from them."""
     with store.database.read() as connection:
-        version = versions.get(connection, number)
-    if version is None:
-        return None
-    manifest = decode_manifest(store.blobs.get(version.manifest_sha256), where=f"version {number}")
-    onnx = store.blobs.get(manifest.variant("cpu-int8").sha256)
-    weights = store.blobs.get(version.weights_sha256) if version.weights_sha256 else b""
-    return Champion(number, manifest, onnx, weights)
+        if champion is None or champion.number not in erasures.learned(connection):
+            return champion
+    return dataclasses.replace(champion, weights=b"")
 
 
 def _round(
@@ -104,8 +123,9 @@ def _round(
     settings: Settings,
     snapshot: Snapshot,
     champion: Champion | None,
+    make: Callable[[Dataset], Candidate],
     say: Say,
-    judging: Callable[[], None],
+    begin_judging: Callable[[], None],
     now_ms: Callable[[], int],
 ) -> dict[str, Any]:
     started_s = time.monotonic()
@@ -120,15 +140,20 @@ def _round(
         say(f"{data.left_out} samples left out: not of the shape that the model takes")
     if data.damaged:
         say(f"{len(data.damaged)} samples left out: their bytes are damaged: {', '.join(data.damaged[:3])}")
-    net = _fit(data.train, snapshot.classes, settings.teach, champion, say)
-    say("exporting and quantising")
-    packaged = _package(net, data, snapshot, settings, champion)
-    judging()
+    packaged, weights, went_on_from = make(data)
+    begin_judging()
     say("judging")
-    agreement = packaged.int8_agreement if settings.teach.int8 else None
-    held, figures = _compare(data.holdout, snapshot.classes, packaged, champion)
+    known = champions.known(store, snapshot.id, champion)
+    held, figures, verdict = judging.judge_candidate(
+        data,
+        snapshot.classes,
+        packaged,
+        champion,
+        int8=settings.teach.int8,
+        rules=settings.gates,
+        known=known,
+    )
     gains = _gains(store, data, held, packaged, champion)
-    verdict = gates.judge(held, int8_agreement=agreement, rules=settings.gates)
     manifest = msgspec.structs.replace(packaged.manifest, metrics=packaged.manifest.metrics | figures)
     store.blobs.put(packaged.onnx)
     if verdict.passed:  # nobody runs the others
@@ -136,6 +161,8 @@ def _round(
         say(_parcels(parcels.make(store, manifest), len(packaged.onnx)))
     return {
         "settings": msgspec.to_builtins(settings),
+        "environment": environment(),
+        "went_on_from": went_on_from,
         "train": len(data.train.y),
         "holdout": len(data.holdout.y),
         "left_out": data.left_out,
@@ -147,7 +174,7 @@ def _round(
         "gains": msgspec.to_builtins(gains),
         "candidate": {
             "manifest_sha256": store.blobs.put(encode_manifest(manifest)),
-            "weights_sha256": store.blobs.put(net.weights()),
+            "weights_sha256": store.blobs.put(weights),
         },
     }
 
@@ -165,74 +192,7 @@ def _learn(store: Store, manifest: Manifest, onnx: bytes, say: Say, *, now_ms: i
         say(f"no reference for drift: {error}")
 
 
-def _fit(part: Part, classes: Sequence[str], teach: config.Teach, champion: Champion | None, say: Say) -> Net:
-    from models import train
-
-    wanted = ("recipe", "epochs", "batch_size", "learning_rate", "threads", "seed", "part")
-    settings = train.Settings(**{key: getattr(teach, key) for key in wanted})
-    # The rows of the head are the parent's classes: they must be the first of ours, in the same order.
-    grows = champion is not None and champion.manifest.classes == tuple(classes[: len(champion.manifest.classes)])
-    parent = champion.weights if champion and grows else b""
-    say(f"{'going on from version ' + str(champion.number) if champion and parent else 'from scratch'}")
-    return train.fit(
-        part.x,
-        part.y,
-        classes=len(classes),
-        settings=settings,
-        parent=parent or None,
-        progress=lambda _share, text: say(text),
-    )
-
-
-def _package(net: Net, data: Dataset, snapshot: Snapshot, settings: Settings, champion: Champion | None) -> Packaged:
-    from models.package import ParentFile, package
-
-    teach = settings.teach
-    rng = np.random.default_rng(teach.seed)
-    some = rng.permutation(len(data.train.x))[:CALIBRATION_SAMPLES]
-    return package(
-        net,
-        name=champion.manifest.name if champion else "model",
-        names=snapshot.classes,
-        version=champion.number + 1 if champion else 1,  # of the draft; the registry gives the real one
-        calibration=data.train.x[some],
-        holdout=(data.holdout.x, data.holdout.y),
-        parent=champion.number if champion else 0,
-        snapshot=snapshot.id,
-        int8=teach.int8,
-        unit=champion.manifest.input.unit if champion else "",
-        created_at=datetime.now(timezone.utc).isoformat(timespec="seconds"),
-        parent_file=ParentFile(champion.onnx, settings.gates.min_int8_agreement)
-        if champion and "cpu-int8" in champion.manifest.files
-        else None,
-    )
-
-
-def _compare(
-    part: Part, classes: Sequence[str], packaged: Packaged, champion: Champion | None
-) -> tuple[gates.Held, dict[str, float]]:
-    """Who was right on what is held out, and what that comes to."""
-    label = np.array(classes, dtype=np.str_)[part.y]
-    candidate = _right(packaged.manifest, packaged.onnx, part.x, label)
-    before = _right(champion.manifest, champion.onnx, part.x, label) if champion else np.zeros_like(candidate)
-    figures = {
-        "onnx_bytes": float(len(packaged.onnx)),
-        "latency_ms": _latency_ms(packaged.onnx, part.x),
-        "fp32_accuracy": packaged.fp32_accuracy,
-        **_accuracies("candidate", candidate, part),
-    }
-    if champion:
-        figures |= {
-            "champion_latency_ms": _latency_ms(champion.onnx, part.x),
-            **_accuracies("champion", before, part),
-        }
-    held = gates.Held(candidate, before, part.stream, part.probability, part.device, label)
-    return held, {key: value for key, value in figures.items() if value is not None}
-
-
-def _gains(
-    store: Store, data: Dataset, held: gates.Held, packaged: Packaged, champion: Champion | None
-) -> dict[str, Gain]:
+def _gains(store: Store, data: Dataset, held: Held, packaged: Packaged, champion: Champion | None) -> dict[str, Gain]:
     """What the labels that the champion did not know have taught, by who asked for them."""
     if champion is None or not packaged.manifest.embedding:
         return {}
@@ -252,36 +212,3 @@ def _embedding(packaged: Packaged, x: NDArray[Any]) -> NDArray[np.float32]:
 
     manifest = packaged.manifest
     return run_onnx(packaged.onnx, x, logits=manifest.logits, embedding=manifest.embedding)[1]
-
-
-def _accuracies(who: str, right: NDArray[np.bool_], part: Part) -> dict[str, float | None]:
-    weight = 1.0 / part.probability
-    return {
-        f"{who}_{origin}_accuracy": gates.accuracy(right[rows], weight[rows])
-        for origin, rows in (("stream", part.stream), ("import", ~part.stream))
-    }
-
-
-def _right(manifest: Manifest, onnx: bytes, x: NDArray[Any], label: NDArray[np.str_]) -> NDArray[np.bool_]:
-    """(N,) whether the model's top class, by name, is the label."""
-    from models.evaluate import run_onnx
-
-    embedding = manifest.embedding or manifest.logits  # one output is enough here
-    logits, _ = run_onnx(onnx, x, logits=manifest.logits, embedding=embedding)
-    named = np.array(manifest.classes, dtype=np.str_)[np.argmax(logits, axis=1)]
-    right: NDArray[np.bool_] = named == label
-    return right
-
-
-def _latency_ms(onnx: bytes, x: NDArray[Any]) -> float:
-    """Median milliseconds of one sample on this machine, one thread: to compare two models, not to promise."""
-    from models.evaluate import open_session
-
-    session = open_session(onnx)
-    entry = session.get_inputs()[0].name
-    times = []
-    for i in range(min(LATENCY_SAMPLES, len(x))):
-        started_s = time.perf_counter()
-        session.run(None, {entry: x[i : i + 1]})
-        times.append(time.perf_counter() - started_s)
-    return float(np.median(times)) * 1000

@@ -13,6 +13,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from edge_agent.choose.acquisition import Scored
+from edge_agent.choose.novelty import Projection
+from edge_agent.choose.scenes import Before
 from edge_agent.choose.selector import Chosen, Rules, Selector, State
 from edge_agent.contract.errors import ConfigError
 
@@ -132,6 +134,57 @@ def test_near_duplicates_of_what_was_sent_are_passed_over() -> None:
     utility = rng.uniform(0.2, 0.6, count).astype(np.float32)
     rows = [c.row for c in play(selector(), utility, embedding, [BLOCK])]
     assert sum(still[row] for row in rows) < 0.25 * len(rows)
+
+
+def scenes(count: int, *, seed: int, length: int) -> tuple[np.ndarray, np.ndarray]:
+    """Scenes of near samples: of a quarter the model is unsure throughout, of the rest it is sure."""
+    rng = np.random.default_rng(seed)
+    scene = np.arange(count) // length
+    unsure = rng.random(count // length + 1) < 0.25
+    utility = np.where(unsure[scene], rng.uniform(0.3, 0.9, count), rng.beta(1, 20, count))
+    centres = rng.normal(size=(count // length + 1, DIMENSIONS))
+    embedding = centres[scene] + 0.2 * rng.normal(size=(count, DIMENSIONS))
+    return utility.astype(np.float32), embedding.astype(np.float32)
+
+
+@settings(deadline=None, max_examples=15)
+@given(st.integers(0, 1000))
+def test_scenes_are_told_from_a_stream_without_order(seed: int) -> None:
+    utility, embedding = scenes(2000, seed=seed, length=25)
+    ordered, mixed = selector(seed=seed), selector(seed=seed)
+    order = np.random.default_rng(seed).permutation(2000)
+    play(ordered, utility, embedding, [BLOCK])
+    play(mixed, utility[order], embedding[order], [BLOCK])
+    assert ordered._state.alike > 0.3
+    assert abs(mixed._state.alike) < 0.15
+
+
+def test_scenes_that_the_model_is_sure_of_are_asked_about_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It may be sure and wrong: a threshold as sharp as for an unordered stream would leave most of them out."""
+
+    def covered() -> int:
+        return sum(
+            len({c.row // 25 for c in play(selector(seed=seed), *scenes(4000, seed=seed, length=25), [BLOCK])})
+            for seed in range(6)
+        )
+
+    with_scenes = covered()
+    monkeypatch.setattr("edge_agent.choose.selector.CALM", 0.0)
+    assert with_scenes > 1.1 * covered()
+
+
+def test_the_sample_before_is_known_across_blocks_and_restarts_and_not_across_models() -> None:
+    sketches = Projection(0)(np.random.default_rng(0).normal(size=(10, DIMENSIONS)).astype(np.float32))
+    whole = Before().distance(sketches, 10)
+    assert whole[0] == np.inf
+    np.testing.assert_allclose(whole[1:], 1.0 - np.sum(sketches[1:] * sketches[:-1], axis=1), atol=1e-6)
+    one = Before()
+    first = one.distance(sketches, 4)
+    two = Before(saved=one.save())
+    assert np.concatenate([first, two.distance(sketches[4:], 6)]).tolist() == whole.tolist()
+    two.forget()
+    assert two.distance(sketches, 1).tolist() == [np.inf]
+    assert Before(saved=Before().save()).distance(sketches, 1).tolist() == [np.inf]
 
 
 def test_without_an_embedding_utility_alone_decides() -> None:

@@ -326,3 +326,27 @@ def test_a_bomb_is_inflated_no_further_than_its_shape() -> None:
         assert tracemalloc.get_traced_memory()[1] < 5_000_000
     finally:
         tracemalloc.stop()
+
+
+def test_the_largest_order_fits_a_message() -> None:
+    number, name = 10**17, "n" * 63
+    sample_id = f"{name}.{name}.{number}.{number}"
+    sha256, most = "0" * 64, 2**31
+    parcel = wire.Parcel(file_sha256=sha256, packing="bsdiff4", sha256=sha256, bytes=most, base_sha256=sha256)
+    request = wire.Request(id=most, version=most, sketch=(-0.123456,) * 24, similar=0.9, count=1000, until_ms=2**53)
+    model = wire.Assignment(
+        version=most,
+        manifest_sha256=sha256,
+        manifest_bytes=most,
+        trust_sha256=sha256,
+        trust_bytes=most,
+        url="https://" + "h" * 200,
+        parcels=(parcel,) * wire.PARCELS_MAX,
+    )
+    order = wire.Desired(
+        revision=most,
+        model=model,
+        requests=(request,) * wire.REQUESTS_MAX,
+        purges=(wire.Purge(id=most, samples=(sample_id,) * wire.PURGE_SAMPLES_MAX),) * wire.PURGES_MAX,
+    )
+    assert wire.decode(wire.Desired, wire.encode(order)) == order

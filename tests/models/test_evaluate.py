@@ -31,6 +31,21 @@ def test_no_temperature_is_likelier_than_the_fitted(logits: np.ndarray, y: np.nd
         assert best <= evaluate.nll(logits, y, float(temperature)) + 1e-3 * (1 + abs(best))
 
 
+@pytest.mark.parametrize(("true_temperature", "worth"), [(0.5, True), (1.0, False), (3.0, True)])
+def test_a_temperature_is_kept_only_where_it_pays(true_temperature: float, worth: bool) -> None:
+    rng = np.random.default_rng(4)
+    kept = []
+    for _ in range(20):
+        logits = rng.normal(size=(300, 5)) * 4
+        y = (logits / true_temperature + rng.gumbel(size=logits.shape)).argmax(axis=1)
+        kept.append(evaluate.worthwhile_temperature(logits, y))
+    assert (np.mean(np.array(kept) != 1.0) > 0.9) if worth else (np.mean(np.array(kept) == 1.0) > 0.7)
+
+
+def test_a_few_samples_are_no_evidence_for_a_temperature() -> None:
+    assert evaluate.worthwhile_temperature(np.eye(3) * 9, np.array([1, 2, 0])) == 1.0
+
+
 @pytest.mark.parametrize("true_temperature", [0.5, 1.0, 3.0])
 def test_temperature_is_found_again(true_temperature: float) -> None:
     rng = np.random.default_rng(0)

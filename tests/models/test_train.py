@@ -10,11 +10,12 @@ from hypothesis import strategies as st
 from torch import nn
 
 from edge_agent.contract.errors import ArtifactError
-from models import data, train
+from models import data, samples
 from models.errors import DataError
 from models.evaluate import accuracy, run_onnx
 from models.export import to_onnx
-from models.net import EMBEDDING, Parts, Prepare, build, choose_recipe
+from models.net import EMBEDDING, Parts, Prepare
+from models.recipes.catalogue import build, choose
 from models.train import Net, Settings, fit
 
 Blobs = Callable[..., tuple[np.ndarray, np.ndarray]]
@@ -53,7 +54,7 @@ def test_every_shape_learns_and_runs_as_onnx(shape: tuple[int, ...], dtype: str,
 
 @pytest.mark.parametrize("shape", [(8, 8), (28, 28), (96, 96, 3), (224, 224, 3), (224, 64, 3), (100, 6)])
 def test_networks_are_small(shape: tuple[int, ...]) -> None:
-    module = build(choose_recipe(shape, "uint8"), shape, classes=100, seed=0)
+    module = build(choose(shape, "uint8"), shape, classes=100, seed=0)
     assert sum(p.numel() for p in module.parameters()) <= 200_000
     assert module.eval()(torch.zeros((2, *shape), dtype=torch.uint8))[0].shape == (2, 100)
 
@@ -164,8 +165,8 @@ def test_recipe_by_name(blobs: Blobs) -> None:
 
 @given(st.lists(st.integers(0, 4), min_size=2, max_size=300), st.integers(1, 64), st.integers(0, 9))
 def test_an_epoch_sees_each_sample_its_share(labels: list[int], size: int, seed: int) -> None:
-    shares = train._shares(torch.tensor(labels))
-    batches = train._batches(shares, size, torch.Generator().manual_seed(seed))
+    shares = samples.shares(torch.tensor(labels))
+    batches = samples.batches(shares, size, torch.Generator().manual_seed(seed))
     assert all(len(batch) >= 2 for batch in batches)
     rows = torch.cat(batches)
     left_out = len(labels) - len(rows)

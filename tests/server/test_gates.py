@@ -8,9 +8,18 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from server.config import Gates
-from server.teach.gates import Gate, Held, Verdict, accuracy, difference, judge
+from server.teach.gates import judge as judging
+from server.teach.gates.held import Held
+from server.teach.gates.judge import Evidence, Int8
+from server.teach.gates.paired import anytime, fixed
+from server.teach.gates.verdict import Gate, Verdict
 
 RULES = Gates()
+
+
+def judge(held: Held, *, int8_agreement: float | None, rules: Gates) -> Verdict:
+    int8 = None if int8_agreement is None else Int8(int8_agreement, 0.0, len(held.label))
+    return judging.judge(Evidence(held=held, int8=int8), rules=rules)
 
 
 def held(candidate, champion, *, stream=False, probability=1.0, device="cam-1", label="cat") -> Held:
@@ -61,21 +70,22 @@ def helds(draw) -> Held:
     )
 
 
+@pytest.mark.parametrize("interval", [fixed, anytime])
 @given(helds(), st.sampled_from([0.5, 0.9, 0.95, 1.0]))
-def test_interval_holds_its_figure_and_stays_within_one(rows, confidence):
-    found = difference(rows.candidate, rows.champion, 1 / rows.probability, confidence=confidence)
+def test_interval_holds_its_figure_and_stays_within_one(interval, rows, confidence):
+    found = interval(rows.change, rows.weight, confidence=confidence)
     assert -1.0 <= found.low <= found.figure <= found.high <= 1.0
     assert 0.0 <= found.effective <= found.n + 1e-6
-    back = difference(rows.champion, rows.candidate, 1 / rows.probability, confidence=confidence)
+    back = interval(-rows.change, rows.weight, confidence=confidence)
     assert back.figure == pytest.approx(-found.figure)
     assert (back.low, back.high) == pytest.approx((-found.high, -found.low))
 
 
+@pytest.mark.parametrize("interval", [fixed, anytime])
 @given(helds(), st.floats(0.5, 100.0))
-def test_interval_does_not_depend_on_the_scale_of_weights(rows, factor):
-    weight = 1 / rows.probability
-    one = difference(rows.candidate, rows.champion, weight, confidence=0.95)
-    other = difference(rows.candidate, rows.champion, weight * factor, confidence=0.95)
+def test_interval_does_not_depend_on_the_scale_of_weights(interval, rows, factor):
+    one = interval(rows.change, rows.weight, confidence=0.95)
+    other = interval(rows.change, rows.weight * factor, confidence=0.95)
     assert one == pytest.approx(other)
 
 
@@ -114,7 +124,7 @@ def test_interval_covers_the_true_difference_about_as_often_as_it_says():
     for _ in range(400):
         outcome = rng.choice([-1, 0, 1], size=80, p=[0.05, 0.85, 0.10])
         probability = rng.choice([0.1, 0.5, 1.0], size=80)
-        found = difference(outcome > 0, outcome < 0, 1 / probability, confidence=0.95)
+        found = fixed(outcome, 1 / probability, confidence=0.95)
         covered += found.low <= 0.05 <= found.high
     assert covered / 400 >= 0.93
 
@@ -207,7 +217,19 @@ def test_int8_must_agree(agreement, passed):
     assert judge(rows, int8_agreement=agreement, rules=RULES).passed is passed
 
 
-def test_accuracy_is_weighted():
-    right = np.array([True, False])
-    assert accuracy(right, np.array([3.0, 1.0])) == 0.75
-    assert accuracy(right[:0], np.ones(0)) is None
+def test_want_of_proof_blocks_only_where_the_samples_could_have_given_it():
+    """A loss of one point, of 400 samples and of 4,000: either may be chance, but the more could have shown that."""
+    for times, state in ((1, "too_little_evidence"), (10, "passed"), (3, "passed")):
+        champion, candidate = rights(400 * times, 360 * times), rights(400 * times, 360 * times)
+        candidate[: 14 * times], candidate[-10 * times :] = False, True
+        assert gate(judge(held(candidate, champion), int8_agreement=None, rules=RULES), "import").state == state
+    candidate[: 30 * 3] = False
+    assert gate(judge(held(candidate, champion), int8_agreement=None, rules=RULES), "import").state == "failed"
+
+
+@given(helds())
+def test_the_audit_has_an_interval_that_holds_at_any_time_and_imports_that_of_a_fixed_set(rows):
+    verdict = judge(rows, int8_agreement=None, rules=RULES)
+    for name, part, interval in (("stream", rows.stream, anytime), ("import", ~rows.stream, fixed)):
+        found = interval(rows.change[part], rows.weight[part], confidence=RULES.confidence)
+        assert gate(verdict, name).interval == pytest.approx((found.low, found.high))

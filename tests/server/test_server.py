@@ -211,7 +211,7 @@ def test_a_model_goes_to_the_canary_then_to_all_over_the_broker(program, tmp_pat
         with store.database.read() as connection:
             said = [step.text for step in rollouts.steps(connection, 1)]
         assert said[1] == "ring canary: version 1 to cam-1"
-        assert said.index("ring canary is through: 1 running, 0 failed") < said.index("cam-2: running")
+        assert said.index("ring canary is through: 1 running, 0 failed") < said.index("cam-2: through")
         assert all(f"rollout of version 1: {text}" in program.said() for text in said)
 
         for seq in range(4):  # samples come in, and the oracle answers

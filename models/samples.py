@@ -1,0 +1,87 @@
+"""How often does a sample come, and what does it count for?"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+SAMPLE_BYTES = 0.5  # of a GPU's free memory that samples may take; what is larger comes batch by batch
+
+
+def shares(y: Tensor, known: Tensor | None = None, *, replay: float = 1.0) -> Tensor:
+    """(N,) how often each sample is wanted per epoch, mean 1: the inverse square root of its class's frequency.
+
+    Not balancing at all forgets rare new classes; balancing fully repeats their few samples until learnt by heart.
+    `known`: (N,) which ones the parent learned from; they come `replay` times as often, and the epoch is shorter.
+    """
+    weight = torch.bincount(y).double().rsqrt()[y]
+    weight = weight * (len(y) / weight.sum())
+    if known is not None and replay < 1.0 and not known.all():
+        weight[known] *= replay
+        weight *= max(2.0, float(weight.sum().round())) / weight.sum()  # whole, so that epochs are equally long
+    return weight
+
+
+def batches(wanted: Tensor, size: int, generator: torch.Generator) -> list[Tensor]:
+    """Indices of one epoch, as many as are wanted in all, in random order; each comes its share, up or down at random.
+
+    Systematic sampling: with equal shares every sample comes once, where drawing with replacement would miss 37 %.
+    """
+    start = torch.rand(1, generator=generator, dtype=wanted.dtype)
+    edges = torch.floor(torch.cumsum(wanted, 0).round(decimals=9) + start).long()
+    times = torch.diff(edges, prepend=torch.zeros(1, dtype=torch.long))
+    order = torch.repeat_interleave(torch.arange(len(wanted)), times)
+    order = order[torch.randperm(len(order), generator=generator)]
+    parts = list(torch.split(order, max(2, size)))  # batch normalisation needs two
+    # A tiny last batch would only add noise.
+    return parts[:-1] if len(parts) > 1 and len(parts[-1]) < max(2, size // 4) else parts
+
+
+def importance(probability: NDArray[np.float64], *, clip: float) -> Tensor:
+    """(N,) weights 1 / probability of selection, mean 1, none above `clip` times the mean; clip 0: none is wanted.
+
+    So weighted, samples stand for the stream and not for what was asked about. It seldom helps: a net that can fit all
+    its samples ends up in much the same place whatever they weigh (Byrd & Lipton, ICML 2019), and a few rare draws make
+    the steps noisy; for judging, on the other hand, these weights are what is needed (Farquhar et al., ICLR 2021).
+    """
+    weight = 1.0 / np.clip(probability, 1e-6, 1.0)
+    weight = np.minimum(weight / weight.mean(), clip)
+    return torch.tensor(weight / weight.mean(), dtype=torch.float32)
+
+
+class Samples(NamedTuple):
+    """What a net is to learn from, on the device that learns; x may stay beside it."""
+
+    x: Tensor  # (N, *shape) raw
+    y: Tensor  # (N,) int64
+    shares: Tensor  # (N,) float64, on the CPU: how often each comes per epoch
+    weight: Tensor  # (N, T) float32: what it counts for with each head
+    teacher: Tensor | None  # (N, K) log-probabilities of the K classes that the parent knows, softened; None: no parent
+    focus: Tensor  # (N,) float32: how much each is to stay as the parent has it
+    unlabelled: Tensor | None  # (M, *shape) raw; None: none wanted
+
+    def batch(self, rows: Tensor, device: torch.device) -> Tensor:
+        """Raw samples of these rows (which are on `device`), on the device that learns."""
+        return self.x[rows.to(self.x.device)].to(device, non_blocking=True)
+
+
+def bootstrap(count: int, heads: int, *, seed: int) -> Tensor:
+    """(count, heads) how often each head draws each sample: Poisson(1), as bagging of a stream (Oza & Russell 2001).
+
+    One head takes every sample once.
+    """
+    if heads == 1:
+        return torch.ones(count, 1)
+    return torch.poisson(torch.ones(count, heads), generator=torch.Generator().manual_seed(seed))
+
+
+def home(x: Tensor, device: torch.device) -> Tensor:
+    """On the device that learns if there is room, else where it is."""
+    if device.type != "cuda":
+        return x
+    free, _ = torch.cuda.mem_get_info(device)
+    return x.to(device) if x.nbytes < SAMPLE_BYTES * free else x.pin_memory()

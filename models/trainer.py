@@ -1,0 +1,153 @@
+"""Who trains, and what is it given?
+
+A trainer is a function of a `Task` to what it has `Trained`: by default ours (`train`: fit.py's loop over a recipe's
+net), or anybody's, "package.module:name". Whatever it is made with, it hands back an ONNX file; everything after it
+(int8, calibration, golden test, gates, rollout) is the same for all. `models.testing.check_trainer` is its contract.
+"""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import msgspec
+import numpy as np
+from numpy.typing import NDArray
+
+from edge_agent.contract.errors import ArtifactError
+from models.errors import DataError
+from models.wrap import Taps, tap
+
+OURS = ""
+Progress = Callable[[float, str], None]
+"""Called with the share done, 0..1, and a line for people."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Champion:
+    """The model to go on from."""
+
+    names: tuple[str, ...]  # of its classes: the first of the task's, in the same order
+    onnx: bytes  # as it ships
+    weights: bytes  # what the trainer that made it left to go on from
+
+
+@dataclass(frozen=True, kw_only=True)
+class Task:
+    """What a trainer is given. The same task gives the same model, whenever it is run."""
+
+    x: NDArray[Any]  # (N, *shape) uint8 or float32, raw
+    y: NDArray[np.int64]  # (N,) index into names
+    names: tuple[str, ...]  # of the C classes
+    device: NDArray[np.str_]  # (N,) where each came from
+    order: NDArray[np.int64]  # (N,) numbers by which they came there
+    known: NDArray[np.bool_]  # (N,) which the champion learned from
+    probability: NDArray[np.float64]  # (N,) of selection, in (0, 1]
+    unlabelled: NDArray[Any] | None = None  # (M, *shape) raw, for `pseudo_labels`
+    champion: Champion | None = None
+    told: Mapping[str, Any] = field(default_factory=dict)  # what [teach] says; keys that it leaves out are missing
+    folder: Path  # for what lets a killed training go on; of this task alone, and gone when it is done
+    progress: Progress
+
+
+class Trained(NamedTuple):
+    """What a trainer hands back."""
+
+    onnx: bytes  # float, weights inside, raw samples in; batch axis free
+    weights: bytes  # to go on from next time, in a form of its own; may be empty
+    logits: str = ""  # names of the outputs (N, C), or (N, T, C) of a committee, and (N, D); empty: to be found
+    embedding: str = ""
+
+
+def run(name: str, task: Task) -> Trained:
+    """Let the trainer of that name do the task; the outcome is a file with the two outputs that it names.
+
+    Raises:
+        DataError: no such trainer, or it does not take the task, or hands back something else.
+        IncompatibleError: its file is no classifier that can be shipped.
+    """
+    if name == OURS:
+        return train(task)
+    trained = found(name)(task)
+    if not isinstance(trained, Trained):
+        raise DataError(f"trainer {name!r}: hands back {type(trained).__name__}, expected models.trainer.Trained")
+    onnx, taps = tap(trained.onnx, Taps(trained.logits, trained.embedding))
+    return Trained(onnx, trained.weights, *taps)
+
+
+def found(name: str) -> Callable[[Task], Trained]:
+    """The trainer "package.module:name"; DataError when there is none."""
+    module, _, attribute = name.partition(":")
+    if not attribute:
+        raise DataError(f"trainer {name!r}: expected package.module:name, or nothing for the one that comes with us")
+    try:
+        trainer: Callable[[Task], Trained] = getattr(importlib.import_module(module), attribute)
+    except (ImportError, AttributeError) as error:
+        raise DataError(f"trainer {name!r}: {error}") from error
+    return trainer
+
+
+def train(task: Task) -> Trained:
+    """Ours: the net of a recipe, from scratch or on from the champion."""
+    from models.export import to_onnx  # torch, which a trainer of another kind does without
+    from models.train import Beside, fit
+
+    parent = _parent_recipe(task)
+    settings = settings_of(task.told, tuple(task.x.shape[1:]), str(task.x.dtype), parent=parent)
+    beside = Beside(
+        device=task.device,
+        order=task.order,
+        known=task.known,
+        probability=task.probability,
+        unlabelled=task.unlabelled,
+    )
+    net = fit(
+        task.x,
+        task.y,
+        classes=len(task.names),
+        settings=settings,
+        parent=task.champion.weights if task.champion and parent else None,
+        progress=task.progress,
+        beside=beside,
+        folder=task.folder,
+    )
+    return Trained(to_onnx(net), net.weights(), "logits", "embedding")
+
+
+def _parent_recipe(task: Task) -> str:
+    """That of the champion, when it can be gone on from; otherwise nothing, and why is said."""
+    from models.train import Net
+
+    if task.champion is None or not task.champion.weights:
+        return ""
+    try:
+        recipe = Net.load(task.champion.weights).recipe
+    except ArtifactError as error:
+        task.progress(0.0, f"from scratch: the champion is of another trainer ({error})")
+        return ""
+    wanted = task.told.get("recipe", "")
+    if wanted not in ("", recipe):
+        task.progress(0.0, f"from scratch: the champion is a {recipe!r}, and {wanted!r} is wanted")
+        return ""
+    return recipe
+
+
+def settings_of(told: Mapping[str, Any], shape: tuple[int, ...], dtype: str, *, parent: str = "") -> Any:
+    """What training goes by (`models.train.Settings`): what was told, else what the recipe's TOML file says.
+
+    Raises:
+        DataError: no such recipe, or its file says something that is no setting.
+    """
+    from models.recipes.catalogue import defaults
+    from models.start import recipe_for
+    from models.train import Settings
+
+    recipe = recipe_for(shape, dtype, told.get("recipe", ""), parent)
+    try:
+        usual = msgspec.convert(defaults(recipe), type=Settings)
+    except msgspec.ValidationError as error:
+        raise DataError(f"recipe {recipe!r}: its TOML file: {error}") from error
+    return msgspec.structs.replace(usual, **{**told, "recipe": recipe})

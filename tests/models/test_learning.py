@@ -1,0 +1,277 @@
+"""Does each way of training do what it says, and does one that broke off end as if nothing had been?
+
+A real process is killed in tests/server/test_candidate.py.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from models import augment, checkpoint, loss, samples, split
+from models.data import Labelled
+from models.errors import DataError
+from models.net import as_one
+from models.train import Beside, Net, Settings, fit
+
+Blobs = Callable[..., tuple[np.ndarray, np.ndarray]]
+Fashion = tuple[Labelled, Labelled]
+
+
+def says(net: Net, x: np.ndarray) -> np.ndarray:
+    with torch.no_grad():
+        return as_one(net.module(torch.tensor(x))[0]).exp().numpy()
+
+
+# --- going on from a champion ---
+
+
+def test_distillation_breaks_less_of_what_was_right(clothes_net: Net, fashion: Fashion) -> None:
+    train, test = fashion
+    parent = clothes_net.weights()
+    before = says(clothes_net, test.x).argmax(1) == test.y
+    flips, moved = [], []
+    for distil in (0.0, 4.0):
+        settings = Settings(epochs=2, distil=distil)
+        child = says(fit(train.x[1500:], train.y[1500:], classes=10, settings=settings, parent=parent), test.x)
+        flips.append((before & (child.argmax(1) != test.y)).mean())
+        moved.append(np.abs(child - says(clothes_net, test.x)).mean())
+    assert flips[1] < 0.7 * flips[0]
+    assert moved[1] < 0.7 * moved[0]
+
+
+def test_focus_is_on_what_the_parent_has_right_and_not_on_classes_it_does_not_know() -> None:
+    logits = torch.tensor([[5.0, 0.0], [5.0, 0.0], [5.0, 0.0]])
+    assert loss.focus(logits, torch.tensor([0, 1, 2])).tolist() == pytest.approx([1.0, 1 / 6, 0.0])
+    new = torch.tensor([[5.0, 0.0, 9.0]], requires_grad=True)  # of the classes that both know it says the same
+    assert loss.change(new, loss.softened(logits[:1]), torch.ones(1)).item() == pytest.approx(0.0, abs=1e-6)
+    other = torch.tensor([[0.0, 5.0, 9.0]])
+    assert loss.change(other, loss.softened(logits[:1]), torch.ones(1)).item() > 1.0
+
+
+def test_a_shrunk_start_is_its_share_of_the_parent_and_a_little_of_a_fresh_net(clothes_net: Net) -> None:
+    from models.recipes.catalogue import build
+    from models.start import PERTURB, shrink
+
+    own = Net.load(clothes_net.weights()).module
+    shrink(own, "cnn", (28, 28), keep=0.4, seed=3)
+    fresh = build("cnn", (28, 28), classes=10, seed=3)
+    for now, was, new in zip(own.parameters(), clothes_net.module.parameters(), fresh.parameters(), strict=True):
+        torch.testing.assert_close(now, 0.4 * was + PERTURB * new)
+    assert torch.equal(own.prepare.mean, clothes_net.module.prepare.mean)
+
+
+def test_what_the_champion_knew_comes_as_often_as_it_is_told() -> None:
+    y = torch.arange(400) % 4
+    known = torch.arange(400) < 300
+    for replay in (0.0, 0.25, 1.0):
+        wanted = samples.shares(y, known, replay=replay)
+        rows = torch.cat(samples.batches(wanted, 1, torch.Generator().manual_seed(0)))
+        assert (rows < 300).sum().item() == pytest.approx(300 * replay, abs=2)
+        assert (rows >= 300).sum().item() == pytest.approx(100, abs=2)
+
+
+# --- weights and pseudo-labels ---
+
+
+@given(st.lists(st.floats(1e-3, 1.0), min_size=2, max_size=50), st.floats(1.0, 20.0))
+@settings(max_examples=50)
+def test_importance_grows_as_probability_falls_and_is_clipped(probability: list[float], clip: float) -> None:
+    p = np.array(probability)
+    weight = samples.importance(p, clip=clip).numpy()
+    assert weight.mean() == pytest.approx(1.0, abs=1e-4)
+    order = np.argsort(p)
+    assert (np.diff(weight[order]) <= 1e-5).all()
+    raw = 1 / p / (1 / p).mean()
+    below = raw < clip
+    assert np.allclose(weight[below] / weight[below][:1], raw[below] / raw[below][:1], rtol=1e-3)
+
+
+def test_weighted_samples_pull_where_they_are_rare(blobs: Blobs) -> None:
+    x, y = blobs((6,), "float32", classes=2, n=200)
+    y = np.where(np.arange(200) % 10 == 0, 1 - y, y)  # a tenth says the contrary, and was seldom asked about
+    probability = np.where(np.arange(200) % 10 == 0, 0.02, 1.0)
+    said = []
+    for clip in (0.0, 50.0):
+        told = Settings(epochs=6, importance_clip=clip)
+        said.append(says(fit(x, y, classes=2, settings=told, beside=Beside(probability=probability)), x))
+    contrary = np.flatnonzero(np.arange(200) % 10 == 0)
+    assert said[1][contrary, y[contrary]].mean() > said[0][contrary, y[contrary]].mean() + 0.2
+
+
+def test_unlabelled_samples_teach_where_labels_are_few(blobs: Blobs) -> None:
+    x, y = blobs((20, 4), "float32", classes=3, n=300)
+    few = np.r_[0:12]
+    told = {"epochs": 12, "batch_size": 8, "augment": ("jitter",)}
+    plain = fit(x[few], y[few], classes=3, settings=Settings(**told))
+    more = fit(
+        x[few], y[few], classes=3, settings=Settings(**told, pseudo_labels=0.6), beside=Beside(unlabelled=x[12:])
+    )
+    truth = y[:, None] == np.arange(3)
+    assert says(more, x)[truth].mean() > says(plain, x)[truth].mean() + 0.02
+
+
+def test_only_what_is_sure_is_learned_from() -> None:
+    before, after = torch.tensor([[4.0, 0.0], [0.1, 0.0]]), torch.tensor([[0.0, 4.0], [0.0, 4.0]], requires_grad=True)
+    loss.consistency(before, after, sure=0.9).backward()
+    assert after.grad is not None
+    assert after.grad[0].abs().sum() > 0.1
+    assert after.grad[1].abs().sum() == 0
+
+
+# --- augmentation ---
+
+
+@pytest.mark.parametrize(
+    ("layout", "shape", "dtype"),
+    [
+        ("image", (12, 9), "uint8"),
+        ("image", (12, 9, 3), "float32"),
+        ("series", (30, 4), "float32"),
+        ("vector", (5,), "float32"),
+    ],
+)
+def test_augmented_samples_keep_shape_and_range_and_mostly_their_looks(layout: str, shape: tuple, dtype: str) -> None:
+    level = np.linspace(20, 200, 40).reshape(-1, *[1] * len(shape)) * np.ones((40, *shape))
+    x = torch.tensor(level.astype(dtype))
+    for name, change in augment.BY_LAYOUT[layout].items():
+        torch.manual_seed(0)
+        made = change(x)
+        assert made.shape == x.shape, name
+        assert made.min() >= 0, name
+        assert made.max() <= 255 if dtype == "uint8" else True, name
+        assert torch.corrcoef(torch.stack([made.float().flatten(), x.float().flatten()]))[0, 1] > 0.8, name
+        torch.manual_seed(0)
+        assert torch.equal(change(x), made), name
+
+
+def test_images_move_and_mirror_as_images_do() -> None:
+    x = torch.zeros(64, 25, 25, dtype=torch.uint8)
+    x[:, 12, 5] = 255
+    torch.manual_seed(0)
+    moved = augment.shift(x)
+    places = moved.flatten(1).argmax(1)
+    assert moved.flatten(1).max(1).values.eq(255).all()
+    assert set((places // 25).tolist()) == {10, 11, 12, 13, 14}
+    assert set((places % 25).tolist()) == {3, 4, 5, 6, 7}
+    assert set(augment.flip(x).flatten(1).argmax(1).tolist()) == {12 * 25 + 5, 12 * 25 + 19}
+
+
+def test_an_augmentation_of_another_kind_is_refused(blobs: Blobs) -> None:
+    x, y = blobs((20, 4), "float32")
+    with pytest.raises(DataError, match=r"augment 'scal' \(did you mean 'scale'\?\): samples are of kind series"):
+        fit(x, y, classes=3, settings=Settings(augment=("scal",)))
+
+
+# --- precision, averages, early stop ---
+
+
+def test_half_precision_learns_as_well(fashion: Fashion) -> None:
+    train, test = fashion
+    told = Settings(epochs=2, precision="bf16")
+    net = fit(train.x[:1500], train.y[:1500], classes=10, settings=told)
+    assert all(weight.dtype == torch.float32 for weight in net.module.parameters())
+    assert (says(net, test.x).argmax(1) == test.y).mean() > 0.7
+
+
+def test_the_average_follows_the_weights_and_is_what_is_kept(blobs: Blobs) -> None:
+    x, y = blobs((6,), "float32")
+    last = fit(x, y, classes=3, settings=Settings(epochs=3))
+    nearly = fit(x, y, classes=3, settings=Settings(epochs=3, ema=1e-9))
+    slow = fit(x, y, classes=3, settings=Settings(epochs=3, ema=0.99))
+    for one, other in zip(last.module.parameters(), nearly.module.parameters(), strict=True):
+        torch.testing.assert_close(one, other)
+    assert any(
+        not torch.allclose(a, b) for a, b in zip(last.module.parameters(), slow.module.parameters(), strict=True)
+    )
+
+
+def test_it_stops_when_nothing_is_gained_and_keeps_the_best(blobs: Blobs) -> None:
+    x, _ = blobs((6,), "float32", n=200)
+    y = np.random.default_rng(0).integers(0, 3, 200)  # nothing to be learned: what is kept back gets worse and worse
+    said: list[str] = []
+    told = Settings(epochs=60, patience=3, learning_rate=0.02, batch_size=16)
+    net = fit(x, y, classes=3, settings=told, progress=lambda _, text: said.append(text))
+    looks = [float(line.split(", ")[2].split()[0]) for line in said]
+    best = int(np.argmin(looks))
+    assert len(said) == best + 4 < 60
+    back = split.kept_back(y, None, None, seed=0)
+    nll = -np.log(says(net, x[back])[np.arange(back.sum()), y[back]]).mean()
+    assert nll == pytest.approx(looks[best], abs=2e-3)
+
+
+@given(st.integers(1, 9), st.integers(10, 60), st.integers(0, 5))
+@settings(max_examples=40)
+def test_devices_are_kept_back_whole_or_what_came_last(devices: int, each: int, seed: int) -> None:
+    rng = np.random.default_rng(seed)
+    device, order = np.repeat(np.arange(devices), each), rng.permutation(devices * each)
+    y = rng.integers(0, 3, len(device))
+    back = split.kept_back(y, device, order, seed=seed)
+    assert set(y[back]) <= set(y[~back])
+    if set(y) != set(y[~back]):
+        return
+    if devices >= split.DEVICES_MIN:
+        assert all(len(set(back[device == one])) == 1 for one in range(devices))
+    else:
+        for one in range(devices):
+            mine = device == one
+            assert order[mine & back].min(initial=10**9) > order[mine & ~back].max()
+    assert 0.05 < back.mean() < 0.45
+
+
+# --- the same, killed or not ---
+
+KINDS = [
+    Settings(epochs=3, batch_size=16, ema=0.9, augment=("shift",), distil=1.0, shrink=0.5, heads=2),
+    Settings(epochs=4, batch_size=16, patience=4, pseudo_labels=0.5, augment=("shift", "brightness")),
+]
+
+
+class KilledError(Exception):
+    pass
+
+
+@pytest.mark.parametrize("told", KINDS)
+@pytest.mark.parametrize("after", [1, 2])
+def test_a_training_goes_on_from_its_checkpoint_to_the_same_weights(
+    told: Settings, after: int, blobs: Blobs, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("models.learn.CHECKPOINT_STEPS", 5)  # within an epoch, too
+    x, y = blobs((12, 12), "uint8", n=150)
+    parent = fit(x[:60], y[:60], classes=3, settings=Settings(epochs=1)).weights()
+    beside = Beside(unlabelled=x[100:])
+    whole = fit(x, y, classes=3, settings=told, parent=parent, beside=beside).weights()
+    seen: list[float] = []
+
+    def dies(share: float, _text: str) -> None:
+        seen.append(share)
+        if len(seen) == after:
+            raise KilledError
+
+    with pytest.raises(KilledError):
+        fit(x, y, classes=3, settings=told, parent=parent, beside=beside, folder=tmp_path, progress=dies)
+    seen.clear()
+    again = fit(x, y, classes=3, settings=told, parent=parent, beside=beside, folder=tmp_path,
+                progress=lambda share, _: seen.append(share))  # fmt: skip
+    assert again.weights() == whole
+    assert told.epochs - after <= len(seen) <= told.epochs - after + 1  # it did go on, and did not begin anew
+
+
+def test_a_checkpoint_of_another_training_or_a_damaged_one_counts_as_none(blobs: Blobs, tmp_path: Path) -> None:
+    x, y = blobs((6,), "float32")
+    fit(x, y, classes=3, settings=Settings(epochs=2), folder=tmp_path)
+    other, file = Settings(epochs=2, seed=1), tmp_path / checkpoint.FILE
+    wanted = fit(x, y, classes=3, settings=other).weights()
+    whole = file.read_bytes()
+    for left in (whole, whole[: len(whole) // 2], b"nothing"):
+        file.write_bytes(left)
+        said: list[str] = []
+        made = fit(x, y, classes=3, settings=other, folder=tmp_path, progress=lambda _, text, to=said: to.append(text))
+        assert len(said) == 2
+        assert made.weights() == wanted

@@ -1,0 +1,216 @@
+"""Does a round train as [teach] says, by whom it says, and go on where a killed one was?"""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import msgspec
+import numpy as np
+import pytest
+import quadrants
+import sqlalchemy as sa
+from device_words import FLEET, NOW_MS, frames, message
+
+from edge_agent.choose.acquisition import Scorer
+from edge_agent.contract.artifact import decode_manifest, write_artifact
+from edge_agent.model import Model
+from models import learn
+from models.trainer import Task, Trained, train
+from server import config
+from server.collect.ingest import Ingest
+from server.label.encoder import Encoder
+from server.release.registry import publish_passed
+from server.store import embeddings, references, runs
+from server.store.schema import event
+from server.store.store import Store
+from server.teach import candidate
+from server.teach.imports import import_file
+from server.teach.run import CHECKPOINTS
+from server.teach.snapshot import freeze
+from server.teach.training import Settings, run_round
+
+GATES = config.Gates(min_samples=10)
+
+
+@pytest.fixture
+def store(tmp_path):
+    store = Store.open(tmp_path / "store")
+    for split, count, seed in (("train", 160, 1), ("holdout", 80, 2)):
+        x, y = quadrants.images(count, seed=seed)
+        np.savez(tmp_path / f"{split}.npz", x=x, y=y, names=np.array(["a", "b", "c", "d"]))
+        import_file(store, tmp_path / f"{split}.npz", split=split, now_ms=NOW_MS)
+    yield store
+    store.close()
+
+
+def insert(store: Store, **told: object) -> int:
+    teach = config.Teach(**({"epochs": 4, "batch_size": 32} | told))
+    snapshot = freeze(store, now_ms=NOW_MS)
+    report = {"settings": msgspec.to_builtins(Settings(teach=teach, gates=GATES))}
+    with store.database.write() as connection:
+        return runs.insert(connection, snapshot_id=snapshot.id, champion=0, recipe="", report=report, now_ms=NOW_MS)
+
+
+def outcome(store: Store, run_id: int) -> runs.Run:
+    with store.database.read() as connection:
+        run = runs.get(connection, run_id)
+    assert run is not None
+    return run
+
+
+def here(store: Store, tmp_path: Path, **told: object) -> tuple[runs.Run, list[str]]:
+    said: list[str] = []
+    run_id = insert(store, **told)
+    run_round(store, run_id, folder=tmp_path / CHECKPOINTS, say=said.append, now_ms=lambda: NOW_MS)
+    return outcome(store, run_id), said
+
+
+# --- going on ---
+
+
+def child(tmp_path: Path, run_id: int) -> subprocess.Popen[bytes]:
+    command = [sys.executable, "-m", "server.teach.run", "--data-dir", str(tmp_path / "store"), "--run", str(run_id)]
+    root = Path(__file__).resolve().parents[2]
+    return subprocess.Popen(command, cwd=root, env={**os.environ, "PYTHONPATH": str(root)}, stdout=subprocess.PIPE)
+
+
+def test_a_killed_run_s_labels_are_learned_from_where_it_was(store, tmp_path):
+    told = {"epochs": 100, "ema": 0.9}
+    first = child(tmp_path, insert(store, **told))
+    checkpoints = tmp_path / "store" / CHECKPOINTS
+    deadline = time.monotonic() + 60
+    while not list(checkpoints.glob("*/checkpoint.pt")) and time.monotonic() < deadline:
+        time.sleep(0.01)
+    os.kill(first.pid, signal.SIGKILL)
+    assert first.wait(60) == -signal.SIGKILL
+    first.stdout.close()
+    again = child(tmp_path, run_id := insert(store, **told))
+    lines = again.communicate(timeout=200)[0].decode().splitlines()
+    resumed = outcome(store, run_id)
+    assert resumed.state == "passed", lines
+    assert "epoch 1/100" not in "\n".join(lines)
+    assert not checkpoints.exists()
+    undisturbed, _ = here(store, tmp_path, **told)
+    assert resumed.report["candidate"]["weights_sha256"] == undisturbed.report["candidate"]["weights_sha256"]
+
+
+def test_checkpoints_of_another_training_go(store, tmp_path):
+    stale = tmp_path / CHECKPOINTS / "0123456789abcdef"
+    stale.mkdir(parents=True)
+    (stale / "checkpoint.pt").write_bytes(b"of labels that are more by now")
+    seen: list[list[str]] = []
+    run_id = insert(store)
+    look = lambda _: seen.append([path.name for path in (tmp_path / CHECKPOINTS).glob("*")])  # noqa: E731
+    run_round(store, run_id, folder=tmp_path / CHECKPOINTS, say=look, now_ms=lambda: NOW_MS)
+    assert all(stale.name not in names for names in seen[1:])
+    assert any(len(names) == 1 for names in seen)
+
+
+def test_progress_tells_what_is_left_by_the_pace_since_it_began():
+    said: list[str] = []
+    events: list[dict[str, float]] = []
+    clock = iter([0.0, 100.0, 101.0, 110.0, 170.0, 171.0])
+    progress = candidate.Progress(said.append, lambda _, detail: events.append(detail), clock=lambda: next(clock))
+    for share in (0.5, 0.51, 0.6, 0.9, 1.0):  # resumed at a half
+        progress(share, "epoch")
+    assert said == ["epoch (50%)", "epoch (60%, 40 s left)", "epoch (90%, 17 s left)", "epoch (100%)"]
+    assert [(detail["share"], detail["left_s"]) for detail in events] == [(0.5, None), (0.9, pytest.approx(17.5))]
+
+
+def test_a_long_training_leaves_events(store, tmp_path, monkeypatch):
+    monkeypatch.setattr(candidate, "EVENT_S", 0.0)
+    run, _ = here(store, tmp_path)
+    with store.database.read() as connection:
+        rows = connection.execute(sa.select(event).where(event.c.kind == "training")).all()
+    assert len(rows) == 4
+    assert rows[0].text.startswith(f"run {run.id}: epoch 1/4, loss ")
+    assert rows[-1].detail["share"] == 1.0
+
+
+# --- what is told ---
+
+
+def test_every_setting_can_be_said_and_what_is_not_is_left_to_the_recipe():
+    assert {*candidate.HOW, "label_smoothing"} == {*learn.Settings.__struct_fields__}
+    assert candidate.told(config.Teach()).keys().isdisjoint({"epochs", "shrink", "distil", "ema", "augment", "enabled"})
+    assert candidate.told(config.Teach(epochs=3, augment=()))["augment"] == ()
+
+
+def test_samples_are_in_the_order_in_which_they_came():
+    later, boot = 1_800_000_000_001, 1_800_000_000_000  # boots are numbered by the clock
+    ids = np.array([f"cam-1.main.{later}.0", f"cam-1.main.{boot}.10", f"cam-1.main.{boot}.9", "import.x.0.7"])
+    assert candidate._order(ids).tolist() == [3, 2, 1, 0]
+
+
+def own(task: Task) -> Trained:
+    """Somebody's own: ours, with what it was given written down."""
+    assert task.champion is None
+    assert not task.known.any()
+    assert task.unlabelled is None
+    task.folder.mkdir(parents=True)
+    task.progress(0.5, f"own: {len(task.y)} of {len(set(task.device.tolist()))} devices, {task.told['epochs']} epochs")
+    made = train(task)
+    return made._replace(weights=b"own", logits="", embedding="")
+
+
+def test_one_s_own_trainer_takes_the_round(store, tmp_path):
+    run, said = here(store, tmp_path, trainer=f"{__name__}:own")
+    assert run.state == "passed", run.error
+    assert any(line.startswith("own: 160 of 1 devices, 4 epochs (50%") for line in said)
+    assert store.blobs.get(run.report["candidate"]["weights_sha256"]) == b"own"
+    manifest = decode_manifest(store.blobs.get(run.report["candidate"]["manifest_sha256"]))
+    assert manifest.metrics["accuracy"] > 0.7
+    with pytest.raises(Exception, match="trainer 'nobody:knows': No module named 'nobody'"):
+        here(store, tmp_path, trainer="nobody:knows")
+
+
+def test_uploads_that_wait_are_learned_from_when_that_is_wanted(store, tmp_path):
+    x, _ = quadrants.images(30, seed=5)
+    ingest = Ingest(store, fleet=FLEET, offline_after_s=90.0)
+    for seq in range(30):
+        ingest.take([message("cam-1", "sample", frame) for frame in frames("cam-1", seq, data=x[seq])])
+    with_them, _ = here(store, tmp_path, pseudo_labels=0.5, augment=("shift",))
+    without, _ = here(store, tmp_path, augment=("shift",))
+    weights = [run.report["candidate"]["weights_sha256"] for run in (with_them, without)]
+    assert weights[0] != weights[1]
+    assert {run.state for run in (with_them, without)} == {"passed"}
+
+
+# --- a committee, through all of the server ---
+
+
+def test_a_committee_is_judged_published_and_seen_alike_by_encoder_and_device(store, tmp_path):
+    run, _ = here(store, tmp_path, heads=3, epochs=8)
+    assert run.state == "passed", run.error
+    (version,) = publish_passed(store, now_ms=NOW_MS)
+    manifest = decode_manifest(store.blobs.get(version.manifest_sha256))
+    assert manifest.members == 3
+    assert run.report["figures"]["candidate_import_accuracy"] == pytest.approx(manifest.metrics["accuracy"], abs=0.02)
+    file = manifest.variant("cpu-int8").sha256
+    reference = references.get(store, file)
+    assert reference is not None
+    assert len(reference.true) == 80
+
+    x, _ = quadrants.images(20, seed=9)
+    ingest = Ingest(store, fleet=FLEET, offline_after_s=90.0)
+    for seq in range(20):
+        ingest.take([message("cam-1", "sample", frame) for frame in frames("cam-1", seq, data=x[seq])])
+    assert Encoder(store, waiting=100, labelled=0).catch_up(stopped=lambda: False) is not None
+    with store.database.read() as connection:
+        found = embeddings.of(connection, version=version.number, ids=[f"cam-1.main.1.{seq}" for seq in range(20)])
+    write_artifact(tmp_path / "device", manifest, store.blobs.get(file))
+    model = Model(tmp_path / "device")
+    model.check_golden()
+    scored = Scorer("bald", temperature=manifest.temperature, members=3).score(model.predict(x))
+    for seq in range(20):
+        said = found[f"cam-1.main.1.{seq}"].logits.astype(np.float64)
+        assert said.shape == (4,)
+        assert said.argmax() == scored.label[seq]
+        assert np.exp(said - said.max()).max() / np.exp(said - said.max()).sum() == pytest.approx(
+            scored.confidence[seq], abs=5e-3
+        )

@@ -1,0 +1,444 @@
+"""Is what was to be forgotten forgotten: every row, every byte, for ever?"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import msgspec
+import numpy as np
+import pytest
+import sqlalchemy as sa
+from device_words import FLEET, NOW_MS, OUTBOX, SELECTION, answers, birth, frames, heartbeat, message, uploads
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from quadrants import artifact
+
+from edge_agent.contract.artifact import Golden, Tensor, decode_manifest
+from edge_agent.contract.wire import Desired, Purge, Purged, decode, encode
+from server import config
+from server.collect.ingest import Ingest
+from server.errors import GovernError, StoreError
+from server.govern.erase import KEPT, erase
+from server.govern.scrub import finish
+from server.govern.subject import Subject
+from server.release.fleet import Fleet
+from server.release.registry import add_artifact
+from server.release.signing import Policy, Signing
+from server.status import fleet as fleet_rows
+from server.store import devices, embeddings, erasures, labels, requests, runs, samples, snapshots, trail, versions
+from server.store.database import sqlite3
+from server.store.embeddings import Embedding
+from server.store.labels import Label
+from server.store.schema import (
+    doomed_blob,
+    duplicate,
+    erased_member,
+    event,
+    metadata,
+    part,
+    quarantine,
+    sample,
+    snapshot_member,
+)
+from server.store.snapshots import Member, Snapshot, identify
+from server.store.store import Store
+from server.teach.snapshot import freeze
+
+RANDOM = msgspec.structs.replace(SELECTION, reason="random")
+SHAPE = (40, 40)  # of noise: as it is in the blobs, since nothing makes it smaller
+WHY = "its owner asked"
+
+
+def planted(seq: int) -> np.ndarray:
+    return np.random.default_rng(1000 + seq).integers(0, 256, SHAPE, np.uint8)
+
+
+def files_with(folder: Path, what: bytes) -> list[str]:
+    return [str(path.relative_to(folder)) for path in folder.rglob("*") if path.is_file() and what in path.read_bytes()]
+
+
+def marks(seq: int) -> list[bytes]:
+    """Pieces of a sample: nobody else's bytes are like these."""
+    raw = planted(seq).tobytes()
+    return [raw[:24], raw[800:824], raw[-24:]]
+
+
+class World:
+    """A store with two devices, what they sent labelled and frozen, and a version that learned from it."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder / "data"
+        self.store = Store.open(self.folder)
+        self.ingest = Ingest(self.store, fleet=FLEET, offline_after_s=90.0)
+        for name, first in (("cam-1", 0), ("cam-2", 50)):
+            self.send(name, *range(first, first + 8))
+            self.hears(name, encode(heartbeat("s")))
+        with self.store.database.write() as connection:
+            labels.ensure_names(connection, ["cat", "dog"])
+            rows = connection.execute(sa.select(sample.c.id, sample.c.seq).order_by(sample.c.id)).all()
+            labels.add(connection, [Label(row.id, row.seq % 2, "ann" if row.seq < 50 else "bob", 1) for row in rows])
+            vectors = [Embedding(row.id, 1, np.full(64, row.seq, np.float16), np.zeros(2, np.float16)) for row in rows]
+            embeddings.put(connection, vectors)
+        self.snapshot = freeze(self.store, now_ms=NOW_MS)
+
+    def send(self, name: str, *numbers: int, **how: object) -> dict[str, str]:
+        sent = [
+            m
+            for seq in numbers
+            for m in uploads(name, seq, data=planted(seq), selection=RANDOM if seq % 4 == 3 else SELECTION, **how)
+        ]
+        return answers(self.ingest.take(sent).receipts)
+
+    def hears(self, name: str, payload: bytes, kind: str = "heartbeat") -> None:
+        self.ingest.take([message(name, kind, payload)])
+
+    def erase(self, kind: str, *names: str):
+        return erase(self.store, Subject(kind, names), who="ada", why=WHY, now_ms=NOW_MS + 1)
+
+    def count(self, table: sa.Table, where: sa.ColumnElement[bool] | None = None) -> int:
+        with self.store.database.read() as connection:
+            query = sa.select(sa.func.count()).select_from(table)
+            return connection.scalar(query if where is None else query.where(where))
+
+    def verified(self) -> erasures.Known:
+        with self.store.database.read() as connection:
+            return erasures.verify(connection, self.snapshot.id)
+
+    def publish(self, *golden: int, folder: str = "model") -> versions.Version:
+        """A version of the snapshot, whose golden inputs are these samples."""
+        changes: dict[str, object] = {"snapshot": self.snapshot.id}
+        if golden:
+            inputs = np.stack([np.zeros(SHAPE, np.uint8), *(planted(seq) for seq in golden)])
+            logits = np.zeros((len(inputs), 4), np.float32)
+            changes["golden"] = Golden(inputs=Tensor.of(inputs), logits=Tensor.of(logits), tolerance=1.0)
+        manifest = artifact(self.folder.parent / folder, **changes)
+        if golden:
+            spec = msgspec.structs.replace(manifest.input, shape=SHAPE)
+            artifact(self.folder.parent / folder, **changes, input=spec)
+        return add_artifact(self.store, self.folder.parent / folder, weights=None, now_ms=NOW_MS)
+
+
+@pytest.fixture
+def world(tmp_path: Path) -> Iterator[World]:
+    made = World(tmp_path)
+    yield made
+    made.store.close()
+
+
+def test_no_byte_of_a_device_is_left_in_any_file_though_a_server_has_them_open(world: World) -> None:
+    server = Store.open(world.folder)  # as the running server does, which goes on
+    with server.database.read() as connection:
+        samples.sample_counts(connection)
+    header = frames("cam-1", 90, data=np.random.default_rng(7).integers(0, 256, (700, 700), np.uint8))
+    world.ingest.take([message("cam-1", "sample", header[0])])  # the first part of one that never became whole
+    world.ingest.take([message("cam-1", "sample", frames("cam-1", 91, data=planted(91), dtype="rubbish")[0])])
+    assert (world.count(part), world.count(quarantine)) == (1, 1)
+    first_part = header[0][-40:]
+    every = [mark for seq in (*range(8), 91) for mark in marks(seq)] + [first_part, b"cam-1.main."]
+    assert all(files_with(world.folder, what) for what in every)
+
+    done = world.erase("device", "cam-1")
+    assert [files_with(world.folder, what) for what in every] == [[]] * len(every)
+    assert all(files_with(world.folder, mark) for seq in range(50, 58) for mark in marks(seq))
+    assert done.counts["sample"] == 8
+    assert done.counts["snapshot_member"] == 8
+    assert world.count(sample) == 8
+    assert world.count(doomed_blob) == 0
+    with server.database.read() as connection:
+        assert samples.sample_counts(connection).keys() == {"cam-2"}
+        assert not erasures.unfinished(connection)
+    server.close()
+
+
+def test_what_is_kept_of_it_says_who_when_and_why_but_nothing_of_it(world: World) -> None:
+    done = world.erase("sample", "cam-1.main.1.3", "cam-1.main.1.4")
+    with world.store.database.read() as connection:
+        (kept,) = erasures.every(connection)
+        (entry,) = trail.entries(connection)
+        assert trail.verify(connection) is None
+    assert (kept.at_ms, kept.who, kept.why, kept.kind) == (NOW_MS + 1, "ada", WHY, "sample")
+    assert (kept.counts, kept.boots) == (done.counts, {"cam-1": {"1": 2}})
+    assert (entry.what, entry.who, entry.why) == ("erase", "ada", WHY)
+    assert entry.detail["tombstones_sha256"] == kept.sha256
+    said = repr((kept, entry))
+    assert "main.1.3" not in said
+
+
+def test_it_is_refused_when_it_comes_again_and_its_device_is_to_forget_it(world: World) -> None:
+    world.erase("sample", "cam-1.main.1.3")
+    taken = world.ingest.take(uploads("cam-1", 3, data=planted(3)) + uploads("cam-1", 9, data=planted(9)))
+    ((_, receipt),) = taken.receipts
+    assert receipt.accepted == ("cam-1.main.1.9",)
+    assert receipt.erased == ("cam-1.main.1.3",)
+    assert "erased (erasure 1)" in receipt.refused["cam-1.main.1.3"]
+    assert [files_with(world.folder, mark) for mark in marks(3)] == [[], [], []]
+    assert world.count(quarantine) == 0
+
+
+def test_one_that_has_not_come_yet_may_be_erased_and_never_comes(world: World) -> None:
+    assert world.erase("sample", "cam-1.main.1.77").counts == {}
+    assert world.send("cam-1", 77) == {"cam-1.main.1.77": "refused"}
+
+
+def test_of_an_erased_device_nothing_is_taken_until_it_has_purged_and_then_what_is_new(world: World) -> None:
+    world.erase("device", "cam-1")
+    assert set(world.send("cam-1", 1, 20, boot=1).values()) == {"refused"}
+    assert set(world.send("cam-1", 0, boot=9).values()) == {"refused"}
+    said = birth("s", boot=9, outbox=msgspec.structs.replace(OUTBOX, purged=Purged(id=1, boot=9, seq=4)))
+    new, old = uploads("cam-1", 5, boot=9, data=planted(5)), uploads("cam-1", 4, boot=9, data=planted(4))
+    told = answers(world.ingest.take([message("cam-1", "birth", encode(said)), *old, *new]).receipts)
+    assert told == {"cam-1.main.9.4": "refused", "cam-1.main.9.5": "accepted"}
+    assert world.send("cam-1", 20, boot=1) == {"cam-1.main.1.20": "refused"}
+    assert world.send("cam-1", 0, boot=10) == {"cam-1.main.10.0": "accepted"}
+
+
+def test_what_an_erased_device_sends_wrongly_is_counted_but_not_kept(world: World) -> None:
+    world.erase("device", "cam-1")
+    world.ingest.take([message("cam-1", "sample", frames("cam-1", 91, data=planted(91), dtype="rubbish")[0])])
+    assert world.count(quarantine) == 1
+    assert [files_with(world.folder, mark) for mark in marks(91)] == [[], [], []]
+
+
+def test_devices_are_told_to_purge_until_they_say_that_they_did(world: World) -> None:
+    told: list[tuple[str, Desired]] = []
+
+    def publish(topic: str, payload: bytes, **_how: object) -> None:
+        told.append((topic.split("/")[3], decode(Desired, payload)))
+
+    looks = Fleet(world.store, fleet=FLEET, rules=config.Rollout(), publish=publish)
+    looks.tick(NOW_MS)
+    told.clear()
+    world.erase("device", "cam-1")
+    world.erase("sample", "cam-2.main.1.50", "cam-2.main.1.51")
+    looks.tick(NOW_MS + 1000)
+    assert {name: desired.purges for name, desired in told} == {
+        "cam-1": (Purge(id=1),),
+        "cam-2": (Purge(id=2, samples=("cam-2.main.1.50", "cam-2.main.1.51")),),
+    }
+    told.clear()
+    for name, number in (("cam-1", 1), ("cam-2", 2)):
+        outbox = msgspec.structs.replace(OUTBOX, purged=Purged(id=number, boot=1, seq=8))
+        world.hears(name, encode(heartbeat("s", outbox=outbox)))
+    looks.tick(NOW_MS + 2000)
+    assert sorted((name, desired.purges) for name, desired in told) == [("cam-1", ()), ("cam-2", ())]
+    world.store.database.forget_deleted()
+    assert files_with(world.folder, b"cam-2.main.1.50") == []  # nor is what was ordered kept
+
+
+def test_the_counts_of_a_device_still_add_up(world: World) -> None:
+    outbox = msgspec.structs.replace(OUTBOX, put_total=10, acked_total=8, evicted={"full_rows": 2}, since_boot=1)
+    world.hears("cam-1", encode(heartbeat("s", outbox=outbox)))
+    world.erase("sample", "cam-1.main.1.3")
+    (row,) = [row for row in fleet_rows(world.store) if row["device"] == "cam-1"]
+    assert (row["stored"], row["missing"]) == (7, 0)
+
+
+def test_a_body_that_another_sample_shares_stays_until_that_goes_too(world: World) -> None:
+    world.ingest.take(uploads("cam-2", 99, data=planted(3)))
+    world.erase("sample", "cam-1.main.1.3")
+    with world.store.database.read() as connection:
+        (row,) = samples.rows(connection, ["cam-2.main.1.99"])
+    np.testing.assert_array_equal(samples.sample_array(world.store, row), planted(3))
+    world.erase("sample", "cam-2.main.1.99")
+    assert [files_with(world.folder, mark) for mark in marks(3)] == [[], [], []]
+
+
+# --- snapshots and versions ---
+
+
+def test_a_snapshot_that_lost_members_is_verified_still_and_one_that_somebody_changed_is_not(world: World) -> None:
+    assert world.verified() == (16, 0, True)
+    world.erase("sample", "cam-1.main.1.3")
+    world.erase("device", "cam-2")
+    assert world.verified() == (7, 9, True)
+    with world.store.database.write() as connection:
+        mine = snapshot_member.c.sample_id == "cam-1.main.1.2"
+        connection.execute(sa.update(snapshot_member).where(mine).values(class_index=1))
+    assert world.verified() == (7, 9, False)
+
+
+def test_a_snapshot_that_was_changed_before_never_passes_for_whole(world: World) -> None:
+    with world.store.database.write() as connection:
+        mine = snapshot_member.c.sample_id == "cam-1.main.1.2"
+        connection.execute(sa.update(snapshot_member).where(mine).values(class_index=1))
+    assert world.erase("sample", "cam-1.main.1.3").unsound == (world.snapshot.id,)
+    assert world.verified() == (15, 1, False)
+
+
+def test_versions_that_learned_from_it_are_named_and_so_are_those_that_went_on_from_them(world: World) -> None:
+    world.publish()
+    with world.store.database.write() as connection:
+        first = versions.get(connection, 1)
+        versions.insert(connection, first._replace(number=2, parent=1, snapshot_id=""))
+        versions.insert(connection, first._replace(number=3, parent=0, snapshot_id=""))
+    held_out = world.erase("sample", "cam-1.main.1.3")  # drawn at random: it judges
+    assert (held_out.learned, held_out.judged) == ((), (1,))
+    assert world.erase("sample", "cam-1.main.1.4").learned == (1, 2)
+    with world.store.database.read() as connection:
+        assert erasures.learned(connection) == {1: [2], 2: [2]}
+
+
+def test_a_golden_input_that_is_it_goes_out_of_the_manifest_and_the_others_stay(world: World) -> None:
+    before = world.publish(4, 52)
+    world.erase("device", "cam-1")
+    with world.store.database.read() as connection:
+        after = versions.get(connection, 1)
+    assert after.manifest_sha256 != before.manifest_sha256
+    golden = decode_manifest(world.store.blobs.get(after.manifest_sha256)).golden
+    assert [len(golden.inputs.array()), len(golden.logits.array())] == [2, 2]
+    np.testing.assert_array_equal(golden.inputs.array()[1], planted(52))
+    assert not world.store.blobs.has(before.manifest_sha256)
+
+
+def test_a_version_whose_manifest_lost_a_golden_input_is_signed_anew(world: World) -> None:
+    signing = Signing(world.folder)
+    signing.init(Policy(), now_ms=NOW_MS)
+    before = world.publish(4, 52)
+    signing.tick([before], now_ms=NOW_MS)
+    assert signing.covers(before)
+    world.erase("device", "cam-1")
+    with world.store.database.read() as connection:
+        after = versions.get(connection, 1)
+    assert not signing.covers(after)
+    signing.tick([after], now_ms=NOW_MS + 3_600_000)  # it looks every few seconds
+    assert signing.covers(after)
+
+
+@settings(max_examples=15, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(st.data())
+def test_whatever_goes_in_whatever_order_a_snapshot_is_verified_and_any_other_change_is_found(empty, data) -> None:
+    """Any members, any of them erased one after the other, and then any change to what is left."""
+    members = [
+        Member(f"cam-1.main.1.{n}", n % 2, "train" if n % 3 else "holdout", 0.5)
+        for n in range(data.draw(st.integers(2, 6), label="members"))
+    ]
+    frozen = Snapshot(identify(members, ("a", "b")), 1, ("a", "b"), len(members), 0, len(members))
+    connection = stack_of(empty, frozen, members)
+    gone = data.draw(st.lists(st.sampled_from(members), max_size=len(members) - 1, unique=True), label="erased")
+    for member in gone:
+        assert erasures.seal(connection, frozen.id)
+        take_out(connection, frozen.id, member)
+    assert erasures.verify(connection, frozen.id) == (len(members) - len(gone), len(gone), True)
+    left = data.draw(st.sampled_from([one for one in members if one not in gone]), label="changed")
+    mine = snapshot_member.c.sample_id == left.sample_id
+    change = data.draw(st.sampled_from([{"class_index": 1 - left.class_index}, {"probability": 0.4}, {}]), label="how")
+    query = sa.update(snapshot_member).values(change) if change else sa.delete(snapshot_member)
+    connection.execute(query.where(mine))
+    assert not erasures.verify(connection, frozen.id).whole
+
+
+@pytest.fixture
+def empty():
+    engine = sa.create_engine("sqlite://")
+    yield engine
+    engine.dispose()
+
+
+def stack_of(engine: sa.Engine, frozen: Snapshot, members: list[Member]) -> sa.Connection:
+    """A catalogue in memory that holds nothing but the snapshot."""
+    connection = engine.connect()
+    metadata.drop_all(connection)
+    metadata.create_all(connection)
+    snapshots.insert(connection, frozen, members)
+    erasures.insert_erasure(connection, erasures.Erasure(0, 1, "sample", "", "", "", {}, {}, "", None))
+    return connection
+
+
+def take_out(connection: sa.Connection, snapshot_id: str, member: Member) -> None:
+    sha256 = erasures.member_hash(erasures.make_key(connection), member)
+    row = {"snapshot_id": snapshot_id, "sha256": sha256, "split": member.split, "erasure_id": 1}
+    connection.execute(sa.insert(erased_member).values(row))
+    connection.execute(sa.delete(snapshot_member).where(snapshot_member.c.sample_id == member.sample_id))
+
+
+# --- labelers ---
+
+
+def test_what_a_labeler_answered_goes_with_the_name_and_the_samples_wait_again(world: World) -> None:
+    done = world.erase("labeler", "ann")
+    assert (done.counts["label"], done.counts["snapshot_member"]) == (8, 8)
+    assert world.count(sample) == 16
+    with world.store.database.read() as connection:
+        assert labels.counts(connection).waiting == 8
+    assert world.verified() == (8, 8, True)
+    assert world.send("cam-1", 3) == {"cam-1.main.1.3": "duplicate"}
+
+
+@pytest.mark.parametrize(
+    ("kind", "name", "said"),
+    [
+        ("device", "cam-11", "device 'cam-11' is unknown (did you mean 'cam-1'?)"),
+        ("labeler", "an", "labeler 'an' is unknown (did you mean 'ann'?)"),
+        ("sample", "cam-9.main.1.1", "expected device.stream.boot.sequence, of a device that is known"),
+    ],
+)
+def test_what_nobody_knows_cannot_be_erased(world: World, kind: str, name: str, said: str) -> None:
+    with pytest.raises(GovernError) as error:
+        world.erase(kind, name)
+    assert said in str(error.value)
+
+
+# --- when something goes wrong, and when others add tables ---
+
+
+def test_bytes_that_could_not_be_deleted_at_once_are_deleted_later(world: World) -> None:
+    shard = sqlite3.connect(next((world.folder / "blobs").glob("*.db")), timeout=0.1, isolation_level=None)
+    shard.execute("BEGIN IMMEDIATE")  # somebody writes into the shard for a very long time
+    for one in world.store.blobs._shards:
+        one._connection.execute("PRAGMA busy_timeout = 50")
+    with pytest.raises(StoreError):
+        world.erase("sample", "cam-1.main.1.4")
+    assert world.send("cam-1", 4) == {"cam-1.main.1.4": "refused"}
+    assert files_with(world.folder, marks(4)[1])
+    shard.execute("ROLLBACK")
+    shard.close()
+    finish(world.store, now_ms=NOW_MS + 2)
+    assert [files_with(world.folder, mark) for mark in marks(4)] == [[], [], []]
+
+
+def test_what_points_at_it_in_any_table_goes(world: World) -> None:
+    with world.store.database.write() as connection:
+        devices.record_event(connection, "cam-1", decode_event(), now_ms=NOW_MS)
+        connection.execute(sa.insert(duplicate).values(sample_id="cam-2.main.1.50", stands_with="cam-1.main.1.1"))
+        asked = requests.Request(0, "cam-1.main.1.2", None, 0.9, 5, NOW_MS, NOW_MS + 10)
+        requests.insert(connection, asked)
+    done = world.erase("device", "cam-1")
+    assert {"event", "duplicate", "request", "label", "embedding"} <= done.counts.keys()
+    assert world.count(event, event.c.device == "cam-1") == 0
+    left = {
+        table.name
+        for table in metadata.sorted_tables
+        if "device" in table.c and world.count(table, table.c.device == "cam-1")
+    }
+    assert left <= set(KEPT)
+
+
+def decode_event():
+    from device_words import event as said
+
+    return said(1)
+
+
+def test_of_a_round_that_is_at_it_with_some_of_it_nothing_comes(world: World) -> None:
+    with world.store.database.write() as connection:
+        number = runs.insert(connection, snapshot_id=world.snapshot.id, champion=0, recipe="", report={}, now_ms=NOW_MS)
+    world.erase("sample", "cam-1.main.1.4")
+    with world.store.database.read() as connection:
+        ended = runs.get(connection, number)
+    assert (ended.state, ended.error) == ("failed", "some of what it learns from was erased meanwhile")
+
+
+def test_copies_that_were_carried_away_are_named(world: World) -> None:
+    with world.store.database.write() as connection:
+        for what, of in (("export", world.snapshot.id), ("export", "0" * 64), ("publish", world.snapshot.id)):
+            trail.record(connection, what, f"snapshot {of}", why="", who="eve", now_ms=NOW_MS)
+    away = world.erase("sample", "cam-1.main.1.4").elsewhere
+    assert away == (f"export of snapshot {world.snapshot.id[:12]} by eve (audit entry 1)",)
+
+
+def test_a_version_frozen_later_holds_nothing_of_it(world: World) -> None:
+    world.erase("device", "cam-1")
+    again = freeze(world.store, now_ms=NOW_MS + 5)
+    with world.store.database.read() as connection:
+        assert len(snapshots.sample_ids(connection, again.id)) == 8

@@ -1,0 +1,303 @@
+"""Do the figures of the gates mean what they say: intervals, levels, curves, budgets?"""
+
+from __future__ import annotations
+
+import itertools
+import math
+from dataclasses import replace
+
+import msgspec
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from server.config import Gates
+from server.errors import ServerConfigError
+from server.teach.gates import answers, budgets, hardship, paired, trust
+from server.teach.gates.answers import Said
+from server.teach.gates.budgets import Cost
+from server.teach.gates.hardship import Disturbed, Strange
+from server.teach.gates.held import Held
+from server.teach.gates.judge import Against, Evidence, Forgotten, judge
+from server.teach.gates.slices import holm, thirds
+from server.teach.gates.trust import Labelled
+from server.teach.gates.verdict import Gate, at_least, at_most
+
+RULES = Gates()
+TRUE = 0.05  # of the outcomes below
+OUTCOMES = {"p": [0.05, 0.85, 0.10]}  # of -1, 0, 1
+
+
+# --- intervals ---
+
+
+def misses(seed: int, wrong) -> bool:
+    """Whether, looking after every twentieth of 400 samples, the true value is ever found to be impossible."""
+    values = np.random.default_rng(seed).choice([-1, 0, 1], size=400, **OUTCOMES)
+    return any(wrong(values[:n]) for n in range(20, 401, 20))
+
+
+def test_a_growing_set_may_be_looked_at_as_often_as_one_likes() -> None:
+    def ever(values) -> bool:
+        ones = np.ones(len(values))
+        below = paired.anytime_below(values, ones, TRUE)
+        return min(below, paired.anytime_below(-values, ones, -TRUE)) < 0.025
+
+    def at_some_look(values) -> bool:
+        found = paired.fixed(values, np.ones(len(values)), confidence=0.95)
+        return not found.low <= TRUE <= found.high
+
+    assert np.mean([misses(seed, ever) for seed in range(120)]) <= 0.05
+    assert np.mean([misses(seed, at_some_look) for seed in range(120)]) > 0.15  # why the other is needed
+
+
+@given(st.integers(0, 1000), st.integers(5, 300), st.sampled_from([0.9, 0.95]), st.floats(-0.5, 0.5))
+def test_a_value_is_outside_the_interval_just_when_it_is_refuted(seed, n, confidence, limit) -> None:
+    rng = np.random.default_rng(seed)
+    values, weight = rng.choice([-1, 0, 1], size=n, **OUTCOMES), rng.choice([1.0, 5.0], size=n)
+    for interval, below in ((paired.anytime, paired.anytime_below), (paired.fixed, paired.fixed_below)):
+        found = interval(values, weight, confidence=confidence)
+        if abs(found.high - limit) > 1e-6:
+            assert (found.high < limit) == (below(values, weight, limit) < (1.0 - confidence) / 2.0)
+
+
+def test_weights_bring_the_mean_of_the_stream_back() -> None:
+    """A tenth of the stream, where the candidate loses, is taken ten times as often as the rest, where it gains."""
+    rng = np.random.default_rng(0)
+    rare = rng.random(4000) < 0.1 * 10 / (0.1 * 10 + 0.9)
+    values = np.where(rare, -1.0 * (rng.random(4000) < 0.3), 1.0 * (rng.random(4000) < 0.2))
+    found = paired.anytime(values, np.where(rare, 0.1, 1.0), confidence=0.95)
+    assert found.low < 0.9 * 0.2 - 0.1 * 0.3 < found.high
+    assert found.high - found.low < 0.1
+    assert values.mean() < found.low  # what plain counting would say
+
+
+def test_an_anytime_interval_shrinks_with_what_is_known() -> None:
+    values = np.resize([1, 0, 0, 0, 0, -1, 0, 0, 0, 0], 4000)
+    widths = [paired.anytime(values[:n], np.ones(n), confidence=0.95) for n in (100, 400, 1600)]
+    first, second, third = (found.high - found.low for found in widths)
+    assert 1.6 < first / second < 2.4
+    assert 1.6 < second / third < 2.4
+
+
+def test_an_anytime_interval_is_narrow_at_the_ends_too() -> None:
+    found = paired.anytime(np.tile(np.repeat([1, -1], [97, 3]), 10), np.ones(1000), confidence=0.95)
+    assert 0.85 < found.low < 0.94 < found.high < 0.98
+
+
+@pytest.mark.parametrize("turn", [at_least, at_most])
+def test_as_many_labels_more_as_are_said_to_be_missing_settle_it(turn) -> None:
+    values = np.repeat([1, 0, -1], [9, 86, 5])
+
+    def seen(times: int) -> Gate:
+        found = paired.fixed(np.tile(values, times), np.ones(100 * times), confidence=0.95)
+        return turn("x", found, 0.0, min_samples=30)
+
+    enough = 1 + math.ceil(seen(1).missing / 100)
+    assert seen(1).missing > 100
+    assert seen(enough).state != "too_little_evidence"
+    assert seen(enough // 2).state == "too_little_evidence"
+
+
+# --- many at once ---
+
+
+@given(st.lists(st.floats(0.0, 1.0), max_size=30), st.floats(0.001, 0.2))
+def test_holm_rejects_what_bonferroni_does_and_nothing_that_alone_would_stand(values, alpha) -> None:
+    p = np.array(values)
+    rejected = p < holm(p, alpha)
+    assert (rejected >= (p < alpha / max(1, len(p)))).all()
+    assert (rejected <= (p < alpha)).all()
+    if rejected.any():  # in order: none is rejected that is likelier than one that stands
+        assert p[rejected].max() <= p[~rejected].min(initial=1.0)
+
+
+def test_holm_seldom_rejects_any_of_many_true_ones() -> None:
+    rng = np.random.default_rng(1)
+    assert np.mean([(p < holm(p, 0.05)).any() for p in rng.random((2000, 25))]) < 0.065
+
+
+@given(st.lists(st.floats(-100.0, 100.0), max_size=60))
+def test_thirds_are_ordered(values) -> None:
+    array = np.array(values)
+    found = thirds(array)
+    ends = [array[found == name] for name in ("low", "middle", "high")]
+    for lower, upper in itertools.pairwise(ends):
+        if len(lower) and len(upper):
+            assert lower.max() <= upper.min()
+
+
+# --- answers ---
+
+
+def test_influence_is_what_one_sample_more_does() -> None:
+    rng = np.random.default_rng(2)
+    label, weight = rng.choice(["a", "b", "c"], 60), rng.uniform(0.5, 2.0, 60)
+    said = np.where(rng.random(60) < 0.7, label, rng.choice(["a", "b", "c"], 60))
+    figure, influence = answers.macro_f1(label, said, weight)
+    for row in range(0, 60, 7):
+        more = weight.copy()
+        more[row] *= 1.0 + 1e-6
+        moved = answers.macro_f1(label, said, more)[0] - figure
+        assert moved == pytest.approx(1e-6 * weight[row] / weight.sum() * influence[row], rel=1e-3, abs=1e-12)
+
+
+def test_a_class_of_a_few_samples_has_no_f1() -> None:
+    label = np.repeat(["a", "b", "c"], [10, 10, 2])
+    assert answers.macro_f1(label, np.where(label == "c", "a", label), np.ones(22))[0] < 1.0
+    assert answers.macro_f1(label, label, np.ones(22))[0] == 1.0
+
+
+def test_chance_is_what_a_calibrated_model_shows() -> None:
+    rng = np.random.default_rng(3)
+    shown, said = [], []
+    for _ in range(60):
+        sure = rng.uniform(0.4, 1.0, 300)
+        error, chance, _ = answers.ece(rng.random(300) < sure, sure, np.ones(300))
+        shown.append(error)
+        said.append(chance)
+    assert np.mean(said) == pytest.approx(np.mean(shown), rel=0.1)
+
+
+def held(right, before, *, stream: bool = False) -> Held:
+    n = len(right)
+    name = np.full(n, "x")
+    return Held(np.asarray(right), np.asarray(before), np.full(n, stream), np.ones(n), name, name)
+
+
+def said_by(right, sure) -> Said:
+    n = len(right)
+    brier = (np.asarray(right) - sure) ** 2 * 2
+    return Said(np.where(right, "x", "y"), np.full(n, sure), np.broadcast_to(brier, n), np.full(n, 0.1))
+
+
+@pytest.mark.parametrize(("sure", "state"), [(0.8, "passed"), (0.99, "failed")])
+def test_calibration_is_judged_by_how_sure_it_is(sure, state) -> None:
+    right = np.arange(2000) % 5 < 4
+    rows = held(right, right)
+    evidence = Against(np.array(["x"]), said_by(right, sure), said_by(right, 0.8))
+    gates = {gate.name: gate for gate in judge(Evidence(held=rows, against=evidence), rules=RULES).gates}
+    assert gates["import/calibration"].state == state
+    assert gates["import/negative flips"].figure == 0.0
+
+
+@pytest.mark.parametrize("stream", [False, True])
+@pytest.mark.parametrize(("flips", "state"), [(10, "passed"), (80, "too_little_evidence"), (200, "failed")])
+def test_negative_flips_count_though_as_many_are_gained(stream, flips, state) -> None:
+    before, right = np.arange(1000) < 600, np.arange(1000) < 600
+    right[:flips], right[-flips:] = False, True
+    evidence = Against(np.array(["x"]), said_by(right, 0.6), said_by(before, 0.6))
+    verdict = judge(Evidence(held=held(right, before, stream=stream), against=evidence), rules=RULES)
+    name = f"{'stream' if stream else 'import'}/negative flips"
+    gate = next(gate for gate in verdict.gates if gate.name == name)
+    assert (gate.figure, gate.state) == (pytest.approx(flips / 1000), state)
+
+
+# --- hardship, forgetting, contract ---
+
+
+def test_auroc_is_the_share_of_pairs() -> None:
+    rng = np.random.default_rng(4)
+    known, strange = rng.integers(0, 6, 40).astype(float), rng.integers(2, 9, 30).astype(float)
+    pairs = np.sign(strange[:, None] - known[None]) / 2 + 0.5
+    assert hardship.auroc(known, strange) == pytest.approx(pairs.mean())
+
+
+def test_the_difference_of_curves_has_an_interval_that_covers() -> None:
+    rng = np.random.default_rng(5)
+    covered = []
+    for _ in range(200):
+        shared, odd = rng.normal(0, 1, 80), rng.normal(2, 1, 80)
+        own = [rng.normal(0, 1, 80) for _ in range(4)]
+        strange = Strange((shared + own[0], shared + 2 * own[1]), (odd + own[2], odd + 2 * own[3]))
+        found = hardship.auroc_change(strange, confidence=0.95)
+        ours, theirs = (0.5 * math.erfc(-2 / math.sqrt(2 * v) / math.sqrt(2)) for v in (2.0, 5.0))
+        covered.append(found.low <= ours - theirs <= found.high)
+    assert np.mean(covered) >= 0.9
+
+
+def test_what_bears_less_is_blocked_by_name() -> None:
+    rng = np.random.default_rng(6)
+    worse = rng.random((3, 200)) < np.array([[0.3], [0.8], [0.8]])
+    disturbed = Disturbed(("noise", "fog", "dark"), worse, rng.random((3, 200)) < 0.9)
+    blind = Strange((rng.random(200), rng.random(200)), (rng.random(200), rng.random(200) + 0.8))
+    right = np.ones(200, bool)
+    forgotten = (
+        Forgotten(3, np.where(np.arange(200) % 5, 0, -1).astype(np.int8)),
+        Forgotten(1, np.zeros(200, np.int8)),
+    )
+    against = Against(np.array(["x"]), said_by(right, 0.9), said_by(right, 0.9), disturbed, blind, forgotten)
+    verdict = judge(Evidence(held=held(right, right), against=against, broken=["it is upside down"]), rules=RULES)
+    failed = {gate.name: gate.why for gate in verdict.failed()}
+    assert set(failed) == {"robustness", "robustness/noise", "strangers", "forgetting/version 3", "contract"}
+    assert failed["contract"] == "it is upside down"
+
+
+# --- labels ---
+
+
+def labelled(*, liars: int, hard: bool = False) -> Labelled:
+    """Twenty devices with 120 labels; the first `liars` turn theirs round, or the first sees badly."""
+    rng = np.random.default_rng(7)
+    who, true = np.repeat([f"cam-{k:02}" for k in range(20)], 120), rng.integers(0, 4, 2400)
+    sure = rng.uniform(0.6, 1.0, 2400)
+    right = rng.random(2400) < sure
+    if hard:
+        sure[:120] = rng.uniform(0.25, 0.6, 120)
+        right[:120] = rng.random(120) < sure[:120]
+    top = np.where(right, true, (true + 1) % 4)
+    label = np.where(np.arange(2400) < 120 * liars, (true + 2) % 4, true)
+    of_label = np.where(top == label, sure, (1 - sure) / 3)
+    return Labelled("device", who, label.astype(str), top.astype(str), sure, of_label)
+
+
+def test_whose_labels_are_turned_round_is_named_and_who_sees_badly_is_not() -> None:
+    def failed(found: Labelled) -> list[str]:
+        return [gate.name for gate in trust.judge_labels(found, RULES) if gate.state == "failed"]
+
+    assert failed(labelled(liars=0)) == []
+    assert failed(labelled(liars=2)) == ["labels/device cam-00", "labels/device cam-01"]
+    assert failed(labelled(liars=0, hard=True)) == []
+    alone = labelled(liars=1)
+    assert trust.judge_labels(alone._replace(who=np.full(2400, "cam-1")), RULES) == []
+
+
+# --- budgets ---
+
+
+@pytest.mark.parametrize(
+    "text", ["pi4", "pi4 = ", "= 20 ms", "pi4 = x 9", "pi4 = 20 s", "pi4 = 1.2.3 ms", "pi4 = 20 ms, x 9, as cam-1"]
+)
+def test_a_budget_that_says_nothing_is_refused(text) -> None:
+    with pytest.raises(ServerConfigError, match="budgets: got"):
+        budgets.parse([text])
+
+
+def test_boards_bear_what_their_budget_says() -> None:
+    boards = budgets.parse(["pi4 = 20 ms, 5 MB, x 9", "mcu = 1 MB", "nano = 30 ms, as cam-1", "zero = 30 ms, as cam-2"])
+    gates = {gate.name: gate for gate in budgets.judge_cost(Cost(3.0, 2_000_000, {"cam-1": 5.0}), boards)}
+    states = {name: gate.state for name, gate in gates.items()}
+    assert states == {
+        "latency/pi4": "failed",
+        "size/pi4": "passed",
+        "size/mcu": "failed",
+        "latency/nano": "passed",
+        "latency/zero": "too_little_evidence",
+    }
+    assert gates["latency/pi4"].why == "3.000 ms here, times 9 as stated"
+    assert "cam-2 has not said yet" in gates["latency/zero"].why
+
+
+def test_a_gate_of_an_older_report_is_read() -> None:
+    old = {"name": "stream", "state": "passed", "figure": 0.1, "interval": [0.0, 0.2], "limit": 0.0, "n": 40}
+    gate = msgspec.convert(old, type=Gate)
+    assert (gate.missing, gate.why) == (0, "")
+
+
+def test_slices_of_conditions_are_judged_by_origin() -> None:
+    rows = held(np.ones(200, bool), np.ones(200, bool))
+    light = np.where(np.arange(200) % 2, "low", "high")
+    rows = replace(rows, candidate=light == "low", slices={"brightness": light, "time": light})
+    names = [gate.name for gate in judge(Evidence(held=rows), rules=RULES).failed()]
+    assert names == ["import", "import/class x", "import/brightness high"]  # of imports the time says nothing
