@@ -11,7 +11,7 @@ from fastapi.responses import RedirectResponse
 
 from server.identity import revocation
 from server.release import commands
-from server.store import devices, labels, trail
+from server.store import devices, labels
 from server.store.devices import Device
 from server.store.schema import event, sample
 from server.web.access import Admin, Operator, Viewer
@@ -38,14 +38,16 @@ def router(frame: Frame) -> APIRouter:
         why: Annotated[str, Form(max_length=500)] = "",
     ) -> Response:
         def put() -> None:
-            commands.put_device(frame.store, name, channel=channel, ring=ring or "-")
-            with frame.store.database.write() as connection:
-                devices.place(connection, name, site=site)
-                said = {"channel": channel, "ring": ring, "site": site}
-                now_ms = frame.now_ms()
-                trail.record(
-                    connection, "place", f"device {name}", why=why, who=person.name, detail=said, now_ms=now_ms
-                )
+            commands.put_device(
+                frame.store,
+                name,
+                channel=channel,
+                ring=ring or "-",
+                site=site or "-",
+                who=person.name,
+                why=why,
+                now_ms=frame.now_ms(),
+            )
 
         await run_in_threadpool(put)
         return RedirectResponse(f"/devices/{name}", status_code=303)
@@ -58,8 +60,8 @@ def router(frame: Frame) -> APIRouter:
         leave_out: Annotated[bool, Form()] = False,
     ) -> Response:
         def shut_out() -> None:
-            said, now_ms = f"{why} ({person.name})", frame.now_ms()
-            revocation.revoke(frame.store, name, why=said, samples_left_out=leave_out, now_ms=now_ms)
+            now_ms = frame.now_ms()
+            revocation.revoke(frame.store, name, why=why, samples_left_out=leave_out, who=person.name, now_ms=now_ms)
 
         await run_in_threadpool(shut_out)
         return RedirectResponse(f"/devices/{name}", status_code=303)

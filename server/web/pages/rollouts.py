@@ -35,7 +35,7 @@ def router(frame: Frame) -> APIRouter:
 
     @made.post("/rollouts")
     async def start(
-        _: Operator,
+        person: Operator,
         version: Annotated[int, Form(ge=1)],
         channel: Annotated[str, Form(max_length=63)] = "stable",
         rings: Annotated[str, Form(max_length=1000)] = "",
@@ -51,6 +51,7 @@ def router(frame: Frame) -> APIRouter:
                 default=config.rollout,
                 now_ms=frame.now_ms(),
                 signing=Signing(Path(config.server.data_dir)),
+                who=person.name,
             )
 
         return RedirectResponse(f"/rollouts/{await run_in_threadpool(begin)}", status_code=303)
@@ -70,8 +71,8 @@ def router(frame: Frame) -> APIRouter:
         person: Operator,
         reason: Annotated[str, Form(max_length=500, min_length=1)],
     ) -> Response:
-        said = f"{reason} ({person.name})"
-        await run_in_threadpool(commands.say, frame.store, number, word, reason=said, now_ms=frame.now_ms())
+        now_ms = frame.now_ms()
+        await run_in_threadpool(commands.say, frame.store, number, word, reason=reason, who=person.name, now_ms=now_ms)
         return RedirectResponse(f"/rollouts/{number}", status_code=303)
 
     return made

@@ -31,7 +31,7 @@ def router(frame: Frame) -> APIRouter:
     @made.post("/samples/{sample_id}/more")
     async def more(
         sample_id: str,
-        _: Operator,
+        person: Operator,
         count: Annotated[int, Form(ge=1, le=1000)] = 20,
         device: Annotated[str, Form(max_length=63)] = "",
     ) -> Response:
@@ -44,6 +44,7 @@ def router(frame: Frame) -> APIRouter:
                 similar=0.9,
                 days=7.0,
                 now_ms=frame.now_ms(),
+                who=person.name,
             )
 
         await run_in_threadpool(ask)

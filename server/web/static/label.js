@@ -166,8 +166,8 @@
       send(right.map((one) => ({ sample_id: one.sample_id, key: one.key, said: shownClass, seconds: each })));
       say(`${right.length} × ${shownClass}`);
     }
-    const gone = new Set(right.map((one) => one.sample_id)), left = tiles.filter((_, index) => wrong.has(index));
-    questions = [...left, ...questions.filter((one) => !gone.has(one.sample_id) && !left.includes(one))];
+    const answered = new Set(right.map((one) => one.sample_id)), left = tiles.filter((_, index) => wrong.has(index));
+    questions = [...left, ...questions.filter((one) => !answered.has(one.sample_id) && !left.includes(one))];
     place = 0;
     if (left.length) setMode("one"); else await showGrid(); // the exceptions, one by one
   };
