@@ -6,7 +6,7 @@ ARGS ?=
 export PYTHONUNBUFFERED := 1
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo demo-quick test lint docs bench soak fuzz clean
+.PHONY: help setup browser demo demo-quick test lint docs bench soak fuzz clean
 
 help:  ## list these targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-11s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -15,13 +15,16 @@ setup:  ## .venv, mosquitto, data; seconds when they are there (PYTHON=python3.1
 	@command -v $(PYTHON) > /dev/null || { echo "setup: no $(PYTHON) in PATH: install Python 3.11 or newer (Debian, Ubuntu: sudo apt-get install python3 python3-venv)"; exit 1; }
 	@$(PYTHON) scripts/setup.py $(if $(filter-out python3,$(PYTHON)),--python $(PYTHON))
 
+browser: setup  ## a browser for the tests of the pages
+	@$(PYTHON) scripts/browser.py
+
 demo: setup  ## the whole loop on real images, under 5 minutes (ARGS="--task watch" and others)
 	@$(BIN)/winnow-server demo $(ARGS)
 
 demo-quick: setup  ## the same in under 90 seconds
 	@$(BIN)/winnow-server demo --quick $(ARGS)
 
-test: setup lint  ## set-up, lint, types, every test (the agent's under Python 3.10 too, where it is installed)
+test: setup browser lint  ## set-up, lint, types, every test (the agent's under Python 3.10 too, where it is installed)
 	@$(PYTHON) scripts/py310.py
 	$(BIN)/python -m pytest $(ARGS)
 

@@ -26,6 +26,7 @@ from server import (
     rules_cli,
     snapshot_cli,
     train_cli,
+    user_cli,
 )
 from server.config import load_config
 from server.errors import ServerConfigError
@@ -60,6 +61,7 @@ app.add_typer(data, name="data")
 app.add_typer(model, name="model")
 app.add_typer(keyring.keys, name="keys")
 app.add_typer(rollout_cli.rollouts, name="rollout")
+app.add_typer(user_cli.users, name="user")
 app.add_typer(govern_cli.audit, name="audit")
 app.add_typer(govern_cli.govern, name="govern")
 app.command("lineage", epilog="Example: winnow-server lineage 7 --picture lineage.svg server.toml")(govern_cli.lineage)

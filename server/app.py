@@ -59,6 +59,7 @@ from server.teach import portfolio
 from server.teach.gates import budgets
 from server.teach.rounds import Teach, describe
 from server.teach.steering import Steering
+from server.web.service import Pages
 
 log = logging.getLogger(__name__)
 
@@ -124,6 +125,8 @@ class Server:
             watch.start(now_ms)
             stack.callback(watch.stop, timeout_s=STOP_S)
             stack.callback(lambda: teach.stop(now_ms=now_ms()))
+            if self._config.web.enabled:
+                self._pages(stack, store)
             scrub = Scrub(store)
             collector.wait_ready(READY_S)  # it says itself what is wrong, and goes on trying
             log.info("stop with Ctrl-C")
@@ -247,6 +250,11 @@ class Server:
     def _say(self, topic: str, payload: bytes, *, qos: int, retain: bool) -> None:
         if self._collector is not None:  # before, nobody can have asked
             self._collector.publish(topic, payload, qos=qos, retain=retain)
+
+    def _pages(self, stack: ExitStack, store: Store) -> None:
+        pages = Pages(store, self._config, now_ms=now_ms)
+        log.info("pages at %s", pages.start())
+        stack.callback(pages.stop)
 
     def _teach(self, store: Store) -> Teach:
         return Teach(

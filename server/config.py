@@ -497,6 +497,34 @@ class Autonomy(Section, frozen=True, kw_only=True):
         return found
 
 
+class Web(Section, frozen=True, kw_only=True):
+    """The pages, and the API under them."""
+
+    enabled: Annotated[bool, Meta(description="serve them")] = True
+    listen: Annotated[
+        str,
+        Meta(
+            description="address; beyond this machine only with TLS (`cert_file`), or behind a proxy that says who comes (`user_header`)"
+        ),
+    ] = "127.0.0.1"
+    port: Annotated[int, Meta(ge=0, le=65535, description="0: chosen by the system; `web.url` in the data folder")] = (
+        8080
+    )
+    cert_file: Annotated[str, Meta(description="certificate for TLS; empty: none")] = ""
+    key_file: Annotated[str, Meta(description="its key; empty: in the same file")] = ""
+    user_header: Annotated[
+        str,
+        Meta(
+            description="header in which a proxy that has signed people in (OIDC or whatever) names them, as `X-Forwarded-User`; empty: passwords"
+        ),
+    ] = ""
+    proxies: Annotated[tuple[str, ...], Meta(description="addresses from which that header is believed")] = (
+        "127.0.0.1",
+        "::1",
+    )
+    session_hours: Annotated[float, Meta(gt=0.0, description="after which a person signs in again")] = 12.0
+
+
 class Drift(Section, frozen=True, kw_only=True):
     """Whether the streams of the fleet are as they were."""
 
@@ -537,6 +565,7 @@ class ServerConfig(Section, frozen=True, kw_only=True):
     rollout: Rollout = Rollout()
     autonomy: Autonomy = Autonomy()
     drift: Drift = Drift()
+    web: Web = Web()
     govern: Govern = Govern()
 
 
@@ -554,6 +583,7 @@ def load_config(path: Path) -> ServerConfig:
         if not is_host(name):
             raise ServerConfigError(f"{path}: [server] names: got {name!r}, expected a host name or an address")
     config.autonomy.dials()
+    _check_web(config.web, path)
     if config.broker.url and config.broker.plain:
         raise ServerConfigError(f"{path}: [broker] plain is of the broker that Winnow starts: leave it out beside url")
     folder = path.resolve().parent
@@ -563,6 +593,11 @@ def load_config(path: Path) -> ServerConfig:
         config,
         server=replace(config.server, data_dir=str(folder / config.server.data_dir)),
         broker=replace(config.broker, **{key: str(folder / file) if file else "" for key, file in files.items()}),
+        web=replace(
+            config.web,
+            cert_file=_placed(folder, config.web.cert_file),
+            key_file=_placed(folder, config.web.key_file),
+        ),
         labeler=replace(
             config.labeler,
             files=tuple(str(folder / file) for file in config.labeler.files),
@@ -575,6 +610,16 @@ def load_config(path: Path) -> ServerConfig:
 def _placed(folder: Path, place: str) -> str:
     """A path, meant from `folder`; a `package.module:name` and nothing stay what they are."""
     return place if not place or ":" in place else str(folder / place)
+
+
+def _check_web(web: Web, path: Path) -> None:
+    if not _is_address(web.listen):
+        raise ServerConfigError(f"{path}: [web] listen = {web.listen!r}: expected an address: 127.0.0.1")
+    if not (ipaddress.ip_address(web.listen).is_loopback or web.cert_file or web.user_header):
+        raise ServerConfigError(
+            f"{path}: [web] listen = {web.listen!r}: passwords would go over the network in the clear: set cert_file, "
+            "or leave it on this machine behind a proxy that has TLS"
+        )
 
 
 def is_host(text: str) -> bool:

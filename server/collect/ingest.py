@@ -19,7 +19,7 @@ import sqlalchemy as sa
 from edge_agent.contract.wire import Birth, Death, Event, Fetch, Heartbeat, Receipt, SampleHeader
 from server.collect.inbound import Bad, Heard, Message, Picture, Piece, Said, Upload, check_body, hear
 from server.collect.receipts import Answers
-from server.store import devices, erasures, gaps, identities, parts, samples, stretches
+from server.store import beats, devices, erasures, gaps, identities, parts, samples, stretches
 from server.store.store import Store
 
 Whole = Upload | Picture
@@ -208,6 +208,7 @@ def _record(connection: sa.Connection, group: _Group) -> None:
             devices.record_birth(connection, device, word, now_ms=message.received_ms)
         elif isinstance(word, Heartbeat):
             devices.record_heartbeat(connection, device, word, now_ms=message.received_ms)
+            beats.record(connection, device, word, now_ms=message.received_ms)
             stretches.record(connection, device, word, now_ms=message.received_ms)
         elif isinstance(word, Death):
             devices.record_death(connection, device, word)

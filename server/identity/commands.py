@@ -36,6 +36,12 @@ port = 8883
 
 [identity]
 port = 8884
+
+[labeler]
+kind = "human"
+
+[web]
+port = 8080
 """
 
 

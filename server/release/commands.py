@@ -79,20 +79,22 @@ def put_device(
     *,
     channel: str | None = None,
     ring: str | None = None,
+    site: str | None = None,
     who: str = trail.SERVER,
+    why: str = "",
     now_ms: int,
 ) -> None:
-    """Put a device into a channel or a ring, "-" for none; StoreError when there is no such device."""
-    for what, word in (("channel", channel), ("ring", ring)):
-        if word is not None and not (is_name(word) or (what == "ring" and word == "-")):
+    """Put a device into a channel, a ring or at a site, "-" for none; StoreError when there is no such device."""
+    said = {"channel": channel, "ring": ring, "site": site}
+    wanted = {what: word for what, word in said.items() if word is not None}
+    for what, word in wanted.items():
+        if not (is_name(word) or (what != "channel" and word == "-")):
             raise RolloutError(f"{what} {word!r}: expected letters, digits, - and _")
+    nowhere = {"ring": None, "site": ""}
+    places = {what: nowhere[what] if word == "-" else word for what, word in wanted.items()}
     with store.database.write() as connection:
-        if channel is not None:
-            devices.place(connection, name, channel=channel)
-        if ring is not None:
-            devices.place(connection, name, ring=None if ring == "-" else ring)
-        detail = {what: word for what, word in (("channel", channel), ("ring", ring)) if word is not None}
-        trail.record(connection, "place", f"device {name}", why="", who=who, detail=detail, now_ms=now_ms)
+        devices.place(connection, name, **places)
+        trail.record(connection, "place", f"device {name}", why=why, who=who, detail=wanted, now_ms=now_ms)
 
 
 def _found(connection: sa.Connection, rollout_id: int) -> rollouts.Rollout:

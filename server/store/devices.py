@@ -50,6 +50,7 @@ class Device:
     arm: str | None  # strategy/acquisition that the portfolio told it
     channel: str = STABLE  # whose rollouts concern it
     ring: str | None = None  # where an operator put it; None: drawn anew for every version
+    site: str = ""  # where it is, as an operator said
     said_ms: int = 0  # when its word on what it runs came: a sample is a sign of life, and no word on the model
 
     @property
@@ -80,6 +81,7 @@ def _device(row: sa.Row[Any]) -> Device:
         arm=row.arm,
         channel=row.channel,
         ring=row.ring,
+        site=row.site,
         said_ms=row.said_ms,
     )
 
@@ -229,8 +231,13 @@ def set_desired(connection: sa.Connection, name: str, wanted: Desired) -> Desire
     return new
 
 
+def seen(connection: sa.Connection, name: str) -> bool:
+    """Whether there is a device of that name."""
+    return connection.execute(sa.select(device.c.name).where(device.c.name == name)).first() is not None
+
+
 def place(connection: sa.Connection, name: str, **where: str | None) -> None:
-    """Put a device into a `channel` or a `ring`. StoreError when there is no such device."""
+    """Put a device into a `channel` or a `ring`, or at a `site`. StoreError when there is no such device."""
     if not connection.execute(sa.update(device).where(device.c.name == name).values(where)).rowcount:
         raise _never_seen(connection, name)
 

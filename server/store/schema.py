@@ -47,6 +47,7 @@ device = Table(
     Column("arm", String(140)),  # strategy/acquisition that the portfolio told it; null: its own
     Column("channel", String(63), nullable=False, server_default="stable"),  # whose rollouts concern it
     Column("ring", String(63)),  # where an operator put it; null: drawn anew for every version
+    Column("site", String(63), nullable=False, server_default=""),  # where it is, as an operator said
     Column("said_ms", BigInteger, nullable=False, server_default="0"),  # when its word on what it runs came
 )
 
@@ -153,6 +154,15 @@ span = Table(  # of time: what a device's stream looked like to a model (spans.p
     Column("start_ms", BigInteger, primary_key=True, autoincrement=False),  # the server heard of it from then on
     Column("signals", LargeBinary, nullable=False),  # as StreamCounts has them: samples, then sums; packed (vectors.py)
     Column("classes", LargeBinary, nullable=False),  # predicted, packed
+)
+
+beat = Table(  # of time: how a device was (beats.py)
+    "beat",
+    metadata,
+    Column("device", String(63), primary_key=True),
+    Column("start_ms", BigInteger, primary_key=True, autoincrement=False),
+    Column("step_ms", BigInteger, primary_key=True, autoincrement=False),  # how long
+    Column("figures", LargeBinary, nullable=False),  # counts, sums, largest; packed (vectors.py)
 )
 
 reference = Table(  # what a model's signals are on held-out samples (references.py)
@@ -595,4 +605,37 @@ training_order = Table(  # a round that somebody asked for (training_orders.py)
     Column("who", String(200), nullable=False),
     Column("why", Text, nullable=False),
     Column("run_id", Integer),  # null: not begun
+)
+
+user = Table(  # who may sign in (users.py)
+    "user",
+    metadata,
+    Column("name", String(100), primary_key=True),
+    Column("role", String(20), nullable=False),
+    Column("password_hash", String(200), nullable=False, server_default=""),  # empty: a proxy signs them in
+    Column("created_at_ms", BigInteger, nullable=False),
+    Column("disabled_at_ms", BigInteger),
+)
+
+web_session = Table(
+    "web_session",
+    metadata,
+    Column("secret_sha256", String(64), primary_key=True),  # of the cookie
+    Column("user", String(100), ForeignKey("user.name"), nullable=False),
+    Column("csrf", String(64), nullable=False),
+    Column("created_at_ms", BigInteger, nullable=False),
+    Column("expires_at_ms", BigInteger, nullable=False),
+)
+Index("web_session_by_user", web_session.c.user)
+
+api_token = Table(  # for programs
+    "api_token",
+    metadata,
+    Column("id", Id, primary_key=True, autoincrement=True),
+    Column("secret_sha256", String(64), nullable=False, unique=True),
+    Column("user", String(100), ForeignKey("user.name"), nullable=False),
+    Column("name", String(100), nullable=False),  # what it is for
+    Column("created_at_ms", BigInteger, nullable=False),
+    Column("expires_at_ms", BigInteger),
+    Column("revoked_at_ms", BigInteger),
 )

@@ -70,6 +70,16 @@ def of_version(connection: sa.Connection, version: int, *, before_ms: int) -> di
     return found
 
 
+def of_device(connection: sa.Connection, device: str, *, since_ms: int) -> History:
+    """What a device looked like from then on, under whatever model; one span after the other."""
+    query = sa.select(span.c.start_ms, span.c.signals, span.c.classes)
+    rows = connection.execute(
+        query.where(span.c.device == device, span.c.start_ms >= since_ms).order_by(span.c.start_ms)
+    ).all()
+    start_ms, signals, classes = zip(*rows, strict=True) if rows else ((), (), ())
+    return History(np.array(start_ms, np.int64), table(signals), table(classes))
+
+
 def by_hour(connection: sa.Connection, *, since_ms: int) -> list[float]:
     """How many samples all devices saw in each hour of the day, UTC: 24 numbers, of hours that are not folded yet."""
     seen = [0.0] * 24

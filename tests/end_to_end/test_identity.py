@@ -53,7 +53,7 @@ class Fleet:
         text = Path(self.toml).read_text()
         broker, web = free_ports(2)
         Path(self.toml).write_text(
-            text.replace("8883", str(broker)).replace("8884", str(web)) + "[rollout]\nsoak_s = 0.5\n"
+            text.replace("8883", str(broker)).replace("8884", str(web)).replace("8080", "0") + "[rollout]\nsoak_s = 0.5\n"
         )
         self.server = Program(folder / "server.log", "server", "run", self.toml)
         wait_for("devices may enrol", lambda: "devices enrol and renew" in self.server.said(), [self.server])

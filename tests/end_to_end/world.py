@@ -33,6 +33,8 @@ fleet = "test"
 plain = true
 [teach]
 enabled = false
+[web]
+port = 0
 """
 
 AGENT = """

@@ -145,6 +145,7 @@ class Program:
             server=config.Server(fleet=FLEET, data_dir="data"),
             broker=config.Broker(plain=True),
             rollout=config.Rollout(rings=("canary=cam-1", "all"), soak_s=0.5, timeout_s=60.0),
+            web=config.Web(port=0),
             **sections,
         )
         self.toml.write_text(settings.show(made), encoding="utf-8")

@@ -1,0 +1,153 @@
+"""winnow-server user: who may sign in, in words of a command line."""
+
+from __future__ import annotations
+
+import secrets
+import sys
+import time
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from server.config import load_config
+from server.errors import ServerConfigError
+from server.store.users import ROLES, Role
+
+users = typer.Typer(
+    help="Who may sign in to the pages.", epilog="Example: winnow-server user add ada --role admin server.toml"
+)
+Config = Annotated[Path, typer.Argument(metavar="server.toml", help="the configuration file")]
+Name = Annotated[str, typer.Argument(metavar="NAME", help="theirs")]
+Why = Annotated[str, typer.Option(help="kept in the audit trail")]
+AsRole = Annotated[str, typer.Option("--role", help="viewer, labeler, operator or admin: each may do more")]
+BY_HAND = "no reason given"
+
+
+@users.command("add", epilog="Example: winnow-server user add ada --role admin server.toml")
+def add(name: Name, path: Config, role: AsRole = "viewer") -> None:
+    """Let somebody sign in; the password is asked for, or read from a pipe. None where a proxy signs people in."""
+    from server.app import open_store
+    from server.store import trail
+    from server.store import users as stored
+
+    config = load_config(path)
+    hashed = "" if config.web.user_header else _password()
+    with open_store(config) as store, store.database.write() as connection:
+        stored.add(connection, name, _role(role), password_hash=hashed, by=trail.person(), now_ms=_now_ms())
+    typer.echo(f"{name}: {role}")
+
+
+@users.command("change", epilog="Example: winnow-server user change ada --role operator server.toml")
+def change(
+    name: Name,
+    path: Config,
+    role: Annotated[str, typer.Option("--role", help="viewer, labeler, operator or admin; empty: as it is")] = "",
+    password: Annotated[bool, typer.Option("--password", help="ask for a new one")] = False,
+    disable: Annotated[bool | None, typer.Option("--disable/--enable", help="may not, or may, sign in")] = None,
+    why: Why = BY_HAND,
+) -> None:
+    """Change what somebody may do; whoever has signed in has to do it again."""
+    from server.app import open_store
+    from server.store import trail
+    from server.store import users as stored
+
+    hashed = _password() if password else None
+    with open_store(load_config(path)) as store, store.database.write() as connection:
+        stored.change(
+            connection,
+            name,
+            role=_role(role) if role else None,
+            password_hash=hashed,
+            disabled=disable,
+            by=trail.person(),
+            why=why,
+            now_ms=_now_ms(),
+        )
+    typer.echo(f"{name}: changed")
+
+
+@users.command("list", epilog="Example: winnow-server user list --json server.toml")
+def list_users(
+    path: Config, as_json: Annotated[bool, typer.Option("--json", help="as JSON, for programs")] = False
+) -> None:
+    """List who may sign in."""
+    from server import status as views
+    from server.store import users as stored
+
+    with views.opened(load_config(path)) as store, store.database.read() as connection:
+        rows = [
+            {
+                "name": one.name,
+                "role": one.role,
+                "since": views.stamp(one.created_at_ms),
+                "may": one.disabled_at_ms is None,
+            }
+            for one in stored.every(connection)
+        ]
+    if as_json:
+        typer.echo(views.as_json(rows))
+    else:
+        views.print_table(rows, views.console())
+
+
+@users.command("token", epilog='Example: winnow-server user token ada --name "nightly export" --days 90 server.toml')
+def token(
+    name: Name,
+    path: Config,
+    what: Annotated[str, typer.Option("--name", help="what it is for")] = "a program",
+    days: Annotated[float, typer.Option(min=0.0, help="how long it is good; 0: until it is revoked")] = 0.0,
+) -> None:
+    """Make a token with which a program may do what somebody may. It is shown once."""
+    from server.app import open_store
+    from server.store import trail
+    from server.store import users as stored
+    from server.web.access import digest
+
+    secret, now_ms = secrets.token_urlsafe(32), _now_ms()
+    with open_store(load_config(path)) as store, store.database.write() as connection:
+        number = stored.add_token(
+            connection,
+            name,
+            what,
+            secret_sha256=digest(secret),
+            expires_at_ms=now_ms + int(days * 86_400_000) if days else None,
+            by=trail.person(),
+            now_ms=now_ms,
+        )
+    typer.echo(f"token {number}, of {name}, for {what}", err=True)
+    typer.echo(secret)
+
+
+@users.command("revoke-token", epilog="Example: winnow-server user revoke-token 3 server.toml")
+def revoke_token(
+    number: Annotated[int, typer.Argument(metavar="N", help="its number")], path: Config, why: Why = BY_HAND
+) -> None:
+    """End a token."""
+    from server.app import open_store
+    from server.store import trail
+    from server.store import users as stored
+
+    with open_store(load_config(path)) as store, store.database.write() as connection:
+        stored.revoke_token(connection, number, by=trail.person(), why=why, now_ms=_now_ms())
+    typer.echo(f"token {number} is good no more")
+
+
+def _password() -> str:
+    from server.web.access import hash_password
+
+    given = typer.prompt("Password", hide_input=True) if sys.stdin.isatty() else sys.stdin.readline().rstrip("\n")
+    try:
+        return hash_password(given)
+    except ValueError as error:
+        raise ServerConfigError(str(error)) from None
+
+
+def _role(text: str) -> Role:
+    if text not in ROLES:
+        raise ServerConfigError(f"--role: got {text!r}, expected {', '.join(ROLES)}")
+    return ROLES[ROLES.index(text)]
+
+
+def _now_ms() -> int:
+    return time.time_ns() // 1_000_000

@@ -1,0 +1,5 @@
+"""What can programs ask?"""
+
+from server.web.api import devices, label
+
+MODULES = (devices, label)

@@ -1,0 +1,135 @@
+"""Devices, for programs and for the fleet page."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal, get_args
+
+import numpy as np
+from fastapi import APIRouter, HTTPException, Path, Query, Response
+from fastapi.concurrency import run_in_threadpool
+from numpy.typing import NDArray
+from pydantic import BaseModel, create_model
+
+from edge_agent.choose.signals import UNIT
+from server.store import beats, devices, spans
+from server.web.access import Viewer
+from server.web.api.answers import Refusal
+from server.web.fleet_table import PAGE_MAX, STATES, Row
+from server.web.frame import Frame
+from server.web.table import csv_of
+
+Sort = Literal[
+    "name", "site", "channel", "state", "version", "slot", "samples_per_s", "selected_share", "outbox_rows",
+    "outbox_age_s", "label_tokens", "drift", "held", "clock", "last_seen_ms", "stream", "refused", "online",
+]  # fmt: skip
+State = Literal["", "online", "drift", "trial", "full", "held", "refused", "offline", "never"]
+assert get_args(State)[1:] == STATES  # noqa: S101 - a literal cannot be made of a tuple
+
+_FIELDS: Any = {name: (kind, ...) for name, kind in Row.__annotations__.items()}
+DeviceRow = create_model("DeviceRow", **_FIELDS)
+
+
+class Devices(BaseModel):
+    """A page of devices."""
+
+    total: int
+    states: dict[str, int]
+    rows: list[DeviceRow]  # type: ignore[valid-type]
+
+
+class FleetMap(BaseModel):
+    """Every device that fits: its name, and the place of its state in `states`."""
+
+    states: list[str]
+    names: list[str]
+    codes: list[int]
+    sites: list[str]  # all that there are
+
+
+Search = Annotated[str, Query(max_length=100, description="stands in name, site, channel or version")]
+Where = Annotated[str, Query(max_length=63, description="of this site alone")]
+
+
+class Series(BaseModel):
+    """One figure over time; None where nobody said it. `at`: its own times, where they are not those of the rest."""
+
+    values: list[float | None]
+    at: list[int] | None = None
+
+
+class DevicePast(BaseModel):
+    """How a device has been: means over slices of time that begin at `at`, ms since 1970."""
+
+    at: list[int]
+    series: dict[str, Series]
+
+
+def router(frame: Frame) -> APIRouter:
+    """Its routes."""
+    made = APIRouter(tags=["devices"])
+    table = frame.table
+
+    @made.get("/devices", summary="List devices")
+    async def devices(
+        _: Viewer,
+        search: Search = "",
+        state: State = "",
+        at: Where = "",
+        sort: Sort = "name",
+        descending: bool = False,
+        offset: Annotated[int, Query(ge=0, le=10_000_000)] = 0,
+        limit: Annotated[int, Query(ge=1, le=PAGE_MAX)] = 100,
+    ) -> Devices:
+        found = await run_in_threadpool(
+            table.page,
+            search=search,
+            state=state,
+            site=at,
+            sort=sort,
+            descending=descending,
+            offset=offset,
+            limit=limit,
+        )
+        return Devices(total=found.total, states=found.states, rows=[DeviceRow(**row._asdict()) for row in found.rows])
+
+    @made.get("/fleet/map", summary="The state of every device")
+    async def fleet_map(
+        _: Viewer,
+        search: Search = "",
+        state: State = "",
+        at: Where = "",
+    ) -> FleetMap:
+        codes, names = await run_in_threadpool(table.map, search=search, state=state, site=at)
+        return FleetMap(states=list(STATES), names=names, codes=list(codes), sites=table.sites())
+
+    @made.get("/devices.csv", summary="List devices, as CSV", response_class=Response)
+    async def as_csv(_: Viewer, search: Search = "", state: State = "", at: Where = "") -> Response:
+        found = await run_in_threadpool(table.page, search=search, state=state, site=at, limit=10_000_000)
+        return csv_of("devices", Row._fields, found.rows)
+
+    @made.get("/devices/{name}/history", summary="How a device has been", responses={404: {"model": Refusal}})
+    async def history(
+        name: Annotated[str, Path(max_length=63)],
+        _: Viewer,
+        days: Annotated[float, Query(gt=0.0, le=3650.0)] = 1.0,
+    ) -> DevicePast:
+        return await run_in_threadpool(_past, frame, name, frame.now_ms() - int(days * beats.DAY_MS))
+
+    return made
+
+
+def _past(frame: Frame, name: str, since_ms: int) -> DevicePast:
+    with frame.store.database.read() as connection:
+        if not devices.seen(connection, name):
+            raise HTTPException(404, f"device {name!r} has never been seen")
+        past = beats.past(connection, name, since_ms=since_ms)
+        looks = spans.of_device(connection, name, since_ms=since_ms)
+    series = {figure: Series(values=_plain(past.mean[:, at])) for at, figure in enumerate(beats.FIGURES)}
+    if len(looks.start_ms):
+        confidence = looks.signals[:, 1] / np.maximum(looks.signals[:, 0], 1.0) / UNIT
+        series["confidence"] = Series(values=_plain(confidence), at=looks.start_ms.tolist())
+    return DevicePast(at=past.start_ms.tolist(), series=series)
+
+
+def _plain(values: NDArray[np.floating[Any]]) -> list[float | None]:
+    return [float(value) if np.isfinite(value) else None for value in values]

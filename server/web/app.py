@@ -1,0 +1,119 @@
+"""Which pages are there, and what holds for all of them?
+
+One FastAPI application: pages (HTML, a few fragments for htmx), the JSON API under /api/v1 that the pages use as well,
+one stream of news (live.py), and static files. It keeps nothing: all is in the store, so that it may as well be a
+process of its own.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from urllib.parse import quote
+
+from fastapi import FastAPI, HTTPException, Request, Response
+from fastapi.exceptions import RequestValidationError
+from fastapi.responses import JSONResponse, RedirectResponse
+from fastapi.staticfiles import StaticFiles
+from starlette.datastructures import MutableHeaders
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from edge_agent.contract.errors import WinnowError
+from server.config import ServerConfig
+from server.store.store import Store
+from server.web import api, metrics, pages
+from server.web.access import SignInNeeded
+from server.web.frame import HERE, Frame
+from server.web.live import Pulse
+
+API = "/api/v1"
+HEADERS = {
+    # Nothing from elsewhere, nothing inline: a label or a device's name that carries a script stays text.
+    "Content-Security-Policy": "default-src 'self'; img-src 'self' data: blob:; "
+    "frame-ancestors 'none'; form-action 'self'",
+    "X-Content-Type-Options": "nosniff",
+    "Referrer-Policy": "same-origin",
+    "Cross-Origin-Opener-Policy": "same-origin",
+}
+
+
+def make_app(store: Store, config: ServerConfig, *, now_ms: Callable[[], int]) -> FastAPI:
+    """The application, without its socket. `now_ms`: the wall clock, ms since 1970."""
+    frame = Frame(store, config, now_ms=now_ms)
+    app = FastAPI(
+        title="Winnow",
+        description="What the pages and `winnow-server` do, for programs. Send `Authorization: Bearer TOKEN`; "
+        "`winnow-server user token NAME` makes one.",
+        version="1",
+        openapi_url=f"{API}/openapi.json",
+        docs_url=None,  # it would load its scripts from elsewhere
+        redoc_url=None,
+    )
+    app.state.access = frame.access
+    app.state.pulse = Pulse(store)
+    app.mount("/static", StaticFiles(directory=HERE / "static"), name="static")
+    app.include_router(metrics.router(frame), include_in_schema=False)
+    for module in pages.MODULES:
+        app.include_router(module.router(frame), include_in_schema=False)
+    for module in api.MODULES:
+        app.include_router(module.router(frame), prefix=API)
+    _answer_errors(app, frame)
+
+    app.add_middleware(Headed)
+    return app
+
+
+class Headed:
+    """What stands at the head of every answer (ASGI)."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        """`app`: whose answers."""
+        self._app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Pass a request on."""
+        kept = scope["type"] == "http" and scope["path"].startswith("/static")
+
+        async def headed(message: Message) -> None:
+            if message["type"] == "http.response.start":
+                headers = MutableHeaders(scope=message)
+                headers.update(HEADERS)
+                if not kept:
+                    headers.setdefault("Cache-Control", "no-store")
+            await send(message)
+
+        await self._app(scope, receive, headed)
+
+
+def _answer_errors(app: FastAPI, frame: Frame) -> None:
+    """JSON to programs, pages to people."""
+
+    def wants_page(request: Request) -> bool:
+        return not request.url.path.startswith(API) and "HX-Request" not in request.headers
+
+    def refuse(request: Request, status: int, why: str) -> Response:
+        if wants_page(request):
+            return frame.page(request, "refused.html", person=frame.access.who(request), status=status, why=why)
+        return JSONResponse({"detail": why}, status_code=status)
+
+    @app.exception_handler(SignInNeeded)
+    async def sign_in(request: Request, _: SignInNeeded) -> Response:
+        if wants_page(request) and request.method == "GET":
+            return RedirectResponse(f"/sign-in?next={quote(request.url.path)}", status_code=303)
+        return JSONResponse(
+            {"detail": "sign in, or send Authorization: Bearer TOKEN"},
+            status_code=401,
+            headers={"WWW-Authenticate": "Bearer"},
+        )
+
+    @app.exception_handler(HTTPException)
+    async def refused(request: Request, error: HTTPException) -> Response:
+        return refuse(request, error.status_code, str(error.detail))
+
+    @app.exception_handler(RequestValidationError)
+    async def malformed(request: Request, error: RequestValidationError) -> Response:
+        said = [f"{'.'.join(str(part) for part in one['loc'][1:])}: {one['msg']}" for one in error.errors()]
+        return refuse(request, 422, "; ".join(said))
+
+    @app.exception_handler(WinnowError)
+    async def cannot(request: Request, error: WinnowError) -> Response:
+        return refuse(request, 409, str(error))

@@ -1,0 +1,57 @@
+"""What do pages have in common?"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from fastapi import Request, Response
+from fastapi.templating import Jinja2Templates
+
+from server.config import ServerConfig
+from server.store.store import Store
+from server.web.access import Access, Person
+from server.web.fleet_table import FleetTable
+from server.web.words import FILTERS
+
+HERE = Path(__file__).parent
+
+
+@dataclass(frozen=True)
+class Place:
+    """An entry of the navigation."""
+
+    path: str
+    title: str
+    role: str = "viewer"
+
+
+PLACES = (Place("/fleet", "Fleet"), Place("/label", "Label", "labeler"), Place("/rollouts", "Rollouts"))
+
+
+class Frame:
+    """What every page needs: the store, the configuration, the clock, templates, and who may what."""
+
+    def __init__(self, store: Store, config: ServerConfig, *, now_ms: Callable[[], int]) -> None:
+        """Nothing is read yet."""
+        self.store, self.config, self.now_ms = store, config, now_ms
+        self.table = FleetTable(store, now_ms=now_ms)
+        self.access = Access(store, config.web, now_ms=now_ms)
+        self._templates = Jinja2Templates(HERE / "templates")
+        self._templates.env.filters.update(FILTERS)
+        self._templates.env.globals.update(places=PLACES, fleet=config.server.fleet)
+
+    def page(
+        self,
+        request: Request,
+        name: str,
+        *,
+        person: Person | None = None,
+        status: int = 200,
+        **values: object,
+    ) -> Response:
+        """A template, rendered; `person` is who looks at it."""
+        context: Mapping[str, Any] = {"person": person, "path": request.url.path, "now_ms": self.now_ms(), **values}
+        return self._templates.TemplateResponse(request, name, dict(context), status_code=status)

@@ -1,0 +1,81 @@
+"""What is new?
+
+One stream of server-sent events (HTML living standard, 9.2) tells the kinds of things that have changed, at most once a
+second; pages fetch what they show of them. A browser opens one for all its tabs (static/live.js): over HTTP/1.1 it has
+six connections to a server, and a seventh tab would wait for ever.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import threading
+import time
+from collections.abc import AsyncIterator
+from typing import Any
+
+import sqlalchemy as sa
+from fastapi import Request
+from fastapi.concurrency import run_in_threadpool
+
+from server.store.schema import device, event, label, rollout_step, run, version
+from server.store.store import Store
+
+PERIOD_S = 1.0
+ALIVE_S = 15.0  # a comment now and then, so that proxies do not end a stream that has no news
+STREAMS_MAX = 200
+KINDS = {
+    "fleet": sa.select(sa.func.max(device.c.last_seen_ms), sa.func.count()).select_from(device),
+    "events": sa.select(sa.func.max(event.c.id)),
+    "labels": sa.select(sa.func.max(label.c.id)),
+    "rollouts": sa.select(sa.func.max(rollout_step.c.id)),
+    "models": sa.select(
+        sa.select(sa.func.max(version.c.number)).scalar_subquery(),
+        sa.select(sa.func.max(run.c.id)).scalar_subquery(),
+        sa.select(sa.func.max(run.c.ended_at_ms)).scalar_subquery(),
+    ),
+}
+
+
+class Pulse:
+    """Looks at the store once a period, however many watch."""
+
+    def __init__(self, store: Store) -> None:
+        """Nothing is read until somebody watches."""
+        self._store = store
+        self._lock = threading.Lock()
+        self._at_s = 0.0
+        self._state: dict[str, Any] = {}
+        self.streams = 0
+        self.ended = False  # streams end by themselves within a period
+
+    def state(self) -> dict[str, Any]:
+        """Of every kind, something that differs when it has changed."""
+        with self._lock:
+            if time.monotonic() - self._at_s >= PERIOD_S or not self._state:
+                with self._store.database.read() as connection:
+                    self._state = {kind: tuple(connection.execute(query).one()) for kind, query in KINDS.items()}
+                self._at_s = time.monotonic()
+            return self._state
+
+
+async def news(pulse: Pulse, request: Request) -> AsyncIterator[str]:
+    """The stream: the names of the kinds that have changed."""
+    pulse.streams += 1
+    try:
+        known = await run_in_threadpool(pulse.state)
+        said_s = time.monotonic()
+        yield "retry: 2000\n\n"
+        while not (pulse.ended or await request.is_disconnected()):
+            await asyncio.sleep(PERIOD_S)
+            state = await run_in_threadpool(pulse.state)
+            changed = [kind for kind in state if state[kind] != known.get(kind)]
+            if changed:
+                yield f"data: {json.dumps(changed)}\n\n"
+            elif time.monotonic() - said_s > ALIVE_S:
+                yield ": nothing new\n\n"
+            else:
+                continue
+            known, said_s = state, time.monotonic()
+    finally:
+        pulse.streams -= 1

@@ -1,0 +1,61 @@
+"""A sample: its picture, and more like it."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+from fastapi import APIRouter, Form, HTTPException, Response
+from fastapi.concurrency import run_in_threadpool
+from fastapi.responses import RedirectResponse
+
+from server.release import requests
+from server.store import samples
+from server.web import picture
+from server.web.access import Operator, Viewer
+from server.web.frame import Frame
+
+KEPT_S = 86_400  # a sample never changes
+
+
+def router(frame: Frame) -> APIRouter:
+    """Its routes."""
+    made = APIRouter()
+
+    @made.get("/samples/{sample_id}/picture")
+    async def look(sample_id: str, _: Viewer) -> Response:
+        found = await run_in_threadpool(_picture, frame, sample_id)
+        return Response(
+            found.body, media_type=found.media_type, headers={"Cache-Control": f"private, max-age={KEPT_S}"}
+        )
+
+    @made.post("/samples/{sample_id}/more")
+    async def more(
+        sample_id: str,
+        person: Operator,
+        count: Annotated[int, Form(ge=1, le=1000)] = 20,
+        device: Annotated[str, Form(max_length=63)] = "",
+    ) -> Response:
+        def ask() -> None:
+            requests.make(
+                frame.store,
+                sample_id,
+                devices_named=[device] if device else None,
+                count=count,
+                similar=0.9,
+                days=7.0,
+                now_ms=frame.now_ms(),
+                who=person.name,
+            )
+
+        await run_in_threadpool(ask)
+        return RedirectResponse(f"/devices/{device}" if device else "/fleet", status_code=303)
+
+    return made
+
+
+def _picture(frame: Frame, sample_id: str) -> picture.Picture:
+    with frame.store.database.read() as connection:
+        found = samples.rows(connection, [sample_id])
+    if not found:
+        raise HTTPException(404, f"sample {sample_id!r} is not here")
+    return picture.of(samples.sample_array(frame.store, found[0]))

@@ -1,0 +1,85 @@
+"""One device in a real browser: its past, its samples, orders to it."""
+
+from __future__ import annotations
+
+import time
+
+import browser as browsers
+import msgspec
+import pytest
+from device_words import FLEET, birth, event, heartbeat, message, uploads
+from playwright.sync_api import expect
+
+from edge_agent.contract.wire import DriftState, encode
+from server.collect.ingest import Ingest
+from server.store import devices, labels, requests, trail
+
+HOURS = 6
+
+
+@pytest.fixture
+def served(served):
+    """cam-1 has been heard for six hours, and has sent some samples."""
+    ingest = Ingest(served.store, fleet=FLEET, offline_after_s=90.0)
+    now_ms = time.time_ns() // 1_000_000
+    first_ms = now_ms - HOURS * 3_600_000
+    ingest.take([message("cam-1", "birth", encode(birth("a")), at_ms=first_ms)])
+    for at_ms in range(first_ms, now_ms, 300_000):
+        drift = DriftState(epoch=0, watching=True, group_samples=1, statistic=(at_ms - first_ms) / 3e6, threshold=9.0)
+        said = msgspec.structs.replace(heartbeat("a"), drift=drift, temperature_c=51.5, latency_p95_ms=4.0)
+        ingest.take([message("cam-1", "heartbeat", encode(said), at_ms=at_ms)])
+    ingest.take([one for seq in range(30) for one in uploads("cam-1", seq)])
+    ingest.take([message("cam-1", "event", encode(event(1)))])
+    with served.store.database.write() as connection:
+        labels.ensure_names(connection, ["coat", "boot", "bag", "shirt"])
+    return served
+
+
+def test_a_device_is_shown_whole(chromium, served):
+    page = served.sign_in(chromium, "viewer", viewport={"width": 1280, "height": 1000})
+    page.goto(f"{served.url}/fleet")
+    page.click("#devices a")
+    expect(page.locator("h1")).to_have_text("cam-1")
+    expect(page.locator("#facts")).to_contain_text("version 1, steady")
+    expect(page.locator("#facts")).to_contain_text("version 3: its golden outputs differ")
+    expect(page.locator("#charts")).to_contain_text("Drift, share of an alarm")
+    expect(page.locator("#charts")).to_contain_text("Temperature")
+    expect(page.locator(".samples li")).to_have_count(24)
+    expect(page.locator(".samples li").first).to_contain_text("shirt")
+    assert page.locator(".samples img").first.evaluate("image => image.decode().then(() => image.naturalWidth)") >= 96
+    expect(page.locator("main")).to_contain_text("the lens is dirty")
+    assert page.locator("main button").count() == 0  # who only looks is offered nothing
+    assert browsers.serious(page) == []
+    page.set_viewport_size({"width": 390, "height": 800})
+    assert page.evaluate("document.documentElement.scrollWidth") <= 390
+    assert page.problems == []
+    page.close()
+
+
+def test_an_operator_moves_it_and_asks_for_more_like_a_sample(chromium, served):
+    page = served.sign_in(chromium, "operator")
+    page.goto(f"{served.url}/devices/cam-1")
+    assert page.locator("text=Revoke").count() == 0
+    page.fill("input[name=channel]", "beta")
+    page.fill("input[name=site]", "barn")
+    page.fill("input[name=why]", "it hangs in the barn now")
+    page.click("text=Move")
+    expect(page.locator("#head")).to_contain_text("barn · channel beta")
+    with served.store.database.read() as connection:
+        (found,) = devices.devices(connection)
+        entry = trail.entries(connection, subject="device cam-1")[-1]
+    assert (found.channel, found.site) == ("beta", "barn")
+    assert (entry.who, entry.why) == ("operator", "it hangs in the barn now")
+    page.click("[aria-label='More like cam-1.main.1.29']")
+    expect(page.locator("main")).to_contain_text("no device could answer")  # version 1 is in no registry here
+    with served.store.database.read() as connection:
+        assert requests.open_ones(connection, now_ms=0) == []
+    page.close()
+
+
+def test_one_that_was_never_seen_is_not_found(chromium, served):
+    page = served.sign_in(chromium)
+    assert page.goto(f"{served.url}/devices/cam-9").status == 404
+    expect(page.locator("main")).to_contain_text("device 'cam-9' has never been seen")
+    assert page.goto(f"{served.url}/samples/nothing/picture").status == 404
+    page.close()

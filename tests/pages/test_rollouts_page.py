@@ -1,0 +1,69 @@
+"""Rings that fill before one's eyes, and an operator's words: the real rules, in a real browser."""
+
+from __future__ import annotations
+
+import browser as browsers
+import pytest
+from fleet_simulator import FleetSimulator
+from playwright.sync_api import expect
+
+from server import config
+
+RULES = config.Rollout(rings=("canary=1", "all"), soak_s=20.0, timeout_s=120.0)
+
+
+@pytest.fixture
+def fleet(tmp_path):
+    made = FleetSimulator(tmp_path / "fleet", devices=3, rules=RULES)
+    yield made
+    made.close()
+
+
+@pytest.fixture
+def site(fleet, tmp_path):
+    made = browsers.Served(tmp_path, now_ms=lambda: fleet.now_ms, store=fleet.store)
+    yield made
+    made.close()
+
+
+def test_an_operator_sees_a_rollout_fill_and_halts_it(chromium, site, fleet):
+    fleet.publish(2)
+    fleet.run(30.0)
+    page = site.sign_in(chromium, "operator")
+    page.click("text=Rollouts")
+    expect(page.locator("#list")).to_contain_text("2 after")
+    page.click("#list a")
+    expect(page.locator(".rings .current h2")).to_contain_text("canary")
+    assert browsers.serious(page) == []
+    page.fill("input[name=reason]", "the line is being moved")
+    page.click("text=Halt")
+    expect(page.locator("#now")).to_contain_text("the server has not seen it yet")
+    fleet.run(2.0)
+    expect(page.locator("#now .state").first).to_have_text("halted", timeout=10_000)
+    expect(page.locator("#now")).to_contain_text("the line is being moved")
+    assert page.problems == []
+    page.close()
+
+
+def test_a_viewer_sees_no_button_and_may_not(chromium, site, fleet):
+    fleet.publish(2)
+    fleet.run(30.0)
+    page = site.sign_in(chromium, "viewer")
+    page.goto(f"{site.url}/rollouts/1")
+    expect(page.locator("h1")).to_have_text("Rollout 1")
+    assert page.locator("main button").count() == 0
+    csrf = page.locator("meta[name=csrf]").get_attribute("content")
+    answer = page.request.post(f"{site.url}/rollouts/1/halt", form={"reason": "x", "csrf": csrf})
+    assert answer.status == 403
+    assert "takes the role operator" in answer.text()
+    page.close()
+
+
+def test_what_cannot_be_done_is_said(chromium, site, fleet):
+    page = site.sign_in(chromium, "operator")
+    page.goto(f"{site.url}/rollouts")
+    expect(page.locator("main")).to_contain_text("Nothing has been rolled out")
+    answer = page.goto(f"{site.url}/rollouts/7")
+    assert answer.status == 409
+    expect(page.locator("main")).to_contain_text("there is no rollout 7")
+    page.close()
