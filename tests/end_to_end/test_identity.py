@@ -52,9 +52,8 @@ class Fleet:
         self.said = call("server", "init", str(folder / "farm"), "--fleet", "farm")
         text = Path(self.toml).read_text()
         broker, web = free_ports(2)
-        Path(self.toml).write_text(
-            text.replace("8883", str(broker)).replace("8884", str(web)).replace("8080", "0") + "[rollout]\nsoak_s = 0.5\n"
-        )
+        text = text.replace("8883", str(broker)).replace("8884", str(web)).replace("8080", "0")
+        Path(self.toml).write_text(text + "[rollout]\nsoak_s = 0.5\n")
         self.server = Program(folder / "server.log", "server", "run", self.toml)
         wait_for("devices may enrol", lambda: "devices enrol and renew" in self.server.said(), [self.server])
         self.catalogue = folder / "farm" / "data" / "catalogue.db"
