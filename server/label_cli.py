@@ -258,12 +258,13 @@ def _fill(config: Any, store: Store) -> None:
 
 
 def _picture(store: Store, task: Task, folder: Path) -> str:
-    from server.label.picture import png
+    from server.label import picture
     from server.store.samples import sample_array
 
     folder.mkdir(parents=True, exist_ok=True)
-    at = folder / f"{task.sample_id}.png"
-    at.write_bytes(png(sample_array(store, task.row)))
+    shown = picture.of(sample_array(store, task.row))
+    at = folder / f"{task.sample_id}{shown.suffix}"
+    at.write_bytes(shown.body)
     return str(at)
 
 

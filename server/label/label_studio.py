@@ -22,8 +22,8 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from server.errors import LabelError
+from server.label import picture
 from server.label.labeler import CANNOT_TELL, LATER, NONE_OF_THESE, Answer, Given, Question
-from server.label.picture import png
 
 KIND = "label_studio"
 UID = "sample_uid"  # key in a task's data
@@ -151,10 +151,11 @@ class _Api:
 
 
 def _task(question: Question, interface: Interface) -> dict[str, Any]:
-    picture = base64.b64encode(png(question.array())).decode()
+    shown = picture.of(question.array())
+    body = base64.b64encode(shown.body).decode()
     task: dict[str, Any] = {
         "data": {
-            interface.key: f"data:image/png;base64,{picture}",
+            interface.key: f"data:{shown.media_type};base64,{body}",
             UID: question.id,
             "device_id": question.id.split(".")[0],
             "ref": question.ref,

@@ -1,39 +1,79 @@
 """How is a sample shown to a person?
 
-As a PNG: an image as it is, anything else as a grey picture of its values, from the lowest (black) to the highest.
+An image as PNG; a series (T, C) or a vector as an SVG of lines. Arrays only: bodies are decoded elsewhere, images in a
+process that can open nothing (store/sandbox.py). Pure.
 """
 
 from __future__ import annotations
 
 import io
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-SIDE_MIN = 224  # pixels; smaller images are enlarged in whole steps, so that a person sees them
+SMALLEST = 224  # pixels: what is smaller is enlarged by whole factors, so that its pixels are seen as they are
+POINTS = 600  # of a line; more are not seen
+CHANNELS = 12
+WIDTH, HEIGHT = 240, 120
+COLOURS = ("#0f766e", "#b45309", "#1d5fb8", "#a21caf", "#4d7c0f", "#be123c")
 
 
-def png(array: NDArray[Any]) -> bytes:
-    """Of a sample as the sensor gave it: (H, W), (H, W, 1 or 3) uint8; (T,), (T, C) and others by their values."""
-    pixels = array if _is_image(array) else _values(array)
-    if pixels.ndim == 3 and pixels.shape[2] == 1:
-        pixels = pixels[:, :, 0]
-    times = max(1, SIDE_MIN // max(pixels.shape[:2]))
-    pixels = pixels.repeat(times, axis=0).repeat(times, axis=1)
-    out = io.BytesIO()
-    Image.fromarray(np.ascontiguousarray(pixels)).save(out, format="PNG")
-    return out.getvalue()
+class Picture(NamedTuple):
+    """A file that a browser shows."""
+
+    media_type: str
+    body: bytes
+
+    @property
+    def suffix(self) -> str:
+        """Of the file's name."""
+        return {"image/png": ".png", "image/svg+xml": ".svg"}[self.media_type]
+
+
+def of(array: NDArray[Any]) -> Picture:
+    """The picture of a sample: (H, W), (H, W, 1|3) uint8 or float; (T, C), (T,) numbers."""
+    if _is_image(array):
+        return Picture("image/png", _png(array))
+    return Picture("image/svg+xml", _lines(array.reshape(len(array), -1) if array.ndim else array.reshape(1, 1)))
 
 
 def _is_image(array: NDArray[Any]) -> bool:
-    return array.dtype == np.uint8 and (array.ndim == 2 or (array.ndim == 3 and array.shape[2] in (1, 3)))
+    if array.ndim == 3:
+        return array.shape[2] in (1, 3)
+    return array.ndim == 2 and (array.dtype == np.uint8 or (min(array.shape) >= 8 and array.shape[0] == array.shape[1]))
 
 
-def _values(array: NDArray[Any]) -> NDArray[np.uint8]:
-    """(rows, columns): time to the right, channels below each other."""
-    values = np.nan_to_num(np.asarray(array, np.float64)).reshape(len(array) if array.ndim else 1, -1).T
-    span = np.ptp(values)
-    grey: NDArray[np.uint8] = np.round(255.0 * (values - values.min()) / (span if span > 0.0 else 1.0)).astype(np.uint8)
-    return grey
+def _png(array: NDArray[Any]) -> bytes:
+    pixels = array if array.dtype == np.uint8 else _stretched(array)
+    image = Image.fromarray(pixels[..., 0] if pixels.ndim == 3 and pixels.shape[2] == 1 else pixels)
+    factor = -(-SMALLEST // max(1, min(image.size)))
+    if factor > 1:
+        image = image.resize((image.width * factor, image.height * factor), Image.Resampling.NEAREST)
+    out = io.BytesIO()
+    image.save(out, "PNG", compress_level=3)
+    return out.getvalue()
+
+
+def _stretched(array: NDArray[Any]) -> NDArray[np.uint8]:
+    """Any range to 0..255."""
+    values = np.nan_to_num(array.astype(np.float64))
+    low, high = float(values.min()), float(values.max())
+    return ((values - low) * (255.0 / (high - low) if high > low else 0.0)).astype(np.uint8)
+
+
+def _lines(series: NDArray[Any]) -> bytes:
+    """One line a channel, all to one scale, from top to bottom as they are largest."""
+    shown = np.nan_to_num(series[:, :CHANNELS].astype(np.float64))
+    shown = shown[np.unique(np.linspace(0, len(shown) - 1, min(POINTS, len(shown))).astype(int))]
+    low, high = float(shown.min()), float(shown.max())
+    y = HEIGHT - 4 - (shown - low) * ((HEIGHT - 8) / (high - low) if high > low else 0.0)
+    x = np.linspace(2, WIDTH - 2, len(shown)) if len(shown) > 1 else np.array([WIDTH / 2])
+    drawn = "".join(
+        f'<polyline fill="none" stroke="{COLOURS[channel % len(COLOURS)]}" stroke-width="1.2" points="'
+        + " ".join(f"{at:.1f},{level:.1f}" for at, level in zip(x, y[:, channel], strict=True))
+        + '"/>'
+        for channel in range(y.shape[1])
+    )
+    return f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {WIDTH} {HEIGHT}">{drawn}</svg>'.encode()

@@ -55,7 +55,7 @@ def test_a_session_of_two_people(say, tmp_path):
     asked = json.loads(say("label", "next", "--by", "ann", "--count", "2", "--out", str(tmp_path / "pics"), "--json"))
     assert [row["sample_id"] for row in asked] == [name(0), name(1)]
     assert (asked[0]["guess"], asked[0]["guess_by"]) == ("rat", "version 1")
-    assert Image.open(asked[0]["picture"]).size == (222, 222)
+    assert Image.open(asked[0]["picture"]).size == (228, 228)
     assert name(2) in say("label", "next", "--by", "bob")
     assert say("label", "answer", name(0), "dog", "--by", "ann", "--seconds", "10").startswith(f"{name(0)}: dog, by 1")
     assert "did you mean 'cat'" in say("label", "answer", name(1), "catt", "--by", "ann", code=1)

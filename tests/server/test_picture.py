@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 from PIL import Image
 
-from server.web import picture
+from server.label import picture
 
 
 @pytest.mark.parametrize(

@@ -8,9 +8,9 @@ from fastapi import APIRouter, Form, HTTPException, Response
 from fastapi.concurrency import run_in_threadpool
 from fastapi.responses import RedirectResponse
 
+from server.label import picture
 from server.release import requests
 from server.store import samples
-from server.web import picture
 from server.web.access import Operator, Viewer
 from server.web.frame import Frame
 
