@@ -53,12 +53,17 @@ class Lease(NamedTuple):
 
 
 def put(connection: sa.Connection, made: Sequence[Queued]) -> int:
-    """Queue them; one that is queued already is asked for the newer purpose. Returns how many samples are here."""
+    """Queue them; one that is queued already is asked for the newer purpose, and of no fewer people: some may have it.
+
+    Returns how many samples are here.
+    """
     here = body_names(connection, {one.sample_id for one in made})
     rows = [one._asdict() | {"beside": list(one.beside)} for one in made if one.sample_id in here]
     if rows:
         statement = insert(question)
-        new = {name: statement.excluded[name] for name in ("purpose", "at_ms", "wanted", "turn")}
+        new: dict[str, Any] = {name: statement.excluded[name] for name in ("purpose", "at_ms", "turn")}
+        before, wanted = question.c.wanted, statement.excluded.wanted
+        new["wanted"] = sa.case((before > wanted, before), else_=wanted)
         connection.execute(statement.on_conflict_do_update(index_elements=[question.c.sample_id], set_=new), rows)
     return len(rows)
 

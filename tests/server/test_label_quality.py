@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import numpy as np
 import pytest
 from device_words import FLEET, uploads
 
 from server.collect.ingest import Ingest
 from server.errors import ServerConfigError
 from server.label import quality
-from server.label.picture import png
 from server.label.prices import parse
 from server.store import labels
 from server.store.labels import CANNOT_TELL, Label
@@ -64,13 +62,3 @@ def test_those_who_agree_with_others_and_those_who_cannot_tell(store):
 def test_a_price_that_is_none(line):
     with pytest.raises(ServerConfigError, match="expected 'human=30/h'"):
         parse([line])
-
-
-@pytest.mark.parametrize("shape", [(6, 6), (6, 6, 1), (5, 7, 3), (300, 2), (128,), (50, 9), (2, 3, 4)])
-@pytest.mark.parametrize("dtype", ["uint8", "float32"])
-def test_whatever_a_sensor_gives_can_be_shown(shape, dtype):
-    assert png(np.arange(int(np.prod(shape)), dtype=dtype).reshape(shape)).startswith(b"\x89PNG")
-
-
-def test_what_is_not_finite_or_all_the_same_can_be_shown():
-    assert png(np.full((5, 2), np.nan, np.float32)).startswith(b"\x89PNG")

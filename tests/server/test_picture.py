@@ -50,3 +50,7 @@ def test_a_long_series_is_one_short_line_a_channel(length, channels):
     made = picture.of(np.random.default_rng(0).normal(size=(length, channels)).astype(np.float32))
     if made.media_type == "image/svg+xml":
         assert len(made.body) < 16_000 * channels
+
+
+def test_what_is_not_finite_or_all_the_same_can_be_shown():
+    assert picture.of(np.full((5, 2), np.nan, np.float32)).media_type == "image/svg+xml"
