@@ -12,7 +12,6 @@ import threading
 import time
 import uuid
 from collections.abc import Callable
-from importlib.metadata import version as installed_version
 from pathlib import Path
 
 import msgspec
@@ -76,6 +75,8 @@ class Account:
 
     def birth(self) -> Birth:
         """Said on every connect."""
+        from importlib.metadata import version as installed_version  # a tenth of what the agent costs to import
+
         return Birth(
             session=self.session,
             boot=self._boot,
