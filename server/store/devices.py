@@ -65,6 +65,12 @@ def devices(connection: sa.Connection) -> list[Device]:
     return [_device(row) for row in connection.execute(sa.select(device).order_by(device.c.name))]
 
 
+def get(connection: sa.Connection, name: str) -> Device | None:
+    """The device of that name."""
+    row = connection.execute(sa.select(device).where(device.c.name == name)).one_or_none()
+    return None if row is None else _device(row)
+
+
 def _device(row: sa.Row[Any]) -> Device:
     return Device(
         name=row.name,

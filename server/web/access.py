@@ -19,6 +19,7 @@ from typing import Annotated, Literal
 from argon2 import PasswordHasher
 from argon2.exceptions import Argon2Error
 from fastapi import Depends, HTTPException, Request
+from fastapi.concurrency import run_in_threadpool
 
 from server.config import Web
 from server.store import users
@@ -113,8 +114,7 @@ def _needs(role: Role) -> Callable[[Request], Awaitable[Person]]:
     """Who is asking: somebody who may do what takes `role`, and has proved to mean it."""
 
     async def person(request: Request) -> Person:
-        access: Access = request.app.state.access
-        found = access.who(request)
+        found = await who(request)
         if found is None:
             raise SignInNeeded
         if not found.may(role):
@@ -131,6 +131,15 @@ Labeler = Annotated[Person, Depends(_needs("labeler"))]
 Operator = Annotated[Person, Depends(_needs("operator"))]
 Admin = Annotated[Person, Depends(_needs("admin"))]
 """The person who is asking, as a parameter's type; whoever may not is refused before."""
+
+
+async def who(request: Request) -> Person | None:
+    """Who is asking, looked up once a request and not in the event loop; None: nobody we know."""
+    if not hasattr(request.state, "person"):
+        access: Access = request.app.state.access
+        request.state.person = await run_in_threadpool(access.who, request)
+    person: Person | None = request.state.person
+    return person
 
 
 async def _check_csrf(request: Request, person: Person) -> None:

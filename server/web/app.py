@@ -21,7 +21,7 @@ from edge_agent.contract.errors import WinnowError
 from server.config import ServerConfig
 from server.store.store import Store
 from server.web import api, metrics, pages
-from server.web.access import SignInNeeded
+from server.web.access import SignInNeeded, who
 from server.web.frame import HERE, Frame
 from server.web.live import Pulse
 
@@ -90,9 +90,9 @@ def _answer_errors(app: FastAPI, frame: Frame) -> None:
     def wants_page(request: Request) -> bool:
         return not request.url.path.startswith(API) and "HX-Request" not in request.headers
 
-    def refuse(request: Request, status: int, why: str) -> Response:
+    async def refuse(request: Request, status: int, why: str) -> Response:
         if wants_page(request):
-            return frame.page(request, "refused.html", person=frame.access.who(request), status=status, why=why)
+            return frame.page(request, "refused.html", person=await who(request), status=status, why=why)
         return JSONResponse({"detail": why}, status_code=status)
 
     @app.exception_handler(SignInNeeded)
@@ -107,13 +107,13 @@ def _answer_errors(app: FastAPI, frame: Frame) -> None:
 
     @app.exception_handler(HTTPException)
     async def refused(request: Request, error: HTTPException) -> Response:
-        return refuse(request, error.status_code, str(error.detail))
+        return await refuse(request, error.status_code, str(error.detail))
 
     @app.exception_handler(RequestValidationError)
     async def malformed(request: Request, error: RequestValidationError) -> Response:
         said = [f"{'.'.join(str(part) for part in one['loc'][1:])}: {one['msg']}" for one in error.errors()]
-        return refuse(request, 422, "; ".join(said))
+        return await refuse(request, 422, "; ".join(said))
 
     @app.exception_handler(WinnowError)
     async def cannot(request: Request, error: WinnowError) -> Response:
-        return refuse(request, 409, str(error))
+        return await refuse(request, 409, str(error))

@@ -17,7 +17,7 @@ import msgspec
 
 from server.store.snapshots import Snapshot
 from server.store.store import Store
-from server.teach.export.images import PARTS, rows_of, written
+from server.teach.export.images import PARTS, filled, rows_of, written
 from server.teach.export.journal import Chunk, File, Journal
 from server.teach.export.record import Record, lines, size_of
 
@@ -42,13 +42,9 @@ class Coco:
 
     def finish(self, chunks: Iterable[Chunk]) -> list[File]:
         """Join what the chunks say, each split into one document."""
-        by_split: dict[str, list[str]] = {}
-        for chunk in chunks:
-            by_split.setdefault(chunk.split, []).extend([chunk.name] * bool(chunk.files))
         return [
             self._journal.write(f"annotations/instances_{split}.json", partial(self._document, names, split))
-            for split, names in by_split.items()
-            if names
+            for split, names in filled(chunks).items()
         ]
 
     def _document(self, names: list[str], split: str, out: BinaryIO) -> None:

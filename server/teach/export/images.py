@@ -43,13 +43,9 @@ class Images:
 
     def finish(self, chunks: Iterable[Chunk]) -> list[File]:
         """Join the lines of each split."""
-        by_split: dict[str, list[str]] = {}
-        for chunk in chunks:
-            by_split.setdefault(chunk.split, []).extend([chunk.name] * bool(chunk.files))
         return [
             self._journal.write(f"{split}/metadata.jsonl", partial(self._join, names))
-            for split, names in by_split.items()
-            if names
+            for split, names in filled(chunks).items()
         ]
 
     def _join(self, names: list[str], out: BinaryIO) -> None:
@@ -80,6 +76,15 @@ def written(
 def _place(record: Record, kind: str) -> str:
     folder = f"{record.row.class_index:03d}-{re.sub(r'[^A-Za-z0-9_-]+', '-', record.class_name)[:60]}"
     return f"{record.row.frozen_split}/{folder}/{record.row.id}.{'jpg' if kind == 'jpeg' else kind}"
+
+
+def filled(chunks: Iterable[Chunk]) -> dict[str, list[str]]:
+    """Split -> the names of its chunks that have files."""
+    by_split: dict[str, list[str]] = {}
+    for chunk in chunks:
+        if chunk.files:
+            by_split.setdefault(chunk.split, []).append(chunk.name)
+    return by_split
 
 
 def rows_of(folder: Path, name: str) -> Iterable[bytes]:

@@ -74,15 +74,15 @@ def _shown(frame: Frame, name: str) -> dict[str, Any]:
     newest = newest.order_by(sample.c.boot.desc(), sample.c.seq.desc()).limit(SAMPLES)
     happened = sa.select(event).where(event.c.device == name).order_by(event.c.id.desc()).limit(EVENTS)
     with frame.store.database.read() as connection:
-        found = {one.name: one for one in devices.devices(connection) if one.name == name}
-        if not found:
+        found = devices.get(connection, name)
+        if found is None:
             raise HTTPException(404, f"device {name!r} has never been seen")
         names = labels.names(connection)
         rows = connection.execute(newest).all()
         events = connection.execute(happened).all()
     return {
-        "device": found[name],
-        "said": _said(found[name]),
+        "device": found,
+        "said": _said(found),
         "samples": [row._asdict() | {"guess": _name(names, row.predicted)} for row in rows],
         "events": events,
     }
