@@ -112,6 +112,11 @@ def every(connection: sa.Connection) -> Sequence[Erasure]:
     return [Erasure(*row) for row in connection.execute(sa.select(erasure).order_by(erasure.c.id))]
 
 
+def last_id(connection: sa.Connection) -> int:
+    """Of the newest; 0: there is none."""
+    return connection.scalar(sa.select(sa.func.max(erasure.c.id))) or 0
+
+
 def unfinished(connection: sa.Connection) -> bool:
     """Whether bytes of something erased may still be here."""
     return connection.scalar(sa.select(sa.exists().where(erasure.c.finished_at_ms.is_(None)))) or False

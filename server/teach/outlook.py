@@ -9,7 +9,7 @@ import numpy as np
 import sqlalchemy as sa
 
 from server import config
-from server.store import labels, runs, snapshots, training_orders, versions
+from server.store import erasures, labels, runs, snapshots, training_orders, versions
 from server.store.versions import Version
 from server.teach.harm import Harm, allowed_error, bet
 from server.teach.when import Look
@@ -26,6 +26,7 @@ def look(connection: sa.Connection, rules: config.Teach, *, now_ms: int) -> Look
         new_labels=new_labels(connection),
         age_days=(now_ms - champion.created_at_ms) / DAY_MS if champion else 0.0,
         harm=harm(connection, champion, rules) if champion and rules.harm_labels else None,
+        erased=erased(connection, champion) if champion else "",
         asked_by=order.who if order else "",
         asked_why=order.why if order else "",
     )
@@ -35,6 +36,18 @@ def new_labels(connection: sa.Connection) -> int:
     """Labels from devices that the last round did not know."""
     last = runs.latest(connection)
     return snapshots.count_new(connection, last[0].snapshot_id if last else "")
+
+
+def erased(connection: sa.Connection, version: Version) -> str:
+    """That a version learned from what was erased since, if no round has begun after that; empty: it did not."""
+    mine = erasures.learned(connection).get(version.number)
+    if not mine:
+        return ""
+    at_ms = max(one.at_ms for one in erasures.every(connection) if one.id in mine)
+    last = runs.latest(connection)
+    if last and last[0].started_at_ms > at_ms:
+        return ""
+    return f"version {version.number} learned from what erasure {mine[-1]} took away: it is taught anew, from scratch"
 
 
 def harm(connection: sa.Connection, version: Version, rules: config.Teach) -> Harm:

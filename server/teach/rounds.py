@@ -23,7 +23,7 @@ import sqlalchemy as sa
 
 from server import config
 from server.child import end, spawn
-from server.store import events, labels, rollouts, runs, trail, training_orders, versions
+from server.store import erasures, events, labels, rollouts, runs, trail, training_orders, versions
 from server.store.snapshots import Snapshot
 from server.store.store import Store
 from server.teach import outlook
@@ -58,7 +58,7 @@ class Teach:
         self._settings = Settings(teach=teach, gates=gates, snapshot=snapshot)
         self._child: _Child | None = None
         self._dialled = [channel for channel, dial in autonomy.dials().items() if dial != "propose"]
-        self._seen: tuple[int, int, Look] | None = None  # newest label and run, and what was seen of them
+        self._seen: tuple[tuple[int, ...], Look] | None = None  # what it follows from, and what was seen
 
     @property
     def busy(self) -> bool:
@@ -133,13 +133,20 @@ class Teach:
             return None if ended or not teach.enabled or self._rolling_out(connection) else found
 
     def _look(self, connection: sa.Connection, now_ms: int) -> Look:
-        """What the rules see. What only labels and rounds change is read again when there are new ones."""
-        newest, last = labels.last_id(connection), runs.last_id(connection)
-        if self._seen is None or self._seen[:2] != (newest, last) or training_orders.waiting(connection):
-            self._seen = newest, last, outlook.look(connection, self._settings.teach, now_ms=now_ms)
+        """What the rules see; read again when something that it follows from has changed."""
         champion = versions.champion(connection)
+        order = training_orders.waiting(connection)
+        follows = (
+            labels.last_id(connection),
+            runs.last_id(connection),
+            champion.number if champion else 0,
+            erasures.last_id(connection),
+            order.id if order else 0,
+        )
+        if self._seen is None or self._seen[0] != follows:
+            self._seen = follows, outlook.look(connection, self._settings.teach, now_ms=now_ms)
         age_days = (now_ms - champion.created_at_ms) / outlook.DAY_MS if champion else 0.0
-        return self._seen[2]._replace(age_days=age_days)
+        return self._seen[1]._replace(age_days=age_days)
 
     def _rolling_out(self, connection: sa.Connection) -> bool:
         awaited = any(rollouts.awaited(connection, channel) is not None for channel in self._dialled)

@@ -1,11 +1,12 @@
 """Is it time to teach?
 
     by hand    somebody asked for it
+    erasure    the version in force learned from what was erased since, and no round has begun after that
     harm       the labels say that the version in force errs more than when it was published (harm.py)
     labels     enough new ones
     age        the version is old, and there are at least some new labels
 
-Without a single new label nothing is due but what was asked for: the same data would give the same model. Pure.
+Without a single new label nothing is due but the first two: the same data would give the same model. Pure.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ from typing import Literal, NamedTuple
 from server import config
 from server.teach.harm import Harm
 
-Rule = Literal["hand", "harm", "labels", "age"]
+Rule = Literal["hand", "erasure", "harm", "labels", "age"]
 
 
 class Look(NamedTuple):
@@ -24,6 +25,7 @@ class Look(NamedTuple):
     new_labels: int  # from devices, since the last round
     age_days: float  # of the version in force; 0: there is none
     harm: Harm | None = None
+    erased: str = ""  # version and erasure, where the one learned from the other; empty: it did not
     asked_by: str = ""  # who asked for a round; empty: nobody
     asked_why: str = ""
 
@@ -43,6 +45,8 @@ def due(rules: config.Teach, look: Look) -> Due | None:
     """
     if look.asked_by:
         return Due("hand", f"{look.asked_by} asked for it: {look.asked_why}")
+    if look.erased:
+        return Due("erasure", look.erased)
     if not look.new_labels:
         return None
     if look.harm is not None and look.harm.alarm_at is not None:

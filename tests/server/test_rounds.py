@@ -18,11 +18,13 @@ from edge_agent.contract.artifact import decode_manifest, read_artifact
 from server import config
 from server.collect.ingest import Ingest
 from server.errors import ServerError, StoreError
+from server.govern.erase import erase
+from server.govern.subject import Subject
 from server.release.registry import add_artifact, publish_passed
 from server.store import labels, parcels, references, rollouts, runs, snapshots, trail, training_orders, versions
 from server.store.labels import Label
 from server.store.lock import is_held, only_one
-from server.store.schema import event, label, reference, sample
+from server.store.schema import event, label, reference, sample, version
 from server.store.store import Store
 from server.teach import training
 from server.teach.imports import import_file
@@ -201,6 +203,26 @@ def test_a_version_that_errs_more_than_it_did_is_taught_anew(store, tmp_path):
     assert due(store, tmp_path, labels_per_round=10_000, harm_labels=100.0)
     with store.database.read() as connection:
         assert "wrong in 15 of 20 labels of the audit" in trail.entries(connection)[-1].why
+
+
+def test_a_version_that_learned_from_what_was_erased_is_taught_anew_once(store, tmp_path):
+    label_devices(store, 0, 20)
+    snapshot = freeze(store, now_ms=NOW_MS)
+    ended_run(store, "published")
+    quadrants.artifact(tmp_path / "1", version=1)
+    add_artifact(store, tmp_path / "1", weights=None, now_ms=NOW_MS)
+    rolled_out(store, 1)
+    with store.database.write() as connection:
+        connection.execute(sa.update(version).values(snapshot_id=snapshot.id))
+    assert not due(store, tmp_path)
+    erase(store, Subject("sample", ("cam-1.main.1.3",)), who="ada", why="asked to", now_ms=NOW_MS + 1)
+    assert due(store, tmp_path, now_ms=NOW_MS + 2)
+    with store.database.read() as connection:
+        assert "version 1 learned from what erasure 1 took away" in trail.entries(connection)[-1].why
+    with store.database.write() as connection:
+        run_id = runs.insert(connection, snapshot_id=snapshot.id, champion=1, recipe="", report={}, now_ms=NOW_MS + 3)
+        runs.fail(connection, run_id, error="no memory", now_ms=NOW_MS + 4)
+    assert not due(store, tmp_path, now_ms=NOW_MS + 5)  # not for ever, though it came to nothing
 
 
 def test_where_nothing_is_done_without_being_told_a_round_is_proposed_once_and_begun_by_hand(store, tmp_path):

@@ -100,7 +100,8 @@ def router(frame: Frame) -> APIRouter:
         at: Where = "",
     ) -> FleetMap:
         codes, names = await run_in_threadpool(table.map, search=search, state=state, site=at)
-        return FleetMap(states=list(STATES), names=names, codes=list(codes), sites=table.sites())
+        sites = await run_in_threadpool(table.sites)
+        return FleetMap(states=list(STATES), names=names, codes=list(codes), sites=sites)
 
     @made.get("/devices.csv", summary="List devices, as CSV", response_class=Response)
     async def as_csv(_: Viewer, search: Search = "", state: State = "", at: Where = "") -> Response:
