@@ -420,7 +420,7 @@ def test_what_is_no_image_is_refused_and_holds_nobody_up(collect, device, store)
     changes = {"body_bytes": len(body), "body_sha256": hashlib.sha256(body).hexdigest(), "encoding": "png"}
     changes["shape"] = (64, 64, 3)
     header = msgspec.structs.replace(encode_sample(sample("cam-1", 7))[0], **changes)
-    for frame in (*sample_frames(header, body), *picture("cam-1", 8)[0]):  # each once: what comes again is counted again
+    for frame in (*sample_frames(header, body), *picture("cam-1", 8)[0]):  # each once
         cam.say("sample", frame)
     wait_for(lambda: len(cam.told) == 2 and not other.waiting)
     assert sorted(cam.told) == [("accepted", "cam-1.main.1.8"), ("refused", "cam-1.main.1.7")]
