@@ -16,18 +16,8 @@ from edge_agent.contract import settings
 from edge_agent.contract.artifact import read_artifact
 from edge_agent.contract.errors import EXIT_CONFIG, ConfigError, WinnowError
 from edge_agent.contract.wire import REQUEST_MAX_SAMPLES
-from server import (
-    gates_cli,
-    gold_cli,
-    govern_cli,
-    keyring,
-    label_cli,
-    rollout_cli,
-    rules_cli,
-    snapshot_cli,
-    train_cli,
-    user_cli,
-)
+from server import keyring
+from server.cli import gates, gold, govern, label, rollout, rules, snapshot, train, user
 from server.config import load_config
 from server.errors import ServerConfigError
 from server.identity import commands
@@ -51,30 +41,30 @@ app.command("broker-certificate", epilog="Example: winnow-server broker-certific
 )
 app.add_typer(commands.device, name="device")
 commands.device.command("channel", epilog="Example: winnow-server device channel cam-1 beta server.toml")(
-    rollout_cli.put_in_channel
+    rollout.put_in_channel
 )
 commands.device.command("ring", epilog="Example: winnow-server device ring cam-1 canary server.toml")(
-    rollout_cli.put_in_ring
+    rollout.put_in_ring
 )
-app.command("train", epilog='Example: winnow-server train --why "new lenses on the line" server.toml')(train_cli.train)
+app.command("train", epilog='Example: winnow-server train --why "new lenses on the line" server.toml')(train.train)
 app.add_typer(data, name="data")
 app.add_typer(model, name="model")
 app.add_typer(keyring.keys, name="keys")
-app.add_typer(rollout_cli.rollouts, name="rollout")
-app.add_typer(user_cli.users, name="user")
-app.add_typer(govern_cli.audit, name="audit")
-app.add_typer(govern_cli.govern, name="govern")
-app.command("lineage", epilog="Example: winnow-server lineage 7 --picture lineage.svg server.toml")(govern_cli.lineage)
-app.command("card", epilog="Example: winnow-server card 7 --data server.toml")(govern_cli.card)
+app.add_typer(rollout.rollouts, name="rollout")
+app.add_typer(user.users, name="user")
+app.add_typer(govern.audit, name="audit")
+app.add_typer(govern.govern, name="govern")
+app.command("lineage", epilog="Example: winnow-server lineage 7 --picture lineage.svg server.toml")(govern.lineage)
+app.command("card", epilog="Example: winnow-server card 7 --data server.toml")(govern.card)
 app.command("erase", epilog='Example: winnow-server erase --device cam-1 --why "its owner asked" server.toml')(
-    govern_cli.erase
+    govern.erase
 )
-app.add_typer(gates_cli.gates, name="gates")
-app.add_typer(label_cli.label, name="label")
-label_cli.label.add_typer(gold_cli.gold, name="gold")
-app.command("labels", epilog="Example: winnow-server labels --days 7 server.toml")(label_cli.show_labels)
-app.add_typer(snapshot_cli.snapshots, name="snapshot")
-rules_cli.register(data)
+app.add_typer(gates.gates, name="gates")
+app.add_typer(label.label, name="label")
+label.label.add_typer(gold.gold, name="gold")
+app.command("labels", epilog="Example: winnow-server labels --days 7 server.toml")(label.show_labels)
+app.add_typer(snapshot.snapshots, name="snapshot")
+rules.register(data)
 
 Config = Annotated[Path, typer.Argument(metavar="server.toml", help="the configuration file")]
 Strategies = Annotated[

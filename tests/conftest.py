@@ -3,6 +3,12 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+from hypothesis import settings
+
+# A verdict on a commit is the same each time; `make fuzz` draws anew, and more.
+settings.register_profile("repeatable", derandomize=True)
+settings.register_profile("exploring", max_examples=1000, derandomize=False)
+settings.load_profile("repeatable")
 
 
 @pytest.fixture

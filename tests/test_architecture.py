@@ -32,20 +32,8 @@ AGENT_PARTS = (
 )
 SERVER_PARTS = (
     {"__main__"},
-    {"gold_cli"},
-    {
-        "demo",
-        "backtest",
-        "keyring",
-        "rollout_cli",
-        "rules_cli",
-        "snapshot_cli",
-        "train_cli",
-        "label_cli",
-        "govern_cli",
-        "gates_cli",
-        "user_cli",
-    },
+    {"cli"},
+    {"demo", "backtest", "keyring"},
     {"app", "testing"},
     {"web"},
     {"status"},

@@ -26,6 +26,7 @@ def ask_several(connection: sa.Connection, sample_id: str, wanted: int, *, who: 
         questions.put(connection, [Queued(sample_id, AGAIN, now_ms, wanted, SOON)])
     else:
         questions.want(connection, sample_id, wanted)
+    questions.make_room(connection, now_ms=now_ms)
     detail = {"labelers": wanted}
     trail.record(connection, "ask again", f"sample {sample_id}", why=why, who=who, detail=detail, now_ms=now_ms)
 
@@ -33,6 +34,7 @@ def ask_several(connection: sa.Connection, sample_id: str, wanted: int, *, who: 
 def look_again(connection: sa.Connection, ids: Sequence[str], *, who: str, why: str, now_ms: int) -> int:
     """Have somebody look at labelled samples a second time: that answer takes the place of those before it."""
     number = questions.put(connection, [Queued(one, SECOND_LOOK, now_ms, 1, SOON) for one in ids])
+    questions.make_room(connection, now_ms=now_ms)
     detail = {"samples": list(ids)}
     trail.record(connection, "second look", f"{number} labels", why=why, who=who, detail=detail, now_ms=now_ms)
     return number

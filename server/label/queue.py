@@ -103,6 +103,7 @@ class Queue:
                 held = [Lease(one.sample_id, leased_to, one.purpose, now_ms, now_ms + lease_ms) for one in made]
                 here = samples.body_names(connection, [one.sample_id for one in held])
                 questions.hold(connection, [one for one in held if one.sample_id in here])
+            questions.make_room(connection, now_ms=now_ms)
         return number
 
     def next(self, labeler: str, *, count: int = 1) -> list[Task]:
@@ -206,6 +207,7 @@ class Queue:
                 asked = Queued(last.sample_id, last.purpose, now_ms, 1, SOON, last.probability, last.plan_ms, beside)
                 wanted = questions.answered(connection, asked) + 1
                 questions.put(connection, [asked._replace(wanted=wanted)])
+            questions.make_room(connection, now_ms=now_ms)
             return str(last.sample_id)
 
     def _take(self, connection: sa.Connection, labeler: str, one: Reply, class_index: int, kind: str) -> None:

@@ -16,7 +16,7 @@ from typing import Any, NamedTuple
 import sqlalchemy as sa
 from sqlalchemy.dialects.sqlite import insert
 
-from server.store.consensus import FIRST, MODELS, SECOND_LOOK
+from server.store.consensus import FIRST, GOLD, MODELS, SECOND_LOOK
 from server.store.samples import body_names
 from server.store.schema import consensus, duplicate, gold, label, lease, question
 
@@ -91,6 +91,14 @@ def want(connection: sa.Connection, sample_id: str, wanted: int) -> None:
     """So many people, and soon."""
     which = question.c.sample_id == sample_id
     connection.execute(sa.update(question).where(which).values(wanted=wanted, turn=SOON))
+
+
+def make_room(connection: sa.Connection, *, now_ms: int) -> None:
+    """Whoever is at a question is among those wanted, however it came to be asked again meanwhile."""
+    at_hand = (lease.c.until_ms > now_ms, ~lease.c.skipped, lease.c.purpose != GOLD)
+    people = sa.select(sa.func.count()).where(lease.c.sample_id == question.c.sample_id, *at_hand).scalar_subquery()
+    held = question.c.sample_id.in_(sa.select(lease.c.sample_id).where(*at_hand))
+    connection.execute(sa.update(question).where(held, question.c.wanted < people).values(wanted=people))
 
 
 def count(connection: sa.Connection) -> dict[str, int]:

@@ -15,7 +15,7 @@ import pytest
 import quadrants
 import sqlalchemy as sa
 from device_words import FLEET, NOW_MS, uploads
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from server.collect.ingest import Ingest
@@ -474,6 +474,8 @@ acts = st.lists(
 
 @settings(max_examples=15, deadline=None)
 @given(acts)
+@example([("next", "ann", 1), ("answer", "bob", 0), ("undo", "bob", 0)])
+@example([("next", "ann", 1), ("answer", "bob", 0), ("look", "cyd", 0), ("undo", "bob", 0)])
 def test_whatever_people_do_nobody_is_in_anothers_way_and_nothing_is_lost(tmp_path_factory, acts):
     store, clock = Store.open(tmp_path_factory.mktemp("any") / "store"), Clock()
     ingest = Ingest(store, fleet=FLEET, offline_after_s=90.0)

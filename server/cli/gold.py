@@ -6,8 +6,8 @@ from typing import Annotated
 
 import typer
 
+from server.cli.label import NO_REASON, AsJson, By, Config, SampleId, Why, deciding, show, who
 from server.config import load_config
-from server.label_cli import NO_REASON, AsJson, By, Config, SampleId, Why, deciding, show, who
 
 gold = typer.Typer(
     help="Samples whose class is known for sure: labelers are measured by them.",
