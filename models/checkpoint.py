@@ -31,10 +31,13 @@ class Checkpoint:
         self._file = folder / FILE
         self._digest = digest
 
-    def load(self, device: torch.device) -> dict[str, Any] | None:
-        """The last state, its tensors on `device`; None: begin at the beginning."""
+    def load(self) -> dict[str, Any] | None:
+        """The last state, its tensors on the CPU; None: begin at the beginning.
+
+        Who takes them over copies them to where they belong. (On a GPU, counters of steps would be waited for.)
+        """
         try:
-            found = torch.load(self._file, weights_only=True, map_location=device)
+            found = torch.load(self._file, weights_only=True, map_location="cpu")
         except (OSError, RuntimeError, pickle.UnpicklingError, EOFError, ValueError, KeyError, zipfile.BadZipFile):
             return None
         is_ours = isinstance(found, dict) and found.get("digest") == self._digest

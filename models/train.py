@@ -14,7 +14,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -29,7 +29,9 @@ from models.errors import DataError
 from models.learn import AT_ONCE, LABEL_SMOOTHING, Learner, Part, Settings
 from models.net import Network, Shape
 from models.recipes.catalogue import build
-from models.trainer import Progress
+
+if TYPE_CHECKING:
+    from models.trainer import Progress
 
 __all__ = ["LABEL_SMOOTHING", "Beside", "Net", "Part", "Settings", "fit"]
 
