@@ -67,11 +67,12 @@ def digest_of(*parts: msgspec.Struct | NDArray[Any] | bytes | int | None) -> str
     digest = hashlib.sha256()
     for part in parts:
         for piece in _pieces(part):
-            digest.update(len(piece).to_bytes(8, "big") + piece)
+            digest.update(len(piece).to_bytes(8, "big"))
+            digest.update(piece)  # not joined: samples may be most of the memory
     return digest.hexdigest()
 
 
-def _pieces(part: msgspec.Struct | NDArray[Any] | bytes | int | None) -> Iterable[bytes]:
+def _pieces(part: msgspec.Struct | NDArray[Any] | bytes | int | None) -> Iterable[bytes | memoryview]:
     if isinstance(part, np.ndarray):
-        return f"{part.dtype} {part.shape}".encode(), np.ascontiguousarray(part).tobytes()
+        return f"{part.dtype} {part.shape}".encode(), memoryview(np.ascontiguousarray(part).reshape(-1).view(np.uint8))
     return (part if isinstance(part, bytes) else msgspec.json.encode(part),)

@@ -177,13 +177,13 @@ def _samples(
     back: NDArray[np.bool_] | None,
     device: torch.device,
 ) -> samples.Samples:
-    rows = np.arange(len(y)) if back is None else np.flatnonzero(~back)
-    data, truth = torch.tensor(x[rows]), torch.tensor(y[rows].astype(np.int64))
+    rows: Any = slice(None) if back is None else ~back  # a slice copies nothing, and samples may be most of the memory
+    data, truth = torch.as_tensor(np.require(x[rows], requirements="CW")), torch.tensor(y[rows].astype(np.int64))
     known = None if beside.known is None or before is None else torch.tensor(beside.known[rows])
-    weight = samples.bootstrap(len(rows), settings.heads, seed=settings.seed)
+    weight = samples.bootstrap(len(data), settings.heads, seed=settings.seed)
     if settings.importance_clip and beside.probability is not None:
         weight = weight * samples.importance(beside.probability[rows], clip=settings.importance_clip).unsqueeze(1)
-    teacher, focus = None, torch.zeros(len(rows))
+    teacher, focus = None, torch.zeros(len(data))
     if before and settings.distil:
         teacher, focus = _teacher(before.module.to(device), data, truth, device)
     wants_more = settings.pseudo_labels and beside.unlabelled is not None and len(beside.unlabelled)

@@ -60,6 +60,7 @@ class Trained(NamedTuple):
     weights: bytes  # to go on from next time, in a form of its own; may be empty
     logits: str = ""  # names of the outputs (N, C), or (N, T, C) of a committee, and (N, D); empty: to be found
     embedding: str = ""
+    from_scratch: bool = False  # it did not begin with the champion's weights, though it was given them
 
 
 def run(name: str, task: Task) -> Trained:
@@ -75,7 +76,7 @@ def run(name: str, task: Task) -> Trained:
     if not isinstance(trained, Trained):
         raise DataError(f"trainer {name!r}: hands back {type(trained).__name__}, expected models.trainer.Trained")
     onnx, taps = tap(trained.onnx, Taps(trained.logits, trained.embedding))
-    return Trained(onnx, trained.weights, *taps)
+    return Trained(onnx, trained.weights, *taps, trained.from_scratch)
 
 
 def found(name: str) -> Callable[[Task], Trained]:
@@ -114,7 +115,7 @@ def train(task: Task) -> Trained:
         beside=beside,
         folder=task.folder,
     )
-    return Trained(to_onnx(net), net.weights(), "logits", "embedding")
+    return Trained(to_onnx(net), net.weights(), "logits", "embedding", from_scratch=not parent)
 
 
 def _parent_recipe(task: Task) -> str:

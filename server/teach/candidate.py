@@ -99,7 +99,7 @@ def make(
     trained = trainer.run(teach.trainer, task)
     say("quantising" if teach.int8 else "describing")
     packaged = _packaged(trained, snapshot, data, champion, teach, min_int8_agreement)
-    return Candidate(packaged, trained.weights, base.number if base else 0)
+    return Candidate(packaged, trained.weights, base.number if base and not trained.from_scratch else 0)
 
 
 def told(teach: config.Teach) -> dict[str, Any]:

@@ -225,6 +225,17 @@ def test_devices_are_kept_back_whole_or_what_came_last(devices: int, each: int, 
     assert 0.05 < back.mean() < 0.45
 
 
+@pytest.mark.parametrize("seed", range(8))
+def test_a_device_that_has_most_of_the_samples_is_not_kept_back_as_a_whole(seed: int) -> None:
+    device = np.r_[np.zeros(800), np.repeat(np.arange(1, 21), 10)]  # imports count as one, too
+    back = split.kept_back(np.arange(1000) % 4, device, None, seed=seed)
+    assert 0.05 <= back.mean() <= 0.3
+    assert not back[device == 0].any()
+    alone = np.r_[np.zeros(990), np.arange(1, 11)]  # without it too few are left to see anything by
+    back = split.kept_back(np.zeros(1000, int), alone, None, seed=seed)
+    assert 0.1 < back[alone == 0].mean() < 0.2
+
+
 # --- the same, killed or not ---
 
 KINDS = [

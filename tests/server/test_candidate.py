@@ -15,11 +15,13 @@ import pytest
 import quadrants
 import sqlalchemy as sa
 from device_words import FLEET, NOW_MS, frames, message
+from torch import nn
 
 from edge_agent.choose.acquisition import Scorer
 from edge_agent.contract.artifact import decode_manifest, write_artifact
 from edge_agent.model import Model
 from models import learn
+from models.net import Parts, Prepare
 from models.trainer import Task, Trained, train
 from server import config
 from server.collect.ingest import Ingest
@@ -48,12 +50,14 @@ def store(tmp_path):
     store.close()
 
 
-def insert(store: Store, **told: object) -> int:
+def insert(store: Store, champion: int = 0, **told: object) -> int:
     teach = config.Teach(**({"epochs": 4, "batch_size": 32} | told))
     snapshot = freeze(store, now_ms=NOW_MS)
     report = {"settings": msgspec.to_builtins(Settings(teach=teach, gates=GATES))}
     with store.database.write() as connection:
-        return runs.insert(connection, snapshot_id=snapshot.id, champion=0, recipe="", report=report, now_ms=NOW_MS)
+        return runs.insert(
+            connection, snapshot_id=snapshot.id, champion=champion, recipe="", report=report, now_ms=NOW_MS
+        )
 
 
 def outcome(store: Store, run_id: int) -> runs.Run:
@@ -63,9 +67,9 @@ def outcome(store: Store, run_id: int) -> runs.Run:
     return run
 
 
-def here(store: Store, tmp_path: Path, **told: object) -> tuple[runs.Run, list[str]]:
+def here(store: Store, tmp_path: Path, champion: int = 0, **told: object) -> tuple[runs.Run, list[str]]:
     said: list[str] = []
-    run_id = insert(store, **told)
+    run_id = insert(store, champion, **told)
     run_round(store, run_id, folder=tmp_path / CHECKPOINTS, say=said.append, now_ms=lambda: NOW_MS)
     return outcome(store, run_id), said
 
@@ -167,6 +171,20 @@ def test_one_s_own_trainer_takes_the_round(store, tmp_path):
     assert manifest.metrics["accuracy"] > 0.7
     with pytest.raises(Exception, match="trainer 'nobody:knows': No module named 'nobody'"):
         here(store, tmp_path, trainer="nobody:knows")
+
+
+def test_a_version_says_whether_it_began_with_the_champion_s_weights(store, tmp_path):
+    first, _ = here(store, tmp_path)
+    publish_passed(store, now_ms=NOW_MS)
+    on, _ = here(store, tmp_path, 1, epochs=1)
+    anew, said = here(store, tmp_path, 1, epochs=1, recipe=f"{__name__}:wide")
+    assert any("from scratch: the champion is a 'cnn'" in line for line in said)
+    assert [run.report["went_on_from"] for run in (first, on, anew)] == [0, 1, 0]
+
+
+def wide(shape: tuple[int, ...]) -> Parts:
+    body = nn.Sequential(nn.Flatten(), nn.Linear(shape[0] * shape[1], 32), nn.ReLU())
+    return Parts(Prepare("image", shape), body, 32)
 
 
 def test_uploads_that_wait_are_learned_from_when_that_is_wanted(store, tmp_path):

@@ -19,7 +19,7 @@ from server.teach.gates.answers import Said
 from server.teach.gates.budgets import Cost
 from server.teach.gates.hardship import Disturbed, Strange
 from server.teach.gates.held import Held
-from server.teach.gates.judge import Against, Evidence, Forgotten, judge
+from server.teach.gates.judge import Against, Evidence, Forgotten, Int8, judge
 from server.teach.gates.slices import holm, thirds
 from server.teach.gates.trust import Labelled
 from server.teach.gates.verdict import Gate, at_least, at_most
@@ -180,6 +180,21 @@ def test_calibration_is_judged_by_how_sure_it_is(sure, state) -> None:
     gates = {gate.name: gate for gate in judge(Evidence(held=rows, against=evidence), rules=RULES).gates}
     assert gates["import/calibration"].state == state
     assert gates["import/negative flips"].figure == 0.0
+
+
+@pytest.mark.parametrize("stream", [False, True])
+@pytest.mark.parametrize(("n", "state"), [(40, "too_little_evidence"), (4000, "passed")])
+def test_a_few_answers_that_did_not_change_show_nothing_surely(stream, n, state) -> None:
+    right = np.arange(n) % 5 < 4
+    said = said_by(right, 0.8)
+    evidence = Evidence(
+        held=held(right, right, stream=stream), against=Against(np.array(["x"]), said, said), int8=Int8(1.0, 0.0, n)
+    )
+    gates = {gate.name: gate for gate in judge(evidence, rules=RULES).gates}
+    origin = "stream" if stream else "import"
+    names = ("macro F1", "calibration", "Brier")
+    assert {gates[f"{origin}/{name}"].state for name in names} == {state}
+    assert gates["int8_accuracy"].state == state
 
 
 @pytest.mark.parametrize("stream", [False, True])
