@@ -74,5 +74,5 @@ def digest_of(*parts: msgspec.Struct | NDArray[Any] | bytes | int | None) -> str
 
 def _pieces(part: msgspec.Struct | NDArray[Any] | bytes | int | None) -> Iterable[bytes | memoryview]:
     if isinstance(part, np.ndarray):
-        return f"{part.dtype} {part.shape}".encode(), memoryview(np.ascontiguousarray(part).reshape(-1).view(np.uint8))
+        return f"{part.dtype} {part.shape}".encode(), np.ascontiguousarray(part).reshape(-1).view(np.uint8).data
     return (part if isinstance(part, bytes) else msgspec.json.encode(part),)

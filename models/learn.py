@@ -33,7 +33,9 @@ WEIGHT_DECAY = 0.01
 LABEL_SMOOTHING = 0.05  # without it a small set ends in logits so large that margins tie; much more flattens them
 GENTLE_SHARE = 0.25  # of the learning rate, for plain descent: Adam moves every weight by a step, wherever it was going
 CHECKPOINT_STEPS = 200  # fewer cost more than they save (each is a copy of weights and optimiser, flushed to disk)
-COMPILE_STEPS = 4000  # of a training on a GPU, from which the minute that torch.compile takes may come back
+LARGE = 1_000_000  # weights, from which a GPU computes longer than it takes to be told what to; below it, half
+# precision and compiling make a step slower (benchmarks/training_speed.py)
+COMPILE_STEPS = 4000  # of a training of a large net, from which the minute that torch.compile takes may come back
 AT_ONCE = 1024  # samples kept back that are looked at in one pass
 
 Part = Literal["whole", "gently", "head"]
@@ -60,8 +62,8 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     patience: int = 0  # epochs without a better look at what is kept back, after which it stops; 0: nothing kept back
     importance_clip: float = 0.0  # largest weight by 1 / probability, in means; 0: all count alike
     pseudo_labels: float = 0.0  # how sure it must be of an unlabelled sample to learn from it; 0: off
-    precision: Literal["auto", "fp32", "bf16"] = "auto"  # auto: bf16 on a GPU that has it
-    compile: Literal["auto", "on", "off"] = "auto"  # auto: on a GPU, when there are many steps
+    precision: Literal["auto", "fp32", "bf16"] = "auto"  # auto: bf16 for a large net on a GPU that has it
+    compile: Literal["auto", "on", "off"] = "auto"  # auto: for a large net on a GPU, when there are many steps
 
 
 class Learner:
@@ -90,6 +92,7 @@ class Learner:
         self._average = copy.deepcopy(module).requires_grad_(False) if settings.ema else None
         self._best: dict[str, Tensor] | None = None
         self._best_loss, self._best_epoch = math.inf, 0
+        self._pays = self._device.type == "cuda" and is_large(module)
         self._forward = self._compiled()
 
     def run(self, *, checkpoint: Checkpoint | None, progress: Progress | None) -> None:
@@ -107,8 +110,8 @@ class Learner:
         epoch, place = divmod(step, self.per_epoch)
         losses = []
         self.module.train(self._trains)
-        for rows in self._order(epoch)[place:]:
-            losses.append(self._step(step, rows))
+        for rows, x in self.samples.batches(self._order(epoch)[place:]):
+            losses.append(self._step(step, rows, x))
             step += 1
             if step % self.per_epoch:
                 self._save(step, checkpoint)
@@ -119,9 +122,8 @@ class Learner:
             progress(1.0 if self._stopped(step) else step / self.steps, said)
         return step
 
-    def _step(self, step: int, rows: Tensor) -> Tensor:
+    def _step(self, step: int, rows: Tensor, x: Tensor) -> Tensor:
         _seed(self._device, _seed_of(self.settings.seed, step))
-        x = self.samples.batch(rows, self._device)
         for change in self._augment:
             x = change(x)
         with self._autocast():
@@ -158,9 +160,7 @@ class Learner:
 
     def _order(self, epoch: int) -> list[Tensor]:
         generator = torch.Generator().manual_seed(_seed_of(self.settings.seed, -1 - epoch))
-        parts = batches(self.samples.shares, self.settings.batch_size, generator)
-        # To the device as one, not batch by batch: each copy would wait for the step before.
-        return list(torch.split(torch.cat(parts).to(self._device), [len(part) for part in parts]))
+        return batches(self.samples.shares, self.settings.batch_size, generator)
 
     def _look(self, epoch: int) -> str:
         """How it does on what is kept back; remembers the best."""
@@ -214,15 +214,19 @@ class Learner:
 
     def _autocast(self) -> AbstractContextManager[Any]:
         wanted = self.settings.precision
-        has = self._device.type == "cuda" and torch.cuda.is_bf16_supported()
-        on = wanted == "bf16" or (wanted == "auto" and has)
+        on = wanted == "bf16" or (wanted == "auto" and self._pays and torch.cuda.is_bf16_supported())
         return torch.autocast(self._device.type, torch.bfloat16) if on else nullcontext()
 
     def _compiled(self) -> Callable[[Tensor], tuple[Tensor, Tensor]]:
         wanted = self.settings.compile
-        on = wanted == "on" or (wanted == "auto" and self._device.type == "cuda" and self.steps >= COMPILE_STEPS)
+        on = wanted == "on" or (wanted == "auto" and self._pays and self.steps >= COMPILE_STEPS)
         forward: Callable[[Tensor], tuple[Tensor, Tensor]] = torch.compile(self.module) if on else self.module
         return forward
+
+
+def is_large(module: nn.Module) -> bool:
+    """Whether half precision and compiling pay on a GPU."""
+    return sum(weight.numel() for weight in module.parameters()) >= LARGE
 
 
 def _optimiser(module: Network, rate: float, part: Part) -> tuple[torch.optim.Optimizer, float]:

@@ -1,8 +1,8 @@
 """What is kept back of the training samples to see when learning no longer helps?
 
-Whole devices where there are enough of them and they are small enough, else what came last on each: neighbours in time show nearly the same, and
-with some of them on either side the figure would say what was learnt by heart. What is held out to judge by is never
-touched for this.
+Whole devices where there are enough of them and they are small enough, else what came last on each: neighbours in time
+show nearly the same, and with some of them on either side the figure would say what was learnt by heart. What is held
+out to judge by is never touched for this.
 """
 
 from __future__ import annotations

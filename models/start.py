@@ -32,7 +32,7 @@ def recipe_for(shape: Shape, dtype: str, wanted: str, parent: str) -> str:
 def fresh(recipe: str, x: NDArray[Any], classes: int, *, heads: int, seed: int) -> Network:
     """A new net, its constants measured on raw samples x: (N, *shape)."""
     module = build(recipe, tuple(x.shape[1:]), classes=classes, heads=heads, seed=seed)
-    module.prepare.measure(torch.as_tensor(np.require(x, requirements="CW")))
+    module.prepare.measure(torch.as_tensor(np.require(x, requirements=["C", "W"])))
     return module
 
 

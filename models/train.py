@@ -178,7 +178,7 @@ def _samples(
     device: torch.device,
 ) -> samples.Samples:
     rows: Any = slice(None) if back is None else ~back  # a slice copies nothing, and samples may be most of the memory
-    data, truth = torch.as_tensor(np.require(x[rows], requirements="CW")), torch.tensor(y[rows].astype(np.int64))
+    data, truth = torch.as_tensor(np.require(x[rows], requirements=["C", "W"])), torch.tensor(y[rows].astype(np.int64))
     known = None if beside.known is None or before is None else torch.tensor(beside.known[rows])
     weight = samples.bootstrap(len(data), settings.heads, seed=settings.seed)
     if settings.importance_clip and beside.probability is not None:
