@@ -150,7 +150,7 @@ class _Act:
         return names[0] if self._subject.kind == "device" else erasures.keyed(self._key, "\n".join(names))
 
     def _leave_snapshots(self, number: int) -> dict[str, list[str]]:
-        """Take the members out, each leaving its hash; split -> the snapshots that lose some of it."""
+        """Take the members out, each leaving its hash; the snapshots that lose what teaches, and what judges."""
         connection = self._connection
         frozen = [snapshot_member.c[name] for name in Member._fields]
         rows = connection.execute(sa.select(snapshot_member.c.snapshot_id, *frozen).where(self._members)).all()
@@ -168,8 +168,8 @@ class _Act:
         if gone:
             connection.execute(sa.insert(erased_member), gone)
         found: dict[str, list[str]] = {"train": [], "holdout": []}
-        for split, snapshot_id in sorted({(row.split, row.snapshot_id) for row in rows}):
-            found[split].append(snapshot_id)
+        for judges, snapshot_id in sorted({(row.split == "holdout", row.snapshot_id) for row in rows}):
+            found["holdout" if judges else "train"].append(snapshot_id)
         return found
 
     def _spared(self) -> Sequence[Any]:

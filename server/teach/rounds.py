@@ -89,7 +89,8 @@ class Teach:
 
     def begin(self, *, now_ms: int, why: str) -> int:
         """Freeze a snapshot and start training on it; returns the id of the run. `why` goes into the audit trail."""
-        snapshot = freeze(self._store, now_ms=now_ms, settings=self._settings.snapshot)
+        unlabelled = bool(self._settings.teach.pseudo_labels)
+        snapshot = freeze(self._store, now_ms=now_ms, settings=self._settings.snapshot, unlabelled=unlabelled)
         with self._store.database.write() as connection:
             champion = versions.champion(connection)
             run_id = runs.insert(

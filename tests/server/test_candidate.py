@@ -25,6 +25,9 @@ from models.net import Parts, Prepare
 from models.trainer import Task, Trained, train
 from server import config
 from server.collect.ingest import Ingest
+from server.govern import lineage
+from server.govern.erase import erase
+from server.govern.subject import Subject
 from server.label.encoder import Encoder
 from server.release.registry import publish_passed
 from server.store import embeddings, references, runs
@@ -32,6 +35,7 @@ from server.store.schema import event
 from server.store.store import Store
 from server.teach import candidate
 from server.teach.imports import import_file
+from server.teach.reproduce import reproduce
 from server.teach.run import CHECKPOINTS
 from server.teach.snapshot import freeze
 from server.teach.training import Settings, run_round
@@ -52,7 +56,7 @@ def store(tmp_path):
 
 def insert(store: Store, champion: int = 0, **told: object) -> int:
     teach = config.Teach(**({"epochs": 4, "batch_size": 32} | told))
-    snapshot = freeze(store, now_ms=NOW_MS)
+    snapshot = freeze(store, now_ms=NOW_MS, unlabelled=bool(teach.pseudo_labels))
     report = {"settings": msgspec.to_builtins(Settings(teach=teach, gates=GATES))}
     with store.database.write() as connection:
         return runs.insert(
@@ -187,16 +191,30 @@ def wide(shape: tuple[int, ...]) -> Parts:
     return Parts(Prepare("image", shape), body, 32)
 
 
-def test_uploads_that_wait_are_learned_from_when_that_is_wanted(store, tmp_path):
-    x, _ = quadrants.images(30, seed=5)
+def test_uploads_that_wait_are_learned_from_when_that_is_wanted_and_it_is_written_down(store, tmp_path):
+    x, _ = quadrants.images(31, seed=5)
     ingest = Ingest(store, fleet=FLEET, offline_after_s=90.0)
-    for seq in range(30):
-        ingest.take([message("cam-1", "sample", frame) for frame in frames("cam-1", seq, data=x[seq])])
-    with_them, _ = here(store, tmp_path, pseudo_labels=0.5, augment=("shift",))
+
+    def comes(*numbers: int) -> None:
+        for seq in numbers:
+            ingest.take([message("cam-1", "sample", frame) for frame in frames("cam-1", seq, data=x[seq])])
+
+    comes(*range(30))
+    told = {"pseudo_labels": 0.5, "augment": ("shift",)}
+    with_them, _ = here(store, tmp_path, **told)
     without, _ = here(store, tmp_path, augment=("shift",))
     weights = [run.report["candidate"]["weights_sha256"] for run in (with_them, without)]
     assert weights[0] != weights[1]
     assert {run.state for run in (with_them, without)} == {"passed"}
+    assert [run.report["train"] for run in (with_them, without)] == [160, 160]
+
+    publish_passed(store, now_ms=NOW_MS)
+    comes(30)  # what waits by now is another matter
+    assert reproduce(store, 1, say=lambda _: None).weights_same
+    view = lineage.trace(store, "1")
+    assert {"device": "cam-1", "stream": "main", "train": 0, "holdout": 0, "unlabelled": 30} in view["sources"]
+    done = erase(store, Subject("sample", ("cam-1.main.1.7",)), who="ada", why="asked", now_ms=NOW_MS + 1)
+    assert done.learned == (1,)
 
 
 # --- a committee, through all of the server ---
