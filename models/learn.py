@@ -14,7 +14,7 @@ import copy
 import math
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import msgspec
 import torch
@@ -46,10 +46,10 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     """How a net learns; the defaults suit a few thousand samples. What a recipe's TOML file says comes before them."""
 
     recipe: str = ""  # empty: the parent's, else by the shape of a sample
-    heads: int = 1  # on one body; several are a committee
-    epochs: int = 8
-    batch_size: int = 64
-    learning_rate: float = 4e-3  # highest of the one-cycle schedule
+    heads: Annotated[int, msgspec.Meta(ge=1)] = 1  # on one body; several are a committee
+    epochs: Annotated[int, msgspec.Meta(ge=1)] = 8
+    batch_size: Annotated[int, msgspec.Meta(ge=2)] = 64
+    learning_rate: Annotated[float, msgspec.Meta(gt=0.0)] = 4e-3  # highest of the one-cycle schedule
     threads: int = 1
     seed: int = 0
     label_smoothing: float = LABEL_SMOOTHING  # 0: plain cross-entropy

@@ -147,8 +147,10 @@ def settings_of(told: Mapping[str, Any], shape: tuple[int, ...], dtype: str, *, 
     from models.train import Settings
 
     recipe = recipe_for(shape, dtype, told.get("recipe", ""), parent)
-    try:
-        usual = msgspec.convert(defaults(recipe), type=Settings)
-    except msgspec.ValidationError as error:
-        raise DataError(f"recipe {recipe!r}: its TOML file: {error}") from error
-    return msgspec.structs.replace(usual, **{**told, "recipe": recipe})
+    usual = defaults(recipe)
+    for said, where in ((usual, "its TOML file"), ({**usual, **told}, "what it is told")):
+        try:
+            settings = msgspec.convert({**said, "recipe": recipe}, type=Settings)
+        except msgspec.ValidationError as error:
+            raise DataError(f"recipe {recipe!r}: {where}: {error}") from error
+    return settings
