@@ -11,6 +11,7 @@ clock and leaves torch's own generator as it was.
 from __future__ import annotations
 
 import copy
+import logging
 import math
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
@@ -28,6 +29,8 @@ from models.samples import Samples, batches
 
 if TYPE_CHECKING:
     from models.trainer import Progress  # which needs onnx; the loop does not
+
+log = logging.getLogger(__name__)
 
 WEIGHT_DECAY = 0.01
 LABEL_SMOOTHING = 0.05  # without it a small set ends in logits so large that margins tie; much more flattens them
@@ -219,7 +222,8 @@ class Learner:
 
     def _compiled(self) -> Callable[[Tensor], tuple[Tensor, Tensor]]:
         wanted = self.settings.compile
-        on = wanted == "on" or (wanted == "auto" and self._pays and self.steps >= COMPILE_STEPS)
+        pays = wanted == "auto" and self._pays and self.steps >= COMPILE_STEPS
+        on = wanted == "on" or (pays and can_compile(self._device))
         forward: Callable[[Tensor], tuple[Tensor, Tensor]] = torch.compile(self.module) if on else self.module
         return forward
 
@@ -227,6 +231,16 @@ class Learner:
 def is_large(module: nn.Module) -> bool:
     """Whether half precision and compiling pay on a GPU."""
     return sum(weight.numel() for weight in module.parameters()) >= LARGE
+
+
+def can_compile(device: torch.device) -> bool:
+    """Whether there is what torch.compile needs: many an image for servers is without a C compiler."""
+    try:
+        torch.compile(lambda x: x.sin() + 1.0)(torch.ones(8, device=device))
+    except RuntimeError as error:  # torch._dynamo's are all of that kind
+        log.warning("training goes on without torch.compile: %s", str(error).strip().partition("\n")[0])
+        return False
+    return True
 
 
 def _optimiser(module: Network, rate: float, part: Part) -> tuple[torch.optim.Optimizer, float]:

@@ -52,6 +52,30 @@ def test_a_growing_set_may_be_looked_at_as_often_as_one_likes() -> None:
     assert np.mean([misses(seed, at_some_look) for seed in range(120)]) > 0.15  # why the other is needed
 
 
+def test_figures_that_are_no_means_may_be_looked_at_as_often_as_one_likes_too() -> None:
+    rng, looks = np.random.default_rng(0), range(40, 1001, 20)
+
+    def missed(growing: bool) -> float:
+        ever = 0
+        for values in rng.normal(0.0, 0.3, size=(200, 1000)):
+            parts = (values[:n] for n in looks)
+            found = (
+                paired.of_parts(part.mean(), part - part.mean(), np.ones(len(part)), confidence=0.95, growing=growing)
+                for part in parts
+            )
+            ever += any(not one.low <= 0.0 <= one.high for one in found)
+        return ever / 200
+
+    assert missed(growing=True) <= 0.03
+    assert missed(growing=False) > 0.15
+    # Theorem 2.2, written out: t, rho and alpha as there.
+    t, rho2, alpha = 200.0, (-2 * math.log(0.05) + math.log(-2 * math.log(0.05)) + 1) / 500.0, 0.05
+    half = math.sqrt(2 * (t * rho2 + 1) / (t**2 * rho2) * math.log(math.sqrt(t * rho2 + 1) / alpha))
+    values = np.resize([1.0, -1.0], 200)
+    found = paired.of_parts(0.0, values, np.ones(200), confidence=0.95, growing=True)
+    assert found.high == pytest.approx(half, rel=0.01)
+
+
 @given(st.integers(0, 1000), st.integers(5, 300), st.sampled_from([0.9, 0.95]), st.floats(-0.5, 0.5))
 def test_a_value_is_outside_the_interval_just_when_it_is_refuted(seed, n, confidence, limit) -> None:
     rng = np.random.default_rng(seed)
