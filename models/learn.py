@@ -11,7 +11,6 @@ clock and leaves torch's own generator as it was.
 from __future__ import annotations
 
 import copy
-import logging
 import math
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
@@ -30,15 +29,10 @@ from models.samples import Samples, batches
 if TYPE_CHECKING:
     from models.trainer import Progress  # which needs onnx; the loop does not
 
-log = logging.getLogger(__name__)
-
 WEIGHT_DECAY = 0.01
 LABEL_SMOOTHING = 0.05  # without it a small set ends in logits so large that margins tie; much more flattens them
 GENTLE_SHARE = 0.25  # of the learning rate, for plain descent: Adam moves every weight by a step, wherever it was going
 CHECKPOINT_STEPS = 200  # fewer cost more than they save (each is a copy of weights and optimiser, flushed to disk)
-LARGE = 1_000_000  # weights, from which a GPU computes longer than it takes to be told what to; below it, half
-# precision and compiling make a step slower (benchmarks/training_speed.py)
-COMPILE_STEPS = 4000  # of a training of a large net, from which the minute that torch.compile takes may come back
 AT_ONCE = 1024  # samples kept back that are looked at in one pass
 
 Part = Literal["whole", "gently", "head"]
@@ -65,8 +59,8 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     patience: int = 0  # epochs without a better look at what is kept back, after which it stops; 0: nothing kept back
     importance_clip: float = 0.0  # largest weight by 1 / probability, in means; 0: all count alike
     pseudo_labels: float = 0.0  # how sure it must be of an unlabelled sample to learn from it; 0: off
-    precision: Literal["auto", "fp32", "bf16"] = "auto"  # auto: bf16 for a large net on a GPU that has it
-    compile: Literal["auto", "on", "off"] = "auto"  # auto: for a large net on a GPU, when there are many steps
+    precision: Literal["auto", "fp32", "bf16"] = "auto"  # auto: bf16 on a GPU that has it
+    compile: Literal["on", "off"] = "off"  # by torch.compile
 
 
 class Learner:
@@ -95,12 +89,12 @@ class Learner:
         self._average = copy.deepcopy(module).requires_grad_(False) if settings.ema else None
         self._best: dict[str, Tensor] | None = None
         self._best_loss, self._best_epoch = math.inf, 0
-        self._pays = self._device.type == "cuda" and is_large(module)
-        self._forward = self._compiled()
+        self._forward: Callable[[Tensor], tuple[Tensor, Tensor]]
+        self._forward = torch.compile(module) if settings.compile == "on" else module
 
     def run(self, *, checkpoint: Checkpoint | None, progress: Progress | None) -> None:
         """Learn; the module has the outcome, on its device and ready to be asked."""
-        with _own_randomness(self._device):
+        with _own_randomness(self._device), _same_kernels():
             step = self._resumed(checkpoint)
             while step < self.steps and not self._stopped(step):
                 step = self._epoch(step, checkpoint, progress)
@@ -217,30 +211,9 @@ class Learner:
 
     def _autocast(self) -> AbstractContextManager[Any]:
         wanted = self.settings.precision
-        on = wanted == "bf16" or (wanted == "auto" and self._pays and torch.cuda.is_bf16_supported())
+        has = self._device.type == "cuda" and torch.cuda.is_bf16_supported()
+        on = wanted == "bf16" or (wanted == "auto" and has)
         return torch.autocast(self._device.type, torch.bfloat16) if on else nullcontext()
-
-    def _compiled(self) -> Callable[[Tensor], tuple[Tensor, Tensor]]:
-        wanted = self.settings.compile
-        pays = wanted == "auto" and self._pays and self.steps >= COMPILE_STEPS
-        on = wanted == "on" or (pays and can_compile(self._device))
-        forward: Callable[[Tensor], tuple[Tensor, Tensor]] = torch.compile(self.module) if on else self.module
-        return forward
-
-
-def is_large(module: nn.Module) -> bool:
-    """Whether half precision and compiling pay on a GPU."""
-    return sum(weight.numel() for weight in module.parameters()) >= LARGE
-
-
-def can_compile(device: torch.device) -> bool:
-    """Whether there is what torch.compile needs: many an image for servers is without a C compiler."""
-    try:
-        torch.compile(lambda x: x.sin() + 1.0)(torch.ones(8, device=device))
-    except RuntimeError as error:  # torch._dynamo's are all of that kind
-        log.warning("training goes on without torch.compile: %s", str(error).strip().partition("\n")[0])
-        return False
-    return True
 
 
 def _optimiser(module: Network, rate: float, part: Part) -> tuple[torch.optim.Optimizer, float]:
@@ -290,3 +263,13 @@ def _own_randomness(device: torch.device) -> Iterator[None]:
     """Torch's own generator, which nets with dropout and augmentations use, is as before afterwards."""
     with torch.random.fork_rng(devices=[torch.cuda.current_device()] if device.type == "cuda" else []):
         yield
+
+
+@contextmanager
+def _same_kernels() -> Iterator[None]:
+    """On a GPU, convolutions that add up in one order: others end in other weights each time (seen in fp32)."""
+    was, torch.backends.cudnn.deterministic = torch.backends.cudnn.deterministic, True
+    try:
+        yield
+    finally:
+        torch.backends.cudnn.deterministic = was

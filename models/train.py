@@ -2,7 +2,7 @@
 
 `fit` puts the pieces together: where the weights begin (start.py), what is learned from and how often (samples.py),
 what is kept back (split.py), and the loop (learn.py). The same call gives the same weights on the same machine and
-number of threads (on a GPU, nearly the same), killed and resumed or not.
+number of threads, killed and resumed or not.
 """
 
 from __future__ import annotations
@@ -128,6 +128,8 @@ def fit(
         module = net.module.to(device=device, memory_format=torch.channels_last)  # type: ignore[call-overload]
         back = split.kept_back(y, beside.device, beside.order, seed=settings.seed) if settings.patience else None
         back = back if back is not None and back.any() else None  # of a handful nothing can be spared
+        if settings.patience and back is None and progress is not None:
+            progress(0.0, "nothing can be kept back of so few samples: it does not stop early")
         learner = Learner(
             module,
             _samples(x, y, beside, settings, before, back, device),

@@ -8,6 +8,7 @@ net), or anybody's, "package.module:name". Whatever it is made with, it hands ba
 from __future__ import annotations
 
 import importlib
+import logging
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -17,9 +18,11 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
-from edge_agent.contract.errors import ArtifactError
+from edge_agent.contract.errors import ArtifactError, WinnowError
 from models.errors import DataError
 from models.wrap import Taps, tap
+
+log = logging.getLogger(__name__)
 
 OURS = ""
 Progress = Callable[[float, str], None]
@@ -72,11 +75,22 @@ def run(name: str, task: Task) -> Trained:
     """
     if name == OURS:
         return train(task)
-    trained = found(name)(task)
+    trained = _asked(name, task)
     if not isinstance(trained, Trained):
         raise DataError(f"trainer {name!r}: hands back {type(trained).__name__}, expected models.trainer.Trained")
     onnx, taps = tap(trained.onnx, Taps(trained.logits, trained.embedding))
     return Trained(onnx, trained.weights, *taps, trained.from_scratch)
+
+
+def _asked(name: str, task: Task) -> object:
+    trainer = found(name)
+    try:
+        return trainer(task)
+    except WinnowError:
+        raise
+    except Exception as error:  # anybody's code: who wrote it wants to see where, who runs it wants to hear whose it is
+        log.exception("trainer %r", name)
+        raise DataError(f"trainer {name!r}: {type(error).__name__}: {error}") from error
 
 
 def found(name: str) -> Callable[[Task], Trained]:

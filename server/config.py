@@ -334,11 +334,11 @@ class Teach(Section, frozen=True, kw_only=True):
     ] = 0.0
     precision: Annotated[
         Literal["auto", "fp32", "bf16"] | None,
-        Meta(description="of training; `auto`: bf16 for a large net on a GPU that has it"),
+        Meta(description="of training; `auto`: bf16 on a GPU that has it"),
     ] = None
     compile: Annotated[
-        Literal["auto", "on", "off"] | None,
-        Meta(description="by torch.compile; `auto`: for a large net on a GPU, when there are many steps"),
+        Literal["on", "off"] | None,
+        Meta(description="by torch.compile, which needs a C compiler; off where nobody says otherwise"),
     ] = None
     threads: Annotated[int, Meta(ge=1, description="torch threads")] = 1
     int8: Annotated[bool, Meta(description="quantise to int8; otherwise fp32 is shipped")] = True

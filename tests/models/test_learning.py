@@ -14,7 +14,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from models import augment, checkpoint, learn, loss, samples, split
+from models import augment, checkpoint, loss, samples, split
 from models.data import Labelled
 from models.errors import DataError
 from models.net import as_one
@@ -178,14 +178,6 @@ def test_half_precision_learns_as_well(fashion: Fashion) -> None:
     net = fit(train.x[:1500], train.y[:1500], classes=10, settings=told)
     assert all(weight.dtype == torch.float32 for weight in net.module.parameters())
     assert (says(net, test.x).argmax(1) == test.y).mean() > 0.7
-
-
-def test_without_a_compiler_it_goes_on_uncompiled_and_says_so(caplog: pytest.LogCaptureFixture) -> None:
-    from torch._inductor import config
-
-    with config.patch({"cpp.cxx": ("no-such-compiler",), "force_disable_caches": True}):
-        assert not learn.can_compile(torch.device("cpu"))
-    assert "goes on without torch.compile" in caplog.text
 
 
 def test_the_average_follows_the_weights_and_is_what_is_kept(blobs: Blobs) -> None:
