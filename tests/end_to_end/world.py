@@ -20,6 +20,7 @@ from edge_agent.contract.wire import Heartbeat
 from edge_agent.loop import Cursor, Identity, Loop
 from edge_agent.model import Model
 from edge_agent.orders import configured
+from server.__main__ import main
 from server.status import fleet
 from server.store.store import Store
 
@@ -99,16 +100,24 @@ class Camera:
 class World:
     """One server, which has a broker of its own, and its agents."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, *, settings: str = "", model: bool = False) -> None:
+        """`settings`: further ones, TOML; `model`: the server knows the agents' model."""
         self.folder = folder
         self.catalogue = folder / "server" / "catalogue.db"
+        self.config = str(folder / "server.toml")
         self.cameras: list[Camera] = []
         artifact(folder / "first")
-        (folder / "server.toml").write_text(SERVER)
-        self.server = Program(folder / "server.log", "server", "run", str(folder / "server.toml"))
+        (folder / "server.toml").write_text(SERVER + settings)
+        if model:
+            assert main(["model", "add", str(folder / "first"), self.config]) == 0
+        self.server = Program(folder / "server.log", "server", "run", self.config)
         url = folder / "server" / "broker.url"
         wait_for("the server listens", lambda: url.exists() and bool(url.read_text()), [self.server])
         self.broker_url = url.read_text().strip()
+
+    @property
+    def pages_url(self) -> str:
+        return (self.folder / "server" / "web.url").read_text().strip()
 
     def add(self, name: str, *, rows: int, rate: float, seed: int = 5, broker: str = "", settings: str = "") -> Camera:
         """Start an agent. `broker`: where it finds the broker, if not where it is; `settings`: further ones, TOML."""
