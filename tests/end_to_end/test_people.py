@@ -11,6 +11,7 @@ import browser as browsers
 import pytest
 from playwright.sync_api import Browser, Page, expect
 from processes import query
+from quadrants import another
 from world import World
 
 from server.__main__ import main
@@ -24,6 +25,13 @@ blind_share = 0.0
 gold_share = 0.0
 """
 ROWS, RATE = 900, 60
+RINGS = """
+[rollout]
+rings = ["canary=cam-1", "all"]
+soak_s = 3600.0
+[autonomy]
+dial = "propose"
+"""
 
 
 @pytest.fixture(scope="module")
@@ -34,13 +42,9 @@ def chromium() -> Iterator[Browser]:
 
 @pytest.fixture
 def world(tmp_path: Path, chromium: Browser) -> Iterator[World]:
-    made = World(tmp_path, settings=PEOPLE, model=True)
-    try:
-        for name, seed in (("cam-1", 5), ("cam-2", 6)):
-            made.add(name, rows=ROWS, rate=RATE, seed=seed)
-        yield made
-    finally:
-        made.kill()
+    made = World(tmp_path, settings=PEOPLE + RINGS, model=True)
+    yield made
+    made.kill()
 
 
 def sign_in(world: World, chromium: Browser, *, role: str) -> Page:
@@ -59,6 +63,8 @@ def sign_in(world: World, chromium: Browser, *, role: str) -> Page:
 
 
 def test_twenty_images_by_keyboard_while_agents_run(world: World, chromium: Browser) -> None:
+    for name, seed in (("cam-1", 5), ("cam-2", 6)):
+        world.add(name, rows=ROWS, rate=RATE, seed=seed)
     world.wait("questions wait", lambda: query(world.catalogue, "select count(*) from question") >= [(25,)])
     page = sign_in(world, chromium, role="labeler")
     page.click("nav >> text=Label")
@@ -77,3 +83,31 @@ def test_twenty_images_by_keyboard_while_agents_run(world: World, chromium: Brow
     for camera in world.cameras:
         assert camera.stored() == camera.expected
     assert main(["audit", "verify", world.config]) == 0
+
+
+def test_a_rollout_is_started_and_halted_while_agents_run(world: World, chromium: Browser) -> None:
+    for name, seed in (("cam-1", 5), ("cam-2", 6)):
+        world.add(name, rows=10_000, rate=RATE, seed=seed, updates=True)
+    another(world.folder / "second", version=2, noise=0.02)
+    assert main(["model", "add", str(world.folder / "second"), world.config]) == 0
+    world.wait("both agents run version 1", lambda: versions_of(world) == {"cam-1": 1, "cam-2": 1})
+    page = sign_in(world, chromium, role="operator")
+    page.click("nav >> text=Rollouts")
+    page.select_option("select[name=version]", "2")
+    page.click("main button >> text=Start")
+    expect(page.locator(".rings .current h2")).to_contain_text("canary")
+    world.wait("the canary runs version 2", lambda: versions_of(world) == {"cam-1": 2, "cam-2": 1})
+    expect(page.locator(".rings .current")).to_contain_text("running", timeout=15_000)
+    page.fill("input[name=reason]", "the line is being moved")
+    page.click("text=Halt")
+    expect(page.locator("#now .state").first).to_have_text("halted", timeout=15_000)
+    expect(page.locator("#now")).to_contain_text("the line is being moved")
+    ordered = "select name from device where json_extract(desired, '$.model.version') = 2"
+    assert query(world.catalogue, ordered) in ([], [("cam-1",)])  # to nobody else
+    assert page.problems == []
+    page.context.close()
+
+
+def versions_of(world: World) -> dict[str, int]:
+    beats = {camera.name: world.heard(camera.name) for camera in world.cameras}
+    return {name: beat.model.version for name, beat in beats.items() if beat is not None}

@@ -58,7 +58,11 @@ retry_first_s = 0.2
 retry_max_s = 2.0
 keepalive_s = 5
 [update]
-enabled = false
+enabled = {updates}
+shadow_samples = 20
+shadow_share = 1.0
+probation_samples = 20
+probation_s = 0.5
 [drift]
 enabled = false  # its threshold goes by the clock, and an alarm would grant labels
 """
@@ -68,12 +72,12 @@ class Camera:
     """An agent that plays a stream of its own; kept apart from others by its seed."""
 
     def __init__(
-        self, world: World, name: str, *, rows: int, rate: float, seed: int, broker: str, settings: str
+        self, world: World, name: str, *, rows: int, rate: float, seed: int, broker: str, updates: bool, settings: str
     ) -> None:
         self.name = name
         self._world, self._rows, self._seed = world, rows, seed
         np.savez(world.folder / f"{name}.npz", x=images(rows, seed=seed)[0])
-        text = AGENT.format(name=name, rate=rate, share=SHARE, broker=broker)
+        text = AGENT.format(name=name, rate=rate, share=SHARE, broker=broker, updates=str(updates).lower())
         (world.folder / f"{name}.toml").write_text(text + settings)
         self.agent = Program(world.folder / f"{name}.log", "edge_agent", "run", str(world.folder / f"{name}.toml"))
 
@@ -119,10 +123,20 @@ class World:
     def pages_url(self) -> str:
         return (self.folder / "server" / "web.url").read_text().strip()
 
-    def add(self, name: str, *, rows: int, rate: float, seed: int = 5, broker: str = "", settings: str = "") -> Camera:
+    def add(
+        self,
+        name: str,
+        *,
+        rows: int,
+        rate: float,
+        seed: int = 5,
+        broker: str = "",
+        updates: bool = False,
+        settings: str = "",
+    ) -> Camera:
         """Start an agent. `broker`: where it finds the broker, if not where it is; `settings`: further ones, TOML."""
         where = broker or self.broker_url
-        camera = Camera(self, name, rows=rows, rate=rate, seed=seed, broker=where, settings=settings)
+        camera = Camera(self, name, rows=rows, rate=rate, seed=seed, broker=where, updates=updates, settings=settings)
         self.cameras.append(camera)
         return camera
 
