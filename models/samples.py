@@ -10,6 +10,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+CLIPPINGS = 200  # each comes nearer by a constant factor
 SAMPLE_SHARE = 0.5  # of a GPU's free memory that samples may take; what is larger comes batch by batch
 
 
@@ -50,7 +51,8 @@ def importance(probability: NDArray[np.float64], *, clip: float) -> Tensor:
     the steps noisy; for judging, on the other hand, these weights are what is needed (Farquhar et al., ICLR 2021).
     """
     weight = 1.0 / np.clip(probability, 1e-6, 1.0)
-    weight = np.minimum(weight / weight.mean(), clip)
+    for _ in range(CLIPPINGS):
+        weight = np.minimum(weight, max(1.0, clip) * weight.mean())  # which lowers the mean, and so the limit
     return torch.tensor(weight / weight.mean(), dtype=torch.float32)
 
 
