@@ -315,6 +315,27 @@ def test_a_training_goes_on_from_its_checkpoint_to_the_same_weights(
     assert told.epochs - after <= len(seen) <= told.epochs - after + 1  # it did go on, and did not begin anew
 
 
+def test_one_killed_after_its_best_still_ends_with_that(blobs: Blobs, tmp_path: Path) -> None:
+    x, _ = blobs((6,), "float32", n=400)
+    y = np.random.default_rng(0).integers(0, 3, 400)  # it gets worse and worse
+    told = Settings(epochs=60, patience=20, learning_rate=0.02, batch_size=16)
+    said: list[str] = []
+    whole = fit(x, y, classes=3, settings=told, progress=lambda _, text: said.append(text))
+    assert len(said) < 60
+
+    def dies(_share: float, text: str) -> None:
+        if text == said[-3]:
+            raise KilledError
+
+    with pytest.raises(KilledError):
+        fit(x, y, classes=3, settings=told, folder=tmp_path, progress=dies)
+    again: list[str] = []
+    resumed = fit(x, y, classes=3, settings=told, folder=tmp_path, progress=lambda _, text: again.append(text))
+    assert again[-1] == said[-1]
+    assert len(again) < 20  # the best was before what was killed
+    assert resumed.weights() == whole.weights()
+
+
 def test_a_checkpoint_of_another_training_or_a_damaged_one_counts_as_none(blobs: Blobs, tmp_path: Path) -> None:
     x, y = blobs((6,), "float32")
     fit(x, y, classes=3, settings=Settings(epochs=2), folder=tmp_path)
