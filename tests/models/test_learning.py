@@ -106,6 +106,14 @@ def test_losses_are_what_their_papers_say() -> None:
     assert change.item() == pytest.approx(4.0 * kl.sum(1).mean().item(), rel=1e-5)  # gradients as large as at 1
 
 
+def test_every_head_draws_its_own_samples_and_one_head_takes_all() -> None:
+    assert samples.bootstrap(500, 1, seed=0).eq(1.0).all()
+    drawn = samples.bootstrap(4000, 3, seed=0)
+    assert drawn.mean(0).tolist() == pytest.approx([1.0] * 3, abs=0.06)
+    assert drawn.eq(0.0).float().mean().item() == pytest.approx(np.exp(-1.0), abs=0.02)  # Poisson of mean 1
+    assert not torch.equal(drawn[:, 0], drawn[:, 1])
+
+
 def test_rare_classes_come_oftener_by_the_root() -> None:
     shares = samples.shares(torch.tensor([0] * 160 + [1] * 10))
     assert (shares[-1] / shares[0]).item() == pytest.approx(4.0)
