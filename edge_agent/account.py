@@ -20,6 +20,7 @@ import onnxruntime as ort
 from edge_agent.choose.drift import Alarm
 from edge_agent.contract.wire import (
     Birth,
+    Budgets,
     Event,
     EventKind,
     Heartbeat,
@@ -52,6 +53,7 @@ class Account:
         outbox: Callable[[], OutboxState],
         messages_bad: Callable[[], int],
         link: Callable[[], LinkState | None],
+        budgets: Callable[[], Budgets | None],
         tell: Callable[[Event], None],
     ) -> None:
         """`folder` is for status.json; `tell` sends an event, the others are asked whenever something is said."""
@@ -65,6 +67,7 @@ class Account:
         self._outbox = outbox
         self._messages_bad = messages_bad
         self._link = link
+        self._budgets = budgets
         self._tell = tell
         self._history = History(folder)
         self._lock = threading.Lock()  # of the number of events and the history: several threads have something to say
@@ -120,6 +123,7 @@ class Account:
             cuts=cuts,
             requests=loop.requests() if loop else (),
             link=self._link(),
+            budgets=self._budgets(),
         )
 
     def write_status(self, samples_per_s: float = 0.0) -> None:

@@ -105,6 +105,7 @@ class Agent:
         self._revision = 0  # the server's last, this run: one restored from a backup counts from further back
         self._desired = self._go_on(DESIRED, _read_desired)
         self._orders = desired_over(configured(config), self._desired)
+        self._pause_uplink()
         self.extras = self._go_on(
             WANTED, lambda saved: Extras(wanted=saved, shadow=self.outbox.state(SHADOW) or b"", recent=self.recent)
         )
@@ -150,6 +151,7 @@ class Agent:
             outbox=self.outbox.status,
             messages_bad=lambda: self.uplink.messages_bad if self.uplink else 0,
             link=lambda: self.uplink.link if self.uplink else None,
+            budgets=lambda: self._orders.budgets(),
             tell=self._tell,
         )
 
@@ -438,9 +440,10 @@ class Agent:
             return
         self._revision = desired.revision
         self._desired = msgspec.structs.replace(desired, model=None, requests=(), purges=())
-        before = self._orders.complaint
+        self._pause_uplink()
+        before = self._orders
         self._orders = orders = self._orders_for(self._loop.model if self._loop is not None else None)
-        if orders.complaint and orders.complaint != before:
+        if orders.complaint and orders.complaint != before.complaint:
             self._report_error(orders.complaint)
         # Before anything is decided by it, so that the next start begins with it.
         saved = {DESIRED: msgspec.json.encode(self._desired)}
@@ -448,8 +451,14 @@ class Agent:
         if self._loop is not None:
             self._loop.change(orders.rules, orders.acquisition, orders.strategy)
         self.extras.want(desired.requests)
+        if self.uplink:
+            self.uplink.beat()  # it says what is in force now, to whoever waits for it
         if self.config.update.enabled:
             self.updater.on_desired(desired)
+
+    def _pause_uplink(self) -> None:
+        if self.uplink:
+            self.uplink.pause(self._desired.pause.at_ms if self._desired.pause else 0)
 
     def _orders_for(self, model: Model | None) -> Orders:
         """What is in force while `model` runs; None: not known yet."""

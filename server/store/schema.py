@@ -51,6 +51,19 @@ device = Table(
     Column("said_ms", BigInteger, nullable=False, server_default="0"),  # when its word on what it runs came
 )
 
+device_order = Table(  # what an operator told a device; the latest of each word is in force (device_orders.py)
+    "device_order",
+    metadata,
+    Column("device", String(63), primary_key=True),
+    Column("word", String(10), primary_key=True),  # pause, budget
+    Column("said", JSON(none_as_null=True)),  # null: taken back
+    Column("who", String(200), nullable=False),
+    Column("why", Text, nullable=False),
+    Column("at_ms", BigInteger, nullable=False),
+    Column("revision", Integer, nullable=False),  # over all devices; only grows
+)
+Index("device_order_by_revision", device_order.c.revision)
+
 token = Table(  # to enrol a device with, once
     "token",
     metadata,
