@@ -108,9 +108,8 @@ class Uplink:
         self._birth, self._heartbeat = birth, heartbeat
         self._rng, self._monotonic = rng, monotonic
         self._allowance = allowance or Allowance()
-        self._lull = lull
+        self._lull, self._paused_ms = lull, 0
         self._held: Held = ""
-        self._paused_ms = 0
         self._beats = Beats(heartbeat_s, self._allowance)
         on_its_way = Window(window, max_bytes=WINDOW_MAX_BYTES, rng=rng, **self._retry)
         self._sender = Sender(outbox, on_its_way, self._allowance, topic=self._topic("sample"))
@@ -122,8 +121,7 @@ class Uplink:
         self._receipted: queue.SimpleQueue[Receipt] = queue.SimpleQueue()
         self._server_online = True  # until it says otherwise
         self._connection: Connection | None = None
-        self._down = False  # and said so
-        self._short_s = 0.0  # how long the next part of a sample has to wait for the allowance
+        self._down, self._short_s = False, 0.0  # and said so; how long the next part has to wait for the allowance
         self._wake, self._server_back, self._stopping = threading.Event(), threading.Event(), threading.Event()
         self._news = threading.Event()  # for the next heartbeat, which is due then
         self._thread = threading.Thread(target=self._run, name="uplink", daemon=True)

@@ -125,7 +125,7 @@ class Fleet:
         """Keep all that each device is to be told beside the model; returns the orders that differ."""
         self._sketches.keep(request.sample_id for request in asked)
         with self._store.database.read() as connection:
-            given = device_orders.standing(connection)
+            given = device_orders.latest(connection)
         new: dict[str, Desired] = {}
         for name, device in fleet.items():
             known = changed.get(name) or device.desired or Desired(revision=0)

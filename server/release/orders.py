@@ -146,13 +146,14 @@ def _few(names: Sequence[str]) -> str:
 
 
 def with_orders(desired: Desired, orders: Orders) -> Desired:
-    """What a device is told, with what operators said; what they did not, its own file says."""
-    paused, budget = orders.get("pause"), orders.get("budget")
-    return msgspec.structs.replace(
-        desired,
-        pause=wire.Pause(by=paused.who[:200], at_ms=paused.at_ms, why=paused.why[:500]) if paused else None,
-        **Budget(**(budget.said or {}) if budget else {})._asdict(),
-    )
+    """What a device is told, with the last that operators said; what was taken back, its own file says again."""
+    changes: dict[str, Any] = {}
+    if paused := orders.get("pause"):
+        told = wire.Pause(by=paused.who[:200], at_ms=paused.at_ms, why=paused.why[:500])
+        changes["pause"] = None if paused.said is None else told
+    if budget := orders.get("budget"):
+        changes |= Budget(**(budget.said or {}))._asdict()
+    return msgspec.structs.replace(desired, **changes)
 
 
 # --- for people -------------------------------------------------------------------------------------------------------

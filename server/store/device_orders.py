@@ -31,7 +31,7 @@ class Order(NamedTuple):
 
 
 Orders = dict[str, Order]
-"""Of one device, by word; those that stand."""
+"""Of one device, by word."""
 
 
 def give(
@@ -61,9 +61,16 @@ def revision(connection: sa.Connection) -> int:
 
 def standing(connection: sa.Connection, device: str = "") -> dict[str, Orders]:
     """The orders in force of every device that has any; of one alone, if one is named."""
-    query = sa.select(*(device_order.c[key] for key in Order._fields)).where(device_order.c.said.is_not(None))
-    if device:
-        query = query.where(device_order.c.device == device)
+    return _read(connection, device_order.c.said.is_not(None), device_order.c.device == device if device else sa.true())
+
+
+def latest(connection: sa.Connection) -> dict[str, Orders]:
+    """The last of each word to every device, those that were taken back as well."""
+    return _read(connection)
+
+
+def _read(connection: sa.Connection, *which: sa.ColumnElement[bool]) -> dict[str, Orders]:
+    query = sa.select(*(device_order.c[key] for key in Order._fields)).where(*which)
     found: dict[str, Orders] = defaultdict(dict)
     for row in connection.execute(query.order_by(device_order.c.device)):
         found[row.device][row.word] = Order(*row)
