@@ -150,6 +150,13 @@ def record_death(connection: sa.Connection, name: str, death: Death) -> None:
     connection.execute(sa.update(device).where(mine).values(online=False))
 
 
+def running(connection: sa.Connection) -> list[int]:
+    """The versions that devices said they execute, none twice."""
+    version = device.c.heartbeat["model"]["version"].as_integer()
+    found = connection.scalars(sa.select(version).where(device.c.heartbeat.is_not(None)).distinct())
+    return sorted(number for number in found if number is not None)
+
+
 def session_of(connection: sa.Connection, name: str) -> str:
     """The session that a device said last; "" when it has said none."""
     return connection.scalar(sa.select(device.c.session).where(device.c.name == name)) or ""
