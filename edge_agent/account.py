@@ -73,7 +73,7 @@ class Account:
         self._lock = threading.Lock()  # of the number of events and the history: several threads have something to say
         self._events = 0
         self._samples_per_s = 0.0
-        self._cpu, self._cpu_status = CpuMeter(), CpuMeter()  # each tells the share since its own last look
+        self._cpu, self._cpu_status, self._cpu_look = CpuMeter(), CpuMeter(), CpuMeter()  # since its own last look
         self._started_s = time.monotonic()
 
     def birth(self) -> Birth:
@@ -97,6 +97,10 @@ class Account:
     def heartbeat(self) -> Heartbeat:
         """Said every `heartbeat_s`."""
         return self._beat(self._cpu)
+
+    def look(self) -> Heartbeat:
+        """What a heartbeat would say now, for whoever looks on the device."""
+        return self._beat(self._cpu_look)
 
     def _beat(self, cpu: CpuMeter) -> Heartbeat:
         loop = self.loop

@@ -31,7 +31,7 @@ from edge_agent.account import Account
 from edge_agent.choose import strategy
 from edge_agent.choose.drift import Watch
 from edge_agent.choose.wanted import pick
-from edge_agent.config import AgentConfig
+from edge_agent.config import AgentConfig, parse_listen
 from edge_agent.contract import images
 from edge_agent.contract.artifact import read_artifact
 from edge_agent.contract.broker import TlsFiles, in_the_clear, parse_broker
@@ -274,6 +274,8 @@ class Agent:
             if self.uplink:
                 self.uplink.start()
                 parts.callback(self._stop_uplink, self.uplink)
+            if self.config.metrics.listen:
+                parts.callback(self._serve_metrics())
             if self.renewal:
                 self.renewal.start()
                 parts.callback(self.renewal.stop)
@@ -305,6 +307,19 @@ class Agent:
                 raise ConfigError(f"[model] artifact: {error}") from error
             log.error("[model] artifact: %s: going on with version %s", error, running.name)
         return True
+
+    def _serve_metrics(self) -> Callable[[], None]:
+        """What ends it. Where it cannot listen that is said, and stops nothing."""
+        from edge_agent.metrics import Metrics  # brings http.server, for whoever wants it
+
+        host, port = parse_listen(self.config.metrics.listen)
+        try:
+            return Metrics(host, port, self.account.look).stop
+        except OSError as error:
+            self._report_error(
+                f"[metrics] listen = {self.config.metrics.listen!r}: {error.strerror}: nothing is served"
+            )
+            return lambda: None
 
     def _stop_uplink(self, uplink: Uplink) -> None:
         uplink.stop(drain_s=DRAIN_S if self._ended else 0.0)

@@ -26,7 +26,7 @@ AGENT_PARTS = (
     {"extras"},
     {"shadow"},
     {"block"},
-    {"source", "model", "choose", "send", "update", "identity", "config", "status"},
+    {"source", "model", "choose", "send", "update", "identity", "config", "status", "metrics"},
     {"lock", "history"},
     {"contract"},
 )

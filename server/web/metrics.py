@@ -60,9 +60,11 @@ class Figures(Collector):
         yield _gauge(
             "winnow_outbox_samples", "Samples that wait on devices", value=sum(r.outbox_rows or 0 for r in rows)
         )
-        oldest = max((row.outbox_age_s or 0.0 for row in rows if row.online), default=0.0)
+        oldest = max((row.outbox_age_s or 0.0 for row in rows if row.online and row.held != "paused"), default=0.0)
         yield _gauge(
-            "winnow_outbox_oldest_seconds", "Age of the oldest sample that waits on an online device", value=oldest
+            "winnow_outbox_oldest_seconds",
+            "Age of the oldest sample that waits on an online device which is not paused",
+            value=oldest,
         )
         yield _gauge(
             "winnow_samples_per_second", "Samples that devices look at", value=sum(r.samples_per_s or 0.0 for r in rows)
