@@ -23,6 +23,7 @@ from server.release.signing import Signing
 from server.store import device_orders, devices, erasures, identities, portfolios, requests, rollouts
 from server.store.store import Store
 
+AT_ONCE = 200  # orders to one transaction: what is told to all of 10,000 would hold up ingest for many seconds
 REST_MS = 30_000  # between looks when nothing is rolled out: reading 10,000 devices costs a good part of a second
 
 
@@ -134,10 +135,14 @@ class Fleet:
             wanted = msgspec.structs.replace(wanted, requests=told, purges=purges.get(name, ()))
             if wanted != known:
                 new[name] = wanted
-        if not new:
-            return {}
-        with self._store.database.write() as connection:
-            return {name: devices.set_desired(connection, name, desired) for name, desired in new.items()}
+        kept: dict[str, Desired] = {}
+        names = list(new)
+        for start in range(0, len(names), AT_ONCE):
+            with self._store.database.write() as connection:
+                kept |= {
+                    name: devices.set_desired(connection, name, new[name]) for name in names[start : start + AT_ONCE]
+                }
+        return kept
 
 
 def _with_arm(desired: Desired, arm: str | None) -> Desired:

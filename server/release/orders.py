@@ -10,7 +10,7 @@ An order is of the devices that are meant when it is given; one that comes later
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 import msgspec
@@ -22,7 +22,7 @@ from edge_agent.contract.wire import Desired
 from server.errors import OrderError
 from server.store import device_orders, devices, identities, rollouts, trail
 from server.store.device_orders import Order, Orders
-from server.store.devices import Device
+from server.store.devices import Device, Place
 from server.store.store import Store
 
 EXPECTED = "expected names such as cam-1,cam-2, or site:NAME, ring:NAME, all"
@@ -94,7 +94,7 @@ def concerned(connection: sa.Connection, whom: str) -> list[str]:
     A ring is who an operator put there, and who was drawn into it by the newest rollout of its channel. Who is revoked
     hears nothing any more.
     """
-    fleet = {device.name: device for device in devices.devices(connection)}
+    fleet = {place.name: place for place in devices.places(connection)}
     kind, mark, value = whom.strip().partition(":")
     if mark and kind not in ("site", "ring"):
         raise OrderError(f"devices {whom!r}: {EXPECTED}")
@@ -109,7 +109,7 @@ def concerned(connection: sa.Connection, whom: str) -> list[str]:
     return left
 
 
-def _named(fleet: dict[str, Device], whom: str) -> list[str]:
+def _named(fleet: Mapping[str, Place], whom: str) -> list[str]:
     names = [part.strip() for part in whom.split(",") if part.strip()]
     if not names:
         raise OrderError(f"no device is named: {EXPECTED}")
@@ -119,7 +119,7 @@ def _named(fleet: dict[str, Device], whom: str) -> list[str]:
     return list(dict.fromkeys(names))
 
 
-def _at_site(fleet: dict[str, Device], site: str) -> list[str]:
+def _at_site(fleet: Mapping[str, Place], site: str) -> list[str]:
     meant = [device.name for device in fleet.values() if device.site == site and site]
     if not meant:
         known = {device.site for device in fleet.values()} - {""}
@@ -127,7 +127,7 @@ def _at_site(fleet: dict[str, Device], site: str) -> list[str]:
     return meant
 
 
-def _in_ring(connection: sa.Connection, fleet: dict[str, Device], ring: str) -> list[str]:
+def _in_ring(connection: sa.Connection, fleet: Mapping[str, Place], ring: str) -> list[str]:
     rings = {name: device.ring for name, device in fleet.items() if device.ring}
     for one in rollouts.newest(connection).values():
         drawn = {name: member["ring"] for name, member in one.state.get("members", {}).items()}
@@ -175,7 +175,8 @@ def listed(store: Store, device: str = "") -> list[Standing]:
     """The orders in force, by device; of one alone, if one is named."""
     with store.database.read() as connection:
         given = device_orders.standing(connection, device)
-        fleet = {one.name: one for one in devices.devices(connection)} if given else {}
+        found = [devices.get(connection, name) for name in given] if device else devices.devices(connection)
+        fleet = {one.name: one for one in found if one is not None}
     return [
         Standing(order.device, order.word, order.said or {}, order.who, order.why, order.at_ms, _obeyed(fleet, order))
         for orders in given.values()

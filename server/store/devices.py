@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
 import msgspec
 import sqlalchemy as sa
@@ -63,6 +63,21 @@ class Device:
 def devices(connection: sa.Connection) -> list[Device]:
     """All devices, by name."""
     return [_device(row) for row in connection.execute(sa.select(device).order_by(device.c.name))]
+
+
+class Place(NamedTuple):
+    """Where a device is."""
+
+    name: str
+    channel: str
+    ring: str | None
+    site: str
+
+
+def places(connection: sa.Connection) -> list[Place]:
+    """Of all devices, by name, without their words: those of 10,000 take seconds to read."""
+    query = sa.select(*(device.c[column] for column in Place._fields)).order_by(device.c.name)
+    return [Place(*row) for row in connection.execute(query)]
 
 
 def get(connection: sa.Connection, name: str) -> Device | None:

@@ -17,12 +17,13 @@ import msgspec
 
 from edge_agent.contract.wire import up_topic
 from server import config
-from server.store import announcements, devices, identities
-from server.store.announcements import WITHDRAWN
-from server.store.devices import HEARTBEATS_MISSED, Device
+from server.store import announcements, identities
+from server.store.announcements import WITHDRAWN, Heard
+from server.store.devices import HEARTBEATS_MISSED
 from server.store.store import Store
 
 REST_MS = 30_000  # between looks: reading 10,000 devices costs a good part of a second
+USUAL_S = 30.0  # between heartbeats of a device whose birth passed unheard
 LATE_S = 5.0  # that a heartbeat may take, beside its interval
 
 
@@ -84,22 +85,20 @@ class HomeAssistant:
         gone = identities.revoked(connection)
         return {
             self._topic(one.name): msgspec.json.encode(announcement(one, fleet=self._fleet))
-            for one in devices.devices(connection)
-            if one.name not in gone and (one.birth or one.heartbeat)
+            for one in announcements.heard(connection)
+            if one.name not in gone
         }
 
     def _topic(self, device: str) -> str:
         return f"{self._rules.prefix}/device/winnow-{self._fleet}-{device}/config"
 
 
-def announcement(device: Device, *, fleet: str) -> dict[str, Any]:
+def announcement(device: Heard, *, fleet: str) -> dict[str, Any]:
     """What Home Assistant is told of a device. It is online as long as heartbeats come when they should."""
-    birth, beat = device.birth, device.heartbeat
-    link_s = beat.link.heartbeat_s if beat and beat.link else 0.0
-    late_s = round(HEARTBEATS_MISSED * max(birth.interval_s if birth else 30.0, link_s) + LATE_S)
+    late_s = round(HEARTBEATS_MISSED * max(device.interval_s or USUAL_S, device.longest_s or 0.0) + LATE_S)
     me = f"winnow_{fleet}_{device.name}"
-    about = {"identifiers": [me], "name": device.name, "manufacturer": "Winnow"}
-    about |= {"model": birth.machine, "sw_version": birth.agent} if birth else {}
+    about: dict[str, Any] = {"identifiers": [me], "name": device.name, "manufacturer": "Winnow"}
+    about |= {"model": device.machine, "sw_version": device.agent} if device.agent else {}
     about |= {"suggested_area": device.site} if device.site else {}
     return {
         "device": about,

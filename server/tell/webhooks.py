@@ -176,7 +176,8 @@ class Webhooks:
                 if not failed:
                     log.error("webhook %s: what waits cannot be read, trying again: %s", receiver.host, error)
                 wait_s, failed = AGAIN_S, True
-            woken.wait(min(max(wait_s, 0.0), IDLE_S))
+            if not self._stopped.is_set():  # it may have been said before `clear`
+                woken.wait(min(max(wait_s, 0.0), IDLE_S))
 
     def deliver(self, receiver: Receiver) -> float:
         """Try what is due; seconds until more is. One that cannot be reached is not asked for each message."""

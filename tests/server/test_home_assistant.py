@@ -11,11 +11,13 @@ import paho.mqtt.client as mqtt
 import pytest
 from broker import Broker
 from device_words import FLEET, NOW_MS, birth, heartbeat, message
+from fleet_ca import Client, FleetCA, until
 from jinja2 import Template
 
 from edge_agent.contract.wire import LinkState, encode
 from server import config
 from server.collect.access import Audience, rules
+from server.collect.broker import BrokerChild
 from server.collect.ingest import Ingest
 from server.govern.erase import erase
 from server.govern.subject import Subject
@@ -172,3 +174,27 @@ def test_our_own_broker_lets_it_listen_to_heartbeats_and_to_nothing_else():
     ]
     assert "topic write homeassistant/#" in lines[: lines.index("user home-assistant")]
     assert "homeassistant" not in rules("farm", server="winnow.server")
+
+
+def test_the_broker_keeps_to_that(tmp_path):
+    ca = FleetCA(tmp_path)
+    entry = ca.entry._replace(audience=Audience("home-assistant", "homeassistant"))
+    broker = BrokerChild(tmp_path / "broker", entry=entry)
+    broker.start()
+    server, device = Client(broker, ca.server_files), Client(broker, ca.identify("cam-1"))
+    assistant = Client(broker, ca.identify("home-assistant"))
+    for topic in ("homeassistant/#", f"winnow/1/{ca.fleet}/+/up/heartbeat", f"winnow/1/{ca.fleet}/+/up/sample"):
+        assistant.subscribe(topic)
+    device.publish("homeassistant/device/evil/config")
+    device.publish(f"winnow/1/{ca.fleet}/cam-1/up/sample")
+    device.publish(f"winnow/1/{ca.fleet}/cam-1/up/heartbeat")
+    assistant.publish(f"winnow/1/{ca.fleet}/cam-1/down/desired")
+    server.publish("homeassistant/device/winnow/config", retain=True)
+    until(lambda: len(assistant.messages) >= 2)
+    assert {topic for topic, _, _ in assistant.messages} == {
+        f"winnow/1/{ca.fleet}/cam-1/up/heartbeat",
+        "homeassistant/device/winnow/config",
+    }
+    for client in (server, device, assistant):
+        client.close()
+    broker.stop()
