@@ -264,6 +264,8 @@ def test_a_pause_is_in_force_again_at_the_next_start(here: Path, broker: Broker)
     agent._on_desired(Desired(revision=7, pause=Pause(by="anna", at_ms=1234), labels_per_day=100.0))
     agent.run()
     assert beat(here).budgets == Budgets(label_share=0.05, labels_per_day=100.0)
+    said = describe(read_status(here / "data"))
+    assert "labels at once; 5.0% of the stream, 100 labels a day" in said
     again = Agent(load_config(toml))
     assert again.uplink.link.paused_ms == 1234
     again._on_desired(Desired(revision=8))

@@ -16,6 +16,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from standardwebhooks.webhooks import Webhook as Verifier
 
+from edge_agent.contract import settings
 from edge_agent.contract.wire import Death, encode
 from server import config
 from server.__main__ import main
@@ -418,7 +419,9 @@ url = "{url}/2"
 def test_the_command_line_tests_and_lists(scene, capsys):
     toml = scene.folder / "server.toml"
     toml.write_text(TOML.format(url=scene.listener.url))
-    assert [hook.events[0] for hook in load_config(toml).webhook] == ["silent", "silent"]
+    loaded = load_config(toml)
+    assert [hook.events for hook in loaded.webhook] == [("silent",), config.Webhook().events]
+    assert settings.parse(settings.show(loaded), config.ServerConfig, where="shown") == loaded
     scene.listener.answers = [200, 404]
     assert main(["webhook", "test", str(toml)]) == 1
     said = capsys.readouterr()
