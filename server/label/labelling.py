@@ -152,7 +152,7 @@ class Labelling:
 
     def collect(self) -> int:
         """Keep what was answered elsewhere, and estimate labelers anew when it is time; returns how many answers."""
-        kept = self.queue.take_in(self._answered()) if self._answered is not None else 0
+        kept = self.queue.take_in(self._answered(), asked_as=self._name) if self._answered is not None else 0
         with self._store.database.read() as connection:
             due = consensus.stale(connection) >= REFIT
             counts = consensus.refit(connection) if due else {}
@@ -189,7 +189,7 @@ class Labelling:
         with self._store.database.read() as connection:
             kinds = {self._name, PERSON} if self._slow else {self._name}
             given = sum(labels.given_since(connection, kind=kind, at_ms=since) for kind in kinds)
-            queued = questions.count(connection).get(FIRST, 0)
+            queued = questions.unanswered(connection)
         if not self._labels_per_day:
             room = QUEUE_BATCHES * self._batch - queued if self._slow else self._batch
             return self._chooser.everything(min(max(room, 0), self._batch), champion=champion)

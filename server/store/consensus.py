@@ -146,10 +146,10 @@ def contested(connection: sa.Connection) -> list[str]:
 
 
 def stale(connection: sa.Connection) -> int:
-    """Samples that several answered since the labelers were last estimated."""
+    """Samples that several answered since the labelers were last estimated; where none can tell, nothing is learned."""
     last = sa.select(sa.func.coalesce(sa.func.max(skill.c.label_id), 0)).scalar_subquery()
-    query = sa.select(sa.func.count()).select_from(table).where(table.c.labelers > 1, table.c.label_id > last)
-    return connection.scalar(query) or 0
+    several = (table.c.labelers > 1, table.c.label_id > last, table.c.class_index != CANNOT_TELL)
+    return connection.scalar(sa.select(sa.func.count()).select_from(table).where(*several)) or 0
 
 
 def skills(connection: sa.Connection, classes: int) -> dict[str, Floats]:

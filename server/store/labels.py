@@ -146,6 +146,12 @@ def is_answered(connection: sa.Connection, sample_id: str) -> bool:
     return standing(connection, sample_id) is not None
 
 
+def purpose_of(connection: sa.Connection, sample_id: str, labeler: str) -> str | None:
+    """Why that labeler was asked when he last answered about a sample; None: no answer of his stands."""
+    mine = (label.c.sample_id == sample_id, label.c.labeler == labeler, label.c.undone_at_ms.is_(None))
+    return connection.scalar(sa.select(label.c.purpose).where(*mine).order_by(label.c.id.desc()).limit(1))
+
+
 def has_key(connection: sa.Connection, key: str) -> bool:
     """Whether an answer came with that key."""
     return bool(connection.scalar(sa.select(sa.exists().where(label.c.key == key))))
