@@ -11,11 +11,10 @@ import sqlalchemy as sa
 
 from edge_agent.contract.errors import did_you_mean
 from server.errors import LabelError
-from server.label.labeler import CANNOT_TELL, NONE_OF_THESE
+from server.label.labeler import CANNOT_TELL, NAME_MAX, NONE_OF_THESE, is_name
 from server.store import labels
 
 WORDS = {CANNOT_TELL: labels.CANNOT_TELL, NONE_OF_THESE: labels.NONE_OF_THESE}
-NAME_MAX = 200
 
 
 def class_index_of(connection: sa.Connection, said: str, *, new: bool = False) -> int:
@@ -35,7 +34,7 @@ def class_index_of(connection: sa.Connection, said: str, *, new: bool = False) -
 
 def add_class(connection: sa.Connection, name: str) -> int:
     """Index of a new class, or of the one of that name; LabelError when nothing can be called so."""
-    if name != name.strip() or not name or len(name) > NAME_MAX or name.lower() in WORDS:
+    if not is_name(name):
         raise LabelError(
             f"class {name!r}: expected a name of 1 to {NAME_MAX} characters, without blanks around it, "
             f"and neither {CANNOT_TELL!r} nor {NONE_OF_THESE!r}"

@@ -94,12 +94,12 @@ def last_answered_ids(*, limit: int) -> sa.Select[tuple[str, int]]:
 
 
 def of_people(connection: sa.Connection, *, limit: int) -> Sequence[Any]:
-    """Rows of `sample`, with `class_index`, of the devices' samples that people last gave a class; the newest first."""
+    """Rows of `sample`, with `class_index`, of the devices' samples that people last could tell; the newest first."""
     told = (label.c.sample_id == sample.c.id, label.c.undone_at_ms.is_(None), label.c.kind.not_in(consensus.MODELS))
     query = (
         sa.select(in_force_.c.class_index, sample)
         .select_from(in_force_.join(sample, sample.c.id == in_force_.c.sample_id))
-        .where(in_force_.c.class_index >= 0, sample.c.origin == "device", sa.exists().where(*told))
+        .where(in_force_.c.class_index != CANNOT_TELL, sample.c.origin == "device", sa.exists().where(*told))
     )
     return connection.execute(query.order_by(in_force_.c.label_id.desc()).limit(limit)).all()
 

@@ -25,10 +25,15 @@ QUIET = HARM._replace(alarm_at=None)
         (Look(1, 99.0), "age"),
         (Look(1, 1.0, HARM), "harm"),
         (Look(1, 1.0, QUIET), None),
+        (Look(19, 99.0, HARM, tried=True), None),  # a round has come to nothing: one label more would as well
+        (Look(20, 99.0, HARM, tried=True), "harm"),
+        (Look(20, 99.0, tried=True), "age"),
+        (Look(200, 1.0, tried=True), "labels"),
+        (Look(0, 1.0, erased="version 3", tried=True), "erasure"),
         (Look(0, 1.0, erased="version 3 learned from erasure 1"), "erasure"),
-        (Look(300, 99.0, HARM, "version 3 learned from erasure 1"), "erasure"),
+        (Look(300, 99.0, HARM, erased="version 3 learned from erasure 1"), "erasure"),
         (Look(0, 1.0, asked_by="ada", asked_why="new lenses"), "hand"),
-        (Look(300, 99.0, HARM, "version 3", "ada", "new lenses"), "hand"),
+        (Look(300, 99.0, HARM, erased="version 3", asked_by="ada", asked_why="new lenses"), "hand"),
     ],
 )
 def test_the_first_rule_that_holds_says_why(look, rule):
