@@ -384,7 +384,9 @@ def train_once(config: ServerConfig, *, why: str) -> Version:
     with only_one(data_dir), open_store(config) as store:
         teach = Teach(store, data_dir=data_dir, teach=config.teach, gates=config.gates, snapshot=config.snapshot)
         teach.recover(now_ms=now_ms())
-        run_id = teach.begin(now_ms=now_ms(), why=why)
+        with store.database.read() as connection:
+            before = runs.last_id(connection)
+        teach.begin(why=why)
         try:
             while teach.busy:
                 time.sleep(0.1)
@@ -394,10 +396,12 @@ def train_once(config: ServerConfig, *, why: str) -> Version:
         published = {version.run_id: version for version in _publish(store)}
         cards.keep(store, config.govern, now_ms=now_ms())
         with store.database.read() as connection:
-            run = runs.get(connection, run_id)
-    if run_id not in published:
-        raise TrainingError(f"run {run_id} {run.state if run else 'is gone'}: {describe(run) if run else ''}")
-    return published[run_id]
+            run = runs.following(connection, after=before)
+    if run is None:
+        raise TrainingError(f"no round could begin: {teach.trouble}")
+    if run.id not in published:
+        raise TrainingError(f"run {run.id} {run.state}: {describe(run)}")
+    return published[run.id]
 
 
 def _publish(store: Store) -> list[Version]:
