@@ -64,7 +64,7 @@ from server.web.service import Pages
 log = logging.getLogger(__name__)
 
 TICK_S = 1.0
-SWEEP_S = 3600.0  # between looks for parcels that nobody needs
+SWEEP_S = 3600.0  # between looks for parcels that nobody needs, and counts of what the tables hold
 READY_S = 10.0
 STOP_S = 1.0  # for what labelling and the watch have in hand; then it is left behind, and loses nothing
 _NO_CA = (
@@ -158,6 +158,7 @@ class Server:
     def _sweep(self, store: Store) -> None:
         if (now := time.monotonic()) >= self._sweep_at_s:
             self._sweep_at_s = now + SWEEP_S
+            store.database.analyse()
             if swept := parcels.sweep(store, now_ms=now_ms()):
                 log.info("%d parcels of old versions were deleted: no device can need them", swept)
 

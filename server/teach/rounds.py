@@ -24,9 +24,9 @@ import sqlalchemy as sa
 
 from server import config
 from server.child import end, spawn
-from server.store import erasures, events, labels, rollouts, runs, training_orders, versions
+from server.store import erasures, labels, rollouts, runs, training_orders, versions
 from server.store.store import Store
-from server.teach import outlook
+from server.teach import outlook, proposals
 from server.teach.gates.verdict import Gate, Verdict
 from server.teach.training import Settings
 from server.teach.when import Due, Look, due
@@ -36,7 +36,6 @@ log = logging.getLogger(__name__)
 TERMINATE_S = 1.0  # a child in a long call into native code may not notice in time, and is killed
 LAST_LINES = 20
 RETRY_MS = 60_000  # after a round that could not even begin: less fills the log, more leaves a full disk's labels lying
-PROPOSAL = "proposal"  # the event
 
 
 class Teach:
@@ -148,14 +147,13 @@ class Teach:
         return awaited or rollouts.running(connection) or bool(runs.in_state(connection, "passed"))
 
     def _propose(self, found: Due, now_ms: int) -> None:
-        """Say that a round is due, once for each version."""
-        with self._store.database.write() as connection:
-            champion = versions.champion(connection)
-            number = champion.number if champion else 0
-            if events.last_said(connection, PROPOSAL, version=number) is None:
-                text = f"a round of training is due: {found.why}"
-                events.say(connection, PROPOSAL, text, version=number, detail={"rule": found.rule}, now_ms=now_ms)
-                log.info("%s; winnow-server train begins it", text)
+        """Most looks find that it is said already: only then is the right to write asked for."""
+        with self._store.database.read() as connection:
+            said = proposals.waiting(connection)
+        if said is None or said.rule != found.rule:
+            with self._store.database.write() as connection:
+                text = proposals.propose(connection, found, now_ms=now_ms)
+            log.info("%s; winnow-server train begins it", text)
 
 
 def describe(run: runs.Run) -> str:

@@ -5,6 +5,7 @@ The last tests train for real, on images of 8x8, in the child process that the s
 
 from __future__ import annotations
 
+import io
 import time
 
 import msgspec
@@ -13,9 +14,10 @@ import pytest
 import quadrants
 import sqlalchemy as sa
 from device_words import FLEET, NOW_MS, SELECTION, frames, message
+from rich.console import Console
 
 from edge_agent.contract.artifact import decode_manifest, read_artifact
-from server import config
+from server import config, status
 from server.collect.ingest import Ingest
 from server.errors import ServerError, StoreError
 from server.govern.erase import erase
@@ -26,11 +28,12 @@ from server.store.labels import Label
 from server.store.lock import is_held, only_one
 from server.store.schema import event, label, reference, sample, version
 from server.store.store import Store
+from server.teach import proposals, training
 from server.teach import snapshot as snapshot_of
-from server.teach import training
 from server.teach.imports import import_file
-from server.teach.rounds import PROPOSAL, RETRY_MS, Teach, describe
+from server.teach.rounds import RETRY_MS, Teach, describe
 from server.teach.snapshot import freeze
+from server.teach.when import Due
 
 # What fog leaves of images of 8x8 says nothing.
 GATES = config.Gates(min_samples=10, max_corrupted_drop=1.0, max_corruption_drop=1.0)
@@ -243,6 +246,29 @@ def test_a_version_that_learned_from_what_was_erased_is_taught_anew_once(store, 
     assert not due(store, tmp_path, now_ms=NOW_MS + 5)  # not for ever, though it came to nothing
 
 
+def test_a_proposal_waits_until_a_round_begins_and_another_reason_is_another_proposal(store):
+    label_devices(store, 0, 2)
+
+    def propose(rule: str) -> bool:
+        with store.database.write() as connection:
+            return bool(proposals.propose(connection, Due(rule, f"by {rule}"), now_ms=NOW_MS))
+
+    def waits() -> str:
+        with store.database.read() as connection:
+            found = proposals.waiting(connection)
+        return found.text if found else ""
+
+    assert waits() == ""
+    assert [propose("labels"), propose("labels"), propose("harm"), propose("harm")] == [True, False, True, False]
+    assert waits() == "a round of training is due: by harm"
+    ended_run(store, "failed", error=runs.INTERRUPTED, champion=0)
+    assert waits()  # nothing came of that
+    ended_run(store, "rejected", champion=0)
+    assert waits() == ""
+    assert propose("harm")
+    assert waits()
+
+
 def test_where_nothing_is_done_without_being_told_a_round_is_proposed_once_and_begun_by_hand(store, tmp_path):
     label_devices(store, 0, 10)
     teach = teaching(store, tmp_path, autonomy=config.Autonomy(dial="propose"))
@@ -250,8 +276,18 @@ def test_where_nothing_is_done_without_being_told_a_round_is_proposed_once_and_b
         teach.tick(now_ms=NOW_MS)
         assert not teach.busy
     with store.database.read() as connection:
-        said = connection.execute(sa.select(event.c.text).where(event.c.kind == PROPOSAL)).scalars().all()
+        said = connection.execute(sa.select(event.c.text).where(event.c.kind == proposals.EVENT)).scalars().all()
     assert said == ["a round of training is due: 10 new labels, 10 start a round"]
+    dialled = config.ServerConfig(
+        server=config.Server(data_dir=str(tmp_path / "store")),
+        teach=config.Teach(labels_per_round=10),
+        autonomy=config.Autonomy(dial="propose"),
+    )
+    shown = status.overview(dialled, store, now_ms=NOW_MS)
+    assert shown["teaching"]["proposed_ms"] == NOW_MS
+    printed = io.StringIO()
+    status.print_overview(shown, Console(file=printed, width=300))
+    assert "10 start a round; proposed 2026-09-21T" in printed.getvalue()
     with store.database.write() as connection:
         training_orders.add(connection, who="ada", why="they look good", now_ms=NOW_MS)
     teach.tick(now_ms=NOW_MS)
