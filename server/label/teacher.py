@@ -205,13 +205,13 @@ def _own(place: str) -> Net:
 
 
 def _guarded(made: Callable[[NDArray[Any]], Any]) -> Callable[[NDArray[Any]], NDArray[Any]]:
-    def logits(x: NDArray[Any]) -> NDArray[Any]:
+    def owned(x: NDArray[Any]) -> NDArray[Any]:
         try:
             return np.asarray(made(x), np.float64)
         except Exception as error:  # a user's plug-in
             raise LabelError(f"{type(error).__name__}: {error}") from error
 
-    return logits
+    return owned
 
 
 def _confidence(logits: Floats, temperature: float) -> tuple[Floats, NDArray[np.intp]]:
