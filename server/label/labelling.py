@@ -17,7 +17,7 @@ from __future__ import annotations
 
 import logging
 import threading
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -216,19 +216,22 @@ class Labelling:
             here = body_names(connection, [one.asked.row.id for one in told])
             new = [one.answer for one in told if isinstance(one.answer, str) and one.answer not in _WORDS]
             index = labels.ensure_names(connection, new)
-            given = [self._label(one, index, at_ms) for one in told if one.asked.row.id in here]
+            taught = {one.asked.row.id for one in told if one.kind == TEACHER}
+            given = [self._label(one, index, at_ms, taught) for one in told if one.asked.row.id in here]
             labels.add(connection, given)
             classed = {one.sample_id for one in given if one.class_index != labels.CANNOT_TELL}
             beside = {other: one.asked.row.id for one in told for other in one.asked.beside}
             labels.spare(connection, {other: with_ for other, with_ in beside.items() if with_ in classed})
         self._queue_up([one for one in said if one.answer is LATER], {one.asked.row.id for one in told}, at_ms)
 
-    def _label(self, one: Said, index: Mapping[str, int], at_ms: int) -> labels.Label:
+    def _label(self, one: Said, index: Mapping[str, int], at_ms: int, taught: Collection[str]) -> labels.Label:
+        """`taught`: what the teacher has answered. Whoever else does gives another opinion."""
         drawn = self._drawn(one.asked)
         price = self._rules.prices.get(one.kind, Price()).of(one.seconds)
         class_index = _class(one.answer, index, one.labeler)
         label = labels.Label(one.asked.row.id, class_index, one.labeler, at_ms, one.seconds, **drawn)
-        return label._replace(kind=one.kind, price=price)
+        again = one.kind != TEACHER and one.asked.row.id in taught
+        return label._replace(kind=one.kind, price=price, purpose=AGAIN if again else FIRST)
 
     def _queue_up(self, later: Sequence[Said], answered: set[str], at_ms: int) -> None:
         """What is to be answered later; what the teacher has answered is asked again, to measure it."""

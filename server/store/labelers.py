@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 
 import sqlalchemy as sa
 
-from server.store.consensus import CANNOT_TELL, GOLD, MODELS
+from server.store.consensus import AGAIN, CANNOT_TELL, GOLD, MODELS
 from server.store.schema import consensus, gold, label
 
 
@@ -81,10 +81,16 @@ def by_guess(connection: sa.Connection) -> dict[bool, Score]:
 
 
 def models_against_people(connection: sa.Connection) -> dict[str, Score]:
-    """Model -> how many of its labels people have confirmed, of those that people answered too."""
+    """Model -> how many of its labels people have confirmed, of those that they were asked about too.
+
+    Not of those that somebody doubted: they are wrong more often.
+    """
     newest = _newest().where(label.c.kind.in_(MODELS)).subquery()
     person = sa.and_(
-        label.c.sample_id == newest.c.sample_id, label.c.kind.not_in(MODELS), label.c.undone_at_ms.is_(None)
+        label.c.sample_id == newest.c.sample_id,
+        label.c.kind.not_in(MODELS),
+        label.c.purpose == AGAIN,
+        label.c.undone_at_ms.is_(None),
     )
     same = sa.func.sum(sa.case((newest.c.class_index == consensus.c.class_index, 1), else_=0))
     query = (

@@ -35,6 +35,7 @@ log = logging.getLogger(__name__)
 
 TERMINATE_S = 1.0  # a child in a long call into native code may not notice in time, and is killed
 LAST_LINES = 20
+LOOK_MS = 60_000  # less counts a million samples again and again, more begins a round with labels that are gone
 RETRY_MS = 60_000  # after a round that could not even begin: less fills the log, more leaves a full disk's labels lying
 
 
@@ -127,10 +128,14 @@ class Teach:
             return None if ended or not teach.enabled or self._rolling_out(connection) else found
 
     def _look(self, connection: sa.Connection, now_ms: int) -> Look:
-        """What the rules see; read again when something that it follows from has changed."""
+        """What the rules see; read again when something that it follows from has changed, and now and then anyway.
+
+        An answer that was taken back, and a device that was left out, leave no new row.
+        """
         champion = versions.champion(connection)
         order = training_orders.waiting(connection)
         follows = (
+            now_ms // LOOK_MS,
             labels.last_id(connection),
             runs.last_id(connection),
             champion.number if champion else 0,

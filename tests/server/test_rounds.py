@@ -23,7 +23,18 @@ from server.errors import ServerError, StoreError
 from server.govern.erase import erase
 from server.govern.subject import Subject
 from server.release.registry import add_artifact, publish_passed
-from server.store import labels, parcels, references, rollouts, runs, snapshots, trail, training_orders, versions
+from server.store import (
+    consensus,
+    labels,
+    parcels,
+    references,
+    rollouts,
+    runs,
+    snapshots,
+    trail,
+    training_orders,
+    versions,
+)
 from server.store.labels import Label
 from server.store.lock import is_held, only_one
 from server.store.schema import event, label, reference, sample, version
@@ -31,7 +42,7 @@ from server.store.store import Store
 from server.teach import proposals, training
 from server.teach import snapshot as snapshot_of
 from server.teach.imports import import_file
-from server.teach.rounds import RETRY_MS, Teach, describe
+from server.teach.rounds import LOOK_MS, RETRY_MS, Teach, describe
 from server.teach.snapshot import freeze
 from server.teach.when import Due
 
@@ -139,6 +150,18 @@ def test_a_round_begins_with_enough_labels_from_devices(store, tmp_path):
     label_devices(store, 9, 10)
     assert not due(store, tmp_path, enabled=False)
     assert due(store, tmp_path)
+
+
+def test_labels_that_were_taken_back_start_no_round(store, tmp_path):
+    label_devices(store, 0, 9)
+    teach = teaching(store, tmp_path)
+    teach.tick(now_ms=NOW_MS)
+    with store.database.write() as connection:
+        connection.execute(sa.update(label).where(label.c.sample_id == "cam-1.main.1.8").values(undone_at_ms=NOW_MS))
+        consensus.resolve(connection, ["cam-1.main.1.8"])
+    teach.tick(now_ms=NOW_MS + LOOK_MS)
+    assert teach._seen[1].new_labels == 8
+    assert not teach.busy
 
 
 def test_imports_do_not_start_a_round(store, tmp_path):
