@@ -15,7 +15,7 @@ from server.label.labelling import QUEUE_BATCHES, REFIT, Labelling
 from server.label.queue import Queue, Rules
 from server.store import consensus, labels, questions, trail
 from server.store.questions import Queued
-from server.store.schema import label
+from server.store.schema import label, sample
 from server.store.store import Store
 
 COUNT = 24
@@ -281,3 +281,86 @@ def test_what_tells_nothing_of_labelers_is_looked_at_once(store, queue, clock):
     Labelling(store, People(), name="human", batch=2, now_ms=clock).collect()
     with store.database.read() as connection:
         assert consensus.stale(connection) == 0
+
+
+# --- rules that nothing else would miss ---
+
+
+def test_gold_that_is_at_hand_is_not_handed_out_twice(store, clock):
+    queue = queue_of(store, clock, gold_share=1.0)
+    order(store, orders.vouch, name(0), "cat", clock=clock)
+    assert ids(queue.next("ann", count=1)) == [name(0)] == ids(queue.next("ann", count=3))
+
+
+def test_when_a_program_takes_over_what_people_were_asked_for_by_name_stays(store, queue, clock):
+    queue.answer("ann", name(0), "cat")
+    order(store, orders.look_again, [name(0)], clock=clock)
+    order(store, orders.ask_several, name(1), 2, clock=clock)
+    queue.put([Queued(name(2), "first", clock())])
+    with store.database.write() as connection:
+        assert questions.withdraw(connection, now_ms=clock()) == 1
+    assert ids(queue.next("bob", count=9)) == [name(0), name(1)]
+
+
+def test_where_people_differ_the_next_is_asked_before_what_a_plan_wants(store, clock):
+    queue = queue_of(store, clock, overlap_share=1.0)
+    queue.put([Queued(name(seq), "first", clock()) for seq in range(3)])
+    for who, what in (("ann", "cat"), ("bob", "dog")):
+        queue.next(who, count=3)
+        queue.answer(who, name(2), what)
+    assert ids(queue.next("cyd")) == [name(2)]
+
+
+def test_what_was_seen_stays_with_a_question_that_is_taken_back(store, clock):
+    queue = queue_of(store, clock)
+    queue.put([Queued(name(0), "first", clock())])
+    (first,) = queue.next("ann")
+    queue.answer("ann", name(0), "cat")
+    queue.undo("ann")
+    (again,) = queue.next("ann")
+    assert (again.guess, again.guess_by) == (first.guess, first.guess_by) == ("rat", "version 1")
+    queue.answer("ann", name(0), "dog")
+    assert [(row.guess, row.shown) for row in rows(store)] == [(3, True)] * 2
+
+
+def test_nothing_is_spared_beside_what_nobody_could_tell(store, queue, clock):
+    queue.put([Queued(name(0), "first", clock(), beside=(name(1),))])
+    queue.answer("ann", name(0), CANNOT_TELL)
+    with store.database.read() as connection:
+        assert name(1) in {row.id for row in labels.waiting(connection, limit=99)}
+
+
+def test_what_people_answer_beside_a_labeler_elsewhere_is_of_the_same_budget(store, clock):
+    asked = Labelling(store, Studio(), name="mine:Studio", batch=9, now_ms=clock, labels_per_day=8, strategy="gumbel")
+    for seq in range(6):
+        asked.queue.answer("ann", name(seq), "cat")
+    asked.step()
+    with store.database.read() as connection:
+        assert questions.count(connection) == {"first": 2}
+
+
+class Erasing:
+    """The first sample of each batch is gone before it has answered."""
+
+    def __init__(self, store, said) -> None:
+        self._store, self._said = store, said
+        self.asked: list[str] = []
+
+    def label(self, batch):
+        self.asked = [one.id for one in batch]
+        with self._store.database.write() as connection:
+            connection.execute(sa.delete(sample).where(sample.c.id == batch[0].id))
+        return [self._said] * len(batch)
+
+    def answered(self):
+        return []
+
+
+@pytest.mark.parametrize(("said", "kept"), [("cat", 3), (LATER, 0)])
+def test_what_is_erased_while_a_labeler_thinks_is_neither_kept_nor_asked(store, clock, said, kept):
+    erasing = Erasing(store, said)
+    Labelling(store, erasing, name="mine:Erasing", batch=4, now_ms=clock).step()
+    with store.database.read() as connection:
+        at_hand = {one.sample_id for one in questions.held(connection, "mine:Erasing", now_ms=clock())}
+    assert {row.sample_id for row in rows(store)} | at_hand == set(erasing.asked[1:])
+    assert len(rows(store)) == kept
