@@ -61,7 +61,8 @@ def bet(version: int, errors: NDArray[np.bool_], floor: Floats, *, allowed: floa
     Args:
         version: whose they are.
         errors: (N,) in the order in which the labels came.
-        floor: (N,) the probability, > 0, with which every sample of that one's stream was drawn alike.
+        floor: (N,) the probability, > 0, with which every sample of that one's stream was drawn alike. Budgets set it,
+            and no label does: so the least of all may scale every weight, as if it had been known from the start.
         allowed: m, 0..1.
         threshold: labels between false alarms, on average, at least.
     """

@@ -183,8 +183,14 @@ class _Child:
 
     def __init__(self, data_dir: Path, settings: Settings, why: str, *, after: int) -> None:
         self.after = after
-        command = [sys.executable, "-m", "server.teach.run", "--data-dir", str(data_dir), "--why", why]
-        command += ["--settings", msgspec.json.encode(settings).decode()]
+        command = [
+            sys.executable,
+            "-m",
+            "server.teach.run",
+            f"--data-dir={data_dir}",
+            f"--why={why}",
+        ]  # whatever is said
+        command += [f"--settings={msgspec.json.encode(settings).decode()}"]
         self._process = spawn(command, output=subprocess.PIPE, death_signal=signal.SIGKILL)
         self._last: deque[str] = deque(maxlen=LAST_LINES)
         self._reader = threading.Thread(target=self._read, name="round", daemon=True)

@@ -52,6 +52,8 @@ def in_force(*rows: Row, sure: int | None = None, known: Known = NOBODY) -> int:
         ([Row("ann", 1), Row("bob", 1), Row("cyd", 2, purpose=SECOND_LOOK)], 2),
         ([Row("ann", 1), Row("cyd", 2, purpose=SECOND_LOOK), Row("dan", 1), Row("eve", 1)], 1),
         ([Row("ann", 1), Row("bob", 2, purpose=SECOND_LOOK), Row("ann", 3, purpose=SECOND_LOOK)], 3),
+        ([Row("ann", 2), Row("bob", 3), Row("ann", 2)], 2),  # of two as likely the one said last
+        ([Row("ann", CANNOT_TELL), Row("bob", 1), Row("ann", CANNOT_TELL)], CANNOT_TELL),
     ],
 )
 def test_the_rules(rows, expected):

@@ -312,7 +312,7 @@ def test_where_nothing_is_done_without_being_told_a_round_is_proposed_once_and_b
     status.print_overview(shown, Console(file=printed, width=300))
     assert "10 start a round; proposed 2026-09-21T" in printed.getvalue()
     with store.database.write() as connection:
-        training_orders.add(connection, who="ada", why="they look good", now_ms=NOW_MS)
+        training_orders.add(connection, who="--ada", why="--look --good", now_ms=NOW_MS)
     teach.tick(now_ms=NOW_MS)
     assert teach.busy
     began(teach, store)
@@ -320,10 +320,10 @@ def test_where_nothing_is_done_without_being_told_a_round_is_proposed_once_and_b
     with store.database.read() as connection:
         assert training_orders.waiting(connection) is None
         assert [(entry.who, entry.what) for entry in trail.entries(connection)] == [
-            ("ada", "train"),
+            ("--ada", "train"),
             ("server", "train"),
         ]
-        assert trail.entries(connection)[-1].why == "ada asked for it: they look good"
+        assert trail.entries(connection)[-1].why == "--ada asked for it: --look --good"
 
 
 def test_rounds_begin_by_themselves_where_any_channel_is_free(store, tmp_path):
