@@ -5,13 +5,13 @@ Of the label schema, which only grows, or one of the two answers that are no cla
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import sqlalchemy as sa
 
 from edge_agent.contract.errors import did_you_mean
 from server.errors import LabelError
-from server.label.labeler import CANNOT_TELL, NAME_MAX, NONE_OF_THESE, is_name
+from server.label.labeler import CANNOT_TELL, NAME_MAX, NONE_OF_THESE, Answer, is_name
 from server.store import labels
 
 WORDS = {CANNOT_TELL: labels.CANNOT_TELL, NONE_OF_THESE: labels.NONE_OF_THESE}
@@ -30,6 +30,17 @@ def class_index_of(connection: sa.Connection, said: str, *, new: bool = False) -
             "One that is new has to be said to be: --new-class, or `winnow-server label classes --add`"
         )
     return add_class(connection, said)
+
+
+def index_of(answer: Answer, known: Mapping[str, int], *, who: str) -> int:
+    """Index of what a labeler said, of a class or of what is none; LabelError: its index is of no class."""
+    if answer is None:
+        return labels.CANNOT_TELL
+    if isinstance(answer, str):
+        return WORDS[answer] if answer in WORDS else known[answer]
+    if not isinstance(answer, int) or answer >= len(known):
+        raise LabelError(f"labeler {who}: answered class {answer}, known are 0..{len(known) - 1}")
+    return answer
 
 
 def add_class(connection: sa.Connection, name: str) -> int:

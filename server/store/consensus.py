@@ -110,14 +110,16 @@ def counting(answers: Iterable[Any]) -> dict[str, int]:
 def refit(connection: sa.Connection) -> dict[str, Floats]:
     """Estimate the labelers anew, from gold and from what several answered: labeler -> counts (K, K).
 
-    Read only; `keep` writes it. Every labeler's newest answer to a sample counts, of people and models alike.
+    Read only; `keep` writes it. Every labeler's newest answer to a sample counts, of people and models alike; but
+    whoever vouches for a class is not found careful by that.
     """
     several = sa.select(label.c.sample_id).where(label.c.undone_at_ms.is_(None)).group_by(label.c.sample_id)
     several = several.having(sa.func.count(label.c.labeler.distinct()) > 1)
-    told = (label.c.undone_at_ms.is_(None), label.c.class_index != CANNOT_TELL)
+    vouched = sa.exists().where(gold.c.sample_id == label.c.sample_id, gold.c.labeler == label.c.labeler)
+    told = (label.c.undone_at_ms.is_(None), label.c.class_index != CANNOT_TELL, ~vouched)
     query = sa.select(label.c.sample_id, label.c.labeler, label.c.class_index).where(*told).order_by(label.c.id)
-    shared = sa.or_(label.c.sample_id.in_(several), label.c.sample_id.in_(sa.select(gold.c.sample_id)))
-    newest = {(row.sample_id, row.labeler): row.class_index for row in connection.execute(query.where(shared))}
+    rows = connection.execute(query.where(label.c.sample_id.in_(several)))
+    newest = {(row.sample_id, row.labeler): row.class_index for row in rows}
     if not newest:
         return {}
     samples, labelers = (list(dict.fromkeys(key[i] for key in newest)) for i in (0, 1))

@@ -11,7 +11,7 @@ from server.collect.ingest import Ingest
 from server.errors import LabelError
 from server.label import orders, quality
 from server.label.labeler import CANNOT_TELL, LATER, Given, People
-from server.label.labelling import QUEUE_BATCHES, REFIT, Labelling
+from server.label.labelling import IDLE_MS, QUEUE_BATCHES, REFIT, Labelling
 from server.label.queue import Queue, Rules
 from server.store import consensus, labels, questions, trail
 from server.store.questions import Queued
@@ -116,6 +116,23 @@ def test_under_a_budget_too(store, clock):
     with store.database.read() as connection:
         assert questions.unanswered(connection) == 6  # six labels were given, and six are still to come: no room
     assert asked.step() == 0
+
+
+def test_where_nothing_is_left_nobody_looks_again_before_there_is_news(store, clock, monkeypatch):
+    """A look walks all samples, and people are waited for every few seconds."""
+    asked = Labelling(store, People(), name="human", batch=30, now_ms=clock)
+    while asked.step():
+        pass
+    looks, keep_up = [], asked._chooser.keep_up
+    monkeypatch.setattr(asked._chooser, "keep_up", lambda **how: looks.append(how) or keep_up(**how))
+    for _ in range(5):
+        assert asked.step() == 0
+    assert looks == []
+    Ingest(store, fleet=FLEET, offline_after_s=90.0).take(uploads("cam-1", COUNT))
+    asked.wake()
+    assert [asked.step(), asked.step(), asked.step(), len(looks)] == [1, 0, 0, 2]
+    clock.ms += IDLE_MS
+    assert [asked.step(), len(looks)] == [0, 3]
 
 
 # --- second looks ---
