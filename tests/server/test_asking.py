@@ -162,6 +162,13 @@ def test_more_opinions_on_what_is_doubted_are_all_about_the_doubt(store, queue, 
     assert queue.next("fay") == []
 
 
+def test_a_doubt_asks_no_fewer_people_than_were_wanted(store, queue, clock):
+    queue.answer("ann", name(0), "cat")
+    order(store, orders.ask_several, name(0), 3, clock=clock)
+    order(store, orders.look_again, [name(0)], clock=clock)
+    assert [len(queue.next(who)) for who in ("ann", "bob", "cyd", "dan")] == [1, 1, 1, 0]
+
+
 # --- gold ---
 
 
