@@ -363,6 +363,26 @@ def test_what_people_answer_beside_a_labeler_elsewhere_is_of_the_same_budget(sto
         assert questions.count(connection) == {"first": 2}
 
 
+def test_what_somebody_answered_after_it_was_planned_is_asked_no_more(store, clock):
+    class Program:
+        def __init__(self) -> None:
+            self.asked: list[str] = []
+
+        def label(self, batch):
+            self.asked += [one.id for one in batch]
+            return ["cat"] * len(batch)
+
+    program = Program()
+    asked = Labelling(store, program, name="program", batch=2, now_ms=clock, labels_per_day=6, strategy="gumbel")
+    asked.step()
+    planned = [one.row.id for one in asked._planned]
+    asked.queue.answer("ann", planned[0], "dog")
+    while asked.step():
+        pass
+    assert planned[0] not in program.asked
+    assert set(planned[1:]) <= set(program.asked)
+
+
 class Erasing:
     """The first sample of each batch is gone before it has answered."""
 

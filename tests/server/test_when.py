@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from server.config import Teach
-from server.teach.harm import BETS, Harm, allowed_error, bet
+from server.teach.harm import BET_MAX_SHARE, BETS, Harm, allowed_error, bet
 from server.teach.when import Look, due
 
 RULES = Teach(labels_per_round=200, max_age_days=30.0)
@@ -49,6 +49,21 @@ def play(rate: float, labels: int, seed: int, *, allowed: float, threshold: floa
     rng = np.random.default_rng(seed)
     floors = np.full(labels, 0.005) if floor is None else rng.choice(floor, labels)
     return bet(1, rng.random(labels) < rate, floors, allowed=allowed, threshold=threshold)
+
+
+@given(st.lists(st.booleans(), min_size=1, max_size=12), st.sampled_from([0.05, 0.3, 0.6]))
+def test_the_evidence_is_of_all_moments_at_which_the_harm_may_have_begun(errors, allowed):
+    """The recursion is the sum, over those moments, of what betting from then on has come to."""
+    floor = np.linspace(0.01, 0.03, len(errors))
+    most = 0.0
+    for k in range(1, len(errors) + 1):
+        fortunes = [
+            sum(np.prod([1.0 + size * 0.01 / floor[i] * (errors[i] - allowed) for i in range(j, k)]) for j in range(k))
+            for size in np.minimum(BETS, BET_MAX_SHARE / allowed)
+        ]
+        most = max(most, float(np.mean(fortunes)))
+    found = bet(1, np.array(errors, np.bool_), floor, allowed=allowed, threshold=1e9)
+    assert found.evidence == pytest.approx(most)
 
 
 def test_false_alarms_are_as_rare_as_stated():
