@@ -62,6 +62,17 @@ def test_a_stream_that_stays_as_it_was_does_no_harm_though_its_hard_part_is_seen
     assert harm.errors / harm.labels < 0.2 < 0.3 < harm.allowed
 
 
+def test_what_tells_nothing_of_this_version_is_no_evidence(store):
+    """What another version said, what nobody could tell, and what was chosen for being hard."""
+    with store.database.write() as connection:
+        for first, change in ((0, {"model_version": 2}), (30, {"reason": "informative"})):
+            ids = [name(seq) for seq in range(first, first + 10)]
+            connection.execute(sa.update(sample).where(sample.c.id.in_(ids)).values(change))
+        unclear = [Label(name(seq), labels.CANNOT_TELL, "ann", NOW_MS, kind="human") for seq in range(60, 70)]
+        labels.add(connection, unclear)
+    assert look(store).harm.labels == COUNT - outlook.LEARNED - 30
+
+
 def test_what_was_judged_on_few_that_count_allows_more(store):
     """80 of 400 held-out samples weigh ten times as much as the others: they say as much as some 150."""
     snapshot = freeze(store, now_ms=NOW_MS)
