@@ -17,7 +17,7 @@ from edge_agent.contract.artifact import read_artifact
 from edge_agent.contract.errors import EXIT_CONFIG, ConfigError, WinnowError
 from edge_agent.contract.wire import REQUEST_MAX_SAMPLES
 from server import keyring
-from server.cli import gates, gold, govern, label, orders, rollout, rules, snapshot, train, user, webhook
+from server.cli import gates, gold, govern, label, labels, orders, rollout, rules, snapshot, train, user, webhook
 from server.config import load_config
 from server.errors import ServerConfigError
 from server.identity import commands
@@ -63,7 +63,8 @@ app.command("erase", epilog='Example: winnow-server erase --device cam-1 --why "
 app.add_typer(gates.gates, name="gates")
 app.add_typer(label.label, name="label")
 label.label.add_typer(gold.gold, name="gold")
-app.command("labels", epilog="Example: winnow-server labels --days 7 server.toml")(label.show_labels)
+label.label.command("quality", epilog="Example: winnow-server label quality --json server.toml")(labels.show_quality)
+app.command("labels", epilog="Example: winnow-server labels --days 7 server.toml")(labels.show_labels)
 app.add_typer(snapshot.snapshots, name="snapshot")
 rules.register(data)
 app.add_typer(webhook.webhooks, name="webhook")

@@ -67,7 +67,7 @@ from server.web.service import Pages
 log = logging.getLogger(__name__)
 
 TICK_S = 1.0
-SWEEP_S = 3600.0  # between looks for parcels that nobody needs
+SWEEP_S = 3600.0  # between looks for parcels that nobody needs, and counts of what the tables hold
 READY_S = 10.0
 STOP_S = 1.0  # for what labelling and the watch have in hand; then it is left behind, and loses nothing
 _NO_CA = (
@@ -164,6 +164,7 @@ class Server:
     def _sweep(self, store: Store) -> None:
         if (now := time.monotonic()) >= self._sweep_at_s:
             self._sweep_at_s = now + SWEEP_S
+            store.database.analyse()
             if swept := parcels.sweep(store, now_ms=now_ms()):
                 log.info("%d parcels of old versions were deleted: no device can need them", swept)
 
@@ -407,7 +408,9 @@ def train_once(config: ServerConfig, *, why: str) -> Version:
     with only_one(data_dir), open_store(config) as store:
         teach = Teach(store, data_dir=data_dir, teach=config.teach, gates=config.gates, snapshot=config.snapshot)
         teach.recover(now_ms=now_ms())
-        run_id = teach.begin(now_ms=now_ms(), why=why)
+        with store.database.read() as connection:
+            before = runs.last_id(connection)
+        teach.begin(why=why)
         try:
             while teach.busy:
                 time.sleep(0.1)
@@ -417,10 +420,12 @@ def train_once(config: ServerConfig, *, why: str) -> Version:
         published = {version.run_id: version for version in _publish(store)}
         cards.keep(store, config.govern, now_ms=now_ms())
         with store.database.read() as connection:
-            run = runs.get(connection, run_id)
-    if run_id not in published:
-        raise TrainingError(f"run {run_id} {run.state if run else 'is gone'}: {describe(run) if run else ''}")
-    return published[run_id]
+            run = runs.following(connection, after=before)
+    if run is None:
+        raise TrainingError(f"no round could begin: {teach.trouble}")
+    if run.id not in published:
+        raise TrainingError(f"run {run.id} {run.state}: {describe(run)}")
+    return published[run.id]
 
 
 def _publish(store: Store) -> list[Version]:

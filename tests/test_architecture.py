@@ -79,6 +79,7 @@ FORGIVING = {  # where Exception may be caught: supervising loops, and around a 
     "server/tell/alarms.py:_work",
     "server/release/downloads.py:_work",
     "server/label/labelling.py:_work",
+    "server/label/teacher.py:owned",
     "server/label/labeler.py:ask",
 }
 VAGUE = {"utils", "helpers", "common", "base", "manager", "handler", "util", "helper", "misc"}

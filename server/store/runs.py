@@ -97,10 +97,10 @@ def in_state(connection: sa.Connection, *states: str) -> Sequence[Run]:
     return [Run(*row) for row in connection.execute(query)]
 
 
-def next_in_state(connection: sa.Connection, *states: str, after: int) -> Run | None:
-    """The oldest run in one of these states whose id is above `after`."""
-    query = sa.select(run).where(run.c.id > after, run.c.state.in_(states)).order_by(run.c.id).limit(1)
-    row = connection.execute(query).one_or_none()
+def following(connection: sa.Connection, *states: str, after: int) -> Run | None:
+    """The oldest run whose id is above `after`; where states are named, in one of them."""
+    query = sa.select(run).where(run.c.id > after).order_by(run.c.id).limit(1)
+    row = connection.execute(query.where(run.c.state.in_(states)) if states else query).one_or_none()
     return None if row is None else Run(*row)
 
 
