@@ -30,6 +30,7 @@ import numpy as np
 from edge_agent.account import Account
 from edge_agent.choose import strategy
 from edge_agent.choose.drift import Watch
+from edge_agent.choose.targets import Targets
 from edge_agent.choose.wanted import pick
 from edge_agent.config import AgentConfig
 from edge_agent.contract import images
@@ -40,7 +41,7 @@ from edge_agent.contract.settings import read_secret
 from edge_agent.contract.wire import Desired, Event
 from edge_agent.extras import SHADOW, WANTED, Extras
 from edge_agent.housekeeping import Housekeeping
-from edge_agent.loop import CURSOR, DRIFT, SELECTOR, Cursor, Identity, Loop, sample_bytes
+from edge_agent.loop import CURSOR, DRIFT, SELECTOR, TARGETS, Cursor, Identity, Loop, sample_bytes
 from edge_agent.model import Model
 from edge_agent.orders import Orders, configured, desired_over
 from edge_agent.send.allowance import Allowance
@@ -417,6 +418,7 @@ class Agent:
             on_alarm=self.account.alarm,
             log_predictions=self.config.log.predictions,
             extras=self.extras,
+            targets=self._go_on(TARGETS, lambda saved: Targets(saved=saved)),
         )
 
     def _make_watch(self, model: Model, saved: bytes) -> Watch:

@@ -26,6 +26,7 @@ from edge_agent.choose.disagreement import Share
 from edge_agent.choose.drift import Alarm, Watch
 from edge_agent.choose.selector import Chosen, Rules, Selector
 from edge_agent.choose.tally import Tally
+from edge_agent.choose.targets import Targets
 from edge_agent.contract.errors import ConfigError
 from edge_agent.contract.types import Prediction, Reading, Sample, SampleId, Selection
 from edge_agent.contract.wire import DriftState, RequestState, StreamCounts
@@ -42,7 +43,7 @@ KEEP_S = 300.0  # longest time until the state is kept though nothing was select
 # less wears a flash card
 PREDICTION = np.dtype([("seq", "<u8"), ("version", "<u4"), ("label", "<u2"), ("confidence", "<f4")])
 INVALID_LABEL = 65535
-CURSOR, SELECTOR, DRIFT = "cursor", "selector", "drift"  # keys of the saved state
+CURSOR, SELECTOR, DRIFT, TARGETS = "cursor", "selector", "drift", "targets"  # keys of the saved state
 
 
 class Cursor(msgspec.Struct, frozen=True):
@@ -94,12 +95,13 @@ class Loop:
         on_alarm: Callable[[Alarm, float], None] = lambda _alarm, _labels: None,
         log_predictions: bool = False,
         extras: Extras | None = None,
+        targets: Targets | None = None,
         wall_ms: Callable[[], int] = lambda: time.time_ns() // 1_000_000,
     ) -> None:
         """ConfigError when the acquisition function cannot be found or a budget can never pay for a sample.
 
         `watch` looks out for drift; `on_alarm` is told of it, with the labels it freed, and must not wait. `extras`
-        says what is sent beside the selector's choice.
+        says what is sent beside the selector's choice; `targets` is what EPIG goes on with.
         """
         self.cursor = cursor
         self._identity = identity
@@ -111,6 +113,7 @@ class Loop:
         self._on_alarm = on_alarm
         self._log_predictions = log_predictions
         self.extras = extras or Extras()
+        self._targets = targets or Targets()
         self._wall_ms = wall_ms
         self._lock = threading.Lock()  # of the counts; held once a block
         self._next: Model | None = None
@@ -238,7 +241,7 @@ class Loop:
     def _score(self) -> Scored:
         model, count = self._model, len(self._block)
         try:
-            scored = self._scorer.score(model.logits)
+            scored = self._scorer.score(model.logits, count=count)
         except Exception as error:  # noqa: BLE001 - a plug-in may raise anything; its samples count as invalid
             self._complain(f"acquisition {self._acquisition}: {type(error).__name__}: {error}")
             nothing = np.zeros(model.rows, np.float32)
@@ -262,6 +265,8 @@ class Loop:
         state = {CURSOR: msgspec.json.encode(self.cursor), SELECTOR: self._selector.save(), **self.extras.save()}
         if self._watch is not None:
             state[DRIFT] = self._watch.save()
+        if targets := self._targets.save():
+            state[TARGETS] = targets
         return state
 
     def _settle(self) -> None:
@@ -347,7 +352,8 @@ class Loop:
 
     def _make_scorer(self, model: Model) -> Scorer:
         about = model.manifest
-        scorer = Scorer(self._acquisition, temperature=about.temperature, members=about.members)
+        self._targets.meet(f"{about.name} {about.version}")
+        scorer = Scorer(self._acquisition, temperature=about.temperature, members=about.members, targets=self._targets)
         if scorer.complaint:
             log.warning("model version %d: %s", about.version, scorer.complaint)
         return scorer

@@ -67,7 +67,7 @@ def test_the_same_decisions_for_any_chunking(sizes: list[int], seed: int) -> Non
 def test_the_same_decisions_for_any_chunking_on_processors_that_round_by_the_row(kernels: str) -> None:
     """Haswell's matrix product gives a row other last bits at another place of its block."""
     folder = Path(__file__).parent
-    files = [str(folder / name) for name in ("test_selector.py", "test_vessal.py", "test_loop.py")]
+    files = [str(folder / name) for name in ("test_selector.py", "test_vessal.py", "test_loop.py", "test_targets.py")]
     argv = [sys.executable, "-m", "pytest", "-q", "-k", "any_chunking and not round_by or any_blocks", *files]
     environment = {**os.environ, "OPENBLAS_CORETYPE": kernels, "OMP_NUM_THREADS": "1"}
     done = subprocess.run(argv, env=environment, cwd=folder.parents[1], capture_output=True, text=True, check=False)
