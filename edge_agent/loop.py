@@ -26,7 +26,7 @@ from edge_agent.choose.disagreement import Share
 from edge_agent.choose.drift import Alarm, Watch
 from edge_agent.choose.selector import Chosen, Rules, Selector
 from edge_agent.choose.tally import Tally
-from edge_agent.choose.targets import Targets
+from edge_agent.choose.targets import EPIG, Targets
 from edge_agent.contract.errors import ConfigError
 from edge_agent.contract.types import Prediction, Reading, Sample, SampleId, Selection
 from edge_agent.contract.wire import DriftState, RequestState, StreamCounts
@@ -352,7 +352,7 @@ class Loop:
 
     def _make_scorer(self, model: Model) -> Scorer:
         about = model.manifest
-        self._targets.meet(f"{about.name} {about.version}")
+        self._targets.meet(f"{about.name} {about.version}" if self._acquisition == EPIG else "")
         scorer = Scorer(self._acquisition, temperature=about.temperature, members=about.members, targets=self._targets)
         if scorer.complaint:
             log.warning("model version %d: %s", about.version, scorer.complaint)
