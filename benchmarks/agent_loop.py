@@ -38,7 +38,8 @@ import onnxruntime as ort
 
 import edge_agent
 from edge_agent.choose.drift import Watch
-from edge_agent.choose.selector import Rules, Selector
+from edge_agent.choose.quantile import NoveltyQuantile
+from edge_agent.choose.rules import Rules
 from edge_agent.contract.artifact import MODEL, write_artifact
 from edge_agent.contract.types import Reading
 from edge_agent.contract.wire import Birth, ModelState
@@ -204,7 +205,7 @@ class Running:
         model = Model(artifact, together=together)
         self._loop = Loop(
             model,
-            Selector(Rules(label_share=SHARE), np.random.default_rng(0)),
+            NoveltyQuantile(Rules(label_share=SHARE), np.random.default_rng(0)),
             identity=Identity("bench", "main", boot),
             acquisition="margin",
             cursor=Cursor(),

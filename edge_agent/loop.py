@@ -24,7 +24,8 @@ from edge_agent.choose.acquisition import Scored, Scorer
 from edge_agent.choose.confidence import Confidence, Mean
 from edge_agent.choose.disagreement import Share
 from edge_agent.choose.drift import Alarm, Watch
-from edge_agent.choose.selector import Chosen, Rules, Selector
+from edge_agent.choose.rules import Rules
+from edge_agent.choose.selector import Chosen, Selector
 from edge_agent.choose.tally import Tally
 from edge_agent.choose.targets import EPIG, Targets
 from edge_agent.contract.errors import ConfigError
@@ -128,7 +129,7 @@ class Loop:
         self._steps = model.steps
         self._company: tuple[Shadow | None, Model] = (None, model)
         self._accompany()
-        selector.check(self._sample_bytes)
+        selector.purse.check(self._sample_bytes)
 
     # --- the stream ---
 
@@ -278,10 +279,10 @@ class Loop:
             self._hand_over(Handover(samples, self._state()))
 
     def _pay(self) -> bool:
-        return self._selector.pay(self._sample_bytes)
+        return self._selector.purse.take_beside(self._sample_bytes)
 
     def _payable(self) -> bool:
-        return self._selector.payable(self._sample_bytes)
+        return self._selector.purse.allows_beside(self._sample_bytes)
 
     def _whole(self, scored: Scored) -> Block:
         return Block(self._block, scored, self._model, self._id, self._wall_ms(), self._pay, self._payable)
@@ -328,7 +329,7 @@ class Loop:
 
     def _earn(self) -> None:
         now = time.monotonic()
-        self._selector.pass_time(now - self._earned_until_s)
+        self._selector.purse.pass_time(now - self._earned_until_s)
         if self._watch is not None:
             self._watch.pass_time(now - self._earned_until_s)
         self._earned_until_s = now
