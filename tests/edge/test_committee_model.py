@@ -134,6 +134,29 @@ def test_epig_decides_alike_in_any_blocks_and_after_restarts(tmp_path: Path, run
     assert {s.selection.acquisition for s in chosen} == {EPIG}
 
 
+def test_an_agent_goes_on_with_its_targets_and_says_where_it_cannot(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    committee(tmp_path)
+    np.savez(tmp_path / "x.npz", x=stream(100))
+    config = AgentConfig(
+        device=Device(name="d", data_dir=str(tmp_path / "data")),
+        source=Source(kind="replay", path=str(tmp_path / "x.npz"), stop_at_end=True),
+        model=ModelConfig(artifact=str(tmp_path)),
+        choose=Choose(acquisition=EPIG),
+    )
+    Agent(config).run()
+    agent = Agent(config)
+    kept = agent.outbox.state(TARGETS) or b""
+    assert Targets(saved=kept).save() == kept != b""
+    agent.run()  # the stream has ended: nothing new is met
+    agent = Agent(config)
+    assert agent.outbox.state(TARGETS) == kept
+    agent.outbox.put([], state={TARGETS: b"\xc1 nonsense"})
+    agent.run()
+    assert "saved targets cannot be read, it begins afresh" in caplog.text
+
+
 def test_a_committee_prefers_what_its_members_dispute(tmp_path: Path) -> None:
     committee(tmp_path)
     toml = AgentConfig(
