@@ -21,7 +21,7 @@ PACKAGES = ("edge_agent", "server", "models")
 AGENT_PARTS = (
     {"__main__"},
     {"agent", "check", "testing"},
-    {"housekeeping", "account", "orders", "stream"},
+    {"housekeeping", "account", "orders", "stream", "parts", "loader"},
     {"loop"},
     {"extras"},
     {"shadow"},
