@@ -16,6 +16,7 @@ from server.store.versions import Version
 from server.teach import listing
 from server.teach.difference import Difference
 from server.web import confusion, gate_rows
+from server.web.figures import OURS, THEIRS
 
 GROUPS = ("added", "removed", "relabelled", "moved")
 SHOWN = 8  # of each count; the rest is summed up
@@ -62,7 +63,7 @@ def compared(store: Store, before: int, after: int) -> Against | None:
     return Against(
         before=old,
         after=new,
-        metrics=_both(old.metrics, new.metrics),
+        metrics=_both(*(_own(one.metrics) for one in (old, new))),
         gates=_both(*map(_gates, reports)),
         classes=_both(*map(_recall, reports)),
         files=_both(*({name: file.bytes for name, file in one.files.items()} for one in manifests)),
@@ -95,6 +96,11 @@ def top(counts: Mapping[str, int]) -> list[tuple[str, int]]:
 
 def _report(run: runs.Run | None) -> dict[str, Any]:
     return run.report if run is not None else {}
+
+
+def _own(metrics: Mapping[str, float]) -> dict[str, float]:
+    """Without those of the version that it was held against."""
+    return {name.removeprefix(OURS): value for name, value in metrics.items() if not name.startswith(THEIRS)}
 
 
 def _gates(report: Mapping[str, Any]) -> dict[str, gate_rows.Row]:

@@ -72,7 +72,7 @@ def standing(frame: Frame, number: int) -> View:
         mine = [found for found in rollouts.every(connection) if found.version == number][::-1]
         return {
             "number": number,
-            "places": places,
+            "runs_at": places,
             "devices": sum(place.devices for place in places),
             "online": sum(place.online for place in places),
             "fleet": sum(count.devices for count in counts.values()),

@@ -36,31 +36,30 @@ def router(frame: Frame) -> APIRouter:
         about = ("id", "at_ms", "kind", "subject", "who", "why", "counts", "sha256", "finished_at_ms")
         return csv_of("erasures", COLUMNS, [[getattr(row, name) for name in about] for row in rows])
 
+    def look(request: Request, person: Admin, subject: Subject, given: str, wrong: str = "") -> Response:
+        with frame.store.database.read() as connection:
+            found = foresee(connection, subject)
+        view = {"subject": subject, "found": found, "typed": _typed(subject), "given": given, "wrong": wrong}
+        return frame.page(request, "erase.html", person=person, status=422 if wrong else 200, **view)
+
     @made.post("/governance/erasures/look")
-    async def look(request: Request, person: Admin, kind: Annotated[Kind, Form()], name: Names) -> Response:
-        subject = _subject(kind, name)
-
-        def foreseen() -> Any:
-            with frame.store.database.read() as connection:
-                return foresee(connection, subject)
-
-        found = await run_in_threadpool(foreseen)
-        typed = _typed(subject)
-        return frame.page(request, "erase.html", person=person, subject=subject, found=found, typed=typed, given=name)
+    async def foreseen(request: Request, person: Admin, kind: Annotated[Kind, Form()], name: Names) -> Response:
+        return await run_in_threadpool(look, request, person, _subject(kind, name), name)
 
     @made.post("/governance/erasures")
     async def forget(
+        request: Request,
         person: Admin,
         kind: Annotated[Kind, Form()],
         name: Names,
-        typed: Annotated[str, Form(max_length=300)],
-        why: Annotated[str, Form(min_length=1, max_length=500)],
+        typed: Annotated[str, Form(max_length=300)] = "",
+        why: Annotated[str, Form(max_length=500)] = "",
     ) -> Response:
         subject = _subject(kind, name)
-        if typed.strip() != _typed(subject):
-            raise HTTPException(422, f"typed {typed!r}, expected {_typed(subject)!r}: nothing was erased")
-        if not why.strip():
-            raise HTTPException(422, "why: expected a reason: nothing was erased")
+        if typed.strip() != _typed(subject) or not why.strip():
+            expected = f"{_typed(subject)!r} and a reason"
+            wrong = f"Typed {typed!r}, because {why!r}; expected {expected}: nothing was erased."
+            return await run_in_threadpool(look, request, person, subject, name, wrong)
         done = await run_in_threadpool(
             erase, frame.store, subject, who=person.name, why=why.strip(), now_ms=frame.now_ms()
         )
