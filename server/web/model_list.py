@@ -1,24 +1,25 @@
 """What is there to see of all versions at once, and of the rounds that led to none?
 
-Everything is counted by the database; of reports of rounds it hands out the gates alone.
+The fleet is counted in its table (fleet_table.py); of reports of rounds the database hands out the gates alone.
 """
 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from typing import Any, NamedTuple
 
 import sqlalchemy as sa
 
-from server.store import erasures, executing, runs, versions
+from server.store import erasures, runs, versions
 from server.store.schema import rollout, run, snapshot
 from server.store.store import Store
+from server.store.versions import Version
 from server.web import branches, gate_rows
+from server.web.fleet_table import FleetTable, Place
 
 ROUNDS = 12  # of those that led to no version, the newest
 LOOKS = {"running": "info", "done": "good", "halted": "bad", "superseded": "off"}
-NOBODY = executing.Count(0, 0)
 COLUMNS = (
     "version", "name", "from", "published_ms", "state", "runs_in", "devices", "online", "accuracy", "passed", "open",
     "failed", "overruled_by", "train", "holdout", "retrain_for",
@@ -47,6 +48,13 @@ class Row(NamedTuple):
     at: branches.Row
 
 
+class Verdict(NamedTuple):
+    """What became of the gates of a run."""
+
+    gates: dict[str, int]  # word -> how many
+    overruled_by: str
+
+
 class Round(NamedTuple):
     """A run that led to no version, or not yet."""
 
@@ -59,6 +67,9 @@ class Round(NamedTuple):
     error: str
 
 
+NOT_JUDGED = Verdict({}, "")
+
+
 class Listed(NamedTuple):
     """The page."""
 
@@ -68,46 +79,66 @@ class Listed(NamedTuple):
     fleet: int  # devices in all
 
 
-def listed(store: Store) -> Listed:
-    """All of it, the newest first."""
-    with store.database.read() as connection:
-        every = {one.number: one for one in versions.every(connection)}
-        bases, champion = versions.weights_from(connection), versions.champion(connection)
-        running, learned = executing.counts(connection), erasures.learned(connection)
-        statuses, heads = _statuses(connection)
-        verdicts, frozen = _verdicts(connection), _frozen(connection)
-        rounds = _rounds(connection)
-    best = champion.number if champion else 0
-    made = []
-    for at in branches.rows(bases, best):
-        one = every[at.number]
-        count = running.get(one.number, NOBODY)
-        state, look = _state(one.number, statuses.get(one.number, ""), heads)
-        gates, overruled_by = verdicts.get(one.run_id or 0, ({}, ""))
-        train, holdout = frozen.get(one.snapshot_id, (None, None))
-        made.append(
-            Row(
-                number=one.number,
-                name=one.name,
-                base=bases.get(one.number, 0),
-                published_at_ms=one.created_at_ms,
-                state=state,
-                look=look,
-                channels=tuple(sorted(name for name, head in heads.items() if head == one.number)),
-                champion=one.number == best,
-                devices=count.devices,
-                online=count.online,
-                accuracy=one.metrics.get("accuracy"),
-                gates=gates,
-                overruled_by=overruled_by,
-                train=train,
-                holdout=holdout,
-                retrain=tuple(learned.get(one.number, ())),
-                at=at,
+class ModelList:
+    """All of it. What the gates said of a published run stays as it is: it is read once."""
+
+    def __init__(self, store: Store, table: FleetTable) -> None:
+        """Nothing is read until somebody asks."""
+        self._store, self._table = store, table
+        self._verdicts: dict[int, Verdict] = {}
+
+    def listed(self) -> Listed:
+        """The newest first."""
+        running = self._table.executing()
+        with self._store.database.read() as connection:
+            every = {one.number: one for one in versions.every(connection)}
+            bases, champion = versions.weights_from(connection), versions.champion(connection)
+            statuses, heads = _statuses(connection)
+            self._verdicts |= _verdicts(connection, known=self._verdicts)
+            about = _About(
+                bases, statuses, heads, self._verdicts, _frozen(connection), erasures.learned(connection), running
             )
-        )
-    lanes = max((max((row.at.lane, *row.at.passing, *row.at.up)) for row in made), default=0) + 1
-    return Listed(made, rounds, lanes, sum(count.devices for count in running.values()))
+            rounds = _rounds(connection)
+        best = champion.number if champion else 0
+        made = [_row(every[at.number], at, about, best) for at in branches.rows(bases, best)]
+        lanes = max((max((row.at.lane, *row.at.passing, *row.at.up)) for row in made), default=0) + 1
+        return Listed(made, rounds, lanes, sum(place.devices for found in running.values() for place in found))
+
+
+class _About(NamedTuple):
+    bases: dict[int, int]
+    statuses: dict[int, str]
+    heads: dict[str, int]
+    verdicts: dict[int, Verdict]
+    frozen: dict[str, tuple[int, int]]
+    learned: dict[int, list[int]]
+    running: dict[int, list[Place]]
+
+
+def _row(one: Version, at: branches.Row, about: _About, champion: int) -> Row:
+    places = about.running.get(one.number, [])
+    state, look = _state(one.number, about.statuses.get(one.number, ""), about.heads)
+    verdict = about.verdicts.get(one.run_id or 0, NOT_JUDGED)
+    train, holdout = about.frozen.get(one.snapshot_id, (None, None))
+    return Row(
+        number=one.number,
+        name=one.name,
+        base=about.bases.get(one.number, 0),
+        published_at_ms=one.created_at_ms,
+        state=state,
+        look=look,
+        channels=tuple(sorted(name for name, head in about.heads.items() if head == one.number)),
+        champion=one.number == champion,
+        devices=sum(place.devices for place in places),
+        online=sum(place.online for place in places),
+        accuracy=one.metrics.get("accuracy"),
+        gates=verdict.gates,
+        overruled_by=verdict.overruled_by,
+        train=train,
+        holdout=holdout,
+        retrain=tuple(about.learned.get(one.number, ())),
+        at=at,
+    )
 
 
 def line(row: Row) -> tuple[object, ...]:
@@ -138,11 +169,11 @@ def _state(number: int, status: str, heads: dict[str, int]) -> tuple[str, str]:
     return words.get(status, status), LOOKS.get(status, "off")
 
 
-def _verdicts(connection: sa.Connection) -> dict[int, tuple[dict[str, int], str]]:
-    """Run -> how many gates said what, and who overruled them."""
+def _verdicts(connection: sa.Connection, *, known: Collection[int]) -> dict[int, Verdict]:
+    """Of published runs, but those that are known."""
     query = sa.select(run.c.id, run.c.report["verdict"]["gates"], run.c.report["override"]["by"].as_string())
-    rows = connection.execute(query.where(run.c.state == "published"))
-    return {number: (_said(gates or ()), by or "") for number, gates, by in rows}
+    rows = connection.execute(query.where(run.c.state == "published", run.c.id.not_in(known)))
+    return {number: Verdict(_said(gates or ()), by or "") for number, gates, by in rows}
 
 
 def _said(gates: Iterable[Any]) -> dict[str, int]:

@@ -14,7 +14,7 @@ import sqlalchemy as sa
 from server.errors import SigningError
 from server.govern import card as cards
 from server.release.signing import Signing
-from server.store import erasures, executing, rollouts, runs, trail, versions
+from server.store import erasures, executing, parcels, rollouts, runs, trail, versions
 from server.store.versions import Version
 from server.web import confusion, gate_rows
 from server.web.figures import pairs
@@ -22,7 +22,6 @@ from server.web.frame import Frame
 
 View = dict[str, Any]
 SOURCES = 50  # shown of the data's; the CSV has all
-COPY_OF_PARENT = "an earlier version again, under a new number"
 
 
 def shown(frame: Frame, number: int) -> View:
@@ -37,6 +36,7 @@ def shown(frame: Frame, number: int) -> View:
         decisions = _decisions(connection, one)
         learned = erasures.learned(connection).get(number, [])
         copy = versions.is_copy(connection, number)
+        paces = executing.paces(connection, number)
         every = [other.number for other in versions.every(connection) if other.number != number]
     report = run.report if run else {}
     return {
@@ -55,6 +55,7 @@ def shown(frame: Frame, number: int) -> View:
         "figures": pairs(report.get("figures", {})),
         "latency": {who: report.get("figures", {}).get(key) for who, key in _LATENCY.items()},
         "packed": packed,
+        "paces": paces,
         "decisions": decisions,
         "csv": f"/models/rounds/{run.id}/gates.csv" if run else "",
     } | standing(frame, number)
@@ -65,22 +66,21 @@ _LATENCY = {"this": "latency_ms", "before": "champion_latency_ms"}
 
 def standing(frame: Frame, number: int) -> View:
     """Where it runs now, and how its rollouts stand."""
+    fleet = frame.table.executing()
+    mine = fleet.get(number, [])
     with frame.store.database.read() as connection:
-        one = versions.get(connection, number)
-        places, counts = executing.places(connection, number), executing.counts(connection)
-        champion = versions.champion(connection)
-        mine = [found for found in rollouts.every(connection) if found.version == number][::-1]
-        return {
-            "number": number,
-            "runs_at": places,
-            "devices": sum(place.devices for place in places),
-            "online": sum(place.online for place in places),
-            "fleet": sum(count.devices for count in counts.values()),
-            "paces": executing.paces(connection, number),
-            "rollouts": mine,
-            "champion": champion is not None and champion.number == number,
-            "unsigned": one is not None and _unsigned(frame, one),
-        }
+        one, champion = versions.get(connection, number), versions.champion(connection)
+        begun = rollouts.of_version(connection, number)
+    return {
+        "number": number,
+        "runs_at": mine,
+        "devices": sum(place.devices for place in mine),
+        "online": sum(place.online for place in mine),
+        "fleet": sum(place.devices for found in fleet.values() for place in found),
+        "rollouts": begun,
+        "champion": champion is not None and champion.number == number,
+        "unsigned": one is not None and _unsigned(frame, one),
+    }
 
 
 def _unsigned(frame: Frame, one: Version) -> bool:
@@ -94,8 +94,6 @@ def _unsigned(frame: Frame, one: Version) -> bool:
 
 def _parcels(connection: sa.Connection, files: View) -> dict[str, list[View]]:
     """Of each variant its smaller forms."""
-    from server.store import parcels
-
     found: dict[str, list[View]] = {name: [] for name in files}
     of = {file["sha256"]: name for name, file in files.items()}
     for one in parcels.of(connection, of):
@@ -106,6 +104,6 @@ def _parcels(connection: sa.Connection, files: View) -> dict[str, list[View]]:
 def _decisions(connection: sa.Connection, one: Version) -> list[trail.Entry]:
     """About it and the round it came from, the newest first."""
     subjects = [f"version {one.number}", *([f"run {one.run_id}"] if one.run_id is not None else [])]
-    subjects += [f"rollout {found.id}" for found in rollouts.every(connection) if found.version == one.number]
+    subjects += [f"rollout {found.id}" for found in rollouts.of_version(connection, one.number)]
     found = [entry for subject in subjects for entry in trail.entries(connection, subject=subject)]
     return sorted(found, key=lambda entry: -entry.id)

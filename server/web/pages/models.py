@@ -14,21 +14,23 @@ from server.web import confusion, gate_rows, model_list
 from server.web.access import Admin, Viewer
 from server.web.figures import pairs
 from server.web.frame import Frame
+from server.web.model_list import ModelList
 from server.web.table import csv_of
 
 
 def router(frame: Frame) -> APIRouter:
     """Its routes."""
     made = APIRouter()
+    known = ModelList(frame.store, frame.table)
 
     @made.get("/models")
     async def models(request: Request, person: Viewer) -> Response:
-        found = await run_in_threadpool(model_list.listed, frame.store)
+        found = await run_in_threadpool(known.listed)
         return frame.page(request, "models.html", person=person, found=found)
 
     @made.get("/models.csv")
     async def as_csv(_: Viewer) -> Response:
-        found = await run_in_threadpool(model_list.listed, frame.store)
+        found = await run_in_threadpool(known.listed)
         return csv_of("models", model_list.COLUMNS, map(model_list.line, found.rows))
 
     @made.get("/models/rounds/{number}")
