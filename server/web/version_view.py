@@ -76,7 +76,7 @@ def standing(frame: Frame, number: int) -> View:
         "runs_at": mine,
         "devices": sum(place.devices for place in mine),
         "online": sum(place.online for place in mine),
-        "fleet": sum(place.devices for found in fleet.values() for place in found),
+        "all_devices": sum(place.devices for found in fleet.values() for place in found),
         "rollouts": begun,
         "champion": champion is not None and champion.number == number,
         "unsigned": one is not None and _unsigned(frame, one),

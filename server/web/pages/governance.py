@@ -15,6 +15,7 @@ from fastapi.responses import RedirectResponse, StreamingResponse
 
 from server.govern import chain, evidence
 from server.store import rules, trail, versions
+from server.store.rules import Rule
 from server.store.trail import Wanted
 from server.teach import data_rule
 from server.web.access import Operator, Viewer
@@ -148,10 +149,12 @@ def _entries(frame: Frame, wanted: Wanted, before: int | None) -> dict[str, Any]
 def _rules(frame: Frame, stream: str) -> dict[str, Any]:
     device, _, name = stream.strip().partition("/")
     with frame.store.database.read() as connection:
-        holds = rules.rule_of(rules.in_force(connection), device, name or "main") if device else None
+        known = rules.in_force(connection)
         due = rules.due(connection, now_ms=frame.now_ms())
+    holds = rules.rule_of(known, device, name or "main") if device else None
+    default = [] if any(rule.scope == Rule().scope for rule in known) else [Rule()]
     return {
-        "rules": data_rule.listed(frame.store),
+        "rules": [(rule, [use for use in rules.USES if rule.allows(use)]) for rule in [*known, *default]],
         "due": due,
         "stream": f"{device}/{name or 'main'}" if device else "",
         "holds": holds,
