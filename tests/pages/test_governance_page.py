@@ -9,8 +9,6 @@ import time
 import zipfile
 
 import browser as browsers
-import planted_models
-import pytest
 from playwright.sync_api import expect
 
 from server.govern import chain
@@ -24,20 +22,11 @@ def now_ms() -> int:
     return time.time_ns() // 1_000_000
 
 
-@pytest.fixture
-def site(tmp_path):
-    made = browsers.Served(tmp_path / "data", now_ms=now_ms)
-    planted_models.plant(made.store, tmp_path, now_ms=now_ms())
-    yield made
-    made.close()
-    made.store.close()
-
-
-def test_the_trail_is_filtered_paged_and_verified(chromium, site):
-    with site.store.database.write() as connection:
+def test_the_trail_is_filtered_paged_and_verified(chromium, governed):
+    with governed.store.database.write() as connection:
         for n in range(60):
             trail.record(connection, "place", f"device cam-{n}", why="it moved", who="bob", now_ms=now_ms() + n)
-    page = site.sign_in(chromium, "operator", viewport={"width": 1280, "height": 900})
+    page = governed.sign_in(chromium, "operator", viewport={"width": 1280, "height": 900})
     page.click("nav >> text=Governance")
     rows = page.locator("#trail tbody tr")
     expect(rows).to_have_count(50)
@@ -52,39 +41,39 @@ def test_the_trail_is_filtered_paged_and_verified(chromium, site):
     page.fill("input[name=until]", "2020-01-01")
     page.click("text=Filter")
     expect(page.locator(".empty")).to_contain_text("Nothing fits")
-    answer = page.request.get(f"{site.url}/governance/trail.csv?who=bob")
+    answer = page.request.get(f"{governed.url}/governance/trail.csv?who=bob")
     assert len(list(csv.DictReader(answer.text().splitlines()))) == 60
-    page.goto(f"{site.url}/governance")
+    page.goto(f"{governed.url}/governance")
     expect(page.locator("#chain")).to_contain_text("not verified yet")
     page.click("text=Verify now")
     expect(page.locator("#chain .state")).to_have_text("whole")
     expect(page.locator("#chain")).to_contain_text("asked by operator")
-    assert page.request.get(f"{site.url}/governance?since=tomorrow").status == 422
+    assert page.request.get(f"{governed.url}/governance?since=tomorrow").status == 422
     assert page.problems == []
     page.close()
 
 
-def test_an_entry_that_was_changed_is_found(chromium, site):
+def test_an_entry_that_was_changed_is_found(chromium, governed):
     from server.store.schema import trail as table
 
-    with site.store.database.write() as connection:
+    with governed.store.database.write() as connection:
         connection.execute(table.update().where(table.c.id == 2).values(why="somebody else's word"))
-    page = site.sign_in(chromium, "operator")
-    page.goto(f"{site.url}/governance")
+    page = governed.sign_in(chromium, "operator")
+    page.goto(f"{governed.url}/governance")
     page.click("text=Verify now")
     expect(page.locator("#chain .state")).to_have_text("broken")
     expect(page.locator("#chain")).to_contain_text("entry 2: its content is not what was recorded")
-    with site.store.database.read() as connection:
+    with governed.store.database.read() as connection:
         assert chain.last(connection).who == "operator"
     page.close()
 
 
-def test_data_rules_and_what_is_due(chromium, site):
+def test_data_rules_and_what_is_due(chromium, governed):
     said = {"consent": "granted", "retention": "short", "licence": "CC-BY-4.0"}
-    data_rule.change(site.store, "cam-1/*", said, who="ada", why="signed", now_ms=now_ms())
-    data_rule.change(site.store, "cam-2/*", {"retention": "hour=1"}, who="ada", why="a day", now_ms=now_ms())
-    page = site.sign_in(chromium, "viewer")
-    page.goto(f"{site.url}/governance/rules")
+    data_rule.change(governed.store, "cam-1/*", said, who="ada", why="signed", now_ms=now_ms())
+    data_rule.change(governed.store, "cam-2/*", {"retention": "hour=1"}, who="ada", why="a day", now_ms=now_ms())
+    page = governed.sign_in(chromium, "viewer")
+    page.goto(f"{governed.url}/governance/rules")
     expect(page.locator("tbody tr").filter(has_text="cam-1/*")).to_contain_text("granted")
     expect(page.locator("main")).to_contain_text("cam-2")
     expect(page.locator("[aria-label=Due] tbody tr")).to_have_count(1)  # a day; cam-1's thirty are not over
@@ -94,16 +83,16 @@ def test_data_rules_and_what_is_due(chromium, site):
     page.close()
 
 
-def test_an_admin_erases_what_he_typed_and_sees_first_what_would_go(chromium, site):
-    viewer = site.sign_in(chromium.new_context(), "operator")
-    viewer.goto(f"{site.url}/governance/erasures")
+def test_an_admin_erases_what_he_typed_and_sees_first_what_would_go(chromium, governed):
+    viewer = governed.sign_in(chromium.new_context(), "operator")
+    viewer.goto(f"{governed.url}/governance/erasures")
     assert viewer.locator("#new").count() == 0
     csrf = viewer.locator("meta[name=csrf]").get_attribute("content")
     form = {"kind": "device", "name": "cam-1", "typed": "erase cam-1", "why": "x", "csrf": csrf}
-    assert viewer.request.post(f"{site.url}/governance/erasures", form=form).status == 403
+    assert viewer.request.post(f"{governed.url}/governance/erasures", form=form).status == 403
     viewer.context.close()
-    page = site.sign_in(chromium.new_context(viewport={"width": 1280, "height": 900}), "admin")
-    page.goto(f"{site.url}/governance/erasures")
+    page = governed.sign_in(chromium.new_context(viewport={"width": 1280, "height": 900}), "admin")
+    page.goto(f"{governed.url}/governance/erasures")
     expect(page.locator(".empty")).to_contain_text("Nothing was erased")
     page.fill("#new input[name=name]", "cam-1")
     page.click("text=Look what would go")
@@ -116,7 +105,7 @@ def test_an_admin_erases_what_he_typed_and_sees_first_what_would_go(chromium, si
     page.fill("input[name=why]", "the lease of the hall has ended")
     page.click("text=Erase for ever")
     expect(page.locator("[role=alert]")).to_contain_text("expected 'erase cam-1' and a reason: nothing was erased")
-    with site.store.database.read() as connection:
+    with governed.store.database.read() as connection:
         assert erasures.every(connection) == []
     page.fill("input[name=typed]", "erase cam-1")
     page.fill("input[name=why]", "the lease of the hall has ended")
@@ -125,18 +114,18 @@ def test_an_admin_erases_what_he_typed_and_sees_first_what_would_go(chromium, si
     expect(row).to_contain_text("the lease of the hall has ended")
     expect(row).to_contain_text("1 to purge")
     expect(page.locator("main")).to_contain_text("Versions to be taught again")
-    with site.store.database.read() as connection:
+    with governed.store.database.read() as connection:
         assert "cam-1" not in samples.sample_counts(connection)
         (said,) = [entry for entry in trail.entries(connection) if entry.what == "erase"]
     assert said.who == "admin"
-    page.goto(f"{site.url}/models/2")
+    page.goto(f"{governed.url}/models/2")
     expect(page.locator("main")).to_contain_text("It learned from what was erased since")
     page.context.close()
 
 
-def test_the_evidence_is_taken_away_and_the_trail_says_so(chromium, site):
-    page = site.sign_in(chromium, "operator")
-    page.goto(f"{site.url}/governance/evidence")
+def test_the_evidence_is_taken_away_and_the_trail_says_so(chromium, governed):
+    page = governed.sign_in(chromium, "operator")
+    page.goto(f"{governed.url}/governance/evidence")
     expect(page.locator("main")).to_contain_text("NIST AI RMF 1.0")
     expect(page.locator("main")).to_contain_text("for the organisation")
     page.fill("input[name=why]", "the yearly audit")
@@ -146,16 +135,16 @@ def test_the_evidence_is_taken_away_and_the_trail_says_so(chromium, site):
         digests = json.loads(found.read("digests.json"))
         assert {"README.md", "audit.jsonl", "cards/version-5-model.md"} <= set(found.namelist())
         assert set(digests) == {*found.namelist()} - {"digests.json"}
-    with site.store.database.read() as connection:
+    with governed.store.database.read() as connection:
         (said,) = trail.entries(connection, subject="evidence")
     assert (said.who, said.why, said.detail["files"]) == ("operator", "the yearly audit", len(digests))
     page.close()
 
 
-def test_it_is_usable_without_eyes_or_mouse_on_a_telephone_and_in_the_dark(chromium, site):
-    page = site.sign_in(chromium, "admin", viewport={"width": 390, "height": 800}, color_scheme="dark")
+def test_it_is_usable_without_eyes_or_mouse_on_a_telephone_and_in_the_dark(chromium, governed):
+    page = governed.sign_in(chromium, "admin", viewport={"width": 390, "height": 800}, color_scheme="dark")
     for path in PAGES:
-        page.goto(f"{site.url}{path}")
+        page.goto(f"{governed.url}{path}")
         assert page.evaluate("document.documentElement.scrollWidth") <= 390, path
         assert browsers.serious(page) == [], path
     assert page.problems == []

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import shutil
 import time
 
 import browser as browsers
@@ -14,11 +15,10 @@ from server.store import runs, trail
 
 
 @pytest.fixture(scope="module")
-def site(tmp_path_factory):
+def site(planted, tmp_path_factory):
     """One world for all that only look."""
-    folder = tmp_path_factory.mktemp("models")
-    made = browsers.Served(folder / "data", now_ms=lambda: time.time_ns() // 1_000_000)
-    planted_models.plant(made.store, folder, now_ms=time.time_ns() // 1_000_000)
+    folder = shutil.copytree(planted, tmp_path_factory.mktemp("models") / "data")
+    made = browsers.Served(folder, now_ms=lambda: time.time_ns() // 1_000_000)
     yield made
     made.close()
     made.store.close()
@@ -118,40 +118,36 @@ def test_an_empty_registry_says_what_to_do(chromium, served):
     page.close()
 
 
-def test_an_operator_holds_a_rollout_and_an_admin_overrules_the_gates(chromium, tmp_path):
-    site = browsers.Served(tmp_path / "data", now_ms=lambda: time.time_ns() // 1_000_000)
-    planted_models.plant(site.store, tmp_path, now_ms=time.time_ns() // 1_000_000)
-    page = site.sign_in(chromium.new_context(), "operator")
-    page.goto(f"{site.url}/models/5")
+def test_an_operator_holds_a_rollout_and_an_admin_overrules_the_gates(chromium, governed, tmp_path):
+    page = governed.sign_in(chromium.new_context(), "operator")
+    page.goto(f"{governed.url}/models/5")
     page.fill("#orders input[name=reason]", "the line is being moved")
     page.click("#orders >> text=Hold")
     expect(page.locator("h1")).to_contain_text("Rollout")
-    page.goto(f"{site.url}/models/rounds/6")
+    page.goto(f"{governed.url}/models/rounds/6")
     expect(page.locator("main")).to_contain_text("An admin may overrule the gates")
     csrf = page.locator("meta[name=csrf]").get_attribute("content")
-    answer = page.request.post(f"{site.url}/models/rounds/6/override", form={"why": "x", "csrf": csrf})
+    answer = page.request.post(f"{governed.url}/models/rounds/6/override", form={"why": "x", "csrf": csrf})
     assert answer.status == 403
     page.context.close()
-    page = site.sign_in(chromium.new_context(), "admin")
-    page.goto(f"{site.url}/models/rounds/6")
+    page = governed.sign_in(chromium.new_context(), "admin")
+    page.goto(f"{governed.url}/models/rounds/6")
     page.fill("input[name=why]", "cam-1 was scrapped")
     page.click("text=Overrule the gates")
     expect(page.locator("main")).to_contain_text("was held against version 2, and the fleet has version 5 by now")
-    with site.store.database.read() as connection:
+    with governed.store.database.read() as connection:
         assert runs.get(connection, 6).state == "rejected"
         (said,) = [entry for entry in trail.entries(connection) if entry.what == "pause"]
     assert (said.who, said.why) == ("operator", "the line is being moved")
     planted_models.round_of(
-        site.store, tmp_path / "again", champion=5, right=0.5, before=0.9, at_ms=time.time_ns() // 1_000_000
+        governed.store, tmp_path / "again", champion=5, right=0.5, before=0.9, at_ms=time.time_ns() // 1_000_000
     )
-    page.goto(f"{site.url}/models/rounds/7")
+    page.goto(f"{governed.url}/models/rounds/7")
     page.fill("input[name=why]", "cam-1 was scrapped")
     page.click("text=Overrule the gates")
     expect(page.locator("#gates")).to_contain_text("overruled by admin")
-    with site.store.database.read() as connection:
+    with governed.store.database.read() as connection:
         assert runs.get(connection, 7).state == "passed"
         (said,) = trail.entries(connection, subject="run 7")[-1:]
     assert (said.what, said.who, said.why) == ("override", "admin", "cam-1 was scrapped")
     page.context.close()
-    site.close()
-    site.store.close()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-import time
+import shutil
 
 import browser
 import msgspec
@@ -34,6 +34,23 @@ def store(tmp_path):
     made.close()
 
 
+@pytest.fixture(scope="module")
+def planted(tmp_path_factory):
+    """The folder of a store with versions; to be copied."""
+    folder = tmp_path_factory.mktemp("planted")
+    made = Store.open(folder / "data")
+    planted_models.plant(made, folder, now_ms=NOW_MS)
+    made.close()
+    return folder / "data"
+
+
+@pytest.fixture
+def with_models(planted, tmp_path):
+    made = Store.open(shutil.copytree(planted, tmp_path / "copy"))
+    yield made
+    made.close()
+
+
 @st.composite
 def histories(draw) -> tuple[dict[int, int], int]:
     """Versions, each from an earlier one or from none, and which of them is the champion."""
@@ -52,7 +69,8 @@ def test_every_line_of_the_picture_joins_a_version_to_the_one_it_went_on_from(hi
     for above, row in itertools.pairwise(rows):
         arrives = {*above.passing, *([above.lane] if above.down else [])}
         assert arrives == {*row.passing, *row.up}  # no line ends between two rows, and none begins
-    assert not (rows[0].passing or rows[0].up or rows[-1].down)
+    assert (rows[0].passing, rows[0].up) == ((), ())
+    assert not rows[-1].down
     assert all(lane[number] in row.up for row in rows for number in bases if bases[number] == row.number)
     trunk = champion
     while trunk := bases[trunk]:
@@ -114,8 +132,8 @@ def test_a_matrix_has_every_sample_once_and_says_what_is_confused() -> None:
 @pytest.mark.parametrize(
     ("kind", "names"), [("device", ("cam-1",)), ("sample", ("cam-1.main.1.3", "cam-2.main.1.8")), ("labeler", ("bob",))]
 )
-def test_what_is_foreseen_is_what_goes(store, tmp_path, kind, names) -> None:
-    planted_models.plant(store, tmp_path, now_ms=NOW_MS)
+def test_what_is_foreseen_is_what_goes(with_models, kind, names) -> None:
+    store = with_models
     with store.database.write() as connection:
         detail = {"where": "a disk"}
         with_bob = connection.exec_driver_sql("select snapshot_id from version where number = 5").scalar()
@@ -167,9 +185,8 @@ def test_where_versions_run_is_counted_as_the_devices_say(store) -> None:
     assert beta == sum(one.channel == "beta" for one in fleet)
 
 
-def test_verdicts_are_read_once(store, tmp_path) -> None:
-    planted_models.plant(store, tmp_path, now_ms=time.time_ns() // 1_000_000)
-    known = ModelList(store, FleetTable(store, now_ms=lambda: NOW_MS))
+def test_verdicts_are_read_once(with_models) -> None:
+    known = ModelList(with_models, FleetTable(with_models, now_ms=lambda: NOW_MS))
     first = known.listed()
     assert known.listed() == first
     assert [row.number for row in first.rows] == [5, 4, 3, 2, 1]

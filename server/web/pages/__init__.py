@@ -11,7 +11,8 @@ from server.web.pages import (
     models,
     rollouts,
     samples,
+    trail,
     version,
 )
 
-MODULES = (front, fleet, device, label, models, version, against, rollouts, governance, erasures, samples)
+MODULES = (front, fleet, device, label, models, version, against, rollouts, trail, governance, erasures, samples)

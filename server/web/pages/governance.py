@@ -1,32 +1,24 @@
-"""Who decided what, what may be done with whose samples, and what can be shown of it."""
+"""What may be done with whose samples, and what can be shown of how models are governed."""
 
 from __future__ import annotations
 
-import re
 import tempfile
 from collections import Counter
-from collections.abc import Sequence
-from datetime import date, datetime, timedelta, timezone
 from typing import Annotated, Any
 
-from fastapi import APIRouter, Form, HTTPException, Query, Request, Response
+from fastapi import APIRouter, Form, Query, Request, Response
 from fastapi.concurrency import run_in_threadpool
-from fastapi.responses import RedirectResponse, StreamingResponse
+from fastapi.responses import StreamingResponse
 
-from server.govern import chain, evidence
+from server.govern import evidence
 from server.store import rules, trail, versions
 from server.store.rules import Rule
-from server.store.trail import Wanted
 from server.teach import data_rule
 from server.web.access import Operator, Viewer
 from server.web.frame import Frame
 from server.web.table import csv_of
 from server.web.words import stamp
 
-PAGE = 50
-CSV_MAX = 1_000_000
-COLUMNS = ("id", "at_ms", "who", "what", "subject", "why", "detail", "previous_sha256", "sha256")
-PLACES = {"version": "/models/", "run": "/models/rounds/", "rollout": "/rollouts/", "device": "/devices/"}
 SEEN_AT = {
     "audit.jsonl": "/governance", "audit.json": "/governance", "privacy.json": "/governance/erasures",
     "inventory.json": "/fleet", "rollouts.json": "/rollouts", "gates.json": "/models", "cards/": "/models",
@@ -36,46 +28,11 @@ SEEN_AT = {
 CHUNK_BYTES = 1 << 16
 
 Text = Annotated[str, Query(max_length=300)]
-Day = Annotated[str, Query(max_length=10, description="UTC, as 2026-12-24")]
 
 
 def router(frame: Frame) -> APIRouter:
     """Its routes."""
     made = APIRouter()
-
-    @made.get("/governance")
-    async def entries(
-        request: Request,
-        person: Viewer,
-        who: Text = "",
-        what: Text = "",
-        subject: Text = "",
-        since: Day = "",
-        until: Day = "",
-        before: Annotated[int | None, Query(ge=1)] = None,
-    ) -> Response:
-        wanted = Wanted(who, what, subject, _day_ms(since), _day_ms(until, days=1))
-        view = await run_in_threadpool(_entries, frame, wanted, before)
-        asked = {"who": who, "what": what, "subject": subject, "since": since, "until": until}
-        asked = {name: value for name, value in asked.items() if value}
-        return frame.page(request, "trail.html", person=person, asked=asked, before=before, place_of=place_of, **view)
-
-    @made.get("/governance/trail.csv")
-    async def as_csv(
-        _: Viewer, who: Text = "", what: Text = "", subject: Text = "", since: Day = "", until: Day = ""
-    ) -> Response:
-        wanted = Wanted(who, what, subject, _day_ms(since), _day_ms(until, days=1))
-
-        def found() -> Sequence[trail.Entry]:
-            with frame.store.database.read() as connection:
-                return trail.found(connection, wanted, limit=CSV_MAX)
-
-        return csv_of("audit-trail", COLUMNS, await run_in_threadpool(found))
-
-    @made.post("/governance/verify")
-    async def verify(person: Operator) -> Response:
-        await run_in_threadpool(chain.verify, frame.store, who=person.name, now_ms=frame.now_ms())
-        return RedirectResponse("/governance", status_code=303)
 
     @made.get("/governance/rules")
     async def data_rules(request: Request, person: Viewer, stream: Text = "") -> Response:
@@ -108,42 +65,6 @@ def router(frame: Frame) -> APIRouter:
         return StreamingResponse(chunks, media_type="application/zip", headers=headers)
 
     return made
-
-
-def place_of(subject: str) -> str:
-    """The page of what an entry is about; empty: there is none.
-
-    >>> place_of("version 7"), place_of("data cam-1/main")
-    ('/models/7', '')
-    """
-    match = re.fullmatch(r"(version|run|rollout|device) ([\w-]+)", subject)
-    return PLACES[match[1]] + match[2] if match else ""
-
-
-def _day_ms(said: str, *, days: int = 0) -> int | None:
-    """When a day begins, UTC; `days` later."""
-    if not said:
-        return None
-    try:
-        day = date.fromisoformat(said) + timedelta(days=days)
-    except (ValueError, OverflowError) as error:
-        raise HTTPException(422, f"{said!r}: expected a day, as 2026-12-24") from error
-    return int(datetime(day.year, day.month, day.day, tzinfo=timezone.utc).timestamp()) * 1000
-
-
-def _entries(frame: Frame, wanted: Wanted, before: int | None) -> dict[str, Any]:
-    with frame.store.database.read() as connection:
-        found = trail.found(connection, wanted, before=before, limit=PAGE + 1)
-        who, what = trail.words(connection)
-        return {
-            "entries": found[:PAGE],
-            "older": found[PAGE - 1].id if len(found) > PAGE else None,
-            "people": who,
-            "verbs": what,
-            "checked": chain.last(connection),
-            "head": trail.head(connection),
-            "total": trail.last_id(connection),
-        }
 
 
 def _rules(frame: Frame, stream: str) -> dict[str, Any]:
