@@ -42,7 +42,8 @@ def test_the_trail_is_filtered_paged_and_verified(chromium, governed):
     page.click("text=Filter")
     expect(page.locator(".empty")).to_contain_text("Nothing fits")
     answer = page.request.get(f"{governed.url}/governance/trail.csv?who=bob")
-    assert len(list(csv.DictReader(answer.text().splitlines()))) == 60
+    rows = list(csv.DictReader(answer.text().splitlines()))
+    assert (len(rows), json.loads(rows[0]["detail"])) == (60, {})
     page.goto(f"{governed.url}/governance")
     expect(page.locator("#chain")).to_contain_text("not verified yet")
     page.click("text=Verify now")
@@ -114,6 +115,8 @@ def test_an_admin_erases_what_he_typed_and_sees_first_what_would_go(chromium, go
     expect(row).to_contain_text("the lease of the hall has ended")
     expect(row).to_contain_text("1 to purge")
     expect(page.locator("main")).to_contain_text("Versions to be taught again")
+    (told,) = csv.DictReader(page.request.get(f"{governed.url}/governance/erasures.csv").text().splitlines())
+    assert (told["subject"], json.loads(told["counts"])["sample"]) == ("cam-1", 144)
     with governed.store.database.read() as connection:
         assert "cam-1" not in samples.sample_counts(connection)
         (said,) = [entry for entry in trail.entries(connection) if entry.what == "erase"]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from typing import Annotated, Any
 
 import sqlalchemy as sa
@@ -13,6 +14,7 @@ from server.govern.erase import erase
 from server.govern.foreseen import foresee
 from server.govern.subject import Kind, Subject
 from server.store import erasures
+from server.store.erasures import Erasure
 from server.store.schema import purge_order
 from server.web.access import Admin, Viewer
 from server.web.frame import Frame
@@ -33,8 +35,7 @@ def router(frame: Frame) -> APIRouter:
     @made.get("/governance/erasures.csv")
     async def as_csv(_: Viewer) -> Response:
         rows = (await run_in_threadpool(_listed, frame))["rows"]
-        about = ("id", "at_ms", "kind", "subject", "who", "why", "counts", "sha256", "finished_at_ms")
-        return csv_of("erasures", COLUMNS, [[getattr(row, name) for name in about] for row in rows])
+        return csv_of("erasures", COLUMNS, map(_line, rows))
 
     def look(request: Request, person: Admin, subject: Subject, given: str, wrong: str = "") -> Response:
         with frame.store.database.read() as connection:
@@ -82,6 +83,12 @@ def _typed(subject: Subject) -> str:
     ('erase cam-1', 'erase 2 samples')
     """
     return f"erase {subject.names[0]}" if len(subject.names) == 1 else f"erase {len(subject.names)} samples"
+
+
+def _line(row: Erasure) -> tuple[object, ...]:
+    """A row of the CSV, after COLUMNS."""
+    about = (row.id, row.at_ms, row.kind, row.subject, row.who, row.why)
+    return *about, json.dumps(row.counts), row.sha256, row.finished_at_ms
 
 
 def _listed(frame: Frame) -> dict[str, Any]:

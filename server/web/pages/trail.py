@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Sequence
 from datetime import date, datetime, timedelta, timezone
@@ -58,7 +59,8 @@ def router(frame: Frame) -> APIRouter:
             with frame.store.database.read() as connection:
                 return trail.found(connection, wanted, limit=CSV_MAX)
 
-        return csv_of("audit-trail", COLUMNS, await run_in_threadpool(found))
+        rows = await run_in_threadpool(found)
+        return csv_of("audit-trail", COLUMNS, (entry._replace(detail=json.dumps(entry.detail)) for entry in rows))
 
     @made.post("/governance/verify")
     async def verify(person: Operator) -> Response:
