@@ -60,7 +60,7 @@ def router(frame: Frame) -> APIRouter:
                 return trail.found(connection, wanted, limit=CSV_MAX)
 
         rows = await run_in_threadpool(found)
-        return csv_of("audit-trail", COLUMNS, (entry._replace(detail=json.dumps(entry.detail)) for entry in rows))
+        return csv_of("audit-trail", COLUMNS, map(_line, rows))
 
     @made.post("/governance/verify")
     async def verify(person: Operator) -> Response:
@@ -78,6 +78,12 @@ def place_of(subject: str) -> str:
     """
     match = re.fullmatch(r"(version|run|rollout|device) ([\w-]+)", subject)
     return PLACES[match[1]] + match[2] if match else ""
+
+
+def _line(entry: trail.Entry) -> tuple[object, ...]:
+    """A row of the CSV, after COLUMNS."""
+    about = (entry.id, entry.at_ms, entry.who, entry.what, entry.subject, entry.why)
+    return *about, json.dumps(entry.detail), entry.previous_sha256, entry.sha256
 
 
 def _day_ms(said: str, *, days: int = 0) -> int | None:
