@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 
 import sqlalchemy as sa
 
-from server.store.schema import run
+from server.store.schema import run, version
 
 INTERRUPTED = "interrupted"
 UNFINISHED = ("training", "judging")
@@ -118,6 +118,11 @@ def latest(connection: sa.Connection, *, limit: int = 1) -> Sequence[Run]:
 def of_snapshot(connection: sa.Connection, snapshot_id: str) -> list[int]:
     """The numbers of those that learned from a snapshot."""
     return list(connection.scalars(sa.select(run.c.id).where(run.c.snapshot_id == snapshot_id).order_by(run.c.id)))
+
+
+def led_to(connection: sa.Connection, run_id: int) -> int | None:
+    """The version that a run led to; None: none yet."""
+    return connection.scalar(sa.select(version.c.number).where(version.c.run_id == run_id))
 
 
 def rounds(connection: sa.Connection) -> int:

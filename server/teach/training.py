@@ -168,7 +168,7 @@ def _round(
     begin_judging()
     say("judging")
     known = champions.known(store, snapshot.id, champion)
-    held, figures, verdict = judging.judge_candidate(
+    held, figures, verdict, answers = judging.judge_candidate(
         data,
         snapshot.classes,
         packaged,
@@ -195,6 +195,7 @@ def _round(
         "seconds": round(time.monotonic() - started_s, 1),
         "figures": figures,
         "verdict": msgspec.to_builtins(verdict),
+        "answers": msgspec.to_builtins(answers),
         "gains": msgspec.to_builtins(gains),
         "candidate": {
             "manifest_sha256": store.blobs.put(encode_manifest(manifest)),

@@ -28,7 +28,13 @@ class Place:
     role: str = "viewer"
 
 
-PLACES = (Place("/fleet", "Fleet"), Place("/label", "Label", "labeler"), Place("/rollouts", "Rollouts"))
+PLACES = (
+    Place("/fleet", "Fleet"),
+    Place("/label", "Label", "labeler"),
+    Place("/models", "Models"),
+    Place("/rollouts", "Rollouts"),
+    Place("/governance", "Governance"),
+)
 
 
 class Frame:
