@@ -28,7 +28,12 @@ class Place:
     role: str = "viewer"
 
 
-PLACES = (Place("/fleet", "Fleet"), Place("/label", "Label", "labeler"), Place("/rollouts", "Rollouts"))
+PLACES = (
+    Place("/fleet", "Fleet"),
+    Place("/label", "Label", "labeler"),
+    Place("/rollouts", "Rollouts"),
+    Place("/data", "Data"),
+)
 
 
 class Frame:
