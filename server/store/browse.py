@@ -18,6 +18,7 @@ from operator import eq, ge, le, lt
 from typing import Any, NamedTuple
 
 import sqlalchemy as sa
+from sqlalchemy.sql.operators import custom_op
 
 from server.store.consensus import CANNOT_TELL, NONE_OF_THESE
 from server.store.schema import consensus, device, sample, snapshot, snapshot_member
@@ -61,18 +62,16 @@ class Found(NamedTuple):
 
 
 class _Way(NamedTuple):
-    """An index, and what it is asked."""
+    """An index of a table, by what it is asked and how it orders: schema.py has one for each."""
 
     table: sa.Table
-    by: str  # that index
     where: tuple[sa.ColumnElement[bool], ...]
     key: tuple[sa.Column[Any], ...]  # the rest of its columns: they order
     covers: frozenset[str] = frozenset()  # fields of Wanted that it has seen to
     rising: bool = False
 
     def ordered(self, query: sa.Select[Any]) -> sa.Select[Any]:
-        hinted = query.with_hint(self.table, f"INDEXED BY {self.by}", "sqlite")
-        return hinted.where(*self.where).order_by(*(part if self.rising else part.desc() for part in self.key))
+        return query.where(*self.where).order_by(*(part if self.rising else part.desc() for part in self.key))
 
     def beyond(self, key: Key, *, itself: bool = False) -> sa.ColumnElement[bool]:
         mine: Any = sa.tuple_(*self.key)
@@ -90,7 +89,7 @@ def page(connection: sa.Connection, wanted: Wanted, *, after: Key | None = None,
     """At most `limit` of those wanted, from `after` on. ValueError: `after` is of another order."""
     way = _way(wanted)
     if after is not None and len(after) != len(way.key):
-        raise ValueError(f"after: got {len(after)} values, expected {len(way.key)} of the order by {way.by}")
+        raise ValueError(f"after: got {len(after)} values, expected {len(way.key)} of this order")
     start = [] if after is None else [way.beyond(after)]
     sieve = _sieve(connection, wanted, way)
     end = _end(connection, way, start) if sieve else None  # without a sieve, the first candidates are those wanted
@@ -135,52 +134,51 @@ def _way(wanted: Wanted) -> _Way:
     if wanted.labelled or wanted.class_index is not None or wanted.labeler or wanted.agrees is not None:
         return _by_answer(wanted)
     reason = sample.c.reason.is_(None) if wanted.reason == "import" else sample.c.reason == wanted.reason
-    chosen: tuple[tuple[str, str, object, sa.ColumnElement[bool]], ...] = (
-        ("device", "sample_by_device_arrival", wanted.device or None, sample.c.device == wanted.device),
-        ("version", "sample_by_version", wanted.version, sample.c.model_version == wanted.version),
-        ("predicted", "sample_by_predicted", wanted.predicted, sample.c.predicted == wanted.predicted),
-        ("reason", "sample_by_reason", wanted.reason or None, reason),
+    chosen: tuple[tuple[str, object, sa.ColumnElement[bool]], ...] = (
+        ("device", wanted.device or None, sample.c.device == wanted.device),
+        ("version", wanted.version, sample.c.model_version == wanted.version),
+        ("predicted", wanted.predicted, sample.c.predicted == wanted.predicted),
+        ("reason", wanted.reason or None, reason),
     )
     times = frozenset(("since_ms", "until_ms"))
-    for field, index, value, where in chosen:
+    for field, value, where in chosen:
         if value is not None:
-            return _Way(sample, index, (where, *when), arrival, times | {field})
-    return _Way(sample, "sample_by_arrival", tuple(when), arrival, times)
+            return _Way(sample, (where, *when), arrival, times | {field})
+    return _Way(sample, tuple(when), arrival, times)
 
 
 def _by_id(wanted: Wanted) -> _Way:
-    where = (
-        (sample.c.id.in_(wanted.ids),)
-        if wanted.ids
-        else (sample.c.id >= wanted.search, sample.c.id < wanted.search + _PAST)
-    )
-    return _Way(sample, "sqlite_autoindex_sample_1", where, (sample.c.id,), frozenset(("ids", "search")), rising=True)
+    key = (sample.c.id,)
+    if wanted.ids:
+        return _Way(sample, (sample.c.id.in_(wanted.ids),), key, frozenset(("ids",)), rising=True)
+    where = (sample.c.id >= wanted.search, sample.c.id < wanted.search + _PAST)
+    return _Way(sample, where, key, frozenset(("search",)), rising=True)
 
 
 def _by_answer(wanted: Wanted) -> _Way:
-    key = (consensus.c.label_id,)
+    key, covers = (consensus.c.label_id,), frozenset(("labelled",) if wanted.labelled else ())
     if wanted.class_index is not None:
         where = consensus.c.class_index == wanted.class_index
-        return _Way(consensus, "consensus_by_class", (where,), key, frozenset(("class_index", "labelled")))
+        return _Way(consensus, (where,), key, covers | {"class_index"})
     if wanted.labeler:
-        where = consensus.c.labeler == wanted.labeler
-        return _Way(consensus, "consensus_by_labeler", (where,), key, frozenset(("labeler", "labelled")))
-    return _Way(consensus, "consensus_by_label", (), key, frozenset(("labelled",)))
+        return _Way(consensus, (consensus.c.labeler == wanted.labeler,), key, covers | {"labeler"})
+    return _Way(consensus, (), key, covers)
 
 
 def _sieve(connection: sa.Connection, wanted: Wanted, way: _Way) -> list[sa.ColumnElement[bool]]:
     """What is asked for and the index has not seen to."""
     left = wanted._replace(**{field: Wanted._field_defaults[field] for field in way.covers})
-    sieve = [fits(column, value) for column, fits, value in _plain(left) if value is not None]
+    sieve = [fits(_by_value(column), value) for column, fits, value in _plain(left) if value is not None]
     if left.search:
-        sieve += [sample.c.id >= left.search, sample.c.id < left.search + _PAST]
+        sieve += [_by_value(sample.c.id) >= left.search, _by_value(sample.c.id) < left.search + _PAST]
     if left.site:
-        sieve.append(sample.c.device.in_(sa.select(device.c.name).where(device.c.site == left.site)))
+        sieve.append(_by_value(sample.c.device).in_(sa.select(device.c.name).where(device.c.site == left.site)))
     if left.labelled is not None:
         sieve.append(consensus.c.sample_id.is_not(None) if left.labelled else consensus.c.sample_id.is_(None))
     if left.agrees is not None:
-        sieve += [consensus.c.class_index.not_in((CANNOT_TELL, NONE_OF_THESE)), sample.c.predicted.is_not(None)]
-        same = consensus.c.class_index == sample.c.predicted
+        said, taken = _by_value(consensus.c.class_index), _by_value(sample.c.predicted)
+        sieve += [said.not_in((CANNOT_TELL, NONE_OF_THESE)), taken.is_not(None)]
+        same = said == taken
         sieve.append(same if left.agrees else ~same)
     return [*sieve, _used(connection, left.used)] if left.used else sieve
 
@@ -200,6 +198,11 @@ def _plain(left: Wanted) -> tuple[tuple[Any, Callable[[Any, Any], Any], Any], ..
         (sample.c.received_at_ms, ge, left.since_ms),
         (sample.c.received_at_ms, lt, left.until_ms),
     )
+
+
+def _by_value(column: Any) -> sa.ColumnElement[Any]:
+    """A column of the sieve: SQLite looks up none in an index that is written so (sqlite.org/optoverview.html)."""
+    return sa.UnaryExpression(column, operator=custom_op("+"), type_=column.type)
 
 
 def _used(connection: sa.Connection, how: str) -> sa.ColumnElement[bool]:

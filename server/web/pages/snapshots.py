@@ -37,9 +37,7 @@ def router(frame: Frame) -> APIRouter:
         rows = await run_in_threadpool(listing.listed, frame.store)
         exports = await run_in_threadpool(_exports, frame)
         formats = {name: ABOUT[name] for name in FORMATS}
-        return frame.page(
-            request, "snapshots.html", person=person, rows=rows[::-1], exports=exports, formats=formats
-        )
+        return frame.page(request, "snapshots.html", person=person, rows=rows[::-1], exports=exports, formats=formats)
 
     @made.get(".csv")
     async def as_csv(_: Viewer) -> Response:
