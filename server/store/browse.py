@@ -23,7 +23,7 @@ from sqlalchemy.sql.operators import custom_op
 from server.store.consensus import CANNOT_TELL, NONE_OF_THESE
 from server.store.schema import consensus, device, sample, snapshot, snapshot_member
 
-LOOK = 20_000  # candidates: more lets a rare find take longer than a person waits, fewer ask him to go on too often
+LOOK = 10_000  # candidates: more lets a rare find take longer than a person waits, fewer ask him to go on too often
 _PAST = chr(0x10FFFF)  # after whatever follows a beginning
 Key = tuple[Any, ...]
 COLUMNS = (

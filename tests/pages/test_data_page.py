@@ -241,10 +241,10 @@ def test_a_copy_is_made_in_the_background_and_fetched_by_who_may(chromium, serve
     viewer.goto(f"{served.url}/data/snapshots")
     expect(viewer.locator("#exports")).to_contain_text("done")
     assert viewer.locator("#exports a, #exports form").count() == 0
-    assert viewer.request.get(f"{served.url}/data/snapshots/exports/1").status == 403
+    assert viewer.request.get(f"{served.url}/data/exports/1").status == 403
     viewer.context.close()
     chores.drop_exports(served.store)  # as when something is erased
-    assert page.request.get(f"{served.url}/data/snapshots/exports/1").status == 404
+    assert page.request.get(f"{served.url}/data/exports/1").status == 404
     page.reload()
     expect(page.locator("#exports")).to_contain_text("deleted")
     assert page.problems == []

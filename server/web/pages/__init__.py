@@ -1,5 +1,5 @@
 """Which pages are there?"""
 
-from server.web.pages import data, device, fleet, front, label, rollouts, samples, snapshots
+from server.web.pages import data, device, exports, fleet, front, label, rollouts, samples, snapshots
 
-MODULES = (front, fleet, device, label, rollouts, samples, data, snapshots)
+MODULES = (front, fleet, device, label, rollouts, samples, data, snapshots, exports)

@@ -77,7 +77,7 @@
     const order = query().search ? "by id" : query().labelled === "yes" || query().label || query().labeler || query().agrees ? "last labelled first" : "newest first";
     at("summary").textContent = problem || !rows.length ? "" : `${number(rows.length)}${after === null ? "" : " and more"}, ${onMap ? "from the map" : order}`;
     const [title, text] = problem ? ["That cannot be searched for", problem]
-      : after !== null ? ["None among the newest 20 000", "There may be some farther back."]
+      : after !== null ? ["None among the newest 10 000", "There may be some farther back."]
       : searched || onMap ? ["Nothing fits", "Ask for less, or clear the search."]
       : ["No sample yet", "Devices send what is worth a label; it will be here by itself. Samples of your own come in with winnow-server data import."];
     at("empty").hidden = rows.length > 0;
