@@ -6,7 +6,7 @@ import json
 from typing import Annotated, Any, Literal
 
 import sqlalchemy as sa
-from fastapi import APIRouter, Depends, HTTPException, Path, Query, Response
+from fastapi import APIRouter, HTTPException, Path, Query, Response
 from fastapi.concurrency import run_in_threadpool
 from pydantic import BaseModel, Field
 
@@ -23,9 +23,9 @@ from server.web.table import csv_of
 PAGE_MAX = 200
 ASK_MAX = 1000  # at once; more is a plan's business
 IDS_MAX = 200
+AGAIN_MS = 600_000  # after a map that could not be drawn: sooner is the same again
 _MS_MAX = 10**14
 Id = Annotated[str, Path(max_length=190)]
-Text = Annotated[str, Query(max_length=200)]
 Answered = Literal["", "yes", "no"]
 REFUSED: dict[int | str, dict[str, Any]] = {404: {"model": Refusal}, 409: {"model": Refusal}}
 
@@ -100,51 +100,30 @@ class SampleSeries(BaseModel):
 class Asking(BaseModel):
     """What to look for; what is empty may be anything."""
 
-    search: str = ""
-    device: str = ""
-    site: str = ""
-    stream: str = ""
-    reason: str = ""
-    predicted: str = ""
-    version: int | None = None
+    search: str = Field("", max_length=190, description="the id begins so")
+    device: str = Field("", max_length=63)
+    site: str = Field("", max_length=63)
+    stream: str = Field("", max_length=63)
+    reason: str = Field("", max_length=20, description="of selection; `import`: no device chose it")
+    predicted: str = Field("", max_length=200, description="class that the device's model took it for")
+    version: int | None = Field(None, ge=0, le=2**31, description="of the model that chose it")
     labelled: Answered = ""
-    label: str = ""
-    labeler: str = ""
-    agrees: Answered = ""
-    utility_min: float | None = None
-    utility_max: float | None = None
-    since_ms: int | None = None
-    until_ms: int | None = None
-    used: str = ""
-    ids: str = ""
+    label: str = Field("", max_length=200, description="class in force")
+    labeler: str = Field("", max_length=100, description="whose answer is in force")
+    agrees: Answered = Field("", description="whether the label is what was predicted")
+    utility_min: float | None = Field(None, allow_inf_nan=False)
+    utility_max: float | None = Field(None, allow_inf_nan=False)
+    since_ms: int | None = Field(None, ge=0, le=_MS_MAX, description="arrived then or later")
+    until_ms: int | None = Field(None, ge=0, le=_MS_MAX, description="arrived before")
+    used: Literal["", "train", "holdout", "neither"] = Field("", description="by the newest snapshot")
+    ids: str = Field("", max_length=40_000, description=f"of these, at most {IDS_MAX}, with commas")
 
 
-def asking(
-    search: Annotated[str, Query(max_length=190, description="the id begins so")] = "",
-    device: Text = "",
-    site: Text = "",
-    stream: Text = "",
-    reason: Annotated[str, Query(max_length=20, description="of selection; `import`: no device chose it")] = "",
-    predicted: Annotated[str, Query(max_length=200, description="class that the device's model took it for")] = "",
-    version: Annotated[int | None, Query(ge=0, le=2**31, description="of the model that chose it")] = None,
-    labelled: Answered = "",
-    label: Annotated[str, Query(max_length=200, description="class in force")] = "",
-    labeler: Annotated[str, Query(max_length=100, description="whose answer is in force")] = "",
-    agrees: Annotated[Answered, Query(description="the label is what was predicted")] = "",
-    utility_min: float | None = None,
-    utility_max: float | None = None,
-    since_ms: Annotated[int | None, Query(ge=0, le=_MS_MAX, description="arrived then or later")] = None,
-    until_ms: Annotated[int | None, Query(ge=0, le=_MS_MAX, description="arrived before")] = None,
-    used: Annotated[
-        Literal["", "train", "holdout", "neither"], Query(description="in the newest snapshot, to train or to judge")
-    ] = "",
-    ids: Annotated[str, Query(max_length=40_000, description=f"of these, at most {IDS_MAX}, with commas")] = "",
-) -> Asking:
-    """As a query says it."""
-    return Asking(**locals())
+class AskingOn(Asking):
+    """The same, a page at a time."""
 
-
-AskingFor = Annotated[Asking, Depends(asking)]
+    after: str = Field("", max_length=500, description="as the page before said")
+    limit: int = Field(60, ge=1, le=PAGE_MAX)
 
 
 def router(frame: Frame) -> APIRouter:
@@ -153,23 +132,18 @@ def router(frame: Frame) -> APIRouter:
     database = frame.store.database
 
     @made.get("/samples", summary="Look through samples, the newest first", responses=REFUSED)
-    async def samples(
-        _: Viewer,
-        asked: AskingFor,
-        after: Annotated[str, Query(max_length=500)] = "",
-        limit: Annotated[int, Query(ge=1, le=PAGE_MAX)] = 60,
-    ) -> Samples:
+    async def samples(_: Viewer, asked: Annotated[AskingOn, Query()]) -> Samples:
         def look() -> Samples:
             with database.read() as connection:
                 wanted, names = _wanted(connection, asked), labels.names(connection)
-                found = _page(connection, wanted, _key(after), limit)
+                found = _page(connection, wanted, _key(asked.after), asked.limit)
             rows = [row_of(one, names) for one in found.rows]
             return Samples(rows=rows, after=None if found.after is None else json.dumps(found.after))
 
         return await run_in_threadpool(look)
 
     @made.get("/samples.csv", summary="Look through samples, as CSV", response_class=Response, responses=REFUSED)
-    async def as_csv(_: Viewer, asked: AskingFor) -> Response:
+    async def as_csv(_: Viewer, asked: Annotated[Asking, Query()]) -> Response:
         def begun() -> tuple[Wanted, tuple[str, ...]]:
             with database.read() as connection:
                 return _wanted(connection, asked), labels.names(connection)
@@ -281,7 +255,7 @@ def _map(frame: Frame, who: str) -> SampleMap:
         state = mapping.state(connection)
         tried = chores.of_kind(connection, "map", limit=1)
         points, names = places.every(connection), labels.names(connection)
-    failed = bool(tried) and tried[0].state == "failed" and tried[0].order["version"] == state.champion
+    failed = bool(tried) and _stands(tried[0], state.champion, frame.now_ms())
     if state.due and not failed:
         with frame.store.database.write() as connection:
             order = {"version": state.champion}
@@ -302,6 +276,12 @@ def _map(frame: Frame, who: str) -> SampleMap:
         predicted=[-1 if one.predicted is None else one.predicted for one in points],
         labelled=[-3 if one.class_index is None else one.class_index for one in points],
     )
+
+
+def _stands(last: chores.Chore, champion: int, now_ms: int) -> bool:
+    """Whether the last map failed, and it is no use to try again yet."""
+    lately = now_ms - (last.ended_at_ms or 0) < AGAIN_MS
+    return last.state == "failed" and last.order["version"] == champion and lately
 
 
 def _ask(frame: Frame, who: str, what: Asked) -> Queued:
