@@ -16,6 +16,7 @@ from playwright.sync_api import expect
 from quadrants import artifact, images
 
 from edge_agent.contract.types import Prediction
+from server.collect.inbound import Message
 from server.collect.ingest import Ingest
 from server.release.registry import add_artifact
 from server.store import chores, labels, places, questions, trail
@@ -27,24 +28,27 @@ NAMES = ("top left", "top right", "bottom left", "bottom right")
 COUNT, LABELLED = 80, 30
 
 
-def put(served, device: str, seq: int, array: np.ndarray, **prediction: object) -> None:
+def messages(device: str, seq: int, array: np.ndarray, **prediction: object) -> list[Message]:
     made = sample(device, seq, data=array)
     made = made._replace(prediction=Prediction(**prediction) if prediction else made.prediction)
-    made = made._replace(
-        selection=msgspec.structs.replace(SELECTION, reason="random" if seq % 4 == 3 else "informative")
-    )
+    reason = "random" if seq % 4 == 3 else "informative"
+    made = made._replace(selection=msgspec.structs.replace(SELECTION, reason=reason))
     header, body = encode_sample(made)
     now_ms = time.time_ns() // 1_000_000
-    ingest = Ingest(served.store, fleet=FLEET, offline_after_s=90.0)
-    ingest.take([message(device, "sample", frame, at_ms=now_ms) for frame in sample_frames(header, body)])
+    return [message(device, "sample", frame, at_ms=now_ms) for frame in sample_frames(header, body)]
+
+
+def put(served, sent: list[Message]) -> None:
+    Ingest(served.store, fleet=FLEET, offline_after_s=90.0).take(sent)
 
 
 @pytest.fixture
 def served(served, tmp_path):
     """Eighty pictures of two devices, thirty labelled, every sixth against the model; a champion that sees them."""
     x, y = images(COUNT)
-    for seq in range(COUNT):
-        put(served, f"cam-{seq % 2}", seq, x[seq], label=int(y[seq] if seq % 6 else (y[seq] + 1) % 4), confidence=0.6)
+    taken = [int(y[seq] if seq % 6 else (y[seq] + 1) % 4) for seq in range(COUNT)]
+    sent = (messages(f"cam-{seq % 2}", seq, x[seq], label=taken[seq], confidence=0.6) for seq in range(COUNT))
+    put(served, [one for some in sent for one in some])
     with served.store.database.write() as connection:
         labels.ensure_names(connection, NAMES)
         labels.add(connection, [Label(f"cam-{n % 2}.main.1.{n}", int(y[n]), "ann", n) for n in range(LABELLED)])
@@ -178,8 +182,8 @@ def test_one_sample_is_shown_whole(chromium, served):
 
 def test_recordings_are_drawn_and_sounds_are_played(chromium, served):
     t = np.linspace(0, 60, 8000, dtype=np.float32)
-    put(served, "wrist-1", 0, np.stack([np.sin(t[:300]), np.cos(t[:300])], axis=1))
-    put(served, "mic-1", 0, np.sin(40 * t))
+    put(served, messages("wrist-1", 0, np.stack([np.sin(t[:300]), np.cos(t[:300])], axis=1)))
+    put(served, messages("mic-1", 0, np.sin(40 * t)))
     page = served.sign_in(chromium, "viewer")
     page.goto(f"{served.url}/samples/wrist-1.main.1.0")
     expect(page.locator(".u-legend")).to_contain_text("channel 2")
