@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator, Sequence
 from typing import Annotated, Any, Literal
 
 import sqlalchemy as sa
@@ -239,7 +240,7 @@ def _page(connection: sa.Connection, wanted: Wanted, after: Key | None, limit: i
         raise HTTPException(422, str(error)) from None
 
 
-def _all(frame: Frame, wanted: Wanted) -> Any:
+def _all(frame: Frame, wanted: Wanted) -> Iterator[Sequence[Any]]:
     """A bounded number at a time, each as the store then is: a slow reader holds nothing up."""
     after: Key | None = None
     while True:
