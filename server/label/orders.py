@@ -37,6 +37,16 @@ def ask_several(connection: sa.Connection, sample_id: str, wanted: int, *, who: 
     trail.record(connection, "ask again", f"sample {sample_id}", why=why, who=who, detail=detail, now_ms=now_ms)
 
 
+def ask_soon(connection: sa.Connection, ids: Sequence[str], *, who: str, why: str, now_ms: int) -> int:
+    """Have somebody label samples before what a plan asks; returns how many: what is answered already is left out."""
+    new = [one for one in ids if not labels.is_answered(connection, one)]
+    number = questions.put(connection, [Queued(one, FIRST, now_ms, 1, SOON) for one in new])
+    questions.make_room(connection, now_ms=now_ms)
+    detail = {"samples": new}
+    trail.record(connection, "ask soon", f"{number} samples", why=why, who=who, detail=detail, now_ms=now_ms)
+    return number
+
+
 def look_again(connection: sa.Connection, ids: Sequence[str], *, who: str, why: str, now_ms: int) -> int:
     """Have somebody look at labelled samples a second time: that answer takes the place of those before it."""
     number = questions.put(connection, [Queued(one, SECOND_LOOK, now_ms, 1, SOON) for one in ids])

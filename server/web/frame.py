@@ -31,6 +31,7 @@ class Place:
 PLACES = (
     Place("/fleet", "Fleet"),
     Place("/label", "Label", "labeler"),
+    Place("/data", "Data"),
     Place("/models", "Models"),
     Place("/rollouts", "Rollouts"),
     Place("/governance", "Governance"),

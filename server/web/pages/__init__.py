@@ -2,8 +2,10 @@
 
 from server.web.pages import (
     against,
+    data,
     device,
     erasures,
+    exports,
     fleet,
     front,
     governance,
@@ -12,10 +14,12 @@ from server.web.pages import (
     orders,
     rollouts,
     samples,
+    snapshots,
     trail,
     version,
 )
 
 MODULES = (
-    front, fleet, device, orders, label, models, version, against, rollouts, trail, governance, erasures, samples,
+    front, fleet, device, orders, label, data, samples, snapshots, exports, models, version, against, rollouts, trail,
+    governance, erasures,
 )  # fmt: skip
