@@ -19,7 +19,8 @@ import numpy as np
 from _played import Played, play, play_watch
 
 from edge_agent.choose.acquisition import Scorer
-from edge_agent.choose.selector import Rules, Selector
+from edge_agent.choose.quantile import NoveltyQuantile
+from edge_agent.choose.rules import Rules
 from edge_agent.choose.tally import BINS, bin_of
 from models.errors import DataError
 from server.audit.estimators import Estimate, Stream, difference, hajek, post_stratified
@@ -111,7 +112,7 @@ def utilities(played: Played) -> np.ndarray:
 
 def select(played: Played, share: float, seed: int) -> Drawn:
     """Rows that the device's selector picks of the stream, and their probabilities."""
-    selector = Selector(Rules(label_share=share), np.random.default_rng(seed))
+    selector = NoveltyQuantile(Rules(label_share=share), np.random.default_rng(seed))
     scorer = Scorer("margin", temperature=played.temperature)
     rows, probabilities = [], []
     for start in range(0, len(played.right), BLOCK):

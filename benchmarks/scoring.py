@@ -8,6 +8,9 @@ and so are "numpy alone" and the libraries; these start from probabilities, and 
 Numpy's margin is the faster of two ways for so many classes, partition or arg max twice. Peers of the extra `peers`
 are measured where they are installed; which are missing is said.
 
+EPIG on a stream (choose/targets.py) is held against its definition with as many targets, which it equals up to 10
+classes and costs as much; of more it costs no more.
+
     python benchmarks/scoring.py [--quick]
 """
 
@@ -23,11 +26,13 @@ os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
 import numpy as np
 
 from edge_agent.choose.acquisition import Scorer, entropy, margin
-from edge_agent.choose.committee import bald
+from edge_agent.choose.committee import bald, epig
+from edge_agent.choose.targets import EVERY, KEPT, Targets
 
 BATCHES = (1, 32, 1024)
 CLASSES = (10, 1000)
 MEMBERS = 20
+HEADS, EPIG_CLASSES = 5, (10, 100)
 KINDS = ("margin", "entropy")
 LARGE = 1 << 18  # logits of a batch that is measured fewer times
 
@@ -53,6 +58,9 @@ def main() -> None:
     bald_us = us({"ours bald": bald} | committee, logits, 1024, max(3, repeat // 20))
     for name, value in bald_us.items():
         print(f"{name + f', {MEMBERS} members, batch 1024':44}{value:10.3f}")
+    epigs = {classes: epig_us(rng, classes, max(3, repeat // 40)) for classes in EPIG_CLASSES}
+    for classes, (ours, exact) in epigs.items():
+        print(f"{f'EPIG, {HEADS} members, C{classes}, ours and exact':44}{ours:10.3f}{exact:12.1f}")
     print()
     for kind in KINDS:
         for rival in sorted({name for name, _, _ in found if name.endswith(kind) and not name.startswith("ours")}):
@@ -62,6 +70,18 @@ def main() -> None:
                 claim(slug, found[rival, classes, 32] / found[ours, classes, 32], ">=", 1.0)
     for name in committee:
         claim(f"scoring_{name.replace(' ', '_')}_over_ours", bald_us[name] / bald_us["ours bald"], ">=", 1.0)
+    ours, exact = epigs[max(epigs)]
+    claim(f"scoring_exact_epig_over_ours_c{max(epigs)}", exact / ours, ">=", 1.0)
+
+
+def epig_us(rng: np.random.Generator, classes: int, repeat: int) -> tuple[float, float]:
+    """Microseconds a sample on a stream, and by the definition with as many targets, of a block of 32."""
+    logits = rng.normal(0, 3, (HEADS, KEPT * EVERY, classes)).astype(np.float32)
+    block, stream = np.ascontiguousarray(logits[:, :32]), Targets()
+    stream.utility(logits, count=KEPT * EVERY)
+    scores = {"ours": lambda z: stream.utility(z, count=32), "exact": lambda z: epig(z, logits[:, ::EVERY])}
+    found = us(scores, block, 32, repeat)
+    return found["ours"], found["exact"]
 
 
 def show(found: Found) -> None:

@@ -34,7 +34,8 @@ import msgspec
 import numpy as np
 
 from edge_agent.choose.drift import Watch
-from edge_agent.choose.selector import Rules, Selector
+from edge_agent.choose.quantile import NoveltyQuantile
+from edge_agent.choose.rules import Rules
 from edge_agent.config import Update
 from edge_agent.contract.artifact import encode_manifest, write_artifact
 from edge_agent.contract.types import Reading
@@ -148,7 +149,7 @@ def play(folder: Path, name: str, rate_per_s: float, versions: int) -> Found:
     model = Model(folder / "models" / "1")
     loop = Loop(
         model,
-        Selector(Rules(label_share=0.01), np.random.default_rng(0)),
+        NoveltyQuantile(Rules(label_share=0.01), np.random.default_rng(0)),
         identity=Identity("bench", "main", 1),
         acquisition="margin",
         cursor=Cursor(),

@@ -22,6 +22,7 @@ import numpy as np
 from _streams import fashion, filmed, mnist
 
 from edge_agent.choose.acquisition import Scored, Scorer
+from edge_agent.choose.quantile import NoveltyQuantile
 from edge_agent.choose.selector import Selector
 from edge_agent.config import AgentConfig, Budget, Device
 from edge_agent.orders import configured
@@ -166,7 +167,7 @@ def run(fleet: Fleet, arm: Arm, seed: int, budget: list[int] | None) -> Course:
 
 def _selector(times: float, rng: np.random.Generator) -> Selector:
     budget = Budget(label_share=SHARE, over_selection=times, drift_reserve_labels=0.0)
-    return Selector(configured(AgentConfig(device=Device(name="cam"), budget=budget)).rules, rng)
+    return NoveltyQuantile(configured(AgentConfig(device=Device(name="cam"), budget=budget)).rules, rng)
 
 
 def send(fleet: Fleet, turn: int, model: Classifier, selectors: list[Selector]) -> dict[int, str]:

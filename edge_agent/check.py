@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 
 from edge_agent.choose.acquisition import Scorer
-from edge_agent.choose.selector import Selector
+from edge_agent.choose.purse import Purse, Tokens
 from edge_agent.config import AgentConfig
 from edge_agent.contract import images
 from edge_agent.contract.broker import TlsFiles, in_the_clear, parse_broker, tls_context
@@ -45,7 +45,7 @@ def check_parts(config: AgentConfig) -> list[str]:
     scorer = Scorer(config.choose.acquisition, members=model.manifest.members)
     if scorer.complaint:
         raise ConfigError(f"[choose] {scorer.complaint}")
-    Selector(configured(config).rules, np.random.default_rng(0)).check(sample_bytes)
+    Purse(configured(config).rules, Tokens(tokens=0.0)).check(sample_bytes)
     manifest, source = model.manifest, config.source
     opened = open_source(source.kind, path=Path(source.path), fit=Fit(model.shape, str(model.dtype)))
     looks = itertools.islice(opened.readings(Start()), LOOKS)

@@ -24,8 +24,10 @@ from edge_agent.choose.acquisition import Scored, Scorer
 from edge_agent.choose.confidence import Confidence, Mean
 from edge_agent.choose.disagreement import Share
 from edge_agent.choose.drift import Alarm, Watch
-from edge_agent.choose.selector import Chosen, Rules, Selector
+from edge_agent.choose.rules import Rules
+from edge_agent.choose.selector import Chosen, Selector
 from edge_agent.choose.tally import Tally
+from edge_agent.choose.targets import EPIG, Targets
 from edge_agent.contract.errors import ConfigError
 from edge_agent.contract.types import Prediction, Reading, Sample, SampleId, Selection
 from edge_agent.contract.wire import DriftState, RequestState, StreamCounts
@@ -42,7 +44,7 @@ KEEP_S = 300.0  # longest time until the state is kept though nothing was select
 # less wears a flash card
 PREDICTION = np.dtype([("seq", "<u8"), ("version", "<u4"), ("label", "<u2"), ("confidence", "<f4")])
 INVALID_LABEL = 65535
-CURSOR, SELECTOR, DRIFT = "cursor", "selector", "drift"  # keys of the saved state
+CURSOR, SELECTOR, DRIFT, TARGETS = "cursor", "selector", "drift", "targets"  # keys of the saved state
 
 
 class Cursor(msgspec.Struct, frozen=True):
@@ -94,12 +96,13 @@ class Loop:
         on_alarm: Callable[[Alarm, float], None] = lambda _alarm, _labels: None,
         log_predictions: bool = False,
         extras: Extras | None = None,
+        targets: Targets | None = None,
         wall_ms: Callable[[], int] = lambda: time.time_ns() // 1_000_000,
     ) -> None:
         """ConfigError when the acquisition function cannot be found or a budget can never pay for a sample.
 
         `watch` looks out for drift; `on_alarm` is told of it, with the labels it freed, and must not wait. `extras`
-        says what is sent beside the selector's choice.
+        says what is sent beside the selector's choice; `targets` is what EPIG goes on with.
         """
         self.cursor = cursor
         self._identity = identity
@@ -111,6 +114,7 @@ class Loop:
         self._on_alarm = on_alarm
         self._log_predictions = log_predictions
         self.extras = extras or Extras()
+        self._targets = targets or Targets()
         self._wall_ms = wall_ms
         self._lock = threading.Lock()  # of the counts; held once a block
         self._next: Model | None = None
@@ -125,7 +129,7 @@ class Loop:
         self._steps = model.steps
         self._company: tuple[Shadow | None, Model] = (None, model)
         self._accompany()
-        selector.check(self._sample_bytes)
+        selector.purse.check(self._sample_bytes)
 
     # --- the stream ---
 
@@ -238,7 +242,7 @@ class Loop:
     def _score(self) -> Scored:
         model, count = self._model, len(self._block)
         try:
-            scored = self._scorer.score(model.logits)
+            scored = self._scorer.score(model.logits, count=count)
         except Exception as error:  # noqa: BLE001 - a plug-in may raise anything; its samples count as invalid
             self._complain(f"acquisition {self._acquisition}: {type(error).__name__}: {error}")
             nothing = np.zeros(model.rows, np.float32)
@@ -262,6 +266,8 @@ class Loop:
         state = {CURSOR: msgspec.json.encode(self.cursor), SELECTOR: self._selector.save(), **self.extras.save()}
         if self._watch is not None:
             state[DRIFT] = self._watch.save()
+        if targets := self._targets.save():
+            state[TARGETS] = targets
         return state
 
     def _settle(self) -> None:
@@ -273,10 +279,10 @@ class Loop:
             self._hand_over(Handover(samples, self._state()))
 
     def _pay(self) -> bool:
-        return self._selector.pay(self._sample_bytes)
+        return self._selector.purse.take_beside(self._sample_bytes)
 
     def _payable(self) -> bool:
-        return self._selector.payable(self._sample_bytes)
+        return self._selector.purse.allows_beside(self._sample_bytes)
 
     def _whole(self, scored: Scored) -> Block:
         return Block(self._block, scored, self._model, self._id, self._wall_ms(), self._pay, self._payable)
@@ -323,7 +329,7 @@ class Loop:
 
     def _earn(self) -> None:
         now = time.monotonic()
-        self._selector.pass_time(now - self._earned_until_s)
+        self._selector.purse.pass_time(now - self._earned_until_s)
         if self._watch is not None:
             self._watch.pass_time(now - self._earned_until_s)
         self._earned_until_s = now
@@ -347,7 +353,8 @@ class Loop:
 
     def _make_scorer(self, model: Model) -> Scorer:
         about = model.manifest
-        scorer = Scorer(self._acquisition, temperature=about.temperature, members=about.members)
+        self._targets.meet(f"{about.name} {about.version}" if self._acquisition == EPIG else "")
+        scorer = Scorer(self._acquisition, temperature=about.temperature, members=about.members, targets=self._targets)
         if scorer.complaint:
             log.warning("model version %d: %s", about.version, scorer.complaint)
         return scorer

@@ -8,14 +8,13 @@ from __future__ import annotations
 import math
 from typing import NamedTuple
 
-import numpy as np
-
 from edge_agent.choose import strategy
 from edge_agent.choose.acquisition import Scorer
-from edge_agent.choose.selector import Rules, Selector
+from edge_agent.choose.purse import Purse, Tokens
+from edge_agent.choose.rules import Rules
 from edge_agent.config import AgentConfig
 from edge_agent.contract.errors import ConfigError
-from edge_agent.contract.wire import Desired
+from edge_agent.contract.wire import Budgets, Desired
 
 BY_THE_SERVER = ("label_share", "labels_per_day", "bytes_per_day")
 
@@ -32,6 +31,15 @@ class Orders(NamedTuple):
     strategy: str
     over_selection: float = 1.0
     complaint: str = ""
+
+    def budgets(self) -> Budgets:
+        """As they are said back."""
+        return Budgets(
+            label_share=self.rules.label_share,
+            labels_per_day=self.rules.labels_per_day,
+            bytes_per_day=self.rules.bytes_per_day,
+            complaint=self.complaint[:500],
+        )
 
 
 def configured(config: AgentConfig) -> Orders:
@@ -86,7 +94,7 @@ def _budgets_over(own: Orders, desired: Desired, sample_bytes: int) -> tuple[Rul
         said["label_share"] = min(1.0, said["label_share"] * own.over_selection)
     rules = own.rules._replace(**said)
     try:
-        Selector(rules, np.random.default_rng(0)).check(sample_bytes)
+        Purse(rules, Tokens(tokens=0.0)).check(sample_bytes)
     except ConfigError as error:
         return own.rules, f"desired {error}"
     return rules, ""

@@ -33,7 +33,7 @@ from server.store.lock import is_held
 from server.store.schema import rollout
 from server.store.store import Store
 from server.store.stretches import day_of
-from server.teach import outlook
+from server.teach import outlook, proposals
 from server.teach.when import due
 
 View = dict[str, Any]
@@ -128,10 +128,11 @@ def _run(run: runs.Run) -> View:
 def _teaching(connection: sa.Connection, config: ServerConfig, now_ms: int) -> View:
     """Whether a round is due, what the audit's labels say of the champion, and who has the word where."""
     look = outlook.look(connection, config.teach, now_ms=now_ms)
-    found = due(config.teach, look)
+    found, proposed = due(config.teach, look), proposals.waiting(connection)
     return {
         "new_labels": look.new_labels,
         "due": found.why if found else None,
+        "proposed_ms": proposed.at_ms if found and proposed else None,
         "harm": look.harm._asdict() if look.harm else None,
         "autonomy": config.autonomy.dials(),
     }
@@ -295,6 +296,8 @@ def _run_line(run: View) -> str:
 def _teaching_line(teaching: View) -> str:
     harm = teaching["harm"]
     said = [f"a round is due: {teaching['due']}" if teaching["due"] else f"{teaching['new_labels']} new labels"]
+    if teaching["proposed_ms"]:
+        said.append(f"proposed {stamp(teaching['proposed_ms'])}, `winnow-server train` begins it")
     if harm and harm["labels"]:
         said.append(f"{harm['errors']} of {harm['labels']} labels of the audit wrong, {harm['allowed']:.1%} allowed")
     return "; ".join([*said, ", ".join(f"{channel} {dial}" for channel, dial in teaching["autonomy"].items())])

@@ -5,6 +5,7 @@ from __future__ import annotations
 import shutil
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -53,8 +54,7 @@ class Served:
         )
         with self.store.database.write() as connection:
             for role in users.ROLES:
-                hashed = hash_password(PASSWORD)
-                users.add(connection, role, role, password_hash=hashed, by="test", now_ms=now_ms())
+                users.add(connection, role, role, password_hash=_hashed(), by="test", now_ms=now_ms())
         self._pages = Pages(self.store, settings, now_ms=now_ms)
         self.url = self._pages.start().rstrip("/")
 
@@ -73,6 +73,12 @@ class Served:
         page.click("main button")
         page.wait_for_url(f"{self.url}/fleet")
         return page
+
+
+@cache
+def _hashed() -> str:
+    """It takes long, as it should."""
+    return hash_password(PASSWORD)
 
 
 def plant_devices(store: Store, count: int, *, now_ms: int) -> None:

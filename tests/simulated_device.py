@@ -16,7 +16,8 @@ import quadrants
 from simulated_network import Network
 
 from edge_agent.account import Account
-from edge_agent.choose.selector import Rules, Selector
+from edge_agent.choose.quantile import NoveltyQuantile
+from edge_agent.choose.rules import Rules
 from edge_agent.config import Update
 from edge_agent.contract.errors import ArtifactError, MessageError
 from edge_agent.contract.types import Reading
@@ -127,6 +128,7 @@ class Device:
             outbox=lambda: OutboxState(rows=0, bytes=0),
             messages_bad=lambda: 0,
             link=lambda: None,
+            budgets=lambda: None,
             tell=self._tell,
         )
         self.updater = Updater(
@@ -171,7 +173,7 @@ class Device:
         self.updater.needs = model.manifest.input
         loop = self._account.loop = Loop(
             model,
-            Selector(Rules(label_share=0.01), np.random.default_rng(0)),
+            NoveltyQuantile(Rules(label_share=0.01), np.random.default_rng(0)),
             identity=Identity(self.name, "main", self.boot),
             acquisition="margin",
             cursor=Cursor(),

@@ -21,12 +21,12 @@ PACKAGES = ("edge_agent", "server", "models")
 AGENT_PARTS = (
     {"__main__"},
     {"agent", "check", "testing"},
-    {"housekeeping", "account", "orders", "stream"},
+    {"housekeeping", "account", "orders", "stream", "parts", "loader"},
     {"loop"},
     {"extras"},
     {"shadow"},
     {"block"},
-    {"source", "model", "choose", "send", "update", "identity", "config", "status"},
+    {"source", "model", "choose", "send", "update", "identity", "config", "status", "metrics"},
     {"lock", "history"},
     {"contract"},
 )
@@ -37,7 +37,7 @@ SERVER_PARTS = (
     {"app", "testing"},
     {"web"},
     {"status"},
-    {"collect", "label", "teach", "release", "identity", "govern"},
+    {"collect", "label", "teach", "release", "identity", "govern", "tell"},
     {"audit", "drift"},
     {"store", "child"},
     {"config"},
@@ -76,9 +76,12 @@ FORGIVING = {  # where Exception may be caught: supervising loops, and around a 
     "server/collect/prover.py:_prove",
     "server/label/labeler.py:make",
     "server/drift/watch.py:_work",
+    "server/tell/alarms.py:_work",
     "server/release/downloads.py:_work",
     "server/label/labelling.py:_work",
+    "server/label/teacher.py:owned",
     "server/label/labeler.py:ask",
+    "server/web/chores.py:_work",
 }
 VAGUE = {"utils", "helpers", "common", "base", "manager", "handler", "util", "helper", "misc"}
 FUNCTION_MAX_LINES = 60

@@ -4,8 +4,8 @@ An acquisition function maps logits (N, C) to utility (N,), float32, larger mean
 Logits are taken after temperature scaling. -inf is a masked class; a row with NaN or +inf, or masked throughout, gets
 the utility NaN, which is never selected.
 
-A graph with several heads is a committee (committee.py): its disagreement can be asked for, and what it says as one is
-scored like a single model's logits otherwise.
+A graph with several heads is a committee (committee.py, targets.py): its disagreement can be asked for, and what it
+says as one is scored like a single model's logits otherwise.
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edge_agent.choose.committee import COMMITTEE, consensus
+from edge_agent.choose.targets import EPIG, OF_COMMITTEES, Targets
 from edge_agent.contract.errors import ConfigError, did_you_mean
 
 Floats = NDArray[np.float32]
@@ -130,24 +131,30 @@ BUILT_IN: dict[str, Callable[[Softmax], Floats]] = {
 class Scorer:
     """Scores blocks of logits with one acquisition function."""
 
-    def __init__(self, name: str, *, temperature: float = 1.0, members: int = 1) -> None:
+    def __init__(
+        self, name: str, *, temperature: float = 1.0, members: int = 1, targets: Targets | None = None
+    ) -> None:
         """`name`: of a built-in, or `package.module:function` of logits (N, C) -> (N,). ConfigError otherwise.
 
         `members`: heads of the model, 0 for not known. Of one head alone there is no disagreement to measure: margin
-        stands in for it, and `complaint` says so.
+        stands in for it, and `complaint` says so. `targets`: to go on with, of EPIG.
         """
         self.name = name
-        known = name in BUILT_IN or name in COMMITTEE
+        known = name in BUILT_IN or name in OF_COMMITTEES
         self._built_in = BUILT_IN.get(name, _margin)
         self._plug_in = None if known else load_plug_in(name)
         self._disagreement = COMMITTEE.get(name) if members > 1 else None
+        self._targets = (targets or Targets()) if name == EPIG and members > 1 else None
         self._inverse_temperature = np.float32(1.0 / temperature)
         self.complaint = ""
-        if name in COMMITTEE and members == 1:
+        if name in OF_COMMITTEES and members == 1:
             self.complaint = f"acquisition {name!r} asks a model of several heads, this one has 1: margin stands in"
 
-    def score(self, logits: Floats) -> Scored:
-        """Score (N, C) float32 or, of a committee, (N, T, C); a plug-in's errors are the caller's to handle."""
+    def score(self, logits: Floats, *, count: int | None = None) -> Scored:
+        """Score (N, C) float32 or, of a committee, (N, T, C); a plug-in's errors are the caller's to handle.
+
+        count: rows that are new samples of the stream, in order; None: all. The others are left over in the ring.
+        """
         scaled = logits * self._inverse_temperature
         asked = None
         if scaled.ndim == 3:
@@ -155,6 +162,8 @@ class Scorer:
             scaled = consensus(members)
             if self._disagreement is not None:
                 asked = self._disagreement(members)
+            elif self._targets is not None:
+                asked = self._targets.utility(members, count=len(logits) if count is None else count)
         if self._plug_in is not None:
             asked = self._ask(self._plug_in, scaled.copy())
         shared = softmax(scaled)
@@ -178,7 +187,7 @@ def load_plug_in(name: str) -> Acquisition:
     """Find `package.module:function`; ConfigError when it is neither that nor a built-in."""
     module, _, function = name.partition(":")
     if not function:
-        known = (*BUILT_IN, *COMMITTEE)
+        known = (*BUILT_IN, *OF_COMMITTEES)
         raise ConfigError(f"acquisition {name!r}: unknown{did_you_mean(name, known)}; known: {', '.join(known)}")
     try:
         found = getattr(importlib.import_module(module), function)

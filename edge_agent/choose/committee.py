@@ -54,17 +54,17 @@ def vote_entropy(logits: Floats) -> Floats:
     rows = np.arange(samples)
     for vote in logits.argmax(axis=2):
         votes[rows, vote] += 1.0
-    return _finish(_entropy(votes / members), min(members, classes), _usable(logits))
+    return finish(_entropy(votes / members), min(members, classes), usable(logits))
 
 
 def consensus_entropy(logits: Floats) -> Floats:
     """Entropy of the members' mean probabilities over log C (Settles 2009, 3.2)."""
-    return _finish(_entropy(_probabilities(logits).mean(axis=0)), logits.shape[2], _usable(logits))
+    return finish(_entropy(probabilities(logits).mean(axis=0)), logits.shape[2], usable(logits))
 
 
 def kl_max(logits: Floats) -> Floats:
     """Largest divergence of a member from the mean, over log T (McCallum and Nigam, ICML 1998, who average)."""
-    return _finish(_divergences(logits).max(axis=0), len(logits), _usable(logits))
+    return finish(_divergences(logits).max(axis=0), len(logits), usable(logits))
 
 
 def bald(logits: Floats) -> Floats:
@@ -74,7 +74,7 @@ def bald(logits: Floats) -> Floats:
     the paper gives, without the cancellation.
     """
     members, _, classes = logits.shape
-    return _finish(_divergences(logits).mean(axis=0), min(members, classes), _usable(logits))
+    return finish(_divergences(logits).mean(axis=0), min(members, classes), usable(logits))
 
 
 COMMITTEE: dict[str, Callable[[Floats], Floats]] = {
@@ -94,16 +94,16 @@ def epig(logits: Floats, targets: Floats) -> Floats:
     members, _, classes = logits.shape
     if targets.shape[0] != members or targets.shape[2] != classes:
         raise ValueError(f"epig: targets {targets.shape}, expected ({members}, M, {classes}) as of the samples")
-    targets = targets[:, _usable(targets)]
+    targets = targets[:, usable(targets)]
     if targets.shape[1] == 0:
         raise ValueError("epig: no usable target: each has NaN or +inf, or masks every class")
-    usable = _usable(logits)
+    sound = usable(logits)
     gain = np.zeros(logits.shape[1])
-    gain[usable] = _mean_information(_probabilities(logits[:, usable]), _probabilities(targets))
-    return _finish(gain, min(members, classes), usable)
+    gain[sound] = mean_information(probabilities(logits[:, sound]), probabilities(targets))
+    return finish(gain, min(members, classes), sound)
 
 
-def _mean_information(p: Floats, q: Floats) -> NDArray[np.float64]:
+def mean_information(p: Floats, q: Floats) -> NDArray[np.float64]:
     """(N,) mean over M of the mutual information of classes, given p (T, N, C) and q (T, M, C)."""
     members, samples, classes = p.shape
     # H(y) + H(y*) - H(y, y*), in float64: three numbers of size 1 whose sum may be 1e-6.
@@ -120,23 +120,24 @@ def _mean_information(p: Floats, q: Floats) -> NDArray[np.float64]:
     return information
 
 
-def _usable(logits: Floats) -> NDArray[np.bool_]:
+def usable(logits: Floats) -> NDArray[np.bool_]:
     """(N,) whether every member can be used."""
     top = logits.max(axis=2)  # NaN and +inf come through, and -inf only where all is masked
-    usable: NDArray[np.bool_] = np.isfinite(top).all(axis=0)
-    return usable
+    sound: NDArray[np.bool_] = np.isfinite(top).all(axis=0)
+    return sound
 
 
-def _probabilities(logits: Floats) -> Floats:
+def probabilities(logits: Floats) -> Floats:
+    """(T, N, C) each member's softmax; NaN where it is not usable."""
     with np.errstate(invalid="ignore"):  # inf - inf: an unusable row becomes NaN
         exp: Floats = np.exp(logits - logits.max(axis=2, keepdims=True))
-    probabilities: Floats = exp / exp.sum(axis=2, keepdims=True)
-    return probabilities
+    p: Floats = exp / exp.sum(axis=2, keepdims=True)
+    return p
 
 
 def _divergences(logits: Floats) -> Floats:
     """(T, N) Kullback-Leibler divergence of each member from the mean, in nats."""
-    p = _probabilities(logits)
+    p = probabilities(logits)
     mean = p.mean(axis=0)
     with np.errstate(divide="ignore", invalid="ignore"):
         terms = p * np.log(p / mean)
@@ -152,9 +153,9 @@ def _entropy(p: NDArray[np.floating]) -> NDArray[np.floating]:
     return entropy
 
 
-def _finish(nats: NDArray[np.floating], ways: int, usable: NDArray[np.bool_]) -> Floats:
+def finish(nats: NDArray[np.floating], ways: int, sound: NDArray[np.bool_]) -> Floats:
     """Over log `ways`, the most it can be; rounding kept out of sight; NaN where a member is not usable."""
     most = math.log(ways) if ways > 1 else 1.0
     utility: Floats = (np.clip(nats / most if ways > 1 else nats * 0.0, 0.0, 1.0) + 0.0).astype(np.float32)  # no -0.0
-    utility[~usable] = np.nan
+    utility[~sound] = np.nan
     return utility

@@ -15,8 +15,10 @@ millions (a fixed reference of 1,000 breaks 1 in 5,000 already). The manifest's 
 first COMPARED samples: does the stream differ from what the model was made for (offset.py)? That is an alarm of its
 own kind, and goes on showing in `state`.
 
-After an alarm a new level is learned from the stream as it is now. That is the hold-off, and a change that stays is
-told once. The same stream gives the same alarms in any blocks, and after a restart.
+After an alarm a new level is learned from the stream as it is now. That is the hold-off: a change that stays is told
+once, and what changes further within those LEVEL groups (256 samples, more where they double) goes into the new level
+untold. `watching` says so in every heartbeat, and the server's own look at the signals (server/drift) does not pause.
+The same stream gives the same alarms in any blocks, and after a restart.
 """
 
 from __future__ import annotations

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import numpy as np
 
-from edge_agent.choose.selector import Rules, Selector
+from edge_agent.choose.quantile import NoveltyQuantile
+from edge_agent.choose.rules import Rules
+from edge_agent.choose.selector import Selector
 from edge_agent.choose.vessal import Vessal
 from edge_agent.contract.errors import ConfigError, did_you_mean
 
-STRATEGIES: dict[str, type[Selector]] = {"novelty_quantile": Selector, "vessal": Vessal}
+STRATEGIES: dict[str, type[Selector]] = {"novelty_quantile": NoveltyQuantile, "vessal": Vessal}
 
 
 def check(name: str) -> None:

@@ -85,7 +85,7 @@ class Vessal(Selector):
         self, row: int, count: int, utilities: list[float], distances: list[float], needs: list[float]
     ) -> Asked | None:
         """See Selector: here `mean_novelty` is that of q, and a uniform draw goes on until it is known."""
-        state, bucket, share = self._state, self._labels, self.rules.label_share
+        state, bucket, share = self._state, self.purse.labels, self.rules.label_share
         asked = None
         while asked is None and row < count:
             q = distances[row]

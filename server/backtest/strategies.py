@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from edge_agent.choose import strategy
 from edge_agent.choose.acquisition import Scorer
-from edge_agent.choose.selector import Rules
+from edge_agent.choose.rules import Rules
 from edge_agent.contract.bucket import Bucket
 from edge_agent.contract.errors import did_you_mean
 from server.backtest.published import DELTA, SPLIT_RANDOM, Density, Probabilistic, QuantileFilter, Threshold

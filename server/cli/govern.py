@@ -50,10 +50,11 @@ def lineage(
 
 def erase(
     path: Config,
-    why: Annotated[str, typer.Option("--why", help="kept for ever; name nobody in it who wants to be forgotten")],
+    why: Annotated[str, typer.Option("--why", help="kept for ever; name nobody in it who wants to be forgotten")] = "",
     device: Annotated[str, typer.Option("--device", help="all that it sent, and all that it still has")] = "",
     sample: Annotated[list[str] | None, typer.Option("--sample", help="its id; may be given more than once")] = None,
     labeler: Annotated[str, typer.Option("--labeler", help="all that this labeler answered; the samples stay")] = "",
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="say what would go, and change nothing")] = False,
     by: By = "",
     as_json: AsJson = False,
 ) -> None:
@@ -61,6 +62,7 @@ def erase(
     from server import status as views
     from server.app import open_store
     from server.govern.erase import erase as forget
+    from server.govern.foreseen import foresee, lines
     from server.govern.subject import Subject
     from server.store import trail
 
@@ -70,8 +72,13 @@ def erase(
         Subject("labeler", (labeler,)) if labeler else None,
     ]
     subjects = [one for one in given if one is not None]
-    if len(subjects) != 1 or not why.strip():
+    if len(subjects) != 1 or not (dry_run or why.strip()):
         raise GovernError("erase: expected one of --device, --sample and --labeler, and a reason in --why")
+    if dry_run:
+        with views.opened(load_config(path)) as store, store.database.read() as connection:
+            found = foresee(connection, subjects[0])
+        typer.echo(views.as_json(found._asdict()) if as_json else "\n".join(lines(found)))
+        return
     with open_store(load_config(path)) as store:
         done = forget(store, subjects[0], who=by or trail.person(), why=why, now_ms=_now_ms())
     if as_json:

@@ -32,7 +32,6 @@ AsJson = Annotated[bool, typer.Option("--json", help="as JSON, for programs")]
 By = Annotated[str, typer.Option(help="the labeler's name; empty: of whoever is logged in here")]
 Why = Annotated[str, typer.Option(help="kept in the audit trail, for those who look later")]
 SampleId = Annotated[str, typer.Argument(metavar="SAMPLE", help="its id: cam-1.main.7.1204")]
-DAY_MS = 86_400_000
 NO_REASON = "no reason given"
 
 
@@ -49,8 +48,7 @@ def next_question(
 
     config = load_config(path)
     with views.opened(config) as store:
-        _fill(config, store)
-        tasks = _queue(config, store).next(who(by), count=count)
+        tasks = _next(config, store, who(by), count)
         pictures = [_picture(store, task, out) if out else "" for task in tasks]
     rows = [task.view | ({"picture": at} if at else {}) for task, at in zip(tasks, pictures, strict=True)]
     if as_json:
@@ -155,26 +153,6 @@ def find_suspects(
     typer.echo(f"{len(found.suspects)} of {found.judged} labels are suspected{left}{sent}")
 
 
-@label.command("quality", epilog="Example: winnow-server label quality --json server.toml")
-def show_quality(path: Config, as_json: AsJson = False) -> None:
-    """Say how good each labeler is: by gold questions, by the others, by agreement; and what guesses sway."""
-    from server import status as views
-    from server.label import quality
-
-    with views.opened(load_config(path)) as store, store.database.read() as connection:
-        rows, models = quality.of_labelers(connection), quality.of_models(connection)
-        guesses = quality.of_guesses(connection)
-    if as_json:
-        typer.echo(views.as_json({"labelers": rows, "models": models, "guesses": guesses}))
-        return
-    views.print_table([_short(row, ("gold", "in_force")) for row in rows], views.console())
-    if models:
-        typer.echo()
-        views.print_table([_short(row, ("error",)) for row in models], views.console())
-    if guesses["sway"] is not None:
-        typer.echo(f"people agree with a guess that they see {guesses['sway']:+.1%} oftener than with one they do not")
-
-
 @label.command("classes", epilog="Example: winnow-server label classes --add bicycle server.toml")
 def classes(
     path: Config,
@@ -208,27 +186,6 @@ def classes(
     show(rows, as_json)
 
 
-def show_labels(
-    path: Config,
-    days: Annotated[int, typer.Option(min=0, help="of the last days; 0: of all there were")] = 0,
-    as_json: AsJson = False,
-) -> None:
-    """Say what labelling took, in minutes and money, by kind of labeler; and what stands in the queue."""
-    from server import status as views
-    from server.label import quality
-
-    config, now_ms = load_config(path), _now_ms()
-    with views.opened(config) as store, store.database.read() as connection:
-        since_ms = now_ms - days * DAY_MS if days else 0
-        view = quality.effort(connection, since_ms=since_ms, currency=config.labeler.currency)
-        view |= quality.at_hand(connection, now_ms=now_ms)
-    if as_json:
-        typer.echo(views.as_json(view))
-        return
-    views.print_table(view["kinds"], views.console())
-    typer.echo(quality.effort_line(view))
-
-
 @contextmanager
 def deciding(path: Path) -> Iterator[tuple[sa.Connection, int]]:
     """A transaction, for what goes into the audit trail as well."""
@@ -244,17 +201,18 @@ def _queue(config: Any, store: Store) -> Queue:
     return Queue(store, Rules.of(config.labeler), now_ms=_now_ms, rng=np.random.default_rng())
 
 
-def _fill(config: Any, store: Store) -> None:
-    """Plan, where no server does: only people's questions wait in the queue."""
+def _next(config: Any, store: Store, who: str, count: int) -> list[Task]:
+    """Planned here, where no server does it: only people's questions wait in the queue."""
     from server.app import labelling_of
     from server.label.queue import PERSON
-    from server.store import questions
     from server.store.lock import is_held
 
-    with store.database.read() as connection:
-        queued = sum(questions.count(connection).values())
-    if not queued and config.labeler.kind in ("", PERSON) and not is_held(Path(config.server.data_dir)):
+    queue = _queue(config, store)
+    tasks = queue.next(who, count=count)
+    if not tasks and config.labeler.kind in ("", PERSON) and not is_held(Path(config.server.data_dir)):
         labelling_of(config, store).step()
+        tasks = queue.next(who, count=count)
+    return tasks
 
 
 def _picture(store: Store, task: Task, folder: Path) -> str:
@@ -266,18 +224,6 @@ def _picture(store: Store, task: Task, folder: Path) -> str:
     at = folder / f"{task.sample_id}{shown.suffix}"
     at.write_bytes(shown.body)
     return str(at)
-
-
-def _short(row: dict[str, Any], scores: tuple[str, ...]) -> dict[str, Any]:
-    """Shares with their intervals in one column."""
-    found = {}
-    for name, value in row.items():
-        if name in scores:
-            low, high, n = (row[f"{name}_{end}"] for end in ("low", "high", "n"))
-            found[name] = None if value is None else f"{value:.3f} ({low:.3f} to {high:.3f}, n={n})"
-        elif not any(name.startswith(f"{score}_") for score in scores):
-            found[name] = value
-    return found
 
 
 def show(rows: list[dict[str, Any]], as_json: bool) -> None:

@@ -121,8 +121,10 @@ def export_to(
     folder: Annotated[Path, typer.Argument(metavar="DIR", help="an empty folder, or one to go on with")],
     path: Config,
     form: Annotated[
-        Literal["parquet", "images", "coco"],
-        typer.Option("--format", help="parquet with Croissant metadata; images in a folder a class; COCO"),
+        Literal["parquet", "images", "coco", "csv"],
+        typer.Option(
+            "--format", help="parquet, with Croissant metadata; images, a folder a class; coco; csv, no bodies"
+        ),
     ] = "parquet",
     share: Annotated[
         bool, typer.Option("--share", help="for people outside: only what the data rules let be shared")

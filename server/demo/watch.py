@@ -24,7 +24,7 @@ from edge_agent.loop import PREDICTION
 from edge_agent.status import STATUS
 from server.demo.scenario import Stream
 from server.demo.workspace import Workspace
-from server.store import rollouts, runs
+from server.store import rollouts, runs, versions
 from server.store.store import Store
 
 TICK_S = 0.5
@@ -158,10 +158,11 @@ class Watch:
         for version in range(1, lowest + 1):
             self.everywhere_s.setdefault(version, now_s)
         with self._store.database.read() as connection:
-            busy = runs.in_state(connection, *runs.UNFINISHED)
-            rollout = rollouts.current(connection)
+            busy = runs.in_state(connection, *runs.UNFINISHED, "passed")  # which is published in a moment
+            rollout, champion = rollouts.current(connection), versions.champion(connection)
             rounds = runs.rounds(connection)
-        rolling = rollout is not None and rollout.status == "running"
+        behind = champion is not None and (rollout is None or rollout.version < champion.number)
+        rolling = behind or (rollout is not None and rollout.status == "running")
         self._server = f"round {rounds} of {self._rounds}"
         if busy:
             self._server += f", {busy[-1].state}"

@@ -20,6 +20,7 @@ import sqlalchemy as sa
 from sqlalchemy.dialects.sqlite import insert
 
 from server.govern import goldens, reports
+from server.govern.foreseen import carried_away
 from server.govern.scrub import finish
 from server.govern.subject import Subject, check, chosen
 from server.store import consensus, erasures, identities, runs, trail
@@ -41,18 +42,13 @@ from server.store.schema import (
     snapshot_seal,
     version,
 )
-from server.store.schema import (
-    trail as trail_table,
-)
 from server.store.snapshots import LeftOut, Member
 from server.store.store import Store
 
 KEPT = {"device", "token", "certificate", "revocation", "rollout_step", "data_rule"}
-KEPT |= {"sample", "erased_device", "purge_order"}
+KEPT |= {"sample", "erased_device", "purge_order", "device_order"}
 """Tables with a column `device` whose rows stay when a device is erased: who it is, that it is shut out, what may be
 done with what it sends, and what it was ordered. All others go by that column; `sample` goes by its ids."""
-
-CARRIED_AWAY = ("export", "share")  # as the trail calls it
 
 
 class Erased(NamedTuple):
@@ -121,7 +117,7 @@ class _Act:
         self._delete_rows()
         ordered = self._order(number)
         erasures.count(connection, number, dict(self._counts))
-        elsewhere = self._elsewhere({*splits["train"], *splits["holdout"]})
+        elsewhere = carried_away(connection, {*splits["train"], *splits["holdout"]})
         done = Erased(number, dict(self._counts), learned, judged, ordered, elsewhere, self._unsound)
         self._record(done, who, why, erasures.digest(hashes))
         return done
@@ -267,13 +263,6 @@ class _Act:
                     wanted.setdefault(owner, []).append(name)
         erasures.order(self._connection, number, wanted)
         return tuple(wanted)
-
-    def _elsewhere(self, snapshot_ids: set[str]) -> tuple[str, ...]:
-        """What the trail knows to have been carried away of these snapshots."""
-        subjects = [f"snapshot {one}" for one in sorted(snapshot_ids)]
-        away = (trail_table.c.what.in_(CARRIED_AWAY), trail_table.c.subject.in_(subjects))
-        rows = self._connection.execute(sa.select(trail_table).where(*away).order_by(trail_table.c.id))
-        return tuple(f"{row.what} of {row.subject[:21]} by {row.who} (audit entry {row.id})" for row in rows)
 
     def _record(self, done: Erased, who: str, why: str, sha256: str) -> None:
         detail = {

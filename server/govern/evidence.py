@@ -7,11 +7,12 @@ Software gives evidence; it certifies nothing, and what it cannot do the map say
 from __future__ import annotations
 
 import hashlib
+import zipfile
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from importlib.resources import files
 from pathlib import Path
-from typing import Any, Literal
+from typing import IO, Any, Literal
 
 import msgspec
 import tomllib
@@ -61,6 +62,17 @@ def export(store: Store, folder: Path, stated: config.ServerConfig, *, now_ms: i
         (folder / DIGESTS).write_bytes(_json(digests))
     except OSError as error:
         raise GovernError(f"{error.filename}: {error.strerror}: expected a folder to write to") from error
+    return digests
+
+
+def zipped(store: Store, to: IO[bytes], stated: config.ServerConfig, *, now_ms: int, stamp: Any) -> dict[str, str]:
+    """The same as one ZIP file; returns name -> sha256 of what is in it."""
+    digests = {}
+    with zipfile.ZipFile(to, "w", zipfile.ZIP_DEFLATED) as made:
+        for name, data in _contents(Source(store, stated, now_ms), stamp):
+            made.writestr(name, data)
+            digests[name] = hashlib.sha256(data).hexdigest()
+        made.writestr(DIGESTS, _json(digests))
     return digests
 
 

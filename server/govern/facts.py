@@ -19,7 +19,19 @@ from server.audit import accuracy
 from server.audit.evidence import gather
 from server.drift.view import entries as drift_entries
 from server.govern import lineage
-from server.store import devices, erasures, gaps, identities, labels, rollouts, samples, snapshots, trail, versions
+from server.store import (
+    devices,
+    erasures,
+    executing,
+    gaps,
+    identities,
+    labels,
+    rollouts,
+    samples,
+    snapshots,
+    trail,
+    versions,
+)
 from server.store.identities import latest_certificates
 from server.store.schema import event, label, purge_order, run, snapshot, tombstone
 from server.store.schema import snapshot_member as member
@@ -42,7 +54,7 @@ class Source(NamedTuple):
 def inventory(source: Source) -> View:
     """Every version and every device, and what each executes."""
     with source.store.database.read() as connection:
-        runs_on = {one.number: lineage.runs_on(connection, one.number) for one in versions.every(connection)}
+        runs_on = {one.number: executing.names(connection, one.number) for one in versions.every(connection)}
         made = [one._asdict() | {"runs_on": runs_on[one.number]} for one in versions.every(connection)]
         fleet = [_device(one) for one in devices.devices(connection)]
     return {"fleet": source.settings.server.fleet, "versions": made, "devices": fleet}

@@ -19,7 +19,7 @@ import sqlalchemy as sa
 
 from edge_agent.contract.errors import did_you_mean
 from server.errors import GovernError
-from server.store import erasures, identities, rollouts, runs, snapshots, trail, versions
+from server.store import erasures, executing, identities, rollouts, runs, snapshots, trail, versions
 from server.store.schema import certificate, device, label, rollout, sample, snapshot_member, version
 from server.store.store import Store
 
@@ -73,7 +73,7 @@ def of_version(connection: sa.Connection, one: versions.Version) -> View:
         "snapshot": _snapshot(connection, one.snapshot_id),
         "sources": sources(connection, one.snapshot_id),
         "labelers": labelers_of(connection, one.snapshot_id),
-        "runs_on": runs_on(connection, one.number),
+        "runs_on": executing.names(connection, one.number),
         "rollouts": _rollouts(connection, one.number),
         "decisions": [entry._asdict() for entry in trail.entries(connection, subject=f"version {one.number}")],
         "erased_since": erasures.learned(connection).get(one.number, []),
@@ -151,14 +151,6 @@ def children(connection: sa.Connection, *numbers: int) -> list[int]:
         if base in found:
             found.add(number)
     return sorted(found - set(numbers))
-
-
-def runs_on(connection: sa.Connection, number: int) -> list[str]:
-    """Devices that said last that they execute it."""
-    said = sa.func.coalesce(
-        device.c.heartbeat["model"]["version"].as_integer(), device.c.birth["model"]["version"].as_integer()
-    )
-    return list(connection.scalars(sa.select(device.c.name).where(said == number).order_by(device.c.name)))
 
 
 def _rollouts(connection: sa.Connection, number: int) -> list[View]:
@@ -248,7 +240,7 @@ def _taught(connection: sa.Connection, members: Iterable[Any]) -> View:
     heirs = children(connection, *learned) if learned else []
     bases = versions.weights_from(connection)
     inherited = {number: bases[number] for number in heirs if number not in learned}
-    everywhere = {number: runs_on(connection, number) for number in {*learned, *inherited}}
+    everywhere = {number: executing.names(connection, number) for number in {*learned, *inherited}}
     return {
         "learned": learned,
         "judged": judged,

@@ -10,7 +10,7 @@ from typing import Any
 
 import sqlalchemy as sa
 
-from server.store import erasures
+from server.store import chores, erasures
 from server.store.schema import doomed_blob, metadata
 from server.store.store import Store
 
@@ -22,6 +22,7 @@ def finish(store: Store, *, now_ms: int) -> None:
     with store.database.read() as connection:
         if not erasures.unfinished(connection):
             return
+    chores.drop_exports(store)
     with store.database.write() as connection:  # nobody puts bytes meanwhile that we are about to delete
         store.blobs.erase(_orphans(connection))
         connection.execute(sa.delete(doomed_blob))

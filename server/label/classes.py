@@ -5,17 +5,16 @@ Of the label schema, which only grows, or one of the two answers that are no cla
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import sqlalchemy as sa
 
 from edge_agent.contract.errors import did_you_mean
 from server.errors import LabelError
-from server.label.labeler import CANNOT_TELL, NONE_OF_THESE
+from server.label.labeler import CANNOT_TELL, NAME_MAX, NONE_OF_THESE, Answer, is_name
 from server.store import labels
 
 WORDS = {CANNOT_TELL: labels.CANNOT_TELL, NONE_OF_THESE: labels.NONE_OF_THESE}
-NAME_MAX = 200
 
 
 def class_index_of(connection: sa.Connection, said: str, *, new: bool = False) -> int:
@@ -33,9 +32,20 @@ def class_index_of(connection: sa.Connection, said: str, *, new: bool = False) -
     return add_class(connection, said)
 
 
+def index_of(answer: Answer, known: Mapping[str, int], *, who: str) -> int:
+    """Index of what a labeler said, of a class or of what is none; LabelError: its index is of no class."""
+    if answer is None:
+        return labels.CANNOT_TELL
+    if isinstance(answer, str):
+        return WORDS[answer] if answer in WORDS else known[answer]
+    if not isinstance(answer, int) or answer >= len(known):
+        raise LabelError(f"labeler {who}: answered class {answer}, known are 0..{len(known) - 1}")
+    return answer
+
+
 def add_class(connection: sa.Connection, name: str) -> int:
     """Index of a new class, or of the one of that name; LabelError when nothing can be called so."""
-    if name != name.strip() or not name or len(name) > NAME_MAX or name.lower() in WORDS:
+    if not is_name(name):
         raise LabelError(
             f"class {name!r}: expected a name of 1 to {NAME_MAX} characters, without blanks around it, "
             f"and neither {CANNOT_TELL!r} nor {NONE_OF_THESE!r}"

@@ -27,6 +27,7 @@ from server.label.oracle import Oracle
 
 CANNOT_TELL, NONE_OF_THESE = "cannot tell", "none of these"
 """Answers that are no class: no class is called so."""
+NAME_MAX = 200
 
 
 class Later(Enum):
@@ -133,10 +134,20 @@ def ask(labeler: Labeler, batch: list[Question]) -> list[Answer]:
     if len(answers) != len(batch):
         raise LabelError(f"labeler {who}: {len(answers)} answers to {len(batch)} questions, expected one each")
     for question, answer in zip(batch, answers, strict=True):
-        named = answer is None or answer is LATER or (isinstance(answer, str) and answer)
-        if not (named or _is_index(answer)):
+        named = isinstance(answer, str) and (answer in (CANNOT_TELL, NONE_OF_THESE) or is_name(answer))
+        if not (answer is None or answer is LATER or named or _is_index(answer)):
             raise LabelError(f"labeler {who}: answered {answer!r} to {question.id}: expected a name, an index or None")
     return answers
+
+
+def is_name(said: str) -> bool:
+    """Whether a class may be called so.
+
+    >>> [is_name(said) for said in ("newt", " newt", "Cannot tell", "")]
+    [True, False, False, False]
+    """
+    fits = said == said.strip() and 0 < len(said) <= NAME_MAX
+    return fits and said.lower() not in (CANNOT_TELL, NONE_OF_THESE)
 
 
 def _is_index(answer: object) -> bool:

@@ -17,7 +17,7 @@ from __future__ import annotations
 
 import logging
 import threading
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -26,7 +26,8 @@ import sqlalchemy as sa
 from edge_agent.contract.artifact import Manifest
 from server.errors import LabelError, StoreError
 from server.label.chooser import Asked, Chooser
-from server.label.labeler import CANNOT_TELL, LATER, NONE_OF_THESE, Answer, Labeler, People, Question, ask
+from server.label.classes import WORDS, index_of
+from server.label.labeler import LATER, Answer, Labeler, People, Question, ask
 from server.label.prices import Price
 from server.label.queue import PERSON, Queue, Rules
 from server.label.teacher import Teacher
@@ -42,6 +43,7 @@ DAY_MS = 86_400_000
 BUDGET_LOOK_S = 60.0  # between looks whether the budget has room again
 BUDGET_PAUSE_S = 1.0  # after a look under a budget: none, and every new sample costs a look at all that waits
 QUEUE_LOOK_S = 5.0  # between looks at what came later: longer lets people wait for a question, shorter asks for nothing
+IDLE_MS = 60_000  # less walks a million samples again and again, more lets lie what came back without being news
 QUEUE_BATCHES = 4  # that stand in the queue without a budget: fewer keeps people waiting, more is planned long ahead
 ELSEWHERE_MS = 14 * DAY_MS  # for which what was asked elsewhere is asked nobody here
 REFIT = 20  # samples answered by several, since the labelers' error rates were estimated: fewer costs, more waits
@@ -105,6 +107,8 @@ class Labelling:
         )
         self._planned: list[Asked] = []
         self._planned_ms = 0
+        self._news = 0
+        self._barren, self._again_ms = (-1, 0), 0  # of the last look that found nothing: what it saw, and until when
         self._woken = threading.Event()
         self._stopped = threading.Event()
         self._thread = threading.Thread(target=self._work, name="labelling", daemon=True)
@@ -118,6 +122,7 @@ class Labelling:
 
     def wake(self) -> None:
         """There may be something to label."""
+        self._news += 1
         self._woken.set()
 
     def stop(self, *, timeout_s: float) -> None:
@@ -134,12 +139,8 @@ class Labelling:
             with self._store.database.write() as connection:
                 questions.withdraw(connection, now_ms=self._now_ms())
             self._withdraw = False
-        champion = self._chooser.keep_up(stopped=self._stopped.is_set)
-        if self._stopped.is_set():
-            return 0
         if not self._planned:
-            self._planned_ms = self._now_ms()
-            self._planned = self._plan(champion)
+            self._look()
         with self._store.database.read() as connection:
             self._planned = _waiting_still(connection, self._planned)
             names = labels.names(connection)
@@ -152,7 +153,7 @@ class Labelling:
 
     def collect(self) -> int:
         """Keep what was answered elsewhere, and estimate labelers anew when it is time; returns how many answers."""
-        kept = self.queue.take_in(self._answered()) if self._answered is not None else 0
+        kept = self.queue.take_in(self._answered(), asked_as=self._name) if self._answered is not None else 0
         with self._store.database.read() as connection:
             due = consensus.stale(connection) >= REFIT
             counts = consensus.refit(connection) if due else {}
@@ -183,18 +184,34 @@ class Labelling:
             ]
         return said
 
-    def _plan(self, champion: Manifest | None) -> list[Asked]:
-        """What to ask next: one batch without a budget, what there is room for with one, not little by little."""
+    def _look(self) -> None:
+        """Plan what to ask next. Where people are asked and nothing is left, a look waits for news, or IDLE_MS."""
+        now_ms, seen = self._now_ms(), (self._news, self._room())
+        if seen == self._barren and now_ms < self._again_ms:
+            return
+        champion = self._chooser.keep_up(stopped=self._stopped.is_set)
+        if self._stopped.is_set():
+            return
+        self._planned_ms, self._planned = now_ms, self._plan(seen[1], champion)
+        if self._slow and not self._planned:
+            self._barren, self._again_ms = seen, now_ms + IDLE_MS
+
+    def _room(self) -> int:
+        """Questions to ask now: one batch without a budget; with one all that are left of it."""
         since = self._now_ms() - DAY_MS
         with self._store.database.read() as connection:
             kinds = {self._name, PERSON} if self._slow else {self._name}
             given = sum(labels.given_since(connection, kind=kind, at_ms=since) for kind in kinds)
-            queued = questions.count(connection).get(FIRST, 0)
-        if not self._labels_per_day:
-            room = QUEUE_BATCHES * self._batch - queued if self._slow else self._batch
-            return self._chooser.everything(min(max(room, 0), self._batch), champion=champion)
-        room = self._labels_per_day - given - queued
+            queued = questions.unanswered(connection)
+        if self._labels_per_day:
+            return self._labels_per_day - given - queued
+        return min(max(QUEUE_BATCHES * self._batch - queued, 0), self._batch) if self._slow else self._batch
+
+    def _plan(self, room: int, champion: Manifest | None) -> list[Asked]:
+        """With a budget not little by little."""
         day = self._labels_per_day
+        if not day:
+            return self._chooser.everything(room, champion=champion)
         least = max(1, min(LEAST_PICKS, day // 4), day // PLANS_A_DAY)
         return self._chooser.within(room, champion=champion) if room >= least else []
 
@@ -214,21 +231,24 @@ class Labelling:
         with self._store.database.write() as connection:
             # Some may have been erased while they were asked about: of those nothing is kept.
             here = body_names(connection, [one.asked.row.id for one in told])
-            new = [one.answer for one in told if isinstance(one.answer, str) and one.answer not in _WORDS]
+            new = [one.answer for one in told if isinstance(one.answer, str) and one.answer not in WORDS]
             index = labels.ensure_names(connection, new)
-            given = [self._label(one, index, at_ms) for one in told if one.asked.row.id in here]
+            taught = {one.asked.row.id for one in told if one.kind == TEACHER}
+            given = [self._label(one, index, at_ms, taught) for one in told if one.asked.row.id in here]
             labels.add(connection, given)
             classed = {one.sample_id for one in given if one.class_index != labels.CANNOT_TELL}
             beside = {other: one.asked.row.id for one in told for other in one.asked.beside}
             labels.spare(connection, {other: with_ for other, with_ in beside.items() if with_ in classed})
         self._queue_up([one for one in said if one.answer is LATER], {one.asked.row.id for one in told}, at_ms)
 
-    def _label(self, one: Said, index: Mapping[str, int], at_ms: int) -> labels.Label:
+    def _label(self, one: Said, index: Mapping[str, int], at_ms: int, taught: Collection[str]) -> labels.Label:
+        """`taught`: what the teacher has answered. Whoever else does gives another opinion."""
         drawn = self._drawn(one.asked)
         price = self._rules.prices.get(one.kind, Price()).of(one.seconds)
-        class_index = _class(one.answer, index, one.labeler)
+        class_index = index_of(one.answer, index, who=one.labeler)
         label = labels.Label(one.asked.row.id, class_index, one.labeler, at_ms, one.seconds, **drawn)
-        return label._replace(kind=one.kind, price=price)
+        again = one.kind != TEACHER and one.asked.row.id in taught
+        return label._replace(kind=one.kind, price=price, purpose=AGAIN if again else FIRST)
 
     def _queue_up(self, later: Sequence[Said], answered: set[str], at_ms: int) -> None:
         """What is to be answered later; what the teacher has answered is asked again, to measure it."""
@@ -268,20 +288,3 @@ def _waiting_still(connection: sa.Connection, planned: Sequence[Asked]) -> list[
     """Without what was erased, or answered elsewhere, since it was planned."""
     waiting = labels.still_waiting(connection, [asked.row.id for asked in planned])
     return [asked for asked in planned if asked.row.id in waiting]
-
-
-_WORDS: Mapping[Answer, int] = {
-    None: labels.CANNOT_TELL,
-    CANNOT_TELL: labels.CANNOT_TELL,
-    NONE_OF_THESE: labels.NONE_OF_THESE,
-}
-
-
-def _class(answer: Answer, index: Mapping[str, int], who: str) -> int:
-    if answer in _WORDS:
-        return _WORDS[answer]
-    if isinstance(answer, str):
-        return index[answer]
-    if not isinstance(answer, int) or answer >= len(index):
-        raise LabelError(f"labeler {who}: answered class {answer}, known are 0..{len(index) - 1}")
-    return answer

@@ -19,16 +19,32 @@ from server.store.questions import SOON, Queued
 
 
 def ask_several(connection: sa.Connection, sample_id: str, wanted: int, *, who: str, why: str, now_ms: int) -> None:
-    """Have so many people answer about a sample, in all, before what a plan asks. LabelError: it is not here."""
+    """Have so many people answer about a sample, in all (since it was doubted), before what a plan asks.
+
+    LabelError: it is not here, or as many have answered.
+    """
     _check_here(connection, sample_id)
-    asked = questions.get(connection, sample_id)
-    if asked is None or asked.purpose != FIRST:
-        questions.put(connection, [Queued(sample_id, AGAIN, now_ms, wanted, SOON)])
+    known = questions.get(connection, sample_id)
+    asked = known or Queued(sample_id, AGAIN, now_ms, wanted, SOON)
+    if (already := questions.answered(connection, asked)) >= wanted:
+        raise LabelError(f"{sample_id}: {already} people have answered it: expected more than that, got {wanted}")
+    if known is None:
+        questions.put(connection, [asked])
     else:
         questions.want(connection, sample_id, wanted)
     questions.make_room(connection, now_ms=now_ms)
     detail = {"labelers": wanted}
     trail.record(connection, "ask again", f"sample {sample_id}", why=why, who=who, detail=detail, now_ms=now_ms)
+
+
+def ask_soon(connection: sa.Connection, ids: Sequence[str], *, who: str, why: str, now_ms: int) -> int:
+    """Have somebody label samples before what a plan asks; returns how many: what is answered already is left out."""
+    new = [one for one in ids if not labels.is_answered(connection, one)]
+    number = questions.put(connection, [Queued(one, FIRST, now_ms, 1, SOON) for one in new])
+    questions.make_room(connection, now_ms=now_ms)
+    detail = {"samples": new}
+    trail.record(connection, "ask soon", f"{number} samples", why=why, who=who, detail=detail, now_ms=now_ms)
+    return number
 
 
 def look_again(connection: sa.Connection, ids: Sequence[str], *, who: str, why: str, now_ms: int) -> int:
@@ -41,14 +57,19 @@ def look_again(connection: sa.Connection, ids: Sequence[str], *, who: str, why: 
 
 
 def vouch(connection: sa.Connection, sample_id: str, said: str, *, who: str, why: str, now_ms: int) -> None:
-    """A sample's class is known for sure. LabelError: no such sample or class, or it is "cannot tell"."""
+    """A sample's class is known for sure, until it is doubted: nobody's answer, nor a word taken back, changes that.
+
+    LabelError: no such sample or class, or it is "cannot tell".
+    """
     _check_here(connection, sample_id)
     class_index = class_index_of(connection, said)
     if class_index == labels.CANNOT_TELL:
         raise LabelError(f"{sample_id}: who cannot tell cannot vouch for it: expected a class, or 'none of these'")
+    asked = questions.get(connection, sample_id) or Queued(sample_id, FIRST, now_ms)
     questions.vouch(connection, sample_id, class_index, labeler=who, at_ms=now_ms)
     questions.drop(connection, sample_id)
-    labels.add(connection, [labels.Label(sample_id, class_index, who, now_ms, kind=PERSON)])
+    labels.add(connection, [labels.Label(sample_id, class_index, who, now_ms, kind=PERSON, **asked.drawn)])
+    labels.spare(connection, dict.fromkeys(asked.beside, sample_id))
     detail = {"class": said}
     trail.record(connection, "vouch", f"sample {sample_id}", why=why, who=who, detail=detail, now_ms=now_ms)
 

@@ -7,6 +7,7 @@ process that can open nothing (store/sandbox.py). Pure.
 from __future__ import annotations
 
 import io
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -34,15 +35,16 @@ class Picture(NamedTuple):
 
 def of(array: NDArray[Any]) -> Picture:
     """The picture of a sample: (H, W), (H, W, 1|3) uint8 or float; (T, C), (T,) numbers."""
-    if _is_image(array):
+    if is_image(array.shape, array.dtype.name):
         return Picture("image/png", _png(array))
     return Picture("image/svg+xml", _lines(array.reshape(len(array), -1) if array.ndim else array.reshape(1, 1)))
 
 
-def _is_image(array: NDArray[Any]) -> bool:
-    if array.ndim == 3:
-        return array.shape[2] in (1, 3)
-    return array.ndim == 2 and (array.dtype == np.uint8 or (min(array.shape) >= 8 and array.shape[0] == array.shape[1]))
+def is_image(shape: Sequence[int], dtype: str) -> bool:
+    """Whether an array of that kind is shown as an image."""
+    if len(shape) == 3:
+        return shape[2] in (1, 3)
+    return len(shape) == 2 and (dtype == "uint8" or (min(shape) >= 8 and shape[0] == shape[1]))
 
 
 def _png(array: NDArray[Any]) -> bytes:

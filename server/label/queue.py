@@ -26,9 +26,10 @@ from server.errors import LabelError
 from server.label.classes import class_index_of, name_of
 from server.label.labeler import Given
 from server.label.prices import Price, parse
+from server.label.purpose import purpose_of
 from server.label.task import Task, tasks_of, with_guesses
-from server.store import consensus, labels, questions, samples
-from server.store.consensus import AGAIN, FIRST, GOLD, SECOND_LOOK
+from server.store import consensus, labels, questions, samples, trail
+from server.store.consensus import FIRST, GOLD
 from server.store.questions import SOON, Lease, Queued
 from server.store.store import Store
 
@@ -141,7 +142,13 @@ class Queue:
         return self.answers(labeler, [Reply(sample_id, said, seconds, key)], new_class=new_class, kind=kind)[0]
 
     def answers(
-        self, labeler: str, replies: Sequence[Reply], *, new_class: bool = False, kind: str = PERSON
+        self,
+        labeler: str,
+        replies: Sequence[Reply],
+        *,
+        new_class: bool = False,
+        kind: str = PERSON,
+        asked_as: str = "",
     ) -> list[Outcome]:
         """Keep several answers of one labeler: all of them, or none.
 
@@ -150,6 +157,8 @@ class Queue:
             replies: to what he was asked; or about any other samples, which he corrects.
             new_class: a name that is not known is a new class, and not a slip.
             kind: of labeler.
+            asked_as: who had the question, where it was asked elsewhere on several people's behalf: whoever answers
+                what another has answered there has an opinion too, and corrects nobody.
 
         Raises:
             LabelError: there is no such class, or no such sample any more.
@@ -159,13 +168,16 @@ class Queue:
             for one in replies:
                 if one.sample_id not in here:
                     raise LabelError(f"{one.sample_id}: no such sample: it was erased, or its id is another")
-                class_index = class_index_of(connection, one.said, new=new_class)
-                if one.key is None or not labels.has_key(connection, one.key):
-                    self._take(connection, labeler, one, class_index, kind)
-            return [_outcome(connection, one.sample_id, one.said) for one in replies]
+                class_index = self._class(connection, labeler, one, new=new_class)
+                if not one.key or not labels.has_key(connection, one.key):
+                    self._take(connection, labeler, one, class_index, kind, asked_as or labeler)
+            return [_outcome(connection, labeler, one) for one in replies]
 
-    def take_in(self, given: Iterable[Given]) -> int:
-        """Keep what a labeler elsewhere has answered, each once; returns how many were of samples here."""
+    def take_in(self, given: Iterable[Given], *, asked_as: str) -> int:
+        """Keep what people elsewhere have answered, each once; returns how many were of samples here.
+
+        `asked_as`: who had the questions on their behalf.
+        """
         kept = 0
         for one in given:
             with self._store.database.read() as connection:
@@ -173,9 +185,8 @@ class Queue:
             if not here:
                 continue  # erased
             try:
-                self.answer(
-                    one.labeler, one.id, one.said, new_class=True, seconds=one.seconds, kind=one.kind, key=one.key
-                )
+                reply = Reply(one.id, one.said, one.seconds, one.key)
+                self.answers(one.labeler, [reply], new_class=True, kind=one.kind, asked_as=asked_as)
                 kept += 1
             except LabelError as error:  # one that makes no sense must not hold up the others
                 log.warning("%s answered %r to %s: %s", one.labeler, one.said, one.id, error)
@@ -210,33 +221,44 @@ class Queue:
             questions.make_room(connection, now_ms=now_ms)
             return str(last.sample_id)
 
-    def _take(self, connection: sa.Connection, labeler: str, one: Reply, class_index: int, kind: str) -> None:
-        held = questions.lease_of(connection, labeler, one.sample_id)
+    def _class(self, connection: sa.Connection, labeler: str, one: Reply, *, new: bool) -> int:
+        """Index of what was said; a class that is new goes into the trail."""
+        known = len(labels.names(connection))
+        class_index = class_index_of(connection, one.said, new=new)
+        if class_index >= known:
+            detail, why = {"index": class_index}, f"said of sample {one.sample_id}"
+            subject, now_ms = f"class {one.said}", self._now_ms()
+            trail.record(connection, "add class", subject, why=why, who=labeler, detail=detail, now_ms=now_ms)
+        return class_index
+
+    def _take(
+        self, connection: sa.Connection, labeler: str, one: Reply, class_index: int, kind: str, asked_as: str
+    ) -> None:
+        held = questions.lease_of(connection, asked_as, one.sample_id)
         asked = questions.get(connection, one.sample_id)
         now_ms = self._now_ms()
         took = _seconds(held, now_ms, self._rules.lease_s) if one.seconds is None else one.seconds
-        given = labels.Label(one.sample_id, class_index, labeler, now_ms, took, kind=kind, key=one.key)
-        given = self._with_provenance(connection, given, held, asked)
-        labels.add(connection, [given])
-        self._after(connection, given, asked)
-
-    def _with_provenance(
-        self, connection: sa.Connection, given: labels.Label, held: Lease | None, asked: Queued | None
-    ) -> labels.Label:
-        """Why it was asked, what its labeler saw, and at what price."""
-        answered = labels.is_answered(connection, given.sample_id)
+        given = labels.Label(
+            one.sample_id,
+            class_index,
+            labeler,
+            now_ms,
+            took,
+            kind=kind,
+            key=one.key or None,
+            price=self._rules.prices.get(kind, Price()).of(took),
+            purpose=purpose_of(connection, one.sample_id, held, asked, corrects=asked_as == labeler),
+        )
         if held is not None:
             given = given._replace(guess=held.guess, guess_by=held.guess_by, shown=held.shown)
-        if asked is not None and asked.purpose == FIRST and not answered:
-            given = given._replace(
-                probability=asked.probability, plan_ms=asked.plan_ms, stands_for=1 + len(asked.beside)
-            )
-        price = self._rules.prices.get(given.kind, Price()).of(given.seconds)
-        return given._replace(purpose=_purpose(held, asked, answered=answered), price=price)
+        if asked is not None:
+            given = given._replace(**asked.drawn)
+        labels.add(connection, [given])
+        questions.release(connection, asked_as, one.sample_id)
+        self._after(connection, given, asked)
 
     def _after(self, connection: sa.Connection, given: labels.Label, asked: Queued | None) -> None:
-        """The lease is over; so is the question, when as many as were wanted have answered and agree."""
-        questions.release(connection, given.labeler, given.sample_id)
+        """The question is over when as many as were wanted have answered and agree."""
         if asked is None or given.purpose == GOLD:
             return
         if given.class_index != labels.CANNOT_TELL:
@@ -254,22 +276,16 @@ class Queue:
         return share > 0.0 and bool(self._rng.random() < share)
 
 
-def _purpose(held: Lease | None, asked: Queued | None, *, answered: bool) -> str:
-    """Who was not asked, and answers where there is an answer already, corrects it."""
-    if held is not None:
-        return held.purpose if held.purpose != FIRST or not answered else AGAIN
-    if asked is not None:
-        return asked.purpose
-    return SECOND_LOOK if answered else FIRST
-
-
 def _seconds(held: Lease | None, now_ms: int, lease_s: float) -> float:
     return 0.0 if held is None else min(max(now_ms - held.at_ms, 0) / 1000.0, lease_s)
 
 
-def _outcome(connection: sa.Connection, sample_id: str, said: str) -> Outcome:
-    found = labels.standing(connection, sample_id)
+def _outcome(connection: sa.Connection, labeler: str, one: Reply) -> Outcome:
+    """Of a gold question what a first answer comes to: nobody is to see by what he is measured."""
+    found = labels.standing(connection, one.sample_id)
     if found is None:  # taken back meanwhile
-        return Outcome(sample_id, said, "", None, 0)
+        return Outcome(one.sample_id, one.said, "", None, 0)
+    if labels.purpose_of(connection, one.sample_id, labeler) == GOLD:
+        return Outcome(one.sample_id, one.said, one.said, None, 1)
     names = labels.names(connection)
-    return Outcome(sample_id, said, name_of(found.class_index, names), found.confidence, found.labelers)
+    return Outcome(one.sample_id, one.said, name_of(found.class_index, names), found.confidence, found.labelers)

@@ -41,6 +41,7 @@ RISK = 0.05  # of taking one whose error is above max_error
 LEARN_FROM = 1000  # samples that people labelled last: fewer leaves the bound wide, more costs a run of each
 LEARN_EVERY = 50  # new ones between two looks: fewer fits again and again for nothing
 FEW = 20  # samples below which a temperature says nothing
+FOREIGN = -1  # of no class of the teacher's: whatever it says of such a sample is wrong
 
 
 class Calibration(NamedTuple):
@@ -96,7 +97,8 @@ class Teacher:
             names = labels.names(connection)
         self._newest = newest
         index = {name: k for k, name in enumerate(self._net.classes)}
-        pairs = [(row, index.get(names[row.class_index], -1)) for row in rows]
+        known = [index.get(name, FOREIGN) for name in names]
+        pairs = [(row, known[row.class_index] if row.class_index >= 0 else FOREIGN) for row in rows]
         self._see(store, [row for row, _ in pairs if row.id not in self._known])
         seen = [(self._known[row.id], k) for row, k in pairs if row.id in self._known]
         self._known = {row.id: self._known[row.id] for row, _ in pairs if row.id in self._known}
@@ -133,7 +135,7 @@ def calibrate(logits: Floats, truth: NDArray[np.int64], *, max_error: float) -> 
 
     Args:
         logits: (N, C) of the teacher.
-        truth: (N,) by people, an index of its classes; below 0 where it is none of them, and the teacher wrong.
+        truth: (N,) by people, an index of its classes, or FOREIGN.
         max_error: on what it will label, above 0.
     """
     from models.evaluate import fit_temperature
@@ -199,7 +201,17 @@ def _own(place: str) -> Net:
         raise ServerConfigError(
             f"[labeler] teacher = {place!r}: expected `classes`, and to be callable with x (N, ...)"
         )
-    return Net(f"teacher:{place}"[:100], classes, made)
+    return Net(f"teacher:{place}"[:100], classes, _guarded(made))
+
+
+def _guarded(made: Callable[[NDArray[Any]], Any]) -> Callable[[NDArray[Any]], NDArray[Any]]:
+    def owned(x: NDArray[Any]) -> NDArray[Any]:
+        try:
+            return np.asarray(made(x), np.float64)
+        except Exception as error:  # a user's plug-in
+            raise LabelError(f"{type(error).__name__}: {error}") from error
+
+    return owned
 
 
 def _confidence(logits: Floats, temperature: float) -> tuple[Floats, NDArray[np.intp]]:

@@ -110,14 +110,16 @@ def counting(answers: Iterable[Any]) -> dict[str, int]:
 def refit(connection: sa.Connection) -> dict[str, Floats]:
     """Estimate the labelers anew, from gold and from what several answered: labeler -> counts (K, K).
 
-    Read only; `keep` writes it. Every labeler's newest answer to a sample counts, of people and models alike.
+    Read only; `keep` writes it. Every labeler's newest answer to a sample counts, of people and models alike; but
+    whoever vouches for a class is not found careful by that.
     """
     several = sa.select(label.c.sample_id).where(label.c.undone_at_ms.is_(None)).group_by(label.c.sample_id)
     several = several.having(sa.func.count(label.c.labeler.distinct()) > 1)
-    told = (label.c.undone_at_ms.is_(None), label.c.class_index != CANNOT_TELL)
+    vouched = sa.exists().where(gold.c.sample_id == label.c.sample_id, gold.c.labeler == label.c.labeler)
+    told = (label.c.undone_at_ms.is_(None), label.c.class_index != CANNOT_TELL, ~vouched)
     query = sa.select(label.c.sample_id, label.c.labeler, label.c.class_index).where(*told).order_by(label.c.id)
-    shared = sa.or_(label.c.sample_id.in_(several), label.c.sample_id.in_(sa.select(gold.c.sample_id)))
-    newest = {(row.sample_id, row.labeler): row.class_index for row in connection.execute(query.where(shared))}
+    rows = connection.execute(query.where(label.c.sample_id.in_(several)))
+    newest = {(row.sample_id, row.labeler): row.class_index for row in rows}
     if not newest:
         return {}
     samples, labelers = (list(dict.fromkeys(key[i] for key in newest)) for i in (0, 1))
@@ -146,10 +148,10 @@ def contested(connection: sa.Connection) -> list[str]:
 
 
 def stale(connection: sa.Connection) -> int:
-    """Samples that several answered since the labelers were last estimated."""
+    """Samples that several answered since the labelers were last estimated; where none can tell, nothing is learned."""
     last = sa.select(sa.func.coalesce(sa.func.max(skill.c.label_id), 0)).scalar_subquery()
-    query = sa.select(sa.func.count()).select_from(table).where(table.c.labelers > 1, table.c.label_id > last)
-    return connection.scalar(query) or 0
+    several = (table.c.labelers > 1, table.c.label_id > last, table.c.class_index != CANNOT_TELL)
+    return connection.scalar(sa.select(sa.func.count()).select_from(table).where(*several)) or 0
 
 
 def skills(connection: sa.Connection, classes: int) -> dict[str, Floats]:

@@ -27,6 +27,7 @@ __all__ = ["BUSY_S", "Database", "forget_deleted", "sqlite3"]
 
 BUSY_S = 30.0
 WAL_AGAIN_S = 0.01
+ANALYSED_ROWS = 400  # of each index: fewer misjudges what is uneven, more takes longer for no better plan
 
 
 class Database:
@@ -68,6 +69,15 @@ class Database:
                 forget_deleted(connection.driver_connection)
             except sqlite3.Error as error:
                 raise StoreError(f"{self.path}: {error}") from error
+
+    def analyse(self) -> None:
+        """Count anew what the tables hold: without it SQLite walks a million samples to find a thousand labels.
+
+        Sampled (`analysis_limit`): a fraction of a second, however many rows there are.
+        """
+        with self.write() as connection:
+            connection.exec_driver_sql(f"PRAGMA analysis_limit={ANALYSED_ROWS}")
+            connection.exec_driver_sql("ANALYZE")
 
     def close(self) -> None:
         """Close every connection."""

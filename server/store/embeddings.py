@@ -72,6 +72,12 @@ def of(connection: sa.Connection, *, version: int, ids: Collection[str]) -> dict
     return found
 
 
+def ids(connection: sa.Connection, version: int) -> list[str]:
+    """Of the samples on which that version could be run, in order."""
+    mine = (embedding.c.version == version, embedding.c.vector.is_not(None))
+    return list(connection.scalars(sa.select(embedding.c.sample_id).where(*mine).order_by(embedding.c.sample_id)))
+
+
 def delete_others(connection: sa.Connection, *, version: int) -> int:
     """Forget the rows of every other version; returns how many."""
     return connection.execute(sa.delete(embedding).where(embedding.c.version != version)).rowcount

@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 
 import sqlalchemy as sa
 
-from server.store.consensus import CANNOT_TELL, GOLD, MODELS
+from server.store.consensus import AGAIN, CANNOT_TELL, GOLD, MODELS
 from server.store.schema import consensus, gold, label
 
 
@@ -49,8 +49,8 @@ def efforts(connection: sa.Connection, *, since_ms: int = 0) -> Sequence[Effort]
 
 
 def by_gold(connection: sa.Connection) -> dict[str, Score]:
-    """Labeler -> how many gold questions he got right; "cannot tell" is not right."""
-    newest = _newest().where(label.c.purpose == GOLD).subquery()
+    """Labeler -> how many gold questions he got right; "cannot tell" is not right, nor what was mended unasked."""
+    newest = _newest(purpose=GOLD).subquery()
     right = sa.func.sum(sa.case((newest.c.class_index == gold.c.class_index, 1), else_=0))
     query = sa.select(newest.c.labeler, right, sa.func.count()).join(gold, gold.c.sample_id == newest.c.sample_id)
     return {row[0]: Score(row[1], row[2]) for row in connection.execute(query.group_by(newest.c.labeler))}
@@ -81,10 +81,16 @@ def by_guess(connection: sa.Connection) -> dict[bool, Score]:
 
 
 def models_against_people(connection: sa.Connection) -> dict[str, Score]:
-    """Model -> how many of its labels people have confirmed, of those that people answered too."""
+    """Model -> how many of its labels people have confirmed, of those that they were asked about too.
+
+    Not of those that somebody doubted: they are wrong more often.
+    """
     newest = _newest().where(label.c.kind.in_(MODELS)).subquery()
     person = sa.and_(
-        label.c.sample_id == newest.c.sample_id, label.c.kind.not_in(MODELS), label.c.undone_at_ms.is_(None)
+        label.c.sample_id == newest.c.sample_id,
+        label.c.kind.not_in(MODELS),
+        label.c.purpose == AGAIN,
+        label.c.undone_at_ms.is_(None),
     )
     same = sa.func.sum(sa.case((newest.c.class_index == consensus.c.class_index, 1), else_=0))
     query = (
@@ -96,10 +102,11 @@ def models_against_people(connection: sa.Connection) -> dict[str, Score]:
     return {row[0]: Score(row[1], row[2]) for row in connection.execute(query)}
 
 
-def _newest() -> sa.Select[Any]:
-    """Every labeler's newest answer to every sample."""
+def _newest(*, purpose: str = "") -> sa.Select[Any]:
+    """Every labeler's newest answer to every sample; with `purpose` of those that he was asked for to that end."""
     own = label.alias("own")
-    last = sa.select(sa.func.max(own.c.id)).where(
-        own.c.sample_id == label.c.sample_id, own.c.labeler == label.c.labeler, own.c.undone_at_ms.is_(None)
-    )
+    mine = [own.c.sample_id == label.c.sample_id, own.c.labeler == label.c.labeler, own.c.undone_at_ms.is_(None)]
+    if purpose:
+        mine.append(own.c.purpose == purpose)
+    last = sa.select(sa.func.max(own.c.id)).where(*mine)
     return sa.select(label).where(label.c.undone_at_ms.is_(None), label.c.id == last.scalar_subquery())

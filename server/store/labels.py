@@ -94,12 +94,12 @@ def last_answered_ids(*, limit: int) -> sa.Select[tuple[str, int]]:
 
 
 def of_people(connection: sa.Connection, *, limit: int) -> Sequence[Any]:
-    """Rows of `sample`, with `class_index`, of the devices' samples that people last gave a class; the newest first."""
+    """Rows of `sample`, with `class_index`, of the devices' samples that people last could tell; the newest first."""
     told = (label.c.sample_id == sample.c.id, label.c.undone_at_ms.is_(None), label.c.kind.not_in(consensus.MODELS))
     query = (
         sa.select(in_force_.c.class_index, sample)
         .select_from(in_force_.join(sample, sample.c.id == in_force_.c.sample_id))
-        .where(in_force_.c.class_index >= 0, sample.c.origin == "device", sa.exists().where(*told))
+        .where(in_force_.c.class_index != CANNOT_TELL, sample.c.origin == "device", sa.exists().where(*told))
     )
     return connection.execute(query.order_by(in_force_.c.label_id.desc()).limit(limit)).all()
 
@@ -144,6 +144,12 @@ def standing(connection: sa.Connection, sample_id: str) -> Any:
 def is_answered(connection: sa.Connection, sample_id: str) -> bool:
     """Whether anything is."""
     return standing(connection, sample_id) is not None
+
+
+def purpose_of(connection: sa.Connection, sample_id: str, labeler: str) -> str | None:
+    """Why that labeler was asked when he last answered about a sample; None: no answer of his stands."""
+    mine = (label.c.sample_id == sample_id, label.c.labeler == labeler, label.c.undone_at_ms.is_(None))
+    return connection.scalar(sa.select(label.c.purpose).where(*mine).order_by(label.c.id.desc()).limit(1))
 
 
 def has_key(connection: sa.Connection, key: str) -> bool:

@@ -36,6 +36,11 @@ class Queued(NamedTuple):
     plan_ms: int | None = None
     beside: tuple[str, ...] = ()  # what shows the same, and is spared once this is answered
 
+    @property
+    def drawn(self) -> dict[str, Any]:
+        """How it came to be asked, as every answer keeps it: whichever is taken back, the others still say it."""
+        return {"probability": self.probability, "plan_ms": self.plan_ms, "stands_for": 1 + len(self.beside)}
+
 
 class Lease(NamedTuple):
     """One labeler at one sample."""
@@ -105,6 +110,12 @@ def count(connection: sa.Connection) -> dict[str, int]:
     """Purpose -> questions."""
     query = sa.select(question.c.purpose, sa.func.count()).group_by(question.c.purpose)
     return {row[0]: row[1] for row in connection.execute(query)}
+
+
+def unanswered(connection: sa.Connection) -> int:
+    """Questions of a plan that nobody has answered: one that waits for a second person keeps nobody from others."""
+    told = sa.exists().where(consensus.c.sample_id == question.c.sample_id)
+    return connection.scalar(sa.select(sa.func.count()).where(question.c.purpose == FIRST, ~told)) or 0
 
 
 def answered(connection: sa.Connection, asked: Queued) -> int:
@@ -196,7 +207,7 @@ def gold_for(connection: sa.Connection, labeler: str) -> list[str]:
     """Ids of the gold samples that this labeler has neither answered nor at hand."""
     met = sa.exists().where(label.c.sample_id == gold.c.sample_id, label.c.labeler == labeler, _counts())
     at_hand = sa.exists().where(lease.c.sample_id == gold.c.sample_id, lease.c.labeler == labeler)
-    query = sa.select(gold.c.sample_id).where(~met, ~at_hand, gold.c.labeler != labeler)
+    query = sa.select(gold.c.sample_id).where(~met, ~at_hand)  # whoever vouches for one has answered it
     return list(connection.scalars(query.order_by(gold.c.sample_id)))
 
 
@@ -204,8 +215,10 @@ def gold_for(connection: sa.Connection, labeler: str) -> list[str]:
 
 
 def last_given(connection: sa.Connection, labeler: str) -> Any:
-    """A labeler's newest answer that counts: its row of `label`, or None."""
-    query = sa.select(label).where(label.c.labeler == labeler, _counts()).order_by(label.c.id.desc()).limit(1)
+    """A labeler's newest answer that counts, but for what he vouches for: its row of `label`, or None."""
+    vouched = sa.exists().where(gold.c.sample_id == label.c.sample_id, gold.c.labeler == labeler)
+    query = sa.select(label).where(label.c.labeler == labeler, _counts(), ~vouched)
+    query = query.order_by(label.c.id.desc()).limit(1)
     return connection.execute(query).one_or_none()
 
 

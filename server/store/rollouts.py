@@ -107,6 +107,12 @@ def every(connection: sa.Connection) -> Sequence[Rollout]:
     return [Rollout(*row) for row in connection.execute(sa.select(rollout).order_by(rollout.c.id))]
 
 
+def of_version(connection: sa.Connection, number: int) -> Sequence[Rollout]:
+    """Those of a version, the newest first."""
+    query = sa.select(rollout).where(rollout.c.version == number).order_by(rollout.c.id.desc())
+    return [Rollout(*row) for row in connection.execute(query)]
+
+
 def newest(connection: sa.Connection) -> dict[str, Rollout]:
     """The newest rollout of each channel, ended or not: it says what every device of the channel should run."""
     last = sa.select(sa.func.max(rollout.c.id)).group_by(rollout.c.channel)

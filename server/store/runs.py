@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 
 import sqlalchemy as sa
 
-from server.store.schema import run
+from server.store.schema import run, version
 
 INTERRUPTED = "interrupted"
 UNFINISHED = ("training", "judging")
@@ -97,10 +97,10 @@ def in_state(connection: sa.Connection, *states: str) -> Sequence[Run]:
     return [Run(*row) for row in connection.execute(query)]
 
 
-def next_in_state(connection: sa.Connection, *states: str, after: int) -> Run | None:
-    """The oldest run in one of these states whose id is above `after`."""
-    query = sa.select(run).where(run.c.id > after, run.c.state.in_(states)).order_by(run.c.id).limit(1)
-    row = connection.execute(query).one_or_none()
+def following(connection: sa.Connection, *states: str, after: int) -> Run | None:
+    """The oldest run whose id is above `after`; where states are named, in one of them."""
+    query = sa.select(run).where(run.c.id > after).order_by(run.c.id).limit(1)
+    row = connection.execute(query.where(run.c.state.in_(states)) if states else query).one_or_none()
     return None if row is None else Run(*row)
 
 
@@ -118,6 +118,11 @@ def latest(connection: sa.Connection, *, limit: int = 1) -> Sequence[Run]:
 def of_snapshot(connection: sa.Connection, snapshot_id: str) -> list[int]:
     """The numbers of those that learned from a snapshot."""
     return list(connection.scalars(sa.select(run.c.id).where(run.c.snapshot_id == snapshot_id).order_by(run.c.id)))
+
+
+def led_to(connection: sa.Connection, run_id: int) -> int | None:
+    """The version that a run led to; None: none yet."""
+    return connection.scalar(sa.select(version.c.number).where(version.c.run_id == run_id))
 
 
 def rounds(connection: sa.Connection) -> int:

@@ -51,6 +51,51 @@ device = Table(
     Column("said_ms", BigInteger, nullable=False, server_default="0"),  # when its word on what it runs came
 )
 
+alarm = Table(  # what somebody should see to, as long as it stands (alarms.py)
+    "alarm",
+    metadata,
+    Column("kind", String(20), primary_key=True),
+    Column("subject", String(200), primary_key=True),
+    Column("text", Text, nullable=False),
+    Column("since_ms", BigInteger, nullable=False),
+)
+
+delivery = Table(  # a message to a webhook (deliveries.py)
+    "delivery",
+    metadata,
+    Column("id", Id, primary_key=True, autoincrement=True),
+    Column("url", Text, nullable=False),  # of whom it is for
+    Column("type", String(40), nullable=False),
+    Column("body", Text, nullable=False),
+    Column("made_at_ms", BigInteger, nullable=False),
+    Column("state", String(10), nullable=False),  # waiting, delivered, dead
+    Column("tries", Integer, nullable=False),
+    Column("next_at_ms", BigInteger, nullable=False),
+    Column("ended_at_ms", BigInteger),
+    Column("error", Text, nullable=False, server_default=""),  # of the last try
+)
+Index("delivery_by_state", delivery.c.state, delivery.c.url, delivery.c.id)
+
+announcement = Table(  # what other programs were told of a device, retained by the broker (announcements.py)
+    "announcement",
+    metadata,
+    Column("topic", String(300), primary_key=True),
+    Column("sha256", String(64), nullable=False),  # of the payload
+)
+
+device_order = Table(  # what an operator told a device; the latest of each word is in force (device_orders.py)
+    "device_order",
+    metadata,
+    Column("device", String(63), primary_key=True),
+    Column("word", String(10), primary_key=True),  # pause, budget
+    Column("said", JSON(none_as_null=True)),  # null: taken back
+    Column("who", String(200), nullable=False),
+    Column("why", Text, nullable=False),
+    Column("at_ms", BigInteger, nullable=False),
+    Column("revision", Integer, nullable=False),  # over all devices; only grows
+)
+Index("device_order_by_revision", device_order.c.revision)
+
 token = Table(  # to enrol a device with, once
     "token",
     metadata,
@@ -122,7 +167,12 @@ sample = Table(
     Column("transforms", JSON(none_as_null=True)),  # for privacy, on the device, in their order; null: none
 )
 Index("sample_by_device", sample.c.device, sample.c.boot, sample.c.seq)
-Index("sample_by_arrival", sample.c.received_at_ms)
+# In the order in which people look through them (browse.py): the id tells those apart that came in one millisecond.
+Index("sample_by_arrival", sample.c.received_at_ms, sample.c.id)
+Index("sample_by_device_arrival", sample.c.device, sample.c.received_at_ms, sample.c.id)
+Index("sample_by_predicted", sample.c.predicted, sample.c.received_at_ms, sample.c.id)
+Index("sample_by_reason", sample.c.reason, sample.c.received_at_ms, sample.c.id)
+Index("sample_by_version", sample.c.model_version, sample.c.received_at_ms, sample.c.id)
 
 stretch = Table(  # of a stream: what was seen there, sent or not (stretches.py)
     "stretch",
@@ -283,6 +333,8 @@ consensus = Table(  # the class in force of every answered sample: what its labe
 )
 Index("consensus_by_label", consensus.c.label_id)
 Index("consensus_by_labelers", consensus.c.labelers, consensus.c.label_id)
+Index("consensus_by_class", consensus.c.class_index, consensus.c.label_id)
+Index("consensus_by_labeler", consensus.c.labeler, consensus.c.label_id)
 
 question = Table(  # what labelers are to be asked: the queue
     "question",
@@ -344,6 +396,15 @@ embedding = Table(  # what a model makes of a sample, so that the server can cho
     Column("logits", LargeBinary),  # (C,) float16, over the temperature
 )
 Index("embedding_by_version", embedding.c.version)
+
+place = Table(  # where a sample lies on the map of embeddings (places.py); a row goes with its sample
+    "place",
+    metadata,
+    Column("sample_id", String(190), ForeignKey("sample.id", ondelete="CASCADE"), primary_key=True),
+    Column("version", Integer, nullable=False),  # whose embeddings these are
+    Column("x", Float, nullable=False),  # 0..1
+    Column("y", Float, nullable=False),
+)
 
 duplicate = Table(  # it shows what another shows that is labelled, and waits for no label of its own
     "duplicate",
@@ -639,3 +700,19 @@ api_token = Table(  # for programs
     Column("expires_at_ms", BigInteger),
     Column("revoked_at_ms", BigInteger),
 )
+
+chore = Table(  # what somebody asked for that takes longer than a page may (chores.py)
+    "chore",
+    metadata,
+    Column("id", Id, primary_key=True, autoincrement=True),
+    Column("kind", String(10), nullable=False),  # export, map
+    Column("order", JSON, nullable=False),  # of what kind exactly
+    Column("who", String(200), nullable=False),
+    Column("why", Text, nullable=False),
+    Column("at_ms", BigInteger, nullable=False),
+    Column("state", String(10), nullable=False),  # waiting, running, done, failed, gone
+    Column("ended_at_ms", BigInteger),
+    Column("result", JSON, nullable=False),  # what came of it
+    Column("error", Text, nullable=False, server_default=""),
+)
+Index("chore_by_state", chore.c.state, chore.c.id)

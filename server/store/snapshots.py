@@ -199,13 +199,13 @@ def sample_ids(connection: sa.Connection, snapshot_id: str) -> set[str]:
     return set(connection.scalars(query))
 
 
-def held_out_of_devices(connection: sa.Connection, snapshot_id: str) -> int:
-    """How many of its held-out members came from devices."""
+def held_out_probabilities(connection: sa.Connection, snapshot_id: str) -> list[float]:
+    """Of its held-out members that came from devices: 1 / weight of each, 1 where it is not known."""
     held = sa.and_(snapshot_member.c.snapshot_id == snapshot_id, snapshot_member.c.split == "holdout")
-    query = sa.select(sa.func.count()).select_from(
+    query = sa.select(sa.func.coalesce(snapshot_member.c.probability, 1.0)).select_from(
         snapshot_member.join(sample, sample.c.id == snapshot_member.c.sample_id)
     )
-    return connection.scalar(query.where(held, sample.c.origin == "device")) or 0
+    return list(connection.scalars(query.where(held, sample.c.origin == "device")))
 
 
 def members(connection: sa.Connection, snapshot_id: str) -> Sequence[sa.Row[tuple[object, ...]]]:

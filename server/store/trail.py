@@ -70,6 +70,36 @@ def entries(connection: sa.Connection, *, subject: str = "", limit: int | None =
     return [Entry(*row) for row in connection.execute(query)][::-1]
 
 
+class Wanted(NamedTuple):
+    """Which entries; what is empty or None does not matter."""
+
+    who: str = ""
+    what: str = ""
+    subject: str = ""  # stands in it
+    since_ms: int | None = None
+    until_ms: int | None = None  # before it
+
+
+def found(connection: sa.Connection, wanted: Wanted, *, before: int | None = None, limit: int) -> Sequence[Entry]:
+    """The newest that fit, newest first; those with a lower id than `before`, so that pages never shift."""
+    checks = (
+        (wanted.who, trail.c.who == wanted.who),
+        (wanted.what, trail.c.what == wanted.what),
+        (wanted.subject, trail.c.subject.contains(wanted.subject, autoescape=True)),
+        (wanted.since_ms is not None, trail.c.at_ms >= (wanted.since_ms or 0)),
+        (wanted.until_ms is not None, trail.c.at_ms < (wanted.until_ms or 0)),
+        (before is not None, trail.c.id < (before or 0)),
+    )
+    query = sa.select(trail).where(*(check for given, check in checks if given))
+    return [Entry(*row) for row in connection.execute(query.order_by(trail.c.id.desc()).limit(limit))]
+
+
+def words(connection: sa.Connection) -> tuple[list[str], list[str]]:
+    """Everybody who did something, and everything that was done."""
+    who, what = (sa.select(column).distinct().order_by(column) for column in (trail.c.who, trail.c.what))
+    return list(connection.scalars(who)), list(connection.scalars(what))
+
+
 def head(connection: sa.Connection) -> str:
     """Sha256 of the newest entry: it stands for all before it."""
     return connection.scalar(sa.select(trail.c.sha256).order_by(trail.c.id.desc()).limit(1)) or FIRST

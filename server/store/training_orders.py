@@ -40,6 +40,12 @@ def waiting(connection: sa.Connection) -> Order | None:
     return None if row is None else Order(*row)
 
 
-def begun(connection: sa.Connection, run_id: int) -> None:
-    """A round has begun on all that is labelled: it answers every order that waited."""
-    connection.execute(sa.update(training_order).where(training_order.c.run_id.is_(None)).values(run_id=run_id))
+def last_id(connection: sa.Connection) -> int:
+    """Of the newest order; 0: there was none."""
+    return connection.scalar(sa.select(sa.func.max(training_order.c.id))) or 0
+
+
+def begun(connection: sa.Connection, run_id: int, *, until: int) -> None:
+    """A round has begun on all that was labelled after the order `until`: it answers every one up to that."""
+    waited = (training_order.c.run_id.is_(None), training_order.c.id <= until)
+    connection.execute(sa.update(training_order).where(*waited).values(run_id=run_id))

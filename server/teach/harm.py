@@ -39,8 +39,10 @@ class Harm(NamedTuple):
     alarm_at: int | None  # labels after which the threshold was first passed; None: not
 
 
-def allowed_error(error: float, labels: int, tolerance: float) -> float:
+def allowed_error(error: float, labels: float, tolerance: float) -> float:
     """The error rate that is not harm yet: the upper end of Wilson's interval (1927) of the reference, and a tolerance.
+
+    `labels`: of equal weight, that would say as much as those of the reference do.
 
     >>> round(allowed_error(0.1, 100, 0.02), 3), allowed_error(0.1, 0, 0.02)
     (0.18, 1.0)
@@ -59,7 +61,8 @@ def bet(version: int, errors: NDArray[np.bool_], floor: Floats, *, allowed: floa
     Args:
         version: whose they are.
         errors: (N,) in the order in which the labels came.
-        floor: (N,) the probability, > 0, with which every sample of that one's stream was drawn alike.
+        floor: (N,) the probability, > 0, with which every sample of that one's stream was drawn alike. Budgets set it,
+            and no label does: so the least of all may scale every weight, as if it had been known from the start.
         allowed: m, 0..1.
         threshold: labels between false alarms, on average, at least.
     """

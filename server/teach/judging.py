@@ -24,6 +24,7 @@ from server.teach.gates.hardship import Disturbed, Strange
 from server.teach.gates.held import Held, Names
 from server.teach.gates.judge import Against, Evidence, Forgotten, Int8, judge
 from server.teach.gates.paired import Floats
+from server.teach.gates.portrait import Portrait, portraits
 from server.teach.gates.slices import THIRDS, TIME, thirds
 from server.teach.gates.trust import Labelled
 from server.teach.gates.verdict import Verdict
@@ -43,6 +44,7 @@ class Judged(NamedTuple):
     held: Held
     figures: Figures
     verdict: Verdict
+    portraits: dict[str, Portrait]  # of the candidate's answers, by origin
 
 
 def judge_candidate(
@@ -92,7 +94,7 @@ def judge_candidate(
         cost=Cost(figures["latency_ms"], len(packaged.onnx), factors),
         broken=[*_broken(packaged, champion), *_unsound(ours)],
     )
-    return Judged(held, figures, judge(evidence, rules=rules))
+    return Judged(held, figures, judge(evidence, rules=rules), portraits(held, ours))
 
 
 def _held(part: Part, label: Names, ours: Said, theirs: Said | None) -> Held:

@@ -11,6 +11,7 @@ import sqlalchemy as sa
 from server import config
 from server.store import erasures, labels, runs, snapshots, training_orders, versions
 from server.store.versions import Version
+from server.teach.gates.paired import effective
 from server.teach.harm import Harm, allowed_error, bet
 from server.teach.when import Look
 
@@ -26,6 +27,7 @@ def look(connection: sa.Connection, rules: config.Teach, *, now_ms: int) -> Look
         new_labels=new_labels(connection),
         age_days=(now_ms - champion.created_at_ms) / DAY_MS if champion else 0.0,
         harm=harm(connection, champion, rules) if champion and rules.harm_labels else None,
+        tried=tried(connection, champion) if champion else False,
         erased=erased(connection, champion) if champion else "",
         asked_by=order.who if order else "",
         asked_why=order.why if order else "",
@@ -36,6 +38,12 @@ def new_labels(connection: sa.Connection) -> int:
     """Labels from devices that the last round did not know."""
     last = runs.latest(connection)
     return snapshots.count_new(connection, last[0].snapshot_id if last else "")
+
+
+def tried(connection: sa.Connection, version: Version) -> bool:
+    """Whether the last round set out from this version; where it is in force, nothing came of that."""
+    last = runs.latest(connection)
+    return bool(last) and last[0].champion == version.number
 
 
 def erased(connection: sa.Connection, version: Version) -> str:
@@ -57,9 +65,11 @@ def harm(connection: sa.Connection, version: Version, rules: config.Teach) -> Ha
     floor = np.array([row.floor for row in rows], np.float64)
     accuracy = version.metrics.get("candidate_stream_accuracy")
     if accuracy is None:
-        error, known = float(errors[:LEARNED].mean()) if len(errors) else 0.0, min(len(errors), LEARNED)
+        weight = 1.0 / floor[:LEARNED]
+        error = float(np.average(errors[:LEARNED], weights=weight)) if len(weight) else 0.0
         errors, floor = errors[LEARNED:], floor[LEARNED:]
     else:
-        error, known = 1.0 - accuracy, snapshots.held_out_of_devices(connection, version.snapshot_id)
-    allowed = allowed_error(error, known, rules.harm_tolerance)
+        weight = 1.0 / np.array(snapshots.held_out_probabilities(connection, version.snapshot_id), np.float64)
+        error = 1.0 - accuracy
+    allowed = allowed_error(error, effective(weight), rules.harm_tolerance)
     return bet(version.number, errors, floor, allowed=allowed, threshold=rules.harm_labels)

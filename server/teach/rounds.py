@@ -2,8 +2,9 @@
 
 A round begins when it is due (when.py), no other is at it, and no rollout is under way, so that a candidate is always
 held against what the fleet runs; what a person asked for waits for none. Where nothing is done without being told
-(`[autonomy]`), a round that is due is only proposed. It is a child process (run.py) that shares only the store with us.
-A run that a dead server left behind is marked `interrupted`; its labels count as new again.
+(`[autonomy]`), a round that is due is only proposed. It is a child process (run.py) that shares only the store with us,
+from the snapshot to the verdict; there is one at a time, so an unfinished run is its. A run that a dead server left
+behind is marked `interrupted`; its labels count as new again.
 
 `tick`, `begin` and `stop` belong to one thread, which must live as long as the child (see server.child).
 """
@@ -23,12 +24,10 @@ import sqlalchemy as sa
 
 from server import config
 from server.child import end, spawn
-from server.store import erasures, events, labels, rollouts, runs, trail, training_orders, versions
-from server.store.snapshots import Snapshot
+from server.store import erasures, labels, rollouts, runs, training_orders, versions
 from server.store.store import Store
-from server.teach import outlook
+from server.teach import outlook, proposals
 from server.teach.gates.verdict import Gate, Verdict
-from server.teach.snapshot import freeze
 from server.teach.training import Settings
 from server.teach.when import Due, Look, due
 
@@ -36,7 +35,8 @@ log = logging.getLogger(__name__)
 
 TERMINATE_S = 1.0  # a child in a long call into native code may not notice in time, and is killed
 LAST_LINES = 20
-PROPOSAL = "proposal"  # the event
+LOOK_MS = 60_000  # less counts a million samples again and again, more begins a round with labels that are gone
+RETRY_MS = 60_000  # after a round that could not even begin: less fills the log, more leaves a full disk's labels lying
 
 
 class Teach:
@@ -57,6 +57,9 @@ class Teach:
         self._data_dir = data_dir
         self._settings = Settings(teach=teach, gates=gates, snapshot=snapshot)
         self._child: _Child | None = None
+        self._retry_ms = 0
+        self.trouble = ""
+        """Why the last round left no run; empty: it did."""
         self._dialled = [channel for channel, dial in autonomy.dials().items() if dial != "propose"]
         self._seen: tuple[tuple[int, ...], Look] | None = None  # what it follows from, and what was seen
 
@@ -75,10 +78,10 @@ class Teach:
     def tick(self, *, now_ms: int) -> None:
         """See whether the round has ended, and whether one is due."""
         self.watch(now_ms=now_ms)
-        if self.busy or (found := self._due(now_ms)) is None:
+        if self.busy or now_ms < self._retry_ms or (found := self._due(now_ms)) is None:
             return
         if found.rule == "hand" or self._dialled:
-            self.begin(now_ms=now_ms, why=found.why)
+            self.begin(why=found.why)
         else:
             self._propose(found, now_ms)
 
@@ -87,42 +90,33 @@ class Teach:
         if self._child is not None and self._child.ended():
             self._end(self._child, now_ms)
 
-    def begin(self, *, now_ms: int, why: str) -> int:
-        """Freeze a snapshot and start training on it; returns the id of the run. `why` goes into the audit trail."""
-        unlabelled = bool(self._settings.teach.pseudo_labels)
-        snapshot = freeze(self._store, now_ms=now_ms, settings=self._settings.snapshot, unlabelled=unlabelled)
-        with self._store.database.write() as connection:
-            champion = versions.champion(connection)
-            run_id = runs.insert(
-                connection,
-                snapshot_id=snapshot.id,
-                champion=champion.number if champion else 0,
-                recipe=self._settings.teach.recipe,
-                report={"settings": msgspec.to_builtins(self._settings)},
-                now_ms=now_ms,
-            )
-            training_orders.begun(connection, run_id)
-            trail.record(connection, "train", f"run {run_id}", why=why, now_ms=now_ms)
-        log.info("run %d begins, %s: %s", run_id, why, _describe_snapshot(snapshot))
-        self._child = _Child(self._data_dir, run_id)
-        return run_id
+    def begin(self, *, why: str) -> None:
+        """Start a round on all that is labelled; `why` goes into the audit trail, with its run."""
+        with self._store.database.read() as connection:
+            before = runs.last_id(connection)
+        log.info("a round begins, %s", why)
+        self._child = _Child(self._data_dir, self._settings, why, after=before)
 
     def stop(self, *, now_ms: int) -> None:
         """End a round that is at it; it counts as interrupted."""
         if self._child is None:
             return
         self._child.stop()
-        with self._store.database.write() as connection:
-            runs.fail(connection, self._child.run_id, error=runs.INTERRUPTED, now_ms=now_ms)
         self._child = None
+        self.recover(now_ms=now_ms)
 
     def _end(self, child: _Child, now_ms: int) -> None:
         self._child = None
         with self._store.database.write() as connection:
-            runs.fail(connection, child.run_id, error=child.error(), now_ms=now_ms)  # unless it has said how it ended
-            run = runs.get(connection, child.run_id)
-        if run is not None:
-            log.info("run %d %s: %s", run.id, run.state, describe(run))
+            for run in runs.in_state(connection, *runs.UNFINISHED):  # unless it has said how it ended
+                runs.fail(connection, run.id, error=child.error(), now_ms=now_ms)
+            made = runs.following(connection, after=child.after)
+        self.trouble = "" if made else child.error()
+        if made is not None:
+            log.info("run %d %s: %s", made.id, made.state, describe(made))
+        else:
+            self._retry_ms = now_ms + RETRY_MS
+            log.warning("no round could begin: %s; tried again in %d s", self.trouble, RETRY_MS // 1000)
 
     def _due(self, now_ms: int) -> Due | None:
         teach = self._settings.teach
@@ -134,10 +128,14 @@ class Teach:
             return None if ended or not teach.enabled or self._rolling_out(connection) else found
 
     def _look(self, connection: sa.Connection, now_ms: int) -> Look:
-        """What the rules see; read again when something that it follows from has changed."""
+        """What the rules see; read again when something that it follows from has changed, and now and then anyway.
+
+        An answer that was taken back, and a device that was left out, leave no new row.
+        """
         champion = versions.champion(connection)
         order = training_orders.waiting(connection)
         follows = (
+            now_ms // LOOK_MS,
             labels.last_id(connection),
             runs.last_id(connection),
             champion.number if champion else 0,
@@ -154,14 +152,13 @@ class Teach:
         return awaited or rollouts.running(connection) or bool(runs.in_state(connection, "passed"))
 
     def _propose(self, found: Due, now_ms: int) -> None:
-        """Say that a round is due, once for each version."""
-        with self._store.database.write() as connection:
-            champion = versions.champion(connection)
-            number = champion.number if champion else 0
-            if events.last_said(connection, PROPOSAL, version=number) is None:
-                text = f"a round of training is due: {found.why}"
-                events.say(connection, PROPOSAL, text, version=number, detail={"rule": found.rule}, now_ms=now_ms)
-                log.info("%s; winnow-server train begins it", text)
+        """Most looks find that it is said already: only then is the right to write asked for."""
+        with self._store.database.read() as connection:
+            said = proposals.waiting(connection)
+        if said is None or said.rule != found.rule:
+            with self._store.database.write() as connection:
+                text = proposals.propose(connection, found, now_ms=now_ms)
+            log.info("%s; winnow-server train begins it", text)
 
 
 def describe(run: runs.Run) -> str:
@@ -181,20 +178,22 @@ def _describe_gate(gate: Gate) -> str:
     return f"{gate.name} {gate.figure:{sign}.3f}{interval} n={gate.n} {gate.state.replace('_', ' ')}"
 
 
-def _describe_snapshot(snapshot: Snapshot) -> str:
-    total = snapshot.train_count + snapshot.holdout_count
-    return f"snapshot {snapshot.id[:12]} of {total} labels, {snapshot.device_label_count} from devices"
-
-
 class _Child:
-    """The process of one run."""
+    """The process of one round; its run is the first with an id above `after`."""
 
-    def __init__(self, data_dir: Path, run_id: int) -> None:
-        self.run_id = run_id
-        command = [sys.executable, "-m", "server.teach.run", "--data-dir", str(data_dir), "--run", str(run_id)]
+    def __init__(self, data_dir: Path, settings: Settings, why: str, *, after: int) -> None:
+        self.after = after
+        command = [
+            sys.executable,
+            "-m",
+            "server.teach.run",
+            f"--data-dir={data_dir}",
+            f"--why={why}",
+        ]  # whatever is said
+        command += [f"--settings={msgspec.json.encode(settings).decode()}"]
         self._process = spawn(command, output=subprocess.PIPE, death_signal=signal.SIGKILL)
         self._last: deque[str] = deque(maxlen=LAST_LINES)
-        self._reader = threading.Thread(target=self._read, name=f"run-{run_id}", daemon=True)
+        self._reader = threading.Thread(target=self._read, name="round", daemon=True)
         self._reader.start()
 
     def ended(self) -> bool:
@@ -212,4 +211,4 @@ class _Child:
     def _read(self) -> None:
         for line in self._process.stdout or ():
             self._last.append(line.decode(errors="replace").rstrip("\n"))
-            log.info("run %d: %s", self.run_id, self._last[-1])
+            log.info("round: %s", self._last[-1])

@@ -1,9 +1,10 @@
-"""One training, in a process of its own.
+"""One round, in a process of its own.
 
-    python -m server.teach.run --data-dir DIR --run N
+    python -m server.teach.run --data-dir DIR --settings JSON --why WHY
 
 So that it can be killed, frees its memory, and never holds up what the server does meanwhile. It says on stdout what it
-does, one line each, and ends with 0 when the outcome is in the store.
+does, one line each, and ends with 0 when the outcome is in the store. The run is there once the snapshot is: one that
+is killed before leaves nothing.
 """
 
 from __future__ import annotations
@@ -15,31 +16,38 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
+import msgspec
+
 from edge_agent.contract.errors import WinnowError
 from server.store.store import Store
-from server.teach.training import run_round
+from server.teach.training import Settings, begin, run_round
 
 CHECKPOINTS = "training"  # folder beside the store
 _NICE = 5  # below the server and the broker, which must answer while we compute
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run one training; returns the exit status."""
+    """Run one round; returns the exit status."""
     parser = argparse.ArgumentParser(prog="python -m server.teach.run")
     parser.add_argument("--data-dir", type=Path, required=True)
-    parser.add_argument("--run", type=int, required=True)
+    parser.add_argument("--settings", type=lambda said: msgspec.json.decode(said, type=Settings), required=True)
+    parser.add_argument("--why", required=True)
     options = parser.parse_args(arguments)
     os.nice(_NICE)
     store = Store.open(options.data_dir)
     try:
-        folder = options.data_dir / CHECKPOINTS
-        run_round(store, options.run, folder=folder, say=_say, now_ms=lambda: time.time_ns() // 1_000_000)
+        run_id = begin(store, options.settings, why=options.why, say=_say, now_ms=_now_ms)
+        run_round(store, run_id, folder=options.data_dir / CHECKPOINTS, say=_say, now_ms=_now_ms)
     except WinnowError as error:
         print(error, file=sys.stderr, flush=True)  # noqa: T201 - the server keeps it
         return 1
     finally:
         store.close()
     return 0
+
+
+def _now_ms() -> int:
+    return time.time_ns() // 1_000_000
 
 
 def _say(text: str) -> None:

@@ -20,7 +20,7 @@ import numpy as np
 from server.audit.evidence import asked_about
 from server.config import Snapshot as Settings
 from server.errors import StoreError, TrainingError
-from server.store import embeddings, fingerprints, labels, samples, snapshots, versions
+from server.store import embeddings, erasures, fingerprints, labels, samples, snapshots, versions
 from server.store.rules import Rule, in_force, rule_of
 from server.store.samples import sample_array
 from server.store.snapshots import NO_CLASS, UNLABELLED, LeftOut, Member, Snapshot
@@ -33,6 +33,7 @@ from server.teach.splits import WHY, into_split, sort_out
 log = logging.getLogger(__name__)
 
 DEFAULT = Settings()
+TRIES = 3
 _ROWS_AT_ONCE = 256  # to one commit
 UNLABELLED_MOST = 4096  # that wait for a label and are learned from: more only take memory
 BATCH_BYTES = 4_000_000  # of raw samples in memory at once; they take some ten times as much for a moment
@@ -48,15 +49,22 @@ class _Found(NamedTuple):
     classes: tuple[str, ...]
     plans: list[int]
     champion: int  # version, 0: none
+    erasure: int  # the last
 
 
 def freeze(store: Store, *, now_ms: int, settings: Settings = DEFAULT, unlabelled: bool = False) -> Snapshot:
-    """Freeze the labelled samples, and what waits if wanted; the same labels give the same snapshot."""
-    found = _look(store, unlabelled)
-    left_out = sort_out([*found.rows, *found.waiting], found.held, found.rules, settings)
-    if settings.near_duplicates != "keep":
-        left_out += _duplicates(store, found, {one.sample_id for one in left_out}, settings)
-    return _keep(store, found, left_out, now_ms)
+    """Freeze the labelled samples, and what waits if wanted; the same labels give the same snapshot.
+
+    What is erased while it is made is not in it. StoreError: erasures come faster than it can be made.
+    """
+    for _ in range(TRIES):
+        found = _look(store, unlabelled)
+        left_out = sort_out([*found.rows, *found.waiting], found.held, found.rules, settings)
+        if settings.near_duplicates != "keep":
+            left_out += _duplicates(store, found, {one.sample_id for one in left_out}, settings)
+        if (made := _keep(store, found, left_out, now_ms)) is not None:
+            return made
+    raise StoreError(f"snapshot: something was erased each of {TRIES} times while it was made: try again later")
 
 
 def _look(store: Store, unlabelled: bool) -> _Found:
@@ -71,10 +79,12 @@ def _look(store: Store, unlabelled: bool) -> _Found:
             classes=labels.names(connection),
             plans=labels.plans(connection),
             champion=champion.number if champion else 0,
+            erasure=erasures.last_id(connection),
         )
 
 
-def _keep(store: Store, found: _Found, left_out: list[LeftOut], now_ms: int) -> Snapshot:
+def _keep(store: Store, found: _Found, left_out: list[LeftOut], now_ms: int) -> Snapshot | None:
+    """None: something was erased since that may be in it."""
     gone = {one.sample_id for one in left_out}
     asked = asked_about(found.rows, found.plans)
     used, rules = _used(found)
@@ -102,6 +112,8 @@ def _keep(store: Store, found: _Found, left_out: list[LeftOut], now_ms: int) -> 
         rules=tuple(rules),
     )
     with store.database.write() as connection:
+        if erasures.last_id(connection) != found.erasure:
+            return None
         snapshots.insert(connection, made, members, left_out)
         kept = snapshots.get(connection, made.id) or made
     if left_out:

@@ -47,7 +47,7 @@ class Steering:
             told = portfolios.told(connection, seen_since_ms=now_ms - HORIZON_MS if self._arms else 0)
             on = kept is not None and bool(kept.shares)
             run_id = kept.run_id if kept is not None and on else runs.last_id(connection)
-            run = runs.next_in_state(connection, *JUDGED, after=run_id) if self._arms else None
+            run = runs.following(connection, *JUDGED, after=run_id) if self._arms else None
         if not self._arms:
             self._switch_off(on or any(told.values()), now_ms)
             return

@@ -1,5 +1,6 @@
 """How does a snapshot become a candidate, and is it good enough?
 
+    labels -> snapshot (snapshot.py), and the run
     snapshot + champion -> candidate (candidate.py) -> both models, as shipped, on what is held out -> verdict
 
 Runs in a process of its own (run.py). All that it leaves is in the store: the candidate's bytes among the blobs,
@@ -26,7 +27,7 @@ from edge_agent.contract.wire import Parcel
 from server import config
 from server.audit import bias
 from server.errors import TrainingError
-from server.store import erasures, events, parcels, runs, snapshots, versions
+from server.store import erasures, events, parcels, runs, snapshots, trail, training_orders, versions
 from server.store.snapshots import Snapshot
 from server.store.store import Store
 from server.teach import candidate, champions, dataset, judging, lesson, reference
@@ -37,7 +38,7 @@ from server.teach.environment import environment
 from server.teach.gates.held import Held
 from server.teach.lesson import Gain
 from server.teach.listing import bias_of
-from server.teach.snapshot import check
+from server.teach.snapshot import check, freeze
 
 if TYPE_CHECKING:
     from models.package import Packaged
@@ -51,6 +52,29 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     teach: config.Teach
     gates: config.Gates
     snapshot: config.Snapshot = config.Snapshot()
+
+
+def begin(store: Store, settings: Settings, *, why: str, say: Say, now_ms: Callable[[], int]) -> int:
+    """Freeze what is labelled, and enter a run on it; returns its id. `why` goes into the audit trail."""
+    with store.database.read() as connection:
+        order = training_orders.last_id(connection)
+    snapshot = freeze(store, now_ms=now_ms(), settings=settings.snapshot, unlabelled=bool(settings.teach.pseudo_labels))
+    with store.database.write() as connection:
+        champion = versions.champion(connection)
+        run_id = runs.insert(
+            connection,
+            snapshot_id=snapshot.id,
+            champion=champion.number if champion else 0,
+            recipe=settings.teach.recipe,
+            report={"settings": msgspec.to_builtins(settings)},
+            now_ms=now_ms(),
+        )
+        training_orders.begun(connection, run_id, until=order)
+        trail.record(connection, "train", f"run {run_id}", why=why, now_ms=now_ms())
+    total = snapshot.train_count + snapshot.holdout_count
+    of = f"snapshot {snapshot.id[:12]} of {total} labels, {snapshot.device_label_count} from devices"
+    say(f"run {run_id} begins, {why}: {of}")
+    return run_id
 
 
 def run_round(store: Store, run_id: int, *, folder: Path, say: Say, now_ms: Callable[[], int]) -> None:
@@ -144,7 +168,7 @@ def _round(
     begin_judging()
     say("judging")
     known = champions.known(store, snapshot.id, champion)
-    held, figures, verdict = judging.judge_candidate(
+    held, figures, verdict, answers = judging.judge_candidate(
         data,
         snapshot.classes,
         packaged,
@@ -171,6 +195,7 @@ def _round(
         "seconds": round(time.monotonic() - started_s, 1),
         "figures": figures,
         "verdict": msgspec.to_builtins(verdict),
+        "answers": msgspec.to_builtins(answers),
         "gains": msgspec.to_builtins(gains),
         "candidate": {
             "manifest_sha256": store.blobs.put(encode_manifest(manifest)),

@@ -6,7 +6,9 @@
     labels     enough new ones
     age        the version is old, and there are at least some new labels
 
-Without a single new label nothing is due but the first two: the same data would give the same model. Pure.
+Without a single new label nothing is due but the first two: the same data would give the same model. Where a round has
+set out from the version in force already, and it still is, harm and age wait for more of them: with one label more the
+next would come to nothing as well. Pure.
 """
 
 from __future__ import annotations
@@ -18,6 +20,10 @@ from server.teach.harm import Harm
 
 Rule = Literal["hand", "erasure", "harm", "labels", "age"]
 
+AGAIN_SHARE = 0.1
+"""Part of `labels_per_round` that another round for harm or age waits for: less trains for nothing again and again,
+more leaves a harmful version in force for longer."""
+
 
 class Look(NamedTuple):
     """What the rules look at."""
@@ -25,6 +31,7 @@ class Look(NamedTuple):
     new_labels: int  # from devices, since the last round
     age_days: float  # of the version in force; 0: there is none
     harm: Harm | None = None
+    tried: bool = False  # a round has set out from that version, and it is in force all the same
     erased: str = ""  # version and erasure, where the one learned from the other; empty: it did not
     asked_by: str = ""  # who asked for a round; empty: nobody
     asked_why: str = ""
@@ -47,7 +54,7 @@ def due(rules: config.Teach, look: Look) -> Due | None:
         return Due("hand", f"{look.asked_by} asked for it: {look.asked_why}")
     if look.erased:
         return Due("erasure", look.erased)
-    if not look.new_labels:
+    if look.new_labels < max(1.0, AGAIN_SHARE * rules.labels_per_round if look.tried else 0.0):
         return None
     if look.harm is not None and look.harm.alarm_at is not None:
         harm = look.harm

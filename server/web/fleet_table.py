@@ -56,6 +56,16 @@ class Page(NamedTuple):
     states: dict[str, int]  # of all that were asked for
 
 
+class Place(NamedTuple):
+    """Devices that execute a version."""
+
+    channel: str
+    site: str
+    slot: str
+    devices: int
+    online: int
+
+
 class FleetTable:
     """The table; any thread may ask."""
 
@@ -94,6 +104,18 @@ class FleetTable:
     def every(self) -> list[Row]:
         """All rows."""
         return self._look()
+
+    def executing(self) -> dict[int, list[Place]]:
+        """Which version is executed where, the most devices first; 0: those that have not said which."""
+        counts: dict[tuple[int, str, str, str], list[int]] = {}
+        for row in self._look():
+            count = counts.setdefault((row.version or 0, row.channel, row.site, row.slot or ""), [0, 0])
+            count[0] += 1
+            count[1] += row.online
+        found: dict[int, list[Place]] = {}
+        for (version, channel, site, slot), count in sorted(counts.items(), key=lambda one: (-one[1][0], one[0])):
+            found.setdefault(version, []).append(Place(channel, site, slot, *count))
+        return found
 
     def sites(self) -> list[str]:
         """All that there are."""

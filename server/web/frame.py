@@ -28,7 +28,14 @@ class Place:
     role: str = "viewer"
 
 
-PLACES = (Place("/fleet", "Fleet"), Place("/label", "Label", "labeler"), Place("/rollouts", "Rollouts"))
+PLACES = (
+    Place("/fleet", "Fleet"),
+    Place("/label", "Label", "labeler"),
+    Place("/data", "Data"),
+    Place("/models", "Models"),
+    Place("/rollouts", "Rollouts"),
+    Place("/governance", "Governance"),
+)
 
 
 class Frame:

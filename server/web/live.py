@@ -18,7 +18,7 @@ import sqlalchemy as sa
 from fastapi import Request
 from fastapi.concurrency import run_in_threadpool
 
-from server.store.schema import device, event, label, rollout_step, run, version
+from server.store.schema import chore, device, event, label, rollout_step, run, trail, version
 from server.store.store import Store
 
 PERIOD_S = 1.0
@@ -29,6 +29,8 @@ KINDS = {
     "events": sa.select(sa.func.max(event.c.id)),
     "labels": sa.select(sa.func.max(label.c.id)),
     "rollouts": sa.select(sa.func.max(rollout_step.c.id)),
+    "trail": sa.select(sa.func.max(trail.c.id)),
+    "chores": sa.select(sa.func.max(chore.c.id), sa.func.max(chore.c.ended_at_ms)),
     "models": sa.select(
         sa.select(sa.func.max(version.c.number)).scalar_subquery(),
         sa.select(sa.func.max(run.c.id)).scalar_subquery(),

@@ -15,6 +15,7 @@ from server.config import ServerConfig
 from server.errors import ServerError
 from server.store.store import Store
 from server.web.app import make_app
+from server.web.chores import Chores
 
 ADDRESS = "web.url"
 """File in the data folder with the address, for whoever starts a browser."""
@@ -31,6 +32,7 @@ class Pages:
         web = config.web
         self._web, self._folder = web, Path(config.server.data_dir)
         self._app = make_app(store, config, now_ms=now_ms)
+        self._chores = Chores(store, self._folder, now_ms=now_ms)
         self._server = uvicorn.Server(
             uvicorn.Config(
                 self._app,
@@ -62,12 +64,14 @@ class Pages:
         url = f"{'https' if self._web.cert_file else 'http'}://{self._web.listen}:{port}/"
         write_durably(self._folder / ADDRESS, url.encode())
         self._thread.start()
+        self._chores.start()
         return url
 
     def stop(self) -> None:
         """End it."""
         self._app.state.pulse.ended = True
         self._server.should_exit = True
+        self._chores.stop()
         if self._thread.is_alive():
             self._thread.join(STOP_S)
 

@@ -8,8 +8,9 @@ from collections.abc import Iterable, Iterator, Sequence
 
 from fastapi.responses import StreamingResponse
 
+from server.teach.export.sheet import safe
+
 _ROWS_AT_ONCE = 500
-_RISKY = ("=", "+", "-", "@", "\t", "\r")  # a spreadsheet would take what follows for a formula
 
 
 def csv_of(name: str, columns: Sequence[str], rows: Iterable[Sequence[object]]) -> StreamingResponse:
@@ -23,13 +24,9 @@ def _lines(columns: Sequence[str], rows: Iterable[Sequence[object]]) -> Iterator
     writer = csv.writer(buffer)
     writer.writerow(columns)
     for place, row in enumerate(rows, 1):
-        writer.writerow([_safe(value) for value in row])
+        writer.writerow([safe(value) for value in row])
         if place % _ROWS_AT_ONCE == 0:
             yield buffer.getvalue()
             buffer.seek(0)
             buffer.truncate()
     yield buffer.getvalue()
-
-
-def _safe(value: object) -> object:
-    return f"'{value}" if isinstance(value, str) and value.startswith(_RISKY) else value

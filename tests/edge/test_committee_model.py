@@ -6,6 +6,7 @@ import threading
 from pathlib import Path
 
 import graphs
+import msgspec
 import numpy as np
 import pytest
 
@@ -14,14 +15,16 @@ from edge_agent.check import check_parts
 from edge_agent.choose.acquisition import BUILT_IN, Scorer
 from edge_agent.choose.committee import COMMITTEE, consensus
 from edge_agent.choose.drift import Watch
-from edge_agent.choose.selector import Rules, Selector
+from edge_agent.choose.quantile import NoveltyQuantile
+from edge_agent.choose.rules import Rules
+from edge_agent.choose.targets import EPIG, OF_COMMITTEES, Targets
 from edge_agent.config import AgentConfig, Budget, Choose, Device, Source
 from edge_agent.config import Model as ModelConfig
 from edge_agent.contract.artifact import Manifest, Reference, Tensor
 from edge_agent.contract.errors import ConfigError, IncompatibleError
 from edge_agent.contract.types import Reading
 from edge_agent.contract.wire import Desired
-from edge_agent.loop import Cursor, Identity, Loop
+from edge_agent.loop import CURSOR, SELECTOR, TARGETS, Cursor, Identity, Loop
 from edge_agent.model import Model, main
 from edge_agent.orders import configured, desired_over
 from edge_agent.send.writer import Handover
@@ -77,7 +80,7 @@ def test_disagreement_is_asked_for_and_the_mean_of_the_heads_is_the_prediction(
     x, handed = stream(600), list[Handover]()
     loop = Loop(
         model,
-        Selector(Rules(label_share=0.1), np.random.default_rng(0)),
+        NoveltyQuantile(Rules(label_share=0.1), np.random.default_rng(0)),
         identity=Identity("d", "s", 1),
         acquisition=acquisition,
         cursor=Cursor(),
@@ -100,6 +103,58 @@ def test_disagreement_is_asked_for_and_the_mean_of_the_heads_is_the_prediction(
         assert sample.prediction.label == p[seq].argmax()
         assert sample.prediction.confidence == pytest.approx(p[seq].max(), abs=1e-5)
         assert sample.selection.utility == pytest.approx(expected[seq], abs=1e-5)
+
+
+def epig_loop(folder: Path, handed: list[Handover], saved: dict[str, bytes]) -> Loop:
+    return Loop(
+        Model(folder),
+        NoveltyQuantile(Rules(label_share=0.1), np.random.default_rng(0), saved=saved.get(SELECTOR, b"")),
+        identity=Identity("d", "s", 1),
+        acquisition=EPIG,
+        cursor=msgspec.json.decode(saved[CURSOR], type=Cursor) if saved else Cursor(),
+        flush_s=10.0,
+        hand_over=handed.append,
+        targets=Targets(saved=saved.get(TARGETS, b"")),
+    )
+
+
+@pytest.mark.parametrize("runs", [(1,), (170, 3), (5, 300, 40)])
+def test_epig_decides_alike_in_any_blocks_and_after_restarts(tmp_path: Path, runs: tuple[int, ...]) -> None:
+    """The loop flushes at the end of a run, and goes on in another loop from what was saved."""
+    committee(tmp_path)
+    x, whole, parts, saved, at = stream(600), list[Handover](), list[Handover](), dict[str, bytes](), 0
+    epig_loop(tmp_path, whole, {}).run((Reading(row, seq) for seq, row in enumerate(x)), threading.Event())
+    for end in (*np.cumsum(runs).tolist(), len(x)):
+        rows = range(at, end)
+        epig_loop(tmp_path, parts, saved).run((Reading(x[seq], seq) for seq in rows), threading.Event())
+        saved, at = parts[-1].state, end
+    chosen, again = ([sample for item in each for sample in item.samples] for each in (whole, parts))
+    assert len(chosen) > 40
+    assert [(s.id.seq, s.selection) for s in again] == [(s.id.seq, s.selection) for s in chosen]
+    assert {s.selection.acquisition for s in chosen} == {EPIG}
+
+
+def test_an_agent_goes_on_with_its_targets_and_says_where_it_cannot(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    committee(tmp_path)
+    np.savez(tmp_path / "x.npz", x=stream(100))
+    config = AgentConfig(
+        device=Device(name="d", data_dir=str(tmp_path / "data")),
+        source=Source(kind="replay", path=str(tmp_path / "x.npz"), stop_at_end=True),
+        model=ModelConfig(artifact=str(tmp_path)),
+        choose=Choose(acquisition=EPIG),
+    )
+    Agent(config).run()
+    agent = Agent(config)
+    kept = agent.outbox.state(TARGETS) or b""
+    assert Targets(saved=kept).save() == kept != b""
+    agent.run()  # the stream has ended: nothing new is met
+    agent = Agent(config)
+    assert agent.outbox.state(TARGETS) == kept
+    agent.outbox.put([], state={TARGETS: b"\xc1 nonsense"})
+    agent.run()
+    assert "saved targets cannot be read, it begins afresh" in caplog.text
 
 
 def test_a_committee_prefers_what_its_members_dispute(tmp_path: Path) -> None:
@@ -125,7 +180,7 @@ def test_a_committee_prefers_what_its_members_dispute(tmp_path: Path) -> None:
     assert np.mean([header.selection.utility for header in chosen]) > np.quantile(bald, 0.7)
 
 
-@pytest.mark.parametrize("name", [*COMMITTEE, *BUILT_IN])
+@pytest.mark.parametrize("name", [*OF_COMMITTEES, *BUILT_IN])
 def test_a_member_that_is_not_usable_spoils_its_sample_alone(name: str) -> None:
     logits = np.random.default_rng(0).normal(size=(5, HEADS, CLASSES)).astype(np.float32)
     logits[1, 2, 0], logits[2, 0], logits[3, :, 1] = np.nan, -np.inf, -np.inf  # the last: a class is masked

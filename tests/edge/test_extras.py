@@ -13,7 +13,8 @@ import pytest
 from quadrants import ARTIFACT, another, artifact, images
 
 from edge_agent.choose.disagreement import Share
-from edge_agent.choose.selector import Rules, Selector
+from edge_agent.choose.quantile import NoveltyQuantile
+from edge_agent.choose.rules import Rules
 from edge_agent.choose.wanted import Sketcher, pick
 from edge_agent.contract.errors import IncompatibleError
 from edge_agent.contract.types import Reading, Sample
@@ -74,7 +75,7 @@ class Run:
         saved = state.get(CURSOR)
         self.loop = Loop(
             model or Model(ARTIFACT),
-            Selector(rules or Rules(label_share=0.02), np.random.default_rng(1), saved=state.get(SELECTOR, b"")),
+            NoveltyQuantile(rules or Rules(label_share=0.02), np.random.default_rng(1), saved=state.get(SELECTOR, b"")),
             identity=Identity("cam-1", "main", 1),
             acquisition="margin",
             cursor=msgspec.json.decode(saved, type=Cursor) if saved else Cursor(),

@@ -13,7 +13,8 @@ import numpy as np
 import pytest
 from quadrants import ARTIFACT, another, artifact, images
 
-from edge_agent.choose.selector import Rules, Selector
+from edge_agent.choose.quantile import NoveltyQuantile
+from edge_agent.choose.rules import Rules
 from edge_agent.config import Update
 from edge_agent.contract.artifact import MODEL, OnnxFile, read_artifact, sha256_hex, write_artifact
 from edge_agent.contract.errors import ArtifactError
@@ -57,7 +58,7 @@ class Device:
         assert running is not None
         self.loop = Loop(
             self.load(running),
-            Selector(Rules(label_share=0.1), np.random.default_rng(1)),
+            NoveltyQuantile(Rules(label_share=0.1), np.random.default_rng(1)),
             identity=Identity("cam-1", "main", 1),
             acquisition="margin",
             cursor=Cursor(self.at),

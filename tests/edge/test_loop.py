@@ -13,7 +13,8 @@ from quadrants import ARTIFACT, artifact, images
 
 from edge_agent.choose import strategy
 from edge_agent.choose.drift import Alarm, Watch
-from edge_agent.choose.selector import Rules, Selector
+from edge_agent.choose.quantile import NoveltyQuantile
+from edge_agent.choose.rules import Rules
 from edge_agent.contract.errors import ConfigError
 from edge_agent.contract.types import Reading
 from edge_agent.loop import CURSOR, DRIFT, INVALID_LABEL, PREDICTION, SELECTOR, Cursor, Identity, Loop
@@ -43,7 +44,7 @@ class Outcome:
 def make(outcome: Outcome, *, state: dict[str, bytes] | None = None, model: Model | None = None, **changes) -> Loop:
     state = state or {}
     cursor = msgspec.json.decode(state[CURSOR], type=Cursor) if state else Cursor()
-    selector = Selector(Rules(label_share=0.1), np.random.default_rng(1), saved=state.get(SELECTOR, b""))
+    selector = NoveltyQuantile(Rules(label_share=0.1), np.random.default_rng(1), saved=state.get(SELECTOR, b""))
     return Loop(
         model or Model(ARTIFACT),
         selector,
@@ -257,7 +258,7 @@ def test_another_strategy_goes_on_with_the_same_tokens_and_every_sample_says_wha
     outcome = Outcome()
     loop = make(outcome)
     rules = loop.selector.rules
-    loop.selector._labels.tokens = 3.0
+    loop.selector.purse.labels.tokens = 3.0
     loop.change(rules, "entropy", "vessal")
     loop.run(readings(X), threading.Event())
     said = [(sample.selection.strategy, sample.selection.acquisition) for sample in outcome.samples]

@@ -14,8 +14,10 @@ from hypothesis import strategies as st
 
 from edge_agent.choose.acquisition import Scored
 from edge_agent.choose.novelty import Projection
+from edge_agent.choose.quantile import NoveltyQuantile
+from edge_agent.choose.rules import Rules
 from edge_agent.choose.scenes import Before
-from edge_agent.choose.selector import Chosen, Rules, Selector, State
+from edge_agent.choose.selector import Chosen, Selector, State
 from edge_agent.contract.errors import ConfigError
 
 BLOCK = 32
@@ -50,7 +52,7 @@ def play(
 
 
 def selector(share: float = 0.05, *, seed: int = 12_345, saved: bytes = b"", **rules: float) -> Selector:
-    return Selector(Rules(label_share=share, **rules), np.random.default_rng(seed), saved=saved)
+    return NoveltyQuantile(Rules(label_share=share, **rules), np.random.default_rng(seed), saved=saved)
 
 
 @settings(deadline=None, max_examples=20)
@@ -67,7 +69,7 @@ def test_the_same_decisions_for_any_chunking(sizes: list[int], seed: int) -> Non
 def test_the_same_decisions_for_any_chunking_on_processors_that_round_by_the_row(kernels: str) -> None:
     """Haswell's matrix product gives a row other last bits at another place of its block."""
     folder = Path(__file__).parent
-    files = [str(folder / name) for name in ("test_selector.py", "test_vessal.py", "test_loop.py")]
+    files = [str(folder / name) for name in ("test_selector.py", "test_vessal.py", "test_loop.py", "test_targets.py")]
     argv = [sys.executable, "-m", "pytest", "-q", "-k", "any_chunking and not round_by or any_blocks", *files]
     environment = {**os.environ, "OPENBLAS_CORETYPE": kernels, "OMP_NUM_THREADS": "1"}
     done = subprocess.run(argv, env=environment, cwd=folder.parents[1], capture_output=True, text=True, check=False)
@@ -169,7 +171,7 @@ def test_scenes_that_the_model_is_sure_of_are_asked_about_too(monkeypatch: pytes
         )
 
     with_scenes = covered()
-    monkeypatch.setattr("edge_agent.choose.selector.CALM", 0.0)
+    monkeypatch.setattr("edge_agent.choose.quantile.CALM", 0.0)
     assert with_scenes > 1.1 * covered()
 
 
@@ -221,15 +223,15 @@ def test_bytes_a_day_are_kept_to() -> None:
     utility, embedding = stream(5000, seed=0)
     one = selector(0.2, bytes_per_day=10_000.0)  # 1,000 at once, and no time passes
     assert len(play(one, utility, embedding, [BLOCK])) <= 10
-    assert one.byte_tokens is not None
-    assert one.byte_tokens < 350  # a quarter of the bucket is left to the floor
-    one.pass_time(86_400)
-    assert one.byte_tokens == 1000.0
+    assert one.purse.byte_tokens is not None
+    assert one.purse.byte_tokens < 350  # a quarter of the bucket is left to the floor
+    one.purse.pass_time(86_400)
+    assert one.purse.byte_tokens == 1000.0
 
 
 def test_a_budget_that_can_never_pay_for_a_sample_is_refused() -> None:
     with pytest.raises(ConfigError, match="one sample costs 50000"):
-        selector(bytes_per_day=10_000.0).check(50_000)
+        selector(bytes_per_day=10_000.0).purse.check(50_000)
 
 
 def test_a_state_that_cannot_be_read_is_refused() -> None:
@@ -337,15 +339,15 @@ def test_energy_is_shared_by_inferring_and_sending_and_survives_a_restart() -> N
     assert 20 <= len(chosen) <= 100
     assert play(bound, utility, embedding, [BLOCK]) == []  # inferring alone overdraws it now
     again = selector(0.5, depth_labels=400.0, **energy, saved=bound.save())
-    again.pass_time(3600.0)  # 37 J, less than is owed
+    again.purse.pass_time(3600.0)  # 37 J, less than is owed
     assert play(again, utility[:BLOCK], embedding[:BLOCK], [BLOCK]) == []
-    again.pass_time(86_400.0)
+    again.purse.pass_time(86_400.0)
     assert play(again, utility[:BLOCK], embedding[:BLOCK], [BLOCK])
 
 
 def test_a_sample_that_takes_more_energy_than_may_go_at_once_is_a_mistake_of_the_configuration() -> None:
     with pytest.raises(ConfigError, match="costs 200 .*at most 100 may go at once"):
-        selector(energy_per_day_j=1000.0, energy_per_byte_j=2.0).check(100)
+        selector(energy_per_day_j=1000.0, energy_per_byte_j=2.0).purse.check(100)
 
 
 @pytest.mark.parametrize("broken", [np.nan, np.inf, -np.inf])
@@ -383,7 +385,7 @@ def test_the_scores_of_another_model_or_acquisition_begin_afresh(model: str, acq
     two = selector(seed=9, saved=saved)
     two.meet(model=model, acquisition=acquisition)
     assert (two.save() == saved) == same
-    assert two.label_tokens == one.label_tokens
+    assert two.purse.label_tokens == one.purse.label_tokens
     assert two._rng.random() == one._rng.random()
     assert (two._state.warm == []) != same
     assert (two._novelty.sent == 0) != same
@@ -403,13 +405,13 @@ def test_the_tokens_of_a_limit_survive_restarts_and_times_without_it() -> None:
     one, sent = selector(0.2, labels_per_day=100.0, bytes_per_day=1e6), 0
     for _ in range(20):
         sent += len(play(one, utility, embedding, [BLOCK]))
-        assert one.byte_tokens is not None
-        tokens = one.byte_tokens
+        assert one.purse.byte_tokens is not None
+        tokens = one.purse.byte_tokens
         one = selector(0.2, saved=one.save())
         one = selector(0.2, saved=one.save())
-        assert one.byte_tokens is None
+        assert one.purse.byte_tokens is None
         one.change(Rules(label_share=0.2, labels_per_day=100.0, bytes_per_day=1e6))
-        assert one.byte_tokens == tokens
+        assert one.purse.byte_tokens == tokens
     assert 5 <= sent <= 10
 
 

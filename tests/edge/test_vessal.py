@@ -6,7 +6,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from edge_agent.choose.acquisition import Scored, Scorer
-from edge_agent.choose.selector import Chosen, Rules, Selector
+from edge_agent.choose.rules import Rules
+from edge_agent.choose.selector import Chosen, Selector
 from edge_agent.choose.strategy import make
 from edge_agent.choose.vessal import RIDGE, SKETCH, Gradients, Vessal
 from edge_agent.contract.errors import ConfigError
@@ -177,7 +178,7 @@ def test_another_strategy_begins_afresh_but_with_the_tokens_that_are_left(before
     first = make(before, rules, np.random.default_rng(0))
     play(first, logits, embedding, [BLOCK])
     second = make(after, rules, np.random.default_rng(0), saved=first.save())
-    assert second.label_tokens == first.label_tokens
+    assert second.purse.label_tokens == first.purse.label_tokens
     assert play(second, logits, embedding, [BLOCK])
 
 

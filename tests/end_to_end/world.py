@@ -13,7 +13,7 @@ import numpy as np
 from processes import Program, children_of, query, wait_for
 from quadrants import ARTIFACT, artifact, images
 
-from edge_agent.choose.selector import Selector
+from edge_agent.choose.quantile import NoveltyQuantile
 from edge_agent.config import AgentConfig, Budget, Device
 from edge_agent.contract.types import Reading
 from edge_agent.contract.wire import Heartbeat
@@ -184,7 +184,7 @@ def expected(name: str, rows: int, seed: int) -> list[int]:
     handed: list = []
     loop = Loop(
         Model(ARTIFACT),
-        Selector(configured(config).rules, np.random.default_rng(config.choose.seed)),
+        NoveltyQuantile(configured(config).rules, np.random.default_rng(config.choose.seed)),
         identity=Identity(name, "main", 1),
         acquisition="margin",
         cursor=Cursor(),

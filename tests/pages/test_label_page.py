@@ -166,3 +166,29 @@ def test_nothing_to_answer_says_so(chromium, tmp_path):
     page.close()
     served.close()
     served.store.close()
+
+
+def test_a_recording_is_drawn_and_a_sound_is_played(chromium, served):
+    t = np.linspace(0, 60, 8000, dtype=np.float32)
+    ingest = Ingest(served.store, fleet=FLEET, offline_after_s=90.0)
+    for device, array in (("mic-1", np.sin(40 * t)), ("wrist-1", np.stack([np.sin(t), np.cos(t), t], axis=1))):
+        ingest.take([message(device, "sample", frame) for frame in frames(device, 0, data=array)])
+    now_ms = time.time_ns() // 1_000_000
+    queue = Queue(served.store, Rules(), now_ms=lambda: now_ms, rng=np.random.default_rng(0))
+    queue.put([Queued(f"{name}.main.1.0", FIRST, now_ms, 1, -1, None, None, ()) for name in ("mic-1", "wrist-1")])
+    page = served.sign_in(chromium, "labeler")
+    page.goto(f"{served.url}/label")
+    expect(page.locator("#plot .u-legend")).to_contain_text("channel 1")
+    expect(page.locator("#play")).to_be_visible()
+    expect(page.locator("#rounds")).to_contain_text("No round of training has been judged yet")
+    assert browsers.serious(page) == []
+    page.keyboard.press("1")
+    expect(page.locator("#plot .u-legend")).to_contain_text("channel 3")
+    expect(page.locator("#play")).to_be_hidden()
+    page.keyboard.press("+")
+    page.keyboard.press("2")
+    expect(page.locator("#picture")).to_be_visible()  # and on with pictures
+    expect(page.locator("#plot")).to_be_hidden()
+    assert count_of(served, 2) == {"mic-1.main.1.0": "coat", "wrist-1.main.1.0": "boot"}
+    assert page.problems == []
+    page.close()

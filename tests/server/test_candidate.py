@@ -37,8 +37,7 @@ from server.teach import candidate
 from server.teach.imports import import_file
 from server.teach.reproduce import reproduce
 from server.teach.run import CHECKPOINTS
-from server.teach.snapshot import freeze
-from server.teach.training import Settings, run_round
+from server.teach.training import Settings, begin, run_round
 
 GATES = config.Gates(min_samples=10)
 
@@ -54,14 +53,12 @@ def store(tmp_path):
     store.close()
 
 
-def insert(store: Store, champion: int = 0, **told: object) -> int:
-    teach = config.Teach(**({"epochs": 4, "batch_size": 32} | told))
-    snapshot = freeze(store, now_ms=NOW_MS, unlabelled=bool(teach.pseudo_labels))
-    report = {"settings": msgspec.to_builtins(Settings(teach=teach, gates=GATES))}
-    with store.database.write() as connection:
-        return runs.insert(
-            connection, snapshot_id=snapshot.id, champion=champion, recipe="", report=report, now_ms=NOW_MS
-        )
+def settings(**told: object) -> Settings:
+    return Settings(teach=config.Teach(**({"epochs": 4, "batch_size": 32} | told)), gates=GATES)
+
+
+def insert(store: Store, **told: object) -> int:
+    return begin(store, settings(**told), why="a test", say=lambda _: None, now_ms=lambda: NOW_MS)
 
 
 def outcome(store: Store, run_id: int) -> runs.Run:
@@ -71,9 +68,9 @@ def outcome(store: Store, run_id: int) -> runs.Run:
     return run
 
 
-def here(store: Store, tmp_path: Path, champion: int = 0, **told: object) -> tuple[runs.Run, list[str]]:
+def here(store: Store, tmp_path: Path, **told: object) -> tuple[runs.Run, list[str]]:
     said: list[str] = []
-    run_id = insert(store, champion, **told)
+    run_id = insert(store, **told)
     run_round(store, run_id, folder=tmp_path / CHECKPOINTS, say=said.append, now_ms=lambda: NOW_MS)
     return outcome(store, run_id), said
 
@@ -81,15 +78,16 @@ def here(store: Store, tmp_path: Path, champion: int = 0, **told: object) -> tup
 # --- going on ---
 
 
-def child(tmp_path: Path, run_id: int) -> subprocess.Popen[bytes]:
-    command = [sys.executable, "-m", "server.teach.run", "--data-dir", str(tmp_path / "store"), "--run", str(run_id)]
+def child(tmp_path: Path, **told: object) -> subprocess.Popen[bytes]:
+    command = [sys.executable, "-m", "server.teach.run", "--data-dir", str(tmp_path / "store"), "--why", "a test"]
+    command += ["--settings", msgspec.json.encode(settings(**told)).decode()]
     root = Path(__file__).resolve().parents[2]
     return subprocess.Popen(command, cwd=root, env={**os.environ, "PYTHONPATH": str(root)}, stdout=subprocess.PIPE)
 
 
 def test_a_killed_run_s_labels_are_learned_from_where_it_was(store, tmp_path):
     told = {"epochs": 100, "ema": 0.9}
-    first = child(tmp_path, insert(store, **told))
+    first = child(tmp_path, **told)
     checkpoints = tmp_path / "store" / CHECKPOINTS
     deadline = time.monotonic() + 60
     while not list(checkpoints.glob("*/checkpoint.pt")) and time.monotonic() < deadline:
@@ -97,9 +95,10 @@ def test_a_killed_run_s_labels_are_learned_from_where_it_was(store, tmp_path):
     os.kill(first.pid, signal.SIGKILL)
     assert first.wait(60) == -signal.SIGKILL
     first.stdout.close()
-    again = child(tmp_path, run_id := insert(store, **told))
+    again = child(tmp_path, **told)
     lines = again.communicate(timeout=200)[0].decode().splitlines()
-    resumed = outcome(store, run_id)
+    with store.database.read() as connection:
+        (resumed,) = runs.latest(connection)
     assert resumed.state == "passed", lines
     assert "epoch 1/100" not in "\n".join(lines)
     assert not checkpoints.exists()
@@ -181,8 +180,8 @@ def test_one_s_own_trainer_takes_the_round(store, tmp_path):
 def test_a_version_says_whether_it_began_with_the_champion_s_weights(store, tmp_path):
     first, _ = here(store, tmp_path)
     publish_passed(store, now_ms=NOW_MS)
-    on, _ = here(store, tmp_path, 1, epochs=1)
-    anew, said = here(store, tmp_path, 1, epochs=1, recipe=f"{__name__}:wide")
+    on, _ = here(store, tmp_path, epochs=1)
+    anew, said = here(store, tmp_path, epochs=1, recipe=f"{__name__}:wide")
     assert any("from scratch: the champion is a 'cnn'" in line for line in said)
     assert [run.report["went_on_from"] for run in (first, on, anew)] == [0, 1, 0]
 

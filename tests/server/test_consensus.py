@@ -52,6 +52,9 @@ def in_force(*rows: Row, sure: int | None = None, known: Known = NOBODY) -> int:
         ([Row("ann", 1), Row("bob", 1), Row("cyd", 2, purpose=SECOND_LOOK)], 2),
         ([Row("ann", 1), Row("cyd", 2, purpose=SECOND_LOOK), Row("dan", 1), Row("eve", 1)], 1),
         ([Row("ann", 1), Row("bob", 2, purpose=SECOND_LOOK), Row("ann", 3, purpose=SECOND_LOOK)], 3),
+        ([Row("bob", 3), Row("cyd", 3), Row("ann", NONE_OF_THESE)], 3),
+        ([Row("ann", 2), Row("bob", 3), Row("ann", 2)], 2),  # of two as likely the one said last
+        ([Row("ann", CANNOT_TELL), Row("bob", 1), Row("ann", CANNOT_TELL)], CANNOT_TELL),
     ],
 )
 def test_the_rules(rows, expected):
@@ -129,6 +132,24 @@ def test_how_a_label_was_drawn_outlives_later_opinions(store):
     with store.database.read() as connection:
         row = connection.execute(sa.select(table)).one()
     assert (row.class_index, row.probability, row.plan_ms, row.stands_for) == (2, 0.25, 7, 3)
+
+
+def test_a_label_is_of_the_last_who_said_so(store):
+    answer(store, *[Label(name(0), said, who, 1) for who, said in (("ann", 1), ("bob", 1), ("cyd", 2))])
+    with store.database.read() as connection:
+        assert connection.scalar(sa.select(table.c.labeler)) == "bob"
+
+
+def test_gold_tells_how_careful_others_are_and_not_who_vouches_for_it(store):
+    for seq in range(20):
+        answer(store, Label(name(seq), 0, "boss", 1), Label(name(seq), seq % 2, "ann", 1, purpose="gold"))
+        answer(store, Label(name(20 + seq % 10), 0, "boss", 2))
+    with store.database.write() as connection:
+        for seq in range(30):
+            questions.vouch(connection, name(seq), 0, labeler="boss", at_ms=1)
+        counts = consensus.refit(connection)
+    assert set(counts) == {"ann"}
+    assert counts["ann"][0, :2].tolist() == [10.0, 10.0]
 
 
 def test_an_answer_sent_twice_counts_once(store):

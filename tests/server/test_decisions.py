@@ -105,3 +105,13 @@ def test_a_command_that_fails_tells_nothing(here: Path) -> None:
     assert main(["rollout", "pause", "7", str(here / "server.toml")]) == 1
     assert main(["erase", "--device", "cam-9", "--why", "x", str(here / "server.toml")]) == 1
     assert [entry.subject for entry in told(here)] == ["version 2"]
+
+
+def test_what_would_be_erased_is_said_and_nothing_is_changed(here: Path, capsys) -> None:
+    config = str(here / "server.toml")
+    assert main(["erase", "--device", "cam-1", "--dry-run", config]) == 0
+    assert "samples of 0 bytes and 0 labels would go\ntold to purge: cam-1" in capsys.readouterr().out
+    assert main(["erase", "--device", "cam-1", "--dry-run", "--json", config]) == 0
+    assert json.loads(capsys.readouterr().out)["ordered"] == ["cam-1"]
+    assert main(["erase", "--device", "cam-1", config]) == 1  # without a reason nothing goes
+    assert told(here) == []

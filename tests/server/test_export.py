@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import hashlib
 import json
 import tracemalloc
@@ -304,3 +305,20 @@ def test_by_command(store, tmp_path, capsys):
     with store.database.read() as connection:
         (entry,) = trail.entries(connection)
     assert (entry.what, entry.who, entry.why, entry.subject) == ("export", "ann", "a paper", f"snapshot {snapshot.id}")
+
+
+def test_a_table_has_a_line_for_each_member_and_no_formula(store, tmp_path):
+    with store.database.write() as connection:
+        labels.ensure_names(connection, ["=1+1"])
+        labels.add(connection, [Label("cam-1.main.1.2", 2, "ann", 2)])
+    add(store, "mic-1", [np.linspace(0, 1, 5000, dtype=np.float32)])  # no picture, and yet a line
+    done = exported(store, tmp_path / "out", "csv", chunk_rows=4)
+    with open(tmp_path / "out" / "samples.csv", newline="") as file:
+        rows = {row["sample_id"]: row for row in csv.DictReader(file)}
+    assert len(rows) == sum(done.records.values()) == COUNT + 1
+    assert rows["cam-1.main.1.2"]["label"] == "'=1+1"
+    assert rows["cam-1.main.1.1"]["label"] == NAMES[1]
+    assert rows["mic-1.main.1.0"]["shape"] == "5000"
+    assert {path.name for path in (tmp_path / "out").iterdir()} == {"samples.csv", journals.NAME}
+    again = exported(store, tmp_path / "out", "csv", chunk_rows=4)
+    assert again.records == done.records

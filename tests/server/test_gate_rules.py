@@ -177,6 +177,27 @@ def test_a_loss_that_one_of_many_slices_shows_by_chance_does_not_block() -> None
     assert failed(6) == []
 
 
+@pytest.mark.parametrize("stream", [False, True])
+def test_a_slice_fails_just_when_its_interval_at_the_level_of_all_lies_beyond(stream) -> None:
+    rng, seen = np.random.default_rng(9), set()
+    for _ in range(60):
+        label = np.repeat([f"c{k}" for k in range(5)], 150)
+        losses = np.repeat(rng.uniform(0.0, 0.4, 5), 150)
+        rows = held(rng.random(750) >= losses, np.ones(750, bool), stream=stream)
+        gates = [one for one in judge_slices(replace(rows, label=label), RULES) if "/class c" in one.name]
+        below = paired.anytime_below if stream else paired.fixed_below
+        parts = [rows.candidate[label == f"c{k}"].astype(int) - 1 for k in range(5)]
+        p = np.array([below(part, np.ones(150), -RULES.max_drop) for part in parts])
+        assert [gate.state == "failed" for gate in gates] == (p < holm(p, 0.025)).tolist()
+        seen.add(int((p < 0.025).sum()))
+    assert len(seen) > 2
+
+
+def test_holm_stops_at_the_first_that_stands() -> None:
+    p = np.array([0.001, 0.02, 0.024])  # against 1/3, then 1/2 of 0.025; the last alone would be below its level
+    assert (p < holm(p, 0.025)).tolist() == [True, False, False]
+
+
 def test_a_loss_that_one_of_many_corruptions_shows_by_chance_does_not_block() -> None:
     change = narrowly_worse(200, -RULES.max_corruption_drop)
 
@@ -439,4 +460,6 @@ def test_slices_of_conditions_are_judged_by_origin() -> None:
     light = np.where(np.arange(200) % 2, "low", "high")
     rows = replace(rows, candidate=light == "low", slices={"brightness": light, "time": light})
     names = [gate.name for gate in judge(Evidence(held=rows), rules=RULES).failed()]
+    every = {gate.name for gate in judge(Evidence(held=replace(rows, slices={"time": light})), rules=RULES).gates}
+    assert not any("/time" in name for name in every)
     assert names == ["import", "import/class x", "import/brightness high"]  # of imports the time says nothing

@@ -106,6 +106,16 @@ def test_decisions_are_in_the_trail(say, tmp_path):
     assert told[3][2] == "they moved in"
 
 
+def test_who_is_alone_is_asked_about_everything_though_others_are_wanted_too(config, say):
+    path = Path(config)
+    path.write_text(path.read_text() + "overlap_share = 1.0\nbatch = 2\n")
+    for _ in range(4):
+        (asked,) = json.loads(say("label", "next", "--by", "ann", "--json"))
+        say("label", "answer", asked["sample_id"], "cat", "--by", "ann")
+    assert say("label", "next", "--by", "ann").strip() == "nothing to answer now"
+    assert json.loads(say("labels", "--json"))["kinds"][0]["answers"] == 4
+
+
 def test_beside_a_running_server_the_queue_is_the_servers(say, config, tmp_path):
     loaded = load_config(Path(config))
     with only_one(tmp_path / "data"), open_store(loaded) as store:

@@ -9,7 +9,7 @@ from server.collect.ingest import Ingest
 from server.errors import ServerConfigError
 from server.label import quality
 from server.label.prices import parse
-from server.store import labels
+from server.store import labels, questions
 from server.store.labels import CANNOT_TELL, Label
 from server.store.store import Store
 
@@ -39,6 +39,17 @@ def test_what_a_guess_sways(store):
     with store.database.read() as connection:
         found = quality.of_guesses(connection)
     assert (found["shown"], found["blind"], found["sway"]) == (0.8, 0.5, pytest.approx(0.3))
+
+
+def test_neither_models_nor_answers_that_were_taken_back_say_what_guesses_sway(store):
+    seen = {"guess": 0, "shown": True}
+    give(store, (0, 0, "ann", seen), (1, 1, "ann", seen), (2, CANNOT_TELL, "ann", seen))
+    with store.database.write() as connection:
+        labels.add(connection, [Label("cam-1.main.1.3", 1, "net", 1, kind="teacher", **seen)])
+        questions.take_back(connection, questions.last_given(connection, "ann").id, now_ms=2)
+        questions.take_back(connection, questions.last_given(connection, "ann").id, now_ms=2)
+        found = quality.of_guesses(connection)
+    assert (found["shown"], found["shown_n"]) == (1.0, 1)
 
 
 def test_those_who_agree_with_others_and_those_who_cannot_tell(store):

@@ -111,7 +111,7 @@ def test_a_labeler_of_the_users_own():
     assert load("test_labelling:Always", ("a.npz",)).label([question()]) == [["a.npz"]]
 
 
-@pytest.mark.parametrize("answer", [True, -1, 1.5, "", b"cat", ["cat"]])
+@pytest.mark.parametrize("answer", [True, -1, 1.5, "", b"cat", ["cat"], " cat", "Cannot Tell", "x" * 201])
 def test_an_answer_that_makes_no_sense_is_an_error(answer):
     with pytest.raises(LabelError, match="expected a name, an index or None"):
         ask(Always(answer), [question()])

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import msgspec
 import pytest
+import sqlalchemy as sa
 from device_words import FLEET, NOW_MS, SELECTION, frames, message
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from server.collect.ingest import Ingest
-from server.store import labels
+from server.store import labels, snapshots
 from server.store.labels import CANNOT_TELL, Label
 from server.store.store import Store
 
@@ -85,3 +86,23 @@ def test_the_schema_only_grows(tmp_path_factory, batches):
         assert set(after) == {*before, *batch}
         before = after
     store.close()
+
+
+def test_what_the_tables_hold_is_counted_so_that_no_query_for_labels_walks_all_samples(store):
+    every = [take(store, seq) for seq in range(60)]
+    with store.database.write() as connection:
+        labels.ensure_names(connection, ["cat"])
+        labels.add(connection, [Label(every[0], 0, "ann", 1, kind="human")])
+
+    def plan() -> str:
+        asked: list[tuple] = []
+        engine = store.database.engine
+        sa.event.listen(engine, "before_cursor_execute", lambda _c, _k, text, values, *_: asked.append((text, values)))
+        with store.database.read() as connection:
+            snapshots.count_new(connection, "")
+            text, values = asked[-1]
+            return str([row[3] for row in connection.exec_driver_sql(f"EXPLAIN QUERY PLAN {text}", values)])
+
+    assert "SCAN sample" in plan()
+    store.database.analyse()
+    assert "SCAN sample" not in plan()

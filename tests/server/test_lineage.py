@@ -41,20 +41,21 @@ from server.teach.environment import code_sha256, environment
 from server.teach.imports import import_file
 from server.teach.reproduce import reproduce
 from server.teach.rounds import Teach
+from server.web import confusion
 
 
 def train(store: Store, folder: Path, **settings: object) -> int:
     """A round, published whatever the gates say; the version's number."""
     rules = config.Gates(min_samples=1, max_drop=1.0, min_gain=-1.0, min_int8_agreement=0.0)
     teach = Teach(store, data_dir=folder, teach=config.Teach(epochs=2, batch_size=32, **settings), gates=rules)
-    run_id = teach.begin(now_ms=NOW_MS, why="a test")
+    teach.begin(why="a test")
     while teach.busy:
         time.sleep(0.05)
         teach.watch(now_ms=NOW_MS + 1)
     with store.database.write() as connection:
-        ended = runs.get(connection, run_id)
+        (ended,) = runs.latest(connection)
         assert ended.state in ("passed", "rejected"), ended.error
-        connection.execute(sa.update(run_table).where(run_table.c.id == run_id).values(state="passed"))
+        connection.execute(sa.update(run_table).where(run_table.c.id == ended.id).values(state="passed"))
     return publish_passed(store, now_ms=NOW_MS + 2)[-1].number
 
 
@@ -109,6 +110,18 @@ def test_a_version_says_all_that_it_was_made_of_and_where_it_runs(world):
     assert view["run"]["environment"]["libraries"].keys() >= {"torch", "numpy", "onnx", "onnxruntime"}
     assert [(one["channel"], one["status"]) for one in view["rollouts"]] == [("stable", "running")]
     assert trace(world[0], "1")["children"] == [2]
+
+
+def test_what_a_candidate_took_for_what_is_kept_with_its_verdict(world):
+    with world[0].database.read() as connection:
+        report = runs.get(connection, versions.get(connection, 2).run_id).report
+    kept = {origin: confusion.of(one) for origin, one in report["answers"].items()}
+    assert {origin: one.n for origin, one in kept.items()} == {"stream": 15, "import": 40}
+    figures = report["figures"]
+    for origin, one in kept.items():
+        apart = sum(part.share * abs(part.accuracy - part.confidence) for part in one.bins)
+        assert apart == pytest.approx(figures[f"candidate_{origin}_ece"])
+    assert {gate["bound"] for gate in report["verdict"]["gates"]} == {"least", "most"}
 
 
 @pytest.mark.parametrize(

@@ -434,7 +434,10 @@ def test_answers_of_several_teach_who_is_careful(store, clock):
 
 def test_an_answer_that_makes_no_sense_holds_up_no_other(store, queue, caplog):
     good = Given(name(1), "cat", "x:ann", "x", 1.0, "x:1")
-    assert queue.take_in([good._replace(id=name(0), said=" ", key="x:0"), good, good._replace(id="a.b.1.1")]) == 1
+    assert (
+        queue.take_in([good._replace(id=name(0), said=" ", key="x:0"), good, good._replace(id="a.b.1.1")], asked_as="x")
+        == 1
+    )
     assert in_force(store) == {name(1): 0}
     assert "x:ann answered ' '" in caplog.text
 

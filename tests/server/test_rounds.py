@@ -5,6 +5,7 @@ The last tests train for real, on images of 8x8, in the child process that the s
 
 from __future__ import annotations
 
+import io
 import time
 
 import msgspec
@@ -13,23 +14,37 @@ import pytest
 import quadrants
 import sqlalchemy as sa
 from device_words import FLEET, NOW_MS, SELECTION, frames, message
+from rich.console import Console
 
 from edge_agent.contract.artifact import decode_manifest, read_artifact
-from server import config
+from server import config, status
 from server.collect.ingest import Ingest
 from server.errors import ServerError, StoreError
 from server.govern.erase import erase
 from server.govern.subject import Subject
 from server.release.registry import add_artifact, publish_passed
-from server.store import labels, parcels, references, rollouts, runs, snapshots, trail, training_orders, versions
+from server.store import (
+    consensus,
+    labels,
+    parcels,
+    references,
+    rollouts,
+    runs,
+    snapshots,
+    trail,
+    training_orders,
+    versions,
+)
 from server.store.labels import Label
 from server.store.lock import is_held, only_one
 from server.store.schema import event, label, reference, sample, version
 from server.store.store import Store
-from server.teach import training
+from server.teach import proposals, training
+from server.teach import snapshot as snapshot_of
 from server.teach.imports import import_file
-from server.teach.rounds import PROPOSAL, Teach, describe
+from server.teach.rounds import LOOK_MS, RETRY_MS, Teach, describe
 from server.teach.snapshot import freeze
+from server.teach.when import Due
 
 # What fog leaves of images of 8x8 says nothing.
 GATES = config.Gates(min_samples=10, max_corrupted_drop=1.0, max_corruption_drop=1.0)
@@ -108,12 +123,45 @@ def due(store, tmp_path, *, now_ms: int = NOW_MS, **settings) -> bool:
     return busy
 
 
+def why(store, tmp_path, *, now_ms: int = NOW_MS, **settings) -> str:
+    """What the trail says of the round that a look starts; it is stopped as soon as its run is there."""
+    teach = teaching(store, tmp_path, **settings)
+    teach.tick(now_ms=now_ms)
+    began(teach, store)
+    teach.stop(now_ms=NOW_MS)
+    with store.database.read() as connection:
+        return trail.entries(connection)[-1].why
+
+
+def began(teach: Teach, store) -> None:
+    """Wait until the snapshot is frozen, and the run there."""
+    deadline = time.monotonic() + 60
+    while teach.busy and time.monotonic() < deadline:
+        with store.database.read() as connection:
+            if runs.in_state(connection, *runs.UNFINISHED):
+                return
+        time.sleep(0.02)
+    raise AssertionError("no run came")
+
+
 def test_a_round_begins_with_enough_labels_from_devices(store, tmp_path):
     label_devices(store, 0, 9)
     assert not due(store, tmp_path)
     label_devices(store, 9, 10)
     assert not due(store, tmp_path, enabled=False)
     assert due(store, tmp_path)
+
+
+def test_labels_that_were_taken_back_start_no_round(store, tmp_path):
+    label_devices(store, 0, 9)
+    teach = teaching(store, tmp_path)
+    teach.tick(now_ms=NOW_MS)
+    with store.database.write() as connection:
+        connection.execute(sa.update(label).where(label.c.sample_id == "cam-1.main.1.8").values(undone_at_ms=NOW_MS))
+        consensus.resolve(connection, ["cam-1.main.1.8"])
+    teach.tick(now_ms=NOW_MS + LOOK_MS)
+    assert teach._seen[1].new_labels == 8
+    assert not teach.busy
 
 
 def test_imports_do_not_start_a_round(store, tmp_path):
@@ -200,9 +248,7 @@ def test_a_version_that_errs_more_than_it_did_is_taught_anew(store, tmp_path):
     add_artifact(store, tmp_path / "1", weights=None, now_ms=NOW_MS)
     rolled_out(store, 1)
     assert not due(store, tmp_path, labels_per_round=10_000, harm_labels=0.0)
-    assert due(store, tmp_path, labels_per_round=10_000, harm_labels=100.0)
-    with store.database.read() as connection:
-        assert "wrong in 15 of 20 labels of the audit" in trail.entries(connection)[-1].why
+    assert "wrong in 15 of 20 labels of the audit" in why(store, tmp_path, labels_per_round=10_000, harm_labels=100.0)
 
 
 def test_a_version_that_learned_from_what_was_erased_is_taught_anew_once(store, tmp_path):
@@ -216,13 +262,34 @@ def test_a_version_that_learned_from_what_was_erased_is_taught_anew_once(store, 
         connection.execute(sa.update(version).values(snapshot_id=snapshot.id))
     assert not due(store, tmp_path)
     erase(store, Subject("sample", ("cam-1.main.1.3",)), who="ada", why="asked to", now_ms=NOW_MS + 1)
-    assert due(store, tmp_path, now_ms=NOW_MS + 2)
-    with store.database.read() as connection:
-        assert "version 1 learned from what erasure 1 took away" in trail.entries(connection)[-1].why
+    assert "version 1 learned from what erasure 1 took away" in why(store, tmp_path, now_ms=NOW_MS + 2)
     with store.database.write() as connection:
         run_id = runs.insert(connection, snapshot_id=snapshot.id, champion=1, recipe="", report={}, now_ms=NOW_MS + 3)
         runs.fail(connection, run_id, error="no memory", now_ms=NOW_MS + 4)
     assert not due(store, tmp_path, now_ms=NOW_MS + 5)  # not for ever, though it came to nothing
+
+
+def test_a_proposal_waits_until_a_round_begins_and_another_reason_is_another_proposal(store):
+    label_devices(store, 0, 2)
+
+    def propose(rule: str) -> bool:
+        with store.database.write() as connection:
+            return bool(proposals.propose(connection, Due(rule, f"by {rule}"), now_ms=NOW_MS))
+
+    def waits() -> str:
+        with store.database.read() as connection:
+            found = proposals.waiting(connection)
+        return found.text if found else ""
+
+    assert waits() == ""
+    assert [propose("labels"), propose("labels"), propose("harm"), propose("harm")] == [True, False, True, False]
+    assert waits() == "a round of training is due: by harm"
+    ended_run(store, "failed", error=runs.INTERRUPTED, champion=0)
+    assert waits()  # nothing came of that
+    ended_run(store, "rejected", champion=0)
+    assert waits() == ""
+    assert propose("harm")
+    assert waits()
 
 
 def test_where_nothing_is_done_without_being_told_a_round_is_proposed_once_and_begun_by_hand(store, tmp_path):
@@ -232,20 +299,31 @@ def test_where_nothing_is_done_without_being_told_a_round_is_proposed_once_and_b
         teach.tick(now_ms=NOW_MS)
         assert not teach.busy
     with store.database.read() as connection:
-        said = connection.execute(sa.select(event.c.text).where(event.c.kind == PROPOSAL)).scalars().all()
+        said = connection.execute(sa.select(event.c.text).where(event.c.kind == proposals.EVENT)).scalars().all()
     assert said == ["a round of training is due: 10 new labels, 10 start a round"]
+    dialled = config.ServerConfig(
+        server=config.Server(data_dir=str(tmp_path / "store")),
+        teach=config.Teach(labels_per_round=10),
+        autonomy=config.Autonomy(dial="propose"),
+    )
+    shown = status.overview(dialled, store, now_ms=NOW_MS)
+    assert shown["teaching"]["proposed_ms"] == NOW_MS
+    printed = io.StringIO()
+    status.print_overview(shown, Console(file=printed, width=300))
+    assert "10 start a round; proposed 2026-09-21T" in printed.getvalue()
     with store.database.write() as connection:
-        training_orders.add(connection, who="ada", why="they look good", now_ms=NOW_MS)
+        training_orders.add(connection, who="--ada", why="--look --good", now_ms=NOW_MS)
     teach.tick(now_ms=NOW_MS)
     assert teach.busy
+    began(teach, store)
     teach.stop(now_ms=NOW_MS)
     with store.database.read() as connection:
         assert training_orders.waiting(connection) is None
         assert [(entry.who, entry.what) for entry in trail.entries(connection)] == [
-            ("ada", "train"),
+            ("--ada", "train"),
             ("server", "train"),
         ]
-        assert trail.entries(connection)[-1].why == "ada asked for it: they look good"
+        assert trail.entries(connection)[-1].why == "--ada asked for it: --look --good"
 
 
 def test_rounds_begin_by_themselves_where_any_channel_is_free(store, tmp_path):
@@ -276,6 +354,8 @@ def test_no_round_while_a_version_is_on_its_way(store, tmp_path):
 def test_one_look_after_another_starts_one_round(store, tmp_path):
     label_devices(store, 0, 10)
     teach = teaching(store, tmp_path)
+    teach.tick(now_ms=NOW_MS)
+    began(teach, store)
     for _ in range(3):
         teach.tick(now_ms=NOW_MS)
     with store.database.read() as connection:
@@ -294,6 +374,56 @@ def test_a_training_that_cannot_be_done_fails_with_the_reason_and_is_not_repeate
     assert "no holdout sample of (8, 8) uint8, but 10 of (8, 8) uint8" in (run.error or "")
     assert describe(run) == run.error
     assert not due(store, tmp_path)
+
+
+def test_a_round_that_dies_while_it_freezes_leaves_nothing_and_is_tried_again_in_a_while(store, tmp_path):
+    label_devices(store, 0, 10)
+    teach = teaching(store, tmp_path)
+    teach.tick(now_ms=NOW_MS)
+    teach._child._process.kill()
+    while teach.busy:
+        time.sleep(0.02)
+        teach.watch(now_ms=NOW_MS)
+    assert "ended with -9" in teach.trouble
+    with store.database.read() as connection:
+        assert runs.last_id(connection) == 0
+    teach.tick(now_ms=NOW_MS + RETRY_MS - 1)
+    assert not teach.busy
+    teach.tick(now_ms=NOW_MS + RETRY_MS)
+    assert teach.busy
+    teach.stop(now_ms=NOW_MS)
+    with store.database.read() as connection:
+        assert runs.last_id(connection) == 0
+
+
+def test_a_round_answers_the_orders_that_were_there_when_it_was_frozen(store):
+    label_devices(store, 0, 10)
+    snapshot = freeze(store, now_ms=NOW_MS)
+    with store.database.write() as connection:
+        first = training_orders.add(connection, who="ada", why="", now_ms=NOW_MS)
+        late = training_orders.add(connection, who="bob", why="more labels have come", now_ms=NOW_MS)
+        run_id = runs.insert(connection, snapshot_id=snapshot.id, champion=0, recipe="", report={}, now_ms=NOW_MS)
+        training_orders.begun(connection, run_id, until=first)
+        assert training_orders.waiting(connection).id == late
+
+
+def test_what_is_erased_while_a_snapshot_is_made_is_not_in_it(store, monkeypatch):
+    label_devices(store, 0, 10)
+    gone, made = "cam-1.main.1.3", snapshot_of._duplicates
+
+    def erasing(*arguments):
+        with store.database.read() as connection:
+            here = gone in {row.sample_id for row in connection.execute(sa.select(label))}
+        if here:
+            erase(store, Subject("sample", (gone,)), who="ada", why="asked to", now_ms=NOW_MS)
+        return made(*arguments)
+
+    label_devices(store, 10, 12, audit=True)
+    monkeypatch.setattr(snapshot_of, "_duplicates", erasing)
+    snapshot = freeze(store, now_ms=NOW_MS)
+    with store.database.read() as connection:
+        assert gone not in snapshots.sample_ids(connection, snapshot.id)
+        assert len(snapshots.every(connection)) == 1
 
 
 def test_one_at_a_time_works_on_a_folder(tmp_path):
@@ -322,7 +452,7 @@ def test_a_first_model_then_one_that_knows_the_new_classes(store, tmp_path):
     imported(store, tmp_path, "train", 120, seed=1)
     imported(store, tmp_path, "holdout", 60, seed=2)
     teach = teaching(store, tmp_path)
-    teach.begin(now_ms=NOW_MS, why="a test")
+    teach.begin(why="a test")
     first = finish(teach, store)
     assert (first.state, first.champion) == ("passed", 0), first.error
     (version,) = publish_passed(store, now_ms=NOW_MS)
@@ -332,7 +462,7 @@ def test_a_first_model_then_one_that_knows_the_new_classes(store, tmp_path):
     assert references.get(store, manifest.files["cpu-int8"].sha256) is not None
 
     label_devices(store, 0, 240, audit=True, classes=("a", "b", "c", "d"))
-    teach.begin(now_ms=NOW_MS, why="a test")
+    teach.begin(why="a test")
     second = finish(teach, store)
     assert (second.state, second.champion) == ("passed", 1), describe(second)
     (version,) = publish_passed(store, now_ms=NOW_MS)
@@ -380,7 +510,7 @@ def test_a_candidate_that_learned_nonsense_is_rejected(store, tmp_path):
         ]
         labels.add(connection, wrong)
     teach = teaching(store, tmp_path)
-    teach.begin(now_ms=NOW_MS, why="a test")
+    teach.begin(why="a test")
     run = finish(teach, store)
     assert run.state == "rejected", run.error
     assert run.report["verdict"]["passed"] is False

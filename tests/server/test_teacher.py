@@ -146,6 +146,64 @@ def test_a_teacher_keeps_the_contract_of_a_labeler():
     check_labeler(lambda: teacher, [asked(f"a.b.1.{i}", array) for i, array in enumerate(x[:40])])
 
 
+class Contrary:
+    """A program that differs from everybody."""
+
+    def label(self, batch):
+        return ["none of these" for _ in batch]
+
+
+def test_a_program_checks_a_teacher_too_and_what_somebody_doubted_measures_nobody(store):
+    by_people(store, "cam-1", take(store, 150, device="cam-1"))
+    y = take(store, 60, device="cam-2", seed=1)
+    teacher = load("test_teacher:Mean", max_error=0.05, check_share=0.5)
+    run(Labelling(store, Contrary(), name="program", batch=200, now_ms=lambda: NOW_MS, teacher=teacher))
+    with store.database.write() as connection:
+        given = connection.execute(sa.select(label).where(label.c.sample_id.startswith("cam-2"))).all()
+        taught = {row.sample_id for row in given if row.kind == "teacher"}
+        checked = {row.sample_id for row in given if row.kind == "program"} & taught
+        assert {row.purpose for row in given if row.kind == "program" and row.sample_id in taught} == {"again"}
+        doubted = sorted(taught - checked)[:5]
+        looks = [Label(one, 0, "ann", NOW_MS, kind="human", purpose="second look") for one in doubted]
+        labels.add(connection, looks)
+        row = quality.of_models(connection)[0]
+    assert len(doubted) == 5
+    assert (row["error"], row["error_n"]) == (1.0, len(checked))
+    assert len(y) == 60
+
+
+class Touchy(Mean):
+    """Fails on what it does not like."""
+
+    def __call__(self, x):
+        if x[0, 0, 0] == 99:
+            raise ZeroDivisionError("an odd one")
+        return super().__call__(x)
+
+
+def test_what_a_teacher_of_ones_own_cannot_be_run_on_teaches_nothing_and_holds_up_nobody(store):
+    y = take(store, 150, device="cam-1")
+    odd = quadrants.images(1)[0][0].copy()
+    odd[0, 0] = 99
+    Ingest(store, fleet=FLEET, offline_after_s=90.0).take(uploads("cam-3", 0, data=odd))
+    by_people(store, "cam-3", y[:1])  # before the others
+    by_people(store, "cam-1", y)
+    teacher = load("test_teacher:Touchy", max_error=0.05, check_share=0.0)
+    teacher.learn(store)
+    assert teacher.calibration.samples == 150
+    assert teacher.calibration.threshold is not None
+
+
+def test_what_people_call_none_of_these_it_was_wrong_about(store):
+    """It is sure of everything, and a fifth of what it sees is of no class at all."""
+    y = take(store, 150, device="cam-1")
+    by_people(store, "cam-1", np.where(np.arange(150) % 5 == 0, labels.NONE_OF_THESE, y))
+    teacher = load("test_teacher:Mean", max_error=0.05, check_share=0.0)
+    teacher.learn(store)
+    assert teacher.calibration.samples == 150
+    assert teacher.calibration.threshold is None
+
+
 # --- how sure is sure enough ---
 
 

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from server.config import Teach
-from server.teach.harm import BETS, Harm, allowed_error, bet
+from server.teach.harm import BET_MAX_SHARE, BETS, Harm, allowed_error, bet
 from server.teach.when import Look, due
 
 RULES = Teach(labels_per_round=200, max_age_days=30.0)
@@ -25,10 +25,15 @@ QUIET = HARM._replace(alarm_at=None)
         (Look(1, 99.0), "age"),
         (Look(1, 1.0, HARM), "harm"),
         (Look(1, 1.0, QUIET), None),
+        (Look(19, 99.0, HARM, tried=True), None),  # a round has come to nothing: one label more would as well
+        (Look(20, 99.0, HARM, tried=True), "harm"),
+        (Look(20, 99.0, tried=True), "age"),
+        (Look(200, 1.0, tried=True), "labels"),
+        (Look(0, 1.0, erased="version 3", tried=True), "erasure"),
         (Look(0, 1.0, erased="version 3 learned from erasure 1"), "erasure"),
-        (Look(300, 99.0, HARM, "version 3 learned from erasure 1"), "erasure"),
+        (Look(300, 99.0, HARM, erased="version 3 learned from erasure 1"), "erasure"),
         (Look(0, 1.0, asked_by="ada", asked_why="new lenses"), "hand"),
-        (Look(300, 99.0, HARM, "version 3", "ada", "new lenses"), "hand"),
+        (Look(300, 99.0, HARM, erased="version 3", asked_by="ada", asked_why="new lenses"), "hand"),
     ],
 )
 def test_the_first_rule_that_holds_says_why(look, rule):
@@ -44,6 +49,21 @@ def play(rate: float, labels: int, seed: int, *, allowed: float, threshold: floa
     rng = np.random.default_rng(seed)
     floors = np.full(labels, 0.005) if floor is None else rng.choice(floor, labels)
     return bet(1, rng.random(labels) < rate, floors, allowed=allowed, threshold=threshold)
+
+
+@given(st.lists(st.booleans(), min_size=1, max_size=12), st.sampled_from([0.05, 0.3, 0.6]))
+def test_the_evidence_is_of_all_moments_at_which_the_harm_may_have_begun(errors, allowed):
+    """The recursion is the sum, over those moments, of what betting from then on has come to."""
+    floor = np.linspace(0.01, 0.03, len(errors))
+    most = 0.0
+    for k in range(1, len(errors) + 1):
+        fortunes = [
+            sum(np.prod([1.0 + size * 0.01 / floor[i] * (errors[i] - allowed) for i in range(j, k)]) for j in range(k))
+            for size in np.minimum(BETS, BET_MAX_SHARE / allowed)
+        ]
+        most = max(most, float(np.mean(fortunes)))
+    found = bet(1, np.array(errors, np.bool_), floor, allowed=allowed, threshold=1e9)
+    assert found.evidence == pytest.approx(most)
 
 
 def test_false_alarms_are_as_rare_as_stated():

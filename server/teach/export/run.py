@@ -1,8 +1,8 @@
 """How does a snapshot leave the store?
 
-As a folder that other programs read: Parquet, images, or COCO. Only what its data rule, as it is now, lets be exported,
-or shared, whatever was allowed when it was frozen. A chunk of members at a time, so that memory is bounded and an
-export that was cut off goes on (journal.py). The audit trail says who exported what, and why.
+As a folder that other programs read: Parquet, images, COCO, or a table. Only what its data rule, as it is now, lets be
+exported, or shared, whatever was allowed when it was frozen. A chunk of members at a time, so that memory is bounded
+and an export that was cut off goes on (journal.py). The audit trail says who exported what, and why.
 """
 
 from __future__ import annotations
@@ -26,8 +26,9 @@ from server.teach.export.images import PARTS, Images
 from server.teach.export.journal import Chunk, File, Header, Journal
 from server.teach.export.parquet import Parquet
 from server.teach.export.record import Record
+from server.teach.export.sheet import Sheet
 
-Format = Literal["parquet", "images", "coco"]
+Format = Literal["parquet", "images", "coco", "csv"]
 FORMATS: tuple[Format, ...] = get_args(Format)
 CHUNK_ROWS = 1000  # fewer are many files, more is lost to a kill
 
@@ -48,7 +49,9 @@ _WRITERS: dict[Format, Callable[[Store, Journal, Snapshot], Writer]] = {
     "parquet": Parquet,
     "images": Images,
     "coco": Coco,
+    "csv": Sheet,
 }
+_PICTURES: tuple[Format, ...] = ("images", "coco")
 
 
 class Exported(NamedTuple):
@@ -128,7 +131,7 @@ def _allowed(snapshot: Snapshot, page: Sequence[Any], now: Sequence[Rule], use: 
         record = Record(row, snapshot.classes[row.class_index], rule)
         if not current.allows(use):
             left_out["not_allowed"] += 1
-        elif form != "parquet" and not record.is_picture:
+        elif form in _PICTURES and not record.is_picture:
             left_out["no_picture"] += 1
         else:
             records.append(record)

@@ -16,7 +16,7 @@ from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 from server.errors import ServerConfigError
-from server.teach.gates.verdict import Gate, checked
+from server.teach.gates.verdict import OPEN, Gate, checked
 
 MEGABYTE = 1_000_000
 _EXPECTED = "expected `board = 20 ms, 5 MB, x 9`: a time, a size or both, then `x FACTOR` or `as DEVICE` or nothing"
@@ -84,9 +84,8 @@ def _time(cost: Cost, budget: Budget, limit: float) -> Gate:
     if factor is None:
         why = f"{budget.device} has not said yet how long the champion takes there"
         name = f"latency/{budget.board}"
-        return Gate(
-            name=name, state="too_little_evidence", figure=cost.latency_ms, interval=None, limit=limit, n=0, why=why
-        )
+        here, state = cost.latency_ms, OPEN
+        return Gate(name=name, state=state, figure=here, interval=None, limit=limit, n=0, why=why, bound="most")
     source = f"by what {budget.device} says" if budget.device else "as stated"
     why = f"{cost.latency_ms:.3f} ms here, times {factor:.3g} {source}"
     there = cost.latency_ms * factor

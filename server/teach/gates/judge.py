@@ -106,7 +106,7 @@ def _contract(broken: Sequence[str]) -> Gate:
 
 
 def _held_out(n: int, rules: Gates) -> Gate:
-    return checked("held_out", n >= rules.min_samples, float(n), float(rules.min_samples), n=n)
+    return checked("held_out", n >= rules.min_samples, float(n), float(rules.min_samples), n=n, bound="least")
 
 
 def _stream(found: Difference, rules: Gates) -> Gate:
@@ -149,7 +149,7 @@ def _forgetting(one: Forgotten, rules: Gates) -> Gate:
 
 def _int8(int8: Int8, rules: Gates) -> list[Gate]:
     least = rules.min_int8_agreement
-    agree = checked("int8_agreement", int8.agreement >= least, int8.agreement, least, n=int8.n)
+    agree = checked("int8_agreement", int8.agreement >= least, int8.agreement, least, n=int8.n, bound="least")
     # Who changed sides is among those that disagree: at most so many gains and losses, whatever their sum.
     half = paired.z_of(rules.confidence) * paired.widened(max(1.0 - int8.agreement, 0.0) * int8.n, int8.n)
     found = Difference(int8.gain, int8.gain - half, int8.gain + half, int8.n, float(int8.n)).within(-1.0, 1.0)

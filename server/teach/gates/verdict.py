@@ -17,6 +17,8 @@ import msgspec
 from server.teach.gates.paired import Difference
 
 GateState = Literal["passed", "failed", "too_little_evidence"]
+Bound = Literal["least", "most", ""]
+OPEN: GateState = "too_little_evidence"
 MISSING_MOST = 100_000  # labels; where more than these would be needed, no number is said
 
 
@@ -31,6 +33,7 @@ class Gate(msgspec.Struct, frozen=True, kw_only=True):
     n: int  # samples it rests on
     missing: int = 0  # about how many more labels would settle it; 0: it is settled, or no number would
     why: str = ""  # in words, where the figure does not say it
+    bound: Bound = ""  # the figure is to be this, at least or at most; "": a gate of an older server
 
 
 class Verdict(msgspec.Struct, frozen=True, kw_only=True):
@@ -64,11 +67,11 @@ def at_most(name: str, found: Difference, limit: float, *, min_samples: int, why
     """Failed when surely above the limit, passed when surely not."""
     turned = at_least(name, found.negated(), -limit, min_samples=min_samples, why=why)
     low, high = turned.interval or (0.0, 0.0)
-    return msgspec.structs.replace(turned, figure=-turned.figure, interval=(-high, -low), limit=limit)
+    return msgspec.structs.replace(turned, figure=-turned.figure, interval=(-high, -low), limit=limit, bound="most")
 
 
 def gate(name: str, state: GateState, found: Difference, limit: float, *, min_samples: int, why: str = "") -> Gate:
-    """With its interval, and with what is missing where it is open."""
+    """At least the limit, with its interval, and with what is missing where it is open."""
     missing = _missing(found, limit, min_samples) if state == "too_little_evidence" else 0
     interval = (float(found.low), float(found.high))  # of numpy's own kind, they could not be kept
     return Gate(
@@ -80,13 +83,14 @@ def gate(name: str, state: GateState, found: Difference, limit: float, *, min_sa
         n=found.n,
         missing=missing,
         why=why,
+        bound="least",
     )
 
 
-def checked(name: str, ok: bool, figure: float, limit: float, *, n: int, why: str = "") -> Gate:
+def checked(name: str, ok: bool, figure: float, limit: float, *, n: int, why: str = "", bound: Bound = "most") -> Gate:
     """A figure that is no estimate: it holds, or it does not."""
     state: GateState = "passed" if ok else "failed"
-    return Gate(name=name, state=state, figure=float(figure), interval=None, limit=limit, n=n, why=why)
+    return Gate(name=name, state=state, figure=float(figure), interval=None, limit=limit, n=n, why=why, bound=bound)
 
 
 def _missing(found: Difference, limit: float, min_samples: int) -> int:

@@ -14,6 +14,7 @@ from fastapi.concurrency import run_in_threadpool
 from pydantic import BaseModel, Field
 
 from server.errors import LabelError
+from server.label import series
 from server.label.labeler import CANNOT_TELL, NONE_OF_THESE
 from server.label.queue import Queue, Rules
 from server.label.task import Task
@@ -39,6 +40,7 @@ class Question(BaseModel):
     stream: str
     captured_at_ms: int
     reason: str | None
+    kind: series.Kind  # image; series or sound: drawn from /api/v1/samples/{id}/series as well
     picture: str  # address
 
 
@@ -148,7 +150,9 @@ def router(frame: Frame) -> APIRouter:
 
 
 def _question(task: Task) -> Question:
-    return Question(**task.view, picture=f"/samples/{task.sample_id}/picture")
+    row = task.row
+    kind = series.kind_of(row.shape, row.dtype, row.encoding)
+    return Question(**task.view, kind=kind, picture=f"/samples/{task.sample_id}/picture")
 
 
 def _answer(queue: Queue, who: str, given: Answer) -> Outcome:

@@ -1,5 +1,25 @@
 """Which pages are there?"""
 
-from server.web.pages import device, fleet, front, label, rollouts, samples
+from server.web.pages import (
+    against,
+    data,
+    device,
+    erasures,
+    exports,
+    fleet,
+    front,
+    governance,
+    label,
+    models,
+    orders,
+    rollouts,
+    samples,
+    snapshots,
+    trail,
+    version,
+)
 
-MODULES = (front, fleet, device, label, rollouts, samples)
+MODULES = (
+    front, fleet, device, orders, label, data, samples, snapshots, exports, models, version, against, rollouts, trail,
+    governance, erasures,
+)  # fmt: skip

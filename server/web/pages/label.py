@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from fastapi import APIRouter, Request, Response
+from fastapi.concurrency import run_in_threadpool
 
 from server.label.queue import PERSON
+from server.teach import outcome
 from server.web.access import Labeler
 from server.web.frame import Frame
 
@@ -16,5 +18,10 @@ def router(frame: Frame) -> APIRouter:
     @made.get("/label")
     async def label(request: Request, person: Labeler) -> Response:
         return frame.page(request, "label.html", person=person, asked=frame.config.labeler.kind == PERSON)
+
+    @made.get("/label/rounds")
+    async def rounds(request: Request, person: Labeler) -> Response:
+        rows = await run_in_threadpool(outcome.rounds, frame.store, person.name)
+        return frame.page(request, "label-rounds.html", person=person, rows=rows)
 
     return made

@@ -39,6 +39,7 @@ def router(frame: Frame) -> APIRouter:
         version: Annotated[int, Form(ge=1)],
         channel: Annotated[str, Form(max_length=63)] = "stable",
         rings: Annotated[str, Form(max_length=1000)] = "",
+        why: Annotated[str, Form(max_length=500)] = "",
     ) -> Response:
         def begin() -> int:
             config = frame.config
@@ -52,6 +53,7 @@ def router(frame: Frame) -> APIRouter:
                 now_ms=frame.now_ms(),
                 signing=Signing(Path(config.server.data_dir)),
                 who=person.name,
+                why=why,
             )
 
         return RedirectResponse(f"/rollouts/{await run_in_threadpool(begin)}", status_code=303)

@@ -26,7 +26,8 @@
       const known = new Set(questions.map((one) => one.sample_id));
       for (const one of found.questions) {
         if (known.has(one.sample_id) || gone.has(one.key)) continue; // or its answer is still on its way
-        new Image().src = one.picture; // it is here before it is shown
+        if (one.kind === "image") new Image().src = one.picture; // it is here before it is shown
+        else winnowSeries.get(one.sample_id).catch(() => {});
         questions.push(one);
       }
     }).catch((error) => say(error.message)).finally(() => { asking = null; });
@@ -39,14 +40,27 @@
 
   // --- one by one ---
   const current = () => questions[place];
+  const present = (one) => { // as a picture; a recording as lines over time; a sound is played too
+    const drawn = one.kind !== "image", player = at("play").querySelector("audio");
+    at("picture").src = one.picture;
+    at("picture").alt = `Sample ${one.sample_id}`;
+    at("picture").style.setProperty("--zoom", zoom = 1);
+    at("picture").closest(".zoom").hidden = drawn;
+    at("plot").hidden = !drawn;
+    at("play").hidden = at("play-help").hidden = one.kind !== "sound";
+    player.pause();
+    if (drawn && at("plot").dataset.sample !== one.sample_id) {
+      winnowSeries.draw(at("plot"), one.sample_id, Math.min(420, Math.round(innerHeight / 2))).catch((error) => say(error.message));
+      if (one.kind === "sound") winnowSeries.sound(player, at("play").querySelector("select"), one.sample_id);
+    }
+  };
+  const play = () => { const player = at("play").querySelector("audio"); if (player.paused) player.play(); else player.pause(); };
   const show = () => {
     const one = current();
     at("nothing").hidden = Boolean(one) || mode === "grid";
     at("one").hidden = !one || mode !== "one";
     if (!one || mode !== "one") return;
-    at("picture").src = one.picture;
-    at("picture").alt = `Sample ${one.sample_id}`;
-    at("picture").style.setProperty("--zoom", zoom = 1);
+    present(one);
     at("about").textContent = `${one.device}, ${new Date(one.captured_at_ms).toLocaleString()}, ${one.reason ?? "imported"}`;
     at("guess").textContent = one.guess ? `${one.guess_by} takes it for ${one.guess}${one.confidence == null ? "" : `, ${Math.round(100 * one.confidence)} %`}` : "No guess";
     at("classes").replaceChildren(...classes.slice(0, KEYS.length).map((name, index) => {
@@ -120,7 +134,14 @@
     } catch (error) { say(error.message); }
   };
   const move = (by) => { place = Math.max(0, Math.min(questions.length - 1, place + by)); show(); };
-  const magnify = (factor) => { zoom = Math.max(1, Math.min(8, zoom * factor)); at("picture").style.setProperty("--zoom", zoom); };
+  const magnify = (factor) => {
+    if (current()?.kind !== "image") return winnowSeries.zoom(at("plot"), factor);
+    zoom = Math.max(1, Math.min(8, zoom * factor));
+    at("picture").style.setProperty("--zoom", zoom);
+    const frame = at("picture").closest(".zoom");
+    frame.scrollTo((frame.scrollWidth - frame.clientWidth) / 2, (frame.scrollHeight - frame.clientHeight) / 2);
+    return undefined;
+  };
 
   // --- grid: all of these are X, but for those ---
   let tiles = [], wrong = new Set(), cursor = 0, shownClass = "";
@@ -209,10 +230,14 @@
     if (key === "s") return done(skip);
     if (key === "c") return done(() => answer(words.cannot_tell));
     if (key === "n") return done(() => answer(words.none_of_these));
+    if (key === " " && one?.kind === "sound" && !event.target.matches("button, audio")) return done(play);
     const index = KEYS.indexOf(key);
     if (key.length === 1 && index >= 0 && index < classes.length) return done(() => answer(classes[index]));
     return undefined;
   });
+  at("larger").addEventListener("click", () => magnify(2));
+  at("smaller").addEventListener("click", () => magnify(0.5));
+  window.addEventListener("resize", () => winnowSeries.resize(at("plot")));
   at("cannot").addEventListener("click", () => answer(words.cannot_tell));
   at("none").addEventListener("click", () => answer(words.none_of_these));
   at("skip").addEventListener("click", skip);

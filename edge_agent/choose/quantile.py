@@ -1,0 +1,92 @@
+"""Which samples are worth more than most, and are not shown already?
+
+    value v = utility * min(1, 4 * novelty / its mean)^2
+    rule    = sigmoid((v - theta) / temperature + pace)     theta: the running (1 - share) quantile of v
+    temperature = 0.1 * spread of v * (1 + 3 * alike)       alike: does the stream come in scenes? (scenes.py)
+
+`theta` follows Robbins and Monro (1951), scaled by the spread of v, so that it also follows a new model. `pace` leans
+on the bucket: fuller means more willing.
+
+Uncertainty comes by the scene: a threshold as sharp as for an unordered stream asks over and over about one scene, and
+never about those that a model is sure of and wrong about. Where neighbours are alike it is softer (docs/adr/0020).
+Everything else is the Selector's.
+"""
+
+from __future__ import annotations
+
+from bisect import insort
+from typing import ClassVar
+
+from edge_agent.choose.novelty import RING, Memory, Novelty
+from edge_agent.choose.scenes import ALIKE_ALPHA
+from edge_agent.choose.selector import NOVELTY_ALPHA, PACE, WARM, Asked, Selector
+
+ETA = 0.05  # step of theta in spreads; lower follows a change late, higher makes the rate unsteady
+HASTE = 8.0  # times as fast theta falls while the bucket is full: less wastes budget after a fall, more overshoots it
+SPREAD_ALPHA = 0.01  # of the running mean |v - theta|, over about 100 samples
+SOFTNESS = 0.1  # temperature in spreads; 0 is a hard threshold (p is 0 or 1), at 0.25 a third goes to the dull bulk
+CALM = 3.0  # softer by so much where neighbours are wholly alike; lower leaves scenes out, higher is random in scenes
+SPREAD_MIN = 1e-6  # lets theta move again after a stretch of equal values
+NOVELTY_MIN = 1e-6  # of the mean: a camera that shows the same for days must not bring it to 0
+KNEE = 0.25  # of the mean novelty; what is nearer is discounted as a near-duplicate, what is farther is not favoured:
+# rewarding distance itself spends labels on outliers (docs/adr/0001)
+
+
+class NoveltyQuantile(Selector):
+    """A Selector with the rule above."""
+
+    strategy: ClassVar[str] = "novelty-quantile-2"
+    memory_of: ClassVar[type[Memory]] = Novelty
+
+    def _walk(
+        self, row: int, count: int, utilities: list[float], distances: list[float], needs: list[float]
+    ) -> Asked | None:
+        """See Selector."""
+        state, bucket, share = self._state, self.purse.labels, self.rules.label_share
+        theta, spread, mean_novelty, warm = state.theta, state.spread, state.mean_novelty, state.warm
+        tokens, rate, depth = bucket.tokens, bucket.rate, bucket.depth
+        alike, beside, sent = state.alike, self._beside, min(self._novelty.sent, RING)
+        asked = None
+        while asked is None and row < count:
+            utility, novelty = utilities[row], distances[row]
+            if utility == utility:  # else NaN: cannot be used
+                if tokens < depth:
+                    tokens = min(depth, tokens + rate)
+                relative = novelty / (KNEE * mean_novelty)
+                value = utility * relative * relative if relative < 1.0 else utility
+                step = NOVELTY_ALPHA if warm is None else max(NOVELTY_ALPHA, 1.0 / (1.0 + len(warm)))
+                mean_novelty += step * (novelty - mean_novelty)
+                if mean_novelty < NOVELTY_MIN:
+                    mean_novelty = NOVELTY_MIN
+                if sent:
+                    alike += ALIKE_ALPHA * ((beside[row] < novelty) - 1.0 / (1.0 + sent) - alike)
+                if warm is not None and len(warm) >= self._first:
+                    theta, spread = _quantile(warm, share)
+                threshold = theta
+                if warm is None or len(warm) >= self._first:
+                    softness = SOFTNESS * (1.0 + CALM * alike) if alike > 0.0 else SOFTNESS
+                    lean = (value - theta) / (softness * spread) + PACE * (tokens / depth - 0.5)
+                else:
+                    lean = self._uniform
+                if warm is None:
+                    rise = 1.0 - share if value > theta else -share if tokens < depth else -share * HASTE
+                    theta += ETA * spread * rise
+                    spread += SPREAD_ALPHA * (abs(value - theta) - spread)
+                    if spread < SPREAD_MIN:
+                        spread = SPREAD_MIN
+                elif share < 1.0:  # else everything is wanted, for good
+                    insort(warm, value)
+                    if len(warm) > WARM:
+                        warm = None
+                if lean > needs[row]:
+                    asked = Asked(row, lean, threshold)
+            row += 1
+        state.theta, state.spread, state.mean_novelty, state.warm = theta, spread, mean_novelty, warm
+        state.alike, bucket.tokens = alike, tokens
+        return asked
+
+
+def _quantile(ordered: list[float], share: float) -> tuple[float, float]:
+    """The value that `share` of them exceed, and their mean distance to it."""
+    theta = ordered[min(len(ordered) - 1, int((1.0 - share) * len(ordered)))]
+    return theta, max(SPREAD_MIN, sum(abs(value - theta) for value in ordered) / len(ordered))

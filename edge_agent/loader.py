@@ -1,0 +1,88 @@
+"""Which model does the agent begin with, and what if it cannot be loaded?
+
+The one that ran, or the configured artifact where that is newer; else whatever the server sends. A version that does
+not load is no good: the updater is told, and offers another.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+from pathlib import Path
+
+from edge_agent.config import AgentConfig
+from edge_agent.contract.errors import ArtifactError, ConfigError, StaleError
+from edge_agent.model import Model
+from edge_agent.send.health import rss_bytes
+from edge_agent.update.trial import CheckStoppedError
+from edge_agent.update.updater import Updater
+
+log = logging.getLogger(__name__)
+
+TICK_S = 0.1  # of waiting for a first model
+
+
+class Loader:
+    """Loads what the updater has."""
+
+    def __init__(self, config: AgentConfig, updater: Updater, *, stopping: threading.Event) -> None:
+        self._config = config
+        self._updater = updater
+        self._stopping = stopping
+
+    def install(self) -> bool:
+        """Take the configured artifact in, if it is newer; False when a stop came meanwhile.
+
+        One that is no good matters only where there is nothing else to run: ConfigError.
+        """
+        path = self._config.model.artifact
+        if not path:
+            return True
+        try:
+            self._updater.install_first(Path(path))
+        except CheckStoppedError:
+            return False
+        except (ArtifactError, StaleError, OSError) as error:  # the last: a full disk, which stops nothing that runs
+            running = self._updater.running_folder()
+            if running is None:
+                raise ConfigError(f"[model] artifact: {error}") from error
+            log.error("[model] artifact: %s: going on with version %s", error, running.name)
+        return True
+
+    def here(self) -> Model | None:
+        """The model that is here already, loaded; None when there is none."""
+        while not self._stopping.is_set() and (folder := self._updater.running_folder()) is not None:
+            if (model := self.load(folder)) is not None:
+                self._updater.executing(model.version)
+                return model
+        return None
+
+    def first(self) -> Model | None:
+        """The model to begin with; waits for the server to send one when there is none. None: stopped.
+
+        ConfigError when there is no server to wait for.
+        """
+        said = False
+        while not self._stopping.is_set():
+            folder = self._updater.running_folder() or self._updater.take()
+            if folder is not None and (model := self.load(folder)):
+                return model
+            if not self._config.uplink.broker:
+                raise ConfigError("no model: set [model] artifact to an artifact folder, or [uplink] broker to get one")
+            if not said:
+                log.warning("no model yet: waiting for the server to send one")
+                said = True
+            self._stopping.wait(TICK_S)
+        return None
+
+    def load(self, folder: Path) -> Model | None:
+        """The model in `folder`, or None; then the updater knows, and offers another."""
+        config, before = self._config.model, rss_bytes()
+        try:
+            model = Model(folder, variant=config.variant, threads=config.threads, block=config.block)
+        except ArtifactError as error:
+            log.error("%s", error)
+            self._updater.failed(int(folder.name), str(error))
+            return None
+        model.grew_bytes = max(0, rss_bytes() - before)
+        return model
