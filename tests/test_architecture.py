@@ -59,6 +59,7 @@ EXTRAS = ("torch", "onnx", "onnxscript", "sqlalchemy", "alembic", "fastapi", "ty
 LOADED_NEVER = ("torch", "onnx", "sqlalchemy", "fastapi", "tuf")  # python-tuf by a child process
 READ_ENVIRONMENT = {"models/data.py:default_cache"}
 FORGIVING = {  # where Exception may be caught: supervising loops, and around a user's plug-in
+    "models/trainer.py:_asked",
     "edge_agent/agent.py:*",
     "edge_agent/contract/images.py:decode_image",  # parsers of other people's making
     "edge_agent/housekeeping.py:run",
