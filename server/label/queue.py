@@ -27,7 +27,7 @@ from server.label.classes import class_index_of, name_of
 from server.label.labeler import Given
 from server.label.prices import Price, parse
 from server.label.task import Task, tasks_of, with_guesses
-from server.store import consensus, labels, questions, samples
+from server.store import consensus, erasures, labels, questions, samples
 from server.store.consensus import AGAIN, FIRST, GOLD, SECOND_LOOK
 from server.store.questions import SOON, Lease, Queued
 from server.store.store import Store
@@ -160,7 +160,7 @@ class Queue:
                 if one.sample_id not in here:
                     raise LabelError(f"{one.sample_id}: no such sample: it was erased, or its id is another")
                 class_index = class_index_of(connection, one.said, new=new_class)
-                if one.key is None or not labels.has_key(connection, one.key):
+                if one.key is None or not _came_before(connection, one.key):
                     self._take(connection, labeler, one, class_index, kind)
             return [_outcome(connection, one.sample_id, one.said) for one in replies]
 
@@ -252,6 +252,11 @@ class Queue:
 
     def _drawn(self, share: float) -> bool:
         return share > 0.0 and bool(self._rng.random() < share)
+
+
+def _came_before(connection: sa.Connection, key: str) -> bool:
+    """An answer of that key is here, or was erased with its labeler."""
+    return labels.has_key(connection, key) or bool(erasures.buried(connection, [key]))
 
 
 def _purpose(held: Lease | None, asked: Queued | None, *, answered: bool) -> str:

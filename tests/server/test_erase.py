@@ -19,22 +19,41 @@ from edge_agent.contract.wire import Desired, Purge, Purged, decode, encode
 from server import config
 from server.collect.ingest import Ingest
 from server.errors import GovernError, StoreError
+from server.govern import card as cards
 from server.govern.erase import KEPT, erase
+from server.govern.lineage import of_labeler
 from server.govern.scrub import finish
 from server.govern.subject import Subject
+from server.label.labeler import Given
+from server.label.queue import Queue, Rules
 from server.release.fleet import Fleet
 from server.release.registry import add_artifact
 from server.release.signing import Policy, Signing
 from server.status import fleet as fleet_rows
-from server.store import devices, embeddings, erasures, labels, requests, runs, samples, snapshots, trail, versions
+from server.store import (
+    devices,
+    embeddings,
+    erasures,
+    labels,
+    questions,
+    requests,
+    runs,
+    samples,
+    snapshots,
+    trail,
+    users,
+    versions,
+)
 from server.store.database import sqlite3
 from server.store.embeddings import Embedding
 from server.store.labels import Label
+from server.store.questions import Queued
 from server.store.schema import (
     doomed_blob,
     duplicate,
     erased_member,
     event,
+    label,
     metadata,
     part,
     quarantine,
@@ -105,9 +124,9 @@ class World:
         with self.store.database.read() as connection:
             return erasures.verify(connection, self.snapshot.id)
 
-    def publish(self, *golden: int, folder: str = "model") -> versions.Version:
+    def publish(self, *golden: int, folder: str = "model", snapshot: str | None = None) -> versions.Version:
         """A version of the snapshot, whose golden inputs are these samples."""
-        changes: dict[str, object] = {"snapshot": self.snapshot.id}
+        changes: dict[str, object] = {"snapshot": self.snapshot.id if snapshot is None else snapshot}
         if golden:
             inputs = np.stack([np.zeros(SHAPE, np.uint8), *(planted(seq) for seq in golden)])
             logits = np.zeros((len(inputs), 4), np.float32)
@@ -352,6 +371,57 @@ def take_out(connection: sa.Connection, snapshot_id: str, member: Member) -> Non
     connection.execute(sa.delete(snapshot_member).where(snapshot_member.c.sample_id == member.sample_id))
 
 
+def test_a_card_of_a_version_that_went_on_from_one_that_learned_of_it_is_made_anew(world: World) -> None:
+    world.publish()
+    with world.store.database.write() as connection:
+        first = versions.get(connection, 1)
+        versions.insert(connection, first._replace(number=2, parent=1, snapshot_id=""))
+    assert cards.keep(world.store, config.Govern(), now_ms=NOW_MS) == [1, 2]
+    world.erase("sample", "cam-1.main.1.4")
+    heir = cards.card(world.store, 2, config.Govern(), now_ms=NOW_MS)["model"]
+    assert heir["lineage"]["erased_since"] == [1]
+    assert "it learned from samples that were erased since, and is to be trained again" in heir["limits"]
+
+
+def test_a_golden_input_goes_out_of_a_manifest_that_names_another_snapshot(world: World) -> None:
+    by_hand = world.publish(4, 52, snapshot="")
+    world.erase("sample", "cam-1.main.1.4")
+    with world.store.database.read() as connection:
+        after = versions.get(connection, 1)
+    assert len(decode_manifest(world.store.blobs.get(after.manifest_sha256)).golden.inputs.array()) == 2
+    assert not world.store.blobs.has(by_hand.manifest_sha256)
+
+
+def test_what_reports_say_of_it_by_name_goes_and_the_reports_stay(world: World) -> None:
+    report = {"damaged": ["cam-1.main.1.4", "cam-2.main.1.52"], "train": 12}
+    error = "2 of 12 train samples are damaged, as cam-1.main.1.4: restore the blobs"
+    with world.store.database.write() as connection:
+        number = runs.insert(
+            connection, snapshot_id=world.snapshot.id, champion=0, recipe="", report=report, now_ms=NOW_MS
+        )
+        runs.fail(connection, number, error=error, now_ms=NOW_MS)
+    assert world.erase("sample", "cam-1.main.1.4").counts["reports"] == 1
+    with world.store.database.read() as connection:
+        run = runs.get(connection, number)
+    assert (run.report["damaged"][1:], run.report["train"]) == (["cam-2.main.1.52"], 12)
+    assert run.error.endswith(": restore the blobs")
+    assert "cam-1.main" not in repr(run)
+
+
+def test_a_question_does_not_name_it_and_its_answer_stands_for_as_many(world: World) -> None:
+    world.send("cam-2", 60, 61)
+    asked = Queued("cam-2.main.1.60", "first", NOW_MS, probability=0.5, plan_ms=NOW_MS, beside=("cam-1.main.1.4",))
+    with world.store.database.write() as connection:
+        questions.put(connection, [asked])
+    world.erase("device", "cam-1")
+    assert files_with(world.folder, b"cam-1.main.") == []
+    queue = Queue(world.store, Rules(), now_ms=lambda: NOW_MS, rng=np.random.default_rng(0))
+    queue.answer("bob", "cam-2.main.1.60", "cat")
+    with world.store.database.read() as connection:
+        (said,) = connection.execute(sa.select(label).where(label.c.sample_id == "cam-2.main.1.60")).all()
+    assert said.stands_for == 2
+
+
 # --- labelers ---
 
 
@@ -363,6 +433,61 @@ def test_what_a_labeler_answered_goes_with_the_name_and_the_samples_wait_again(w
         assert labels.counts(connection).waiting == 8
     assert world.verified() == (8, 8, True)
     assert world.send("cam-1", 3) == {"cam-1.main.1.3": "duplicate"}
+
+
+def test_a_snapshot_from_before_a_labeler_answered_keeps_its_members(world: World) -> None:
+    world.publish()
+    late = [Label(f"cam-1.main.1.{seq}", seq % 2, "eve", NOW_MS + 1) for seq in range(3)]
+    taken_back = Label("cam-1.main.1.4", 0, "eve", NOW_MS - 2)
+    with world.store.database.write() as connection:
+        labels.add(connection, [*late, taken_back])
+        connection.execute(sa.update(label).where(label.c.at_ms == NOW_MS - 2).values(undone_at_ms=NOW_MS - 1))
+        assert of_labeler(connection, "eve")["versions"]["learned"] == {}
+    done = world.erase("labeler", "eve")
+    assert (done.learned, done.counts.get("snapshot_member", 0), done.counts["label"]) == ((), 0, 4)
+    assert world.verified() == (16, 0, True)
+
+
+def test_what_stood_with_a_sample_that_nobody_else_answered_waits_again(world: World) -> None:
+    world.send("cam-2", 60, 61)
+    with world.store.database.write() as connection:
+        labels.spare(connection, {"cam-2.main.1.60": "cam-1.main.1.1", "cam-2.main.1.61": "cam-2.main.1.50"})
+    world.erase("labeler", "ann")
+    with world.store.database.read() as connection:
+        left = connection.execute(sa.select(duplicate)).all()
+        waiting = {row.id for row in labels.waiting(connection, limit=50)}
+    assert [row.sample_id for row in left] == ["cam-2.main.1.61"]
+    assert {"cam-1.main.1.1", "cam-2.main.1.60"} <= waiting
+
+
+def test_answers_of_an_erased_labeler_that_come_again_are_not_kept(world: World) -> None:
+    queue = Queue(world.store, Rules(), now_ms=lambda: NOW_MS, rng=np.random.default_rng(0))
+    given = Given("cam-1.main.1.1", "dog", "label_studio:eve@example.org", "label_studio", 1.0, "label_studio:7:noon")
+    assert queue.take_in([given]) == 1
+    world.erase("labeler", "label_studio:eve@example.org")
+    queue.take_in([given])  # a server that was started anew asks for all of them once more
+    assert files_with(world.folder, b"eve@example.org") == []
+    queue.take_in([given._replace(key="label_studio:8:noon", labeler="label_studio:dan")])
+    assert world.count(label, label.c.labeler == "label_studio:dan") == 1
+
+
+def test_a_labeler_who_may_sign_in_has_no_account_any_more(world: World) -> None:
+    with world.store.database.write() as connection:
+        for name in ("ann", "dan"):
+            users.add(connection, name, "labeler", password_hash="secret-of-" + name, by="root", now_ms=NOW_MS)
+            users.open_session(
+                connection, name, secret_sha256=name, csrf="c", now_ms=NOW_MS, expires_at_ms=NOW_MS + 1000
+            )
+            users.add_token(connection, name, "t", secret_sha256=name, expires_at_ms=None, by="root", now_ms=NOW_MS)
+    done = world.erase("labeler", "ann")
+    assert {name: done.counts[name] for name in ("user", "web_session", "api_token")} == {
+        "user": 1, "web_session": 1, "api_token": 1,
+    }  # fmt: skip
+    assert files_with(world.folder, b"secret-of-ann") == []
+    with world.store.database.read() as connection:
+        assert users.of_session(connection, "ann", now_ms=NOW_MS) is None
+        assert users.of_session(connection, "dan", now_ms=NOW_MS) is not None
+    assert world.erase("labeler", "dan").counts == {"user": 1, "web_session": 1, "api_token": 1}  # answered nothing
 
 
 @pytest.mark.parametrize(
