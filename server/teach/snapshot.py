@@ -18,7 +18,7 @@ import numpy as np
 from server.audit.evidence import asked_about
 from server.config import Snapshot as Settings
 from server.errors import StoreError, TrainingError
-from server.store import embeddings, fingerprints, labels, samples, snapshots, versions
+from server.store import embeddings, erasures, fingerprints, labels, samples, snapshots, versions
 from server.store.rules import Rule, in_force, rule_of
 from server.store.samples import sample_array
 from server.store.snapshots import LeftOut, Member, Snapshot
@@ -44,15 +44,19 @@ class _Found(NamedTuple):
     classes: tuple[str, ...]
     plans: list[int]
     champion: int  # version, 0: none
+    erasures: int  # the newest
 
 
 def freeze(store: Store, *, now_ms: int, settings: Settings = DEFAULT) -> Snapshot:
     """Freeze the labelled samples; the same labels give the same snapshot."""
-    found = _look(store)
-    left_out = sort_out(found.rows, found.held, found.rules, settings)
-    if settings.near_duplicates != "keep":
-        left_out += _duplicates(store, found, {one.sample_id for one in left_out}, settings)
-    return _keep(store, found, left_out, now_ms)
+    while True:
+        found = _look(store)
+        left_out = sort_out(found.rows, found.held, found.rules, settings)
+        if settings.near_duplicates != "keep":
+            left_out += _duplicates(store, found, {one.sample_id for one in left_out}, settings)
+        if (made := _keep(store, found, left_out, now_ms)) is not None:
+            return made
+        log.info("some of the samples were erased while a snapshot was made of them: it is made anew")
 
 
 def _look(store: Store) -> _Found:
@@ -65,10 +69,12 @@ def _look(store: Store) -> _Found:
             classes=labels.names(connection),
             plans=labels.plans(connection),
             champion=champion.number if champion else 0,
+            erasures=erasures.last_id(connection),
         )
 
 
-def _keep(store: Store, found: _Found, left_out: list[LeftOut], now_ms: int) -> Snapshot:
+def _keep(store: Store, found: _Found, left_out: list[LeftOut], now_ms: int) -> Snapshot | None:
+    """The snapshot, kept; None when something was erased since it was looked at."""
     gone = {one.sample_id for one in left_out}
     asked = asked_about(found.rows, found.plans)
     used, rules = _used(found)
@@ -88,6 +94,8 @@ def _keep(store: Store, found: _Found, left_out: list[LeftOut], now_ms: int) -> 
         rules=tuple(rules),
     )
     with store.database.write() as connection:
+        if erasures.last_id(connection) != found.erasures:
+            return None
         snapshots.insert(connection, made, members, left_out)
         kept = snapshots.get(connection, made.id) or made
     if left_out:

@@ -62,7 +62,9 @@ from server.store.schema import (
 )
 from server.store.snapshots import Member, Snapshot, identify
 from server.store.store import Store
+from server.teach import snapshot as snapshot_of
 from server.teach.snapshot import freeze
+from server.teach.splits import sort_out
 
 RANDOM = msgspec.structs.replace(SELECTION, reason="random")
 SHAPE = (40, 40)  # of noise: as it is in the blobs, since nothing makes it smaller
@@ -560,6 +562,18 @@ def test_copies_that_were_carried_away_are_named(world: World) -> None:
             trail.record(connection, what, f"snapshot {of}", why="", who="eve", now_ms=NOW_MS)
     away = world.erase("sample", "cam-1.main.1.4").elsewhere
     assert away == (f"export of snapshot {world.snapshot.id[:12]} by eve (audit entry 1)",)
+
+
+def test_what_is_erased_while_a_snapshot_is_made_is_not_in_it(world: World, monkeypatch) -> None:
+    def sorted_out(*args: object) -> list:
+        monkeypatch.undo()
+        world.erase("sample", "cam-1.main.1.4", "cam-1.main.1.3")  # somebody, just then
+        return sort_out(*args)
+
+    monkeypatch.setattr(snapshot_of, "sort_out", sorted_out)
+    made = freeze(world.store, now_ms=NOW_MS + 5)
+    with world.store.database.read() as connection:
+        assert len(snapshots.sample_ids(connection, made.id)) == 14
 
 
 def test_a_version_frozen_later_holds_nothing_of_it(world: World) -> None:
