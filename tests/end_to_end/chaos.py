@@ -89,7 +89,7 @@ def run(folder: Path, *, seed: int, seconds: float, agents: int, say: Callable[[
                 link.close()
 
 
-def _run(
+def _play(
     world: World, links: list[Link], *, seed: int, seconds: float, agents: int, say: Callable[[str], None]
 ) -> None:
     port = int(world.broker_url.rsplit(":", 1)[1])
