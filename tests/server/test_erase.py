@@ -159,8 +159,13 @@ def test_no_byte_of_a_device_is_left_in_any_file_though_a_server_has_them_open(w
     every = [mark for seq in (*range(8), 91) for mark in marks(seq)] + [first_part, b"cam-1.main."]
     assert all(files_with(world.folder, what) for what in every)
 
+    world.hears("cam-1", encode(birth("s")), "birth")
     done = world.erase("device", "cam-1")
     assert [files_with(world.folder, what) for what in every] == [[]] * len(every)
+    with server.database.read() as connection:
+        said = devices.get(connection, "cam-1")
+    assert said is not None
+    assert (said.birth, said.heartbeat) == (None, None)
     assert all(files_with(world.folder, mark) for seq in range(50, 58) for mark in marks(seq))
     assert done.counts["sample"] == 8
     assert done.counts["snapshot_member"] == 8
@@ -245,6 +250,19 @@ def test_devices_are_told_to_purge_until_they_say_that_they_did(world: World) ->
     assert sorted((name, desired.purges) for name, desired in told) == [("cam-1", ()), ("cam-2", ())]
     world.store.database.forget_deleted()
     assert files_with(world.folder, b"cam-2.main.1.50") == []  # nor is what was ordered kept
+
+
+def test_pieces_of_it_and_messages_that_named_it_go_and_others_stay(world: World) -> None:
+    for seq in (90, 92):
+        large = np.random.default_rng(seq).integers(0, 256, (700, 700), np.uint8)
+        world.ingest.take([message("cam-1", "sample", frames("cam-1", seq, data=large)[0])])
+        bad = frames("cam-1", seq + 1, data=planted(seq + 1), dtype="rubbish")
+        world.ingest.take([message("cam-1", "sample", bad[0])])
+    done = world.erase("sample", "cam-1.main.1.90", "cam-1.main.1.91")
+    assert (done.counts["part"], done.counts["quarantine"]) == (1, 1)
+    assert [files_with(world.folder, mark) for mark in marks(91)] == [[], [], []]
+    assert all(files_with(world.folder, mark) for mark in marks(93))
+    assert (world.count(part), world.count(quarantine)) == (1, 1)
 
 
 def test_the_counts_of_a_device_still_add_up(world: World) -> None:
