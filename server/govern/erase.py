@@ -19,8 +19,8 @@ from typing import Any, NamedTuple
 import sqlalchemy as sa
 from sqlalchemy.dialects.sqlite import insert
 
-from server.govern import answers, goldens, places, reports
-from server.govern.places import Left
+from server.govern import answers, goldens, membership, reports
+from server.govern.membership import Left
 from server.govern.scrub import finish
 from server.govern.subject import Subject, check, chosen
 from server.store import erasures, identities, questions, runs, trail
@@ -68,7 +68,7 @@ def erase(store: Store, subject: Subject, *, who: str, why: str, now_ms: int) ->
         check(connection, subject)
         erasures.make_key(connection)
     with store.database.read() as connection:  # it takes a while, and ingest needs the right to write
-        ready = places.prepare(connection, subject)
+        ready = membership.prepare(connection, subject)
     with store.database.write() as connection:
         done = _Act(store, connection, subject, ready, now_ms).run(who=who, why=why)
     finish(store, now_ms=now_ms)
@@ -97,7 +97,7 @@ class _Act:
         if kind == "labeler":
             hashes |= {erasures.keyed(self._key, key) for key in answers.keys(connection, self._subject.names[0])}
         number = erasures.insert_erasure(connection, self._row(going, hashes, who, why))
-        left = places.leave(connection, self._subject, number, self._ready)
+        left = membership.leave(connection, self._subject, number, self._ready)
         self._counts.update(left.counts)
         learned = tuple(n for n, by in erasures.learned(connection).items() if number in by)
         self._doom([row.body_sha256 for row in going])

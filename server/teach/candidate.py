@@ -24,7 +24,7 @@ from numpy.typing import NDArray
 from edge_agent.contract.artifact import InputSpec
 from server import config
 from server.errors import StoreError
-from server.store import labels, rules, snapshots, versions
+from server.store import labels, snapshots, versions
 from server.store.samples import sample_array
 from server.store.snapshots import Snapshot
 from server.store.store import Store
@@ -181,13 +181,9 @@ def _order(ids: NDArray[np.str_]) -> NDArray[np.int64]:
 def _unlabelled(store: Store, takes: InputSpec) -> NDArray[Any]:
     """(M, *shape) the newest of those that wait for a label and may be trained on."""
     with store.database.read() as connection:
-        rows, now = labels.waiting(connection, limit=2 * UNLABELLED_SAMPLES, newest=True), rules.in_force(connection)
+        rows = labels.waiting(connection, limit=2 * UNLABELLED_SAMPLES, newest=True)
     wanted: list[Any] = [
-        row
-        for row in rows
-        if row.split == "train"
-        and (tuple(row.shape), row.dtype) == (takes.shape, takes.dtype)
-        and rules.rule_of(now, row.device, row.stream).allows("train")
+        row for row in rows if row.split == "train" and (tuple(row.shape), row.dtype) == (takes.shape, takes.dtype)
     ]
     arrays = [array for row in wanted[:UNLABELLED_SAMPLES] if (array := _array(store, row)) is not None]
     return np.stack(arrays) if arrays else np.zeros((0, *takes.shape), takes.dtype)

@@ -1,4 +1,4 @@
-"""What becomes of the places in snapshots of what is to be forgotten?
+"""What becomes of snapshots that have what is to be forgotten?
 
 A snapshot that loses its first member is checked and sealed before (store/erasures.py); whatever goes leaves its hash.
 """
@@ -19,7 +19,7 @@ from server.store.snapshots import LeftOut, Member
 class Left(NamedTuple):
     """Snapshots that lost some, by what they lost; and how many rows went."""
 
-    train: frozenset[str]
+    taught: frozenset[str]  # what is learned from, labelled or not
     holdout: frozenset[str]
     left_out: frozenset[str]
     unsound: tuple[str, ...]  # were not what their ids say, before anything was taken out
@@ -28,7 +28,7 @@ class Left(NamedTuple):
     @property
     def members(self) -> frozenset[str]:
         """That lost members."""
-        return self.train | self.holdout
+        return self.taught | self.holdout
 
 
 def prepare(connection: sa.Connection, subject: Subject) -> dict[str, str]:
@@ -51,10 +51,11 @@ def leave(connection: sa.Connection, subject: Subject, number: int, ready: Mappi
     if gone:
         connection.execute(sa.insert(erased_member), gone)
     counts = {table.name: connection.execute(sa.delete(table).where(mine)).rowcount for table, _, mine in _of(subject)}
-    train, holdout, out = (
-        frozenset(of for of, split, _ in stands if split == which) for which in ("train", "holdout", erasures.LEFT_OUT)
+    holdout, out = (
+        frozenset(of for of, split, _ in stands if split == which) for which in ("holdout", erasures.LEFT_OUT)
     )
-    return Left(train, holdout, out, tuple(unsound), counts)
+    taught = frozenset(of for of, split, _ in stands if split not in ("holdout", erasures.LEFT_OUT))
+    return Left(taught, holdout, out, tuple(unsound), counts)
 
 
 def _stands(connection: sa.Connection, subject: Subject) -> Iterator[tuple[str, str, Member | LeftOut]]:
