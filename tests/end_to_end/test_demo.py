@@ -27,6 +27,7 @@ def report(tmp_path_factory: pytest.TempPathFactory) -> dict:
     assert run.returncode == 0, run.stdout[-3000:] + run.stderr[-3000:]
     found = json.loads((out / "report.json").read_text())
     found["page"] = (out / "report.html").read_text()
+    assert "pages: http://127.0.0.1:" in run.stdout
     return found
 
 

@@ -58,7 +58,11 @@ retry_first_s = 0.2
 retry_max_s = 2.0
 keepalive_s = 5
 [update]
-enabled = false
+enabled = {updates}
+shadow_samples = 20
+shadow_share = 1.0
+probation_samples = 20
+probation_s = 0.5
 [drift]
 enabled = false  # its threshold goes by the clock, and an alarm would grant labels
 """
@@ -68,12 +72,12 @@ class Camera:
     """An agent that plays a stream of its own; kept apart from others by its seed."""
 
     def __init__(
-        self, world: World, name: str, *, rows: int, rate: float, seed: int, broker: str, settings: str
+        self, world: World, name: str, *, rows: int, rate: float, seed: int, broker: str, updates: bool, settings: str
     ) -> None:
         self.name = name
         self._world, self._rows, self._seed = world, rows, seed
         np.savez(world.folder / f"{name}.npz", x=images(rows, seed=seed)[0])
-        text = AGENT.format(name=name, rate=rate, share=SHARE, broker=broker)
+        text = AGENT.format(name=name, rate=rate, share=SHARE, broker=broker, updates=str(updates).lower())
         self.agent = world.start_agent(name, text + settings)
 
     @property
@@ -105,18 +109,18 @@ class Served:
         """`settings`: further ones, TOML. `before`: words of commands that are given before it starts."""
         self.folder, self.programs = folder, programs
         self.catalogue = folder / "server" / "catalogue.db"
-        self.toml = folder / "server.toml"
-        self.toml.write_text(SERVER + settings)
+        self.config = str(folder / "server.toml")
+        (folder / "server.toml").write_text(SERVER + settings)
         for words in before:
             self.command(*words)
-        self.server = programs.run(folder / "server.log", "server", "run", str(self.toml))
+        self.server = programs.run(folder / "server.log", "server", "run", self.config)
         url = folder / "server" / "broker.url"
         programs.wait_for("the server listens", lambda: url.exists() and bool(url.read_text()))
         self.broker_url = url.read_text().strip()
 
     def command(self, *words: str) -> None:
         """What somebody says at the server."""
-        assert main([*words, str(self.toml)]) == 0
+        assert main([*words, self.config]) == 0
 
     def start_agent(self, name: str, settings: str) -> Program:
         """An agent with these settings, TOML."""
@@ -131,15 +135,31 @@ class Served:
 class World(Served):
     """A server and agents that play streams."""
 
-    def __init__(self, folder: Path, programs: Programs) -> None:
+    def __init__(self, folder: Path, programs: Programs, *, settings: str = "", model: bool = False) -> None:
+        """`model`: the server knows the agents' model."""
         self.cameras: list[Camera] = []
         artifact(folder / "first")
-        super().__init__(folder, programs)
+        before = [("model", "add", str(folder / "first"))] if model else []
+        super().__init__(folder, programs, settings=settings, before=before)
 
-    def add(self, name: str, *, rows: int, rate: float, seed: int = 5, broker: str = "", settings: str = "") -> Camera:
+    @property
+    def pages_url(self) -> str:
+        return (self.folder / "server" / "web.url").read_text().strip()
+
+    def add(
+        self,
+        name: str,
+        *,
+        rows: int,
+        rate: float,
+        seed: int = 5,
+        broker: str = "",
+        updates: bool = False,
+        settings: str = "",
+    ) -> Camera:
         """Start an agent. `broker`: where it finds the broker, if not where it is; `settings`: further ones, TOML."""
         where = broker or self.broker_url
-        camera = Camera(self, name, rows=rows, rate=rate, seed=seed, broker=where, settings=settings)
+        camera = Camera(self, name, rows=rows, rate=rate, seed=seed, broker=where, updates=updates, settings=settings)
         self.cameras.append(camera)
         return camera
 
