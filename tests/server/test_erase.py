@@ -57,12 +57,14 @@ from server.store.schema import (
     metadata,
     part,
     quarantine,
+    reference,
     sample,
     snapshot_member,
 )
 from server.store.snapshots import Member, Snapshot, identify
 from server.store.store import Store
 from server.teach import snapshot as snapshot_of
+from server.teach.imports import import_file
 from server.teach.snapshot import freeze
 from server.teach.splits import sort_out
 
@@ -401,6 +403,30 @@ def test_a_card_of_a_version_that_went_on_from_one_that_learned_of_it_is_made_an
     heir = cards.card(world.store, 2, config.Govern(), now_ms=NOW_MS)["model"]
     assert heir["lineage"]["erased_since"] == [1]
     assert "it learned from samples that were erased since, and is to be trained again" in heir["limits"]
+
+
+def test_a_card_of_a_version_that_was_judged_by_it_is_made_anew(world: World) -> None:
+    world.publish()
+    cards.keep(world.store, config.Govern(), now_ms=NOW_MS)
+    assert world.erase("sample", "cam-1.main.1.3").counts["card"] == 1
+    assert cards.card(world.store, 1, config.Govern(), now_ms=NOW_MS)["data"]["erased"] == 1
+
+
+def test_a_reference_that_was_computed_on_it_goes_and_one_that_was_not_stays(world: World, tmp_path: Path) -> None:
+    for split in ("train", "holdout"):
+        file = tmp_path / f"{split}.npz"
+        np.savez(file, x=np.stack([planted(70), planted(71)]), y=np.zeros(2, int), names=np.array(["cat", "dog"]))
+        import_file(world.store, file, split=split, now_ms=NOW_MS)
+    kept = world.store.blobs.put(b"what a model says of them")
+    with world.store.database.write() as connection:
+        values = {"onnx_sha256": "0" * 64, "body_sha256": kept, "samples": 2, "at_ms": NOW_MS}
+        connection.execute(sa.insert(reference).values(values))
+        ids = dict(connection.execute(sa.select(sample.c.split, sample.c.id).where(sample.c.origin == "import")).all())
+    assert world.erase("sample", ids["train"]).ordered == ()  # no device has it
+    world.erase("device", "cam-1")
+    assert (world.count(reference), world.store.blobs.has(kept)) == (1, True)
+    world.erase("sample", ids["holdout"])
+    assert (world.count(reference), world.store.blobs.has(kept)) == (0, False)
 
 
 def test_a_golden_input_goes_out_of_a_manifest_that_names_another_snapshot(world: World) -> None:
