@@ -17,7 +17,7 @@ from server.collect.ingest import Ingest
 from server.config import Snapshot as Settings
 from server.errors import TrainingError
 from server.store import fingerprints as stored
-from server.store import labels, snapshots
+from server.store import identities, labels, snapshots
 from server.store.fingerprints import Fingerprint
 from server.store.labels import Label
 from server.store.store import Store
@@ -160,6 +160,13 @@ def test_no_snapshot_trains_on_what_it_judges_by(store):
     expected = {f"cam-2.main.1.{seq}": ("near_duplicate", f"cam-1.main.1.{seq}") for seq in range(4)}
     assert left_out(store, snapshot) == expected  # the one that is not labelled yet included
     assert (snapshot.train_count, snapshot.holdout_count) == (6, 9)
+
+
+def test_a_device_that_was_left_out_takes_nobody_with_it(store):
+    with store.database.write() as connection:
+        identities.revoke(connection, "cam-1", why="it sent rubbish", samples_left_out=True, now_ms=NOW_MS)
+    snapshot = freeze(store, now_ms=NOW_MS)
+    assert (snapshot.train_count, snapshot.holdout_count, left_out(store, snapshot)) == (10, 0, {})
 
 
 def test_fingerprints_are_made_once(store, monkeypatch):

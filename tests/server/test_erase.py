@@ -60,6 +60,7 @@ from server.store.schema import (
     reference,
     sample,
     snapshot_member,
+    version,
 )
 from server.store.snapshots import Member, Snapshot, identify
 from server.store.store import Store
@@ -283,6 +284,15 @@ def test_a_body_that_another_sample_shares_stays_until_that_goes_too(world: Worl
     np.testing.assert_array_equal(samples.sample_array(world.store, row), planted(3))
     world.erase("sample", "cam-2.main.1.99")
     assert [files_with(world.folder, mark) for mark in marks(3)] == [[], [], []]
+
+
+def test_bytes_that_a_version_has_for_something_else_stay(world: World) -> None:
+    world.publish()
+    with world.store.database.write() as connection:
+        rows = {row.seq: row.body_sha256 for row in samples.rows(connection, ["cam-1.main.1.3", "cam-1.main.1.4"])}
+        connection.execute(sa.update(version).values(weights_sha256=rows[3]))
+    world.erase("sample", "cam-1.main.1.3", "cam-1.main.1.4")
+    assert (world.store.blobs.has(rows[3]), world.store.blobs.has(rows[4])) == (True, False)
 
 
 # --- snapshots and versions ---
