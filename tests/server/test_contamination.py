@@ -59,6 +59,15 @@ def test_a_scene_is_known_again_compressed_resized_or_in_other_light(channels):
     assert set(twins([look(scene(seed, channels=channels)) for seed in range(100, 400)], held, cosine=0.98)) == {NONE}
 
 
+def test_what_is_near_must_have_the_same_perceptual_hash_but_for_a_few_bits():
+    near = np.linspace(0.0, 1.0, 64, dtype=np.float32)
+    few = LIKENESS["grey"].bits
+    mine = [Look(Fingerprint("grey", near, 0), None, NONE)]
+    for differing, twin in ((few, 0), (few + 1, NONE)):
+        held = [Look(Fingerprint("grey", near, (1 << differing) - 1), None, NONE)]
+        assert twins(mine, held, cosine=0.9).tolist() == [twin]
+
+
 def test_red_is_not_green():
     red, green = (np.full((16, 16, 3), 40, np.uint8) for _ in range(2))
     red[4:12, 4:12] = (250, 0, 0)
