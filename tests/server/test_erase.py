@@ -222,6 +222,18 @@ def test_of_an_erased_device_nothing_is_taken_until_it_has_purged_and_then_what_
     assert world.send("cam-1", 0, boot=10) == {"cam-1.main.10.0": "accepted"}
 
 
+def test_a_device_that_obeyed_an_earlier_order_has_not_obeyed_a_later_one(world: World) -> None:
+    outbox = msgspec.structs.replace(OUTBOX, purged=Purged(id=1, boot=1, seq=8))
+    world.erase("device", "cam-1")
+    world.hears("cam-1", encode(heartbeat("s", outbox=outbox)))
+    assert world.send("cam-1", 20) == {"cam-1.main.1.20": "accepted"}
+    world.erase("device", "cam-1")
+    world.hears("cam-1", encode(heartbeat("s", outbox=outbox)))
+    assert world.send("cam-1", 21) == {"cam-1.main.1.21": "refused"}
+    with world.store.database.read() as connection:
+        assert erasures.orders(connection) == {"cam-1": (Purge(id=2),)}
+
+
 def test_what_an_erased_device_sends_wrongly_is_counted_but_not_kept(world: World) -> None:
     world.erase("device", "cam-1")
     world.ingest.take([message("cam-1", "sample", frames("cam-1", 91, data=planted(91), dtype="rubbish")[0])])
