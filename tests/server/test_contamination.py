@@ -16,8 +16,10 @@ from PIL import Image
 from server.collect.ingest import Ingest
 from server.config import Snapshot as Settings
 from server.errors import TrainingError
+from server.govern.erase import erase
+from server.govern.subject import Subject
+from server.store import erasures, identities, labels, snapshots
 from server.store import fingerprints as stored
-from server.store import identities, labels, snapshots
 from server.store.fingerprints import Fingerprint
 from server.store.labels import Label
 from server.store.store import Store
@@ -169,6 +171,14 @@ def test_no_snapshot_trains_on_what_it_judges_by(store):
     expected = {f"cam-2.main.1.{seq}": ("near_duplicate", f"cam-1.main.1.{seq}") for seq in range(4)}
     assert left_out(store, snapshot) == expected  # the one that is not labelled yet included
     assert (snapshot.train_count, snapshot.holdout_count) == (6, 9)
+
+
+def test_what_stood_beside_something_erased_leaves_the_record_with_it(store):
+    snapshot = freeze(store, now_ms=NOW_MS)
+    erase(store, Subject("sample", ("cam-1.main.1.0",)), who="ada", why="asked to", now_ms=NOW_MS)
+    assert left_out(store, snapshot).keys() == {f"cam-2.main.1.{seq}" for seq in range(1, 4)}
+    with store.database.read() as connection:
+        assert erasures.verify(connection, snapshot.id) == (14, 1, True)
 
 
 def test_a_device_that_was_left_out_takes_nobody_with_it(store):

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from quadrants import artifact
 
 from edge_agent.contract.artifact import Golden, Tensor, decode_manifest
-from edge_agent.contract.wire import Desired, Purge, Purged, decode, encode
+from edge_agent.contract.wire import PURGES_MAX, Desired, Purge, Purged, decode, encode
 from server import config
 from server.collect.ingest import Ingest
 from server.errors import GovernError, StoreError
@@ -220,6 +220,17 @@ def test_of_an_erased_device_nothing_is_taken_until_it_has_purged_and_then_what_
     assert told == {"cam-1.main.9.4": "refused", "cam-1.main.9.5": "accepted"}
     assert world.send("cam-1", 20, boot=1) == {"cam-1.main.1.20": "refused"}
     assert world.send("cam-1", 0, boot=10) == {"cam-1.main.10.0": "accepted"}
+
+
+def test_a_device_is_told_of_no_more_orders_at_once_than_a_message_may_carry(world: World) -> None:
+    made = erasures.Erasure(0, NOW_MS, "sample", "", "ada", WHY, {}, {}, "", None)
+    with world.store.database.write() as connection:
+        for seq in range(PURGES_MAX + 2):
+            erasures.order(connection, erasures.insert_erasure(connection, made), {"cam-1": [f"cam-1.main.1.{seq}"]})
+        told = erasures.orders(connection)["cam-1"]
+        assert [purge.id for purge in told] == list(range(1, PURGES_MAX + 1))
+        erasures.heard(connection, "cam-1", Purged(id=PURGES_MAX, boot=1, seq=8))
+        assert [purge.id for purge in erasures.orders(connection)["cam-1"]] == [PURGES_MAX + 1, PURGES_MAX + 2]
 
 
 def test_a_device_that_obeyed_an_earlier_order_has_not_obeyed_a_later_one(world: World) -> None:
