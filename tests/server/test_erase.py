@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -15,8 +16,9 @@ from hypothesis import strategies as st
 from quadrants import artifact
 
 from edge_agent.contract.artifact import Golden, Tensor, decode_manifest
-from edge_agent.contract.wire import PURGES_MAX, Desired, Purge, Purged, decode, encode
+from edge_agent.contract.wire import PURGE_SAMPLES_MAX, PURGES_MAX, Desired, Purge, Purged, decode, encode
 from server import config
+from server.__main__ import main
 from server.collect.ingest import Ingest
 from server.errors import GovernError, StoreError
 from server.govern import card as cards
@@ -581,6 +583,42 @@ def test_what_nobody_knows_cannot_be_erased(world: World, kind: str, name: str, 
     with pytest.raises(GovernError) as error:
         world.erase(kind, name)
     assert said in str(error.value)
+
+
+def test_too_many_samples_for_one_order_are_refused_and_none_goes(world: World) -> None:
+    with pytest.raises(GovernError, match="samples: expected .* at most in one erasure"):
+        world.erase("sample", *(f"cam-1.main.1.{seq}" for seq in range(PURGE_SAMPLES_MAX + 1)))
+    assert world.count(sample) == 16
+
+
+def test_by_command(world: World, tmp_path: Path, capsys) -> None:
+    toml = tmp_path / "server.toml"
+    toml.write_text(f'[server]\nfleet = "{FLEET}"\ndata_dir = "{world.folder}"\n[labeler]\nkind = "label_studio"\n')
+
+    def told(*words: str, code: int = 0) -> str:
+        assert main(["erase", *words, str(toml)]) == code
+        said = capsys.readouterr()
+        return said.err if code else said.out
+
+    world.publish()
+    assert "expected one of --device, --sample and --labeler" in told("--why", "x", code=1)
+    assert "expected one of" in told("--why", "x", "--device", "cam-1", "--labeler", "ann", code=1)
+    assert "and a reason" in told("--why", " ", "--device", "cam-1", code=1)
+    assert world.count(sample) == 16
+    said = told("--sample", "cam-1.main.1.4", "--sample", "cam-1.main.1.3", "--why", WHY, "--by", "ada").splitlines()
+    assert said[0].startswith("erasure 1: ")
+    assert "2 of sample" in said[0]
+    assert said[1:] == [
+        "version 1 learned from it: to be trained again, from scratch",
+        "judged by it: versions 1",
+        "cam-1 is told to purge; what it sends of it until then is refused",
+        "not here, so not erased: tasks of Label Studio, http://127.0.0.1:8080, project 1: look for sample_uid",
+    ]
+    done = json.loads(told("--labeler", "bob", "--why", WHY, "--json"))
+    assert (done["id"], done["counts"]["label"], done["learned"]) == (2, 8, [1])
+    with world.store.database.read() as connection:
+        first, _ = trail.entries(connection, limit=2)
+    assert (first.who, first.why) == ("ada", WHY)
 
 
 # --- when something goes wrong, and when others add tables ---
