@@ -10,139 +10,41 @@ import msgspec
 import numpy as np
 import pytest
 import sqlalchemy as sa
-from device_words import FLEET, NOW_MS, OUTBOX, SELECTION, answers, birth, frames, heartbeat, message, uploads
-from hypothesis import HealthCheck, given, settings
-from hypothesis import strategies as st
-from quadrants import artifact
+from device_words import FLEET, NOW_MS, OUTBOX, answers, birth, frames, heartbeat, message, uploads
+from erasing import WHY, World, files_with, marks, planted
 
-from edge_agent.contract.artifact import Golden, Tensor, decode_manifest
 from edge_agent.contract.wire import PURGE_SAMPLES_MAX, PURGES_MAX, Desired, Purge, Purged, decode, encode
 from server import config
 from server.__main__ import main
-from server.collect.ingest import Ingest
 from server.errors import GovernError, StoreError
-from server.govern import card as cards
-from server.govern.erase import KEPT, erase
-from server.govern.lineage import of_labeler
+from server.govern.erase import KEPT
 from server.govern.scrub import finish
-from server.govern.subject import Subject
-from server.label.labeler import Given
-from server.label.queue import Queue, Rules
 from server.release.fleet import Fleet
-from server.release.registry import add_artifact
-from server.release.signing import Policy, Signing
 from server.status import fleet as fleet_rows
 from server.store import (
     devices,
-    embeddings,
     erasures,
-    labels,
-    questions,
     requests,
     runs,
     samples,
     snapshots,
     trail,
-    users,
-    versions,
 )
 from server.store.database import sqlite3
-from server.store.embeddings import Embedding
-from server.store.labels import Label
-from server.store.questions import Queued
 from server.store.schema import (
     doomed_blob,
     duplicate,
-    erased_member,
     event,
-    label,
     metadata,
     part,
     quarantine,
-    reference,
     sample,
-    snapshot_member,
     version,
 )
-from server.store.snapshots import Member, Snapshot, identify
 from server.store.store import Store
 from server.teach import snapshot as snapshot_of
-from server.teach.imports import import_file
 from server.teach.snapshot import freeze
 from server.teach.splits import sort_out
-
-RANDOM = msgspec.structs.replace(SELECTION, reason="random")
-SHAPE = (40, 40)  # of noise: as it is in the blobs, since nothing makes it smaller
-WHY = "its owner asked"
-
-
-def planted(seq: int) -> np.ndarray:
-    return np.random.default_rng(1000 + seq).integers(0, 256, SHAPE, np.uint8)
-
-
-def files_with(folder: Path, what: bytes) -> list[str]:
-    return [str(path.relative_to(folder)) for path in folder.rglob("*") if path.is_file() and what in path.read_bytes()]
-
-
-def marks(seq: int) -> list[bytes]:
-    """Pieces of a sample: nobody else's bytes are like these."""
-    raw = planted(seq).tobytes()
-    return [raw[:24], raw[800:824], raw[-24:]]
-
-
-class World:
-    """A store with two devices, what they sent labelled and frozen, and a version that learned from it."""
-
-    def __init__(self, folder: Path) -> None:
-        self.folder = folder / "data"
-        self.store = Store.open(self.folder)
-        self.ingest = Ingest(self.store, fleet=FLEET, offline_after_s=90.0)
-        for name, first in (("cam-1", 0), ("cam-2", 50)):
-            self.send(name, *range(first, first + 8))
-            self.hears(name, encode(heartbeat("s")))
-        with self.store.database.write() as connection:
-            labels.ensure_names(connection, ["cat", "dog"])
-            rows = connection.execute(sa.select(sample.c.id, sample.c.seq).order_by(sample.c.id)).all()
-            labels.add(connection, [Label(row.id, row.seq % 2, "ann" if row.seq < 50 else "bob", 1) for row in rows])
-            vectors = [Embedding(row.id, 1, np.full(64, row.seq, np.float16), np.zeros(2, np.float16)) for row in rows]
-            embeddings.put(connection, vectors)
-        self.snapshot = freeze(self.store, now_ms=NOW_MS)
-
-    def send(self, name: str, *numbers: int, **how: object) -> dict[str, str]:
-        sent = [
-            m
-            for seq in numbers
-            for m in uploads(name, seq, data=planted(seq), selection=RANDOM if seq % 4 == 3 else SELECTION, **how)
-        ]
-        return answers(self.ingest.take(sent).receipts)
-
-    def hears(self, name: str, payload: bytes, kind: str = "heartbeat") -> None:
-        self.ingest.take([message(name, kind, payload)])
-
-    def erase(self, kind: str, *names: str):
-        return erase(self.store, Subject(kind, names), who="ada", why=WHY, now_ms=NOW_MS + 1)
-
-    def count(self, table: sa.Table, where: sa.ColumnElement[bool] | None = None) -> int:
-        with self.store.database.read() as connection:
-            query = sa.select(sa.func.count()).select_from(table)
-            return connection.scalar(query if where is None else query.where(where))
-
-    def verified(self) -> erasures.Known:
-        with self.store.database.read() as connection:
-            return erasures.verify(connection, self.snapshot.id)
-
-    def publish(self, *golden: int, folder: str = "model", snapshot: str | None = None) -> versions.Version:
-        """A version of the snapshot, whose golden inputs are these samples."""
-        changes: dict[str, object] = {"snapshot": self.snapshot.id if snapshot is None else snapshot}
-        if golden:
-            inputs = np.stack([np.zeros(SHAPE, np.uint8), *(planted(seq) for seq in golden)])
-            logits = np.zeros((len(inputs), 4), np.float32)
-            changes["golden"] = Golden(inputs=Tensor.of(inputs), logits=Tensor.of(logits), tolerance=1.0)
-        manifest = artifact(self.folder.parent / folder, **changes)
-        if golden:
-            spec = msgspec.structs.replace(manifest.input, shape=SHAPE)
-            artifact(self.folder.parent / folder, **changes, input=spec)
-        return add_artifact(self.store, self.folder.parent / folder, weights=None, now_ms=NOW_MS)
 
 
 @pytest.fixture
@@ -318,257 +220,6 @@ def test_bytes_that_a_version_has_for_something_else_stay(world: World) -> None:
         connection.execute(sa.update(version).values(weights_sha256=rows[3]))
     world.erase("sample", "cam-1.main.1.3", "cam-1.main.1.4")
     assert (world.store.blobs.has(rows[3]), world.store.blobs.has(rows[4])) == (True, False)
-
-
-# --- snapshots and versions ---
-
-
-def test_a_snapshot_that_lost_members_is_verified_still_and_one_that_somebody_changed_is_not(world: World) -> None:
-    assert world.verified() == (16, 0, True)
-    world.erase("sample", "cam-1.main.1.3")
-    world.erase("device", "cam-2")
-    assert world.verified() == (7, 9, True)
-    with world.store.database.write() as connection:
-        mine = snapshot_member.c.sample_id == "cam-1.main.1.2"
-        connection.execute(sa.update(snapshot_member).where(mine).values(class_index=1))
-    assert world.verified() == (7, 9, False)
-
-
-def test_a_snapshot_that_was_changed_before_never_passes_for_whole(world: World) -> None:
-    with world.store.database.write() as connection:
-        mine = snapshot_member.c.sample_id == "cam-1.main.1.2"
-        connection.execute(sa.update(snapshot_member).where(mine).values(class_index=1))
-    assert world.erase("sample", "cam-1.main.1.3").unsound == (world.snapshot.id,)
-    assert world.verified() == (15, 1, False)
-
-
-def test_versions_that_learned_from_it_are_named_and_so_are_those_that_went_on_from_them(world: World) -> None:
-    world.publish()
-    with world.store.database.write() as connection:
-        first = versions.get(connection, 1)
-        versions.insert(connection, first._replace(number=2, parent=1, snapshot_id=""))
-        versions.insert(connection, first._replace(number=3, parent=0, snapshot_id=""))
-    held_out = world.erase("sample", "cam-1.main.1.3")  # drawn at random: it judges
-    assert (held_out.learned, held_out.judged) == ((), (1,))
-    assert world.erase("sample", "cam-1.main.1.4").learned == (1, 2)
-    with world.store.database.read() as connection:
-        assert erasures.learned(connection) == {1: [2], 2: [2]}
-
-
-def test_a_golden_input_that_is_it_goes_out_of_the_manifest_and_the_others_stay(world: World) -> None:
-    before = world.publish(4, 52)
-    world.erase("device", "cam-1")
-    with world.store.database.read() as connection:
-        after = versions.get(connection, 1)
-    assert after.manifest_sha256 != before.manifest_sha256
-    golden = decode_manifest(world.store.blobs.get(after.manifest_sha256)).golden
-    assert [len(golden.inputs.array()), len(golden.logits.array())] == [2, 2]
-    np.testing.assert_array_equal(golden.inputs.array()[1], planted(52))
-    assert not world.store.blobs.has(before.manifest_sha256)
-
-
-def test_a_version_whose_manifest_lost_a_golden_input_is_signed_anew(world: World) -> None:
-    signing = Signing(world.folder)
-    signing.init(Policy(), now_ms=NOW_MS)
-    before = world.publish(4, 52)
-    signing.tick([before], now_ms=NOW_MS)
-    assert signing.covers(before)
-    world.erase("device", "cam-1")
-    with world.store.database.read() as connection:
-        after = versions.get(connection, 1)
-    assert not signing.covers(after)
-    signing.tick([after], now_ms=NOW_MS + 3_600_000)  # it looks every few seconds
-    assert signing.covers(after)
-
-
-@settings(max_examples=15, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
-@given(st.data())
-def test_whatever_goes_in_whatever_order_a_snapshot_is_verified_and_any_other_change_is_found(empty, data) -> None:
-    """Any members, any of them erased one after the other, and then any change to what is left."""
-    members = [
-        Member(f"cam-1.main.1.{n}", n % 2, "train" if n % 3 else "holdout", 0.5)
-        for n in range(data.draw(st.integers(2, 6), label="members"))
-    ]
-    frozen = Snapshot(identify(members, ("a", "b")), 1, ("a", "b"), len(members), 0, len(members))
-    connection = stack_of(empty, frozen, members)
-    gone = data.draw(st.lists(st.sampled_from(members), max_size=len(members) - 1, unique=True), label="erased")
-    for member in gone:
-        assert erasures.seal(connection, frozen.id)
-        take_out(connection, frozen.id, member)
-    assert erasures.verify(connection, frozen.id) == (len(members) - len(gone), len(gone), True)
-    left = data.draw(st.sampled_from([one for one in members if one not in gone]), label="changed")
-    mine = snapshot_member.c.sample_id == left.sample_id
-    change = data.draw(st.sampled_from([{"class_index": 1 - left.class_index}, {"probability": 0.4}, {}]), label="how")
-    query = sa.update(snapshot_member).values(change) if change else sa.delete(snapshot_member)
-    connection.execute(query.where(mine))
-    assert not erasures.verify(connection, frozen.id).whole
-
-
-@pytest.fixture
-def empty():
-    engine = sa.create_engine("sqlite://")
-    yield engine
-    engine.dispose()
-
-
-def stack_of(engine: sa.Engine, frozen: Snapshot, members: list[Member]) -> sa.Connection:
-    """A catalogue in memory that holds nothing but the snapshot."""
-    connection = engine.connect()
-    metadata.drop_all(connection)
-    metadata.create_all(connection)
-    snapshots.insert(connection, frozen, members)
-    erasures.insert_erasure(connection, erasures.Erasure(0, 1, "sample", "", "", "", {}, {}, "", None))
-    return connection
-
-
-def take_out(connection: sa.Connection, snapshot_id: str, member: Member) -> None:
-    sha256 = erasures.member_hash(erasures.make_key(connection), member)
-    row = {"snapshot_id": snapshot_id, "sha256": sha256, "split": member.split, "erasure_id": 1}
-    connection.execute(sa.insert(erased_member).values(row))
-    connection.execute(sa.delete(snapshot_member).where(snapshot_member.c.sample_id == member.sample_id))
-
-
-def test_a_card_of_a_version_that_went_on_from_one_that_learned_of_it_is_made_anew(world: World) -> None:
-    world.publish()
-    with world.store.database.write() as connection:
-        first = versions.get(connection, 1)
-        versions.insert(connection, first._replace(number=2, parent=1, snapshot_id=""))
-    assert cards.keep(world.store, config.Govern(), now_ms=NOW_MS) == [1, 2]
-    world.erase("sample", "cam-1.main.1.4")
-    heir = cards.card(world.store, 2, config.Govern(), now_ms=NOW_MS)["model"]
-    assert heir["lineage"]["erased_since"] == [1]
-    assert "it learned from samples that were erased since, and is to be trained again" in heir["limits"]
-
-
-def test_a_card_of_a_version_that_was_judged_by_it_is_made_anew(world: World) -> None:
-    world.publish()
-    cards.keep(world.store, config.Govern(), now_ms=NOW_MS)
-    assert world.erase("sample", "cam-1.main.1.3").counts["card"] == 1
-    assert cards.card(world.store, 1, config.Govern(), now_ms=NOW_MS)["data"]["erased"] == 1
-
-
-def test_a_reference_that_was_computed_on_it_goes_and_one_that_was_not_stays(world: World, tmp_path: Path) -> None:
-    for split in ("train", "holdout"):
-        file = tmp_path / f"{split}.npz"
-        np.savez(file, x=np.stack([planted(70), planted(71)]), y=np.zeros(2, int), names=np.array(["cat", "dog"]))
-        import_file(world.store, file, split=split, now_ms=NOW_MS)
-    kept = world.store.blobs.put(b"what a model says of them")
-    with world.store.database.write() as connection:
-        values = {"onnx_sha256": "0" * 64, "body_sha256": kept, "samples": 2, "at_ms": NOW_MS}
-        connection.execute(sa.insert(reference).values(values))
-        ids = dict(connection.execute(sa.select(sample.c.split, sample.c.id).where(sample.c.origin == "import")).all())
-    assert world.erase("sample", ids["train"]).ordered == ()  # no device has it
-    world.erase("device", "cam-1")
-    assert (world.count(reference), world.store.blobs.has(kept)) == (1, True)
-    world.erase("sample", ids["holdout"])
-    assert (world.count(reference), world.store.blobs.has(kept)) == (0, False)
-
-
-def test_a_golden_input_goes_out_of_a_manifest_that_names_another_snapshot(world: World) -> None:
-    by_hand = world.publish(4, 52, snapshot="")
-    world.erase("sample", "cam-1.main.1.4")
-    with world.store.database.read() as connection:
-        after = versions.get(connection, 1)
-    assert len(decode_manifest(world.store.blobs.get(after.manifest_sha256)).golden.inputs.array()) == 2
-    assert not world.store.blobs.has(by_hand.manifest_sha256)
-
-
-def test_what_reports_say_of_it_by_name_goes_and_the_reports_stay(world: World) -> None:
-    report = {"damaged": ["cam-1.main.1.4", "cam-2.main.1.52"], "train": 12}
-    error = "2 of 12 train samples are damaged, as cam-1.main.1.4: restore the blobs"
-    with world.store.database.write() as connection:
-        number = runs.insert(
-            connection, snapshot_id=world.snapshot.id, champion=0, recipe="", report=report, now_ms=NOW_MS
-        )
-        runs.fail(connection, number, error=error, now_ms=NOW_MS)
-    assert world.erase("sample", "cam-1.main.1.4").counts["reports"] == 1
-    with world.store.database.read() as connection:
-        run = runs.get(connection, number)
-    assert (run.report["damaged"][1:], run.report["train"]) == (["cam-2.main.1.52"], 12)
-    assert run.error.endswith(": restore the blobs")
-    assert "cam-1.main" not in repr(run)
-
-
-def test_a_question_does_not_name_it_and_its_answer_stands_for_as_many(world: World) -> None:
-    world.send("cam-2", 60, 61)
-    asked = Queued("cam-2.main.1.60", "first", NOW_MS, probability=0.5, plan_ms=NOW_MS, beside=("cam-1.main.1.4",))
-    with world.store.database.write() as connection:
-        questions.put(connection, [asked])
-    world.erase("device", "cam-1")
-    assert files_with(world.folder, b"cam-1.main.") == []
-    queue = Queue(world.store, Rules(), now_ms=lambda: NOW_MS, rng=np.random.default_rng(0))
-    queue.answer("bob", "cam-2.main.1.60", "cat")
-    with world.store.database.read() as connection:
-        (said,) = connection.execute(sa.select(label).where(label.c.sample_id == "cam-2.main.1.60")).all()
-    assert said.stands_for == 2
-
-
-# --- labelers ---
-
-
-def test_what_a_labeler_answered_goes_with_the_name_and_the_samples_wait_again(world: World) -> None:
-    done = world.erase("labeler", "ann")
-    assert (done.counts["label"], done.counts["snapshot_member"]) == (8, 8)
-    assert world.count(sample) == 16
-    with world.store.database.read() as connection:
-        assert labels.counts(connection).waiting == 8
-    assert world.verified() == (8, 8, True)
-    assert world.send("cam-1", 3) == {"cam-1.main.1.3": "duplicate"}
-
-
-def test_a_snapshot_from_before_a_labeler_answered_keeps_its_members(world: World) -> None:
-    world.publish()
-    late = [Label(f"cam-1.main.1.{seq}", seq % 2, "eve", NOW_MS + 1) for seq in range(3)]
-    taken_back = Label("cam-1.main.1.4", 0, "eve", NOW_MS - 2)
-    with world.store.database.write() as connection:
-        labels.add(connection, [*late, taken_back])
-        connection.execute(sa.update(label).where(label.c.at_ms == NOW_MS - 2).values(undone_at_ms=NOW_MS - 1))
-        assert of_labeler(connection, "eve")["versions"]["learned"] == {}
-    done = world.erase("labeler", "eve")
-    assert (done.learned, done.counts.get("snapshot_member", 0), done.counts["label"]) == ((), 0, 4)
-    assert world.verified() == (16, 0, True)
-
-
-def test_what_stood_with_a_sample_that_nobody_else_answered_waits_again(world: World) -> None:
-    world.send("cam-2", 60, 61)
-    with world.store.database.write() as connection:
-        labels.spare(connection, {"cam-2.main.1.60": "cam-1.main.1.1", "cam-2.main.1.61": "cam-2.main.1.50"})
-    world.erase("labeler", "ann")
-    with world.store.database.read() as connection:
-        left = connection.execute(sa.select(duplicate)).all()
-        waiting = {row.id for row in labels.waiting(connection, limit=50)}
-    assert [row.sample_id for row in left] == ["cam-2.main.1.61"]
-    assert {"cam-1.main.1.1", "cam-2.main.1.60"} <= waiting
-
-
-def test_answers_of_an_erased_labeler_that_come_again_are_not_kept(world: World) -> None:
-    queue = Queue(world.store, Rules(), now_ms=lambda: NOW_MS, rng=np.random.default_rng(0))
-    given = Given("cam-1.main.1.1", "dog", "label_studio:eve@example.org", "label_studio", 1.0, "label_studio:7:noon")
-    assert queue.take_in([given]) == 1
-    world.erase("labeler", "label_studio:eve@example.org")
-    queue.take_in([given])  # a server that was started anew asks for all of them once more
-    assert files_with(world.folder, b"eve@example.org") == []
-    queue.take_in([given._replace(key="label_studio:8:noon", labeler="label_studio:dan")])
-    assert world.count(label, label.c.labeler == "label_studio:dan") == 1
-
-
-def test_a_labeler_who_may_sign_in_has_no_account_any_more(world: World) -> None:
-    with world.store.database.write() as connection:
-        for name in ("ann", "dan"):
-            users.add(connection, name, "labeler", password_hash="secret-of-" + name, by="root", now_ms=NOW_MS)
-            users.open_session(
-                connection, name, secret_sha256=name, csrf="c", now_ms=NOW_MS, expires_at_ms=NOW_MS + 1000
-            )
-            users.add_token(connection, name, "t", secret_sha256=name, expires_at_ms=None, by="root", now_ms=NOW_MS)
-    done = world.erase("labeler", "ann")
-    assert {name: done.counts[name] for name in ("user", "web_session", "api_token")} == {
-        "user": 1, "web_session": 1, "api_token": 1,
-    }  # fmt: skip
-    assert files_with(world.folder, b"secret-of-ann") == []
-    with world.store.database.read() as connection:
-        assert users.of_session(connection, "ann", now_ms=NOW_MS) is None
-        assert users.of_session(connection, "dan", now_ms=NOW_MS) is not None
-    assert world.erase("labeler", "dan").counts == {"user": 1, "web_session": 1, "api_token": 1}  # answered nothing
 
 
 @pytest.mark.parametrize(
