@@ -16,17 +16,10 @@ from server.collect.ingest import Ingest
 from server.govern.erase import erase
 from server.govern.subject import Subject
 from server.release.registry import add_artifact
-from server.store import (
-    embeddings,
-    erasures,
-    labels,
-    versions,
-)
+from server.store import embeddings, erasures, labels, versions
 from server.store.embeddings import Embedding
 from server.store.labels import Label
-from server.store.schema import (
-    sample,
-)
+from server.store.schema import sample
 from server.store.store import Store
 from server.teach.snapshot import freeze
 

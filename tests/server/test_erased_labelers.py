@@ -14,16 +14,9 @@ from erasing import World, files_with
 from server.govern.lineage import of_labeler
 from server.label.labeler import Given
 from server.label.queue import Queue, Rules
-from server.store import (
-    labels,
-    users,
-)
+from server.store import labels, users
 from server.store.labels import Label
-from server.store.schema import (
-    duplicate,
-    label,
-    sample,
-)
+from server.store.schema import duplicate, label, sample
 
 
 @pytest.fixture

@@ -18,22 +18,9 @@ from server import config
 from server.govern import card as cards
 from server.label.queue import Queue, Rules
 from server.release.signing import Policy, Signing
-from server.store import (
-    erasures,
-    questions,
-    runs,
-    snapshots,
-    versions,
-)
+from server.store import erasures, questions, runs, snapshots, versions
 from server.store.questions import Queued
-from server.store.schema import (
-    erased_member,
-    label,
-    metadata,
-    reference,
-    sample,
-    snapshot_member,
-)
+from server.store.schema import erased_member, label, metadata, reference, sample, snapshot_member
 from server.store.snapshots import Member, Snapshot, identify
 from server.teach.imports import import_file
 
