@@ -66,6 +66,7 @@ class Figure(NamedTuple):
     percentile: float = 95.0
 
     def at(self, percentile: float) -> float:
+        """In milliseconds."""
         return float(np.percentile(self.took_ms, percentile))
 
 

@@ -179,7 +179,7 @@ def _report(
             late_at_s=timelines.late_at_s,
             degraded_at_s=timelines.degraded_at_s,
             recovery_s=timelines.recovery_s(),
-            overhead_ratio=round(ratio, 3),
+            overhead_ratio=None if ratio is None else round(ratio, 3),
             late_share=gather.late_share(store, scenario),
             timeline=timelines.timeline(),
             wall_s=0.0,
@@ -196,12 +196,14 @@ def _notes(watch: Watch, size: Size, undone: str) -> list[str]:
         "Random is the same first model, retrained as often, in the same way, from as many labels.",
         f"Recovered: the sound devices' rolling accuracy is back within {100 * gather.NEAR:.0f} points for good.",
         "Bytes are of whole messages as encoded, each sample once.",
-        f"Overhead: median of {size.overhead_repeats} runs of winnow-agent and of a bare loop, as whole processes.",
+        f"Overhead: the quickest of {size.overhead_repeats} runs of the agent and of a bare loop, as whole processes.",
     ]
     return [*notes, f"Not finished: {undone}."] if undone else notes
 
 
-def _overhead(workspace: Workspace, model: arms.Model, scenario: Scenario, size: Size, advance: Advance) -> float:
+def _overhead(
+    workspace: Workspace, model: arms.Model, scenario: Scenario, size: Size, advance: Advance
+) -> float | None:
     folder = workspace.folder / "overhead"
     write_artifact(folder / "1", model.manifest, model.onnx)
     return overhead.measure(
