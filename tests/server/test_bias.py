@@ -105,8 +105,9 @@ def test_a_snapshot_is_weighed_by_its_own_members(planted):
 
 
 def test_of_a_single_slice_there_is_nothing_to_hold():
-    (row,) = slices("k", Known({"a": 100}, {"a": 10}), np.array(["a"] * 10, dtype=object), np.full(10, 0.1))
+    (row,) = slices("k", Known({"a": 9000}, {"a": 900}), np.array(["a"] * 900, dtype=object), np.full(900, 0.1))
     assert (row["stream"], row["holds"]) == (1.0, None)
+    assert row["weighted"] == pytest.approx(1.0)
 
 
 def test_a_report_that_is_kept_is_short(view):
