@@ -17,7 +17,7 @@ from edge_agent.contract.artifact import read_artifact
 from edge_agent.contract.errors import EXIT_CONFIG, ConfigError, WinnowError
 from edge_agent.contract.wire import REQUEST_MAX_SAMPLES
 from server import keyring
-from server.cli import gates, gold, govern, label, rollout, rules, snapshot, train, user
+from server.cli import gates, gold, govern, label, orders, rollout, rules, snapshot, train, user, webhook
 from server.config import load_config
 from server.errors import ServerConfigError
 from server.identity import commands
@@ -46,6 +46,7 @@ commands.device.command("channel", epilog="Example: winnow-server device channel
 commands.device.command("ring", epilog="Example: winnow-server device ring cam-1 canary server.toml")(
     rollout.put_in_ring
 )
+orders.register(commands.device)
 app.command("train", epilog='Example: winnow-server train --why "new lenses on the line" server.toml')(train.train)
 app.add_typer(data, name="data")
 app.add_typer(model, name="model")
@@ -65,6 +66,8 @@ label.label.add_typer(gold.gold, name="gold")
 app.command("labels", epilog="Example: winnow-server labels --days 7 server.toml")(label.show_labels)
 app.add_typer(snapshot.snapshots, name="snapshot")
 rules.register(data)
+app.add_typer(webhook.webhooks, name="webhook")
+app.command("alarms", epilog="Example: winnow-server alarms --json server.toml")(webhook.show_alarms)
 
 Config = Annotated[Path, typer.Argument(metavar="server.toml", help="the configuration file")]
 Strategies = Annotated[

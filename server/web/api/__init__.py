@@ -1,5 +1,5 @@
 """What can programs ask?"""
 
-from server.web.api import devices, label
+from server.web.api import devices, label, orders
 
-MODULES = (devices, label)
+MODULES = (devices, label, orders)
