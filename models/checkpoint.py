@@ -31,10 +31,13 @@ class Checkpoint:
         self._file = folder / FILE
         self._digest = digest
 
-    def load(self, device: torch.device) -> dict[str, Any] | None:
-        """The last state, its tensors on `device`; None: begin at the beginning."""
+    def load(self) -> dict[str, Any] | None:
+        """The last state, its tensors on the CPU; None: begin at the beginning.
+
+        Who takes them over copies them to where they belong. (On a GPU, counters of steps would be waited for.)
+        """
         try:
-            found = torch.load(self._file, weights_only=True, map_location=device)
+            found = torch.load(self._file, weights_only=True, map_location="cpu")
         except (OSError, RuntimeError, pickle.UnpicklingError, EOFError, ValueError, KeyError, zipfile.BadZipFile):
             return None
         is_ours = isinstance(found, dict) and found.get("digest") == self._digest
@@ -64,11 +67,12 @@ def digest_of(*parts: msgspec.Struct | NDArray[Any] | bytes | int | None) -> str
     digest = hashlib.sha256()
     for part in parts:
         for piece in _pieces(part):
-            digest.update(len(piece).to_bytes(8, "big") + piece)
+            digest.update(len(piece).to_bytes(8, "big"))
+            digest.update(piece)  # not joined: samples may be most of the memory
     return digest.hexdigest()
 
 
-def _pieces(part: msgspec.Struct | NDArray[Any] | bytes | int | None) -> Iterable[bytes]:
+def _pieces(part: msgspec.Struct | NDArray[Any] | bytes | int | None) -> Iterable[bytes | memoryview]:
     if isinstance(part, np.ndarray):
-        return f"{part.dtype} {part.shape}".encode(), np.ascontiguousarray(part).tobytes()
+        return f"{part.dtype} {part.shape}".encode(), np.ascontiguousarray(part).reshape(-1).view(np.uint8).data
     return (part if isinstance(part, bytes) else msgspec.json.encode(part),)

@@ -14,7 +14,7 @@ import copy
 import math
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import msgspec
 import torch
@@ -25,13 +25,14 @@ from models.augment import Augmentation
 from models.checkpoint import Checkpoint
 from models.net import Network, as_one
 from models.samples import Samples, batches
-from models.trainer import Progress
+
+if TYPE_CHECKING:
+    from models.trainer import Progress  # which needs onnx; the loop does not
 
 WEIGHT_DECAY = 0.01
 LABEL_SMOOTHING = 0.05  # without it a small set ends in logits so large that margins tie; much more flattens them
 GENTLE_SHARE = 0.25  # of the learning rate, for plain descent: Adam moves every weight by a step, wherever it was going
 CHECKPOINT_STEPS = 200  # fewer cost more than they save (each is a copy of weights and optimiser, flushed to disk)
-COMPILE_STEPS = 4000  # of a training on a GPU, from which the minute that torch.compile takes may come back
 AT_ONCE = 1024  # samples kept back that are looked at in one pass
 
 Part = Literal["whole", "gently", "head"]
@@ -42,10 +43,10 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     """How a net learns; the defaults suit a few thousand samples. What a recipe's TOML file says comes before them."""
 
     recipe: str = ""  # empty: the parent's, else by the shape of a sample
-    heads: int = 1  # on one body; several are a committee
-    epochs: int = 8
-    batch_size: int = 64
-    learning_rate: float = 4e-3  # highest of the one-cycle schedule
+    heads: Annotated[int, msgspec.Meta(ge=1)] = 1  # on one body; several are a committee
+    epochs: Annotated[int, msgspec.Meta(ge=1)] = 8
+    batch_size: Annotated[int, msgspec.Meta(ge=2)] = 64
+    learning_rate: Annotated[float, msgspec.Meta(gt=0.0)] = 4e-3  # highest of the one-cycle schedule
     threads: int = 1
     seed: int = 0
     label_smoothing: float = LABEL_SMOOTHING  # 0: plain cross-entropy
@@ -59,7 +60,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     importance_clip: float = 0.0  # largest weight by 1 / probability, in means; 0: all count alike
     pseudo_labels: float = 0.0  # how sure it must be of an unlabelled sample to learn from it; 0: off
     precision: Literal["auto", "fp32", "bf16"] = "auto"  # auto: bf16 on a GPU that has it
-    compile: Literal["auto", "on", "off"] = "auto"  # auto: on a GPU, when there are many steps
+    compile: Literal["on", "off"] = "off"  # by torch.compile
 
 
 class Learner:
@@ -88,11 +89,12 @@ class Learner:
         self._average = copy.deepcopy(module).requires_grad_(False) if settings.ema else None
         self._best: dict[str, Tensor] | None = None
         self._best_loss, self._best_epoch = math.inf, 0
-        self._forward = self._compiled()
+        self._forward: Callable[[Tensor], tuple[Tensor, Tensor]]
+        self._forward = torch.compile(module) if settings.compile == "on" else module
 
     def run(self, *, checkpoint: Checkpoint | None, progress: Progress | None) -> None:
         """Learn; the module has the outcome, on its device and ready to be asked."""
-        with _own_randomness(self._device):
+        with _own_randomness(self._device), _same_kernels():
             step = self._resumed(checkpoint)
             while step < self.steps and not self._stopped(step):
                 step = self._epoch(step, checkpoint, progress)
@@ -105,8 +107,8 @@ class Learner:
         epoch, place = divmod(step, self.per_epoch)
         losses = []
         self.module.train(self._trains)
-        for rows in self._order(epoch)[place:]:
-            losses.append(self._step(step, rows))
+        for rows, x in self.samples.batches(self._order(epoch)[place:]):
+            losses.append(self._step(step, rows, x))
             step += 1
             if step % self.per_epoch:
                 self._save(step, checkpoint)
@@ -117,9 +119,8 @@ class Learner:
             progress(1.0 if self._stopped(step) else step / self.steps, said)
         return step
 
-    def _step(self, step: int, rows: Tensor) -> Tensor:
-        torch.manual_seed(_seed_of(self.settings.seed, step))
-        x = self.samples.batch(rows, self._device)
+    def _step(self, step: int, rows: Tensor, x: Tensor) -> Tensor:
+        _seed(self._device, _seed_of(self.settings.seed, step))
         for change in self._augment:
             x = change(x)
         with self._autocast():
@@ -156,9 +157,7 @@ class Learner:
 
     def _order(self, epoch: int) -> list[Tensor]:
         generator = torch.Generator().manual_seed(_seed_of(self.settings.seed, -1 - epoch))
-        parts = batches(self.samples.shares, self.settings.batch_size, generator)
-        # To the device as one, not batch by batch: each copy would wait for the step before.
-        return list(torch.split(torch.cat(parts).to(self._device), [len(part) for part in parts]))
+        return batches(self.samples.shares, self.settings.batch_size, generator)
 
     def _look(self, epoch: int) -> str:
         """How it does on what is kept back; remembers the best."""
@@ -197,7 +196,7 @@ class Learner:
 
     def _resumed(self, checkpoint: Checkpoint | None) -> int:
         """The step to go on from."""
-        state = checkpoint.load(self._device) if checkpoint else None
+        state = checkpoint.load() if checkpoint else None
         if state is None:
             return 0
         self.module.load_state_dict(state["module"])
@@ -216,28 +215,24 @@ class Learner:
         on = wanted == "bf16" or (wanted == "auto" and has)
         return torch.autocast(self._device.type, torch.bfloat16) if on else nullcontext()
 
-    def _compiled(self) -> Callable[[Tensor], tuple[Tensor, Tensor]]:
-        wanted = self.settings.compile
-        on = wanted == "on" or (wanted == "auto" and self._device.type == "cuda" and self.steps >= COMPILE_STEPS)
-        forward: Callable[[Tensor], tuple[Tensor, Tensor]] = torch.compile(self.module) if on else self.module
-        return forward
-
 
 def _optimiser(module: Network, rate: float, part: Part) -> tuple[torch.optim.Optimizer, float]:
     """And the highest rate that it is meant for."""
     if part == "gently":
         return torch.optim.SGD(module.parameters(), lr=rate * GENTLE_SHARE, momentum=0.9), rate * GENTLE_SHARE
     learning = module.head if part == "head" else module
-    return torch.optim.AdamW(learning.parameters(), lr=rate, weight_decay=WEIGHT_DECAY), rate
+    fused = module.head.weight.is_cuda  # one kernel for all weights, where starting kernels is most of a step
+    return torch.optim.AdamW(learning.parameters(), lr=rate, weight_decay=WEIGHT_DECAY, fused=fused), rate
 
 
 def _follow(average: nn.Module, module: nn.Module, decay: float) -> None:
     """Running average of weights and of running figures; counters are copied."""
+    pairs = list(zip(average.state_dict().values(), module.state_dict().values(), strict=True))
+    floats = [pair for pair in pairs if pair[0].is_floating_point()]
     with torch.no_grad():
-        for mean, value in zip(average.state_dict().values(), module.state_dict().values(), strict=True):
-            if mean.is_floating_point():
-                mean.lerp_(value, 1.0 - decay)
-            else:
+        torch._foreach_lerp_([mean for mean, _ in floats], [value for _, value in floats], 1.0 - decay)
+        for mean, value in pairs:
+            if not mean.is_floating_point():
                 mean.copy_(value)
 
 
@@ -256,8 +251,25 @@ def _seed_of(seed: int, number: int) -> int:
     return ((seed << 40) + (number << 1) + (number < 0)) % (1 << 63)
 
 
+def _seed(device: torch.device, seed: int) -> None:
+    """As torch.manual_seed, of what is in use alone: that asks for every kind of device, .6 ms a step on a CPU."""
+    torch.default_generator.manual_seed(seed)
+    if device.type == "cuda":
+        torch.cuda.default_generators[torch.cuda.current_device()].manual_seed(seed)
+
+
 @contextmanager
 def _own_randomness(device: torch.device) -> Iterator[None]:
     """Torch's own generator, which nets with dropout and augmentations use, is as before afterwards."""
     with torch.random.fork_rng(devices=[torch.cuda.current_device()] if device.type == "cuda" else []):
         yield
+
+
+@contextmanager
+def _same_kernels() -> Iterator[None]:
+    """On a GPU, convolutions that add up in one order: others end in other weights each time (seen in fp32)."""
+    was, torch.backends.cudnn.deterministic = torch.backends.cudnn.deterministic, True
+    try:
+        yield
+    finally:
+        torch.backends.cudnn.deterministic = was

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -9,7 +10,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-SAMPLE_BYTES = 0.5  # of a GPU's free memory that samples may take; what is larger comes batch by batch
+CLIPPINGS = 200  # each comes nearer by a constant factor
+SAMPLE_SHARE = 0.5  # of a GPU's free memory that samples may take; what is larger comes batch by batch
 
 
 def shares(y: Tensor, known: Tensor | None = None, *, replay: float = 1.0) -> Tensor:
@@ -49,7 +51,8 @@ def importance(probability: NDArray[np.float64], *, clip: float) -> Tensor:
     the steps noisy; for judging, on the other hand, these weights are what is needed (Farquhar et al., ICLR 2021).
     """
     weight = 1.0 / np.clip(probability, 1e-6, 1.0)
-    weight = np.minimum(weight / weight.mean(), clip)
+    for _ in range(CLIPPINGS):
+        weight = np.minimum(weight, max(1.0, clip) * weight.mean())  # which lowers the mean, and so the limit
     return torch.tensor(weight / weight.mean(), dtype=torch.float32)
 
 
@@ -64,9 +67,20 @@ class Samples(NamedTuple):
     focus: Tensor  # (N,) float32: how much each is to stay as the parent has it
     unlabelled: Tensor | None  # (M, *shape) raw; None: none wanted
 
-    def batch(self, rows: Tensor, device: torch.device) -> Tensor:
-        """Raw samples of these rows (which are on `device`), on the device that learns."""
-        return self.x[rows.to(self.x.device)].to(device, non_blocking=True)
+    def batches(self, order: Sequence[Tensor]) -> Iterator[tuple[Tensor, Tensor]]:
+        """Rows and raw samples of each batch, on the device that learns; order: rows of each, on the CPU.
+
+        Nothing waits for the device: the rows go there as one, and samples that stay here through page-locked memory.
+        """
+        device = self.y.device
+        there = torch.split(torch.cat(list(order)).to(device), [len(rows) for rows in order])
+        for here, rows in zip(order, there, strict=True):
+            yield rows, self.x[rows] if self.x.device == device else _sent(self.x, here, device)
+
+
+def _sent(x: Tensor, rows: Tensor, device: torch.device) -> Tensor:
+    locked = torch.empty((len(rows), *x.shape[1:]), dtype=x.dtype, pin_memory=device.type == "cuda")
+    return torch.index_select(x, 0, rows, out=locked).to(device, non_blocking=True)
 
 
 def bootstrap(count: int, heads: int, *, seed: int) -> Tensor:
@@ -84,4 +98,4 @@ def home(x: Tensor, device: torch.device) -> Tensor:
     if device.type != "cuda":
         return x
     free, _ = torch.cuda.mem_get_info(device)
-    return x.to(device) if x.nbytes < SAMPLE_BYTES * free else x.pin_memory()
+    return x.to(device) if x.nbytes < SAMPLE_SHARE * free else x

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import numpy as np
 import torch
 from numpy.typing import NDArray
 
@@ -31,7 +32,7 @@ def recipe_for(shape: Shape, dtype: str, wanted: str, parent: str) -> str:
 def fresh(recipe: str, x: NDArray[Any], classes: int, *, heads: int, seed: int) -> Network:
     """A new net, its constants measured on raw samples x: (N, *shape)."""
     module = build(recipe, tuple(x.shape[1:]), classes=classes, heads=heads, seed=seed)
-    module.prepare.measure(torch.tensor(x))
+    module.prepare.measure(torch.as_tensor(np.require(x, requirements=["C", "W"])))
     return module
 
 

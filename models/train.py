@@ -2,7 +2,7 @@
 
 `fit` puts the pieces together: where the weights begin (start.py), what is learned from and how often (samples.py),
 what is kept back (split.py), and the loop (learn.py). The same call gives the same weights on the same machine and
-number of threads (on a GPU, nearly the same), killed and resumed or not.
+number of threads, killed and resumed or not.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -29,7 +29,9 @@ from models.errors import DataError
 from models.learn import AT_ONCE, LABEL_SMOOTHING, Learner, Part, Settings
 from models.net import Network, Shape
 from models.recipes.catalogue import build
-from models.trainer import Progress
+
+if TYPE_CHECKING:
+    from models.trainer import Progress
 
 __all__ = ["LABEL_SMOOTHING", "Beside", "Net", "Part", "Settings", "fit"]
 
@@ -126,6 +128,8 @@ def fit(
         module = net.module.to(device=device, memory_format=torch.channels_last)  # type: ignore[call-overload]
         back = split.kept_back(y, beside.device, beside.order, seed=settings.seed) if settings.patience else None
         back = back if back is not None and back.any() else None  # of a handful nothing can be spared
+        if settings.patience and back is None and progress is not None:
+            progress(0.0, "nothing can be kept back of so few samples: it does not stop early")
         learner = Learner(
             module,
             _samples(x, y, beside, settings, before, back, device),
@@ -175,13 +179,13 @@ def _samples(
     back: NDArray[np.bool_] | None,
     device: torch.device,
 ) -> samples.Samples:
-    rows = np.arange(len(y)) if back is None else np.flatnonzero(~back)
-    data, truth = torch.tensor(x[rows]), torch.tensor(y[rows].astype(np.int64))
+    rows: Any = slice(None) if back is None else ~back  # a slice copies nothing, and samples may be most of the memory
+    data, truth = torch.as_tensor(np.require(x[rows], requirements=["C", "W"])), torch.tensor(y[rows].astype(np.int64))
     known = None if beside.known is None or before is None else torch.tensor(beside.known[rows])
-    weight = samples.bootstrap(len(rows), settings.heads, seed=settings.seed)
+    weight = samples.bootstrap(len(data), settings.heads, seed=settings.seed)
     if settings.importance_clip and beside.probability is not None:
         weight = weight * samples.importance(beside.probability[rows], clip=settings.importance_clip).unsqueeze(1)
-    teacher, focus = None, torch.zeros(len(rows))
+    teacher, focus = None, torch.zeros(len(data))
     if before and settings.distil:
         teacher, focus = _teacher(before.module.to(device), data, truth, device)
     wants_more = settings.pseudo_labels and beside.unlabelled is not None and len(beside.unlabelled)

@@ -8,6 +8,7 @@ net), or anybody's, "package.module:name". Whatever it is made with, it hands ba
 from __future__ import annotations
 
 import importlib
+import logging
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -17,9 +18,11 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
-from edge_agent.contract.errors import ArtifactError
+from edge_agent.contract.errors import ArtifactError, WinnowError
 from models.errors import DataError
 from models.wrap import Taps, tap
+
+log = logging.getLogger(__name__)
 
 OURS = ""
 Progress = Callable[[float, str], None]
@@ -60,6 +63,7 @@ class Trained(NamedTuple):
     weights: bytes  # to go on from next time, in a form of its own; may be empty
     logits: str = ""  # names of the outputs (N, C), or (N, T, C) of a committee, and (N, D); empty: to be found
     embedding: str = ""
+    from_scratch: bool = False  # it did not begin with the champion's weights, though it was given them
 
 
 def run(name: str, task: Task) -> Trained:
@@ -71,11 +75,22 @@ def run(name: str, task: Task) -> Trained:
     """
     if name == OURS:
         return train(task)
-    trained = found(name)(task)
+    trained = _asked(name, task)
     if not isinstance(trained, Trained):
         raise DataError(f"trainer {name!r}: hands back {type(trained).__name__}, expected models.trainer.Trained")
     onnx, taps = tap(trained.onnx, Taps(trained.logits, trained.embedding))
-    return Trained(onnx, trained.weights, *taps)
+    return Trained(onnx, trained.weights, *taps, trained.from_scratch)
+
+
+def _asked(name: str, task: Task) -> object:
+    trainer = found(name)
+    try:
+        return trainer(task)
+    except WinnowError:
+        raise
+    except Exception as error:  # anybody's code: who wrote it wants to see where, who runs it wants to hear whose it is
+        log.exception("trainer %r", name)
+        raise DataError(f"trainer {name!r}: {type(error).__name__}: {error}") from error
 
 
 def found(name: str) -> Callable[[Task], Trained]:
@@ -114,7 +129,7 @@ def train(task: Task) -> Trained:
         beside=beside,
         folder=task.folder,
     )
-    return Trained(to_onnx(net), net.weights(), "logits", "embedding")
+    return Trained(to_onnx(net), net.weights(), "logits", "embedding", from_scratch=not parent)
 
 
 def _parent_recipe(task: Task) -> str:
@@ -146,8 +161,10 @@ def settings_of(told: Mapping[str, Any], shape: tuple[int, ...], dtype: str, *, 
     from models.train import Settings
 
     recipe = recipe_for(shape, dtype, told.get("recipe", ""), parent)
-    try:
-        usual = msgspec.convert(defaults(recipe), type=Settings)
-    except msgspec.ValidationError as error:
-        raise DataError(f"recipe {recipe!r}: its TOML file: {error}") from error
-    return msgspec.structs.replace(usual, **{**told, "recipe": recipe})
+    usual = defaults(recipe)
+    for said, where in ((usual, "its TOML file"), ({**usual, **told}, "what it is told")):
+        try:
+            settings = msgspec.convert({**said, "recipe": recipe}, type=Settings)
+        except msgspec.ValidationError as error:
+            raise DataError(f"recipe {recipe!r}: {where}: {error}") from error
+    return settings

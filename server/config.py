@@ -274,23 +274,22 @@ class Teach(Section, frozen=True, kw_only=True):
         ),
     ] = ""
     heads: Annotated[
-        int,
+        Annotated[int, Meta(ge=1)] | None,
         Meta(
-            ge=1,
-            description="on one body; of several, a committee, devices can measure disagreement (`[choose] acquisition`)",
+            description="on one body; of several, a committee, devices can measure disagreement (`[choose] acquisition`)"
         ),
-    ] = 1
+    ] = None
     epochs: Annotated[Annotated[int, Meta(ge=1)] | None, Meta(description="passes over the snapshot")] = None
     batch_size: Annotated[Annotated[int, Meta(ge=2)] | None, Meta(description="samples to a step")] = None
     learning_rate: Annotated[
         Annotated[float, Meta(gt=0.0)] | None, Meta(description="highest of the one-cycle schedule")
     ] = None
     part: Annotated[
-        Literal["whole", "gently", "head"],
+        Literal["whole", "gently", "head"] | None,
         Meta(
             description="what learns on from the champion: the `whole` net; all of it but `gently`, no weight far from where it was; its `head` alone. The less, the fewer bytes go to devices (see `benchmarks/delta.py`)"
         ),
-    ] = "whole"
+    ] = None
     shrink: Annotated[
         Annotated[float, Meta(ge=0.0, le=1.0)] | None,
         Meta(description="what is kept of the champion's weights at the start, with a little noise added; 1: all"),
@@ -312,22 +311,21 @@ class Teach(Section, frozen=True, kw_only=True):
         ),
     ] = None
     replay: Annotated[
-        float, Meta(ge=0.0, le=1.0, description="how often what the champion knew comes, against what is new")
-    ] = 1.0
+        Annotated[float, Meta(ge=0.0, le=1.0)] | None,
+        Meta(description="how often what the champion knew comes, against what is new; 1: as often"),
+    ] = None
     patience: Annotated[
-        int,
+        Annotated[int, Meta(ge=0)] | None,
         Meta(
-            ge=0,
             description="epochs without gain on a part of the training samples (whole devices, or the latest) after which training stops; 0: nothing is kept back for that",
         ),
-    ] = 0
+    ] = None
     importance_clip: Annotated[
-        float,
+        Annotated[float, Meta(ge=0.0)] | None,
         Meta(
-            ge=0.0,
             description="train with weights 1 / probability of selection, none above this many means; it seldom helps; 0: all alike",
         ),
-    ] = 0.0
+    ] = None
     pseudo_labels: Annotated[
         float,
         Meta(
@@ -337,11 +335,13 @@ class Teach(Section, frozen=True, kw_only=True):
         ),
     ] = 0.0
     precision: Annotated[
-        Literal["auto", "fp32", "bf16"], Meta(description="of training; `auto`: bf16 on a GPU that has it")
-    ] = "auto"
+        Literal["auto", "fp32", "bf16"] | None,
+        Meta(description="of training; `auto`: bf16 on a GPU that has it"),
+    ] = None
     compile: Annotated[
-        Literal["auto", "on", "off"], Meta(description="by torch.compile; `auto`: on a GPU, when there are many steps")
-    ] = "auto"
+        Literal["on", "off"] | None,
+        Meta(description="by torch.compile, which needs a C compiler; off where nobody says otherwise"),
+    ] = None
     threads: Annotated[int, Meta(ge=1, description="torch threads")] = 1
     int8: Annotated[bool, Meta(description="quantise to int8; otherwise fp32 is shipped")] = True
     seed: Annotated[int, Meta(ge=0, description="of initialisation and order")] = 0

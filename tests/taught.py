@@ -18,6 +18,7 @@ from models import data
 from models.corruption import noise, strangers
 from models.package import Packaged, package
 from models.train import Net, Settings, fit
+from models.trainer import settings_of
 from server.config import Gates
 from server.teach.champions import Champion, Known
 from server.teach.dataset import Dataset, Part
@@ -63,7 +64,7 @@ def fleet(
     part = _part(train.take(rng.permutation(len(train.y))[: imports + labels]), imports, "train", rng)
     known = Dataset(part, _part(judging, held, "holdout", rng), left_out=0)
     base = taken(known.train, (known.train.y < classes) & (settled | ~known.train.stream))
-    net = fit(base.x, base.y, classes=classes, settings=Settings(epochs=epochs, seed=seed))
+    net = fit(base.x, base.y, classes=classes, settings=_settings(epochs, seed))
     seen = Dataset(base, taken(known.holdout, known.holdout.y < classes), left_out=0)
     made = packed(net, train.names[:classes], seen)
     champion = Champion(1, made.manifest, made.onnx, net.weights())
@@ -102,11 +103,17 @@ def packed(net: Net, names: tuple[str, ...], known: Dataset) -> Packaged:
     return package(net, name="clothes", names=names, version=2, calibration=calibration, holdout=holdout)
 
 
+def _settings(epochs: int, seed: int) -> Settings:
+    """What a new server trains by."""
+    made: Settings = settings_of({"epochs": epochs, "seed": seed}, (14, 14), "uint8")
+    return made
+
+
 def trained(world: Fleet, *, seed: int, share: float = 1.0) -> Net:
     """Trained on from the champion, on a share of all that is labelled."""
     part = world.data.train
     rows = np.random.default_rng(seed).random(len(part.y)) < share
-    settings = Settings(epochs=world.epochs, seed=seed)
+    settings = _settings(world.epochs, seed)
     return fit(part.x[rows], part.y[rows], classes=10, settings=settings, parent=world.champion.weights)
 
 
@@ -169,7 +176,7 @@ def forgetful(world: Fleet, *, seed: int = 1) -> Judged:
     """It was taught the newest labels alone, and those are of four classes."""
     part = world.data.train
     rows = part.stream & (part.y < 4)
-    settings = Settings(epochs=2 * world.epochs, seed=seed)
+    settings = _settings(2 * world.epochs, seed)
     net = fit(part.x[rows], part.y[rows], classes=10, settings=settings, parent=world.champion.weights)
     return judged(world, packed(net, world.names, world.data))
 
@@ -177,7 +184,7 @@ def forgetful(world: Fleet, *, seed: int = 1) -> Judged:
 def _taught_more(world: Fleet, x: np.ndarray, y: np.ndarray | int, *, seed: int) -> Net:
     part = world.data.train
     told = np.concatenate([part.y, np.broadcast_to(y, len(x))])
-    settings = Settings(epochs=world.epochs, seed=seed)
+    settings = _settings(world.epochs, seed)
     return fit(np.concatenate([part.x, x]), told, classes=10, settings=settings, parent=world.champion.weights)
 
 

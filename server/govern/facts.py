@@ -200,6 +200,7 @@ def slices(source: Source) -> View:
 
 def _members(store: Store) -> View:
     query = sa.select(member.c.snapshot_id, member.c.class_index, member.c.split, sa.func.count())
+    query = query.where(member.c.class_index >= 0)
     found: dict[str, dict[str, dict[str, int]]] = defaultdict(lambda: defaultdict(dict))
     with store.database.read() as connection:
         names = labels.names(connection)

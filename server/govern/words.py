@@ -41,7 +41,7 @@ def _lines_of_version(view: View, stamp: Any) -> list[str]:
         found.append(
             f"snapshot {made['snapshot'][:12]}: {made['train']} to train on, {made['holdout']} to judge by{gone}"
         )
-    rows = [f"{row['device']}/{row['stream']} {row['train']}+{row['holdout']}" for row in view["sources"]]
+    rows = [f"{row['device']}/{row['stream']} {_counts(row)}" for row in view["sources"]]
     found.append(f"samples (trained on + held out): {_listed(rows) or 'none known'}")
     found.append(
         f"labels: {_listed([f'{name} {number}' for name, number in view['labelers'].items()]) or 'none known'}"
@@ -53,6 +53,11 @@ def _lines_of_version(view: View, stamp: Any) -> list[str]:
     if view["erased_since"]:
         found.append(f"learned from what was erased since (erasures {_listed(view['erased_since'])}): train it again")
     return found
+
+
+def _counts(row: View) -> str:
+    without = f" and {row['unlabelled']} without a label" if row.get("unlabelled") else ""
+    return f"{row['train']}+{row['holdout']}{without}"
 
 
 def _lines_of_origin(view: View, stamp: Any) -> list[str]:

@@ -1,8 +1,9 @@
 """What exactly was a model trained and judged on?
 
 A snapshot is the labelled samples of one moment: for each its class, whose answer that is, its split, the probability
-of its having come there, and the data rule that it is used under; and, of those that were left out, why. It never
-changes, and its id is the sha256 over all of it, so the same labels under the same rules always have the same id.
+of its having come there, and the data rule that it is used under; and, of those that were left out, why. Uploads that
+wait for a label are members where a training learns from these, too, in a split of their own. It never changes, and
+its id is the sha256 over all of it, so the same labels under the same rules always have the same id.
 """
 
 from __future__ import annotations
@@ -23,17 +24,20 @@ FORMAT = 2
 """1: ids over classes and members, of which neither labelers nor rules were known. Whoever changes what an id is made
 of, a field of Rule included, begins the next."""
 
+UNLABELLED = "unlabelled"  # the split of what waits for a label and is learned from all the same
+NO_CLASS = -1  # of those
+
 _INSERT_ROWS = 1000
 _PAGE_ROWS = 500  # of members: fewer are many queries, more is memory
 _SHORTEST_PREFIX = 6  # of an id, that a person may type: fewer characters are soon those of two
 
 
 class Member(NamedTuple):
-    """One labelled sample."""
+    """One sample."""
 
     sample_id: str
-    class_index: int
-    split: str  # "train" or "holdout"
+    class_index: int  # NO_CLASS where it has no label
+    split: str  # "train", "holdout" or UNLABELLED
     probability: float | None  # of having come into its split and been labelled (teach/splits.py); None for imports
     labeler: str = ""
     rule: int | None = None  # index into the rules of the snapshot
@@ -58,6 +62,9 @@ class Snapshot(NamedTuple):
     device_label_count: int
     format: int = FORMAT
     rules: tuple[Rule, ...] = ()
+
+
+_LABELLED = snapshot_member.c.split != UNLABELLED
 
 
 def identify(
@@ -124,8 +131,8 @@ def count_new(connection: sa.Connection, snapshot_id: str) -> int:
     """How many labelled samples of devices a snapshot of now would know that this one does not; "": that none does."""
     answers = labels.in_force().subquery()
     known = [
-        ~sa.exists().where(table.c.snapshot_id == snapshot_id, table.c.sample_id == sample.c.id)
-        for table in (snapshot_member, snapshot_left_out)
+        ~sa.exists().where(*of, table.c.snapshot_id == snapshot_id, table.c.sample_id == sample.c.id)
+        for table, of in ((snapshot_member, (_LABELLED,)), (snapshot_left_out, ()))
     ]
     query = (
         sa.select(sa.func.count())
@@ -222,8 +229,8 @@ def rows_as_json(connection: sa.Connection, snapshot_id: str) -> Iterator[bytes]
 
 
 def sample_ids(connection: sa.Connection, snapshot_id: str) -> set[str]:
-    """The ids of its members."""
-    query = sa.select(snapshot_member.c.sample_id).where(snapshot_member.c.snapshot_id == snapshot_id)
+    """The ids of its labelled members."""
+    query = sa.select(snapshot_member.c.sample_id).where(snapshot_member.c.snapshot_id == snapshot_id, _LABELLED)
     return set(connection.scalars(query))
 
 
@@ -237,15 +244,20 @@ def held_out_probabilities(connection: sa.Connection, snapshot_id: str) -> list[
 
 
 def members(connection: sa.Connection, snapshot_id: str) -> Sequence[sa.Row[tuple[object, ...]]]:
-    """Its members with their rows of `sample`, in order of sample id: what a training reads."""
-    return connection.execute(_members(snapshot_id)).all()
+    """Its labelled members with their rows of `sample`, in order of sample id: what a training reads."""
+    return connection.execute(_members(snapshot_id).where(_LABELLED)).all()
+
+
+def unlabelled(connection: sa.Connection, snapshot_id: str) -> Sequence[Any]:
+    """The same of its members that have no label."""
+    return connection.execute(_members(snapshot_id).where(~_LABELLED)).all()
 
 
 def page(
     connection: sa.Connection, snapshot_id: str, *, after: str = "", split: str = "", limit: int = _PAGE_ROWS
 ) -> Sequence[Any]:
-    """The same of the members after a sample id, or of one split of them; none at the end."""
-    query = _members(snapshot_id).where(snapshot_member.c.sample_id > after).limit(limit)
+    """The same of the labelled members after a sample id, or of one split of them; none at the end."""
+    query = _members(snapshot_id).where(_LABELLED, snapshot_member.c.sample_id > after).limit(limit)
     return connection.execute(query.where(snapshot_member.c.split == split) if split else query).all()
 
 

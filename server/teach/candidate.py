@@ -24,7 +24,7 @@ from numpy.typing import NDArray
 from edge_agent.contract.artifact import InputSpec
 from server import config
 from server.errors import StoreError
-from server.store import labels, snapshots, versions
+from server.store import snapshots, versions
 from server.store.samples import sample_array
 from server.store.snapshots import Snapshot
 from server.store.store import Store
@@ -38,7 +38,6 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 CALIBRATION_SAMPLES = 512  # ranges settle with a few hundred; more only take time
-UNLABELLED_SAMPLES = 4096  # that wait for a label and are learned from: more only take memory
 HOW = (
     "recipe", "heads", "epochs", "batch_size", "learning_rate", "threads", "seed", "part", "shrink", "distil", "ema",
     "augment", "replay", "patience", "importance_clip", "pseudo_labels", "precision", "compile",
@@ -73,7 +72,7 @@ def make(
     """Train on what is there to train on, and package the outcome.
 
     Args:
-        store: for what the champion knew, and what waits for a label.
+        store: for what the champion knew, and for members without a label.
         snapshot: that `data` was read from.
         data: its arrays.
         champion: to go on from; None: from scratch.
@@ -99,7 +98,7 @@ def make(
     trained = trainer.run(teach.trainer, task)
     say("quantising" if teach.int8 else "describing")
     packaged = _packaged(trained, snapshot, data, champion, teach, min_int8_agreement)
-    return Candidate(packaged, trained.weights, base.number if base else 0)
+    return Candidate(packaged, trained.weights, base.number if base and not trained.from_scratch else 0)
 
 
 def told(teach: config.Teach) -> dict[str, Any]:
@@ -153,7 +152,7 @@ def _task(
         order=_order(part.sample),
         known=known,
         probability=part.probability,
-        unlabelled=_unlabelled(store, takes) if teach.pseudo_labels else None,
+        unlabelled=_unlabelled(store, snapshot, takes) if teach.pseudo_labels else None,
         champion=trainer.Champion(names=base.manifest.classes, onnx=base.onnx, weights=base.weights) if base else None,
         told=told(teach),
         folder=folder,
@@ -178,14 +177,12 @@ def _order(ids: NDArray[np.str_]) -> NDArray[np.int64]:
     return order
 
 
-def _unlabelled(store: Store, takes: InputSpec) -> NDArray[Any]:
-    """(M, *shape) the newest of those that wait for a label and may be trained on."""
+def _unlabelled(store: Store, snapshot: Snapshot, takes: InputSpec) -> NDArray[Any]:
+    """(M, *shape) of the snapshot's members without a label, as they are read by the same snapshot at any time."""
     with store.database.read() as connection:
-        rows = labels.waiting(connection, limit=2 * UNLABELLED_SAMPLES, newest=True)
-    wanted: list[Any] = [
-        row for row in rows if row.split == "train" and (tuple(row.shape), row.dtype) == (takes.shape, takes.dtype)
-    ]
-    arrays = [array for row in wanted[:UNLABELLED_SAMPLES] if (array := _array(store, row)) is not None]
+        rows: list[Any] = list(snapshots.unlabelled(connection, snapshot.id))
+    wanted = [row for row in rows if (tuple(row.shape), row.dtype) == (takes.shape, takes.dtype)]
+    arrays = [array for row in wanted if (array := _array(store, row)) is not None]
     return np.stack(arrays) if arrays else np.zeros((0, *takes.shape), takes.dtype)
 
 

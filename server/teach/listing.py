@@ -13,7 +13,7 @@ import sqlalchemy as sa
 
 from server.audit import bias
 from server.store import runs, snapshots, versions
-from server.store.snapshots import FORMAT, Snapshot
+from server.store.snapshots import FORMAT, UNLABELLED, Snapshot
 from server.store.store import Store
 from server.store.stretches import day_of
 from server.teach.difference import Difference, Entry, difference, rules_between
@@ -60,6 +60,8 @@ def shown(store: Store, said: str) -> View:
                     counter[key] += 1
                 transformed += bool(row.transforms)
         left_out = snapshots.left_out(connection, found.id)
+        if waiting := len(snapshots.unlabelled(connection, found.id)):
+            counts["split"][UNLABELLED] = waiting
         return {
             "snapshot": found.id,
             "created_at_ms": found.created_at_ms,

@@ -2,7 +2,9 @@
 
 `freeze` takes every labelled sample as it is at one moment, with the data rules that are in force. Splits were decided
 when the samples arrived and are never changed, so what is held out now was held out of every training before; who takes
-no part is decided anew each time (splits.py).
+no part is decided anew each time (splits.py). Uploads that wait for a label are frozen with them where a training is to
+learn from these, too: under the same rules, so that nothing held out is learned by a way round, and what a version
+learned from is written down.
 """
 
 from __future__ import annotations
@@ -21,7 +23,7 @@ from server.errors import StoreError, TrainingError
 from server.store import embeddings, erasures, fingerprints, labels, samples, snapshots, versions
 from server.store.rules import Rule, in_force, rule_of
 from server.store.samples import sample_array
-from server.store.snapshots import LeftOut, Member, Snapshot
+from server.store.snapshots import NO_CLASS, UNLABELLED, LeftOut, Member, Snapshot
 from server.store.store import Store
 from server.teach import contamination
 from server.teach.contamination import NONE, Look
@@ -33,6 +35,7 @@ log = logging.getLogger(__name__)
 DEFAULT = Settings()
 TRIES = 3
 _ROWS_AT_ONCE = 256  # to one commit
+UNLABELLED_MOST = 4096  # that wait for a label and are learned from: more only take memory
 BATCH_BYTES = 4_000_000  # of raw samples in memory at once; they take some ten times as much for a moment
 
 
@@ -40,6 +43,7 @@ class _Found(NamedTuple):
     """The store, at one moment."""
 
     rows: Sequence[Any]  # labelled
+    waiting: Sequence[Any]  # for a label, to be learned from all the same
     held: Sequence[Any]  # held out, labelled or not
     rules: list[Rule]
     classes: tuple[str, ...]
@@ -48,14 +52,14 @@ class _Found(NamedTuple):
     erasure: int  # the last
 
 
-def freeze(store: Store, *, now_ms: int, settings: Settings = DEFAULT) -> Snapshot:
-    """Freeze the labelled samples; the same labels give the same snapshot.
+def freeze(store: Store, *, now_ms: int, settings: Settings = DEFAULT, unlabelled: bool = False) -> Snapshot:
+    """Freeze the labelled samples, and what waits if wanted; the same labels give the same snapshot.
 
     What is erased while it is made is not in it. StoreError: erasures come faster than it can be made.
     """
     for _ in range(TRIES):
-        found = _look(store)
-        left_out = sort_out(found.rows, found.held, found.rules, settings)
+        found = _look(store, unlabelled)
+        left_out = sort_out([*found.rows, *found.waiting], found.held, found.rules, settings)
         if settings.near_duplicates != "keep":
             left_out += _duplicates(store, found, {one.sample_id for one in left_out}, settings)
         if (made := _keep(store, found, left_out, now_ms)) is not None:
@@ -63,11 +67,13 @@ def freeze(store: Store, *, now_ms: int, settings: Settings = DEFAULT) -> Snapsh
     raise StoreError(f"snapshot: something was erased each of {TRIES} times while it was made: try again later")
 
 
-def _look(store: Store) -> _Found:
+def _look(store: Store, unlabelled: bool) -> _Found:
     with store.database.read() as connection:  # not while we hold the right to write: ingest needs it
         champion = versions.champion(connection)
+        waiting = labels.waiting(connection, limit=2 * UNLABELLED_MOST, newest=True) if unlabelled else ()
         return _Found(
             rows=snapshots.labelled(connection),
+            waiting=[row for row in waiting if row.split == "train"][:UNLABELLED_MOST],
             held=snapshots.held_out(connection),
             rules=in_force(connection),
             classes=labels.names(connection),
@@ -88,12 +94,20 @@ def _keep(store: Store, found: _Found, left_out: list[LeftOut], now_ms: int) -> 
         if row.id not in gone
     ]
     train = sum(member.split == "train" for member in members)
+    holdout = len(members) - train
+    members += [
+        Member(row.id, NO_CLASS, UNLABELLED, None, rule=used[row.device, row.stream])
+        for row in found.waiting
+        if row.id not in gone
+    ]
+    waiting = {row.id for row in found.waiting}
+    left_out = [one for one in left_out if one.sample_id not in waiting]  # they were nowhere to be left out of
     made = Snapshot(
         id=snapshots.identify(members, found.classes, rules=rules, left_out=left_out),
         created_at_ms=now_ms,
         classes=found.classes,
         train_count=train,
-        holdout_count=len(members) - train,
+        holdout_count=holdout,
         device_label_count=sum(row.origin == "device" and row.id not in gone for row in found.rows),
         rules=tuple(rules),
     )
@@ -143,7 +157,7 @@ def left_out_line(counts: Counter[str]) -> str:
 
 def _used(found: _Found) -> tuple[dict[tuple[str, str], int], list[Rule]]:
     """The rule of every stream as an index into those that matter here."""
-    streams = sorted({(row.device, row.stream) for row in found.rows})
+    streams = sorted({(row.device, row.stream) for row in (*found.rows, *found.waiting)})
     of = {stream: rule_of(found.rules, *stream) for stream in streams}
     rules = sorted(dict.fromkeys(of.values(), 0), key=lambda rule: (rule.device, rule.stream))
     return {stream: rules.index(rule) for stream, rule in of.items()}, rules
@@ -153,7 +167,7 @@ def _used(found: _Found) -> tuple[dict[tuple[str, str], int], list[Rule]]:
 
 
 def _duplicates(store: Store, found: _Found, gone: Collection[str], settings: Settings) -> list[LeftOut]:
-    train = [row for row in found.rows if row.split == "train" and row.id not in gone]
+    train = [row for row in (*found.rows, *found.waiting) if row.split == "train" and row.id not in gone]
     if not (train and found.held):
         return []
     class_of = {row.id: row.class_index for row in found.rows}

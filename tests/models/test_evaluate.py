@@ -96,3 +96,13 @@ def test_a_graph_with_a_fixed_batch_takes_any_number_of_samples(count: int) -> N
     logits, embedding = evaluate.run_onnx(model.SerializeToString(), x)
     np.testing.assert_allclose(embedding, x @ w, atol=1e-5)
     np.testing.assert_allclose(logits, np.maximum(x @ w, 0.0), atol=1e-5)
+
+
+def test_a_calibrated_model_keeps_the_temperature_that_it_has() -> None:
+    changed = 0
+    for seed in range(60):
+        rng = np.random.default_rng(seed)
+        logits = rng.normal(0.0, 2.0, (200, 4)).astype(np.float32)
+        y = (evaluate.softmax(logits).cumsum(axis=1) > rng.random((200, 1))).argmax(axis=1)
+        changed += evaluate.worthwhile_temperature(logits, y) != 1.0
+    assert changed <= 2  # of those whose gain is just above 0 it would be ten

@@ -77,6 +77,49 @@ def test_what_the_champion_knew_comes_as_often_as_it_is_told() -> None:
         assert (rows >= 300).sum().item() == pytest.approx(100, abs=2)
 
 
+@pytest.mark.parametrize("part", ["head", "gently"])
+def test_a_part_learns_and_the_rest_stays_as_it_is_though_shrinking_is_the_recipe_s(part: str, blobs: Blobs) -> None:
+    x, y = blobs((12, 12), "uint8", n=80)
+    parent = fit(x, y, classes=3, settings=Settings(epochs=2))
+    told = Settings(epochs=2, part=part, shrink=0.4)
+    child = fit(x + 7, y, classes=3, settings=told, parent=parent.weights())
+    was, now = parent.module.state_dict(), child.module.state_dict()
+    assert not torch.equal(was["head.weight"], now["head.weight"])
+    same = [name for name in was if "running" in name or "batches" in name or (part == "head" and "head" not in name)]
+    assert len(same) > 3
+    for name in same:  # figures of batch normalisation scale every weight
+        assert torch.equal(was[name], now[name]), name
+    if part == "gently":
+        apart = [(now[name] - was[name]).norm() / was[name].norm() for name in was if name.endswith("weight")]
+        assert 0.0 < max(apart) < 0.2
+
+
+def test_losses_are_what_their_papers_say() -> None:
+    logits = torch.tensor([[2.0, 0.0], [0.0, 1.0]])
+    y, each = torch.tensor([0, 0]), -logits.log_softmax(1)[:, 0]
+    twice = torch.stack([logits, logits.flip(0)], dim=1)  # two heads, the other way round
+    for weight, wanted in ((torch.ones(2, 2), each.mean()), (torch.tensor([[3.0, 0.0], [0.0, 1.0]]), each[0])):
+        assert loss.truth(twice, y, weight, smoothing=0.0).item() == pytest.approx(wanted.item())
+    teacher, own = logits.flip(1), logits
+    kl = (teacher / 2).softmax(1) * ((teacher / 2).log_softmax(1) - (own / 2).log_softmax(1))
+    change = loss.change(own, loss.softened(teacher), torch.ones(2))
+    assert change.item() == pytest.approx(4.0 * kl.sum(1).mean().item(), rel=1e-5)  # gradients as large as at 1
+
+
+def test_every_head_draws_its_own_samples_and_one_head_takes_all() -> None:
+    assert samples.bootstrap(500, 1, seed=0).eq(1.0).all()
+    drawn = samples.bootstrap(4000, 3, seed=0)
+    assert drawn.mean(0).tolist() == pytest.approx([1.0] * 3, abs=0.06)
+    assert drawn.eq(0.0).float().mean().item() == pytest.approx(np.exp(-1.0), abs=0.02)  # Poisson of mean 1
+    assert not torch.equal(drawn[:, 0], drawn[:, 1])
+
+
+def test_rare_classes_come_oftener_by_the_root() -> None:
+    shares = samples.shares(torch.tensor([0] * 160 + [1] * 10))
+    assert (shares[-1] / shares[0]).item() == pytest.approx(4.0)
+    assert shares.mean().item() == pytest.approx(1.0)
+
+
 # --- weights and pseudo-labels ---
 
 
@@ -88,9 +131,9 @@ def test_importance_grows_as_probability_falls_and_is_clipped(probability: list[
     assert weight.mean() == pytest.approx(1.0, abs=1e-4)
     order = np.argsort(p)
     assert (np.diff(weight[order]) <= 1e-5).all()
-    raw = 1 / p / (1 / p).mean()
-    below = raw < clip
-    assert np.allclose(weight[below] / weight[below][:1], raw[below] / raw[below][:1], rtol=1e-3)
+    assert weight.max() <= clip * weight.mean() * 1.01  # of the weights as they are used, not as they were before
+    below = weight < 0.99 * weight.max()
+    assert np.allclose(weight[below] * p[below], (weight[below] * p[below])[:1], rtol=1e-3)
 
 
 def test_weighted_samples_pull_where_they_are_rare(blobs: Blobs) -> None:
@@ -192,6 +235,12 @@ def test_the_average_follows_the_weights_and_is_what_is_kept(blobs: Blobs) -> No
     )
 
 
+def test_an_average_over_longer_than_the_training_does_not_keep_where_it_began(blobs: Blobs) -> None:
+    x, y = blobs((6,), "float32", n=200)
+    slow = fit(x, y, classes=3, settings=Settings(epochs=6, batch_size=16, ema=0.9999))
+    assert (says(slow, x).argmax(1) == y).mean() > 0.8
+
+
 def test_it_stops_when_nothing_is_gained_and_keeps_the_best(blobs: Blobs) -> None:
     x, _ = blobs((6,), "float32", n=200)
     y = np.random.default_rng(0).integers(0, 3, 200)  # nothing to be learned: what is kept back gets worse and worse
@@ -223,6 +272,17 @@ def test_devices_are_kept_back_whole_or_what_came_last(devices: int, each: int, 
             mine = device == one
             assert order[mine & back].min(initial=10**9) > order[mine & ~back].max()
     assert 0.05 < back.mean() < 0.45
+
+
+@pytest.mark.parametrize("seed", range(8))
+def test_a_device_that_has_most_of_the_samples_is_not_kept_back_as_a_whole(seed: int) -> None:
+    device = np.r_[np.zeros(800), np.repeat(np.arange(1, 21), 10)]  # imports count as one, too
+    back = split.kept_back(np.arange(1000) % 4, device, None, seed=seed)
+    assert 0.05 <= back.mean() <= 0.3
+    assert not back[device == 0].any()
+    alone = np.r_[np.zeros(990), np.arange(1, 11)]  # without it too few are left to see anything by
+    back = split.kept_back(np.zeros(1000, int), alone, None, seed=seed)
+    assert 0.1 < back[alone == 0].mean() < 0.2
 
 
 # --- the same, killed or not ---
@@ -261,6 +321,27 @@ def test_a_training_goes_on_from_its_checkpoint_to_the_same_weights(
                 progress=lambda share, _: seen.append(share))  # fmt: skip
     assert again.weights() == whole
     assert told.epochs - after <= len(seen) <= told.epochs - after + 1  # it did go on, and did not begin anew
+
+
+def test_one_killed_after_its_best_still_ends_with_that(blobs: Blobs, tmp_path: Path) -> None:
+    x, _ = blobs((6,), "float32", n=400)
+    y = np.random.default_rng(0).integers(0, 3, 400)  # it gets worse and worse
+    told = Settings(epochs=60, patience=20, learning_rate=0.02, batch_size=16)
+    said: list[str] = []
+    whole = fit(x, y, classes=3, settings=told, progress=lambda _, text: said.append(text))
+    assert len(said) < 60
+
+    def dies(_share: float, text: str) -> None:
+        if text == said[-3]:
+            raise KilledError
+
+    with pytest.raises(KilledError):
+        fit(x, y, classes=3, settings=told, folder=tmp_path, progress=dies)
+    again: list[str] = []
+    resumed = fit(x, y, classes=3, settings=told, folder=tmp_path, progress=lambda _, text: again.append(text))
+    assert again[-1] == said[-1]
+    assert len(again) < 20  # the best was before what was killed
+    assert resumed.weights() == whole.weights()
 
 
 def test_a_checkpoint_of_another_training_or_a_damaged_one_counts_as_none(blobs: Blobs, tmp_path: Path) -> None:

@@ -67,6 +67,13 @@ def test_one_s_own_recipe_may_have_a_file_too(tmp_path: Path, monkeypatch: pytes
     assert settings_of({"recipe": name}, (5,), "float32") == Settings(recipe=name)
     (tmp_path / "tiny.toml").write_text("epochs = 3\naugment = ['jitter']\n")
     assert settings_of({"recipe": name}, (5,), "float32") == Settings(recipe=name, epochs=3, augment=("jitter",))
+    (tmp_path / "tiny.toml").write_text("epochs = 0\n")
+    with pytest.raises(DataError, match=r"its TOML file: Expected `int` >= 1 - at `\$.epochs`"):
+        settings_of({"recipe": name}, (5,), "float32")
+    (tmp_path / "tiny.toml").write_text("patience = 3\nheads = 4\n")
+    assert settings_of({"recipe": name}, (5,), "float32") == Settings(recipe=name, patience=3, heads=4)
+    with pytest.raises(DataError, match="what it is told: .*`epoch`"):
+        settings_of({"recipe": name, "epoch": 3}, (5,), "float32")
     (tmp_path / "tiny.toml").write_text("epoch = 3\n")
     with pytest.raises(DataError, match="epoch"):
         settings_of({"recipe": name}, (5,), "float32")

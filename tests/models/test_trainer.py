@@ -62,6 +62,10 @@ def bytes_alone(task: Task) -> bytes:
     return centres(task).onnx
 
 
+def stumbles(task: Task) -> Trained:
+    return {}[task.names[0]]
+
+
 @pytest.mark.parametrize(
     ("name", "told"),
     [
@@ -82,6 +86,7 @@ def test_the_contract_is_kept(name: str, told: dict[str, object], tmp_path: Path
         ("guesses", "does not learn"),
         ("bytes_alone", "hands back bytes, expected models.trainer.Trained"),
         ("nobody", "has no attribute 'nobody'"),
+        ("stumbles", "stumbles': KeyError: 'level 0'"),
     ],
 )
 def test_one_that_breaks_it_is_told_how(name: str, said: str, tmp_path: Path) -> None:

@@ -15,14 +15,19 @@ import pytest
 import quadrants
 import sqlalchemy as sa
 from device_words import FLEET, NOW_MS, frames, message
+from torch import nn
 
 from edge_agent.choose.acquisition import Scorer
 from edge_agent.contract.artifact import decode_manifest, write_artifact
 from edge_agent.model import Model
 from models import learn
+from models.net import Parts, Prepare
 from models.trainer import Task, Trained, train
 from server import config
 from server.collect.ingest import Ingest
+from server.govern import lineage
+from server.govern.erase import erase
+from server.govern.subject import Subject
 from server.label.encoder import Encoder
 from server.release.registry import publish_passed
 from server.store import embeddings, references, runs
@@ -30,6 +35,7 @@ from server.store.schema import event
 from server.store.store import Store
 from server.teach import candidate
 from server.teach.imports import import_file
+from server.teach.reproduce import reproduce
 from server.teach.run import CHECKPOINTS
 from server.teach.training import Settings, begin, run_round
 
@@ -138,7 +144,8 @@ def test_a_long_training_leaves_events(store, tmp_path, monkeypatch):
 
 def test_every_setting_can_be_said_and_what_is_not_is_left_to_the_recipe():
     assert {*candidate.HOW, "label_smoothing"} == {*learn.Settings.__struct_fields__}
-    assert candidate.told(config.Teach()).keys().isdisjoint({"epochs", "shrink", "distil", "ema", "augment", "enabled"})
+    # How many threads there are, the seed, and what a snapshot holds are not a recipe's to say.
+    assert candidate.told(config.Teach()) == {"recipe": "", "threads": 1, "seed": 0, "pseudo_labels": 0.0}
     assert candidate.told(config.Teach(epochs=3, augment=()))["augment"] == ()
 
 
@@ -170,16 +177,44 @@ def test_one_s_own_trainer_takes_the_round(store, tmp_path):
         here(store, tmp_path, trainer="nobody:knows")
 
 
-def test_uploads_that_wait_are_learned_from_when_that_is_wanted(store, tmp_path):
-    x, _ = quadrants.images(30, seed=5)
+def test_a_version_says_whether_it_began_with_the_champion_s_weights(store, tmp_path):
+    first, _ = here(store, tmp_path)
+    publish_passed(store, now_ms=NOW_MS)
+    on, _ = here(store, tmp_path, epochs=1)
+    anew, said = here(store, tmp_path, epochs=1, recipe=f"{__name__}:wide")
+    assert any("from scratch: the champion is a 'cnn'" in line for line in said)
+    assert [run.report["went_on_from"] for run in (first, on, anew)] == [0, 1, 0]
+
+
+def wide(shape: tuple[int, ...]) -> Parts:
+    body = nn.Sequential(nn.Flatten(), nn.Linear(shape[0] * shape[1], 32), nn.ReLU())
+    return Parts(Prepare("image", shape), body, 32)
+
+
+def test_uploads_that_wait_are_learned_from_when_that_is_wanted_and_it_is_written_down(store, tmp_path):
+    x, _ = quadrants.images(31, seed=5)
     ingest = Ingest(store, fleet=FLEET, offline_after_s=90.0)
-    for seq in range(30):
-        ingest.take([message("cam-1", "sample", frame) for frame in frames("cam-1", seq, data=x[seq])])
-    with_them, _ = here(store, tmp_path, pseudo_labels=0.5, augment=("shift",))
+
+    def comes(*numbers: int) -> None:
+        for seq in numbers:
+            ingest.take([message("cam-1", "sample", frame) for frame in frames("cam-1", seq, data=x[seq])])
+
+    comes(*range(30))
+    told = {"pseudo_labels": 0.5, "augment": ("shift",)}
+    with_them, _ = here(store, tmp_path, **told)
     without, _ = here(store, tmp_path, augment=("shift",))
     weights = [run.report["candidate"]["weights_sha256"] for run in (with_them, without)]
     assert weights[0] != weights[1]
     assert {run.state for run in (with_them, without)} == {"passed"}
+    assert [run.report["train"] for run in (with_them, without)] == [160, 160]
+
+    publish_passed(store, now_ms=NOW_MS)
+    comes(30)  # what waits by now is another matter
+    assert reproduce(store, 1, say=lambda _: None).weights_same
+    view = lineage.trace(store, "1")
+    assert {"device": "cam-1", "stream": "main", "train": 0, "holdout": 0, "unlabelled": 30} in view["sources"]
+    done = erase(store, Subject("sample", ("cam-1.main.1.7",)), who="ada", why="asked", now_ms=NOW_MS + 1)
+    assert done.learned == (1,)
 
 
 # --- a committee, through all of the server ---

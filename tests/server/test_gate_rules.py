@@ -19,8 +19,8 @@ from server.teach.gates.answers import Said
 from server.teach.gates.budgets import Cost
 from server.teach.gates.hardship import Disturbed, Strange
 from server.teach.gates.held import Held
-from server.teach.gates.judge import Against, Evidence, Forgotten, judge
-from server.teach.gates.slices import holm, thirds
+from server.teach.gates.judge import Against, Evidence, Forgotten, Int8, judge
+from server.teach.gates.slices import holm, judge_slices, thirds
 from server.teach.gates.trust import Labelled
 from server.teach.gates.verdict import Gate, at_least, at_most
 
@@ -50,6 +50,30 @@ def test_a_growing_set_may_be_looked_at_as_often_as_one_likes() -> None:
 
     assert np.mean([misses(seed, ever) for seed in range(120)]) <= 0.05
     assert np.mean([misses(seed, at_some_look) for seed in range(120)]) > 0.15  # why the other is needed
+
+
+def test_figures_that_are_no_means_may_be_looked_at_as_often_as_one_likes_too() -> None:
+    rng, looks = np.random.default_rng(0), range(40, 1001, 20)
+
+    def missed(growing: bool) -> float:
+        ever = 0
+        for values in rng.normal(0.0, 0.3, size=(200, 1000)):
+            parts = (values[:n] for n in looks)
+            found = (
+                paired.of_parts(part.mean(), part - part.mean(), np.ones(len(part)), confidence=0.95, growing=growing)
+                for part in parts
+            )
+            ever += any(not one.low <= 0.0 <= one.high for one in found)
+        return ever / 200
+
+    assert missed(growing=True) <= 0.03
+    assert missed(growing=False) > 0.15
+    # Theorem 2.2, written out: t, rho and alpha as there.
+    t, rho2, alpha = 200.0, (-2 * math.log(0.05) + math.log(-2 * math.log(0.05)) + 1) / 500.0, 0.05
+    half = math.sqrt(2 * (t * rho2 + 1) / (t**2 * rho2) * math.log(math.sqrt(t * rho2 + 1) / alpha))
+    values = np.resize([1.0, -1.0], 200)
+    found = paired.of_parts(0.0, values, np.ones(200), confidence=0.95, growing=True)
+    assert found.high == pytest.approx(half, rel=0.01)
 
 
 @given(st.integers(0, 1000), st.integers(5, 300), st.sampled_from([0.9, 0.95]), st.floats(-0.5, 0.5))
@@ -128,6 +152,45 @@ def test_thirds_are_ordered(values) -> None:
             assert lower.max() <= upper.min()
 
 
+def narrowly_worse(n: int, limit: float) -> np.ndarray:
+    """(n,) 0 and -1, so that the loss is sure alone, and not among six."""
+    for losses in range(n):
+        values = -(np.arange(n) < losses).astype(np.int8)
+        if (p := paired.fixed_below(values, np.ones(n), limit)) < 0.02:
+            break
+    assert 0.025 / 6 < p < 0.02
+    return values
+
+
+def test_a_loss_that_one_of_many_slices_shows_by_chance_does_not_block() -> None:
+    change = narrowly_worse(200, -RULES.max_drop)
+
+    def failed(classes: int) -> list[str]:
+        label = np.repeat([f"c{k}" for k in range(classes)], 200)
+        rows = held(np.r_[change == 0, np.ones(200 * (classes - 1), bool)], np.ones(200 * classes, bool))
+        gates = [gate for gate in judge_slices(replace(rows, label=label), RULES) if "/class" in gate.name]
+        narrow = next(gate for gate in gates if gate.name == "import/class c0")
+        assert (narrow.interval[1] < narrow.limit) == (narrow.state == "failed")  # what is shown is what it was held to
+        return [gate.name for gate in gates if gate.state == "failed"]
+
+    assert failed(1) == ["import/class c0"]
+    assert failed(6) == []
+
+
+def test_a_loss_that_one_of_many_corruptions_shows_by_chance_does_not_block() -> None:
+    change = narrowly_worse(200, -RULES.max_corruption_drop)
+
+    def failed(corruptions: int) -> set[str]:
+        right = np.ones((corruptions, 200), bool)
+        right[0] = change == 0
+        names = tuple(f"k{k}" for k in range(corruptions))
+        gates = hardship.judge_disturbed(Disturbed(names, right, np.ones_like(right)), RULES)
+        return {gate.name for gate in gates if gate.state == "failed" and "/" in gate.name}
+
+    assert failed(1) == {"robustness/k0"}
+    assert failed(6) == set()
+
+
 # --- answers ---
 
 
@@ -145,7 +208,8 @@ def test_influence_is_what_one_sample_more_does() -> None:
 
 def test_a_class_of_a_few_samples_has_no_f1() -> None:
     label = np.repeat(["a", "b", "c"], [10, 10, 2])
-    assert answers.macro_f1(label, np.where(label == "c", "a", label), np.ones(22))[0] < 1.0
+    taken_for_a = answers.macro_f1(label, np.where(label == "c", "a", label), np.ones(22))[0]
+    assert taken_for_a == pytest.approx((20 / 22 + 1.0) / 2)
     assert answers.macro_f1(label, label, np.ones(22))[0] == 1.0
 
 
@@ -158,6 +222,17 @@ def test_chance_is_what_a_calibrated_model_shows() -> None:
         shown.append(error)
         said.append(chance)
     assert np.mean(said) == pytest.approx(np.mean(shown), rel=0.1)
+
+
+def test_what_a_calibrated_model_shows_by_chance_is_no_rise() -> None:
+    rng, changes, raw = np.random.default_rng(8), [], []
+    for _ in range(40):
+        ours, theirs = (rng.random(300) < sure for sure in (0.5, 0.99))
+        said = [said_by(right, sure) for right, sure in ((ours, 0.5), (theirs, 0.99))]
+        changes.append(answers.ece_change(held(ours, theirs), *said, confidence=0.95).figure)
+        raw.append(answers.ece(ours, said[0].confidence, np.ones(300))[0])
+    assert np.mean(raw) > 0.08
+    assert abs(np.mean(changes)) < 0.02
 
 
 def held(right, before, *, stream: bool = False) -> Held:
@@ -183,6 +258,21 @@ def test_calibration_is_judged_by_how_sure_it_is(sure, state) -> None:
 
 
 @pytest.mark.parametrize("stream", [False, True])
+@pytest.mark.parametrize(("n", "state"), [(40, "too_little_evidence"), (4000, "passed")])
+def test_a_few_answers_that_did_not_change_show_nothing_surely(stream, n, state) -> None:
+    right = np.arange(n) % 5 < 4
+    said = said_by(right, 0.8)
+    evidence = Evidence(
+        held=held(right, right, stream=stream), against=Against(np.array(["x"]), said, said), int8=Int8(1.0, 0.0, n)
+    )
+    gates = {gate.name: gate for gate in judge(evidence, rules=RULES).gates}
+    origin = "stream" if stream else "import"
+    names = ("macro F1", "calibration", "Brier")
+    assert {gates[f"{origin}/{name}"].state for name in names} == {state}
+    assert gates["int8_accuracy"].state == state
+
+
+@pytest.mark.parametrize("stream", [False, True])
 @pytest.mark.parametrize(("flips", "state"), [(10, "passed"), (80, "too_little_evidence"), (200, "failed")])
 def test_negative_flips_count_though_as_many_are_gained(stream, flips, state) -> None:
     before, right = np.arange(1000) < 600, np.arange(1000) < 600
@@ -192,6 +282,55 @@ def test_negative_flips_count_though_as_many_are_gained(stream, flips, state) ->
     name = f"{'stream' if stream else 'import'}/negative flips"
     gate = next(gate for gate in verdict.gates if gate.name == name)
     assert (gate.figure, gate.state) == (pytest.approx(flips / 1000), state)
+
+
+def test_each_gate_goes_by_its_own_limit() -> None:
+    rules = Gates(
+        max_drop=0.029, min_gain=0.001, max_negative_flips=0.048, max_ece_rise=0.046, max_brier_rise=0.047,
+        max_corrupted_drop=0.044, max_corruption_drop=0.245, max_ood_drop=0.043, max_forgotten=0.041,
+        min_int8_agreement=0.96, max_int8_drop=0.012, max_label_disagreement=0.049, min_samples=31,
+    )  # fmt: skip
+    right = np.ones(200, bool)
+    disturbed = Disturbed(("noise",), right[None], right[None])
+    strange = Strange((np.zeros(200), np.zeros(200)), (np.ones(200), np.ones(200)))
+    against = Against(
+        np.array(["x"]), said_by(right, 0.9), said_by(right, 0.9), disturbed, strange, [Forgotten(1, np.zeros(200))]
+    )
+    stream = np.arange(200) < 100
+    evidence = Evidence(
+        held=replace(held(right, right), stream=stream),
+        against=against,
+        int8=Int8(1.0, 0.0, 200),
+        labelled=[labelled(liars=0)],
+    )
+    limits = {gate.name: gate.limit for gate in judge(evidence, rules=rules).gates}
+    found = {name: limit for name, limit in limits.items() if not name.startswith("labels/")}
+    assert found.pop("stream/device x") == found.pop("import/class x") == -0.029
+    for origin in ("stream", "import"):
+        each = [found.pop(f"{origin}/{name}") for name in ("macro F1", "calibration", "Brier", "negative flips")]
+        assert each == [-0.029, 0.046, 0.047, 0.048]
+    assert found == {
+        "held_out": 31.0, "stream": 0.001, "import": -0.029, "robustness": -0.044, "robustness/noise": -0.245,
+        "strangers": -0.043, "forgetting/version 1": -0.041, "int8_agreement": 0.96, "int8_accuracy": -0.012,
+    }  # fmt: skip
+    assert {limit for name, limit in limits.items() if name.startswith("labels/")} == {0.049}
+
+
+def test_answers_are_compared_on_classes_that_both_know_and_by_weight() -> None:
+    right = np.arange(400) % 4 < 3
+    label = np.where(np.arange(400) < 300, "x", "new")
+    ours, theirs = said_by(right, 0.75), said_by(right, 0.75)
+    ours = replace(ours, brier=theirs.brier + 0.2)
+    rows = replace(held(right, right), label=label)
+    gates = {gate.name: gate for gate in judge(Evidence(held=rows, against=Against(np.array(["x"]), ours, theirs)),
+                                               rules=RULES).gates}  # fmt: skip
+    brier = gates["import/Brier"]
+    assert {gates[f"import/{name}"].n for name in ("macro F1", "calibration", "Brier", "negative flips")} == {300}
+    assert (brier.figure, brier.state) == (pytest.approx(0.2), "failed")
+    assert brier.interval[0] < 0.2 < brier.interval[1]
+    heavy = np.where(right, 1.0, 1e-6)  # of those that it has right alone, .75 is a quarter too little
+    assert answers.ece(right, np.full(400, 0.75), heavy)[0] == pytest.approx(0.25, abs=0.01)
+    assert answers.ece(right, np.full(400, 0.75), np.ones(400))[0] < 0.05
 
 
 # --- hardship, forgetting, contract ---

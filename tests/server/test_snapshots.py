@@ -14,7 +14,7 @@ from edge_agent.contract.artifact import InputSpec
 from server.collect.ingest import Ingest
 from server.config import Snapshot as Settings
 from server.errors import StoreError, TrainingError
-from server.store import labels, snapshots
+from server.store import labels, rules, snapshots
 from server.store.labels import CANNOT_TELL, Label
 from server.store.rules import Rule
 from server.store.schema import sample
@@ -22,7 +22,7 @@ from server.store.snapshots import LeftOut, Member, identify
 from server.store.store import Store
 from server.teach import dataset
 from server.teach.imports import import_file
-from server.teach.listing import is_whole
+from server.teach.listing import is_whole, shown
 from server.teach.snapshot import freeze
 
 SELECTIONS = (SELECTION, msgspec.structs.replace(SELECTION, reason="random"))
@@ -55,6 +55,34 @@ def test_the_same_labels_give_the_same_snapshot(store):
     assert first == again
     assert (first.train_count + first.holdout_count, first.device_label_count) == (20, 20)
     assert first.classes == ("cat", "dog")
+
+
+def test_what_waits_is_frozen_where_wanted_by_the_rules_for_what_teaches(store):
+    ingest = Ingest(store, fleet=FLEET, offline_after_s=90.0)
+
+    def comes(device: str, *numbers: int) -> None:
+        ingest.take([message for seq in numbers for message in uploads(device, seq, selection=SELECTIONS[seq == 103])])
+
+    comes("cam-1", 100, 101, 102, 103, 104)  # 103 is held out
+    comes("cam-2", 100)
+    with store.database.write() as connection:
+        rules.add(connection, Rule(device="cam-2", uses=("evaluate",)), now_ms=NOW_MS)
+    settings = Settings(embargo_samples=1, near_duplicates="keep")
+    plain = freeze(store, now_ms=NOW_MS, settings=settings)
+    made = freeze(store, now_ms=NOW_MS, settings=settings, unlabelled=True)
+    assert made.id != plain.id
+    assert made[2:5] == plain[2:5]  # classes and counts are of labels
+    with store.database.read() as connection:
+        waiting = [row.id for row in snapshots.unlabelled(connection, made.id)]
+        assert waiting == ["cam-1.main.1.100", "cam-1.main.1.101"]  # not a neighbour of what is held out, not cam-2's
+        assert snapshots.left_out(connection, made.id) == snapshots.left_out(connection, plain.id)
+        assert snapshots.sample_ids(connection, made.id) == snapshots.sample_ids(connection, plain.id)
+        assert is_whole(connection, made)
+    assert shown(store, made.id)["by_split"]["unlabelled"] == 2
+    assert frozen(store, made.id) == frozen(store, plain.id)
+    with store.database.write() as connection:
+        labels.add(connection, [Label("cam-1.main.1.100", 1, "ann", 3)])
+        assert snapshots.count_new(connection, made.id) == 1  # a label is news, though the sample is not
 
 
 def test_it_does_not_change_when_labels_do(store):

@@ -151,7 +151,6 @@ def _int8(int8: Int8, rules: Gates) -> list[Gate]:
     least = rules.min_int8_agreement
     agree = checked("int8_agreement", int8.agreement >= least, int8.agreement, least, n=int8.n, bound="least")
     # Who changed sides is among those that disagree: at most so many gains and losses, whatever their sum.
-    error = (max(1.0 - int8.agreement, 0.0) / max(int8.n, 1)) ** 0.5
-    half = paired.z_of(rules.confidence) * error
+    half = paired.z_of(rules.confidence) * paired.widened(max(1.0 - int8.agreement, 0.0) * int8.n, int8.n)
     found = Difference(int8.gain, int8.gain - half, int8.gain + half, int8.n, float(int8.n)).within(-1.0, 1.0)
     return [agree, at_least("int8_accuracy", found, -rules.max_int8_drop, min_samples=rules.min_samples)]
