@@ -107,6 +107,7 @@ def main() -> None:
             ("lineage_labeler", seconds(lambda: trace(store, "person-1")), THREAD_S),
             ("erase_sample", forget("sample", "cam-7.main.1.3"), 60.0),
             ("erase_device", forget("device", "cam-8"), 60.0),
+            ("erase_labeler", forget("labeler", "person-1"), 60.0),
         ]
         store.close()
     print(f"{'what':<20}{'seconds':>10}{'CPU s':>10}{'limit':>8}")

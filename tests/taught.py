@@ -20,7 +20,7 @@ from models.package import Packaged, package
 from models.train import Net, Settings, fit
 from models.trainer import settings_of
 from server.config import Gates
-from server.teach.champions import Champion, Elder, Known
+from server.teach.champions import Champion, Known
 from server.teach.dataset import Dataset, Part
 from server.teach.judging import Judged, judge_candidate
 
@@ -117,11 +117,10 @@ def trained(world: Fleet, *, seed: int, share: float = 1.0) -> Net:
     return fit(part.x[rows], part.y[rows], classes=10, settings=settings, parent=world.champion.weights)
 
 
-def judged(world: Fleet, made: Packaged, *, rules: Gates | None = None, elders: tuple[Elder, ...] = ()) -> Judged:
-    """By the rules of a new server."""
-    known = Known(elders=elders)
+def judged(world: Fleet, made: Packaged, *, rules: Gates | None = None, **known: object) -> Judged:
+    """By the rules of a new server; `known` as in Known."""
     return judge_candidate(
-        world.data, world.names, made, world.champion, int8=True, rules=rules or Gates(), known=known
+        world.data, world.names, made, world.champion, int8=True, rules=rules or Gates(), known=Known(**known)
     )
 
 

@@ -53,7 +53,9 @@ def erase(
     why: Annotated[str, typer.Option("--why", help="kept for ever; name nobody in it who wants to be forgotten")] = "",
     device: Annotated[str, typer.Option("--device", help="all that it sent, and all that it still has")] = "",
     sample: Annotated[list[str] | None, typer.Option("--sample", help="its id; may be given more than once")] = None,
-    labeler: Annotated[str, typer.Option("--labeler", help="all that this labeler answered; the samples stay")] = "",
+    labeler: Annotated[
+        str, typer.Option("--labeler", help="all answers of a labeler, and the account; the samples stay")
+    ] = "",
     dry_run: Annotated[bool, typer.Option("--dry-run", help="say what would go, and change nothing")] = False,
     by: By = "",
     as_json: AsJson = False,
@@ -74,13 +76,17 @@ def erase(
     subjects = [one for one in given if one is not None]
     if len(subjects) != 1 or not (dry_run or why.strip()):
         raise GovernError("erase: expected one of --device, --sample and --labeler, and a reason in --why")
+    config = load_config(path)
     if dry_run:
-        with views.opened(load_config(path)) as store, store.database.read() as connection:
+        with views.opened(config) as store, store.database.read() as connection:
             found = foresee(connection, subjects[0])
         typer.echo(views.as_json(found._asdict()) if as_json else "\n".join(lines(found)))
         return
-    with open_store(load_config(path)) as store:
+    with open_store(config) as store:
         done = forget(store, subjects[0], who=by or trail.person(), why=why, now_ms=_now_ms())
+    if config.labeler.kind == "label_studio":
+        studio = f"{config.label_studio.url}, project {config.label_studio.project}"
+        done = done._replace(elsewhere=(*done.elsewhere, f"tasks of Label Studio, {studio}: look for sample_uid"))
     if as_json:
         typer.echo(views.as_json(done._asdict()))
         return

@@ -73,7 +73,10 @@ def rule(
         if all(value is None for value in said.values()):
             raise ServerConfigError(f"{scope}: nothing said: expected --licence, --consent, --uses ... or --end")
         made = data_rule.change(store, scope, said, who=by, why=why, now_ms=_now_ms())
+        narrower = data_rule.narrower(store, made)
     typer.echo(f"{made.scope}: {data_rule.line(made)}")
+    for one in narrower:
+        typer.echo(f"{one.scope} goes by a rule of its own: {data_rule.line(one)}")
 
 
 def rules(path: Config, as_json: AsJson = False) -> None:

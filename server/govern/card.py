@@ -116,6 +116,8 @@ def _limits(model: View, data: View | None) -> list[str]:
         found.append(f"released although these gates failed: {', '.join(failed)}")
     if not model["gates"]:
         found.append("no gates were held here: it was given by hand, or is an earlier version again")
+    if model["lineage"]["erased_since"]:
+        found.append("it learned from samples that were erased since, and is to be trained again")
     if data is None:
         return [*found, "what it was trained on is not known here"]
     few = [row["class"] for row in data["classes"] if row["train"] < FEW]
@@ -124,8 +126,6 @@ def _limits(model: View, data: View | None) -> list[str]:
     unjudged = [row["class"] for row in data["classes"] if row["holdout"] < FEW]
     if unjudged:
         found.append(f"fewer than {FEW} samples to judge by: {', '.join(unjudged)}")
-    if model["lineage"]["erased_since"]:
-        found.append("it learned from samples that were erased since, and is to be trained again")
     return found
 
 

@@ -13,36 +13,31 @@ the versions, which are to be trained again from scratch.
 from __future__ import annotations
 
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import sqlalchemy as sa
 from sqlalchemy.dialects.sqlite import insert
 
-from server.govern import goldens, reports
+from server.govern import answers, goldens, membership, reports
 from server.govern.foreseen import carried_away
+from server.govern.membership import Left
 from server.govern.scrub import finish
 from server.govern.subject import Subject, check, chosen
-from server.store import consensus, erasures, identities, runs, trail
+from server.store import erasures, identities, questions, runs, trail
 from server.store.erasures import Erasure
 from server.store.schema import (
     card,
     device,
     doomed_blob,
     duplicate,
-    erased_member,
-    label,
     metadata,
     part,
     quarantine,
     reference,
     sample,
-    snapshot_left_out,
-    snapshot_member,
-    snapshot_seal,
     version,
 )
-from server.store.snapshots import LeftOut, Member
 from server.store.store import Store
 
 KEPT = {"device", "token", "certificate", "revocation", "rollout_step", "data_rule"}
@@ -69,21 +64,11 @@ def erase(store: Store, subject: Subject, *, who: str, why: str, now_ms: int) ->
         check(connection, subject)
         erasures.make_key(connection)
     with store.database.read() as connection:  # it takes a while, and ingest needs the right to write
-        ready = {one: erasures.prepare(connection, one) for one in _unsealed(connection, subject)}
+        ready = membership.prepare(connection, subject)
     with store.database.write() as connection:
         done = _Act(store, connection, subject, ready, now_ms).run(who=who, why=why)
     finish(store, now_ms=now_ms)
     return done
-
-
-def _unsealed(connection: sa.Connection, subject: Subject) -> list[str]:
-    """Snapshots that will lose a member for the first time."""
-    sealed, ids = sa.select(snapshot_seal.c.snapshot_id), chosen(subject)
-    found: set[str] = set()
-    for table in (snapshot_member, snapshot_left_out):
-        query = sa.select(table.c.snapshot_id).where(table.c.sample_id.in_(ids), table.c.snapshot_id.not_in(sealed))
-        found.update(connection.scalars(query.distinct()))
-    return sorted(found)
 
 
 class _Act:
@@ -96,31 +81,35 @@ class _Act:
         self._subject, self._ready, self._now_ms = subject, ready, now_ms
         self._key = erasures.make_key(connection)
         self._counts: Counter[str] = Counter()
-        self._unsound: tuple[str, ...] = ()
         self._chosen = chosen(subject)
-        self._members = snapshot_member.c.sample_id.in_(self._chosen)
 
     def run(self, *, who: str, why: str) -> Erased:
         connection, kind = self._connection, self._subject.kind
-        samples = connection.execute(sa.select(sample).where(sample.c.id.in_(self._chosen))).all()
-        going = [] if kind == "labeler" else samples
+        going = () if kind == "labeler" else self._going()
+        ids = {row.id for row in going}
         hashes = {erasures.keyed(self._key, row.id) for row in going}
         if kind == "sample":
             hashes |= {erasures.keyed(self._key, name) for name in self._subject.names}
+        if kind == "labeler":
+            hashes |= {erasures.keyed(self._key, key) for key in answers.keys(connection, self._subject.names[0])}
         number = erasures.insert_erasure(connection, self._row(going, hashes, who, why))
-        splits = self._leave_snapshots(number)
+        left = membership.leave(connection, self._subject, number, self._ready)
+        self._counts.update(left.counts)
         learned = tuple(n for n, by in erasures.learned(connection).items() if number in by)
-        judged = self._versions(splits["holdout"])
         self._doom([row.body_sha256 for row in going])
-        self._doom_derived(going, {*splits["train"], *splits["holdout"]})
+        self._doom_derived(going, left, learned)
+        self._leave_reports(ids, left)
         erasures.bury(connection, number, hashes)
-        self._delete_rows()
-        ordered = self._order(number)
-        erasures.count(connection, number, dict(self._counts))
-        elsewhere = carried_away(connection, {*splits["train"], *splits["holdout"]})
-        done = Erased(number, dict(self._counts), learned, judged, ordered, elsewhere, self._unsound)
+        self._delete_rows(ids)
+        ordered, counts = self._order(number), dict(+self._counts)
+        erasures.count(connection, number, counts)
+        judged, elsewhere = self._versions(left.holdout), carried_away(connection, left.members)
+        done = Erased(number, counts, learned, judged, ordered, elsewhere, left.unsound)
         self._record(done, who, why, erasures.digest(hashes))
         return done
+
+    def _going(self) -> Sequence[Any]:
+        return self._connection.execute(sa.select(sample).where(sample.c.id.in_(self._chosen))).all()
 
     def _row(self, going: Sequence[Any], hashes: Iterable[str], who: str, why: str) -> Erasure:
         boots: dict[str, Counter[str]] = defaultdict(Counter)
@@ -145,47 +134,7 @@ class _Act:
         names = self._subject.names
         return names[0] if self._subject.kind == "device" else erasures.keyed(self._key, "\n".join(names))
 
-    def _leave_snapshots(self, number: int) -> dict[str, list[str]]:
-        """Take the members out, each leaving its hash; the snapshots that lose what teaches, and what judges."""
-        connection = self._connection
-        frozen = [snapshot_member.c[name] for name in Member._fields]
-        rows = connection.execute(sa.select(snapshot_member.c.snapshot_id, *frozen).where(self._members)).all()
-        spared = self._spared()
-        for one in sorted({row.snapshot_id for row in rows}):
-            self._seal(one)
-        stands: list[tuple[str, str, Member | LeftOut]] = [
-            (row.snapshot_id, row.split, Member(*row[1:])) for row in rows
-        ]
-        stands += [(row.snapshot_id, erasures.LEFT_OUT, LeftOut(*row[1:])) for row in spared]
-        gone = [
-            {"snapshot_id": of, "sha256": erasures.member_hash(self._key, one), "split": split, "erasure_id": number}
-            for of, split, one in stands
-        ]
-        if gone:
-            connection.execute(sa.insert(erased_member), gone)
-        found: dict[str, list[str]] = {"train": [], "holdout": []}
-        for judges, snapshot_id in sorted({(row.split == "holdout", row.snapshot_id) for row in rows}):
-            found["holdout" if judges else "train"].append(snapshot_id)
-        return found
-
-    def _spared(self) -> Sequence[Any]:
-        """What was left out of snapshots, or stood beside what goes; taken out. A labeler is not named there."""
-        if self._subject.kind == "labeler":
-            return ()
-        of = snapshot_left_out.c
-        mine = sa.or_(of.sample_id.in_(self._chosen), of.beside.in_(self._chosen))
-        columns = [of[name] for name in LeftOut._fields]
-        rows = self._connection.execute(sa.select(of.snapshot_id, *columns).where(mine)).all()
-        for one in sorted({row.snapshot_id for row in rows}):
-            self._seal(one)
-        self._delete(snapshot_left_out, mine)
-        return rows
-
-    def _seal(self, snapshot_id: str) -> None:
-        if not erasures.seal(self._connection, snapshot_id, self._ready) and snapshot_id not in self._unsound:
-            self._unsound = (*self._unsound, snapshot_id)
-
-    def _versions(self, snapshot_ids: Sequence[str]) -> tuple[int, ...]:
+    def _versions(self, snapshot_ids: Collection[str]) -> tuple[int, ...]:
         query = sa.select(version.c.number).where(version.c.snapshot_id.in_(snapshot_ids)).order_by(version.c.number)
         return tuple(self._connection.scalars(query))
 
@@ -194,42 +143,45 @@ class _Act:
         if rows:
             self._connection.execute(insert(doomed_blob).on_conflict_do_nothing(), rows)
 
-    def _doom_derived(self, going: Sequence[Any], snapshot_ids: set[str]) -> None:
+    def _doom_derived(self, going: Sequence[Any], left: Left, learned: Sequence[int]) -> None:
         """What was made of it: cards that tell of it, references computed on it, golden inputs that are it."""
         connection = self._connection
-        told = sa.select(version.c.number).where(version.c.snapshot_id.in_(snapshot_ids))
+        told = sa.select(version.c.number).where(version.c.snapshot_id.in_(left.members))
         for table, where in (
-            (card, card.c.version.in_(told)),
+            (card, sa.or_(card.c.version.in_(told), card.c.version.in_(learned))),
             (reference, sa.literal(any(row.origin == "import" and row.split == "holdout" for row in going))),
         ):
             self._doom(connection.scalars(sa.select(table.c.body_sha256).where(where)))
             self._delete(table, where)
-        _stop_runs(connection, snapshot_ids, self._now_ms)
-        redacted = goldens.redact(self._store, connection, going, snapshot_ids)
+        _stop_runs(connection, left.members, self._now_ms)
+        redacted = goldens.redact(self._store, connection, going)
         self._doom(redacted)
         if redacted:
             self._counts["golden inputs"] = len(redacted)
 
-    def _delete_rows(self) -> None:
+    def _leave_reports(self, ids: set[str], left: Left) -> None:
+        """What reports of rounds say of it by name has its hash instead."""
+        if self._subject.kind == "labeler":
+            name = self._subject.names[0]
+            told = reports.leave_gates(self._connection, name, pseudonym=self._pseudonym())
+        else:
+            names = {one: erasures.keyed(self._key, one) for one in ids}
+            told = reports.leave_ids(self._connection, names, left.members | left.left_out)
+        if told:
+            self._counts["reports"] = told
+
+    def _delete_rows(self, ids: set[str]) -> None:
         """Every row that tells of it, whatever table it is in: those that refer to others first."""
         kind, names = self._subject.kind, self._subject.names
-        for table in reversed(metadata.sorted_tables):
-            columns = [column for column in table.c if _points_at_sample(column)]
-            if kind == "labeler":
-                columns = [snapshot_member.c.sample_id] if table is snapshot_member else []
-                if "labeler" in table.c and table is not label:
-                    self._delete(table, table.c.labeler == names[0])
-            elif kind == "device" and "device" in table.c and table.name not in KEPT:
-                self._delete(table, table.c.device == names[0])
-            for column in columns:
-                self._delete(table, column.in_(self._chosen))
-        if kind == "labeler":  # last: the members were found by it
-            answered = [row.id for row in self._connection.execute(self._chosen)]
-            self._delete(label, label.c.labeler == names[0])
-            if told := reports.redact(self._connection, names[0], pseudonym=self._pseudonym()):
-                self._counts["reports"] = told
-            consensus.resolve(self._connection, answered)  # what others answered is in force, or nothing
+        if kind == "labeler":
+            self._counts.update(answers.delete(self._connection, names[0]))
             return
+        for table in reversed(metadata.sorted_tables):
+            if kind == "device" and "device" in table.c and table.name not in KEPT:
+                self._delete(table, table.c.device == names[0])
+            for column in filter(_points_at_sample, table.c):
+                self._delete(table, column.in_(self._chosen))
+        questions.forget(self._connection, ids)
         self._delete_pieces()
         self._delete(sample, sample.c.id.in_(self._chosen))
 
@@ -277,7 +229,7 @@ class _Act:
         trail.record(self._connection, "erase", subject, why=why, who=who, detail=detail, now_ms=self._now_ms)
 
 
-def _stop_runs(connection: sa.Connection, snapshot_ids: set[str], now_ms: int) -> None:
+def _stop_runs(connection: sa.Connection, snapshot_ids: Collection[str], now_ms: int) -> None:
     """A round that is at it with some of what goes: nothing comes of it."""
     for one in runs.in_state(connection, *runs.UNFINISHED):
         if one.snapshot_id in snapshot_ids:

@@ -216,8 +216,8 @@ def of_device(connection: sa.Connection, name: str) -> View:
 def of_labeler(connection: sa.Connection, name: str) -> View:
     """What they answered, and who learned from it."""
     answered = connection.scalar(sa.select(sa.func.count()).where(label.c.labeler == name))
-    mine = snapshot_member.c.sample_id.in_(sa.select(label.c.sample_id).where(label.c.labeler == name))
-    query = sa.select(snapshot_member.c.snapshot_id, snapshot_member.c.split, sa.func.count()).where(mine)
+    query = sa.select(snapshot_member.c.snapshot_id, snapshot_member.c.split, sa.func.count())
+    query = query.where(snapshots.answered_by(name))
     members = connection.execute(query.group_by(snapshot_member.c.snapshot_id, snapshot_member.c.split))
     return {
         "labeler": name,

@@ -10,7 +10,7 @@ from edge_agent.contract.errors import MessageError, did_you_mean
 from edge_agent.contract.types import SampleId
 from edge_agent.contract.wire import PURGE_SAMPLES_MAX
 from server.errors import GovernError
-from server.store import identities
+from server.store import identities, labelers
 from server.store.schema import label, sample
 
 Kind = Literal["device", "sample", "labeler"]
@@ -28,7 +28,7 @@ def check(connection: sa.Connection, subject: Subject) -> None:
     if subject.kind == "device":
         known = identities.names(connection)
     elif subject.kind == "labeler":
-        known = list(connection.scalars(sa.select(label.c.labeler).distinct()))
+        known = labelers.names(connection)
     else:
         if len(subject.names) > PURGE_SAMPLES_MAX:
             raise GovernError(f"{len(subject.names)} samples: expected {PURGE_SAMPLES_MAX} at most in one erasure")

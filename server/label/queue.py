@@ -28,7 +28,7 @@ from server.label.labeler import Given
 from server.label.prices import Price, parse
 from server.label.purpose import purpose_of
 from server.label.task import Task, tasks_of, with_guesses
-from server.store import consensus, labels, questions, samples, trail
+from server.store import consensus, erasures, labels, questions, samples, trail
 from server.store.consensus import FIRST, GOLD
 from server.store.questions import SOON, Lease, Queued
 from server.store.store import Store
@@ -169,7 +169,7 @@ class Queue:
                 if one.sample_id not in here:
                     raise LabelError(f"{one.sample_id}: no such sample: it was erased, or its id is another")
                 class_index = self._class(connection, labeler, one, new=new_class)
-                if not one.key or not labels.has_key(connection, one.key):
+                if not one.key or not _came_before(connection, one.key):
                     self._take(connection, labeler, one, class_index, kind, asked_as or labeler)
             return [_outcome(connection, labeler, one) for one in replies]
 
@@ -274,6 +274,11 @@ class Queue:
 
     def _drawn(self, share: float) -> bool:
         return share > 0.0 and bool(self._rng.random() < share)
+
+
+def _came_before(connection: sa.Connection, key: str) -> bool:
+    """An answer of that key is here, or was erased with its labeler."""
+    return labels.has_key(connection, key) or bool(erasures.buried(connection, [key]))
 
 
 def _seconds(held: Lease | None, now_ms: int, lease_s: float) -> float:

@@ -31,12 +31,12 @@ from server.store.schema import (
     erasure,
     erasure_key,
     purge_order,
+    snapshot_member,
     snapshot_seal,
     tombstone,
     version,
 )
 
-Row = snapshots.Member | snapshots.LeftOut
 LEFT_OUT = "left_out"  # in place of a split, of what was labelled and yet no member
 KEY_BYTES = 32
 _AT_ONCE = 500  # values in one IN (...): SQLite allows 32,766
@@ -84,7 +84,7 @@ def make_key(connection: sa.Connection) -> bytes:
 
 def keyed(key: bytes, text: str | bytes) -> str:
     """HMAC-SHA256 (RFC 2104), in hex: the same text gives the same, and nobody without the key can try out texts."""
-    return hmac.new(key, text.encode() if isinstance(text, str) else text, hashlib.sha256).hexdigest()
+    return hmac.digest(key, text.encode() if isinstance(text, str) else text, "sha256").hex()
 
 
 def digest(hashes: Iterable[str]) -> str:
@@ -174,22 +174,27 @@ def closed(connection: sa.Connection) -> frozenset[str]:
 
 def refused(connection: sa.Connection, ids: Collection[str]) -> dict[str, str]:
     """Of these sample ids those that were erased -> why they are refused."""
-    secret = key(connection)
-    if not secret:
+    if not key(connection):
         return {}
-    found: dict[str, str] = {}
     lines = {row.device: row for row in connection.execute(sa.select(erased_device))}
-    hashes = {keyed(secret, id_): id_ for id_ in ids}
-    wanted = list(hashes)
-    for start in range(0, len(wanted), _AT_ONCE):
-        some = tombstone.c.sha256.in_(wanted[start : start + _AT_ONCE])
-        for sha256, erasure_id in connection.execute(sa.select(tombstone.c.sha256, tombstone.c.erasure_id).where(some)):
-            found[hashes[sha256]] = f"it was erased (erasure {erasure_id})"
+    found = {id_: f"it was erased (erasure {number})" for id_, number in buried(connection, ids).items()}
     for id_ in ids:
         one = SampleId.parse(id_)
         line = lines.get(one.device)
         if line is not None and (line.boot is None or (one.boot, one.seq) <= (line.boot, line.seq)):
             found.setdefault(id_, f"what its device had was erased (erasure {line.erasure_id})")
+    return found
+
+
+def buried(connection: sa.Connection, texts: Collection[str]) -> dict[str, int]:
+    """Of these ids of samples, or keys of answers, those that have a tombstone -> the erasure."""
+    secret, found = key(connection), dict[str, int]()
+    hashes = {keyed(secret, text): text for text in texts} if secret else {}
+    wanted = list(hashes)
+    for start in range(0, len(wanted), _AT_ONCE):
+        some = tombstone.c.sha256.in_(wanted[start : start + _AT_ONCE])
+        for sha256, erasure_id in connection.execute(sa.select(tombstone.c.sha256, tombstone.c.erasure_id).where(some)):
+            found[hashes[sha256]] = erasure_id
     return found
 
 
@@ -234,12 +239,13 @@ def heard(connection: sa.Connection, name: str, said: Purged) -> None:
 def prepare(connection: sa.Connection, snapshot_id: str) -> str:
     """The seal of a snapshot that has all its members; "" when it is not what its id says.
 
-    It takes a second for every 100,000 members, so it is made before the right to write is taken.
+    It takes seconds for a million members, so it is made before the right to write is taken.
     """
     frozen = snapshots.get(connection, snapshot_id)
-    if frozen is None or not _is_sound(connection, frozen):
+    if frozen is None:
         return ""
-    return _seal(key(connection), frozen.classes, _rows(connection, snapshot_id), ())
+    sealed, sound = _read(connection, frozen)
+    return sealed if sound else ""
 
 
 def seal(connection: sa.Connection, snapshot_id: str, ready: Mapping[str, str] = MappingProxyType({})) -> bool:
@@ -259,17 +265,14 @@ def seal(connection: sa.Connection, snapshot_id: str, ready: Mapping[str, str] =
 
 def verify(connection: sa.Connection, snapshot_id: str) -> Known:
     """Whether a snapshot is what it was, but for what was erased."""
-    frozen, rows = snapshots.get(connection, snapshot_id), _rows(connection, snapshot_id)
+    frozen = snapshots.get(connection, snapshot_id)
     sealed = connection.scalar(sa.select(snapshot_seal.c.sha256).where(snapshot_seal.c.snapshot_id == snapshot_id))
     if frozen is None:
         return Known(0, 0, False)
-    if sealed is None:
-        whole = _is_sound(connection, frozen)
-    else:
-        gone = connection.scalars(sa.select(erased_member.c.sha256).where(erased_member.c.snapshot_id == snapshot_id))
-        whole = _seal(key(connection), frozen.classes, rows, gone) == sealed
-    here = sum(isinstance(row, snapshots.Member) for row in rows)
-    return Known(here, lost(connection, snapshot_id), whole)
+    now, sound = _read(connection, frozen)
+    here = sa.select(sa.func.count()).where(snapshot_member.c.snapshot_id == snapshot_id)
+    whole = sound if sealed is None else now == sealed
+    return Known(connection.scalar(here) or 0, lost(connection, snapshot_id), whole)
 
 
 def lost(connection: sa.Connection, snapshot_id: str) -> int:
@@ -283,18 +286,15 @@ def member_hash(key: bytes, member: snapshots.Member | snapshots.LeftOut) -> str
     return keyed(key, msgspec.json.encode(member))
 
 
-def _is_sound(connection: sa.Connection, frozen: snapshots.Snapshot) -> bool:
-    """Whether its id is what its rows come to. Ids of an earlier format nobody makes any more: they are believed."""
-    if frozen.format != snapshots.FORMAT:
-        return True
-    members, left_out = snapshots.of_members(connection, frozen.id), snapshots.left_out(connection, frozen.id)
-    return snapshots.identify(members, frozen.classes, rules=frozen.rules, left_out=left_out) == frozen.id
+def _read(connection: sa.Connection, frozen: snapshots.Snapshot) -> tuple[str, bool]:
+    """The seal over what is here and the hashes of what went; and whether its id is what is here comes to.
 
-
-def _seal(key: bytes, classes: Sequence[str], rows: Iterable[Row], gone: Iterable[str]) -> str:
-    here = [member_hash(key, row) for row in rows]
-    return digest([*here, *gone, keyed(key, msgspec.json.encode(list(classes)))])
-
-
-def _rows(connection: sa.Connection, snapshot_id: str) -> list[Row]:
-    return [*snapshots.of_members(connection, snapshot_id), *snapshots.left_out(connection, snapshot_id)]
+    Ids of an earlier format nobody makes any more: they are believed.
+    """
+    secret, made = key(connection), snapshots.Identity(frozen.classes, frozen.rules)
+    hashes = [keyed(secret, msgspec.json.encode(list(frozen.classes)))]
+    hashes += connection.scalars(sa.select(erased_member.c.sha256).where(erased_member.c.snapshot_id == frozen.id))
+    for row in snapshots.rows_as_json(connection, frozen.id):
+        made.add(row)
+        hashes.append(keyed(secret, row))
+    return digest(hashes), frozen.format != snapshots.FORMAT or made.id == frozen.id

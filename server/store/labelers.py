@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 import sqlalchemy as sa
 
 from server.store.consensus import AGAIN, CANNOT_TELL, GOLD, MODELS
-from server.store.schema import consensus, gold, label
+from server.store.schema import consensus, gold, label, lease, user
 
 
 class Effort(NamedTuple):
@@ -31,6 +31,12 @@ class Score(NamedTuple):
 
     right: int
     n: int
+
+
+def names(connection: sa.Connection) -> list[str]:
+    """Whoever has answered, was asked, vouches for a sample, or may sign in."""
+    columns = (label.c.labeler, lease.c.labeler, gold.c.labeler, user.c.name)
+    return list(connection.scalars(sa.union(*(sa.select(one) for one in columns)).order_by(sa.literal_column("1"))))
 
 
 def efforts(connection: sa.Connection, *, since_ms: int = 0) -> Sequence[Effort]:

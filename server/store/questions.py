@@ -10,7 +10,7 @@ All of it is rows, so a restart loses none; a row goes with its sample.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from typing import Any, NamedTuple
 
 import sqlalchemy as sa
@@ -84,6 +84,15 @@ def get(connection: sa.Connection, sample_id: str) -> Queued | None:
 def drop(connection: sa.Connection, sample_id: str) -> None:
     """It is answered."""
     connection.execute(sa.delete(question).where(question.c.sample_id == sample_id))
+
+
+def forget(connection: sa.Connection, ids: Collection[str]) -> None:
+    """What shows the same as a question's sample may be erased; its place stays: the answer stands for as many."""
+    rows = connection.execute(sa.select(question.c.id, question.c.beside)).all()
+    for number, beside in rows:
+        if any(one in ids for one in beside):
+            values = {"beside": ["" if one in ids else one for one in beside]}
+            connection.execute(sa.update(question).where(question.c.id == number).values(values))
 
 
 def withdraw(connection: sa.Connection, *, now_ms: int) -> int:

@@ -81,6 +81,24 @@ def rule_of(rules: Sequence[Rule], device: str, stream: str) -> Rule:
     return next((by_scope[scope] for scope in narrowest_first if scope in by_scope), Rule())
 
 
+def narrower(rules: Sequence[Rule], rule: Rule) -> list[Rule]:
+    """Those that hold in its place for some of its streams, by scope.
+
+    >>> rules = [Rule(device="cam-1", stream="door"), Rule(device="cam-2")]
+    >>> [one.scope for one in narrower(rules, Rule(device="cam-1"))]
+    ['cam-1/door']
+    """
+
+    def rank(one: Rule) -> int:
+        return 2 * (one.device == ANY) + (one.stream == ANY)
+
+    def meet(one: str, other: str) -> bool:
+        return ANY in (one, other) or one == other
+
+    mine = [one for one in rules if meet(one.device, rule.device) and meet(one.stream, rule.stream)]
+    return [one for one in mine if rank(one) < rank(rule)]
+
+
 def add(connection: sa.Connection, rule: Rule, *, ended: bool = False, now_ms: int) -> None:
     """Put a rule in force, instead of the one of the same scope; `ended`: the wider one holds again."""
     values = msgspec.structs.asdict(rule) | {"uses": list(rule.uses), "ended": ended, "at_ms": now_ms}
@@ -111,13 +129,6 @@ def due(connection: sa.Connection, *, now_ms: int) -> list[Due]:
         if number:
             found.append(Due(device, stream, rule.retention, rule.retention_days, number, oldest))
     return sorted(found)
-
-
-def due_ids(connection: sa.Connection, device: str, stream: str, *, now_ms: int, limit: int) -> Sequence[str]:
-    """The ids of a stream's samples that are due, the oldest first: for whoever erases them."""
-    where = _is_due(rule_of(in_force(connection), device, stream), device, stream, now_ms)
-    query = sa.select(sample.c.id).where(where).order_by(sample.c.received_at_ms, sample.c.id).limit(limit)
-    return list(connection.scalars(query))
 
 
 def _is_due(rule: Rule, device: str, stream: str, now_ms: int) -> sa.ColumnElement[bool]:

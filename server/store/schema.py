@@ -604,10 +604,10 @@ erasure_key = Table(  # so that a tombstone tells an id only to whoever has this
     Column("key", LargeBinary, nullable=False),
 )
 
-tombstone = Table(  # of a sample that is not to come back
+tombstone = Table(  # of a sample, or an answer, that is not to come back
     "tombstone",
     metadata,
-    Column("sha256", String(64), primary_key=True),  # of its id, keyed
+    Column("sha256", String(64), primary_key=True),  # of its id, or its key; keyed
     Column("erasure_id", Integer, ForeignKey("erasure.id"), nullable=False),
 )
 

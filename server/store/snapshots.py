@@ -18,7 +18,7 @@ import sqlalchemy as sa
 from server.errors import StoreError
 from server.store import identities, labels
 from server.store.rules import Rule
-from server.store.schema import consensus, sample, snapshot, snapshot_left_out, snapshot_member
+from server.store.schema import consensus, label, sample, snapshot, snapshot_left_out, snapshot_member
 
 FORMAT = 2
 """1: ids over classes and members, of which neither labelers nor rules were known. Whoever changes what an id is made
@@ -80,10 +80,26 @@ def identify(
     >>> identify([a, b], ["x", "y"]) == identify([b, a], ["x", "y"]) != identify([a], ["x", "y"])
     True
     """
-    digest = hashlib.sha256(msgspec.json.encode([FORMAT, list(classes), list(rules)]))
+    made = Identity(classes, rules)
     for row in [*sorted(members, key=lambda one: one.sample_id), *sorted(left_out)]:
-        digest.update(b"\n" + msgspec.json.encode(row))
-    return digest.hexdigest()
+        made.add(msgspec.json.encode(row))
+    return made.id
+
+
+class Identity:
+    """The id of a snapshot, row by row: members in order of sample ids, then what is left out, each as JSON."""
+
+    def __init__(self, classes: Sequence[str], rules: Sequence[Rule]) -> None:
+        self._digest = hashlib.sha256(msgspec.json.encode([FORMAT, list(classes), list(rules)]))
+
+    def add(self, row: bytes) -> None:
+        """The next row."""
+        self._digest.update(b"\n" + row)
+
+    @property
+    def id(self) -> str:
+        """Of all rows so far."""
+        return self._digest.hexdigest()
 
 
 def labelled(connection: sa.Connection) -> Sequence[Any]:
@@ -186,11 +202,30 @@ def left_out_counts(connection: sa.Connection) -> dict[str, int]:
     return {row[0]: row[1] for row in connection.execute(query)}
 
 
-def of_members(connection: sa.Connection, snapshot_id: str) -> list[Member]:
-    """Its members as they were frozen, by sample id."""
-    columns = (snapshot_member.c[name] for name in Member._fields)
-    query = sa.select(*columns).where(snapshot_member.c.snapshot_id == snapshot_id)
-    return [Member(*row) for row in connection.execute(query.order_by(snapshot_member.c.sample_id))]
+def answered_by(labeler: str) -> sa.ColumnElement[bool]:
+    """Which members had an answer of that labeler that counted when they were frozen."""
+    said, frozen = label.alias(), snapshot.alias()
+    counted = sa.and_(
+        said.c.at_ms <= frozen.c.created_at_ms,
+        sa.or_(said.c.undone_at_ms.is_(None), said.c.undone_at_ms > frozen.c.created_at_ms),
+    )
+    mine = sa.exists().where(
+        frozen.c.id == snapshot_member.c.snapshot_id,
+        said.c.labeler == labeler,
+        said.c.sample_id == snapshot_member.c.sample_id,
+        counted,
+    )
+    his = sa.select(label.c.sample_id).where(label.c.labeler == labeler)  # what there is to look at
+    return sa.or_(sa.and_(snapshot_member.c.sample_id.in_(his), mine), snapshot_member.c.labeler == labeler)
+
+
+def rows_as_json(connection: sa.Connection, snapshot_id: str) -> Iterator[bytes]:
+    """Its rows as its id is made of them, in their order: of a million, none is held."""
+    for table, kind in ((snapshot_member, Member), (snapshot_left_out, LeftOut)):
+        columns = [table.c[name] for name in kind._fields]
+        query = sa.select(*columns).where(table.c.snapshot_id == snapshot_id).order_by(table.c.sample_id)
+        for row in connection.execution_options(yield_per=_INSERT_ROWS).execute(query):
+            yield msgspec.json.encode(tuple(row))
 
 
 def sample_ids(connection: sa.Connection, snapshot_id: str) -> set[str]:

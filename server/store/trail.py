@@ -56,7 +56,8 @@ def record(
     """Add an entry, in the transaction of what it tells of: both are kept, or neither."""
     last = connection.execute(sa.select(trail.c.id, trail.c.sha256).order_by(trail.c.id.desc()).limit(1)).first()
     previous = last.sha256 if last else FIRST
-    said = Entry((last.id if last else 0) + 1, now_ms, who, what, subject, why, dict(detail or {}), previous, "")
+    kept = msgspec.json.decode(msgspec.json.encode(dict(detail or {})))  # as it will be read: the hash is of that
+    said = Entry((last.id if last else 0) + 1, now_ms, who, what, subject, why, kept, previous, "")
     entry = said._replace(sha256=_hash(said))
     connection.execute(sa.insert(trail).values(entry._asdict()))
     return entry

@@ -92,6 +92,14 @@ def every(connection: sa.Connection) -> Sequence[User]:
     return [User(*row) for row in connection.execute(sa.select(user).order_by(user.c.name))]
 
 
+def forget(connection: sa.Connection, name: str) -> dict[str, int]:
+    """Somebody who is to be forgotten has no account any more; table -> rows. Who was none loses nothing."""
+    counts = {}
+    for table, whose in ((web_session, web_session.c.user), (api_token, api_token.c.user), (user, user.c.name)):
+        counts[table.name] = connection.execute(sa.delete(table).where(whose == name)).rowcount
+    return counts
+
+
 # --- sessions ---------------------------------------------------------------------------------------------------------
 
 

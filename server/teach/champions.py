@@ -53,6 +53,7 @@ class Known:
     elders: Sequence[Elder] = ()
     answers: Answers | None = None
     latency_ms: Mapping[str, float] = field(default_factory=dict)  # device -> of the champion, as it says itself
+    sites: Mapping[str, str] = field(default_factory=dict)  # device -> where it is now, as an operator said
 
 
 def load(store: Store, number: int) -> Champion | None:
@@ -77,14 +78,15 @@ def known(store: Store, snapshot_id: str, champion: Champion | None) -> Known:
     if rows:
         ids, indices, labelers = zip(*rows, strict=True)
         answers = Answers(np.array(ids), names[np.array(indices)], np.array(labelers))
+    sites = {one.name: one.site for one in said if one.site}
     if champion is None:
-        return Known(answers=answers)
+        return Known(answers=answers, sites=sites)
     times = {
         one.name: one.heartbeat.latency_p50_ms
         for one in said
         if one.heartbeat and one.heartbeat.model.version == champion.number and one.heartbeat.latency_p50_ms > 0.0
     }
-    return Known(elders=_elders(store, champion), answers=answers, latency_ms=times)
+    return Known(elders=_elders(store, champion), answers=answers, latency_ms=times, sites=sites)
 
 
 def _elders(store: Store, champion: Champion) -> list[Elder]:

@@ -39,6 +39,12 @@ def change(store: Store, scope: str, said: Mapping[str, Any], *, who: str, why: 
     return made
 
 
+def narrower(store: Store, made: Rule) -> list[Rule]:
+    """Those of narrower scopes, which go on: consent that is withdrawn in a wider one is not withdrawn there."""
+    with store.database.read() as connection:
+        return rules.narrower(rules.in_force(connection), made)
+
+
 def end(store: Store, scope: str, *, who: str, why: str, now_ms: int) -> None:
     """Let the wider rule hold again; StoreError when the scope has none of its own."""
     device, stream = _scope(scope)

@@ -6,7 +6,7 @@ rules of gates/.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
@@ -72,7 +72,7 @@ def judge_candidate(
     label = names[part.y]
     ours = said(packaged, part.x, label)
     theirs = said(champion, part.x, label) if champion else None
-    held = _held(part, label, ours, theirs)
+    held = _held(part, label, ours, theirs, known.sites)
     figures = {"onnx_bytes": float(len(packaged.onnx)), "latency_ms": latency_ms(packaged.onnx, part.x)}
     figures |= _figures("candidate", held, held.candidate, ours)
     against, factors = None, {}
@@ -97,9 +97,10 @@ def judge_candidate(
     return Judged(held, figures, judge(evidence, rules=rules), portraits(held, ours))
 
 
-def _held(part: Part, label: Names, ours: Said, theirs: Said | None) -> Held:
+def _held(part: Part, label: Names, ours: Said, theirs: Said | None, sites: Mapping[str, str]) -> Held:
     before = theirs.predicted == label if theirs else np.zeros(len(label), np.bool_)
-    conditions = _conditions(part)
+    places = np.array([sites.get(name, "") for name in part.device], np.str_)
+    conditions = {"site": np.where(part.stream, places, ""), **_conditions(part)}
     return Held(ours.predicted == label, before, part.stream, part.probability, part.device, label, conditions)
 
 

@@ -81,8 +81,10 @@ def is_whole(connection: sa.Connection, found: Snapshot) -> bool | None:
     """Whether the catalogue still gives its id; None of one from before ids covered all. Erasure makes it False."""
     if found.format != FORMAT:
         return None
-    members, left_out = snapshots.of_members(connection, found.id), snapshots.left_out(connection, found.id)
-    return snapshots.identify(members, found.classes, rules=found.rules, left_out=left_out) == found.id
+    now = snapshots.Identity(found.classes, found.rules)
+    for row in snapshots.rows_as_json(connection, found.id):
+        now.add(row)
+    return now.id == found.id
 
 
 def compared(store: Store, before: str, after: str) -> tuple[str, str, Difference]:

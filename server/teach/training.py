@@ -58,7 +58,8 @@ def begin(store: Store, settings: Settings, *, why: str, say: Say, now_ms: Calla
     """Freeze what is labelled, and enter a run on it; returns its id. `why` goes into the audit trail."""
     with store.database.read() as connection:
         order = training_orders.last_id(connection)
-    snapshot = freeze(store, now_ms=now_ms(), settings=settings.snapshot, unlabelled=bool(settings.teach.pseudo_labels))
+    unlabelled = bool(settings.teach.pseudo_labels)
+    snapshot = freeze(store, now_ms=now_ms(), settings=settings.snapshot, unlabelled=unlabelled)
     with store.database.write() as connection:
         champion = versions.champion(connection)
         run_id = runs.insert(

@@ -46,6 +46,10 @@ def raises(data: np.ndarray) -> np.ndarray:
     raise RuntimeError("no detector")
 
 
+def nans(data: np.ndarray) -> np.ndarray:
+    return np.where(data > 100, np.nan, data).astype(data.dtype)
+
+
 def applied(*named: str, data: np.ndarray = IMAGE) -> np.ndarray:
     private = Privacy(named).apply(data)
     assert private.sound
@@ -69,6 +73,19 @@ def test_blur_leaves_no_detail_in_the_region_and_the_rest_as_it_is() -> None:
     outside = np.ones(IMAGE.shape[:2], bool)
     outside[inside] = False
     np.testing.assert_array_equal(found[outside], IMAGE[outside])
+
+
+@given(st.integers(4, 12), st.integers(4, 12), st.integers(0, 9))
+def test_blur_is_the_mean_of_means(height: int, width: int, seed: int) -> None:
+    data = np.random.default_rng(seed).normal(size=(height, width))
+    reach, wanted = min(height, width) // 4, data
+    for _ in range(2):  # once leaves edges that a second time takes
+        around = [
+            [wanted[max(0, y - reach) : y + reach + 1, max(0, x - reach) : x + reach + 1].mean() for x in range(width)]
+            for y in range(height)
+        ]
+        wanted = np.array(around)
+    np.testing.assert_allclose(applied(f"blur 0 0 {height} {width}", data=data), wanted, atol=1e-9)
 
 
 @given(st.integers(1, 40), st.integers(1, 20), st.integers(1, 20), st.sampled_from(["uint8", "float32", "int16"]))
@@ -129,6 +146,12 @@ def test_what_a_transform_fails_on_goes_blank_and_is_told_once(name: str) -> Non
     np.testing.assert_array_equal(IMAGE, before)
     assert len(told) == 1
     assert f"test_privacy:{name}" in told[0]
+
+
+def test_what_is_no_number_does_not_leave() -> None:
+    data = IMAGE.astype(np.float32)
+    private = Privacy(["test_privacy:nans"]).apply(data)
+    assert (private.sound, float(np.abs(private.data).sum())) == (False, 0.0)
 
 
 # --- on the way out ---------------------------------------------------------------------------------------------------

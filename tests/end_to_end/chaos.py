@@ -35,7 +35,7 @@ if __name__ == "__main__":  # pytest does it for the test
     sys.path[:0] = [str(Path(__file__).parents[depth]) for depth in (0, 1, 2)]
 
 from link import Link
-from processes import kill
+from processes import Programs, kill
 from world import DEPTH, World, most_over_share
 
 RATE = 100.0  # samples/s of each agent
@@ -79,22 +79,28 @@ def plan(seed: int, *, seconds: float, agents: int) -> list[Fault]:
 def run(folder: Path, *, seed: int, seconds: float, agents: int, say: Callable[[str], None] = print) -> None:
     """One run; AssertionError when something does not hold."""
     say(f"seed {seed}: {agents} agents, {seconds:.0f} s")
-    world = World(folder)
     links: list[Link] = []
-    try:
-        port = int(world.broker_url.rsplit(":", 1)[1])
-        for number in range(agents):
-            links.append(link := Link(port))
-            url = f"mqtt://127.0.0.1:{link.port}"
-            world.add(f"cam-{number}", rows=int(RATE * seconds), rate=RATE, seed=number, broker=url)
-        _strike(world, links, plan(seed, seconds=seconds, agents=agents), say)
-        world.finish(within_s=120.0)
-        world.stop()
-        _judge(world, say)
-    finally:
-        world.kill()
-        for link in links:
-            link.close()
+    with Programs() as programs:
+        world = World(folder, programs)
+        try:
+            _play(world, links, seed=seed, seconds=seconds, agents=agents, say=say)
+        finally:
+            for link in links:
+                link.close()
+
+
+def _play(
+    world: World, links: list[Link], *, seed: int, seconds: float, agents: int, say: Callable[[str], None]
+) -> None:
+    port = int(world.broker_url.rsplit(":", 1)[1])
+    for number in range(agents):
+        links.append(link := Link(port))
+        url = f"mqtt://127.0.0.1:{link.port}"
+        world.add(f"cam-{number}", rows=int(RATE * seconds), rate=RATE, seed=number, broker=url)
+    _strike(world, links, plan(seed, seconds=seconds, agents=agents), say)
+    world.finish(within_s=120.0)
+    world.stop()
+    _judge(world, say)
 
 
 def _strike(world: World, links: list[Link], faults: list[Fault], say: Callable[[str], None]) -> None:

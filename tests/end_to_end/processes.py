@@ -52,6 +52,26 @@ class Program:
         return self._log.read_text(errors="replace")
 
 
+class Programs(list[Program]):
+    """Those of one test: whoever still runs at its end is killed."""
+
+    def run(self, log: Path, *argv: str) -> Program:
+        """Start one."""
+        self.append(Program(log, *argv))
+        return self[-1]
+
+    def wait_for(self, what: str, true: Callable[[], bool], *, within_s: float = 60.0) -> None:
+        """Poll until `true`; fails with what they said."""
+        wait_for(what, true, self, within_s=within_s)
+
+    def __enter__(self) -> Programs:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for program in self:
+            program.kill()
+
+
 def wait_for(what: str, true: Callable[[], bool], programs: Sequence[Program] = (), *, within_s: float = 60.0) -> None:
     """Poll until `true`; fails with what the programs said."""
     deadline = time.monotonic() + within_s

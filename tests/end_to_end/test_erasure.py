@@ -6,15 +6,11 @@ import json
 from collections.abc import Iterator
 from pathlib import Path
 
-import msgspec
 import numpy as np
 import pytest
-from processes import Program, query, wait_for
+from processes import Programs, query
 from quadrants import artifact, images
-from world import SERVER
-
-from edge_agent.contract.wire import Heartbeat
-from server.__main__ import main
+from world import Served
 
 pytestmark = pytest.mark.end_to_end
 
@@ -45,39 +41,26 @@ enabled = false
 OFFLINE = "mqtt://127.0.0.1:9"
 
 
-class World:
+class World(Served):
     """A server, and an agent on a stream of noise, which nothing makes smaller."""
 
-    def __init__(self, folder: Path) -> None:
-        self.folder = folder
-        self.config = str(folder / "server.toml")
+    def __init__(self, folder: Path, programs: Programs) -> None:
         artifact(folder / "first")
         rng = np.random.default_rng(0)
         x = (images(600)[0].astype(int) + rng.integers(0, 56, (600, 8, 8))).astype(np.uint8)
         self.x = x
         np.savez(folder / "stream.npz", x=x)
-        (folder / "server.toml").write_text(SERVER)
-        assert main(["model", "add", str(folder / "first"), self.config]) == 0
-        self.server = Program(folder / "server.log", "server", "run", self.config)
-        self.programs = [self.server]
-        url = folder / "server" / "broker.url"
-        wait_for("the server listens", lambda: url.exists() and bool(url.read_text()), self.programs)
-        self.url = url.read_text().strip()
-        self.configure(self.url)
-        self.agent = Program(folder / "cam-1.log", "edge_agent", "run", str(folder / "cam-1.toml"))
-        self.programs.append(self.agent)
+        super().__init__(folder, programs, before=[("model", "add", str(folder / "first"))])
+        self.agent = self.start_agent("cam-1", AGENT.format(broker=self.broker_url))
 
     def configure(self, broker: str) -> None:
         (self.folder / "cam-1.toml").write_text(AGENT.format(broker=broker))
 
     def stored(self) -> list[tuple[str, int]]:
-        return query(self.folder / "server" / "catalogue.db", "select id, seq from sample where device = 'cam-1'")
+        return query(self.catalogue, "select id, seq from sample where device = 'cam-1'")
 
     def waiting(self) -> list[tuple[int]]:
         return query(self.folder / "cam-1" / "outbox.db", "select seq from sample order by seq")
-
-    def beat(self) -> Heartbeat:
-        return msgspec.json.decode((self.folder / "cam-1" / "status.json").read_bytes(), type=Heartbeat)
 
     def mark(self, seq: int) -> bytes:
         return self.x[seq].tobytes()[:32]
@@ -92,47 +75,42 @@ class World:
 
 @pytest.fixture
 def world(tmp_path: Path) -> Iterator[World]:
-    made = World(tmp_path)
-    try:
-        yield made
-    finally:
-        for program in made.programs:
-            if program.running():
-                program.kill()
+    with Programs() as programs:
+        yield World(tmp_path, programs)
 
 
 def test_no_byte_of_a_device_is_left_here_or_there_and_what_is_new_is_taken(world: World, capsys) -> None:
-    wait_for("samples are stored", lambda: len(world.stored()) > 10, world.programs)
+    world.programs.wait_for("samples are stored", lambda: len(world.stored()) > 10)
     assert world.agent.stop() == 0
     world.configure(OFFLINE)
     world.agent.start()
-    wait_for("samples wait in its outbox", lambda: len(world.waiting()) > 10, world.programs)
+    world.programs.wait_for("samples wait in its outbox", lambda: len(world.waiting()) > 10)
     world.agent.stop()
     here, there = [seq for _, seq in world.stored()], [seq for (seq,) in world.waiting()]
     shown = [seq for seq in here if world.files_with("server", world.mark(seq))]
     assert shown
     assert all(world.files_with("cam-1", world.mark(seq)) for seq in there)
 
-    assert main(["erase", "--device", "cam-1", "--why", "its owner asked", "--json", world.config]) == 0
+    world.command("erase", "--device", "cam-1", "--why", "its owner asked", "--json")
     done = json.loads(capsys.readouterr().out)
     assert done["counts"]["sample"] == len(here)
     assert [seq for seq in here if world.files_with("server", world.mark(seq))] == []
     assert world.files_with("server", b"cam-1.main.") == []
 
-    world.configure(world.url)
+    world.configure(world.broker_url)
     world.agent.start()
-    wait_for("the device has purged", lambda: world.beat().outbox.purged is not None, world.programs)
-    purged = world.beat().outbox.purged
+    world.programs.wait_for("the device has purged", lambda: world.beat("cam-1").outbox.purged is not None)
+    purged = world.beat("cam-1").outbox.purged
     old = {*here, *there}
-    wait_for("what is new is taken", lambda: len(world.stored()) > 3, world.programs)
+    world.programs.wait_for("what is new is taken", lambda: len(world.stored()) > 3)
     fresh = {seq for _, seq in world.stored()}
     assert min(fresh) > purged.seq
     assert fresh.isdisjoint(old)
     assert [seq for seq in old if world.files_with("cam-1", world.mark(seq))] == []
     assert [seq for seq in old if world.files_with("server", world.mark(seq))] == []
     assert world.agent.stop() == 0
-    outbox = world.beat().outbox
+    outbox = world.beat("cam-1").outbox
     assert outbox.evicted["erased"] >= len(there) - len(here)
     assert outbox.put_total == outbox.acked_total + outbox.rows + outbox.parked + sum(outbox.evicted.values())
-    assert main(["audit", "verify", world.config]) == 0
+    world.command("audit", "verify")
     world.server.stop()

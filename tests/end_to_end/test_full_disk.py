@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from processes import Programs
 from world import World
 
 pytestmark = pytest.mark.end_to_end
@@ -35,11 +36,8 @@ def small_disk(tmp_path: Path) -> Iterator[Path]:
 
 @pytest.fixture
 def world(tmp_path: Path, small_disk: Path) -> Iterator[World]:
-    made = World(tmp_path)
-    try:
-        yield made
-    finally:
-        made.kill()
+    with Programs() as programs:
+        yield World(tmp_path, programs)
 
 
 def fill(folder: Path) -> None:

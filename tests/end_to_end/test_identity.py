@@ -12,7 +12,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from processes import Program, query, wait_for
+from processes import Program, Programs, query
 from quadrants import artifact, images
 
 pytestmark = pytest.mark.end_to_end
@@ -46,18 +46,17 @@ def call(*words: str) -> str:
 class Fleet:
     """A server that knows its devices, and two of them."""
 
-    def __init__(self, folder: Path) -> None:
-        self.folder = folder
+    def __init__(self, folder: Path, programs: Programs) -> None:
+        self.folder, self.programs = folder, programs
         self.toml = str(folder / "farm" / "server.toml")
         self.said = call("server", "init", str(folder / "farm"), "--fleet", "farm")
         text = Path(self.toml).read_text()
         broker, web = free_ports(2)
         text = text.replace("8883", str(broker)).replace("8884", str(web)).replace("8080", "0")
         Path(self.toml).write_text(text + "[rollout]\nsoak_s = 0.5\n")
-        self.server = Program(folder / "server.log", "server", "run", self.toml)
-        wait_for("devices may enrol", lambda: "devices enrol and renew" in self.server.said(), [self.server])
+        self.server = programs.run(folder / "server.log", "server", "run", self.toml)
+        programs.wait_for("devices may enrol", lambda: "devices enrol and renew" in self.server.said())
         self.catalogue = folder / "farm" / "data" / "catalogue.db"
-        self.programs = [self.server]
         artifact(folder / "first")
         call("server", "model", "add", str(folder / "first"), self.toml)
 
@@ -73,9 +72,7 @@ class Fleet:
         return toml
 
     def start(self, toml: Path) -> Program:
-        program = Program(toml.with_suffix(".log"), "edge_agent", "run", str(toml))
-        self.programs.append(program)
-        return program
+        return self.programs.run(toml.with_suffix(".log"), "edge_agent", "run", str(toml))
 
     def stored(self, name: str) -> int:
         return query(self.catalogue, f"select count(*) from sample where device = '{name}'")[0][0]
@@ -86,20 +83,15 @@ class Fleet:
 
 @pytest.fixture
 def fleet(tmp_path: Path) -> Iterator[Fleet]:
-    made = Fleet(tmp_path)
-    try:
-        yield made
-    finally:
-        for program in made.programs:
-            if program.running():
-                program.kill()
+    with Programs() as programs:
+        yield Fleet(tmp_path, programs)
 
 
 def test_from_init_to_revocation(fleet: Fleet) -> None:
     assert "Next: winnow-server run" in fleet.said
     cam, other = fleet.enrol("cam-1"), fleet.enrol("cam-2")
     agents = [fleet.start(cam), fleet.start(other)]
-    wait_for("samples of both", lambda: fleet.stored("cam-1") > 3 and fleet.stored("cam-2") > 3, fleet.programs)
+    fleet.programs.wait_for("samples of both", lambda: fleet.stored("cam-1") > 3 and fleet.stored("cam-2") > 3)
     row = fleet.row("cam-1")
     assert (row["online"], row["revoked"], row["certificate_until"][:2]) == (True, False, "20")
     for toml, agent in zip((cam, other), agents, strict=True):  # the model came signed, and by HTTPS
@@ -109,9 +101,9 @@ def test_from_init_to_revocation(fleet: Fleet) -> None:
 
     lost = agents[0].said().count("connection lost")  # a busy machine may lose one by itself
     call("server", "device", "revoke", "cam-1", "--exclude-samples", fleet.toml)
-    wait_for("it is cut off", lambda: agents[0].said().count("connection lost") > lost, fleet.programs)
+    fleet.programs.wait_for("it is cut off", lambda: agents[0].said().count("connection lost") > lost)
     before = fleet.stored("cam-1"), fleet.stored("cam-2")
-    wait_for("more of the other", lambda: fleet.stored("cam-2") > before[1] + 5, fleet.programs)
+    fleet.programs.wait_for("more of the other", lambda: fleet.stored("cam-2") > before[1] + 5)
     assert fleet.stored("cam-1") == before[0]
     row = fleet.row("cam-1")
     assert (row["online"], row["revoked"]) == (False, True)
@@ -119,7 +111,7 @@ def test_from_init_to_revocation(fleet: Fleet) -> None:
 
     fleet.server.stop()  # nor does another server let it in
     fleet.server.start()
-    wait_for("more of the other", lambda: fleet.stored("cam-2") > before[1] + 30, fleet.programs)
+    fleet.programs.wait_for("more of the other", lambda: fleet.stored("cam-2") > before[1] + 30)
     assert fleet.stored("cam-1") == before[0]
 
 

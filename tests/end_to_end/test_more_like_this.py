@@ -6,15 +6,11 @@ import json
 from collections.abc import Iterator
 from pathlib import Path
 
-import msgspec
 import numpy as np
 import pytest
-from processes import Program, query, wait_for
+from processes import Programs, query
 from quadrants import artifact, images
-from world import SERVER
-
-from edge_agent.contract.wire import Heartbeat
-from server.__main__ import main
+from world import Served
 
 pytestmark = pytest.mark.end_to_end
 
@@ -50,25 +46,14 @@ def scenes() -> np.ndarray:
     return np.clip(behind, 0, 255).astype(np.uint8)
 
 
-class World:
+class World(Served):
     """A server that knows the model, and an agent on a stream."""
 
-    def __init__(self, folder: Path) -> None:
-        self.folder = folder
-        self.catalogue = folder / "server" / "catalogue.db"
-        self.config = str(folder / "server.toml")
+    def __init__(self, folder: Path, programs: Programs) -> None:
         artifact(folder / "first")
         np.savez(folder / "stream.npz", x=scenes())
-        (folder / "server.toml").write_text(SERVER)
-        assert main(["model", "add", str(folder / "first"), self.config]) == 0
-        self.server = Program(folder / "server.log", "server", "run", self.config)
-        url = folder / "server" / "broker.url"
-        wait_for("the server listens", lambda: url.exists() and bool(url.read_text()), [self.server])
-        (folder / "cam-1.toml").write_text(AGENT.format(rate=RATE, broker=url.read_text().strip()))
-        self.agent = Program(folder / "cam-1.log", "edge_agent", "run", str(folder / "cam-1.toml"))
-
-    def wait_for(self, what: str, true) -> None:
-        wait_for(what, true, [self.agent, self.server])
+        super().__init__(folder, programs, before=[("model", "add", str(folder / "first"))])
+        self.agent = self.start_agent("cam-1", AGENT.format(rate=RATE, broker=self.broker_url))
 
     def stored(self, where: str) -> list[tuple]:
         columns = "id, seq, boot, predicted, probability, strategy"
@@ -77,44 +62,36 @@ class World:
     def said(self, capsys) -> dict:
         """The row of `winnow-server requests`."""
         capsys.readouterr()
-        assert main(["requests", "--json", self.config]) == 0
+        self.command("requests", "--json")
         rows = json.loads(capsys.readouterr().out)
         return rows[0] if rows else {}
-
-    def beat(self) -> Heartbeat:
-        return msgspec.json.decode((self.folder / "cam-1" / "status.json").read_bytes(), type=Heartbeat)
 
 
 @pytest.fixture
 def world(tmp_path: Path) -> Iterator[World]:
-    made = World(tmp_path)
-    try:
-        yield made
-    finally:
-        for program in (made.agent, made.server):
-            if program.running():
-                program.kill()
+    with Programs() as programs:
+        yield World(tmp_path, programs)
 
 
 def test_more_like_one_sample_comes_from_the_stream_and_from_the_ring(world: World, capsys) -> None:
     clear = "confidence > 0.9 and predicted = 3 and seq > 1000"
-    world.wait_for("samples and a ring", lambda: bool(world.stored(clear)))
+    world.programs.wait_for("samples and a ring", lambda: bool(world.stored(clear)))
     asked_for = world.stored(clear)[0][0]
-    assert main(["request", asked_for, "--count", "500", "--similar", "0.8", world.config]) == 0
+    world.command("request", asked_for, "--count", "500", "--similar", "0.8")
     assert "request 1: for cam-1" in capsys.readouterr().out
-    world.wait_for("the ring was searched", lambda: world.said(capsys)["searched"] is not None)
+    world.programs.wait_for("the ring was searched", lambda: world.said(capsys)["searched"] is not None)
     row = world.said(capsys)
     assert row["recalled"] > 0
     assert row["unsearchable"] == 0
     assert row["state"] == "looking out"
-    world.wait_for("more goes by", lambda: world.said(capsys)["found"] > row["found"])
+    world.programs.wait_for("more goes by", lambda: world.said(capsys)["found"] > row["found"])
 
     world.agent.kill()
     known = world.said(capsys)["stored"]
     world.agent.start()
-    world.wait_for("it looks on", lambda: world.said(capsys)["stored"] > known)
-    assert main(["cancel-request", "1", world.config]) == 0
-    world.wait_for("the agent has heard", lambda: world.beat().requests == ())
+    world.programs.wait_for("it looks on", lambda: world.said(capsys)["stored"] > known)
+    world.command("cancel-request", "1")
+    world.programs.wait_for("the agent has heard", lambda: world.beat("cam-1").requests == ())
     assert world.said(capsys) == {}
     assert world.agent.stop() == 0
 

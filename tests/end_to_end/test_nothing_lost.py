@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from processes import Program, children_of, kill, query, wait_for
+from processes import Program, Programs, children_of, kill, query, wait_for
 from world import Camera, World
 
 pytestmark = pytest.mark.end_to_end
@@ -16,11 +16,8 @@ pytestmark = pytest.mark.end_to_end
 
 @pytest.fixture
 def world(tmp_path: Path) -> Iterator[World]:
-    made = World(tmp_path)
-    try:
-        yield made
-    finally:
-        made.kill()
+    with Programs() as programs:
+        yield World(tmp_path, programs)
 
 
 @pytest.fixture

@@ -10,11 +10,9 @@ from pathlib import Path
 import browser as browsers
 import pytest
 from playwright.sync_api import Browser, Page, expect
-from processes import query
+from processes import Programs, query
 from quadrants import another
 from world import World
-
-from server.__main__ import main
 
 pytestmark = pytest.mark.end_to_end
 
@@ -42,9 +40,8 @@ def chromium() -> Iterator[Browser]:
 
 @pytest.fixture
 def world(tmp_path: Path, chromium: Browser) -> Iterator[World]:
-    made = World(tmp_path, settings=PEOPLE + RINGS, model=True)
-    yield made
-    made.kill()
+    with Programs() as programs:
+        yield World(tmp_path, programs, settings=PEOPLE + RINGS, model=True)
 
 
 def sign_in(world: World, chromium: Browser, *, role: str) -> Page:
@@ -82,14 +79,14 @@ def test_twenty_images_by_keyboard_while_agents_run(world: World, chromium: Brow
     world.finish()
     for camera in world.cameras:
         assert camera.stored() == camera.expected
-    assert main(["audit", "verify", world.config]) == 0
+    world.command("audit", "verify")
 
 
 def test_a_rollout_is_started_and_halted_while_agents_run(world: World, chromium: Browser) -> None:
     for name, seed in (("cam-1", 5), ("cam-2", 6)):
         world.add(name, rows=10_000, rate=RATE, seed=seed, updates=True)
     another(world.folder / "second", version=2, noise=0.02)
-    assert main(["model", "add", str(world.folder / "second"), world.config]) == 0
+    world.command("model", "add", str(world.folder / "second"))
     world.wait("both agents run version 1", lambda: versions_of(world) == {"cam-1": 1, "cam-2": 1})
     page = sign_in(world, chromium, role="operator")
     page.click("nav >> text=Rollouts")

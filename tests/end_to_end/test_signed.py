@@ -11,15 +11,14 @@ import numpy as np
 import paho.mqtt.client as mqtt
 import pytest
 from paho.mqtt.enums import CallbackAPIVersion
-from processes import Program, query, wait_for
+from processes import Programs, query
 from quadrants import artifact, images
-from world import SERVER
+from world import Served
 
 from edge_agent.__main__ import main as agent_command
 from edge_agent.contract.artifact import MANIFEST, sha256_hex
 from edge_agent.contract.wire import Assignment, Desired, down_topic, encode
 from edge_agent.update.trust import STATE, load
-from server.__main__ import main as server_command
 
 pytestmark = pytest.mark.end_to_end
 
@@ -47,29 +46,16 @@ probation_s = 0.2
 """
 
 
-class World:
+class World(Served):
     """A server with keys, and one agent that has no model yet."""
 
-    def __init__(self, folder: Path) -> None:
-        self.folder = folder
-        self.catalogue = folder / "server" / "catalogue.db"
-        self.toml = folder / "server.toml"
-        self.toml.write_text(SERVER + RINGS)
+    def __init__(self, folder: Path, programs: Programs) -> None:
         np.savez(folder / "cam-1.npz", x=images(60_000, seed=5)[0])
-        assert server_command(["keys", "init", str(self.toml)]) == 0
-        self.server = Program(folder / "server.log", "server", "run", str(self.toml))
-        url = folder / "server" / "broker.url"
-        wait_for("the server listens", lambda: url.exists() and bool(url.read_text()), [self.server])
-        self.broker = url.read_text().strip()
-        (folder / "cam-1.toml").write_text(AGENT.format(broker=self.broker))
-        self.agent = Program(folder / "cam-1.log", "edge_agent", "run", str(folder / "cam-1.toml"))
-
-    @property
-    def programs(self) -> list[Program]:
-        return [self.server, self.agent]
+        super().__init__(folder, programs, settings=RINGS, before=[("keys", "init")])
+        self.start_agent("cam-1", AGENT.format(broker=self.broker_url))
 
     def add(self, folder: Path) -> None:
-        assert server_command(["model", "add", str(folder), str(self.toml)]) == 0
+        self.command("model", "add", str(folder))
 
     def model(self) -> dict:
         rows = query(self.catalogue, "select heartbeat from device where heartbeat is not null")
@@ -81,7 +67,7 @@ class World:
 
     def order(self, assignment: Assignment) -> None:
         """As anybody can who may publish."""
-        host, port = self.broker.removeprefix("mqtt://").split(":")
+        host, port = self.broker_url.removeprefix("mqtt://").split(":")
         client = mqtt.Client(CallbackAPIVersion.VERSION2)
         client.connect(host, int(port))
         client.loop_start()
@@ -93,24 +79,20 @@ class World:
 
 @pytest.fixture
 def world(tmp_path: Path) -> Iterator[World]:
-    world = World(tmp_path)
-    try:
-        yield world
-    finally:
-        for program in (world.agent, world.server):
-            program.stop()
+    with Programs() as programs:
+        yield World(tmp_path, programs)
 
 
 def test_signed_models_are_run_and_others_are_not(world: World) -> None:
     artifact(world.folder / "one", version=1)
     world.add(world.folder / "one")
-    wait_for("version 1 runs", lambda: world.runs(1), world.programs)
+    world.programs.wait_for("version 1 runs", lambda: world.runs(1))
     seen = load(world.folder / "cam-1" / "trust" / STATE)
     assert seen is not None
 
     artifact(world.folder / "two", version=2)
     world.add(world.folder / "two")
-    wait_for("version 2 runs", lambda: world.runs(2), world.programs)
+    world.programs.wait_for("version 2 runs", lambda: world.runs(2))
     again = load(world.folder / "cam-1" / "trust" / STATE)
     assert again is not None
     assert again.bundle.targets != seen.bundle.targets
@@ -119,15 +101,15 @@ def test_signed_models_are_run_and_others_are_not(world: World) -> None:
     data = (world.folder / "three" / MANIFEST).read_bytes()
     forged = Assignment(version=3, manifest_sha256=sha256_hex(data), manifest_bytes=len(data))
     world.order(forged)
-    wait_for("an unsigned one is refused", lambda: "is not signed" in refused(world, 3), world.programs)
+    world.programs.wait_for("an unsigned one is refused", lambda: "is not signed" in refused(world, 3))
     bundle = (world.folder / "server" / "trust" / "bundle.json").read_bytes()
     borrowed = msgspec.structs.replace(forged, trust_sha256=sha256_hex(bundle), trust_bytes=len(bundle))
     world.order(borrowed)
-    wait_for("nor one with others' signatures", lambda: "not among the signed" in refused(world, 3), world.programs)
+    world.programs.wait_for("nor one with others' signatures", lambda: "not among the signed" in refused(world, 3))
     assert world.runs(2)
 
     out = world.folder / "out"
-    assert server_command(["model", "export", "2", "--out", str(out), str(world.toml)]) == 0
+    world.command("model", "export", "2", "--out", str(out))
     root = str(world.folder / "server" / "trust" / "root.json")
     assert agent_command(["verify", str(out), "--root", root]) == 0
     (out / "model.onnx").write_bytes(b"something else")

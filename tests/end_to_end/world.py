@@ -10,7 +10,7 @@ from typing import Any
 
 import msgspec
 import numpy as np
-from processes import Program, children_of, query, wait_for
+from processes import Program, Programs, children_of, query
 from quadrants import ARTIFACT, artifact, images
 
 from edge_agent.choose.quantile import NoveltyQuantile
@@ -78,8 +78,7 @@ class Camera:
         self._world, self._rows, self._seed = world, rows, seed
         np.savez(world.folder / f"{name}.npz", x=images(rows, seed=seed)[0])
         text = AGENT.format(name=name, rate=rate, share=SHARE, broker=broker, updates=str(updates).lower())
-        (world.folder / f"{name}.toml").write_text(text + settings)
-        self.agent = Program(world.folder / f"{name}.log", "edge_agent", "run", str(world.folder / f"{name}.toml"))
+        self.agent = world.start_agent(name, text + settings)
 
     @property
     def expected(self) -> list[int]:
@@ -92,7 +91,7 @@ class Camera:
         return [seq for (seq,) in query(self._world.catalogue, sql)]
 
     def beat(self) -> Heartbeat:
-        return msgspec.json.decode((self._world.folder / self.name / "status.json").read_bytes(), type=Heartbeat)
+        return self._world.beat(self.name)
 
     def done(self) -> bool:
         """All of it is stored, and the agent has said that it knows (in the file it writes every half second)."""
@@ -101,23 +100,47 @@ class Camera:
         return self.beat().outbox.acked_total >= len(self.expected)
 
 
-class World:
-    """One server, which has a broker of its own, and its agents."""
+class Served:
+    """A server, which has a broker of its own, and what runs beside it."""
 
-    def __init__(self, folder: Path, *, settings: str = "", model: bool = False) -> None:
-        """`settings`: further ones, TOML; `model`: the server knows the agents' model."""
-        self.folder = folder
+    def __init__(
+        self, folder: Path, programs: Programs, *, settings: str = "", before: Sequence[Sequence[str]] = ()
+    ) -> None:
+        """`settings`: further ones, TOML. `before`: words of commands that are given before it starts."""
+        self.folder, self.programs = folder, programs
         self.catalogue = folder / "server" / "catalogue.db"
         self.config = str(folder / "server.toml")
+        (folder / "server.toml").write_text(SERVER + settings)
+        for words in before:
+            self.command(*words)
+        self.server = programs.run(folder / "server.log", "server", "run", self.config)
+        url = folder / "server" / "broker.url"
+        programs.wait_for("the server listens", lambda: url.exists() and bool(url.read_text()))
+        self.broker_url = url.read_text().strip()
+
+    def command(self, *words: str) -> None:
+        """What somebody says at the server."""
+        assert main([*words, self.config]) == 0
+
+    def start_agent(self, name: str, settings: str) -> Program:
+        """An agent with these settings, TOML."""
+        (self.folder / f"{name}.toml").write_text(settings)
+        return self.programs.run(self.folder / f"{name}.log", "edge_agent", "run", str(self.folder / f"{name}.toml"))
+
+    def beat(self, name: str) -> Heartbeat:
+        """What an agent says of itself, in the file beside it."""
+        return msgspec.json.decode((self.folder / name / "status.json").read_bytes(), type=Heartbeat)
+
+
+class World(Served):
+    """A server and agents that play streams."""
+
+    def __init__(self, folder: Path, programs: Programs, *, settings: str = "", model: bool = False) -> None:
+        """`model`: the server knows the agents' model."""
         self.cameras: list[Camera] = []
         artifact(folder / "first")
-        (folder / "server.toml").write_text(SERVER + settings)
-        if model:
-            assert main(["model", "add", str(folder / "first"), self.config]) == 0
-        self.server = Program(folder / "server.log", "server", "run", self.config)
-        url = folder / "server" / "broker.url"
-        wait_for("the server listens", lambda: url.exists() and bool(url.read_text()), [self.server])
-        self.broker_url = url.read_text().strip()
+        before = [("model", "add", str(folder / "first"))] if model else []
+        super().__init__(folder, programs, settings=settings, before=before)
 
     @property
     def pages_url(self) -> str:
@@ -157,24 +180,15 @@ class World:
         """The broker's process; none while it is being started."""
         return [pid for pid in children_of(self.server.pid) if _command(pid) == "mosquitto"]
 
-    def programs(self) -> list[Program]:
-        return [*(camera.agent for camera in self.cameras), self.server]
-
     def wait(self, what: str, true: Callable[[], bool], *, within_s: float = 60.0) -> None:
-        wait_for(what, true, self.programs(), within_s=within_s)
+        self.programs.wait_for(what, true, within_s=within_s)
 
     def finish(self, *, within_s: float = 90.0) -> None:
         self.wait("everything stored", lambda: all(camera.done() for camera in self.cameras), within_s=within_s)
 
     def stop(self) -> None:
-        for program in self.programs():
+        for program in reversed(self.programs):  # agents first
             program.stop()
-
-    def kill(self) -> None:
-        """Whoever is still there."""
-        for program in self.programs():
-            if program.running():
-                program.kill()
 
 
 @functools.cache

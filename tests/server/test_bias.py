@@ -13,7 +13,8 @@ from hypothesis import strategies as st
 from test_fleet_accuracy import DAY_MS, NAMES, NOW_MS, Planted, answer
 
 from server.__main__ import main
-from server.audit.bias import Known, shortened, slices
+from server.audit.bias import Known, gather, shortened, slices
+from server.store import snapshots
 from server.store.store import Store
 from server.teach.listing import bias_of
 from server.teach.snapshot import freeze
@@ -91,6 +92,22 @@ def test_hours_of_what_was_sent_are_those_of_capture(view):
     hours = by(view, "hour")
     assert hours[NOW_MS // 3_600_000 % 24]["uploaded"] == 1.0  # all of the planted samples carry one stamp
     assert sum(row["labelled"] for row in hours.values()) == pytest.approx(1.0)
+
+
+def test_a_snapshot_is_weighed_by_its_own_members(planted):
+    store = Store.open(planted[0] / "data")
+    with store.database.read() as connection:
+        some = set(sorted(snapshots.sample_ids(connection, planted[3].id))[::3])
+        seen = gather(connection, members=some, now_ms=NOW_MS)
+    store.close()
+    assert len(seen.evidence.truth) + sum(seen.evidence.left_out.values()) == len(some)
+    assert len(seen.evidence.truth) > 0
+
+
+def test_of_a_single_slice_there_is_nothing_to_hold():
+    (row,) = slices("k", Known({"a": 9000}, {"a": 900}), np.array(["a"] * 900, dtype=object), np.full(900, 0.1))
+    assert (row["stream"], row["holds"]) == (1.0, None)
+    assert row["weighted"] == pytest.approx(1.0)
 
 
 def test_a_report_that_is_kept_is_short(view):

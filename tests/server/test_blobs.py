@@ -117,3 +117,20 @@ def test_any_bodies_come_back(tmp_path_factory, bodies):
     assert [blobs.get(name) for name in blobs.put_many(bodies)] == bodies
     assert len(blobs) == len(set(bodies))
     blobs.close()
+
+
+def test_a_shard_that_had_something_erased_is_to_be_written_anew_until_it_was(tmp_path):
+    blobs = Blobs(tmp_path, shard_bytes=1)
+    first, _ = (blobs.put(bytes([n]) * 100) for n in range(2))
+
+    def marked() -> list[int]:
+        return [shard._number("PRAGMA user_version") for shard in blobs._shards]
+
+    assert blobs.erase([first, "00" * 32]) == 1
+    assert marked() == [1, 0]
+    blobs.close()
+    blobs = Blobs(tmp_path, shard_bytes=1)  # killed in between, it is known still
+    assert marked() == [1, 0]
+    blobs.scrub()
+    assert marked() == [0, 0]
+    blobs.close()

@@ -16,8 +16,10 @@ from PIL import Image
 from server.collect.ingest import Ingest
 from server.config import Snapshot as Settings
 from server.errors import TrainingError
+from server.govern.erase import erase
+from server.govern.subject import Subject
+from server.store import erasures, identities, labels, snapshots
 from server.store import fingerprints as stored
-from server.store import labels, snapshots
 from server.store.fingerprints import Fingerprint
 from server.store.labels import Label
 from server.store.store import Store
@@ -57,6 +59,15 @@ def test_a_scene_is_known_again_compressed_resized_or_in_other_light(channels):
     ):
         assert twins([look(change(x)) for x in seen], held, cosine=0.98).tolist() == list(range(20))
     assert set(twins([look(scene(seed, channels=channels)) for seed in range(100, 400)], held, cosine=0.98)) == {NONE}
+
+
+def test_what_is_near_must_have_the_same_perceptual_hash_but_for_a_few_bits():
+    near = np.linspace(0.0, 1.0, 64, dtype=np.float32)
+    few = LIKENESS["grey"].bits
+    mine = [Look(Fingerprint("grey", near, 0), None, NONE)]
+    for differing, twin in ((few, 0), (few + 1, NONE)):
+        held = [Look(Fingerprint("grey", near, (1 << differing) - 1), None, NONE)]
+        assert twins(mine, held, cosine=0.9).tolist() == [twin]
 
 
 def test_red_is_not_green():
@@ -160,6 +171,21 @@ def test_no_snapshot_trains_on_what_it_judges_by(store):
     expected = {f"cam-2.main.1.{seq}": ("near_duplicate", f"cam-1.main.1.{seq}") for seq in range(4)}
     assert left_out(store, snapshot) == expected  # the one that is not labelled yet included
     assert (snapshot.train_count, snapshot.holdout_count) == (6, 9)
+
+
+def test_what_stood_beside_something_erased_leaves_the_record_with_it(store):
+    snapshot = freeze(store, now_ms=NOW_MS)
+    erase(store, Subject("sample", ("cam-1.main.1.0",)), who="ada", why="asked to", now_ms=NOW_MS)
+    assert left_out(store, snapshot).keys() == {f"cam-2.main.1.{seq}" for seq in range(1, 4)}
+    with store.database.read() as connection:
+        assert erasures.verify(connection, snapshot.id) == (14, 1, True)
+
+
+def test_a_device_that_was_left_out_takes_nobody_with_it(store):
+    with store.database.write() as connection:
+        identities.revoke(connection, "cam-1", why="it sent rubbish", samples_left_out=True, now_ms=NOW_MS)
+    snapshot = freeze(store, now_ms=NOW_MS)
+    assert (snapshot.train_count, snapshot.holdout_count, left_out(store, snapshot)) == (10, 0, {})
 
 
 def test_fingerprints_are_made_once(store, monkeypatch):

@@ -165,10 +165,8 @@ def test_what_was_kept_for_too_long_is_due(store):
     with store.database.read() as connection:
         assert rules.due(connection, now_ms=NOW_MS + 2 * DAY_MS) == []
         (found,) = rules.due(connection, now_ms=NOW_MS + 2 * DAY_MS + 1)
-        ids = rules.due_ids(connection, "cam-1", "main", now_ms=NOW_MS + 2 * DAY_MS + 1, limit=3)
         assert len(rules.due(connection, now_ms=NOW_MS + 31 * DAY_MS)) == 2
     assert (found.device, found.samples, found.retention_days, found.oldest_ms) == ("cam-1", 4, 2, NOW_MS)
-    assert ids == ["cam-1.main.1.0", "cam-1.main.1.1", "cam-1.main.1.2"]
 
 
 # --- by command -------------------------------------------------------------------------------------------------------
@@ -199,6 +197,25 @@ def test_rules_by_command(told):
     assert "--end" in told("data", "rule", "cam-1/*", code=78)
     told("data", "rule", "cam-1/*", "--end", "--by", "ann", "--why", "over")
     assert "has no rule of its own" in told("data", "rule", "cam-1/*", "--end", code=1)
+
+
+def test_a_wider_rule_names_the_narrower_ones_that_go_on(told):
+    told("data", "rule", "cam-1/main", "--consent", "granted")
+    said = told("data", "rule", "cam-1/*", "--consent", "withdrawn").splitlines()
+    assert said[1:] == [
+        "cam-1/main goes by a rule of its own: may be used to train, evaluate, export; consent granted; licence "
+        "unknown; kept for ever"
+    ]
+
+
+@given(st.lists(st.tuples(st.sampled_from(["cam-1", "cam-2", ANY]), st.sampled_from(["a", "b", ANY])), unique=True))
+def test_narrower_are_those_that_take_a_stream_from_it(scopes):
+    there = [Rule(device=device, stream=stream) for device, stream in scopes]
+    streams = [(device, stream) for device in ("cam-1", "cam-2") for stream in ("a", "b")]
+    for rule in there:
+        mine = [(d, s) for d, s in streams if rule.device in (d, ANY) and rule.stream in (s, ANY)]
+        taken = {rule_of(there, *one).scope for one in mine} - {rule.scope}
+        assert taken <= {one.scope for one in rules.narrower(there, rule)}
 
 
 def test_due_by_command(told):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -9,114 +10,24 @@ import msgspec
 import numpy as np
 import pytest
 import sqlalchemy as sa
-from device_words import FLEET, NOW_MS, OUTBOX, SELECTION, answers, birth, frames, heartbeat, message, uploads
-from hypothesis import HealthCheck, given, settings
-from hypothesis import strategies as st
-from quadrants import artifact
+from device_words import FLEET, NOW_MS, OUTBOX, answers, birth, frames, heartbeat, message, uploads
+from erasing import WHY, World, files_with, marks, planted
 
-from edge_agent.contract.artifact import Golden, Tensor, decode_manifest
-from edge_agent.contract.wire import Desired, Purge, Purged, decode, encode
+from edge_agent.contract.wire import PURGE_SAMPLES_MAX, PURGES_MAX, Desired, Purge, Purged, decode, encode
 from server import config
-from server.collect.ingest import Ingest
+from server.__main__ import main
 from server.errors import GovernError, StoreError
-from server.govern.erase import KEPT, erase
+from server.govern.erase import KEPT
 from server.govern.scrub import finish
-from server.govern.subject import Subject
 from server.release.fleet import Fleet
-from server.release.registry import add_artifact
-from server.release.signing import Policy, Signing
 from server.status import fleet as fleet_rows
-from server.store import devices, embeddings, erasures, labels, requests, runs, samples, snapshots, trail, versions
+from server.store import devices, erasures, requests, runs, samples, snapshots, trail
 from server.store.database import sqlite3
-from server.store.embeddings import Embedding
-from server.store.labels import Label
-from server.store.schema import (
-    doomed_blob,
-    duplicate,
-    erased_member,
-    event,
-    metadata,
-    part,
-    quarantine,
-    sample,
-    snapshot_member,
-)
-from server.store.snapshots import Member, Snapshot, identify
+from server.store.schema import doomed_blob, duplicate, event, metadata, part, quarantine, sample, version
 from server.store.store import Store
+from server.teach import snapshot as snapshot_of
 from server.teach.snapshot import freeze
-
-RANDOM = msgspec.structs.replace(SELECTION, reason="random")
-SHAPE = (40, 40)  # of noise: as it is in the blobs, since nothing makes it smaller
-WHY = "its owner asked"
-
-
-def planted(seq: int) -> np.ndarray:
-    return np.random.default_rng(1000 + seq).integers(0, 256, SHAPE, np.uint8)
-
-
-def files_with(folder: Path, what: bytes) -> list[str]:
-    return [str(path.relative_to(folder)) for path in folder.rglob("*") if path.is_file() and what in path.read_bytes()]
-
-
-def marks(seq: int) -> list[bytes]:
-    """Pieces of a sample: nobody else's bytes are like these."""
-    raw = planted(seq).tobytes()
-    return [raw[:24], raw[800:824], raw[-24:]]
-
-
-class World:
-    """A store with two devices, what they sent labelled and frozen, and a version that learned from it."""
-
-    def __init__(self, folder: Path) -> None:
-        self.folder = folder / "data"
-        self.store = Store.open(self.folder)
-        self.ingest = Ingest(self.store, fleet=FLEET, offline_after_s=90.0)
-        for name, first in (("cam-1", 0), ("cam-2", 50)):
-            self.send(name, *range(first, first + 8))
-            self.hears(name, encode(heartbeat("s")))
-        with self.store.database.write() as connection:
-            labels.ensure_names(connection, ["cat", "dog"])
-            rows = connection.execute(sa.select(sample.c.id, sample.c.seq).order_by(sample.c.id)).all()
-            labels.add(connection, [Label(row.id, row.seq % 2, "ann" if row.seq < 50 else "bob", 1) for row in rows])
-            vectors = [Embedding(row.id, 1, np.full(64, row.seq, np.float16), np.zeros(2, np.float16)) for row in rows]
-            embeddings.put(connection, vectors)
-        self.snapshot = freeze(self.store, now_ms=NOW_MS)
-
-    def send(self, name: str, *numbers: int, **how: object) -> dict[str, str]:
-        sent = [
-            m
-            for seq in numbers
-            for m in uploads(name, seq, data=planted(seq), selection=RANDOM if seq % 4 == 3 else SELECTION, **how)
-        ]
-        return answers(self.ingest.take(sent).receipts)
-
-    def hears(self, name: str, payload: bytes, kind: str = "heartbeat") -> None:
-        self.ingest.take([message(name, kind, payload)])
-
-    def erase(self, kind: str, *names: str):
-        return erase(self.store, Subject(kind, names), who="ada", why=WHY, now_ms=NOW_MS + 1)
-
-    def count(self, table: sa.Table, where: sa.ColumnElement[bool] | None = None) -> int:
-        with self.store.database.read() as connection:
-            query = sa.select(sa.func.count()).select_from(table)
-            return connection.scalar(query if where is None else query.where(where))
-
-    def verified(self) -> erasures.Known:
-        with self.store.database.read() as connection:
-            return erasures.verify(connection, self.snapshot.id)
-
-    def publish(self, *golden: int, folder: str = "model") -> versions.Version:
-        """A version of the snapshot, whose golden inputs are these samples."""
-        changes: dict[str, object] = {"snapshot": self.snapshot.id}
-        if golden:
-            inputs = np.stack([np.zeros(SHAPE, np.uint8), *(planted(seq) for seq in golden)])
-            logits = np.zeros((len(inputs), 4), np.float32)
-            changes["golden"] = Golden(inputs=Tensor.of(inputs), logits=Tensor.of(logits), tolerance=1.0)
-        manifest = artifact(self.folder.parent / folder, **changes)
-        if golden:
-            spec = msgspec.structs.replace(manifest.input, shape=SHAPE)
-            artifact(self.folder.parent / folder, **changes, input=spec)
-        return add_artifact(self.store, self.folder.parent / folder, weights=None, now_ms=NOW_MS)
+from server.teach.splits import sort_out
 
 
 @pytest.fixture
@@ -138,8 +49,13 @@ def test_no_byte_of_a_device_is_left_in_any_file_though_a_server_has_them_open(w
     every = [mark for seq in (*range(8), 91) for mark in marks(seq)] + [first_part, b"cam-1.main."]
     assert all(files_with(world.folder, what) for what in every)
 
+    world.hears("cam-1", encode(birth("s")), "birth")
     done = world.erase("device", "cam-1")
     assert [files_with(world.folder, what) for what in every] == [[]] * len(every)
+    with server.database.read() as connection:
+        said = devices.get(connection, "cam-1")
+    assert said is not None
+    assert (said.birth, said.heartbeat) == (None, None)
     assert all(files_with(world.folder, mark) for seq in range(50, 58) for mark in marks(seq))
     assert done.counts["sample"] == 8
     assert done.counts["snapshot_member"] == 8
@@ -193,6 +109,29 @@ def test_of_an_erased_device_nothing_is_taken_until_it_has_purged_and_then_what_
     assert world.send("cam-1", 0, boot=10) == {"cam-1.main.10.0": "accepted"}
 
 
+def test_a_device_is_told_of_no_more_orders_at_once_than_a_message_may_carry(world: World) -> None:
+    made = erasures.Erasure(0, NOW_MS, "sample", "", "ada", WHY, {}, {}, "", None)
+    with world.store.database.write() as connection:
+        for seq in range(PURGES_MAX + 2):
+            erasures.order(connection, erasures.insert_erasure(connection, made), {"cam-1": [f"cam-1.main.1.{seq}"]})
+        told = erasures.orders(connection)["cam-1"]
+        assert [purge.id for purge in told] == list(range(1, PURGES_MAX + 1))
+        erasures.heard(connection, "cam-1", Purged(id=PURGES_MAX, boot=1, seq=8))
+        assert [purge.id for purge in erasures.orders(connection)["cam-1"]] == [PURGES_MAX + 1, PURGES_MAX + 2]
+
+
+def test_a_device_that_obeyed_an_earlier_order_has_not_obeyed_a_later_one(world: World) -> None:
+    outbox = msgspec.structs.replace(OUTBOX, purged=Purged(id=1, boot=1, seq=8))
+    world.erase("device", "cam-1")
+    world.hears("cam-1", encode(heartbeat("s", outbox=outbox)))
+    assert world.send("cam-1", 20) == {"cam-1.main.1.20": "accepted"}
+    world.erase("device", "cam-1")
+    world.hears("cam-1", encode(heartbeat("s", outbox=outbox)))
+    assert world.send("cam-1", 21) == {"cam-1.main.1.21": "refused"}
+    with world.store.database.read() as connection:
+        assert erasures.orders(connection) == {"cam-1": (Purge(id=2),)}
+
+
 def test_what_an_erased_device_sends_wrongly_is_counted_but_not_kept(world: World) -> None:
     world.erase("device", "cam-1")
     world.ingest.take([message("cam-1", "sample", frames("cam-1", 91, data=planted(91), dtype="rubbish")[0])])
@@ -226,6 +165,19 @@ def test_devices_are_told_to_purge_until_they_say_that_they_did(world: World) ->
     assert files_with(world.folder, b"cam-2.main.1.50") == []  # nor is what was ordered kept
 
 
+def test_pieces_of_it_and_messages_that_named_it_go_and_others_stay(world: World) -> None:
+    for seq in (90, 92):
+        large = np.random.default_rng(seq).integers(0, 256, (700, 700), np.uint8)
+        world.ingest.take([message("cam-1", "sample", frames("cam-1", seq, data=large)[0])])
+        bad = frames("cam-1", seq + 1, data=planted(seq + 1), dtype="rubbish")
+        world.ingest.take([message("cam-1", "sample", bad[0])])
+    done = world.erase("sample", "cam-1.main.1.90", "cam-1.main.1.91")
+    assert (done.counts["part"], done.counts["quarantine"]) == (1, 1)
+    assert [files_with(world.folder, mark) for mark in marks(91)] == [[], [], []]
+    assert all(files_with(world.folder, mark) for mark in marks(93))
+    assert (world.count(part), world.count(quarantine)) == (1, 1)
+
+
 def test_the_counts_of_a_device_still_add_up(world: World) -> None:
     outbox = msgspec.structs.replace(OUTBOX, put_total=10, acked_total=8, evicted={"full_rows": 2}, since_boot=1)
     world.hears("cam-1", encode(heartbeat("s", outbox=outbox)))
@@ -244,125 +196,13 @@ def test_a_body_that_another_sample_shares_stays_until_that_goes_too(world: Worl
     assert [files_with(world.folder, mark) for mark in marks(3)] == [[], [], []]
 
 
-# --- snapshots and versions ---
-
-
-def test_a_snapshot_that_lost_members_is_verified_still_and_one_that_somebody_changed_is_not(world: World) -> None:
-    assert world.verified() == (16, 0, True)
-    world.erase("sample", "cam-1.main.1.3")
-    world.erase("device", "cam-2")
-    assert world.verified() == (7, 9, True)
-    with world.store.database.write() as connection:
-        mine = snapshot_member.c.sample_id == "cam-1.main.1.2"
-        connection.execute(sa.update(snapshot_member).where(mine).values(class_index=1))
-    assert world.verified() == (7, 9, False)
-
-
-def test_a_snapshot_that_was_changed_before_never_passes_for_whole(world: World) -> None:
-    with world.store.database.write() as connection:
-        mine = snapshot_member.c.sample_id == "cam-1.main.1.2"
-        connection.execute(sa.update(snapshot_member).where(mine).values(class_index=1))
-    assert world.erase("sample", "cam-1.main.1.3").unsound == (world.snapshot.id,)
-    assert world.verified() == (15, 1, False)
-
-
-def test_versions_that_learned_from_it_are_named_and_so_are_those_that_went_on_from_them(world: World) -> None:
+def test_bytes_that_a_version_has_for_something_else_stay(world: World) -> None:
     world.publish()
     with world.store.database.write() as connection:
-        first = versions.get(connection, 1)
-        versions.insert(connection, first._replace(number=2, parent=1, snapshot_id=""))
-        versions.insert(connection, first._replace(number=3, parent=0, snapshot_id=""))
-    held_out = world.erase("sample", "cam-1.main.1.3")  # drawn at random: it judges
-    assert (held_out.learned, held_out.judged) == ((), (1,))
-    assert world.erase("sample", "cam-1.main.1.4").learned == (1, 2)
-    with world.store.database.read() as connection:
-        assert erasures.learned(connection) == {1: [2], 2: [2]}
-
-
-def test_a_golden_input_that_is_it_goes_out_of_the_manifest_and_the_others_stay(world: World) -> None:
-    before = world.publish(4, 52)
-    world.erase("device", "cam-1")
-    with world.store.database.read() as connection:
-        after = versions.get(connection, 1)
-    assert after.manifest_sha256 != before.manifest_sha256
-    golden = decode_manifest(world.store.blobs.get(after.manifest_sha256)).golden
-    assert [len(golden.inputs.array()), len(golden.logits.array())] == [2, 2]
-    np.testing.assert_array_equal(golden.inputs.array()[1], planted(52))
-    assert not world.store.blobs.has(before.manifest_sha256)
-
-
-def test_a_version_whose_manifest_lost_a_golden_input_is_signed_anew(world: World) -> None:
-    signing = Signing(world.folder)
-    signing.init(Policy(), now_ms=NOW_MS)
-    before = world.publish(4, 52)
-    signing.tick([before], now_ms=NOW_MS)
-    assert signing.covers(before)
-    world.erase("device", "cam-1")
-    with world.store.database.read() as connection:
-        after = versions.get(connection, 1)
-    assert not signing.covers(after)
-    signing.tick([after], now_ms=NOW_MS + 3_600_000)  # it looks every few seconds
-    assert signing.covers(after)
-
-
-@settings(max_examples=15, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
-@given(st.data())
-def test_whatever_goes_in_whatever_order_a_snapshot_is_verified_and_any_other_change_is_found(empty, data) -> None:
-    """Any members, any of them erased one after the other, and then any change to what is left."""
-    members = [
-        Member(f"cam-1.main.1.{n}", n % 2, "train" if n % 3 else "holdout", 0.5)
-        for n in range(data.draw(st.integers(2, 6), label="members"))
-    ]
-    frozen = Snapshot(identify(members, ("a", "b")), 1, ("a", "b"), len(members), 0, len(members))
-    connection = stack_of(empty, frozen, members)
-    gone = data.draw(st.lists(st.sampled_from(members), max_size=len(members) - 1, unique=True), label="erased")
-    for member in gone:
-        assert erasures.seal(connection, frozen.id)
-        take_out(connection, frozen.id, member)
-    assert erasures.verify(connection, frozen.id) == (len(members) - len(gone), len(gone), True)
-    left = data.draw(st.sampled_from([one for one in members if one not in gone]), label="changed")
-    mine = snapshot_member.c.sample_id == left.sample_id
-    change = data.draw(st.sampled_from([{"class_index": 1 - left.class_index}, {"probability": 0.4}, {}]), label="how")
-    query = sa.update(snapshot_member).values(change) if change else sa.delete(snapshot_member)
-    connection.execute(query.where(mine))
-    assert not erasures.verify(connection, frozen.id).whole
-
-
-@pytest.fixture
-def empty():
-    engine = sa.create_engine("sqlite://")
-    yield engine
-    engine.dispose()
-
-
-def stack_of(engine: sa.Engine, frozen: Snapshot, members: list[Member]) -> sa.Connection:
-    """A catalogue in memory that holds nothing but the snapshot."""
-    connection = engine.connect()
-    metadata.drop_all(connection)
-    metadata.create_all(connection)
-    snapshots.insert(connection, frozen, members)
-    erasures.insert_erasure(connection, erasures.Erasure(0, 1, "sample", "", "", "", {}, {}, "", None))
-    return connection
-
-
-def take_out(connection: sa.Connection, snapshot_id: str, member: Member) -> None:
-    sha256 = erasures.member_hash(erasures.make_key(connection), member)
-    row = {"snapshot_id": snapshot_id, "sha256": sha256, "split": member.split, "erasure_id": 1}
-    connection.execute(sa.insert(erased_member).values(row))
-    connection.execute(sa.delete(snapshot_member).where(snapshot_member.c.sample_id == member.sample_id))
-
-
-# --- labelers ---
-
-
-def test_what_a_labeler_answered_goes_with_the_name_and_the_samples_wait_again(world: World) -> None:
-    done = world.erase("labeler", "ann")
-    assert (done.counts["label"], done.counts["snapshot_member"]) == (8, 8)
-    assert world.count(sample) == 16
-    with world.store.database.read() as connection:
-        assert labels.counts(connection).waiting == 8
-    assert world.verified() == (8, 8, True)
-    assert world.send("cam-1", 3) == {"cam-1.main.1.3": "duplicate"}
+        rows = {row.seq: row.body_sha256 for row in samples.rows(connection, ["cam-1.main.1.3", "cam-1.main.1.4"])}
+        connection.execute(sa.update(version).values(weights_sha256=rows[3]))
+    world.erase("sample", "cam-1.main.1.3", "cam-1.main.1.4")
+    assert (world.store.blobs.has(rows[3]), world.store.blobs.has(rows[4])) == (True, False)
 
 
 @pytest.mark.parametrize(
@@ -377,6 +217,42 @@ def test_what_nobody_knows_cannot_be_erased(world: World, kind: str, name: str, 
     with pytest.raises(GovernError) as error:
         world.erase(kind, name)
     assert said in str(error.value)
+
+
+def test_too_many_samples_for_one_order_are_refused_and_none_goes(world: World) -> None:
+    with pytest.raises(GovernError, match="samples: expected .* at most in one erasure"):
+        world.erase("sample", *(f"cam-1.main.1.{seq}" for seq in range(PURGE_SAMPLES_MAX + 1)))
+    assert world.count(sample) == 16
+
+
+def test_by_command(world: World, tmp_path: Path, capsys) -> None:
+    toml = tmp_path / "server.toml"
+    toml.write_text(f'[server]\nfleet = "{FLEET}"\ndata_dir = "{world.folder}"\n[labeler]\nkind = "label_studio"\n')
+
+    def told(*words: str, code: int = 0) -> str:
+        assert main(["erase", *words, str(toml)]) == code
+        said = capsys.readouterr()
+        return said.err if code else said.out
+
+    world.publish()
+    assert "expected one of --device, --sample and --labeler" in told("--why", "x", code=1)
+    assert "expected one of" in told("--why", "x", "--device", "cam-1", "--labeler", "ann", code=1)
+    assert "and a reason" in told("--why", " ", "--device", "cam-1", code=1)
+    assert world.count(sample) == 16
+    said = told("--sample", "cam-1.main.1.4", "--sample", "cam-1.main.1.3", "--why", WHY, "--by", "ada").splitlines()
+    assert said[0].startswith("erasure 1: ")
+    assert "2 of sample" in said[0]
+    assert said[1:] == [
+        "version 1 learned from it: to be trained again, from scratch",
+        "judged by it: versions 1",
+        "cam-1 is told to purge; what it sends of it until then is refused",
+        "not here, so not erased: tasks of Label Studio, http://127.0.0.1:8080, project 1: look for sample_uid",
+    ]
+    done = json.loads(told("--labeler", "bob", "--why", WHY, "--json"))
+    assert (done["id"], done["counts"]["label"], done["learned"]) == (2, 8, [1])
+    with world.store.database.read() as connection:
+        first, _ = trail.entries(connection, limit=2)
+    assert (first.who, first.why) == ("ada", WHY)
 
 
 # --- when something goes wrong, and when others add tables ---
@@ -435,6 +311,18 @@ def test_copies_that_were_carried_away_are_named(world: World) -> None:
             trail.record(connection, what, f"snapshot {of}", why="", who="eve", now_ms=NOW_MS)
     away = world.erase("sample", "cam-1.main.1.4").elsewhere
     assert away == (f"export of snapshot {world.snapshot.id[:12]} by eve (audit entry 1)",)
+
+
+def test_what_is_erased_while_a_snapshot_is_made_is_not_in_it(world: World, monkeypatch) -> None:
+    def sorted_out(*args: object) -> list:
+        monkeypatch.undo()
+        world.erase("sample", "cam-1.main.1.4", "cam-1.main.1.3")  # somebody, just then
+        return sort_out(*args)
+
+    monkeypatch.setattr(snapshot_of, "sort_out", sorted_out)
+    made = freeze(world.store, now_ms=NOW_MS + 5)
+    with world.store.database.read() as connection:
+        assert len(snapshots.sample_ids(connection, made.id)) == 14
 
 
 def test_a_version_frozen_later_holds_nothing_of_it(world: World) -> None:

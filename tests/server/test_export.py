@@ -214,6 +214,7 @@ def test_an_export_that_was_cut_off_goes_on_and_is_the_same(store, tmp_path, mon
     with pytest.raises(KeyboardInterrupt):
         exported(store, tmp_path / "out", form, chunk_rows=4)
     monkeypatch.undo()
+    assert said(store) == ["export", "export whole", "export"]  # what a kill leaves is known to be somewhere
     done = exported(store, tmp_path / "out", form, chunk_rows=4)
     assert done.went_on == after
     assert files(tmp_path / "out") == files(tmp_path / "whole")
@@ -222,8 +223,12 @@ def test_an_export_that_was_cut_off_goes_on_and_is_the_same(store, tmp_path, mon
     assert hashes == {name: hashlib.sha256(data).hexdigest() for name, data in files(tmp_path / "out").items()}
     again = exported(store, tmp_path / "out", form, chunk_rows=4)  # it is finished
     assert (again.went_on, again.records) == (4, done.records)
+    assert said(store).count("export whole") == 2
+
+
+def said(store) -> list[str]:
     with store.database.read() as connection:
-        assert len(trail.entries(connection)) == 2
+        return [entry.what for entry in trail.entries(connection)]
 
 
 def test_another_export_does_not_mix_in(store, tmp_path):
@@ -303,7 +308,9 @@ def test_by_command(store, tmp_path, capsys):
     assert main([*words, "--by", "ann", "--why", "a paper", str(toml)]) == 0
     assert capsys.readouterr().out == f"{tmp_path / 'out'}: 11 train, 3 holdout of snapshot {snapshot.id[:12]}\n"
     with store.database.read() as connection:
-        (entry,) = trail.entries(connection)
+        entry, whole = trail.entries(connection)
+    assert entry.detail == {"format": "coco", "to": str(tmp_path / "out")}
+    assert (whole.what, whole.detail["records"]) == ("export whole", {"train": 11, "holdout": 3})
     assert (entry.what, entry.who, entry.why, entry.subject) == ("export", "ann", "a paper", f"snapshot {snapshot.id}")
 
 

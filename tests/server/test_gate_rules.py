@@ -463,3 +463,12 @@ def test_slices_of_conditions_are_judged_by_origin() -> None:
     every = {gate.name for gate in judge(Evidence(held=replace(rows, slices={"time": light})), rules=RULES).gates}
     assert not any("/time" in name for name in every)
     assert names == ["import", "import/class x", "import/brightness high"]  # of imports the time says nothing
+
+
+def test_what_a_site_lost_is_found_though_each_of_its_devices_has_too_few_samples() -> None:
+    device = np.char.add("cam-", (np.arange(600) // 20).astype(np.str_))
+    site = np.where(np.arange(600) < 200, "hall", "yard")
+    rows = replace(held(np.arange(600) >= 100, np.ones(600, bool)), stream=np.ones(600, bool), device=device)
+    failed = [gate.name for gate in judge(Evidence(held=replace(rows, slices={"site": site})), rules=RULES).failed()]
+    assert "stream/site hall" in failed
+    assert not any(name.startswith(("stream/device", "stream/site yard")) for name in failed)

@@ -93,7 +93,7 @@ def test_series_and_vectors_are_judged_as_pictures_are(shape: tuple[int, ...]) -
         y=y,
         stream=np.arange(600) % 2 == 0,
         probability=np.ones(600),
-        device=np.full(600, "imu-1"),
+        device=np.char.add("imu-", (np.arange(600) // 10 % 3).astype(np.str_)),
         sample=np.arange(600).astype(np.str_),
         received_at_ms=np.arange(600),
         arm=np.full(600, ""),
@@ -101,10 +101,10 @@ def test_series_and_vectors_are_judged_as_pictures_are(shape: tuple[int, ...]) -
     data = Dataset(part, part, left_out=0)
     nets = [fit(x, y, classes=3, settings=Settings(epochs=2, seed=seed)) for seed in range(2)]
     first, second = (taught.packed(net, ("a", "b", "c"), data) for net in nets)
-    judged = taught.judged(
-        taught.Fleet(("a", "b", "c"), data, Champion(1, first.manifest, first.onnx, b""), part, 2), second
-    )
+    fleet = taught.Fleet(("a", "b", "c"), data, Champion(1, first.manifest, first.onnx, b""), part, 2)
+    judged = taught.judged(fleet, second, sites={"imu-1": "yard", "imu-2": "yard"})
     names = {gate.name for gate in judged.verdict.gates}
+    assert [name for name in names if "/site" in name] == ["stream/site yard"]
     assert {"robustness/offset", "strangers", "stream/energy low", "stream/time last third"} <= names
     assert ("robustness/blur" in names) == (len(shape) == 2)
     assert all(np.isfinite(value) for value in judged.figures.values())

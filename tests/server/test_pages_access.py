@@ -7,14 +7,20 @@ import subprocess
 
 import browser
 import pytest
+from device_words import FLEET, heartbeat, message, uploads
 from fastapi.testclient import TestClient
 from prometheus_client.parser import text_string_to_metric_families
 
+from edge_agent.contract.wire import encode
 from server import config
+from server.collect.ingest import Ingest
 from server.errors import ServerConfigError, StoreError
-from server.store import trail, users
+from server.govern.erase import erase
+from server.govern.subject import Subject
+from server.store import questions, trail, users
+from server.store.questions import Queued
 from server.store.store import Store
-from server.web.access import COOKIE, digest, hash_password
+from server.web.access import COOKIE, CSRF_HEADER, digest, hash_password
 from server.web.app import make_app
 
 NOW_MS = 1_790_000_000_000
@@ -195,3 +201,30 @@ def test_passwords_go_over_no_network_in_the_clear(tmp_path):
 def test_a_short_password_is_refused():
     with pytest.raises(ValueError, match="got 3 characters, expected 10 or more"):
         hash_password("abc")
+
+
+def test_what_was_erased_is_shown_no_more_and_whoever_was_forgotten_is_signed_out(scene):
+    ingest = Ingest(scene.store, fleet=FLEET, offline_after_s=90.0)
+    ingest.take([*uploads("cam-1", 1), *uploads("cam-1", 2), message("cam-1", "heartbeat", encode(heartbeat("s")))])
+    with scene.store.database.write() as connection:
+        questions.put(connection, [Queued(f"cam-1.main.1.{seq}", "first", NOW_MS) for seq in (1, 2)])
+    scene.add("lea", "labeler")
+    lea, vera = scene.signed_in("lea"), scene.signed_in("vera")
+    held = lea.post("/api/v1/label/next?count=2", headers={CSRF_HEADER: csrf_of(lea)}).json()["questions"]
+    first, second = (f"/samples/{one['sample_id']}/picture" for one in held)
+    seen = vera.get(first)
+    assert (seen.status_code, seen.headers["cache-control"]) == (200, "private, max-age=600")
+    erase(scene.store, Subject("sample", (held[0]["sample_id"],)), who="ada", why="x", now_ms=scene.now_ms)
+    assert (vera.get(first).status_code, vera.get(second).status_code) == (404, 200)
+    said = lea.post(
+        "/api/v1/label/answers",
+        json={"answers": [{"sample_id": held[0]["sample_id"], "said": "cannot tell", "key": held[0]["key"]}]},
+        headers={CSRF_HEADER: csrf_of(lea)},
+    ).json()
+    assert "no such sample" in said["outcomes"][0]["error"]
+    erase(scene.store, Subject("device", ("cam-1",)), who="ada", why="x", now_ms=scene.now_ms)
+    assert vera.get(second).status_code == 404
+    assert vera.get("/api/v1/devices/cam-1/history").json()["at"] == []
+    erase(scene.store, Subject("labeler", ("lea",)), who="ada", why="x", now_ms=scene.now_ms)
+    assert lea.get("/fleet").status_code == 303
+    assert vera.get("/fleet").status_code == 200

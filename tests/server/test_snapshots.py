@@ -21,6 +21,7 @@ from server.store.schema import sample
 from server.store.snapshots import LeftOut, Member, identify
 from server.store.store import Store
 from server.teach import dataset
+from server.teach.imports import import_file
 from server.teach.listing import is_whole, shown
 from server.teach.snapshot import freeze
 
@@ -245,7 +246,11 @@ def test_whole_devices_are_held_out_when_told(store):
     assert "cam-2.main.1.51" in dict(frozen(store, snapshot.id))  # what was held out of it judges, as ever
 
 
-def test_the_newest_hours_only_judge_when_told(store):
+def test_the_newest_hours_only_judge_when_told(store, tmp_path):
+    np.savez(
+        tmp_path / "new.npz", x=np.eye(6, dtype=np.float32)[None], y=np.zeros(1, int), names=np.array(["cat", "dog"])
+    )
+    import_file(store, tmp_path / "new.npz", split="train", now_ms=NOW_MS + 4 * 3_600_000)  # of no time of a stream
     ingest = Ingest(store, fleet=FLEET, offline_after_s=90.0)
     later = [msg._replace(received_ms=NOW_MS + 3 * 3_600_000) for seq in (40, 43) for msg in uploads(
         "cam-1", seq, selection=SELECTIONS[seq % 4 == 3])]  # fmt: skip

@@ -88,16 +88,23 @@ def export(
     journal = Journal(folder, header)
     went_on = len(journal.chunks)
     writer = _WRITERS[form](store, journal, snapshot)
+    said = any(chunk.records for chunk in journal.chunks.values())
     try:
         for name, split, page in _chunks(store, snapshot, chunk_rows):
-            if name not in journal.chunks:
-                journal.add(_write(writer, name, split, _allowed(snapshot, page, now, use, form)))
+            if name in journal.chunks:
+                continue
+            allowed = _allowed(snapshot, page, now, use, form)
+            if allowed.records and not said:  # before the first file: what a kill leaves of it is carried away, too
+                _record(store, snapshot.id, use, {"format": form, "to": str(folder)}, who=who, why=why, now_ms=now_ms)
+                said = True
+            journal.add(_write(writer, name, split, allowed))
         found = _summed(snapshot, journal, went_on)
         if not sum(found.records.values()):
             raise StoreError(_nothing(found, use, form))
         if not journal.finished:
             joined = writer.finish(journal.chunks.values())
-            _record(store, found, form, use, who=who, why=why, now_ms=now_ms)
+            detail = {"format": form, "records": found.records, "left_out": found.left_out}
+            _record(store, snapshot.id, f"{use} whole", detail, who=who, why=why, now_ms=now_ms)
             journal.finish(joined, at_ms=now_ms)
         shutil.rmtree(folder / PARTS, ignore_errors=True)
     except OSError as error:
@@ -161,13 +168,14 @@ def _nothing(found: Exported, use: Use, form: Format) -> str:
     return f"snapshot {found.snapshot[:12]}: nothing to {use} as {form}: {left}{': see ' + todo if todo else ''}"
 
 
-def _record(store: Store, found: Exported, form: Format, use: Use, *, who: str, why: str, now_ms: int) -> None:
-    detail = {"format": form, "records": found.records, "left_out": found.left_out}
+def _record(
+    store: Store, snapshot_id: str, what: str, detail: dict[str, Any], *, who: str, why: str, now_ms: int
+) -> None:
     with store.database.write() as connection:
         trail.record(
             connection,
-            use,
-            f"snapshot {found.snapshot}",
+            what,
+            f"snapshot {snapshot_id}",
             why=why,
             who=who or trail.person(),
             detail=detail,

@@ -1,4 +1,4 @@
-"""Is the candidate surely worse anywhere: for a device, a class, a time, a light?
+"""Is the candidate surely worse anywhere: for a device, a site, a class, a time, a light?
 
 Many slices are looked at, and with 40 at 95 % each every second round would see one "surely worse" by chance. So they
 are judged together (Holm 1979): the least likely first, at the level that 40 share; then the next, at that of 39, until
