@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 
 from edge_agent.contract.wire import REQUEST_MAX_SAMPLES
-from server.cli.options import AsJson, By, Config, listed, now_ms, show
+from server.cli.options import AsJson, By, Config, Why, listed, now_ms, show
 from server.config import load_config
 
 commands = typer.Typer()
@@ -26,6 +26,7 @@ def request(
     ] = 0.9,
     days: Annotated[float, typer.Option(min=0.001, help="how long the devices look out")] = 7.0,
     by: By = "",
+    why: Why = "",
 ) -> None:
     """Ask devices for more samples like one: those that go by, and recent ones that they still have."""
     from server.app import open_store
@@ -42,6 +43,7 @@ def request(
             days=days,
             now_ms=now_ms(),
             who=by or person(),
+            why=why,
         )
     typer.echo(
         f"request {made.id}: for {', '.join(made.devices)}; a running server tells them, "
@@ -67,6 +69,7 @@ def cancel_request(
     number: Annotated[int, typer.Argument(metavar="REQUEST", help="its number")],
     path: Config,
     by: By = "",
+    why: Why = "",
 ) -> None:
     """End a request before its time."""
     from server.app import open_store
@@ -74,5 +77,5 @@ def cancel_request(
     from server.store.trail import person
 
     with open_store(load_config(path)) as store:
-        requests.cancel(store, number, now_ms=now_ms(), who=by or person())
+        requests.cancel(store, number, now_ms=now_ms(), who=by or person(), why=why)
     typer.echo(f"request {number} is cancelled")

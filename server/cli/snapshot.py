@@ -74,15 +74,12 @@ def diff(
     """Say what is different from one snapshot to another: added, removed, relabelled, by class, device and labeler."""
     from server import status as views
     from server.teach.difference import lines
-    from server.teach.listing import compared
+    from server.teach.listing import compared, plain
 
     with views.opened(load_config(path)) as store:
         old, new, found = compared(store, before, after)
     if as_json:
-        groups = {
-            name: value._asdict() if hasattr(value, "_asdict") else value for name, value in found._asdict().items()
-        }
-        typer.echo(views.as_json({"before": old, "after": new} | groups))
+        typer.echo(views.as_json({"before": old, "after": new} | plain(found)))
     else:
         typer.echo("\n".join([f"from {old[:12]} to {new[:12]}", *lines(found)]))
 

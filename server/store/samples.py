@@ -7,8 +7,8 @@ arrival, by why it was selected, and for ever.
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Collection, Mapping, Sequence
-from typing import Any, Literal
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 import sqlalchemy as sa
@@ -19,7 +19,7 @@ from edge_agent.contract.encoding import unpack
 from edge_agent.contract.errors import MessageError
 from edge_agent.contract.images import KINDS
 from server.errors import StoreError
-from server.store.schema import sample
+from server.store.schema import consensus, sample
 from server.store.store import Store
 
 AUDIT_REASONS = ("random", "explore")
@@ -60,6 +60,55 @@ def body_names(connection: sa.Connection, ids: Collection[str]) -> dict[str, str
 def rows(connection: sa.Connection, ids: Collection[str]) -> Sequence[sa.Row[Any]]:
     """The rows of these ids, those that are here; at most 32,000 ids."""
     return connection.execute(sa.select(sample).where(sample.c.id.in_(list(ids)))).all()
+
+
+class Sought(NamedTuple):
+    """Which samples somebody looks for; what is not said fits all."""
+
+    device: str = ""
+    stream: str = ""
+    reason: str = ""
+    version: int | None = None  # of the model that chose it
+    labelled: bool | None = None  # whether anything is in force for it
+    since_ms: int | None = None  # of arrival
+    until_ms: int | None = None  # before it
+
+    def where(self) -> Iterator[sa.ColumnElement[bool]]:
+        """As conditions."""
+        said = {"device": self.device, "stream": self.stream, "reason": self.reason, "model_version": self.version}
+        yield from (sample.c[name] == value for name, value in said.items() if value not in ("", None))
+        if self.labelled is not None:
+            answered = consensus.c.sample_id.is_not(None)
+            yield answered if self.labelled else ~answered
+        if self.since_ms is not None:
+            yield sample.c.received_at_ms >= self.since_ms
+        if self.until_ms is not None:
+            yield sample.c.received_at_ms < self.until_ms
+
+
+def page(
+    connection: sa.Connection, sought: Sought, *, after: tuple[int, str] | None, limit: int
+) -> Sequence[sa.Row[Any]]:
+    """Samples with the class in force (`class_index`, or None), the newest arrival first.
+
+    `after`: (received_at_ms, id) of the last of the page before; None: from the start.
+    """
+    query = _with_class().where(*sought.where())
+    if after is not None:
+        at_ms, last = after
+        older = sa.and_(sample.c.received_at_ms == at_ms, sample.c.id < last)
+        query = query.where(sample.c.received_at_ms <= at_ms, sa.or_(sample.c.received_at_ms < at_ms, older))
+    return connection.execute(query.order_by(sample.c.received_at_ms.desc(), sample.c.id.desc()).limit(limit)).all()
+
+
+def one(connection: sa.Connection, sample_id: str) -> sa.Row[Any] | None:
+    """The sample of that id, with the class in force as in `page`."""
+    return connection.execute(_with_class().where(sample.c.id == sample_id)).one_or_none()
+
+
+def _with_class() -> sa.Select[Any]:
+    joined = sample.outerjoin(consensus, consensus.c.sample_id == sample.c.id)
+    return sa.select(sample, consensus.c.class_index).select_from(joined)
 
 
 def sample_counts(connection: sa.Connection) -> dict[str, dict[str, int]]:

@@ -1,5 +1,5 @@
 """What can programs ask?"""
 
-from server.web.api import devices, label
+from server.web.api import classes, device, devices, label, models, people, rollouts, samples, snapshots, status
 
-MODULES = (devices, label)
+MODULES = (status, devices, device, samples, label, classes, models, rollouts, snapshots, people)

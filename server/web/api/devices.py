@@ -13,9 +13,9 @@ from pydantic import BaseModel, create_model
 from edge_agent.choose.signals import UNIT
 from server.store import beats, devices, spans
 from server.web.access import Viewer
-from server.web.api.answers import Refusal
 from server.web.fleet_table import PAGE_MAX, STATES, Row
 from server.web.frame import Frame
+from server.web.problem import MISSING
 from server.web.table import csv_of
 
 Sort = Literal[
@@ -108,7 +108,7 @@ def router(frame: Frame) -> APIRouter:
         found = await run_in_threadpool(table.page, search=search, state=state, site=at, limit=10_000_000)
         return csv_of("devices", Row._fields, found.rows)
 
-    @made.get("/devices/{name}/history", summary="How a device has been", responses={404: {"model": Refusal}})
+    @made.get("/devices/{name}/history", summary="How a device has been", responses=MISSING)
     async def history(
         name: Annotated[str, Path(max_length=63)],
         _: Viewer,

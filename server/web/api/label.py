@@ -6,7 +6,7 @@ key of its question, so that one sent twice counts once.
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
 import numpy as np
 from fastapi import APIRouter, Query
@@ -19,11 +19,10 @@ from server.label.queue import Queue, Rules
 from server.label.task import Task
 from server.store import labelers, labels
 from server.web.access import Labeler, Viewer
-from server.web.api.answers import Refusal
 from server.web.frame import Frame
+from server.web.problem import REFUSED
 
 AT_ONCE = 60  # a grid; more would wait on leases that nobody gets to
-REFUSED: dict[int | str, dict[str, Any]] = {409: {"model": Refusal}}
 
 
 class Question(BaseModel):
