@@ -75,12 +75,18 @@ class Scene:
     def close(self) -> None:
         self.store.close()
 
-    def client(self, role: str = "", **options: Any) -> TestClient:
-        headers = {"Authorization": f"Bearer secret of {role}"} if role else {}
-        return TestClient(self.app, base_url=f"http://testserver{API}/", headers=headers, **options)
+    def client(self, role: str = "", *, token: str = "") -> TestClient:
+        secret = token or (f"secret of {role}" if role else "")
+        headers = {"Authorization": f"Bearer {secret}"} if secret else {}
+        return TestClient(self.app, base_url=f"http://testserver{API}/", headers=headers)
 
     def known(self, key: str, path: str) -> Any:
         """Something that is there, for a parameter of a path."""
         if key == "name":
             return "viewer" if "/users/" in path else "cam-1"
-        return {"sample_id": "cam-1.main.1.3", "snapshot_id": self.snapshot, "other_id": self.snapshot, "number": 1}.get(key)
+        return {
+            "sample_id": "cam-1.main.1.3",
+            "snapshot_id": self.snapshot,
+            "other_id": self.snapshot,
+            "number": 1,
+        }.get(key)

@@ -1,5 +1,21 @@
 """What can programs ask?"""
 
-from server.web.api import classes, device, devices, label, models, people, rollouts, samples, snapshots, status
+from server.web.api import (
+    classes,
+    device,
+    devices,
+    label,
+    models,
+    people,
+    requests,
+    rollouts,
+    samples,
+    snapshots,
+    status,
+    tokens,
+    trail,
+)
 
-MODULES = (status, devices, device, samples, label, classes, models, rollouts, snapshots, people)
+MODULES = (
+    status, devices, device, samples, requests, label, classes, models, rollouts, snapshots, people, tokens, trail,
+)  # fmt: skip

@@ -10,9 +10,11 @@ from pydantic import BaseModel, ConfigDict, Field
 
 NUMBER_MAX = 2**53 - 1  # what JSON carries without loss; SQLite takes more
 LIMIT_MAX = 500
+PLACE = r"^[A-Za-z0-9_-]{1,63}$"  # channel, ring, site
 
 Number = Annotated[int, Path(ge=1, le=NUMBER_MAX)]
 Name = Annotated[str, Path(min_length=1, max_length=63, description="of a device")]
+UserName = Annotated[str, Path(min_length=1, max_length=100, description="of a user")]
 SampleId = Annotated[str, Path(min_length=1, max_length=190, description="device.stream.boot.sequence")]
 After = Annotated[int, Query(ge=0, le=NUMBER_MAX, description="as `next` of the page before said")]
 Limit = Annotated[int, Query(ge=1, le=LIMIT_MAX)]

@@ -11,7 +11,7 @@ from server.release import commands
 from server.store import devices, events, identities
 from server.store.devices import Device
 from server.web.access import Admin, Operator, Viewer
-from server.web.api.answers import After, Anything, Limit, Name, Order, cut, here
+from server.web.api.answers import PLACE, After, Anything, Limit, Name, Order, cut, here
 from server.web.frame import Frame
 from server.web.problem import EITHER, MISSING
 
@@ -21,26 +21,26 @@ class OneDevice(BaseModel):
 
     name: str
     channel: str
-    ring: str | None  # where an operator put it
+    ring: str | None = Field(description="where an operator put it")
     site: str
     online: bool
     revoked: bool
     certificate_until_ms: int | None
     first_seen_ms: int
     last_seen_ms: int
-    messages_bad: int  # from it, undecodable
-    throttled: int  # from it, left for want of room; it sends them again
-    birth: Anything | None  # as it said last (docs/reference/wire.md)
+    messages_bad: int = Field(description="from it, undecodable")
+    throttled: int = Field(description="from it, left for want of room; it sends them again")
+    birth: Anything | None = Field(description="as it said last (docs/reference/wire.md)")
     heartbeat: Anything | None
-    desired: Anything | None  # what it is told
+    desired: Anything | None = Field(description="what it is told")
 
 
 class Place(Order):
     """Where a device belongs; what is not named stays as it is."""
 
-    channel: str | None = Field(None, min_length=1, max_length=63)
-    ring: str | None = Field(None, min_length=1, max_length=63, description="`-`: drawn anew for every version")
-    site: str | None = Field(None, min_length=1, max_length=63, description="`-`: none")
+    channel: str | None = Field(None, pattern=PLACE)
+    ring: str | None = Field(None, pattern=PLACE, description="`-`: drawn anew for every version")
+    site: str | None = Field(None, pattern=PLACE, description="`-`: none")
 
 
 class Revoke(Order):
@@ -52,15 +52,15 @@ class Revoke(Order):
 class Revoked(BaseModel):
     """What came of it."""
 
-    certificates: int  # that are good no more
-    samples: int  # of it, that are here
+    certificates: int = Field(description="that are good no more")
+    samples: int = Field(description="of it, that are here")
 
 
 class Event(BaseModel):
     """Something that happened."""
 
     id: int
-    at_ms: int  # by its own clock
+    at_ms: int = Field(description="by its own clock")
     received_at_ms: int
     kind: str
     text: str

@@ -8,7 +8,7 @@ import numpy as np
 from fastapi import APIRouter, HTTPException, Path, Query, Response
 from fastapi.concurrency import run_in_threadpool
 from numpy.typing import NDArray
-from pydantic import BaseModel, create_model
+from pydantic import BaseModel, Field, create_model
 
 from edge_agent.choose.signals import UNIT
 from server.store import beats, devices, spans
@@ -43,7 +43,7 @@ class FleetMap(BaseModel):
     states: list[str]
     names: list[str]
     codes: list[int]
-    sites: list[str]  # all that there are
+    sites: list[str] = Field(description="all that there are")
 
 
 Search = Annotated[str, Query(max_length=100, description="stands in name, site, channel or version")]

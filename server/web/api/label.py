@@ -30,7 +30,7 @@ class Question(BaseModel):
 
     sample_id: str
     key: str
-    guess: str  # by a model; empty: none, or not to be shown
+    guess: str = Field(description="by a model; empty: none, or not to be shown")
     guess_by: str
     confidence: float | None
     until_ms: int
@@ -38,7 +38,7 @@ class Question(BaseModel):
     stream: str
     captured_at_ms: int
     reason: str | None
-    picture: str  # address
+    picture: str = Field(description="address")
 
 
 class Questions(BaseModel):
@@ -99,8 +99,8 @@ class Progress(BaseModel):
     waiting: int
     labelled: int
     mine_today: int
-    per_minute: float | None  # of mine, by the time that they took
-    minutes_today: float  # of all
+    per_minute: float | None = Field(description="of mine, by the time that they took")
+    minutes_today: float = Field(description="of all")
     price_today: float
     currency: str
 

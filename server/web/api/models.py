@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Annotated
 
 from fastapi import APIRouter, Query
-from pydantic import BaseModel
+from pydantic import BaseModel, Field
 
 from server.govern import lineage
 from server.govern.card import card
@@ -27,21 +27,21 @@ class Version(BaseModel):
 
     number: int
     name: str
-    parent: int | None  # that it was held against
-    snapshot: str | None  # id; null: it came by hand
+    parent: int | None = Field(description="that it was held against")
+    snapshot: str | None = Field(description="id; null: it came by hand")
     run: int | None
     created_at_ms: int
     manifest_sha256: str
     metrics: dict[str, float | None]
     signed: bool
-    runs_on: int  # devices that execute it by their last word
-    rollouts: dict[str, str]  # channel -> how the last one of it there stands
+    runs_on: int = Field(description="devices that execute it by their last word")
+    rollouts: dict[str, str] = Field(description="channel -> how the last one of it there stands")
 
 
 class Versions(BaseModel):
     """A page of them, the newest first."""
 
-    champion: int | None  # what the fleet runs, or is about to
+    champion: int | None = Field(description="what the fleet runs, or is about to")
     versions: list[Version]
     next: int | None
 
@@ -51,7 +51,7 @@ class Card(BaseModel):
 
     at_ms: int
     model: Anything
-    data: Anything
+    data: Anything | None = Field(description="null: it came by hand")
 
 
 class Judged(BaseModel):
@@ -59,7 +59,7 @@ class Judged(BaseModel):
 
     run: int
     state: str
-    champion: int  # that it was held against; 0: none
+    champion: int = Field(description="that it was held against; 0: none")
     passed: bool
     override: Anything | None
     gates: list[Anything]

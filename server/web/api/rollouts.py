@@ -12,7 +12,7 @@ from server.release import commands, rollout
 from server.release.signing import Signing
 from server.store import rollouts, versions
 from server.web.access import Operator, Viewer
-from server.web.api.answers import After, Anything, Limit, Number, Order, cut, here
+from server.web.api.answers import PLACE, After, Anything, Limit, Number, Order, cut, here
 from server.web.frame import Frame
 from server.web.problem import EITHER, MISSING
 
@@ -24,12 +24,12 @@ class Rollout(BaseModel):
 
     rollout: int
     version: int
-    previous: int  # 0: none
+    previous: int = Field(description="0: none")
     channel: str
-    status: str  # running, done, halted, superseded
-    ring: str | None  # that is at it
-    members: dict[str, int]  # by phase
-    why: str  # it is no further
+    status: str = Field(description="running, done, halted, superseded")
+    ring: str | None = Field(description="that is at it")
+    members: dict[str, int] = Field(description="by phase")
+    why: str = Field(description="it is no further")
 
 
 class Rollouts(BaseModel):
@@ -54,7 +54,7 @@ class Start(Order):
     """Roll a version out."""
 
     version: int = Field(ge=1, le=2**53 - 1)
-    channel: str = Field("stable", min_length=1, max_length=63)
+    channel: str = Field("stable", pattern=PLACE)
     rings: list[Spec] = Field([], max_length=100, description="canary=1%, early=20, all; none: of the configuration")
     rules: list[Spec] = Field([], max_length=100, description="soak_s=600, early.needs_approval=true")
 

@@ -1,4 +1,4 @@
-"""Samples, and more like them.
+"""Samples.
 
 A page is found by the time and id of the last sample of the page before, so that page 10,000 costs what the first does.
 """
@@ -11,13 +11,12 @@ from fastapi import APIRouter, Query
 from pydantic import BaseModel, Field
 
 from server.label.classes import name_of
-from server.release import requests
 from server.store import labels, samples
 from server.store.samples import Sought
-from server.web.access import Operator, Viewer
-from server.web.api.answers import NUMBER_MAX, Anything, Limit, Number, Order, SampleId, cut, here
+from server.web.access import Viewer
+from server.web.api.answers import NUMBER_MAX, Limit, SampleId, cut, here
 from server.web.frame import Frame
-from server.web.problem import EITHER, MISSING, REFUSED
+from server.web.problem import MISSING
 
 Time = Annotated[int | None, Query(ge=0, le=NUMBER_MAX, description="ms since 1970, of arrival")]
 Word = Annotated[str, Query(max_length=63)]
@@ -29,8 +28,8 @@ class Sample(BaseModel):
     id: str
     device: str
     stream: str
-    origin: str  # device or import
-    split: str  # train or holdout
+    origin: str = Field(description="device or import")
+    split: str = Field(description="train or holdout")
     captured_at_ms: int
     received_at_ms: int
     dtype: str
@@ -38,17 +37,19 @@ class Sample(BaseModel):
     encoding: str
     body_bytes: int
     body_sha256: str
-    predicted: str | None  # by the device's model
+    predicted: str | None = Field(description="by the device's model")
     confidence: float | None
     model_version: int | None
-    reason: str | None  # of its selection
-    probability: float | None  # of its selection
+    reason: str | None = Field(description="of its selection")
+    probability: float | None = Field(description="of its selection")
     utility: float | None
     novelty: float | None
     strategy: str | None
     acquisition: str | None
-    label: str | None  # in force: a class, `cannot tell`, `none of these`; null: nobody has answered
-    picture: str  # address
+    label: str | None = Field(
+        description="in force: a class, `cannot tell`, `none of these`; null: nobody has answered"
+    )
+    picture: str = Field(description="address")
 
 
 class Samples(BaseModel):
@@ -64,12 +65,12 @@ class Said(BaseModel):
     id: int
     said: str
     labeler: str
-    kind: str  # of labeler
+    kind: str = Field(description="of labeler")
     at_ms: int
     seconds: float
     purpose: str
-    guess: str | None  # of a model, beforehand
-    shown: bool  # the guess, to the labeler
+    guess: str | None = Field(description="of a model, beforehand")
+    shown: bool = Field(description="the guess, to the labeler")
     undone: bool
 
 
@@ -77,30 +78,6 @@ class OneSample(Sample):
     """With all that was answered about it."""
 
     answers: list[Said]
-
-
-class More(Order):
-    """More like a sample."""
-
-    sample_id: str = Field(max_length=190)
-    devices: list[str] | None = Field(None, min_length=1, max_length=10_000, description="null: all, those to come too")
-    count: int = Field(20, ge=1, le=1000, description="at most, of each device")
-    similar: float = Field(0.9, ge=0.01, le=0.999, description="least cosine of the embeddings")
-    days: float = Field(7.0, ge=0.001, le=365.0, description="how long the devices look out")
-
-
-class Asked(BaseModel):
-    """What was asked of whom."""
-
-    request: int
-    devices: list[str]
-    silent: dict[str, str]  # who cannot look out yet, and why
-
-
-class Requests(BaseModel):
-    """The open ones, a row for each device that one concerns."""
-
-    requests: list[Anything]
 
 
 def router(frame: Frame) -> APIRouter:
@@ -137,32 +114,6 @@ def router(frame: Frame) -> APIRouter:
             row = here(samples.one(connection, sample_id), f"sample {sample_id!r}")
             said = labels.of_sample(connection, sample_id)
         return OneSample(**_sample(row, names).model_dump(), answers=[_said(answer, names) for answer in said])
-
-    @made.get("/requests", summary="What devices look out for")
-    def listed(_: Viewer) -> Requests:
-        return Requests(requests=requests.listed(frame.store, now_ms=frame.now_ms()))
-
-    @made.post("/requests", summary="Ask for more like a sample", responses=EITHER, status_code=201)
-    def more(wanted: More, person: Operator) -> Asked:
-        with frame.store.database.read() as connection:
-            here(samples.one(connection, wanted.sample_id), f"sample {wanted.sample_id!r}")
-        made = requests.make(
-            frame.store,
-            wanted.sample_id,
-            devices_named=wanted.devices,
-            count=wanted.count,
-            similar=wanted.similar,
-            days=wanted.days,
-            now_ms=frame.now_ms(),
-            who=person.name,
-            why=wanted.why,
-        )
-        return Asked(request=made.id, devices=made.devices, silent=made.silent)
-
-    @made.post("/requests/{number}/cancel", summary="End a request before its time", responses=REFUSED)
-    def cancel(number: Number, order: Order, person: Operator) -> bool:
-        requests.cancel(frame.store, number, now_ms=frame.now_ms(), who=person.name, why=order.why)
-        return True
 
     return made
 

@@ -6,7 +6,7 @@ from typing import Annotated
 
 import sqlalchemy as sa
 from fastapi import APIRouter, Path
-from pydantic import BaseModel
+from pydantic import BaseModel, Field
 
 from server.store import snapshots, versions
 from server.teach import listing
@@ -28,7 +28,7 @@ class Snapshot(BaseModel):
     holdout: int
     from_devices: int
     left_out: int
-    versions: list[int]  # that learned from it
+    versions: list[int] = Field(description="that learned from it")
 
 
 class Snapshots(BaseModel):

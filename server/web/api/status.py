@@ -19,21 +19,21 @@ class Status(BaseModel):
     """The whole loop, in figures: `winnow-server status --json`."""
 
     fleet: str
-    running: bool  # a server, on this store
+    running: bool = Field(description="a server, on this store")
     devices: int
     online: int
-    samples: dict[str, int]  # stored, by the reason of their selection
-    missing: int  # kept by devices, and will not come
+    samples: dict[str, int] = Field(description="stored, by the reason of their selection")
+    missing: int = Field(description="kept by devices, and will not come")
     labels: dict[str, int]
-    labelling: Anything  # minutes, money, and what waits
-    accuracy: Anything  # of the fleet, with its interval
-    yield_: Anything = Field(alias="yield")  # mistakes found, against labels chosen at random
+    labelling: Anything = Field(description="minutes, money, and what waits")
+    accuracy: Anything = Field(description="of the fleet, with its interval")
+    yield_: Anything = Field(alias="yield", description="mistakes found, against labels chosen at random")
     classes: list[str]
-    champion: int | None  # version
-    run: Anything | None  # the last round
-    teaching: Anything  # what the next round waits for
+    champion: int | None = Field(description="version")
+    run: Anything | None = Field(description="the last round")
+    teaching: Anything = Field(description="what the next round waits for")
     portfolio: list[Anything]
-    rollouts: list[Anything]  # the newest of each channel
+    rollouts: list[Anything] = Field(description="the newest of each channel")
 
 
 class Accuracy(BaseModel):
