@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Annotated
 
-from fastapi import APIRouter
+from fastapi import APIRouter, Query
 from pydantic import BaseModel, Field
 
 from server.release import commands, rollout
@@ -16,6 +16,8 @@ from server.web.api.answers import PLACE, After, Anything, Limit, Number, Order,
 from server.web.frame import Frame
 from server.web.problem import EITHER, MISSING
 
+STEPS = 200
+Last = Annotated[int, Query(ge=1, le=100_000, description="of the steps, the newest")]
 Spec = Annotated[str, Field(min_length=1, max_length=200)]
 
 
@@ -70,9 +72,9 @@ def router(frame: Frame) -> APIRouter:
         with frame.store.database.read() as connection:
             here(rollouts.get(connection, number), f"rollout {number}")
 
-    def read(number: int) -> OneRollout:
+    def read(number: int, steps: int = STEPS) -> OneRollout:
         check(number)
-        return OneRollout(**commands.shown(frame.store, number, now_ms=frame.now_ms(), signing=signing()))
+        return OneRollout(**commands.shown(frame.store, number, now_ms=frame.now_ms(), signing=signing(), last=steps))
 
     @made.get("", summary="List the rollouts")
     def listed(_: Viewer, after: After = 0, limit: Limit = 100) -> Rollouts:
@@ -100,8 +102,8 @@ def router(frame: Frame) -> APIRouter:
         return read(number)
 
     @made.get("/{number}", summary="All of a rollout", responses=MISSING)
-    def one(number: Number, _: Viewer) -> OneRollout:
-        return read(number)
+    def one(number: Number, _: Viewer, steps: Last = STEPS) -> OneRollout:
+        return read(number, steps)
 
     @made.post("/{number}/{word}", summary="Pause, resume, approve, halt or roll back", responses=EITHER)
     def say(number: Number, word: rollout.Word, order: Order, person: Operator) -> OneRollout:
