@@ -23,6 +23,7 @@ from server.cli import (
     rollout,
     rules,
     run,
+    samples,
     snapshot,
     status,
     train,
@@ -43,6 +44,7 @@ app.add_typer(init.commands)
 app.add_typer(run.commands)
 app.add_typer(status.commands)
 app.add_typer(device.commands)
+app.add_typer(samples.commands)
 app.add_typer(request.commands)
 label.label.add_typer(gold.gold, name="gold")
 app.add_typer(label.commands)

@@ -59,6 +59,7 @@ from server.teach import portfolio
 from server.teach.gates import budgets
 from server.teach.rounds import Teach, describe
 from server.teach.steering import Steering
+from server.web.frame import nothing
 from server.web.service import Pages
 
 log = logging.getLogger(__name__)
@@ -126,7 +127,7 @@ class Server:
             stack.callback(watch.stop, timeout_s=STOP_S)
             stack.callback(lambda: teach.stop(now_ms=now_ms()))
             if self._config.web.enabled:
-                self._pages(stack, store)
+                self._pages(stack, store, labelling)
             scrub = Scrub(store)
             collector.wait_ready(READY_S)  # it says itself what is wrong, and goes on trying
             log.info("stop with Ctrl-C")
@@ -251,8 +252,9 @@ class Server:
         if self._collector is not None:  # before, nobody can have asked
             self._collector.publish(topic, payload, qos=qos, retain=retain)
 
-    def _pages(self, stack: ExitStack, store: Store) -> None:
-        pages = Pages(store, self._config, now_ms=now_ms)
+    def _pages(self, stack: ExitStack, store: Store, labelling: Labelling | None) -> None:
+        hint = labelling.hint if labelling is not None else nothing
+        pages = Pages(store, self._config, now_ms=now_ms, hint=hint)
         log.info("pages at %s", pages.start())
         stack.callback(pages.stop)
 

@@ -9,7 +9,7 @@ from typing import Annotated
 
 import typer
 
-from server.cli.options import AsJson, By, Config, now_ms, show
+from server.cli.options import AsJson, By, Config, Why, now_ms, show
 from server.config import ServerConfig, load_config
 from server.errors import ServerConfigError
 
@@ -29,6 +29,21 @@ def devices(path: Config, as_json: AsJson = False) -> None:
     with views.opened(load_config(path)) as store:
         rows = views.fleet(store)
     show(rows, as_json)
+
+
+@device.command("show", epilog="Example: winnow-server device show cam-1 --json server.toml")
+def show_device(name: Name, path: Config, as_json: AsJson = False) -> None:
+    """Say all that is known of a device: where it belongs, what it said last, and what happened to it."""
+    from server import status as views
+
+    with views.opened(load_config(path)) as store:
+        view = views.device(store, name)
+    if as_json:
+        typer.echo(views.as_json(view))
+        return
+    views.print_lines({key: value for key, value in view.items() if key not in ("birth", "heartbeat", "events")})
+    for one in view["events"]:
+        typer.echo(f"{views.stamp(one['at_ms'])} {one['kind']}: {one['text']}")
 
 
 @device.command("enrol", epilog="Example: winnow-server device enrol cam-1 server.toml")
@@ -111,6 +126,7 @@ def put_in_channel(
     channel: Annotated[str, typer.Argument(metavar="CHANNEL", help="as in rollout start")],
     path: Config,
     by: By = "",
+    why: Why = "",
 ) -> None:
     """Put a device into a channel: from now on its rollouts concern it, and no others."""
     from server.app import open_store
@@ -118,7 +134,7 @@ def put_in_channel(
     from server.store.trail import person
 
     with open_store(load_config(path)) as store:
-        commands.put_device(store, name, channel=channel, who=by or person(), now_ms=now_ms())
+        commands.put_device(store, name, channel=channel, who=by or person(), why=why, now_ms=now_ms())
     typer.echo(f"{name} is in channel {channel}")
 
 
@@ -128,6 +144,7 @@ def put_in_ring(
     ring: Annotated[str, typer.Argument(metavar="RING", help="a ring's name; `-`: drawn anew for every version")],
     path: Config,
     by: By = "",
+    why: Why = "",
 ) -> None:
     """Put a device into a ring for the rollouts to come; where one has no such ring, the device comes last."""
     from server.app import open_store
@@ -135,5 +152,5 @@ def put_in_ring(
     from server.store.trail import person
 
     with open_store(load_config(path)) as store:
-        commands.put_device(store, name, ring=ring, who=by or person(), now_ms=now_ms())
+        commands.put_device(store, name, ring=ring, who=by or person(), why=why, now_ms=now_ms())
     typer.echo(f"{name} is drawn anew for every version" if ring == "-" else f"{name} is in ring {ring}")

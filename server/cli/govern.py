@@ -140,6 +140,7 @@ def audit_verify(
     head: Annotated[
         str, typer.Option(help="as an earlier run printed it, kept elsewhere: nothing up to it was taken away")
     ] = "",
+    as_json: AsJson = False,
 ) -> None:
     """Check that nothing was changed, removed or put in between; prints the head, to be kept elsewhere."""
     from server import status as views
@@ -153,7 +154,10 @@ def audit_verify(
         raise GovernError(f"audit trail: entry {broken.id}: {broken.why}")
     if not kept:
         raise GovernError(f"audit trail: no entry has the hash {head[:12]}: it was cut off, or made anew")
-    typer.echo(f"{number} entries, whole; head {newest}")
+    if as_json:
+        typer.echo(views.as_json({"entries": number, "head": newest}))
+    else:
+        typer.echo(f"{number} entries, whole; head {newest}")
 
 
 @govern.command("export", epilog="Example: winnow-server govern export evidence-2026-12 server.toml")

@@ -33,6 +33,25 @@ def models(path: Config, as_json: AsJson = False) -> None:
     show(rows, as_json)
 
 
+@model.command("show", epilog="Example: winnow-server model show 7 --json server.toml")
+def model_show(
+    number: Annotated[int, typer.Argument(metavar="VERSION", help="its number, as `models` lists it")],
+    path: Config,
+    as_json: AsJson = False,
+) -> None:
+    """Say what a version is, how good it was found, and where it runs; `card`, `gates` and `lineage` say all of it."""
+    from server import status as views
+    from server.release.signing import Signing
+
+    config = load_config(path)
+    with views.opened(config) as store:
+        view = views.model(store, number, Signing(Path(config.server.data_dir)))
+    if as_json:
+        typer.echo(views.as_json(view))
+    else:
+        views.print_lines(view)
+
+
 @model.command("add", epilog="Example: winnow-server model add my-model --weights my-model/weights.pt server.toml")
 def model_add(
     folder: Annotated[Path, typer.Argument(metavar="FOLDER", help="artifact folder: manifest.json and model.onnx")],
@@ -126,9 +145,16 @@ def model_export(
 def model_verify(
     file: Annotated[Path, typer.Argument(metavar="FILE", help="an artifact folder, or its manifest.json")],
     root: Annotated[Path, typer.Option(help="the fleet's root of trust: trust/root.json of the server")],
+    as_json: AsJson = False,
 ) -> None:
     """Say whether an artifact is intact and vouched for; needs neither server nor network."""
     from edge_agent.contract.trust import verify_artifact
 
     found = verify_artifact(file, root)
-    typer.echo(f"{file}: {found.describe(now_ms=now_ms())}")
+    said = found.describe(now_ms=now_ms())
+    if as_json:
+        from server import status as views
+
+        typer.echo(views.as_json({"file": str(file), "said": said}))
+    else:
+        typer.echo(f"{file}: {said}")

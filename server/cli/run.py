@@ -5,10 +5,11 @@ from __future__ import annotations
 import signal
 import threading
 
+import msgspec
 import typer
 
 from edge_agent.contract import settings
-from server.cli.options import Config, log_plainly
+from server.cli.options import AsJson, Config, log_plainly
 from server.config import load_config
 
 commands = typer.Typer()
@@ -29,11 +30,15 @@ def run(path: Config) -> None:
 
 
 @commands.command("check", epilog="Example: winnow-server check server.toml")
-def check(path: Config) -> None:
+def check(path: Config, as_json: AsJson = False) -> None:
     """Read the configuration, try the labeler and the broker's program, print what is in force."""
     config = load_config(path)
     from server.app import check_parts
 
-    for line in check_parts(config):
+    found = list(check_parts(config))
+    if as_json:
+        typer.echo(msgspec.json.format(msgspec.json.encode({"checked": found, "config": config}), indent=1).decode())
+        return
+    for line in found:
         typer.echo(f"# {line}")
     typer.echo(settings.show(config), nl=False)

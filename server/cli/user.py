@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from server.cli.options import NO_REASON, AsJson, Config, Why, now_ms, show
+from server.cli.options import NO_REASON, AsJson, By, Config, Why, now_ms, show
 from server.config import load_config
 from server.errors import ServerConfigError
 from server.store.users import ROLES, Role
@@ -21,7 +21,7 @@ AsRole = Annotated[str, typer.Option("--role", help="viewer, labeler, operator o
 
 
 @users.command("add", epilog="Example: winnow-server user add ada --role admin server.toml")
-def add(name: Name, path: Config, role: AsRole = "viewer") -> None:
+def add(name: Name, path: Config, role: AsRole = "viewer", by: By = "", why: Why = NO_REASON) -> None:
     """Let somebody sign in; the password is asked for, or read from a pipe. None where a proxy signs people in."""
     from server.app import open_store
     from server.store import trail
@@ -30,7 +30,8 @@ def add(name: Name, path: Config, role: AsRole = "viewer") -> None:
     config = load_config(path)
     hashed = "" if config.web.user_header else _password()
     with open_store(config) as store, store.database.write() as connection:
-        stored.add(connection, name, _role(role), password_hash=hashed, by=trail.person(), now_ms=now_ms())
+        who = by or trail.person()
+        stored.add(connection, name, _role(role), password_hash=hashed, by=who, why=why, now_ms=now_ms())
     typer.echo(f"{name}: {role}")
 
 
@@ -41,6 +42,7 @@ def change(
     role: Annotated[str, typer.Option("--role", help="viewer, labeler, operator or admin; empty: as it is")] = "",
     password: Annotated[bool, typer.Option("--password", help="ask for a new one")] = False,
     disable: Annotated[bool | None, typer.Option("--disable/--enable", help="may not, or may, sign in")] = None,
+    by: By = "",
     why: Why = NO_REASON,
 ) -> None:
     """Change what somebody may do; whoever has signed in has to do it again."""
@@ -56,7 +58,7 @@ def change(
             role=_role(role) if role else None,
             password_hash=hashed,
             disabled=disable,
-            by=trail.person(),
+            by=by or trail.person(),
             why=why,
             now_ms=now_ms(),
         )
@@ -88,6 +90,8 @@ def token(
     path: Config,
     what: Annotated[str, typer.Option("--name", help="what it is for")] = "a program",
     days: Annotated[float, typer.Option(min=0.0, help="how long it is good; 0: until it is revoked")] = 0.0,
+    by: By = "",
+    why: Why = NO_REASON,
 ) -> None:
     """Make a token with which a program may do what somebody may. It is shown once."""
     from server.app import open_store
@@ -103,16 +107,46 @@ def token(
             what,
             secret_sha256=digest(secret),
             expires_at_ms=now + int(days * 86_400_000) if days else None,
-            by=trail.person(),
+            by=by or trail.person(),
+            why=why,
             now_ms=now,
         )
     typer.echo(f"token {number}, of {name}, for {what}", err=True)
     typer.echo(secret)
 
 
+@users.command("tokens", epilog="Example: winnow-server user tokens --json server.toml")
+def list_tokens(
+    path: Config,
+    name: Annotated[str, typer.Option("--name", help="of this user alone")] = "",
+    as_json: AsJson = False,
+) -> None:
+    """List the tokens of programs; what is secret of them is not kept."""
+    from server import status as views
+    from server.store import users as stored
+
+    with views.opened(load_config(path)) as store, store.database.read() as connection:
+        found = stored.tokens(connection, name)
+    rows = [
+        {
+            "token": one.id,
+            "user": one.user,
+            "for": one.name,
+            "since": views.stamp(one.created_at_ms),
+            "until": views.stamp(one.expires_at_ms) if one.expires_at_ms else None,
+            "revoked": one.revoked_at_ms is not None,
+        }
+        for one in found
+    ]
+    show(rows, as_json)
+
+
 @users.command("revoke-token", epilog="Example: winnow-server user revoke-token 3 server.toml")
 def revoke_token(
-    number: Annotated[int, typer.Argument(metavar="N", help="its number")], path: Config, why: Why = NO_REASON
+    number: Annotated[int, typer.Argument(metavar="N", help="its number")],
+    path: Config,
+    by: By = "",
+    why: Why = NO_REASON,
 ) -> None:
     """End a token."""
     from server.app import open_store
@@ -120,7 +154,7 @@ def revoke_token(
     from server.store import users as stored
 
     with open_store(load_config(path)) as store, store.database.write() as connection:
-        stored.revoke_token(connection, number, by=trail.person(), why=why, now_ms=now_ms())
+        stored.revoke_token(connection, number, by=by or trail.person(), why=why, now_ms=now_ms())
     typer.echo(f"token {number} is good no more")
 
 

@@ -24,7 +24,7 @@ import sqlalchemy as sa
 from server.config import Labeler
 from server.errors import LabelError
 from server.label.classes import class_index_of, name_of
-from server.label.labeler import Given
+from server.label.labeler import Given, Standing
 from server.label.prices import Price, parse
 from server.label.task import Task, tasks_of, with_guesses
 from server.store import consensus, labels, questions, samples
@@ -164,7 +164,7 @@ class Queue:
                     self._take(connection, labeler, one, class_index, kind)
             return [_outcome(connection, one.sample_id, one.said) for one in replies]
 
-    def take_in(self, given: Iterable[Given]) -> int:
+    def take_in(self, given: Iterable[Given | Standing]) -> int:
         """Keep what a labeler elsewhere has answered, each once; returns how many were of samples here."""
         kept = 0
         for one in given:
@@ -172,6 +172,9 @@ class Queue:
                 here = one.id in samples.body_names(connection, [one.id])
             if not here:
                 continue  # erased
+            if isinstance(one, Standing):
+                self._withdraw(one)
+                continue
             try:
                 self.answer(
                     one.labeler, one.id, one.said, new_class=True, seconds=one.seconds, kind=one.kind, key=one.key
@@ -180,6 +183,19 @@ class Queue:
             except LabelError as error:  # one that makes no sense must not hold up the others
                 log.warning("%s answered %r to %s: %s", one.labeler, one.said, one.id, error)
         return kept
+
+    def _withdraw(self, standing: Standing) -> None:
+        """Answers that were deleted where they were given count no more, and what has none waits again."""
+        with self._store.database.write() as connection:
+            given = [row for row in labels.of_sample(connection, standing.id) if row.kind == standing.kind]
+            gone = [
+                row.id for row in given if row.undone_at_ms is None and not (row.key or "").startswith(standing.keys)
+            ]
+            for label_id in gone:
+                questions.take_back(connection, label_id, now_ms=self._now_ms())
+            if gone:
+                consensus.resolve(connection, [standing.id])
+                questions.unspare(connection, standing.id)
 
     def skip(self, labeler: str, sample_id: str) -> None:
         """Not me, not now. LabelError when he does not have it."""

@@ -71,6 +71,13 @@ def get(connection: sa.Connection, name: str) -> Device | None:
     return None if row is None else _device(row)
 
 
+def find(connection: sa.Connection, name: str) -> Device:
+    """The device of that name. StoreError when there is none."""
+    if (found := get(connection, name)) is None:
+        raise _never_seen(connection, name)
+    return found
+
+
 def _device(row: sa.Row[Any]) -> Device:
     return Device(
         name=row.name,

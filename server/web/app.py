@@ -23,7 +23,7 @@ from server.config import ServerConfig
 from server.store.store import Store
 from server.web import api, metrics, openapi, pages
 from server.web.access import SignInNeeded, who
-from server.web.frame import HERE, Frame
+from server.web.frame import HERE, Frame, nothing
 from server.web.live import Pulse
 from server.web.problem import EVERYWHERE, problem
 
@@ -38,9 +38,14 @@ HEADERS = {
 }
 
 
-def make_app(store: Store, config: ServerConfig, *, now_ms: Callable[[], int]) -> FastAPI:
-    """The application, without its socket. `now_ms`: the wall clock, ms since 1970."""
-    frame = Frame(store, config, now_ms=now_ms)
+def make_app(
+    store: Store, config: ServerConfig, *, now_ms: Callable[[], int], hint: Callable[[], None] = nothing
+) -> FastAPI:
+    """The application, without its socket.
+
+    `now_ms`: the wall clock, ms since 1970. `hint`: to be told that something was answered elsewhere.
+    """
+    frame = Frame(store, config, now_ms=now_ms, hint=hint)
     app = FastAPI(
         title="Winnow",
         version="1",

@@ -15,6 +15,7 @@ from server.config import ServerConfig
 from server.errors import ServerError
 from server.store.store import Store
 from server.web.app import make_app
+from server.web.frame import nothing
 
 ADDRESS = "web.url"
 """File in the data folder with the address, for whoever starts a browser."""
@@ -26,11 +27,13 @@ log = logging.getLogger(__name__)
 class Pages:
     """Serves them until it is stopped."""
 
-    def __init__(self, store: Store, config: ServerConfig, *, now_ms: Callable[[], int]) -> None:
-        """Nothing happens before `start`."""
+    def __init__(
+        self, store: Store, config: ServerConfig, *, now_ms: Callable[[], int], hint: Callable[[], None] = nothing
+    ) -> None:
+        """Nothing happens before `start`; the others: of `make_app`."""
         web = config.web
         self._web, self._folder = web, Path(config.server.data_dir)
-        self._app = make_app(store, config, now_ms=now_ms)
+        self._app = make_app(store, config, now_ms=now_ms, hint=hint)
         self._server = uvicorn.Server(
             uvicorn.Config(
                 self._app,

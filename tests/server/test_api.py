@@ -85,7 +85,7 @@ def test_what_takes_a_role_is_refused_to_the_one_below_before_anything_else_is_l
         assert answer.headers["content-type"] == "application/problem+json"
 
 
-LABELLING = {"/label/next", "/label/answers", "/label/skip", "/label/undo"}  # an answer is no decision to be explained
+LABELLING = {"/label/next", "/label/answers", "/label/skip", "/label/undo", "/label/hint"}  # no decisions
 
 
 def test_whatever_changes_something_says_why(scene):

@@ -139,6 +139,11 @@ def router(frame: Frame) -> APIRouter:
     async def undo(person: Labeler) -> Undone:
         return Undone(sample_id=await run_in_threadpool(queue().undo, person.name))
 
+    @made.post("/hint", summary="Something was answered elsewhere: look at once")
+    def hint(_: Labeler) -> Literal[True]:
+        frame.hint()
+        return True
+
     @made.get("/progress", summary="How far labelling is")
     async def progress(person: Viewer) -> Progress:
         return await run_in_threadpool(_progress, frame, person.name)
