@@ -52,6 +52,13 @@ class Pages:
     def start(self) -> str:
         """Listen; returns the address for a browser. ServerError when that cannot be had."""
         try:
+            self._server.config.load()
+        except OSError as error:  # an ssl.SSLError too
+            files = " and ".join(file for file in (self._web.cert_file, self._web.key_file) if file)
+            raise ServerError(
+                f"[web] {files}: {error}: expected a certificate with its chain, and its key, as PEM"
+            ) from error
+        try:
             self._socket = socket.create_server((self._web.listen, self._web.port))
         except OSError as error:
             raise ServerError(
