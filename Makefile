@@ -6,7 +6,7 @@ ARGS ?=
 export PYTHONUNBUFFERED := 1
 
 .DEFAULT_GOAL := help
-.PHONY: help setup browser demo demo-quick test lint docs bench soak fuzz label-studio clean
+.PHONY: help setup browser demo demo-quick test lint docs screenshots bench soak fuzz label-studio clean
 
 help:  ## list these targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -42,6 +42,9 @@ lint: setup  ## ruff and mypy
 
 docs: setup  ## regenerate docs/reference/ from the code
 	@$(BIN)/python scripts/docs.py
+
+screenshots: setup browser  ## docs/img/*.png of the pages, from a quick demo
+	@$(BIN)/python tests/pages/screenshots.py
 
 bench: setup  ## every benchmark, one after the other
 	@set -e; for file in benchmarks/*.py; do echo "== $$file"; case $$file in */_*) ;; *) $(BIN)/python $$file $(ARGS);; esac; done

@@ -44,6 +44,7 @@ class Served:
 
     def __init__(self, folder: Path, *, now_ms: Callable[[], int], store: Store | None = None) -> None:
         # Nothing is left to chance: every guess is shown, and no gold is mixed in.
+        self.folder = folder
         self.store = store or Store.open(folder)
         settings = config.ServerConfig(
             server=config.Server(fleet="test", data_dir=str(folder)),

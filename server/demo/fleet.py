@@ -17,6 +17,7 @@ from server.child import end, spawn
 from server.demo.stage import Advance
 from server.demo.workspace import Workspace
 from server.errors import ServerError
+from server.web import service
 
 LOOK_S = 0.1
 STOP_S = 4.0  # of the five that Ctrl-C may take
@@ -42,20 +43,22 @@ class Fleet:
         agents = list(self._agents.values())
         end([*agents, self._server] if self._server else agents, within_s=STOP_S)
 
-    def start_server(self, *, within_s: float = 30.0) -> str:
-        """Start `winnow-server run`; returns the broker's address once it listens."""
-        url = self._workspace.server_data / "broker.url"
-        url.unlink(missing_ok=True)
+    def start_server(self, *, within_s: float = 30.0) -> tuple[str, str]:
+        """Start `winnow-server run`; returns the addresses of broker and pages once both listen."""
+        files = [self._workspace.server_data / name for name in ("broker.url", service.ADDRESS)]
+        for file in files:
+            file.unlink(missing_ok=True)
         self._server = self._start("server", [sys.executable, "-m", "server", "run", str(self._workspace.server_toml)])
         deadline = time.monotonic() + within_s
-        while not url.exists() or not url.read_text().strip():
+        while not all(file.exists() and file.read_text().strip() for file in files):
             self.check()
             if time.monotonic() > deadline:
                 raise ServerError(
                     f"the server did not start within {within_s:.0f} s: see {self._workspace.log('server')}"
                 )
             time.sleep(0.1)
-        return url.read_text().strip()
+        broker, pages = (file.read_text().strip() for file in files)
+        return broker, pages
 
     def start_agent(self, device: str) -> None:
         """Start `winnow-agent run`."""

@@ -63,6 +63,6 @@ def size_of(options: Options) -> Size:
         probation_samples=(40 if quick else 100) if fashion else 10,
         soak_s=1.0 if quick else 3.0,
         overhead_s=1.0 if quick else 2.0,
-        overhead_repeats=1 if quick else 3,
+        overhead_repeats=2 if quick else 3,
         calm=1.1 if quick else 1.4,
     )

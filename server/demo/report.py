@@ -87,7 +87,7 @@ class Report(msgspec.Struct, kw_only=True):
     late_at_s: float | None
     degraded_at_s: float | None
     recovery_s: float | None
-    overhead_ratio: float | None
+    overhead_ratio: float | None  # None: the machine was too busy to tell
     late_share: dict[str, float]  # share of the late classes among: stream, selected
     timeline: Timeline
     wall_s: float
@@ -125,8 +125,9 @@ def summary(report: Report) -> list[tuple[str, str]]:
     if report.late_at_s is not None:
         back = "not within the run" if report.recovery_s is None else f"{report.recovery_s:.0f} s"
         rows.append(("recovered after new classes", back))
-    if report.overhead_ratio is not None:
-        rows.append(("agent / bare onnxruntime loop", f"{report.overhead_ratio:.2f} of its samples/s"))
+    ratio = report.overhead_ratio
+    cost = "the machine was too busy to tell" if ratio is None else f"{ratio:.2f} of its samples/s"
+    rows.append(("agent / bare onnxruntime loop", cost))
     lost = sum(unaccounted(device) for device in report.devices.values())
     rows.append(("selected samples lost", f"{lost} of {sum(d.selected for d in report.devices.values()):,}"))
     rows.append(("wall time", f"{report.wall_s:.0f} s"))

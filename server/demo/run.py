@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import os
 import platform
+import secrets
 import signal
 import sys
 import time
@@ -34,8 +35,11 @@ from server.demo.scenario import Scenario, by_device, mixed
 from server.demo.stage import Advance, stage
 from server.demo.watch import Watch
 from server.demo.workspace import Workspace
+from server.store import users
 from server.store.store import Store
+from server.web.access import hash_password
 
+VISITOR = "demo"
 SETTLE_S = 14.0  # seconds a round takes beside the training: labels, checks, canary, shadow, probation, soak
 SLOWED = 1.3  # a training beside four agents takes so many times as long as the first one alone
 
@@ -63,10 +67,11 @@ def demo(options: Options) -> Path:
         stream_s = size.rounds * size.calm * (SLOWED * training_s + SETTLE_S)
         rate_per_s = len(scenario.streams[0].y) / stream_s
         with stage(console, "server, broker and agents"):
-            broker = fleet.start_server()
+            broker, pages = fleet.start_server()
             for stream in scenario.streams:
                 workspace.write_agent(options, size, stream, broker=broker, rate_per_s=rate_per_s)
                 fleet.start_agent(stream.name)
+        console.print(_invite(workspace, pages), highlight=False, soft_wrap=True)
         watch = Watch(workspace, scenario.streams, rate_per_s=rate_per_s, rounds=size.rounds)
         try:
             undone = watch.follow(console, fleet.check)
@@ -80,6 +85,20 @@ def demo(options: Options) -> Path:
     as_json, as_html = report.write(found, options.out)
     _print(console, found, as_json, as_html)
     return as_html
+
+
+def _invite(workspace: Workspace, address: str) -> str:
+    """Somebody may look, and how."""
+    password = secrets.token_urlsafe(9)
+    store = Store.open(workspace.server_data)
+    try:
+        with store.database.write() as connection:
+            hashed = hash_password(password)
+            users.add(connection, VISITOR, "admin", password_hash=hashed, by="demo", now_ms=time.time_ns() // 1_000_000)
+    finally:
+        store.close()
+    later = f"winnow-server run {os.path.relpath(workspace.server_toml)}"
+    return f"pages: {address} as {VISITOR}, password {password} (when the demo has ended: {later})"
 
 
 def _scenario(options: Options, size: Size) -> Scenario:
@@ -160,7 +179,7 @@ def _report(
             late_at_s=timelines.late_at_s,
             degraded_at_s=timelines.degraded_at_s,
             recovery_s=timelines.recovery_s(),
-            overhead_ratio=round(ratio, 3),
+            overhead_ratio=None if ratio is None else round(ratio, 3),
             late_share=gather.late_share(store, scenario),
             timeline=timelines.timeline(),
             wall_s=0.0,
@@ -177,12 +196,14 @@ def _notes(watch: Watch, size: Size, undone: str) -> list[str]:
         "Random is the same first model, retrained as often, in the same way, from as many labels.",
         f"Recovered: the sound devices' rolling accuracy is back within {100 * gather.NEAR:.0f} points for good.",
         "Bytes are of whole messages as encoded, each sample once.",
-        f"Overhead: median of {size.overhead_repeats} runs of winnow-agent and of a bare loop, as whole processes.",
+        f"Overhead: the quickest of {size.overhead_repeats} runs of the agent and of a bare loop, as whole processes.",
     ]
     return [*notes, f"Not finished: {undone}."] if undone else notes
 
 
-def _overhead(workspace: Workspace, model: arms.Model, scenario: Scenario, size: Size, advance: Advance) -> float:
+def _overhead(
+    workspace: Workspace, model: arms.Model, scenario: Scenario, size: Size, advance: Advance
+) -> float | None:
     folder = workspace.folder / "overhead"
     write_artifact(folder / "1", model.manifest, model.onnx)
     return overhead.measure(

@@ -1,13 +1,14 @@
 """How has each device been, over time?
 
-What heartbeats say of a device (not of its stream: stretches.py, spans.py), in slices of time: how many said a figure,
+What heartbeats say of a device, and how sure its model was (what else its stream was like: stretches.py, spans.py), in
+slices of time: how many said a figure,
 the sum, and the largest. Slices of five minutes become hours after two days, and hours days after two months, when the
 next slice of the device begins: what is long ago is not looked at as closely, and nobody has to tidy up.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -20,9 +21,12 @@ from server.store.vectors import pack, table, unpack
 
 FIGURES = (
     "samples_per_s", "latency_p50_ms", "latency_p95_ms", "rss_bytes", "cpu_share", "temperature_c",
-    "outbox_rows", "outbox_bytes", "outbox_age_s", "label_tokens", "drift",
+    "outbox_rows", "outbox_bytes", "outbox_age_s", "label_tokens", "drift", "utility", "confidence",
 )  # fmt: skip
-"""drift: the statistic over its threshold; 1 is an alarm."""
+"""drift: the statistic over its threshold; 1 is an alarm. utility, confidence: of every scored sample, sent or not; the
+largest is of a heartbeat's mean."""
+OF_SAMPLES = FIGURES.index("utility")
+"""From there on, figures are of samples, and not of heartbeats."""
 DAY_MS = 86_400_000
 STEPS_MS = (300_000, 3_600_000, DAY_MS)
 """Of 10,000 devices, the first fill some 900 MB in two days; shorter ones, more."""
@@ -41,17 +45,24 @@ class Past(NamedTuple):
 
 def record(connection: sa.Connection, device: str, said: Heartbeat, *, now_ms: int) -> None:
     """Add what a heartbeat says to the slice of now."""
-    start_ms = now_ms // STEPS_MS[0] * STEPS_MS[0]
-    mine = _key(device, start_ms, STEPS_MS[0])
-    there = connection.execute(sa.select(beat.c.figures).where(mine)).first()
-    figures = _figures(said)
-    if there is not None:
-        values = {"figures": pack(_together([unpack(there.figures), figures]))}
-        connection.execute(sa.update(beat).where(mine).values(values))
+    _add(connection, device, _figures(said), now_ms=now_ms)
+
+
+def record_scores(connection: sa.Connection, device: str, sums: Mapping[str, Sequence[float]], *, now_ms: int) -> None:
+    """Add what became known of a stretch of samples (StreamCounts) to the slice of now."""
+    histogram = np.asarray(sums.get("utility_histogram", ()), np.float64)
+    samples = float(histogram.sum())
+    if samples <= 0:
         return
-    _put(connection, device, start_ms, STEPS_MS[0], figures)
-    for step_ms, next_ms, kept_ms in zip(STEPS_MS, STEPS_MS[1:], KEPT_MS, strict=False):
-        _fold(connection, device, step_ms, next_ms, before_ms=(now_ms - kept_ms) // next_ms * next_ms)
+    utility = float(histogram @ (np.arange(len(histogram)) + 0.5)) / len(histogram)
+    confidence = float(sum(sums.get("confidence_sums", ())))
+    figures = np.zeros((3, len(FIGURES)))
+    figures[:, OF_SAMPLES:] = [
+        [samples, samples],
+        [utility, confidence],
+        [utility / samples, confidence / samples],
+    ]
+    _add(connection, device, figures.ravel().tolist(), now_ms=now_ms)
 
 
 def past(connection: sa.Connection, device: str, *, since_ms: int) -> Past:
@@ -71,6 +82,19 @@ def past(connection: sa.Connection, device: str, *, since_ms: int) -> Past:
         mean,
         np.where(counts > 0, largest, np.nan).astype(np.float32),
     )
+
+
+def _add(connection: sa.Connection, device: str, figures: Sequence[float], *, now_ms: int) -> None:
+    start_ms = now_ms // STEPS_MS[0] * STEPS_MS[0]
+    mine = _key(device, start_ms, STEPS_MS[0])
+    there = connection.execute(sa.select(beat.c.figures).where(mine)).first()
+    if there is not None:
+        values = {"figures": pack(_together([unpack(there.figures), figures]))}
+        connection.execute(sa.update(beat).where(mine).values(values))
+        return
+    _put(connection, device, start_ms, STEPS_MS[0], figures)
+    for step_ms, next_ms, kept_ms in zip(STEPS_MS, STEPS_MS[1:], KEPT_MS, strict=False):
+        _fold(connection, device, step_ms, next_ms, before_ms=(now_ms - kept_ms) // next_ms * next_ms)
 
 
 def _fold(connection: sa.Connection, device: str, step_ms: int, next_ms: int, *, before_ms: int) -> None:
@@ -107,6 +131,7 @@ def _figures(said: Heartbeat) -> list[float]:
         outbox.oldest_age_s,
         said.label_tokens,
         drift.statistic / drift.threshold if drift and drift.watching and drift.threshold > 0 else None,
+        *(None for _ in FIGURES[OF_SAMPLES:]),
     ]
     known = [value is not None and bool(np.isfinite(value)) for value in values]
     plain = [float(value or 0.0) if there else 0.0 for value, there in zip(values, known, strict=True)]

@@ -19,7 +19,7 @@ import msgspec
 import sqlalchemy as sa
 
 from edge_agent.contract.wire import Heartbeat, StreamCounts
-from server.store import labels, spans, vectors
+from server.store import beats, labels, spans, vectors
 from server.store.schema import consensus, sample, stretch
 
 Sums = dict[str, list[float]]
@@ -170,6 +170,7 @@ def _extend(
     version = counts.model_version if _of_one_model(before, border, counts) else 0
     values = _difference(before, counts) | {"last_seq": counts.through_seq, "counted": msgspec.to_builtins(counts)}
     spans.add(connection, run.device, version, values["sums"], now_ms=now_ms)
+    beats.record_scores(connection, run.device, values["sums"], now_ms=now_ms)
     if last is not None and (last.day, last.model_version) == (day, version):
         for name in ("read", "scored", "invalid"):
             values[name] += last._mapping[name]

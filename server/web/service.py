@@ -65,6 +65,9 @@ class Pages:
                 f"[web] cannot listen at {self._web.listen}:{self._web.port}: {error.strerror}: name "
                 "another port, 0 for any, or set enabled = false"
             ) from error
+        # asyncio does so for sockets that name their protocol, and this one does not; accepted ones inherit it. Without
+        # it an answer's second segment waits for the reader's delayed acknowledgement: 40 ms.
+        self._socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         port = self._socket.getsockname()[1]
         url = f"{'https' if self._web.cert_file else 'http'}://{self._web.listen}:{port}/"
         write_durably(self._folder / ADDRESS, url.encode())

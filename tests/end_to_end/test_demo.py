@@ -27,6 +27,7 @@ def report(tmp_path_factory: pytest.TempPathFactory) -> dict:
     assert run.returncode == 0, run.stdout[-3000:] + run.stderr[-3000:]
     found = json.loads((out / "report.json").read_text())
     found["page"] = (out / "report.html").read_text()
+    assert "pages: http://127.0.0.1:" in run.stdout
     return found
 
 
@@ -59,7 +60,7 @@ def test_the_loop_paid(report: dict) -> None:
 def test_the_report_says_what_it_must(report: dict) -> None:
     for key in ("seed", "machine", "devices", "rounds", "labels", "bytes", "accuracy", "recovery_s", "overhead_ratio"):
         assert key in report
-    assert 0 < report["overhead_ratio"] < 2
+    assert report["overhead_ratio"] is None or 0 < report["overhead_ratio"] < 2  # None: a busy machine
     assert set(report["accuracy"]) == {"winnow", "frozen", "random"}
     page = report["page"]
     assert page.count("data:image/png;base64,") == 2

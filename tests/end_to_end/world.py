@@ -20,6 +20,7 @@ from edge_agent.contract.wire import Heartbeat
 from edge_agent.loop import Cursor, Identity, Loop
 from edge_agent.model import Model
 from edge_agent.orders import configured
+from server.__main__ import main
 from server.status import fleet
 from server.store.store import Store
 
@@ -57,7 +58,11 @@ retry_first_s = 0.2
 retry_max_s = 2.0
 keepalive_s = 5
 [update]
-enabled = false
+enabled = {updates}
+shadow_samples = 20
+shadow_share = 1.0
+probation_samples = 20
+probation_s = 0.5
 [drift]
 enabled = false  # its threshold goes by the clock, and an alarm would grant labels
 """
@@ -67,12 +72,12 @@ class Camera:
     """An agent that plays a stream of its own; kept apart from others by its seed."""
 
     def __init__(
-        self, world: World, name: str, *, rows: int, rate: float, seed: int, broker: str, settings: str
+        self, world: World, name: str, *, rows: int, rate: float, seed: int, broker: str, updates: bool, settings: str
     ) -> None:
         self.name = name
         self._world, self._rows, self._seed = world, rows, seed
         np.savez(world.folder / f"{name}.npz", x=images(rows, seed=seed)[0])
-        text = AGENT.format(name=name, rate=rate, share=SHARE, broker=broker)
+        text = AGENT.format(name=name, rate=rate, share=SHARE, broker=broker, updates=str(updates).lower())
         (world.folder / f"{name}.toml").write_text(text + settings)
         self.agent = Program(world.folder / f"{name}.log", "edge_agent", "run", str(world.folder / f"{name}.toml"))
 
@@ -99,21 +104,39 @@ class Camera:
 class World:
     """One server, which has a broker of its own, and its agents."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, *, settings: str = "", model: bool = False) -> None:
+        """`settings`: further ones, TOML; `model`: the server knows the agents' model."""
         self.folder = folder
         self.catalogue = folder / "server" / "catalogue.db"
+        self.config = str(folder / "server.toml")
         self.cameras: list[Camera] = []
         artifact(folder / "first")
-        (folder / "server.toml").write_text(SERVER)
-        self.server = Program(folder / "server.log", "server", "run", str(folder / "server.toml"))
+        (folder / "server.toml").write_text(SERVER + settings)
+        if model:
+            assert main(["model", "add", str(folder / "first"), self.config]) == 0
+        self.server = Program(folder / "server.log", "server", "run", self.config)
         url = folder / "server" / "broker.url"
         wait_for("the server listens", lambda: url.exists() and bool(url.read_text()), [self.server])
         self.broker_url = url.read_text().strip()
 
-    def add(self, name: str, *, rows: int, rate: float, seed: int = 5, broker: str = "", settings: str = "") -> Camera:
+    @property
+    def pages_url(self) -> str:
+        return (self.folder / "server" / "web.url").read_text().strip()
+
+    def add(
+        self,
+        name: str,
+        *,
+        rows: int,
+        rate: float,
+        seed: int = 5,
+        broker: str = "",
+        updates: bool = False,
+        settings: str = "",
+    ) -> Camera:
         """Start an agent. `broker`: where it finds the broker, if not where it is; `settings`: further ones, TOML."""
         where = broker or self.broker_url
-        camera = Camera(self, name, rows=rows, rate=rate, seed=seed, broker=where, settings=settings)
+        camera = Camera(self, name, rows=rows, rate=rate, seed=seed, broker=where, updates=updates, settings=settings)
         self.cameras.append(camera)
         return camera
 

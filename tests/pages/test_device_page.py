@@ -7,12 +7,14 @@ import time
 import browser as browsers
 import msgspec
 import pytest
+import quadrants
 from device_words import FLEET, birth, event, heartbeat, message, uploads
 from playwright.sync_api import expect
 
 from edge_agent.contract.wire import DriftState, encode
 from server.collect.ingest import Ingest
-from server.store import devices, labels, requests, trail
+from server.release.registry import add_artifact
+from server.store import devices, requests, trail
 
 HOURS = 6
 
@@ -21,17 +23,34 @@ HOURS = 6
 def served(served):
     """cam-1 has been heard for six hours, and has sent some samples."""
     ingest = Ingest(served.store, fleet=FLEET, offline_after_s=90.0)
+    quadrants.artifact(served.folder / "artifact")
+    add_artifact(served.store, served.folder / "artifact", weights=None, now_ms=1)
     now_ms = time.time_ns() // 1_000_000
     first_ms = now_ms - HOURS * 3_600_000
     ingest.take([message("cam-1", "birth", encode(birth("a")), at_ms=first_ms)])
     for at_ms in range(first_ms, now_ms, 300_000):
         drift = DriftState(epoch=0, watching=True, group_samples=1, statistic=(at_ms - first_ms) / 3e6, threshold=9.0)
-        said = msgspec.structs.replace(heartbeat("a"), drift=drift, temperature_c=51.5, latency_p95_ms=4.0)
+        seen = (at_ms - first_ms) // 300_000 + 1
+        counts = msgspec.structs.replace(
+            heartbeat("a").counts,
+            read=8 * seen,
+            scored=8 * seen,
+            invalid=0,
+            selected={},
+            stream="main",
+            through_seq=8 * seen - 1,
+            model_version=1,
+            utility_histogram=(4 * seen, 4 * seen),
+            confidence_sums=(3.0 * seen, 2.0 * seen),
+            classes=(5 * seen, 2 * seen, seen, 0),
+            signals=(8 * seen, 20_000 * seen),
+        )
+        said = msgspec.structs.replace(
+            heartbeat("a"), drift=drift, temperature_c=51.5, latency_p95_ms=4.0, counts=counts
+        )
         ingest.take([message("cam-1", "heartbeat", encode(said), at_ms=at_ms)])
     ingest.take([one for seq in range(30) for one in uploads("cam-1", seq)])
     ingest.take([message("cam-1", "event", encode(event(1)))])
-    with served.store.database.write() as connection:
-        labels.ensure_names(connection, ["coat", "boot", "bag", "shirt"])
     return served
 
 
@@ -43,9 +62,11 @@ def test_a_device_is_shown_whole(chromium, served):
     expect(page.locator("#facts")).to_contain_text("version 1, steady")
     expect(page.locator("#facts")).to_contain_text("version 3: its golden outputs differ")
     expect(page.locator("#charts")).to_contain_text("Drift, share of an alarm")
+    expect(page.locator("#charts")).to_contain_text("Utility, mean of all samples")
     expect(page.locator("#charts")).to_contain_text("Temperature")
+    expect(page.locator("#mix tbody tr").first).to_contain_text("top-left62.5 %")
     expect(page.locator(".samples li")).to_have_count(24)
-    expect(page.locator(".samples li").first).to_contain_text("shirt")
+    expect(page.locator(".samples li").first).to_contain_text("bottom-right")
     assert page.locator(".samples img").first.evaluate("image => image.decode().then(() => image.naturalWidth)") >= 96
     expect(page.locator("main")).to_contain_text("the lens is dirty")
     assert page.locator("main button").count() == 0  # who only looks is offered nothing

@@ -50,6 +50,21 @@ def test_drift_is_told_as_a_share_of_its_threshold(store):
         assert beats.past(connection, "two", since_ms=0).largest[0, DRIFT] == 0.75
 
 
+def test_how_sure_the_model_was_is_a_mean_over_samples(store):
+    with store.database.write() as connection:
+        say(connection, "four", MIDNIGHT)
+        for histogram, confidence in (([3, 0, 0, 1], [2.0, 0.5]), ([0, 4], [1.5, 0.0]), ([], [])):
+            sums = {"utility_histogram": histogram, "confidence_sums": confidence}
+            beats.record_scores(connection, "four", sums, now_ms=MIDNIGHT)
+        found = beats.past(connection, "four", since_ms=0)
+    assert found.start_ms.tolist() == [MIDNIGHT]
+    utility, confidence = (FIGURES.index(name) for name in ("utility", "confidence"))
+    assert found.mean[0, utility] == pytest.approx((3 * 0.125 + 0.875 + 4 * 0.75) / 8)
+    assert found.largest[0, utility] == pytest.approx(0.75)
+    assert found.mean[0, confidence] == pytest.approx(4.0 / 8)
+    assert found.mean[0, RATE] == heartbeat("a").samples_per_s
+
+
 @settings(max_examples=25, deadline=None)
 @given(st.lists(st.integers(0, 100 * 24 * 12), min_size=1, max_size=40, unique=True).map(sorted), st.integers(0, 10**6))
 def test_folding_keeps_every_sum_and_bounds_the_rows(store, slices, run):

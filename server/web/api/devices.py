@@ -5,13 +5,15 @@ from __future__ import annotations
 from typing import Annotated, Any, Literal, get_args
 
 import numpy as np
+import sqlalchemy as sa
 from fastapi import APIRouter, HTTPException, Path, Query, Response
 from fastapi.concurrency import run_in_threadpool
 from numpy.typing import NDArray
 from pydantic import BaseModel, Field, create_model
 
-from edge_agent.choose.signals import UNIT
-from server.store import beats, devices, spans
+from edge_agent.contract.artifact import decode_manifest
+from server.store import beats, devices, spans, versions
+from server.store.store import Store
 from server.web.access import Viewer
 from server.web.fleet_table import PAGE_MAX, STATES, Row
 from server.web.frame import Frame
@@ -50,18 +52,25 @@ Search = Annotated[str, Query(max_length=100, description="stands in name, site,
 Where = Annotated[str, Query(max_length=63, description="of this site alone")]
 
 
-class Series(BaseModel):
-    """One figure over time; None where nobody said it. `at`: its own times, where they are not those of the rest."""
+class ClassShare(BaseModel):
+    """How often a class was predicted, and how often its model expects it; 0 to 1. `expected`: None: not stated."""
 
-    values: list[float | None]
-    at: list[int] | None = None
+    name: str
+    share: float
+    expected: float | None
 
 
 class DevicePast(BaseModel):
-    """How a device has been: means over slices of time that begin at `at`, ms since 1970."""
+    """How a device has been: means over slices of time that begin at `at`, ms since 1970; null where nobody said it.
 
+    `classes`: what it took its samples for, sent or not, in all that time.
+    """
+
+    since: int
+    until: int
     at: list[int]
-    series: dict[str, Series]
+    series: dict[str, list[float | None]]
+    classes: list[ClassShare]
 
 
 def router(frame: Frame) -> APIRouter:
@@ -114,22 +123,40 @@ def router(frame: Frame) -> APIRouter:
         _: Viewer,
         days: Annotated[float, Query(gt=0.0, le=3650.0)] = 1.0,
     ) -> DevicePast:
-        return await run_in_threadpool(_past, frame, name, frame.now_ms() - int(days * beats.DAY_MS))
+        return await run_in_threadpool(_past, frame, name, days)
 
     return made
 
 
-def _past(frame: Frame, name: str, since_ms: int) -> DevicePast:
+def _past(frame: Frame, name: str, days: float) -> DevicePast:
+    now_ms = frame.now_ms()
+    since_ms = now_ms - int(days * beats.DAY_MS)
     with frame.store.database.read() as connection:
         if not devices.seen(connection, name):
             raise HTTPException(404, f"device {name!r} has never been seen")
         past = beats.past(connection, name, since_ms=since_ms)
-        looks = spans.of_device(connection, name, since_ms=since_ms)
-    series = {figure: Series(values=_plain(past.mean[:, at])) for at, figure in enumerate(beats.FIGURES)}
-    if len(looks.start_ms):
-        confidence = looks.signals[:, 1] / np.maximum(looks.signals[:, 0], 1.0) / UNIT
-        series["confidence"] = Series(values=_plain(confidence), at=looks.start_ms.tolist())
-    return DevicePast(at=past.start_ms.tolist(), series=series)
+        classes = _classes(frame.store, connection, name, since_ms=since_ms)
+    series = {figure: _plain(past.mean[:, at]) for at, figure in enumerate(beats.FIGURES)}
+    return DevicePast(since=since_ms, until=now_ms, at=past.start_ms.tolist(), series=series, classes=classes)
+
+
+def _classes(store: Store, connection: sa.Connection, name: str, *, since_ms: int) -> list[ClassShare]:
+    """By the version that the device executes: of others it would be told by other classes."""
+    device = devices.get(connection, name)
+    word = (device.heartbeat or device.birth) if device else None
+    version = versions.get(connection, word.model.version) if word else None
+    # A slice of an hour or a day counts when it ends within that time.
+    seen = spans.of_device(connection, name, since_ms=since_ms - spans.SPAN_MS).classes.sum(axis=0)
+    if version is None or not seen.sum():
+        return []
+    manifest = decode_manifest(store.blobs.get(version.manifest_sha256), where=f"version {version.number}")
+    shares = np.zeros(len(manifest.classes))
+    shares[: len(seen)] = seen[: len(shares)] / seen.sum()
+    expected = manifest.reference.class_share or (None,) * len(shares)
+    return [
+        ClassShare(name=what, share=float(share), expected=usual)
+        for what, share, usual in zip(manifest.classes, shares, expected, strict=False)
+    ]
 
 
 def _plain(values: NDArray[np.floating[Any]]) -> list[float | None]:

@@ -31,8 +31,8 @@ def router(frame: Frame) -> APIRouter:
 
     @made.get("/rollouts")
     async def rollouts(request: Request, person: Viewer) -> Response:
-        rows, unstarted = await run_in_threadpool(_listed, frame)
-        return frame.page(request, "rollouts.html", person=person, rows=rows, versions=unstarted)
+        rows, known = await run_in_threadpool(_listed, frame)
+        return frame.page(request, "rollouts.html", person=person, rows=rows, versions=known)
 
     @made.post("/rollouts")
     async def start(
@@ -80,11 +80,10 @@ def router(frame: Frame) -> APIRouter:
 
 
 def _listed(frame: Frame) -> tuple[list[dict[str, Any]], list[int]]:
-    rows = commands.listed(frame.store)[::-1]
-    begun = {row["version"] for row in rows}
+    """Rollouts and versions, the newest first."""
     with frame.store.database.read() as connection:
         known = [version.number for version in versions.every(connection)]
-    return rows, [number for number in reversed(known) if number not in begun]
+    return commands.listed(frame.store)[::-1], known[::-1]
 
 
 def _shown(frame: Frame, number: int) -> dict[str, Any]:
