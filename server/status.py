@@ -75,7 +75,7 @@ def opened(config: ServerConfig) -> Iterator[Store]:
 def overview(config: ServerConfig, store: Store, *, now_ms: int) -> View:
     """The whole loop, in figures."""
     with store.database.read() as connection:
-        fleet = devices.devices(connection)
+        fleet = devices.kept(connection)
         reasons: Counter[str] = Counter()
         for counts in samples.sample_counts(connection).values():
             reasons.update(counts)
