@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from urllib.parse import quote
 
-from fastapi import FastAPI, Request, Response
+from fastapi import Depends, FastAPI, Request, Response
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import RedirectResponse
 from fastapi.staticfiles import StaticFiles
@@ -23,6 +23,7 @@ from server.config import ServerConfig
 from server.store.store import Store
 from server.web import api, metrics, openapi, pages
 from server.web.access import SignInNeeded, who
+from server.web.api.answers import nothing_else
 from server.web.frame import HERE, Frame, nothing
 from server.web.live import Pulse
 from server.web.problem import EVERYWHERE, problem
@@ -61,7 +62,7 @@ def make_app(
         app.include_router(module.router(frame), include_in_schema=False)
     routers = [module.router(frame) for module in api.MODULES]
     for router in routers:
-        app.include_router(router, prefix=API, responses=EVERYWHERE)
+        app.include_router(router, prefix=API, responses=EVERYWHERE, dependencies=[Depends(nothing_else)])
     openapi.describe(app, routers, API)
     _answer_errors(app, frame)
 

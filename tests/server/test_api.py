@@ -180,4 +180,7 @@ def test_what_is_not_there_is_a_problem_and_what_is_not_allowed_says_what_is(unt
     assert wrong.headers["content-type"] == "application/problem+json"
     slip = scene.client("operator").patch("devices/cam-1", json={"sight": "barn", "why": "x"})
     assert (slip.status_code, slip.json()["detail"]) == (422, "sight: Extra inputs are not permitted")
+    typo = scene.client("viewer").get("samples?labeled=true")
+    assert typo.status_code == 422
+    assert typo.json()["detail"].startswith("labeled: there is no such parameter (did you mean 'labelled'?); known: ")
     assert TestClient(scene.app).get("/nothing").headers["content-type"].startswith("text/html")

@@ -5,8 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Annotated, Any, TypeVar
 
-from fastapi import HTTPException, Path, Query
+from fastapi import HTTPException, Path, Query, Request
 from pydantic import BaseModel, ConfigDict, Field
+
+from edge_agent.contract.errors import did_you_mean
 
 NUMBER_MAX = 2**53 - 1  # what JSON carries without loss; SQLite takes more
 LIMIT_MAX = 500
@@ -39,6 +41,15 @@ def here(found: T | None, what: str) -> T:
 def cut(found: Sequence[T], limit: int) -> tuple[Sequence[T], bool]:
     """The page out of `limit + 1` that were asked for, and whether more follow."""
     return found[:limit], len(found) > limit
+
+
+async def nothing_else(request: Request) -> None:
+    """A parameter that is not known is an error: what is misspelt would be left out of account in silence."""
+    known = {field.alias for field in request.scope["route"].dependant.query_params}
+    for name in request.query_params:
+        if name not in known:
+            listed = ", ".join(sorted(known)) or "none"
+            raise HTTPException(422, f"{name}: there is no such parameter{did_you_mean(name, known)}; known: {listed}")
 
 
 Anything = dict[str, Any]
