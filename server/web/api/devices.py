@@ -113,8 +113,12 @@ def router(frame: Frame) -> APIRouter:
         return FleetMap(states=list(STATES), names=names, codes=list(codes), sites=sites)
 
     @made.get("/devices.csv", summary="List devices, as CSV", response_class=Response)
-    async def as_csv(_: Viewer, search: Search = "", state: State = "", at: Where = "") -> Response:
-        found = await run_in_threadpool(table.page, search=search, state=state, site=at, limit=10_000_000)
+    async def as_csv(
+        _: Viewer, search: Search = "", state: State = "", at: Where = "", sort: Sort = "name", descending: bool = False
+    ) -> Response:
+        found = await run_in_threadpool(
+            table.page, search=search, state=state, site=at, sort=sort, descending=descending, limit=10_000_000
+        )
         return csv_of("devices", Row._fields, found.rows)
 
     @made.get("/devices/{name}/history", summary="How a device has been", responses=MISSING)
