@@ -20,6 +20,7 @@ import onnxruntime as ort
 from edge_agent.choose.drift import Alarm
 from edge_agent.contract.wire import (
     Birth,
+    Budgets,
     Event,
     EventKind,
     Heartbeat,
@@ -52,6 +53,7 @@ class Account:
         outbox: Callable[[], OutboxState],
         messages_bad: Callable[[], int],
         link: Callable[[], LinkState | None],
+        budgets: Callable[[], Budgets | None],
         tell: Callable[[Event], None],
     ) -> None:
         """`folder` is for status.json; `tell` sends an event, the others are asked whenever something is said."""
@@ -65,12 +67,13 @@ class Account:
         self._outbox = outbox
         self._messages_bad = messages_bad
         self._link = link
+        self._budgets = budgets
         self._tell = tell
         self._history = History(folder)
         self._lock = threading.Lock()  # of the number of events and the history: several threads have something to say
         self._events = 0
         self._samples_per_s = 0.0
-        self._cpu, self._cpu_status = CpuMeter(), CpuMeter()  # each tells the share since its own last look
+        self._cpu, self._cpu_status, self._cpu_look = CpuMeter(), CpuMeter(), CpuMeter()  # since its own last look
         self._started_s = time.monotonic()
 
     def birth(self) -> Birth:
@@ -94,6 +97,10 @@ class Account:
     def heartbeat(self) -> Heartbeat:
         """Said every `heartbeat_s`."""
         return self._beat(self._cpu)
+
+    def look(self) -> Heartbeat:
+        """What a heartbeat would say now, for whoever looks on the device."""
+        return self._beat(self._cpu_look)
 
     def _beat(self, cpu: CpuMeter) -> Heartbeat:
         loop = self.loop
@@ -120,6 +127,7 @@ class Account:
             cuts=cuts,
             requests=loop.requests() if loop else (),
             link=self._link(),
+            budgets=self._budgets(),
         )
 
     def write_status(self, samples_per_s: float = 0.0) -> None:

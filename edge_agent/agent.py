@@ -31,7 +31,7 @@ from edge_agent.account import Account
 from edge_agent.choose import strategy
 from edge_agent.choose.drift import Watch
 from edge_agent.choose.wanted import pick
-from edge_agent.config import AgentConfig
+from edge_agent.config import AgentConfig, parse_listen
 from edge_agent.contract import images
 from edge_agent.contract.artifact import read_artifact
 from edge_agent.contract.broker import TlsFiles, in_the_clear, parse_broker
@@ -105,6 +105,7 @@ class Agent:
         self._revision = 0  # the server's last, this run: one restored from a backup counts from further back
         self._desired = self._go_on(DESIRED, _read_desired)
         self._orders = desired_over(configured(config), self._desired)
+        self._pause_uplink()
         self.extras = self._go_on(
             WANTED, lambda saved: Extras(wanted=saved, shadow=self.outbox.state(SHADOW) or b"", recent=self.recent)
         )
@@ -150,6 +151,7 @@ class Agent:
             outbox=self.outbox.status,
             messages_bad=lambda: self.uplink.messages_bad if self.uplink else 0,
             link=lambda: self.uplink.link if self.uplink else None,
+            budgets=lambda: self._orders.budgets(),
             tell=self._tell,
         )
 
@@ -272,6 +274,8 @@ class Agent:
             if self.uplink:
                 self.uplink.start()
                 parts.callback(self._stop_uplink, self.uplink)
+            if self.config.metrics.listen:
+                parts.callback(self._serve_metrics())
             if self.renewal:
                 self.renewal.start()
                 parts.callback(self.renewal.stop)
@@ -303,6 +307,19 @@ class Agent:
                 raise ConfigError(f"[model] artifact: {error}") from error
             log.error("[model] artifact: %s: going on with version %s", error, running.name)
         return True
+
+    def _serve_metrics(self) -> Callable[[], None]:
+        """What ends it. Where it cannot listen that is said, and stops nothing."""
+        from edge_agent.metrics import Metrics  # brings http.server, for whoever wants it
+
+        host, port = parse_listen(self.config.metrics.listen)
+        try:
+            return Metrics(host, port, self.account.look).stop
+        except OSError as error:
+            self._report_error(
+                f"[metrics] listen = {self.config.metrics.listen!r}: {error.strerror}: nothing is served"
+            )
+            return lambda: None
 
     def _stop_uplink(self, uplink: Uplink) -> None:
         uplink.stop(drain_s=DRAIN_S if self._ended else 0.0)
@@ -438,9 +455,10 @@ class Agent:
             return
         self._revision = desired.revision
         self._desired = msgspec.structs.replace(desired, model=None, requests=(), purges=())
-        before = self._orders.complaint
+        self._pause_uplink()
+        before = self._orders
         self._orders = orders = self._orders_for(self._loop.model if self._loop is not None else None)
-        if orders.complaint and orders.complaint != before:
+        if orders.complaint and orders.complaint != before.complaint:
             self._report_error(orders.complaint)
         # Before anything is decided by it, so that the next start begins with it.
         saved = {DESIRED: msgspec.json.encode(self._desired)}
@@ -448,8 +466,14 @@ class Agent:
         if self._loop is not None:
             self._loop.change(orders.rules, orders.acquisition, orders.strategy)
         self.extras.want(desired.requests)
+        if self.uplink:
+            self.uplink.beat()  # it says what is in force now, to whoever waits for it
         if self.config.update.enabled:
             self.updater.on_desired(desired)
+
+    def _pause_uplink(self) -> None:
+        if self.uplink:
+            self.uplink.pause(self._desired.pause.at_ms if self._desired.pause else 0)
 
     def _orders_for(self, model: Model | None) -> Orders:
         """What is in force while `model` runs; None: not known yet."""

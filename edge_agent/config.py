@@ -18,6 +18,7 @@ from edge_agent.contract.types import is_name
 
 LEAST_BYTES_PER_S = 1_000  # of the link: below it, the smallest message is more than what 10 s may carry
 LEAST_BYTES_PER_DAY = 100_000  # heartbeats alone take half of it
+PORT_MAX = 65_535
 
 Share = Annotated[float, Meta(ge=0.0, le=1.0)]
 
@@ -339,6 +340,17 @@ class Log(Section, frozen=True, kw_only=True):
     ] = False
 
 
+class Metrics(Section, frozen=True, kw_only=True):
+    """Figures for a monitoring program on the device's own network: see [monitoring.md](../monitoring.md)."""
+
+    listen: Annotated[
+        str,
+        Meta(
+            description='address and port at which `/metrics` is served in the text format of Prometheus, as `"127.0.0.1:9464"`; whoever reaches it may read it; empty: nowhere'
+        ),
+    ] = ""
+
+
 class AgentConfig(Section, frozen=True, kw_only=True):
     """The whole of agent.toml."""
 
@@ -353,6 +365,7 @@ class AgentConfig(Section, frozen=True, kw_only=True):
     privacy: Privacy = Privacy()
     uplink: Uplink = Uplink()
     update: Update = Update()
+    metrics: Metrics = Metrics()
     log: Log = Log()
 
 
@@ -374,9 +387,24 @@ def load_config(path: Path) -> AgentConfig:
             f"{path}: [budget] energy_per_day_j: expected energy_per_byte_j or energy_per_sample_j as well"
         )
     _check_limits(path, config.uplink)
+    if config.metrics.listen:
+        parse_listen(config.metrics.listen)
     if not is_name(config.source.stream):
         raise ConfigError(f"{path}: [source] stream = {config.source.stream!r}: expected letters, digits, - and _")
     return _anchor(config, path.resolve().parent)
+
+
+def parse_listen(text: str) -> tuple[str, int]:
+    """Address and port of `[metrics] listen`; ConfigError when they are none.
+
+    >>> parse_listen("127.0.0.1:9464"), parse_listen("[::1]:9464")
+    (('127.0.0.1', 9464), ('::1', 9464))
+    """
+    host, _, port = text.rpartition(":")
+    host = host.removeprefix("[").removesuffix("]")
+    if not host or not port.isdecimal() or int(port) > PORT_MAX:
+        raise ConfigError(f"[metrics] listen = {text!r}: expected an address and a port: 127.0.0.1:9464")
+    return host, int(port)
 
 
 def _check_limits(path: Path, uplink: Uplink) -> None:

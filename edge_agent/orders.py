@@ -15,7 +15,7 @@ from edge_agent.choose.acquisition import Scorer
 from edge_agent.choose.selector import Rules, Selector
 from edge_agent.config import AgentConfig
 from edge_agent.contract.errors import ConfigError
-from edge_agent.contract.wire import Desired
+from edge_agent.contract.wire import Budgets, Desired
 
 BY_THE_SERVER = ("label_share", "labels_per_day", "bytes_per_day")
 
@@ -32,6 +32,15 @@ class Orders(NamedTuple):
     strategy: str
     over_selection: float = 1.0
     complaint: str = ""
+
+    def budgets(self) -> Budgets:
+        """As they are said back."""
+        return Budgets(
+            label_share=self.rules.label_share,
+            labels_per_day=self.rules.labels_per_day,
+            bytes_per_day=self.rules.bytes_per_day,
+            complaint=self.complaint[:500],
+        )
 
 
 def configured(config: AgentConfig) -> Orders:

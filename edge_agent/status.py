@@ -13,12 +13,17 @@ from pathlib import Path
 from typing import NamedTuple
 
 from edge_agent.contract.errors import ConfigError
-from edge_agent.contract.wire import Heartbeat, ModelState, decode
+from edge_agent.contract.wire import Budgets, Heartbeat, ModelState, decode
 from edge_agent.history import Step, read
 from edge_agent.lock import is_held
 
 STATUS = "status.json"
-HELD = {"quiet": "quiet hours", "metered": "the link is metered", "budget": "the day's bytes are spent"}
+HELD = {
+    "quiet": "quiet hours",
+    "metered": "the link is metered",
+    "budget": "the day's bytes are spent",
+    "paused": "an operator paused them",
+}
 STEPS_SAID = 8  # of updates: the last two, as a rule
 STALE_S = 100.0  # the agent writes every 30 s at least; a running one that is silent for longer is in trouble
 
@@ -63,7 +68,8 @@ def describe(status: Status) -> str:
         f"{outbox.acked_total} delivered, evicted: {evicted}, parked: {outbox.parked}"
         + ("" if outbox.storing else ", NOT STORING: the disk is full"),
         f"budget     {beat.label_tokens:.1f} labels at once"
-        + ("" if beat.byte_tokens is None else f", {beat.byte_tokens:.0f} bytes at once"),
+        + ("" if beat.byte_tokens is None else f", {beat.byte_tokens:.0f} bytes at once")
+        + _budgets(beat.budgets),
     ]
     if (link := beat.link) is not None:
         lines.append(
@@ -86,6 +92,14 @@ def _trial(model: ModelState) -> str:
     if model.trying == model.version:
         return f"on probation for {model.tried} samples ({model.tried_share:.0%})"
     return f"version {model.trying} in its shadow for {model.tried} samples ({model.tried_share:.0%})"
+
+
+def _budgets(said: Budgets | None) -> str:
+    if said is None:
+        return ""
+    limits = ((said.labels_per_day, "labels a day"), (said.bytes_per_day, "bytes a day"))
+    parts = [f"; {said.label_share:.1%} of the stream", *(f"{limit:.0f} {what}" for limit, what in limits if limit)]
+    return ", ".join(parts) + (f"; {said.complaint}" if said.complaint else "")
 
 
 def _stamp(at_ms: int) -> str:

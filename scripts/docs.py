@@ -23,6 +23,7 @@ from page import NOTE, table
 from edge_agent import __main__ as agent_program
 from edge_agent.config import AgentConfig
 from edge_agent.contract import types, wire
+from edge_agent.contract.settings import of_many
 from server import __main__ as server_program
 from server.config import ServerConfig
 
@@ -111,8 +112,9 @@ def config_page(file: str, check: str, kind: type[msgspec.Struct]) -> str:
     lines = [NOTE, "", f"# `{file}`", "", f"`{check}` prints what is in force. An unknown key is an error.", ""]
     found = list(keys(kind))
     for section in dict.fromkeys(key.section for key in found):
-        about = inspect.getdoc(get_type_hints(kind)[section]) or ""
-        lines += [f"## `[{section}]`", "", about, ""]
+        hint = get_type_hints(kind)[section]
+        head = f"[{section}]" if hint is of_many(hint) else f"[[{section}]]"
+        lines += [f"## `{head}`", "", inspect.getdoc(of_many(hint)) or "", ""]
         rows = [(f"`{k.name}`", k.type, k.default, k.limits, k.meaning) for k in found if k.section == section]
         lines += [*table(("key", "type", "default", "limits", "meaning"), rows), ""]
     return "\n".join(lines)
@@ -121,7 +123,7 @@ def config_page(file: str, check: str, kind: type[msgspec.Struct]) -> str:
 def keys(kind: type[msgspec.Struct]) -> Iterator[Key]:
     """Every key of every section of a configuration."""
     for section in msgspec.structs.fields(kind):
-        struct = get_type_hints(kind)[section.name]
+        struct = of_many(get_type_hints(kind)[section.name])
         hints = get_type_hints(struct, include_extras=True)
         for field in msgspec.structs.fields(struct):
             plain, metas = _unwrap(hints[field.name])

@@ -121,6 +121,11 @@ BY_PARCEL = wire.Desired(
         ),
     ),
 )
+PAUSED = wire.Desired(
+    revision=5,
+    labels_per_day=200.0,
+    pause=wire.Pause(by="anna", at_ms=1_760_000_000_000, why="the line is being moved"),
+)
 BODY = bytes(range(12))
 ARRAY = (np.arange(300) ** 2 // 7 % 2000 - 1000).astype(np.int16).reshape(20, 15)  # what the bodies hold
 FRAMES: tuple[wire.SampleHeader | wire.BlockHeader, ...] = (
@@ -201,6 +206,7 @@ def _instances() -> dict[str, tuple[bytes, dict[str, Any]]]:
     """File name -> (bytes, {"type", "value"}, for a frame its body in hex as well)."""
     found = {f"{type(m).__name__}.json": (wire.encode(m), _expected(m)) for m in MESSAGES}
     found["Desired-parcels.json"] = (wire.encode(BY_PARCEL), _expected(BY_PARCEL))
+    found["Desired-paused.json"] = (wire.encode(PAUSED), _expected(PAUSED))
     for header in FRAMES:
         found[f"{type(header).__name__}.frame"] = (
             wire.encode_frame(header, BODY),

@@ -16,7 +16,7 @@ from environment import ensure, python_version
 from step import ROOT, take
 
 VENV = ROOT / ".venv310"
-INSTALLS = [["-e", ".[images]", "pytest", "pytest-timeout", "hypothesis"]]
+INSTALLS = [["-e", ".[images]", "pytest", "pytest-timeout", "pytest-xdist", "hypothesis"]]
 
 
 def main() -> int:
@@ -26,7 +26,7 @@ def main() -> int:
         print("py310: no python3.10 is installed here: the agent's tests run under this Python alone")
         return 0
     take("python3.10", lambda: ensure(VENV, python, ROOT / "constraints-py310.txt", INSTALLS))
-    command = [str(VENV / "bin" / "python"), "-m", "pytest", "edge_agent", "tests/edge", *sys.argv[1:]]
+    command = [str(VENV / "bin" / "python"), "-m", "pytest", "-n", "2", "edge_agent", "tests/edge", *sys.argv[1:]]
     return subprocess.run(command, cwd=ROOT, check=False).returncode
 
 

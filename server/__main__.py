@@ -19,6 +19,7 @@ from server.cli import (
     keys,
     label,
     model,
+    orders,
     request,
     rollout,
     rules,
@@ -28,6 +29,7 @@ from server.cli import (
     status,
     train,
     user,
+    webhook,
 )
 from server.errors import ServerConfigError
 
@@ -43,6 +45,7 @@ app = typer.Typer(
 app.add_typer(init.commands)
 app.add_typer(run.commands)
 app.add_typer(status.commands)
+orders.register(device.device)
 app.add_typer(device.commands)
 app.add_typer(samples.commands)
 app.add_typer(request.commands)
@@ -57,6 +60,8 @@ app.add_typer(model.commands)
 app.add_typer(rollout.rollouts, name="rollout")
 app.add_typer(keys.keys, name="keys")
 app.add_typer(user.users, name="user")
+app.add_typer(webhook.webhooks, name="webhook")
+app.command("alarms", epilog="Example: winnow-server alarms --json server.toml")(webhook.show_alarms)
 app.add_typer(govern.commands)
 app.add_typer(demo.commands)
 app.add_typer(backtest.commands)

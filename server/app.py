@@ -22,13 +22,13 @@ import numpy as np
 from edge_agent.contract.artifact import write_durably
 from edge_agent.contract.broker import TlsFiles
 from edge_agent.contract.settings import read_secret
+from server.collect.access import Audience
 from server.collect.broker import BrokerChild, Entry, find_mosquitto
 from server.collect.collector import Collector
 from server.collect.gateway import BrokerAddress
 from server.collect.ingest import Ingest
 from server.collect.turns import UNLIMITED, Limit
 from server.config import Broker, ServerConfig
-from server.config import Server as ServerSection
 from server.drift.watch import Watch
 from server.errors import ServerConfigError, TrainingError
 from server.govern import card as cards
@@ -59,6 +59,9 @@ from server.teach import portfolio
 from server.teach.gates import budgets
 from server.teach.rounds import Teach, describe
 from server.teach.steering import Steering
+from server.tell.alarms import Alarms
+from server.tell.home_assistant import HomeAssistant
+from server.tell.webhooks import Receiver, Webhooks
 from server.web.frame import nothing
 from server.web.service import Pages
 
@@ -92,6 +95,7 @@ class Server:
         self._complaints: set[str] = set()  # of the last look
         self._signing = Signing(self._data_dir)
         self._collector: Collector | None = None
+        self._home_assistant: HomeAssistant | None = None
         self._sweep_at_s = 0.0  # of the monotonic clock
 
     def stop(self) -> None:
@@ -125,6 +129,7 @@ class Server:
             watch = Watch(store, self._config.drift)
             watch.start(now_ms)
             stack.callback(watch.stop, timeout_s=STOP_S)
+            self._telling(stack, store)
             stack.callback(lambda: teach.stop(now_ms=now_ms()))
             if self._config.web.enabled:
                 self._pages(stack, store, labelling)
@@ -148,6 +153,7 @@ class Server:
                 lambda: fleet.tick(now_ms()),
                 lambda: scrub.tick(now_ms()),
                 lambda: cards.keep(store, self._config.govern, now_ms=now_ms()),
+                lambda: self._home_assistant.tick(now_ms()) if self._home_assistant else None,
             )
 
     def _sign(self, store: Store) -> None:
@@ -191,7 +197,7 @@ class Server:
                 self._data_dir / "broker",
                 port=config.port,
                 binary=config.binary,
-                entry=_entry(self._config.server, service.credentials) if service else None,
+                entry=_entry(self._config, service.credentials) if service else None,
             )
             child.start()
             stack.callback(child.stop)
@@ -223,6 +229,7 @@ class Server:
         def on_birth(device: str) -> None:
             fleet.on_birth(device)
             copies.on_birth(device)
+            announced.on_birth(device)
 
         fleet = Fleet(
             store,
@@ -232,6 +239,9 @@ class Server:
             autonomy=self._config.autonomy,
             signing=self._signing,
             files_url=files_url,
+        )
+        self._home_assistant = announced = HomeAssistant(
+            store, self._config.home_assistant, fleet=name, publish=self._say
         )
         self._collector = collector = Collector(
             Ingest(store, fleet=name, offline_after_s=config.offline_after_s),
@@ -251,6 +261,16 @@ class Server:
     def _say(self, topic: str, payload: bytes, *, qos: int, retain: bool) -> None:
         if self._collector is not None:  # before, nobody can have asked
             self._collector.publish(topic, payload, qos=qos, retain=retain)
+
+    def _telling(self, stack: ExitStack, store: Store) -> None:
+        """Who wants to be told of alarms."""
+        config, name = self._config, self._config.server.fleet
+        webhooks = Webhooks(store, config.webhook, fleet=name, now_ms=now_ms, rng=np.random.default_rng())
+        webhooks.start()
+        stack.callback(webhooks.stop, timeout_s=STOP_S)
+        alarms = Alarms(store, config, now_ms=now_ms, wake=webhooks.wake)
+        alarms.start()
+        stack.callback(alarms.stop, timeout_s=STOP_S)
 
     def _pages(self, stack: ExitStack, store: Store, labelling: Labelling | None) -> None:
         hint = labelling.hint if labelling is not None else nothing
@@ -293,6 +313,7 @@ def check_parts(config: ServerConfig) -> list[str]:
     if found := teacher_of(config):
         lines.append(f"teacher: {found.name}, {len(found.classes)} classes")
     Rules.of(config.labeler)
+    lines += [f"webhook: {Receiver(hook).host}, {', '.join(hook.events)}" for hook in config.webhook]
     return lines
 
 
@@ -358,7 +379,8 @@ def _external(config: Broker) -> BrokerAddress:
     )
 
 
-def _entry(server: ServerSection, credentials: Credentials) -> Entry:
+def _entry(config: ServerConfig, credentials: Credentials) -> Entry:
+    server, told = config.server, config.home_assistant
     return Entry(
         listen=server.listen,
         ca_file=credentials.ca_file,
@@ -366,6 +388,7 @@ def _entry(server: ServerSection, credentials: Credentials) -> Entry:
         crl_file=credentials.crl_file,
         fleet=server.fleet,
         server=SERVER,
+        audience=Audience(told.client, told.prefix) if told.discovery else None,
     )
 
 

@@ -9,6 +9,7 @@ import ipaddress
 import re
 from pathlib import Path
 from typing import Annotated, Literal, get_args
+from urllib.parse import urlsplit
 
 import msgspec
 from msgspec import Meta
@@ -16,6 +17,7 @@ from msgspec import Meta
 from edge_agent.contract import settings
 from edge_agent.contract.errors import ConfigError
 from edge_agent.contract.types import is_name
+from edge_agent.contract.wire import ROOT
 from server.errors import ServerConfigError
 
 Share = Annotated[float, Meta(ge=0.0, le=1.0)]
@@ -538,6 +540,56 @@ class Drift(Section, frozen=True, kw_only=True):
     ] = 1.0
 
 
+class Alarms(Section, frozen=True, kw_only=True):
+    """When somebody is to be told: see [monitoring.md](../monitoring.md)."""
+
+    silent_s: Annotated[
+        float, Meta(gt=0.0, description="seconds that a device may be offline before it is an alarm")
+    ] = 900.0
+    queue_full: Annotated[
+        int, Meta(ge=0, description="samples waiting for a label above which it is an alarm; 0: never")
+    ] = 10_000
+    queue_empty_s: Annotated[
+        float,
+        Meta(
+            ge=0.0,
+            description="seconds without a new sample, while none waits for a label, after which it is an alarm; 0: never",
+        ),
+    ] = 3600.0
+
+
+AlarmKind = Literal["silent", "drift", "halted", "queue_empty", "queue_full", "proposed"]
+
+
+class Webhook(Section, frozen=True, kw_only=True):
+    """Who is told of alarms over HTTP, when they begin and when they are over; one table to each receiver."""
+
+    url: Annotated[str, Meta(description="`https://...` or `http://...` that messages are posted to")] = ""
+    events: Annotated[
+        tuple[AlarmKind, ...],
+        Meta(
+            description="`silent` (a device), `drift`, `halted` (a rollout), `queue_empty`, `queue_full` (of labels), `proposed` (a version or a round waits for somebody)"
+        ),
+    ] = ("silent", "drift", "halted", "queue_empty", "queue_full", "proposed")
+    secret_file: Annotated[
+        str, Meta(description="file with the secret that signs the messages; empty: they are not signed")
+    ] = ""
+    ca_file: Annotated[
+        str, Meta(description="certificates that the receiver's is checked against; empty: those of the system")
+    ] = ""
+
+
+class HomeAssistant(Section, frozen=True, kw_only=True):
+    """Devices shown in Home Assistant, by its MQTT discovery: see [monitoring.md](../monitoring.md)."""
+
+    discovery: Annotated[bool, Meta(description="announce every device on the broker")] = False
+    prefix: Annotated[str, Meta(description="its discovery prefix, the first part of the topics")] = "homeassistant"
+    client: Annotated[
+        str,
+        Meta(description="name in the certificate by which Home Assistant comes in to the broker that Winnow starts"),
+    ] = "home-assistant"
+
+
 class Govern(Section, frozen=True, kw_only=True):
     """What only people can say of the models, for their cards; what is left empty is said to be missing."""
 
@@ -566,6 +618,9 @@ class ServerConfig(Section, frozen=True, kw_only=True):
     autonomy: Autonomy = Autonomy()
     drift: Drift = Drift()
     web: Web = Web()
+    alarms: Alarms = Alarms()
+    webhook: tuple[Webhook, ...] = ()
+    home_assistant: HomeAssistant = HomeAssistant()
     govern: Govern = Govern()
 
 
@@ -584,6 +639,7 @@ def load_config(path: Path) -> ServerConfig:
             raise ServerConfigError(f"{path}: [server] names: got {name!r}, expected a host name or an address")
     config.autonomy.dials()
     _check_web(config.web, path)
+    _check_told(config, path)
     if config.broker.url and config.broker.plain:
         raise ServerConfigError(f"{path}: [broker] plain is of the broker that Winnow starts: leave it out beside url")
     folder = path.resolve().parent
@@ -604,6 +660,10 @@ def load_config(path: Path) -> ServerConfig:
             teacher=_placed(folder, config.labeler.teacher),
         ),
         label_studio=replace(config.label_studio, token_file=_placed(folder, config.label_studio.token_file)),
+        webhook=tuple(
+            replace(hook, secret_file=_placed(folder, hook.secret_file), ca_file=_placed(folder, hook.ca_file))
+            for hook in config.webhook
+        ),
     )
 
 
@@ -619,6 +679,24 @@ def _check_web(web: Web, path: Path) -> None:
         raise ServerConfigError(
             f"{path}: [web] listen = {web.listen!r}: passwords would go over the network in the clear: set cert_file, "
             "or leave it on this machine behind a proxy that has TLS"
+        )
+
+
+def _check_told(config: ServerConfig, path: Path) -> None:
+    seen: set[str] = set()
+    for hook in config.webhook:
+        parts = urlsplit(hook.url)
+        if parts.scheme not in ("http", "https") or not parts.hostname:
+            raise ServerConfigError(f"{path}: [[webhook]] url: got {hook.url!r}, expected https://host/path")
+        if hook.url in seen:
+            raise ServerConfigError(f"{path}: [[webhook]] url: {hook.url!r} is there twice: name all its events in one")
+        seen.add(hook.url)
+    if not is_name(config.home_assistant.client):
+        raise ServerConfigError(f"{path}: [home_assistant] client: expected letters, digits, - and _")
+    prefix = config.home_assistant.prefix
+    if not re.fullmatch(r"[A-Za-z0-9_-]+(/[A-Za-z0-9_-]+)*", prefix) or prefix.split("/")[0] == ROOT.split("/")[0]:
+        raise ServerConfigError(
+            f"{path}: [home_assistant] prefix: got {prefix!r}, expected a topic such as homeassistant"
         )
 
 

@@ -8,6 +8,7 @@
         ├── TrainingError      the run fails, the champion stays
         ├── RolloutError       an order that the rollout's state does not allow
         ├── SigningError       keys or signatures that are missing: nothing is released without them
+        ├── OrderError         what nobody can be told to do
         ├── RequestError       "more like this" of something that nobody can look out for
         ├── GovernError        what is asked about, or is to be erased, is not there
         └── StoreError         the disk or the database
@@ -46,6 +47,10 @@ class RolloutError(ServerError):
 
 class SigningError(ServerError):
     """A key cannot be used, or signatures are missing."""
+
+
+class OrderError(ServerError):
+    """No device is meant, or it cannot be done."""
 
 
 class RequestError(ServerError):

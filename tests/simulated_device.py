@@ -127,6 +127,7 @@ class Device:
             outbox=lambda: OutboxState(rows=0, bytes=0),
             messages_bad=lambda: 0,
             link=lambda: None,
+            budgets=lambda: None,
             tell=self._tell,
         )
         self.updater = Updater(

@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 import sys
 from pathlib import Path
-from typing import Any, TypeVar, get_type_hints
+from typing import Any, TypeVar, get_args, get_origin, get_type_hints
 
 import msgspec
 
@@ -58,9 +58,17 @@ def _refuse_unknown(table: dict[str, Any], kind: type[msgspec.Struct], where: st
         if key not in known:
             name = f"[{prefix[:-1]}] {key}" if prefix else key
             raise ConfigError(f"{where}: unknown key {name}{did_you_mean(key, known)}; known: {', '.join(known)}")
-        inner = hints[known[key]]
-        if isinstance(value, dict) and isinstance(inner, type) and issubclass(inner, msgspec.Struct):
-            _refuse_unknown(value, inner, where, f"{prefix}{key}.")
+        inner = of_many(hints[known[key]])
+        tables = value if isinstance(value, list) else [value]
+        if isinstance(inner, type) and issubclass(inner, msgspec.Struct):
+            for table_ in tables:
+                if isinstance(table_, dict):
+                    _refuse_unknown(table_, inner, where, f"{prefix}{key}.")
+
+
+def of_many(hint: Any) -> Any:
+    """What an array of tables (`[[name]]`) holds; anything else as it is."""
+    return get_args(hint)[0] if get_origin(hint) is tuple else hint
 
 
 def read_secret(path: str) -> str:
@@ -78,12 +86,18 @@ def show(settings: msgspec.Struct) -> str:
     lines: list[str] = []
     for section, value in msgspec.structs.asdict(settings).items():
         if isinstance(value, msgspec.Struct):
-            lines += ["", f"[{section}]"] if lines else [f"[{section}]"]
-            told = {key: item for key, item in msgspec.structs.asdict(value).items() if item is not None}
-            lines += [f"{key} = {_toml(item)}" for key, item in told.items()]  # TOML has no word for "not said"
+            lines += _table(f"[{section}]", value)
+        elif get_origin(get_type_hints(type(settings))[section]) is tuple:
+            for one in value:
+                lines += _table(f"[[{section}]]", one)
         else:
             lines.append(f"{section} = {_toml(value)}")
-    return "\n".join(lines) + "\n"
+    return "\n".join(lines).lstrip("\n") + "\n"
+
+
+def _table(head: str, settings: msgspec.Struct) -> list[str]:
+    told = {key: item for key, item in msgspec.structs.asdict(settings).items() if item is not None}
+    return ["", head, *(f"{key} = {_toml(item)}" for key, item in told.items())]  # TOML has no word for "not said"
 
 
 def _toml(value: object) -> str:

@@ -104,7 +104,7 @@ def parse_topic(topic: str) -> Address:
 # --- device to server -----------------------------------------------------------------------------------------------
 
 Slot = Literal["steady", "staged", "trial", "none"]
-Held = Literal["", "quiet", "metered", "budget"]
+Held = Literal["", "quiet", "metered", "budget", "paused"]
 
 
 class ModelState(msgspec.Struct, frozen=True, kw_only=True):
@@ -157,8 +157,9 @@ class LinkState(msgspec.Struct, frozen=True, kw_only=True):
     sent_bytes: int
     received_bytes: int
     day_tokens: float | None = None  # left of the day's bytes that may go at once; None: no limit a day
-    held: Held = ""  # quiet hours, a link that costs, or the day's bytes are spent
+    held: Held = ""  # quiet hours, a link that costs, the day's bytes are spent, or an operator said so
     heartbeat_s: float = 0.0  # longest time to the next heartbeat; 0: as the birth says
+    paused_ms: int = 0  # `at_ms` of the pause that is obeyed; 0: none
 
 
 class Birth(msgspec.Struct, frozen=True, kw_only=True):
@@ -239,6 +240,15 @@ class RequestState(msgspec.Struct, frozen=True, kw_only=True):
     unsearchable: int = 0  # recent samples of other versions, which cannot be
 
 
+class Budgets(msgspec.Struct, frozen=True, kw_only=True):
+    """What is in force: the server's word over the file's. Of `label_share`, over-selection included."""
+
+    label_share: float
+    labels_per_day: float = 0.0  # 0: no limit
+    bytes_per_day: float = 0.0  # 0: no limit
+    complaint: str = ""  # what of the desired cannot be
+
+
 class Heartbeat(msgspec.Struct, frozen=True, kw_only=True):
     """Said every `interval_s`: enough to draw a device."""
 
@@ -262,6 +272,7 @@ class Heartbeat(msgspec.Struct, frozen=True, kw_only=True):
     cuts: tuple[StreamCounts, ...] = ()  # as they stood when the last models gave way, oldest first
     requests: tuple[RequestState, ...] = ()
     link: LinkState | None = None  # None: an older agent
+    budgets: Budgets | None = None  # None: an older agent
 
 
 EventKind = Literal["refused", "staged", "trial", "commit", "revert", "alarm", "error", "started", "stopped"]
@@ -358,6 +369,14 @@ class Purge(msgspec.Struct, frozen=True, kw_only=True):
     samples: tuple[str, ...] = ()  # ids; empty: all that the device has
 
 
+class Pause(msgspec.Struct, frozen=True, kw_only=True):
+    """Somebody wants samples to stay on the device for now. They go on being selected, into the outbox."""
+
+    by: str
+    at_ms: int  # wall clock of the server, ms since 1970; the device says by it which pause it obeys
+    why: str = ""
+
+
 class Desired(msgspec.Struct, frozen=True, kw_only=True):
     """Retained. What the server wants of a device; None leaves the device's own configuration in force."""
 
@@ -370,6 +389,7 @@ class Desired(msgspec.Struct, frozen=True, kw_only=True):
     strategy: str | None = None
     requests: tuple[Request, ...] = ()
     purges: tuple[Purge, ...] = ()
+    pause: Pause | None = None
 
 
 class Receipt(msgspec.Struct, frozen=True, kw_only=True):

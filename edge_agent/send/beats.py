@@ -1,6 +1,6 @@
 """When is the next heartbeat?
 
-As often as configured; seldom while samples are held back; and never so often that heartbeats take more than half of
+As often as configured; seldom while the link is spared; and never so often that heartbeats take more than half of
 the bytes of a day. How long the next may take is told in the heartbeat itself, so that nobody is taken for dead.
 """
 
@@ -8,8 +8,9 @@ from __future__ import annotations
 
 from edge_agent.contract.wire import Held
 from edge_agent.send.allowance import Allowance
+from edge_agent.send.lull import spares_link
 
-LULL_S = 300.0  # between heartbeats while samples are held back, at least
+LULL_S = 300.0  # between heartbeats while the link is spared, at least
 
 
 class Beats:
@@ -23,14 +24,14 @@ class Beats:
 
     def every_s(self, held: Held) -> float:
         """Longest time between two, now."""
-        return max(self._every_s, LULL_S if held else 0.0, self._allowance.pace_s(self._bytes))
+        return max(self._every_s, LULL_S if spares_link(held) else 0.0, self._allowance.pace_s(self._bytes))
 
     def expect(self, size: int) -> None:
         """About so large is the first one: it tells how long the next may take, before its own size is known."""
         self._bytes = self._bytes or size
 
     def start(self, now_s: float) -> None:
-        """A new connection: the first is due."""
+        """A new connection, or news: one is due."""
         self._due_s = now_s
 
     def is_due(self, now_s: float) -> bool:

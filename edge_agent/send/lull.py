@@ -1,7 +1,7 @@
 """When are samples held back?
 
 In the quiet hours, and while the link costs: then only heartbeats go, at a slower pace, and events. Samples wait in the
-outbox, and models are not fetched.
+outbox, and models are not fetched. While an operator has paused the uploads, samples alone wait.
 
 Quiet hours are of the device's local time, daylight saving included. They are kept by its clock whether or not anybody
 keeps that right, unless it is plainly wrong: a clock before 2025 knows no hours.
@@ -21,6 +21,15 @@ from edge_agent.contract.wire import Held
 DAY_MIN = 24 * 60
 CLOCK_WORKS_FROM = 2025  # a year; clocks without a battery start in 1970, or where the image was made
 _SPAN = re.compile(r"([01]?\d|2[0-4]):([0-5]\d)\s*-\s*([01]?\d|2[0-4]):([0-5]\d)")
+
+
+def spares_link(held: Held) -> bool:
+    """Whether what holds samples back holds all else back too, as far as that can wait.
+
+    >>> spares_link("quiet"), spares_link("paused"), spares_link("")
+    (True, False, False)
+    """
+    return held not in ("", "paused")
 
 
 class Span(NamedTuple):

@@ -7,7 +7,8 @@ is sent again, so a sample arrives at least once, and the server drops duplicate
 receives, and calls `on_desired` and `on_block`. While the server says that it is offline, only heartbeats are sent.
 
 What goes first: the birth, a heartbeat that is due, events, then samples; while one of them waits for the allowance,
-nothing behind it goes. In a lull (quiet hours, a link that costs) samples wait, and heartbeats are seldom.
+nothing behind it goes. In a lull (quiet hours, a link that costs) samples wait, and heartbeats are seldom; while
+uploads are paused samples wait, and all else goes on.
 """
 
 from __future__ import annotations
@@ -44,6 +45,7 @@ from edge_agent.send.beats import Beats
 from edge_agent.send.connection import Access, Connection, packet_bytes
 from edge_agent.send.event_queue import EventQueue
 from edge_agent.send.inbox import Inbox
+from edge_agent.send.lull import spares_link
 from edge_agent.send.outbox import Outbox
 from edge_agent.send.sender import Sender
 from edge_agent.send.window import Window, retry_wait_s
@@ -106,7 +108,7 @@ class Uplink:
         self._birth, self._heartbeat = birth, heartbeat
         self._rng, self._monotonic = rng, monotonic
         self._allowance = allowance or Allowance()
-        self._lull = lull
+        self._lull, self._paused_ms = lull, 0
         self._held: Held = ""
         self._beats = Beats(heartbeat_s, self._allowance)
         on_its_way = Window(window, max_bytes=WINDOW_MAX_BYTES, rng=rng, **self._retry)
@@ -119,9 +121,9 @@ class Uplink:
         self._receipted: queue.SimpleQueue[Receipt] = queue.SimpleQueue()
         self._server_online = True  # until it says otherwise
         self._connection: Connection | None = None
-        self._down = False  # and said so
-        self._short_s = 0.0  # how long the next part of a sample has to wait for the allowance
+        self._down, self._short_s = False, 0.0  # and said so; how long the next part has to wait for the allowance
         self._wake, self._server_back, self._stopping = threading.Event(), threading.Event(), threading.Event()
+        self._news = threading.Event()  # for the next heartbeat, which is due then
         self._thread = threading.Thread(target=self._run, name="uplink", daemon=True)
 
     def start(self) -> None:
@@ -156,6 +158,7 @@ class Uplink:
             day_tokens=self._allowance.day_tokens(self._monotonic()),
             held=self._held,
             heartbeat_s=self._beats.every_s(self._held),
+            paused_ms=self._paused_ms,
         )
 
     def kick(self) -> None:
@@ -165,6 +168,16 @@ class Uplink:
     def introduce(self) -> None:
         """Say the birth again before any further sample: something changed that the server must know first."""
         self._server_back.set()
+        self._wake.set()
+
+    def pause(self, at_ms: int) -> None:
+        """Let samples wait, as was said at `at_ms`; 0: let them go on."""
+        self._paused_ms = at_ms
+        self._wake.set()
+
+    def beat(self) -> None:
+        """Say a heartbeat as soon as there is room for it: something changed that somebody waits to see."""
+        self._news.set()
         self._wake.set()
 
     def event(self, event: Event) -> None:
@@ -177,7 +190,7 @@ class Uplink:
         connection = self._connection
         payload = encode(request)
         size = packet_bytes(self._topic("fetch"), payload, qos=1)
-        if connection is None or not connection.alive or self._held:
+        if connection is None or not connection.alive or spares_link(self._held):
             return False
         if self._allowance.wait_s(size, self._monotonic()) > 0:
             return False
@@ -265,13 +278,14 @@ class Uplink:
     def _send_next(self, connection: Connection) -> float:
         """Send what may go now, the most urgent first; seconds until there may be more."""
         lull = self._lull()
-        self._held = lull or ("budget" if self._short_s > SPENT_S else "")
+        paused = self._paused_ms > 0
+        self._held = lull or ("paused" if paused else "") or ("budget" if self._short_s > SPENT_S else "")
         beat_s = self._beat(connection)
         if not self._server_online:
             return beat_s
         if (wait_s := self._tell_events(connection)) > 0:
             return min(wait_s, beat_s)
-        if lull or self._beats.is_due(self._monotonic()):
+        if lull or paused or self._beats.is_due(self._monotonic()):
             return min(LULL_LOOK_S, beat_s)
         wait_s = self._sender.send(lambda frame: self._publish(connection, "sample", frame), self._monotonic)
         self._short_s = max(0.0, wait_s)
@@ -279,6 +293,9 @@ class Uplink:
 
     def _beat(self, connection: Connection) -> float:
         """Say the heartbeat if it is due and may go; seconds until the next look at it."""
+        if self._news.is_set():
+            self._news.clear()  # before it is made, or news that come meanwhile would wait
+            self._beats.start(self._monotonic())
         if (wait_s := self._beats.wait_s(self._monotonic(), self._held)) > 0:
             return wait_s
         payload = encode(self._heartbeat())

@@ -7,11 +7,22 @@ every device, and tells each. Everything else is nobody's: nothing here is grant
 
 from __future__ import annotations
 
+from typing import NamedTuple
+
 from edge_agent.contract.wire import DOWN, ROOT, UP, server_state_topic
 
 
-def rules(fleet: str, *, server: str) -> str:
+class Audience(NamedTuple):
+    """Home Assistant: its name as a client, and the first part of its topics."""
+
+    client: str
+    prefix: str
+
+
+def rules(fleet: str, *, server: str, audience: Audience | None = None) -> str:
     """Mosquitto's `acl_file` for a fleet; `server` is the name by which the server itself comes in.
+
+    `audience`: a program that may listen to heartbeats, and is told by the server below a topic of its own.
 
     >>> print(rules("farm", server="winnow.server").splitlines()[-1])
     pattern read winnow/1/farm/server/state
@@ -22,9 +33,19 @@ def rules(fleet: str, *, server: str) -> str:
         f"topic read {ours}/+/up/+",
         f"topic write {ours}/+/down/+",
         f"topic write {server_state_topic(fleet)}",
+        *([f"topic write {audience.prefix}/#", "", *_audience(ours, audience)] if audience else []),
         "",
         *(f"pattern write {ours}/%u/up/{kind}" for kind in UP),
         *(f"pattern read {ours}/%u/down/{kind}" for kind in DOWN),
         f"pattern read {server_state_topic(fleet)}",
     ]
     return "\n".join(lines) + "\n"
+
+
+def _audience(ours: str, audience: Audience) -> list[str]:
+    return [
+        f"user {audience.client}",
+        f"topic read {audience.prefix}/#",
+        f"topic write {audience.prefix}/status",
+        f"topic read {ours}/+/up/heartbeat",
+    ]

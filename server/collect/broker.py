@@ -27,7 +27,7 @@ from typing import NamedTuple
 
 from edge_agent.contract.wire import BODY_MAX_BYTES, HEADER_MAX_BYTES
 from server.child import spawn
-from server.collect.access import rules
+from server.collect.access import Audience, rules
 from server.errors import ServerError, StoreError
 
 HOST = "127.0.0.1"
@@ -60,6 +60,7 @@ class Entry(NamedTuple):
     crl_file: Path  # whose are not, any more
     fleet: str
     server: str  # the server's name as a client
+    audience: Audience | None = None  # who may listen beside it
 
 
 class Mosquitto(NamedTuple):
@@ -212,7 +213,7 @@ class BrokerChild:
             _await_free(listen, self.port)
             acl_file = self._folder / "broker.acl"
             if self._entry:
-                acl_file.write_text(rules(self._entry.fleet, server=self._entry.server))
+                acl_file.write_text(rules(self._entry.fleet, server=self._entry.server, audience=self._entry.audience))
             user = pwd.getpwuid(os.geteuid()).pw_name
             file.write_text(configuration(self.port, user=user, entry=self._entry, acl_file=acl_file))
             self._log_path.write_bytes(b"")

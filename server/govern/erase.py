@@ -48,7 +48,7 @@ from server.store.snapshots import LeftOut, Member
 from server.store.store import Store
 
 KEPT = {"device", "token", "certificate", "revocation", "rollout_step", "data_rule"}
-KEPT |= {"sample", "erased_device", "purge_order"}
+KEPT |= {"sample", "erased_device", "purge_order", "device_order"}
 """Tables with a column `device` whose rows stay when a device is erased: who it is, that it is shut out, what may be
 done with what it sends, and what it was ordered. All others go by that column; `sample` goes by its ids."""
 

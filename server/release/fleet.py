@@ -1,9 +1,9 @@
 """How does the fleet come to run what the rollouts say, and to look out for what people ask for?
 
 Orders are published as retained `desired` messages: of the model (channels.py), of requests (requests.py), of what is
-to be purged (store/erasures.py) and of the portfolio's arm. An order is published when it differs from the one in the
-store, and again when its device connects and when the server starts (the broker, or a kill after the commit, may have
-lost it).
+to be purged (store/erasures.py), of what operators say (orders.py) and of the portfolio's arm. An order is published
+when it differs from the one in the store, and again when its device connects and when the server starts (the broker, or
+a kill after the commit, may have lost it).
 """
 
 from __future__ import annotations
@@ -17,11 +17,13 @@ from edge_agent.contract.wire import Desired, Purge, down_topic, encode
 from server import config
 from server.release.channels import Channels
 from server.release.downloads import Publish
+from server.release.orders import with_orders
 from server.release.requests import Sketches, wanted_of
 from server.release.signing import Signing
-from server.store import devices, erasures, identities, portfolios, requests, rollouts
+from server.store import device_orders, devices, erasures, identities, portfolios, requests, rollouts
 from server.store.store import Store
 
+AT_ONCE = 200  # orders to one transaction: what is told to all of 10,000 would hold up ingest for many seconds
 REST_MS = 30_000  # between looks when nothing is rolled out: reading 10,000 devices costs a good part of a second
 
 
@@ -58,6 +60,7 @@ class Fleet:
         self._asked: Sequence[requests.Request] = ()  # what was open at the last look
         self._purges: dict[str, tuple[Purge, ...]] = {}  # what was to be purged then, by device
         self._arms_ms = 0  # when arms were told that were passed on
+        self._orders = 0  # revision of the operators' orders then
         self._lock = threading.Lock()
         self._born: set[str] = set()
         self._looked_ms: int | None = None
@@ -84,8 +87,10 @@ class Fleet:
             asked = requests.open_ones(connection, now_ms=now_ms)
             kept = portfolios.get(connection)
             purges = erasures.orders(connection)
+            orders = device_orders.revision(connection)
         arms_ms = kept.at_ms if kept else 0
         news |= list(asked) != list(self._asked) or arms_ms != self._arms_ms or purges != self._purges
+        news |= orders != self._orders
         if not (born or news or self._due(current, asked, now_ms)):
             return
         with self._store.database.read() as connection:
@@ -101,6 +106,7 @@ class Fleet:
             if desired is not None:
                 self._publish(down_topic(self._fleet, name, "desired"), encode(desired), qos=1, retain=True)
         self._asked, self._purges, self._arms_ms, self._looked_ms = asked, purges, arms_ms, now_ms
+        self._orders = orders
 
     def _due(self, current: Sequence[rollouts.Rollout], asked: Sequence[requests.Request], now_ms: int) -> bool:
         # An ended rollout still owes its version to whoever comes late, and a birth may have passed unheard; a device
@@ -117,20 +123,26 @@ class Fleet:
         fleet: dict[str, devices.Device],
         changed: dict[str, Desired],
     ) -> dict[str, Desired]:
-        """Keep the requests, the purges and the arm that each device is to be told; returns the orders that differ."""
+        """Keep all that each device is to be told beside the model; returns the orders that differ."""
         self._sketches.keep(request.sample_id for request in asked)
+        with self._store.database.read() as connection:
+            given = device_orders.latest(connection)
         new: dict[str, Desired] = {}
         for name, device in fleet.items():
             known = changed.get(name) or device.desired or Desired(revision=0)
-            wanted = _with_arm(known, device.arm)
+            wanted = with_orders(_with_arm(known, device.arm), given.get(name, {}))
             told = wanted_of(device, asked, self._sketches)
             wanted = msgspec.structs.replace(wanted, requests=told, purges=purges.get(name, ()))
             if wanted != known:
                 new[name] = wanted
-        if not new:
-            return {}
-        with self._store.database.write() as connection:
-            return {name: devices.set_desired(connection, name, desired) for name, desired in new.items()}
+        kept: dict[str, Desired] = {}
+        names = list(new)
+        for start in range(0, len(names), AT_ONCE):
+            with self._store.database.write() as connection:
+                kept |= {
+                    name: devices.set_desired(connection, name, new[name]) for name in names[start : start + AT_ONCE]
+                }
+        return kept
 
 
 def _with_arm(desired: Desired, arm: str | None) -> Desired:

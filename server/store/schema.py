@@ -51,6 +51,51 @@ device = Table(
     Column("said_ms", BigInteger, nullable=False, server_default="0"),  # when its word on what it runs came
 )
 
+alarm = Table(  # what somebody should see to, as long as it stands (alarms.py)
+    "alarm",
+    metadata,
+    Column("kind", String(20), primary_key=True),
+    Column("subject", String(200), primary_key=True),
+    Column("text", Text, nullable=False),
+    Column("since_ms", BigInteger, nullable=False),
+)
+
+delivery = Table(  # a message to a webhook (deliveries.py)
+    "delivery",
+    metadata,
+    Column("id", Id, primary_key=True, autoincrement=True),
+    Column("url", Text, nullable=False),  # of whom it is for
+    Column("type", String(40), nullable=False),
+    Column("body", Text, nullable=False),
+    Column("made_at_ms", BigInteger, nullable=False),
+    Column("state", String(10), nullable=False),  # waiting, delivered, dead
+    Column("tries", Integer, nullable=False),
+    Column("next_at_ms", BigInteger, nullable=False),
+    Column("ended_at_ms", BigInteger),
+    Column("error", Text, nullable=False, server_default=""),  # of the last try
+)
+Index("delivery_by_state", delivery.c.state, delivery.c.url, delivery.c.id)
+
+announcement = Table(  # what other programs were told of a device, retained by the broker (announcements.py)
+    "announcement",
+    metadata,
+    Column("topic", String(300), primary_key=True),
+    Column("sha256", String(64), nullable=False),  # of the payload
+)
+
+device_order = Table(  # what an operator told a device; the latest of each word is in force (device_orders.py)
+    "device_order",
+    metadata,
+    Column("device", String(63), primary_key=True),
+    Column("word", String(10), primary_key=True),  # pause, budget
+    Column("said", JSON(none_as_null=True)),  # null: taken back
+    Column("who", String(200), nullable=False),
+    Column("why", Text, nullable=False),
+    Column("at_ms", BigInteger, nullable=False),
+    Column("revision", Integer, nullable=False),  # over all devices; only grows
+)
+Index("device_order_by_revision", device_order.c.revision)
+
 token = Table(  # to enrol a device with, once
     "token",
     metadata,

@@ -7,9 +7,12 @@ the store at most once in a while, however often somebody asks.
 
 from __future__ import annotations
 
+import shutil
 import threading
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
+from pathlib import Path
+from typing import get_args
 
 import sqlalchemy as sa
 from fastapi import APIRouter, Response
@@ -19,7 +22,8 @@ from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metri
 from prometheus_client.exposition import CONTENT_TYPE_LATEST, generate_latest
 from prometheus_client.registry import Collector
 
-from server.store import labels, rollouts, samples, versions
+from server.config import AlarmKind
+from server.store import alarms, deliveries, device_orders, labels, rollouts, samples, versions
 from server.store.schema import device, quarantine, run, snapshot
 from server.store.store import Store
 from server.web.access import Viewer
@@ -32,9 +36,9 @@ FRESH_MS = 10_000  # counting a million samples takes a good part of a second
 class Figures(Collector):
     """Reads them when it is asked."""
 
-    def __init__(self, store: Store, table: FleetTable, *, now_ms: Callable[[], int]) -> None:
+    def __init__(self, store: Store, table: FleetTable, *, folder: Path, now_ms: Callable[[], int]) -> None:
         """Nothing is read yet."""
-        self._store, self._table, self._now_ms = store, table, now_ms
+        self._store, self._table, self._folder, self._now_ms = store, table, folder, now_ms
         self._lock = threading.Lock()
         self._known: list[Metric] = []
         self._read_ms = -FRESH_MS
@@ -56,9 +60,11 @@ class Figures(Collector):
         yield _gauge(
             "winnow_outbox_samples", "Samples that wait on devices", value=sum(r.outbox_rows or 0 for r in rows)
         )
-        oldest = max((row.outbox_age_s or 0.0 for row in rows if row.online), default=0.0)
+        oldest = max((row.outbox_age_s or 0.0 for row in rows if row.online and row.held != "paused"), default=0.0)
         yield _gauge(
-            "winnow_outbox_oldest_seconds", "Age of the oldest sample that waits on an online device", value=oldest
+            "winnow_outbox_oldest_seconds",
+            "Age of the oldest sample that waits on an online device which is not paused",
+            value=oldest,
         )
         yield _gauge(
             "winnow_samples_per_second", "Samples that devices look at", value=sum(r.samples_per_s or 0.0 for r in rows)
@@ -94,13 +100,30 @@ class Figures(Collector):
         yield _counter("winnow_messages_throttled", "Messages left for want of room, to be sent again", value=throttled)
         yield _gauge("winnow_quarantine_messages", "Messages set aside", value=aside)
         yield _gauge("winnow_snapshots", "Snapshots frozen", value=frozen)
+        yield from self._of_telling()
+
+    def _of_telling(self) -> Iterator[Metric]:
+        with self._store.database.read() as connection:
+            stand = Counter(one.kind for one in alarms.standing(connection))
+            messages = Counter(dict.fromkeys(("waiting", "dead"), 0))
+            for (_, state), number in deliveries.counts(connection).items():
+                messages[state] += number
+            paused = sum("pause" in orders for orders in device_orders.standing(connection).values())
+        yield _gauge("winnow_alarms", "Alarms that stand", "kind", {kind: stand[kind] for kind in get_args(AlarmKind)})
+        del messages["delivered"]
+        yield _gauge(
+            "winnow_webhook_messages", "Messages that wait for a receiver, or were given up", "state", messages
+        )
+        yield _gauge("winnow_devices_paused", "Devices whose uploads an operator has paused", value=paused)
+        free = shutil.disk_usage(self._folder).free
+        yield _gauge("winnow_disk_free_bytes", "Free where the data lie", value=free)
 
 
 def router(frame: Frame) -> APIRouter:
     """Its route."""
     made = APIRouter()
     registry = CollectorRegistry(auto_describe=False)
-    registry.register(Figures(frame.store, frame.table, now_ms=frame.now_ms))
+    registry.register(Figures(frame.store, frame.table, folder=frame.store.database.path.parent, now_ms=frame.now_ms))
 
     @made.get("/metrics")
     async def metrics(_: Viewer) -> Response:

@@ -26,7 +26,17 @@ from edge_agent.config import load_config
 from edge_agent.contract.artifact import MANIFEST, MODEL, write_artifact
 from edge_agent.contract.errors import EXIT_CONFIG, ConfigError
 from edge_agent.contract.types import Reading
-from edge_agent.contract.wire import Desired, Heartbeat, LinkState, ModelState, OutboxState, StreamCounts, decode_body
+from edge_agent.contract.wire import (
+    Budgets,
+    Desired,
+    Heartbeat,
+    LinkState,
+    ModelState,
+    OutboxState,
+    Pause,
+    StreamCounts,
+    decode_body,
+)
 from edge_agent.lock import only_one
 from edge_agent.loop import PREDICTION
 from edge_agent.send.outbox import Outbox
@@ -246,6 +256,21 @@ def test_what_the_server_said_is_in_force_again_at_the_next_start(here: Path) ->
         agent.run()
         assert agent.outbox is not None
     assert beat(here).outbox.put_total <= 11  # a tenth of a day's at once, whatever the restarts, and what time earned
+
+
+def test_a_pause_is_in_force_again_at_the_next_start(here: Path, broker: Broker) -> None:
+    toml = configure(here, broker=f"mqtt://{broker.host}:{broker.port}")
+    agent = Agent(load_config(toml))
+    agent._on_desired(Desired(revision=7, pause=Pause(by="anna", at_ms=1234), labels_per_day=100.0))
+    agent.run()
+    assert beat(here).budgets == Budgets(label_share=0.05, labels_per_day=100.0)
+    said = describe(read_status(here / "data"))
+    assert "labels at once; 5.0% of the stream, 100 labels a day" in said
+    again = Agent(load_config(toml))
+    assert again.uplink.link.paused_ms == 1234
+    again._on_desired(Desired(revision=8))
+    assert again.uplink.link.paused_ms == 0
+    again.outbox.close()
 
 
 def test_state_that_cannot_be_read_is_told_and_stops_nothing(here: Path, caplog: pytest.LogCaptureFixture) -> None:

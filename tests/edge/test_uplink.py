@@ -9,6 +9,7 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterator
 
+import msgspec
 import numpy as np
 import paho.mqtt.client as mqtt
 import pytest
@@ -212,6 +213,35 @@ def test_everything_arrives_in_order_after_the_birth_and_the_outbox_empties(brok
     assert {id_: server.bodies[id_] for id_ in names(40, boot=2)} == {
         f"dev.main.2.{seq}": a_put(seq, boot=2).body for seq in range(40)
     }
+
+
+def test_while_uploads_are_paused_samples_wait_and_all_else_goes_on(broker, server, outbox, make):
+    outbox.put([a_put(seq) for seq in range(10)])
+    uplink = make(broker, heartbeat=lambda: msgspec.structs.replace(a_heartbeat(outbox), link=uplink.link))
+    wait_for(lambda: outbox.status().rows == 0, "drained")
+    uplink.pause(1234)
+    wait_for(lambda: uplink.link.held == "paused", "the pause")
+    outbox.put([a_put(seq) for seq in range(10, 20)])
+    uplink.kick()
+    uplink.event(an_event(1))
+    pass_heartbeats(server)
+    wait_for(lambda: "event" in server.kinds(), "the event")
+    assert uplink.fetch(Fetch(sha256="ab", blocks=(0,)))
+    assert uplink.carries()
+    link = decode(Heartbeat, [payload for kind, payload in server.said if kind == "heartbeat"][-1]).link
+    assert (link.held, link.paused_ms, link.heartbeat_s) == ("paused", 1234, 0.1)
+    assert outbox.status().rows == 10
+    assert set(server.times) == set(names(10))
+    uplink.pause(0)
+    wait_for(lambda: outbox.status().rows == 0, "drained after the pause")
+    assert uplink.link.held == ""
+
+
+def test_news_are_not_kept_until_the_next_heartbeat_is_due(broker, server, outbox, make):
+    uplink = make(broker, heartbeat_s=3600.0)
+    wait_for(lambda: server.kinds().count("heartbeat") == 1, "the first heartbeat")
+    uplink.beat()
+    wait_for(lambda: server.kinds().count("heartbeat") == 2, "the news")
 
 
 def test_lost_receipts_are_made_good_by_sending_again(broker, server, outbox, make):

@@ -14,7 +14,7 @@ from playwright.sync_api import expect
 from edge_agent.contract.wire import DriftState, encode
 from server.collect.ingest import Ingest
 from server.release.registry import add_artifact
-from server.store import devices, requests, trail
+from server.store import device_orders, devices, requests, trail
 
 HOURS = 6
 
@@ -83,7 +83,7 @@ def test_an_operator_moves_it_and_asks_for_more_like_a_sample(chromium, served):
     assert page.locator("text=Revoke").count() == 0
     page.fill("input[name=channel]", "beta")
     page.fill("input[name=site]", "barn")
-    page.fill("input[name=why]", "it hangs in the barn now")
+    page.fill("form[action$=place] input[name=why]", "it hangs in the barn now")
     page.click("text=Move")
     expect(page.locator("#head")).to_contain_text("barn · channel beta")
     with served.store.database.read() as connection:
@@ -95,6 +95,37 @@ def test_an_operator_moves_it_and_asks_for_more_like_a_sample(chromium, served):
     expect(page.locator("main")).to_contain_text("no device could answer")  # version 1 is in no registry here
     with served.store.database.read() as connection:
         assert requests.open_ones(connection, now_ms=0) == []
+    page.close()
+
+
+def test_an_operator_pauses_uploads_and_changes_the_budget(chromium, served):
+    page = served.sign_in(chromium, "operator")
+    page.goto(f"{served.url}/devices/cam-1")
+    page.fill("form[action$=uploads] input[name=why]", "the line is being moved")
+    page.click("text=Pause uploads")
+    expect(page.locator("#facts")).to_contain_text("paused by operator since")
+    expect(page.locator("#facts")).to_contain_text("the line is being moved")
+    assert browsers.serious(page) == []
+    page.fill("input[name=labels_per_day]", "200")
+    page.fill("input[name=label_share]", "2.5")
+    page.fill("form[action$=budget] input[name=why]", "the link is dear")
+    page.click("text=Change budget")
+    expect(page.locator("#facts")).to_contain_text("operator, 20")
+    with served.store.database.read() as connection:
+        told = device_orders.standing(connection)["cam-1"]
+    assert told["budget"].said == {"label_share": 0.025, "labels_per_day": 200.0}
+    assert told["pause"].why == "the line is being moved"
+    page.fill("form[action$=uploads] input[name=why]", "done")
+    page.click("text=Resume uploads")
+    expect(page.locator("#facts")).not_to_contain_text("paused by operator")
+    with served.store.database.read() as connection:
+        said = [(one.what, one.who, one.why) for one in trail.entries(connection, subject="device cam-1")]
+    assert said == [
+        ("pause", "operator", "the line is being moved"),
+        ("budget", "operator", "the link is dear"),
+        ("resume", "operator", "done"),
+    ]
+    assert page.problems == []
     page.close()
 
 

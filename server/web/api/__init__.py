@@ -6,6 +6,7 @@ from server.web.api import (
     devices,
     label,
     models,
+    orders,
     people,
     requests,
     rollouts,
@@ -17,5 +18,6 @@ from server.web.api import (
 )
 
 MODULES = (
-    status, devices, device, samples, requests, label, classes, models, rollouts, snapshots, people, tokens, trail,
+    status, devices, device, orders, samples, requests, label, classes, models, rollouts, snapshots,
+    people, tokens, trail,
 )  # fmt: skip

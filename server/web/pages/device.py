@@ -10,7 +10,7 @@ from fastapi.concurrency import run_in_threadpool
 from fastapi.responses import RedirectResponse
 
 from server.identity import revocation
-from server.release import commands
+from server.release import commands, orders
 from server.store import devices, labels
 from server.store.devices import Device
 from server.store.schema import event, sample
@@ -83,6 +83,7 @@ def _shown(frame: Frame, name: str) -> dict[str, Any]:
     return {
         "device": found,
         "said": _said(found),
+        "orders": {one.word: one for one in orders.listed(frame.store, name)},
         "samples": [row._asdict() | {"guess": _name(names, row.predicted)} for row in rows],
         "events": events,
     }
@@ -101,6 +102,7 @@ def _said(device: Device) -> dict[str, Any]:
         "outbox": device.outbox,
         "drift": beat.drift if beat else None,
         "held": beat.link.held if beat and beat.link else "",
+        "budgets": beat.budgets if beat else None,
     }
 
 
