@@ -6,10 +6,10 @@ ARGS ?=
 export PYTHONUNBUFFERED := 1
 
 .DEFAULT_GOAL := help
-.PHONY: help setup browser demo demo-quick test lint docs screenshots bench soak fuzz clean
+.PHONY: help setup browser demo demo-quick test lint docs screenshots bench soak fuzz label-studio clean
 
 help:  ## list these targets
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-11s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 setup:  ## .venv, mosquitto, data; seconds when they are there (PYTHON=python3.12 names another Python)
 	@command -v $(PYTHON) > /dev/null || { echo "setup: no $(PYTHON) in PATH: install Python 3.11 or newer (Debian, Ubuntu: sudo apt-get install python3 python3-venv)"; exit 1; }
@@ -56,6 +56,10 @@ fuzz: setup  ## properties with new draws, then random messages at every decoder
 	$(BIN)/python -m pytest -n 2 -m hypothesis --hypothesis-profile exploring
 	@$(BIN)/python -m pip install -q -c constraints.txt -e '.[fuzz]'
 	@PYTHONPATH=. $(BIN)/python tests/fuzz/decoders.py $(ARGS)
+
+label-studio: setup  ## install a real Label Studio beside us (1 GB, minutes) and hold ours against it
+	@$(PYTHON) scripts/label_studio.py
+	$(BIN)/python -m pytest tests/end_to_end/test_real_label_studio.py
 
 clean:  ## remove what was built here; the cache folder stays
 	rm -rf .venv .venv310 build dist ./*.egg-info demo-report .mypy_cache .ruff_cache .pytest_cache .hypothesis

@@ -3,6 +3,7 @@
 agent-config.md, server-config.md   every key of the two TOML files, from their msgspec structs
 agent-cli.md, server-cli.md         every command, from argparse and typer
 wire.md                             every message, from the source of edge_agent/contract/wire.py
+api.md                              what programs can ask, from the description that the server gives of itself
 """
 
 from __future__ import annotations
@@ -16,6 +17,8 @@ from typing import Annotated, Any, Literal, NamedTuple, get_args, get_origin, ge
 
 import msgspec
 import typer
+from api_page import api_page
+from page import NOTE, table
 
 from edge_agent import __main__ as agent_program
 from edge_agent.config import AgentConfig
@@ -25,7 +28,6 @@ from server import __main__ as server_program
 from server.config import ServerConfig
 
 FOLDER = Path(__file__).resolve().parent.parent / "docs" / "reference"
-NOTE = "<!-- Written by `make docs` from the code: change it there. -->"
 
 
 class Key(NamedTuple):
@@ -88,6 +90,7 @@ def pages() -> dict[str, str]:
         "agent-cli.md": cli_page("winnow-agent", agent_commands()),
         "server-cli.md": cli_page("winnow-server", server_commands()),
         "wire.md": wire_page(),
+        "api.md": api_page(),
     }
 
 
@@ -113,7 +116,7 @@ def config_page(file: str, check: str, kind: type[msgspec.Struct]) -> str:
         head = f"[{section}]" if hint is of_many(hint) else f"[[{section}]]"
         lines += [f"## `{head}`", "", inspect.getdoc(of_many(hint)) or "", ""]
         rows = [(f"`{k.name}`", k.type, k.default, k.limits, k.meaning) for k in found if k.section == section]
-        lines += [*_table(("key", "type", "default", "limits", "meaning"), rows), ""]
+        lines += [*table(("key", "type", "default", "limits", "meaning"), rows), ""]
     return "\n".join(lines)
 
 
@@ -168,7 +171,7 @@ def cli_page(program: str, commands: list[Command]) -> str:
     lines = [NOTE, "", f"# `{program}`", ""]
     for command in commands:
         lines += [f"## `{command.name}`", "", command.about, ""]
-        lines += [*_table(("option", "default", "meaning"), command.options), ""] if command.options else []
+        lines += [*table(("option", "default", "meaning"), command.options), ""] if command.options else []
         lines += ["```", command.epilog.strip(), "```", ""] if command.epilog else []
     return "\n".join(lines)
 
@@ -221,9 +224,9 @@ def wire_page() -> str:
         (f"`{r.topic}`", f"[{r.message.__name__}](#{r.message.__name__.lower()})", r.form, str(r.qos), r.retained)
         for r in ROUTES
     ]
-    lines += [*_table(("topic", "message", "form", "QoS", "kept by the broker"), rows), "", "## Messages", ""]
+    lines += [*table(("topic", "message", "form", "QoS", "kept by the broker"), rows), "", "## Messages", ""]
     for name, about, fields in structs():
-        lines += [f"### {name}", "", about, "", *_table(("field", "type", "default", "meaning"), fields), ""]
+        lines += [f"### {name}", "", about, "", *table(("field", "type", "default", "meaning"), fields), ""]
     return "\n".join(lines)
 
 
@@ -242,12 +245,6 @@ def _field(item: ast.AnnAssign, lines: list[str]) -> tuple[str, str, str, str]:
     comment = lines[(item.end_lineno or item.lineno) - 1][item.end_col_offset :].strip().removeprefix("#").strip()
     default = f"`{ast.unparse(item.value)}`" if item.value else "needed"
     return f"`{ast.unparse(item.target)}`", f"`{ast.unparse(item.annotation)}`", default, comment
-
-
-def _table(head: tuple[str, ...], rows: list[Any]) -> list[str]:
-    """A Markdown table."""
-    cells = [[str(cell).replace("|", "\\|").replace("\n", " ") for cell in row] for row in rows]
-    return [f"| {' | '.join(row)} |" for row in (head, ["---"] * len(head), *cells)]
 
 
 if __name__ == "__main__":

@@ -62,6 +62,7 @@ from server.teach.steering import Steering
 from server.tell.alarms import Alarms
 from server.tell.home_assistant import HomeAssistant
 from server.tell.webhooks import Receiver, Webhooks
+from server.web.frame import nothing
 from server.web.service import Pages
 
 log = logging.getLogger(__name__)
@@ -131,7 +132,7 @@ class Server:
             self._telling(stack, store)
             stack.callback(lambda: teach.stop(now_ms=now_ms()))
             if self._config.web.enabled:
-                self._pages(stack, store)
+                self._pages(stack, store, labelling)
             scrub = Scrub(store)
             collector.wait_ready(READY_S)  # it says itself what is wrong, and goes on trying
             log.info("stop with Ctrl-C")
@@ -272,8 +273,9 @@ class Server:
         alarms.start()
         stack.callback(alarms.stop, timeout_s=STOP_S)
 
-    def _pages(self, stack: ExitStack, store: Store) -> None:
-        pages = Pages(store, self._config, now_ms=now_ms)
+    def _pages(self, stack: ExitStack, store: Store, labelling: Labelling | None) -> None:
+        hint = labelling.hint if labelling is not None else nothing
+        pages = Pages(store, self._config, now_ms=now_ms, hint=hint)
         log.info("pages at %s", pages.start())
         stack.callback(pages.stop)
 

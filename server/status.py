@@ -28,7 +28,20 @@ from server.errors import StoreError
 from server.label import quality
 from server.release.commands import summary
 from server.release.signing import Signing
-from server.store import devices, erasures, gaps, identities, labels, portfolios, rollouts, runs, samples, versions
+from server.store import (
+    devices,
+    erasures,
+    events,
+    executing,
+    gaps,
+    identities,
+    labels,
+    portfolios,
+    rollouts,
+    runs,
+    samples,
+    versions,
+)
 from server.store.lock import is_held
 from server.store.schema import rollout
 from server.store.store import Store
@@ -38,6 +51,7 @@ from server.teach.when import due
 
 View = dict[str, Any]
 LAST_STEPS = 5
+LAST_EVENTS = 20
 JSON_ONLY = ("metrics", "refusals")
 ACCURACY_DAYS = 7
 YIELD_DAYS = 30  # fewer, and a small fleet's random arm has too few labels to compare with
@@ -61,7 +75,7 @@ def opened(config: ServerConfig) -> Iterator[Store]:
 def overview(config: ServerConfig, store: Store, *, now_ms: int) -> View:
     """The whole loop, in figures."""
     with store.database.read() as connection:
-        fleet = devices.devices(connection)
+        fleet = devices.kept(connection)
         reasons: Counter[str] = Counter()
         for counts in samples.sample_counts(connection).values():
             reasons.update(counts)
@@ -239,6 +253,35 @@ def models(store: Store, signing: Signing) -> list[View]:
         ]
 
 
+def device(store: Store, name: str) -> View:
+    """All that is known of a device; StoreError when there is none of that name."""
+    with store.database.read() as connection:
+        found = devices.find(connection, name)
+        certificate = identities.latest_certificate(connection, name)
+        stored, missing = samples.sample_counts(connection).get(name, {}), gaps.missing(connection, [found])
+        return _device(name, found, sum(stored.values())) | {
+            "ring": found.ring,
+            "site": found.site,
+            "missing": missing[name],
+            "certificate_until": stamp(certificate.not_after_ms) if certificate else None,
+            "revoked": name in identities.revoked(connection),
+            "birth": found.birth,
+            "heartbeat": found.heartbeat,
+            "events": [row._asdict() for row in events.of_device(connection, name, limit=LAST_EVENTS)],
+        }
+
+
+def model(store: Store, number: int, signing: Signing) -> View:
+    """A version, and where it runs; StoreError when there is none of that number."""
+    found = next((row for row in models(store, signing) if row["version"] == number), None)
+    if found is None:
+        raise StoreError(f"version {number} is not in the registry: winnow-server models lists them")
+    with store.database.read() as connection:
+        runs_on = executing.names(connection, number)
+        stands = rollouts.by_version(connection, [number]).get(number, {})
+    return found | {"rollouts": stands, "runs_on": len(runs_on), "devices": runs_on}
+
+
 def stamp(at_ms: int) -> str:
     """A time for people."""
     return datetime.fromtimestamp(at_ms / 1000, timezone.utc).isoformat(timespec="seconds")
@@ -335,6 +378,14 @@ def print_table(rows: Sequence[View], console: Console) -> None:
     for row in rows:
         table.add_row(*(_cell(row[key]) for key in shown))
     console.print(table, markup=False, highlight=False)
+
+
+def print_lines(view: View) -> None:
+    """As lines, a name and its value on each."""
+    width = max(map(len, view)) + 2
+    for name, value in view.items():
+        shown = ", ".join(map(_cell, value)) or "-" if isinstance(value, list) else _cell(value)
+        console().print(f"{name.replace('_', ' '):<{width}}{shown}", markup=False, highlight=False)
 
 
 def _cell(value: object) -> str:

@@ -33,7 +33,7 @@ AGENT_PARTS = (
 SERVER_PARTS = (
     {"__main__"},
     {"cli"},
-    {"demo", "backtest", "keyring"},
+    {"demo", "backtest"},
     {"app", "testing"},
     {"web"},
     {"status"},

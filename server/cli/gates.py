@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
-import time
-from pathlib import Path
 from typing import Annotated
 
 import typer
 
+from server.cli.options import AsJson, Config, now_ms
 from server.config import load_config
 
 gates = typer.Typer(
     help="What the gates said of a candidate, and why.", epilog="Example: winnow-server gates show 3 server.toml"
 )
-Config = Annotated[Path, typer.Argument(metavar="server.toml", help="the configuration file")]
 
 
 @gates.command("show", epilog="Example: winnow-server gates show v7 --all server.toml")
@@ -21,7 +19,7 @@ def show(
     which: Annotated[str, typer.Argument(metavar="RUN|VERSION", help="a run, as 3, or a version, as v7")],
     path: Config,
     every: Annotated[bool, typer.Option("--all", help="the slices that are not worse, too")] = False,
-    as_json: Annotated[bool, typer.Option("--json", help="as JSON, for programs")] = False,
+    as_json: AsJson = False,
 ) -> None:
     """Say what each gate found, with its interval, and about how many more labels would settle what is open."""
     from server import status as views
@@ -47,6 +45,6 @@ def override(
     from server.teach import judgement
 
     with views.opened(load_config(path)) as store:
-        said = judgement.override(store, run, by=by or trail.person(), why=why, now_ms=time.time_ns() // 1_000_000)
+        said = judgement.override(store, run, by=by or trail.person(), why=why, now_ms=now_ms())
     failed = ", ".join(said.gates) or "none"
     typer.echo(f"run {run} passes by the word of {said.by} (failed: {failed}): a running server publishes it")

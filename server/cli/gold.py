@@ -6,7 +6,8 @@ from typing import Annotated
 
 import typer
 
-from server.cli.label import NO_REASON, AsJson, By, Config, SampleId, Why, deciding, show, who
+from server.cli.label import By, SampleId, Why, deciding, who
+from server.cli.options import NO_REASON, AsJson, Config, show
 from server.config import load_config
 
 gold = typer.Typer(

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-import time
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
+from server.cli.options import AsJson, By, Config, Why, now_ms
 from server.config import load_config
 from server.errors import GovernError
 
+commands = typer.Typer()
 audit = typer.Typer(
     help="Who did what, to what, and why.", epilog="Example: winnow-server audit list --limit 20 server.toml"
 )
@@ -18,11 +19,12 @@ govern = typer.Typer(
     help="What can be shown of how models are governed.",
     epilog="Example: winnow-server govern export evidence-2026-12 server.toml",
 )
-Config = Annotated[Path, typer.Argument(metavar="server.toml", help="the configuration file")]
-AsJson = Annotated[bool, typer.Option("--json", help="as JSON, for programs")]
-By = Annotated[str, typer.Option("--by", help="who says so; empty: whoever is logged in here")]
+
+commands.add_typer(audit, name="audit")
+commands.add_typer(govern, name="govern")
 
 
+@commands.command("lineage", epilog="Example: winnow-server lineage 7 --picture lineage.svg server.toml")
 def lineage(
     what: Annotated[
         str, typer.Argument(metavar="WHAT", help="a version's number, a sample's id, a device or a labeler")
@@ -48,6 +50,7 @@ def lineage(
     typer.echo(views.as_json(view) if as_json else "\n".join(words.lines(view, views.stamp)))
 
 
+@commands.command("erase", epilog='Example: winnow-server erase --device cam-1 --why "its owner asked" server.toml')
 def erase(
     path: Config,
     why: Annotated[str, typer.Option("--why", help="kept for ever; name nobody in it who wants to be forgotten")] = "",
@@ -80,10 +83,15 @@ def erase(
     if dry_run:
         with views.opened(config) as store, store.database.read() as connection:
             found = foresee(connection, subjects[0])
-        typer.echo(views.as_json(found._asdict()) if as_json else "\n".join(lines(found)))
+        typer.echo(
+            views.as_json(found._asdict())
+            if as_json
+            else "\
+".join(lines(found))
+        )
         return
     with open_store(config) as store:
-        done = forget(store, subjects[0], who=by or trail.person(), why=why, now_ms=_now_ms())
+        done = forget(store, subjects[0], who=by or trail.person(), why=why, now_ms=now_ms())
     if config.labeler.kind == "label_studio":
         studio = f"{config.label_studio.url}, project {config.label_studio.project}"
         done = done._replace(elsewhere=(*done.elsewhere, f"tasks of Label Studio, {studio}: look for sample_uid"))
@@ -104,6 +112,7 @@ def erase(
         typer.echo(f"snapshot {snapshot[:12]} was not what its id says even before: somebody changed it")
 
 
+@commands.command("card", epilog="Example: winnow-server card 7 --data server.toml")
 def card(
     version: Annotated[int, typer.Argument(metavar="VERSION", help="its number, as `models` lists it")],
     path: Config,
@@ -117,7 +126,7 @@ def card(
 
     config = load_config(path)
     with views.opened(config) as store:
-        made = cards.card(store, version, config.govern, now_ms=_now_ms(), fresh=fresh)
+        made = cards.card(store, version, config.govern, now_ms=now_ms(), fresh=fresh)
     which = "data" if data else "model"
     typer.echo(views.as_json(made[which]) if as_json else cards.words(made, which, views.stamp))
 
@@ -149,6 +158,7 @@ def audit_verify(
     head: Annotated[
         str, typer.Option(help="as an earlier run printed it, kept elsewhere: nothing up to it was taken away")
     ] = "",
+    as_json: AsJson = False,
 ) -> None:
     """Check that nothing was changed, removed or put in between; prints the head, to be kept elsewhere."""
     from server import status as views
@@ -162,14 +172,17 @@ def audit_verify(
         raise GovernError(f"audit trail: entry {broken.id}: {broken.why}")
     if not kept:
         raise GovernError(f"audit trail: no entry has the hash {head[:12]}: it was cut off, or made anew")
-    typer.echo(f"{number} entries, whole; head {newest}")
+    if as_json:
+        typer.echo(views.as_json({"entries": number, "head": newest}))
+    else:
+        typer.echo(f"{number} entries, whole; head {newest}")
 
 
 @govern.command("export", epilog="Example: winnow-server govern export evidence-2026-12 server.toml")
 def govern_export(
     folder: Annotated[Path, typer.Argument(metavar="DIR", help="a new folder")],
     path: Config,
-    why: Annotated[str, typer.Option("--why", help="kept in the audit trail")] = "",
+    why: Why = "",
     by: By = "",
     as_json: AsJson = False,
 ) -> None:
@@ -178,7 +191,7 @@ def govern_export(
     from server.govern.evidence import export
     from server.store import trail
 
-    config, now = load_config(path), _now_ms()
+    config, now = load_config(path), now_ms()
     with views.opened(config) as store:
         digests = export(store, folder, config, now_ms=now, stamp=views.stamp)
         with store.database.write() as connection:
@@ -188,7 +201,3 @@ def govern_export(
         typer.echo(views.as_json(digests))
     else:
         typer.echo(f"{folder}: {len(digests)} files; begin with README.md, and keep digests.json elsewhere as well")
-
-
-def _now_ms() -> int:
-    return time.time_ns() // 1_000_000

@@ -5,7 +5,6 @@ Every command works on the store, so it may be given whether or not the server r
 
 from __future__ import annotations
 
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -14,6 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import numpy as np
 import typer
 
+from server.cli.options import NO_REASON, AsJson, Config, now_ms, show
 from server.config import load_config
 
 if TYPE_CHECKING:
@@ -23,16 +23,15 @@ if TYPE_CHECKING:
     from server.label.task import Task
     from server.store.store import Store
 
+commands = typer.Typer()
 label = typer.Typer(
     help="Questions that people answer, and what becomes of the answers.",
     epilog="Example: winnow-server label next --by ann server.toml",
 )
-Config = Annotated[Path, typer.Argument(metavar="server.toml", help="the configuration file")]
-AsJson = Annotated[bool, typer.Option("--json", help="as JSON, for programs")]
+commands.add_typer(label, name="label")
 By = Annotated[str, typer.Option(help="the labeler's name; empty: of whoever is logged in here")]
 Why = Annotated[str, typer.Option(help="kept in the audit trail, for those who look later")]
 SampleId = Annotated[str, typer.Argument(metavar="SAMPLE", help="its id: cam-1.main.7.1204")]
-NO_REASON = "no reason given"
 
 
 @label.command("next", epilog="Example: winnow-server label next --by ann --count 10 --out pictures server.toml")
@@ -143,7 +142,7 @@ def find_suspects(
         if send and chosen:
             ids = [one.sample_id for one in chosen]
             with store.database.write() as connection:
-                orders.look_again(connection, ids, who=who(by), why=why, now_ms=_now_ms())
+                orders.look_again(connection, ids, who=who(by), why=why, now_ms=now_ms())
     if as_json:
         typer.echo(views.as_json(found._asdict() | {"suspects": [one._asdict() for one in chosen], "sent": send}))
         return
@@ -192,13 +191,13 @@ def deciding(path: Path) -> Iterator[tuple[sa.Connection, int]]:
     from server import status as views
 
     with views.opened(load_config(path)) as store, store.database.write() as connection:
-        yield connection, _now_ms()
+        yield connection, now_ms()
 
 
 def _queue(config: Any, store: Store) -> Queue:
     from server.label.queue import Queue, Rules
 
-    return Queue(store, Rules.of(config.labeler), now_ms=_now_ms, rng=np.random.default_rng())
+    return Queue(store, Rules.of(config.labeler), now_ms=now_ms, rng=np.random.default_rng())
 
 
 def _next(config: Any, store: Store, who: str, count: int) -> list[Task]:
@@ -226,22 +225,8 @@ def _picture(store: Store, task: Task, folder: Path) -> str:
     return str(at)
 
 
-def show(rows: list[dict[str, Any]], as_json: bool) -> None:
-    """As a table, or as JSON."""
-    from server import status as views
-
-    if as_json:
-        typer.echo(views.as_json(rows))
-    else:
-        views.print_table(rows, views.console())
-
-
 def who(by: str) -> str:
     """Whose word it is."""
     from server.store.trail import person
 
     return by.strip() or person()
-
-
-def _now_ms() -> int:
-    return time.time_ns() // 1_000_000

@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
-import time
 from typing import Annotated, Any
 
 import typer
 
-from server.cli.label import AsJson, Config
+from server.cli.options import AsJson, Config, now_ms
 from server.config import load_config
 
+commands = typer.Typer()
+of_label = typer.Typer()
 DAY_MS = 86_400_000
 
 
+@commands.command("labels", epilog="Example: winnow-server labels --days 7 server.toml")
 def show_labels(
     path: Config,
     days: Annotated[int, typer.Option(min=0, help="of the last days; 0: of all there were")] = 0,
@@ -22,11 +24,11 @@ def show_labels(
     from server import status as views
     from server.label import quality
 
-    config, now_ms = load_config(path), time.time_ns() // 1_000_000
+    config, now = load_config(path), now_ms()
     with views.opened(config) as store, store.database.read() as connection:
-        since_ms = now_ms - days * DAY_MS if days else 0
+        since_ms = now - days * DAY_MS if days else 0
         view = quality.effort(connection, since_ms=since_ms, currency=config.labeler.currency)
-        view |= quality.at_hand(connection, now_ms=now_ms)
+        view |= quality.at_hand(connection, now_ms=now)
     if as_json:
         typer.echo(views.as_json(view))
         return
@@ -34,6 +36,7 @@ def show_labels(
     typer.echo(quality.effort_line(view))
 
 
+@of_label.command("quality", epilog="Example: winnow-server label quality --json server.toml")
 def show_quality(path: Config, as_json: AsJson = False) -> None:
     """Say how good each labeler is: by gold questions, by the others, by agreement; and what guesses sway."""
     from server import status as views

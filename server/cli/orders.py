@@ -6,32 +6,23 @@ second.
 
 from __future__ import annotations
 
-import time
-from pathlib import Path
 from typing import Annotated
 
 import typer
 
+from server.cli.options import AsJson, By, Config, now_ms
 from server.config import load_config
 
-Config = Annotated[Path, typer.Argument(metavar="server.toml", help="the configuration file")]
-AsJson = Annotated[bool, typer.Option("--json", help="as JSON, for programs")]
+commands = typer.Typer()
 Whom = Annotated[
     str, typer.Argument(metavar="DEVICES", help="cam-1,cam-2, or site:NAME, ring:NAME, all: those that there are now")
 ]
-By = Annotated[str, typer.Option("--by", help="who says so; empty: whoever is logged in here")]
 Why = Annotated[str, typer.Option("--why", help="kept in the audit trail, and told to the device")]
 
 
-def register(device: typer.Typer) -> None:
-    """Add the commands to `winnow-server device`."""
-    example = "Example: winnow-server device"
-    device.command("pause", epilog=f'{example} pause site:north --why "the line is being moved" server.toml')(pause)
-    device.command("resume", epilog=f"{example} resume site:north server.toml")(resume)
-    device.command("budget", epilog=f"{example} budget cam-1 --labels-per-day 200 server.toml")(budget)
-    device.command("orders", epilog=f"{example} orders --json server.toml")(list_all)
-
-
+@commands.command(
+    "pause", epilog='Example: winnow-server device pause site:north --why "the line is being moved" server.toml'
+)
 def pause(whom: Whom, path: Config, why: Why = "", by: By = "") -> None:
     """Keep samples on devices: they go on being selected, into the outbox, and are sent after `resume`."""
     from server.app import open_store
@@ -39,10 +30,11 @@ def pause(whom: Whom, path: Config, why: Why = "", by: By = "") -> None:
     from server.store.trail import person
 
     with open_store(load_config(path)) as store:
-        names = orders.pause(store, whom, why=why, who=by or person(), now_ms=_now_ms())
+        names = orders.pause(store, whom, why=why, who=by or person(), now_ms=now_ms())
     typer.echo(f"uploads paused: {', '.join(names)}; a running server tells them within a second")
 
 
+@commands.command("resume", epilog="Example: winnow-server device resume site:north server.toml")
 def resume(whom: Whom, path: Config, why: Why = "", by: By = "") -> None:
     """Let samples go again."""
     from server.app import open_store
@@ -50,10 +42,11 @@ def resume(whom: Whom, path: Config, why: Why = "", by: By = "") -> None:
     from server.store.trail import person
 
     with open_store(load_config(path)) as store:
-        names = orders.resume(store, whom, why=why, who=by or person(), now_ms=_now_ms())
+        names = orders.resume(store, whom, why=why, who=by or person(), now_ms=now_ms())
     typer.echo(f"uploads go on: {', '.join(names)}; a running server tells them within a second")
 
 
+@commands.command("budget", epilog="Example: winnow-server device budget cam-1 --labels-per-day 200 server.toml")
 def budget(
     whom: Whom,
     path: Config,
@@ -74,13 +67,14 @@ def budget(
 
     wanted = orders.Budget(label_share, labels_per_day, bytes_per_day)
     with open_store(load_config(path)) as store:
-        names = orders.set_budget(store, whom, wanted, why=why, who=by or person(), now_ms=_now_ms())
+        names = orders.set_budget(store, whom, wanted, why=why, who=by or person(), now_ms=now_ms())
     figures = (
         f"{name} {'as its file says' if value is None else f'{value:g}'}" for name, value in wanted._asdict().items()
     )
     typer.echo(f"{', '.join(names)}: {', '.join(figures)}; a running server tells them within a second")
 
 
+@commands.command("orders", epilog="Example: winnow-server device orders --json server.toml")
 def list_all(path: Config, as_json: AsJson = False) -> None:
     """List the pauses and budgets in force: who said so, and whether the device obeys."""
     from server import status as views
@@ -92,7 +86,3 @@ def list_all(path: Config, as_json: AsJson = False) -> None:
         typer.echo(views.as_json(rows))
     else:
         views.print_table([row | {"at_ms": views.stamp(row["at_ms"])} for row in rows], views.console())
-
-
-def _now_ms() -> int:
-    return time.time_ns() // 1_000_000

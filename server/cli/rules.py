@@ -6,35 +6,24 @@ has to say who did it and why.
 
 from __future__ import annotations
 
-import time
-from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import typer
 
+from server.cli.options import NO_REASON, AsJson, By, Config, Why, now_ms
 from server.config import load_config
 from server.errors import ServerConfigError
 
-Config = Annotated[Path, typer.Argument(metavar="server.toml", help="the configuration file")]
-AsJson = Annotated[bool, typer.Option("--json", help="as JSON, for programs")]
+commands = typer.Typer()  # of winnow-server data
 Scope = Annotated[
     str,
     typer.Argument(metavar="DEVICE/STREAM", help="whose samples; * for any: cam-1/main, cam-1/*, import/first, */*"),
 ]
-By = Annotated[str, typer.Option("--by", help="who says so; empty: whoever is logged in here")]
-Why = Annotated[str, typer.Option("--why", help="kept in the audit trail")]
 
 
-def register(data: typer.Typer) -> None:
-    """Add the commands to `winnow-server data`."""
-    data.command(
-        "rule",
-        epilog='Example: winnow-server data rule "cam-1/*" --licence CC-BY-4.0 --consent granted server.toml',
-    )(rule)
-    data.command("rules", epilog="Example: winnow-server data rules --json server.toml")(rules)
-    data.command("due", epilog="Example: winnow-server data due server.toml")(due)
-
-
+@commands.command(
+    "rule", epilog='Example: winnow-server data rule "cam-1/*" --licence CC-BY-4.0 --consent granted server.toml'
+)
 def rule(
     scope: Scope,
     path: Config,
@@ -57,7 +46,7 @@ def rule(
         bool, typer.Option("--end", help="forget the rule of this scope: the wider one holds again")
     ] = False,
     by: By = "",
-    why: Why = "no reason given",
+    why: Why = NO_REASON,
 ) -> None:
     """Set what may be done with samples, from the next snapshot and export on; what is not named stays as it is."""
     from server.app import open_store
@@ -67,18 +56,19 @@ def rule(
     said |= {"retention": retention, "uses": uses}
     with open_store(load_config(path)) as store:
         if end:
-            data_rule.end(store, scope, who=by, why=why, now_ms=_now_ms())
+            data_rule.end(store, scope, who=by, why=why, now_ms=now_ms())
             typer.echo(f"{scope}: the wider rule holds again")
             return
         if all(value is None for value in said.values()):
             raise ServerConfigError(f"{scope}: nothing said: expected --licence, --consent, --uses ... or --end")
-        made = data_rule.change(store, scope, said, who=by, why=why, now_ms=_now_ms())
+        made = data_rule.change(store, scope, said, who=by, why=why, now_ms=now_ms())
         narrower = data_rule.narrower(store, made)
     typer.echo(f"{made.scope}: {data_rule.line(made)}")
     for one in narrower:
         typer.echo(f"{one.scope} goes by a rule of its own: {data_rule.line(one)}")
 
 
+@commands.command("rules", epilog="Example: winnow-server data rules --json server.toml")
 def rules(path: Config, as_json: AsJson = False) -> None:
     """List the data rules that are in force."""
     from server import status as views
@@ -89,13 +79,14 @@ def rules(path: Config, as_json: AsJson = False) -> None:
     _show(rows, as_json)
 
 
+@commands.command("due", epilog="Example: winnow-server data due server.toml")
 def due(path: Config, as_json: AsJson = False) -> None:
     """List what was kept for longer than its rule says, stream by stream."""
     from server import status as views
     from server.store import rules as stored
 
     with views.opened(load_config(path)) as store, store.database.read() as connection:
-        found = stored.due(connection, now_ms=_now_ms())
+        found = stored.due(connection, now_ms=now_ms())
     rows = [one._asdict() for one in found]
     _show(rows if as_json else [row | {"oldest_ms": views.stamp(row["oldest_ms"])} for row in rows], as_json)
 
@@ -109,7 +100,3 @@ def _show(rows: list[dict[str, Any]], as_json: bool) -> None:
         views.print_table(
             [{key.removesuffix("_ms"): value for key, value in row.items()} for row in rows], views.console()
         )
-
-
-def _now_ms() -> int:
-    return time.time_ns() // 1_000_000

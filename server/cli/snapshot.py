@@ -5,20 +5,18 @@ Read from the catalogue alone, so it answers whether or not the server runs.
 
 from __future__ import annotations
 
-import time
 from pathlib import Path
 from typing import Annotated, Literal
 
 import typer
 
+from server.cli.options import NO_REASON, AsJson, By, Config, Why, now_ms
 from server.config import load_config
 
 snapshots = typer.Typer(
     help="What models learned from: frozen, hashed sets of labelled samples.",
     epilog="Example: winnow-server snapshot list server.toml",
 )
-Config = Annotated[Path, typer.Argument(metavar="server.toml", help="the configuration file")]
-AsJson = Annotated[bool, typer.Option("--json", help="as JSON, for programs")]
 Id = Annotated[str, typer.Argument(metavar="ID", help="its id, or the first 6 characters of it at least")]
 
 
@@ -76,15 +74,12 @@ def diff(
     """Say what is different from one snapshot to another: added, removed, relabelled, by class, device and labeler."""
     from server import status as views
     from server.teach.difference import lines
-    from server.teach.listing import compared
+    from server.teach.listing import compared, plain
 
     with views.opened(load_config(path)) as store:
         old, new, found = compared(store, before, after)
     if as_json:
-        groups = {
-            name: value._asdict() if hasattr(value, "_asdict") else value for name, value in found._asdict().items()
-        }
-        typer.echo(views.as_json({"before": old, "after": new} | groups))
+        typer.echo(views.as_json({"before": old, "after": new} | plain(found)))
     else:
         typer.echo("\n".join([f"from {old[:12]} to {new[:12]}", *lines(found)]))
 
@@ -102,7 +97,7 @@ def bias(
     from server.teach.listing import bias_of
 
     with views.opened(load_config(path)) as store:
-        view = bias_of(store, snapshot_id, days=days, now_ms=_now_ms())
+        view = bias_of(store, snapshot_id, days=days, now_ms=now_ms())
     if as_json:
         typer.echo(views.as_json(view))
         return
@@ -129,19 +124,15 @@ def export_to(
     share: Annotated[
         bool, typer.Option("--share", help="for people outside: only what the data rules let be shared")
     ] = False,
-    by: Annotated[str, typer.Option("--by", help="who exports; empty: whoever is logged in here")] = "",
-    why: Annotated[str, typer.Option("--why", help="kept in the audit trail")] = "no reason given",
+    by: By = "",
+    why: Why = NO_REASON,
 ) -> None:
     """Write a snapshot to a folder, as far as the data rules of now allow it; the same command again goes on."""
     from server.app import open_store
     from server.teach.export.run import export
 
     with open_store(load_config(path)) as store:
-        done = export(store, snapshot_id, folder, form=form, share=share, who=by, why=why, now_ms=_now_ms())
+        done = export(store, snapshot_id, folder, form=form, share=share, who=by, why=why, now_ms=now_ms())
     records = ", ".join(f"{number} {split}" for split, number in done.records.items())
     left = "".join(f", {number} left out: {reason.replace('_', ' ')}" for reason, number in done.left_out.items())
     typer.echo(f"{folder}: {records} of snapshot {done.snapshot[:12]}{left}")
-
-
-def _now_ms() -> int:
-    return time.time_ns() // 1_000_000

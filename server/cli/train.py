@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 import logging
-from pathlib import Path
 from typing import Annotated
 
 import typer
 
+from server.cli.options import Config, log_plainly
 from server.config import ServerConfig, load_config
 from server.errors import TrainingError
 
-Config = Annotated[Path, typer.Argument(metavar="server.toml", help="the configuration file")]
+commands = typer.Typer()
 
 
+@commands.command("train", epilog='Example: winnow-server train --why "new lenses on the line" server.toml')
 def train(
     path: Config,
     why: Annotated[str, typer.Option(help="kept in the audit trail")] = "no reason given",
@@ -43,7 +44,7 @@ def train(
     if (order := order_round(config, who=who, why=why)) is not None:
         typer.echo(f"order {order}: the running server begins it; `winnow-server status` says what comes of it")
         return None
-    _log_plainly()
+    log_plainly()
     version = train_once(config, why=f"{who} asked for it: {why}")
     typer.echo(f"version {version.number} published")
     return None
@@ -53,13 +54,9 @@ def _reproduce(config: ServerConfig, number: int) -> None:
     from server import status as views
     from server.teach import reproduce
 
-    _log_plainly()
+    log_plainly()
     with views.opened(config) as store:
         done = reproduce.reproduce(store, number, say=logging.getLogger(__name__).info)
     typer.echo("\n".join(reproduce.lines(done)))
     if not done.same:
         raise TrainingError(f"version {number} was not made again: another model came of the same data and settings")
-
-
-def _log_plainly() -> None:
-    logging.basicConfig(level="INFO", format="%(asctime)s %(levelname)-7s %(message)s", datefmt="%H:%M:%S")

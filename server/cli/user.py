@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import secrets
 import sys
-import time
-from pathlib import Path
 from typing import Annotated
 
 import typer
 
+from server.cli.options import NO_REASON, AsJson, By, Config, Why, now_ms, show
 from server.config import load_config
 from server.errors import ServerConfigError
 from server.store.users import ROLES, Role
@@ -17,15 +16,12 @@ from server.store.users import ROLES, Role
 users = typer.Typer(
     help="Who may sign in to the pages.", epilog="Example: winnow-server user add ada --role admin server.toml"
 )
-Config = Annotated[Path, typer.Argument(metavar="server.toml", help="the configuration file")]
 Name = Annotated[str, typer.Argument(metavar="NAME", help="theirs")]
-Why = Annotated[str, typer.Option(help="kept in the audit trail")]
 AsRole = Annotated[str, typer.Option("--role", help="viewer, labeler, operator or admin: each may do more")]
-BY_HAND = "no reason given"
 
 
 @users.command("add", epilog="Example: winnow-server user add ada --role admin server.toml")
-def add(name: Name, path: Config, role: AsRole = "viewer") -> None:
+def add(name: Name, path: Config, role: AsRole = "viewer", by: By = "", why: Why = NO_REASON) -> None:
     """Let somebody sign in; the password is asked for, or read from a pipe. None where a proxy signs people in."""
     from server.app import open_store
     from server.store import trail
@@ -34,7 +30,8 @@ def add(name: Name, path: Config, role: AsRole = "viewer") -> None:
     config = load_config(path)
     hashed = "" if config.web.user_header else _password()
     with open_store(config) as store, store.database.write() as connection:
-        stored.add(connection, name, _role(role), password_hash=hashed, by=trail.person(), now_ms=_now_ms())
+        who = by or trail.person()
+        stored.add(connection, name, _role(role), password_hash=hashed, by=who, why=why, now_ms=now_ms())
     typer.echo(f"{name}: {role}")
 
 
@@ -45,7 +42,8 @@ def change(
     role: Annotated[str, typer.Option("--role", help="viewer, labeler, operator or admin; empty: as it is")] = "",
     password: Annotated[bool, typer.Option("--password", help="ask for a new one")] = False,
     disable: Annotated[bool | None, typer.Option("--disable/--enable", help="may not, or may, sign in")] = None,
-    why: Why = BY_HAND,
+    by: By = "",
+    why: Why = NO_REASON,
 ) -> None:
     """Change what somebody may do; whoever has signed in has to do it again."""
     from server.app import open_store
@@ -60,17 +58,15 @@ def change(
             role=_role(role) if role else None,
             password_hash=hashed,
             disabled=disable,
-            by=trail.person(),
+            by=by or trail.person(),
             why=why,
-            now_ms=_now_ms(),
+            now_ms=now_ms(),
         )
     typer.echo(f"{name}: changed")
 
 
 @users.command("list", epilog="Example: winnow-server user list --json server.toml")
-def list_users(
-    path: Config, as_json: Annotated[bool, typer.Option("--json", help="as JSON, for programs")] = False
-) -> None:
+def list_users(path: Config, as_json: AsJson = False) -> None:
     """List who may sign in."""
     from server import status as views
     from server.store import users as stored
@@ -85,10 +81,7 @@ def list_users(
             }
             for one in stored.every(connection)
         ]
-    if as_json:
-        typer.echo(views.as_json(rows))
-    else:
-        views.print_table(rows, views.console())
+    show(rows, as_json)
 
 
 @users.command("token", epilog='Example: winnow-server user token ada --name "nightly export" --days 90 server.toml')
@@ -97,6 +90,8 @@ def token(
     path: Config,
     what: Annotated[str, typer.Option("--name", help="what it is for")] = "a program",
     days: Annotated[float, typer.Option(min=0.0, help="how long it is good; 0: until it is revoked")] = 0.0,
+    by: By = "",
+    why: Why = NO_REASON,
 ) -> None:
     """Make a token with which a program may do what somebody may. It is shown once."""
     from server.app import open_store
@@ -104,24 +99,54 @@ def token(
     from server.store import users as stored
     from server.web.access import digest
 
-    secret, now_ms = secrets.token_urlsafe(32), _now_ms()
+    secret, now = secrets.token_urlsafe(32), now_ms()
     with open_store(load_config(path)) as store, store.database.write() as connection:
         number = stored.add_token(
             connection,
             name,
             what,
             secret_sha256=digest(secret),
-            expires_at_ms=now_ms + int(days * 86_400_000) if days else None,
-            by=trail.person(),
-            now_ms=now_ms,
+            expires_at_ms=now + int(days * 86_400_000) if days else None,
+            by=by or trail.person(),
+            why=why,
+            now_ms=now,
         )
     typer.echo(f"token {number}, of {name}, for {what}", err=True)
     typer.echo(secret)
 
 
+@users.command("tokens", epilog="Example: winnow-server user tokens --json server.toml")
+def list_tokens(
+    path: Config,
+    name: Annotated[str, typer.Option("--name", help="of this user alone")] = "",
+    as_json: AsJson = False,
+) -> None:
+    """List the tokens of programs; what is secret of them is not kept."""
+    from server import status as views
+    from server.store import users as stored
+
+    with views.opened(load_config(path)) as store, store.database.read() as connection:
+        found = stored.tokens(connection, name)
+    rows = [
+        {
+            "token": one.id,
+            "user": one.user,
+            "for": one.name,
+            "since": views.stamp(one.created_at_ms),
+            "until": views.stamp(one.expires_at_ms) if one.expires_at_ms else None,
+            "revoked": one.revoked_at_ms is not None,
+        }
+        for one in found
+    ]
+    show(rows, as_json)
+
+
 @users.command("revoke-token", epilog="Example: winnow-server user revoke-token 3 server.toml")
 def revoke_token(
-    number: Annotated[int, typer.Argument(metavar="N", help="its number")], path: Config, why: Why = BY_HAND
+    number: Annotated[int, typer.Argument(metavar="N", help="its number")],
+    path: Config,
+    by: By = "",
+    why: Why = NO_REASON,
 ) -> None:
     """End a token."""
     from server.app import open_store
@@ -129,7 +154,7 @@ def revoke_token(
     from server.store import users as stored
 
     with open_store(load_config(path)) as store, store.database.write() as connection:
-        stored.revoke_token(connection, number, by=trail.person(), why=why, now_ms=_now_ms())
+        stored.revoke_token(connection, number, by=by or trail.person(), why=why, now_ms=now_ms())
     typer.echo(f"token {number} is good no more")
 
 
@@ -147,7 +172,3 @@ def _role(text: str) -> Role:
     if text not in ROLES:
         raise ServerConfigError(f"--role: got {text!r}, expected {', '.join(ROLES)}")
     return ROLES[ROLES.index(text)]
-
-
-def _now_ms() -> int:
-    return time.time_ns() // 1_000_000

@@ -2,20 +2,17 @@
 
 from __future__ import annotations
 
-import time
-from pathlib import Path
-from typing import Annotated
-
 import typer
 
+from server.cli.options import AsJson, Config, now_ms
 from server.config import load_config
 from server.errors import ServerError
 
 webhooks = typer.Typer(
     help="Who is told of alarms over HTTP.", epilog="Example: winnow-server webhook list server.toml"
 )
-Config = Annotated[Path, typer.Argument(metavar="server.toml", help="the configuration file")]
-AsJson = Annotated[bool, typer.Option("--json", help="as JSON, for programs")]
+commands = typer.Typer()
+commands.add_typer(webhooks, name="webhook")
 
 
 @webhooks.command("list", epilog="Example: winnow-server webhook list --json server.toml")
@@ -43,7 +40,7 @@ def test(path: Config) -> None:
     config = load_config(path)
     failed = 0
     for hook in config.webhook:
-        answer = probe(hook, fleet=config.server.fleet, now_ms=_now_ms())
+        answer = probe(hook, fleet=config.server.fleet, now_ms=now_ms())
         typer.echo(f"{hook.url}: {'taken' if answer.ok else 'not taken'}: {answer.text}")
         failed += not answer.ok
     if not config.webhook:
@@ -52,6 +49,7 @@ def test(path: Config) -> None:
         raise ServerError(f"{failed} of {len(config.webhook)} did not take the message")
 
 
+@commands.command("alarms", epilog="Example: winnow-server alarms --json server.toml")
 def show_alarms(path: Config, as_json: AsJson = False) -> None:
     """List the alarms that stand, as of the running server's last look."""
     from server import status as views
@@ -63,7 +61,3 @@ def show_alarms(path: Config, as_json: AsJson = False) -> None:
         typer.echo(views.as_json(rows))
     else:
         views.print_table([row | {"since_ms": views.stamp(row["since_ms"])} for row in rows], views.console())
-
-
-def _now_ms() -> int:
-    return time.time_ns() // 1_000_000

@@ -23,7 +23,7 @@ from typing import Any, NamedTuple
 
 from server.errors import LabelError
 from server.label import picture
-from server.label.labeler import CANNOT_TELL, LATER, NONE_OF_THESE, Answer, Given, Question
+from server.label.labeler import CANNOT_TELL, LATER, NONE_OF_THESE, Answer, Given, Question, Standing
 
 KIND = "label_studio"
 UID = "sample_uid"  # key in a task's data
@@ -68,14 +68,18 @@ class LabelStudio:
             self._there |= {one.id for one in new}
         return [LATER] * len(batch)
 
-    def answered(self) -> Iterator[Given]:
-        """The annotations that changed since the last time that all were taken; none when it was asked a moment ago."""
+    def answered(self) -> Iterator[Given | Standing]:
+        """Of what changed since the last time that all was taken: the annotations, and which of earlier ones are left.
+
+        Nothing when it was asked a moment ago.
+        """
         if self._now_s() < self._next_s:
             return
         newest = self._since
         for task in self._tasks(self._since):
             newest = max(newest, task.get("updated_at", ""))
             yield from _given(task)
+            yield from _standing(task)
         self._since = newest[: len("2026-01-31T23:59:59")] + ".000000Z"  # what changed in the same second comes again
         self._next_s = self._now_s() + POLL_S
 
@@ -182,8 +186,20 @@ def _given(task: Mapping[str, Any]) -> Iterator[Given]:
                 labeler=f"{KIND}:{name}"[:100],
                 kind=KIND,
                 seconds=float(one.get("lead_time") or 0.0),
-                key=f"{KIND}:{one['id']}:{one.get('updated_at', '')}",
+                key=f"{_begin(one)}{one.get('updated_at', '')}",
             )
+
+
+def _standing(task: Mapping[str, Any]) -> Iterator[Standing]:
+    """Its annotations; one that was turned into a skip stands no more."""
+    if uid := task.get("data", {}).get(UID):
+        given = [one for one in task.get("annotations", ()) if not one.get("was_cancelled")]
+        yield Standing(uid, KIND, tuple(_begin(one) for one in given))
+
+
+def _begin(annotation: Mapping[str, Any]) -> str:
+    """Of the keys of its answers."""
+    return f"{KIND}:{annotation['id']}:"
 
 
 def _said(result: Sequence[Mapping[str, Any]]) -> str:

@@ -66,6 +66,14 @@ class Given(NamedTuple):
     key: str  # of this answer: it may be given again, and counts once
 
 
+class Standing(NamedTuple):
+    """Which answers of a kind about a question still stand where they were given: the others were deleted there."""
+
+    id: str  # of the question
+    kind: str
+    keys: tuple[str, ...]  # how the keys of those that stand begin
+
+
 class Labeler(Protocol):
     """Answers questions."""
 
@@ -76,7 +84,7 @@ class Labeler(Protocol):
 class Elsewhere(Labeler, Protocol):
     """Answers questions later."""
 
-    def answered(self) -> Iterable[Given]:
+    def answered(self) -> Iterable[Given | Standing]:
         """What was answered since the last call that was iterated to its end: what is kept is asked for no more."""
 
 

@@ -24,7 +24,7 @@ import sqlalchemy as sa
 from server.config import Labeler
 from server.errors import LabelError
 from server.label.classes import class_index_of, name_of
-from server.label.labeler import Given
+from server.label.labeler import Given, Standing
 from server.label.prices import Price, parse
 from server.label.purpose import purpose_of
 from server.label.task import Task, tasks_of, with_guesses
@@ -173,7 +173,7 @@ class Queue:
                     self._take(connection, labeler, one, class_index, kind, asked_as or labeler)
             return [_outcome(connection, labeler, one) for one in replies]
 
-    def take_in(self, given: Iterable[Given], *, asked_as: str) -> int:
+    def take_in(self, given: Iterable[Given | Standing], *, asked_as: str) -> int:
         """Keep what people elsewhere have answered, each once; returns how many were of samples here.
 
         `asked_as`: who had the questions on their behalf.
@@ -184,6 +184,9 @@ class Queue:
                 here = one.id in samples.body_names(connection, [one.id])
             if not here:
                 continue  # erased
+            if isinstance(one, Standing):
+                self._withdraw(one)
+                continue
             try:
                 reply = Reply(one.id, one.said, one.seconds, one.key)
                 self.answers(one.labeler, [reply], new_class=True, kind=one.kind, asked_as=asked_as)
@@ -191,6 +194,19 @@ class Queue:
             except LabelError as error:  # one that makes no sense must not hold up the others
                 log.warning("%s answered %r to %s: %s", one.labeler, one.said, one.id, error)
         return kept
+
+    def _withdraw(self, standing: Standing) -> None:
+        """Answers that were deleted where they were given count no more, and what has none waits again."""
+        with self._store.database.write() as connection:
+            given = [row for row in labels.of_sample(connection, standing.id) if row.kind == standing.kind]
+            gone = [
+                row.id for row in given if row.undone_at_ms is None and not (row.key or "").startswith(standing.keys)
+            ]
+            for label_id in gone:
+                questions.take_back(connection, label_id, now_ms=self._now_ms())
+            if gone:
+                consensus.resolve(connection, [standing.id])
+                questions.unspare(connection, standing.id)
 
     def skip(self, labeler: str, sample_id: str) -> None:
         """Not me, not now. LabelError when he does not have it."""

@@ -17,9 +17,9 @@ from edge_agent.contract.types import is_name
 from server import config
 from server.errors import RolloutError
 from server.release import rollout
-from server.release.channels import begin, check_command, may_go_out, plan_of, report_of, state_of
+from server.release.channels import begin, check_command, may_go_out, plan_of, state_of
 from server.release.gate import Wait
-from server.release.rings import Ring, parse
+from server.release.rings import parse
 from server.release.signing import Signing
 from server.store import devices, rollouts, trail, versions
 from server.store.store import Store
@@ -135,23 +135,23 @@ def _why(one: rollouts.Rollout) -> str:
     return f"ring {asks} waits for an approval" if asks else str(one.state.get("reason", ""))
 
 
-def shown(store: Store, rollout_id: int, *, now_ms: int, signing: Signing | None = None) -> View:
-    """All of a rollout: its rings with their rules, what it waits for, what operators said, and every step.
+def shown(store: Store, rollout_id: int, *, now_ms: int, signing: Signing | None = None, last: int = 0) -> View:
+    """All of a rollout: its rings with their rules, what it waits for, what operators said, and its steps.
 
-    `signing`: whose signatures it needs; None: nobody's.
+    `signing`: whose signatures it needs; None: nobody's. `last`: so many steps, the newest; 0: all, of which a rollout
+    to 10,000 devices has some 50,000.
     """
     with store.database.read() as connection:
         one = _found(connection, rollout_id)
         signed = may_go_out(versions.get(connection, one.version), signing)
-        fleet = devices.devices(connection)
-        steps = rollouts.steps(connection, one.id)
+        steps = rollouts.steps(connection, one.id, last=last)
         said = rollouts.said(connection, one.id)
     plan, state = plan_of(one), state_of(one)
     return summary(one) | {
         "started_at_ms": one.started_at_ms,
         "ended_at_ms": one.ended_at_ms,
-        "waits_for": _waits_for(plan, state, one, fleet, now_ms) if signed else _unsigned(one),
-        "rings": [_ring(ring, state) for ring in plan.rings],
+        "waits_for": _waits_for(plan, state, one, now_ms) if signed else _unsigned(one),
+        "rings": _rings(plan, state),
         "commands": [command._asdict() for command in said],
         "steps": [step._asdict() for step in steps],
     }
@@ -163,30 +163,27 @@ def _unsigned(one: rollouts.Rollout) -> str:
     return f"version {one.version} is not signed: winnow-server model sign {one.version} --key FILE server.toml"
 
 
-def _waits_for(
-    plan: rollout.Plan,
-    state: rollout.State,
-    one: rollouts.Rollout,
-    fleet: Sequence[devices.Device],
-    now_ms: int,
-) -> str:
+def _waits_for(plan: rollout.Plan, state: rollout.State, one: rollouts.Rollout, now_ms: int) -> str:
     if not isinstance(state, rollout.Running) or state.paused or state.asks:
         return _why(one)  # an approval, a resume; or why it was halted
-    reports = {device.name: report for device in fleet if (report := report_of(device)) is not None}
-    verdict = rollout.gate(plan, state, rollout.Look(reports=reports, now_s=now_ms / 1000))
+    # Whether it waits, the members say; what their devices report decides between Pass and Fail alone.
+    verdict = rollout.gate(plan, state, rollout.Look(reports={}, now_s=now_ms / 1000))
     return verdict.why if isinstance(verdict, Wait) else "the server's next look"
 
 
-def _ring(ring: Ring, state: rollout.State) -> View:
-    members = {name: member for name, member in state.members.items() if member.ring == ring.name}
-    takes = "+".join(ring.devices) or (str(ring.count) if ring.count else f"{100 * ring.share:g}%")
-    return {
-        "ring": ring.name,
-        "takes": takes,
-        "members": dict(Counter(member.phase for member in members.values())),
-        "failed": {name: member.reason for name, member in members.items() if member.phase == "failed"},
-        "rules": msgspec.to_builtins(ring.rules),
-    }
+def _rings(plan: rollout.Plan, state: rollout.State) -> list[View]:
+    phases = Counter((member.ring, member.phase) for member in state.members.values())
+    failed = [(name, member) for name, member in state.members.items() if member.phase == "failed"]
+    return [
+        {
+            "ring": ring.name,
+            "takes": "+".join(ring.devices) or (str(ring.count) if ring.count else f"{100 * ring.share:g}%"),
+            "members": {phase: number for (name, phase), number in phases.items() if name == ring.name},
+            "failed": {name: member.reason for name, member in failed if member.ring == ring.name},
+            "rules": msgspec.to_builtins(ring.rules),
+        }
+        for ring in plan.rings
+    ]
 
 
 def words(view: View, stamp: Any) -> list[str]:

@@ -163,6 +163,7 @@ def make(
     days: float,
     now_ms: int,
     who: str = trail.SERVER,
+    why: str = "",
 ) -> Made:
     """Ask devices (None: all) for more samples like one; a running server tells them.
 
@@ -191,7 +192,7 @@ def make(
     with store.database.write() as connection:
         number = requests.insert(connection, made)
         detail = {"devices": made.devices or "all", "count": count, "days": days}  # not of which: it may be erased
-        trail.record(connection, "request", f"request {number}", why="", who=who, detail=detail, now_ms=now_ms)
+        trail.record(connection, "request", f"request {number}", why=why, who=who, detail=detail, now_ms=now_ms)
     return Made(number, [device.name for device in fleet if device.name not in silent], silent)
 
 
@@ -223,13 +224,13 @@ def _why_not(device: Device, sample_id: str, sketches: Sketches) -> str:
     return ""
 
 
-def cancel(store: Store, number: int, *, now_ms: int, who: str = trail.SERVER) -> None:
+def cancel(store: Store, number: int, *, now_ms: int, who: str = trail.SERVER, why: str = "") -> None:
     """End a request before its time; RequestError when there is none to end."""
     with store.database.write() as connection:
         if not requests.cancel(connection, number, now_ms=now_ms):
             known = ", ".join(str(one.id) for one in requests.open_ones(connection, now_ms=now_ms)) or "none"
             raise RequestError(f"request {number} is not open; open: {known}")
-        trail.record(connection, "cancel", f"request {number}", why="", who=who, now_ms=now_ms)
+        trail.record(connection, "cancel", f"request {number}", why=why, who=who, now_ms=now_ms)
 
 
 def listed(store: Store, *, now_ms: int) -> list[dict[str, Any]]:

@@ -13,7 +13,7 @@ page may so be short, and says from where to look on.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from operator import eq, ge, le, lt
 from typing import Any, NamedTuple
 
@@ -99,6 +99,15 @@ def page(connection: sa.Connection, wanted: Wanted, *, after: Key | None = None,
     if len(rows) == limit:
         return Found(rows, tuple(rows[-1][-len(way.key) :]))
     return Found(rows, end)
+
+
+def every(connection: sa.Connection, wanted: Wanted) -> Iterator[Any]:
+    """All of those wanted, a page at a time."""
+    found = page(connection, wanted)
+    yield from found.rows
+    while found.after is not None:
+        found = page(connection, wanted, after=found.after)
+        yield from found.rows
 
 
 def one(connection: sa.Connection, sample_id: str) -> Any:

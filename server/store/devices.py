@@ -60,9 +60,29 @@ class Device:
         return max(said, key=lambda word: word.boot).outbox if said else None  # of one boot the heartbeat is the later
 
 
+class Kept(NamedTuple):
+    """Of a device, what its outbox keeps."""
+
+    name: str
+    online: bool
+    outbox: OutboxState | None  # as it said last; None when it never spoke of it
+
+
 def devices(connection: sa.Connection) -> list[Device]:
     """All devices, by name."""
     return [_device(row) for row in connection.execute(sa.select(device).order_by(device.c.name))]
+
+
+def kept(connection: sa.Connection) -> list[Kept]:
+    """Of all devices what their outboxes keep, by name: a third of the time that whole ones take to read."""
+    words = [(word["boot"], word["outbox"]) for word in (device.c.heartbeat, device.c.birth)]
+    query = sa.select(device.c.name, device.c.online, *(part for word in words for part in word))
+    found = []
+    for name, online, *said in connection.execute(query.order_by(device.c.name)):
+        spoken = [word for word in (said[:2], said[2:]) if word[0] is not None]
+        last = max(spoken, key=lambda word: word[0])[1] if spoken else None
+        found.append(Kept(name, online, _from_json(last, OutboxState)))
+    return found
 
 
 class Place(NamedTuple):
@@ -84,6 +104,13 @@ def get(connection: sa.Connection, name: str) -> Device | None:
     """The device of that name."""
     row = connection.execute(sa.select(device).where(device.c.name == name)).one_or_none()
     return None if row is None else _device(row)
+
+
+def find(connection: sa.Connection, name: str) -> Device:
+    """The device of that name. StoreError when there is none."""
+    if (found := get(connection, name)) is None:
+        raise _never_seen(connection, name)
+    return found
 
 
 def _device(row: sa.Row[Any]) -> Device:

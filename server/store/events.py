@@ -5,7 +5,7 @@ Devices' events come by ingest (devices.record_event). The server's own stand be
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import sqlalchemy as sa
@@ -33,6 +33,12 @@ def say(
             detail=dict(detail),
         )
     )
+
+
+def of_device(connection: sa.Connection, device: str, *, below: int = 0, limit: int) -> Sequence[sa.Row[Any]]:
+    """The newest events of a device, newest first; with an id below `below`, if that is not 0."""
+    query = sa.select(event).where(event.c.device == device).order_by(event.c.id.desc()).limit(limit)
+    return connection.execute(query.where(event.c.id < below) if below else query).all()
 
 
 def last_said(connection: sa.Connection, kind: str, *, version: int, device: str = "") -> sa.Row[Any] | None:

@@ -20,7 +20,7 @@ from sqlalchemy.dialects.sqlite import insert
 
 from edge_agent.contract.wire import OutboxState
 from server.store import erasures
-from server.store.devices import Device
+from server.store.devices import Device, Kept
 from server.store.schema import device, gap, sample
 
 DAMAGED = "damaged"  # as a device calls what waited in a damaged file; no rule of eviction
@@ -51,7 +51,7 @@ def notice(connection: sa.Connection, name: str, said: OutboxState, *, now_ms: i
     connection.execute(insert(gap).values(values).on_conflict_do_nothing())
 
 
-def missing(connection: sa.Connection, known: Sequence[Device]) -> dict[str, int]:
+def missing(connection: sa.Connection, known: Sequence[Device] | Sequence[Kept]) -> dict[str, int]:
     """Samples of each device that will not come, at least; exact once all that waits has come."""
     stored = _stored(connection)
     found = {one.name: 0 for one in known}

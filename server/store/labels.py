@@ -141,6 +141,11 @@ def standing(connection: sa.Connection, sample_id: str) -> Any:
     return connection.execute(sa.select(in_force_).where(in_force_.c.sample_id == sample_id)).one_or_none()
 
 
+def of_sample(connection: sa.Connection, sample_id: str) -> Sequence[Any]:
+    """Every answer about a sample, those taken back too, oldest first: rows of `label`."""
+    return connection.execute(sa.select(label).where(label.c.sample_id == sample_id).order_by(label.c.id)).all()
+
+
 def is_answered(connection: sa.Connection, sample_id: str) -> bool:
     """Whether anything is."""
     return standing(connection, sample_id) is not None

@@ -6,7 +6,7 @@ say waits here until the running server has answered it.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import sqlalchemy as sa
@@ -111,6 +111,23 @@ def of_version(connection: sa.Connection, number: int) -> Sequence[Rollout]:
     """Those of a version, the newest first."""
     query = sa.select(rollout).where(rollout.c.version == number).order_by(rollout.c.id.desc())
     return [Rollout(*row) for row in connection.execute(query)]
+
+
+def below(connection: sa.Connection, rollout_id: int, *, limit: int) -> Sequence[Rollout]:
+    """The newest before `rollout_id`, or of all if that is 0; newest first."""
+    query = sa.select(rollout).order_by(rollout.c.id.desc()).limit(limit)
+    return [
+        Rollout(*row) for row in connection.execute(query.where(rollout.c.id < rollout_id) if rollout_id else query)
+    ]
+
+
+def by_version(connection: sa.Connection, numbers: Collection[int]) -> dict[int, dict[str, str]]:
+    """Of each version: channel -> how its last rollout there stands."""
+    query = sa.select(rollout.c.version, rollout.c.channel, rollout.c.status).order_by(rollout.c.id)
+    found: dict[int, dict[str, str]] = {}
+    for row in connection.execute(query.where(rollout.c.version.in_(list(numbers)))):
+        found.setdefault(row.version, {})[row.channel] = row.status
+    return found
 
 
 def newest(connection: sa.Connection) -> dict[str, Rollout]:

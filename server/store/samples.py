@@ -19,7 +19,7 @@ from edge_agent.contract.encoding import unpack
 from edge_agent.contract.errors import MessageError
 from edge_agent.contract.images import KINDS
 from server.errors import StoreError
-from server.store.schema import sample
+from server.store.schema import consensus, sample
 from server.store.store import Store
 
 AUDIT_REASONS = ("random", "explore")
@@ -60,6 +60,16 @@ def body_names(connection: sa.Connection, ids: Collection[str]) -> dict[str, str
 def rows(connection: sa.Connection, ids: Collection[str]) -> Sequence[sa.Row[Any]]:
     """The rows of these ids, those that are here; at most 32,000 ids."""
     return connection.execute(sa.select(sample).where(sample.c.id.in_(list(ids)))).all()
+
+
+def one(connection: sa.Connection, sample_id: str) -> sa.Row[Any] | None:
+    """The sample of that id, with the class in force (`class_index`, or None)."""
+    return connection.execute(_with_class().where(sample.c.id == sample_id)).one_or_none()
+
+
+def _with_class() -> sa.Select[Any]:
+    joined = sample.outerjoin(consensus, consensus.c.sample_id == sample.c.id)
+    return sa.select(sample, consensus.c.class_index).select_from(joined)
 
 
 def sample_counts(connection: sa.Connection) -> dict[str, dict[str, int]]:

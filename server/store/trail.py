@@ -63,11 +63,15 @@ def record(
     return entry
 
 
-def entries(connection: sa.Connection, *, subject: str = "", limit: int | None = None) -> Sequence[Entry]:
-    """The newest entries, oldest first; of one subject, if one is named."""
+def entries(
+    connection: sa.Connection, *, subject: str = "", below: int = 0, limit: int | None = None
+) -> Sequence[Entry]:
+    """The newest entries, oldest first; of one subject, if one is named, and with an id below `below`, if not 0."""
     query = sa.select(trail).order_by(trail.c.id.desc()).limit(limit)
     if subject:
         query = query.where(trail.c.subject == subject)
+    if below:
+        query = query.where(trail.c.id < below)
     return [Entry(*row) for row in connection.execute(query)][::-1]
 
 

@@ -42,13 +42,16 @@ class Token(NamedTuple):
     revoked_at_ms: int | None
 
 
-def add(connection: sa.Connection, name: str, role: Role, *, password_hash: str, by: str, now_ms: int) -> None:
+def add(
+    connection: sa.Connection, name: str, role: Role, *, password_hash: str, by: str, why: str = "", now_ms: int
+) -> None:
     """A new user; StoreError when the name is taken."""
     if get(connection, name) is not None:
         raise StoreError(f"user {name!r}: is there already: winnow-server user change {name}")
     values = {"name": name, "role": role, "password_hash": password_hash, "created_at_ms": now_ms}
     connection.execute(sa.insert(user).values(values))
-    trail.record(connection, "user add", f"user {name}", why=f"as {role}", who=by, now_ms=now_ms)
+    detail = {"role": role}
+    trail.record(connection, "user add", f"user {name}", why=why, who=by, detail=detail, now_ms=now_ms)
 
 
 def change(
@@ -136,6 +139,7 @@ def add_token(
     secret_sha256: str,
     expires_at_ms: int | None,
     by: str,
+    why: str = "",
     now_ms: int,
 ) -> int:
     """A token for a program; returns its number. StoreError when there is no such user."""
@@ -145,7 +149,8 @@ def add_token(
     made: int = connection.execute(
         sa.insert(api_token).values(values | {"expires_at_ms": expires_at_ms}).returning(api_token.c.id)
     ).scalar_one()
-    trail.record(connection, "token add", f"token {made}", why=f"{name}, of {owner}", who=by, now_ms=now_ms)
+    detail = {"of": owner, "for": name}
+    trail.record(connection, "token add", f"token {made}", why=why, who=by, detail=detail, now_ms=now_ms)
     return made
 
 

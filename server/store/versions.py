@@ -53,6 +53,13 @@ def every(connection: sa.Connection, *, above: int = 0) -> Sequence[Version]:
     return [Version(*row) for row in connection.execute(query)]
 
 
+def newest(connection: sa.Connection, *numbers: int, below: int = 0, limit: int) -> Sequence[Version]:
+    """The newest versions first; those of `numbers` alone, if some are said, and below `below`, if that is not 0."""
+    query = sa.select(version).order_by(version.c.number.desc()).limit(limit)
+    query = query.where(version.c.number.in_(numbers)) if numbers else query
+    return [Version(*row) for row in connection.execute(query.where(version.c.number < below) if below else query)]
+
+
 def weights_from(connection: sa.Connection) -> dict[int, int]:
     """Of every version the one whose weights it began with, 0: none; oldest first.
 

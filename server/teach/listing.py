@@ -97,6 +97,12 @@ def compared(store: Store, before: str, after: str) -> tuple[str, str, Differenc
     return old.id, new.id, found._replace(classes=classes, rules=rules_between(old.rules, new.rules))
 
 
+def plain(found: Difference) -> View:
+    """A difference as plain data."""
+    parts = {name: part._asdict() if hasattr(part, "_asdict") else part for name, part in found._asdict().items()}
+    return dict(msgspec.to_builtins(parts, str_keys=True))
+
+
 def _entries(connection: sa.Connection, made: Snapshot) -> dict[str, Entry]:
     return {
         row.id: Entry(made.classes[row.class_index], row.frozen_split, row.device, row.labeler)

@@ -123,6 +123,7 @@ def _needs(role: Role) -> Callable[[Request], Awaitable[Person]]:
             await _check_csrf(request, found)
         return found
 
+    person.role = role  # type: ignore[attr-defined]  # said in the description of the API
     return person
 
 

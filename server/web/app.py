@@ -7,23 +7,26 @@ process of its own.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from urllib.parse import quote
 
-from fastapi import FastAPI, HTTPException, Request, Response
+from fastapi import Depends, FastAPI, Request, Response
 from fastapi.exceptions import RequestValidationError
-from fastapi.responses import JSONResponse, RedirectResponse
+from fastapi.responses import RedirectResponse
 from fastapi.staticfiles import StaticFiles
 from starlette.datastructures import MutableHeaders
+from starlette.exceptions import HTTPException
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from edge_agent.contract.errors import WinnowError
 from server.config import ServerConfig
 from server.store.store import Store
-from server.web import api, metrics, pages
+from server.web import api, metrics, openapi, pages
 from server.web.access import SignInNeeded, who
-from server.web.frame import HERE, Frame
+from server.web.api.answers import nothing_else
+from server.web.frame import HERE, Frame, nothing
 from server.web.live import Pulse
+from server.web.problem import EVERYWHERE, problem
 
 API = "/api/v1"
 HEADERS = {
@@ -36,15 +39,18 @@ HEADERS = {
 }
 
 
-def make_app(store: Store, config: ServerConfig, *, now_ms: Callable[[], int]) -> FastAPI:
-    """The application, without its socket. `now_ms`: the wall clock, ms since 1970."""
-    frame = Frame(store, config, now_ms=now_ms)
+def make_app(
+    store: Store, config: ServerConfig, *, now_ms: Callable[[], int], hint: Callable[[], None] = nothing
+) -> FastAPI:
+    """The application, without its socket.
+
+    `now_ms`: the wall clock, ms since 1970. `hint`: to be told that something was answered elsewhere.
+    """
+    frame = Frame(store, config, now_ms=now_ms, hint=hint)
     app = FastAPI(
         title="Winnow",
-        description="What the pages and `winnow-server` do, for programs. Send `Authorization: Bearer TOKEN`; "
-        "`winnow-server user token NAME` makes one.",
         version="1",
-        openapi_url=f"{API}/openapi.json",
+        openapi_url="/api/openapi.json",
         docs_url=None,  # it would load its scripts from elsewhere
         redoc_url=None,
     )
@@ -54,8 +60,10 @@ def make_app(store: Store, config: ServerConfig, *, now_ms: Callable[[], int]) -
     app.include_router(metrics.router(frame), include_in_schema=False)
     for module in pages.MODULES:
         app.include_router(module.router(frame), include_in_schema=False)
-    for module in api.MODULES:
-        app.include_router(module.router(frame), prefix=API)
+    routers = [module.router(frame) for module in api.MODULES]
+    for router in routers:
+        app.include_router(router, prefix=API, responses=EVERYWHERE, dependencies=[Depends(nothing_else)])
+    openapi.describe(app, routers, API)
     _answer_errors(app, frame)
 
     app.add_middleware(Headed)
@@ -88,26 +96,22 @@ def _answer_errors(app: FastAPI, frame: Frame) -> None:
     """JSON to programs, pages to people."""
 
     def wants_page(request: Request) -> bool:
-        return not request.url.path.startswith(API) and "HX-Request" not in request.headers
+        return not request.url.path.startswith("/api/") and "HX-Request" not in request.headers
 
-    async def refuse(request: Request, status: int, why: str) -> Response:
+    async def refuse(request: Request, status: int, why: str, headers: Mapping[str, str] | None = None) -> Response:
         if wants_page(request):
             return frame.page(request, "refused.html", person=await who(request), status=status, why=why)
-        return JSONResponse({"detail": why}, status_code=status)
+        return problem(status, why, headers)
 
     @app.exception_handler(SignInNeeded)
     async def sign_in(request: Request, _: SignInNeeded) -> Response:
         if wants_page(request) and request.method == "GET":
             return RedirectResponse(f"/sign-in?next={quote(request.url.path)}", status_code=303)
-        return JSONResponse(
-            {"detail": "sign in, or send Authorization: Bearer TOKEN"},
-            status_code=401,
-            headers={"WWW-Authenticate": "Bearer"},
-        )
+        return problem(401, "sign in, or send Authorization: Bearer TOKEN", {"WWW-Authenticate": "Bearer"})
 
     @app.exception_handler(HTTPException)
     async def refused(request: Request, error: HTTPException) -> Response:
-        return await refuse(request, error.status_code, str(error.detail))
+        return await refuse(request, error.status_code, str(error.detail), error.headers)
 
     @app.exception_handler(RequestValidationError)
     async def malformed(request: Request, error: RequestValidationError) -> Response:

@@ -38,12 +38,18 @@ PLACES = (
 )
 
 
+def nothing() -> None:
+    """Nobody wants to know."""
+
+
 class Frame:
     """What every page needs: the store, the configuration, the clock, templates, and who may what."""
 
-    def __init__(self, store: Store, config: ServerConfig, *, now_ms: Callable[[], int]) -> None:
+    def __init__(
+        self, store: Store, config: ServerConfig, *, now_ms: Callable[[], int], hint: Callable[[], None]
+    ) -> None:
         """Nothing is read yet."""
-        self.store, self.config, self.now_ms = store, config, now_ms
+        self.store, self.config, self.now_ms, self.hint = store, config, now_ms, hint
         self.table = FleetTable(store, now_ms=now_ms)
         self.access = Access(store, config.web, now_ms=now_ms)
         self._templates = Jinja2Templates(HERE / "templates")

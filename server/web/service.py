@@ -16,6 +16,7 @@ from server.errors import ServerError
 from server.store.store import Store
 from server.web.app import make_app
 from server.web.chores import Chores
+from server.web.frame import nothing
 
 ADDRESS = "web.url"
 """File in the data folder with the address, for whoever starts a browser."""
@@ -27,11 +28,13 @@ log = logging.getLogger(__name__)
 class Pages:
     """Serves them until it is stopped."""
 
-    def __init__(self, store: Store, config: ServerConfig, *, now_ms: Callable[[], int]) -> None:
-        """Nothing happens before `start`."""
+    def __init__(
+        self, store: Store, config: ServerConfig, *, now_ms: Callable[[], int], hint: Callable[[], None] = nothing
+    ) -> None:
+        """Nothing happens before `start`; the others: of `make_app`."""
         web = config.web
         self._web, self._folder = web, Path(config.server.data_dir)
-        self._app = make_app(store, config, now_ms=now_ms)
+        self._app = make_app(store, config, now_ms=now_ms, hint=hint)
         self._chores = Chores(store, self._folder, now_ms=now_ms)
         self._server = uvicorn.Server(
             uvicorn.Config(
@@ -50,6 +53,13 @@ class Pages:
 
     def start(self) -> str:
         """Listen; returns the address for a browser. ServerError when that cannot be had."""
+        try:
+            self._server.config.load()
+        except OSError as error:  # an ssl.SSLError too
+            files = " and ".join(file for file in (self._web.cert_file, self._web.key_file) if file)
+            raise ServerError(
+                f"[web] {files}: {error}: expected a certificate with its chain, and its key, as PEM"
+            ) from error
         try:
             self._socket = socket.create_server((self._web.listen, self._web.port))
         except OSError as error:

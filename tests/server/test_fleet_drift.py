@@ -178,7 +178,7 @@ def test_the_command_prints_both_for_people_and_for_programs(tmp_path, capsys, m
     with store.database.read() as connection:
         latest = connection.exec_driver_sql("SELECT max(start_ms) FROM span").scalar()
     store.close()
-    monkeypatch.setattr("server.__main__._now_ms", lambda: latest + SPAN_MS)
+    monkeypatch.setattr("server.cli.status.now_ms", lambda: latest + SPAN_MS)
     assert main(["drift", "server.toml"]) == 0
     text = capsys.readouterr().out
     assert "version 1: cam-3 moved, alone" in text

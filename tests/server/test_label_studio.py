@@ -23,7 +23,7 @@ from server.collect.ingest import Ingest
 from server.errors import LabelError
 from server.label import label_studio
 from server.label.label_studio import PAGE, POLL_S, LabelStudio
-from server.label.labeler import CANNOT_TELL, NONE_OF_THESE
+from server.label.labeler import CANNOT_TELL, NONE_OF_THESE, Given
 from server.label.labelling import Labelling
 from server.label.queue import Rules
 from server.store import labels
@@ -90,6 +90,12 @@ class Studio(ThreadingHTTPServer):
             }
         )
         return self._annotations
+
+    def delete(self, number: int) -> None:
+        for task in self.tasks.values():
+            left = [one for one in task["annotations"] if one["id"] != number]
+            if len(left) < len(task["annotations"]):
+                task["annotations"], task["updated_at"] = left, self.now()
 
     def change(self, number: int, choice: str) -> None:
         for task in self.tasks.values():
@@ -204,6 +210,10 @@ def given(store) -> list[tuple[str, int, str, float]]:
         return [(row.sample_id, row.class_index, row.labeler, row.seconds) for row in rows]
 
 
+def given_by(client: LabelStudio) -> list[str]:
+    return [one.id for one in client.answered() if isinstance(one, Given)]
+
+
 def name(seq: int) -> str:
     return f"cam-1.main.1.{seq}"
 
@@ -262,6 +272,36 @@ def test_a_changed_annotation_is_a_new_answer_of_the_same_labeler(store, studio)
     assert len(given(store)) == 2
 
 
+def test_what_is_deleted_there_counts_no_more_and_waits_again(store, studio):
+    clock = Clock()
+    asked = labelling(store, studio, clock)
+    run(asked)
+    number, other = studio.annotate(name(0), "cat", by=7), studio.annotate(name(0), "dog", by=8)
+    studio.annotate(name(1), "dog")
+    later(clock)
+    asked.collect()
+    studio.delete(other)
+    later(clock)
+    asked.collect()
+    with store.database.read() as connection:
+        assert {one: k for one, k, _ in connection.execute(labels.in_force())} == {name(0): 0, name(1): 3}
+    studio.delete(number)
+    run(labelling(store, studio, clock))  # made anew: what was deleted while it was away is seen as well
+    with store.database.read() as connection:
+        assert {one: k for one, k, _ in connection.execute(labels.in_force())} == {name(1): 3}
+        assert labels.counts(connection).waiting == 4
+    assert len(studio.tasks) == 5
+
+
+def test_a_hint_has_it_look_at_once(store, studio):
+    asked = labelling(store, studio, Clock())
+    run(asked)
+    studio.annotate(name(0), "cat")
+    assert asked.collect() == 0
+    asked.hint()
+    assert asked.collect() == 1
+
+
 def test_after_a_restart_nothing_is_asked_or_counted_twice(store, studio):
     clock = Clock()
     run(labelling(store, studio, clock))
@@ -284,10 +324,10 @@ def test_what_could_not_be_kept_is_given_again(store, studio):
     answers = client.answered()
     first = next(answers)
     answers.close()  # the disk was full
-    assert [one.id for one in client.answered()] == [first.id, name(1)]
+    assert given_by(client) == [first.id, name(1)]
     assert list(client.answered()) == []
     client.hint()  # a webhook
-    assert {one.id for one in client.answered()} <= {name(1)}
+    assert set(given_by(client)) <= {name(1)}
 
 
 def test_more_tasks_than_a_page_holds(studio):
@@ -296,7 +336,7 @@ def test_more_tasks_than_a_page_holds(studio):
     client.label([question(one, np.zeros((2, 2), np.uint8)) for one in names])
     for one in names:
         studio.annotate(one, "cat")
-    assert [one.id for one in client.answered()] == names
+    assert given_by(client) == names
 
 
 def test_a_personal_token_is_exchanged_and_exchanged_again(store, studio):

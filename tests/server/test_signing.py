@@ -19,9 +19,9 @@ from edge_agent.contract.trust import BUNDLE, Claim, decode_bundle, verify_artif
 from edge_agent.contract.wire import BlockHeader, Desired, decode, decode_frame, encode, parse_topic
 from server import config
 from server.__main__ import main
+from server.cli.keys import rows_of
 from server.collect.ingest import Ingest
 from server.errors import SigningError
-from server.keyring import rows_of
 from server.release import commands, keys, metadata
 from server.release.blocks import Blocks
 from server.release.fleet import Fleet

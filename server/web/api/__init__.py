@@ -1,5 +1,23 @@
 """What can programs ask?"""
 
-from server.web.api import devices, label, orders, samples
+from server.web.api import (
+    classes,
+    device,
+    devices,
+    label,
+    models,
+    orders,
+    people,
+    requests,
+    rollouts,
+    samples,
+    snapshots,
+    status,
+    tokens,
+    trail,
+)
 
-MODULES = (devices, label, orders, samples)
+MODULES = (
+    status, devices, device, orders, samples, requests, label, classes, models, rollouts, snapshots,
+    people, tokens, trail,
+)  # fmt: skip

@@ -9,15 +9,15 @@ import sqlalchemy as sa
 from fastapi import APIRouter, HTTPException, Path, Query, Response
 from fastapi.concurrency import run_in_threadpool
 from numpy.typing import NDArray
-from pydantic import BaseModel, create_model
+from pydantic import BaseModel, Field, create_model
 
 from edge_agent.contract.artifact import decode_manifest
 from server.store import beats, devices, spans, versions
 from server.store.store import Store
 from server.web.access import Viewer
-from server.web.api.answers import Refusal
 from server.web.fleet_table import PAGE_MAX, STATES, Row
 from server.web.frame import Frame
+from server.web.problem import MISSING
 from server.web.table import csv_of
 
 Sort = Literal[
@@ -45,7 +45,7 @@ class FleetMap(BaseModel):
     states: list[str]
     names: list[str]
     codes: list[int]
-    sites: list[str]  # all that there are
+    sites: list[str] = Field(description="all that there are")
 
 
 Search = Annotated[str, Query(max_length=100, description="stands in name, site, channel or version")]
@@ -113,11 +113,15 @@ def router(frame: Frame) -> APIRouter:
         return FleetMap(states=list(STATES), names=names, codes=list(codes), sites=sites)
 
     @made.get("/devices.csv", summary="List devices, as CSV", response_class=Response)
-    async def as_csv(_: Viewer, search: Search = "", state: State = "", at: Where = "") -> Response:
-        found = await run_in_threadpool(table.page, search=search, state=state, site=at, limit=10_000_000)
+    async def as_csv(
+        _: Viewer, search: Search = "", state: State = "", at: Where = "", sort: Sort = "name", descending: bool = False
+    ) -> Response:
+        found = await run_in_threadpool(
+            table.page, search=search, state=state, site=at, sort=sort, descending=descending, limit=10_000_000
+        )
         return csv_of("devices", Row._fields, found.rows)
 
-    @made.get("/devices/{name}/history", summary="How a device has been", responses={404: {"model": Refusal}})
+    @made.get("/devices/{name}/history", summary="How a device has been", responses=MISSING)
     async def history(
         name: Annotated[str, Path(max_length=63)],
         _: Viewer,

@@ -6,7 +6,7 @@ key of its question, so that one sent twice counts once.
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
 import numpy as np
 from fastapi import APIRouter, Query
@@ -20,11 +20,10 @@ from server.label.queue import Queue, Rules
 from server.label.task import Task
 from server.store import labelers, labels
 from server.web.access import Labeler, Viewer
-from server.web.api.answers import Refusal
 from server.web.frame import Frame
+from server.web.problem import REFUSED
 
 AT_ONCE = 60  # a grid; more would wait on leases that nobody gets to
-REFUSED: dict[int | str, dict[str, Any]] = {409: {"model": Refusal}}
 
 
 class Question(BaseModel):
@@ -32,7 +31,7 @@ class Question(BaseModel):
 
     sample_id: str
     key: str
-    guess: str  # by a model; empty: none, or not to be shown
+    guess: str = Field(description="by a model; empty: none, or not to be shown")
     guess_by: str
     confidence: float | None
     until_ms: int
@@ -40,8 +39,8 @@ class Question(BaseModel):
     stream: str
     captured_at_ms: int
     reason: str | None
-    kind: series.Kind  # image; series or sound: drawn from /api/v1/samples/{id}/series as well
-    picture: str  # address
+    kind: series.Kind = Field(description="image; series or sound: drawn from /api/v1/samples/{id}/series as well")
+    picture: str = Field(description="address")
 
 
 class Questions(BaseModel):
@@ -102,8 +101,8 @@ class Progress(BaseModel):
     waiting: int
     labelled: int
     mine_today: int
-    per_minute: float | None  # of mine, by the time that they took
-    minutes_today: float  # of all
+    per_minute: float | None = Field(description="of mine, by the time that they took")
+    minutes_today: float = Field(description="of all")
     price_today: float
     currency: str
 
@@ -141,6 +140,11 @@ def router(frame: Frame) -> APIRouter:
     @made.post("/undo", summary="Take your last answer back", responses=REFUSED)
     async def undo(person: Labeler) -> Undone:
         return Undone(sample_id=await run_in_threadpool(queue().undo, person.name))
+
+    @made.post("/hint", summary="Something was answered elsewhere: look at once")
+    def hint(_: Labeler) -> Literal[True]:
+        frame.hint()
+        return True
 
     @made.get("/progress", summary="How far labelling is")
     async def progress(person: Viewer) -> Progress:

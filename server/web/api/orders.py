@@ -10,18 +10,17 @@ from pydantic import BaseModel, Field
 
 from server.release import orders
 from server.web.access import Operator, Viewer
-from server.web.api.answers import Refusal
+from server.web.api.answers import Order
 from server.web.frame import Frame
+from server.web.problem import REFUSED
 
 WHOM_MAX = 10_000  # characters
-REFUSED: dict[int | str, dict[str, Any]] = {409: {"model": Refusal}}
 
 
-class Meant(BaseModel):
-    """Which devices, and why."""
+class Meant(Order):
+    """Which devices, and why; the devices are told it too."""
 
     devices: str = Field(max_length=WHOM_MAX, description="`cam-1,cam-2`, `site:NAME`, `ring:NAME` or `all`")
-    why: str = Field("", max_length=500, description="kept in the audit trail, and told to the device")
 
 
 class NewBudget(Meant):
@@ -38,7 +37,7 @@ class Told(BaseModel):
     devices: list[str]
 
 
-class Order(BaseModel):
+class InForce(BaseModel):
     """One in force. `obeyed`: by the device's last heartbeat; null: it is too old to say."""
 
     device: str
@@ -53,17 +52,17 @@ class Order(BaseModel):
 class Orders(BaseModel):
     """Those in force."""
 
-    orders: list[Order]
+    orders: list[InForce]
 
 
 def router(frame: Frame) -> APIRouter:
     """Its routes."""
-    made = APIRouter(tags=["orders"], prefix="/orders")
+    made = APIRouter(tags=["devices"], prefix="/orders")
 
     @made.get("", summary="List the orders in force")
     async def listed(_: Viewer, device: Annotated[str, Query(max_length=63)] = "") -> Orders:
         found = await run_in_threadpool(orders.listed, frame.store, device)
-        return Orders(orders=[Order(**one._asdict()) for one in found])
+        return Orders(orders=[InForce(**one._asdict()) for one in found])
 
     @made.post("/pause", summary="Keep samples on devices", responses=REFUSED)
     async def pause(person: Operator, meant: Meant) -> Told:

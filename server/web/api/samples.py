@@ -7,17 +7,19 @@ from collections.abc import Iterator, Sequence
 from typing import Annotated, Any, Literal
 
 import sqlalchemy as sa
-from fastapi import APIRouter, HTTPException, Path, Query, Response
+from fastapi import APIRouter, HTTPException, Query, Response
 from fastapi.concurrency import run_in_threadpool
 from pydantic import BaseModel, Field
 
 from server.label import mapping, orders, series
 from server.label.classes import class_index_of, name_of
 from server.store import browse, chores, labels, places
+from server.store import samples as stored
 from server.store.browse import Key, Wanted
 from server.web.access import Operator, Viewer
-from server.web.api.answers import Refusal
+from server.web.api.answers import Order, SampleId, here
 from server.web.frame import Frame
+from server.web.problem import EITHER, MISSING, REFUSED
 from server.web.recording import read
 from server.web.table import csv_of
 
@@ -26,9 +28,7 @@ ASK_MAX = 1000  # at once; more is a plan's business
 IDS_MAX = 200
 AGAIN_MS = 600_000  # after a map that could not be drawn: sooner is the same again
 _MS_MAX = 10**14
-Id = Annotated[str, Path(max_length=190)]
 Answered = Literal["", "yes", "no"]
-REFUSED: dict[int | str, dict[str, Any]] = {404: {"model": Refusal}, 409: {"model": Refusal}}
 
 
 class SampleRow(BaseModel):
@@ -52,10 +52,56 @@ class SampleRow(BaseModel):
 
 
 class Samples(BaseModel):
-    """Some of them; `after`: to be sent for those that follow, even where few or none were found; null: that is all."""
+    """Some of them; `next`: to be sent as `after`, even where few or none were found here; null: that is all."""
 
-    rows: list[SampleRow]
-    after: str | None
+    samples: list[SampleRow]
+    next: str | None
+
+
+class Said(BaseModel):
+    """An answer of somebody."""
+
+    id: int
+    said: str
+    labeler: str
+    kind: str = Field(description="of labeler")
+    at_ms: int
+    seconds: float
+    purpose: str
+    guess: str | None = Field(description="of a model, beforehand")
+    shown: bool = Field(description="the guess, to the labeler")
+    undone: bool
+
+
+class OneSample(BaseModel):
+    """A sample whole, with all that was answered about it."""
+
+    id: str
+    device: str
+    stream: str
+    origin: str = Field(description="device or import")
+    split: str = Field(description="train or holdout")
+    captured_at_ms: int
+    received_at_ms: int
+    dtype: str
+    shape: list[int]
+    encoding: str
+    body_bytes: int
+    body_sha256: str
+    predicted: str | None = Field(description="by the device's model")
+    confidence: float | None
+    model_version: int | None
+    reason: str | None = Field(description="of its selection")
+    probability: float | None = Field(description="of its selection")
+    utility: float | None
+    novelty: float | None
+    strategy: str | None
+    acquisition: str | None
+    label: str | None = Field(
+        description="in force: a class, `cannot tell`, `none of these`; null: nobody has answered"
+    )
+    picture: str = Field(description="address")
+    answers: list[Said]
 
 
 class SampleMap(BaseModel):
@@ -72,12 +118,11 @@ class SampleMap(BaseModel):
     labelled: list[int]  # index of the class; -1: cannot tell, -2: none of these, -3: nobody answered
 
 
-class Asked(BaseModel):
+class Asked(Order):
     """What somebody is to be asked."""
 
     ids: list[Annotated[str, Field(max_length=190)]] = Field(min_length=1, max_length=ASK_MAX)
     purpose: Literal["label", "second look"]
-    why: str = Field(min_length=1, max_length=500, description="kept in the audit trail")
 
 
 class Queued(BaseModel):
@@ -139,7 +184,7 @@ def router(frame: Frame) -> APIRouter:
                 wanted, names = _wanted(connection, asked), labels.names(connection)
                 found = _page(connection, wanted, _key(asked.after), asked.limit)
             rows = [row_of(one, names) for one in found.rows]
-            return Samples(rows=rows, after=None if found.after is None else json.dumps(found.after))
+            return Samples(samples=rows, next=None if found.after is None else json.dumps(found.after))
 
         return await run_in_threadpool(look)
 
@@ -161,8 +206,18 @@ def router(frame: Frame) -> APIRouter:
     async def ask(person: Operator, what: Asked) -> Queued:
         return await run_in_threadpool(_ask, frame, person.name, what)
 
-    @made.get("/samples/{sample_id}/series", summary="A recording as a chart", responses=REFUSED)
-    async def chart(sample_id: Id, _: Viewer, points: Annotated[int, Query(ge=100, le=20_000)] = 4000) -> SampleSeries:
+    @made.get("/samples/{sample_id}", summary="A sample, and what was answered about it", responses=MISSING)
+    def one(sample_id: SampleId, _: Viewer) -> OneSample:
+        with database.read() as connection:
+            names = labels.names(connection)
+            row = here(stored.one(connection, sample_id), f"sample {sample_id!r}")
+            said = labels.of_sample(connection, sample_id)
+        return _whole(row, said, names)
+
+    @made.get("/samples/{sample_id}/series", summary="A recording as a chart", responses=EITHER)
+    async def chart(
+        sample_id: SampleId, _: Viewer, points: Annotated[int, Query(ge=100, le=20_000)] = 4000
+    ) -> SampleSeries:
         def draw() -> SampleSeries:
             array, unit, _ = read(frame, sample_id)
             return SampleSeries(**series.drawn(array, points=points, unit=unit)._asdict())
@@ -191,6 +246,27 @@ def row_of(one: Any, names: tuple[str, ...]) -> SampleRow:
         label="" if one.class_index is None else name_of(one.class_index, names),
         labeler=one.labeler or "",
         agrees=one.class_index == one.predicted if told else None,
+    )
+
+
+def _whole(row: Any, said: Sequence[Any], names: tuple[str, ...]) -> OneSample:
+    told = ("predicted", "label", "picture", "answers")
+    return OneSample(
+        **{name: getattr(row, name) for name in OneSample.model_fields if name not in told},
+        predicted=None if row.predicted is None else name_of(row.predicted, names),
+        label=None if row.class_index is None else name_of(row.class_index, names),
+        picture=f"/samples/{row.id}/picture",
+        answers=[_said(answer, names) for answer in said],
+    )
+
+
+def _said(row: Any, names: tuple[str, ...]) -> Said:
+    plain = ("id", "labeler", "kind", "at_ms", "seconds", "purpose", "shown")
+    return Said(
+        **{name: getattr(row, name) for name in plain},
+        said=name_of(row.class_index, names),
+        guess=None if row.guess is None else name_of(row.guess, names),
+        undone=row.undone_at_ms is not None,
     )
 
 

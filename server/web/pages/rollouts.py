@@ -21,6 +21,7 @@ WORDS: dict[str, tuple[rollout.Word, ...]] = {
     "halted": ("rollback",),
     "superseded": (),
 }
+STEPS = 200  # shown; a rollout to 10,000 devices has some 50,000
 PHASES = ("through", "running", "trial", "staged", "fetching", "ordered", "failed")
 
 
@@ -88,9 +89,9 @@ def _listed(frame: Frame) -> tuple[list[dict[str, Any]], list[int]]:
 
 
 def _shown(frame: Frame, number: int) -> dict[str, Any]:
-    view = commands.shown(frame.store, number, now_ms=frame.now_ms())
+    view = commands.shown(frame.store, number, now_ms=frame.now_ms(), last=STEPS)
     words = [word for word in WORDS[view["status"]] if _makes_sense(view, word)]
-    return {"one": view, "words": words, "phases": PHASES}
+    return {"one": view, "words": words, "phases": PHASES, "more": len(view["steps"]) == STEPS}
 
 
 def _makes_sense(view: dict[str, Any], word: str) -> bool:

@@ -58,8 +58,8 @@
       const found = await fetchPage();
       if (!found || mine !== asked) return;
       const first = rows.length;
-      rows.push(...found.rows);
-      after = onMap ? (rows.length < onMap.ids.length && found.rows.length ? "more" : null) : found.after;
+      rows.push(...found.samples);
+      after = onMap ? (rows.length < onMap.ids.length && found.samples.length ? "more" : null) : found.next;
       if (!more) { tiles.replaceChildren(); body.replaceChildren(); }
       rows.slice(first).forEach((row) => { tiles.append(tile(row)); body.append(line(row)); });
       show();

@@ -6,7 +6,7 @@
   const COLOURS = { online: "--calm", drift: "--warn", trial: "--info", full: "--bad", held: "--info", refused: "--bad", offline: "--muted", never: "--line" };
   const filters = document.getElementById("filters"), scroll = document.getElementById("scroll");
   const body = document.querySelector("#devices tbody"), canvas = document.getElementById("map");
-  const query = { search: "", state: "", at: "", sort: "name", descending: false };
+  const query = { search: "", state: "", at: "" }, order = { sort: "name", descending: false };
   let pages = new Map(), total = 0, map = { names: [], codes: [], states: [] }, cell = 12, across = 1, asked = 0;
 
   const address = (path, more) => `/api/v1/${path}?${new URLSearchParams({ ...query, ...more })}`;
@@ -65,7 +65,7 @@
     for (let page = Math.floor(first / PAGE); page * PAGE < Math.max(last, 1); page++) if (!pages.has(page)) wanted.push(page);
     const mine = asked;
     await Promise.all(wanted.map(async (page) => {
-      const found = await get("devices", { offset: page * PAGE, limit: PAGE });
+      const found = await get("devices", { ...order, offset: page * PAGE, limit: PAGE });
       if (mine !== asked) return;
       pages.set(page, found.rows);
       total = found.total;
@@ -148,7 +148,7 @@
     asked++;
     pages = new Map();
     if (!keep) scroll.scrollTop = 0;
-    document.getElementById("csv").href = address("devices.csv", {});
+    document.getElementById("csv").href = address("devices.csv", order);
     const mine = asked;
     const [found] = await Promise.all([get("fleet/map", {}), draw()]);
     if (mine !== asked) return;
@@ -169,10 +169,10 @@
     button.textContent = head.textContent;
     head.replaceChildren(button);
     button.addEventListener("click", () => {
-      query.descending = query.sort === head.dataset.key ? !query.descending : false;
-      query.sort = head.dataset.key;
+      order.descending = order.sort === head.dataset.key ? !order.descending : false;
+      order.sort = head.dataset.key;
       document.querySelectorAll("#devices th").forEach((other) => other.removeAttribute("aria-sort"));
-      head.setAttribute("aria-sort", query.descending ? "descending" : "ascending");
+      head.setAttribute("aria-sort", order.descending ? "descending" : "ascending");
       load(false);
     });
   });
