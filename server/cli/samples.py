@@ -28,7 +28,7 @@ def samples(
     limit: Annotated[int, typer.Option(min=1, help="the newest so many")] = 50,
     as_json: AsJson = False,
 ) -> None:
-    """List samples, the newest first: why each was selected, what it was taken for, and its label."""
+    """List samples, the newest first (labelled ones: the last labelled): why each is here, and its label."""
     from server import status as views
     from server.label.classes import name_of
     from server.store import browse, labels

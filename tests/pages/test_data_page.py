@@ -238,8 +238,9 @@ def test_a_copy_is_made_in_the_background_and_fetched_by_who_may(chromium, serve
     assert {row["label"] for row in rows} <= set(NAMES)
     assert len(rows) == frozen.train_count + frozen.holdout_count
     with served.store.database.read() as connection:
-        done, fetched = trail.entries(connection, subject=f"snapshot {frozen.id}")[-2:]
-    assert (done.what, done.who, done.why) == ("export", "operator", "the yearly report")
+        begun, done, fetched = trail.entries(connection, subject=f"snapshot {frozen.id}")[-3:]
+    assert (begun.what, begun.who, begun.why) == ("export", "operator", "the yearly report")
+    assert done.what == "export whole"
     assert fetched.why == "fetched: the yearly report"
     viewer = served.sign_in(chromium.new_context(), "viewer")
     viewer.goto(f"{served.url}/data/snapshots")

@@ -152,8 +152,8 @@ def test_an_admin_does_not_shut_himself_out(untouched):
     ("path", "wanted", "key", "id_of", "whole"),
     [
         ("samples", {}, "samples", "id", 2 * SAMPLES),
-        ("samples", {"device": "cam-1", "labelled": True}, "samples", "id", 8),
-        ("samples", {"device": "cam-1", "labelled": False}, "samples", "id", SAMPLES - 8),
+        ("samples", {"device": "cam-1", "labelled": "yes"}, "samples", "id", 8),
+        ("samples", {"device": "cam-1", "labelled": "no"}, "samples", "id", SAMPLES - 8),
         ("samples", {"reason": "random"}, "samples", "id", 0),
         ("devices/cam-1/events", {}, "events", "id", 3),
         ("versions", {}, "versions", "number", 1),

@@ -88,7 +88,7 @@ def shown(capsys, *words: str) -> Any:
 
 def test_samples_are_found_and_a_device_and_a_version_are_shown(toml, capsys):
     found = shown(capsys, "samples", "--device", "cam-1", "--labelled", "--limit", "3", "--json", toml)
-    assert [row["label"] for row in found] == ["owl", "fox", "dog"]
+    assert [row["label"] for row in found] == ["cat", "owl", "fox"]  # the last labelled first
     device = shown(capsys, "device", "show", "cam-1", "--json", toml)
     assert (device["stored"], device["version"], len(device["events"])) == (12, 1, 3)
     version = shown(capsys, "model", "show", "1", "--json", toml)

@@ -64,11 +64,11 @@ def test_what_stood_with_a_sample_that_nobody_else_answered_waits_again(world: W
 def test_answers_of_an_erased_labeler_that_come_again_are_not_kept(world: World) -> None:
     queue = Queue(world.store, Rules(), now_ms=lambda: NOW_MS, rng=np.random.default_rng(0))
     given = Given("cam-1.main.1.1", "dog", "label_studio:eve@example.org", "label_studio", 1.0, "label_studio:7:noon")
-    assert queue.take_in([given]) == 1
+    assert queue.take_in([given], asked_as="label_studio") == 1
     world.erase("labeler", "label_studio:eve@example.org")
-    queue.take_in([given])  # a server that was started anew asks for all of them once more
+    queue.take_in([given], asked_as="label_studio")  # a server that was started anew asks for all of them once more
     assert files_with(world.folder, b"eve@example.org") == []
-    queue.take_in([given._replace(key="label_studio:8:noon", labeler="label_studio:dan")])
+    queue.take_in([given._replace(key="label_studio:8:noon", labeler="label_studio:dan")], asked_as="label_studio")
     assert world.count(label, label.c.labeler == "label_studio:dan") == 1
 
 

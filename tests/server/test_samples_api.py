@@ -53,8 +53,8 @@ def test_pages_follow_each_other(client):
     viewer, found, after = client("viewer"), [], ""
     while after is not None:
         page = viewer.get(URL, params={"limit": 2, "after": after}).json()
-        found += page["rows"]
-        after = page["after"]
+        found += page["samples"]
+        after = page["next"]
     assert [row["id"] for row in found] == [f"cam-1.main.1.{seq}" for seq in range(4, -1, -1)]
     assert [row["agrees"] for row in found] == [None, None, False, True, None]
     assert {row["predicted"] for row in found} == {"shirt"}
