@@ -83,12 +83,7 @@ def erase(
     if dry_run:
         with views.opened(config) as store, store.database.read() as connection:
             found = foresee(connection, subjects[0])
-        typer.echo(
-            views.as_json(found._asdict())
-            if as_json
-            else "\
-".join(lines(found))
-        )
+        typer.echo(views.as_json(found._asdict()) if as_json else "\n".join(lines(found)))
         return
     with open_store(config) as store:
         done = forget(store, subjects[0], who=by or trail.person(), why=why, now_ms=now_ms())
