@@ -27,7 +27,8 @@ demo-quick: setup  ## the same in under 90 seconds
 test: setup browser lint  ## set-up, lint, types, every test (the agent's under Python 3.10 too, where it is installed)
 	@$(PYTHON) scripts/py310.py
 ifeq ($(ARGS),)  # the demo, which is measured, has the machine to itself
-	$(BIN)/python -m pytest -n 2 --dist loadfile --ignore tests/end_to_end/test_demo.py
+	$(BIN)/python -m pytest -n 2 --dist loadfile --ignore tests/end_to_end
+	$(BIN)/python -m pytest -n 2 --dist loadfile --ignore tests/end_to_end/test_demo.py tests/end_to_end
 	$(BIN)/python -m pytest tests/end_to_end/test_demo.py
 else
 	$(BIN)/python -m pytest $(ARGS)
