@@ -27,9 +27,9 @@ from server.store.schema import sample  # noqa: E402
 from server.store.store import Store  # noqa: E402
 
 OUT, IMAGES = ROOT / "build" / "screenshots", ROOT / "docs" / "img"
-SIZE = {"width": 1280, "height": 800}
+SIZE = {"width": 1280, "height": 860}
 LIVE_FROM = 80  # percent of the streams: a second version is about
-LIVE = {"fleet": "/fleet", "device": "/devices/cam-1", "rollouts": "/rollouts"}
+LIVE = {"fleet": "/fleet", "device": "/devices/cam-1", "rollout": "/rollouts/2"}
 AFTER = {"models": "/models", "model": "/models/2", "data": "/data", "governance": "/governance", "label": "/label"}
 SETTLE_S = 2.0  # charts and news
 
