@@ -20,7 +20,7 @@ import time
 from collections.abc import Callable
 from contextlib import ExitStack
 from pathlib import Path
-from typing import TYPE_CHECKING, TypeVar
+from typing import TypeVar
 
 import msgspec
 import numpy as np
@@ -48,9 +48,6 @@ from edge_agent.send.writer import Handover, Writer
 from edge_agent.status import STATUS
 from edge_agent.stream import play
 from edge_agent.update.updater import Updater
-
-if TYPE_CHECKING:
-    pass
 
 log = logging.getLogger(__name__)
 
@@ -93,6 +90,7 @@ class Agent:
             self._report_damage(self.outbox.damage)
         self._revision = 0  # the server's last, this run: one restored from a backup counts from further back
         self._desired = self._go_on(DESIRED, _read_desired)
+        self._ordering = threading.Lock()  # of the two: an order may come while the loop is being made
         self._orders = desired_over(configured(config), self._desired)
         self._pause_uplink()
         self.extras = self._go_on(
@@ -265,8 +263,9 @@ class Agent:
 
     def _play(self, model: Model) -> bool:
         self._loop = self.account.loop = loop = self._make_loop(model)
-        orders = self._orders  # one may have come meanwhile
-        loop.change(orders.rules, orders.acquisition, orders.strategy)
+        with self._ordering:  # one may have come meanwhile
+            self._orders = orders = self._orders_for(model)
+            loop.change(orders.rules, orders.acquisition, orders.strategy)
         self.updater.executing(model.version)
         self.account.report("started", f"boot {self.boot}, model version {model.version}", model.version, {})
         house = Housekeeping(
@@ -294,7 +293,7 @@ class Agent:
 
     def _make_loop(self, model: Model) -> Loop:
         self.updater.needs = model.manifest.input
-        self._orders = orders = self._orders_for(model)
+        orders = self._orders_for(model)
         return Loop(
             model,
             self._go_on(
@@ -327,6 +326,16 @@ class Agent:
         if desired.revision < self._revision:
             return
         self._revision = desired.revision
+        with self._ordering:
+            self._obey(desired)
+        self.extras.want(desired.requests)
+        if self.uplink:
+            self.uplink.beat()  # it says what is in force now, to whoever waits for it
+        if self.config.update.enabled:
+            self.updater.on_desired(desired)
+
+    def _obey(self, desired: Desired) -> None:
+        """A pause, budgets, acquisition function and strategy; and note what is to be purged."""
         self._desired = msgspec.structs.replace(desired, model=None, requests=(), purges=())
         self._pause_uplink()
         before = self._orders
@@ -338,11 +347,6 @@ class Agent:
         self.writer.hand_over(Handover([], saved, purges=self.purging.new(desired.purges)))
         if self._loop is not None:
             self._loop.change(orders.rules, orders.acquisition, orders.strategy)
-        self.extras.want(desired.requests)
-        if self.uplink:
-            self.uplink.beat()  # it says what is in force now, to whoever waits for it
-        if self.config.update.enabled:
-            self.updater.on_desired(desired)
 
     def _pause_uplink(self) -> None:
         if self.uplink:

@@ -8,9 +8,11 @@ format is a line a figure, and a client library would be one more thing to carry
 from __future__ import annotations
 
 import logging
+import socket
 import threading
 from collections.abc import Callable, Iterator, Mapping
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from socketserver import TCPServer
 from typing import Literal, NamedTuple
 
 from edge_agent.contract.wire import Heartbeat
@@ -36,9 +38,8 @@ class Metrics:
 
     def __init__(self, host: str, port: int, beat: Callable[[], Heartbeat]) -> None:
         """Listen, from now on; OSError when that cannot be. `beat` is asked by each request, in a thread of its own."""
-        self._server = ThreadingHTTPServer((host, port), _handler(beat))
-        self._server.daemon_threads = True
-        self.port: int = self._server.server_port
+        self._server = _Server(host, port, _handler(beat))
+        self.port: int = self._server.server_address[1]
         self._thread = threading.Thread(target=self._server.serve_forever, name="metrics", daemon=True)
         self._thread.start()
 
@@ -46,6 +47,16 @@ class Metrics:
         """End it."""
         self._server.shutdown()
         self._server.server_close()
+
+
+class _Server(ThreadingHTTPServer):
+    def __init__(self, host: str, port: int, handler: type[BaseHTTPRequestHandler]) -> None:
+        self.address_family = socket.AF_INET6 if ":" in host else socket.AF_INET
+        super().__init__((host, port), handler)
+
+    def server_bind(self) -> None:
+        """Without asking DNS for our own name, as HTTPServer does: out of reach, that holds up the agent's start."""
+        TCPServer.server_bind(self)
 
 
 def _handler(beat: Callable[[], Heartbeat]) -> type[BaseHTTPRequestHandler]:

@@ -73,11 +73,12 @@ def desired_over(own: Orders, desired: Desired, *, members: int = 0, sample_byte
     rules, of_budgets = _budgets_over(own, desired, sample_bytes)
     acquisition, chosen_by = desired.acquisition or own.acquisition, desired.strategy or own.strategy
     try:
-        complaint = Scorer(acquisition, members=members).complaint
+        scorer = Scorer(acquisition, members=members)
         strategy.check(chosen_by)
     except ConfigError as error:
         return own._replace(rules=rules, complaint=_both(of_budgets, f"desired {error}"))
-    complaint = _both(of_budgets, f"desired {complaint}" if complaint else "")
+    stands_in = scorer.complaint if desired.acquisition else ""  # of our own the loop complains
+    complaint = _both(of_budgets, f"desired {stands_in}" if stands_in else "")
     return own._replace(rules=rules, acquisition=acquisition, strategy=chosen_by, complaint=complaint)
 
 

@@ -193,27 +193,27 @@ def _selection(connection: sa.Connection, mine: sa.Join, where: sa.ColumnElement
     return [row._asdict() for row in connection.execute(query)]
 
 
-def _answered(connection: sa.Connection, snapshot_id: str, before_ms: int) -> list[View]:
+def _answered(connection: sa.Connection, snapshot_id: str, at_ms: int) -> list[View]:
     """Who answered, how often, and in how many seconds a label where a person was timed."""
     timed = sa.func.avg(sa.func.nullif(label.c.seconds, 0.0))
     query = (
         sa.select(label.c.labeler.label("labeler"), sa.func.count().label("labels"), timed.label("seconds"))
         .select_from(snapshot_member.join(label, label.c.sample_id == snapshot_member.c.sample_id))
-        .where(snapshot_member.c.snapshot_id == snapshot_id, label.c.at_ms <= before_ms)
+        .where(snapshot_member.c.snapshot_id == snapshot_id, labels.stood(label, at_ms))
         .group_by(label.c.labeler)
         .order_by(label.c.labeler)
     )
     return [row._asdict() for row in connection.execute(query)]
 
 
-def _disputed(connection: sa.Connection, snapshot_id: str, before_ms: int) -> int:
+def _disputed(connection: sa.Connection, snapshot_id: str, at_ms: int) -> int:
     """Samples of which different things were said."""
     query = (
         sa.select(label.c.sample_id)
         .select_from(snapshot_member.join(label, label.c.sample_id == snapshot_member.c.sample_id))
         .where(
             snapshot_member.c.snapshot_id == snapshot_id,
-            label.c.at_ms <= before_ms,
+            labels.stood(label, at_ms),
             label.c.class_index != labels.CANNOT_TELL,
         )
         .group_by(label.c.sample_id)

@@ -12,7 +12,7 @@ import sqlalchemy as sa
 
 from server.govern.lineage import children
 from server.govern.subject import Subject, check, chosen
-from server.store import identities
+from server.store import identities, snapshots
 from server.store.schema import label, sample, snapshot_member, trail, version
 
 CARRIED_AWAY = ("export", "share")  # as the trail calls it
@@ -40,17 +40,18 @@ def foresee(connection: sa.Connection, subject: Subject) -> Foreseen:
     samples, size = (0, 0) if stays else connection.execute(here.where(sample.c.id.in_(ids))).one()
     mine = label.c.labeler == subject.names[0] if stays else label.c.sample_id.in_(ids)
     answers = connection.scalar(sa.select(sa.func.count()).select_from(label).where(mine)) or 0
-    losing = {split: _losing(connection, ids, split) for split in ("train", "holdout")}
-    direct = _versions(connection, losing["train"])
+    members = snapshots.answered_by(subject.names[0]) if stays else snapshot_member.c.sample_id.in_(ids)
+    taught, held = (_losing(connection, members, splits) for splits in (snapshots.TAUGHT, ("holdout",)))
+    direct = _versions(connection, taught)
     learned = sorted({*direct, *(children(connection, *direct) if direct else ())})
-    of = {*losing["train"], *losing["holdout"]}
+    of = {*taught, *held}
     return Foreseen(
         samples=samples,
         sample_bytes=size,
         labels=answers,
         snapshots=len(of),
         learned=tuple(learned),
-        judged=tuple(_versions(connection, losing["holdout"])),
+        judged=tuple(_versions(connection, held)),
         ordered=_ordered(connection, subject),
         elsewhere=carried_away(connection, of),
     )
@@ -78,8 +79,8 @@ def lines(found: Foreseen) -> list[str]:
     return said + [f"not here, so not erased: {copy}" for copy in found.elsewhere]
 
 
-def _losing(connection: sa.Connection, ids: sa.Select[tuple[str]], split: str) -> list[str]:
-    mine = (snapshot_member.c.sample_id.in_(ids), snapshot_member.c.split == split)
+def _losing(connection: sa.Connection, members: sa.ColumnElement[bool], splits: Sequence[str]) -> list[str]:
+    mine = (members, snapshot_member.c.split.in_(splits))
     return list(connection.scalars(sa.select(snapshot_member.c.snapshot_id).where(*mine).distinct()))
 
 

@@ -4,9 +4,9 @@ Both ways over the same edges, all of them in the store:
 
     device, import, labeler -> sample -> snapshot -> run -> version -> version that went on -> device that runs it
 
-*Learned* means that it was trained on, *judged* that it was held against it. A version that goes on from another's
-weights carries what that one learned: *inherited*. Ids begin with the device (or "import"), and members are kept in
-order of their ids, so counts by device need no other table, and a million samples take a second.
+*Learned* means that it was trained on, labelled or not, *judged* that it was held against it. A version that goes on
+from another's weights carries what that one learned: *inherited*. Ids begin with the device (or "import"), and members
+are kept in order of their ids, so counts by device need no other table, and a million samples take a second.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ import sqlalchemy as sa
 
 from edge_agent.contract.errors import did_you_mean
 from server.errors import GovernError
-from server.store import erasures, executing, identities, rollouts, runs, snapshots, trail, versions
+from server.store import erasures, executing, identities, labels, rollouts, runs, snapshots, trail, versions
 from server.store.schema import certificate, device, label, rollout, sample, snapshot_member, version
 from server.store.store import Store
 
@@ -124,13 +124,13 @@ def sources(connection: sa.Connection, snapshot_id: str) -> list[View]:
 
 
 def labelers_of(connection: sa.Connection, snapshot_id: str) -> dict[str, int]:
-    """Who answered for a snapshot's members before it was frozen -> for how many."""
+    """Who had answered for a snapshot's members when it was frozen -> for how many."""
     frozen = snapshots.get(connection, snapshot_id)
     if frozen is None:
         return {}
     member = (snapshot_member.c.snapshot_id == snapshot_id, snapshot_member.c.sample_id == label.c.sample_id)
     answered = sa.select(label.c.labeler, label.c.sample_id).distinct()
-    answered = answered.where(label.c.at_ms <= frozen.created_at_ms, sa.exists().where(*member))
+    answered = answered.where(labels.stood(label, frozen.created_at_ms), sa.exists().where(*member))
     each = answered.subquery()
     query = sa.select(each.c.labeler, sa.func.count().label("n")).group_by(each.c.labeler).order_by(each.c.labeler)
     return {row.labeler: row.n for row in connection.execute(query)}
@@ -235,7 +235,8 @@ def _taught(connection: sa.Connection, members: Iterable[Any]) -> View:
     by_snapshot = connection.execute(
         sa.select(version.c.number, version.c.snapshot_id).order_by(version.c.number)
     ).all()
-    learned = {row.number: n for row in by_snapshot if (n := counts.get(row.snapshot_id, {}).get("train"))}
+    taught = {of: sum(mine.get(split, 0) for split in snapshots.TAUGHT) for of, mine in counts.items()}
+    learned = {row.number: n for row in by_snapshot if (n := taught.get(row.snapshot_id))}
     judged = {row.number: n for row in by_snapshot if (n := counts.get(row.snapshot_id, {}).get("holdout"))}
     heirs = children(connection, *learned) if learned else []
     bases = versions.weights_from(connection)

@@ -71,7 +71,11 @@ def _lines_of_origin(view: View, stamp: Any) -> list[str]:
                 f"selected by version {why['model_version']}: {why['reason']}, probability {why['probability']:.3g}, "
                 f"{why['strategy']}/{why['acquisition'] or 'its own'}"
             )
-        found += [f"{stamp(row['at_ms'])} {row['labeler']}: class {row['class_index']}" for row in view["labels"]]
+        found += [
+            f"{stamp(row['at_ms'])} {row['labeler']}: class {row['class_index']}"
+            + (", taken back" if row["undone_at_ms"] else "")
+            for row in view["labels"]
+        ]
     elif "device" in view:
         found = [f"device {view['device']}: {view['samples']} samples, executes version {view['executes'] or 'none'}"]
     else:

@@ -24,7 +24,6 @@ QUARANTINE_PAYLOAD_BYTES = 4096
 QUARANTINE_REASON_CHARS = 500  # it may quote an id as long as a header
 QUARANTINE_ROWS = 100
 """Kept of each device. Fewer may not show what is wrong; more lets one broken device fill the disk."""
-"""Channel of a device that nobody put into another, and of what the loop publishes."""
 
 HEARTBEATS_MISSED = 3
 """Of a device that speaks seldom (quiet hours, a metered link). Fewer, and one lost heartbeat is taken for a death."""

@@ -150,7 +150,7 @@ def learned(connection: sa.Connection) -> dict[int, list[int]]:
     query = (
         sa.select(version.c.number, erased_member.c.erasure_id)
         .join(version, version.c.snapshot_id == erased_member.c.snapshot_id)
-        .where(erased_member.c.split.in_(("train", snapshots.UNLABELLED)))
+        .where(erased_member.c.split.in_(snapshots.TAUGHT))
         .distinct()
         .order_by(version.c.number, erased_member.c.erasure_id)
     )

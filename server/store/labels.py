@@ -64,10 +64,15 @@ def add(connection: sa.Connection, answers: Iterable[Label]) -> None:
         consensus.resolve(connection, {row["sample_id"] for row in rows})
 
 
-def waiting(connection: sa.Connection, *, limit: int, newest: bool = False) -> Sequence[sa.Row[tuple[object, ...]]]:
-    """Rows of `sample` that nobody answered for or is to be asked: the audit first, then by arrival, or the newest."""
-    order = _audit_first(newest=newest)
-    return connection.execute(sa.select(sample).where(_unasked()).order_by(*order).limit(limit)).all()
+def waiting(
+    connection: sa.Connection, *, limit: int, newest: bool = False, split: str = ""
+) -> Sequence[sa.Row[tuple[object, ...]]]:
+    """Rows of `sample` that nobody answered for or is to be asked: the audit first, then by arrival, or the newest.
+
+    `split`: of that one alone.
+    """
+    query = sa.select(sample).where(_unasked()).order_by(*_audit_first(newest=newest)).limit(limit)
+    return connection.execute(query.where(sample.c.split == split) if split else query).all()
 
 
 def waiting_ids(*, limit: int, newest: bool = False) -> sa.Select[tuple[str]]:
@@ -162,13 +167,22 @@ def has_key(connection: sa.Connection, key: str) -> bool:
     return bool(connection.scalar(sa.select(sa.exists().where(label.c.key == key))))
 
 
+def stood(said: sa.FromClause, at_ms: int | sa.ColumnElement[int]) -> sa.ColumnElement[bool]:
+    """Whether an answer (a row of `label`, or of an alias of it) counted at that moment."""
+    return sa.and_(said.c.at_ms <= at_ms, sa.or_(said.c.undone_at_ms.is_(None), said.c.undone_at_ms > at_ms))
+
+
 def answers_of(connection: sa.Connection, snapshot_id: str) -> list[tuple[str, int, str]]:
-    """(sample_id, class_index, labeler) of the newest class that each labeler gave each member of a snapshot."""
+    """(sample_id, class_index, labeler) of the newest class that each labeler gave each member of a snapshot.
+
+    What was taken back was not given.
+    """
     member = snapshot_member.c.sample_id == label.c.sample_id
     newest = (
         sa.select(sa.func.max(label.c.id))
         .join(snapshot_member, member)
         .where(snapshot_member.c.snapshot_id == snapshot_id, label.c.class_index >= 0)
+        .where(label.c.undone_at_ms.is_(None))
         .group_by(label.c.sample_id, label.c.labeler)
     )
     query = sa.select(label.c.sample_id, label.c.class_index, label.c.labeler).where(label.c.id.in_(newest))

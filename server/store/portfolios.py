@@ -14,7 +14,7 @@ from sqlalchemy.dialects.sqlite import insert
 
 from server.store.schema import device, portfolio
 
-CHANNEL = "default"  # today the fleet is one channel
+CHANNEL = "default"  # one portfolio for the whole fleet, whatever channels of rollouts its devices are in
 
 
 class Kept(NamedTuple):

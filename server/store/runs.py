@@ -16,6 +16,7 @@ from server.store.schema import run, version
 
 INTERRUPTED = "interrupted"
 UNFINISHED = ("training", "judging")
+JUDGED = ("passed", "published", "rejected")
 
 
 class Run(NamedTuple):

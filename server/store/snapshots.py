@@ -26,6 +26,8 @@ of, a field of Rule included, begins the next."""
 
 UNLABELLED = "unlabelled"  # the split of what waits for a label and is learned from all the same
 NO_CLASS = -1  # of those
+TAUGHT = ("train", UNLABELLED)
+"""The splits that a version learned from."""
 
 _INSERT_ROWS = 1000
 _PAGE_ROWS = 500  # of members: fewer are many queries, more is memory
@@ -205,15 +207,11 @@ def left_out_counts(connection: sa.Connection) -> dict[str, int]:
 def answered_by(labeler: str) -> sa.ColumnElement[bool]:
     """Which members had an answer of that labeler that counted when they were frozen."""
     said, frozen = label.alias(), snapshot.alias()
-    counted = sa.and_(
-        said.c.at_ms <= frozen.c.created_at_ms,
-        sa.or_(said.c.undone_at_ms.is_(None), said.c.undone_at_ms > frozen.c.created_at_ms),
-    )
     mine = sa.exists().where(
         frozen.c.id == snapshot_member.c.snapshot_id,
         said.c.labeler == labeler,
         said.c.sample_id == snapshot_member.c.sample_id,
-        counted,
+        labels.stood(said, frozen.c.created_at_ms),
     )
     his = sa.select(label.c.sample_id).where(label.c.labeler == labeler)  # what there is to look at
     return sa.or_(sa.and_(snapshot_member.c.sample_id.in_(his), mine), snapshot_member.c.labeler == labeler)

@@ -1,7 +1,7 @@
 """What did people's labels do?
 
-Of each round: the labels that came since the one before, how many of them are somebody's, and how often champion and
-candidate were right on what is held out. Plain data.
+Of each round: the labels that came since the one judged before, how many of them are somebody's, and how often champion
+and candidate were right on what is held out. Plain data.
 """
 
 from __future__ import annotations
@@ -48,9 +48,12 @@ def rounds(store: Store, who: str, *, most: int = ROUNDS) -> list[View]:
 
 
 def _window(connection: sa.Connection, one: Run) -> tuple[int, int]:
-    """From when its predecessor's labels were frozen until its own were."""
-    before = sa.select(run.c.snapshot_id).where(run.c.id < one.id).order_by(run.c.id.desc()).limit(1)
-    last = connection.scalar(before)
+    """From when the labels of the round judged before were frozen until its own were.
+
+    What a round that failed, or was interrupted, was to learn from, the next that is judged has learned from.
+    """
+    before = sa.select(run.c.snapshot_id).where(run.c.id < one.id, run.c.state.in_(runs.JUDGED))
+    last = connection.scalar(before.order_by(run.c.id.desc()).limit(1))
     made = [snapshots.get(connection, name) if name else None for name in (last, one.snapshot_id)]
     since, until = (at.created_at_ms if at else 0 for at in made)
     return since, until

@@ -71,7 +71,12 @@ def _make(store: Store, run: Run, snapshot: Snapshot, say: Say) -> tuple[Candida
     settings, champion = settings_of(run), champions.load(store, run.champion)
     if champion is not None and run.report.get("went_on_from", champion.number) == 0:
         champion = dataclasses.replace(champion, weights=b"")
-    data = dataset.load(store, snapshot, takes=champion.manifest.input if champion else None)
+    data = dataset.load(
+        store,
+        snapshot,
+        takes=champion.manifest.input if champion else None,
+        max_damaged_share=settings.snapshot.max_damaged_share,
+    )
     with tempfile.TemporaryDirectory() as folder:
         made = candidate.make(
             store,

@@ -70,10 +70,10 @@ def freeze(store: Store, *, now_ms: int, settings: Settings = DEFAULT, unlabelle
 def _look(store: Store, unlabelled: bool) -> _Found:
     with store.database.read() as connection:  # not while we hold the right to write: ingest needs it
         champion = versions.champion(connection)
-        waiting = labels.waiting(connection, limit=2 * UNLABELLED_MOST, newest=True) if unlabelled else ()
+        most = UNLABELLED_MOST if unlabelled else 0
         return _Found(
             rows=snapshots.labelled(connection),
-            waiting=[row for row in waiting if row.split == "train"][:UNLABELLED_MOST],
+            waiting=labels.waiting(connection, limit=most, newest=True, split="train") if most else (),
             held=snapshots.held_out(connection),
             rules=in_force(connection),
             classes=labels.names(connection),

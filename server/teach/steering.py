@@ -24,7 +24,6 @@ from server.teach.portfolio import Arm
 
 log = logging.getLogger(__name__)
 
-JUDGED = ("passed", "published", "rejected")
 HORIZON_MS = 7 * 86_400_000
 """A device silent for so long is no part of the fleet: lower forgets those that report once a week, higher assigns arms
 to what was scrapped, and counts it as tried."""
@@ -47,7 +46,7 @@ class Steering:
             told = portfolios.told(connection, seen_since_ms=now_ms - HORIZON_MS if self._arms else 0)
             on = kept is not None and bool(kept.shares)
             run_id = kept.run_id if kept is not None and on else runs.last_id(connection)
-            run = runs.following(connection, *JUDGED, after=run_id) if self._arms else None
+            run = runs.following(connection, *runs.JUDGED, after=run_id) if self._arms else None
         if not self._arms:
             self._switch_off(on or any(told.values()), now_ms)
             return

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import socket
 import threading
 import urllib.error
 import urllib.request
@@ -32,8 +33,8 @@ def figures(text: str) -> dict[str, str]:
     return dict(line.rsplit(" ", 1) for line in text.splitlines() if not line.startswith("#"))
 
 
-def get(port: int, path: str = "/metrics") -> str:
-    with urllib.request.urlopen(f"http://127.0.0.1:{port}{path}", timeout=10) as answer:
+def get(port: int, path: str = "/metrics", *, host: str = "127.0.0.1") -> str:
+    with urllib.request.urlopen(f"http://{host}:{port}{path}", timeout=10) as answer:
         assert answer.headers["Content-Type"] == metrics.CONTENT_TYPE
         return answer.read().decode()
 
@@ -45,6 +46,27 @@ def test_figures_are_written_whole_and_names_escaped() -> None:
     assert found[r'winnow_agent_samples_selected_total{reason="a \"quoted\"\n\\reason"}'] == "2"
     assert "winnow_agent_temperature_celsius" not in found
     assert not [name for name in found if "link" in name or "drift" in name]
+
+
+@pytest.mark.parametrize("host", ["127.0.0.1", "::1"])
+def test_it_listens_where_it_is_told_and_asks_no_name_server(host: str, monkeypatch) -> None:
+    if host == "::1" and not has_ipv6():
+        pytest.skip("this machine has no IPv6")
+    monkeypatch.setattr(socket, "getfqdn", lambda *_: pytest.fail("a name server was asked"))
+    served = metrics.Metrics(host, 0, a_beat)
+    try:
+        assert "winnow_agent_model_version" in get(served.port, host=f"[{host}]" if ":" in host else host)
+    finally:
+        served.stop()
+
+
+def has_ipv6() -> bool:
+    try:
+        with socket.socket(socket.AF_INET6) as made:
+            made.bind(("::1", 0))
+    except OSError:
+        return False
+    return True
 
 
 def test_a_running_agent_serves_what_it_does_and_stops_with_it(here: Path, monkeypatch) -> None:  # noqa: F811

@@ -35,6 +35,12 @@ def test_what_is_not_here_is_complained_of_and_the_rest_obeyed() -> None:
         assert word in orders.complaint
 
 
+def test_what_our_own_file_asks_for_is_no_complaint_of_what_the_server_desires() -> None:
+    own = OWN._replace(acquisition="bald")
+    assert desired_over(own, Desired(revision=1, labels_per_day=200.0), members=1).complaint == ""
+    assert desired_over(own, Desired(revision=1, acquisition="bald"), members=1).complaint
+
+
 # --- more is sent than is to be labelled ---
 
 SELECTION = {"floor_share": 0.1, "random_share": 0.05}

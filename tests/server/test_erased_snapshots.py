@@ -16,13 +16,18 @@ from hypothesis import strategies as st
 from edge_agent.contract.artifact import decode_manifest
 from server import config
 from server.govern import card as cards
+from server.govern.foreseen import foresee
+from server.govern.lineage import trace
+from server.govern.subject import Subject
 from server.label.queue import Queue, Rules
 from server.release.signing import Policy, Signing
-from server.store import erasures, questions, runs, snapshots, versions
+from server.store import erasures, labels, questions, runs, snapshots, versions
+from server.store.labels import Label
 from server.store.questions import Queued
 from server.store.schema import erased_member, label, metadata, reference, sample, snapshot_member
 from server.store.snapshots import Member, Snapshot, identify
 from server.teach.imports import import_file
+from server.teach.snapshot import freeze
 
 
 @pytest.fixture
@@ -62,6 +67,30 @@ def test_versions_that_learned_from_it_are_named_and_so_are_those_that_went_on_f
     assert world.erase("sample", "cam-1.main.1.4").learned == (1, 2)
     with world.store.database.read() as connection:
         assert erasures.learned(connection) == {1: [2], 2: [2]}
+
+
+def test_who_learned_from_it_without_a_label_is_named_before_and_by_lineage_as_it_is_afterwards(world: World) -> None:
+    world.send("cam-1", 20, 21)
+    made = freeze(world.store, now_ms=NOW_MS, unlabelled=True)
+    world.publish(snapshot=made.id)
+    waits = "cam-1.main.1.20"
+    assert trace(world.store, waits)["versions"]["learned"] == {1: 1}
+    assert trace(world.store, "cam-1")["versions"]["learned"] == {1: 8}
+    subject = Subject("sample", (waits,))
+    with world.store.database.read() as connection:
+        foreseen = foresee(connection, subject)
+    done = world.erase("sample", waits)
+    assert (foreseen.snapshots, foreseen.learned, foreseen.judged) == (1, done.learned, done.judged) == (1, (1,), ())
+
+
+def test_of_a_labeler_no_more_is_foreseen_than_goes(world: World) -> None:
+    world.publish()
+    with world.store.database.write() as connection:
+        labels.add(connection, [Label("cam-1.main.1.0", 0, "eve", NOW_MS + 1)])  # after it was frozen
+    with world.store.database.read() as connection:
+        foreseen = foresee(connection, Subject("labeler", ("eve",)))
+    done = world.erase("labeler", "eve")
+    assert (foreseen.snapshots, foreseen.learned) == (0, done.learned) == (0, ())
 
 
 def test_a_golden_input_that_is_it_goes_out_of_the_manifest_and_the_others_stay(world: World) -> None:

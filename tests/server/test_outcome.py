@@ -53,5 +53,19 @@ def test_each_round_has_the_labels_since_the_one_before(store):
     assert len(outcome.rounds(store, "ann", most=1)) == 1
 
 
+def test_labels_of_a_round_that_came_to_nothing_are_those_of_the_next_that_is_judged(store):
+    judged(store, [("ann", "human")], at_ms=100, candidate_import_accuracy=0.7)
+    with store.database.write() as connection:
+        labels.add(connection, [Label("cam-1.main.1.7", 0, "ann", 150, kind="human")])
+    frozen = freeze(store, now_ms=160)
+    for error in ("the disk is full", runs.INTERRUPTED):
+        with store.database.write() as connection:
+            run = runs.insert(connection, snapshot_id=frozen.id, champion=1, recipe="r", report={}, now_ms=160)
+            runs.fail(connection, run, error=error, now_ms=161)
+    judged(store, [], at_ms=200, candidate_import_accuracy=0.8)  # on the same snapshot
+    newest = outcome.rounds(store, "ann")[0]
+    assert (newest["labels"], newest["mine"]) == (1, 1)
+
+
 def test_before_the_first_round_there_is_nothing_to_say(store):
     assert outcome.rounds(store, "ann") == []

@@ -14,13 +14,15 @@ from edge_agent.contract.artifact import InputSpec
 from server.collect.ingest import Ingest
 from server.config import Snapshot as Settings
 from server.errors import StoreError, TrainingError
-from server.store import labels, rules, snapshots
+from server.govern.lineage import labelers_of
+from server.store import consensus, labels, questions, rules, snapshots
 from server.store.labels import CANNOT_TELL, Label
 from server.store.rules import Rule
 from server.store.schema import sample
 from server.store.snapshots import LeftOut, Member, identify
 from server.store.store import Store
 from server.teach import dataset
+from server.teach import snapshot as snapshot_made
 from server.teach.imports import import_file
 from server.teach.listing import is_whole, shown
 from server.teach.snapshot import freeze
@@ -83,6 +85,29 @@ def test_what_waits_is_frozen_where_wanted_by_the_rules_for_what_teaches(store):
     with store.database.write() as connection:
         labels.add(connection, [Label("cam-1.main.1.100", 1, "ann", 3)])
         assert snapshots.count_new(connection, made.id) == 1  # a label is news, though the sample is not
+
+
+def test_an_audit_that_waits_does_not_keep_what_teaches_from_being_frozen(store, monkeypatch):
+    monkeypatch.setattr(snapshot_made, "UNLABELLED_MOST", 2)
+    ingest = Ingest(store, fleet=FLEET, offline_after_s=90.0)
+    audit = [message for seq in range(100, 106) for message in uploads("cam-1", seq, selection=SELECTIONS[1])]
+    ingest.take(audit + [message for seq in range(200, 203) for message in uploads("cam-1", seq)])
+    made = freeze(store, now_ms=NOW_MS, settings=Settings(near_duplicates="keep"), unlabelled=True)
+    with store.database.read() as connection:
+        assert [row.seq for row in snapshots.unlabelled(connection, made.id)] == [200, 201]
+
+
+def test_answers_that_were_taken_back_contradict_nobody(store):
+    relabel(store, 3, 0)
+    relabel(store, 4, 1)
+    with store.database.write() as connection:
+        questions.take_back(connection, questions.last_given(connection, "bob").id, now_ms=NOW_MS - 1)
+        consensus.resolve(connection, ["cam-1.main.1.4"])
+    made = freeze(store, now_ms=NOW_MS)
+    with store.database.read() as connection:
+        said = [(name, who) for name, _, who in labels.answers_of(connection, made.id) if who != "ann"]
+        assert said == [("cam-1.main.1.3", "bob")]
+        assert labelers_of(connection, made.id) == {"ann": 20, "bob": 1}
 
 
 def test_it_does_not_change_when_labels_do(store):

@@ -132,7 +132,7 @@ def _frozen(connection: sa.Connection, sample_id: str) -> list[dict[str, Any]]:
     every = [found for one in how if (found := snapshots.get(connection, one)) is not None]
     return [
         {"id": one.id, "short": one.id[:SHORT], "created_at_ms": one.created_at_ms}
-        | {"label": one.classes[how[one.id]["class_index"]] if "class_index" in how[one.id] else ""}
+        | {"label": one.classes[index] if (index := how[one.id].get("class_index", snapshots.NO_CLASS)) >= 0 else ""}
         | how[one.id]
         for one in sorted(every, key=lambda one: -one.created_at_ms)
     ]
