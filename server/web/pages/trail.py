@@ -16,6 +16,7 @@ from server.govern import chain
 from server.store import trail
 from server.store.trail import Wanted
 from server.web.access import Operator, Viewer
+from server.web.api.answers import NUMBER_MAX
 from server.web.frame import Frame
 from server.web.table import csv_of
 
@@ -41,7 +42,7 @@ def router(frame: Frame) -> APIRouter:
         subject: Text = "",
         since: Day = "",
         until: Day = "",
-        before: Annotated[int | None, Query(ge=1)] = None,
+        before: Annotated[int | None, Query(ge=1, le=NUMBER_MAX)] = None,
     ) -> Response:
         wanted = Wanted(who, what, subject, _day_ms(since), _day_ms(until, days=1))
         view = await run_in_threadpool(_entries, frame, wanted, before)
