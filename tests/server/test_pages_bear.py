@@ -15,9 +15,11 @@ from fastapi.testclient import TestClient
 from server import config
 from server.collect.ingest import Ingest
 from server.release.signing import Policy, Signing
+from server.store import trail
 from server.web.app import make_app
 from server.web.body import BYTES_MAX
 from server.web.pages.front import REFUSALS
+from server.web.pages.trail import AT_ONCE
 
 PIECE = 1 << 16
 
@@ -111,3 +113,14 @@ def test_who_is_about_to_erase_is_told_of_the_tasks_in_label_studio(scene):
     client = TestClient(app, headers={"Authorization": "Bearer secret of admin"})
     told = client.post("/governance/erasures/look", data={"kind": "device", "name": "cam-2"}).text
     assert "tasks of Label Studio, http://studio, project 7: look for sample_uid" in told
+
+
+def test_the_trail_leaves_whole_however_long_it_is(scene):
+    with scene.store.database.write() as connection:
+        for number in range(2 * AT_ONCE):
+            trail.record(connection, "note", f"thing {number}", why="", who="ada", now_ms=NOW_MS)
+        last = trail.last_id(connection)
+    lines = looking(scene).get("/governance/trail.csv").text.splitlines()
+    assert [line.split(",")[0] for line in lines[1:]] == [str(number) for number in range(last, 0, -1)]
+    mine = looking(scene).get("/governance/trail.csv", params={"what": "note"}).text.splitlines()
+    assert len(mine) == 1 + 2 * AT_ONCE  # a whole number of looks
