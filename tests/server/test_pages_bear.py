@@ -35,18 +35,24 @@ def looking(scene: Scene, role: str = "admin") -> TestClient:
     return TestClient(scene.app, headers={"Authorization": f"Bearer secret of {role}"}, follow_redirects=False)
 
 
-@pytest.mark.parametrize("path", ["/api/v1/label/answers", "/sign-in"])
-def test_a_stranger_cannot_fill_the_memory(scene, path):
+FILE = b'--edge\r\nContent-Disposition: form-data; name="a"; filename="a"\r\n\r\n'
+
+
+@pytest.mark.parametrize(
+    ("path", "kind", "first"),
+    [("/api/v1/label/answers", "application/json", b"["), ("/sign-in", "multipart/form-data; boundary=edge", FILE)],
+)
+def test_a_stranger_cannot_fill_the_memory(scene, path, kind, first):
     taken = 0
 
     async def endless():
         nonlocal taken
+        yield first
         while taken < 10 * BYTES_MAX:
             taken += PIECE
             yield b"x" * PIECE
 
     async def send() -> httpx.Response:
-        kind = "application/json" if path.startswith("/api") else "application/x-www-form-urlencoded"
         async with httpx.AsyncClient(transport=httpx.ASGITransport(scene.app), base_url="http://pages") as client:
             return await client.post(path, content=endless(), headers={"Content-Type": kind})
 
