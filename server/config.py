@@ -700,6 +700,15 @@ def _check_told(config: ServerConfig, path: Path) -> None:
         )
 
 
+def host_of(url: str) -> str:
+    """What may be logged of an address: its path or its user may be a secret.
+
+    >>> host_of("https://me:word@hooks.example:8443/T0/B0/xyz")
+    'hooks.example:8443'
+    """
+    return urlsplit(url).netloc.rpartition("@")[2]
+
+
 def is_host(text: str) -> bool:
     """Whether `text` may name a machine: a host name or an address.
 

@@ -69,6 +69,7 @@ def erase(
     from server.govern.erase import erase as forget
     from server.govern.foreseen import foresee, lines
     from server.govern.subject import Subject
+    from server.label import label_studio
     from server.store import trail
 
     given = [
@@ -83,13 +84,12 @@ def erase(
     if dry_run:
         with views.opened(config) as store, store.database.read() as connection:
             found = foresee(connection, subjects[0])
+        found = found._replace(elsewhere=(*found.elsewhere, *label_studio.copies(config)))
         typer.echo(views.as_json(found._asdict()) if as_json else "\n".join(lines(found)))
         return
     with open_store(config) as store:
         done = forget(store, subjects[0], who=by or trail.person(), why=why, now_ms=now_ms())
-    if config.labeler.kind == "label_studio":
-        studio = f"{config.label_studio.url}, project {config.label_studio.project}"
-        done = done._replace(elsewhere=(*done.elsewhere, f"tasks of Label Studio, {studio}: look for sample_uid"))
+    done = done._replace(elsewhere=(*done.elsewhere, *label_studio.copies(config)))
     if as_json:
         typer.echo(views.as_json(done._asdict()))
         return

@@ -1,4 +1,4 @@
-"""winnow-server label | labels: how people answer questions, and look after the labels, in words of a command line.
+"""winnow-server label: how people answer questions, and look after the labels, in words of a command line.
 
 Every command works on the store, so it may be given whether or not the server runs; several people may work at once.
 """

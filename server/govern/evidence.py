@@ -80,7 +80,7 @@ def _contents(source: Source, stamp: Any) -> Iterator[tuple[str, bytes]]:
     for name, make in FILES.items():
         made = make(source)
         yield name, _lines(made) if name.endswith(".jsonl") else _json(made)
-    yield CONFIGURATION, settings.show(source.settings).encode()
+    yield CONFIGURATION, settings.show(_told(source.settings)).encode()
     yield "lineage/README.md", b"One file for each version: `winnow-server lineage VERSION --json`.\n"
     yield "cards/README.md", b"Model and data card of each version, as they are now.\n"
     with source.store.database.read() as connection:
@@ -96,6 +96,13 @@ def _contents(source: Source, stamp: Any) -> Iterator[tuple[str, bytes]]:
     known = controls()
     yield COVERAGE, _json({FRAMEWORKS[name]: rows for name, rows in known.items()})
     yield README, "\n".join(_readme(known, source, stamp)).encode()
+
+
+def _told(stated: config.ServerConfig) -> config.ServerConfig:
+    """As others may read it: of a webhook's address the host alone, for its path or its user may be a secret."""
+    addresses = ((one, f"{one.url.partition('://')[0]}://{config.host_of(one.url)}/...") for one in stated.webhook)
+    hooks = tuple(msgspec.structs.replace(one, url=url) for one, url in addresses)
+    return msgspec.structs.replace(stated, webhook=hooks)
 
 
 def _readme(known: dict[str, list[Control]], source: Source, stamp: Any) -> Iterator[str]:

@@ -21,6 +21,7 @@ import urllib.request
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
+from server.config import ServerConfig
 from server.errors import LabelError
 from server.label import picture
 from server.label.labeler import CANNOT_TELL, LATER, NONE_OF_THESE, Answer, Given, Question, Standing
@@ -111,6 +112,14 @@ class LabelStudio:
             seen, page = seen + len(tasks), page + 1
             if not tasks or seen >= found.get("total", 0):
                 return
+
+
+def copies(config: ServerConfig) -> tuple[str, ...]:
+    """What is there of samples, which an erasure here does not reach; () where it is not asked."""
+    if config.labeler.kind != KIND:
+        return ()
+    place = config.label_studio
+    return (f"tasks of Label Studio, {place.url}, project {place.project}: look for {UID}",)
 
 
 class _Api:

@@ -25,6 +25,7 @@ import sqlalchemy as sa
 
 from edge_agent.contract.artifact import Manifest
 from server.errors import LabelError, StoreError
+from server.label import wishes
 from server.label.chooser import Asked, Chooser
 from server.label.classes import WORDS, index_of
 from server.label.labeler import LATER, Answer, Labeler, People, Question, ask
@@ -96,8 +97,9 @@ class Labelling:
         self._rules = rules or Rules()
         self.queue = Queue(store, self._rules, now_ms=now_ms, rng=self._rng)
         self._answered = getattr(labeler, "answered", None)
-        self._slow = isinstance(labeler, People) or self._answered is not None
-        self._withdraw = not isinstance(labeler, People)
+        self._people = isinstance(labeler, People)
+        self._slow = self._people or self._answered is not None
+        self._withdraw = not self._people
         self._chooser = Chooser(
             store,
             strategy="arrival" if strategy == "auto" and not labels_per_day else strategy,
@@ -145,6 +147,8 @@ class Labelling:
             with self._store.database.write() as connection:
                 questions.withdraw(connection, now_ms=self._now_ms())
             self._withdraw = False
+        if not (self._planned or self._people):
+            self._planned = wishes.taken(self._store, now_ms=self._now_ms(), limit=self._batch)
         if not self._planned:
             self._look()
         with self._store.database.read() as connection:

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 SMALLEST = 224  # pixels: what is smaller is enlarged by whole factors, so that its pixels are seen as they are
+LARGEST = 2048  # that it becomes by that: a strip one pixel high would fill the memory
 POINTS = 600  # of a line; more are not seen
 CHANNELS = 12
 WIDTH, HEIGHT = 240, 120
@@ -50,7 +51,7 @@ def is_image(shape: Sequence[int], dtype: str) -> bool:
 def _png(array: NDArray[Any]) -> bytes:
     pixels = array if array.dtype == np.uint8 else _stretched(array)
     image = Image.fromarray(pixels[..., 0] if pixels.ndim == 3 and pixels.shape[2] == 1 else pixels)
-    factor = -(-SMALLEST // max(1, min(image.size)))
+    factor = min(-(-SMALLEST // max(1, min(image.size))), LARGEST // max(1, *image.size))
     if factor > 1:
         image = image.resize((image.width * factor, image.height * factor), Image.Resampling.NEAREST)
     out = io.BytesIO()

@@ -112,6 +112,19 @@ def archive_of(store: Store, number: int) -> Path:
     return folder_of(store, number).with_suffix(".zip")
 
 
+def tidy(store: Store, number: int, *, keep: bool) -> None:
+    """What it leaves behind goes: its folder, a file that is not whole, and the file too unless it is to be kept."""
+    shutil.rmtree(folder_of(store, number), ignore_errors=True)
+    archive = archive_of(store, number)
+    for path in (beside(archive), *(() if keep else (archive,))):
+        path.unlink(missing_ok=True)
+
+
+def beside(archive: Path) -> Path:
+    """Where it is while it is written."""
+    return archive.with_suffix(".part")
+
+
 def drop_exports(store: Store) -> None:
     """Every copy made here goes, finished or not: something in it may be erased. StoreError: to be done again."""
     left = (chore.c.kind == "export", chore.c.state.in_(("running", "done")))

@@ -97,8 +97,20 @@ def forget(connection: sa.Connection, ids: Collection[str]) -> None:
 
 def withdraw(connection: sa.Connection, *, now_ms: int) -> int:
     """What a plan put here and nobody has at hand waits to be planned again; returns how many."""
-    at_hand = sa.exists().where(lease.c.sample_id == question.c.sample_id, lease.c.until_ms > now_ms, ~lease.c.skipped)
-    return connection.execute(sa.delete(question).where(question.c.purpose == FIRST, ~at_hand)).rowcount
+    planned = sa.or_(question.c.turn == PLANNED, question.c.probability.is_not(None))
+    which = (question.c.purpose == FIRST, planned, ~_at_hand(now_ms))
+    return connection.execute(sa.delete(question).where(*which)).rowcount
+
+
+def wished(connection: sa.Connection, *, now_ms: int, limit: int) -> list[str]:
+    """Samples that somebody wants labelled soon, by whom he did not say, and nobody has at hand; in order."""
+    wish = (question.c.purpose == FIRST, question.c.turn == SOON, question.c.probability.is_(None))
+    query = sa.select(question.c.sample_id).where(*wish, question.c.wanted == 1, ~_at_hand(now_ms))
+    return list(connection.scalars(query.order_by(question.c.id).limit(limit)))
+
+
+def _at_hand(now_ms: int) -> sa.ColumnElement[bool]:
+    return sa.exists().where(lease.c.sample_id == question.c.sample_id, lease.c.until_ms > now_ms, ~lease.c.skipped)
 
 
 def want(connection: sa.Connection, sample_id: str, wanted: int) -> None:

@@ -19,13 +19,12 @@ from typing import Literal, NamedTuple
 import msgspec
 import sqlalchemy as sa
 
-from server.config import AlarmKind, ServerConfig
+from server.config import AlarmKind, ServerConfig, host_of
 from server.store import alarms, deliveries, events
 from server.store.alarms import Alarm
 from server.store.store import Store
 from server.tell.conditions import conditions
 from server.tell.webhooks import KIND as WEBHOOK
-from server.tell.webhooks import host_of
 
 log = logging.getLogger(__name__)
 

@@ -20,7 +20,7 @@ from server.store.schema import device, event, run, sample
 DAY_MS = 86_400_000
 EASED = 0.9  # of queue_full below which that alarm is over: 1 would tell of every sample that comes and goes
 LABELS = "labels"
-PROPOSAL = "proposal"  # kind of the event (teach/rounds.py)
+PROPOSAL = "proposal"  # kind of the event (teach/proposals.py)
 CALM = ("nobody", "cannot tell")
 SAME = ("none", "cannot tell")
 

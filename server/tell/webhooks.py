@@ -22,12 +22,11 @@ import urllib.request
 from collections.abc import Callable
 from http.client import HTTPException
 from typing import Any, NamedTuple
-from urllib.parse import urlsplit
 
 import numpy as np
 
 from edge_agent.contract.settings import read_secret
-from server.config import Webhook
+from server.config import Webhook, host_of
 from server.errors import ServerConfigError, StoreError
 from server.store import deliveries, events
 from server.store.deliveries import Delivery
@@ -86,15 +85,6 @@ class Receiver:
             return Answer(False, True, f"{error.code} {error.reason}"[:200])
         except (OSError, HTTPException, ValueError) as error:  # URLError is an OSError; ValueError: a mangled answer
             return Answer(False, False, f"{getattr(error, 'reason', error)}"[:200])
-
-
-def host_of(url: str) -> str:
-    """What may be logged of an address: its path or its user may be a secret.
-
-    >>> host_of("https://me:word@hooks.example:8443/T0/B0/xyz")
-    'hooks.example:8443'
-    """
-    return urlsplit(url).netloc.rpartition("@")[2]
 
 
 def signature(secret: bytes, id_: str, at_s: int, body: bytes) -> dict[str, str]:

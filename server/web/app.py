@@ -24,6 +24,7 @@ from server.store.store import Store
 from server.web import api, metrics, openapi, pages
 from server.web.access import SignInNeeded, who
 from server.web.api.answers import nothing_else
+from server.web.body import Bounded
 from server.web.frame import HERE, Frame, nothing
 from server.web.live import Pulse
 from server.web.problem import EVERYWHERE, problem
@@ -66,6 +67,7 @@ def make_app(
     openapi.describe(app, routers, API)
     _answer_errors(app, frame)
 
+    app.add_middleware(Bounded)
     app.add_middleware(Headed)
     return app
 

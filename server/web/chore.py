@@ -74,7 +74,7 @@ def _exported(store: Store, one: Chore) -> dict[str, Any]:
         why=one.why,
         now_ms=one.at_ms,
     )
-    beside = archive.with_suffix(".part")
+    beside = chores.beside(archive)
     try:
         with zipfile.ZipFile(beside, "w", allowZip64=True) as into:
             for path in sorted(folder.rglob("*")):

@@ -8,7 +8,6 @@ erased (store/chores.py).
 from __future__ import annotations
 
 import logging
-import shutil
 import signal
 import subprocess
 import sys
@@ -90,7 +89,8 @@ class Chores:
         with self._store.database.write() as connection:
             if chores.fail(connection, number, why, now_ms=self._now_ms()):  # unless it has said how it ended
                 log.warning("chore %d: %s", number, said or why)
-        shutil.rmtree(chores.folder_of(self._store, number), ignore_errors=True)
+            ended = chores.get(connection, number)
+        chores.tidy(self._store, number, keep=ended is not None and ended.state == "done")
 
     def _sweep(self) -> None:
         now_ms = self._now_ms()

@@ -77,8 +77,9 @@ class Figures(Collector):
                 stored.update(counts)
             said = labels.counts(connection)
             champion = versions.champion(connection)
-            running = Counter(one.channel for one in rollouts.every(connection) if one.status == "running")
-            halted = Counter(one.channel for one in rollouts.newest(connection).values() if one.status == "halted")
+            last = rollouts.newest(connection).values()  # a channel has one under way, its newest
+            running = Counter(one.channel for one in last if one.status == "running")
+            halted = Counter(one.channel for one in last if one.status == "halted")
             by_state = sa.select(run.c.state, sa.func.count()).group_by(run.c.state)
             runs = Counter({str(state): int(number) for state, number in connection.execute(by_state)})
             bad = connection.scalar(sa.select(sa.func.sum(device.c.messages_bad))) or 0

@@ -12,6 +12,9 @@ from edge_agent.contract.errors import WinnowError
 from server.store import samples, versions
 from server.web.frame import Frame
 
+KEPT = {"Cache-Control": "private, max-age=600"}
+"""A sample never changes; for longer, and a browser shows, or plays, what was erased here."""
+
 
 def read(frame: Frame, sample_id: str) -> tuple[NDArray[Any], str, Any]:
     """Its array, the unit of the input of the model that chose it ("": not known), its row. 404 when it is not here."""

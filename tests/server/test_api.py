@@ -97,6 +97,7 @@ def test_whatever_changes_something_says_why(scene):
             assert schemas[name]["additionalProperties"] is False, (method, path)
 
 
+AGAIN = {"ids": ["cam-1.main.1.6"], "purpose": "second look"}
 ORDERS = (  # role, method, path, what is ordered, what the trail says
     ("operator", "PATCH", "devices/cam-2", {"site": "barn", "ring": "canary"}, ("place", "device cam-2")),
     ("admin", "POST", "devices/cam-2/revoke", {}, ("revoke", "device cam-2")),
@@ -104,7 +105,7 @@ ORDERS = (  # role, method, path, what is ordered, what the trail says
     ("operator", "POST", "samples/cam-1.main.1.5/ask", {"labelers": 3}, ("ask again", "sample cam-1.main.1.5")),
     ("operator", "PUT", "samples/cam-1.main.1.5/gold", {"said": "owl"}, ("vouch", "sample cam-1.main.1.5")),
     ("operator", "POST", "samples/cam-1.main.1.5/gold/end", {}, ("doubt", "sample cam-1.main.1.5")),
-    ("operator", "POST", "label/second-look", {"samples": ["cam-1.main.1.6"]}, ("second look", "1 labels")),
+    ("operator", "POST", "samples/ask", AGAIN, ("second look", "1 labels")),
     ("operator", "POST", "rollouts/1/pause", {}, ("pause", "rollout 1")),
     ("admin", "POST", "users", {"name": "eve", "password": "long enough to be one"}, ("user add", "user eve")),
     ("admin", "PATCH", "users/eve", {"role": "operator"}, ("user change", "user eve")),

@@ -408,3 +408,38 @@ def test_what_is_erased_while_a_labeler_thinks_is_neither_kept_nor_asked(store, 
         at_hand = {one.sample_id for one in questions.held(connection, "mine:Erasing", now_ms=clock())}
     assert {row.sample_id for row in rows(store)} | at_hand == set(erasing.asked[1:])
     assert len(rows(store)) == kept
+
+
+def test_what_an_operator_wants_labelled_soon_is_asked_first_whoever_answers(store, clock):
+    class Program:
+        def __init__(self) -> None:
+            self.asked: list[str] = []
+
+        def label(self, batch):
+            self.asked += [one.id for one in batch]
+            return ["cat"] * len(batch)
+
+    wanted = [name(20), name(7)]
+    order(store, orders.ask_soon, wanted, clock=clock)
+    program = Program()
+    asked = Labelling(store, program, name="mine:Program", batch=4, now_ms=clock)  # it took over after the order
+    while asked.step():
+        pass
+    assert program.asked[:2] == wanted
+    assert sorted(program.asked) == sorted(name(seq) for seq in range(COUNT))
+    with store.database.read() as connection:
+        assert questions.count(connection) == {}
+
+
+def test_what_somebody_has_at_hand_is_not_taken_from_him_for_a_program(store, queue, clock):
+    order(store, orders.ask_soon, [name(0), name(1)], clock=clock)
+    assert ids(queue.next("ann")) == [name(0)]
+    asked = Labelling(store, Studio(), name="mine:Studio", batch=4, now_ms=clock)
+    asked.step()
+    with store.database.read() as connection:
+        mine, its = (
+            questions.held(connection, "ann", now_ms=clock()),
+            questions.held(connection, "mine:Studio", now_ms=clock()),
+        )
+    assert [one.sample_id for one in mine] == [name(0)]
+    assert [one.sample_id for one in its] == [name(1)]

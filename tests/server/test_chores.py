@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 
+import numpy as np
 import pytest
 import sqlalchemy as sa
 from device_words import FLEET, NOW_MS, uploads
@@ -11,7 +12,8 @@ from device_words import FLEET, NOW_MS, uploads
 from server.collect.ingest import Ingest
 from server.govern.erase import erase
 from server.govern.subject import Subject
-from server.store import chores, labels, places
+from server.store import chores, embeddings, labels, places
+from server.store.embeddings import Embedding
 from server.store.labels import Label
 from server.store.places import Place
 from server.store.schema import chore
@@ -120,3 +122,29 @@ def test_what_was_erased_while_it_was_copied_is_not_left_behind(store):
         connection.execute(sa.update(chore).values(state="gone"))
     do(store, number)
     assert not chores.archive_of(store, number).exists()
+
+
+def test_of_what_could_not_be_done_nothing_is_left(store, tmp_path):
+    number = ask(store, snapshot="0" * 64)
+    archive = chores.archive_of(store, number)
+    archive.parent.mkdir()
+    left = (archive, chores.beside(archive))  # as a child leaves them that is ended between two steps
+    for path in left:
+        path.write_bytes(b"of somebody who is to be forgotten")
+    working = Chores(store, tmp_path, now_ms=lambda: NOW_MS)
+    working.start()
+    assert ended(store, number).state == "failed"
+    deadline = time.monotonic() + 20
+    while any(path.exists() for path in left) and time.monotonic() < deadline:
+        time.sleep(0.05)
+    working.stop()
+    assert not any(archive.parent.iterdir())
+
+
+def test_what_the_champion_cannot_see_does_not_have_the_map_drawn_again_and_again(store):
+    half = np.zeros(4, np.float16)
+    with store.database.write() as connection:
+        seen = [Embedding(f"cam-1.main.1.{seq}", 1, half, half) for seq in range(4)]
+        unseen = [Embedding(f"cam-1.main.1.{seq}", 1, None, None) for seq in range(4, 12)]
+        embeddings.put(connection, [*seen, *unseen])
+        assert places.embedded(connection, 1) == 4

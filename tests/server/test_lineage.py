@@ -277,6 +277,15 @@ def test_the_folder_says_what_the_store_knows_and_its_digests_are_those_of_its_f
         evidence.export(world[0], folder, stated, now_ms=NOW_MS, stamp=stamp)
 
 
+def test_the_evidence_tells_nobody_the_secret_address_of_a_webhook(world, tmp_path):
+    stated = load_config(world[1] / "server.toml")
+    stated = msgspec.structs.replace(stated, webhook=(config.Webhook(url="https://me:word@hooks.example:8443/T0/xyz"),))
+    evidence.export(world[0], tmp_path / "evidence", stated, now_ms=NOW_MS, stamp=stamp)
+    told = (tmp_path / "evidence" / evidence.CONFIGURATION).read_text()
+    assert 'url = "https://hooks.example:8443/..."' in told
+    assert not any(secret in told for secret in ("me:word", "T0", "xyz"))
+
+
 # --- made again -------------------------------------------------------------------------------------------------------
 
 

@@ -54,3 +54,9 @@ def test_a_long_series_is_one_short_line_a_channel(length, channels):
 
 def test_what_is_not_finite_or_all_the_same_can_be_shown():
     assert picture.of(np.full((5, 2), np.nan, np.float32)).media_type == "image/svg+xml"
+
+
+@pytest.mark.parametrize("shape", [(1, 50_000, 3), (50_000, 1, 1)])
+def test_a_strip_is_not_enlarged_until_it_fills_the_memory(shape):
+    image = Image.open(io.BytesIO(picture.of(np.zeros(shape, np.uint8)).body))
+    assert image.size == (shape[1], shape[0])

@@ -15,7 +15,7 @@ from server.store import labels, samples
 from server.web.access import Operator, Person, Viewer
 from server.web.api.answers import Order, SampleId, here
 from server.web.frame import Frame
-from server.web.problem import EITHER, MISSING, REFUSED
+from server.web.problem import EITHER, REFUSED
 
 Said = Annotated[str, Field(min_length=1, max_length=200)]
 
@@ -52,18 +52,6 @@ class Vouch(Order):
     """Somebody knows it for sure: labelers are measured by it."""
 
     said: Said
-
-
-class LookAgain(Order):
-    """Have somebody look at labelled samples again."""
-
-    samples: list[Annotated[str, Field(max_length=190)]] = Field(min_length=1, max_length=1000)
-
-
-class Sent(BaseModel):
-    """How many."""
-
-    samples: int
 
 
 def router(frame: Frame) -> APIRouter:
@@ -106,14 +94,6 @@ def router(frame: Frame) -> APIRouter:
         check(sample_id)
         deciding(orders.doubt, sample_id, order=wanted, person=person)
         return True
-
-    @made.post("/label/second-look", summary="Have somebody look at labels again", responses=MISSING)
-    def look_again(wanted: LookAgain, person: Operator) -> Sent:
-        ids = list(dict.fromkeys(wanted.samples))
-        with frame.store.database.read() as connection:
-            known = samples.body_names(connection, ids)
-        here(None if len(known) < len(ids) else True, ", ".join(one for one in ids if one not in known) or "none")
-        return Sent(samples=deciding(orders.look_again, ids, order=wanted, person=person))
 
     return made
 

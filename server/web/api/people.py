@@ -14,7 +14,6 @@ from server.web.api.answers import Order, UserName, here
 from server.web.frame import Frame
 from server.web.problem import EITHER, REFUSED
 
-DAY_MS = 86_400_000
 NAME = r"^[\w.@+-]{1,100}$"
 Password = Annotated[str, Field(min_length=PASSWORD_MIN, max_length=1000)]
 

@@ -12,7 +12,7 @@ from server.release import commands, rollout
 from server.release.signing import Signing
 from server.store import rollouts, versions
 from server.web.access import Operator, Viewer
-from server.web.api.answers import PLACE, After, Anything, Limit, Number, Order, cut, here
+from server.web.api.answers import NUMBER_MAX, PLACE, After, Anything, Limit, Number, Order, cut, here
 from server.web.frame import Frame
 from server.web.problem import EITHER, MISSING
 
@@ -55,7 +55,7 @@ class OneRollout(Rollout):
 class Start(Order):
     """Roll a version out."""
 
-    version: int = Field(ge=1, le=2**53 - 1)
+    version: int = Field(ge=1, le=NUMBER_MAX)
     channel: str = Field("stable", pattern=PLACE)
     rings: list[Spec] = Field([], max_length=100, description="canary=1%, early=20, all; none: of the configuration")
     rules: list[Spec] = Field([], max_length=100, description="soak_s=600, early.needs_approval=true")

@@ -118,7 +118,7 @@ class SampleMap(BaseModel):
     labelled: list[int]  # index of the class; -1: cannot tell, -2: none of these, -3: nobody answered
 
 
-class Asked(Order):
+class Ask(Order):
     """What somebody is to be asked."""
 
     ids: list[Annotated[str, Field(max_length=190)]] = Field(min_length=1, max_length=ASK_MAX)
@@ -203,7 +203,7 @@ def router(frame: Frame) -> APIRouter:
         return await run_in_threadpool(_map, frame, person.name)
 
     @made.post("/samples/ask", summary="Have samples labelled, or looked at again", responses=REFUSED)
-    async def ask(person: Operator, what: Asked) -> Queued:
+    async def ask(person: Operator, what: Ask) -> Queued:
         return await run_in_threadpool(_ask, frame, person.name, what)
 
     @made.get("/samples/{sample_id}", summary="A sample, and what was answered about it", responses=MISSING)
@@ -361,7 +361,7 @@ def _stands(last: chores.Chore, champion: int, now_ms: int) -> bool:
     return last.state == "failed" and last.order["version"] == champion and lately
 
 
-def _ask(frame: Frame, who: str, what: Asked) -> Queued:
+def _ask(frame: Frame, who: str, what: Ask) -> Queued:
     ids = list(dict.fromkeys(what.ids))
     with frame.store.database.write() as connection:
         if what.purpose == "label":

@@ -20,12 +20,11 @@ from server.teach.splits import WHY
 from server.web.access import Viewer
 from server.web.api.samples import row_of
 from server.web.frame import Frame
-from server.web.recording import read
+from server.web.recording import KEPT, read
 
 REASONS = (*get_args(Reason), "import")
 CHOICES = 500  # of a list to choose from; more is typed
 NEAREST = 12
-KEPT_S = 86_400  # a sample never changes
 
 
 def router(frame: Frame) -> APIRouter:
@@ -55,8 +54,7 @@ def router(frame: Frame) -> APIRouter:
                 raise HTTPException(404, f"sample {sample_id!r} is no sound")
             return series.wav(array, rate_hz=rate)
 
-        kept = {"Cache-Control": f"private, max-age={KEPT_S}"}
-        return Response(await run_in_threadpool(made_of), media_type="audio/wav", headers=kept)
+        return Response(await run_in_threadpool(made_of), media_type="audio/wav", headers=KEPT)
 
     return made
 

@@ -13,6 +13,7 @@ from fastapi.responses import RedirectResponse
 from server.govern.erase import erase
 from server.govern.foreseen import foresee
 from server.govern.subject import Kind, Subject
+from server.label import label_studio
 from server.store import erasures
 from server.store.erasures import Erasure
 from server.store.schema import purge_order
@@ -40,6 +41,7 @@ def router(frame: Frame) -> APIRouter:
     def look(request: Request, person: Admin, subject: Subject, given: str, wrong: str = "") -> Response:
         with frame.store.database.read() as connection:
             found = foresee(connection, subject)
+        found = found._replace(elsewhere=(*found.elsewhere, *label_studio.copies(frame.config)))
         view = {"subject": subject, "found": found, "typed": _typed(subject), "given": given, "wrong": wrong}
         return frame.page(request, "erase.html", person=person, status=422 if wrong else 200, **view)
 

@@ -15,6 +15,7 @@ from server.teach.export.journal import NAME, Chunk, Finished
 from server.teach.export.run import Format
 from server.teach.listing import SHORT
 from server.web.access import Operator, Viewer
+from server.web.api.answers import Number
 from server.web.frame import Frame
 
 ABOUT: dict[Format, str] = {
@@ -47,7 +48,7 @@ def router(frame: Frame) -> APIRouter:
         return RedirectResponse("/data/snapshots#exports", status_code=303)
 
     @made.get("/{number}")
-    async def fetch(number: int, person: Operator) -> Response:
+    async def fetch(number: Number, person: Operator) -> Response:
         return await run_in_threadpool(_fetched, frame, number, person.name)
 
     return made

@@ -12,6 +12,7 @@ from server.store import runs
 from server.teach import judgement
 from server.web import confusion, gate_rows, model_list
 from server.web.access import Admin, Viewer
+from server.web.api.answers import Number
 from server.web.figures import pairs
 from server.web.frame import Frame
 from server.web.model_list import ModelList
@@ -34,17 +35,19 @@ def router(frame: Frame) -> APIRouter:
         return csv_of("models", model_list.COLUMNS, map(model_list.line, found.rows))
 
     @made.get("/models/rounds/{number}")
-    async def one(request: Request, number: int, person: Viewer) -> Response:
+    async def one(request: Request, number: Number, person: Viewer) -> Response:
         return frame.page(request, "round.html", person=person, **await run_in_threadpool(_shown, frame, number))
 
     @made.get("/models/rounds/{number}/gates.csv")
-    async def gates_csv(number: int, _: Viewer) -> Response:
+    async def gates_csv(number: Number, _: Viewer) -> Response:
         view = await run_in_threadpool(_shown, frame, number)
         gates = view["run"].report.get("verdict", {}).get("gates", ())
         return csv_of(f"gates-of-round-{number}", gate_rows.COLUMNS, map(gate_rows.line, gates))
 
     @made.post("/models/rounds/{number}/override")
-    async def override(number: int, person: Admin, why: Annotated[str, Form(min_length=1, max_length=500)]) -> Response:
+    async def override(
+        number: Number, person: Admin, why: Annotated[str, Form(min_length=1, max_length=500)]
+    ) -> Response:
         now_ms = frame.now_ms()
         await run_in_threadpool(judgement.override, frame.store, number, by=person.name, why=why, now_ms=now_ms)
         return RedirectResponse(f"/models/rounds/{number}", status_code=303)

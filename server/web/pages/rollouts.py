@@ -13,6 +13,7 @@ from server.release import commands, rollout
 from server.release.signing import Signing
 from server.store import versions
 from server.web.access import Operator, Viewer
+from server.web.api.answers import NUMBER_MAX, Number
 from server.web.frame import Frame
 
 WORDS: dict[str, tuple[rollout.Word, ...]] = {
@@ -37,7 +38,7 @@ def router(frame: Frame) -> APIRouter:
     @made.post("/rollouts")
     async def start(
         person: Operator,
-        version: Annotated[int, Form(ge=1)],
+        version: Annotated[int, Form(ge=1, le=NUMBER_MAX)],
         channel: Annotated[str, Form(max_length=63)] = "stable",
         rings: Annotated[str, Form(max_length=1000)] = "",
         why: Annotated[str, Form(max_length=500)] = "",
@@ -52,7 +53,7 @@ def router(frame: Frame) -> APIRouter:
                 rules=(),
                 default=config.rollout,
                 now_ms=frame.now_ms(),
-                signing=Signing(Path(config.server.data_dir)),
+                signing=_signing(frame),
                 who=person.name,
                 why=why,
             )
@@ -60,16 +61,16 @@ def router(frame: Frame) -> APIRouter:
         return RedirectResponse(f"/rollouts/{await run_in_threadpool(begin)}", status_code=303)
 
     @made.get("/rollouts/{number}")
-    async def one(request: Request, number: int, person: Viewer) -> Response:
+    async def one(request: Request, number: Number, person: Viewer) -> Response:
         return frame.page(request, "rollout.html", person=person, **await run_in_threadpool(_shown, frame, number))
 
     @made.get("/rollouts/{number}/now")
-    async def now(request: Request, number: int, person: Viewer) -> Response:
+    async def now(request: Request, number: Number, person: Viewer) -> Response:
         return frame.page(request, "rollout-now.html", person=person, **await run_in_threadpool(_shown, frame, number))
 
     @made.post("/rollouts/{number}/{word}")
     async def say(
-        number: int,
+        number: Number,
         word: rollout.Word,
         person: Operator,
         reason: Annotated[str, Form(max_length=500, min_length=1)],
@@ -89,9 +90,13 @@ def _listed(frame: Frame) -> tuple[list[dict[str, Any]], list[int]]:
 
 
 def _shown(frame: Frame, number: int) -> dict[str, Any]:
-    view = commands.shown(frame.store, number, now_ms=frame.now_ms(), last=STEPS)
+    view = commands.shown(frame.store, number, now_ms=frame.now_ms(), signing=_signing(frame), last=STEPS)
     words = [word for word in WORDS[view["status"]] if _makes_sense(view, word)]
     return {"one": view, "words": words, "phases": PHASES, "more": len(view["steps"]) == STEPS}
+
+
+def _signing(frame: Frame) -> Signing:
+    return Signing(Path(frame.config.server.data_dir))
 
 
 def _makes_sense(view: dict[str, Any], word: str) -> bool:

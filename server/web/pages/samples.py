@@ -13,8 +13,7 @@ from server.release import requests
 from server.store import samples
 from server.web.access import Operator, Viewer
 from server.web.frame import Frame
-
-KEPT_S = 600  # a sample never changes; longer, and a browser shows what was erased here
+from server.web.recording import KEPT
 
 
 def router(frame: Frame) -> APIRouter:
@@ -24,9 +23,7 @@ def router(frame: Frame) -> APIRouter:
     @made.get("/samples/{sample_id}/picture")
     async def look(sample_id: str, _: Viewer) -> Response:
         found = await run_in_threadpool(_picture, frame, sample_id)
-        return Response(
-            found.body, media_type=found.media_type, headers={"Cache-Control": f"private, max-age={KEPT_S}"}
-        )
+        return Response(found.body, media_type=found.media_type, headers=KEPT)
 
     @made.post("/samples/{sample_id}/more")
     async def more(

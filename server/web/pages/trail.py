@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator
 from datetime import date, datetime, timedelta, timezone
 from typing import Annotated, Any
 
@@ -16,11 +16,12 @@ from server.govern import chain
 from server.store import trail
 from server.store.trail import Wanted
 from server.web.access import Operator, Viewer
+from server.web.api.answers import NUMBER_MAX
 from server.web.frame import Frame
 from server.web.table import csv_of
 
 PAGE = 50
-CSV_MAX = 1_000_000
+AT_ONCE = 500  # entries of the CSV: it is streamed, however long the trail is
 COLUMNS = ("id", "at_ms", "who", "what", "subject", "why", "detail", "previous_sha256", "sha256")
 PLACES = {"version": "/models/", "run": "/models/rounds/", "rollout": "/rollouts/", "device": "/devices/"}
 
@@ -41,7 +42,7 @@ def router(frame: Frame) -> APIRouter:
         subject: Text = "",
         since: Day = "",
         until: Day = "",
-        before: Annotated[int | None, Query(ge=1)] = None,
+        before: Annotated[int | None, Query(ge=1, le=NUMBER_MAX)] = None,
     ) -> Response:
         wanted = Wanted(who, what, subject, _day_ms(since), _day_ms(until, days=1))
         view = await run_in_threadpool(_entries, frame, wanted, before)
@@ -54,13 +55,7 @@ def router(frame: Frame) -> APIRouter:
         _: Viewer, who: Text = "", what: Text = "", subject: Text = "", since: Day = "", until: Day = ""
     ) -> Response:
         wanted = Wanted(who, what, subject, _day_ms(since), _day_ms(until, days=1))
-
-        def found() -> Sequence[trail.Entry]:
-            with frame.store.database.read() as connection:
-                return trail.found(connection, wanted, limit=CSV_MAX)
-
-        rows = await run_in_threadpool(found)
-        return csv_of("audit-trail", COLUMNS, map(_line, rows))
+        return csv_of("audit-trail", COLUMNS, map(_line, _every(frame, wanted)))
 
     @made.post("/governance/verify")
     async def verify(person: Operator) -> Response:
@@ -95,6 +90,18 @@ def _day_ms(said: str, *, days: int = 0) -> int | None:
     except (ValueError, OverflowError) as error:
         raise HTTPException(422, f"{said!r}: expected a day, as 2026-12-24") from error
     return int(datetime(day.year, day.month, day.day, tzinfo=timezone.utc).timestamp()) * 1000
+
+
+def _every(frame: Frame, wanted: Wanted) -> Iterator[trail.Entry]:
+    """A bounded number at a time: a slow reader holds nothing up."""
+    before: int | None = None
+    while True:
+        with frame.store.database.read() as connection:
+            found = trail.found(connection, wanted, before=before, limit=AT_ONCE)
+        yield from found
+        if len(found) < AT_ONCE:
+            return
+        before = found[-1].id
 
 
 def _entries(frame: Frame, wanted: Wanted, before: int | None) -> dict[str, Any]:

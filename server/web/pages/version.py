@@ -11,6 +11,7 @@ from server.govern import card as cards
 from server.store import versions
 from server.web import confusion, version_view
 from server.web.access import Viewer
+from server.web.api.answers import Number
 from server.web.frame import Frame
 from server.web.pages.rollouts import WORDS
 from server.web.table import csv_of
@@ -24,29 +25,29 @@ def router(frame: Frame) -> APIRouter:
     made = APIRouter()
 
     @made.get("/models/{number}")
-    async def version(request: Request, number: int, person: Viewer) -> Response:
+    async def version(request: Request, number: Number, person: Viewer) -> Response:
         view = await run_in_threadpool(_shown, frame, number)
         return frame.page(request, "version.html", person=person, words=WORDS, **view)
 
     @made.get("/models/{number}/now")
-    async def now(request: Request, number: int, person: Viewer) -> Response:
+    async def now(request: Request, number: Number, person: Viewer) -> Response:
         view = await run_in_threadpool(version_view.standing, frame, number)
         return frame.page(request, "version-now.html", person=person, words=WORDS, **view)
 
     @made.get("/models/{number}/card.md")
-    async def card(number: int, _: Viewer, which: Annotated[Which, Query()] = "model") -> Response:
+    async def card(number: Number, _: Viewer, which: Annotated[Which, Query()] = "model") -> Response:
         view = await run_in_threadpool(_card, frame, number)
         headers = {"Content-Disposition": f'attachment; filename="version-{number}-{which}-card.md"'}
         return Response(cards.words(view, which, stamp), media_type="text/markdown; charset=utf-8", headers=headers)
 
     @made.get("/models/{number}/sources.csv")
-    async def sources(number: int, _: Viewer) -> Response:
+    async def sources(number: Number, _: Viewer) -> Response:
         rows = (await run_in_threadpool(_card, frame, number))["model"]["lineage"]["sources"]
         columns = ("device", "stream", "train", "holdout")
         return csv_of(f"sources-of-version-{number}", columns, [[row[name] for name in columns] for row in rows])
 
     @made.get("/models/{number}/confusion.csv")
-    async def confusion_csv(number: int, _: Viewer, origin: Literal["stream", "import"] = "stream") -> Response:
+    async def confusion_csv(number: Number, _: Viewer, origin: Literal["stream", "import"] = "stream") -> Response:
         view = await run_in_threadpool(_shown, frame, number)
         found: confusion.Shown | None = view["answers"].get(origin)
         if found is None:

@@ -1,7 +1,7 @@
 // Looking through samples: a search, pages of what fits as pictures or a table, the map, and what is done with those picked.
 "use strict";
 (() => {
-  const PAGE = 60, SETTLE_MS = 250, DAY_MS = 86400000;
+  const PAGE = 60, AT_ONCE = 1000, SETTLE_MS = 250, DAY_MS = 86400000;
   const token = document.querySelector('meta[name="csrf"]').content;
   const at = (id) => document.getElementById(id);
   const filters = at("filters"), tiles = at("tiles"), body = at("rows").querySelector("tbody"), bulk = at("bulk");
@@ -138,14 +138,14 @@
     const purpose = event.submitter?.value || "label";
     const answer = await fetch("/api/v1/samples/ask", {
       method: "POST", headers: { "Content-Type": "application/json", "X-CSRF-Token": token },
-      body: JSON.stringify({ ids: [...picked].slice(0, 1000), purpose, why: bulk.elements.why.value }),
+      body: JSON.stringify({ ids: [...picked].slice(0, AT_ONCE), purpose, why: bulk.elements.why.value }),
     });
     const came = await answer.json();
     if (!answer.ok) return say(came.detail);
     const left = came.left ? `, ${came.left} not: ${purpose === "label" ? "they have an answer" : "nobody has labelled them"}` : "";
     say(`${came.asked} ${purpose === "label" ? "will be labelled next" : "will be looked at again"}${left}`);
     bulk.reset();
-    picked = new Set();
+    picked = new Set([...picked].slice(AT_ONCE)); // what was too many for one order stays picked, for the next
     return mark();
   });
   bulk && at("pick-all").addEventListener("click", () => { rows.forEach((row) => picked.add(row.id)); mark(); });
