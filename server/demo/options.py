@@ -59,7 +59,7 @@ def size_of(options: Options) -> Size:
         rounds=2 if quick else 4,
         # The watch data is small: 5 % of a stream of 300 windows would be 15 labels.
         label_share=0.05 if fashion else 0.2,
-        epochs=5 if quick else 8,
+        epochs=8,
         probation_samples=(40 if quick else 100) if fashion else 10,
         soak_s=1.0 if quick else 3.0,
         overhead_s=1.0 if quick else 2.0,
