@@ -71,8 +71,7 @@ class Workspace:
             collect=Collect(offline_after_s=10.0),
             labeler=Labeler(kind="oracle", files=tuple(f"{stream.name}.npz" for stream in streams)),
             teach=Teach(
-                # Less than a round's share: the last one must reach every device while the streams still play.
-                labels_per_round=max(10, int(0.62 * expected / size.rounds)),
+                labels_per_round=max(10, int(size.taught * expected / size.rounds)),
                 max_rounds=size.rounds,
                 epochs=size.epochs,
                 seed=options.seed,

@@ -48,15 +48,11 @@ def test_versions_advanced_on_every_device(report: dict) -> None:
         assert device["versions"][-1] == max(published)
 
 
-# Two quick runs differ by other labels and other trainings: against as many random labels ours was -3.5 to +9.8 points
-# apart in the last six, sd 4. What choosing is worth, benchmarks say over seeds; here, that nothing is broken.
-SPREAD = 0.10
-
-
 def test_the_loop_paid(report: dict) -> None:
     accuracy = report["accuracy"]
-    assert accuracy["winnow"]["interval"][0] > accuracy["frozen"]["interval"][1]  # for sure
-    assert accuracy["winnow"]["value"] > accuracy["random"]["value"] - SPREAD
+    assert accuracy["winnow"]["value"] > accuracy["frozen"]["value"] + 0.10
+    # Not below random: the run is a draw, so the interval decides.
+    assert accuracy["winnow"]["interval"][1] > accuracy["random"]["value"]
     assert report["bytes"]["sent"] < 0.1 * report["bytes"]["everything"]
     assert report["labels"] > 0
 
