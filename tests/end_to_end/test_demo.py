@@ -60,7 +60,7 @@ def test_the_loop_paid(report: dict) -> None:
 def test_the_report_says_what_it_must(report: dict) -> None:
     for key in ("seed", "machine", "devices", "rounds", "labels", "bytes", "accuracy", "recovery_s", "overhead_ratio"):
         assert key in report
-    assert report["overhead_ratio"] is None or 0 < report["overhead_ratio"] < 2  # None: a busy machine
+    assert 0 < report["overhead_ratio"] < 2
     assert set(report["accuracy"]) == {"winnow", "frozen", "random"}
     page = report["page"]
     assert page.count("data:image/png;base64,") == 2
