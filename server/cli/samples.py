@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from itertools import islice
-from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated
 
 import typer
 
 from server.cli.options import NO_REASON, AsJson, By, Config, Why, show
+from server.cli.snapshot import Folder, Form, Share, export_to
 from server.config import load_config
 from server.errors import StoreError
 
@@ -56,24 +56,16 @@ def samples(
 
 @commands.command("export", epilog="Example: winnow-server export out --format parquet server.toml")
 def export(
-    folder: Annotated[Path, typer.Argument(metavar="DIR", help="an empty folder, or one to go on with")],
+    folder: Folder,
     path: Config,
     snapshot: Annotated[str, typer.Option(help="its id; empty: the newest")] = "",
-    form: Annotated[
-        Literal["parquet", "images", "coco", "csv"],
-        typer.Option(
-            "--format", help="parquet, with Croissant metadata; images, a folder a class; coco; csv, no bodies"
-        ),
-    ] = "parquet",
-    share: Annotated[
-        bool, typer.Option("--share", help="for people outside: only what the data rules let be shared")
-    ] = False,
+    form: Form = "parquet",
+    share: Share = False,
     by: By = "",
     why: Why = NO_REASON,
 ) -> None:
     """Write the labelled samples of a snapshot to a folder: as `winnow-server snapshot export`, of the newest."""
     from server import status as views
-    from server.cli.snapshot import export_to
     from server.store import snapshots
 
     with views.opened(load_config(path)) as store, store.database.read() as connection:

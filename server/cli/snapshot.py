@@ -18,6 +18,12 @@ snapshots = typer.Typer(
     epilog="Example: winnow-server snapshot list server.toml",
 )
 Id = Annotated[str, typer.Argument(metavar="ID", help="its id, or the first 6 characters of it at least")]
+Folder = Annotated[Path, typer.Argument(metavar="DIR", help="an empty folder, or one to go on with")]
+Form = Annotated[
+    Literal["parquet", "images", "coco", "csv"],
+    typer.Option("--format", help="parquet, with Croissant metadata; images, a folder a class; coco; csv, no bodies"),
+]
+Share = Annotated[bool, typer.Option("--share", help="for people outside: only what the data rules let be shared")]
 
 
 @snapshots.command("list", epilog="Example: winnow-server snapshot list --json server.toml")
@@ -113,17 +119,10 @@ def bias(
 @snapshots.command("export", epilog="Example: winnow-server snapshot export 3f2a90 out --format parquet server.toml")
 def export_to(
     snapshot_id: Id,
-    folder: Annotated[Path, typer.Argument(metavar="DIR", help="an empty folder, or one to go on with")],
+    folder: Folder,
     path: Config,
-    form: Annotated[
-        Literal["parquet", "images", "coco", "csv"],
-        typer.Option(
-            "--format", help="parquet, with Croissant metadata; images, a folder a class; coco; csv, no bodies"
-        ),
-    ] = "parquet",
-    share: Annotated[
-        bool, typer.Option("--share", help="for people outside: only what the data rules let be shared")
-    ] = False,
+    form: Form = "parquet",
+    share: Share = False,
     by: By = "",
     why: Why = NO_REASON,
 ) -> None:
