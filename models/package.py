@@ -68,7 +68,8 @@ class About:
     created_at: str = ""
     licence: str = ""
     logits: str = "logits"
-    embedding: str = "embedding"
+    embedding: str = "embedding"  # "": the graph has none
+    notes: tuple[str, ...] = ()
 
     def stated(self) -> dict[str, Any]:
         """What of it stands in a manifest as it is; the unit stands with the input."""
@@ -120,7 +121,7 @@ def package(
         DataError: calibration or holdout do not fit the network.
         IncompatibleError: names do not fit it, or it cannot be quantised.
     """
-    from models.export import to_onnx  # torch, which nothing else here needs: see models.wrap
+    from models.export import to_onnx  # torch, which nothing else here needs: see models.bring
 
     about = About(
         name=name,
@@ -142,6 +143,7 @@ def describe(
     calibration: Rows,
     holdout: Holdout | None,
     int8: bool,
+    judged: Rows | None = None,
     variant: str = "cpu-fp32",
     parent_file: ParentFile | None = None,
     showable: NDArray[np.bool_] | None = None,
@@ -149,11 +151,12 @@ def describe(
     """Turn a tapped float ONNX model into an artifact.
 
     Args:
-        onnx: the model; it has the two outputs that `about` names.
+        onnx: the model; it has the outputs that `about` names.
         about: what cannot be measured.
         calibration: (N, *shape) raw samples like the stream's.
         holdout: x and y for temperature and metrics; None leaves the temperature at 1.
         int8: quantise it.
+        judged: x to hold int8 against float on, where there is no truth; None: the calibration data.
         variant: what the file is called in the manifest when it is not quantised here.
         parent_file: as in `package`.
         showable: (N,) which of `calibration` may be golden inputs, which every device gets; None, or none of them: all.
@@ -162,9 +165,8 @@ def describe(
     """
     spec = _input_spec(onnx, about)
     _check_rows(calibration, spec, "calibration")
-    judged = calibration if holdout is None else holdout[0]
-    if holdout is not None:
-        _check_rows(judged, spec, "holdout")
+    judged = holdout[0] if holdout is not None else calibration if judged is None else judged
+    _check_rows(judged, spec, "calibration" if holdout is None else "holdout")
     float_logits, _ = _run(onnx, judged, about)
     parent_file = parent_file or ParentFile(b"")
     shipped = _quantised(onnx, calibration, judged, float_logits, about, parent_file) if int8 else onnx
@@ -222,7 +224,7 @@ def _judged(logits: Rows, holdout: Holdout | None, about: About) -> tuple[float,
 
 def _input_spec(onnx: bytes, about: About) -> InputSpec:
     entry = evaluate.open_session(onnx).get_inputs()[0]
-    dtype = {"tensor(float)": "float32", "tensor(uint8)": "uint8"}[entry.type]
+    dtype = entry.type.removeprefix("tensor(").removesuffix(")").replace("float", "float32")
     return InputSpec(name=entry.name, shape=tuple(entry.shape[1:]), dtype=dtype, unit=about.unit)
 
 
@@ -240,9 +242,10 @@ def _check_truth(y: Rows, samples: int, classes: int) -> None:
 
 
 def _run(onnx: bytes, x: Rows, about: About) -> tuple[Rows, Rows]:
-    """Logits (N, C) or (N, T, C), and embedding (N, D)."""
-    session = evaluate.open_session(onnx)
-    logits, embedding = evaluate.run_session(session, x, logits=about.logits, embedding=about.embedding)
+    """Logits (N, C) or (N, T, C), and embedding (N, D); D is 0 where the graph has none."""
+    session, embedding = evaluate.open_session(onnx), np.zeros((len(x), 0), np.float32)
+    logits, seen = evaluate.run_session(session, x, logits=about.logits, embedding=about.embedding or about.logits)
+    embedding = seen if about.embedding else embedding
     if logits.ndim not in (2, 3) or logits.shape[-1] != len(about.names):
         raise IncompatibleError(
             f"output {about.logits!r} has shape {logits.shape}, expected (N, {len(about.names)}): one for each name, "
@@ -292,6 +295,8 @@ def _reference(logits: Rows, embedding: Rows, temperature: float, *, spread_of: 
     top = np.sort(probs, axis=1)[:, ::-1]
     predicted = np.argmax(probs, axis=1)
     classes = probs.shape[1]
+    if not embedding.shape[1]:  # nothing to say of one: what a manifest must state is one 0
+        embedding = spread_of = np.zeros((len(embedding), 1), np.float32)
     mean, sd = embedding.mean(axis=0), spread_of.std(axis=0)
     centres = np.tile(mean, (classes, 1))
     for label in np.unique(predicted):

@@ -22,6 +22,7 @@ from onnxruntime.quantization.shape_inference import quant_pre_process
 from edge_agent.contract.errors import IncompatibleError
 from models.evaluate import ORT_ERRORS
 from models.freeze import keep
+from models.graph import forget_unused_domains
 
 RESHAPING = {"Reshape", "Flatten", "Squeeze", "Unsqueeze"}
 WEIGHTED = {"Conv", "ConvTranspose", "Gemm", "MatMul"}
@@ -84,7 +85,7 @@ def _quantised(onnx: bytes, calibration: NDArray[Any], logits: str) -> tuple[byt
             raise IncompatibleError(f"the model cannot be quantised: {error}") from error
         result, prepared = onnx_format.load(quantised), onnx_format.load(plain)
     _bypass_tail(result.graph, logits)
-    _forget_unused_domains(result)
+    forget_unused_domains(result)
     result.ir_version = model.ir_version
     onnx_format.checker.check_model(result)
     int8: bytes = result.SerializeToString()
@@ -156,10 +157,3 @@ def _bypass_pair(graph: GraphProto, output: str) -> None:
             for i, name in enumerate(names):
                 if name == source:
                     names[i] = output
-
-
-def _forget_unused_domains(model: onnx_format.ModelProto) -> None:
-    """The pre-processing imports every domain that onnxruntime knows; other runtimes would ask for them."""
-    used = {node.domain for node in model.graph.node} | {""}
-    for entry in [entry for entry in model.opset_import if entry.domain not in used]:
-        model.opset_import.remove(entry)

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
+from models.wrap import wrap
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
@@ -16,7 +17,6 @@ from edge_agent.contract.errors import ArtifactError, IncompatibleError
 from models.data import Labelled, finite_rows
 from models.evaluate import open_session
 from models.folder import load
-from models.wrap import wrap
 from server.backtest import drift, grid, report
 from server.backtest.advice import advise
 from server.backtest.material import Material, split

@@ -19,9 +19,10 @@ def wrap_file(onnx: Path, *, names: Sequence[str], data: Path, out: Path, int8: 
         IncompatibleError: no model of this kind; the message says why.
         ArtifactError: the file cannot be read.
     """
+    from models.wrap import wrap
+
     from models.data import finite_rows, load_npz
     from models.errors import DataError
-    from models.wrap import wrap
 
     try:
         model = onnx.read_bytes()

@@ -203,7 +203,7 @@ def test_samples_that_are_not_finite_are_counted_and_skipped(here: Path) -> None
 def float_model(folder: Path) -> tuple:
     """Four numbers to two classes: x @ w."""
     onnx = pytest.importorskip("onnx")
-    wrap = pytest.importorskip("models.wrap")
+    bring = pytest.importorskip("models.bring")
     helper, rng = onnx.helper, np.random.default_rng(1)
     w = onnx.numpy_helper.from_array(rng.normal(size=(4, 2)).astype(np.float32), "w")
     b = onnx.numpy_helper.from_array(np.zeros(2, np.float32), "b")
@@ -216,7 +216,8 @@ def float_model(folder: Path) -> tuple:
     )
     model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
     x = rng.normal(size=(64, 4)).astype(np.float32)
-    made = wrap.wrap(model.SerializeToString(), name="net", names=("a", "b"), version=1, data=x)
+    given = {"name": "net", "names": ("a", "b"), "version": 1, "data": x, "precision": "float"}
+    made = bring.bring(model.SerializeToString(), **given).packaged
     return made.manifest, made.onnx
 
 
@@ -614,7 +615,7 @@ def stage(here: Path, name: str, version: int, *, over: str = "") -> None:
 
 def write_five_classes(folder: Path) -> None:
     onnx = pytest.importorskip("onnx")
-    wrap = pytest.importorskip("models.wrap")
+    bring = pytest.importorskip("models.bring")
     helper, rng = onnx.helper, np.random.default_rng(1)
     w = onnx.numpy_helper.from_array(rng.normal(size=(64, 5)).astype(np.float32), "w")
     b = onnx.numpy_helper.from_array(np.zeros(5, np.float32), "b")
@@ -630,7 +631,8 @@ def write_five_classes(folder: Path) -> None:
         [w, b],
     )
     model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
-    made = wrap.wrap(model.SerializeToString(), name="net", names=tuple("abcde"), version=2, data=images(64)[0])
+    given = {"name": "net", "names": tuple("abcde"), "version": 2, "data": images(64)[0], "precision": "float"}
+    made = bring.bring(model.SerializeToString(), **given).packaged
     write_artifact(folder, made.manifest, made.onnx)
 
 
