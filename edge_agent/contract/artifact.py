@@ -14,13 +14,13 @@ import hashlib
 import os
 import zlib
 from pathlib import Path
-from typing import Literal
 
 import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
 from edge_agent.contract.errors import ArtifactError, IntegrityError
+from edge_agent.contract.task import Task
 
 MANIFEST = "manifest.json"
 MODEL = "model.onnx"
@@ -107,7 +107,7 @@ class Manifest(msgspec.Struct, frozen=True, kw_only=True):
         1  # heads of the graph, each with logits of its own: a committee; the mean of their probabilities counts
     )
     embedding: str = "embedding"  # name of the output; empty when the graph has none
-    task: Literal["classification"] = "classification"
+    task: Task = "classification"
     parent: int = 0  # version it was trained from, 0 when none
     snapshot: str = ""  # id of the data it was trained on
     opset: int = 17

@@ -28,6 +28,7 @@ from server.store.schema import consensus as table
 
 CANNOT_TELL = -1
 NONE_OF_THESE = -2  # the labeler can tell, and it is of no class of the schema
+VALUED = -3  # the answer is more than a class, and stands in `truth`
 
 FIRST, AGAIN, SECOND_LOOK, GOLD = "first", "again", "second look", "gold"
 """Why somebody was asked: there was no label; another opinion was wanted; the label was doubted; to measure him."""
