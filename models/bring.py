@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 from onnx import ModelProto, TensorProto, helper, load_model_from_string
 
 from edge_agent.contract.errors import IncompatibleError
+from edge_agent.contract.task import Task
 from models import evaluate, preparation, taps
 from models.errors import DataError
 from models.graph import DTYPES, check_shape, load, the_input
@@ -45,21 +46,11 @@ class Brought(NamedTuple):
 
 
 class Given(NamedTuple):
-    """Samples as a device gives them. x: (N, *shape), at least 16. y: (N,) classes; None: not known."""
+    """Raw samples as a device gives them. calibration: (N, *shape). x: (M, *shape) to judge by; y: (M,), or None."""
 
+    calibration: NDArray[Any]
     x: NDArray[Any]
     y: NDArray[Any] | None = None
-
-    @property
-    def calibration(self) -> NDArray[Any]:
-        """The even rows."""
-        rows: NDArray[Any] = self.x[::2]
-        return rows
-
-    @property
-    def judged(self) -> Given:
-        """The odd rows."""
-        return Given(self.x[1::2], None if self.y is None else self.y[1::2])
 
 
 def bring(
@@ -75,6 +66,7 @@ def bring(
     prepare: Preparation | None = None,
     precision: Precision = "auto",
     limits: Limits | None = None,
+    task: Task = "classification",
     unit: str = "",
     snapshot: str = "",
     created_at: str = "",
@@ -96,6 +88,7 @@ def bring(
         prepare: what is to be done to a sample before the net sees it; None: nothing.
         precision: "auto": int8 unless it hurts; "int8" in any case; "float".
         limits: from where on it hurts.
+        task: what it says of a sample; passed on.
         unit: of the input, for people.
         snapshot: id of the data it was trained on.
         created_at: RFC 3339.
@@ -107,14 +100,15 @@ def bring(
         IncompatibleError: not a model of this kind, or it cannot be quantised and has to be; says why.
     """
     _check_data(data, y)
-    given, model = Given(data, y), load(onnx)
-    tapped, found = taps.tap_model(model, Taps(logits, embedding))
+    given, model = Given(data[::2], data[1::2], None if y is None else y[1::2]), load(onnx)
+    tapped, found = taps.tap_model(model, Taps(logits, embedding), task=task)
     tapped, note = _prepared(tapped, found.taps.logits, prepare, given) if prepare else (tapped, "")
     tapped = _shaped(tapped, found.taps)
     about = About(
         name=name,
         names=tuple(names),
         version=version,
+        task=task,
         snapshot=snapshot,
         unit=unit,
         created_at=created_at,
@@ -123,7 +117,21 @@ def bring(
         embedding=found.taps.embedding,
         notes=(*([note] if note else []), found.why),
     )
-    quantised = is_quantised(model)
+    return ship(tapped, about, given, found, precision=precision, limits=limits, clock=clock)
+
+
+def ship(
+    tapped: bytes,
+    about: About,
+    given: Given,
+    found: Found,
+    *,
+    precision: Precision = "auto",
+    limits: Limits | None = None,
+    clock: Callable[[], float] = time.perf_counter,
+) -> Brought:
+    """Describe a model whose outputs are its taps, in the form that is to ship; raises as `bring` does."""
+    quantised = is_quantised(load_model_from_string(tapped))
     plain = _described(tapped, about, given, int8=False, variant="cpu-int8" if quantised else "cpu-fp32")
     if found.scores:
         _check_scores(plain, given)
@@ -155,8 +163,7 @@ def _chosen(
             raise
         why = f"float: {error}"
         return Brought(_noted(plain, why), found, None, why)
-    judged = given.judged
-    compared = compare(plain.onnx, small.onnx, *judged, logits=about.logits, clock=clock)
+    compared = compare(plain.onnx, small.onnx, given.x, given.y, logits=about.logits, clock=clock)
     hurts = judge(compared, limits)
     if hurts and precision == "auto":
         return Brought(_noted(plain, f"float: {hurts}"), found, compared, hurts)
@@ -164,11 +171,9 @@ def _chosen(
 
 
 def _described(tapped: bytes, about: About, given: Given, *, int8: bool, variant: str = "cpu-fp32") -> Packaged:
-    judged = given.judged
-    holdout = None if judged.y is None else (judged.x, judged.y)
-    return describe(
-        tapped, about, calibration=given.calibration, holdout=holdout, judged=judged.x, int8=int8, variant=variant
-    )
+    holdout = None if given.y is None else (given.x, given.y)
+    calibration, judged = given.calibration, given.x
+    return describe(tapped, about, calibration=calibration, holdout=holdout, judged=judged, int8=int8, variant=variant)
 
 
 def _noted(packaged: Packaged, note: str) -> Packaged:
@@ -188,10 +193,10 @@ def _prepared(tapped: bytes, logits: str, said: Preparation, given: Given) -> tu
     """The model with the preparation in front, held against numpy; and what it is, in words."""
     model = load_model_from_string(tapped)
     plan = preparation.plan(model, said)
-    some = given.x[:CHECKED]
+    some = given.calibration[:CHECKED]
     if (some.shape[1:], str(some.dtype)) != (plan.shape, plan.dtype):
         wanted = f"{plan.dtype} (N, {', '.join(map(str, plan.shape))})"
-        raise DataError(f"data is {some.dtype} {given.x.shape}, the prepared model takes {wanted}")
+        raise DataError(f"data is {some.dtype} {some.shape}, the prepared model takes {wanted}")
     preparation.put_in_front(model, plan)
     after: bytes = model.SerializeToString()
     expected = evaluate.run_onnx(tapped, plan.apply(some), logits=logits, embedding=logits)[0]
@@ -224,7 +229,7 @@ def _shaped(tapped: bytes, found: Taps) -> bytes:
 def _check_scores(plain: Packaged, given: Given) -> None:
     """IncompatibleError unless what was taken for probabilities sums to one."""
     manifest = plain.manifest
-    logits = evaluate.run_onnx(plain.onnx, given.judged.x, logits=manifest.logits, embedding=manifest.logits)[0]
+    logits = evaluate.run_onnx(plain.onnx, given.x, logits=manifest.logits, embedding=manifest.logits)[0]
     sums = np.exp(logits).sum(axis=1)
     if np.abs(sums - 1.0).max() > SUMS_TO_ONE:
         raise IncompatibleError(

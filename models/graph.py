@@ -17,7 +17,7 @@ from edge_agent.contract.errors import IncompatibleError
 OPSET, OPSET_MIN, OPSET_MAX, IR_VERSION = 17, 13, 21, 8
 """Written; least (below there are no scales per channel); highest that onnxruntime 1.20 loads, the agent's oldest."""
 OWN = ("", "ai.onnx")
-DTYPES = {
+DTYPES: dict[int, str] = {
     TensorProto.FLOAT: "float32",
     TensorProto.UINT8: "uint8",
     TensorProto.INT32: "int32",
@@ -83,7 +83,8 @@ def the_input(graph: GraphProto) -> ValueInfoProto:
     if len(inputs) != 1:
         got = ", ".join(entry.name for entry in inputs)
         raise IncompatibleError(f"the model has {len(inputs)} inputs ({got}), expected one")
-    return inputs[0]
+    found: ValueInfoProto = inputs[0]
+    return found
 
 
 def check_input(graph: GraphProto) -> None:

@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 
 from edge_agent.contract.artifact import Golden, InputSpec, Manifest, OnnxFile, Reference, Tensor, sha256_hex
 from edge_agent.contract.errors import IncompatibleError
+from edge_agent.contract.task import Task
 from models import evaluate
 from models.data import require_finite
 from models.errors import DataError
@@ -62,6 +63,7 @@ class About:
     name: str
     names: tuple[str, ...]
     version: int
+    task: Task = "classification"
     parent: int = 0
     snapshot: str = ""
     unit: str = ""

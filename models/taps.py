@@ -15,14 +15,13 @@ A graph in which they cannot be found for certain is refused, and the message li
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
-from numpy.typing import NDArray
 from onnx import GraphProto, ModelProto, NodeProto, TensorProto, helper, numpy_helper
 
 from edge_agent.contract.errors import IncompatibleError
+from edge_agent.contract.task import Task
 from models.graph import IR_VERSION, constants, forget_unused_domains, load, reads
 
 THROUGH = {"Identity", "Cast", "QuantizeLinear", "DequantizeLinear"}
@@ -124,9 +123,9 @@ def tap(onnx: bytes, named: Taps) -> tuple[bytes, Taps]:
     return tapped, found.taps
 
 
-def tap_model(model: ModelProto, named: Taps) -> tuple[bytes, Found]:
+def tap_model(model: ModelProto, named: Taps, *, task: Task = "classification") -> tuple[bytes, Found]:
     """The same of a model that is loaded, which is changed; and why they are where they are."""
-    found = find(model.graph, logits=named.logits, embedding=named.embedding)
+    found = find(model.graph, logits=named.logits, embedding=named.embedding, task=task)
     return _retap(model, found), found
 
 
@@ -135,7 +134,7 @@ def find_taps(graph: GraphProto, *, logits: str = "", embedding: str = "") -> Ta
     return find(graph, logits=logits, embedding=embedding).taps
 
 
-def find(graph: GraphProto, *, logits: str = "", embedding: str = "") -> Found:
+def find(graph: GraphProto, *, logits: str = "", embedding: str = "", task: Task = "classification") -> Found:
     """Find logits and embedding, or take the names given (`NONE`: no embedding).
 
     IncompatibleError lists the candidates.
@@ -151,7 +150,7 @@ def find(graph: GraphProto, *, logits: str = "", embedding: str = "") -> Found:
     tails = {tail for start in starts if (tail := _walk(start, walked)) is not None}
     scores = "" if tails or logits else _scores(graph, walked)
     if len(tails) == 1:
-        found = _of_tail(tails.pop(), walked, named=logits)
+        found = _of_tail(tails.pop(), walked, named=logits, task=task)
     elif scores:
         found = _of_scores(scores, walked)
     else:
@@ -183,13 +182,13 @@ def _walk(start: str, walked: _Graph) -> _Tail | None:
     return None
 
 
-def _of_tail(tail: _Tail, walked: _Graph, *, named: str) -> Found:
+def _of_tail(tail: _Tail, walked: _Graph, *, named: str, task: Task) -> Found:
     head, logits = walked.made_by[tail.head], named or tail.logits
     width, units = walked.width(head), f"the last layer, {head.op_type} {head.name or tail.head!r}"
-    if tail.sigmoid and width != 1:
+    if tail.sigmoid and width != 1 and task == "classification":
         raise IncompatibleError(
             f"the graph ends in a sigmoid for each of {width or 'several'} classes: a sample may have several of them, "
-            f"or none. If exactly one is meant, name the logits: {tail.logits!r}"
+            f"or none (--task multilabel). If exactly one is meant, name the logits: {tail.logits!r}"
         )
     nodes, weights, embedding = [], [], walked.source(head.input[0])
     why = f"{units}: what it is given is the embedding"
@@ -200,9 +199,12 @@ def _of_tail(tail: _Tail, walked: _Graph, *, named: str) -> Found:
             helper.make_node("Flatten", [average], [embedding], name=embedding, axis=1),
         ]
         why = f"{units}, is a convolution of 1x1: what it is given is the embedding, averaged over the map"
-    if width == 1:
+    if width == 1 and task == "classification":
         column, both = f"{MADE}_column", f"{MADE}_logits"
-        weights += [_tensor(np.array([-1, 1]), f"{MADE}_to_column"), _tensor(np.float32([[0, 1]]), f"{MADE}_zero_one")]
+        weights += [
+            _tensor([-1, 1], f"{MADE}_to_column"),
+            _tensor([[0.0, 1.0]], f"{MADE}_zero_one"),
+        ]
         nodes += [
             helper.make_node("Reshape", [logits, weights[0].name], [column], name=column),
             helper.make_node("Mul", [column, weights[1].name], [both], name=both),
@@ -220,7 +222,7 @@ def _scores(graph: GraphProto, walked: _Graph) -> str:
     if len(graph.output) != 2 or len(others) != 1:
         return ""
     node = walked.made_by.get(others[0])
-    return node.input[0] if node is not None and node.op_type == "ZipMap" else others[0]
+    return str(node.input[0] if node is not None and node.op_type == "ZipMap" else others[0])
 
 
 def _of_scores(scores: str, walked: _Graph) -> Found:
@@ -232,7 +234,7 @@ def _of_scores(scores: str, walked: _Graph) -> Found:
     embedding = _behind(scores, walked)
     why = f"the graph has probabilities ({scores!r}) and no last dense layer: their logarithms are the logits; "
     why += "what its classifier is given is the embedding" if embedding else "it has no embedding"
-    return Found(Taps(logits, embedding), why, nodes, (_tensor(np.float32([PROBABILITY_FLOOR]), floor),), scores=True)
+    return Found(Taps(logits, embedding), why, nodes, (_tensor([PROBABILITY_FLOOR], floor),), scores=True)
 
 
 def _behind(scores: str, walked: _Graph) -> str:
@@ -247,8 +249,10 @@ def _behind(scores: str, walked: _Graph) -> str:
     return ""
 
 
-def _tensor(array: NDArray[np.generic], name: str) -> TensorProto:
-    return numpy_helper.from_array(array, name)
+def _tensor(values: list[Any], name: str) -> TensorProto:
+    """float32, or int64 of whole numbers."""
+    array = np.array(values)
+    return numpy_helper.from_array(array.astype(np.float32) if array.dtype.kind == "f" else array, name)
 
 
 def _candidates(walked: _Graph) -> str:
@@ -270,7 +274,7 @@ def _retap(model: ModelProto, found: Found) -> bytes:
     graph.output.append(helper.make_tensor_value_info(taps.logits, TensorProto.FLOAT, None))
     if taps.embedding:
         graph.output.append(helper.make_tensor_value_info(taps.embedding, TensorProto.FLOAT, [None, None]))
-    kept = list(_needed(graph, {*taps} - {""}))
+    kept = _needed(graph, {*taps} - {""})
     used = {name for node in kept for name in reads(node)} | {*taps}
     weights = [tensor for tensor in graph.initializer if tensor.name in used]
     inputs = [entry for entry in graph.input if entry.name not in {tensor.name for tensor in graph.initializer}]
@@ -289,11 +293,11 @@ def _retap(model: ModelProto, found: Found) -> bytes:
     return tapped
 
 
-def _needed(graph: GraphProto, wanted: set[str]) -> Iterator[NodeProto]:
+def _needed(graph: GraphProto, wanted: set[str]) -> list[NodeProto]:
     """The nodes that the wanted tensors come of, in topological order."""
-    needed, kept = set(wanted), []
+    needed, kept = set(wanted), list[NodeProto]()
     for node in reversed(graph.node):
         if needed.intersection(node.output):
             needed.update(reads(node))
             kept.append(node)
-    return reversed(kept)
+    return kept[::-1]
