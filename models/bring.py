@@ -9,7 +9,7 @@ Needs no torch. Which form ships, and why, is what `precision.judge` says; the n
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import replace
 from typing import Any, Literal, NamedTuple
 
@@ -19,7 +19,6 @@ from numpy.typing import NDArray
 from onnx import ModelProto, TensorProto, helper, load_model_from_string
 
 from edge_agent.contract.errors import IncompatibleError
-from edge_agent.contract.task import Task
 from models import evaluate, preparation, taps
 from models.errors import DataError
 from models.graph import DTYPES, check_shape, load, the_input
@@ -34,6 +33,7 @@ CLOSE = 1e-3  # of the range of the logits: order of additions; a wrong constant
 SUMS_TO_ONE = 1e-2  # float32 sums of many trees' shares
 
 Precision = Literal["auto", "int8", "float"]
+UNNAMED = Taps("", "")
 
 
 class Brought(NamedTuple):
@@ -55,44 +55,28 @@ class Given(NamedTuple):
 
 def bring(
     onnx: bytes,
+    about: About,
     *,
-    name: str,
-    names: Sequence[str],
-    version: int,
     data: NDArray[Any],
     y: NDArray[Any] | None = None,
-    logits: str = "",
-    embedding: str = "",
+    named: Taps = UNNAMED,
     prepare: Preparation | None = None,
     precision: Precision = "auto",
     limits: Limits | None = None,
-    task: Task = "classification",
-    unit: str = "",
-    snapshot: str = "",
-    created_at: str = "",
-    licence: str = "",
     clock: Callable[[], float] = time.perf_counter,
 ) -> Brought:
     """Make an artifact of an ONNX classifier.
 
     Args:
         onnx: the model, weights inside; one input of float32, uint8 or token ids, whose batch axis is free or 1.
-        name: of the model; stays the same from version to version.
-        names: of its C classes, in the order of its logits.
-        version: of this artifact.
+        about: what nobody can measure; classes in the order of the logits.
         data: (N, *shape) raw samples as devices give them, at least 16, like the stream's.
         y: (N,) their classes where known. The even rows calibrate; the odd ones judge and, with y, give temperature and
             metrics.
-        logits: name of the tensor, needed when it cannot be found.
-        embedding: likewise; `taps.NONE`: it has none.
+        named: logits and embedding, where they cannot be found; `taps.NONE`: it is to have no embedding.
         prepare: what is to be done to a sample before the net sees it; None: nothing.
         precision: "auto": int8 unless it hurts; "int8" in any case; "float".
         limits: from where on it hurts.
-        task: what it says of a sample; passed on.
-        unit: of the input, for people.
-        snapshot: id of the data it was trained on.
-        created_at: RFC 3339.
-        licence: of the model.
         clock: seconds, for latencies.
 
     Raises:
@@ -100,23 +84,12 @@ def bring(
         IncompatibleError: not a model of this kind, or it cannot be quantised and has to be; says why.
     """
     _check_data(data, y)
-    given, model = Given(data[::2], data[1::2], None if y is None else y[1::2]), load(onnx)
-    tapped, found = taps.tap_model(model, Taps(logits, embedding), task=task)
+    given = Given(data[::2], data[1::2], None if y is None else y[1::2])
+    tapped, found = taps.tap_model(load(onnx), named, task=about.task)
     tapped, note = _prepared(tapped, found.taps.logits, prepare, given) if prepare else (tapped, "")
     tapped = _shaped(tapped, found.taps)
-    about = About(
-        name=name,
-        names=tuple(names),
-        version=version,
-        task=task,
-        snapshot=snapshot,
-        unit=unit,
-        created_at=created_at,
-        licence=licence,
-        logits=found.taps.logits,
-        embedding=found.taps.embedding,
-        notes=(*([note] if note else []), found.why),
-    )
+    notes = (*about.notes, *([note] if note else []), found.why)
+    about = replace(about, logits=found.taps.logits, embedding=found.taps.embedding, notes=notes)
     return ship(tapped, about, given, found, precision=precision, limits=limits, clock=clock)
 
 

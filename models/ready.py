@@ -7,7 +7,7 @@ rounds goes on from it, by the recipe of the same name.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -17,13 +17,13 @@ from torch import Tensor, nn
 
 from models.bring import Brought, Given, Precision, ship
 from models.errors import DataError
-from models.export import EMBEDDING, LOGITS, to_onnx
+from models.export import to_onnx
 from models.net import Network
 from models.package import About
 from models.precision import Limits
 from models.recipes.catalogue import build
 from models.taps import Found, Taps
-from models.train import Net
+from models.train import Net, threads
 
 HELD = 5  # one of so many judges
 CALIBRATION = 256  # samples; ranges settle with a few hundred
@@ -52,53 +52,37 @@ class Made(NamedTuple):
 
 def make(
     recipe: str,
+    about: About,
     x: NDArray[Any],
     y: NDArray[np.int64],
     *,
-    names: Sequence[str],
-    name: str,
-    version: int,
     precision: Precision = "auto",
     limits: Limits | None = None,
-    unit: str = "",
-    created_at: str = "",
 ) -> Made:
     """A ready body under a head for these classes.
 
     Args:
         recipe: one of `BODIES`.
+        about: what nobody can measure.
         x: (N, *shape) raw samples.
-        y: (N,) index into names; every class occurs twice at least. One sample of five of each class judges, the
-            others teach and calibrate.
-        names: of the C classes.
-        name: of the model.
-        version: of the artifact.
+        y: (N,) index into the names; every class occurs three times at least. One sample of five of each class judges,
+            the others teach and calibrate.
         precision: as of `models.bring.bring`.
         limits: likewise.
-        unit: of the input, for people.
-        created_at: RFC 3339.
 
     Raises:
         DataError: the recipe does not take the samples, or its packages are not installed.
         IncompatibleError: it cannot be quantised and has to be.
     """
-    held = _held(y)
-    module = build(recipe, tuple(x.shape[1:]), classes=len(names), seed=0)
-    net = Net(module.eval(), recipe, tuple(x.shape[1:]), str(x.dtype), len(names))
-    teach(net.module, x[~held], y[~held])
-    about = About(
-        name=name,
-        names=tuple(names),
-        version=version,
-        unit=unit,
-        created_at=created_at,
-        licence=BODIES[recipe].licence,
-        logits=LOGITS,
-        embedding=EMBEDDING,
-        notes=(f"the body of {recipe!r} as it came, under a linear head taught by {int((~held).sum())} samples",),
-    )
+    held, shape = _held(y), tuple(x.shape[1:])
+    module = build(recipe, shape, classes=len(about.names), seed=0)
+    net = Net(module.eval(), recipe, shape, str(x.dtype), len(about.names))
+    with threads(1):
+        teach(net.module, x[~held], y[~held])
+    note = f"the body of {recipe!r} as it came, under a linear head taught by {int((~held).sum())} samples"
+    about = replace(about, licence=about.licence or BODIES[recipe].licence, notes=(*about.notes, note))
     some = np.random.default_rng(0).permutation(np.flatnonzero(~held))[:CALIBRATION]
-    found = Found(Taps(LOGITS, EMBEDDING), "as they are exported")
+    found = Found(Taps(about.logits, about.embedding), "as they are exported")
     given = Given(x[some], x[held], y[held])
     return Made(ship(to_onnx(net), about, given, found, precision=precision, limits=limits), net.weights())
 

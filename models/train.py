@@ -33,7 +33,7 @@ from models.recipes.catalogue import build
 if TYPE_CHECKING:
     from models.trainer import Progress
 
-__all__ = ["LABEL_SMOOTHING", "Beside", "Net", "Part", "Settings", "fit"]
+__all__ = ["LABEL_SMOOTHING", "Beside", "Net", "Part", "Settings", "fit", "threads"]
 
 
 @dataclass(frozen=True)
@@ -121,7 +121,7 @@ def fit(
     _check(x, y, classes)
     beside = beside or Beside()
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    with _threads(settings.threads):
+    with threads(settings.threads):
         before = None if parent is None else Net.load(parent)
         net = _begun(x, classes, settings, before)
         # Channels last is 15 % faster than NCHW on a CPU; torch's types do not know the argument.
@@ -216,7 +216,8 @@ def _digest(
 
 
 @contextmanager
-def _threads(count: int) -> Iterator[None]:
+def threads(count: int) -> Iterator[None]:
+    """Torch uses as many within: more than cores that are free wait for each other."""
     before = torch.get_num_threads()
     torch.set_num_threads(count)
     try:

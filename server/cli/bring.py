@@ -10,8 +10,27 @@ import typer
 from edge_agent.contract.errors import ConfigError, did_you_mean
 from edge_agent.contract.task import TASKS, Task
 from server.cli.options import AsJson, listed
+from server.config import load_config
 
 commands = typer.Typer()
+
+
+Net = Annotated[
+    str, typer.Argument(metavar="NET", help="an ONNX classifier, or a ready body to put a head on: lite0, minilm")
+]
+Data = Annotated[Path, typer.Option(help="a folder of images by class, images alone, or an .npz with x, y, names")]
+Labels = Annotated[
+    str, typer.Option(help="its classes in the order of its logits: a .txt, one a line, or a,b,c; empty: the data's")
+]
+Prepare = Annotated[str, typer.Option(help="done to a sample first: bytes, unit, signed, imagenet or a TOML file")]
+Forms = Annotated[
+    Literal["auto", "int8", "float"], typer.Option(help="auto: int8 unless that hurts, and why not is kept")
+]
+Agreement = Annotated[
+    float, typer.Option(min=0.0, max=1.0, help="of int8 with float, in top classes, below which float ships")
+]
+Loss = Annotated[float, typer.Option(min=0.0, max=1.0, help="of accuracy by int8, above which float ships")]
+Number = Annotated[int, typer.Option(min=1, help="of the artifact; devices only take a higher one")]
 
 
 @commands.command(
@@ -19,66 +38,48 @@ commands = typer.Typer()
     epilog="Example: winnow-server model import net.onnx --data photos --labels labels.txt --prepare imagenet --out my",
 )
 def model_import(
-    net: Annotated[
-        str, typer.Argument(metavar="NET", help="an ONNX classifier, or a ready body to put a head on: lite0, minilm")
-    ],
-    data: Annotated[Path, typer.Option(help="a folder of images by class, images alone, or an .npz with x, y, names")],
+    net: Net,
+    data: Data,
     out: Annotated[Path, typer.Option(help="folder to write")],
-    labels: Annotated[
-        str,
-        typer.Option(help="its classes in the order of its logits: a .txt, one a line, or a,b,c; empty: the data's"),
-    ] = "",
-    prepare: Annotated[
-        str,
-        typer.Option(help="what is done to a sample first: bytes, unit, signed, imagenet or a TOML file (docs)"),
-    ] = "",
+    labels: Labels = "",
+    prepare: Prepare = "",
     logits: Annotated[str, typer.Option(help="name of the tensor, where it cannot be found")] = "",
     embedding: Annotated[str, typer.Option(help="likewise; none: it is to have none")] = "",
-    precision: Annotated[
-        Literal["auto", "int8", "float"], typer.Option(help="auto: int8 unless that hurts, and why not is kept")
-    ] = "auto",
-    min_agreement: Annotated[
-        float | None, typer.Option(min=0.0, max=1.0, help="of int8 with float, below which float ships (0.97)")
-    ] = None,
-    max_loss: Annotated[
-        float | None, typer.Option(min=0.0, max=1.0, help="of accuracy by int8, above which float ships (0.01)")
-    ] = None,
+    precision: Forms = "auto",
+    min_agreement: Agreement = 0.97,
+    max_loss: Loss = 0.01,
     task: Annotated[str, typer.Option(help="what it says of a sample: classification, multilabel ...")] = TASKS[0],
     name: Annotated[str, typer.Option(help="of the model; empty: the file's")] = "",
-    version: Annotated[int, typer.Option(min=1, help="number of the artifact; devices only take a higher one")] = 1,
+    version: Number = 1,
     size: Annotated[int, typer.Option(min=0, help="side of the images that a ready body is given; 0: its own")] = 0,
     unit: Annotated[str, typer.Option(help="of the input, for people")] = "",
     licence: Annotated[str, typer.Option(help="of the model, as an SPDX expression")] = "",
     as_json: AsJson = False,
 ) -> None:
     """Make an artifact folder of a model from elsewhere: taps, preparation, int8 or not, golden inputs, manifest."""
+    from server import status as views
     from server.teach import bringing
 
-    wanted = bringing.Wanted(
-        net=net,
-        data=data,
-        out=out,
-        labels=_labels(labels),
-        name=name,
-        version=version,
-        task=_task(task),
-        prepare=prepare,
-        logits=logits,
-        embedding=embedding,
-        precision=precision,
-        min_agreement=min_agreement,
-        max_loss=max_loss,
-        size=size,
-        unit=unit,
-        licence=licence,
+    done = bringing.bring_folder(
+        bringing.Wanted(
+            net=net,
+            data=data,
+            out=out,
+            labels=_labels(labels),
+            name=name,
+            version=version,
+            task=_task(task),
+            prepare=prepare,
+            logits=logits,
+            embedding=embedding,
+            precision=precision,
+            limits=(min_agreement, max_loss),
+            size=size,
+            unit=unit,
+            licence=licence,
+        )
     )
-    done = bringing.bring_folder(wanted)
-    if as_json:
-        from server import status as views
-
-        typer.echo(views.as_json(bringing.plain(done)))
-    else:
-        typer.echo("\n".join(bringing.lines(done, out)))
+    typer.echo(views.as_json(bringing.plain(done)) if as_json else "\n".join(bringing.lines(done, out)))
 
 
 @commands.command("inspect", epilog="Example: winnow-server model inspect my-model")
@@ -92,12 +93,15 @@ def model_inspect(
     as_json: AsJson = False,
 ) -> None:
     """Say what is in a model: input, outputs, operators, sizes, who can run it; and what its manifest states."""
+    from server import status as views
     from server.teach import inspecting
 
-    found = inspecting.look(what, path)
+    if path is None:
+        found = inspecting.look(what, None)
+    else:
+        with views.opened(load_config(path)) as store:
+            found = inspecting.look(what, store)
     if as_json:
-        from server import status as views
-
         typer.echo(views.as_json(found))
     else:
         typer.echo("\n".join(inspecting.lines(found)))

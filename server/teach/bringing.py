@@ -21,7 +21,8 @@ from edge_agent.contract.task import Task
 if TYPE_CHECKING:
     from models.bring import Brought, Precision
     from models.folder import Seen
-    from models.precision import Compared
+    from models.package import About
+    from models.precision import Compared, Limits
 
 WEIGHTS = "weights.pt"
 
@@ -40,8 +41,7 @@ class Wanted(NamedTuple):
     logits: str = ""
     embedding: str = ""
     precision: Precision = "auto"
-    min_agreement: float | None = None
-    max_loss: float | None = None
+    limits: tuple[float, float] = (0.97, 0.01)  # least agreement of int8 with float, most loss of accuracy
     size: int = 0
     unit: str = ""
     licence: str = ""
@@ -81,6 +81,7 @@ def _given(wanted: Wanted) -> tuple[Brought, Seen]:
     from models import bring, folder
     from models.data import finite_rows
     from models.preparation import read
+    from models.taps import Taps
 
     try:
         onnx = Path(wanted.net).read_bytes()
@@ -93,20 +94,13 @@ def _given(wanted: Wanted) -> tuple[Brought, Seen]:
     sound = finite_rows(seen.x)
     brought = bring.bring(
         onnx,
-        name=wanted.name or Path(wanted.net).stem,
-        names=names,
-        version=wanted.version,
+        _about(wanted, names, Path(wanted.net).stem),
         data=_mixed(seen.x[sound]),
         y=None if seen.y is None else _mixed(_renumbered(seen, names, wanted.data)[sound]),
-        logits=wanted.logits,
-        embedding=wanted.embedding,
+        named=Taps(wanted.logits, wanted.embedding),
         prepare=prepare,
         precision=wanted.precision,
         limits=_limits(wanted),
-        task=wanted.task,
-        unit=wanted.unit,
-        created_at=_now(),
-        licence=wanted.licence,
     )
     return brought, seen
 
@@ -116,19 +110,23 @@ def _ready(wanted: Wanted) -> tuple[Brought, Seen, bytes]:
     from models.folder import Seen, load
 
     data, notes = load(wanted.data, side=wanted.size or ready.BODIES[wanted.net].side)
-    made = ready.make(
-        wanted.net,
-        data.x,
-        data.y,
-        names=data.names,
-        name=wanted.name or wanted.net,
-        version=wanted.version,
-        precision=wanted.precision,
-        limits=_limits(wanted),
-        unit=wanted.unit,
-        created_at=_now(),
-    )
+    about = _about(wanted, data.names, wanted.net)
+    made = ready.make(wanted.net, about, data.x, data.y, precision=wanted.precision, limits=_limits(wanted))
     return made.brought, Seen(data.x, data.y, data.names, notes), made.weights
+
+
+def _about(wanted: Wanted, names: tuple[str, ...], name: str) -> About:
+    from models.package import About
+
+    return About(
+        name=wanted.name or name,
+        names=names,
+        version=wanted.version,
+        task=wanted.task,
+        unit=wanted.unit,
+        created_at=datetime.now(timezone.utc).isoformat(timespec="seconds"),
+        licence=wanted.licence,
+    )
 
 
 def _bodies() -> str:
@@ -137,11 +135,11 @@ def _bodies() -> str:
     return " or ".join(BODIES)
 
 
-def _limits(wanted: Wanted) -> Any:
+def _limits(wanted: Wanted) -> Limits:
     from models.precision import Limits
 
-    said = {"min_agreement": wanted.min_agreement, "max_loss": wanted.max_loss}
-    return Limits(**{name: value for name, value in said.items() if value is not None})
+    min_agreement, max_loss = wanted.limits
+    return Limits(min_agreement=min_agreement, max_loss=max_loss)
 
 
 def _renumbered(seen: Seen, names: Sequence[str], data: Path) -> np.ndarray[Any, np.dtype[Any]]:
@@ -159,10 +157,6 @@ def _mixed(rows: np.ndarray[Any, np.dtype[Any]]) -> np.ndarray[Any, np.dtype[Any
     """In a fixed random order: folders come class by class, and every other row is to be like the whole."""
     mixed: np.ndarray[Any, np.dtype[Any]] = rows[np.random.default_rng(0).permutation(len(rows))]
     return mixed
-
-
-def _now() -> str:
-    return datetime.now(timezone.utc).isoformat(timespec="seconds")
 
 
 def plain(done: Done) -> dict[str, Any]:

@@ -8,26 +8,25 @@ from typing import Any
 import msgspec
 
 from edge_agent.contract.artifact import MODEL, Manifest, check_bytes, decode_manifest, read_artifact
-from edge_agent.contract.errors import ArtifactError, ConfigError
-from server.config import load_config
-from server.errors import RolloutError
+from edge_agent.contract.errors import ArtifactError
+from server.errors import TrainingError
 from server.store import versions
+from server.store.store import Store
 
 SHOWN = 8  # kinds of operators, and layers, in words
 
 
-def look(what: str, config: Path | None) -> dict[str, Any]:
-    """All that can be said, as plain data.
+def look(what: str, store: Store | None) -> dict[str, Any]:
+    """All that can be said, as plain data. `store`: for a version; None: `what` is a file or a folder.
 
     Raises:
-        ConfigError: a number, and no configuration.
-        RolloutError: no such version.
+        TrainingError: no such version.
         ArtifactError: the file or folder cannot be read, or is no model.
     """
     from models.anatomy import anatomy
     from models.taps import Taps
 
-    manifest, onnx = _read(what, config)
+    manifest, onnx = _read(Path(what)) if store is None else _version(what, store)
     named = None if manifest is None else Taps(manifest.logits, manifest.embedding)
     found: dict[str, Any] = {"what": what, "model": msgspec.to_builtins(anatomy(onnx, named=named))}
     if manifest is not None:
@@ -35,30 +34,22 @@ def look(what: str, config: Path | None) -> dict[str, Any]:
     return found
 
 
-def _read(what: str, config: Path | None) -> tuple[Manifest | None, bytes]:
-    if what.isdigit() and not Path(what).exists():
-        return _version(int(what), config)
-    file = Path(what)
+def _read(file: Path) -> tuple[Manifest | None, bytes]:
     if file.is_dir():
         return read_artifact(file)
     try:
         return None, file.read_bytes()
     except OSError as error:
-        raise ArtifactError(f"{what}: {error.strerror}: expected an artifact folder, ONNX file or number") from error
+        raise ArtifactError(f"{file}: {error.strerror}: expected an artifact folder, ONNX file or number") from error
 
 
-def _version(number: int, config: Path | None) -> tuple[Manifest, bytes]:
-    from server import status as views
-
-    if config is None:
-        raise ConfigError(f"version {number}: of which server? winnow-server model inspect {number} server.toml")
-    with views.opened(load_config(config)) as store:
-        with store.database.read() as connection:
-            version = versions.get(connection, number)
-        if version is None:
-            raise RolloutError(f"version {number} is not in the registry: winnow-server models lists them")
-        manifest = decode_manifest(store.blobs.get(version.manifest_sha256), where=f"version {number}")
-        return manifest, store.blobs.get(manifest.variant("cpu-int8").sha256)
+def _version(what: str, store: Store) -> tuple[Manifest, bytes]:
+    with store.database.read() as connection:
+        version = versions.get(connection, int(what)) if what.isdigit() else None
+    if version is None:
+        raise TrainingError(f"version {what} is not in the registry: winnow-server models lists them")
+    manifest = decode_manifest(store.blobs.get(version.manifest_sha256), where=f"version {what}")
+    return manifest, store.blobs.get(manifest.variant("cpu-int8").sha256)
 
 
 def _stated(manifest: Manifest, onnx: bytes) -> dict[str, Any]:

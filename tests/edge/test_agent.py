@@ -216,8 +216,8 @@ def float_model(folder: Path) -> tuple:
     )
     model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
     x = rng.normal(size=(64, 4)).astype(np.float32)
-    given = {"name": "net", "names": ("a", "b"), "version": 1, "data": x, "precision": "float"}
-    made = bring.bring(model.SerializeToString(), **given).packaged
+    about = bring.About(name="net", names=("a", "b"), version=1)
+    made = bring.bring(model.SerializeToString(), about, data=x, precision="float").packaged
     return made.manifest, made.onnx
 
 
@@ -631,8 +631,8 @@ def write_five_classes(folder: Path) -> None:
         [w, b],
     )
     model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
-    given = {"name": "net", "names": tuple("abcde"), "version": 2, "data": images(64)[0], "precision": "float"}
-    made = bring.bring(model.SerializeToString(), **given).packaged
+    about = bring.About(name="net", names=tuple("abcde"), version=2)
+    made = bring.bring(model.SerializeToString(), about, data=images(64)[0], precision="float").packaged
     write_artifact(folder, made.manifest, made.onnx)
 
 

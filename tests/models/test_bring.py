@@ -12,9 +12,9 @@ from edge_agent.contract.errors import IncompatibleError
 from models.bring import bring
 from models.errors import DataError
 from models.evaluate import accuracy, run_onnx
-from models.package import Packaged
+from models.package import About, Packaged
 from models.quantize import to_int8
-from models.taps import find_taps
+from models.taps import Taps, find_taps
 
 NAMES = ("low", "middle", "high")
 RNG = np.random.default_rng(4)
@@ -56,8 +56,10 @@ def model(
 
 
 def wrapped(file: bytes, **more: Any) -> Packaged:
-    given = {"name": "own", "names": NAMES, "version": 1, "data": X, "y": Y, "precision": "float"}
-    return bring(file, **given | more).packaged
+    given = {"data": X, "y": Y, "precision": "float"} | more
+    about = About(name="own", names=given.pop("names", NAMES), version=1)
+    named = Taps(given.pop("logits", ""), given.pop("embedding", ""))
+    return bring(file, about, named=named, **given).packaged
 
 
 @pytest.mark.parametrize(

@@ -23,6 +23,7 @@ from edge_agent.contract.errors import IncompatibleError
 from edge_agent.model import Model
 from models.bring import Brought, bring
 from models.evaluate import run_onnx, softmax
+from models.package import About
 from models.preparation import PRESETS, Preparation
 from models.taps import PROBABILITY_FLOOR
 
@@ -258,8 +259,8 @@ def structured(preparation: Preparation) -> dict[str, Any]:
 
 
 def brought_in(file: bytes, x: np.ndarray, **more: Any) -> Brought:
-    given = {"name": "own", "names": NAMES, "version": 1, "data": x, "precision": "float"}
-    return bring(file, **given | more)
+    given = {"data": x, "precision": "float"} | more
+    return bring(file, About(name="own", names=given.pop("names", NAMES), version=1), **given)
 
 
 def said(brought: Brought, x: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

@@ -17,7 +17,7 @@ from models import evaluate
 from models.bring import bring
 from models.data import Labelled
 from models.export import to_onnx
-from models.package import Packaged, package
+from models.package import About, Packaged, package
 from models.train import Net, Settings, fit
 
 Fashion = tuple[Labelled, Labelled]
@@ -116,7 +116,7 @@ def test_one_head_becomes_several_that_come_to_differ(clothes_net: Net, fashion:
 def test_somebody_s_own_committee_is_wrapped(net: Net, fashion: Fashion, tmp_path: Path) -> None:
     train, test = fashion
     given = {"data": test.x[:400], "y": test.y[:400], "precision": "int8"}
-    done = bring(to_onnx(net), name="own", names=train.names, version=1, **given).packaged
+    done = bring(to_onnx(net), About(name="own", names=train.names, version=1), **given).packaged
     assert done.manifest.members == HEADS
     write_artifact(tmp_path, done.manifest, done.onnx)
     model = Model(tmp_path)
