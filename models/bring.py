@@ -183,18 +183,15 @@ def _prepared(tapped: bytes, logits: str, said: Preparation, given: Given) -> tu
 
 
 def _shaped(tapped: bytes, found: Taps) -> bytes:
-    """With the width of the embedding among its outputs: not every operator lets a runtime infer it."""
+    """With the shapes of its outputs, the batch axis free: not every operator lets a runtime infer them."""
     model = load_model_from_string(tapped)
     check_shape(model.graph)
-    if not found.embedding:
-        return tapped
     shape, dtype = _sample_of(model)
-    sample = np.zeros((1, *shape), dtype)
-    seen = evaluate.run_onnx(tapped, sample, logits=found.embedding, embedding=found.embedding)[1]
-    if seen.ndim == 2:  # what is not is refused by name, later
-        model.graph.output[1].CopyFrom(
-            helper.make_tensor_value_info(found.embedding, TensorProto.FLOAT, [None, seen.shape[1]])
-        )
+    names = {"logits": found.logits, "embedding": found.embedding or found.logits}
+    arrays = evaluate.run_session(evaluate.open_session(tapped), np.zeros((1, *shape), dtype), **names)
+    for output, array in zip(model.graph.output, arrays, strict=False):  # one output of two, where both are the same
+        sizes = [None, *array.shape[1:]]
+        output.CopyFrom(helper.make_tensor_value_info(output.name, TensorProto.FLOAT, sizes))
     shaped: bytes = model.SerializeToString()
     return shaped
 

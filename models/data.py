@@ -170,7 +170,7 @@ def _refuse_unknown(keys: Sequence[str], path: Path) -> None:
 def _check_x(x: NDArray[Any], where: str) -> None:
     if str(x.dtype) not in DTYPES:
         raise DataError(
-            f"{where}: x is {x.dtype}, expected float32, uint8 or int32 (of texts: numbers of their pieces); "
+            f"{where}: x is {x.dtype}, expected float32 or uint8 (int32 of texts: numbers of their pieces); "
             "convert it: x.astype(np.float32)"
         )
     if not 2 <= x.ndim <= 4 or x.size == 0:

@@ -77,8 +77,7 @@ def make(
     held, shape = _held(y), tuple(x.shape[1:])
     module = build(recipe, shape, classes=len(about.names), seed=0)
     net = Net(module.eval(), recipe, shape, str(x.dtype), len(about.names))
-    with threads(1):
-        teach(net.module, x[~held], y[~held])
+    teach(net.module, x[~held], y[~held])
     note = f"the body of {recipe!r} as it came, under a linear head taught by {int((~held).sum())} samples"
     about = replace(about, licence=about.licence or BODIES[recipe].licence, notes=(*about.notes, note))
     some = np.random.default_rng(0).permutation(np.flatnonzero(~held))[:CALIBRATION]
@@ -89,7 +88,12 @@ def make(
 
 def teach(module: Network, x: NDArray[Any], y: NDArray[np.int64]) -> None:
     """Set the head by raw samples x: (N, *shape) of classes y: (N,); the same samples give the same head."""
-    seen = _embedded(module, x).double()
+    with threads(1):
+        _teach(module, _embedded(module, x).double(), y)
+
+
+def _teach(module: Network, seen: Tensor, y: NDArray[np.int64]) -> None:
+    """The same of embeddings (N, D) float64."""
     # One scale for all units: of each its own, and a unit that hardly moves would get a weight that makes int8's
     # rounding of it louder than the others (.28 of accuracy left where float had 1.00).
     mean = seen.mean(dim=0)

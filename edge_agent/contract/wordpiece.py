@@ -1,7 +1,7 @@
 """Which numbers stand for a text?
 
-The word pieces of a vocabulary, as BERT and its kin were taught on them (Devlin et al. 2019; Wu et al. 2016): the text in
-lower case without accents, cut at spaces and at every punctuation mark, and each word taken apart into the longest
+The word pieces of a vocabulary, as BERT and its kin were taught on them (Devlin et al. 2019; Wu et al. 2016): the text
+in lower case without accents, cut at spaces and at every punctuation mark, and each word taken apart into the longest
 pieces that the vocabulary knows. Device and training must do the same, and so it is part of the contract; pure Python.
 
     >>> some = Vocabulary(["[PAD]", "[UNK]", "[CLS]", "[SEP]", "pump", "leak", "##s", "!"])
