@@ -92,21 +92,22 @@ def by_torchscript(net: nn.Module, x: torch.Tensor) -> bytes:
 
 
 def by_dynamo(net: nn.Module, x: torch.Tensor) -> bytes:
-    shapes = {"x": {0: torch.export.Dim("n")}}
+    shapes = ({0: torch.export.Dim("n")},)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         program = torch.onnx.export(net, (x,), dynamo=True, external_data=False, dynamic_shapes=shapes, verbose=False)
     return program.model_proto.SerializeToString()
 
 
-@pytest.mark.parametrize("export", [by_torchscript, by_dynamo])
 @pytest.mark.parametrize(
-    ("make", "x"),
+    ("make", "x", "export"),
     [
-        (lambda: SqueezeExcite(softmax=False), IMAGES),
-        (lambda: SqueezeExcite(softmax=True), IMAGES),
-        (FullyConvolutional, IMAGES),
-        (Recurrent, IMAGES.reshape(48, 16, 48)),
+        (lambda: SqueezeExcite(softmax=False), IMAGES, by_torchscript),
+        (lambda: SqueezeExcite(softmax=True), IMAGES, by_torchscript),
+        (lambda: SqueezeExcite(softmax=True), IMAGES, by_dynamo),
+        (FullyConvolutional, IMAGES, by_torchscript),
+        (FullyConvolutional, IMAGES, by_dynamo),
+        (Recurrent, IMAGES.reshape(48, 16, 48), by_torchscript),
     ],
 )
 def test_torch(make: Callable[[], Any], x: np.ndarray, export: Callable[..., bytes], tmp_path: Path) -> None:

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from onnx import TensorProto, helper
 
 from models.errors import DataError
-from models.evaluate import run_onnx
+from models.evaluate import open_session, run_session
 from models.preparation import PRESETS, Plan, Preparation, plan, put_in_front, read
 
 numbers = st.floats(0.1, 200.0)
@@ -55,7 +55,7 @@ def test_graph_and_numpy_agree(
     x = samples(made)
     expected = made.apply(x)
     assert expected.shape == (6, *shape)
-    got, _ = run_onnx(model.SerializeToString(), x, logits="y", embedding="y")
+    got, _ = run_session(open_session(model.SerializeToString()), x, logits="y", embedding="y")
     assert np.allclose(got, expected, rtol=1e-5, atol=1e-4 * max(1.0, np.abs(expected).max()))
     by_hand = (x.astype(np.float64).reshape(-1) / scale - mean[0]) / sd[0]
     if many == 1:
