@@ -187,8 +187,9 @@ def _shaped(tapped: bytes, found: Taps) -> bytes:
     model = load_model_from_string(tapped)
     check_shape(model.graph)
     shape, dtype = _sample_of(model)
-    names = {"logits": found.logits, "embedding": found.embedding or found.logits}
-    arrays = evaluate.run_session(evaluate.open_session(tapped), np.zeros((1, *shape), dtype), **names)
+    session, sample = evaluate.open_session(tapped), np.zeros((1, *shape), dtype)
+    embedding = found.embedding or found.logits
+    arrays = evaluate.run_session(session, sample, logits=found.logits, embedding=embedding)
     for output, array in zip(model.graph.output, arrays, strict=False):  # one output of two, where both are the same
         sizes = [None, *array.shape[1:]]
         output.CopyFrom(helper.make_tensor_value_info(output.name, TensorProto.FLOAT, sizes))

@@ -68,15 +68,17 @@ class _Body(nn.Module):
 
     def forward(self, ids: Tensor) -> Tensor:
         """(N, L) int64 -> (N, 384), of length 1."""
-        known = self.embeddings
+        known: Any = self.embeddings
+        layers: Any = self.encoder["layer"]
         ids = ids.clamp(0, PIECES - 1)  # what no vocabulary has must not stop the device
         here = (ids > 0).float()
-        places: Any = known["position_embeddings"].weight[: self.length] + known["token_type_embeddings"].weight[0]
+        places = known["position_embeddings"].weight[: self.length] + known["token_type_embeddings"].weight[0]
         x = known["LayerNorm"](known["word_embeddings"](ids) + places)
-        for layer in self.encoder["layer"]:  # type: ignore[union-attr]
+        for layer in layers:
             x = layer(x, here)
         total = (x * here.unsqueeze(2)).sum(dim=1) / here.sum(dim=1, keepdim=True).clamp(min=1.0)
-        return total / total.square().sum(dim=1, keepdim=True).clamp(min=EPSILON).sqrt()
+        embedding: Tensor = total / total.square().sum(dim=1, keepdim=True).clamp(min=EPSILON).sqrt()
+        return embedding
 
 
 class _Layer(nn.Module):
@@ -113,4 +115,4 @@ def _add(parts: Any, new: Tensor, x: Tensor) -> Tensor:
 
 def _heads(x: Tensor) -> Tensor:
     """(N, L, 384) -> (N, 12, L, 32)."""
-    return x.unflatten(2, (HEADS, WIDTH // HEADS)).transpose(1, 2)
+    return x.reshape(-1, x.shape[1], HEADS, WIDTH // HEADS).transpose(1, 2)
