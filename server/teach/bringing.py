@@ -78,6 +78,7 @@ def bring_folder(wanted: Wanted) -> Done:
 
 
 def _given(wanted: Wanted) -> tuple[Brought, Seen]:
+    _refuse(wanted, "an ONNX file, whose input says it", "size")
     from models import bring, folder
     from models.data import finite_rows
     from models.preparation import read
@@ -90,7 +91,7 @@ def _given(wanted: Wanted) -> tuple[Brought, Seen]:
     prepare = read(wanted.prepare) if wanted.prepare else None
     shape, dtype = bring.input_of(onnx, prepare)
     seen = folder.look(wanted.data, shape=shape, dtype=dtype)
-    names = wanted.labels or seen.names
+    names = _names(wanted.labels or seen.names)
     sound = finite_rows(seen.x)
     brought = bring.bring(
         onnx,
@@ -106,13 +107,33 @@ def _given(wanted: Wanted) -> tuple[Brought, Seen]:
 
 
 def _ready(wanted: Wanted) -> tuple[Brought, Seen, bytes]:
+    _refuse(wanted, "a ready body: it learns the data's classes", "labels", "prepare", "logits", "embedding")
+    if wanted.task != "classification":
+        raise DataError(f"--task {wanted.task}: a head for a ready body tells one class of each sample")
     from models import ready
+    from models.errors import DataError
     from models.folder import Seen, load
 
     data, notes = load(wanted.data, side=wanted.size or ready.BODIES[wanted.net].side)
     about = _about(wanted, data.names, wanted.net)
     made = ready.make(wanted.net, about, data.x, data.y, precision=wanted.precision, limits=_limits(wanted))
     return made.brought, Seen(data.x, data.y, data.names, notes), made.weights
+
+
+def _refuse(wanted: Wanted, what: str, *options: str) -> None:
+    """DataError when something is said that would go unheard."""
+    from models.errors import DataError
+
+    if said := [f"--{option}" for option in options if getattr(wanted, option)]:
+        raise DataError(f"{said[0]} does not go with {what}")
+
+
+def _names(names: tuple[str, ...]) -> tuple[str, ...]:
+    from models.errors import DataError
+
+    if len(names) < 2 or len(set(names)) < len(names):
+        raise DataError(f"classes are {', '.join(names) or 'not named'}, expected two or more, each once: --labels")
+    return names
 
 
 def _about(wanted: Wanted, names: tuple[str, ...], name: str) -> About:

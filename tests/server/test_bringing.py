@@ -96,6 +96,9 @@ def test_images_alone_tell_agreement_and_nothing_of_accuracy(
         ({"--logits": "nope"}, "the graph has no tensor 'nope'; candidates: logits=", 1),
         ({"net": "nowhere.onnx"}, "expected an ONNX file, or lite0 or minilm", 1),
         ({"--data": "nowhere"}, "nowhere: no such file", 1),
+        ({"--labels": "red,red,green,blue"}, "red, red, green, blue, expected two or more, each once", 1),
+        ({"--size": "32"}, "--size does not go with an ONNX file", 1),
+        ({"net": "lite0"}, "--labels does not go with a ready body", 1),
     ],
 )
 def test_what_does_not_fit_is_told(
