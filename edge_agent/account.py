@@ -80,15 +80,17 @@ class Account:
         """Said on every connect."""
         from importlib.metadata import version as installed_version  # a tenth of what the agent costs to import
 
+        model = self._model()
         return Birth(
             session=self.session,
             boot=self._boot,
             at_ms=now_ms(),
             agent=installed_version("winnow-edge"),
-            runtime=f"onnxruntime {ort.__version__}, python {sys.version.split()[0]}",
+            runtime=f"onnxruntime {ort.__version__}{f' on {model.provider}' if model.provider else ''}, "
+            f"python {sys.version.split()[0]}",
             machine=machine(),
             stream=self._stream,
-            model=self._model(),
+            model=model,
             outbox=self._outbox(),
             clock=clock_quality(),
             interval_s=self._heartbeat_s,

@@ -32,7 +32,7 @@ from edge_agent.choose.targets import Targets
 from edge_agent.config import AgentConfig, parse_listen
 from edge_agent.contract import images
 from edge_agent.contract.errors import ConfigError, IncompatibleError, OutboxError
-from edge_agent.contract.wire import Desired, Event
+from edge_agent.contract.wire import Desired, Event, ModelState
 from edge_agent.extras import SHADOW, WANTED, Extras
 from edge_agent.housekeeping import Housekeeping
 from edge_agent.loader import Loader
@@ -82,8 +82,11 @@ class Agent:
         self.privacy = Privacy(config.privacy.transforms, report=self._report_error)
         self.recent = parts.make_recent(config, self.folder, privacy=self.privacy)
         self.account = self._make_account()
+        self._providers = parts.make_providers(config, self.folder)
         self.updater = self._make_updater()
-        self._loader = Loader(config, self.updater, stopping=self._stopping)
+        self._loader = Loader(
+            config, self.updater, providers=self._providers, stopping=self._stopping, report=self._report_error
+        )
         self.uplink = self._make_uplink() if config.uplink.broker else None
         self.renewal = parts.make_renewal(config, report=self._report_error) if config.uplink.renewal else None
         if self.outbox.damage:
@@ -134,13 +137,17 @@ class Agent:
             boot=self.boot,
             stream=self.config.source.stream,
             heartbeat_s=self.config.uplink.heartbeat_s,
-            model=lambda: self.updater.state(),
+            model=self._model_state,
             outbox=self.outbox.status,
             messages_bad=lambda: self.uplink.messages_bad if self.uplink else 0,
             link=lambda: self.uplink.link if self.uplink else None,
             budgets=lambda: self._orders.budgets(),
             tell=self._tell,
         )
+
+    def _model_state(self) -> ModelState:
+        state = self.updater.state()
+        return msgspec.structs.replace(state, provider=self._loader.provider(state.version))
 
     def _tell(self, event: Event) -> None:
         if self.uplink:
@@ -151,6 +158,7 @@ class Agent:
         check = functools.partial(
             parts.check_in_child,
             variant=variant,
+            providers=self._providers,
             timeout_s=update.check_timeout_s,
             memory_bytes=update.check_memory_bytes,
             stop=self._stopping,

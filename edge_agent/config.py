@@ -15,6 +15,7 @@ from msgspec import Meta
 from edge_agent.contract import settings
 from edge_agent.contract.errors import ConfigError
 from edge_agent.contract.types import is_name
+from edge_agent.providers import Name, Precision
 
 LEAST_BYTES_PER_S = 1_000  # of the link: below it, the smallest message is more than what 10 s may carry
 LEAST_BYTES_PER_DAY = 100_000  # heartbeats alone take half of it
@@ -57,6 +58,16 @@ class Model(Section, frozen=True, kw_only=True):
         str, Meta(description="artifact folder to start from; once the server sent a newer version, that one runs")
     ] = ""
     variant: Annotated[str, Meta(description="which file of the manifest: `cpu-int8` or `cpu-fp32`")] = "cpu-int8"
+    providers: Annotated[
+        tuple[Name, ...],
+        Meta(
+            description="what it runs on, best first, of `tensorrt`, `cuda`, `openvino`, `xnnpack`, `acl`; one that this onnxruntime lacks, that does not start or that fails the golden test is passed over, which is said; `cpu` is always last: see [boards.md](../boards.md)"
+        ),
+    ] = ("cpu",)
+    precision: Annotated[
+        Precision,
+        Meta(description="that an engine of `tensorrt` may compute in; `int8` for files that are quantised for it"),
+    ] = "fp32"
     threads: Annotated[
         int, Meta(ge=1, le=64, description="onnxruntime threads; more than 1 seldom pays below 5 ms a sample")
     ] = 1

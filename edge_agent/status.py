@@ -59,6 +59,7 @@ def describe(status: Status) -> str:
     lines = [
         f"agent      {_state(status)}, boot {beat.boot}, up {beat.uptime_s:.0f} s, {beat.rss_bytes / 1e6:.0f} MB",
         f"model      version {model.version}, {model.slot}"
+        + (f", on {model.provider}" if model.provider else "")
         + (f", {_trial(model)}" if model.trying else "")
         + (f", fetching {model.fetching} ({model.fetched_share:.0%})" if model.fetching else ""),
         f"stream     {counts.read} read, {counts.invalid} invalid, {beat.samples_per_s:.1f}/s, "

@@ -27,7 +27,7 @@ AGENT_PARTS = (
     {"shadow"},
     {"block"},
     {"source", "model", "choose", "send", "update", "identity", "config", "status", "metrics"},
-    {"lock", "history"},
+    {"lock", "history", "providers"},
     {"contract"},
 )
 SERVER_PARTS = (

@@ -121,6 +121,7 @@ class ModelState(msgspec.Struct, frozen=True, kw_only=True):
     )
     tried: int = 0  # samples that it has seen so
     tried_share: float = 0.0  # how far that is, 0..1
+    provider: str = ""  # that executes it: "cpu", "cuda" ...; empty: an older agent, or no model yet
 
 
 class Purged(msgspec.Struct, frozen=True, kw_only=True):
