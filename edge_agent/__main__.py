@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import faulthandler
 import logging
 import os
 import signal
@@ -15,6 +16,7 @@ from edge_agent.config import load_config
 from edge_agent.contract import settings
 from edge_agent.contract.errors import EXIT_CONFIG, ConfigError, WinnowError
 from edge_agent.lock import only_one
+from edge_agent.systemd import read_environment
 
 log = logging.getLogger("edge_agent")
 
@@ -89,14 +91,16 @@ def main(argv: list[str] | None = None) -> int:
 
 def run(path: Path) -> None:
     """Run the agent until SIGTERM or SIGINT."""
-    config = load_config(path)
+    faulthandler.enable(2)  # where it stood, when a watchdog or a library aborts it
+    manager = read_environment()
+    config = load_config(path, credentials=manager.credentials)
     logging.basicConfig(
         level=config.log.level.upper(), format="%(asctime)s %(levelname)-7s %(message)s", datefmt="%H:%M:%S"
     )
     from edge_agent.agent import Agent
 
     with only_one(Path(config.device.data_dir)):
-        agent = Agent(config)
+        agent = Agent(config, manager=manager)
         for number in (signal.SIGTERM, signal.SIGINT):
             # In a thread: a handler interrupts the main thread, which may hold the lock of the very event it would set.
             signal.signal(number, lambda *_: threading.Thread(target=agent.stop).start())
@@ -107,7 +111,7 @@ def check(path: Path) -> None:
     """Read the configuration, load the model, open the source, hold one against the other."""
     from edge_agent.check import check_parts
 
-    config = load_config(path)
+    config = load_config(path, credentials=read_environment().credentials)
     for line in check_parts(config):
         print(f"# {line}")
     print(settings.show(config), end="")

@@ -63,10 +63,12 @@ class Housekeeping:
         write_status: Callable[[float], None],
         status_s: float,
         rng: np.random.Generator,
+        tend_heat: Callable[[float], None] = lambda _: None,
     ) -> None:
         """`load` gives None when it has told the updater why not. `write_status` gets the samples/s of late.
 
         `status_s`: between two calls of it, at most STATUS_S. `rng` draws the samples that a shadow sees.
+        `tend_heat` is called at every look, with the monotonic time in seconds.
         """
         self._loop = loop
         self._updater = updater
@@ -76,6 +78,7 @@ class Housekeeping:
         self._status_s = min(status_s, STATUS_S)
         self._complained = False  # of a status that cannot be written
         self._rng = rng
+        self._tend_heat = tend_heat
         self._limits = Limits(
             invalid_share=update.max_invalid_share,
             latency_ratio=update.max_latency_ratio,
@@ -91,6 +94,7 @@ class Housekeeping:
         looked_s, read, due_s = time.monotonic(), 0, min(FIRST_STATUS_S, self._status_s)
         while not stopping.wait(TICK_S):
             try:
+                self._tend_heat(time.monotonic())
                 self.tend_model(time.monotonic())
                 if (passed_s := time.monotonic() - looked_s) >= due_s:
                     before, read = read, self._loop.counts().read

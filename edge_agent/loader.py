@@ -15,6 +15,7 @@ from edge_agent.config import AgentConfig
 from edge_agent.contract.errors import ArtifactError, ConfigError, StaleError
 from edge_agent.model import Model, load
 from edge_agent.providers import Providers
+from edge_agent.pulse import LOADING_S, Pulse
 from edge_agent.send.health import rss_bytes
 from edge_agent.update.trial import CheckStoppedError
 from edge_agent.update.updater import Updater
@@ -35,13 +36,15 @@ class Loader:
         providers: Providers,
         stopping: threading.Event,
         report: Callable[[str], None],
+        pulse: Pulse,
     ) -> None:
-        """`report` is told of providers that were passed over, of each once."""
+        """`report` is told of providers that were passed over, of each once. `pulse` beats with the first model."""
         self._config = config
         self._updater = updater
         self._providers = providers
         self._stopping = stopping
         self._report = report
+        self._pulse = pulse
         self._told: set[str] = set()
         self._on: dict[int, str] = {}  # version -> the provider that it runs on
 
@@ -53,6 +56,7 @@ class Loader:
         path = self._config.model.artifact
         if not path:
             return True
+        self._pulse.beat(LOADING_S)
         try:
             self._updater.install_first(Path(path))
         except CheckStoppedError:
@@ -67,6 +71,7 @@ class Loader:
     def here(self) -> Model | None:
         """The model that is here already, loaded; None when there is none."""
         while not self._stopping.is_set() and (folder := self._updater.running_folder()) is not None:
+            self._pulse.beat(LOADING_S)
             if (model := self.load(folder)) is not None:
                 self._updater.executing(model.version)
                 return model
@@ -79,6 +84,7 @@ class Loader:
         """
         said = False
         while not self._stopping.is_set():
+            self._pulse.beat(LOADING_S)
             folder = self._updater.running_folder() or self._updater.take()
             if folder is not None and (model := self.load(folder)):
                 return model

@@ -108,7 +108,7 @@ def test_an_agent_that_asks_for_a_gpu_in_vain_runs_and_says_so(here: Path, capsy
     assert [line.split(":")[0] for line in told] == ["error", "error"]
     assert "[model] providers: version 1 does without tensorrt: not in this build" in told[0]
     assert main(["status", str(config)]) == 0
-    assert "steady, on cpu" in capsys.readouterr().out
+    assert ") on cpu\n" in capsys.readouterr().out
 
 
 def test_an_unknown_provider_is_refused_by_name(here: Path) -> None:  # noqa: F811
