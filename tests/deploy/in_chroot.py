@@ -1,0 +1,158 @@
+"""Does the package install, run, upgrade and go, on a Debian that has nothing else? `make test-deb`.
+
+A minimal Debian is unpacked by debootstrap (once: the cache folder keeps it), copied, and entered with chroot in mount
+and process namespaces of its own, without a network. Needs root, debootstrap and dpkg. install.sh is tried there by
+itself, too, from the same wheels.
+
+    python tests/deploy/in_chroot.py [--deb FILE] [--suite bookworm]
+"""
+
+from __future__ import annotations
+
+import argparse
+import shutil
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+import numpy as np
+
+ROOT = Path(__file__).resolve().parent.parent.parent
+sys.path[:0] = [str(ROOT / "scripts"), str(ROOT / "tests"), str(ROOT)]
+
+import deb  # noqa: E402
+from quadrants import ARTIFACT, images  # noqa: E402
+from step import cache_dir  # noqa: E402
+
+PYTHON = {"bookworm": "3.11", "trixie": "3.13"}
+TOML = """
+[device]
+name = "board"
+data_dir = "/var/lib/winnow"
+[source]
+kind = "replay"
+path = "/srv/stream.npz"
+stop_at_end = true
+[model]
+artifact = "/srv/model"
+variant = "cpu-fp32"
+"""
+UNIT = "/etc/systemd/system/winnow-agent.service"
+LEFT = ("/opt/winnow", "/etc/winnow", "/var/lib/winnow", "/usr/lib/winnow-agent", UNIT, f"{UNIT}.d")
+
+
+class Board:
+    """A Debian of our own."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+
+    def sh(self, command: str, *, fails: bool = False) -> str:
+        """Run it inside, without a network; what it printed."""
+        inside = ["chroot", str(self.folder), "env", "-i", "PATH=/usr/sbin:/usr/bin:/sbin:/bin", "LC_ALL=C.UTF-8"]
+        fenced = ["unshare", "--mount", "--pid", "--net", "--fork", f"--mount-proc={self.folder}/proc"]
+        argv = [*fenced, *inside, "sh", "-c", command]
+        done = subprocess.run(argv, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, check=False)
+        if (done.returncode != 0) != fails:
+            raise SystemExit(f"in_chroot: `{command}` ended with {done.returncode}:\n{done.stdout}")
+        return done.stdout
+
+    def has(self, path: str) -> bool:
+        """Whether it is there, a dangling link included."""
+        return (self.folder / path.lstrip("/")).exists() or (self.folder / path.lstrip("/")).is_symlink()
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description="Try the Debian package in a chroot; see the top of this file.")
+    parser.add_argument("--deb", type=Path, help="package (default: it is built)")
+    parser.add_argument("--suite", choices=sorted(PYTHON), default="bookworm")
+    options = parser.parse_args()
+    with tempfile.TemporaryDirectory() as name:
+        package = options.deb or deb.build(Path(name), arch=deb.wheelhouse.this_arch(), python=PYTHON[options.suite])
+        board = unpacked(Path(name, "board"), options.suite)
+        shutil.copy(package, board.folder / "srv/winnow-agent.deb")
+        shutil.copytree(ARTIFACT, board.folder / "srv/model")
+        np.savez(board.folder / "srv/stream.npz", x=images(300)[0])
+        for step in (installs, runs, upgrades, is_removed, is_purged, is_installed_by_the_script):
+            step(board)
+            print(f"ok: {step.__name__.replace('_', ' ')}", flush=True)
+
+
+def unpacked(folder: Path, suite: str) -> Board:
+    """A fresh copy of a minimal Debian with Python."""
+    kept = cache_dir() / f"debian-{suite}"
+    if not (kept / "etc/debian_version").exists():
+        shutil.rmtree(kept, ignore_errors=True)
+        kept.parent.mkdir(parents=True, exist_ok=True)
+        packages = "--include=python3,python3-venv"
+        subprocess.run(["debootstrap", "--variant=minbase", packages, suite, str(kept)], check=True, stdout=sys.stderr)
+    shutil.copytree(kept, folder, symlinks=True, ignore=lambda top, _: ["dev"] if Path(top) == kept else [])
+    (folder / "dev").mkdir()
+    for device in ("null", "zero", "urandom", "random"):
+        subprocess.run(["cp", "-a", f"/dev/{device}", str(folder / "dev")], check=True)
+    return Board(folder)
+
+
+def installs(board: Board) -> None:
+    said = board.sh("dpkg -i /srv/winnow-agent.deb")
+    assert "systemctl enable --now winnow-agent" in said, said
+    assert "yes" in board.sh("runuser -u winnow -- test -w /var/lib/winnow && echo yes")
+    owners = board.sh("stat -c '%U:%G %a' /etc/winnow/agent.toml /etc/winnow/credentials /var/lib/winnow")
+    assert owners.split("\n")[:3] == ["root:winnow 640", "root:root 700", "winnow:winnow 700"]
+    board.sh("runuser -u winnow -- /opt/winnow/venv/bin/python -c 'import onnxruntime, PIL, zstandard, tuf'")
+
+
+def runs(board: Board) -> None:
+    (board.folder / "etc/winnow/agent.toml").write_text(TOML)
+    agent = "runuser -u winnow -- /opt/winnow/venv/bin/winnow-agent"
+    said = board.sh(f"{agent} check /etc/winnow/agent.toml")
+    assert "golden test passed, runs on cpu" in said, said
+    board.sh(f"{agent} run /etc/winnow/agent.toml")
+    assert "300 read" in board.sh(f"{agent} status /etc/winnow/agent.toml")
+
+
+def upgrades(board: Board) -> None:
+    board.sh("dpkg -i /srv/winnow-agent.deb")
+    assert (board.folder / "etc/winnow/agent.toml").read_text() == TOML
+    assert "300 read" in board.sh("/opt/winnow/venv/bin/winnow-agent status /etc/winnow/agent.toml")
+
+
+def is_removed(board: Board) -> None:
+    board.sh("dpkg --remove winnow-agent")
+    assert not board.has("/opt/winnow")
+    assert not board.has("/usr/lib/winnow-agent")
+    assert (board.folder / "etc/winnow/agent.toml").read_text() == TOML
+    assert board.has("/var/lib/winnow/outbox.db")
+
+
+def is_purged(board: Board) -> None:
+    board.sh("dpkg --purge winnow-agent")
+    assert not [path for path in LEFT if board.has(path)]
+    board.sh("getent passwd winnow", fails=True)
+    assert "winnow" not in board.sh("dpkg-query -W")
+
+
+def is_installed_by_the_script(board: Board) -> None:
+    """Twice, with a credential the second time; then removed, then purged."""
+    board.sh("dpkg-deb -x /srv/winnow-agent.deb /srv/tree")
+    for name in ("install.sh", "winnow-agent.service", "agent.toml"):
+        shutil.copy(ROOT / "deploy/agent" / name, board.folder / "srv" / name)
+    install = "sh /srv/install.sh --wheels /srv/tree/usr/lib/winnow-agent/wheels"
+    board.sh(install)
+    assert (board.folder / "etc/winnow/agent.toml").read_text() == (ROOT / "deploy/agent/agent.toml").read_text()
+    (board.folder / "etc/winnow/agent.toml").write_text(TOML)
+    (board.folder / "etc/winnow/credentials/broker.password").write_text("secret")
+    board.sh(install)
+    drop_in = (board.folder / "etc/systemd/system/winnow-agent.service.d/credentials.conf").read_text()
+    assert "LoadCredential=broker.password:/etc/winnow/credentials/broker.password" in drop_in
+    runs(board)
+    board.sh("sh /srv/install.sh --uninstall")
+    assert not board.has("/opt/winnow")
+    assert board.has("/var/lib/winnow/outbox.db")
+    board.sh("sh /srv/install.sh --purge")
+    assert not [path for path in LEFT if board.has(path)]
+
+
+if __name__ == "__main__":
+    main()
