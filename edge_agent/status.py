@@ -37,6 +37,11 @@ class Status(NamedTuple):
     running: bool
     steps: Sequence[Step] = ()
 
+    @property
+    def healthy(self) -> bool:
+        """Whether an agent runs and was heard of lately."""
+        return self.running and self.age_s < STALE_S
+
 
 def read_status(folder: Path) -> Status:
     """Read status.json from the data folder; ConfigError when no agent has run there."""

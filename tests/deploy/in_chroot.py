@@ -1,5 +1,7 @@
 """Does the package install, run, upgrade and go, on a Debian that has nothing else? `make test-deb`.
 
+What the agent's Dockerfile runs is run there as well, on a Debian in place of its image of Python.
+
 A minimal Debian is unpacked by debootstrap (once: the cache folder keeps it), copied, and entered with chroot in mount
 and process namespaces of its own, without a network. Needs root, debootstrap and dpkg. install.sh is tried there by
 itself, too, from the same wheels.
@@ -74,7 +76,15 @@ def main() -> None:
         shutil.copy(package, board.folder / "srv/winnow-agent.deb")
         shutil.copytree(ARTIFACT, board.folder / "srv/model")
         np.savez(board.folder / "srv/stream.npz", x=images(300)[0])
-        for step in (installs, runs, upgrades, is_removed, is_purged, is_installed_by_the_script):
+        for step in (
+            installs,
+            runs,
+            upgrades,
+            is_removed,
+            is_purged,
+            is_installed_by_the_script,
+            is_made_by_the_dockerfile,
+        ):
             step(board)
             print(f"ok: {step.__name__.replace('_', ' ')}", flush=True)
 
@@ -152,6 +162,35 @@ def is_installed_by_the_script(board: Board) -> None:
     assert board.has("/var/lib/winnow/outbox.db")
     board.sh("sh /srv/install.sh --purge")
     assert not [path for path in LEFT if board.has(path)]
+
+
+def is_made_by_the_dockerfile(board: Board) -> None:
+    """COPY and RUN of its two stages, in turn; then the agent that its CMD starts, as its USER."""
+    lines = (ROOT / "deploy/agent/Dockerfile").read_text().replace("\\\n", " ").splitlines()
+    where, setting = "/", ""
+    fetch = [sys.executable, "-m", "pip", "download", "-q", "--no-deps", "-d", str(board.folder / "srv/wheels")]
+    subprocess.run([*fetch, "setuptools"], check=True)
+    board.sh("cp /srv/tree/usr/lib/winnow-agent/wheels/*.whl /srv/wheels && python3 -m venv /srv/base")
+    for line in lines:
+        word, _, rest = line.partition(" ")
+        if word == "WORKDIR":
+            where = rest
+            board.sh(f"mkdir -p {where}")
+        elif word == "COPY" and not rest.startswith("--from"):
+            *sources, target = rest.split()
+            for source in sources:
+                subprocess.run(["cp", "-r", str(ROOT / source), str(board.folder / where[1:] / target)], check=True)
+        elif word == "RUN":
+            index = "export PATH=/srv/base/bin:$PATH PIP_NO_INDEX=1 PIP_FIND_LINKS=/srv/wheels"
+            board.sh(f"{index}; cd {where} && {rest}")
+        elif word == "USER":
+            setting = f"setpriv --reuid {rest.split(':')[0]} --regid {rest.split(':')[1]} --clear-groups"
+    board.sh("install -d /etc/winnow")
+    (board.folder / "etc/winnow/agent.toml").write_text(TOML)
+    board.sh(f"{setting} /opt/winnow/venv/bin/winnow-agent run /etc/winnow/agent.toml")
+    status = f"{setting} /opt/winnow/venv/bin/winnow-agent status"
+    assert "300 read" in board.sh(f"{status} /etc/winnow/agent.toml")
+    board.sh(f"{status} --healthy /etc/winnow/agent.toml", fails=True)  # it has ended
 
 
 if __name__ == "__main__":
