@@ -193,5 +193,15 @@ def is_made_by_the_dockerfile(board: Board) -> None:
     board.sh(f"{status} --healthy /etc/winnow/agent.toml", fails=True)  # it has ended
 
 
+STEPS = (
+    installs,
+    runs,
+    upgrades,
+    is_removed,
+    is_purged,
+    is_installed_by_the_script,
+    is_made_by_the_dockerfile,
+)
+
 if __name__ == "__main__":
     main()
