@@ -122,8 +122,11 @@ def test_the_agents_unit_is_exposed_little(tmp_path: Path) -> None:
 def test_an_agent_runs_where_memory_cannot_be_both_written_and_executed() -> None:
     """As MemoryDenyWriteExecute= has it, by the kernel's own prctl (6.3 on)."""
     code = (
-        "import ctypes, sys\n"
+        "import ctypes, mmap, sys\n"
         "if ctypes.CDLL(None).prctl(65, 1, 0, 0, 0): sys.exit(77)\n"
+        "try: mmap.mmap(-1, 4096, prot=mmap.PROT_READ | mmap.PROT_WRITE | mmap.PROT_EXEC)\n"
+        "except OSError: pass\n"
+        "else: sys.exit(77)\n"
         "from pathlib import Path\n"
         "from edge_agent.model import Model\n"
         "import edge_agent.agent, edge_agent.identity.papers\n"
