@@ -73,7 +73,7 @@ wheels: setup  ## wheels for an agent without a network, in dist/ (ARGS="--arch 
 deb: setup  ## the agent's Debian package, in dist/ (ARGS="--arch arm64 --python 3.13")
 	@$(BIN)/python scripts/deb.py $(ARGS)
 
-test-deb: setup  ## install, run, upgrade, remove and purge it in a Debian of its own (root, debootstrap)
+test-deb: setup  ## install, run, upgrade, hang, remove and purge it in a Debian of its own (root, debootstrap)
 	@$(BIN)/python tests/deploy/in_chroot.py $(ARGS)
 
 clean:  ## remove what was built here; the cache folder stays

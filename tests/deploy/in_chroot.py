@@ -16,14 +16,16 @@ import shutil
 import subprocess
 import sys
 import tempfile
+import time
 from pathlib import Path
 
 import numpy as np
 
 ROOT = Path(__file__).resolve().parent.parent.parent
-sys.path[:0] = [str(ROOT / "scripts"), str(ROOT / "tests"), str(ROOT)]
+sys.path[:0] = [str(ROOT / name) for name in ("scripts", "tests", "tests/deploy", "")]
 
 import deb  # noqa: E402
+from booted import Booted  # noqa: E402
 from quadrants import ARTIFACT, images  # noqa: E402
 from step import cache_dir  # noqa: E402
 
@@ -91,11 +93,11 @@ def main() -> None:
 
 def unpacked(folder: Path, suite: str) -> Board:
     """A fresh copy of a minimal Debian with Python."""
-    kept = cache_dir() / f"debian-{suite}"
+    kept = cache_dir() / f"debian-{suite}-systemd"
     if not (kept / "etc/debian_version").exists():
         shutil.rmtree(kept, ignore_errors=True)
         kept.parent.mkdir(parents=True, exist_ok=True)
-        packages = "--include=python3,python3-venv"
+        packages = "--include=python3,python3-venv,systemd,dbus"
         subprocess.run(["debootstrap", "--variant=minbase", packages, suite, str(kept)], check=True, stdout=sys.stderr)
     shutil.copytree(kept, folder, symlinks=True, ignore=lambda top, _: ["dev"] if Path(top) == kept else [])
     (folder / "dev").mkdir()
@@ -193,6 +195,34 @@ def is_made_by_the_dockerfile(board: Board) -> None:
     board.sh(f"{status} --healthy /etc/winnow/agent.toml", fails=True)  # it has ended
 
 
+def is_kept_alive_by_systemd(board: Board) -> None:
+    """The unit as it is, but for a shorter watchdog: a credential, notifications, a source that hangs, a restart."""
+    board.sh("rm -rf /opt/winnow /etc/winnow /var/lib/winnow; userdel winnow; dpkg -i /srv/winnow-agent.deb")
+    hung = TOML.replace('"replay"', '"stuck:Stuck"').replace("stop_at_end = true", "").replace("stream.npz", "hold")
+    uplink = '[uplink]\nbroker = "mqtt://127.0.0.1:1883"\nusername = "board"\npassword_file = "credential:password"\n'
+    (board.folder / "etc/winnow/agent.toml").write_text(hung + uplink)
+    (board.folder / "etc/winnow/credentials/password").write_text("secret")
+    board.sh("chmod 600 /etc/winnow/credentials/password && dpkg -i /srv/winnow-agent.deb")  # which notes it
+    drop_in = "[Service]\nWatchdogSec=8\nEnvironment=PYTHONPATH=/srv\n"
+    (board.folder / "etc/systemd/system/winnow-agent.service.d/test.conf").write_text(drop_in)
+    shutil.copy(ROOT / "tests/edge/stuck.py", board.folder / "srv")
+    board.sh("systemctl enable winnow-agent")
+    count = "systemctl show --value -p NRestarts winnow-agent"
+    with Booted(board.folder) as machine:
+        machine.until("systemctl is-active winnow-agent", lambda said: said == "active", within_s=60.0)
+        time.sleep(20.0)  # more than twice what the watchdog waits
+        assert machine.sh(count) == "0", machine.sh("journalctl -u winnow-agent")
+        (board.folder / "srv/hold").touch()
+        machine.until(count, lambda said: said != "0", within_s=60.0)
+        (board.folder / "srv/hold").unlink()
+        machine.until("systemctl is-active winnow-agent", lambda said: said == "active", within_s=60.0)
+        journal = machine.sh("journalctl --no-pager -u winnow-agent")
+        assert "the stream has not gone on" in journal, journal
+        assert 'File "/srv/stuck.py"' in journal, journal
+        machine.sh("systemctl stop winnow-agent")
+        assert machine.sh("systemctl show --value -p Result winnow-agent") == "success"
+
+
 STEPS = (
     installs,
     runs,
@@ -201,6 +231,7 @@ STEPS = (
     is_purged,
     is_installed_by_the_script,
     is_made_by_the_dockerfile,
+    is_kept_alive_by_systemd,
 )
 
 if __name__ == "__main__":
