@@ -1,8 +1,8 @@
 """A Debian in a folder, started as a machine would: by its own systemd.
 
 In namespaces of its own (mounts, processes, network, host name, cgroups), as a container is, with systemd told that it
-is one. Its control groups have no controllers where the host keeps those for itself: limits of memory and processor are taken,
-and not enforced.
+is one. Its control groups have no controllers where the host keeps those for itself: limits of memory and processor are
+taken, and not enforced.
 """
 
 from __future__ import annotations

@@ -137,3 +137,47 @@ def test_the_check_runs_on_the_device_that_it_is_given_and_no_other() -> None:
     done = check(Device((missing, "cpu"), ({}, {})))
     assert done.returncode == EXIT_REFUSED
     assert missing in done.stdout
+
+
+AZURE = "AzureExecutionProvider"  # of PyPI's build: it takes no node of a graph like ours, and leaves all to the next
+with_azure = pytest.mark.skipif(AZURE not in ort.get_available_providers(), reason="this build has no second provider")
+
+
+@with_azure
+def test_a_provider_that_takes_nothing_is_not_said_to_execute(monkeypatch) -> None:
+    monkeypatch.setitem(KNOWN, "acl", AZURE)
+    told: list[str] = []
+    model = load(ARTIFACT, Providers(("acl",)), variant="cpu-fp32", passed_over=told.append)
+    assert "acl" in next(iter(Providers(("acl",)).tries(SHA))).device.names
+    assert told == []
+    assert model.provider == "cpu" or not hasattr(ort.InferenceSession, "get_provider_graph_assignment_info")
+
+
+@with_azure
+def test_a_provider_that_gives_other_answers_is_passed_over_and_not_asked_again(tmp_path: Path, monkeypatch) -> None:
+    monkeypatch.setitem(KNOWN, "acl", AZURE)
+    golden = decode_manifest((ARTIFACT / "manifest.json").read_bytes()).golden
+    off = golden.logits.array() + 0.1
+    artifact(tmp_path / "7", golden=Golden(inputs=golden.inputs, logits=Tensor.of(off), tolerance=0.01))
+    told: list[str] = []
+    for _ in range(2):
+        providers = Providers(("acl",), engines=tmp_path / "engines")
+        model = load(tmp_path / "7", providers, variant="cpu-fp32", passed_over=told.append)
+        assert model.provider == "cpu"
+    assert len(told) == 2
+    assert told[0].startswith("acl: version")
+    assert "golden input 0 is off by 0.1" in told[1]
+
+
+def test_what_fails_in_the_child_costs_the_provider_and_not_the_version(tmp_path: Path, monkeypatch) -> None:
+    missing = LACKING[0]
+    there = [*ort.get_available_providers(), KNOWN[missing]]
+    monkeypatch.setattr(ort, "get_available_providers", lambda: there)  # here; in the child it is not
+    providers = Providers((missing,), engines=tmp_path / "engines")
+    parts.check_in_child(
+        ARTIFACT, variant="cpu-fp32", providers=providers, timeout_s=60.0, memory_bytes=0, stop=threading.Event()
+    )
+    sha256 = decode_manifest((ARTIFACT / "manifest.json").read_bytes()).variant("cpu-fp32").sha256
+    first = next(iter(providers.tries(sha256)))
+    assert first.device is None
+    assert first.why_not.startswith(f"{missing}: ")
