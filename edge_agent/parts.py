@@ -97,22 +97,22 @@ def check_in_child(
     memory_bytes: int,
     stop: threading.Event,
 ) -> None:
-    """Golden test of an artifact, on the best device that passes it, which is found so without risk to the agent.
+    """Golden test of an artifact, on the first chain that passes it, which is found so without risk to the agent.
 
     ArtifactError when it fails on the processor, too; CheckStoppedError when `stop` is set meanwhile.
     """
     sha256 = read_artifact(folder, variant=variant)[0].variant(variant).sha256  # a hash needs no child
-    for device, _ in providers.tries(sha256):
-        if device is None:
+    for chain, _ in providers.tries(sha256):
+        if chain is None:
             continue
-        argv = [sys.executable, "-m", "edge_agent.model", str(folder), variant, msgspec.json.encode(device).decode()]
+        argv = [sys.executable, "-m", "edge_agent.model", str(folder), variant, msgspec.json.encode(chain).decode()]
         try:
-            run_check(argv, timeout_s=timeout_s, memory_bytes=0 if device.on_a_gpu else memory_bytes, stop=stop)
+            run_check(argv, timeout_s=timeout_s, memory_bytes=0 if chain.on_a_gpu else memory_bytes, stop=stop)
         except IncompatibleError as error:
-            if device == PROCESSOR:
+            if chain == PROCESSOR:
                 raise
-            log.warning("version %s does without %s: %s", folder.name, device.names[0], error)
-            providers.failed(device.names[0], sha256, str(error))
+            log.warning("version %s does without %s: %s", folder.name, chain.names[0], error)
+            providers.failed(chain.names[0], sha256, str(error))
         else:
             return
 

@@ -12,6 +12,7 @@ it.
 
 from __future__ import annotations
 
+import contextlib
 import os
 import shutil
 from collections.abc import Iterator
@@ -39,7 +40,7 @@ ON_A_GPU = frozenset({"tensorrt", "cuda"})
 REASON_CHARS = 300
 
 
-class Device(NamedTuple):
+class Chain(NamedTuple):
     """What one session is made with: providers, best first, each with its options."""
 
     names: tuple[Name, ...] = (CPU,)
@@ -56,13 +57,13 @@ class Device(NamedTuple):
         return [(KNOWN[name], options) for name, options in zip(self.names, self.options, strict=True)]
 
 
-PROCESSOR = Device()
+PROCESSOR = Chain()
 
 
 class Tried(NamedTuple):
-    """A device to try, or why one is not worth it."""
+    """A chain to try, or why its first is not worth it."""
 
-    device: Device | None
+    chain: Chain | None
     why_not: str = ""
 
 
@@ -84,7 +85,7 @@ class Providers:
         self._threads = threads
 
     def tries(self, sha256: str) -> Iterator[Tried]:
-        """Devices for a model, best first; the processor alone is last."""
+        """Chains for a model, best first; the processor alone is last."""
         import onnxruntime as ort  # configuration is read without it
 
         there = set(ort.get_available_providers())
@@ -99,20 +100,23 @@ class Providers:
                     for other in self.names[at:]
                     if KNOWN[other] in there and not self._failed_before(other, sha256)
                 )
+                self._make_room(names, sha256)
                 options = tuple(self._options(other, sha256) for other in names)
-                yield Tried(Device(names, options, own_threads=name == "xnnpack"))
+                yield Tried(Chain(names, options, own_threads=name == "xnnpack"))
 
     def failed(self, name: Name, sha256: str, why: str) -> None:
         """Note that a provider is no good for a model."""
         if self._engines is not None and name != CPU:
             note = self._note(name, sha256)
-            note.parent.mkdir(parents=True, exist_ok=True)
-            note.write_text(why[:REASON_CHARS], encoding="utf-8")
+            with contextlib.suppress(OSError):  # a full disk stops nothing: it is tried again
+                note.parent.mkdir(parents=True, exist_ok=True)
+                note.write_text(why[:REASON_CHARS], encoding="utf-8")
 
     def used(self, sha256: str) -> None:
         """A model runs: what is kept for it is the newest."""
         if self._engines is not None and (self._engines / sha256).is_dir():
-            os.utime(self._engines / sha256)
+            with contextlib.suppress(OSError):
+                os.utime(self._engines / sha256)
 
     def sweep(self, keep: int) -> None:
         """Delete what is kept for models, but for those that were used last."""
@@ -120,6 +124,12 @@ class Providers:
             folders = sorted(self._engines.iterdir(), key=lambda folder: folder.stat().st_mtime, reverse=True)
             for folder in folders[keep:]:
                 shutil.rmtree(folder, ignore_errors=True)
+
+    def _make_room(self, names: tuple[Name, ...], sha256: str) -> None:
+        """TensorRT makes a folder for its engines, but none above it."""
+        if self._engines is not None and "tensorrt" in names:
+            with contextlib.suppress(OSError):
+                (self._engines / sha256).mkdir(parents=True, exist_ok=True)
 
     def _failed_before(self, name: Name, sha256: str) -> str:
         if self._engines is None:
@@ -162,12 +172,12 @@ class Providers:
         return options
 
 
-def executing(session: ort.InferenceSession, device: Device) -> Name:
+def executing(session: ort.InferenceSession, chain: Chain) -> Name:
     """Which provider has most of the graph, where this build tells; else the first that the session has."""
     short = {full: name for name, full in KNOWN.items()}
     ask = getattr(session, "get_provider_graph_assignment_info", None)  # it came with 1.24
     nodes: dict[str, int] = {}
-    for part in ask() if ask is not None and device != PROCESSOR else ():
+    for part in ask() if ask is not None and chain != PROCESSOR else ():
         nodes[part.ep_name] = nodes.get(part.ep_name, 0) + len(part.get_nodes())
     most = max(nodes, key=lambda full: nodes[full]) if nodes else session.get_providers()[0]
     return short.get(most, CPU)

@@ -24,7 +24,7 @@ from edge_agent.config import load_config
 from edge_agent.contract.artifact import Golden, Tensor, decode_manifest
 from edge_agent.contract.errors import ConfigError, IncompatibleError
 from edge_agent.model import EXIT_REFUSED, load
-from edge_agent.providers import KNOWN, PROCESSOR, Device, Providers
+from edge_agent.providers import KNOWN, PROCESSOR, Chain, Providers
 
 LACKING = [name for name, full in KNOWN.items() if full not in ort.get_available_providers()]
 SHA = "ab" * 32
@@ -53,7 +53,7 @@ def test_whatever_a_build_has_a_model_runs_with_its_golden_answers_on_it_or_past
 
 @pytest.mark.parametrize("names", [(), ("cpu",), ("cpu", "cpu")])
 def test_the_processor_is_always_there_and_last(names: tuple) -> None:
-    assert [tried.device for tried in Providers(names).tries(SHA)] == [PROCESSOR]
+    assert [tried.chain for tried in Providers(names).tries(SHA)] == [PROCESSOR]
     assert Providers(("cpu", "cuda", "acl", "cuda")).names == ("cuda", "acl", "cpu")
 
 
@@ -62,7 +62,7 @@ def test_a_provider_is_tried_with_those_after_it_and_once_it_failed_without_it(t
 
     def tried(sha256: str = SHA) -> list[tuple[tuple[str, ...], str]]:
         providers = Providers(("tensorrt", "cuda"), engines=tmp_path)
-        return [(device.names if device else (), why) for device, why in providers.tries(sha256)]
+        return [(chain.names if chain else (), why) for chain, why in providers.tries(sha256)]
 
     assert tried() == [(("tensorrt", "cuda", "cpu"), ""), (("cuda", "cpu"), ""), (("cpu",), "")]
     Providers(("tensorrt", "cuda"), engines=tmp_path).failed("cuda", SHA, "off by 3")
@@ -76,17 +76,17 @@ def test_engines_are_kept_apart_by_the_hash_of_the_file_and_go_with_it(tmp_path:
     monkeypatch.setattr(ort, "get_available_providers", lambda: list(KNOWN.values()))
     providers = Providers(("tensorrt",), engines=tmp_path, precision="fp16")
     (first, *_), (other, *_) = (list(providers.tries(sha)) for sha in (SHA, "cd" * 32))
-    assert first.device is not None
-    assert other.device is not None
-    name, options = first.device.for_onnxruntime()[0]
+    assert first.chain is not None
+    assert other.chain is not None
+    name, options = first.chain.for_onnxruntime()[0]
     assert name == "TensorrtExecutionProvider"
     assert options["trt_engine_cache_path"] == str(tmp_path / SHA)
     assert options["trt_engine_cache_enable"] == options["trt_fp16_enable"] == "True"
     assert options["trt_int8_enable"] == "False"
-    assert other.device.options[0]["trt_engine_cache_path"] != options["trt_engine_cache_path"]
-    assert msgspec.json.decode(msgspec.json.encode(first.device), type=Device) == first.device
+    assert other.chain.options[0]["trt_engine_cache_path"] != options["trt_engine_cache_path"]
+    assert msgspec.json.decode(msgspec.json.encode(first.chain), type=Chain) == first.chain
     for age, sha in enumerate((SHA, "cd" * 32, "ef" * 32)):
-        (tmp_path / sha).mkdir()
+        (tmp_path / sha).mkdir(exist_ok=True)
         os.utime(tmp_path / sha, (1e9 - age, 1e9 - age))
     providers.used("ef" * 32)
     providers.sweep(2)
@@ -127,14 +127,14 @@ def test_the_check_of_a_new_version_fails_when_the_processor_fails_it(tmp_path: 
         )  # fmt: skip
 
 
-def test_the_check_runs_on_the_device_that_it_is_given_and_no_other() -> None:
-    def check(device: Device) -> subprocess.CompletedProcess[str]:
-        argv = [sys.executable, "-m", "edge_agent.model", ARTIFACT, "cpu-fp32", msgspec.json.encode(device).decode()]
+def test_the_check_runs_on_the_chain_that_it_is_given_and_no_other() -> None:
+    def check(chain: Chain) -> subprocess.CompletedProcess[str]:
+        argv = [sys.executable, "-m", "edge_agent.model", ARTIFACT, "cpu-fp32", msgspec.json.encode(chain).decode()]
         return subprocess.run(argv, capture_output=True, text=True, check=False)
 
     assert check(PROCESSOR).returncode == 0
     missing = LACKING[0]
-    done = check(Device((missing, "cpu"), ({}, {})))
+    done = check(Chain((missing, "cpu"), ({}, {})))
     assert done.returncode == EXIT_REFUSED
     assert missing in done.stdout
 
@@ -148,7 +148,7 @@ def test_a_provider_that_takes_nothing_is_not_said_to_execute(monkeypatch) -> No
     monkeypatch.setitem(KNOWN, "acl", AZURE)
     told: list[str] = []
     model = load(ARTIFACT, Providers(("acl",)), variant="cpu-fp32", passed_over=told.append)
-    assert "acl" in next(iter(Providers(("acl",)).tries(SHA))).device.names
+    assert "acl" in next(iter(Providers(("acl",)).tries(SHA))).chain.names
     assert told == []
     assert model.provider == "cpu" or not hasattr(ort.InferenceSession, "get_provider_graph_assignment_info")
 
@@ -179,5 +179,5 @@ def test_what_fails_in_the_child_costs_the_provider_and_not_the_version(tmp_path
     )
     sha256 = decode_manifest((ARTIFACT / "manifest.json").read_bytes()).variant("cpu-fp32").sha256
     first = next(iter(providers.tries(sha256)))
-    assert first.device is None
+    assert first.chain is None
     assert first.why_not.startswith(f"{missing}: ")
