@@ -668,3 +668,21 @@ def gone_back(here: Path) -> bool:
     return (
         isinstance(state, slots.Steady) and (here / "data" / "status.json").exists() and 2 in beat(here).model.refused
     )
+
+
+def test_an_agent_is_healthy_while_it_runs_and_speaks(here: Path, capsys) -> None:
+    path = configure(here, rate=50.0)
+    agent = Agent(load_config(path))
+    running = threading.Thread(target=agent.run)
+    with only_one(here / "data"):
+        running.start()
+        while not (here / "data" / "status.json").exists():
+            time.sleep(0.02)
+        assert main(["status", "--healthy", str(path)]) == 0
+        os.utime(here / "data" / "status.json", (1e9, 1e9))
+        assert read_status(here / "data").healthy is False
+        agent.stop()
+        running.join()
+    assert main(["status", "--healthy", str(path)]) == 1
+    assert main(["status", str(path)]) == 0
+    assert "not running" in capsys.readouterr().out
