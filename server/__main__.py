@@ -25,6 +25,7 @@ from server.cli import (
     rollout,
     rules,
     run,
+    runs,
     samples,
     snapshot,
     status,
@@ -58,6 +59,7 @@ data.data.add_typer(rules.commands)
 app.add_typer(data.data, name="data")
 app.add_typer(snapshot.snapshots, name="snapshot")
 app.add_typer(train.commands)
+app.add_typer(runs.runs, name="runs")
 app.add_typer(gates.gates, name="gates")
 app.add_typer(model.commands)
 app.add_typer(rollout.rollouts, name="rollout")

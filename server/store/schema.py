@@ -490,6 +490,20 @@ run = Table(
     Column("error", Text),
 )
 
+curve = Table(  # how a training went, epoch by epoch (curves.py); null: not known
+    "curve",
+    metadata,
+    Column("id", Id, primary_key=True, autoincrement=True),
+    Column("run_id", Integer, ForeignKey("run.id"), nullable=False),
+    Column("epoch", Integer, nullable=False),
+    Column("loss", Float),
+    Column("held_loss", Float),
+    Column("held_accuracy", Float),  # 0..1
+    Column("learning_rate", Float),
+    Column("seconds", Float, nullable=False),  # since the training began
+)
+Index("curve_by_run", curve.c.run_id, curve.c.epoch)
+
 version = Table(
     "version",
     metadata,

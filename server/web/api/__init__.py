@@ -10,6 +10,7 @@ from server.web.api import (
     people,
     requests,
     rollouts,
+    runs,
     samples,
     snapshots,
     status,
@@ -18,6 +19,6 @@ from server.web.api import (
 )
 
 MODULES = (
-    status, devices, device, orders, samples, requests, label, classes, models, rollouts, snapshots,
+    status, devices, device, orders, samples, requests, label, classes, models, runs, rollouts, snapshots,
     people, tokens, trail,
 )  # fmt: skip
