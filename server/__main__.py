@@ -21,6 +21,7 @@ from server.cli import (
     labels,
     model,
     orders,
+    place,
     request,
     rollout,
     rules,
@@ -48,6 +49,7 @@ app.add_typer(init.commands)
 app.add_typer(run.commands)
 app.add_typer(status.commands)
 device.device.add_typer(orders.commands)
+device.device.add_typer(place.commands)
 app.add_typer(device.commands)
 app.add_typer(samples.commands)
 app.add_typer(request.commands)

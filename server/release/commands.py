@@ -13,7 +13,6 @@ from typing import Any, get_args
 import msgspec
 import sqlalchemy as sa
 
-from edge_agent.contract.types import is_name
 from server import config
 from server.errors import RolloutError
 from server.release import rollout
@@ -21,7 +20,7 @@ from server.release.channels import begin, check_command, may_go_out, plan_of, s
 from server.release.gate import Wait
 from server.release.rings import parse
 from server.release.signing import Signing
-from server.store import devices, rollouts, trail, versions
+from server.store import rollouts, trail, versions
 from server.store.store import Store
 
 View = dict[str, Any]
@@ -71,30 +70,6 @@ def say(
         rollouts.say(connection, rollout_id, word, reason=reason, now_ms=now_ms)
         detail = {"version": meant.version, "channel": meant.channel}
         trail.record(connection, word, f"rollout {rollout_id}", why=reason, who=who, detail=detail, now_ms=now_ms)
-
-
-def put_device(
-    store: Store,
-    name: str,
-    *,
-    channel: str | None = None,
-    ring: str | None = None,
-    site: str | None = None,
-    who: str = trail.SERVER,
-    why: str = "",
-    now_ms: int,
-) -> None:
-    """Put a device into a channel, a ring or at a site, "-" for none; StoreError when there is no such device."""
-    said = {"channel": channel, "ring": ring, "site": site}
-    wanted = {what: word for what, word in said.items() if word is not None}
-    for what, word in wanted.items():
-        if not (is_name(word) or (what != "channel" and word == "-")):
-            raise RolloutError(f"{what} {word!r}: expected letters, digits, - and _")
-    nowhere = {"ring": None, "site": ""}
-    places = {what: nowhere[what] if word == "-" else word for what, word in wanted.items()}
-    with store.database.write() as connection:
-        devices.place(connection, name, **places)
-        trail.record(connection, "place", f"device {name}", why=why, who=who, detail=wanted, now_ms=now_ms)
 
 
 def _found(connection: sa.Connection, rollout_id: int) -> rollouts.Rollout:

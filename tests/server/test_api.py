@@ -100,6 +100,7 @@ def test_whatever_changes_something_says_why(scene):
 AGAIN = {"ids": ["cam-1.main.1.6"], "purpose": "second look"}
 ORDERS = (  # role, method, path, what is ordered, what the trail says
     ("operator", "PATCH", "devices/cam-2", {"site": "barn", "ring": "canary"}, ("place", "device cam-2")),
+    ("operator", "POST", "orders/place", {"devices": "cam-1,cam-2", "channel": "beta"}, ("place", "cam-1,cam-2")),
     ("admin", "POST", "devices/cam-2/revoke", {}, ("revoke", "device cam-2")),
     ("operator", "POST", "classes", {"name": "hen"}, ("add class", "class hen")),
     ("operator", "POST", "samples/cam-1.main.1.5/ask", {"labelers": 3}, ("ask again", "sample cam-1.main.1.5")),

@@ -16,7 +16,8 @@ from server import __main__ as program
 # They do something, and say no more than that it is done.
 ACTS = {
     "init", "run", "broker-certificate", "train", "demo", "backtest", "export", "request", "cancel-request",
-    "device enrol", "device revoke", "device channel", "device ring", "device pause", "device resume", "device budget",
+    "device enrol", "device revoke", "device channel", "device ring", "device site", "device pause", "device resume",
+    "device budget",
     "webhook test", "data import", "data rule", "model add",
     "model wrap", "model sign", "model export", "keys init", "keys rotate", "keys extend", "keys sign",
     "label skip", "label undo", "label ask", "label gold add", "label gold remove", "snapshot export", "gates override",
