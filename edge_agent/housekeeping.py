@@ -63,10 +63,12 @@ class Housekeeping:
         write_status: Callable[[float], None],
         status_s: float,
         rng: np.random.Generator,
+        met: Callable[[Model], None] = lambda _: None,
     ) -> None:
         """`load` gives None when it has told the updater why not. `write_status` gets the samples/s of late.
 
-        `status_s`: between two calls of it, at most STATUS_S. `rng` draws the samples that a shadow sees.
+        `status_s`: between two calls of it, at most STATUS_S. `rng` draws the samples that a shadow sees. `met`: told
+        of a model when the loop has taken it up.
         """
         self._loop = loop
         self._updater = updater
@@ -74,6 +76,7 @@ class Housekeeping:
         self._load = load
         self._write_status = write_status
         self._status_s = min(status_s, STATUS_S)
+        self._met, self._known = met, loop.vitals().version
         self._complained = False  # of a status that cannot be written
         self._rng = rng
         self._limits = Limits(
@@ -112,6 +115,9 @@ class Housekeeping:
         """One look: judge what is in the shadow or on probation, and bring the loop to what it should run."""
         vitals = self._loop.vitals()
         self._updater.executing(vitals.version)
+        if vitals.version != self._known:
+            self._known = vitals.version
+            self._met(self._loop.model)
         state = self._updater.slot_state()
         if isinstance(state, Staged) and state.committed == 0:
             self._updater.take(state.candidate)  # what runs was refused, and only for want of another: no measure

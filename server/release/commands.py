@@ -75,7 +75,7 @@ def say(
 def _found(connection: sa.Connection, rollout_id: int) -> rollouts.Rollout:
     found = rollouts.get(connection, rollout_id)
     if found is None:
-        known = [str(one.id) for one in rollouts.every(connection)]
+        known = [str(one.id) for one in rollouts.listed(connection)][::-1]
         raise RolloutError(f"there is no rollout {rollout_id}; there are: {', '.join(known) or 'none'}")
     return found
 
@@ -86,28 +86,28 @@ def _found(connection: sa.Connection, rollout_id: int) -> rollouts.Rollout:
 def listed(store: Store) -> list[View]:
     """One row per rollout, the newest last."""
     with store.database.read() as connection:
-        return [summary(one) for one in rollouts.every(connection)]
+        return [summary(one) for one in rollouts.listed(connection)][::-1]
 
 
-def summary(one: rollouts.Rollout) -> View:
+def summary(one: rollouts.Rollout | rollouts.Listed) -> View:
     """A rollout in a row."""
+    brief = one.brief
     return {
         "rollout": one.id,
         "version": one.version,
         "previous": one.previous,
         "channel": one.channel,
         "status": one.status,
-        "ring": one.state.get("ring"),
-        "members": dict(Counter(member["phase"] for member in one.state.get("members", {}).values())),
-        "why": _why(one),
+        "ring": brief.ring,
+        "members": brief.members,
+        "why": _why(brief),
     }
 
 
-def _why(one: rollouts.Rollout) -> str:
-    if one.state.get("paused"):
+def _why(brief: rollouts.Brief) -> str:
+    if brief.paused:
         return "paused"
-    asks = one.state.get("asks")
-    return f"ring {asks} waits for an approval" if asks else str(one.state.get("reason", ""))
+    return f"ring {brief.asks} waits for an approval" if brief.asks else brief.reason
 
 
 def shown(store: Store, rollout_id: int, *, now_ms: int, signing: Signing | None = None, last: int = 0) -> View:
@@ -134,13 +134,13 @@ def shown(store: Store, rollout_id: int, *, now_ms: int, signing: Signing | None
 
 def _unsigned(one: rollouts.Rollout) -> str:
     if one.status != "running":
-        return _why(one)
+        return _why(one.brief)
     return f"version {one.version} is not signed: winnow-server model sign {one.version} --key FILE server.toml"
 
 
 def _waits_for(plan: rollout.Plan, state: rollout.State, one: rollouts.Rollout, now_ms: int) -> str:
     if not isinstance(state, rollout.Running) or state.paused or state.asks:
-        return _why(one)  # an approval, a resume; or why it was halted
+        return _why(one.brief)  # an approval, a resume; or why it was halted
     # Whether it waits, the members say; what their devices report decides between Pass and Fail alone.
     verdict = rollout.gate(plan, state, rollout.Look(reports={}, now_s=now_ms / 1000))
     return verdict.why if isinstance(verdict, Wait) else "the server's next look"

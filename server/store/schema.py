@@ -537,6 +537,7 @@ rollout = Table(
     Column("previous", Integer, nullable=False),
     Column("plan", JSON, nullable=False),  # rings with their rules
     Column("state", JSON, nullable=False),  # as release/rollout.py defines it
+    Column("brief", JSON, nullable=False, server_default="{}"),  # what lists show of the state (rollouts.py)
     Column("status", String(20), nullable=False),  # running, done, halted, superseded
     Column("started_at_ms", BigInteger, nullable=False),
     Column("ended_at_ms", BigInteger),

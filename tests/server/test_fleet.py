@@ -400,6 +400,21 @@ def test_a_halted_version_may_be_tried_again_by_hand(scene):
     assert scene.current().status == "running"
 
 
+def test_a_list_of_rollouts_reads_no_state(scene):
+    scene.connects("cam-1", "cam-2")
+    scene.add(2)
+    begin(scene, 2, rings=("canary=1", "all"))
+    scene.tick()
+    whole = commands.listed(scene.store)
+    assert [(row["ring"], row["members"], row["why"]) for row in whole] == [("canary", {"ordered": 1}, "")]
+    with scene.store.database.write() as connection:
+        connection.exec_driver_sql("UPDATE rollout SET state = 'no JSON', plan = 'neither'")
+    assert commands.listed(scene.store) == whole
+    with scene.store.database.read() as connection:
+        assert [one.id for one in rollouts.listed(connection, version=2)] == [whole[0]["rollout"]]
+        assert rollouts.listed(connection, version=3) == rollouts.listed(connection, below=1) == []
+
+
 def test_a_channel_has_rollouts_of_its_own(scene):
     scene.restart(autonomy=config.Autonomy(dial="propose"))
     scene.connects("cam-1", "cam-2")

@@ -16,8 +16,9 @@ from server.label.classes import class_index_of, name_of
 from server.store import browse, chores, labels, places
 from server.store import samples as stored
 from server.store.browse import Key, Wanted
-from server.web.access import Operator, Viewer
+from server.web.access import Operator, Person, Viewer
 from server.web.api.answers import Order, SampleId, here
+from server.web.discretion import purpose_for
 from server.web.frame import Frame
 from server.web.problem import EITHER, MISSING, REFUSED
 from server.web.recording import read
@@ -67,7 +68,7 @@ class Said(BaseModel):
     kind: str = Field(description="of labeler")
     at_ms: int
     seconds: float
-    purpose: str
+    purpose: str = Field(description="of the question; only operators are told of gold")
     guess: str | None = Field(description="of a model, beforehand")
     shown: bool = Field(description="the guess, to the labeler")
     undone: bool
@@ -207,12 +208,12 @@ def router(frame: Frame) -> APIRouter:
         return await run_in_threadpool(_ask, frame, person.name, what)
 
     @made.get("/samples/{sample_id}", summary="A sample, and what was answered about it", responses=MISSING)
-    def one(sample_id: SampleId, _: Viewer) -> OneSample:
+    def one(sample_id: SampleId, person: Viewer) -> OneSample:
         with database.read() as connection:
             names = labels.names(connection)
             row = here(stored.one(connection, sample_id), f"sample {sample_id!r}")
             said = labels.of_sample(connection, sample_id)
-        return _whole(row, said, names)
+        return _whole(row, said, names, person)
 
     @made.get("/samples/{sample_id}/series", summary="A recording as a chart", responses=EITHER)
     async def chart(
@@ -249,22 +250,23 @@ def row_of(one: Any, names: tuple[str, ...]) -> SampleRow:
     )
 
 
-def _whole(row: Any, said: Sequence[Any], names: tuple[str, ...]) -> OneSample:
+def _whole(row: Any, said: Sequence[Any], names: tuple[str, ...], person: Person) -> OneSample:
     told = ("predicted", "label", "picture", "answers")
     return OneSample(
         **{name: getattr(row, name) for name in OneSample.model_fields if name not in told},
         predicted=None if row.predicted is None else name_of(row.predicted, names),
         label=None if row.class_index is None else name_of(row.class_index, names),
         picture=f"/samples/{row.id}/picture",
-        answers=[_said(answer, names) for answer in said],
+        answers=[_said(answer, names, person) for answer in said],
     )
 
 
-def _said(row: Any, names: tuple[str, ...]) -> Said:
-    plain = ("id", "labeler", "kind", "at_ms", "seconds", "purpose", "shown")
+def _said(row: Any, names: tuple[str, ...], person: Person) -> Said:
+    plain = ("id", "labeler", "kind", "at_ms", "seconds", "shown")
     return Said(
         **{name: getattr(row, name) for name in plain},
         said=name_of(row.class_index, names),
+        purpose=purpose_for(person, row.purpose),
         guess=None if row.guess is None else name_of(row.guess, names),
         undone=row.undone_at_ms is not None,
     )
