@@ -24,20 +24,22 @@ Name = Annotated[str, typer.Argument(metavar="NAME", help="name of the device: l
 @commands.command("devices", epilog="Example: winnow-server devices server.toml")
 def devices(path: Config, as_json: AsJson = False) -> None:
     """List the devices: what each executes, selected, and has not sent yet."""
+    from server import inventory
     from server import status as views
 
     with views.opened(load_config(path)) as store:
-        rows = views.fleet(store)
+        rows = inventory.fleet(store)
     show(rows, as_json)
 
 
 @device.command("show", epilog="Example: winnow-server device show cam-1 --json server.toml")
 def show_device(name: Name, path: Config, as_json: AsJson = False) -> None:
     """Say all that is known of a device: where it belongs, what it said last, and what happened to it."""
+    from server import inventory
     from server import status as views
 
     with views.opened(load_config(path)) as store:
-        view = views.device(store, name)
+        view = inventory.device(store, name)
     if as_json:
         typer.echo(views.as_json(view))
         return
