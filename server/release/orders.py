@@ -117,7 +117,7 @@ def meant(store: Store, whom: str | Sequence[str]) -> Meant:
     with store.database.read() as connection:
         fleet = _fleet(connection)
         asked = _asked(connection, fleet, whom) if isinstance(whom, str) else [name for name in whom if name in fleet]
-        names, gone = _left(connection, fleet, whom, asked)
+        names, gone = _left(connection, fleet, asked)
         given = device_orders.standing(connection)
     places = [fleet[name] for name in names]
     return Meant(
@@ -139,7 +139,7 @@ def concerned(connection: sa.Connection, whom: str) -> list[str]:
     hears nothing any more.
     """
     fleet = _fleet(connection)
-    return _left(connection, fleet, whom, _asked(connection, fleet, whom))[0]
+    return _left(connection, fleet, _asked(connection, fleet, whom))[0]
 
 
 def _fleet(connection: sa.Connection) -> dict[str, Place]:
@@ -155,9 +155,7 @@ def _asked(connection: sa.Connection, fleet: Mapping[str, Place], whom: str) -> 
     return list(fleet) if whom.strip() == "all" else _named(fleet, whom)
 
 
-def _left(
-    connection: sa.Connection, fleet: Mapping[str, Place], whom: str | Sequence[str], asked: Sequence[str]
-) -> tuple[list[str], list[str]]:
+def _left(connection: sa.Connection, fleet: Mapping[str, Place], asked: Sequence[str]) -> tuple[list[str], list[str]]:
     """Who of those that are asked for hears anything, and who is revoked."""
     revoked = identities.revoked(connection)
     left, gone = [name for name in asked if name not in revoked], [name for name in asked if name in revoked]
@@ -166,7 +164,7 @@ def _left(
     if not asked:
         raise OrderError("no device is meant: nothing fits")
     if not left:
-        raise OrderError(f"devices {whom if isinstance(whom, str) else _few(whom)!r}: all of them are revoked")
+        raise OrderError(f"devices {_few(asked)}: all of them are revoked")
     return left, gone
 
 

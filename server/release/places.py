@@ -32,11 +32,13 @@ def put(
     `whom`: how they were meant, for the trail.
 
     Raises:
-        RolloutError: a place that cannot be.
+        RolloutError: a place that cannot be, or none is named.
         StoreError: there is no device of such a name.
     """
     said = {"channel": channel, "ring": ring, "site": site}
     wanted = {what: word for what, word in said.items() if word is not None}
+    if not wanted:
+        raise RolloutError("nothing is named to put it into: expected a channel, a ring or a site")
     for what, word in wanted.items():
         if not (is_name(word) or (what != "channel" and word == "-")):
             raise RolloutError(f"{what} {word!r}: expected letters, digits, - and _")

@@ -37,7 +37,7 @@ def brief_of(state: Mapping[str, Any]) -> Brief:
     """
     return Brief(
         ring=state.get("ring"),
-        members=dict(Counter(member["phase"] for member in state.get("members", {}).values())),
+        members=dict(Counter(member.get("phase", "") for member in state.get("members", {}).values())),
         paused=bool(state.get("paused")),
         asks=state.get("asks"),
         reason=str(state.get("reason", "")),

@@ -152,6 +152,8 @@ def test_what_an_order_would_come_to_is_said_before(scene):
 def test_many_are_placed_or_none(scene):
     with pytest.raises(StoreError, match="'cam-7' has never been seen"):
         places.put(scene.store, ["cam-1", "cam-7"], channel="beta", now_ms=NOW_MS)
+    with pytest.raises(RolloutError, match="expected a channel, a ring or a site"):
+        places.put(scene.store, ["cam-1"], now_ms=NOW_MS)
     with pytest.raises(RolloutError, match="expected letters, digits"):
         places.put(scene.store, ["cam-1", "cam-2"], ring="a/b", now_ms=NOW_MS)
     with scene.store.database.read() as connection:
