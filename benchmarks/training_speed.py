@@ -170,7 +170,7 @@ def _ours(work: Work, way: Way, **more: Any) -> Run:
     )
     watch = _Watch()
     with _samples_beside() if way.beside else nullcontext():
-        _fit(work, settings, progress=lambda _share, _said: watch.lap())
+        _fit(work, settings, progress=lambda *_: watch.lap())
     return watch.run()
 
 
@@ -257,7 +257,7 @@ def _again(work: Work) -> float:
     whole, other = fit_again(), fit_again()
     seen: list[str] = []
 
-    def killed(share: float, _said: str) -> None:
+    def killed(share: float, *_: object) -> None:
         if share > 0.9:
             raise _KilledError
 
@@ -265,7 +265,7 @@ def _again(work: Work) -> float:
         try:
             fit_again(folder=Path(folder), progress=killed)
         except _KilledError:
-            resumed = fit_again(folder=Path(folder), progress=lambda _share, said: seen.append(said))
+            resumed = fit_again(folder=Path(folder), progress=lambda _share, said, *_: seen.append(said))
     print(f"\nkilled and begun again: goes on at {seen[0].split(',')[0]}")
     print(f"the same call again:    {_apart(whole, other, work)}")
     print(f"killed, gone on:        {_apart(whole, resumed, work)}")

@@ -308,6 +308,7 @@ class Agent:
             rng=np.random.default_rng(),
             write_status=self.account.write_status,
             status_s=self.config.uplink.heartbeat_s,
+            met=self._check_orders,
             tend_heat=self._thermostat.tend if self.config.model.slow_when_hot else lambda _: None,
         )
         thread = threading.Thread(target=house.run, args=(self._stopping,), name="housekeeping", daemon=True)
@@ -372,15 +373,24 @@ class Agent:
         """A pause, budgets, acquisition function and strategy; and note what is to be purged."""
         self._desired = msgspec.structs.replace(desired, model=None, requests=(), purges=())
         self._pause_uplink()
-        before = self._orders
-        self._orders = orders = self._orders_for(self._loop.model if self._loop is not None else None)
-        if orders.complaint and orders.complaint != before.complaint:
-            self._report_error(orders.complaint)
+        self._take_orders(self._loop.model if self._loop is not None else None)
         # Before anything is decided by it, so that the next start begins with it.
         saved = {DESIRED: msgspec.json.encode(self._desired)}
         self.writer.hand_over(Handover([], saved, purges=self.purging.new(desired.purges)))
         if self._loop is not None:
-            self._loop.change(orders.rules, orders.acquisition, orders.strategy)
+            self._loop.change(*self._orders[:3])
+
+    def _check_orders(self, model: Model) -> None:
+        """Another model runs: what of the orders could not be may be now, and the other way round."""
+        with self._ordering:
+            self._take_orders(model)
+            if self._loop is not None:
+                self._loop.change(*self._orders[:3])
+
+    def _take_orders(self, model: Model | None) -> None:
+        before, self._orders = self._orders, self._orders_for(model)
+        if self._orders.complaint and self._orders.complaint != before.complaint:
+            self._report_error(self._orders.complaint)
 
     def _pause_uplink(self) -> None:
         if self.uplink:

@@ -64,12 +64,14 @@ class Housekeeping:
         write_status: Callable[[float], None],
         status_s: float,
         rng: np.random.Generator,
+        met: Callable[[Model], None] = lambda _: None,
         tend_heat: Callable[[float], None] = lambda _: None,
     ) -> None:
         """`load` gives None when it has told the updater why not. `write_status` gets the samples/s of late.
 
-        `status_s`: between two calls of it, at most STATUS_S. `rng` draws the samples that a shadow sees.
-        `tend_heat` is called at every look, with the monotonic time in seconds.
+        `status_s`: between two calls of it, at most STATUS_S. `rng` draws the samples that a shadow sees. `met`: told
+        of a model when the loop has taken it up. `tend_heat` is called at every look, with the monotonic time in
+        seconds.
         """
         self._loop = loop
         self._updater = updater
@@ -77,6 +79,7 @@ class Housekeeping:
         self._load = load
         self._write_status = write_status
         self._status_s = min(status_s, STATUS_S)
+        self._met, self._known = met, loop.model.version
         self._complained = False  # of a status that cannot be written
         self._rng = rng
         self._tend_heat = tend_heat
@@ -119,7 +122,11 @@ class Housekeeping:
 
     def tend_model(self, now_s: float) -> None:
         """One look: judge what is in the shadow or on probation, and bring the loop to what it should run."""
-        self._updater.executing(self._loop.model.version)
+        model = self._loop.model
+        self._updater.executing(model.version)
+        if model.version != self._known:
+            self._known = model.version
+            self._met(model)
         state = self._updater.slot_state()
         if isinstance(state, Steady):  # nearly always; to ask for vitals ten times a second cost half of an idle agent
             self._live = None

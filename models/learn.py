@@ -14,7 +14,7 @@ import copy
 import math
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import Annotated, Any, Literal
 
 import msgspec
 import torch
@@ -23,11 +23,9 @@ from torch import Tensor, nn
 from models import loss
 from models.augment import Augmentation
 from models.checkpoint import Checkpoint
+from models.curve import Point, Progress
 from models.net import Network, as_one
 from models.samples import Samples, batches
-
-if TYPE_CHECKING:
-    from models.trainer import Progress  # which needs onnx; the loop does not
 
 WEIGHT_DECAY = 0.01
 LABEL_SMOOTHING = 0.05  # without it a small set ends in logits so large that margins tie; much more flattens them
@@ -112,11 +110,10 @@ class Learner:
             step += 1
             if step % self.per_epoch:
                 self._save(step, checkpoint)
-        said = f"epoch {epoch + 1}/{self.settings.epochs}, loss {float(torch.stack(losses).mean()):.3f}"
-        said += self._look(epoch)
+        point = self._look(epoch, float(torch.stack(losses).mean()))
         self._save(step, checkpoint)
         if progress is not None:
-            progress(1.0 if self._stopped(step) else step / self.steps, said)
+            progress(1.0 if self._stopped(step) else step / self.steps, self._said(point), point)
         return step
 
     def _step(self, step: int, rows: Tensor, x: Tensor) -> Tensor:
@@ -159,15 +156,20 @@ class Learner:
         generator = torch.Generator().manual_seed(_seed_of(self.settings.seed, -1 - epoch))
         return batches(self.samples.shares, self.settings.batch_size, generator)
 
-    def _look(self, epoch: int) -> str:
-        """How it does on what is kept back; remembers the best."""
+    def _look(self, epoch: int, loss: float) -> Point:
+        """How it does, on what is kept back too; remembers the best."""
+        point = Point(epoch=epoch + 1, loss=loss, learning_rate=float(self._schedule.get_last_lr()[0]))
         if self._kept_back is None:
-            return ""
-        found = _nll(self._kept(), *self._kept_back)
+            return point
+        found, right = _held(self._kept(), *self._kept_back)
         if found < self._best_loss:
             self._best_loss, self._best_epoch = found, epoch
             self._best = {name: tensor.clone() for name, tensor in self._kept().state_dict().items()}
-        return f", {found:.3f} on what is kept back"
+        return msgspec.structs.replace(point, held_loss=found, held_accuracy=right)
+
+    def _said(self, point: Point) -> str:
+        said = f"epoch {point.epoch}/{self.settings.epochs}, loss {point.loss:.3f}"
+        return said if point.held_loss is None else f"{said}, {point.held_loss:.3f} on what is kept back"
 
     def _stopped(self, step: int) -> bool:
         """No better for `patience` epochs."""
@@ -236,14 +238,15 @@ def _follow(average: nn.Module, module: nn.Module, decay: float) -> None:
                 mean.copy_(value)
 
 
-def _nll(module: Network, x: Tensor, y: Tensor) -> float:
-    """Mean negative log likelihood of y: (N,), in nats."""
+def _held(module: Network, x: Tensor, y: Tensor) -> tuple[float, float]:
+    """Mean negative log likelihood of y: (N,), in nats, and the share that is right."""
     was = module.training
     module.eval()
     with torch.no_grad():
         parts = [as_one(module(part.to(y.device))[0].float()) for part in torch.split(x, AT_ONCE)]
     module.train(was)
-    return float(nn.functional.nll_loss(torch.cat(parts), y))
+    logs = torch.cat(parts)
+    return float(nn.functional.nll_loss(logs, y)), float((logs.argmax(dim=1) == y).float().mean())
 
 
 def _seed_of(seed: int, number: int) -> int:

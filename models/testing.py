@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 
 from edge_agent.contract.errors import WinnowError
 from models import evaluate, trainer
+from models.curve import Point, checked
 from models.trainer import Champion, Task, Trained
 
 CLASSES, NEW_CLASSES = 3, 4
@@ -75,8 +76,13 @@ def _task(
         champion=champion,
         told=told,
         folder=folder,
-        progress=lambda _share, _text: None,
+        progress=_listen,
     )
+
+
+def _listen(_share: float, _text: str, point: Point | None = None, /) -> None:
+    if point is not None:
+        checked(point)
 
 
 def _samples(y: NDArray[np.int64], shape: tuple[int, ...], dtype: str) -> NDArray[Any]:

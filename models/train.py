@@ -14,7 +14,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import torch
@@ -24,14 +24,12 @@ from torch import Tensor
 from edge_agent.contract.errors import ArtifactError
 from models import augment, loss, samples, split, start
 from models.checkpoint import Checkpoint, digest_of
+from models.curve import Progress
 from models.data import DTYPES, require_finite
 from models.errors import DataError
 from models.learn import AT_ONCE, LABEL_SMOOTHING, Learner, Part, Settings
 from models.net import Network, Shape
 from models.recipes.catalogue import build
-
-if TYPE_CHECKING:
-    from models.trainer import Progress
 
 __all__ = ["LABEL_SMOOTHING", "Beside", "Net", "Part", "Settings", "fit", "threads"]
 

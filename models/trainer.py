@@ -20,14 +20,13 @@ from numpy.typing import NDArray
 
 from edge_agent.contract.errors import ArtifactError, WinnowError
 from models.bring import shaped
+from models.curve import Progress
 from models.errors import DataError
 from models.taps import Taps, tap
 
 log = logging.getLogger(__name__)
 
 OURS = ""
-Progress = Callable[[float, str], None]
-"""Called with the share done, 0..1, and a line for people."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -22,10 +22,12 @@ from server.cli import (
     labels,
     model,
     orders,
+    place,
     request,
     rollout,
     rules,
     run,
+    runs,
     samples,
     snapshot,
     status,
@@ -48,6 +50,7 @@ app.add_typer(init.commands)
 app.add_typer(run.commands)
 app.add_typer(status.commands)
 device.device.add_typer(orders.commands)
+device.device.add_typer(place.commands)
 app.add_typer(device.commands)
 app.add_typer(samples.commands)
 app.add_typer(request.commands)
@@ -59,6 +62,7 @@ data.data.add_typer(rules.commands)
 app.add_typer(data.data, name="data")
 app.add_typer(snapshot.snapshots, name="snapshot")
 app.add_typer(train.commands)
+app.add_typer(runs.runs, name="runs")
 app.add_typer(gates.gates, name="gates")
 model.model.add_typer(bring.commands)
 app.add_typer(model.commands)

@@ -15,7 +15,8 @@ from server.collect.ingest import Ingest
 from server.config import Gates, Rollout, Teach
 from server.release import commands
 from server.release.registry import publish_passed
-from server.store import labels, rollouts, runs, trail, versions
+from server.store import curves, labels, rollouts, runs, trail, versions
+from server.store.curves import CurvePoint
 from server.store.labels import Label
 from server.store.store import Store
 from server.teach.gates.answers import Said
@@ -108,9 +109,21 @@ def round_of(
             connection, snapshot_id=frozen.id, champion=champion, recipe="small", report={}, now_ms=at_ms
         )
         trail.record(connection, "train", f"run {number}", why="96 new labels", now_ms=at_ms)
+        curves.add(connection, number, learned(number))
         ended = state or ("passed" if verdict.passed else "rejected")
         runs.finish(connection, number, state=ended, report=report, now_ms=at_ms + 73_400)
     return number
+
+
+def learned(seed: int, *, epochs: int = 8) -> list[CurvePoint]:
+    """A curve as they are: less and less, and in the end more again on what is kept back."""
+    rng = np.random.default_rng(seed)
+    made = []
+    for n in range(1, epochs + 1):
+        loss, held = 1.4 * 0.7**n + 0.05 * rng.random(), 0.4 + 0.9 * 0.6**n + 0.02 * max(0, n - 5)
+        rate = 4e-3 * np.sin(np.pi * n / (epochs + 1))
+        made.append(CurvePoint(n, round(loss, 4), round(held, 4), round(0.9 - 0.4 * 0.6**n, 4), float(rate), 9.1 * n))
+    return made
 
 
 def settings() -> Settings:

@@ -46,6 +46,24 @@ def another(folder: Path, *, version: int, seed: int = 0, noise: float = 0.3) ->
     return _changed(folder, disturbed, version=version, golden=read_artifact(ARTIFACT)[0].golden.inputs.array())
 
 
+def committee(folder: Path, *, version: int, heads: int = 2) -> Manifest:
+    """Write an artifact of the same kind whose heads all say what the one says."""
+    onnx = pytest.importorskip("onnx")
+    graph = onnx.load_model_from_string((ARTIFACT / MODEL).read_bytes())
+    said = read_artifact(ARTIFACT)[0].logits
+    for node in graph.graph.node:
+        node.output[:] = ["one" if name == said else name for name in node.output]
+        node.input[:] = ["one" if name == said else name for name in node.input]
+    graph.graph.initializer.append(onnx.numpy_helper.from_array(np.array([1]), "second axis"))
+    graph.graph.node.append(onnx.helper.make_node("Unsqueeze", ["one", "second axis"], ["head"]))
+    graph.graph.node.append(onnx.helper.make_node("Concat", ["head"] * heads, [said], axis=1))
+    (output,) = (one for one in graph.graph.output if one.name == said)
+    shape = onnx.helper.make_tensor_value_info(said, onnx.TensorProto.FLOAT, ["n", heads, CLASSES])
+    output.CopyFrom(shape)
+    golden = read_artifact(ARTIFACT)[0].golden.inputs.array()
+    return _written(folder, graph.SerializeToString(), version=version, golden=golden, members=heads)
+
+
 def overflowing(folder: Path, *, version: int) -> Manifest:
     """Write an artifact that passes its golden test, and gives no finite logits for whatever is lit."""
     dark = np.zeros_like(read_artifact(ARTIFACT)[0].golden.inputs.array())
@@ -60,7 +78,10 @@ def _changed(folder: Path, change: Callable[[np.ndarray], np.ndarray], *, versio
         weights = onnx.numpy_helper.to_array(tensor)
         if weights.ndim == 2:
             tensor.CopyFrom(onnx.numpy_helper.from_array(change(weights).astype(np.float32), tensor.name))
-    data = graph.SerializeToString()
+    return _written(folder, graph.SerializeToString(), version=version, golden=golden)
+
+
+def _written(folder: Path, data: bytes, *, version: int, golden: np.ndarray, **changes: object) -> Manifest:
     manifest, _ = read_artifact(ARTIFACT)
     logits = open_session(data).run([manifest.logits], {manifest.input.name: golden})[0]
     manifest = msgspec.structs.replace(
@@ -68,6 +89,7 @@ def _changed(folder: Path, change: Callable[[np.ndarray], np.ndarray], *, versio
         version=version,
         files={"cpu-fp32": OnnxFile(sha256=sha256_hex(data), bytes=len(data))},
         golden=msgspec.structs.replace(manifest.golden, inputs=Tensor.of(golden), logits=Tensor.of(logits)),
+        **changes,
     )
     write_artifact(folder, manifest, data)
     return manifest

@@ -36,6 +36,7 @@ SERVER_PARTS = (
     {"demo", "backtest"},
     {"app", "testing"},
     {"web"},
+    {"inventory"},
     {"status"},
     {"collect", "label", "teach", "release", "identity", "govern", "tell"},
     {"audit", "drift"},

@@ -187,15 +187,19 @@ class Death(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class StreamCounts(msgspec.Struct, frozen=True, kw_only=True):
-    """What became of every sample, since `boot`. read = scored + invalid; scored = selected + unsent."""
+    """What became of every sample, since `boot`. read = scored + invalid; scored = selected + unsent.
+
+    The server reads the sums over every scored sample. Those over unsent ones say to whoever listens to heartbeats
+    alone what a device passes over; they stay, as released servers and programs may read them.
+    """
 
     read: int
     scored: int
     invalid: int  # not finite, or logits not finite: counted, never selected
     selected: dict[str, int]  # by reason
-    unsent_confidence_sum: float = 0.0
-    unsent_utility_histogram: tuple[int, ...] = ()  # equal bins over 0..1
-    unsent_classes: tuple[int, ...] = ()  # predicted class counts
+    unsent_confidence_sum: float = 0.0  # of scored samples that were not selected
+    unsent_utility_histogram: tuple[int, ...] = ()  # of the same; equal bins over 0..1
+    unsent_classes: tuple[int, ...] = ()  # of the same, predicted class counts
     stream: str = ""  # empty: an older agent, whose counts cannot be told apart by samples
     through_seq: int = -1  # of the last sample counted; the counts are of all up to it since `boot`
     model_version: int = 0  # whose samples were counted last

@@ -9,7 +9,7 @@ from typing import Annotated
 
 import typer
 
-from server.cli.options import AsJson, By, Config, Why, now_ms, show
+from server.cli.options import AsJson, By, Config, now_ms, show
 from server.config import ServerConfig, load_config
 from server.errors import ServerConfigError
 
@@ -24,20 +24,22 @@ Name = Annotated[str, typer.Argument(metavar="NAME", help="name of the device: l
 @commands.command("devices", epilog="Example: winnow-server devices server.toml")
 def devices(path: Config, as_json: AsJson = False) -> None:
     """List the devices: what each executes, selected, and has not sent yet."""
+    from server import inventory
     from server import status as views
 
     with views.opened(load_config(path)) as store:
-        rows = views.fleet(store)
+        rows = inventory.fleet(store)
     show(rows, as_json)
 
 
 @device.command("show", epilog="Example: winnow-server device show cam-1 --json server.toml")
 def show_device(name: Name, path: Config, as_json: AsJson = False) -> None:
     """Say all that is known of a device: where it belongs, what it said last, and what happened to it."""
+    from server import inventory
     from server import status as views
 
     with views.opened(load_config(path)) as store:
-        view = views.device(store, name)
+        view = inventory.device(store, name)
     if as_json:
         typer.echo(views.as_json(view))
         return
@@ -118,39 +120,3 @@ def _say_if_not_running(config: ServerConfig) -> None:
 
     if not is_held(Path(config.server.data_dir)):
         typer.echo("The server does not run: this takes effect when it does.")
-
-
-@device.command("channel", epilog="Example: winnow-server device channel cam-1 beta server.toml")
-def put_in_channel(
-    name: Name,
-    channel: Annotated[str, typer.Argument(metavar="CHANNEL", help="as in rollout start")],
-    path: Config,
-    by: By = "",
-    why: Why = "",
-) -> None:
-    """Put a device into a channel: from now on its rollouts concern it, and no others."""
-    from server.app import open_store
-    from server.release import commands
-    from server.store.trail import person
-
-    with open_store(load_config(path)) as store:
-        commands.put_device(store, name, channel=channel, who=by or person(), why=why, now_ms=now_ms())
-    typer.echo(f"{name} is in channel {channel}")
-
-
-@device.command("ring", epilog="Example: winnow-server device ring cam-1 canary server.toml")
-def put_in_ring(
-    name: Name,
-    ring: Annotated[str, typer.Argument(metavar="RING", help="a ring's name; `-`: drawn anew for every version")],
-    path: Config,
-    by: By = "",
-    why: Why = "",
-) -> None:
-    """Put a device into a ring for the rollouts to come; where one has no such ring, the device comes last."""
-    from server.app import open_store
-    from server.release import commands
-    from server.store.trail import person
-
-    with open_store(load_config(path)) as store:
-        commands.put_device(store, name, ring=ring, who=by or person(), why=why, now_ms=now_ms())
-    typer.echo(f"{name} is drawn anew for every version" if ring == "-" else f"{name} is in ring {ring}")

@@ -24,12 +24,13 @@ commands.add_typer(model, name="model")
 @commands.command("models", epilog="Example: winnow-server models server.toml")
 def models(path: Config, as_json: AsJson = False) -> None:
     """List the published versions: where each came from, how good, how far rolled out, until when it is signed."""
+    from server import inventory
     from server import status as views
     from server.release.signing import Signing
 
     config = load_config(path)
     with views.opened(config) as store:
-        rows = views.models(store, Signing(Path(config.server.data_dir)))
+        rows = inventory.models(store, Signing(Path(config.server.data_dir)))
     show(rows, as_json)
 
 
@@ -40,12 +41,13 @@ def model_show(
     as_json: AsJson = False,
 ) -> None:
     """Say what a version is, how good it was found, and where it runs; `card`, `gates` and `lineage` say all of it."""
+    from server import inventory
     from server import status as views
     from server.release.signing import Signing
 
     config = load_config(path)
     with views.opened(config) as store:
-        view = views.model(store, number, Signing(Path(config.server.data_dir)))
+        view = inventory.model(store, number, Signing(Path(config.server.data_dir)))
     if as_json:
         typer.echo(views.as_json(view))
     else:

@@ -42,7 +42,7 @@ def train(
         return _reproduce(config, again)
     who = by or person()
     if (order := order_round(config, who=who, why=why)) is not None:
-        typer.echo(f"order {order}: the running server begins it; `winnow-server status` says what comes of it")
+        typer.echo(f"order {order}: the running server begins it; `winnow-server runs list` says what comes of it")
         return None
     log_plainly()
     version = train_once(config, why=f"{who} asked for it: {why}")

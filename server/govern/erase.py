@@ -19,7 +19,7 @@ from typing import Any, NamedTuple
 import sqlalchemy as sa
 from sqlalchemy.dialects.sqlite import insert
 
-from server.govern import answers, goldens, membership, reports
+from server.govern import answers, goldens, membership, reports, told
 from server.govern.foreseen import carried_away
 from server.govern.membership import Left
 from server.govern.scrub import finish
@@ -146,9 +146,9 @@ class _Act:
     def _doom_derived(self, going: Sequence[Any], left: Left, learned: Sequence[int]) -> None:
         """What was made of it: cards that tell of it, references computed on it, golden inputs that are it."""
         connection = self._connection
-        told = sa.select(version.c.number).where(version.c.snapshot_id.in_(left.members))
+        of = sa.select(version.c.number).where(version.c.snapshot_id.in_(left.members))
         for table, where in (
-            (card, sa.or_(card.c.version.in_(told), card.c.version.in_(learned))),
+            (card, sa.or_(card.c.version.in_(of), card.c.version.in_(learned))),
             (reference, sa.literal(any(row.origin == "import" and row.split == "holdout" for row in going))),
         ):
             self._doom(connection.scalars(sa.select(table.c.body_sha256).where(where)))
@@ -163,12 +163,12 @@ class _Act:
         """What reports of rounds say of it by name has its hash instead."""
         if self._subject.kind == "labeler":
             name = self._subject.names[0]
-            told = reports.leave_gates(self._connection, name, pseudonym=self._pseudonym())
+            changed = reports.leave_gates(self._connection, name, pseudonym=self._pseudonym())
         else:
             names = {one: erasures.keyed(self._key, one) for one in ids}
-            told = reports.leave_ids(self._connection, names, left.members | left.left_out)
-        if told:
-            self._counts["reports"] = told
+            changed = reports.leave_ids(self._connection, names, left.members | left.left_out)
+        if changed:
+            self._counts["reports"] = changed
 
     def _delete_rows(self, ids: set[str]) -> None:
         """Every row that tells of it, whatever table it is in: those that refer to others first."""
@@ -192,6 +192,7 @@ class _Act:
             self._delete(part, part.c.sample_id.startswith(f"{names[0]}.", autoescape=True))
             values = {"birth": sa.null(), "heartbeat": sa.null()}
             connection.execute(sa.update(device).where(device.c.name == names[0]).values(values))
+            self._counts.update(told.forget(connection, names[0]))
             return
         for name in names:
             self._delete(part, part.c.sample_id == name)

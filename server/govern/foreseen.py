@@ -58,9 +58,13 @@ def foresee(connection: sa.Connection, subject: Subject) -> Foreseen:
 
 
 def carried_away(connection: sa.Connection, snapshot_ids: Collection[str]) -> tuple[str, ...]:
-    """What the trail knows to have been carried away of these snapshots."""
+    """What the trail knows to have been carried away of these snapshots.
+
+    A copy that was made on a page lies here until it is fetched, and goes with what is erased.
+    """
     subjects = [f"snapshot {one}" for one in sorted(snapshot_ids)]
-    away = (trail.c.what.in_(CARRIED_AWAY), trail.c.subject.in_(subjects))
+    kept_here = trail.c.detail["chore"].as_integer().is_not(None)
+    away = (trail.c.what.in_(CARRIED_AWAY), trail.c.subject.in_(subjects), ~kept_here)
     rows = connection.execute(sa.select(trail).where(*away).order_by(trail.c.id))
     return tuple(f"{row.what} of {row.subject[:21]} by {row.who} (audit entry {row.id})" for row in rows)
 

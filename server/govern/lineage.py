@@ -109,7 +109,7 @@ def _snapshot(connection: sa.Connection, snapshot_id: str) -> View | None:
 
 
 def sources(connection: sa.Connection, snapshot_id: str) -> list[View]:
-    """Of each device's stream, and each imported file, how many samples a snapshot has to train on and to judge by."""
+    """Of each stream, and each imported file, how many a snapshot has to train on, to judge by, and without a label."""
     of, found, at = snapshot_member.c, list[View](), ""
     while first := connection.scalar(
         sa.select(sa.func.min(of.sample_id)).where(of.snapshot_id == snapshot_id, of.sample_id > at)
@@ -118,7 +118,7 @@ def sources(connection: sa.Connection, snapshot_id: str) -> list[View]:
         at = f"{owner}.{stream}/"  # "/" follows ".": all ids of this stream are before it
         here = (of.snapshot_id == snapshot_id, of.sample_id >= first, of.sample_id < at)
         counts = connection.execute(sa.select(of.split, sa.func.count().label("n")).where(*here).group_by(of.split))
-        row = {"device": owner, "stream": stream, "train": 0, "holdout": 0}
+        row = {"device": owner, "stream": stream, "train": 0, "holdout": 0, "unlabelled": 0}
         found.append(row | {one.split: one.n for one in counts})
     return sorted(found, key=lambda row: (row["device"], row["stream"]))
 

@@ -10,7 +10,7 @@ from edge_agent.contract.errors import MessageError, did_you_mean
 from edge_agent.contract.types import SampleId
 from edge_agent.contract.wire import PURGE_SAMPLES_MAX
 from server.errors import GovernError
-from server.store import identities, labelers
+from server.store import identities, labelers, users
 from server.store.schema import label, sample
 
 Kind = Literal["device", "sample", "labeler"]
@@ -38,6 +38,11 @@ def check(connection: sa.Connection, subject: Subject) -> None:
             expected = "device.stream.boot.sequence, of a device that is known" if subject.kind == "sample" else ""
             nearest = did_you_mean(name, known)
             raise GovernError(f"{subject.kind} {name!r} is unknown{nearest}{expected and f': expected {expected}'}")
+        if subject.kind == "labeler" and users.is_last_admin(connection, name):
+            raise GovernError(
+                f"labeler {name!r}: is the last admin who may sign in, and the account would go too: "
+                "winnow-server user change NAME --role admin makes somebody else one"
+            )
 
 
 def _is_id(connection: sa.Connection, name: str) -> bool:

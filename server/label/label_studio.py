@@ -35,6 +35,12 @@ START = "1970-01-01T00:00:00.000000Z"
 _HTTP_UNAUTHORIZED = 401
 
 
+def project_of(config: ServerConfig) -> str:
+    """The address where people find the questions; empty: they are asked elsewhere."""
+    at = config.label_studio
+    return f"{at.url.rstrip('/')}/projects/{at.project}/data" if config.labeler.kind == KIND else ""
+
+
 class Interface(NamedTuple):
     """What the project's labelling interface calls its parts."""
 

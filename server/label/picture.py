@@ -18,6 +18,7 @@ SMALLEST = 224  # pixels: what is smaller is enlarged by whole factors, so that 
 LARGEST = 2048  # that it becomes by that: a strip one pixel high would fill the memory
 POINTS = 600  # of a line; more are not seen
 CHANNELS = 12
+MOST = 1e300  # of what is drawn: the difference of two larger ones is no number any more
 WIDTH, HEIGHT = 240, 120
 COLOURS = ("#0f766e", "#b45309", "#1d5fb8", "#a21caf", "#4d7c0f", "#be123c")
 
@@ -61,18 +62,21 @@ def _png(array: NDArray[Any]) -> bytes:
 
 def _stretched(array: NDArray[Any]) -> NDArray[np.uint8]:
     """Any range to 0..255."""
-    values = np.nan_to_num(array.astype(np.float64))
+    return (255.0 * _shares(array)).astype(np.uint8)
+
+
+def _shares(array: NDArray[Any]) -> NDArray[np.float64]:
+    """Any numbers to 0..1, the smallest to the largest; NaN as 0 is, and infinite ones at the ends."""
+    values = np.clip(np.nan_to_num(array.astype(np.float64)), -MOST, MOST)
     low, high = float(values.min()), float(values.max())
-    return ((values - low) * (255.0 / (high - low) if high > low else 0.0)).astype(np.uint8)
+    return (values - low) / (high - low) if high > low else np.zeros_like(values)
 
 
 def _lines(series: NDArray[Any]) -> bytes:
     """One line a channel, all to one scale, from top to bottom as they are largest."""
-    shown = np.nan_to_num(series[:, :CHANNELS].astype(np.float64))
-    shown = shown[np.unique(np.linspace(0, len(shown) - 1, min(POINTS, len(shown))).astype(int))]
-    low, high = float(shown.min()), float(shown.max())
-    y = HEIGHT - 4 - (shown - low) * ((HEIGHT - 8) / (high - low) if high > low else 0.0)
-    x = np.linspace(2, WIDTH - 2, len(shown)) if len(shown) > 1 else np.array([WIDTH / 2])
+    some = np.unique(np.linspace(0, len(series) - 1, min(POINTS, len(series))).astype(int))
+    y = HEIGHT - 4 - (HEIGHT - 8) * _shares(series[some, :CHANNELS])
+    x = np.linspace(2, WIDTH - 2, len(y)) if len(y) > 1 else np.array([WIDTH / 2])
     drawn = "".join(
         f'<polyline fill="none" stroke="{COLOURS[channel % len(COLOURS)]}" stroke-width="1.2" points="'
         + " ".join(f"{at:.1f},{level:.1f}" for at, level in zip(x, y[:, channel], strict=True))

@@ -13,7 +13,6 @@ from typing import Any, get_args
 import msgspec
 import sqlalchemy as sa
 
-from edge_agent.contract.types import is_name
 from server import config
 from server.errors import RolloutError
 from server.release import rollout
@@ -21,7 +20,7 @@ from server.release.channels import begin, check_command, may_go_out, plan_of, s
 from server.release.gate import Wait
 from server.release.rings import parse
 from server.release.signing import Signing
-from server.store import devices, rollouts, trail, versions
+from server.store import rollouts, trail, versions
 from server.store.store import Store
 
 View = dict[str, Any]
@@ -73,34 +72,10 @@ def say(
         trail.record(connection, word, f"rollout {rollout_id}", why=reason, who=who, detail=detail, now_ms=now_ms)
 
 
-def put_device(
-    store: Store,
-    name: str,
-    *,
-    channel: str | None = None,
-    ring: str | None = None,
-    site: str | None = None,
-    who: str = trail.SERVER,
-    why: str = "",
-    now_ms: int,
-) -> None:
-    """Put a device into a channel, a ring or at a site, "-" for none; StoreError when there is no such device."""
-    said = {"channel": channel, "ring": ring, "site": site}
-    wanted = {what: word for what, word in said.items() if word is not None}
-    for what, word in wanted.items():
-        if not (is_name(word) or (what != "channel" and word == "-")):
-            raise RolloutError(f"{what} {word!r}: expected letters, digits, - and _")
-    nowhere = {"ring": None, "site": ""}
-    places = {what: nowhere[what] if word == "-" else word for what, word in wanted.items()}
-    with store.database.write() as connection:
-        devices.place(connection, name, **places)
-        trail.record(connection, "place", f"device {name}", why=why, who=who, detail=wanted, now_ms=now_ms)
-
-
 def _found(connection: sa.Connection, rollout_id: int) -> rollouts.Rollout:
     found = rollouts.get(connection, rollout_id)
     if found is None:
-        known = [str(one.id) for one in rollouts.every(connection)]
+        known = [str(one.id) for one in rollouts.listed(connection)][::-1]
         raise RolloutError(f"there is no rollout {rollout_id}; there are: {', '.join(known) or 'none'}")
     return found
 
@@ -111,28 +86,28 @@ def _found(connection: sa.Connection, rollout_id: int) -> rollouts.Rollout:
 def listed(store: Store) -> list[View]:
     """One row per rollout, the newest last."""
     with store.database.read() as connection:
-        return [summary(one) for one in rollouts.every(connection)]
+        return [summary(one) for one in rollouts.listed(connection)][::-1]
 
 
-def summary(one: rollouts.Rollout) -> View:
+def summary(one: rollouts.Rollout | rollouts.Listed) -> View:
     """A rollout in a row."""
+    brief = one.brief
     return {
         "rollout": one.id,
         "version": one.version,
         "previous": one.previous,
         "channel": one.channel,
         "status": one.status,
-        "ring": one.state.get("ring"),
-        "members": dict(Counter(member["phase"] for member in one.state.get("members", {}).values())),
-        "why": _why(one),
+        "ring": brief.ring,
+        "members": brief.members,
+        "why": _why(brief),
     }
 
 
-def _why(one: rollouts.Rollout) -> str:
-    if one.state.get("paused"):
+def _why(brief: rollouts.Brief) -> str:
+    if brief.paused:
         return "paused"
-    asks = one.state.get("asks")
-    return f"ring {asks} waits for an approval" if asks else str(one.state.get("reason", ""))
+    return f"ring {brief.asks} waits for an approval" if brief.asks else brief.reason
 
 
 def shown(store: Store, rollout_id: int, *, now_ms: int, signing: Signing | None = None, last: int = 0) -> View:
@@ -159,13 +134,13 @@ def shown(store: Store, rollout_id: int, *, now_ms: int, signing: Signing | None
 
 def _unsigned(one: rollouts.Rollout) -> str:
     if one.status != "running":
-        return _why(one)
+        return _why(one.brief)
     return f"version {one.version} is not signed: winnow-server model sign {one.version} --key FILE server.toml"
 
 
 def _waits_for(plan: rollout.Plan, state: rollout.State, one: rollouts.Rollout, now_ms: int) -> str:
     if not isinstance(state, rollout.Running) or state.paused or state.asks:
-        return _why(one)  # an approval, a resume; or why it was halted
+        return _why(one.brief)  # an approval, a resume; or why it was halted
     # Whether it waits, the members say; what their devices report decides between Pass and Fail alone.
     verdict = rollout.gate(plan, state, rollout.Look(reports={}, now_s=now_ms / 1000))
     return verdict.why if isinstance(verdict, Wait) else "the server's next look"

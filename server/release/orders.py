@@ -10,6 +10,7 @@ An order is of the devices that are meant when it is given; one that comes later
 from __future__ import annotations
 
 import math
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
@@ -20,11 +21,13 @@ from edge_agent.contract import wire
 from edge_agent.contract.errors import did_you_mean
 from edge_agent.contract.wire import Desired
 from server.errors import OrderError
-from server.store import device_orders, devices, identities, rollouts, trail
+from server.store import device_orders, devices, identities, rollouts, trail, whereabouts
 from server.store.device_orders import Order, Orders
-from server.store.devices import Device, Place
+from server.store.devices import Device
 from server.store.store import Store
+from server.store.whereabouts import Place
 
+SUBJECT_CHARS = 200  # of whom an order was for, in the trail, which has all names beside it
 EXPECTED = "expected names such as cam-1,cam-2, or site:NAME, ring:NAME, all"
 
 
@@ -79,13 +82,54 @@ def _give(
         names = concerned(connection, whom)
         if said is None:
             given = device_orders.standing(connection)
-            meant, names = names, [name for name in names if word in given.get(name, {})]
+            asked, names = names, [name for name in names if word in given.get(name, {})]
             if not names:
-                raise OrderError(f"{what}: no {word} was ordered of {_few(meant)}")
+                raise OrderError(f"{what}: no {word} was ordered of {_few(asked)}")
         device_orders.give(connection, names, word, said, who=who, why=why, now_ms=now_ms)
-        subject = f"device {names[0]}" if len(names) == 1 else whom
-        trail.record(connection, what, subject, why=why, who=who, detail={**detail, "devices": names}, now_ms=now_ms)
+        trail.record(
+            connection, what, subject(names, whom), why=why, who=who, detail={**detail, "devices": names}, now_ms=now_ms
+        )
     return names
+
+
+def subject(names: Sequence[str], whom: str) -> str:
+    """What the trail calls those that an order was for."""
+    if len(names) == 1:
+        return f"device {names[0]}"
+    return whom if whom and len(whom) <= SUBJECT_CHARS else _few(names)
+
+
+class Meant(NamedTuple):
+    """Whom an order would be for, and how things are with them."""
+
+    devices: list[str]
+    revoked: list[str]  # left out
+    online: int
+    paused: int
+    budgeted: int  # with a budget by order
+    channels: dict[str, int]
+    rings: dict[str, int]  # "": drawn anew for every version
+    sites: dict[str, int]
+
+
+def meant(store: Store, whom: str | Sequence[str]) -> Meant:
+    """What an order to `whom`, or to those of these names, would come to. OrderError: nobody is meant."""
+    with store.database.read() as connection:
+        fleet = _fleet(connection)
+        asked = _asked(connection, fleet, whom) if isinstance(whom, str) else [name for name in whom if name in fleet]
+        names, gone = _left(connection, fleet, asked)
+        given = device_orders.standing(connection)
+    places = [fleet[name] for name in names]
+    return Meant(
+        devices=names,
+        revoked=gone,
+        online=sum(place.online for place in places),
+        paused=sum("pause" in given.get(name, {}) for name in names),
+        budgeted=sum("budget" in given.get(name, {}) for name in names),
+        channels=dict(Counter(place.channel for place in places)),
+        rings=dict(Counter(place.ring or "" for place in places)),
+        sites=dict(Counter(place.site for place in places)),
+    )
 
 
 def concerned(connection: sa.Connection, whom: str) -> list[str]:
@@ -94,19 +138,34 @@ def concerned(connection: sa.Connection, whom: str) -> list[str]:
     A ring is who an operator put there, and who was drawn into it by the newest rollout of its channel. Who is revoked
     hears nothing any more.
     """
-    fleet = {place.name: place for place in devices.places(connection)}
+    fleet = _fleet(connection)
+    return _left(connection, fleet, _asked(connection, fleet, whom))[0]
+
+
+def _fleet(connection: sa.Connection) -> dict[str, Place]:
+    return {place.name: place for place in whereabouts.every(connection)}
+
+
+def _asked(connection: sa.Connection, fleet: Mapping[str, Place], whom: str) -> list[str]:
     kind, mark, value = whom.strip().partition(":")
     if mark and kind not in ("site", "ring"):
         raise OrderError(f"devices {whom!r}: {EXPECTED}")
     if mark:
-        meant = _at_site(fleet, value) if kind == "site" else _in_ring(connection, fleet, value)
-    else:
-        meant = list(fleet) if whom.strip() == "all" else _named(fleet, whom)
-    gone = identities.revoked(connection)
-    left = [name for name in meant if name not in gone]
+        return _at_site(fleet, value) if kind == "site" else _in_ring(connection, fleet, value)
+    return list(fleet) if whom.strip() == "all" else _named(fleet, whom)
+
+
+def _left(connection: sa.Connection, fleet: Mapping[str, Place], asked: Sequence[str]) -> tuple[list[str], list[str]]:
+    """Who of those that are asked for hears anything, and who is revoked."""
+    revoked = identities.revoked(connection)
+    left, gone = [name for name in asked if name not in revoked], [name for name in asked if name in revoked]
+    if not fleet:
+        raise OrderError("no device has been seen yet")
+    if not asked:
+        raise OrderError("no device is meant: nothing fits")
     if not left:
-        raise OrderError("no device has been seen yet" if not fleet else f"devices {whom!r}: all of them are revoked")
-    return left
+        raise OrderError(f"devices {_few(asked)}: all of them are revoked")
+    return left, gone
 
 
 def _named(fleet: Mapping[str, Place], whom: str) -> list[str]:
@@ -120,11 +179,11 @@ def _named(fleet: Mapping[str, Place], whom: str) -> list[str]:
 
 
 def _at_site(fleet: Mapping[str, Place], site: str) -> list[str]:
-    meant = [device.name for device in fleet.values() if device.site == site and site]
-    if not meant:
+    found = [device.name for device in fleet.values() if device.site == site and site]
+    if not found:
         known = {device.site for device in fleet.values()} - {""}
         raise OrderError(f"no device is at site {site!r}{did_you_mean(site, known)}")
-    return meant
+    return found
 
 
 def _in_ring(connection: sa.Connection, fleet: Mapping[str, Place], ring: str) -> list[str]:
@@ -132,10 +191,10 @@ def _in_ring(connection: sa.Connection, fleet: Mapping[str, Place], ring: str) -
     for one in rollouts.newest(connection).values():
         drawn = {name: member["ring"] for name, member in one.state.get("members", {}).items()}
         rings = {name: at for name, at in drawn.items() if name in fleet and fleet[name].channel == one.channel} | rings
-    meant = sorted(name for name, at in rings.items() if at == ring)
-    if not meant:
+    found = sorted(name for name, at in rings.items() if at == ring)
+    if not found:
         raise OrderError(f"no device is in ring {ring!r}{did_you_mean(ring, set(rings.values()))}")
-    return meant
+    return found
 
 
 def _few(names: Sequence[str]) -> str:

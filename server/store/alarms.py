@@ -30,6 +30,11 @@ def standing(connection: sa.Connection) -> list[Alarm]:
     return [Alarm(*row) for row in connection.execute(sa.select(alarm).order_by(alarm.c.kind, alarm.c.subject))]
 
 
+def of_device(name: str) -> str:
+    """What alarms call a device."""
+    return f"device {name}"
+
+
 def change(connection: sa.Connection, *, raised: Iterable[Alarm], cleared: Iterable[Alarm]) -> None:
     """Some stand now, some no more."""
     for one in cleared:

@@ -84,21 +84,6 @@ def kept(connection: sa.Connection) -> list[Kept]:
     return found
 
 
-class Place(NamedTuple):
-    """Where a device is."""
-
-    name: str
-    channel: str
-    ring: str | None
-    site: str
-
-
-def places(connection: sa.Connection) -> list[Place]:
-    """Of all devices, by name, without their words: those of 10,000 take seconds to read."""
-    query = sa.select(*(device.c[column] for column in Place._fields)).order_by(device.c.name)
-    return [Place(*row) for row in connection.execute(query)]
-
-
 def get(connection: sa.Connection, name: str) -> Device | None:
     """The device of that name."""
     row = connection.execute(sa.select(device).where(device.c.name == name)).one_or_none()
@@ -108,7 +93,7 @@ def get(connection: sa.Connection, name: str) -> Device | None:
 def find(connection: sa.Connection, name: str) -> Device:
     """The device of that name. StoreError when there is none."""
     if (found := get(connection, name)) is None:
-        raise _never_seen(connection, name)
+        raise never_seen(connection, name)
     return found
 
 
@@ -275,7 +260,7 @@ def set_desired(connection: sa.Connection, name: str, wanted: Desired) -> Desire
         sa.select(device.c.desired, device.c.desired_revision).where(device.c.name == name)
     ).first()
     if row is None:
-        raise _never_seen(connection, name)
+        raise never_seen(connection, name)
     current = msgspec.structs.replace(wanted, revision=row.desired_revision)
     if _from_json(row.desired, Desired) == current:
         return current
@@ -290,12 +275,7 @@ def seen(connection: sa.Connection, name: str) -> bool:
     return connection.execute(sa.select(device.c.name).where(device.c.name == name)).first() is not None
 
 
-def place(connection: sa.Connection, name: str, **where: str | None) -> None:
-    """Put a device into a `channel` or a `ring`, or at a `site`. StoreError when there is no such device."""
-    if not connection.execute(sa.update(device).where(device.c.name == name).values(where)).rowcount:
-        raise _never_seen(connection, name)
-
-
-def _never_seen(connection: sa.Connection, name: str) -> StoreError:
+def never_seen(connection: sa.Connection, name: str) -> StoreError:
+    """What to raise for a name that no device has."""
     names = connection.execute(sa.select(device.c.name)).scalars()
     return StoreError(f"device {name!r} has never been seen{did_you_mean(name, names)}")

@@ -1,19 +1,47 @@
 """How far is each rollout, and why?
 
-Plan and state are plain JSON here; release/rollout.py says what they mean. Steps are only ever added. What operators
-say waits here until the running server has answered it.
+Plan and state are plain JSON here; release/rollout.py says what they mean. A state has every device, and may be
+megabytes: lists read its brief, which is kept beside it. Steps are only ever added. What operators say waits here until
+the running server has answered it.
 """
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
+import msgspec
 import sqlalchemy as sa
 
 from server.config import STABLE
 from server.store import versions
 from server.store.schema import rollout, rollout_command, rollout_step, version
+
+
+class Brief(msgspec.Struct, frozen=True, kw_only=True):
+    """A state without its devices."""
+
+    ring: str | None = None  # that is at it
+    members: dict[str, int] = {}  # by phase
+    paused: bool = False
+    asks: str | None = None  # ring that waits for an approval
+    reason: str = ""  # it was halted
+
+
+def brief_of(state: Mapping[str, Any]) -> Brief:
+    """What lists show of a state.
+
+    >>> brief_of({"ring": "all", "members": {"cam-1": {"phase": "trial"}, "cam-2": {"phase": "trial"}}}).members
+    {'trial': 2}
+    """
+    return Brief(
+        ring=state.get("ring"),
+        members=dict(Counter(member.get("phase", "") for member in state.get("members", {}).values())),
+        paused=bool(state.get("paused")),
+        asks=state.get("asks"),
+        reason=str(state.get("reason", "")),
+    )
 
 
 class Rollout(NamedTuple):
@@ -28,6 +56,24 @@ class Rollout(NamedTuple):
     started_at_ms: int
     ended_at_ms: int | None
     channel: str
+
+    @property
+    def brief(self) -> Brief:
+        """What lists show of its state."""
+        return brief_of(self.state)
+
+
+class Listed(NamedTuple):
+    """One, without plan and state."""
+
+    id: int
+    version: int
+    previous: int
+    status: str
+    started_at_ms: int
+    ended_at_ms: int | None
+    channel: str
+    brief: Brief
 
 
 class Step(NamedTuple):
@@ -52,6 +98,9 @@ class Command(NamedTuple):
     answer: str
 
 
+_WHOLE = sa.select(*(rollout.c[name] for name in Rollout._fields))
+
+
 def insert(
     connection: sa.Connection,
     *,
@@ -68,6 +117,7 @@ def insert(
         "previous": previous,
         "plan": plan,
         "state": state,
+        "brief": msgspec.to_builtins(brief_of(state)),
         "status": "running",
         "started_at_ms": now_ms,
         "channel": channel,
@@ -79,7 +129,8 @@ def insert(
 def save(connection: sa.Connection, kept: Rollout, *, state: dict[str, Any], status: str, now_ms: int) -> bool:
     """Keep the state it came to; False, and nothing is changed, when somebody else took it further meanwhile."""
     ended_ms = kept.ended_at_ms if status == kept.status else now_ms
-    values = {"state": state, "status": status, "ended_at_ms": None if status == "running" else ended_ms}
+    ended = {"status": status, "ended_at_ms": None if status == "running" else ended_ms}
+    values = {"state": state, "brief": msgspec.to_builtins(brief_of(state)), **ended}
     mine = sa.and_(rollout.c.id == kept.id, rollout.c.status == kept.status)
     return bool(connection.execute(sa.update(rollout).where(mine).values(values)).rowcount)
 
@@ -98,27 +149,24 @@ def add_steps(
 
 def get(connection: sa.Connection, rollout_id: int) -> Rollout | None:
     """The rollout of that id."""
-    row = connection.execute(sa.select(rollout).where(rollout.c.id == rollout_id)).one_or_none()
+    row = connection.execute(_WHOLE.where(rollout.c.id == rollout_id)).one_or_none()
     return None if row is None else Rollout(*row)
 
 
 def every(connection: sa.Connection) -> Sequence[Rollout]:
     """All of them, oldest first."""
-    return [Rollout(*row) for row in connection.execute(sa.select(rollout).order_by(rollout.c.id))]
+    return [Rollout(*row) for row in connection.execute(_WHOLE.order_by(rollout.c.id))]
 
 
-def of_version(connection: sa.Connection, number: int) -> Sequence[Rollout]:
-    """Those of a version, the newest first."""
-    query = sa.select(rollout).where(rollout.c.version == number).order_by(rollout.c.id.desc())
-    return [Rollout(*row) for row in connection.execute(query)]
-
-
-def below(connection: sa.Connection, rollout_id: int, *, limit: int) -> Sequence[Rollout]:
-    """The newest before `rollout_id`, or of all if that is 0; newest first."""
-    query = sa.select(rollout).order_by(rollout.c.id.desc()).limit(limit)
-    return [
-        Rollout(*row) for row in connection.execute(query.where(rollout.c.id < rollout_id) if rollout_id else query)
-    ]
+def listed(
+    connection: sa.Connection, *, version: int = 0, below: int = 0, limit: int | None = None
+) -> Sequence[Listed]:
+    """The newest first; those of a version alone, if one is said, and below `below`, if that is not 0."""
+    query = sa.select(*(rollout.c[name] for name in Listed._fields)).order_by(rollout.c.id.desc()).limit(limit)
+    query = query.where(rollout.c.version == version) if version else query
+    query = query.where(rollout.c.id < below) if below else query
+    found = (Listed(*row) for row in connection.execute(query))
+    return [one._replace(brief=msgspec.convert(one.brief, type=Brief)) for one in found]
 
 
 def by_version(connection: sa.Connection, numbers: Collection[int]) -> dict[int, dict[str, str]]:
@@ -133,7 +181,7 @@ def by_version(connection: sa.Connection, numbers: Collection[int]) -> dict[int,
 def newest(connection: sa.Connection) -> dict[str, Rollout]:
     """The newest rollout of each channel, ended or not: it says what every device of the channel should run."""
     last = sa.select(sa.func.max(rollout.c.id)).group_by(rollout.c.channel)
-    rows = connection.execute(sa.select(rollout).where(rollout.c.id.in_(last)).order_by(rollout.c.id))
+    rows = connection.execute(_WHOLE.where(rollout.c.id.in_(last)).order_by(rollout.c.id))
     return {found.channel: found for found in (Rollout(*row) for row in rows)}
 
 

@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 
 import sqlalchemy as sa
 
-from server.store.schema import run, version
+from server.store.schema import curve, run, version
 
 INTERRUPTED = "interrupted"
 UNFINISHED = ("training", "judging")
@@ -30,6 +30,21 @@ class Run(NamedTuple):
     started_at_ms: int
     ended_at_ms: int | None
     report: dict[str, Any]  # settings, counts, losses, figures, verdict, and the candidate's blobs
+    error: str | None
+
+
+class Brief(NamedTuple):
+    """A training without its report, which may be large."""
+
+    id: int
+    state: str
+    snapshot_id: str
+    champion: int  # 0: from nothing
+    recipe: str
+    version: int | None  # that it led to
+    epochs: int  # that it has told of
+    started_at_ms: int
+    ended_at_ms: int | None
     error: str | None
 
 
@@ -90,6 +105,17 @@ def get(connection: sa.Connection, run_id: int) -> Run | None:
     """The run of that id."""
     row = connection.execute(sa.select(run).where(run.c.id == run_id)).one_or_none()
     return None if row is None else Run(*row)
+
+
+def briefs(connection: sa.Connection, *numbers: int, below: int = 0, limit: int) -> Sequence[Brief]:
+    """The newest first; those of `numbers` alone, if some are said, and below `below`, if that is not 0."""
+    led_to = sa.select(version.c.number).where(version.c.run_id == run.c.id).limit(1).scalar_subquery()
+    epochs = sa.select(sa.func.coalesce(sa.func.max(curve.c.epoch), 0)).where(curve.c.run_id == run.c.id)
+    made = {"version": led_to, "epochs": epochs.scalar_subquery()}
+    query = sa.select(*(made[name] if name in made else run.c[name] for name in Brief._fields))
+    query = query.where(run.c.id.in_(numbers)) if numbers else query
+    query = query.where(run.c.id < below) if below else query
+    return [Brief(*row) for row in connection.execute(query.order_by(run.c.id.desc()).limit(limit))]
 
 
 def in_state(connection: sa.Connection, *states: str) -> Sequence[Run]:

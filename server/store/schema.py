@@ -494,6 +494,20 @@ run = Table(
     Column("error", Text),
 )
 
+curve = Table(  # how a training went, epoch by epoch (curves.py); null: not known
+    "curve",
+    metadata,
+    Column("id", Id, primary_key=True, autoincrement=True),
+    Column("run_id", Integer, ForeignKey("run.id"), nullable=False),
+    Column("epoch", Integer, nullable=False),
+    Column("loss", Float),
+    Column("held_loss", Float),
+    Column("held_accuracy", Float),  # 0..1
+    Column("learning_rate", Float),
+    Column("seconds", Float, nullable=False),  # since the training began
+)
+Index("curve_by_run", curve.c.run_id, curve.c.epoch)
+
 version = Table(
     "version",
     metadata,
@@ -527,6 +541,7 @@ rollout = Table(
     Column("previous", Integer, nullable=False),
     Column("plan", JSON, nullable=False),  # rings with their rules
     Column("state", JSON, nullable=False),  # as release/rollout.py defines it
+    Column("brief", JSON, nullable=False, server_default="{}"),  # what lists show of the state (rollouts.py)
     Column("status", String(20), nullable=False),  # running, done, halted, superseded
     Column("started_at_ms", BigInteger, nullable=False),
     Column("ended_at_ms", BigInteger),

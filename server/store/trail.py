@@ -64,14 +64,24 @@ def record(
 
 
 def entries(
-    connection: sa.Connection, *, subject: str = "", below: int = 0, limit: int | None = None
+    connection: sa.Connection,
+    *,
+    subject: str = "",
+    below: int = 0,
+    hidden: Sequence[str] = (),
+    limit: int | None = None,
 ) -> Sequence[Entry]:
-    """The newest entries, oldest first; of one subject, if one is named, and with an id below `below`, if not 0."""
+    """The newest entries, oldest first; of one subject, if one is named, and with an id below `below`, if not 0.
+
+    `hidden`: what was done in those that are left out.
+    """
     query = sa.select(trail).order_by(trail.c.id.desc()).limit(limit)
     if subject:
         query = query.where(trail.c.subject == subject)
     if below:
         query = query.where(trail.c.id < below)
+    if hidden:
+        query = query.where(trail.c.what.not_in(hidden))
     return [Entry(*row) for row in connection.execute(query)][::-1]
 
 
@@ -83,6 +93,7 @@ class Wanted(NamedTuple):
     subject: str = ""  # stands in it
     since_ms: int | None = None
     until_ms: int | None = None  # before it
+    hidden: tuple[str, ...] = ()  # what was done in those that are left out
 
 
 def found(connection: sa.Connection, wanted: Wanted, *, before: int | None = None, limit: int) -> Sequence[Entry]:
@@ -94,6 +105,7 @@ def found(connection: sa.Connection, wanted: Wanted, *, before: int | None = Non
         (wanted.since_ms is not None, trail.c.at_ms >= (wanted.since_ms or 0)),
         (wanted.until_ms is not None, trail.c.at_ms < (wanted.until_ms or 0)),
         (before is not None, trail.c.id < (before or 0)),
+        (wanted.hidden, trail.c.what.not_in(wanted.hidden)),
     )
     query = sa.select(trail).where(*(check for given, check in checks if given))
     return [Entry(*row) for row in connection.execute(query.order_by(trail.c.id.desc()).limit(limit))]

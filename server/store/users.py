@@ -95,6 +95,12 @@ def every(connection: sa.Connection) -> Sequence[User]:
     return [User(*row) for row in connection.execute(sa.select(user).order_by(user.c.name))]
 
 
+def is_last_admin(connection: sa.Connection, name: str) -> bool:
+    """Whether nobody is left who may do everything, once this one is gone."""
+    admins = [one.name for one in every(connection) if one.role == "admin" and one.disabled_at_ms is None]
+    return admins == [name]
+
+
 def forget(connection: sa.Connection, name: str) -> dict[str, int]:
     """Somebody who is to be forgotten has no account any more; table -> rows. Who was none loses nothing."""
     counts = {}

@@ -11,8 +11,6 @@ from __future__ import annotations
 import hashlib
 import logging
 import shutil
-import time
-from collections.abc import Callable, Mapping
 from datetime import datetime, timezone
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -30,6 +28,7 @@ from server.store.snapshots import Snapshot
 from server.store.store import Store
 from server.teach.champions import Champion
 from server.teach.dataset import Dataset, Part
+from server.teach.progress import Progress, Say
 
 if TYPE_CHECKING:
     from models.package import Packaged
@@ -43,10 +42,6 @@ HOW = (
     "augment", "replay", "patience", "importance_clip", "pseudo_labels", "precision", "compile",
 )  # fmt: skip
 """Keys of [teach] that a trainer is told; the others say when to train, by whom, and what becomes of it."""
-SAY_S = 5.0  # between two lines of progress: a short training would fill the log otherwise
-EVENT_S = 60.0  # between two events, which are kept
-
-Say = Callable[[str], None]
 
 
 class Candidate(NamedTuple):
@@ -67,7 +62,7 @@ def make(
     min_int8_agreement: float,
     folder: Path,
     say: Say,
-    event: Callable[[str, Mapping[str, Any]], None],
+    progress: Progress,
 ) -> Candidate:
     """Train on what is there to train on, and package the outcome.
 
@@ -80,7 +75,7 @@ def make(
         min_int8_agreement: with float, that keeping the champion's codes must not fall below.
         folder: for checkpoints.
         say: told what is done.
-        event: told how far it is, seldom: a line, and the same in numbers.
+        progress: told how far the training is.
 
     Raises:
         DataError: the trainer does not take the samples, or cannot be found.
@@ -94,8 +89,11 @@ def make(
     say(f"going on from version {base.number}" if base else "from scratch")
     digest = _digest(snapshot, base, teach)
     _forget_others(folder, digest)
-    task = _task(store, snapshot, data.train, base, teach, folder / digest, Progress(say, event))
-    trained = trainer.run(teach.trainer, task)
+    task = _task(store, snapshot, data.train, base, teach, folder / digest, progress)
+    try:
+        trained = trainer.run(teach.trainer, task)
+    finally:
+        progress.close()
     say("quantising" if teach.int8 else "describing")
     packaged = _packaged(trained, snapshot, data, champion, teach, min_int8_agreement)
     return Candidate(packaged, trained.weights, base.number if base and not trained.from_scratch else 0)
@@ -105,36 +103,6 @@ def told(teach: config.Teach) -> dict[str, Any]:
     """What [teach] says of training; keys that it leaves to the recipe are missing."""
     said = {key: getattr(teach, key) for key in HOW}
     return {key: value for key, value in said.items() if value is not None}
-
-
-class Progress:
-    """Tells how far a training is and how long it still takes, by the wall clock."""
-
-    def __init__(
-        self,
-        say: Say,
-        event: Callable[[str, Mapping[str, Any]], None],
-        *,
-        clock: Callable[[], float] = time.monotonic,
-    ) -> None:
-        """`say` and `event` as of `make`."""
-        self._say, self._event, self._clock = say, event, clock
-        self._first: tuple[float, float] | None = None  # share and time: a resumed training does not begin at 0
-        self._said_s = self._told_s = clock()
-
-    def __call__(self, share: float, text: str) -> None:
-        """Say it, unless the last line is fresh; the end is always said."""
-        now_s = self._clock()
-        first = self._first = self._first or (share, now_s)
-        rate = (share - first[0]) / (now_s - first[1]) if now_s > first[1] else 0.0
-        left_s = (1.0 - share) / rate if rate > 0.0 else None
-        line = f"{text} ({share:.0%}" + (f", {left_s:.0f} s left)" if left_s else ")")
-        if share >= 1.0 or first[1] == now_s or now_s - self._said_s >= SAY_S:
-            self._said_s = now_s
-            self._say(line)
-        if now_s - self._told_s >= EVENT_S:
-            self._told_s = now_s
-            self._event(line, {"share": share, "left_s": left_s})
 
 
 def _task(

@@ -26,6 +26,7 @@ from numpy.typing import NDArray
 
 from edge_agent.choose.acquisition import BUILT_IN
 from edge_agent.choose.strategy import STRATEGIES
+from edge_agent.choose.targets import OF_COMMITTEES
 from edge_agent.contract.errors import did_you_mean
 from server.errors import ServerConfigError
 from server.teach.lesson import Gain, total
@@ -84,6 +85,12 @@ def _parse(name: str) -> Arm:
     if acquisition in STRATEGIES and not strategy:
         return Arm(acquisition, "margin")
     arm = Arm(strategy or "novelty_quantile", acquisition)
+    if acquisition in OF_COMMITTEES:
+        raise ServerConfigError(
+            f"portfolio: {name!r}: asks a model of several heads, and devices of a fleet run models of one head, too, "
+            "on which margin would stand in for it: the arm would be judged by labels that it did not ask for. Name it "
+            "in [choose] of the devices that run a committee"
+        )
     for given, known in ((arm.strategy, STRATEGIES), (arm.acquisition, BUILT_IN)):
         if given not in known and not (known is BUILT_IN and ":" in given):  # a plug-in is the devices' to find
             all_known = [*STRATEGIES, *BUILT_IN]

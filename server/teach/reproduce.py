@@ -21,8 +21,9 @@ from server.store.snapshots import Snapshot
 from server.store.store import Store
 from server.store.versions import Version
 from server.teach import candidate, champions, dataset, judging
-from server.teach.candidate import Candidate, Say
+from server.teach.candidate import Candidate
 from server.teach.environment import differences, environment
+from server.teach.progress import Progress, Say
 from server.teach.training import settings_of
 
 TOLERANCE = 0.01  # of a share: what other kernels change; more would hide another model, less fails on other processors
@@ -87,7 +88,7 @@ def _make(store: Store, run: Run, snapshot: Snapshot, say: Say) -> tuple[Candida
             min_int8_agreement=settings.gates.min_int8_agreement,
             folder=Path(folder),
             say=say,
-            event=lambda _text, _detail: None,
+            progress=Progress(say),
         )
     judged = judging.judge_candidate(
         data,

@@ -27,7 +27,8 @@ from edge_agent.contract.wire import Parcel
 from server import config
 from server.audit import bias
 from server.errors import TrainingError
-from server.store import erasures, events, parcels, runs, snapshots, trail, training_orders, versions
+from server.store import curves, erasures, events, parcels, runs, snapshots, trail, training_orders, versions
+from server.store.curves import CurvePoint
 from server.store.snapshots import Snapshot
 from server.store.store import Store
 from server.teach import candidate, champions, dataset, judging, lesson, reference
@@ -38,12 +39,11 @@ from server.teach.environment import environment
 from server.teach.gates.held import Held
 from server.teach.lesson import Gain
 from server.teach.listing import bias_of
+from server.teach.progress import Progress, Say
 from server.teach.snapshot import check, freeze
 
 if TYPE_CHECKING:
     from models.package import Packaged
-
-Say = Callable[[str], None]
 
 
 class Settings(msgspec.Struct, frozen=True, kw_only=True):
@@ -104,7 +104,7 @@ def run_round(store: Store, run_id: int, *, folder: Path, say: Say, now_ms: Call
         min_int8_agreement=settings.gates.min_int8_agreement,
         folder=folder,
         say=say,
-        event=partial(_event, store, run, now_ms),
+        progress=Progress(say, event=partial(_event, store, run, now_ms), keep=partial(_keep, store, run)),
     )
     try:
         report = _round(store, settings, snapshot, champion, make, say, begin_judging, now_ms)
@@ -124,6 +124,11 @@ def _event(store: Store, run: runs.Run, now_ms: Callable[[], int], text: str, de
     with store.database.write() as connection:
         told, said = f"run {run.id}: {text}", {"run": run.id, **detail}
         events.say(connection, "training", told, version=run.champion, detail=said, now_ms=now_ms())
+
+
+def _keep(store: Store, run: runs.Run, points: Sequence[CurvePoint]) -> None:
+    with store.database.write() as connection:
+        curves.add(connection, run.id, points)
 
 
 class _Report(msgspec.Struct):

@@ -14,7 +14,7 @@ from server.config import AlarmKind, ServerConfig
 from server.drift.watch import KIND as DRIFT
 from server.drift.watch import Verdict
 from server.store import devices, events, identities, labels, rollouts, versions
-from server.store.alarms import Alarm
+from server.store.alarms import Alarm, of_device
 from server.store.schema import device, event, run, sample
 
 DAY_MS = 86_400_000
@@ -47,12 +47,17 @@ def _silent(
     listening_ms: int,
     now_ms: int,
 ) -> Iterator[Alarm]:
-    """Nobody can have been heard before the server listened: its own absence is not theirs. Over when one is back."""
+    """Nobody can have been heard before the server listened: its own absence is not theirs. Over when one is back.
+
+    Who was erased is missed by nobody before it speaks again.
+    """
     silent_ms = int(config.alarms.silent_s * 1000)
     long_ago_ms = now_ms - silent_ms if now_ms - listening_ms >= silent_ms else -1
     gone = identities.revoked(connection)
-    for name, seen_ms in connection.execute(sa.select(device.c.name, device.c.last_seen_ms).where(~device.c.online)):
-        alarm = Alarm("silent", f"device {name}", f"device {name} has fallen silent", seen_ms)
+    said = sa.or_(device.c.birth.is_not(None), device.c.heartbeat.is_not(None))
+    query = sa.select(device.c.name, device.c.last_seen_ms).where(~device.c.online, said)
+    for name, seen_ms in connection.execute(query):
+        alarm = Alarm("silent", of_device(name), f"device {name} has fallen silent", seen_ms)
         if name not in gone and (seen_ms <= long_ago_ms or alarm.key in stand):
             yield alarm
 
@@ -66,7 +71,7 @@ def _drift(connection: sa.Connection, now_ms: int) -> Iterator[Alarm]:
             yield Alarm("drift", f"version {version}, event {said.id}", said.text, said.received_at_ms)
         for name, alarm in events.last_alarms(connection, version=version).items():
             if alarm.received_at_ms > now_ms - DAY_MS:
-                yield Alarm("drift", f"device {name}", f"device {name}: {alarm.text}", alarm.received_at_ms)
+                yield Alarm("drift", of_device(name), f"device {name}: {alarm.text}", alarm.received_at_ms)
 
 
 def _rollouts(connection: sa.Connection, config: ServerConfig, now_ms: int) -> Iterator[Alarm]:

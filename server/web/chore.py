@@ -73,6 +73,7 @@ def _exported(store: Store, one: Chore) -> dict[str, Any]:
         who=one.who,
         why=one.why,
         now_ms=one.at_ms,
+        chore=one.id,
     )
     beside = chores.beside(archive)
     try:

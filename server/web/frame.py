@@ -11,6 +11,7 @@ from fastapi import Request, Response
 from fastapi.templating import Jinja2Templates
 
 from server.config import ServerConfig
+from server.label.label_studio import project_of
 from server.store.store import Store
 from server.web.access import Access, Person
 from server.web.fleet_table import FleetTable
@@ -54,7 +55,7 @@ class Frame:
         self.access = Access(store, config.web, now_ms=now_ms)
         self._templates = Jinja2Templates(HERE / "templates")
         self._templates.env.filters.update(FILTERS)
-        self._templates.env.globals.update(places=PLACES, fleet=config.server.fleet)
+        self._templates.env.globals.update(places=PLACES, fleet=config.server.fleet, label_studio=project_of(config))
 
     def page(
         self,

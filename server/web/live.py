@@ -18,7 +18,7 @@ import sqlalchemy as sa
 from fastapi import Request
 from fastapi.concurrency import run_in_threadpool
 
-from server.store.schema import chore, device, event, label, rollout_step, run, trail, version
+from server.store.schema import chore, curve, device, event, label, rollout_step, run, trail, version
 from server.store.store import Store
 
 PERIOD_S = 1.0
@@ -35,7 +35,9 @@ KINDS = {
         sa.select(sa.func.max(version.c.number)).scalar_subquery(),
         sa.select(sa.func.max(run.c.id)).scalar_subquery(),
         sa.select(sa.func.max(run.c.ended_at_ms)).scalar_subquery(),
+        sa.select(sa.func.max(run.c.id)).where(run.c.state == "judging").scalar_subquery(),
     ),
+    "curve": sa.select(sa.func.max(curve.c.id)),
 }
 
 

@@ -70,7 +70,7 @@ def standing(frame: Frame, number: int) -> View:
     mine = fleet.get(number, [])
     with frame.store.database.read() as connection:
         one, champion = versions.get(connection, number), versions.champion(connection)
-        begun = rollouts.of_version(connection, number)
+        begun = rollouts.listed(connection, version=number)
     return {
         "number": number,
         "runs_at": mine,
@@ -104,6 +104,6 @@ def _parcels(connection: sa.Connection, files: View) -> dict[str, list[View]]:
 def _decisions(connection: sa.Connection, one: Version) -> list[trail.Entry]:
     """About it and the round it came from, the newest first."""
     subjects = [f"version {one.number}", *([f"run {one.run_id}"] if one.run_id is not None else [])]
-    subjects += [f"rollout {found.id}" for found in rollouts.of_version(connection, one.number)]
+    subjects += [f"rollout {found.id}" for found in rollouts.listed(connection, version=one.number)]
     found = [entry for subject in subjects for entry in trail.entries(connection, subject=subject)]
     return sorted(found, key=lambda entry: -entry.id)

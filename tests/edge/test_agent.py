@@ -18,7 +18,7 @@ import msgspec
 import numpy as np
 import pytest
 from broker import Broker
-from quadrants import another, artifact, images
+from quadrants import another, artifact, committee, images
 
 from edge_agent.__main__ import main
 from edge_agent.agent import Agent
@@ -577,6 +577,25 @@ def test_a_staged_model_is_tried_and_committed_without_a_server(here: Path) -> N
     assert (said.model.version, said.model.slot, said.model.trying) == (2, "steady", 0)
     assert predicted(here) == list(range(said.counts.read))  # none missed
     assert said.counts.invalid == 0
+
+
+def test_what_a_model_could_not_be_told_is_in_force_with_one_that_can(here: Path) -> None:
+    np.savez(here / "stream.npz", x=images(60_000, seed=5)[0])
+    committee(here / "second", version=2)
+    stage(here, "second", 2, over="first")
+    extra = "[update]\nshadow_samples = 100\nshadow_share = 0.5\nprobation_samples = 100\nprobation_s = 0.2\n"
+    agent = Agent(load_config(configure(here, extra, rate=2000.0)))
+    agent._obey(Desired(revision=1, acquisition="bald"))  # of the model it says nothing
+    thread = threading.Thread(target=agent.run)
+    thread.start()
+    try:
+        wait_for(lambda: agent.account.loop is not None and "several heads" in agent._orders.budgets().complaint)
+        wait_for(lambda: agent.updater.slot_state() == slots.Steady(committed=2))
+        wait_for(lambda: not agent._orders.complaint)  # nobody said anything new meanwhile
+    finally:
+        agent.stop()
+        thread.join(20)
+    assert beat(here).budgets.complaint == ""
 
 
 def test_a_new_artifact_that_finds_no_room_stops_nothing_that_runs(

@@ -15,6 +15,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from models import augment, checkpoint, loss, samples, split
+from models.curve import Point
 from models.data import Labelled
 from models.errors import DataError
 from models.net import as_one
@@ -245,14 +246,24 @@ def test_it_stops_when_nothing_is_gained_and_keeps_the_best(blobs: Blobs) -> Non
     x, _ = blobs((6,), "float32", n=200)
     y = np.random.default_rng(0).integers(0, 3, 200)  # nothing to be learned: what is kept back gets worse and worse
     said: list[str] = []
+    points: list[Point] = []
+
+    def listen(_share: float, text: str, point: Point | None = None, /) -> None:
+        said.append(text)
+        points.append(point)
+
     told = Settings(epochs=60, patience=3, learning_rate=0.02, batch_size=16)
-    net = fit(x, y, classes=3, settings=told, progress=lambda _, text: said.append(text))
+    net = fit(x, y, classes=3, settings=told, progress=listen)
     looks = [float(line.split(", ")[2].split()[0]) for line in said]
+    assert [point.held_loss for point in points] == pytest.approx(looks, abs=6e-4)
+    assert [point.epoch for point in points] == list(range(1, len(said) + 1))
     best = int(np.argmin(looks))
     assert len(said) == best + 4 < 60
     back = split.kept_back(y, None, None, seed=0)
     nll = -np.log(says(net, x[back])[np.arange(back.sum()), y[back]]).mean()
     assert nll == pytest.approx(looks[best], abs=2e-3)
+    right = (says(net, x[back]).argmax(1) == y[back]).mean()
+    assert right == pytest.approx(points[best].held_accuracy, abs=1e-6)
 
 
 @given(st.integers(1, 9), st.integers(10, 60), st.integers(0, 5))
@@ -309,7 +320,7 @@ def test_a_training_goes_on_from_its_checkpoint_to_the_same_weights(
     whole = fit(x, y, classes=3, settings=told, parent=parent, beside=beside).weights()
     seen: list[float] = []
 
-    def dies(share: float, _text: str) -> None:
+    def dies(share: float, *_: object) -> None:
         seen.append(share)
         if len(seen) == after:
             raise KilledError
@@ -318,7 +329,7 @@ def test_a_training_goes_on_from_its_checkpoint_to_the_same_weights(
         fit(x, y, classes=3, settings=told, parent=parent, beside=beside, folder=tmp_path, progress=dies)
     seen.clear()
     again = fit(x, y, classes=3, settings=told, parent=parent, beside=beside, folder=tmp_path,
-                progress=lambda share, _: seen.append(share))  # fmt: skip
+                progress=lambda share, *_: seen.append(share))  # fmt: skip
     assert again.weights() == whole
     assert told.epochs - after <= len(seen) <= told.epochs - after + 1  # it did go on, and did not begin anew
 
@@ -328,17 +339,17 @@ def test_one_killed_after_its_best_still_ends_with_that(blobs: Blobs, tmp_path: 
     y = np.random.default_rng(0).integers(0, 3, 400)  # it gets worse and worse
     told = Settings(epochs=60, patience=20, learning_rate=0.02, batch_size=16)
     said: list[str] = []
-    whole = fit(x, y, classes=3, settings=told, progress=lambda _, text: said.append(text))
+    whole = fit(x, y, classes=3, settings=told, progress=lambda _, text, *_more: said.append(text))
     assert len(said) < 60
 
-    def dies(_share: float, text: str) -> None:
+    def dies(_share: float, text: str, *_: object) -> None:
         if text == said[-3]:
             raise KilledError
 
     with pytest.raises(KilledError):
         fit(x, y, classes=3, settings=told, folder=tmp_path, progress=dies)
     again: list[str] = []
-    resumed = fit(x, y, classes=3, settings=told, folder=tmp_path, progress=lambda _, text: again.append(text))
+    resumed = fit(x, y, classes=3, settings=told, folder=tmp_path, progress=lambda _, text, *_more: again.append(text))
     assert again[-1] == said[-1]
     assert len(again) < 20  # the best was before what was killed
     assert resumed.weights() == whole.weights()
@@ -353,6 +364,8 @@ def test_a_checkpoint_of_another_training_or_a_damaged_one_counts_as_none(blobs:
     for left in (whole, whole[: len(whole) // 2], b"nothing"):
         file.write_bytes(left)
         said: list[str] = []
-        made = fit(x, y, classes=3, settings=other, folder=tmp_path, progress=lambda _, text, to=said: to.append(text))
+        made = fit(
+            x, y, classes=3, settings=other, folder=tmp_path, progress=lambda _, text, *_more, to=said: to.append(text)
+        )
         assert len(said) == 2
         assert made.weights() == wanted

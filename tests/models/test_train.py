@@ -74,7 +74,7 @@ def test_same_call_gives_the_same_weights_and_leaves_the_world_alone(blobs: Blob
     torch.manual_seed(5)
     before, threads = torch.random.get_rng_state(), torch.get_num_threads()
     said: list[float] = []
-    one = fit(x, y, classes=3, settings=QUICK, progress=lambda share, _: said.append(share))
+    one = fit(x, y, classes=3, settings=QUICK, progress=lambda share, *_: said.append(share))
     torch.manual_seed(6)
     two = fit(x, y, classes=3, settings=QUICK)
     other = fit(x, y, classes=3, settings=Settings(epochs=3, batch_size=16, seed=1))

@@ -10,6 +10,7 @@ from onnx import TensorProto, helper, numpy_helper
 from torch import nn
 
 from models import evaluate, trainer
+from models.curve import Point
 from models.errors import DataError
 from models.net import Parts, Prepare
 from models.testing import check_trainer
@@ -62,6 +63,22 @@ def bytes_alone(task: Task) -> bytes:
     return centres(task).onnx
 
 
+def tells(task: Task) -> Trained:
+    for epoch in (1, 2):
+        task.progress(epoch / 2, "so far", Point(epoch=np.int64(epoch), loss=np.float32(0.5), held_accuracy=1))
+    return centres(task)
+
+
+def miscounts(task: Task) -> Trained:
+    task.progress(0.0, "so far", Point(epoch=0, loss=0.5))
+    return centres(task)
+
+
+def mumbles(task: Task) -> Trained:
+    task.progress(0.0, "so far", Point(epoch=1, loss="low"))
+    return centres(task)
+
+
 def stumbles(task: Task) -> Trained:
     return {}[task.names[0]]
 
@@ -72,6 +89,7 @@ def stumbles(task: Task) -> Trained:
         ("", {"epochs": 4, "batch_size": 16}),
         ("", {"epochs": 4, "batch_size": 16, "heads": 3, "distil": 1.0}),
         (f"{HERE}:centres", {}),
+        (f"{HERE}:tells", {}),
     ],
 )
 def test_the_contract_is_kept(name: str, told: dict[str, object], tmp_path: Path) -> None:
@@ -87,6 +105,8 @@ def test_the_contract_is_kept(name: str, told: dict[str, object], tmp_path: Path
         ("bytes_alone", "hands back bytes, expected models.trainer.Trained"),
         ("nobody", "has no attribute 'nobody'"),
         ("stumbles", "stumbles': KeyError: 'level 0'"),
+        ("miscounts", "epoch 0, expected 1 for the first"),
+        ("mumbles", "loss='low'.*expected a whole epoch and numbers"),
     ],
 )
 def test_one_that_breaks_it_is_told_how(name: str, said: str, tmp_path: Path) -> None:
@@ -105,7 +125,7 @@ def task_of(folder: Path, said: list[str], weights: bytes, **told: object) -> Ta
     return Task(
         x=x, y=y, names=("a", "b", "c"), device=np.full(60, "d"), order=np.arange(60), known=np.zeros(60, np.bool_),
         probability=np.ones(60), champion=Champion(names=("a", "b"), onnx=b"", weights=weights),
-        told={"epochs": 6, "batch_size": 8, **told}, folder=folder, progress=lambda _, text: said.append(text),
+        told={"epochs": 6, "batch_size": 8, **told}, folder=folder, progress=lambda _, text, *_more: said.append(text),
     )  # fmt: skip
 
 

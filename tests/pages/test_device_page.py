@@ -91,6 +91,9 @@ def test_an_operator_moves_it_and_asks_for_more_like_a_sample(chromium, served):
         entry = trail.entries(connection, subject="device cam-1")[-1]
     assert (found.channel, found.site) == ("beta", "barn")
     assert (entry.who, entry.why) == ("operator", "it hangs in the barn now")
+    page.click("[aria-label='More like cam-1.main.1.29']")  # not without a reason
+    assert page.locator("#more input[name=why]").evaluate("field => field.validity.valueMissing")
+    page.fill("#more input[name=why]", "boots are rare")
     page.click("[aria-label='More like cam-1.main.1.29']")
     expect(page.locator("main")).to_contain_text("no device could answer")  # version 1 is in no registry here
     with served.store.database.read() as connection:

@@ -8,7 +8,7 @@ import browser as browsers
 import pytest
 from playwright.sync_api import expect
 
-from server.store import devices
+from server.store import device_orders, devices, identities, trail, whereabouts
 
 COUNT = 10_000
 
@@ -27,6 +27,7 @@ def test_ten_thousand_devices_are_shown_filtered_and_sorted(page, served):
     rows = page.locator("#devices tbody tr:not([aria-hidden])")
     expect(rows.first).to_contain_text("cam-00000")
     assert rows.count() < 200  # what is not in view does not exist
+    assert page.locator("#order, #orders, th.tick").count() == 0  # who only looks is offered no orders
     page.fill("input[type=search]", "cam-0123")
     expect(page.locator("#summary")).to_contain_text("10 devices")
     expect(rows).to_have_count(10)
@@ -79,4 +80,84 @@ def test_an_empty_fleet_says_what_to_do(chromium, served):
     expect(page.locator("#empty")).to_be_visible()
     expect(page.locator("#empty")).to_contain_text("winnow-server device enrol")
     assert browsers.serious(page) == []
+    page.close()
+
+
+def said(served, what) -> list:
+    with served.store.database.read() as connection:
+        return [entry for entry in trail.entries(connection) if entry.what == what]
+
+
+def test_an_operator_orders_all_that_the_search_finds_in_one_step(chromium, served):
+    browsers.plant_devices(served.store, COUNT, now_ms=time.time_ns() // 1_000_000)
+    with served.store.database.write() as connection:
+        identities.revoke(connection, "cam-00003", why="", samples_left_out=False, now_ms=1)
+    page = served.sign_in(chromium, "operator")
+    expect(page.locator("#order")).to_have_text("Order all 10,000 …")
+    page.select_option("select[name=at]", "site-3")
+    expect(page.locator("#order")).to_have_text("Order 834 devices found …")
+    page.click("#order")
+    assert browsers.serious(page) == []
+    page.click("#orders-go")  # nobody is told anything without a reason
+    expect(page.locator("#orders-look")).to_be_empty()
+    page.fill("#orders input[name=why]", "the line is being moved")
+    page.click("#orders-go")
+    expect(page.locator("#orders-look")).to_contain_text("This concerns 833 devices")
+    expect(page.locator("#orders-look")).to_contain_text("1 revoked, left out")
+    assert said(served, "pause") == []  # so far it was only a look
+    page.fill("#orders input[name=why]", "the line is moved")
+    expect(page.locator("#orders-go")).to_have_text("Look whom it concerns")  # what was looked at is not this
+    page.click("#orders-go")
+    expect(page.locator("#orders-go")).to_have_text("Tell 833 devices")
+    page.click("#orders-go")
+    expect(page.locator("#said")).to_contain_text("833 devices told")
+    (entry,) = said(served, "pause")
+    assert (entry.who, entry.why, len(entry.detail["devices"])) == ("operator", "the line is moved", 833)
+    assert entry.subject == "cam-00015, cam-00027, cam-00039 and 830 more"
+    with served.store.database.read() as connection:
+        assert set(device_orders.standing(connection)) == {*entry.detail["devices"]}
+    page.goto(f"{served.url}/governance")
+    expect(page.locator("#trail")).to_contain_text("and 830 more")
+    page.click("#trail details >> nth=0")
+    expect(page.locator("#trail")).to_contain_text("and 793 more: the CSV has all")
+    assert page.problems == []
+    page.close()
+
+
+def test_those_that_are_ticked_are_moved(chromium, served):
+    browsers.plant_devices(served.store, 60, now_ms=time.time_ns() // 1_000_000)
+    page = served.sign_in(chromium, "operator", color_scheme="dark")
+    for name in ("cam-00002", "cam-00005"):
+        page.check(f"[aria-label='Tick {name}']")
+    page.fill("input[type=search]", "cam-0000")  # ticks stay, whatever is searched for next
+    expect(page.locator("#summary")).to_contain_text("10 devices")
+    expect(page.locator("#order")).to_have_text("Order 10 devices found …")
+    expect(page.locator("#bulk")).to_contain_text("2 devices ticked")
+    page.set_viewport_size({"width": 390, "height": 800})
+    page.click("#order-ticked")
+    page.select_option("#orders select[name=word]", "ring")
+    page.fill("#orders input[name=place]", "canary")
+    page.fill("#orders input[name=why]", "tried first")
+    page.click("#orders-go")
+    expect(page.locator("#orders-look")).to_contain_text("This concerns 2 devices")
+    expect(page.locator("#orders-look")).to_contain_text("Now: drawn anew 2.")
+    assert page.evaluate("document.documentElement.scrollWidth") <= 390
+    assert browsers.serious(page) == []
+    page.click("#orders-go")
+    expect(page.locator("#said")).to_contain_text("2 devices told")
+    expect(page.locator("#bulk")).to_be_hidden()
+    with served.store.database.read() as connection:
+        rings = {one.name: one.ring for one in whereabouts.every(connection) if one.ring}
+    assert rings == {"cam-00002": "canary", "cam-00005": "canary"}
+    (entry,) = said(served, "place")
+    assert (entry.who, entry.why, entry.subject) == ("operator", "tried first", "cam-00002,cam-00005")
+    page.click("#order")
+    page.select_option("#orders select[name=word]", "budget")
+    page.fill("#orders input[name=labels_per_day]", "50")
+    page.fill("#orders input[name=why]", "dear")
+    page.click("#orders-go")
+    page.click("#orders-go >> text=Tell 10 devices")
+    expect(page.locator("#said")).to_contain_text("10 devices told")
+    assert [entry.detail["labels_per_day"] for entry in said(served, "budget")] == [50.0]
+    assert page.problems == []
     page.close()

@@ -11,7 +11,7 @@ import planted_models
 import pytest
 from playwright.sync_api import expect
 
-from server.store import runs, trail
+from server.store import curves, runs, trail
 
 
 @pytest.fixture(scope="module")
@@ -81,6 +81,44 @@ def test_a_version_shows_its_card_and_where_it_runs(page, site):
     gates = list(csv.DictReader(page.request.get(f"{site.url}/models/rounds/2/gates.csv").text().splitlines()))
     assert {"stream", "import", "stream/class coat"} <= {row["gate"] for row in gates}
     assert {row["bound"] for row in gates} == {"least", "most"}
+
+
+def test_how_it_learned_is_drawn_and_taken_away(page, site):
+    page.goto(f"{site.url}/models/2")
+    charts = page.locator("#curves figure")
+    expect(charts).to_have_count(3)
+    expect(charts.first.locator("canvas")).to_be_visible()
+    assert charts.first.get_attribute("aria-label").startswith("Loss, 8 epochs: learned from ")
+    expect(page.locator("#curve-said")).to_contain_text("lowest on what is kept back in epoch")
+    taken = list(csv.DictReader(page.request.get(f"{site.url}/models/rounds/2/curve.csv").text().splitlines()))
+    assert [float(row["loss"]) for row in taken] == [point.loss for point in planted_models.learned(2)]
+    assert page.request.get(f"{site.url}/models/rounds/9/curve.csv").status == 404
+
+
+def test_a_round_that_is_at_it_is_drawn_as_it_goes(chromium, governed):
+    def tell(points) -> None:
+        with governed.store.database.write() as connection:
+            curves.add(connection, number, points)
+
+    with governed.store.database.write() as connection:
+        snapshot = runs.get(connection, 1).snapshot_id
+        begun = {"snapshot_id": snapshot, "champion": 5, "recipe": "", "report": {}, "now_ms": 1}
+        number = runs.insert(connection, **begun)
+    page = governed.sign_in(chromium, "viewer")
+    page.goto(f"{governed.url}/models/rounds/{number}")
+    expect(page.locator("#curve-said")).to_have_text("No epoch has ended yet.")
+    points = [point._replace(held_loss=None, held_accuracy=None) for point in planted_models.learned(1)]
+    tell(points[:2])
+    expect(page.locator("#curve-said")).to_contain_text("at epoch 2")
+    expect(page.locator("#curves figure")).to_have_count(2)  # nothing is kept back: loss and learning rate
+    tell(points[2:])
+    expect(page.locator("#curve-said")).to_contain_text("at epoch 8")
+    with governed.store.database.write() as connection:
+        runs.mark(connection, number, state="judging")
+    expect(page.locator("#round .state").first).to_have_text("judging")
+    expect(page.locator("#curve-said")).to_contain_text("ended after epoch 8")
+    assert page.problems == []
+    page.close()
 
 
 def test_two_versions_side_by_side(page, site):

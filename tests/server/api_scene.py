@@ -17,7 +17,8 @@ from server.collect.ingest import Ingest
 from server.label import orders
 from server.release import commands
 from server.release.registry import add_artifact
-from server.store import labels, runs, users
+from server.store import curves, labels, runs, users
+from server.store.curves import CurvePoint
 from server.store.labels import Label
 from server.store.store import Store
 from server.teach.gates.verdict import Verdict, checked
@@ -68,7 +69,10 @@ class Scene:
         report = {"candidate": {"manifest_sha256": sha256, "weights_sha256": ""}, "verdict": verdict}
         with self.store.database.write() as connection:
             begun = {"snapshot_id": self.snapshot, "champion": 1, "recipe": "", "report": {}, "now_ms": NOW_MS}
-            runs.finish(connection, runs.insert(connection, **begun), state="rejected", report=report, now_ms=NOW_MS)
+            number = runs.insert(connection, **begun)
+            said = [CurvePoint(1, 0.9, None, None, 0.004, 2.5), CurvePoint(2, None, 1.0, 0.5, 0.0, 5.0)]
+            curves.add(connection, number, said)
+            runs.finish(connection, number, state="rejected", report=report, now_ms=NOW_MS)
         rules = config.Rollout(rings=("canary=1", "all"))
         commands.start(self.store, 1, channel="stable", rings=(), rules=(), default=rules, now_ms=NOW_MS)
 

@@ -11,6 +11,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 import msgspec
 import numpy as np
 import pytest
+import sqlalchemy as sa
 from device_words import FLEET, NOW_MS, birth, event, heartbeat, message, uploads
 from hypothesis import given
 from hypothesis import strategies as st
@@ -23,8 +24,11 @@ from server.__main__ import main
 from server.collect.ingest import Ingest
 from server.config import load_config
 from server.errors import ServerConfigError
+from server.govern.erase import erase
+from server.govern.subject import Subject
 from server.store import alarms, deliveries, events, identities, labels, runs
-from server.store.alarms import Alarm
+from server.store.alarms import Alarm, standing
+from server.store.schema import delivery
 from server.store.schema import event as event_table
 from server.store.store import Store
 from server.tell.alarms import NAMED, Alarms, Change, changes_of
@@ -130,6 +134,31 @@ def scene(tmp_path, listener):
     made = Scene(tmp_path, listener, queue_empty_s=0.0)
     yield made
     made.store.close()
+
+
+def test_an_erased_device_is_named_no_more_and_nobody_is_told_that_it_is_back(scene):
+    for name in ("cam-1", "cam-11"):
+        scene.connects(name)
+        scene.dies(name)
+    scene.pass_s(2000)
+    assert scene.look() == ["silent.raised device cam-1, device cam-11"]
+    scene.connects("cam-1")
+    assert scene.look() == ["silent.cleared device cam-1"]
+    scene.dies("cam-1")
+    scene.pass_s(2000)
+    assert scene.look() == ["silent.raised device cam-1"]
+    erased = erase(scene.store, Subject("device", ("cam-1",)), who="ada", why="asked", now_ms=scene.now_ms)
+    assert (erased.counts["alarm"], erased.counts["delivery"]) == (1, 3)
+    with scene.store.database.read() as connection:
+        told = [json.loads(body) for body in connection.scalars(sa.select(delivery.c.body))]
+        assert [one.subject for one in standing(connection)] == ["device cam-11"]
+    (left,) = told  # the others told of nobody else
+    assert (left["data"]["count"], [one["subject"] for one in left["data"]["alarms"]]) == (1, ["device cam-11"])
+    assert scene.look() == []
+    scene.connects("cam-1")
+    scene.dies("cam-1")
+    scene.pass_s(2000)
+    assert scene.look() == ["silent.raised device cam-1"]  # it has spoken again
 
 
 # --- what stands ---

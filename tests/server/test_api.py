@@ -13,7 +13,9 @@ from fastapi.testclient import TestClient
 from hypothesis import HealthCheck, given, settings
 from schemathesis import GenerationMode
 
-from server.store import trail
+from server.store import labels, trail
+from server.store.consensus import GOLD
+from server.store.labels import Label
 from server.store.users import ROLES
 from server.web.app import API
 from server.web.openapi import TAGS
@@ -100,6 +102,7 @@ def test_whatever_changes_something_says_why(scene):
 AGAIN = {"ids": ["cam-1.main.1.6"], "purpose": "second look"}
 ORDERS = (  # role, method, path, what is ordered, what the trail says
     ("operator", "PATCH", "devices/cam-2", {"site": "barn", "ring": "canary"}, ("place", "device cam-2")),
+    ("operator", "POST", "orders/place", {"devices": "cam-1,cam-2", "channel": "beta"}, ("place", "cam-1,cam-2")),
     ("admin", "POST", "devices/cam-2/revoke", {}, ("revoke", "device cam-2")),
     ("operator", "POST", "classes", {"name": "hen"}, ("add class", "class hen")),
     ("operator", "POST", "samples/cam-1.main.1.5/ask", {"labelers": 3}, ("ask again", "sample cam-1.main.1.5")),
@@ -129,6 +132,26 @@ def test_every_order_is_done_and_kept_with_who_and_why(tmp_path):
     assert client.get("users/eve/tokens").json()["tokens"][0]["revoked_at_ms"] == scene.now_ms
     said = client.get("samples/cam-1.main.1.5").json()
     assert (said["label"], [one["said"] for one in said["answers"]]) == ("owl", ["dog", "owl"])
+    scene.close()
+
+
+def test_who_is_measured_by_gold_is_not_told_which_it_is(tmp_path):
+    scene = Scene(tmp_path)
+    with scene.store.database.write() as connection:
+        labels.add(connection, [Label("cam-1.main.1.0", 0, "labeler", scene.now_ms, purpose=GOLD)])
+    told = {}
+    for role in ROLES:
+        client = scene.client(role)
+        done = {one["what"] for one in client.get("trail").json()["entries"]}
+        answers = client.get("samples/cam-1.main.1.0").json()["answers"]
+        pages = TestClient(scene.app, headers=client.headers)
+        page = pages.get("/samples/cam-1.main.1.0").text
+        csv, governance = pages.get("/governance/trail.csv").text, pages.get("/governance").text
+        seen = ("vouch" in done, GOLD in {one["purpose"] for one in answers}, GOLD in page, "vouch" in page)
+        told[role] = (*seen, "vouch" in csv, "vouch" in governance)
+    assert told == {
+        "viewer": (False,) * 6, "labeler": (False,) * 6, "operator": (True,) * 6, "admin": (True,) * 6,
+    }  # fmt: skip
     scene.close()
 
 

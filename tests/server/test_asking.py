@@ -2,61 +2,38 @@
 
 from __future__ import annotations
 
-import numpy as np
 import pytest
 import sqlalchemy as sa
-from device_words import FLEET, NOW_MS, uploads
+from asked import Clock, name, queue_of, stored
+from device_words import FLEET, uploads
 
 from server.collect.ingest import Ingest
 from server.errors import LabelError
 from server.label import orders, quality
 from server.label.labeler import CANNOT_TELL, LATER, Given, People
 from server.label.labelling import IDLE_MS, QUEUE_BATCHES, REFIT, Labelling
-from server.label.queue import Queue, Rules
+from server.label.queue import Rules
 from server.store import consensus, labels, questions, trail
 from server.store.questions import Queued
 from server.store.schema import label, sample
-from server.store.store import Store
 
 COUNT = 24
 
 
 @pytest.fixture
 def store(tmp_path):
-    store = Store.open(tmp_path / "store")
-    ingest = Ingest(store, fleet=FLEET, offline_after_s=90.0)
-    ingest.take([message for seq in range(COUNT) for message in uploads("cam-1", seq)])
-    with store.database.write() as connection:
-        labels.ensure_names(connection, ["cat", "dog", "owl", "rat"])
-    yield store
-    store.close()
-
-
-class Clock:
-    def __init__(self) -> None:
-        self.ms = NOW_MS
-
-    def __call__(self) -> int:
-        self.ms += 1
-        return self.ms
+    with stored(tmp_path / "store", COUNT) as store:
+        yield store
 
 
 @pytest.fixture
 def clock():
-    return Clock()
-
-
-def queue_of(store, clock, **rules) -> Queue:
-    return Queue(store, Rules(lease_s=60.0)._replace(**rules), now_ms=clock, rng=np.random.default_rng(0))
+    return Clock(step_ms=1)
 
 
 @pytest.fixture
 def queue(store, clock):
     return queue_of(store, clock)
-
-
-def name(seq: int) -> str:
-    return f"cam-1.main.1.{seq}"
 
 
 def ids(tasks) -> list[str]:

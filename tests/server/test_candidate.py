@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 import signal
 import subprocess
@@ -21,20 +22,24 @@ from edge_agent.choose.acquisition import Scorer
 from edge_agent.contract.artifact import decode_manifest, write_artifact
 from edge_agent.model import Model
 from models import learn
+from models.curve import Point
 from models.net import Parts, Prepare
 from models.trainer import Task, Trained, train
 from server import config
 from server.collect.ingest import Ingest
+from server.errors import TrainingError
 from server.govern import lineage
 from server.govern.erase import erase
 from server.govern.subject import Subject
 from server.label.encoder import Encoder
 from server.release.registry import publish_passed
-from server.store import embeddings, references, runs
+from server.store import curves, embeddings, references, runs
 from server.store.schema import event
 from server.store.store import Store
 from server.teach import candidate
+from server.teach import progress as progress_module
 from server.teach.imports import import_file
+from server.teach.progress import POINTS_MAX, Progress
 from server.teach.reproduce import reproduce
 from server.teach.run import CHECKPOINTS
 from server.teach.training import Settings, begin, run_round
@@ -122,7 +127,8 @@ def test_progress_tells_what_is_left_by_the_pace_since_it_began():
     said: list[str] = []
     events: list[dict[str, float]] = []
     clock = iter([0.0, 100.0, 101.0, 110.0, 170.0, 171.0])
-    progress = candidate.Progress(said.append, lambda _, detail: events.append(detail), clock=lambda: next(clock))
+    told = {"event": lambda _, detail: events.append(detail), "clock": lambda: next(clock)}
+    progress = Progress(said.append, **told)
     for share in (0.5, 0.51, 0.6, 0.9, 1.0):  # resumed at a half
         progress(share, "epoch")
     assert said == ["epoch (50%)", "epoch (60%, 40 s left)", "epoch (90%, 17 s left)", "epoch (100%)"]
@@ -130,13 +136,68 @@ def test_progress_tells_what_is_left_by_the_pace_since_it_began():
 
 
 def test_a_long_training_leaves_events(store, tmp_path, monkeypatch):
-    monkeypatch.setattr(candidate, "EVENT_S", 0.0)
+    monkeypatch.setattr(progress_module, "EVENT_S", 0.0)
     run, _ = here(store, tmp_path)
     with store.database.read() as connection:
         rows = connection.execute(sa.select(event).where(event.c.kind == "training")).all()
     assert len(rows) == 4
     assert rows[0].text.startswith(f"run {run.id}: epoch 1/4, loss ")
     assert rows[-1].detail["share"] == 1.0
+
+
+def curve_of(store: Store, run_id: int) -> list[curves.CurvePoint]:
+    with store.database.read() as connection:
+        return curves.of_run(connection, run_id)
+
+
+def test_the_curve_of_a_round_is_kept_as_its_lines_tell_it(store, tmp_path):
+    run, said = here(store, tmp_path, epochs=6, patience=6)
+    curve = curve_of(store, run.id)
+    assert [point.epoch for point in curve] == list(range(1, 7))
+    assert curve[-1].loss < curve[0].loss
+    assert all(0.0 <= point.held_accuracy <= 1.0 for point in curve)
+    assert f"epoch 6/6, loss {curve[-1].loss:.3f}, {curve[-1].held_loss:.3f} on what is kept back" in "\n".join(said)
+    assert curve[-1].learning_rate < max(point.learning_rate for point in curve)  # one cycle: up, and down again
+    assert [point.seconds for point in curve] == sorted(point.seconds for point in curve)
+    with store.database.read() as connection:
+        (brief,) = runs.briefs(connection, run.id, limit=9)
+    assert (brief.state, brief.epochs, brief.version) == ("passed", 6, None)
+
+
+def stumbles(task: Task) -> Trained:
+    for epoch, loss in enumerate((0.9, float("nan"), np.float32(0.25)), 1):
+        task.progress(epoch / 9, "so far", Point(epoch=epoch, loss=loss))
+    raise ValueError("no more")
+
+
+def babbles(task: Task) -> Trained:
+    task.progress(0.5, "so far", {"epoch": 1})
+    return train(task)
+
+
+def test_a_training_that_fails_keeps_its_curve_and_a_point_that_is_none_is_said(store, tmp_path):
+    first, second = insert(store, trainer=f"{__name__}:stumbles"), insert(store, trainer=f"{__name__}:babbles")
+    told = {"folder": tmp_path / CHECKPOINTS, "say": lambda _: None, "now_ms": lambda: NOW_MS}
+    with pytest.raises(TrainingError, match="stumbles': ValueError: no more"):
+        run_round(store, first, **told)
+    assert [(point.epoch, point.loss) for point in curve_of(store, first)] == [(1, 0.9), (2, None), (3, 0.25)]
+    with pytest.raises(TrainingError, match=r"the point is dict, expected models\.curve\.Point"):
+        run_round(store, second, **told)
+    assert curve_of(store, second) == []
+
+
+def test_points_are_kept_in_groups_and_not_without_end():
+    kept: list[list[curves.CurvePoint]] = []
+    said: list[str] = []
+    clock = itertools.count(0.0, 0.001)
+    progress = Progress(said.append, keep=kept.append, clock=lambda: next(clock))
+    for epoch in range(1, POINTS_MAX + 9):
+        progress(0.0, "epoch", Point(epoch=epoch, loss=1.0))
+    progress.close()
+    assert [point.epoch for group in kept for point in group] == list(range(1, POINTS_MAX + 1))
+    assert len(kept[0]) == 1  # the first is looked for
+    assert len(kept) <= 12  # of ten seconds
+    assert sum("the curve ends here" in line for line in said) == 1
 
 
 # --- what is told ---

@@ -11,8 +11,9 @@ from device_words import FLEET, NOW_MS, uploads
 
 from server.collect.ingest import Ingest
 from server.govern.erase import erase
+from server.govern.foreseen import carried_away
 from server.govern.subject import Subject
-from server.store import chores, embeddings, labels, places
+from server.store import chores, embeddings, labels, places, trail
 from server.store.embeddings import Embedding
 from server.store.labels import Label
 from server.store.places import Place
@@ -99,6 +100,15 @@ def test_a_map_without_a_champion_says_what_is_missing(store, tmp_path):
         chores.begin(connection, number)
     assert main(["--data-dir", str(tmp_path), "--chore", str(number)]) == 0
     assert "there is no champion" in state(store, number).error
+
+
+def test_a_copy_that_nobody_has_fetched_is_not_elsewhere(store, tmp_path):
+    made = freeze(store, now_ms=NOW_MS)
+    do(store, begun(store, snapshot=made.id))
+    with store.database.write() as connection:
+        assert carried_away(connection, [made.id]) == ()
+        trail.record(connection, "export", f"snapshot {made.id}", why="fetched", who="eve", now_ms=NOW_MS)
+        assert carried_away(connection, [made.id]) == (f"export of snapshot {made.id[:12]} by eve (audit entry 3)",)
 
 
 def test_an_erasure_takes_copies_and_points_with_it(store):

@@ -16,7 +16,8 @@ from server import __main__ as program
 # They do something, and say no more than that it is done.
 ACTS = {
     "init", "run", "broker-certificate", "train", "demo", "backtest", "export", "request", "cancel-request",
-    "device enrol", "device revoke", "device channel", "device ring", "device pause", "device resume", "device budget",
+    "device enrol", "device revoke", "device channel", "device ring", "device site", "device pause", "device resume",
+    "device budget",
     "webhook test", "data import", "data rule", "model add",
     "model import", "model sign", "model export", "keys init", "keys rotate", "keys extend", "keys sign",
     "label skip", "label undo", "label ask", "label gold add", "label gold remove", "snapshot export", "gates override",
@@ -100,9 +101,21 @@ def test_samples_are_found_and_a_device_and_a_version_are_shown(toml, capsys):
         assert capsys.readouterr().out.strip()
 
 
+def test_how_a_round_learned_is_shown(toml, capsys):
+    (listed,) = shown(capsys, "runs", "list", "--json", toml)
+    assert (listed["run"], listed["state"], listed["epochs"]) == (1, "rejected", 2)
+    curve = shown(capsys, "runs", "show", "1", "--json", toml)["curve"]
+    assert [(point["epoch"], point["loss"], point["held_loss"]) for point in curve] == [(1, 0.9, None), (2, None, 1)]
+    assert program.main(["runs", "show", "1", toml]) == 0
+    told = capsys.readouterr().out
+    assert "rejected" in told
+    assert "0.004" in told
+
+
 @pytest.mark.parametrize(
     ("words", "said"),
     [
+        (["runs", "show", "9"], "there is no round 9; the newest is 1"),
         (["device", "show", "cam-3"], "device 'cam-3' has never been seen (did you mean 'cam-2'?)"),
         (["model", "show", "9"], "version 9 is not in the registry"),
     ],

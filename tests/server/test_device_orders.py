@@ -14,13 +14,13 @@ from edge_agent.contract.wire import Budgets, Desired, LinkState, Pause, decode,
 from server import config
 from server.__main__ import main
 from server.collect.ingest import Ingest
-from server.errors import OrderError
+from server.errors import OrderError, RolloutError, StoreError
 from server.govern.erase import erase
 from server.govern.subject import Subject
-from server.release import commands, orders
+from server.release import orders, places
 from server.release.fleet import Fleet
 from server.release.orders import Budget
-from server.store import device_orders, identities, rollouts, trail, users
+from server.store import device_orders, devices, identities, rollouts, trail, users, whereabouts
 from server.store.store import Store
 from server.web.access import digest
 from server.web.app import make_app
@@ -39,8 +39,8 @@ class Scene:
         for name in NAMES:
             self.ingest.take([message(name, "birth", encode(birth("a")))])
         for name in NAMES[:2]:
-            commands.put_device(self.store, name, site="north", now_ms=NOW_MS)
-        commands.put_device(self.store, "cam-3", ring="canary", now_ms=NOW_MS)
+            places.put(self.store, [name], site="north", now_ms=NOW_MS)
+        places.put(self.store, ["cam-3"], ring="canary", now_ms=NOW_MS)
         self.restart()
 
     def restart(self) -> None:
@@ -134,6 +134,37 @@ def test_what_the_device_says_back_tells_whether_it_obeys(scene):
     assert obeyed() == {"budget": True, "pause": True}
     scene.says("cam-1", budgets=msgspec.structs.replace(said, complaint="never pays for a sample"))
     assert obeyed()["budget"] is not True
+
+
+def test_what_an_order_would_come_to_is_said_before(scene):
+    orders.pause(scene.store, "cam-2", why="", now_ms=NOW_MS)
+    with scene.store.database.write() as connection:
+        identities.revoke(connection, "cam-1", why="", samples_left_out=False, now_ms=NOW_MS)
+    found = orders.meant(scene.store, "all")
+    assert (found.devices, found.revoked, found.paused, found.budgeted) == (["cam-2", "cam-3"], ["cam-1"], 1, 0)
+    assert (found.sites, found.rings, found.online) == ({"north": 1, "": 1}, {"": 1, "canary": 1}, 2)
+    assert orders.meant(scene.store, ["cam-3", "gone"]).devices == ["cam-3"]
+    for whom, why in (([], "nothing fits"), (["cam-1"], "revoked"), ("cam-1", "revoked"), ("cam-9", "never been seen")):
+        with pytest.raises(OrderError, match=why):
+            orders.meant(scene.store, whom)
+
+
+def test_many_are_placed_or_none(scene):
+    with pytest.raises(StoreError, match="'cam-7' has never been seen"):
+        places.put(scene.store, ["cam-1", "cam-7"], channel="beta", now_ms=NOW_MS)
+    with pytest.raises(RolloutError, match="expected a channel, a ring or a site"):
+        places.put(scene.store, ["cam-1"], now_ms=NOW_MS)
+    with pytest.raises(RolloutError, match="expected letters, digits"):
+        places.put(scene.store, ["cam-1", "cam-2"], ring="a/b", now_ms=NOW_MS)
+    with scene.store.database.read() as connection:
+        assert {one.channel for one in whereabouts.every(connection)} == {"stable"}
+    names = [f"unit-{n}" for n in range(1200)]  # more than go into one statement
+    with scene.store.database.write() as connection:
+        devices.record_seen(connection, dict.fromkeys(names, NOW_MS))
+    places.put(scene.store, names, channel="beta", why="tried", who="anna", now_ms=NOW_MS)
+    with scene.store.database.read() as connection:
+        assert {one.name for one in whereabouts.every(connection) if one.channel == "beta"} == {*names}
+    assert scene.trail() == [("place", "unit-0, unit-1, unit-2 and 1197 more", "anna", "tried")]
 
 
 def test_who_is_meant(scene):

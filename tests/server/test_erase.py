@@ -19,8 +19,8 @@ from server.__main__ import main
 from server.errors import GovernError, StoreError
 from server.govern.erase import KEPT
 from server.govern.scrub import finish
+from server.inventory import fleet as fleet_rows
 from server.release.fleet import Fleet
-from server.status import fleet as fleet_rows
 from server.store import devices, erasures, requests, runs, samples, snapshots, trail
 from server.store.database import sqlite3
 from server.store.schema import doomed_blob, duplicate, event, metadata, part, quarantine, sample, version

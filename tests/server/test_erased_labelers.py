@@ -11,6 +11,7 @@ import sqlalchemy as sa
 from device_words import NOW_MS
 from erasing import World, files_with
 
+from server.errors import GovernError
 from server.govern.lineage import of_labeler
 from server.label.labeler import Given
 from server.label.queue import Queue, Rules
@@ -70,6 +71,21 @@ def test_answers_of_an_erased_labeler_that_come_again_are_not_kept(world: World)
     assert files_with(world.folder, b"eve@example.org") == []
     queue.take_in([given._replace(key="label_studio:8:noon", labeler="label_studio:dan")], asked_as="label_studio")
     assert world.count(label, label.c.labeler == "label_studio:dan") == 1
+
+
+def test_the_last_admin_is_not_erased(world: World) -> None:
+    with world.store.database.write() as connection:
+        users.add(connection, "ann", "admin", password_hash="", by="root", now_ms=NOW_MS)
+        users.add(connection, "bob", "operator", password_hash="", by="root", now_ms=NOW_MS)
+    with pytest.raises(GovernError, match="is the last admin who may sign in"):
+        world.erase("labeler", "ann")
+    with world.store.database.write() as connection:
+        users.change(connection, "bob", role="admin", disabled=True, by="root", why="", now_ms=NOW_MS)
+    with pytest.raises(GovernError, match="is the last admin who may sign in"):  # bob may not
+        world.erase("labeler", "ann")
+    with world.store.database.write() as connection:
+        users.change(connection, "bob", disabled=False, by="root", why="", now_ms=NOW_MS)
+    assert world.erase("labeler", "ann").counts["user"] == 1
 
 
 def test_a_labeler_who_may_sign_in_has_no_account_any_more(world: World) -> None:

@@ -16,7 +16,7 @@ from server import config
 from server.__main__ import main
 from server.collect.ingest import Ingest
 from server.errors import RolloutError, ServerConfigError, StoreError
-from server.release import commands
+from server.release import commands, places
 from server.release.channels import report_of
 from server.release.fleet import REST_MS, Fleet
 from server.release.registry import add_artifact
@@ -400,13 +400,28 @@ def test_a_halted_version_may_be_tried_again_by_hand(scene):
     assert scene.current().status == "running"
 
 
+def test_a_list_of_rollouts_reads_no_state(scene):
+    scene.connects("cam-1", "cam-2")
+    scene.add(2)
+    begin(scene, 2, rings=("canary=1", "all"))
+    scene.tick()
+    whole = commands.listed(scene.store)
+    assert [(row["ring"], row["members"], row["why"]) for row in whole] == [("canary", {"ordered": 1}, "")]
+    with scene.store.database.write() as connection:
+        connection.exec_driver_sql("UPDATE rollout SET state = 'no JSON', plan = 'neither'")
+    assert commands.listed(scene.store) == whole
+    with scene.store.database.read() as connection:
+        assert [one.id for one in rollouts.listed(connection, version=2)] == [whole[0]["rollout"]]
+        assert rollouts.listed(connection, version=3) == rollouts.listed(connection, below=1) == []
+
+
 def test_a_channel_has_rollouts_of_its_own(scene):
     scene.restart(autonomy=config.Autonomy(dial="propose"))
     scene.connects("cam-1", "cam-2")
     scene.add(2)
     begin(scene, 2, rings=("all",))
     scene.through("cam-1", "cam-2", number=2)
-    commands.put_device(scene.store, "cam-2", channel="beta", now_ms=1)
+    places.put(scene.store, ["cam-2"], channel="beta", now_ms=1)
     scene.add(3)
     begin(scene, 3, channel="beta", rings=("all",))
     assert scene.tick() == [("cam-2", 3, 2)]
@@ -424,21 +439,21 @@ def test_a_channel_has_rollouts_of_its_own(scene):
     for channel in ("beta", "stable"):
         commands.say(scene.store, scene.current(channel).id, "halt", reason="", now_ms=scene.now_ms)
     scene.tick()
-    commands.put_device(scene.store, "cam-2", channel="stable", now_ms=1)
+    places.put(scene.store, ["cam-2"], channel="stable", now_ms=1)
     assert scene.tick(REST_MS / 1000) == []  # nothing lower than what it runs
     with pytest.raises(StoreError, match=r"device 'cam-3' has never been seen \(did you mean"):
-        commands.put_device(scene.store, "cam-3", ring="canary", now_ms=1)
+        places.put(scene.store, ["cam-3"], ring="canary", now_ms=1)
     with pytest.raises(RolloutError, match="ring 'a/b': expected letters"):
-        commands.put_device(scene.store, "cam-1", ring="a/b", now_ms=1)
+        places.put(scene.store, ["cam-1"], ring="a/b", now_ms=1)
 
 
 def test_a_device_is_put_into_a_ring_and_out_of_it_again(scene):
     scene.connects("cam-1", "cam-2")
-    commands.put_device(scene.store, "cam-2", ring="canary", now_ms=1)
-    commands.put_device(scene.store, "cam-1", ring="all", now_ms=1)
+    places.put(scene.store, ["cam-2"], ring="canary", now_ms=1)
+    places.put(scene.store, ["cam-1"], ring="all", now_ms=1)
     scene.add(2)
     assert scene.tick() == [("cam-2", 2, 1)]
-    commands.put_device(scene.store, "cam-1", ring="-", now_ms=1)
+    places.put(scene.store, ["cam-1"], ring="-", now_ms=1)
     with scene.store.database.read() as connection:
         assert [device.ring for device in devices.devices(connection)] == [None, "canary"]
 
@@ -563,8 +578,8 @@ def test_each_channel_is_as_free_as_its_dial(scene):
         rings=("canary=1", "all"), autonomy=config.Autonomy(dial="approve", channels=("beta=auto", "lab=propose"))
     )
     scene.connects("cam-1", "cam-2", "cam-3")
-    commands.put_device(scene.store, "cam-2", channel="beta", now_ms=1)
-    commands.put_device(scene.store, "cam-3", channel="lab", now_ms=1)
+    places.put(scene.store, ["cam-2"], channel="beta", now_ms=1)
+    places.put(scene.store, ["cam-3"], channel="lab", now_ms=1)
     scene.add(2)
     assert [(name, version) for name, version, _ in scene.tick()] == [("cam-2", 2)]
     assert waits(scene) == (2, "ring canary waits for an approval")
@@ -578,7 +593,7 @@ def test_each_channel_is_as_free_as_its_dial(scene):
 def test_what_one_channel_halted_goes_to_no_other_by_itself(scene):
     scene.restart(rings=("canary=1", "all"), autonomy=config.Autonomy(channels=("beta=auto",)))
     scene.connects("cam-1", "cam-2")
-    commands.put_device(scene.store, "cam-2", channel="beta", now_ms=1)
+    places.put(scene.store, ["cam-2"], channel="beta", now_ms=1)
     scene.add(2)
     for _ in range(4):
         scene.tick(6)

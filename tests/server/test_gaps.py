@@ -11,7 +11,7 @@ from device_words import FLEET, birth, heartbeat, message, uploads
 
 from edge_agent.contract.wire import OutboxState, encode
 from server.collect.ingest import Ingest
-from server.status import fleet
+from server.inventory import fleet
 from server.store.gaps import GAPS_MAX
 from server.store.schema import gap, quarantine
 from server.store.store import Store

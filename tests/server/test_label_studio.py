@@ -17,8 +17,10 @@ import numpy as np
 import pytest
 import sqlalchemy as sa
 from device_words import FLEET, NOW_MS, image, uploads
+from fastapi.testclient import TestClient
 from PIL import Image
 
+from server import config
 from server.collect.ingest import Ingest
 from server.errors import LabelError
 from server.label import label_studio
@@ -26,10 +28,12 @@ from server.label.label_studio import PAGE, POLL_S, LabelStudio
 from server.label.labeler import CANNOT_TELL, NONE_OF_THESE, Given
 from server.label.labelling import Labelling
 from server.label.queue import Rules
-from server.store import labels
+from server.store import labels, users
 from server.store.schema import label
 from server.store.store import Store
 from server.testing import check_labeler, question
+from server.web.access import digest
+from server.web.app import make_app
 
 TOKEN = "0123456789abcdef0123456789abcdef01234567"
 JWT = "head.body.signature"
@@ -390,3 +394,25 @@ def test_nobody_at_home_loses_nothing(store):
 def test_words_that_are_no_class():
     assert label_studio._said([{"value": {"choices": ["Cannot tell"]}}]) == CANNOT_TELL
     assert label_studio._said([{"value": {"choices": ["none of these"]}}]) == NONE_OF_THESE
+
+
+def test_people_are_told_where_the_questions_are(tmp_path):
+    store = Store.open(tmp_path)
+    with store.database.write() as connection:
+        users.add(connection, "eve", "labeler", password_hash="", by="test", now_ms=NOW_MS)
+        secret = {"secret_sha256": digest("secret"), "expires_at_ms": None}
+        users.add_token(connection, "eve", "test", **secret, by="test", now_ms=NOW_MS)
+
+    def page(kind: str) -> str:
+        told = config.ServerConfig(
+            labeler=config.Labeler(kind=kind), label_studio=config.LabelStudio(url="http://studio:8080/", project=7)
+        )
+        app = make_app(store, told, now_ms=lambda: NOW_MS)
+        return TestClient(app, headers={"Authorization": "Bearer secret"}).get("/label").text
+
+    link = '<a href="http://studio:8080/projects/7/data">'
+    assert link in page("label_studio")
+    assert "Nobody is asked here" not in page("label_studio")
+    assert "Nobody is asked here" in page("oracle")
+    assert link not in page("human")
+    store.close()

@@ -178,6 +178,7 @@ def test_rollouts_of_the_two_fixed_rings_go_on_in_rings(tmp_path):
     assert differences(store) == []
     with store.database.read() as connection:
         running, done, halted = rollouts.every(connection)
+        assert [one.brief for one in rollouts.listed(connection)] == [halted.brief, done.brief, running.brief]
         (step,) = rollouts.steps(connection, 1)
         (found,) = devices.devices(connection)
     store.close()

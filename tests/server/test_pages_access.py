@@ -160,6 +160,28 @@ def test_a_header_names_who_comes_only_from_the_proxy(tmp_path):
     scene.store.close()
 
 
+@pytest.mark.parametrize(
+    ("path", "said"),
+    [
+        ("/devices/cam-1/place", {"channel": "beta"}),
+        ("/devices/cam-1/uploads", {"word": "pause"}),
+        ("/devices/cam-1/budget", {"labels_per_day": "20"}),
+        ("/samples/cam-1.main.1.0/more", {"device": "cam-1"}),
+        ("/rollouts", {"version": "1"}),
+        ("/rollouts/1/halt", {}),
+    ],
+)
+def test_nothing_is_ordered_from_a_page_without_a_reason(scene, path, said):
+    scene.add("olga", "operator")
+    client = scene.signed_in("olga")
+    for why in ({}, {"why": "", "reason": ""}):
+        answer = client.post(path, data={"csrf": csrf_of(client), **said, **why})
+        assert answer.status_code == 422, answer.text
+        assert "why" in answer.text or "reason" in answer.text
+    with scene.store.database.read() as connection:
+        assert {entry.what for entry in trail.entries(connection)} == {"user add"}
+
+
 def test_monitoring_reads_the_fleet_in_words_of_its_own(scene):
     browser.plant_devices(scene.store, 100, now_ms=NOW_MS)
     answer = scene.signed_in("vera").get("/metrics")

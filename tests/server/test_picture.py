@@ -52,6 +52,16 @@ def test_a_long_series_is_one_short_line_a_channel(length, channels):
         assert len(made.body) < 16_000 * channels
 
 
+@pytest.mark.parametrize("most", [np.finfo(np.float64).max, np.inf, np.float32(3e38)])
+@pytest.mark.filterwarnings("error")
+def test_the_largest_numbers_that_there_are_can_be_shown(most):
+    strip = np.array([[-most, 0.0], [most, np.nan]])
+    shades = np.asarray(Image.open(io.BytesIO(picture.of(np.kron(strip, np.ones((4, 4)))).body)))
+    assert (shades.min(), shades.max()) == (0, 255)
+    assert shades[0, -1] == shades[-1, -1] == 127  # 0, and what is no number
+    assert picture.of(strip).media_type == "image/svg+xml"
+
+
 def test_what_is_not_finite_or_all_the_same_can_be_shown():
     assert picture.of(np.full((5, 2), np.nan, np.float32)).media_type == "image/svg+xml"
 

@@ -134,6 +134,8 @@ def test_what_is_known_of_an_arm_survives_a_change_of_the_others() -> None:
         (["margin"], "two arms or more"),
         (["margin", "novelty_quantile/margin"], "each once"),
         (["split/margin", "vessal"], "unknown"),
+        (["margin", "bald"], "asks a model of several heads"),
+        (["margin", "vessal/vote_entropy"], "asks a model of several heads"),
     ],
 )
 def test_arms_that_make_no_sense_are_refused(names: list[str], said: str) -> None:

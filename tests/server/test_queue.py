@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 import quadrants
 import sqlalchemy as sa
+from asked import Clock, name, queue_of, stored
 from device_words import FLEET, NOW_MS, uploads
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
@@ -24,7 +25,7 @@ from server.label import orders, quality
 from server.label.labeler import CANNOT_TELL, NONE_OF_THESE, Given, People
 from server.label.labelling import DAY_MS, QUEUE_BATCHES, Labelling
 from server.label.prices import parse
-from server.label.queue import SKIP_MS, Queue, Reply, Rules
+from server.label.queue import SKIP_MS, Reply
 from server.release.registry import add_artifact
 from server.store import consensus, labels, questions, snapshots, trail
 from server.store.questions import Queued
@@ -38,24 +39,8 @@ COUNT = 12
 
 @pytest.fixture
 def store(tmp_path):
-    store = Store.open(tmp_path / "store")
-    ingest = Ingest(store, fleet=FLEET, offline_after_s=90.0)
-    ingest.take([message for seq in range(COUNT) for message in uploads("cam-1", seq)])
-    with store.database.write() as connection:
-        labels.ensure_names(connection, ["cat", "dog", "owl", "rat"])
-    yield store
-    store.close()
-
-
-class Clock:
-    def __init__(self) -> None:
-        self.ms = NOW_MS
-
-    def __call__(self) -> int:
-        return self.ms
-
-    def pass_s(self, seconds: float) -> None:
-        self.ms += round(seconds * 1000)
+    with stored(tmp_path / "store", COUNT) as store:
+        yield store
 
 
 @pytest.fixture
@@ -63,19 +48,11 @@ def clock():
     return Clock()
 
 
-def queue_of(store, clock, **rules) -> Queue:
-    return Queue(store, Rules(lease_s=60.0)._replace(**rules), now_ms=clock, rng=np.random.default_rng(0))
-
-
 @pytest.fixture
 def queue(store, clock):
     made = queue_of(store, clock)
     made.put([Queued(name(seq), "first", clock.ms) for seq in range(COUNT)])
     return made
-
-
-def name(seq: int) -> str:
-    return f"cam-1.main.1.{seq}"
 
 
 def rows(store) -> list:

@@ -73,9 +73,12 @@ def export(
     who: str = "",
     why: str = "no reason given",
     now_ms: int,
+    chore: int = 0,
     chunk_rows: int = CHUNK_ROWS,
 ) -> Exported:
     """Write a snapshot, whose id begins so, to a folder; the same call again goes on.
+
+    `chore`: the copy stays beside the store until somebody fetches it, which is told of then; 0: it is somebody's now.
 
     StoreError: nothing of it may be exported, or is of that form; the folder holds something else; the disk is full.
     """
@@ -95,7 +98,8 @@ def export(
                 continue
             allowed = _allowed(snapshot, page, now, use, form)
             if allowed.records and not said:  # before the first file: what a kill leaves of it is carried away, too
-                _record(store, snapshot.id, use, {"format": form, "to": str(folder)}, who=who, why=why, now_ms=now_ms)
+                where = {"chore": chore} if chore else {"to": str(folder)}
+                _record(store, snapshot.id, use, {"format": form} | where, who=who, why=why, now_ms=now_ms)
                 said = True
             journal.add(_write(writer, name, split, allowed))
         found = _summed(snapshot, journal, went_on)

@@ -10,6 +10,9 @@ from server.web.api import (
     people,
     requests,
     rollouts,
+    runs,
+    sample,
+    sample_map,
     samples,
     snapshots,
     status,
@@ -18,6 +21,6 @@ from server.web.api import (
 )
 
 MODULES = (
-    status, devices, device, orders, samples, requests, label, classes, models, rollouts, snapshots,
-    people, tokens, trail,
+    status, devices, device, orders, samples, sample_map, sample, requests, label, classes, models, runs, rollouts,
+    snapshots, people, tokens, trail,
 )  # fmt: skip

@@ -20,6 +20,7 @@ UserName = Annotated[str, Path(min_length=1, max_length=100, description="of a u
 SampleId = Annotated[str, Path(min_length=1, max_length=190, description="device.stream.boot.sequence")]
 After = Annotated[int, Query(ge=0, le=NUMBER_MAX, description="as `next` of the page before said")]
 Limit = Annotated[int, Query(ge=1, le=LIMIT_MAX)]
+Before = Annotated[int, Query(ge=0, le=NUMBER_MAX, description="as `next` of the page before said")]
 T = TypeVar("T")
 
 

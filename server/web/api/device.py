@@ -7,7 +7,7 @@ from fastapi import APIRouter
 from pydantic import BaseModel, Field
 
 from server.identity import revocation
-from server.release import commands
+from server.release import places
 from server.store import devices, events, identities
 from server.store.devices import Device
 from server.web.access import Admin, Operator, Viewer
@@ -94,7 +94,7 @@ def router(frame: Frame) -> APIRouter:
     def place(name: Name, wanted: Place, person: Operator) -> OneDevice:
         read(name)
         said = wanted.model_dump()
-        commands.put_device(frame.store, name, who=person.name, now_ms=frame.now_ms(), **said)
+        places.put(frame.store, [name], who=person.name, now_ms=frame.now_ms(), **said)
         return read(name)
 
     @made.post("/revoke", summary="Shut a device out", responses=EITHER)

@@ -1,25 +1,23 @@
-"""Versions: what is known of each, and a person's word against a gate."""
+"""Versions: what is known of each."""
 
 from __future__ import annotations
 
 from collections import Counter
 from pathlib import Path
-from typing import Annotated
 
-from fastapi import APIRouter, Query
+from fastapi import APIRouter
 from pydantic import BaseModel, Field
 
 from server.govern import lineage
 from server.govern.card import card
 from server.release.signing import Signing
-from server.store import rollouts, runs, versions
+from server.store import rollouts, versions
 from server.teach import judgement
-from server.web.access import Admin, Viewer
-from server.web.api.answers import NUMBER_MAX, Anything, Limit, Number, Order, cut, here
+from server.web.access import Viewer
+from server.web.api.answers import Anything, Before, Limit, Number, cut, here
+from server.web.api.runs import Judged
 from server.web.frame import Frame
 from server.web.problem import EITHER, MISSING
-
-Before = Annotated[int, Query(ge=0, le=NUMBER_MAX, description="as `next` of the page before said")]
 
 
 class Version(BaseModel):
@@ -52,25 +50,6 @@ class Card(BaseModel):
     at_ms: int
     model: Anything
     data: Anything | None = Field(description="null: it came by hand")
-
-
-class Judged(BaseModel):
-    """What the gates said."""
-
-    run: int
-    state: str
-    champion: int = Field(description="that it was held against; 0: none")
-    passed: bool
-    override: Anything | None
-    gates: list[Anything]
-    figures: Anything
-
-
-class Overridden(BaseModel):
-    """Which gates count no more for it."""
-
-    run: int
-    gates: list[str]
 
 
 def router(frame: Frame) -> APIRouter:
@@ -117,19 +96,6 @@ def router(frame: Frame) -> APIRouter:
     def gates(number: Number, _: Viewer) -> Judged:
         known(number)
         return Judged(**judgement.shown(frame.store, f"v{number}"))
-
-    @made.get("/runs/{number}/gates", summary="What the gates said of a run's candidate", responses=EITHER)
-    def of_run(number: Number, _: Viewer) -> Judged:
-        with frame.store.database.read() as connection:
-            here(runs.get(connection, number), f"run {number}")
-        return Judged(**judgement.shown(frame.store, str(number)))
-
-    @made.post("/runs/{number}/override", summary="Let a rejected candidate pass", responses=EITHER)
-    def override(number: Number, order: Order, person: Admin) -> Overridden:
-        with frame.store.database.read() as connection:
-            here(runs.get(connection, number), f"run {number}")
-        said = judgement.override(frame.store, number, by=person.name, why=order.why, now_ms=frame.now_ms())
-        return Overridden(run=number, gates=list(said.gates))
 
     return made
 

@@ -79,7 +79,7 @@ def router(frame: Frame) -> APIRouter:
     @made.get("", summary="List the rollouts")
     def listed(_: Viewer, after: After = 0, limit: Limit = 100) -> Rollouts:
         with frame.store.database.read() as connection:
-            found = rollouts.below(connection, after, limit=limit + 1)
+            found = rollouts.listed(connection, below=after, limit=limit + 1)
         page, more = cut([Rollout(**commands.summary(one)) for one in found], limit)
         return Rollouts(rollouts=list(page), next=page[-1].rollout if more else None)
 

@@ -1,4 +1,4 @@
-"""Samples, for programs and for the data page: searched, asked about, on the map, as a chart."""
+"""Samples, for programs and for the data page: searched, and asked about."""
 
 from __future__ import annotations
 
@@ -11,22 +11,19 @@ from fastapi import APIRouter, HTTPException, Query, Response
 from fastapi.concurrency import run_in_threadpool
 from pydantic import BaseModel, Field
 
-from server.label import mapping, orders, series
+from server.label import orders, series
 from server.label.classes import class_index_of, name_of
-from server.store import browse, chores, labels, places
-from server.store import samples as stored
+from server.store import browse, labels
 from server.store.browse import Key, Wanted
 from server.web.access import Operator, Viewer
-from server.web.api.answers import Order, SampleId, here
+from server.web.api.answers import Order
 from server.web.frame import Frame
-from server.web.problem import EITHER, MISSING, REFUSED
-from server.web.recording import read
+from server.web.problem import REFUSED
 from server.web.table import csv_of
 
 PAGE_MAX = 200
 ASK_MAX = 1000  # at once; more is a plan's business
 IDS_MAX = 200
-AGAIN_MS = 600_000  # after a map that could not be drawn: sooner is the same again
 _MS_MAX = 10**14
 Answered = Literal["", "yes", "no"]
 
@@ -58,66 +55,6 @@ class Samples(BaseModel):
     next: str | None
 
 
-class Said(BaseModel):
-    """An answer of somebody."""
-
-    id: int
-    said: str
-    labeler: str
-    kind: str = Field(description="of labeler")
-    at_ms: int
-    seconds: float
-    purpose: str
-    guess: str | None = Field(description="of a model, beforehand")
-    shown: bool = Field(description="the guess, to the labeler")
-    undone: bool
-
-
-class OneSample(BaseModel):
-    """A sample whole, with all that was answered about it."""
-
-    id: str
-    device: str
-    stream: str
-    origin: str = Field(description="device or import")
-    split: str = Field(description="train or holdout")
-    captured_at_ms: int
-    received_at_ms: int
-    dtype: str
-    shape: list[int]
-    encoding: str
-    body_bytes: int
-    body_sha256: str
-    predicted: str | None = Field(description="by the device's model")
-    confidence: float | None
-    model_version: int | None
-    reason: str | None = Field(description="of its selection")
-    probability: float | None = Field(description="of its selection")
-    utility: float | None
-    novelty: float | None
-    strategy: str | None
-    acquisition: str | None
-    label: str | None = Field(
-        description="in force: a class, `cannot tell`, `none of these`; null: nobody has answered"
-    )
-    picture: str = Field(description="address")
-    answers: list[Said]
-
-
-class SampleMap(BaseModel):
-    """The map of embeddings: parallel lists. `state`: drawn; drawing (the one before is shown); none, as `why` says."""
-
-    state: Literal["drawn", "drawing", "none"]
-    why: str
-    version: int
-    classes: list[str]
-    ids: list[str]
-    x: list[float]  # 0..1
-    y: list[float]
-    predicted: list[int]  # index of the class; -1: none
-    labelled: list[int]  # index of the class; -1: cannot tell, -2: none of these, -3: nobody answered
-
-
 class Ask(Order):
     """What somebody is to be asked."""
 
@@ -130,17 +67,6 @@ class Queued(BaseModel):
 
     asked: int
     left: int
-
-
-class SampleSeries(BaseModel):
-    """A recording as a chart: `at` in seconds where `rate_hz` is known, else the number of the reading."""
-
-    at: list[float]
-    values: list[list[float | None]]
-    names: list[str]
-    rate_hz: float | None
-    length: int
-    channels: int
 
 
 class Asking(BaseModel):
@@ -198,31 +124,9 @@ def router(frame: Frame) -> APIRouter:
         lines = (list(row_of(one, names).model_dump().values()) for rows in _all(frame, wanted) for one in rows)
         return csv_of("samples", list(SampleRow.model_fields), lines)
 
-    @made.get("/samples/map", summary="The map of embeddings")
-    async def sample_map(person: Viewer) -> SampleMap:
-        return await run_in_threadpool(_map, frame, person.name)
-
     @made.post("/samples/ask", summary="Have samples labelled, or looked at again", responses=REFUSED)
     async def ask(person: Operator, what: Ask) -> Queued:
         return await run_in_threadpool(_ask, frame, person.name, what)
-
-    @made.get("/samples/{sample_id}", summary="A sample, and what was answered about it", responses=MISSING)
-    def one(sample_id: SampleId, _: Viewer) -> OneSample:
-        with database.read() as connection:
-            names = labels.names(connection)
-            row = here(stored.one(connection, sample_id), f"sample {sample_id!r}")
-            said = labels.of_sample(connection, sample_id)
-        return _whole(row, said, names)
-
-    @made.get("/samples/{sample_id}/series", summary="A recording as a chart", responses=EITHER)
-    async def chart(
-        sample_id: SampleId, _: Viewer, points: Annotated[int, Query(ge=100, le=20_000)] = 4000
-    ) -> SampleSeries:
-        def draw() -> SampleSeries:
-            array, unit, _ = read(frame, sample_id)
-            return SampleSeries(**series.drawn(array, points=points, unit=unit)._asdict())
-
-        return await run_in_threadpool(draw)
 
     return made
 
@@ -246,27 +150,6 @@ def row_of(one: Any, names: tuple[str, ...]) -> SampleRow:
         label="" if one.class_index is None else name_of(one.class_index, names),
         labeler=one.labeler or "",
         agrees=one.class_index == one.predicted if told else None,
-    )
-
-
-def _whole(row: Any, said: Sequence[Any], names: tuple[str, ...]) -> OneSample:
-    told = ("predicted", "label", "picture", "answers")
-    return OneSample(
-        **{name: getattr(row, name) for name in OneSample.model_fields if name not in told},
-        predicted=None if row.predicted is None else name_of(row.predicted, names),
-        label=None if row.class_index is None else name_of(row.class_index, names),
-        picture=f"/samples/{row.id}/picture",
-        answers=[_said(answer, names) for answer in said],
-    )
-
-
-def _said(row: Any, names: tuple[str, ...]) -> Said:
-    plain = ("id", "labeler", "kind", "at_ms", "seconds", "purpose", "shown")
-    return Said(
-        **{name: getattr(row, name) for name in plain},
-        said=name_of(row.class_index, names),
-        guess=None if row.guess is None else name_of(row.guess, names),
-        undone=row.undone_at_ms is not None,
     )
 
 
@@ -325,40 +208,6 @@ def _all(frame: Frame, wanted: Wanted) -> Iterator[Sequence[Any]]:
         yield found.rows
         if (after := found.after) is None:
             return
-
-
-def _map(frame: Frame, who: str) -> SampleMap:
-    with frame.store.database.read() as connection:
-        state = mapping.state(connection)
-        tried = chores.of_kind(connection, "map", limit=1)
-        points, names = places.every(connection), labels.names(connection)
-    failed = bool(tried) and _stands(tried[0], state.champion, frame.now_ms())
-    if state.due and not failed:
-        with frame.store.database.write() as connection:
-            order = {"version": state.champion}
-            chores.ask(connection, "map", order, who=who, why="somebody looks at it", now_ms=frame.now_ms())
-    if not state.champion:
-        why = "No version is published yet: the map shows what a model takes for alike."
-    else:
-        why = tried[0].error if failed else ""
-    drawing = state.due and not failed
-    return SampleMap(
-        state="drawing" if drawing else "drawn" if points else "none",
-        why=why,
-        version=state.version,
-        classes=list(names),
-        ids=[one.sample_id for one in points],
-        x=[round(one.x, 5) for one in points],
-        y=[round(one.y, 5) for one in points],
-        predicted=[-1 if one.predicted is None else one.predicted for one in points],
-        labelled=[-3 if one.class_index is None else one.class_index for one in points],
-    )
-
-
-def _stands(last: chores.Chore, champion: int, now_ms: int) -> bool:
-    """Whether the last map failed, and it is no use to try again yet."""
-    lately = now_ms - (last.ended_at_ms or 0) < AGAIN_MS
-    return last.state == "failed" and last.order["version"] == champion and lately
 
 
 def _ask(frame: Frame, who: str, what: Ask) -> Queued:

@@ -10,6 +10,7 @@ from pydantic import BaseModel
 from server.store import trail
 from server.web.access import Viewer
 from server.web.api.answers import After, Anything, Limit, cut
+from server.web.discretion import hidden_from
 from server.web.frame import Frame
 
 
@@ -40,13 +41,15 @@ def router(frame: Frame) -> APIRouter:
 
     @made.get("/trail", summary="Who did what, to what, and why")
     def decided(
-        _: Viewer,
+        person: Viewer,
         subject: Annotated[str, Query(max_length=200, description="version 7, device cam-1; empty: all")] = "",
         after: After = 0,
         limit: Limit = 100,
     ) -> Trail:
         with frame.store.database.read() as connection:
-            found = trail.entries(connection, subject=subject, below=after, limit=limit + 1)[::-1]
+            found = trail.entries(
+                connection, subject=subject, below=after, hidden=hidden_from(person), limit=limit + 1
+            )[::-1]
         page, more = cut([Entry(**one._asdict()) for one in found], limit)
         return Trail(entries=list(page), next=page[-1].id if more else None)
 

@@ -17,8 +17,9 @@ from server.store import browse, labels, questions, snapshots
 from server.store.schema import device, label, snapshot_left_out, snapshot_member
 from server.teach.listing import SHORT
 from server.teach.splits import WHY
-from server.web.access import Viewer
+from server.web.access import Person, Viewer
 from server.web.api.samples import row_of
+from server.web.discretion import hidden_from, purpose_for
 from server.web.frame import Frame
 from server.web.recording import KEPT, read
 
@@ -37,7 +38,9 @@ def router(frame: Frame) -> APIRouter:
 
     @made.get("/samples/{sample_id}")
     async def one(request: Request, sample_id: str, person: Viewer) -> Response:
-        return frame.page(request, "sample.html", person=person, **await run_in_threadpool(_shown, frame, sample_id))
+        return frame.page(
+            request, "sample.html", person=person, **await run_in_threadpool(_shown, frame, sample_id, person)
+        )
 
     @made.get("/samples/{sample_id}/near")
     async def near(request: Request, sample_id: str, person: Viewer) -> Response:
@@ -87,7 +90,7 @@ def _labelers(connection: sa.Connection) -> list[str]:
     return found
 
 
-def _shown(frame: Frame, sample_id: str) -> dict[str, Any]:
+def _shown(frame: Frame, sample_id: str, person: Person) -> dict[str, Any]:
     with frame.store.database.read() as connection:
         row = browse.one(connection, sample_id)
         if row is None:
@@ -97,7 +100,10 @@ def _shown(frame: Frame, sample_id: str) -> dict[str, Any]:
         asked = questions.get(connection, sample_id)
         frozen = _frozen(connection, sample_id)
     said = [
-        one | {"said": name_of(one["class_index"], names), "guessed": _guess(one, names)} for one in traced["labels"]
+        one
+        | {"said": name_of(one["class_index"], names), "guessed": _guess(one, names)}
+        | {"purpose": purpose_for(person, one["purpose"])}
+        for one in traced["labels"]
     ]
     return {
         "one": row_of(row, names),
@@ -106,7 +112,7 @@ def _shown(frame: Frame, sample_id: str) -> dict[str, Any]:
         "selection": traced["selection"],
         "labels": said[::-1],
         "versions": traced["versions"],
-        "decisions": traced["decisions"],
+        "decisions": [one for one in traced["decisions"] if one["what"] not in hidden_from(person)],
         "asked": asked,
         "snapshots": frozen,
         "rates": (8_000, 16_000, 22_050, 44_100, 48_000),

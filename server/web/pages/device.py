@@ -10,7 +10,7 @@ from fastapi.concurrency import run_in_threadpool
 from fastapi.responses import RedirectResponse
 
 from server.identity import revocation
-from server.release import commands, orders
+from server.release import orders, places
 from server.store import devices, labels
 from server.store.devices import Device
 from server.store.schema import event, sample
@@ -33,14 +33,14 @@ def router(frame: Frame) -> APIRouter:
         name: str,
         person: Operator,
         channel: Annotated[str, Form(max_length=63)],
+        why: Annotated[str, Form(min_length=1, max_length=500)],
         ring: Annotated[str, Form(max_length=63)] = "",
         site: Annotated[str, Form(max_length=63)] = "",
-        why: Annotated[str, Form(max_length=500)] = "",
     ) -> Response:
         def put() -> None:
-            commands.put_device(
+            places.put(
                 frame.store,
-                name,
+                [name],
                 channel=channel,
                 ring=ring or "-",
                 site=site or "-",

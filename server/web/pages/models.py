@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from typing import Annotated, Any
 
+import sqlalchemy as sa
 from fastapi import APIRouter, Form, HTTPException, Request, Response
 from fastapi.concurrency import run_in_threadpool
 from fastapi.responses import RedirectResponse
 
-from server.store import runs
+from server.store import curves, runs
 from server.teach import judgement
 from server.web import confusion, gate_rows, model_list
 from server.web.access import Admin, Viewer
@@ -44,6 +45,11 @@ def router(frame: Frame) -> APIRouter:
         gates = view["run"].report.get("verdict", {}).get("gates", ())
         return csv_of(f"gates-of-round-{number}", gate_rows.COLUMNS, map(gate_rows.line, gates))
 
+    @made.get("/models/rounds/{number}/curve.csv")
+    async def curve_csv(number: Number, _: Viewer) -> Response:
+        found = await run_in_threadpool(_curve, frame, number)
+        return csv_of(f"curve-of-round-{number}", curves.CurvePoint._fields, found)
+
     @made.post("/models/rounds/{number}/override")
     async def override(
         number: Number, person: Admin, why: Annotated[str, Form(min_length=1, max_length=500)]
@@ -55,11 +61,23 @@ def router(frame: Frame) -> APIRouter:
     return made
 
 
+def _curve(frame: Frame, number: int) -> list[curves.CurvePoint]:
+    with frame.store.database.read() as connection:
+        _check(connection, number)
+        return curves.of_run(connection, number)
+
+
+def _check(connection: sa.Connection, number: int) -> None:
+    newest = runs.last_id(connection)
+    if not runs.briefs(connection, number, limit=1):
+        raise HTTPException(404, f"there is no round {number}; the newest is {newest or 'none'}")
+
+
 def _shown(frame: Frame, number: int) -> dict[str, Any]:
     with frame.store.database.read() as connection:
+        _check(connection, number)
         run = runs.get(connection, number)
-        if run is None:
-            raise HTTPException(404, f"there is no round {number}; the newest is {runs.last_id(connection) or 'none'}")
+        assert run is not None  # noqa: S101 - just found
         version = runs.led_to(connection, number)
     report = run.report
     return {

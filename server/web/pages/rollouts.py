@@ -39,9 +39,9 @@ def router(frame: Frame) -> APIRouter:
     async def start(
         person: Operator,
         version: Annotated[int, Form(ge=1, le=NUMBER_MAX)],
+        why: Annotated[str, Form(min_length=1, max_length=500)],
         channel: Annotated[str, Form(max_length=63)] = "stable",
         rings: Annotated[str, Form(max_length=1000)] = "",
-        why: Annotated[str, Form(max_length=500)] = "",
     ) -> Response:
         def begin() -> int:
             config = frame.config

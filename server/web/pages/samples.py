@@ -29,6 +29,7 @@ def router(frame: Frame) -> APIRouter:
     async def more(
         sample_id: str,
         person: Operator,
+        why: Annotated[str, Form(min_length=1, max_length=500)],
         count: Annotated[int, Form(ge=1, le=1000)] = 20,
         device: Annotated[str, Form(max_length=63)] = "",
     ) -> Response:
@@ -42,6 +43,7 @@ def router(frame: Frame) -> APIRouter:
                 days=7.0,
                 now_ms=frame.now_ms(),
                 who=person.name,
+                why=why,
             )
 
         await run_in_threadpool(ask)

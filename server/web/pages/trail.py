@@ -17,6 +17,7 @@ from server.store import trail
 from server.store.trail import Wanted
 from server.web.access import Operator, Viewer
 from server.web.api.answers import NUMBER_MAX
+from server.web.discretion import hidden_from
 from server.web.frame import Frame
 from server.web.table import csv_of
 
@@ -44,7 +45,7 @@ def router(frame: Frame) -> APIRouter:
         until: Day = "",
         before: Annotated[int | None, Query(ge=1, le=NUMBER_MAX)] = None,
     ) -> Response:
-        wanted = Wanted(who, what, subject, _day_ms(since), _day_ms(until, days=1))
+        wanted = Wanted(who, what, subject, _day_ms(since), _day_ms(until, days=1), hidden_from(person))
         view = await run_in_threadpool(_entries, frame, wanted, before)
         asked = {"who": who, "what": what, "subject": subject, "since": since, "until": until}
         asked = {name: value for name, value in asked.items() if value}
@@ -52,9 +53,9 @@ def router(frame: Frame) -> APIRouter:
 
     @made.get("/governance/trail.csv")
     async def as_csv(
-        _: Viewer, who: Text = "", what: Text = "", subject: Text = "", since: Day = "", until: Day = ""
+        person: Viewer, who: Text = "", what: Text = "", subject: Text = "", since: Day = "", until: Day = ""
     ) -> Response:
-        wanted = Wanted(who, what, subject, _day_ms(since), _day_ms(until, days=1))
+        wanted = Wanted(who, what, subject, _day_ms(since), _day_ms(until, days=1), hidden_from(person))
         return csv_of("audit-trail", COLUMNS, map(_line, _every(frame, wanted)))
 
     @made.post("/governance/verify")
@@ -112,7 +113,7 @@ def _entries(frame: Frame, wanted: Wanted, before: int | None) -> dict[str, Any]
             "entries": found[:PAGE],
             "older": found[PAGE - 1].id if len(found) > PAGE else None,
             "people": who,
-            "verbs": what,
+            "verbs": [one for one in what if one not in wanted.hidden],
             "checked": chain.last(connection),
             "head": trail.head(connection),
             "total": trail.last_id(connection),

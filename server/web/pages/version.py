@@ -43,8 +43,9 @@ def router(frame: Frame) -> APIRouter:
     @made.get("/models/{number}/sources.csv")
     async def sources(number: Number, _: Viewer) -> Response:
         rows = (await run_in_threadpool(_card, frame, number))["model"]["lineage"]["sources"]
-        columns = ("device", "stream", "train", "holdout")
-        return csv_of(f"sources-of-version-{number}", columns, [[row[name] for name in columns] for row in rows])
+        columns = ("device", "stream", "train", "holdout", "unlabelled")
+        lines = [[row.get(name, 0) for name in columns] for row in rows]  # a card of an older server lacks the last
+        return csv_of(f"sources-of-version-{number}", columns, lines)
 
     @made.get("/models/{number}/confusion.csv")
     async def confusion_csv(number: Number, _: Viewer, origin: Literal["stream", "import"] = "stream") -> Response:

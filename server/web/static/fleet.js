@@ -7,6 +7,8 @@
   const filters = document.getElementById("filters"), scroll = document.getElementById("scroll");
   const body = document.querySelector("#devices tbody"), canvas = document.getElementById("map");
   const query = { search: "", state: "", at: "" }, order = { sort: "name", descending: false };
+  const ticks = document.querySelector("#devices th.tick"), ticked = new Set();
+  let told = () => {};
   let pages = new Map(), total = 0, map = { names: [], codes: [], states: [] }, cell = 12, across = 1, asked = 0;
 
   const address = (path, more) => `/api/v1/${path}?${new URLSearchParams({ ...query, ...more })}`;
@@ -39,6 +41,7 @@
     word.className = `state ${SHAPES[row.state]}`;
     word.textContent = row.state;
     state.append(word);
+    if (ticks) made.append(tick(row.name));
     made.append(
       name, state, cellOf(row.site || "–"),
       cellOf(row.version === null ? "–" : `v${row.version}${row.slot && row.slot !== "steady" ? ` ${row.slot}` : ""}`, "num"),
@@ -49,9 +52,18 @@
     );
     return made;
   };
+  const tick = (name) => {
+    const made = cellOf("", "tick"), box = document.createElement("input");
+    box.type = "checkbox";
+    box.checked = ticked.has(name);
+    box.setAttribute("aria-label", `Tick ${name}`);
+    box.addEventListener("change", () => { if (box.checked) ticked.add(name); else ticked.delete(name); told(); });
+    made.append(box);
+    return made;
+  };
   const gap = (rows) => {
     const made = document.createElement("tr"), inner = document.createElement("td");
-    inner.colSpan = 12;
+    inner.colSpan = ticks ? 13 : 12;
     inner.style.cssText = `height:${rows * ROW}px;padding:0;border:0`;
     made.append(inner);
     made.setAttribute("aria-hidden", "true");
@@ -85,6 +97,7 @@
     const filtered = query.search || query.state || query.at;
     document.getElementById("empty").hidden = found.total > 0 || Boolean(filtered);
     scroll.hidden = found.total === 0 && !filtered;
+    told();
   };
 
   const paint = () => {
@@ -163,7 +176,7 @@
     soon(() => load(false), SETTLE_MS);
   });
   filters.addEventListener("submit", (event) => event.preventDefault());
-  document.querySelectorAll("#devices th").forEach((head) => {
+  document.querySelectorAll("#devices th[data-key]").forEach((head) => {
     const button = document.createElement("button");
     button.type = "button";
     button.textContent = head.textContent;
@@ -176,6 +189,7 @@
       load(false);
     });
   });
+  window.winnowFleet = { query, ticked, total: () => total, number, changed: (tell) => { told = tell; tell(); }, load };
   let drawing = false;
   scroll.addEventListener("scroll", () => {
     if (drawing) return;

@@ -5,7 +5,6 @@
   const DARK = ["#4fd1c0", "#f0b060", "#8fbcff", "#e29af0", "#a8d26a", "#ff9fb0"];
   const DASHES = [[], [6, 3], [2, 2], [8, 3, 2, 3], [1, 3], [10, 4]];
   const cache = new Map();
-  const colour = (name) => getComputedStyle(document.documentElement).getPropertyValue(name).trim();
 
   const get = (id) => { // kept, so that what was fetched ahead is there
     if (!cache.has(id)) {
@@ -26,11 +25,10 @@
     if (place.dataset.sample !== id) return;
     const dark = matchMedia("(prefers-color-scheme: dark)").matches;
     const series = found.names.map((name, n) => ({ label: name, stroke: (dark ? DARK : HUES)[n % HUES.length], dash: DASHES[Math.floor(n / HUES.length) % DASHES.length], width: 1.2, points: { show: false } }));
-    const axis = { stroke: colour("--muted"), grid: { stroke: colour("--line"), width: 1 }, ticks: { stroke: colour("--line") } };
     const unit = found.rate_hz ? { label: "s" } : { label: "reading" };
     place.chart = new uPlot({
-      width: Math.max(240, place.clientWidth), height, cursor: { drag: { x: true, y: false } }, scales: { x: { time: false } },
-      series: [unit, ...series], axes: [axis, { ...axis, size: 56 }], legend: { show: true },
+      width: winnowChart.width(place), height, cursor: { drag: { x: true, y: false } }, scales: { x: { time: false } },
+      series: [unit, ...series], axes: [winnowChart.axis(), { ...winnowChart.axis(), size: 56 }], legend: { show: true },
     }, [found.at, ...found.values], place);
     place.setAttribute("role", "img");
     place.setAttribute("aria-label", `${found.length} readings${found.rate_hz ? ` at ${found.rate_hz} Hz` : ""} of ${found.channels === 1 ? "one channel" : `${found.channels} channels: ${found.names.join(", ")}`}`);
@@ -42,7 +40,7 @@
       rate.dispatchEvent(new Event("change"));
     }
   };
-  const resize = (place) => place.chart?.setSize({ width: Math.max(240, place.clientWidth), height: place.chart.height });
+  const resize = (place) => place.chart?.setSize({ width: winnowChart.width(place), height: place.chart.height });
   // Drag zooms in, a double click shows all again; so do the buttons, for who has no mouse.
   const zoom = (place, factor) => {
     const chart = place.chart;
