@@ -27,6 +27,7 @@ from edge_agent.contract.wire import (
     LinkState,
     ModelState,
     OutboxState,
+    SourceState,
     StreamCounts,
 )
 from edge_agent.history import History
@@ -54,6 +55,7 @@ class Account:
         messages_bad: Callable[[], int],
         link: Callable[[], LinkState | None],
         budgets: Callable[[], Budgets | None],
+        source: Callable[[], SourceState | None],
         tell: Callable[[Event], None],
     ) -> None:
         """`folder` is for status.json; `tell` sends an event, the others are asked whenever something is said."""
@@ -68,6 +70,7 @@ class Account:
         self._messages_bad = messages_bad
         self._link = link
         self._budgets = budgets
+        self._source = source
         self._tell = tell
         self._history = History(folder)
         self._lock = threading.Lock()  # of the number of events and the history: several threads have something to say
@@ -128,6 +131,7 @@ class Account:
             requests=loop.requests() if loop else (),
             link=self._link(),
             budgets=self._budgets(),
+            source=self._source(),
         )
 
     def write_status(self, samples_per_s: float = 0.0) -> None:

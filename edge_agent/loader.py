@@ -12,7 +12,7 @@ from pathlib import Path
 
 from edge_agent.config import AgentConfig
 from edge_agent.contract.errors import ArtifactError, ConfigError, StaleError
-from edge_agent.model import Model
+from edge_agent.model import TOGETHER, Model
 from edge_agent.send.health import rss_bytes
 from edge_agent.update.trial import CheckStoppedError
 from edge_agent.update.updater import Updater
@@ -25,8 +25,12 @@ TICK_S = 0.1  # of waiting for a first model
 class Loader:
     """Loads what the updater has."""
 
-    def __init__(self, config: AgentConfig, updater: Updater, *, stopping: threading.Event) -> None:
+    def __init__(
+        self, config: AgentConfig, updater: Updater, *, stopping: threading.Event, together: int = TOGETHER
+    ) -> None:
+        """`together`: samples to one run at most; 1 where somebody waits for each."""
         self._config = config
+        self._together = together
         self._updater = updater
         self._stopping = stopping
 
@@ -79,7 +83,9 @@ class Loader:
         """The model in `folder`, or None; then the updater knows, and offers another."""
         config, before = self._config.model, rss_bytes()
         try:
-            model = Model(folder, variant=config.variant, threads=config.threads, block=config.block)
+            model = Model(
+                folder, variant=config.variant, threads=config.threads, block=config.block, together=self._together
+            )
         except ArtifactError as error:
             log.error("%s", error)
             self._updater.failed(int(folder.name), str(error))
