@@ -20,6 +20,7 @@ from edge_agent.source.options import Lines
 
 SEPARATOR = re.compile(r"\s*[,;]\s*|\s+")
 SHOWN = 60  # characters of a line that an error quotes
+NOTHING = object()
 
 Steps = NDArray[np.float64]
 
@@ -80,7 +81,11 @@ class Numbers:
         if not self._fields:
             keys = ", ".join(list(value)[:10])
             raise ValueError(f"an object with {keys or 'nothing'}: name what to take in [source.lines] fields")
-        return np.array([_inside(value, name) for name in self._fields], np.float64).T
+        found = [_inside(value, name) for name in self._fields]
+        missing = [name for name, one in zip(self._fields, found, strict=True) if one is NOTHING]
+        if missing:
+            raise ValueError(f"no field {', '.join(missing)}, only {', '.join(list(value)[:10])}")
+        return np.array(found, np.float64).T
 
     def _shaped(self, found: Steps, text: str) -> Steps:
         named = self._columns and not (self._fields and text[0] == "{")
@@ -98,14 +103,14 @@ class Numbers:
 
 
 def _inside(value: Any, name: str) -> Any:
-    """`a.b` of {"a": {"b": 1}}; a key that has the whole name goes before."""
+    """`a.b` of {"a": {"b": 1}}, or NOTHING; a key that has the whole name goes before."""
     if isinstance(value, dict):
         if name in value:
             return value[name]
         head, _, rest = name.partition(".")
         if rest and head in value:
             return _inside(value[head], rest)
-    raise ValueError(f"no field {name!r}")
+    return NOTHING
 
 
 def _shown(text: str) -> str:
