@@ -34,23 +34,23 @@ class Numbers:
         self._columns = list(lines.columns)
         self._channels = channels
         self._limits = np.iinfo(dtype) if np.dtype(dtype).kind in "iu" else None
-        self._first = True  # no line of CSV has come
+        self._first = True  # no line has come
 
     def steps(self, text: str) -> Steps:
         """(n, channels) that a line holds, n = 0 for a blank one and for names; ValueError says what is wrong."""
         text = text.strip()
         if not text:
             return self._none()
-        found = self._json(text) if text[0] in "[{" else self._csv(text)
+        first, self._first = self._first, False
+        found = self._json(text) if text[0] in "[{" else self._csv(text, first=first)
         if self._limits is not None:
             low, high = self._limits.min, self._limits.max
             if not ((found >= low) & (found <= high) & (found == np.rint(found))).all():
                 raise ValueError(f"{_shown(text)}: the model takes whole numbers from {low} to {high}")
         return found
 
-    def _csv(self, text: str) -> Steps:
+    def _csv(self, text: str, *, first: bool) -> Steps:
         words = SEPARATOR.split(text)
-        first, self._first = self._first, False
         try:
             values = [float(word) for word in words]
         except ValueError:
