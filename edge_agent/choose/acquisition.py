@@ -81,7 +81,8 @@ def top(logits: Floats, *, inverse_temperature: float = 1.0) -> tuple[int, float
         logits, inverse_temperature = consensus((logits * np.float32(inverse_temperature))[:, None])[0], 1.0
     if len(logits) > FEW:
         label = int(logits.argmax())
-        shifted = (logits - logits[label]) * np.float32(inverse_temperature)
+        with np.errstate(invalid="ignore"):  # inf - inf, as in softmax
+            shifted = (logits - logits[label]) * np.float32(inverse_temperature)
         return label, 1.0 / float(np.exp(shifted).sum())
     values = logits.tolist()
     most = max(values)

@@ -77,9 +77,7 @@ def test_the_last_line_needs_no_newline_and_what_is_no_line_is_counted() -> None
 
 
 def test_what_never_ends_a_line_is_no_text() -> None:
-    reader = LineReader(
-        Pieces([b"x" * (LINE_MAX_BYTES + 1)]), fit=FIT, lines=Lines(), window=Window(), counts=Counts()
-    )
+    reader = LineReader(Pieces([b"x" * (LINE_MAX_BYTES + 1)]), fit=FIT, lines=Lines(), window=Window(), counts=Counts())
     with pytest.raises(SourceError, match=r"pieces: 1000001 bytes without a newline"):
         list(reader.samples(Start()))
 

@@ -193,7 +193,11 @@ def test_a_token_is_asked_for_where_one_is_set(tmp_path: Path) -> None:
     (tmp_path / "token").write_text("s3cret\n")
     answers = Answers(make(token_file=str(tmp_path / "token")))
     link = connect(answers.push)
-    for headers, status in (({}, 401), ({"Authorization": "Bearer no"}, 401), ({"Authorization": "Bearer s3cret"}, 200)):
+    for headers, status in (
+        ({}, 401),
+        ({"Authorization": "Bearer no"}, 401),
+        ({"Authorization": "Bearer s3cret"}, 200),
+    ):
         assert post(link, X.tobytes(), **headers)[0] == status
     link.request("GET", "/v1/input")
     assert link.getresponse().status == 401

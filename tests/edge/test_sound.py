@@ -45,7 +45,9 @@ def present(readings: Iterator[Reading | None], count: int = 10_000) -> list[Rea
 SOUND = np.arange(1050) * 30 - 15_000
 
 
-@pytest.mark.parametrize(("hop", "starts"), [(0, range(0, 1000, 100)), (50, range(0, 951, 50)), (300, (0, 300, 600, 900))])
+@pytest.mark.parametrize(
+    ("hop", "starts"), [(0, range(0, 1000, 100)), (50, range(0, 951, 50)), (300, (0, 300, 600, 900))]
+)
 def test_a_recording_plays_window_by_window(tmp_path: Path, hop: int, starts: range) -> None:
     found = present(wav(recording(tmp_path / "a.wav", SOUND), hop=hop).readings(Start()))
     assert [reading.ref for reading in found] == [f"a:{start}" for start in starts]

@@ -27,9 +27,7 @@ def cut(pieces: list[np.ndarray], *, size: int = 4, hop: int = 0, waits: list[fl
     return found, counts
 
 
-@given(
-    st.integers(1, 6), st.integers(0, 9), st.integers(0, 60), st.lists(st.integers(0, 60), max_size=8)
-)
+@given(st.integers(1, 6), st.integers(0, 9), st.integers(0, 60), st.lists(st.integers(0, 60), max_size=8))
 def test_any_pieces_give_the_same_windows(size: int, hop: int, count: int, cuts: list[int]) -> None:
     whole = steps(count)
     found, _ = cut(np.split(whole, sorted(min(at, count) for at in cuts)), size=size, hop=hop)
