@@ -71,12 +71,12 @@ def main() -> None:
 def show(name: str, found: dict[str, list[Turn]], late: dict[str, float]) -> list[tuple[str, float, float]]:
     """The table of a model, and what is claimed of it."""
     print(
-        f"{name:10} {'wall us':>9} {'CPU us':>8} {'of all':>8} {'over run':>9} {'it / run':>9} {'last 1 %, wall us':>18}"
+        f"{name:10} {'wall us':>9} {'CPU us':>8} {'of all':>8} {'over run':>9} {'it / run':>9} {'last 1 %, wall':>15}"
     )
     for kind, turns in found.items():
         wall, cpu, whole = (statistics.median(column) for column in zip(*turns, strict=True))
         times = statistics.median(a.cpu / b.cpu for a, b in zip(turns, found["run"], strict=True))
-        print(f"{kind:10} {wall:9.1f} {cpu:8.1f} {whole:8.1f} {over(found, kind):9.1f} {times:9.3f} {late[kind]:18.1f}")
+        print(f"{kind:10} {wall:9.1f} {cpu:8.1f} {whole:8.1f} {over(found, kind):9.1f} {times:9.3f} {late[kind]:15.1f}")
     return [(f"api_over_run_us_{name.replace(' ', '')}", over(found, "process"), OVER_US)]
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import re
 import sys
 import threading
@@ -119,10 +120,8 @@ class Served:
             def log_message(self, format: str, *args: object) -> None: ...
 
             def handle(self) -> None:
-                try:
+                with contextlib.suppress(OSError):  # who looked has gone
                     super().handle()
-                except OSError:  # who looked has gone
-                    pass
 
         self._server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
         self.url = f"http://127.0.0.1:{self._server.server_address[1]}/stream.mjpg"

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import itertools
 import os
 import pty
 import threading
@@ -60,7 +62,7 @@ def present(readings: Iterator[Reading | None], count: int) -> list[Reading]:
 def test_any_pieces_of_bytes_give_the_same_samples(cuts: list[int]) -> None:
     whole = text(20)
     edges = [0, *sorted(cuts), len(whole)]
-    pieces = [whole[a:b] for a, b in zip(edges, edges[1:], strict=False)]
+    pieces = [whole[a:b] for a, b in itertools.pairwise(edges)]
     reader = LineReader(Pieces(pieces), fit=FIT, lines=Lines(), window=Window(), counts=Counts())
     found = [taken.data.tolist() for taken in reader.samples(Start()) if taken is not None]
     assert found == np.arange(40.0).reshape(5, 4, 2).tolist()
@@ -119,10 +121,8 @@ def line() -> Iterator[tuple[int, str]]:
     ours, theirs = pty.openpty()
     yield ours, os.ttyname(theirs)
     for handle in (ours, theirs):
-        try:
+        with contextlib.suppress(OSError):  # the test has closed it
             os.close(handle)
-        except OSError:
-            pass
 
 
 def serial(path: str, counts: Counts | None = None, **window: object):

@@ -22,7 +22,9 @@ def cut(pieces: list[np.ndarray], *, size: int = 4, hop: int = 0, waits: list[fl
     window = Window(size=size, hop=hop, **told)
     windows = Windows(plan(window, Fit((size, 2), "float32")), counts)
     found = [
-        one for piece, wait in zip(pieces, waits or [0.0] * len(pieces)) for one in windows.add(piece, waited_s=wait)
+        one
+        for piece, wait in zip(pieces, waits or [0.0] * len(pieces), strict=True)
+        for one in windows.add(piece, waited_s=wait)
     ]
     return found, counts
 
