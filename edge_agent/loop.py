@@ -190,7 +190,7 @@ class Loop:
         model = self._model
         if not inferred:
             model.infer(row)
-        return Prediction(*top(model.logits[row], inverse_temperature=1.0 / model.manifest.temperature))
+        return Prediction(*top(model.logits[row], inverse_temperature=self._inverse_temperature))
 
     def _idle(self, stopping: threading.Event) -> None:
         waited = self._block and time.perf_counter() - self._began_s[0] > self._flush_s
@@ -362,6 +362,7 @@ class Loop:
         with self._lock:
             self._model, self._next = model, None
             self._sample_bytes = sample_bytes(model)
+            self._inverse_temperature = 1.0 / model.manifest.temperature
             self._scorer = self._make_scorer(model)
             self._runs = 0
             self._invalid = 0

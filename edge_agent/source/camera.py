@@ -16,8 +16,10 @@ from collections.abc import Callable, Iterator
 from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any, Protocol
+from urllib.parse import quote
 
 from edge_agent.contract.errors import ConfigError, SourceError
+from edge_agent.contract.settings import read_secret
 from edge_agent.source import Counts, Fit, Start
 from edge_agent.source import options as told
 from edge_agent.source.frame import Frames, Picture
@@ -57,6 +59,7 @@ class Camera:
     ) -> None:
         """ConfigError when OpenCV or picamera2 is missing, or the model takes no picture."""
         self._options = options
+        self._address = _address(options)
         self._frames = Frames(fit, frame)
         self._rate_per_s = rate_per_s
         self._counts = counts
@@ -112,7 +115,7 @@ class Camera:
     def _open(self, first: int) -> Driver:
         if self._picamera is not None:
             return PiCamera(self._picamera, self._options)
-        return OpenCv(self._cv2, self._options, first=first if self.is_file else 0)
+        return OpenCv(self._cv2, self._options, self._address, first=first if self.is_file else 0)
 
 
 class Stillness:
@@ -137,11 +140,11 @@ class Stillness:
 class OpenCv:
     """A camera, an address, a file or a pipeline, as cv2.VideoCapture knows them."""
 
-    def __init__(self, cv2: Any, options: told.Camera, *, first: int = 0) -> None:
-        """SourceError when it cannot be opened. `first`: frame of a file to begin with."""
+    def __init__(self, cv2: Any, options: told.Camera, address: str, *, first: int = 0) -> None:
+        """SourceError when it cannot be opened. `address`: with its secret, never told. `first`: frame of a file."""
         self._cv2 = cv2
         device = options.device
-        self._capture = cv2.VideoCapture(*_named(cv2, device, options.timeout_s))
+        self._capture = cv2.VideoCapture(*_named(cv2, address, options.timeout_s))
         if not self._capture.isOpened():
             self._capture.release()
             hint = _no_gstreamer(cv2) if "!" in device else ""
@@ -169,6 +172,17 @@ class OpenCv:
     def close(self) -> None:
         """Let others have it."""
         self._capture.release()
+
+
+def _address(options: told.Camera) -> str:
+    """The device, with user and password where one is needed; ConfigError when they stand in it."""
+    scheme, mark, rest = options.device.partition("://")
+    if mark and "!" not in scheme and "@" in rest.partition("/")[0]:
+        raise ConfigError("[source.camera] device holds a user or a password: set username and password_file")
+    if not (mark and options.username):
+        return options.device
+    user = ":".join(quote(word, safe="") for word in (options.username, read_secret(options.password_file)) if word)
+    return f"{scheme}://{user}@{rest}"
 
 
 def _named(cv2: Any, device: str, timeout_s: float) -> tuple[Any, ...]:

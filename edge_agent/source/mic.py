@@ -21,6 +21,7 @@ from edge_agent.source.window import Windows, plan
 PROGRAM = "arecord"
 READ_BYTES = 65_536
 STOP_S = 2.0
+SAID_BYTES = 1000  # of what it says, kept for its last words
 LOST = b"overrun"  # what it says where it lost some
 
 
@@ -68,7 +69,7 @@ class Mic:
             ready = select.select(open_pipes, [], [], IDLE_S)[0]
             if says in ready:
                 said = os.read(says, READ_BYTES)
-                last_words = said or last_words
+                last_words = (last_words + said)[-SAID_BYTES:]
                 if not said:
                     open_pipes.remove(says)
                 if LOST in said:
@@ -78,7 +79,7 @@ class Mic:
                 data = os.read(out, READ_BYTES)
                 if not data:
                     why = last_words.decode("utf-8", "replace").strip() or f"{PROGRAM} ended"
-                    raise SourceError(f"{self._device}: {why.splitlines()[0]}")
+                    raise SourceError(f"{self._device}: {why.splitlines()[-1]}")
                 yield data
             else:
                 yield b""

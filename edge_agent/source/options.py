@@ -34,6 +34,8 @@ class Camera(Options, frozen=True, kw_only=True):
             description="`0`, `/dev/video0` (USB); `rtsp://...`, `http://...` (network); a video file; `picamera2`; or a GStreamer pipeline (anything with a `!`) that ends in `appsink`"
         ),
     ] = "0"
+    username: Annotated[str, Meta(description="for a network camera; empty: none")] = ""
+    password_file: Annotated[str, Meta(description="file with its password")] = ""
     width: Annotated[int, Meta(ge=0, description="pixels to ask the camera for; 0: as it comes")] = 0
     height: Annotated[int, Meta(ge=0, description="pixels to ask the camera for; 0: as it comes")] = 0
     frames_per_s: Annotated[
@@ -216,6 +218,8 @@ def settle(source: Source, folder: Path) -> Source:
             kinds = ", ".join(kind for kind, of_kind in TABLES.items() if name in of_kind)
             raise ConfigError(f"[source.{name}] is of kind {kinds}, and [source] kind is {source.kind!r}: take it out")
     filled: dict[str, Any] = {name: getattr(source, name) or make() for name, make in tables.items()}
+    if "camera" in filled:
+        filled["camera"] = _there(filled["camera"], folder, "password_file")
     if "mqtt" in filled:
         filled["mqtt"] = _there(filled["mqtt"], folder, "password_file", "ca_file", "cert_file", "key_file")
     if "push" in filled:

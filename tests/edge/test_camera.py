@@ -223,6 +223,19 @@ def test_what_is_missing_is_said_before_anything_is_opened(monkeypatch, missing:
         camera(device)
 
 
+def test_a_network_camera_is_told_its_secret_and_nobody_else_is(tmp_path: Path) -> None:
+    (tmp_path / "word").write_text("p@ss/word\n")
+    secret = {"username": "ada", "password_file": str(tmp_path / "word")}
+    source = camera("rtsp://127.0.0.1:9/stream", **secret)
+    assert source._capture._address == "rtsp://ada:p%40ss%2Fword@127.0.0.1:9/stream"
+    with pytest.raises(SourceError) as caught:
+        present(source.readings(Start()), 1)
+    assert "ada" not in str(caught.value)
+    with pytest.raises(ConfigError, match="set username and password_file"):
+        camera("rtsp://ada:word@127.0.0.1:9/stream")
+    assert camera("/dev/video0", **secret)._capture._address == "/dev/video0"
+
+
 def test_a_model_that_takes_no_picture_is_refused() -> None:
     with pytest.raises(ConfigError, match=r"model's input \(128, 6\)|cannot be brought"):
         camera("0", fit=Fit((128,), "float32"))
