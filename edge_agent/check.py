@@ -31,6 +31,7 @@ from edge_agent.source.kinds import open_source
 from edge_agent.update.trust import check_anchor
 
 LOOKS = 30  # at the source, before it counts as empty
+CAMERA_LOOKS = 200  # some take seconds to open
 
 
 def check_parts(config: AgentConfig) -> list[str]:
@@ -62,8 +63,9 @@ def check_parts(config: AgentConfig) -> list[str]:
 
 def _first_reading(config: AgentConfig, fit: Fit) -> Reading | None:
     readings = open_source(config.source, fit=fit).readings(Start())
+    looks = CAMERA_LOOKS if config.source.kind == "camera" else LOOKS
     try:
-        return next((reading for reading in itertools.islice(readings, LOOKS) if reading is not None), None)
+        return next((reading for reading in itertools.islice(readings, looks) if reading is not None), None)
     finally:
         if isinstance(readings, Generator):  # its threads, and what they hold, end with it
             readings.close()

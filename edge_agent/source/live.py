@@ -17,7 +17,7 @@ from edge_agent.contract.types import Reading
 from edge_agent.source import IDLE_S, Counts, Start
 from edge_agent.source.feed import Feed
 
-JOIN_S = 5.0  # longest wait for the thread: one that hangs in a driver is left behind
+JOIN_S = 2.0  # longest wait for the thread: one that hangs in a driver is left behind
 
 
 class Taken(NamedTuple):

@@ -50,7 +50,7 @@ class Numbers:
         return found
 
     def _csv(self, text: str, *, first: bool) -> Steps:
-        words = SEPARATOR.split(text)
+        words = SEPARATOR.split(text.rstrip(" ,;"))  # many a sensor ends each number with a comma
         try:
             values = [float(word) for word in words]
         except ValueError:

@@ -10,14 +10,13 @@
 HTTP/1.1 with keep-alive, on loopback or a socket of the file system; anywhere else a token is asked for. Whether a
 sample was selected is not said: that is decided by blocks, and nobody should wait for it.
 
-400 says what was expected, 401 the token is wrong, 413 too large, 415 no such type, 503 with Retry-After: the model was
+400 says what was expected, 401 the token is wrong, 403 a browser's page, 413 too large, 415 no such type, 503 with Retry-After: the model was
 not free in time, or a newer sample took the place (`keep = "newest"`).
 """
 
 from __future__ import annotations
 
 import hmac
-import io
 import ipaddress
 import logging
 import threading
@@ -36,9 +35,8 @@ from edge_agent.contract.types import Prediction, Reading
 from edge_agent.listener import Listener
 from edge_agent.source import IDLE_S, Counts, Fit, Start
 from edge_agent.source import options as told
+from edge_agent.source.body import JSON, RAW, Body, RefusalError
 from edge_agent.source.feed import Feed
-from edge_agent.source.frame import Frames
-from edge_agent.source.image import BROKEN, read_image
 from edge_agent.source.options import UNIX
 
 log = logging.getLogger(__name__)
@@ -46,8 +44,6 @@ log = logging.getLogger(__name__)
 IDLE_CONNECTION_S = 60.0  # after which a sender that says nothing is cut off
 RETRY_AFTER_S = 1
 REF_MAX = 200
-IMAGES = frozenset({"image/jpeg", "image/png", "image/webp", "image/bmp"})
-RAW, NPY, JSON = "application/octet-stream", "application/x-npy", "application/json"
 
 
 class Answer(msgspec.Struct, frozen=True, kw_only=True):
@@ -58,14 +54,6 @@ class Answer(msgspec.Struct, frozen=True, kw_only=True):
     name: str
     confidence: float
     version: int
-
-
-class RefusalError(Exception):
-    """A request that is answered by an HTTP status and a sentence."""
-
-    def __init__(self, status: int, text: str) -> None:
-        super().__init__(text)
-        self.status = status
 
 
 class Asked:
@@ -102,13 +90,14 @@ class Push:
     ) -> None:
         """ConfigError when it may not listen there."""
         self._at = _address(options)
-        self._token = read_secret(options.token_file)
+        self._token = _token(options)
         self._timeout_s = options.timeout_s
         self._max_bytes = options.max_bytes
         self._body = Body(fit, frame)
         self._keep, self._room, self._counts = keep, room, counts
         self._feed: Feed[Asked] = self._make_feed()
         self._waiting: dict[int, Asked] = {}  # seq -> who waits
+        self._counting = threading.Lock()  # senders have threads of their own
 
     def readings(self, start: Start) -> Iterator[Reading | None]:
         """What is sent from now on, for ever."""
@@ -153,7 +142,8 @@ class Push:
         try:
             asked = Asked(self._body.read(kind, data), ref[:REF_MAX])
         except RefusalError:
-            self._counts.unreadable += 1
+            with self._counting:
+                self._counts.unreadable += 1
             raise
         until = time.monotonic() + self._timeout_s
         taken = self._feed.put(asked, wait_s=self._timeout_s)
@@ -195,7 +185,12 @@ class Push:
                 self.send_header("Content-Length", str(len(body)))
                 if status == 503:
                     self.send_header("Retry-After", str(RETRY_AFTER_S))
-                if status in (401, 411, 413):  # the body was not read: what follows on this connection is not a request
+                if status in (
+                    401,
+                    403,
+                    411,
+                    413,
+                ):  # the body was not read: what follows on this connection is not a request
                     self.close_connection = True
                     self.send_header("Connection", "close")
                 self.end_headers()
@@ -207,13 +202,13 @@ class Push:
         return Handler
 
     def _described(self, request: BaseHTTPRequestHandler) -> dict[str, object]:
-        self._check_token(request)
+        self._check_sender(request)
         if request.path != "/v1/input":
             raise RefusalError(404, "expected POST /v1/samples or GET /v1/input")
         return {"shape": self._body.fit.shape, "dtype": self._body.fit.dtype}
 
     def _taken(self, request: BaseHTTPRequestHandler) -> Answer:
-        self._check_token(request)
+        self._check_sender(request)
         length = request.headers.get("Content-Length", "")
         if not length.isdecimal():
             raise RefusalError(411, "expected Content-Length")
@@ -225,73 +220,19 @@ class Push:
         kind = request.headers.get_content_type() if request.headers.get("Content-Type") else RAW
         return self.ask(kind, data, request.headers.get("X-Ref", ""))
 
-    def _check_token(self, request: BaseHTTPRequestHandler) -> None:
+    def _check_sender(self, request: BaseHTTPRequestHandler) -> None:
+        if request.headers.get("Origin"):
+            raise RefusalError(403, "a page in a browser: expected a program")
         said = request.headers.get("Authorization", "").removeprefix("Bearer ")
         if self._token and not hmac.compare_digest(said.encode(), self._token.encode()):
             raise RefusalError(401, "expected Authorization: Bearer, and the token of [source.push] token_file")
 
 
-class Body:
-    """Reads what a request holds."""
-
-    def __init__(self, fit: Fit, frame: told.Frame) -> None:
-        self.fit, self._frame = fit, frame
-        self._dtype = np.dtype(fit.dtype)
-        self._bytes = int(np.prod(fit.shape)) * self._dtype.itemsize
-
-    def read(self, kind: str, data: bytes) -> NDArray[np.generic]:
-        """The sample as the model takes it; RefusalError says what was expected."""
-        if kind == RAW:
-            return self._raw(data)
-        if kind in IMAGES:
-            return self._image(data)
-        if kind == NPY:
-            return self._fitting(_npy(data), exactly=True)
-        if kind == JSON:
-            return self._fitting(_json(data), exactly=False)
-        raise RefusalError(415, f"{kind}: expected {RAW}, {NPY}, {JSON}, or an image")
-
-    def _raw(self, data: bytes) -> NDArray[np.generic]:
-        if len(data) != self._bytes:
-            raise RefusalError(
-                400, f"{len(data)} bytes, the model takes {self._bytes}: {self.fit.shape} {self.fit.dtype}"
-            )
-        return np.frombuffer(data, self._dtype).reshape(self.fit.shape)
-
-    def _image(self, data: bytes) -> NDArray[np.generic]:
-        try:
-            return read_image(io.BytesIO(data), Frames(self.fit, self._frame))
-        except (*BROKEN, ConfigError, SourceError) as error:
-            raise RefusalError(400, str(error)) from error
-
-    def _fitting(self, array: NDArray[Any], *, exactly: bool) -> NDArray[np.generic]:
-        """An array of the model's shape, and of its dtype, or numbers that the dtype holds."""
-        fits = array.shape == self.fit.shape and array.dtype.kind in "iufb"
-        if fits and exactly:
-            fits = array.dtype == self._dtype
-        elif fits and self._dtype.kind in "iu":
-            limits = np.iinfo(self.fit.dtype)
-            fits = bool(((array >= limits.min) & (array <= limits.max) & (array == np.rint(array))).all())
-        if not fits:
-            raise RefusalError(
-                400, f"an array {array.shape} {array.dtype}, the model takes {self.fit.shape} {self.fit.dtype}"
-            )
-        return array.astype(self._dtype)
-
-
-def _npy(data: bytes) -> NDArray[Any]:
-    try:
-        array: NDArray[Any] = np.load(io.BytesIO(data), allow_pickle=False)
-    except (ValueError, OSError, EOFError, SyntaxError) as error:
-        raise RefusalError(400, f"not an .npy: {error}") from error
-    return array
-
-
-def _json(data: bytes) -> NDArray[Any]:
-    try:
-        return np.array(msgspec.json.decode(data), np.float64)
-    except (msgspec.DecodeError, ValueError, TypeError, RecursionError) as error:
-        raise RefusalError(400, f"not a nested list of numbers: {error}") from error
+def _token(options: told.Push) -> str:
+    token = read_secret(options.token_file)
+    if options.token_file and not token:
+        raise ConfigError(f"[source.push] token_file {options.token_file}: empty: expected a secret")
+    return token
 
 
 def _address(options: told.Push) -> tuple[str, int] | str:

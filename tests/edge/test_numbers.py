@@ -18,7 +18,7 @@ def read(text: str, *, channels: int = 3, dtype: str = "float32", **told: object
 
 
 @pytest.mark.parametrize(
-    "text", ["1,2.5,-3", " 1 ; 2.5 ; -3 ", "1\t2.5\t-3\r", "1e0 2.5 -3", "[1, 2.5, -3]", "[[1, 2.5, -3]]"]
+    "text", ["1,2.5,-3", " 1 ; 2.5 ; -3 ", "1\t2.5\t-3\r", "1e0 2.5 -3", "1,2.5,-3,", "[1, 2.5, -3]", "[[1, 2.5, -3]]"]
 )
 def test_a_line_is_a_step(text: str) -> None:
     assert read(text) == [[1.0, 2.5, -3.0]]

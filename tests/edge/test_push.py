@@ -204,6 +204,17 @@ def test_a_token_is_asked_for_where_one_is_set(tmp_path: Path) -> None:
     answers.close()
 
 
+def test_a_page_in_a_browser_may_not_send(running: Answers) -> None:
+    assert post(connect(running.push), X.tobytes(), Origin="http://elsewhere")[0] == 403
+    assert running.seen == []
+
+
+def test_a_token_that_is_empty_is_none(tmp_path: Path) -> None:
+    (tmp_path / "token").write_text("\n")
+    with pytest.raises(ConfigError, match="empty: expected a secret"):
+        make(listen="0.0.0.0:8765", token_file=str(tmp_path / "token"))
+
+
 @pytest.mark.parametrize(
     ("listen", "why"),
     [("0.0.0.0:8765", "others can reach it: set token_file"), ("8765", "expected an address"), ("x:y", "expected")],
