@@ -199,8 +199,7 @@ def _named(cv2: Any, device: str, timeout_s: float) -> tuple[Any, ...]:
 
 
 def _no_gstreamer(cv2: Any) -> str:
-    built_in = [cv2.videoio_registry.getBackendName(each) for each in cv2.videoio_registry.getBackends()]
-    if "GSTREAMER" in built_in:
+    if cv2.videoio_registry.hasBackend(cv2.CAP_GSTREAMER):
         return ": does `gst-launch-1.0` run it, and does it end in `appsink`?"
     return ": this OpenCV has no GStreamer (that of pip has none): use the one of JetPack, or apt's python3-opencv"
 

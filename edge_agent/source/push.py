@@ -10,8 +10,8 @@
 HTTP/1.1 with keep-alive, on loopback or a socket of the file system; anywhere else a token is asked for. Whether a
 sample was selected is not said: that is decided by blocks, and nobody should wait for it.
 
-400 says what was expected, 401 the token is wrong, 403 a browser's page, 413 too large, 415 no such type, 503 with Retry-After: the model was
-not free in time, or a newer sample took the place (`keep = "newest"`).
+400 says what was expected, 401 the token is wrong, 403 a browser's page, 413 too large, 415 no such type, 503 with
+Retry-After: the model was not free in time, or a newer sample took the place (`keep = "newest"`).
 """
 
 from __future__ import annotations

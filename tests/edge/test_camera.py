@@ -202,7 +202,7 @@ def test_stillness_is_seen_only_where_it_is_asked_for() -> None:
     [
         ("/dev/video99", "/dev/video99: cannot be opened: is it there, and is it free"),
         ("http://127.0.0.1:9/nothing", "http://127.0.0.1:9/nothing: cannot be opened"),
-        ("videotestsrc ! appsink", r"videotestsrc ! appsink: cannot be opened: (this OpenCV has no GStreamer|does)"),
+        ("videotestsrc ! appsink", r"videotestsrc ! appsink: cannot be opened: this OpenCV has no GStreamer"),
     ],
 )
 def test_a_camera_that_is_not_there_is_a_source_error(device: str, why: str) -> None:
