@@ -77,6 +77,15 @@ def test_the_newest_takes_the_place_of_what_waits_and_that_is_counted() -> None:
     assert counts.skipped == 300 - len(found)
 
 
+def test_of_what_waits_the_oldest_makes_way() -> None:
+    counter = Counter(300)
+    readings = Live(counter, keep="newest", room=3).readings(Start())
+    first = next(readings)
+    until(counter.closed.is_set)
+    found = ([int(first.data[0])] if first is not None else []) + taken(readings)
+    assert found[-3:] == [297, 298, 299]
+
+
 @pytest.mark.parametrize("keep", ["every", "newest"])
 def test_read_and_skipped_are_all_there_were(keep: str) -> None:
     counts = Counts()

@@ -71,7 +71,7 @@ def present(readings: Iterator[Reading | None], count: int) -> list[Reading]:
 
 
 def test_each_topic_has_windows_of_its_own(broker: Broker, sensors: Sensors) -> None:
-    sensors.publish("s/old", "[9, 9]", retain=True)
+    sensors.publish("s/old", json.dumps([[9, 9]] * 4), retain=True)
     counts = Counts()
     readings = listening(subscribe(broker, counts))
     for step in range(4):

@@ -183,7 +183,8 @@ def test_a_new_model_is_tried_in_it_and_committed_or_reverted(here: Path, make: 
         def over() -> bool:
             said.extend(agent.process(x) for x in lit[:50])
             model = beat_of(here).model
-            return 2 in model.refused if ends == 1 else (model.version, model.slot) == (2, "steady")
+            judged = 2 in model.refused if ends == 1 else (model.version, model.slot) == (2, "steady")
+            return judged and agent.version == ends
 
         until(over)
         assert agent.version == ends
