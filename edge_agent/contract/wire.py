@@ -24,6 +24,7 @@ from numpy.typing import NDArray
 from edge_agent.contract import images
 from edge_agent.contract.encoding import Encoding, pack, unpack
 from edge_agent.contract.errors import MessageError
+from edge_agent.contract.task import Said
 from edge_agent.contract.types import Sample, SampleId, Selection, is_name
 
 ROOT = "winnow/1"
@@ -331,6 +332,7 @@ class SampleHeader(msgspec.Struct, frozen=True, kw_only=True):
     part: int = 0
     parts: int = 1
     transforms: Annotated[tuple[Transform, ...], msgspec.Meta(max_length=TRANSFORMS_MAX)] = ()  # for privacy, in order
+    said: Said | None = None  # beyond label and confidence; None: of a classifier
 
 
 # --- server to device -----------------------------------------------------------------------------------------------
