@@ -49,8 +49,8 @@ class Session:
 
         `x` is copied: the caller may write to it again. `ref`: the caller's own name for it.
         A sample with NaN gets a confidence of NaN. SourceError says both shapes of one that does not fit; EdgeError
-        after `close`. The call after a full block waits for its scores and choices, some 10 us a sample of the block: a few
-        ms for 256. `[model] block` makes that shorter, and oftener.
+        after `close`. The call after a full block waits for its scores and choices, some 10 us a sample of the block,
+        a few ms for 256; `[model] block` makes that shorter, and oftener.
         """
         with self._lock:
             model = self._loop.model
@@ -83,7 +83,7 @@ class Session:
     @property
     def classes(self) -> tuple[str, ...]:
         """Names of the labels, of the version that runs now."""
-        return self._loop.model.manifest.classes
+        return self._loop.model.manifest.outcomes
 
     @property
     def version(self) -> int:

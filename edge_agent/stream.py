@@ -86,7 +86,7 @@ class Stream:
         for reading, said in loop.steps(readings, stopping, answering=True):
             if reading is not None:
                 about = loop.model.manifest
-                name = about.classes[said.label] if said is not None else ""
+                name = about.outcomes[said.label] if said is not None else ""
                 opened.answer(reading, said, about.version, name)
 
     def _readings(self, loop: Loop, opened: Opened, stopping: threading.Event) -> Generator[Reading | None, None, None]:

@@ -46,7 +46,7 @@ RETRY_AFTER_S = 1
 REF_MAX = 200
 
 
-class Answer(msgspec.Struct, frozen=True, kw_only=True):
+class Reply(msgspec.Struct, frozen=True, kw_only=True):
     """What a sender gets back. label: of a class, name: what the model calls it. confidence: null when not finite."""
 
     seq: int
@@ -61,11 +61,11 @@ class Asked:
 
     def __init__(self, data: NDArray[np.generic], ref: str) -> None:
         self.data, self.ref = data, ref
-        self.answer: Answer | None = None
+        self.answer: Reply | None = None
         self.refusal = ""
         self._done = threading.Event()
 
-    def settle(self, answer: Answer | None, refusal: str = "") -> None:
+    def settle(self, answer: Reply | None, refusal: str = "") -> None:
         """Let the sender go on."""
         self.answer, self.refusal = answer, refusal
         self._done.set()
@@ -134,10 +134,10 @@ class Push:
             asked.settle(None, "the model that runs now takes other samples: ask /v1/input again")
         else:
             asked.settle(
-                Answer(seq=reading.seq, label=said.label, name=name, confidence=said.confidence, version=version)
+                Reply(seq=reading.seq, label=said.label, name=name, confidence=said.confidence, version=version)
             )
 
-    def ask(self, kind: str, data: bytes, ref: str) -> Answer:
+    def ask(self, kind: str, data: bytes, ref: str) -> Reply:
         """A sample's answer, waited for. RefusalError. From any thread."""
         try:
             asked = Asked(self._body.read(kind, data), ref[:REF_MAX])
@@ -207,7 +207,7 @@ class Push:
             raise RefusalError(404, "expected POST /v1/samples or GET /v1/input")
         return {"shape": self._body.fit.shape, "dtype": self._body.fit.dtype}
 
-    def _taken(self, request: BaseHTTPRequestHandler) -> Answer:
+    def _taken(self, request: BaseHTTPRequestHandler) -> Reply:
         self._check_sender(request)
         length = request.headers.get("Content-Length", "")
         if not length.isdecimal():
