@@ -44,10 +44,11 @@ class Session:
         self._flushing = threading.Thread(target=self._flush, name="flush", daemon=True)
         self._flushing.start()
 
-    def process(self, x: NDArray[np.generic], ref: str = "") -> Prediction:
+    def process(self, x: NDArray[np.generic], ref: str = "", *, copy: bool = True) -> Prediction:
         """What the model says of a sample, `input_shape` and `input_dtype`; it may be selected, and sent later.
 
-        `x` is copied: the caller may write to it again. `ref`: the caller's own name for it.
+        `ref`: the caller's own name for it. `copy`: False where the caller will never write to `x` again, which spares
+        the memory of large ones.
         A sample with NaN gets a confidence of NaN. SourceError says both shapes of one that does not fit; EdgeError
         after `close`. The call after a full block waits for its scores and choices, some 10 us a sample of the block,
         a few ms for 256; `[model] block` makes that shorter, and oftener.
@@ -56,7 +57,7 @@ class Session:
             model = self._loop.model
             if x.shape != model.shape or x.dtype != model.dtype:
                 raise SourceError(f"process: {misfit(model.manifest, x)}".replace("the source", "the caller"))
-            self._next.append(Reading(x.copy(), self._seq, ref))
+            self._next.append(Reading(x.copy() if copy else x, self._seq, ref))
             self._seq += 1
             return self._go_on()
 
