@@ -8,7 +8,7 @@ from __future__ import annotations
 import importlib
 from collections.abc import Callable
 from pathlib import Path
-from typing import cast
+from typing import Literal, cast
 
 from edge_agent.contract.errors import ConfigError, did_you_mean
 from edge_agent.source import Counts, Fit, Source, options
@@ -61,7 +61,8 @@ def _camera(source: options.Source, fit: Fit, counts: Counts) -> Source:
         rate_per_s=source.rate_per_s,
         counts=counts,
     )
-    return Live(camera, keep=source.keep or ("every" if camera.is_file else "newest"), room=source.room, counts=counts)
+    keep = _keep(source, "every" if camera.is_file else "newest")
+    return Live(camera, keep=keep, room=source.room, counts=counts)
 
 
 def _stdin(source: options.Source, fit: Fit, counts: Counts) -> Source:
@@ -70,7 +71,7 @@ def _stdin(source: options.Source, fit: Fit, counts: Counts) -> Source:
     from edge_agent.source.port import Stdin
 
     reader = LineReader(Stdin(), fit=fit, lines=_lines(source), window=_window(source), counts=counts)
-    return Live(reader, keep=source.keep or "every", room=source.room, counts=counts)
+    return Live(reader, keep=_keep(source), room=source.room, counts=counts)
 
 
 def _serial(source: options.Source, fit: Fit, counts: Counts) -> Source:
@@ -80,7 +81,7 @@ def _serial(source: options.Source, fit: Fit, counts: Counts) -> Source:
 
     port = Serial(source.serial or options.Serial())
     reader = LineReader(port, fit=fit, lines=_lines(source), window=_window(source), counts=counts)
-    return Live(reader, keep=source.keep or "every", room=source.room, counts=counts)
+    return Live(reader, keep=_keep(source), room=source.room, counts=counts)
 
 
 def _mqtt(source: options.Source, fit: Fit, counts: Counts) -> Source:
@@ -89,7 +90,7 @@ def _mqtt(source: options.Source, fit: Fit, counts: Counts) -> Source:
 
     told = source.mqtt or options.Mqtt()
     sensors = Mqtt(told, fit=fit, lines=_lines(source), window=_window(source), counts=counts)
-    return Live(sensors, keep=source.keep or "every", room=source.room, counts=counts)
+    return Live(sensors, keep=_keep(source), room=source.room, counts=counts)
 
 
 def _mic(source: options.Source, fit: Fit, counts: Counts) -> Source:
@@ -97,7 +98,7 @@ def _mic(source: options.Source, fit: Fit, counts: Counts) -> Source:
     from edge_agent.source.mic import Mic
 
     mic = Mic(source.mic or options.Mic(), fit=fit, window=_window(source), counts=counts)
-    return Live(mic, keep=source.keep or "every", room=source.room, counts=counts)
+    return Live(mic, keep=_keep(source), room=source.room, counts=counts)
 
 
 def _push(source: options.Source, fit: Fit, counts: Counts) -> Source:
@@ -107,10 +108,14 @@ def _push(source: options.Source, fit: Fit, counts: Counts) -> Source:
         source.push or options.Push(),
         fit=fit,
         frame=source.frame or options.Frame(),
-        keep=source.keep or "every",
+        keep=_keep(source),
         room=source.room,
         counts=counts,
     )
+
+
+def _keep(source: options.Source, usual: Literal["every", "newest"] = "every") -> Literal["every", "newest"]:
+    return usual if source.keep == "auto" else source.keep
 
 
 def _lines(source: options.Source) -> options.Lines:

@@ -14,7 +14,7 @@ from msgspec import Meta
 
 from edge_agent.contract.errors import ConfigError
 
-Keep = Literal["", "every", "newest"]
+Keep = Literal["auto", "every", "newest"]
 How = Literal["stretch", "crop", "letterbox"]
 UNIX = "unix:"  # before the path of a socket
 LIVE = ("camera", "stdin", "serial", "mqtt", "mic", "push")
@@ -178,9 +178,9 @@ class Source(Options, frozen=True, kw_only=True):
     keep: Annotated[
         Keep,
         Meta(
-            description="when the sensor is faster than the model: `newest` takes the place of what waits, counted as skipped; `every`: the sensor's side waits; empty: `newest` of a camera, else `every`"
+            description="when the sensor is faster than the model: `newest` takes the place of what waits, counted as skipped; `every`: the sensor's side waits; `auto`: `newest` of a camera, else `every`"
         ),
-    ] = ""
+    ] = "auto"
     room: Annotated[
         int, Meta(ge=0, le=10_000, description="samples that may wait for the model; 0: 1 of `newest`, 64 of `every`")
     ] = 0
@@ -227,7 +227,7 @@ def settle(source: Source, folder: Path) -> Source:
         if push.listen.startswith(UNIX):
             at = UNIX + str(folder / push.listen.removeprefix(UNIX))
             filled["push"] = msgspec.structs.replace(push, listen=at)
-    if source.kind not in LIVE and (source.keep or source.room):
+    if source.kind not in LIVE and (source.keep != "auto" or source.room):
         raise ConfigError(f"[source] keep, room: {source.kind!r} is no sensor that goes on by itself: take them out")
     return msgspec.structs.replace(source, path=str(folder / source.path) if source.path else "", **filled)
 

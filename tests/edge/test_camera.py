@@ -43,7 +43,7 @@ def video(path: Path, count: int = 12, *, step: int = 20) -> Path:
 
 def camera(device: object, counts: Counts | None = None, *, fit: Fit = FIT, rate_per_s: float = 0.0, **changes):
     frame = changes.pop("frame", None)
-    keep = changes.pop("keep", "")
+    keep = changes.pop("keep", "auto")
     made = told.Source(
         kind="camera",
         keep=keep,

@@ -32,7 +32,7 @@ def free_port() -> int:
         return probe.getsockname()[1]
 
 
-def make(counts: Counts | None = None, *, fit: Fit = FIT, keep: str = "", room: int = 0, **changes: object) -> Push:
+def make(counts: Counts | None = None, *, fit: Fit = FIT, keep: str = "auto", room: int = 0, **changes: object) -> Push:
     push = told.Push(**{"listen": f"127.0.0.1:{free_port()}", **changes})
     return open_source(told.Source(kind="push", push=push, keep=keep, room=room), fit=fit, counts=counts)
 
