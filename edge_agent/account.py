@@ -27,6 +27,7 @@ from edge_agent.contract.wire import (
     LinkState,
     ModelState,
     OutboxState,
+    PaceState,
     SourceState,
     StreamCounts,
 )
@@ -56,6 +57,7 @@ class Account:
         link: Callable[[], LinkState | None],
         budgets: Callable[[], Budgets | None],
         source: Callable[[], SourceState | None],
+        pace: Callable[[], PaceState],
         tell: Callable[[Event], None],
     ) -> None:
         """`folder` is for status.json; `tell` sends an event, the others are asked whenever something is said."""
@@ -71,6 +73,7 @@ class Account:
         self._link = link
         self._budgets = budgets
         self._source = source
+        self._pace = pace
         self._tell = tell
         self._history = History(folder)
         self._lock = threading.Lock()  # of the number of events and the history: several threads have something to say
@@ -83,15 +86,17 @@ class Account:
         """Said on every connect."""
         from importlib.metadata import version as installed_version  # a tenth of what the agent costs to import
 
+        model = self._model()
         return Birth(
             session=self.session,
             boot=self._boot,
             at_ms=now_ms(),
             agent=installed_version("winnow-edge"),
-            runtime=f"onnxruntime {ort.__version__}, python {sys.version.split()[0]}",
+            runtime=f"onnxruntime {ort.__version__}{f' on {model.provider}' if model.provider else ''}, "
+            f"python {sys.version.split()[0]}",
             machine=machine(),
             stream=self._stream,
-            model=self._model(),
+            model=model,
             outbox=self._outbox(),
             clock=clock_quality(),
             interval_s=self._heartbeat_s,
@@ -132,6 +137,7 @@ class Account:
             link=self._link(),
             budgets=self._budgets(),
             source=self._source(),
+            pace=self._pace(),
         )
 
     def write_status(self, samples_per_s: float = 0.0) -> None:

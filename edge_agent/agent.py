@@ -33,7 +33,7 @@ from edge_agent.choose.targets import Targets
 from edge_agent.config import AgentConfig, load_config, parse_listen
 from edge_agent.contract import images
 from edge_agent.contract.errors import ConfigError, IncompatibleError, OutboxError
-from edge_agent.contract.wire import Desired, Event
+from edge_agent.contract.wire import Desired, Event, ModelState
 from edge_agent.extras import SHADOW, WANTED, Extras
 from edge_agent.housekeeping import Housekeeping
 from edge_agent.loader import Loader
@@ -41,7 +41,10 @@ from edge_agent.lock import only_one
 from edge_agent.loop import CURSOR, DRIFT, SELECTOR, TARGETS, Cursor, Identity, Loop, sample_bytes
 from edge_agent.model import TOGETHER, Model
 from edge_agent.orders import Orders, configured, desired_over
+from edge_agent.pace import Pace
+from edge_agent.pulse import Pulse
 from edge_agent.send.allowance import Allowance
+from edge_agent.send.health import ROOT
 from edge_agent.send.outbox import Outbox
 from edge_agent.send.privacy import Privacy
 from edge_agent.send.purging import Purging
@@ -50,6 +53,8 @@ from edge_agent.send.writer import Handover, Writer
 from edge_agent.session import Session
 from edge_agent.status import STATUS
 from edge_agent.stream import Stream
+from edge_agent.systemd import NOBODY, Manager, Watchdog
+from edge_agent.thermostat import Thermostat
 from edge_agent.update.updater import Updater
 
 log = logging.getLogger(__name__)
@@ -65,12 +70,19 @@ Part = TypeVar("Part")
 class Agent:
     """One device's agent: `run` until the source ends or `stop` is called; or `open` it, for a loop of one's own."""
 
-    def __init__(self, config: AgentConfig, *, own_source: bool = True) -> None:
+    def __init__(
+        self, config: AgentConfig, *, manager: Manager = NOBODY, root: Path = ROOT, own_source: bool = True
+    ) -> None:
         """Open everything that is on disk; ConfigError, ArtifactError or OutboxError when it cannot work so.
 
-        `own_source`: False where samples come by `open`, not from `[source]`.
+        `manager`: who started it; `root`: where the machine says how it is. `own_source`: False where samples come by
+        `open`, not from `[source]`.
         """
         self.config = config
+        self._pulse = Pulse(manager.stuck_s)
+        self._watchdog = Watchdog(manager, self._pulse)
+        self._pace = Pace(max_rate_per_s=config.model.max_rate_per_s)
+        self._thermostat = Thermostat(self._pace, hot_c=config.model.hot_c, report=self._report_error, root=root)
         self.folder = Path(config.device.data_dir)
         self.folder.mkdir(parents=True, exist_ok=True)
         self._stopping = threading.Event()
@@ -88,10 +100,10 @@ class Agent:
         self.privacy = Privacy(config.privacy.transforms, report=self._report_error)
         self.recent = parts.make_recent(config, self.folder, privacy=self.privacy)
         self.account = self._make_account()
+        self._providers = parts.make_providers(config, self.folder)
         self.updater = self._make_updater()
-        self._stream = Stream(config.source, report=self._report_error) if own_source else None
-        answering = not own_source or config.source.kind == "push"
-        self._loader = Loader(config, self.updater, stopping=self._stopping, together=1 if answering else TOGETHER)
+        self._stream = Stream(config.source, report=self._report_error, pace=self._pace) if own_source else None
+        self._loader = self._make_loader(together=1 if self._stream is None or self._stream.answers else TOGETHER)
         self.uplink = self._make_uplink() if config.uplink.broker else None
         self.renewal = parts.make_renewal(config, report=self._report_error) if config.uplink.renewal else None
         if self.outbox.damage:
@@ -111,17 +123,7 @@ class Agent:
             logs=[self.folder / PREDICTIONS, self.folder / BEFORE],
             done=self.uplink.introduce if self.uplink else lambda: None,
         )
-        self.writer = Writer(
-            self.outbox,
-            commit_rows=outbox.commit_rows,
-            commit_ms=outbox.commit_ms,
-            stored=self.uplink.kick if self.uplink else lambda: None,
-            stopping=self._stopping,
-            predictions=self.folder / PREDICTIONS if config.log.predictions else None,
-            codec=images.codec(config.uplink.images, config.uplink.image_quality),
-            purging=self.purging,
-            privacy=self.privacy,
-        )
+        self.writer = self._make_writer()
 
     def _go_on(self, key: str, make: Callable[[bytes], Part]) -> Part:
         """What `make` makes of the state saved under `key`; afresh where it cannot be read, and that is told."""
@@ -142,24 +144,41 @@ class Agent:
             boot=self.boot,
             stream=self.config.source.stream,
             heartbeat_s=self.config.uplink.heartbeat_s,
-            model=lambda: self.updater.state(),
+            model=self._model_state,
             outbox=self.outbox.status,
             messages_bad=lambda: self.uplink.messages_bad if self.uplink else 0,
             link=lambda: self.uplink.link if self.uplink else None,
             budgets=lambda: self._orders.budgets(),
             source=lambda: self._stream.state() if self._stream else None,
+            pace=lambda: self._thermostat.state,
             tell=self._tell,
         )
+
+    def _model_state(self) -> ModelState:
+        state = self.updater.state()
+        return msgspec.structs.replace(state, provider=self._loader.provider(state.version))
 
     def _tell(self, event: Event) -> None:
         if self.uplink:
             self.uplink.event(event)
+
+    def _make_loader(self, *, together: int) -> Loader:
+        return Loader(
+            self.config,
+            self.updater,
+            providers=self._providers,
+            stopping=self._stopping,
+            report=self._report_error,
+            pulse=self._pulse,
+            together=together,
+        )
 
     def _make_updater(self) -> Updater:
         update, variant = self.config.update, self.config.model.variant
         check = functools.partial(
             parts.check_in_child,
             variant=variant,
+            providers=self._providers,
             timeout_s=update.check_timeout_s,
             memory_bytes=update.check_memory_bytes,
             stop=self._stopping,
@@ -191,6 +210,20 @@ class Agent:
             on_desired=self._on_desired,
             on_block=self.updater.on_block,
             allowance=self._go_on(LINK, self._make_allowance),
+        )
+
+    def _make_writer(self) -> Writer:
+        outbox = self.config.outbox
+        return Writer(
+            self.outbox,
+            commit_rows=outbox.commit_rows,
+            commit_ms=outbox.commit_ms,
+            stored=self.uplink.kick if self.uplink else lambda: None,
+            stopping=self._stopping,
+            predictions=self.folder / PREDICTIONS if self.config.log.predictions else None,
+            codec=images.codec(self.config.uplink.images, self.config.uplink.image_quality),
+            purging=self.purging,
+            privacy=self.privacy,
         )
 
     def _make_allowance(self, saved: bytes) -> Allowance:
@@ -234,6 +267,8 @@ class Agent:
     def _start(self, running: ExitStack) -> Model | None:
         """Everything but the loop; `running` ends it. The model to begin with; None: stopped before there was one."""
         running.callback(self.outbox.close)
+        running.callback(self._watchdog.stop)
+        self._watchdog.start()
         if not self._loader.install():
             return None
         running.callback(self._last_status)
@@ -310,6 +345,7 @@ class Agent:
             rng=np.random.default_rng(),
             write_status=self.account.write_status,
             status_s=self.config.uplink.heartbeat_s,
+            tend_heat=self._thermostat.tend if self.config.model.slow_when_hot else lambda _: None,
         )
         thread = threading.Thread(target=house.run, args=(self._stopping,), name="housekeeping", daemon=True)
         thread.start()
@@ -346,6 +382,7 @@ class Agent:
             log_predictions=self.config.log.predictions,
             extras=self.extras,
             targets=self._go_on(TARGETS, lambda saved: Targets(saved=saved)),
+            pulse=self._pulse,
         )
 
     # --- what the server wants ---

@@ -16,6 +16,7 @@ from edge_agent.contract.errors import SourceError, WinnowError
 from edge_agent.contract.types import Reading
 from edge_agent.contract.wire import SourceState
 from edge_agent.loop import Loop
+from edge_agent.pace import Pace
 from edge_agent.source import IDLE_S, Answering, Counts, Fit, Start
 from edge_agent.source import Source as Opened
 from edge_agent.source.kinds import open_source
@@ -28,9 +29,10 @@ RETRY_S = (1.0, 60.0)  # first and longest wait before a source that failed is o
 class Stream:
     """One source over an agent's run. `state` may be asked from any thread."""
 
-    def __init__(self, source: Source, *, report: Callable[[str], None]) -> None:
-        """`report` is told of failures."""
+    def __init__(self, source: Source, *, report: Callable[[str], None], pace: Pace | None = None) -> None:
+        """`report` is told of failures. `pace`: how fast readings are taken; None: as they come."""
         self._source = source
+        self._pace = pace or Pace()
         self._report = report
         self._counts = Counts()
         self._restarts = 0
@@ -48,6 +50,11 @@ class Stream:
             failing=self._failing,
         )
 
+    @property
+    def answers(self) -> bool:
+        """Whether somebody waits for each prediction, as far as that is known before it is opened."""
+        return self._source.kind == "push"
+
     def play(self, loop: Loop, stopping: threading.Event) -> bool:
         """Run the loop until `stopping` or the end of the source; whether it ended by itself."""
         first_s, longest_s = RETRY_S
@@ -61,6 +68,7 @@ class Stream:
                 wait_s = first_s if time.monotonic() - begun_s > longest_s else wait_s
                 self._failing = str(error)
                 self._report(f"source: {error}: again in {wait_s:.0f} s")
+                loop.pulse.beat(wait_s)
                 stopping.wait(wait_s)
                 wait_s = min(2 * wait_s, longest_s)
                 self._restarts += 1
@@ -74,9 +82,9 @@ class Stream:
         readings = self._readings(loop, opened, stopping)
         try:
             if isinstance(opened, Answering):
-                self._answer(loop, opened, readings, stopping)
+                self._answer(loop, opened, self._pace.through(readings), stopping)
             else:
-                loop.run(readings, stopping)
+                loop.run(self._pace.through(readings), stopping)
         finally:
             readings.close()  # its threads end with it
 

@@ -21,14 +21,14 @@ PACKAGES = ("edge_agent", "server", "models")
 AGENT_PARTS = (
     {"__main__"},
     {"agent", "check", "testing"},
-    {"housekeeping", "account", "orders", "stream", "session", "parts", "loader"},
+    {"housekeeping", "account", "orders", "stream", "session", "parts", "loader", "thermostat"},
     {"loop"},
     {"extras"},
     {"shadow"},
     {"block"},
     {"config"},  # has the options of sources
-    {"source", "model", "choose", "send", "update", "identity", "status", "metrics"},
-    {"lock", "history", "listener"},
+    {"source", "model", "choose", "send", "update", "identity", "status", "metrics", "systemd"},
+    {"lock", "history", "providers", "pulse", "pace", "heat", "listener"},
     {"contract"},
 )
 SERVER_PARTS = (
@@ -71,7 +71,7 @@ EXTRAS = (
     "serial",
 )
 LOADED_NEVER = ("torch", "onnx", "sqlalchemy", "fastapi", "tuf")  # python-tuf by a child process
-READ_ENVIRONMENT = {"models/data.py:default_cache"}
+READ_ENVIRONMENT = {"models/data.py:default_cache", "edge_agent/systemd.py:read_environment"}
 FORGIVING = {  # where Exception may be caught: supervising loops, and around a user's plug-in
     "models/trainer.py:_asked",
     "edge_agent/agent.py:*",

@@ -6,7 +6,7 @@ those of the chosen kind may be there.
 
 from __future__ import annotations
 
-from pathlib import Path
+from collections.abc import Callable
 from typing import Annotated, Any, Literal
 
 import msgspec
@@ -210,8 +210,8 @@ TABLES: dict[str, dict[str, type[Options]]] = {
 ALL_TABLES = frozenset(name for tables in TABLES.values() for name in tables)
 
 
-def settle(source: Source, folder: Path) -> Source:
-    """With the tables of its kind, defaults filled in, paths meant from `folder`; ConfigError for one of another kind."""
+def settle(source: Source, there: Callable[[str], str]) -> Source:
+    """With the tables of its kind, defaults filled in, paths as `there` says; ConfigError for one of another kind."""
     tables = TABLES.get(source.kind, {})
     for name in sorted(ALL_TABLES - tables.keys()):
         if getattr(source, name) is not None:
@@ -219,20 +219,18 @@ def settle(source: Source, folder: Path) -> Source:
             raise ConfigError(f"[source.{name}] is of kind {kinds}, and [source] kind is {source.kind!r}: take it out")
     filled: dict[str, Any] = {name: getattr(source, name) or make() for name, make in tables.items()}
     if "camera" in filled:
-        filled["camera"] = _there(filled["camera"], folder, "password_file")
+        filled["camera"] = _there(filled["camera"], there, "password_file")
     if "mqtt" in filled:
-        filled["mqtt"] = _there(filled["mqtt"], folder, "password_file", "ca_file", "cert_file", "key_file")
+        filled["mqtt"] = _there(filled["mqtt"], there, "password_file", "ca_file", "cert_file", "key_file")
     if "push" in filled:
-        filled["push"] = push = _there(filled["push"], folder, "token_file")
+        filled["push"] = push = _there(filled["push"], there, "token_file")
         if push.listen.startswith(UNIX):
-            at = UNIX + str(folder / push.listen.removeprefix(UNIX))
+            at = UNIX + there(push.listen.removeprefix(UNIX))
             filled["push"] = msgspec.structs.replace(push, listen=at)
     if source.kind not in LIVE and (source.keep != "auto" or source.room):
         raise ConfigError(f"[source] keep, room: {source.kind!r} is no sensor that goes on by itself: take them out")
-    return msgspec.structs.replace(source, path=str(folder / source.path) if source.path else "", **filled)
+    return msgspec.structs.replace(source, path=there(source.path), **filled)
 
 
-def _there(table: Any, folder: Path, *names: str) -> Any:
-    return msgspec.structs.replace(
-        table, **{name: str(folder / value) for name in names if (value := getattr(table, name))}
-    )
+def _there(table: Any, there: Callable[[str], str], *names: str) -> Any:
+    return msgspec.structs.replace(table, **{name: there(getattr(table, name)) for name in names})
