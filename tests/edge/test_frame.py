@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from edge_agent.contract.errors import ConfigError
@@ -28,6 +28,7 @@ def picture(height: int = 20, width: int = 40) -> np.ndarray:
     return made
 
 
+@settings(deadline=None)  # a loaded machine is no mistake
 @given(lengths, lengths, lengths, lengths, st.sampled_from(["stretch", "crop", "letterbox"]))
 def test_parts_and_places_lie_inside_and_are_in_the_middle(w: int, h: int, tw: int, th: int, how) -> None:
     part, to = place((w, h), (tw, th), how)

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from edge_agent.contract.errors import SourceError
@@ -58,6 +58,7 @@ def present(readings: Iterator[Reading | None], count: int) -> list[Reading]:
     return found
 
 
+@settings(deadline=None)  # a loaded machine is no mistake
 @given(st.lists(st.integers(0, 120), max_size=6))
 def test_any_pieces_of_bytes_give_the_same_samples(cuts: list[int]) -> None:
     whole = text(20)

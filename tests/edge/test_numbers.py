@@ -6,7 +6,7 @@ import json
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from edge_agent.source.numbers import Numbers
@@ -84,6 +84,7 @@ def test_what_the_models_whole_numbers_cannot_hold_is_refused(value: str) -> Non
     assert read("255", channels=1, dtype="uint8") == [[255]]
 
 
+@settings(deadline=None)  # a loaded machine is no mistake
 @given(st.text(max_size=80))
 def test_any_text_is_steps_or_a_value_error(text: str) -> None:
     try:
@@ -93,6 +94,7 @@ def test_any_text_is_steps_or_a_value_error(text: str) -> None:
     assert found.shape == (len(found), 2)
 
 
+@settings(deadline=None)  # a loaded machine is no mistake
 @given(st.lists(st.lists(st.floats(allow_nan=False, width=32), min_size=3, max_size=3), min_size=1, max_size=5))
 def test_json_comes_back_as_it_was_written(rows: list[list[float]]) -> None:
     if np.isfinite(rows).all():

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from edge_agent.contract.errors import ConfigError
@@ -29,6 +29,7 @@ def cut(pieces: list[np.ndarray], *, size: int = 4, hop: int = 0, waits: list[fl
     return found, counts
 
 
+@settings(deadline=None)  # a loaded machine is no mistake
 @given(st.integers(1, 6), st.integers(0, 9), st.integers(0, 60), st.lists(st.integers(0, 60), max_size=8))
 def test_any_pieces_give_the_same_windows(size: int, hop: int, count: int, cuts: list[int]) -> None:
     whole = steps(count)
