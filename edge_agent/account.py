@@ -28,6 +28,7 @@ from edge_agent.contract.wire import (
     ModelState,
     OutboxState,
     PaceState,
+    SourceState,
     StreamCounts,
 )
 from edge_agent.history import History
@@ -55,6 +56,7 @@ class Account:
         messages_bad: Callable[[], int],
         link: Callable[[], LinkState | None],
         budgets: Callable[[], Budgets | None],
+        source: Callable[[], SourceState | None],
         pace: Callable[[], PaceState],
         tell: Callable[[Event], None],
     ) -> None:
@@ -70,6 +72,7 @@ class Account:
         self._messages_bad = messages_bad
         self._link = link
         self._budgets = budgets
+        self._source = source
         self._pace = pace
         self._tell = tell
         self._history = History(folder)
@@ -133,6 +136,7 @@ class Account:
             requests=loop.requests() if loop else (),
             link=self._link(),
             budgets=self._budgets(),
+            source=self._source(),
             pace=self._pace(),
         )
 

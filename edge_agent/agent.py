@@ -8,7 +8,8 @@ keeps house beside the loop:
     updater              desired -> blocks -> checked artifact                       update/
     housekeeping         a staged model is tried beside the running one, then live    housekeeping.py
 
-How a stream goes on when its source fails is in stream.py, what the agent says of itself in account.py.
+How a stream goes on when its source fails is in stream.py, what the agent says of itself in account.py. Somebody's own
+loop may take the place of the source: session.py.
 """
 
 from __future__ import annotations
@@ -17,8 +18,8 @@ import functools
 import logging
 import threading
 import time
-from collections.abc import Callable
-from contextlib import ExitStack
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import TypeVar
 
@@ -29,15 +30,16 @@ from edge_agent import parts
 from edge_agent.account import Account
 from edge_agent.choose import strategy
 from edge_agent.choose.targets import Targets
-from edge_agent.config import AgentConfig, parse_listen
+from edge_agent.config import AgentConfig, load_config, parse_listen
 from edge_agent.contract import images
 from edge_agent.contract.errors import ConfigError, IncompatibleError, OutboxError
 from edge_agent.contract.wire import Desired, Event, ModelState
 from edge_agent.extras import SHADOW, WANTED, Extras
 from edge_agent.housekeeping import Housekeeping
 from edge_agent.loader import Loader
+from edge_agent.lock import only_one
 from edge_agent.loop import CURSOR, DRIFT, SELECTOR, TARGETS, Cursor, Identity, Loop, sample_bytes
-from edge_agent.model import Model
+from edge_agent.model import TOGETHER, Model
 from edge_agent.orders import Orders, configured, desired_over
 from edge_agent.pace import Pace
 from edge_agent.pulse import Pulse
@@ -48,8 +50,9 @@ from edge_agent.send.privacy import Privacy
 from edge_agent.send.purging import Purging
 from edge_agent.send.uplink import Uplink
 from edge_agent.send.writer import Handover, Writer
+from edge_agent.session import Session
 from edge_agent.status import STATUS
-from edge_agent.stream import play
+from edge_agent.stream import Stream
 from edge_agent.systemd import NOBODY, Manager, Watchdog
 from edge_agent.thermostat import Thermostat
 from edge_agent.update.updater import Updater
@@ -65,12 +68,15 @@ Part = TypeVar("Part")
 
 
 class Agent:
-    """One device's agent: `run` until the source ends or `stop` is called."""
+    """One device's agent: `run` until the source ends or `stop` is called; or `open` it, for a loop of one's own."""
 
-    def __init__(self, config: AgentConfig, *, manager: Manager = NOBODY, root: Path = ROOT) -> None:
+    def __init__(
+        self, config: AgentConfig, *, manager: Manager = NOBODY, root: Path = ROOT, own_source: bool = True
+    ) -> None:
         """Open everything that is on disk; ConfigError, ArtifactError or OutboxError when it cannot work so.
 
-        `manager`: who started it; `root`: where the machine says how it is.
+        `manager`: who started it; `root`: where the machine says how it is. `own_source`: False where samples come by
+        `open`, not from `[source]`.
         """
         self.config = config
         self._pulse = Pulse(manager.stuck_s)
@@ -96,14 +102,8 @@ class Agent:
         self.account = self._make_account()
         self._providers = parts.make_providers(config, self.folder)
         self.updater = self._make_updater()
-        self._loader = Loader(
-            config,
-            self.updater,
-            providers=self._providers,
-            stopping=self._stopping,
-            report=self._report_error,
-            pulse=self._pulse,
-        )
+        self._stream = Stream(config.source, report=self._report_error, pace=self._pace) if own_source else None
+        self._loader = self._make_loader(together=1 if self._stream is None or self._stream.answers else TOGETHER)
         self.uplink = self._make_uplink() if config.uplink.broker else None
         self.renewal = parts.make_renewal(config, report=self._report_error) if config.uplink.renewal else None
         if self.outbox.damage:
@@ -149,6 +149,7 @@ class Agent:
             messages_bad=lambda: self.uplink.messages_bad if self.uplink else 0,
             link=lambda: self.uplink.link if self.uplink else None,
             budgets=lambda: self._orders.budgets(),
+            source=lambda: self._stream.state() if self._stream else None,
             pace=lambda: self._thermostat.state,
             tell=self._tell,
         )
@@ -160,6 +161,17 @@ class Agent:
     def _tell(self, event: Event) -> None:
         if self.uplink:
             self.uplink.event(event)
+
+    def _make_loader(self, *, together: int) -> Loader:
+        return Loader(
+            self.config,
+            self.updater,
+            providers=self._providers,
+            stopping=self._stopping,
+            report=self._report_error,
+            pulse=self._pulse,
+            together=together,
+        )
 
     def _make_updater(self) -> Updater:
         update, variant = self.config.update, self.config.model.variant
@@ -225,33 +237,59 @@ class Agent:
 
     # --- running ---
 
+    @classmethod
+    def open(cls, path: str | Path) -> Session:
+        """For somebody's own loop: everything of agent.toml at work but `[source]`, of which `stream` counts.
+
+        Waits for the server to send a first model where there is none. ConfigError, and EdgeError when another agent
+        works in the same data folder; errors of models as `run`.
+        """
+        config = load_config(Path(path))
+        with ExitStack() as running:
+            running.enter_context(only_one(Path(config.device.data_dir)))
+            agent = cls(config, own_source=False)
+            agent._ended = config.source.stop_at_end  # then the outbox is drained when it is closed
+            model = agent._start(running)
+            if model is None:
+                raise ConfigError(f"{path}: no model to run")
+            with agent._on_trial(model):
+                loop = agent._begin(model, running)
+            return Session(loop, running.pop_all(), flush_s=config.model.flush_ms / 1000.0)
+
     def run(self) -> None:
         """Run until the source ends (and `stop_at_end`), or `stop`. Raises what the model or the stream raised."""
         with ExitStack() as running:
-            running.callback(self.outbox.close)
-            running.callback(self._watchdog.stop)
-            self._watchdog.start()
-            if not self._loader.install():
-                return
-            running.callback(self._last_status)
-            model = self._loader.here()  # first, or the first word to the server would be that none runs
-            if self.uplink:
-                self.uplink.start()
-                running.callback(self._stop_uplink, self.uplink)
-            if self.config.metrics.listen:
-                running.callback(self._serve_metrics())
-            if self.renewal:
-                self.renewal.start()
-                running.callback(self.renewal.stop)
-            if self.recent:
-                self.recent.start()
-                running.callback(self.recent.stop)
-            self.writer.start()
-            running.callback(self.writer.stop)
-            self.updater.start()
-            running.callback(self.updater.stop)
-            running.callback(self._stopping.set)
-            self._ended = self._run_stream(model)
+            model = self._start(running)
+            if model is not None and self._stream is not None:
+                with self._on_trial(model):
+                    self._ended = self._stream.play(self._begin(model, running), self._stopping)
+
+    def _start(self, running: ExitStack) -> Model | None:
+        """Everything but the loop; `running` ends it. The model to begin with; None: stopped before there was one."""
+        running.callback(self.outbox.close)
+        running.callback(self._watchdog.stop)
+        self._watchdog.start()
+        if not self._loader.install():
+            return None
+        running.callback(self._last_status)
+        model = self._loader.here()  # first, or the first word to the server would be that none runs
+        if self.uplink:
+            self.uplink.start()
+            running.callback(self._stop_uplink, self.uplink)
+        if self.config.metrics.listen:
+            running.callback(self._serve_metrics())
+        if self.renewal:
+            self.renewal.start()
+            running.callback(self.renewal.stop)
+        if self.recent:
+            self.recent.start()
+            running.callback(self.recent.stop)
+        self.writer.start()
+        running.callback(self.writer.stop)
+        self.updater.start()
+        running.callback(self.updater.stop)
+        running.callback(self._stopping.set)
+        return model or self._loader.first()
 
     def _serve_metrics(self) -> Callable[[], None]:
         """What ends it. Where it cannot listen that is said, and stops nothing."""
@@ -279,13 +317,11 @@ class Agent:
         """Finish what is in hand and return from `run`. From any thread; not from a signal handler, see __main__."""
         self._stopping.set()
 
-    def _run_stream(self, model: Model | None) -> bool:
-        """Whether the source ended by itself."""
-        model = model or self._loader.first()
-        if model is None:
-            return False
+    @contextmanager
+    def _on_trial(self, model: Model) -> Iterator[None]:
+        """A version on trial that does not go with the configuration is the version's fault."""
         try:
-            return self._play(model)
+            yield
         except ConfigError as error:
             if not self.updater.on_trial(version := (self._loop.model if self._loop else model).version):
                 raise
@@ -293,7 +329,8 @@ class Agent:
             self.updater.failed(version, str(error))
             raise IncompatibleError(f"version {version} cannot run here: {error}") from error
 
-    def _play(self, model: Model) -> bool:
+    def _begin(self, model: Model, running: ExitStack) -> Loop:
+        """A loop for the model, and housekeeping beside it."""
         self._loop = self.account.loop = loop = self._make_loop(model)
         with self._ordering:  # one may have come meanwhile
             self._orders = orders = self._orders_for(model)
@@ -313,11 +350,9 @@ class Agent:
         )
         thread = threading.Thread(target=house.run, args=(self._stopping,), name="housekeeping", daemon=True)
         thread.start()
-        try:
-            return play(loop, self.config.source, self._stopping, report=self._report_error, pace=self._pace)
-        finally:
-            self._stopping.set()
-            thread.join()
+        running.callback(thread.join)
+        running.callback(self._stopping.set)
+        return loop
 
     def _report_error(self, text: str) -> None:
         self.account.report("error", text, 0, {})

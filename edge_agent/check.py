@@ -6,17 +6,19 @@ Tries the model and the source without running, and holds one against the other.
 from __future__ import annotations
 
 import itertools
+from collections.abc import Generator
 from pathlib import Path
 
 import numpy as np
 
 from edge_agent.choose.acquisition import Scorer
 from edge_agent.choose.purse import Purse, Tokens
-from edge_agent.config import AgentConfig
+from edge_agent.config import AgentConfig, Source
 from edge_agent.contract import images
 from edge_agent.contract.broker import TlsFiles, in_the_clear, parse_broker, tls_context
 from edge_agent.contract.errors import ArtifactError, ConfigError
 from edge_agent.contract.settings import read_secret
+from edge_agent.contract.types import Reading
 from edge_agent.identity.papers import Papers
 from edge_agent.identity.portal import Portal
 from edge_agent.loop import HEADER_BYTES
@@ -25,10 +27,12 @@ from edge_agent.orders import configured
 from edge_agent.providers import Providers
 from edge_agent.send.lull import parse_hours
 from edge_agent.send.privacy import Privacy
-from edge_agent.source import Fit, Start, open_source
+from edge_agent.source import Fit, Start
+from edge_agent.source.kinds import open_source
 from edge_agent.update.trust import check_anchor
 
 LOOKS = 30  # at the source, before it counts as empty
+CAMERA_LOOKS = 200  # some take seconds to open
 
 
 def check_parts(config: AgentConfig) -> list[str]:
@@ -48,9 +52,7 @@ def check_parts(config: AgentConfig) -> list[str]:
         raise ConfigError(f"[choose] {scorer.complaint}")
     Purse(configured(config).rules, Tokens(tokens=0.0)).check(sample_bytes)
     manifest, source = model.manifest, config.source
-    opened = open_source(source.kind, path=Path(source.path), fit=Fit(model.shape, str(model.dtype)))
-    looks = itertools.islice(opened.readings(Start()), LOOKS)
-    first = next((reading for reading in looks if reading is not None), None)
+    first = _first_reading(config, Fit(model.shape, str(model.dtype)))
     if first is not None and first.data.size and (text := misfit(manifest, first.data)):
         raise ConfigError(f"[source] {text}: choose a source and a model that fit each other")
     return [
@@ -58,8 +60,31 @@ def check_parts(config: AgentConfig) -> list[str]:
         f"model {manifest.name} version {manifest.version}: {len(manifest.classes)} classes, golden test passed, "
         f"runs on {model.provider}",
         *(f"it does without {why}" for why in without),
-        f"source {source.kind} {source.path}: {'a sample fits' if first else 'nothing there yet'}",
+        f"source {_named(source)}: {'a sample fits' if first else 'nothing there yet'}",
     ]
+
+
+def _first_reading(config: AgentConfig, fit: Fit) -> Reading | None:
+    readings = open_source(config.source, fit=fit).readings(Start())
+    looks = CAMERA_LOOKS if config.source.kind == "camera" else LOOKS
+    try:
+        return next((reading for reading in itertools.islice(readings, looks) if reading is not None), None)
+    finally:
+        if isinstance(readings, Generator):  # its threads, and what they hold, end with it
+            readings.close()
+
+
+def _named(source: Source) -> str:
+    """The kind, and where it looks."""
+    where = {
+        "camera": source.camera and source.camera.device,
+        "serial": source.serial and source.serial.port,
+        "mqtt": source.mqtt and source.mqtt.topic,
+        "push": source.push and source.push.listen,
+        "mic": source.mic and source.mic.device,
+        "stdin": "",
+    }.get(source.kind, source.path)
+    return f"{source.kind} {where or ''}".rstrip()
 
 
 def _uplink(config: AgentConfig) -> list[str]:

@@ -17,6 +17,8 @@ from edge_agent.contract import settings
 from edge_agent.contract.errors import ConfigError
 from edge_agent.contract.types import is_name
 from edge_agent.providers import Name, Precision
+from edge_agent.source.options import Source as Source  # whoever writes a configuration finds all of it here
+from edge_agent.source.options import settle
 
 LEAST_BYTES_PER_S = 1_000  # of the link: below it, the smallest message is more than what 10 s may carry
 LEAST_BYTES_PER_DAY = 100_000  # heartbeats alone take half of it
@@ -36,21 +38,6 @@ class Device(Section, frozen=True, kw_only=True):
     name: Annotated[str, Meta(description="name of the device, unique in the fleet: letters, digits, - and _")]
     fleet: Annotated[str, Meta(description="name of the fleet")] = "default"
     data_dir: Annotated[str, Meta(description="folder for the outbox, the models and the state")] = "winnow-data"
-
-
-class Source(Section, frozen=True, kw_only=True):
-    """Where samples come from."""
-
-    kind: Annotated[
-        str, Meta(description="`replay` (an .npz at a given rate), `folder` (images or .npy), or `package.module:name`")
-    ] = "folder"
-    path: Annotated[str, Meta(description="the .npz of `replay`, the folder of `folder`")] = "samples"
-    stream: Annotated[str, Meta(description="name of the stream, part of every sample id")] = "main"
-    rate_per_s: Annotated[
-        float, Meta(ge=0.0, description="samples a second at which `replay` plays; 0: as fast as they can be taken")
-    ] = 0.0
-    poll_s: Annotated[float, Meta(gt=0.0, description="seconds between two looks at the folder")] = 0.5
-    stop_at_end: Annotated[bool, Meta(description="end the agent, outbox drained, when the source has no more")] = False
 
 
 class Model(Section, frozen=True, kw_only=True):
@@ -429,7 +416,15 @@ def load_config(path: Path, *, credentials: str | None = None) -> AgentConfig:
         parse_listen(config.metrics.listen)
     if not is_name(config.source.stream):
         raise ConfigError(f"{path}: [source] stream = {config.source.stream!r}: expected letters, digits, - and _")
-    return _anchor(config, lambda value: _place(value, path.resolve(), credentials))
+
+    def there(value: str) -> str:
+        return _place(value, path.resolve(), credentials)
+
+    try:
+        source = settle(config.source, there)
+    except ConfigError as error:
+        raise ConfigError(str(error) if str(error).startswith(str(path)) else f"{path}: {error}") from error
+    return _anchor(msgspec.structs.replace(config, source=source), there)
 
 
 def parse_listen(text: str) -> tuple[str, int]:
@@ -476,7 +471,6 @@ def _anchor(config: AgentConfig, there: Callable[[str], str]) -> AgentConfig:
     return replace(
         config,
         device=replace(config.device, data_dir=there(config.device.data_dir)),
-        source=replace(config.source, path=there(config.source.path)),
         model=replace(config.model, artifact=there(config.model.artifact)),
         uplink=replace(
             uplink,

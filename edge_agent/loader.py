@@ -13,7 +13,7 @@ from pathlib import Path
 
 from edge_agent.config import AgentConfig
 from edge_agent.contract.errors import ArtifactError, ConfigError, StaleError
-from edge_agent.model import Model, load
+from edge_agent.model import TOGETHER, Model, load
 from edge_agent.providers import Providers
 from edge_agent.pulse import LOADING_S, Pulse
 from edge_agent.send.health import rss_bytes
@@ -37,9 +37,14 @@ class Loader:
         stopping: threading.Event,
         report: Callable[[str], None],
         pulse: Pulse,
+        together: int = TOGETHER,
     ) -> None:
-        """`report` is told of providers that were passed over, of each once. `pulse` beats with the first model."""
+        """`report` is told of providers that were passed over, of each once. `pulse` beats with the first model.
+
+        `together`: samples to one run at most; 1 where somebody waits for each.
+        """
         self._config = config
+        self._together = together
         self._updater = updater
         self._providers = providers
         self._stopping = stopping
@@ -106,6 +111,7 @@ class Loader:
                 variant=config.variant,
                 threads=config.threads,
                 block=config.block,
+                together=self._together,
                 passed_over=lambda why: self._tell(f"[model] providers: version {folder.name} does without {why}"),
             )
         except ArtifactError as error:

@@ -20,7 +20,7 @@ import numpy as np
 
 from edge_agent.block import Block
 from edge_agent.choose import strategy
-from edge_agent.choose.acquisition import Scored, Scorer
+from edge_agent.choose.acquisition import Scored, Scorer, top
 from edge_agent.choose.confidence import Confidence, Mean
 from edge_agent.choose.disagreement import Share
 from edge_agent.choose.drift import Alarm, Watch
@@ -138,6 +138,16 @@ class Loop:
 
     def run(self, readings: Iterator[Reading | None], stopping: threading.Event) -> None:
         """Take readings until they end or `stopping` is set; what is in hand is finished first, and the state kept."""
+        for _ in self.steps(readings, stopping):
+            pass
+
+    def steps(
+        self, readings: Iterator[Reading | None], stopping: threading.Event, *, answering: bool = False
+    ) -> Iterator[tuple[Reading | None, Prediction | None]]:
+        """The same; yields nothing but, `answering`, each reading with what the model says of it, as soon as it does.
+
+        None: it was not for the model. For a model that infers one by one (`together` 1), others pay twice.
+        """
         clock, block, began_s, took_s = time.perf_counter, self._block, self._began_s, self._took_s
         model, steps = self._model, self._steps
         shape, dtype, last = model.shape, model.dtype, model.rows - 1
@@ -145,8 +155,12 @@ class Loop:
         for reading in readings:
             if reading is None:
                 self._idle(stopping)
+                if answering:
+                    yield None, None
             elif reading.data.shape != shape or reading.data.dtype != dtype:
                 self._refuse(reading)
+                if answering:
+                    yield reading, None
             else:  # each sample passes here: every call counts
                 row = len(block)
                 place, infer = steps[row]
@@ -161,6 +175,8 @@ class Loop:
                     ended = clock()
                     took_s.append(ended - now)
                     now = ended
+                if answering:
+                    yield reading, self._say(row, inferred=infer is not None)
                 if row < last and now <= due_s:
                     continue
                 self._finish()
@@ -172,6 +188,12 @@ class Loop:
                     shape, dtype, last = model.shape, model.dtype, model.rows - 1
         self._finish()
         self._hand_over(Handover([], self._state()))
+
+    def _say(self, row: int, *, inferred: bool) -> Prediction:
+        model = self._model
+        if not inferred:
+            model.infer(row)
+        return Prediction(*top(model.logits[row], inverse_temperature=self._inverse_temperature))
 
     def _idle(self, stopping: threading.Event) -> None:
         waited = self._block and time.perf_counter() - self._began_s[0] > self._flush_s
@@ -344,6 +366,7 @@ class Loop:
         with self._lock:
             self._model, self._next = model, None
             self._sample_bytes = sample_bytes(model)
+            self._inverse_temperature = 1.0 / model.manifest.temperature
             self._scorer = self._make_scorer(model)
             self._runs = 0
             self._invalid = 0

@@ -8,14 +8,13 @@ format is a line a figure, and a client library would be one more thing to carry
 from __future__ import annotations
 
 import logging
-import socket
 import threading
 from collections.abc import Callable, Iterator, Mapping
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from socketserver import TCPServer
+from http.server import BaseHTTPRequestHandler
 from typing import Literal, NamedTuple
 
 from edge_agent.contract.wire import Heartbeat
+from edge_agent.listener import Listener
 
 CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 IDLE_S = 10.0  # after which whoever says nothing is cut off
@@ -38,7 +37,7 @@ class Metrics:
 
     def __init__(self, host: str, port: int, beat: Callable[[], Heartbeat]) -> None:
         """Listen, from now on; OSError when that cannot be. `beat` is asked by each request, in a thread of its own."""
-        self._server = _Server(host, port, _handler(beat))
+        self._server = Listener((host, port), _handler(beat))
         self.port: int = self._server.server_address[1]
         self._thread = threading.Thread(target=self._server.serve_forever, name="metrics", daemon=True)
         self._thread.start()
@@ -47,16 +46,6 @@ class Metrics:
         """End it."""
         self._server.shutdown()
         self._server.server_close()
-
-
-class _Server(ThreadingHTTPServer):
-    def __init__(self, host: str, port: int, handler: type[BaseHTTPRequestHandler]) -> None:
-        self.address_family = socket.AF_INET6 if ":" in host else socket.AF_INET
-        super().__init__((host, port), handler)
-
-    def server_bind(self) -> None:
-        """Without asking DNS for our own name, as HTTPServer does: out of reach, that holds up the agent's start."""
-        TCPServer.server_bind(self)
 
 
 def _handler(beat: Callable[[], Heartbeat]) -> type[BaseHTTPRequestHandler]:
@@ -130,6 +119,14 @@ def _families(beat: Heartbeat) -> Iterator[Family]:
     yield _gauge("temperature_celsius", "Of the processor", beat.temperature_c)
     yield _count("messages_bad", "Messages from the server that were not of the wire format", beat.messages_bad)
     yield from _of_outbox(beat)
+    if (source := beat.source) is not None:
+        yield _count("source_skipped_samples", "Samples that newer ones took the place of", source.skipped)
+        yield _count("source_gaps", "Pauses of the sensor that began a new window", source.gaps)
+        yield _count("source_unreadable", "Lines, messages, images or requests without a sample", source.unreadable)
+        yield _count("source_restarts", "Times that the source failed and was opened again", source.restarts)
+        yield _gauge(
+            "source_failing", "1 while the source gives nothing because it failed", float(bool(source.failing))
+        )
     if beat.link is not None:
         yield _count("link_sent_bytes", "MQTT messages sent", beat.link.sent_bytes)
         yield _count("link_received_bytes", "MQTT messages received", beat.link.received_bytes)

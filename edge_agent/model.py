@@ -253,6 +253,7 @@ def load(
     variant: str,
     threads: int = 1,
     block: int = 0,
+    together: int = TOGETHER,
     passed_over: Callable[[str], None] = lambda _: None,
 ) -> Model:
     """The artifact on the first chain on which it starts and gives its golden answers; ArtifactError when none does.
@@ -266,7 +267,7 @@ def load(
             passed_over(why_not)
             continue
         try:
-            model = Model(folder, variant=variant, threads=threads, block=block, chain=chain)
+            model = Model(folder, variant=variant, threads=threads, block=block, together=together, chain=chain)
             if chain != PROCESSOR:
                 model.check_golden()
         except IncompatibleError as error:

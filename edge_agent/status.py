@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from edge_agent.contract.errors import ConfigError
-from edge_agent.contract.wire import Budgets, Heartbeat, ModelState, decode
+from edge_agent.contract.wire import Budgets, Heartbeat, ModelState, SourceState, decode
 from edge_agent.history import Step, read
 from edge_agent.lock import is_held
 
@@ -69,6 +69,7 @@ def describe(status: Status) -> str:
         f"stream     {counts.read} read, {counts.invalid} invalid, {beat.samples_per_s:.1f}/s, "
         f"{beat.latency_p50_ms:.2f} ms (p95 {beat.latency_p95_ms:.2f})"
         + (f" on {model.provider}" if model.provider else ""),
+        *_source(beat.source),
         f"selected   {selected} ({share:.1%}): {reasons}",
         f"outbox     {outbox.rows} waiting ({outbox.bytes / 1e6:.1f} MB), oldest {outbox.oldest_age_s:.0f} s, "
         f"{outbox.acked_total} delivered, evicted: {evicted}, parked: {outbox.parked}"
@@ -94,6 +95,19 @@ def describe(status: Status) -> str:
     lines += [f"refused    version {version}: {reason}" for version, reason in sorted(model.refused.items())]
     lines += [f"update     {_stamp(step.at_ms)} {step.kind}: {step.text}" for step in status.steps[-STEPS_SAID:]]
     return "\n".join(lines)
+
+
+def _source(said: SourceState | None) -> list[str]:
+    if said is None:
+        return []
+    figures = (
+        (said.skipped, "skipped"),
+        (said.gaps, "gaps"),
+        (said.unreadable, "unreadable"),
+        (said.restarts, "restarts"),
+    )
+    parts = [f"FAILING: {said.failing}"] if said.failing else []
+    return [f"source     {', '.join([said.kind, *parts, *(f'{count} {what}' for count, what in figures if count)])}"]
 
 
 def _trial(model: ModelState) -> str:

@@ -1,7 +1,7 @@
 """How does a stream go on when its source fails, and when it ends?
 
 A source that fails is opened again, later and later, where the loop has got to: nothing is read twice. One that ends
-ends the agent, or leaves it waiting for orders.
+ends the agent, or leaves it waiting for orders. One behind which somebody waits gets an answer to every sample.
 """
 
 from __future__ import annotations
@@ -9,59 +9,119 @@ from __future__ import annotations
 import logging
 import threading
 import time
-from collections.abc import Callable, Iterator
-from pathlib import Path
+from collections.abc import Callable, Generator, Iterator
 
 from edge_agent.config import Source
 from edge_agent.contract.errors import SourceError, WinnowError
 from edge_agent.contract.types import Reading
+from edge_agent.contract.wire import SourceState
 from edge_agent.loop import Loop
 from edge_agent.pace import Pace
-from edge_agent.source import IDLE_S, Fit, Start, open_source
+from edge_agent.source import IDLE_S, Answering, Counts, Fit, Start
+from edge_agent.source import Source as Opened
+from edge_agent.source.kinds import open_source
 
 log = logging.getLogger(__name__)
 
 RETRY_S = (1.0, 60.0)  # first and longest wait before a source that failed is opened again
 
 
-def play(
-    loop: Loop, source: Source, stopping: threading.Event, *, report: Callable[[str], None], pace: Pace | None = None
-) -> bool:
-    """Run the loop until `stopping` or the end of the source; whether it ended by itself. Failures are reported."""
-    pace = pace or Pace()
-    first_s, longest_s = RETRY_S
-    wait_s = first_s
-    while not stopping.is_set():
-        begun_s = time.monotonic()
+class Stream:
+    """One source over an agent's run. `state` may be asked from any thread."""
+
+    def __init__(self, source: Source, *, report: Callable[[str], None], pace: Pace | None = None) -> None:
+        """`report` is told of failures. `pace`: how fast readings are taken; None: as they come."""
+        self._source = source
+        self._pace = pace or Pace()
+        self._report = report
+        self._counts = Counts()
+        self._restarts = 0
+        self._failing = ""
+
+    def state(self) -> SourceState:
+        """How it does."""
+        counts = self._counts
+        return SourceState(
+            kind=self._source.kind,
+            skipped=counts.skipped,
+            gaps=counts.gaps,
+            unreadable=counts.unreadable,
+            restarts=self._restarts,
+            failing=self._failing,
+        )
+
+    @property
+    def answers(self) -> bool:
+        """Whether somebody waits for each prediction, as far as that is known before it is opened."""
+        return self._source.kind == "push"
+
+    def play(self, loop: Loop, stopping: threading.Event) -> bool:
+        """Run the loop until `stopping` or the end of the source; whether it ended by itself."""
+        first_s, longest_s = RETRY_S
+        wait_s = first_s
+        while not stopping.is_set():
+            begun_s = time.monotonic()
+            try:
+                self._run(loop, stopping)
+            except SourceError as error:
+                loop.run(iter(()), stopping)  # what is in hand was read, and is not read again
+                wait_s = first_s if time.monotonic() - begun_s > longest_s else wait_s
+                self._failing = str(error)
+                self._report(f"source: {error}: again in {wait_s:.0f} s")
+                loop.pulse.beat(wait_s)
+                stopping.wait(wait_s)
+                wait_s = min(2 * wait_s, longest_s)
+                self._restarts += 1
+            else:
+                return not stopping.is_set()
+        return False
+
+    def _run(self, loop: Loop, stopping: threading.Event) -> None:
+        fit = Fit(loop.model.shape, str(loop.model.dtype))
+        opened = open_source(self._source, fit=fit, counts=self._counts)
+        readings = self._readings(loop, opened, stopping)
         try:
-            loop.run(pace.through(_readings(loop, source, stopping)), stopping)
-        except SourceError as error:
-            loop.run(iter(()), stopping)  # what is in hand was read, and is not read again
-            wait_s = first_s if time.monotonic() - begun_s > longest_s else wait_s
-            report(f"source: {error}: again in {wait_s:.0f} s")
-            loop.pulse.beat(wait_s)
-            stopping.wait(wait_s)
-            wait_s = min(2 * wait_s, longest_s)
-        else:
-            return not stopping.is_set()
-    return False
+            if isinstance(opened, Answering):
+                self._answer(loop, opened, self._pace.through(readings), stopping)
+            else:
+                loop.run(self._pace.through(readings), stopping)
+        finally:
+            readings.close()  # its threads end with it
 
+    def _answer(
+        self, loop: Loop, opened: Answering, readings: Iterator[Reading | None], stopping: threading.Event
+    ) -> None:
+        for reading, said in loop.steps(readings, stopping, answering=True):
+            if reading is not None:
+                about = loop.model.manifest
+                name = about.outcomes[said.label] if said is not None else ""
+                opened.answer(reading, said, about.version, name)
 
-def _readings(loop: Loop, source: Source, stopping: threading.Event) -> Iterator[Reading | None]:
-    """The source's readings; when it ends and the agent is to stay, silence."""
-    opened = open_source(
-        source.kind,
-        path=Path(source.path),
-        fit=Fit(loop.model.shape, str(loop.model.dtype)),
-        rate_per_s=source.rate_per_s,
-        poll_s=source.poll_s,
-    )
-    yield from _guarded(source.kind, opened.readings(Start(loop.cursor.seq, loop.cursor.mark)))
-    if not source.stop_at_end:
-        log.info("the source has ended; waiting for a stop")
-        while True:
-            stopping.wait(IDLE_S)
-            yield None
+    def _readings(self, loop: Loop, opened: Opened, stopping: threading.Event) -> Generator[Reading | None, None, None]:
+        """The source's readings; when it ends and the agent is to stay, silence."""
+        readings = opened.readings(Start(loop.cursor.seq, loop.cursor.mark))
+        try:
+            yield from _guarded(self._source.kind, self._noticed(readings))
+        finally:
+            close = getattr(readings, "close", None)
+            if close is not None:
+                close()
+        if not self._source.stop_at_end:
+            log.info("the source has ended; waiting for a stop")
+            while True:
+                stopping.wait(IDLE_S)
+                yield None
+
+    def _noticed(self, readings: Iterator[Reading | None]) -> Iterator[Reading | None]:
+        """With the first sample, a source that failed is well again."""
+        for reading in readings:
+            if reading is not None and self._failing:
+                log.info("source: there are samples again")
+                self._failing = ""
+            yield reading
+            if reading is not None:
+                break
+        yield from readings
 
 
 def _guarded(kind: str, readings: Iterator[Reading | None]) -> Iterator[Reading | None]:

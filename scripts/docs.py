@@ -23,7 +23,7 @@ from page import NOTE, table
 from edge_agent import __main__ as agent_program
 from edge_agent.config import AgentConfig
 from edge_agent.contract import types, wire
-from edge_agent.contract.settings import of_many
+from edge_agent.contract.settings import of_many, table_of
 from server import __main__ as server_program
 from server.config import ServerConfig
 
@@ -112,7 +112,7 @@ def config_page(file: str, check: str, kind: type[msgspec.Struct]) -> str:
     lines = [NOTE, "", f"# `{file}`", "", f"`{check}` prints what is in force. An unknown key is an error.", ""]
     found = list(keys(kind))
     for section in dict.fromkeys(key.section for key in found):
-        hint = get_type_hints(kind)[section]
+        hint = _section(kind, section)
         head = f"[{section}]" if hint is of_many(hint) else f"[[{section}]]"
         lines += [f"## `{head}`", "", inspect.getdoc(of_many(hint)) or "", ""]
         rows = [(f"`{k.name}`", k.type, k.default, k.limits, k.meaning) for k in found if k.section == section]
@@ -123,14 +123,29 @@ def config_page(file: str, check: str, kind: type[msgspec.Struct]) -> str:
 def keys(kind: type[msgspec.Struct]) -> Iterator[Key]:
     """Every key of every section of a configuration."""
     for section in msgspec.structs.fields(kind):
-        struct = of_many(get_type_hints(kind)[section.name])
-        hints = get_type_hints(struct, include_extras=True)
-        for field in msgspec.structs.fields(struct):
-            plain, metas = _unwrap(hints[field.name])
-            needed = field.default is msgspec.NODEFAULT and field.default_factory is msgspec.NODEFAULT
-            default = "needed" if needed else _default(field.default)
-            meaning = next((meta.description for meta in metas if meta.description), "")
-            yield Key(section.name, field.encode_name, _type_name(plain), default, _limits(metas), meaning)
+        yield from _keys(section.name, of_many(get_type_hints(kind)[section.name]))
+
+
+def _keys(section: str, struct: type[msgspec.Struct]) -> Iterator[Key]:
+    hints = get_type_hints(struct, include_extras=True)
+    inner = {field.name: table for field in msgspec.structs.fields(struct) if (table := table_of(hints[field.name]))}
+    for field in msgspec.structs.fields(struct):
+        if field.name in inner:
+            continue
+        plain, metas = _unwrap(hints[field.name])
+        needed = field.default is msgspec.NODEFAULT and field.default_factory is msgspec.NODEFAULT
+        default = "needed" if needed else _default(field.default)
+        meaning = next((meta.description for meta in metas if meta.description), "")
+        yield Key(section, field.encode_name, _type_name(plain), default, _limits(metas), meaning)
+    for name, table in inner.items():
+        yield from _keys(f"{section}.{name}", table)
+
+
+def _section(kind: type[msgspec.Struct], section: str) -> Any:
+    """The type of `section`, or of a table within one (`a.b`)."""
+    name, _, rest = section.partition(".")
+    hint = get_type_hints(kind)[name]
+    return _section(table_of(hint) or of_many(hint), rest) if rest else table_of(hint) or hint
 
 
 def _unwrap(hint: Any) -> tuple[Any, tuple[msgspec.Meta, ...]]:
@@ -152,7 +167,7 @@ def _type_name(plain: Any) -> str:
     if get_origin(plain) is Literal:
         return "one of " + ", ".join(f"`{value}`" for value in get_args(plain))
     if get_origin(plain) is tuple:
-        return f"list of {_type_name(get_args(plain)[0])}"
+        return f"list of {_type_name(_unwrap(get_args(plain)[0])[0])}"
     return {str: "text", int: "integer", float: "number", bool: "true or false"}[plain]
 
 

@@ -21,13 +21,14 @@ PACKAGES = ("edge_agent", "server", "models")
 AGENT_PARTS = (
     {"__main__"},
     {"agent", "check", "testing"},
-    {"housekeeping", "account", "orders", "stream", "parts", "loader", "thermostat"},
+    {"housekeeping", "account", "orders", "stream", "session", "parts", "loader", "thermostat"},
     {"loop"},
     {"extras"},
     {"shadow"},
     {"block"},
-    {"source", "model", "choose", "send", "update", "identity", "config", "status", "metrics", "systemd"},
-    {"lock", "history", "providers", "pulse", "pace", "heat"},
+    {"config"},  # has the options of sources
+    {"source", "model", "choose", "send", "update", "identity", "status", "metrics", "systemd"},
+    {"lock", "history", "providers", "pulse", "pace", "heat", "listener"},
     {"contract"},
 )
 SERVER_PARTS = (
@@ -56,7 +57,20 @@ MAY_IMPORT_LAZILY = {  # torch is loaded where there is something to train, onnx
     "server.label": ("models.evaluate",),
     "server.release": ("models.evaluate",),
 }
-EXTRAS = ("torch", "onnx", "onnxscript", "sqlalchemy", "alembic", "fastapi", "typer", "rich", "matplotlib", "PIL")
+EXTRAS = (
+    "torch",
+    "onnx",
+    "onnxscript",
+    "sqlalchemy",
+    "alembic",
+    "fastapi",
+    "typer",
+    "rich",
+    "matplotlib",
+    "PIL",
+    "cv2",
+    "serial",
+)
 LOADED_NEVER = ("torch", "onnx", "sqlalchemy", "fastapi", "tuf")  # python-tuf by a child process
 READ_ENVIRONMENT = {"models/data.py:default_cache", "edge_agent/systemd.py:read_environment"}
 FORGIVING = {  # where Exception may be caught: supervising loops, and around a user's plug-in
@@ -67,6 +81,7 @@ FORGIVING = {  # where Exception may be caught: supervising loops, and around a 
     "edge_agent/loop.py:_score",
     "edge_agent/send/uplink.py:_run",
     "edge_agent/stream.py:_guarded",
+    "edge_agent/source/live.py:_run",  # of a thread: what it raises is raised in the loop's
     "edge_agent/send/privacy.py:_run",
     "edge_agent/testing.py:_transformed",
     "edge_agent/testing.py:_utility",

@@ -22,6 +22,8 @@ from edge_agent.choose.committee import COMMITTEE, consensus
 from edge_agent.choose.targets import EPIG, OF_COMMITTEES, Targets
 from edge_agent.contract.errors import ConfigError, did_you_mean
 
+FEW = 32  # classes: so many numbers are faster one by one than numpy's calls on them
+
 Floats = NDArray[np.float32]
 Acquisition = Callable[[Floats], Floats]
 
@@ -66,6 +68,26 @@ def softmax(logits: Floats) -> Softmax:
         shifted = np.subtract(logits, top[:, None], out=logits)
     exp = np.exp(shifted)
     return Softmax(shifted, exp, exp.sum(axis=1), label, top, at)
+
+
+def top(logits: Floats, *, inverse_temperature: float = 1.0) -> tuple[int, float]:
+    """Label and confidence of one sample, of logits (C,) or (T, C) of a committee, as a block's pass will say them.
+
+    >>> label, confidence = top(np.log(np.array([0.25, 0.75], np.float32)))
+    >>> label, round(confidence, 4)
+    (1, 0.75)
+    """
+    if logits.ndim == 2:
+        logits, inverse_temperature = consensus((logits * np.float32(inverse_temperature))[:, None])[0], 1.0
+    if len(logits) > FEW:
+        label = int(logits.argmax())
+        with np.errstate(invalid="ignore"):  # inf - inf, as in softmax
+            shifted = (logits - logits[label]) * np.float32(inverse_temperature)
+        return label, 1.0 / float(np.exp(shifted).sum())
+    values = logits.tolist()
+    most = max(values)
+    total = sum([math.exp((value - most) * inverse_temperature) for value in values])
+    return values.index(most), 1.0 / total if total else math.nan
 
 
 def _margin(s: Softmax) -> Floats:

@@ -58,7 +58,7 @@ def _refuse_unknown(table: dict[str, Any], kind: type[msgspec.Struct], where: st
         if key not in known:
             name = f"[{prefix[:-1]}] {key}" if prefix else key
             raise ConfigError(f"{where}: unknown key {name}{did_you_mean(key, known)}; known: {', '.join(known)}")
-        inner = of_many(hints[known[key]])
+        inner = table_of(hints[known[key]]) or of_many(hints[known[key]])
         tables = value if isinstance(value, list) else [value]
         if isinstance(inner, type) and issubclass(inner, msgspec.Struct):
             for table_ in tables:
@@ -69,6 +69,14 @@ def _refuse_unknown(table: dict[str, Any], kind: type[msgspec.Struct], where: st
 def of_many(hint: Any) -> Any:
     """What an array of tables (`[[name]]`) holds; anything else as it is."""
     return get_args(hint)[0] if get_origin(hint) is tuple else hint
+
+
+def table_of(hint: Any) -> type[msgspec.Struct] | None:
+    """The struct of a table within a table (`[a.b]`) that may be left out; None: no such table."""
+    for kind in get_args(hint):
+        if isinstance(kind, type) and issubclass(kind, msgspec.Struct) and type(None) in get_args(hint):
+            return kind
+    return None
 
 
 def read_secret(path: str) -> str:
@@ -97,7 +105,10 @@ def show(settings: msgspec.Struct) -> str:
 
 def _table(head: str, settings: msgspec.Struct) -> list[str]:
     told = {key: item for key, item in msgspec.structs.asdict(settings).items() if item is not None}
-    return ["", head, *(f"{key} = {_toml(item)}" for key, item in told.items())]  # TOML has no word for "not said"
+    inner = {key: item for key, item in told.items() if isinstance(item, msgspec.Struct)}
+    lines = ["", head]  # TOML has no word for "not said"
+    lines += [f"{key} = {_toml(item)}" for key, item in told.items() if key not in inner]
+    return lines + [line for key, item in inner.items() for line in _table(f"{head[:-1]}.{key}]", item)]
 
 
 def _toml(value: object) -> str:

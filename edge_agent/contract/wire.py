@@ -255,6 +255,17 @@ class Budgets(msgspec.Struct, frozen=True, kw_only=True):
     complaint: str = ""  # what of the desired cannot be
 
 
+class SourceState(msgspec.Struct, frozen=True, kw_only=True):
+    """How the source does, since the agent's start."""
+
+    kind: str
+    skipped: int = 0  # samples that newer ones took the place of, the model being busy
+    gaps: int = 0  # pauses of the sensor, after which a new window began
+    unreadable: int = 0  # lines, messages, images or requests that held no sample
+    restarts: int = 0  # times that it failed and was opened again
+    failing: str = ""  # why it gives nothing now; empty: it does
+
+
 class PaceState(msgspec.Struct, frozen=True, kw_only=True):
     """How fast the device takes samples."""
 
@@ -287,6 +298,7 @@ class Heartbeat(msgspec.Struct, frozen=True, kw_only=True):
     requests: tuple[RequestState, ...] = ()
     link: LinkState | None = None  # None: an older agent
     budgets: Budgets | None = None  # None: an older agent
+    source: SourceState | None = None  # None: an older agent, or somebody's own loop
     pace: PaceState | None = None  # None: an older agent
 
 

@@ -2,20 +2,20 @@
 
 A source is one method, `readings(start)`: an iterator of Reading, or of None when there is nothing for the moment, so
 that the agent can do what falls due. It ends when there will be nothing more. It raises SourceError when the sensor
-cannot be read; the agent then opens it again, later and later.
+cannot be read; the agent then opens it again, later and later. One whose samples somebody waits for has `answer` too.
+
+    replay, folder, wav                        read at the loop's own pace
+    camera, stdin, serial, mqtt, mic, push     sensors that go on by themselves: live.py and feed.py stand between
 """
 
 from __future__ import annotations
 
-import importlib
 from collections.abc import Iterator
-from pathlib import Path
-from typing import NamedTuple, Protocol, cast
+from dataclasses import dataclass
+from typing import NamedTuple, Protocol, runtime_checkable
 
-from edge_agent.contract.errors import ConfigError, did_you_mean
-from edge_agent.contract.types import Reading
+from edge_agent.contract.types import Prediction, Reading
 
-BUILT_IN = ("replay", "folder")
 IDLE_S = 0.05  # longest silence before a None; longer delays what falls due, shorter wakes the processor for nothing
 
 
@@ -33,6 +33,19 @@ class Fit(NamedTuple):
     dtype: str
 
 
+@dataclass
+class Counts:
+    """What became no sample since the agent's start; a source counts up, anybody may look.
+
+    skipped: taken the place of by newer ones. gaps: pauses that began a new window. unreadable: lines, messages,
+    frames or requests that held no sample.
+    """
+
+    skipped: int = 0
+    gaps: int = 0
+    unreadable: int = 0
+
+
 class Source(Protocol):
     """The seam. A plug-in is a class of this shape, made with (path=, fit=, rate_per_s=)."""
 
@@ -41,22 +54,10 @@ class Source(Protocol):
         ...
 
 
-def open_source(kind: str, *, path: Path, fit: Fit, rate_per_s: float = 0.0, poll_s: float = 0.5) -> Source:
-    """Make the source named `kind`; ConfigError when there is none, SourceError when it cannot be read."""
-    if kind == "replay":
-        from edge_agent.source.replay import Replay
+@runtime_checkable
+class Answering(Protocol):
+    """A source somebody behind which waits for predictions; each of its samples is answered before the next."""
 
-        return Replay(path, rate_per_s=rate_per_s)
-    if kind == "folder":
-        from edge_agent.source.folder import Folder
-
-        return Folder(path, fit=fit, poll_s=poll_s)
-    module, _, name = kind.partition(":")
-    if not name:
-        known = ", ".join(BUILT_IN)
-        raise ConfigError(f"[source] kind = {kind!r}: unknown{did_you_mean(kind, BUILT_IN)}; known: {known}")
-    try:
-        plug_in = getattr(importlib.import_module(module), name)
-    except (ImportError, AttributeError) as error:
-        raise ConfigError(f"[source] kind = {kind!r}: {error}") from error
-    return cast(Source, plug_in(path=path, fit=fit, rate_per_s=rate_per_s))
+    def answer(self, reading: Reading, said: Prediction | None, version: int, name: str) -> None:
+        """What the model of that version says of a reading, and how it calls that class; None: it does not take it."""
+        ...

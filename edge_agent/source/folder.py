@@ -16,14 +16,17 @@ import os
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
-from edge_agent.contract.errors import SourceError
+from edge_agent.contract.errors import ConfigError, SourceError
 from edge_agent.contract.types import Reading
-from edge_agent.source import IDLE_S, Fit, Start
+from edge_agent.source import IDLE_S, Counts, Fit, Start
+from edge_agent.source.frame import Frames
+from edge_agent.source.image import BROKEN, read_image
+from edge_agent.source.options import Frame
 
 log = logging.getLogger(__name__)
 
@@ -60,7 +63,9 @@ class Folder:
         path: Path,
         *,
         fit: Fit,
+        frame: Frame | None = None,
         poll_s: float = 0.5,
+        counts: Counts | None = None,
         monotonic: Callable[[], float] = time.monotonic,
         sleep: Callable[[float], None] = time.sleep,
     ) -> None:
@@ -69,6 +74,8 @@ class Folder:
             raise SourceError(f"{path}: not a folder: expected one with images or .npy files")
         self._path = path
         self._fit = fit
+        self._frame = frame or Frame()
+        self._counts = counts or Counts()
         self._poll_s = poll_s
         self._monotonic = monotonic
         self._sleep = sleep
@@ -111,31 +118,11 @@ class Folder:
             if path.suffix.lower() in ARRAYS:
                 array: NDArray[np.generic] = np.load(path, allow_pickle=False)
                 return array
-            return read_image(path, self._fit)
-        except (OSError, ValueError, EOFError, SyntaxError) as error:  # SyntaxError: Pillow, on broken PNGs
+            return read_image(path, Frames(self._fit, self._frame))
+        except (*BROKEN, ConfigError) as error:  # ConfigError: an image, and the model takes none
+            self._counts.unreadable += 1
             log.warning("%s: not readable, skipped: %s", path, error)
             return np.empty(0, self._fit.dtype)
-
-
-def read_image(path: Path, fit: Fit) -> NDArray[np.generic]:
-    """An image as the model takes it: (H, W) grey, (H, W, 1) grey or (H, W, 3) RGB; floats keep 0..255."""
-    image_module = _pillow()
-    if len(fit.shape) not in (2, 3) or (len(fit.shape) == 3 and fit.shape[2] not in (1, 3)):
-        raise SourceError(f"{path}: an image cannot be brought to the model's input {fit.shape}: use .npy files")
-    mode = "RGB" if len(fit.shape) == 3 and fit.shape[2] == 3 else "L"
-    height, width = fit.shape[:2]
-    with image_module.open(path) as image:
-        image.draft(mode, (width, height))  # JPEG decodes straight to a smaller size
-        fitted = image.convert(mode).resize((width, height), image_module.Resampling.BILINEAR)
-    return np.asarray(fitted).reshape(fit.shape).astype(fit.dtype)
-
-
-def _pillow() -> Any:
-    try:
-        from PIL import Image
-    except ImportError as error:
-        raise SourceError("images need Pillow: pip install 'winnow-edge[images]'") from error
-    return Image
 
 
 def _stat(entry: os.DirEntry[str]) -> os.stat_result | None:

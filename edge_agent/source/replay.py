@@ -48,12 +48,21 @@ class Replay:
 
     def readings(self, start: Start) -> Iterator[Reading | None]:
         """Rows from `start.seq` on; when the taker is late, it catches up without a gap."""
-        begun = self._monotonic()
-        for row in range(start.seq, len(self._x)):
-            if self._rate_per_s:
-                due = begun + (row - start.seq) / self._rate_per_s
-                while (wait := due - self._monotonic()) > 0:
-                    self._sleep(min(wait, IDLE_S))
-                    if wait > IDLE_S:
-                        yield None
-            yield Reading(self._x[row], row, f"{self._stem}:{row}")
+        rows = range(start.seq, len(self._x))
+        for row in paced(rows, rate_per_s=self._rate_per_s, monotonic=self._monotonic, sleep=self._sleep):
+            yield None if row is None else Reading(self._x[row], row, f"{self._stem}:{row}")
+
+
+def paced(
+    rows: range, *, rate_per_s: float, monotonic: Callable[[], float], sleep: Callable[[float], None]
+) -> Iterator[int | None]:
+    """Rows when they are due, at a rate from now on; None while one waits for the next. 0: at once."""
+    begun = monotonic()
+    for number, row in enumerate(rows):
+        if rate_per_s:
+            due = begun + number / rate_per_s
+            while (wait := due - monotonic()) > 0:
+                sleep(min(wait, IDLE_S))
+                if wait > IDLE_S:
+                    yield None
+        yield row

@@ -13,7 +13,9 @@ from hypothesis.extra import numpy as hnp
 from edge_agent.choose import acquisition
 from edge_agent.choose.committee import bald, consensus_entropy, epig, kl_max, logits_of, vote_entropy
 from edge_agent.contract.types import Reading
-from edge_agent.source import Fit, open_source
+from edge_agent.source import Fit
+from edge_agent.source.kinds import open_source
+from edge_agent.source.options import Source
 from edge_agent.testing import check_acquisition, check_source
 
 LOGITS = hnp.arrays(
@@ -229,7 +231,7 @@ def test_a_function_may_keep_its_array_and_give_doubles():
 
 def test_the_replay_keeps_the_contract(tmp_path):
     np.savez(tmp_path / "a.npz", x=np.arange(40, dtype=np.float32).reshape(20, 2))
-    check_source(lambda: open_source("replay", path=tmp_path / "a.npz", fit=Fit((2,), "float32")))
+    check_source(lambda: open_source(Source(kind="replay", path=str(tmp_path / "a.npz")), fit=Fit((2,), "float32")))
 
 
 class Numbers:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+import hypothesis
 import msgspec
 import pytest
 from hypothesis import given
@@ -34,6 +35,7 @@ def write(folder: Path, text: str) -> Path:
     return path
 
 
+@hypothesis.settings(deadline=None)  # a loaded machine is no mistake
 @given(configs)
 def test_what_is_shown_is_what_is_in_force(config: AgentConfig) -> None:
     assert parse(settings.show(config)) == config

@@ -9,8 +9,10 @@ import pytest
 
 from edge_agent.contract.errors import ConfigError, SourceError
 from edge_agent.contract.types import Reading
-from edge_agent.source import Fit, Start, open_source
+from edge_agent.source import Fit, Start
 from edge_agent.source.folder import Folder
+from edge_agent.source.kinds import open_source
+from edge_agent.source.options import Source
 from edge_agent.source.replay import Replay
 
 FIT = Fit((8, 8), "uint8")
@@ -209,9 +211,9 @@ class Counting:
 
 
 def test_sources_by_name(tmp_path: Path) -> None:
-    plug_in = open_source(f"{__name__}:Counting", path=tmp_path, fit=FIT)
+    plug_in = open_source(Source(kind=f"{__name__}:Counting", path=str(tmp_path)), fit=FIT)
     assert [r.seq for r in plug_in.readings(Start(1)) if r] == [1, 2]
     with pytest.raises(ConfigError, match="did you mean 'replay'"):
-        open_source("repaly", path=tmp_path, fit=FIT)
+        open_source(Source(kind="repaly"), fit=FIT)
     with pytest.raises(ConfigError, match="no_such_module"):
-        open_source("no_such_module:X", path=tmp_path, fit=FIT)
+        open_source(Source(kind="no_such_module:X"), fit=FIT)

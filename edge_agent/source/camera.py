@@ -1,0 +1,250 @@
+"""How does a camera become a source?
+
+USB and network cameras, video files and GStreamer pipelines through OpenCV; a Raspberry Pi's own through picamera2. It
+is read as fast as it gives frames, so that none is old; `rate_per_s` takes some of them. One that gives no frame for
+`timeout_s`, or the same one for `frozen_s`, is a SourceError: the agent opens it again.
+
+A sample's reference is the frame's time and size, and where a part of it, or a part of the model's input, was used,
+which: "2026-11-26T18:40:01.123Z 640x480 640x480+0+0 320x240+0+40" (part of the picture, place in the input).
+"""
+
+from __future__ import annotations
+
+import time
+import zlib
+from collections.abc import Callable, Iterator
+from datetime import datetime, timezone
+from pathlib import Path
+from typing import Any, Protocol
+from urllib.parse import quote
+
+from edge_agent.contract.errors import ConfigError, SourceError
+from edge_agent.contract.settings import read_secret
+from edge_agent.source import Counts, Fit, Start
+from edge_agent.source import options as told
+from edge_agent.source.frame import Frames, Picture
+from edge_agent.source.live import Taken
+
+OPEN_S = 10.0  # longest wait for a network camera to answer
+RETRY_S = 0.01  # after a read that gave nothing
+STEP = 8  # every so many rows and columns are looked at to tell whether a camera is frozen
+PICAMERA = "picamera2"
+
+
+class Driver(Protocol):
+    """What reads a camera."""
+
+    def read(self) -> Picture | None:
+        """The next frame, (H, W, 3) RGB or (H, W) grey; None when there is none (yet)."""
+        ...
+
+    def close(self) -> None:
+        """Let go of it."""
+        ...
+
+
+class Camera:
+    """The capture of a camera or a video file."""
+
+    def __init__(
+        self,
+        options: told.Camera,
+        *,
+        fit: Fit,
+        frame: told.Frame,
+        rate_per_s: float = 0.0,
+        counts: Counts,
+        monotonic: Callable[[], float] = time.monotonic,
+        wall_s: Callable[[], float] = time.time,
+    ) -> None:
+        """ConfigError when OpenCV or picamera2 is missing, or the model takes no picture."""
+        self._options = options
+        self._address = _address(options)
+        self._frames = Frames(fit, frame)
+        self._rate_per_s = rate_per_s
+        self._counts = counts
+        self._monotonic = monotonic
+        self._wall_s = wall_s
+        self._cv2 = _opencv()
+        self._picamera = _picamera() if options.device == PICAMERA else None
+        self.is_file = Path(options.device).is_file()
+
+    def samples(self, start: Start) -> Iterator[Taken | None]:
+        """Frames from now on; of a file, from frame `start.seq` to its end."""
+        driver = self._open(start.seq)
+        try:
+            yield from self._read(driver)
+        finally:
+            driver.close()
+
+    def _read(self, driver: Driver) -> Iterator[Taken | None]:
+        last_s = due_s = self._monotonic()
+        stillness = Stillness(self._options.frozen_s)
+        while True:
+            picture, now_s = driver.read(), self._monotonic()
+            if picture is None:
+                if self.is_file:
+                    return
+                if now_s - last_s > self._options.timeout_s:
+                    raise SourceError(f"{self._options.device}: no frame for {now_s - last_s:.0f} s")
+                yield None
+                time.sleep(RETRY_S)
+                continue
+            last_s = now_s
+            if stillness.is_frozen(picture, now_s):
+                raise SourceError(f"{self._options.device}: the same frame for {self._options.frozen_s:.0f} s")
+            if self._rate_per_s and not self.is_file:
+                if now_s < due_s:
+                    yield None
+                    continue
+                due_s = max(due_s + 1.0 / self._rate_per_s, now_s)
+            yield Taken(self._frames.of(picture, self._scale), self._ref(picture))
+
+    def _ref(self, picture: Picture) -> str:
+        height, width = picture.shape[:2]
+        at = datetime.fromtimestamp(self._wall_s(), timezone.utc).isoformat(timespec="milliseconds")
+        placed = self._frames.placed(width, height)
+        return f"{at.replace('+00:00', 'Z')} {width}x{height} {placed.part} {placed.place}"
+
+    def _scale(self, picture: Picture, width: int, height: int) -> Picture:
+        shrinks = width < picture.shape[1] and height < picture.shape[0]
+        how = self._cv2.INTER_AREA if shrinks else self._cv2.INTER_LINEAR
+        scaled: Picture = self._cv2.resize(picture, (width, height), interpolation=how)
+        return scaled
+
+    def _open(self, first: int) -> Driver:
+        if self._picamera is not None:
+            return PiCamera(self._picamera, self._options)
+        return OpenCv(self._cv2, self._options, self._address, first=first if self.is_file else 0)
+
+
+class Stillness:
+    """Whether a camera repeats itself. The noise of a sensor never does."""
+
+    def __init__(self, frozen_s: float) -> None:
+        """`frozen_s`: how long is frozen; 0: never."""
+        self._frozen_s = frozen_s
+        self._sum = -1
+        self._since_s = 0.0
+
+    def is_frozen(self, picture: Picture, now_s: float) -> bool:
+        """To be told every frame."""
+        if not self._frozen_s:
+            return False
+        found = zlib.crc32(picture[::STEP, ::STEP].tobytes())
+        if found != self._sum:
+            self._sum, self._since_s = found, now_s
+        return now_s - self._since_s > self._frozen_s
+
+
+class OpenCv:
+    """A camera, an address, a file or a pipeline, as cv2.VideoCapture knows them."""
+
+    def __init__(self, cv2: Any, options: told.Camera, address: str, *, first: int = 0) -> None:
+        """SourceError when it cannot be opened. `address`: with its secret, never told. `first`: frame of a file."""
+        self._cv2 = cv2
+        device = options.device
+        self._capture = cv2.VideoCapture(*_named(cv2, address, options.timeout_s))
+        if not self._capture.isOpened():
+            self._capture.release()
+            hint = _no_gstreamer(cv2) if "!" in device else ""
+            raise SourceError(f"{device}: cannot be opened{hint or ': is it there, and is it free?'}")
+        for key, value in (
+            (cv2.CAP_PROP_FRAME_WIDTH, options.width),
+            (cv2.CAP_PROP_FRAME_HEIGHT, options.height),
+            (cv2.CAP_PROP_FPS, options.frames_per_s),
+            (cv2.CAP_PROP_POS_FRAMES, first),
+        ):
+            if value:
+                self._capture.set(key, value)
+
+    def read(self) -> Picture | None:
+        """The next frame; OpenCV waits for it."""
+        found, picture = self._capture.read()
+        if not found:
+            return None
+        if picture.ndim == 2 or picture.shape[2] == 1:
+            grey: Picture = picture.reshape(picture.shape[:2])
+            return grey
+        turned: Picture = self._cv2.cvtColor(picture, self._cv2.COLOR_BGR2RGB)
+        return turned
+
+    def close(self) -> None:
+        """Let others have it."""
+        self._capture.release()
+
+
+def _address(options: told.Camera) -> str:
+    """The device, with user and password where one is needed; ConfigError when they stand in it."""
+    scheme, mark, rest = options.device.partition("://")
+    if mark and "!" not in scheme and "@" in rest.partition("/")[0]:
+        raise ConfigError("[source.camera] device holds a user or a password: set username and password_file")
+    if not (mark and options.username):
+        return options.device
+    user = ":".join(quote(word, safe="") for word in (options.username, read_secret(options.password_file)) if word)
+    return f"{scheme}://{user}@{rest}"
+
+
+def _named(cv2: Any, device: str, timeout_s: float) -> tuple[Any, ...]:
+    """What VideoCapture is made with."""
+    if device.isdecimal():
+        return (int(device),)
+    if "!" in device:
+        return device, cv2.CAP_GSTREAMER
+    if "://" in device:
+        limits = [cv2.CAP_PROP_OPEN_TIMEOUT_MSEC, int(OPEN_S * 1000)]
+        limits += [cv2.CAP_PROP_READ_TIMEOUT_MSEC, int(timeout_s * 1000)]
+        return device, cv2.CAP_FFMPEG, limits
+    return (device,)
+
+
+def _no_gstreamer(cv2: Any) -> str:
+    if cv2.videoio_registry.hasBackend(cv2.CAP_GSTREAMER):
+        return ": does `gst-launch-1.0` run it, and does it end in `appsink`?"
+    return ": this OpenCV has no GStreamer (that of pip has none): use the one of JetPack, or apt's python3-opencv"
+
+
+class PiCamera:
+    """A Raspberry Pi's own camera."""
+
+    def __init__(self, picamera2: Any, options: told.Camera) -> None:
+        """SourceError when there is none, or it is another's."""
+        try:
+            self._camera = picamera2()
+            main: dict[str, Any] = {"format": "BGR888"}  # libcamera's name of RGB in memory
+            if options.width and options.height:
+                main["size"] = (options.width, options.height)
+            controls = {"FrameRate": options.frames_per_s} if options.frames_per_s else {}
+            self._camera.configure(self._camera.create_video_configuration(main=main, controls=controls))
+            self._camera.start()
+        except (RuntimeError, IndexError) as error:
+            raise SourceError(f"{PICAMERA}: {error}: is a camera connected, and free?") from error
+
+    def read(self) -> Picture | None:
+        """The next frame; the camera waits for it."""
+        picture: Picture = self._camera.capture_array("main")
+        return picture
+
+    def close(self) -> None:
+        """Let others have it."""
+        self._camera.stop()
+        self._camera.close()
+
+
+def _opencv() -> Any:
+    try:
+        import cv2
+    except ImportError as error:
+        raise ConfigError("[source] kind = 'camera' needs OpenCV: pip install 'winnow-edge[camera]'") from error
+    return cv2
+
+
+def _picamera() -> Any:
+    try:
+        from picamera2 import Picamera2
+    except ImportError as error:
+        raise ConfigError(
+            f"[source.camera] device = {PICAMERA!r}: not installed: sudo apt-get install python3-picamera2, "
+            "and make the agent's environment with --system-site-packages"
+        ) from error
+    return Picamera2

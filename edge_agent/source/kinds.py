@@ -1,0 +1,139 @@
+"""How is a source of each kind made?
+
+What a kind needs is imported when one is opened, never before.
+"""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Callable
+from pathlib import Path
+from typing import Literal, cast
+
+from edge_agent.contract.errors import ConfigError, did_you_mean
+from edge_agent.source import Counts, Fit, Source, options
+
+
+def open_source(source: options.Source, *, fit: Fit, counts: Counts | None = None) -> Source:
+    """Make it; ConfigError when there is no such kind or it lacks something, SourceError when the sensor fails."""
+    if source.kind in MAKERS:
+        return MAKERS[source.kind](source, fit, counts or Counts())
+    module, _, name = source.kind.partition(":")
+    if not name:
+        known = ", ".join(MAKERS)
+        raise ConfigError(
+            f"[source] kind = {source.kind!r}: unknown{did_you_mean(source.kind, MAKERS)}; known: {known}"
+        )
+    try:
+        plug_in = getattr(importlib.import_module(module), name)
+    except (ImportError, AttributeError) as error:
+        raise ConfigError(f"[source] kind = {source.kind!r}: {error}") from error
+    return cast(Source, plug_in(path=Path(source.path), fit=fit, rate_per_s=source.rate_per_s))
+
+
+def _folder(source: options.Source, fit: Fit, counts: Counts) -> Source:
+    from edge_agent.source.folder import Folder
+
+    frame = source.frame or options.Frame()
+    return Folder(Path(source.path), fit=fit, frame=frame, poll_s=source.poll_s, counts=counts)
+
+
+def _replay(source: options.Source, _fit: Fit, _counts: Counts) -> Source:
+    from edge_agent.source.replay import Replay
+
+    return Replay(Path(source.path), rate_per_s=source.rate_per_s)
+
+
+def _wav(source: options.Source, fit: Fit, _counts: Counts) -> Source:
+    from edge_agent.source.wav import Wav
+
+    return Wav(Path(source.path), fit=fit, window=_window(source), rate_per_s=source.rate_per_s)
+
+
+def _camera(source: options.Source, fit: Fit, counts: Counts) -> Source:
+    from edge_agent.source.camera import Camera
+    from edge_agent.source.live import Live
+
+    camera = Camera(
+        source.camera or options.Camera(),
+        fit=fit,
+        frame=source.frame or options.Frame(),
+        rate_per_s=source.rate_per_s,
+        counts=counts,
+    )
+    keep = _keep(source, "every" if camera.is_file else "newest")
+    return Live(camera, keep=keep, room=source.room, counts=counts)
+
+
+def _stdin(source: options.Source, fit: Fit, counts: Counts) -> Source:
+    from edge_agent.source.lines import LineReader
+    from edge_agent.source.live import Live
+    from edge_agent.source.port import Stdin
+
+    reader = LineReader(Stdin(), fit=fit, lines=_lines(source), window=_window(source), counts=counts)
+    return Live(reader, keep=_keep(source), room=source.room, counts=counts)
+
+
+def _serial(source: options.Source, fit: Fit, counts: Counts) -> Source:
+    from edge_agent.source.lines import LineReader
+    from edge_agent.source.live import Live
+    from edge_agent.source.port import Serial
+
+    port = Serial(source.serial or options.Serial())
+    reader = LineReader(port, fit=fit, lines=_lines(source), window=_window(source), counts=counts)
+    return Live(reader, keep=_keep(source), room=source.room, counts=counts)
+
+
+def _mqtt(source: options.Source, fit: Fit, counts: Counts) -> Source:
+    from edge_agent.source.live import Live
+    from edge_agent.source.mqtt import Mqtt
+
+    told = source.mqtt or options.Mqtt()
+    sensors = Mqtt(told, fit=fit, lines=_lines(source), window=_window(source), counts=counts)
+    return Live(sensors, keep=_keep(source), room=source.room, counts=counts)
+
+
+def _mic(source: options.Source, fit: Fit, counts: Counts) -> Source:
+    from edge_agent.source.live import Live
+    from edge_agent.source.mic import Mic
+
+    mic = Mic(source.mic or options.Mic(), fit=fit, window=_window(source), counts=counts)
+    return Live(mic, keep=_keep(source), room=source.room, counts=counts)
+
+
+def _push(source: options.Source, fit: Fit, counts: Counts) -> Source:
+    from edge_agent.source.push import Push
+
+    return Push(
+        source.push or options.Push(),
+        fit=fit,
+        frame=source.frame or options.Frame(),
+        keep=_keep(source),
+        room=source.room,
+        counts=counts,
+    )
+
+
+def _keep(source: options.Source, usual: Literal["every", "newest"] = "every") -> Literal["every", "newest"]:
+    return usual if source.keep == "auto" else source.keep
+
+
+def _lines(source: options.Source) -> options.Lines:
+    return source.lines or options.Lines()
+
+
+def _window(source: options.Source) -> options.Window:
+    return source.window or options.Window()
+
+
+MAKERS: dict[str, Callable[[options.Source, Fit, Counts], Source]] = {
+    "folder": _folder,
+    "replay": _replay,
+    "camera": _camera,
+    "stdin": _stdin,
+    "serial": _serial,
+    "mqtt": _mqtt,
+    "wav": _wav,
+    "mic": _mic,
+    "push": _push,
+}
