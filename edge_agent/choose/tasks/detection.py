@@ -11,7 +11,7 @@ of that are looked at too, since a detector's misses are mostly among them.
     least_confidence   1 - s of the least sure box that counts (Brust et al., VISAPP 2019, "maximum")
     entropy            the greatest binary entropy of a box, in bits (Roy et al., BMVC 2018)
     energy             -the greatest logit: unbounded, high where nothing is found
-    confidence         F1 as the model expects it: 2 sum of s that counts / (boxes that count + sum of all s)
+    confidence         F1 that the model expects, were its scores calibrated and its boxes independent
 
 The most over boxes, not their mean: one open box among ten sure ones is worth a look, and not a sum, which asks about
 crowds. A plug-in gets, for each class, the greatest logit of any box (N, C).
@@ -159,8 +159,7 @@ class Detection:
         if self.name == "least_confidence":
             return 1.0 - float(score[count - 1]) if count else 0.0
         if self.name == "entropy":
-            p = np.append(score, _sigmoid(np.float64(best)))
-            return float(-(p * np.log2(p) + (1.0 - p) * np.log2(np.maximum(1.0 - p, 1e-300))).max(initial=0.0))
+            return max(map(_bits, (*score.tolist(), float(_sigmoid(np.float64(best))))))
         if self.name == "energy":
             return -best
         least = self._answer.score_min
@@ -171,19 +170,33 @@ class Detection:
         return 1.0 - (1.0 - doubt) * (1.0 - surprise)
 
 
-def expected_f1(score: NDArray[np.float64], count: int, best: float) -> float:
-    """F1 that calibrated scores (M,), surest first, promise of the first `count`; the others are misses, maybe.
+def expected_f1(score: NDArray[np.float64], counted: int, best: float) -> float:
+    """F1 that calibrated scores (M,), surest first, promise of the first `counted`; the others are misses, maybe.
 
-    The ratio of expectations stands for the expectation of the ratio. Without a box: the chance that there is none.
-    best: score of the surest anchor, however low.
+    Exact for independent boxes (Ye et al., ICML 2012). Without a box: the chance that there is none. best: score of
+    the surest anchor, however low.
 
-    >>> round(expected_f1(np.array([0.9, 0.5, 0.2]), 2, 0.9), 2), expected_f1(np.array([]), 0, 0.125)
-    (0.78, 0.875)
+    >>> round(expected_f1(np.array([0.9, 0.5, 0.2]), 2, 0.9), 3), expected_f1(np.array([]), 0, 0.125)
+    (0.749, 0.875)
     """
-    if not count:
-        return float(np.prod(1.0 - score)) if len(score) else 1.0 - best
-    right = float(score[:count].sum())
-    return 2.0 * right / (count + float(score.sum()))
+    if not len(score):
+        return 1.0 - best
+    right, missed = _how_many(score[:counted]), _how_many(score[counted:])
+    t, m = np.arange(len(right))[:, None], np.arange(len(missed))
+    f1 = np.divide(2.0 * t, counted + t + m, out=np.ones((len(right), len(missed))), where=counted + t + m > 0)
+    return min(1.0, float(right @ f1 @ missed))
+
+
+def _how_many(p: NDArray[np.float64]) -> NDArray[np.float64]:
+    """(n + 1,) probability that 0 .. n of independent events happen."""
+    found = np.ones(1)
+    for one in p.tolist():
+        found = np.convolve(found, (1.0 - one, one))
+    return found
+
+
+def _bits(p: float) -> float:
+    return -sum(q * math.log2(q) for q in (p, 1.0 - p) if q > 0.0)
 
 
 def _nothing(rows: int, classes: int) -> Scored:

@@ -97,7 +97,8 @@ class Multilabel:
             disputed: Floats = self._of_members(each).reshape(samples, classes).mean(axis=1)
             return disputed
         if self.name == "entropy":
-            terms = np.where(sure < 1.0, sure * np.log2(sure) + (1.0 - sure) * np.log2(1.0 - sure), 0.0)
+            rest = np.maximum(np.float32(1.0) - sure, np.float32(1e-30))  # of 0 log 0
+            terms = sure * np.log2(sure) + rest * np.log2(rest)
             entropy: Floats = -terms.mean(axis=1, dtype=np.float32)
             return entropy
         if self.name == "least_confidence":
