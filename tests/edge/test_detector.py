@@ -18,13 +18,14 @@ from edge_agent.choose.disagreement import Share
 from edge_agent.choose.drift import Watch
 from edge_agent.choose.rules import Rules
 from edge_agent.choose.tasks.frames import Frames
-from edge_agent.contract.artifact import Answer, Golden, Tensor, decode_manifest
+from edge_agent.contract.artifact import MANIFEST, Answer, Golden, Tensor, decode_manifest
 from edge_agent.contract.errors import IncompatibleError
 from edge_agent.contract.task import Box, Said
 from edge_agent.contract.types import Reading
 from edge_agent.loop import CURSOR, DRIFT, FRAMES, SELECTOR, Cursor, Identity, Loop, sample_bytes
 from edge_agent.model import Model, main
 from edge_agent.send.writer import Handover
+from scripts import pedestrians
 
 COUNT = 600
 X = scenes.stream(COUNT)
@@ -100,7 +101,7 @@ def test_the_boxes_are_where_the_cells_are(folder: Path) -> None:
     assert sorted(said) == [(k, pytest.approx(at[cell].tolist(), abs=1e-4)) for k, cell in enumerate((6, 9))]
 
 
-@settings(deadline=None, max_examples=10)
+@settings(deadline=None, max_examples=5)
 @given(st.lists(st.integers(1, 90), min_size=1, max_size=5), st.sampled_from([1, 8]))
 def test_the_same_decisions_for_any_blocks_in_any_company_and_after_a_restart(
     folder: Path, sizes: list[int], together: int
@@ -209,3 +210,25 @@ def test_what_a_sample_costs_counts_its_boxes(folder: Path) -> None:
     most = Said(boxes=(Box(65535, 0.1, 0.1, 0.2, 0.2, 0.3),) * 20)
     assert len(msgspec.msgpack.encode(most)) <= 49 * 20 + 20
     assert decode_manifest((folder / "manifest.json").read_bytes()).outcomes == ("bright", "dark", "nothing")
+
+
+@pytest.mark.skipif(
+    not (pedestrians.folder() / MANIFEST).exists(), reason="no real detector: python scripts/pedestrians.py makes it"
+)
+def test_a_real_detector_finds_people_on_photographs_and_misses_none_unasked() -> None:
+    """A camera looks at somebody, is covered for a frame, and sees him again."""
+    model, handed = Model(pedestrians.folder()), list[Handover]()
+    model.check_golden()
+    photos = {name: pedestrians.resized(photo) for name, photo in pedestrians.photographs().items()}
+    loop = loop_over(model, handed)
+    loop.change(Rules(label_share=1.0, depth_labels=100.0), "margin")
+    loop.run(iter([]), threading.Event())
+    covered = np.zeros_like(photos["camera"])
+    shown = [photos["camera"]] * 40 + [covered] + [photos["astronaut"], photos["coffee"]]
+    loop.run((Reading(x, seq) for seq, x in enumerate(shown)), threading.Event())
+    by_seq = {sample.id.seq: sample for sample in samples_of(handed)}
+    assert by_seq[40].prediction.label == by_seq[42].prediction.label == 1  # nothing
+    assert by_seq[40].selection.utility > 0.7
+    (astronaut,) = by_seq[41].said.boxes
+    assert astronaut.score > 0.85
+    assert (astronaut.left, astronaut.right) == pytest.approx((0.01, 0.74), abs=0.05)

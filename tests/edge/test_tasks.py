@@ -251,10 +251,14 @@ def moving(count: int) -> list[list[list[float]]]:
 
 def test_a_track_that_breaks_is_a_surprise_and_one_that_leaves_is_none() -> None:
     broken = play(Frames(), *moving(60), [], *moving(1))
+    assert broken[60] > 0.8 > 0.5 > broken[61]
     assert max(broken[:60]) == 0.0
     assert broken[60] > 0.8
-    leaves = play(Frames(), *([[[0.75 + 0.004 * i, 0.4, 0.95 + 0.004 * i, 0.6]] for i in range(12)] + [[]] * 3))
-    assert max(leaves[:12]) == 0.0
+    way = [[[0.7 + 0.01 * i, 0.4, min(1.0, 0.9 + 0.01 * i), 0.6]] for i in range(22)]
+    leaves = play(Frames(), *way, [], [])
+    assert max(leaves) < 0.1  # there is something in nearly every frame, until now
+    large = play(Frames(), *([[[0.0, 0.0, 0.7, 1.0]]] * 60), [])
+    assert large[60] > 0.8  # at an edge, and yet too large to be gone
     there = play(Frames(), *([[HERE]] * 60), [HERE, THERE], [HERE])
     assert 0.3 < there[60] < 0.5  # from nowhere
     assert there[61] == 0.0  # it was no track
