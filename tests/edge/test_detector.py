@@ -13,19 +13,22 @@ import scenes
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from edge_agent.agent import Agent
+from edge_agent.check import check_parts
 from edge_agent.choose import strategy
 from edge_agent.choose.disagreement import Share
 from edge_agent.choose.drift import Watch
 from edge_agent.choose.rules import Rules
 from edge_agent.choose.tasks.frames import Frames
-from edge_agent.contract.artifact import MANIFEST, Answer, Golden, Tensor, decode_manifest
-from edge_agent.contract.errors import IncompatibleError
+from edge_agent.config import AgentConfig, Choose, Device, Source
+from edge_agent.config import Model as ModelConfig
+from edge_agent.contract.artifact import Answer, Golden, Tensor, decode_manifest
+from edge_agent.contract.errors import ConfigError, IncompatibleError
 from edge_agent.contract.task import Box, Said
 from edge_agent.contract.types import Reading
 from edge_agent.loop import CURSOR, DRIFT, FRAMES, SELECTOR, Cursor, Identity, Loop, sample_bytes
 from edge_agent.model import Model, main
 from edge_agent.send.writer import Handover
-from scripts import pedestrians
 
 COUNT = 600
 X = scenes.stream(COUNT)
@@ -106,13 +109,13 @@ def test_the_boxes_are_where_the_cells_are(folder: Path) -> None:
 def test_the_same_decisions_for_any_blocks_in_any_company_and_after_a_restart(
     folder: Path, sizes: list[int], together: int
 ) -> None:
-    whole, parts = list[Handover](), list[Handover]()
-    loop_over(Model(folder, together=1), whole).run(readings(), threading.Event())
+    few, whole, parts = 300, list[Handover](), list[Handover]()
+    loop_over(Model(folder, together=1), whole).run(readings(0, few), threading.Event())
     model, at, turn = Model(folder, together=together, clock=lambda: 0.0), 0, 0
     assert model.together == together
     state: dict[str, bytes] = {}
-    while at < COUNT:
-        end = min(COUNT, at + sizes[turn % len(sizes)] * 4)
+    while at < few:
+        end = min(few, at + sizes[turn % len(sizes)] * 4)
         loop_over(model, parts, state=state).run(readings(at, end), threading.Event())
         state = {key: value for item in parts for key, value in item.state.items()}
         at, turn = end, turn + 1
@@ -212,23 +215,23 @@ def test_what_a_sample_costs_counts_its_boxes(folder: Path) -> None:
     assert decode_manifest((folder / "manifest.json").read_bytes()).outcomes == ("bright", "dark", "nothing")
 
 
-@pytest.mark.skipif(
-    not (pedestrians.folder() / MANIFEST).exists(), reason="no real detector: python scripts/pedestrians.py makes it"
-)
-def test_a_real_detector_finds_people_on_photographs_and_misses_none_unasked() -> None:
-    """A camera looks at somebody, is covered for a frame, and sees him again."""
-    model, handed = Model(pedestrians.folder()), list[Handover]()
-    model.check_golden()
-    photos = {name: pedestrians.resized(photo) for name, photo in pedestrians.photographs().items()}
-    loop = loop_over(model, handed)
-    loop.change(Rules(label_share=1.0, depth_labels=100.0), "margin")
-    loop.run(iter([]), threading.Event())
-    covered = np.zeros_like(photos["camera"])
-    shown = [photos["camera"]] * 40 + [covered] + [photos["astronaut"], photos["coffee"]]
-    loop.run((Reading(x, seq) for seq, x in enumerate(shown)), threading.Event())
-    by_seq = {sample.id.seq: sample for sample in samples_of(handed)}
-    assert by_seq[40].prediction.label == by_seq[42].prediction.label == 1  # nothing
-    assert by_seq[40].selection.utility > 0.7
-    (astronaut,) = by_seq[41].said.boxes
-    assert astronaut.score > 0.85
-    assert (astronaut.left, astronaut.right) == pytest.approx((0.01, 0.74), abs=0.05)
+def test_an_agent_goes_on_with_its_frames(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    scenes.detector(tmp_path / "model")
+    np.savez(tmp_path / "x.npz", x=X[:100])
+    config = AgentConfig(
+        device=Device(name="d", data_dir=str(tmp_path / "data")),
+        source=Source(kind="replay", path=str(tmp_path / "x.npz"), stop_at_end=True),
+        model=ModelConfig(artifact=str(tmp_path / "model")),
+    )
+    assert any("detection of 2 classes, golden test passed" in line for line in check_parts(config))
+    Agent(config).run()
+    agent = Agent(config)
+    kept = agent.outbox.state(FRAMES) or b""
+    assert Frames(saved=kept).save() == kept != b""
+    assert any(waiting.header.said.boxes for waiting in agent.outbox.peek(100))
+    agent.outbox.put([], state={FRAMES: b"\xc1 nonsense"})
+    agent.run()
+    assert "saved frames cannot be read, it begins afresh" in caplog.text
+    bald = msgspec.structs.replace(config, choose=Choose(acquisition="bald"))
+    with pytest.raises(ConfigError, match="a detector has 1: margin stands in"):
+        check_parts(bald)
