@@ -22,10 +22,11 @@ from edge_agent.choose.rules import Rules
 from edge_agent.choose.tasks.frames import Frames
 from edge_agent.config import AgentConfig, Choose, Device, Source
 from edge_agent.config import Model as ModelConfig
-from edge_agent.contract.artifact import Answer, Golden, Tensor, decode_manifest
-from edge_agent.contract.errors import ConfigError, IncompatibleError
+from edge_agent.contract.artifact import BOXES_MAX, Answer, Golden, Tensor, decode_manifest, encode_manifest
+from edge_agent.contract.errors import ArtifactError, ConfigError, IncompatibleError
 from edge_agent.contract.task import Box, Said
 from edge_agent.contract.types import Reading
+from edge_agent.contract.wire import SampleHeader, decode_frame, encode_sample, sample_frames
 from edge_agent.loop import CURSOR, DRIFT, FRAMES, SELECTOR, Cursor, Identity, Loop, sample_bytes
 from edge_agent.model import Model, main
 from edge_agent.send.writer import Handover
@@ -212,6 +213,23 @@ def test_what_a_sample_costs_counts_its_boxes(folder: Path) -> None:
     assert sample_bytes(model) == 256 + 500 + 49 * 20
     most = Said(boxes=(Box(65535, 0.1, 0.1, 0.2, 0.2, 0.3),) * 20)
     assert len(msgspec.msgpack.encode(most)) <= 49 * 20 + 20
+
+
+def test_the_most_boxes_that_a_detector_may_say_fit_on_the_wire(folder: Path) -> None:
+    said = Said(boxes=(Box(65535, 0.1, 0.1, 0.2, 0.2, 0.3),) * BOXES_MAX)
+    handed = list[Handover]()
+    loop_over(Model(folder), handed).run(readings(0, 200), threading.Event())
+    widest = samples_of(handed)[0]._replace(
+        said=said, ref="\N{PILE OF POO}" * 200, transforms=("\N{LATIN SMALL LETTER E WITH ACUTE}" * 120,) * 16
+    )
+    header, body = encode_sample(widest)
+    (frame,) = sample_frames(header, body)
+    assert decode_frame(SampleHeader, frame)[0] == header
+    with pytest.raises(ArtifactError, match="most"):
+        decode_manifest(encode_manifest(scenes.detector(folder / "x", answer=Answer(boxes="boxes", most=201))))
+
+
+def test_a_detector_says_nothing_after_its_classes(folder: Path) -> None:
     assert decode_manifest((folder / "manifest.json").read_bytes()).outcomes == ("bright", "dark", "nothing")
 
 
