@@ -17,7 +17,8 @@ from edge_agent.agent import Agent
 from edge_agent.check import check_parts
 from edge_agent.choose import strategy
 from edge_agent.choose.disagreement import Share
-from edge_agent.choose.drift import Watch
+from edge_agent.choose.drift import Alarm, Watch
+from edge_agent.choose.quantile import NoveltyQuantile
 from edge_agent.choose.rules import Rules
 from edge_agent.choose.tasks.frames import Frames
 from edge_agent.config import AgentConfig, Choose, Device, Source
@@ -132,6 +133,33 @@ def test_gradients_choose_among_detections_as_well(folder: Path) -> None:
     loop_over(Model(folder), handed, chosen_by="vessal").run(readings(), threading.Event())
     assert 30 < len(samples_of(handed)) < 90
     assert {sample.selection.strategy for sample in samples_of(handed)} == {"vessal-1"}
+
+
+def test_a_stream_of_which_other_things_are_found_raises_an_alarm(folder: Path) -> None:
+    """Halfway the scene is mostly empty: what is found changes, and with it confidence and the mix with "nothing"."""
+    x = scenes.stream(2400, seed=3)
+    rng = np.random.default_rng(4)
+    x[1400:] = np.stack([scenes.picture({5: 0.55} if rng.random() < 0.3 else {}) for _ in range(1000)])
+    told: list[Alarm] = []
+    model = Model(folder)
+    loop = Loop(
+        model,
+        NoveltyQuantile(Rules(label_share=0.01), np.random.default_rng(1)),
+        identity=Identity("cam", "main", 1),
+        acquisition="margin",
+        cursor=Cursor(),
+        flush_s=10.0,
+        hand_over=[].append,
+        watch=Watch(model.manifest, false_alarms_per_month=1.0, embedding=True),
+        on_alarm=lambda alarm, _labels: told.append(alarm),
+    )
+    loop.run((Reading(one, seq) for seq, one in enumerate(x)), threading.Event())
+    moved = [alarm for alarm in told if alarm.kind == "moved"]
+    assert len(moved) == 1
+    assert moved[0].since < 1000
+    counts = loop.counts()
+    assert counts.signals[0] == counts.scored == 2400
+    assert counts.classes[2] > 1000
 
 
 def beside(folder: Path, **changes: object) -> tuple[Loop, list[Handover]]:

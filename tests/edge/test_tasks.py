@@ -13,6 +13,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from edge_agent.choose.acquisition import BUILT_IN, Scored
+from edge_agent.choose.disagreement import Share
+from edge_agent.choose.drift import Watch
 from edge_agent.choose.quantile import NoveltyQuantile
 from edge_agent.choose.rules import Rules
 from edge_agent.choose.targets import OF_COMMITTEES
@@ -330,14 +332,25 @@ def run(model: Model, acquisition: str = "margin") -> tuple[list, Loop]:
         cursor=Cursor(),
         flush_s=10.0,
         hand_over=handed.append,
+        watch=Watch(model.manifest, false_alarms_per_month=1.0, embedding=False),
     )
     loop.run((Reading(row, seq) for seq, row in enumerate(stream(500))), threading.Event())
+    assert loop.drift().watching
+    assert loop.counts().signals[0] == 500
     return [sample for item in handed for sample in item.samples], loop
 
 
-def linear(folder: Path, *, targets: int, heads: int = 1, spread: bool = False, **changes: object) -> Manifest:
+def linear(
+    folder: Path,
+    *,
+    targets: int,
+    heads: int = 1,
+    spread: bool = False,
+    seed: int = 5,
+    **changes: object,
+) -> Manifest:
     """A linear graph of some targets, each head with weights of its own; log variances of the input's first column."""
-    rng = np.random.default_rng(5)
+    rng = np.random.default_rng(seed)
     shape = [heads, targets] if heads > 1 else [targets]
     weights = {
         "w": rng.normal(size=(graphs.WIDTH, heads * targets)).astype(np.float32),
@@ -395,6 +408,37 @@ def test_a_regressor_says_each_number_with_its_spread(tmp_path: Path, heads: int
     asked = np.mean([sample.selection.utility for sample in samples])
     r = (np.sqrt(variance) / [3.0, 2.0]).mean(axis=1)
     assert asked > (r / (1.0 + r)).mean()
+
+
+@pytest.mark.parametrize("task", ["multilabel", "regression"])
+def test_two_models_of_a_task_are_compared_by_their_answers(tmp_path: Path, task: str) -> None:
+    made = {"task": task, "answer": Answer(scale=(3.0, 3.0))}
+    linear(tmp_path / "1", targets=2, heads=3, **made)
+    linear(tmp_path / "2", targets=2, heads=3, version=2, **made)
+    handed: list[Handover] = []
+    loop = Loop(
+        Model(tmp_path / "1"),
+        NoveltyQuantile(Rules(label_share=0.05), np.random.default_rng(0)),
+        identity=Identity("d", "s", 1),
+        acquisition="margin",
+        cursor=Cursor(),
+        flush_s=10.0,
+        hand_over=handed.append,
+    )
+    other = Model(tmp_path / "2")
+    readings = [Reading(row, seq) for seq, row in enumerate(stream(400))]
+    loop.shadow(other, Share(1.0, 0.1), np.random.default_rng(0))
+    loop.run(iter([]), threading.Event())
+    loop.run(iter(readings), threading.Event())
+    seen = loop.shadowed()
+    assert (seen.samples, seen.invalid, seen.agreed) == (400, 0, 400)  # the same model, under another number
+    linear(tmp_path / "3", targets=2, heads=3, version=3, seed=6, **made)
+    loop.shadow(Model(tmp_path / "3"), Share(1.0, 0.1), np.random.default_rng(0))
+    loop.run(iter([]), threading.Event())
+    loop.run(iter(readings), threading.Event())
+    assert loop.shadowed().version == 3
+    assert 0 < loop.shadowed().agreed < 300
+    assert any(s.selection.reason == "disagreement" for item in handed for s in item.samples)
 
 
 def test_a_regressor_that_does_not_say_how_sure_it_is_is_refused(tmp_path: Path) -> None:
