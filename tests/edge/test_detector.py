@@ -21,6 +21,7 @@ from edge_agent.choose.drift import Alarm, Watch
 from edge_agent.choose.quantile import NoveltyQuantile
 from edge_agent.choose.rules import Rules
 from edge_agent.choose.tasks.frames import Frames
+from edge_agent.choose.tasks.scoring import answer_of
 from edge_agent.config import AgentConfig, Choose, Device, Source
 from edge_agent.config import Model as ModelConfig
 from edge_agent.contract.artifact import BOXES_MAX, Answer, Golden, Tensor, decode_manifest, encode_manifest
@@ -92,6 +93,14 @@ def test_every_frame_is_answered_and_what_is_sent_carries_its_boxes(folder: Path
         assert sample.prediction.label == expected
         assert said.applies == said.values == ()
     assert any(not sample.said.boxes for sample in samples)  # asked about, although nothing was found
+
+
+def test_one_answer_alone_is_what_the_stream_gets(folder: Path) -> None:
+    model, handed = Model(folder), list[Handover]()
+    loop_over(model, handed).run(readings(0, 200), threading.Event())
+    for sample in samples_of(handed):
+        model.run(0, sample.data)
+        assert answer_of(model.manifest, model.logits[0], model.further[0]) == (sample.prediction, sample.said)
 
 
 def test_the_boxes_are_where_the_cells_are(folder: Path) -> None:
