@@ -60,11 +60,11 @@ def world(tmp_path: Path) -> Iterator[Served]:
 
 def test_boxes_come_to_the_server_cropped_and_so_does_nothing(world: Served) -> None:
     stored = "select predicted, said, reason from sample"
-    world.programs.wait_for("samples", lambda: len(query(world.catalogue, stored)) > 100)
+    world.programs.wait_for("samples", lambda: len(query(world.catalogue, stored)) > 60)
     rows = [(predicted, json.loads(said), reason) for predicted, said, reason in query(world.catalogue, stored)]
     assert {predicted for predicted, *_ in rows} == {0, 1, 2}
     boxes = [box for _, said, _ in rows for box in said.get("boxes", ())]
-    assert len(boxes) > 30
+    assert len(boxes) > 20
     assert all(0.0 <= left < right <= 0.75 and 0.3 <= score <= 1.0 for _, left, _, right, _, score in boxes)
     assert any(said == {} for predicted, said, _ in rows if predicted == 2)  # nothing is an answer, too
 
