@@ -446,5 +446,5 @@ def test_a_regressor_that_does_not_say_how_sure_it_is_is_refused(tmp_path: Path)
     with pytest.raises(IncompatibleError, match=r"named in answer\.spread, or several heads"):
         Model(tmp_path)
     linear(tmp_path, targets=2, spread=True, task="regression", answer=Answer(spread="spread", scale=(1.0,)))
-    with pytest.raises(IncompatibleError, match="1 numbers in answer.scale, expected 2 or none"):
+    with pytest.raises(IncompatibleError, match=r"answer\.scale has 1 entries, expected 2 or none"):
         Model(tmp_path)
