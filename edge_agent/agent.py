@@ -30,6 +30,7 @@ from edge_agent import parts
 from edge_agent.account import Account
 from edge_agent.choose import strategy
 from edge_agent.choose.targets import Targets
+from edge_agent.choose.tasks.frames import Frames
 from edge_agent.config import AgentConfig, load_config, parse_listen
 from edge_agent.contract import images
 from edge_agent.contract.errors import ConfigError, IncompatibleError, OutboxError
@@ -38,7 +39,7 @@ from edge_agent.extras import SHADOW, WANTED, Extras
 from edge_agent.housekeeping import Housekeeping
 from edge_agent.loader import Loader
 from edge_agent.lock import only_one
-from edge_agent.loop import CURSOR, DRIFT, SELECTOR, TARGETS, Cursor, Identity, Loop, sample_bytes
+from edge_agent.loop import CURSOR, DRIFT, FRAMES, SELECTOR, TARGETS, Cursor, Identity, Loop, sample_bytes
 from edge_agent.model import TOGETHER, Model
 from edge_agent.orders import Orders, configured, desired_over
 from edge_agent.pace import Pace
@@ -383,6 +384,7 @@ class Agent:
             log_predictions=self.config.log.predictions,
             extras=self.extras,
             targets=self._go_on(TARGETS, lambda saved: Targets(saved=saved)),
+            frames=self._go_on(FRAMES, lambda saved: Frames(saved=saved)),
             pulse=self._pulse,
         )
 

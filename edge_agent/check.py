@@ -9,19 +9,19 @@ import itertools
 from collections.abc import Generator
 from pathlib import Path
 
-import numpy as np
-
-from edge_agent.choose.acquisition import Scorer
+from edge_agent.choose.acquisition import known_or_plug_in
 from edge_agent.choose.purse import Purse, Tokens
+from edge_agent.choose.tasks.scoring import scoring
 from edge_agent.config import AgentConfig, Source
 from edge_agent.contract import images
+from edge_agent.contract.artifact import Manifest
 from edge_agent.contract.broker import TlsFiles, in_the_clear, parse_broker, tls_context
 from edge_agent.contract.errors import ArtifactError, ConfigError
 from edge_agent.contract.settings import read_secret
 from edge_agent.contract.types import Reading
 from edge_agent.identity.papers import Papers
 from edge_agent.identity.portal import Portal
-from edge_agent.loop import HEADER_BYTES
+from edge_agent.loop import sample_bytes
 from edge_agent.model import Model, load, misfit
 from edge_agent.orders import configured
 from edge_agent.providers import Providers
@@ -37,7 +37,7 @@ CAMERA_LOOKS = 200  # some take seconds to open
 
 def check_parts(config: AgentConfig) -> list[str]:
     """What was found, in words; raises what is wrong."""
-    Scorer(config.choose.acquisition)
+    known_or_plug_in(config.choose.acquisition)
     said = [*_uplink(config), _trust(config)]
     privacy = Privacy(config.privacy.transforms)
     if not config.model.artifact:
@@ -46,18 +46,17 @@ def check_parts(config: AgentConfig) -> list[str]:
         return [*said, "no [model] artifact: the agent waits for the server to send one"]
     model, without = _model(config)
     privacy.check(model.shape, str(model.dtype))
-    sample_bytes = int(np.prod(model.shape)) * model.dtype.itemsize + HEADER_BYTES
-    scorer = Scorer(config.choose.acquisition, members=model.manifest.members)
+    scorer = scoring(model.manifest, config.choose.acquisition)
     if scorer.complaint:
         raise ConfigError(f"[choose] {scorer.complaint}")
-    Purse(configured(config).rules, Tokens(tokens=0.0)).check(sample_bytes)
+    Purse(configured(config).rules, Tokens(tokens=0.0)).check(sample_bytes(model))
     manifest, source = model.manifest, config.source
     first = _first_reading(config, Fit(model.shape, str(model.dtype)))
     if first is not None and first.data.size and (text := misfit(manifest, first.data)):
         raise ConfigError(f"[source] {text}: choose a source and a model that fit each other")
     return [
         *said,
-        f"model {manifest.name} version {manifest.version}: {len(manifest.classes)} classes, golden test passed, "
+        f"model {manifest.name} version {manifest.version}: {_of(manifest)}, golden test passed, "
         f"runs on {model.provider}",
         *(f"it does without {why}" for why in without),
         f"source {_named(source)}: {'a sample fits' if first else 'nothing there yet'}",
@@ -85,6 +84,11 @@ def _named(source: Source) -> str:
         "stdin": "",
     }.get(source.kind, source.path)
     return f"{source.kind} {where or ''}".rstrip()
+
+
+def _of(manifest: Manifest) -> str:
+    what = f"{len(manifest.classes)} {'targets' if manifest.task == 'regression' else 'classes'}"
+    return what if manifest.task == "classification" else f"{manifest.task} of {what}"
 
 
 def _uplink(config: AgentConfig) -> list[str]:

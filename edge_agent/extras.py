@@ -56,11 +56,19 @@ class Extras:
             self._requests = requests
 
     def shadow(self, model: Model, share: Share, running: Model, rng: np.random.Generator) -> None:
-        """Run `model` beside `running` from the end of the block. IncompatibleError when its inputs are others."""
+        """Run `model` beside `running` from the end of the block.
+
+        IncompatibleError when its inputs or its task are others.
+        """
         if (model.shape, model.dtype) != (running.shape, running.dtype):
             raise IncompatibleError(
                 f"shadow model version {model.version} takes {model.shape} {model.dtype}, "
                 f"version {running.version} that runs takes {running.shape} {running.dtype}"
+            )
+        if model.manifest.task != running.manifest.task:
+            raise IncompatibleError(
+                f"shadow model version {model.version} is for {model.manifest.task}, "
+                f"version {running.version} that runs for {running.manifest.task}: they cannot be compared"
             )
         with self._lock:
             if self._shadow is not None:
@@ -122,7 +130,7 @@ class Extras:
                     ref=reading.ref,
                     captured_at_ms=block.now_ms,
                     data=reading.data,
-                    prediction=Prediction(int(scored.label[row]), float(scored.confidence[row])),
+                    prediction=scored.prediction(row),
                     utility=float(scored.utility[row]),
                     version=block.model.version,
                     sketch=None if sketches is None else sketches[row].copy(),
@@ -181,7 +189,7 @@ class Extras:
             ref=kept.ref,
             captured_at_ms=kept.captured_at_ms,
             data=hit.data,
-            prediction=Prediction(kept.label, kept.confidence),
+            prediction=Prediction(kept.label, kept.confidence, kept.said),
             selection=selection,
             model_version=kept.version,
             transforms=kept.transforms,

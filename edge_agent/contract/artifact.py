@@ -22,12 +22,13 @@ from msgspec import Meta
 from numpy.typing import NDArray
 
 from edge_agent.contract.errors import ArtifactError, IntegrityError
-from edge_agent.contract.task import MOST, NOTHING, Task
+from edge_agent.contract.task import NOTHING, Task
 
 MANIFEST = "manifest.json"
 MODEL = "model.onnx"
 MANIFEST_MAX_BYTES = 8 * 1024 * 1024
 FORMAT = 1
+BOXES_MAX = 200  # that a detector may say of a sample: a header on the wire has room for no more
 
 
 class Tensor(msgspec.Struct, frozen=True, kw_only=True):
@@ -75,7 +76,7 @@ class Golden(msgspec.Struct, frozen=True, kw_only=True):
     """Inputs with the logits that this artifact must give for them, on any machine."""
 
     inputs: Tensor  # (K, *shape)
-    logits: Tensor  # (K, C) float32; (K, T, C) of T members
+    logits: Tensor  # (K, C) float32; (K, T, C) of T members; (K, A, C) of a detector's A anchors
     tolerance: float  # largest absolute difference of a logit; int8 kernels differ a little between processors
     outputs: dict[str, Tensor] = {}  # what else it must give, by the output's name: (K, ...) float32, as near
 
@@ -92,13 +93,16 @@ class Answer(msgspec.Struct, frozen=True, kw_only=True):
     spread: str = ""  # name of the output; empty where heads say it
     score_min: Annotated[float, Meta(gt=0.0, lt=1.0)] = 0.3  # of a box that counts
     overlap_max: Annotated[float, Meta(ge=0.0, le=1.0)] = 0.5  # of two boxes of a class, above which the surer stays
-    most: Annotated[int, Meta(ge=1, le=MOST)] = 100  # boxes of one sample
+    most: Annotated[int, Meta(ge=1, le=BOXES_MAX)] = 100  # boxes of one sample
     scale: tuple[Annotated[float, Meta(gt=0.0)], ...] = ()  # (K,) the target's sd on training data; empty: 1 each
     units: tuple[str, ...] = ()  # (K,) of the targets
 
 
 class Reference(msgspec.Struct, frozen=True, kw_only=True):
-    """What this model expects of a stream, from samples that training has not seen: what drift is held against."""
+    """What this model expects of a stream, from samples that training has not seen: what drift is held against.
+
+    C is the number of outcomes: of a detector one more than of classes, the last being that it finds nothing.
+    """
 
     embedding_mean: Tensor  # (D,) float32
     embedding_sd: Tensor  # (D,) float32, floored away from 0
@@ -121,7 +125,7 @@ class Manifest(msgspec.Struct, frozen=True, kw_only=True):
     classes: tuple[str, ...]
     golden: Golden
     reference: Reference
-    temperature: float = 1.0  # fitted after quantisation
+    temperature: float = 1.0  # fitted after quantisation; a regressor's spread is multiplied by it
     logits: str = "logits"  # name of the output: (N, C), or (N, T, C) of T members
     members: int = (
         1  # heads of the graph, each with logits of its own: a committee; the mean of their probabilities counts

@@ -515,6 +515,7 @@ def encode_sample(sample: Sample, *, codec: images.Codec | None = None) -> tuple
         model_version=sample.model_version,
         selection=sample.selection,
         transforms=sample.transforms,
+        said=sample.prediction.said,
     )
     return header, body
 

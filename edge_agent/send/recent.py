@@ -22,9 +22,10 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from edge_agent.contract.outputs import said_bytes
 from edge_agent.contract.types import Prediction, SampleId
 from edge_agent.contract.wire import Request
-from edge_agent.send.privacy import Privacy
+from edge_agent.send.privacy import Privacy, Private
 from edge_agent.send.ring import Gone, Kept, Place, Ring, pack, pack_sample
 
 log = logging.getLogger(__name__)
@@ -36,7 +37,7 @@ FLUSH_S = 60.0  # longest wait of a sample for its write
 WAITING = 16  # samples between the loop and the disk: fewer miss some when it is slow, more is memory
 AHEAD = 4  # found samples that may wait for the loop
 BREATH = 200  # records compared between two pauses that let the loop have the processor
-HEADER_BYTES = 500  # of a record, at most, unless `ref` is long
+HEADER_BYTES = 500  # of a record, at most, unless `ref` is long; what the model said comes on top
 COMPARED_MAX = 4096  # sketches near enough to be compared with each other: more would all be of the same scene
 
 Pick = Callable[[NDArray[np.float32], Request], list[int]]
@@ -129,7 +130,7 @@ class Recent:
         """Keep one, now that it is due; the next one is due when its bytes are earned."""
         if not self._room.acquire(blocking=False):
             return
-        cost_s = (passing.data.nbytes + HEADER_BYTES) * self._s_per_byte
+        cost_s = (passing.data.nbytes + HEADER_BYTES + said_bytes(passing.prediction.said)) * self._s_per_byte
         self._due_s = max(self._due_s, self._monotonic() - CREDIT_S) + cost_s
         self._queue.put(passing)
 
@@ -177,9 +178,9 @@ class Recent:
             return True
         if isinstance(item, Passing):
             self._room.release()
-            private = self._privacy.apply(item.data)
+            private = self._privacy.apply(item.data, said=item.prediction.said)
             if private.sound:
-                self._add(pack_sample(_kept(item, private.transforms), private.data))
+                self._add(pack_sample(_kept(item, private), private.data))
         elif isinstance(item, Gone):
             self._add(pack(item))
         elif isinstance(item, threading.Event):
@@ -254,7 +255,7 @@ class Recent:
         return False
 
 
-def _kept(item: Passing, transforms: tuple[str, ...]) -> Kept:
+def _kept(item: Passing, private: Private) -> Kept:
     return Kept(
         id=str(item.id),
         ref=item.ref[:200].encode("utf-8", "replace").decode(),
@@ -267,5 +268,6 @@ def _kept(item: Passing, transforms: tuple[str, ...]) -> Kept:
         utility=item.utility,
         version=item.version,
         sketch=b"" if item.sketch is None else np.asarray(item.sketch, np.float32).tobytes(),
-        transforms=transforms,
+        transforms=private.transforms,
+        said=private.said,
     )

@@ -31,6 +31,7 @@ from numpy.typing import NDArray
 
 from edge_agent.contract.errors import ConfigError, SourceError
 from edge_agent.contract.settings import read_secret
+from edge_agent.contract.task import Said
 from edge_agent.contract.types import Prediction, Reading
 from edge_agent.listener import Listener
 from edge_agent.source import IDLE_S, Counts, Fit, Start
@@ -46,14 +47,18 @@ RETRY_AFTER_S = 1
 REF_MAX = 200
 
 
-class Reply(msgspec.Struct, frozen=True, kw_only=True):
-    """What a sender gets back. label: of a class, name: what the model calls it. confidence: null when not finite."""
+class Reply(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """What a sender gets back. label: of a class, name: what the model calls it. confidence: null when not finite.
+
+    said: boxes, classes or numbers; not there of a classifier.
+    """
 
     seq: int
     label: int
     name: str
     confidence: float
     version: int
+    said: Said | None = None
 
 
 class Asked:
@@ -134,7 +139,14 @@ class Push:
             asked.settle(None, "the model that runs now takes other samples: ask /v1/input again")
         else:
             asked.settle(
-                Reply(seq=reading.seq, label=said.label, name=name, confidence=said.confidence, version=version)
+                Reply(
+                    seq=reading.seq,
+                    label=said.label,
+                    name=name,
+                    confidence=said.confidence,
+                    version=version,
+                    said=said.said,
+                )
             )
 
     def ask(self, kind: str, data: bytes, ref: str) -> Reply:

@@ -74,7 +74,10 @@ def _replaced(
 def _without(manifest: Manifest, keep: np.ndarray[Any, np.dtype[np.bool_]]) -> Manifest:
     old = manifest.golden
     golden = Golden(
-        inputs=Tensor.of(old.inputs.array()[keep]), logits=Tensor.of(old.logits.array()[keep]), tolerance=old.tolerance
+        inputs=Tensor.of(old.inputs.array()[keep]),
+        logits=Tensor.of(old.logits.array()[keep]),
+        tolerance=old.tolerance,
+        outputs={name: Tensor.of(one.array()[keep]) for name, one in old.outputs.items()},
     )
     return msgspec.structs.replace(manifest, golden=golden)
 

@@ -17,7 +17,7 @@ from hypothesis.extra import numpy as hnp
 from edge_agent.contract import wire
 from edge_agent.contract.artifact import sha256_hex
 from edge_agent.contract.errors import MessageError
-from edge_agent.contract.task import Applies, Box, Value
+from edge_agent.contract.task import Applies, Box, Said, Value
 from edge_agent.contract.types import Prediction, Sample, SampleId, Selection
 
 JSON_KINDS = get_args(wire.JsonMessage)
@@ -49,7 +49,7 @@ samples = st.builds(
     ref=st.text(max_size=300),  # surrogates as well: a file name that is not UTF-8
     captured_at_ms=numbers,
     data=hnp.arrays(st.sampled_from(wire.DTYPES), hnp.array_shapes(max_dims=4, max_side=6)),
-    prediction=st.builds(Prediction, st.integers(0, 1000), st.floats(0, 1)),
+    prediction=st.builds(Prediction, st.integers(0, 1000), st.floats(0, 1), st.deferred(lambda: values(Said | None))),
     selection=selections,
     model_version=numbers,
     transforms=st.lists(st.text(max_size=120), max_size=16).map(tuple),
@@ -235,7 +235,7 @@ def test_a_sample_comes_back_as_it_went(sent: Sample) -> None:
     assert wire.check_sample_header(got, address) == sent.id
     array = wire.decode_body(got, b"".join(part for _, part in frames))
     assert (array.dtype, array.shape, array.tobytes()) == (sent.data.dtype, sent.data.shape, sent.data.tobytes())
-    assert (got.selection, got.label, got.confidence) == (sent.selection, *sent.prediction)
+    assert (got.selection, got.label, got.confidence, got.said) == (sent.selection, *sent.prediction)
     assert got.transforms == sent.transforms
 
 
