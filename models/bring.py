@@ -87,7 +87,7 @@ def bring(
     given = Given(data[::2], data[1::2], None if y is None else y[1::2])
     tapped, found = taps.tap_model(load(onnx), named, task=about.task)
     tapped, note = _prepared(tapped, found.taps.logits, prepare, given) if prepare else (tapped, "")
-    tapped = _shaped(tapped, found.taps)
+    tapped = shaped(tapped, found.taps)
     notes = (*about.notes, *([note] if note else []), found.why)
     about = replace(about, logits=found.taps.logits, embedding=found.taps.embedding, notes=notes)
     return ship(tapped, about, given, found, precision=precision, limits=limits, clock=clock)
@@ -182,8 +182,8 @@ def _prepared(tapped: bytes, logits: str, said: Preparation, given: Given) -> tu
     return after, f"prepared in the graph: {plan.words()}"
 
 
-def _shaped(tapped: bytes, found: Taps) -> bytes:
-    """With the shapes of its outputs, the batch axis free: not every operator lets a runtime infer them."""
+def shaped(tapped: bytes, found: Taps) -> bytes:
+    """A tapped model with the shapes of its outputs, the batch axis free: not every operator lets them be inferred."""
     model = load_model_from_string(tapped)
     check_shape(model.graph)
     shape, dtype = _sample_of(model)

@@ -88,7 +88,7 @@ def _samples(y: NDArray[np.int64], shape: tuple[int, ...], dtype: str) -> NDArra
 
 
 def _check_model(trained: Trained, task: Task) -> None:
-    run = partial(evaluate.run_onnx, trained.onnx, logits=trained.logits, embedding=trained.embedding)
+    run = partial(evaluate.run_onnx, trained.onnx, logits=trained.logits, embedding=trained.embedding or trained.logits)
     logits, embedding = run(task.x)
     one, _ = run(task.x[:8], batch=1)
     _expect(logits.ndim == 2 and logits.shape[1] >= len(task.names), f"logits are {logits.shape}, expected (N, C)")

@@ -19,6 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edge_agent.contract.errors import ArtifactError, WinnowError
+from models.bring import shaped
 from models.errors import DataError
 from models.taps import Taps, tap
 
@@ -42,7 +43,7 @@ class Champion:
 class Task:
     """What a trainer is given. The same task gives the same model, whenever it is run."""
 
-    x: NDArray[Any]  # (N, *shape) uint8 or float32, raw
+    x: NDArray[Any]  # (N, *shape) uint8, float32 or int32, raw
     y: NDArray[np.int64]  # (N,) index into names
     names: tuple[str, ...]  # of the C classes
     device: NDArray[np.str_]  # (N,) where each came from
@@ -79,7 +80,7 @@ def run(name: str, task: Task) -> Trained:
     if not isinstance(trained, Trained):
         raise DataError(f"trainer {name!r}: hands back {type(trained).__name__}, expected models.trainer.Trained")
     onnx, taps = tap(trained.onnx, Taps(trained.logits, trained.embedding))
-    return Trained(onnx, trained.weights, *taps, trained.from_scratch)
+    return Trained(shaped(onnx, taps), trained.weights, *taps, trained.from_scratch)
 
 
 def _asked(name: str, task: Task) -> object:

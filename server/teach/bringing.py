@@ -107,12 +107,13 @@ def _given(wanted: Wanted) -> tuple[Brought, Seen]:
 
 
 def _ready(wanted: Wanted) -> tuple[Brought, Seen, bytes]:
-    _refuse(wanted, "a ready body: it learns the data's classes", "labels", "prepare", "logits", "embedding")
-    if wanted.task != "classification":
-        raise DataError(f"--task {wanted.task}: a head for a ready body tells one class of each sample")
     from models import ready
     from models.errors import DataError
     from models.folder import Seen, load
+
+    _refuse(wanted, "a ready body: it learns the data's classes", "labels", "prepare", "logits", "embedding")
+    if wanted.task != "classification":
+        raise DataError(f"--task {wanted.task}: a head for a ready body tells one class of each sample")
 
     data, notes = load(wanted.data, side=wanted.size or ready.BODIES[wanted.net].side)
     about = _about(wanted, data.names, wanted.net)

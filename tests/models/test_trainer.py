@@ -125,3 +125,20 @@ def test_a_champion_that_cannot_be_gone_on_from_is_not_and_that_is_said(tmp_path
 
 def tiny(shape: tuple[int, ...]) -> Parts:
     return Parts(Prepare("vector", shape), nn.Linear(shape[0], 4), 4)
+
+
+def test_a_trainer_of_trees_has_no_embedding_and_ships_all_the_same(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pytest.importorskip("skl2onnx")
+    (tmp_path / "of_trees.py").write_text(
+        "import skl2onnx\n"
+        "from sklearn.ensemble import RandomForestClassifier\n"
+        "from models.trainer import Trained\n"
+        "def train(task):\n"
+        "    forest = RandomForestClassifier(8, max_depth=5, random_state=0).fit(task.x, task.y)\n"
+        "    made = skl2onnx.to_onnx(forest, task.x[:1], target_opset={'': 17, 'ai.onnx.ml': 3})\n"
+        "    return Trained(made.SerializeToString(), b'')\n"
+    )
+    monkeypatch.syspath_prepend(str(tmp_path))
+    check_trainer("of_trees:train", tmp_path / "work", shape=(6,))

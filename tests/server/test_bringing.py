@@ -99,6 +99,11 @@ def test_images_alone_tell_agreement_and_nothing_of_accuracy(
         ({"--labels": "red,red,green,blue"}, "red, red, green, blue, expected two or more, each once", 1),
         ({"--size": "32"}, "--size does not go with an ONNX file", 1),
         ({"net": "lite0"}, "--labels does not go with a ready body", 1),
+        (
+            {"net": "lite0", "--labels": "", "--prepare": "", "--task": "detection"},
+            "--task detection: a head for a ready body tells one class",
+            1,
+        ),
     ],
 )
 def test_what_does_not_fit_is_told(
