@@ -78,15 +78,7 @@ def main() -> None:
         shutil.copy(package, board.folder / "srv/winnow-agent.deb")
         shutil.copytree(ARTIFACT, board.folder / "srv/model")
         np.savez(board.folder / "srv/stream.npz", x=images(300)[0])
-        for step in (
-            installs,
-            runs,
-            upgrades,
-            is_removed,
-            is_purged,
-            is_installed_by_the_script,
-            is_made_by_the_dockerfile,
-        ):
+        for step in STEPS:
             step(board)
             print(f"ok: {step.__name__.replace('_', ' ')}", flush=True)
 
