@@ -67,7 +67,9 @@ class NoveltyQuantile(Selector):
                     step = NOVELTY_ALPHA if warm is None else max(NOVELTY_ALPHA, 1.0 / (1.0 + len(warm)))
                     moves += step * (moved - moves)
                     if moves > 0.0:
-                        mean_novelty = max(NOVELTY_MIN, mean_novelty + step * moved / moves * (novelty - mean_novelty))
+                        mean_novelty += step * moved / moves * (novelty - mean_novelty)
+                        if mean_novelty < NOVELTY_MIN:
+                            mean_novelty = NOVELTY_MIN
                 if sent:
                     alike += ALIKE_ALPHA * ((beside[row] < novelty) - 1.0 / (1.0 + sent) - alike)
                 if warm is not None and len(warm) >= self._first:
