@@ -16,6 +16,7 @@ from msgspec import Meta
 
 from edge_agent.contract import settings
 from edge_agent.contract.errors import ConfigError
+from edge_agent.contract.task import Task
 from edge_agent.contract.types import is_name
 from edge_agent.contract.wire import ROOT
 from server.errors import ServerConfigError
@@ -43,6 +44,12 @@ class Server(Section, frozen=True, kw_only=True):
         tuple[str, ...],
         Meta(description="names and addresses by which devices call it, the first one told to new devices"),
     ] = ()
+    task: Annotated[
+        Task,
+        Meta(
+            description="what its models say of a sample, and people label: one class, every class that applies, boxes, or numbers"
+        ),
+    ] = "classification"
 
 
 class Identity(Section, frozen=True, kw_only=True):

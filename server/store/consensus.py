@@ -28,6 +28,7 @@ from server.store.schema import consensus as table
 
 CANNOT_TELL = -1
 NONE_OF_THESE = -2  # the labeler can tell, and it is of no class of the schema
+VALUED = -3  # the answer is more than a class, and stands in `truth`
 
 FIRST, AGAIN, SECOND_LOOK, GOLD = "first", "again", "second look", "gold"
 """Why somebody was asked: there was no label; another opinion was wanted; the label was doubted; to measure him."""
@@ -52,6 +53,11 @@ class Decided(NamedTuple):
     class_index: int  # or CANNOT_TELL, NONE_OF_THESE
     confidence: float | None
     labelers: int
+
+
+def is_label(class_index: sa.ColumnElement[int]) -> sa.ColumnElement[bool]:
+    """Whether an answer says what a sample is: its class, or a truth that is more than one."""
+    return sa.or_(class_index >= 0, class_index == VALUED)
 
 
 def resolve(connection: sa.Connection, ids: Collection[str]) -> None:

@@ -165,6 +165,7 @@ sample = Table(
     Column("acquisition", String(100)),
     Column("shadow_probability", Float),  # of being taken because a shadow model disagreed; null: it was not
     Column("transforms", JSON(none_as_null=True)),  # for privacy, on the device, in their order; null: none
+    Column("said", JSON(none_as_null=True)),  # contract/task.py Said: boxes, classes or values; null: of a classifier
 )
 Index("sample_by_device", sample.c.device, sample.c.boot, sample.c.seq)
 # In the order in which people look through them (browse.py): the id tells those apart that came in one millisecond.
@@ -297,7 +298,7 @@ label = Table(  # answers; which class is in force for a sample, `consensus` say
     metadata,
     Column("id", Id, primary_key=True, autoincrement=True),
     Column("sample_id", String(190), ForeignKey("sample.id"), nullable=False),
-    Column("class_index", Integer, nullable=False),  # or CANNOT_TELL, NONE_OF_THESE
+    Column("class_index", Integer, nullable=False),  # or CANNOT_TELL, NONE_OF_THESE, VALUED
     Column("labeler", String(100), nullable=False),  # a person's name, or a program's or model's with its version
     Column("at_ms", BigInteger, nullable=False),
     Column("seconds", Float, nullable=False, default=0.0),  # a person's time
@@ -312,6 +313,7 @@ label = Table(  # answers; which class is in force for a sample, `consensus` say
     Column("shown", Boolean, nullable=False, server_default="0"),  # the guess, before the answer
     Column("key", String(200)),  # whoever sends an answer again sends it with the same key: it counts once
     Column("undone_at_ms", BigInteger),  # taken back by its labeler: counts no more
+    Column("truth", JSON(none_as_null=True)),  # contract/task.py Truth, where class_index is VALUED; else null
 )
 Index("label_by_sample", label.c.sample_id, label.c.id)
 Index("label_by_labeler", label.c.labeler, label.c.sample_id, label.c.id)
@@ -322,7 +324,7 @@ consensus = Table(  # the class in force of every answered sample: what its labe
     "consensus",
     metadata,
     Column("sample_id", String(190), ForeignKey("sample.id", ondelete="CASCADE"), primary_key=True),
-    Column("class_index", Integer, nullable=False),  # or CANNOT_TELL, NONE_OF_THESE
+    Column("class_index", Integer, nullable=False),  # or CANNOT_TELL, NONE_OF_THESE, VALUED
     Column("confidence", Float),  # probability of that class by what is known of the labelers; null: nothing is
     Column("labelers", Integer, nullable=False),  # whose answers count
     Column("labeler", String(100), nullable=False),  # the last of them who said so
@@ -330,6 +332,7 @@ consensus = Table(  # the class in force of every answered sample: what its labe
     Column("probability", Float),  # of being asked about, as the newest label that was drawn has it
     Column("plan_ms", BigInteger),
     Column("stands_for", Integer, nullable=False),
+    Column("truth", JSON(none_as_null=True)),  # what the answers come to, where class_index is VALUED; else null
 )
 Index("consensus_by_label", consensus.c.label_id)
 Index("consensus_by_labelers", consensus.c.labelers, consensus.c.label_id)
@@ -464,6 +467,7 @@ snapshot_member = Table(
     Column("probability", Float),  # of having come into this split; null for imports
     Column("labeler", String(100), nullable=False, server_default=""),  # whose answer it is
     Column("rule", Integer),  # index into the snapshot's rules; null: from before there were any
+    Column("truth", JSON(none_as_null=True)),  # contract/task.py Truth, where class_index is VALUED; else null
 )
 
 snapshot_left_out = Table(  # labelled, and yet no member

@@ -17,6 +17,7 @@ from hypothesis.extra import numpy as hnp
 from edge_agent.contract import wire
 from edge_agent.contract.artifact import sha256_hex
 from edge_agent.contract.errors import MessageError
+from edge_agent.contract.task import Applies, Box, Value
 from edge_agent.contract.types import Prediction, Sample, SampleId, Selection
 
 JSON_KINDS = get_args(wire.JsonMessage)
@@ -55,11 +56,23 @@ samples = st.builds(
 )
 
 
+shares, indices = st.floats(0.0, 1.0), st.integers(0, 2**16 - 1)
+BOUNDED = {
+    Box: st.builds(
+        Box, indices, st.floats(0.0, 0.5), st.floats(0.0, 0.5), st.floats(0.51, 1.0), st.floats(0.51, 1.0), shares
+    ),
+    Applies: st.builds(Applies, indices, shares),
+    Value: st.builds(Value, indices, PLAIN[float], st.floats(0.0, allow_infinity=False)),
+}
+
+
 def values(hint: Any) -> st.SearchStrategy[Any]:
     """Any value of a type that the wire uses."""
     origin, arguments = get_origin(hint), get_args(hint)
     if hint in PLAIN:
         return PLAIN[hint]
+    if hint in BOUNDED:
+        return BOUNDED[hint]
     if origin is Annotated:
         return values(arguments[0])
     if origin is Literal:
