@@ -1,6 +1,6 @@
 """What does recording the probability of selection buy?
 
-Streams of real samples through a real model; the selector of the device picks 5 % or 1 %, again and again with other
+Streams of real samples through a real model; the selector of the device picks 10, 5 or 1 %, again and again with other
 seeds. From the labels of what it picked the accuracy on the whole stream is estimated, and held against the truth:
 error and coverage of the 95 % interval, against a uniform audit of as many labels, against what everybody does (the
 plain accuracy of the picked), and against the limit: no unbiased estimator that knows of a sample what the device says
@@ -25,7 +25,7 @@ from edge_agent.choose.tally import BINS, bin_of
 from models.errors import DataError
 from server.audit.estimators import Estimate, Stream, difference, hajek, post_stratified
 
-SHARES = (0.05, 0.01)
+SHARES = (0.1, 0.05, 0.01)
 BLOCK = 128
 SLICES = 40  # of the utility, for the limit
 DATA: dict[str, Callable[[], Played]] = {
@@ -44,7 +44,7 @@ class Drawn(NamedTuple):
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--quick", action="store_true", help="fewer repetitions")
-    repetitions = 60 if parser.parse_args().quick else 400
+    repetitions = 60 if parser.parse_args().quick else 800
     claims: list[str] = []
     for name, load in DATA.items():
         try:
@@ -68,7 +68,9 @@ def measure(name: str, played: Played, share: float, repetitions: int) -> list[s
     truth = float(played.right.mean())
     best, even = limit(played, utility, draws), rmse(found["uniform"], truth)
     labels, worth = (np.mean([getattr(e, key) for e in found["Hajek"]]) for key in ("labels", "effective"))
-    print(f"{name}: true accuracy {truth:.4f}; {labels:.0f} labels worth {worth:.0f}; {repetitions} repetitions\n")
+    enough = np.mean([e.enough for e in found["Hajek"]])
+    print(f"{name}: true accuracy {truth:.4f}; {labels:.0f} labels worth {worth:.0f}; {repetitions} repetitions")
+    print(f"enough to be said in {enough:.0%} of them\n")
     print(f"{'estimator':16} {'bias':>8} {'RMSE':>8} {'/uniform':>9} {'coverage':>9} {'half-width':>11}")
     for kind, several in found.items():
         errors = np.array([e.value for e in several]) - truth

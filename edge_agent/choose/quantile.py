@@ -1,19 +1,26 @@
 """Which samples are worth more than most, and are not shown already?
 
-    value v = utility * min(1, 4 * novelty / its mean)^2
+    value v = utility * min(1, novelty / knee)^2
     rule    = sigmoid((v - theta) / temperature + pace)     theta: the running (1 - share) quantile of v
-    temperature = 0.1 * spread of v * (1 + 3 * alike)       alike: does the stream come in scenes? (scenes.py)
+    knee        = 0.25 * mean novelty * calm
+    temperature = 0.1 * spread of v * calm
+    calm        = 1 + 3 * alike                             alike: does the stream come in scenes? (scenes.py)
 
 `theta` follows Robbins and Monro (1951), scaled by the spread of v, so that it also follows a new model. `pace` leans
 on the bucket: fuller means more willing.
 
 Uncertainty comes by the scene: a threshold as sharp as for an unordered stream asks over and over about one scene, and
-never about those that a model is sure of and wrong about. Where neighbours are alike it is softer (docs/adr/0020).
+never about those that a model is sure of and wrong about. Where neighbours are alike it is softer (docs/adr/0020), and
+sees near-duplicates from farther off. How new a sample usually is counts where the stream moves on: every sample weighs
+as much as it is away from the one before. Of all samples alike, the mean would be that of near-duplicates as soon as
+most scenes were asked about, and none would be one any more (docs/adr/0024).
+
 Everything else is the Selector's.
 """
 
 from __future__ import annotations
 
+import math
 from bisect import insort
 from typing import ClassVar
 
@@ -25,7 +32,8 @@ ETA = 0.05  # step of theta in spreads; lower follows a change late, higher make
 HASTE = 8.0  # times as fast theta falls while the bucket is full: less wastes budget after a fall, more overshoots it
 SPREAD_ALPHA = 0.01  # of the running mean |v - theta|, over about 100 samples
 SOFTNESS = 0.1  # temperature in spreads; 0 is a hard threshold (p is 0 or 1), at 0.25 a third goes to the dull bulk
-CALM = 3.0  # softer by so much where neighbours are wholly alike; lower leaves scenes out, higher is random in scenes
+CALM = 3.0  # softer by so much where neighbours are wholly alike, and duplicates from so much farther off: lower leaves
+# scenes out and asks twice about others, higher is random in scenes
 SPREAD_MIN = 1e-6  # lets theta move again after a stretch of equal values
 NOVELTY_MIN = 1e-6  # of the mean: a camera that shows the same for days must not bring it to 0
 KNEE = 0.25  # of the mean novelty; what is nearer is discounted as a near-duplicate, what is farther is not favoured:
@@ -35,7 +43,7 @@ KNEE = 0.25  # of the mean novelty; what is nearer is discounted as a near-dupli
 class NoveltyQuantile(Selector):
     """A Selector with the rule above."""
 
-    strategy: ClassVar[str] = "novelty-quantile-2"
+    strategy: ClassVar[str] = "novelty-quantile-3"
     memory_of: ClassVar[type[Memory]] = Novelty
 
     def _walk(
@@ -45,27 +53,30 @@ class NoveltyQuantile(Selector):
         state, bucket, share = self._state, self.purse.labels, self.rules.label_share
         theta, spread, mean_novelty, warm = state.theta, state.spread, state.mean_novelty, state.warm
         tokens, rate, depth = bucket.tokens, bucket.rate, bucket.depth
-        alike, beside, sent = state.alike, self._beside, min(self._novelty.sent, RING)
+        alike, moves, beside, sent = state.alike, state.moves, self._beside, min(self._novelty.sent, RING)
         asked = None
         while asked is None and row < count:
             utility, novelty = utilities[row], distances[row]
             if utility == utility:  # else NaN: cannot be used
                 if tokens < depth:
                     tokens = min(depth, tokens + rate)
-                relative = novelty / (KNEE * mean_novelty)
+                calm = 1.0 + CALM * alike if alike > 0.0 else 1.0
+                relative = novelty / (KNEE * calm * mean_novelty)
                 value = utility * relative * relative if relative < 1.0 else utility
-                step = NOVELTY_ALPHA if warm is None else max(NOVELTY_ALPHA, 1.0 / (1.0 + len(warm)))
-                mean_novelty += step * (novelty - mean_novelty)
-                if mean_novelty < NOVELTY_MIN:
-                    mean_novelty = NOVELTY_MIN
+                if beside and (moved := beside[row]) < math.inf:  # else nothing to compare it with
+                    step = NOVELTY_ALPHA if warm is None else max(NOVELTY_ALPHA, 1.0 / (1.0 + len(warm)))
+                    moves += step * (moved - moves)
+                    if moves > 0.0:
+                        mean_novelty += step * moved / moves * (novelty - mean_novelty)
+                        if mean_novelty < NOVELTY_MIN:
+                            mean_novelty = NOVELTY_MIN
                 if sent:
                     alike += ALIKE_ALPHA * ((beside[row] < novelty) - 1.0 / (1.0 + sent) - alike)
                 if warm is not None and len(warm) >= self._first:
                     theta, spread = _quantile(warm, share)
                 threshold = theta
                 if warm is None or len(warm) >= self._first:
-                    softness = SOFTNESS * (1.0 + CALM * alike) if alike > 0.0 else SOFTNESS
-                    lean = (value - theta) / (softness * spread) + PACE * (tokens / depth - 0.5)
+                    lean = (value - theta) / (SOFTNESS * calm * spread) + PACE * (tokens / depth - 0.5)
                 else:
                     lean = self._uniform
                 if warm is None:
@@ -82,7 +93,7 @@ class NoveltyQuantile(Selector):
                     asked = Asked(row, lean, threshold)
             row += 1
         state.theta, state.spread, state.mean_novelty, state.warm = theta, spread, mean_novelty, warm
-        state.alike, bucket.tokens = alike, tokens
+        state.alike, state.moves, bucket.tokens = alike, moves, tokens
         return asked
 
 

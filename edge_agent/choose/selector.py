@@ -48,6 +48,7 @@ class State(Tokens, kw_only=True):
     theta: float = 0.0
     spread: float = 0.0
     mean_novelty: float = 1.0
+    moves: float = 0.0  # mean distance of a sample to the one before
     warm: list[float] | None = None  # values seen since a model change, in rising order; None once warm
     generator: bytes = b""
     ring: bytes = b""
@@ -217,7 +218,7 @@ class Selector(ABC):
     def model_changed(self) -> None:
         """Start again with a uniform draw: scores and sketches of another model mean nothing to this one's."""
         self._state.warm = []
-        self._state.mean_novelty = 1.0
+        self._state.mean_novelty, self._state.moves = 1.0, 0.0
         self._novelty.forget()
         self._before.forget()
 

@@ -11,7 +11,9 @@ without bias, and with an interval:
 
 All are right whether the confidences are calibrated or not, and the more precise the better they are. The last also is
 where they are off, and is what is reported. None can be more precise than p allows: what was sent with a small p and
-turns out a mistake stands for many, and no estimator knows whether those are. Pure.
+turns out a mistake stands for many, and no estimator knows whether those are. For the same reason the variance rests on
+fewer labels than there are: it is reduced of the bias that this has, and counts as so many degrees of freedom (Bell and
+McCaffrey 2002). Pure.
 """
 
 from __future__ import annotations
@@ -27,6 +29,7 @@ from server.audit.interval import limits
 Floats = NDArray[np.float64]
 
 FEWEST = 15  # effective labels; below, intervals were not found to hold, and would say next to nothing
+LEFT_MIN = 1e-9  # of a label that is alone, whose residual is 0: it is divided by
 STRATUM = 20.0  # effective labels in a stratum: fewer and its variance is a guess, more and it is not of one kind
 
 
@@ -136,6 +139,7 @@ class _Part(NamedTuple):
 
     mean: float
     variance: float
+    free: float  # degrees of freedom of the variance; inf where there is nothing that it would have to be estimated of
     unit: float  # what one more of average weight adds
     effective: float
 
@@ -144,11 +148,28 @@ class _Part(NamedTuple):
         weight = 1.0 / probability
         share = weight / weight.sum()
         mean = float(share @ values)
-        # Linearised variance of the ratio under Poisson sampling (Saerndal et al. 1992, 5.8), with the usual n/(n-1)
-        variance = float(((1.0 - probability) * (share * (values - mean)) ** 2).sum())
         effective = 1.0 / float((share**2).sum())
-        variance *= effective / max(effective - 1.0, 0.5)
-        return cls(mean, variance, float(((1.0 - probability) * share**2).sum()), effective)
+        # Linearised variance of the ratio under Poisson sampling (Saerndal et al. 1992, 5.8). A label pulls the mean
+        # towards itself by its share, and its residual is too small by `left`, most where most of the weight is.
+        left = np.maximum(1.0 - 2.0 * share + 1.0 / effective, LEFT_MIN)
+        pull = (1.0 - probability) * share**2 / left
+        variance = float(pull @ (values - mean) ** 2)
+        unit = float(((1.0 - probability) * share**2).sum())
+        return cls(mean, variance, _free(pull, share), unit, effective)
+
+
+def _free(pull: Floats, share: Floats) -> float:
+    """Degrees of freedom of sum(pull * residual^2) about the mean by `share`, (N,) each.
+
+    Satterthwaite's, 2 E^2 / Var, were all values of one normal distribution (Bell and McCaffrey, Survey Methodology
+    28(2), 2002). Residuals then have the covariances (i is j) - share_i - share_j + sum(share^2).
+    """
+    squares = float((share**2).sum())
+    total, first, second = float(pull.sum()), float(pull @ share), float(pull @ share**2)
+    expected = float(pull @ (1.0 - 2.0 * share + squares))
+    alone = float(pull**2 @ (1.0 + 2.0 * (squares - 2.0 * share)))
+    pairs = squares**2 * total**2 - 4.0 * squares * total * first + 2.0 * total * second + 2.0 * first**2
+    return expected**2 / (alone + pairs) if expected > 0.0 else math.inf
 
 
 def _estimate(parts: list[tuple[float, float, _Part]], labels: int, confidence_level: float) -> Estimate:
@@ -156,9 +177,11 @@ def _estimate(parts: list[tuple[float, float, _Part]], labels: int, confidence_l
     value = sum(share * (sure + part.mean) for share, sure, part in parts)
     value = min(1.0, max(0.0, value))
     variance = sum(share**2 * part.variance for share, _, part in parts)
+    unsure = sum((share**2 * part.variance) ** 2 / part.free for share, _, part in parts)
+    free = max(1.0, variance**2 / unsure) if unsure > 0.0 else math.inf  # of the sum (Welch 1947)
     unit = sum(share**2 * part.unit for share, _, part in parts)
     effective = 1.0 / sum(share**2 / part.effective for share, _, part in parts)
-    low, high = limits(value, variance, unit, confidence_level=confidence_level)
+    low, high = limits(value, variance, unit, confidence_level=confidence_level, free=free)
     return Estimate(value, low, high, labels, effective)
 
 

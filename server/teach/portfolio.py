@@ -104,7 +104,7 @@ def _parse(name: str) -> Arm:
 def arm_of(strategy: str, acquisition: str) -> str:
     """The arm's name, of what a sample carries; "" when its device does not say.
 
-    >>> arm_of("novelty-quantile-2", "margin")
+    >>> arm_of("novelty-quantile-3", "margin")
     'novelty_quantile/margin'
     """
     return f"{strategy.rpartition('-')[0].replace('-', '_')}/{acquisition}" if acquisition else ""

@@ -175,6 +175,31 @@ def test_scenes_that_the_model_is_sure_of_are_asked_about_too(monkeypatch: pytes
     assert with_scenes > 1.1 * covered()
 
 
+@pytest.mark.parametrize("share", [0.05, 0.1])
+def test_what_a_scene_showed_is_not_asked_about_again_while_another_waits(share: float) -> None:
+    """Measured by the mean of all samples, nothing is a near-duplicate once most scenes were asked about."""
+    rng = np.random.default_rng(0)
+    scene = np.arange(4000) // 20
+    utility = np.clip(rng.random(200)[scene] + 0.1 * rng.normal(size=4000), 0.0, 1.0).astype(np.float32)
+    embedding = rng.normal(size=(200, DIMENSIONS))[scene] + 0.2 * rng.normal(size=(4000, DIMENSIONS))
+    rows = [chosen.row for chosen in play(selector(share), utility, embedding.astype(np.float32), [BLOCK])]
+    asked = len({row // 20 for row in rows})
+    assert asked > 0.78 * min(200, len(rows))
+
+
+def test_how_new_a_sample_usually_is_does_not_change_with_how_long_scenes_last() -> None:
+    def usual(length: int) -> float:
+        rng = np.random.default_rng(1)
+        centres = rng.normal(size=(300, DIMENSIONS))
+        shown = np.repeat(centres, length, axis=0)
+        embedding = (shown + 0.05 * rng.normal(size=shown.shape)).astype(np.float32)
+        one = selector()
+        play(one, rng.random(len(shown)).astype(np.float32), embedding, [BLOCK])
+        return one._state.mean_novelty
+
+    assert usual(20) > 0.5 * usual(1)
+
+
 def test_the_sample_before_is_known_across_blocks_and_restarts_and_not_across_models() -> None:
     sketches = Projection(0)(np.random.default_rng(0).normal(size=(10, DIMENSIONS)).astype(np.float32))
     whole = Before().distance(sketches, 10)

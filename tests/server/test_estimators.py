@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from edge_agent.choose.tally import BINS, bin_of
-from server.audit.estimators import FEWEST, Estimate, Stream, difference, hajek, post_stratified
+from server.audit.estimators import FEWEST, Estimate, Stream, _free, _Part, difference, hajek, post_stratified
 
 N = 4000
 
@@ -103,6 +103,29 @@ def test_intervals_hold_where_mistakes_are_rare_and_few_were_found(rate: float) 
         normal.append(abs(mean - right.mean()) <= half)
     assert np.mean(covered) >= 0.93
     assert np.mean(normal) < 0.8
+
+
+def test_degrees_of_freedom_are_those_of_the_quadratic_form() -> None:
+    """The sums of `_free` against the matrices that they stand for; of n alike they are n - 1."""
+    rng = np.random.default_rng(0)
+    pull, share = rng.random(12), rng.dirichlet(np.full(12, 0.3))
+    centred = np.eye(12) - np.outer(np.ones(12), share)
+    form = centred.T @ np.diag(pull) @ centred
+    assert _free(pull, share) == pytest.approx(np.trace(form) ** 2 / np.trace(form @ form))
+    assert _free(np.ones(12), np.full(12, 1 / 12)) == pytest.approx(11.0)
+
+
+def test_the_variance_is_right_where_few_labels_carry_the_weight() -> None:
+    """n / (n - 1) of the effective labels makes up for two thirds of what is missing here."""
+    rng = np.random.default_rng(2)
+    p = np.where(np.arange(40) < 4, 0.005, 0.2)
+    values = rng.normal(size=(4000, len(p)))
+    parts = [_Part.of(one, p) for one in values]
+    share = 1 / p / (1 / p).sum()
+    truth = float((1 - p) @ share**2)
+    spread = np.std([part.variance for part in parts]) / np.sqrt(len(parts))
+    assert abs(np.mean([part.variance for part in parts]) - truth) < 4 * spread
+    assert parts[0].free < 5.0  # of 40 labels
 
 
 def test_missing_labels_would_be_enough() -> None:
