@@ -313,7 +313,7 @@ def check_parts(config: ServerConfig) -> list[str]:
         lines.append("labeler: nobody")
     if found := teacher_of(config):
         lines.append(f"teacher: {found.name}, {len(found.classes)} classes")
-    Rules.of(config.labeler)
+    Rules.of(config)
     lines += [f"webhook: {Receiver(hook).host}, {', '.join(hook.events)}" for hook in config.webhook]
     return lines
 
@@ -333,7 +333,7 @@ def labelling_of(config: ServerConfig, store: Store) -> Labelling:
         now_ms=now_ms,
         rng=np.random.default_rng(),
         teacher=teacher_of(config),
-        rules=Rules.of(settings),
+        rules=Rules.of(config),
     )
 
 

@@ -112,7 +112,7 @@ def router(frame: Frame) -> APIRouter:
     made = APIRouter(tags=["labels"], prefix="/label")
 
     def queue() -> Queue:  # one a request: its generator belongs to one thread
-        return Queue(frame.store, Rules.of(frame.config.labeler), now_ms=frame.now_ms, rng=np.random.default_rng())
+        return Queue(frame.store, Rules.of(frame.config), now_ms=frame.now_ms, rng=np.random.default_rng())
 
     @made.post("/next", summary="Get questions")
     async def following(person: Labeler, count: Annotated[int, Query(ge=1, le=AT_ONCE)] = 1) -> Questions:
