@@ -23,6 +23,7 @@ import numpy as np
 import zstandard
 
 from edge_agent.contract import artifact, encoding, images, wire
+from edge_agent.contract.task import Applies, Box, Said, Value
 from edge_agent.contract.trust import encode_bundle
 from edge_agent.contract.types import Selection
 from server.release.signing import Policy, Signing
@@ -221,8 +222,14 @@ def _instances() -> dict[str, tuple[bytes, dict[str, Any]]]:
         )
     private: Any = msgspec.structs.replace(FRAMES[0], transforms=("blur 0 0 2 2", "mine:faces"))
     found["SampleHeader-private.frame"] = (wire.encode_frame(private, BODY), {**_expected(private), "body": BODY.hex()})
-    manifest = _manifest()
-    found["Manifest.json"] = (artifact.encode_manifest(manifest), _expected(manifest))
+    boxes: Any = msgspec.structs.replace(FRAMES[0], label=0, said=Said(boxes=(Box(0, 0.25, 0.125, 0.75, 1.0, 0.5),)))
+    found["SampleHeader-boxes.frame"] = (wire.encode_frame(boxes, BODY), {**_expected(boxes), "body": BODY.hex()})
+    numbers: Any = msgspec.structs.replace(FRAMES[0], label=0, said=Said(values=(Value(0, -2.5, 0.25), Value(1, 7.0))))
+    found["SampleHeader-values.frame"] = (wire.encode_frame(numbers, BODY), {**_expected(numbers), "body": BODY.hex()})
+    several: Any = msgspec.structs.replace(FRAMES[0], label=1, said=Said(applies=(Applies(0, 0.25), Applies(1, 0.75))))
+    found["SampleHeader-several.frame"] = (wire.encode_frame(several, BODY), {**_expected(several), "body": BODY.hex()})
+    for name, manifest in (("Manifest.json", _manifest()), ("Manifest-detection.json", _detection())):
+        found[name] = (artifact.encode_manifest(manifest), _expected(manifest))
     return found
 
 
@@ -236,21 +243,22 @@ def _expected(message: msgspec.Struct) -> dict[str, Any]:
     return {"type": type(message).__name__, "value": value}
 
 
-def _manifest() -> artifact.Manifest:
-    def tensor(*shape: int) -> artifact.Tensor:
-        return artifact.Tensor.of(np.arange(np.prod(shape), dtype=np.float32).reshape(shape) / 8)
+def _tensor(*shape: int) -> artifact.Tensor:
+    return artifact.Tensor.of(np.arange(np.prod(shape), dtype=np.float32).reshape(shape) / 8)
 
+
+def _manifest() -> artifact.Manifest:
     return artifact.Manifest(
         name="fashion",
         version=7,
         files={"cpu-int8": artifact.OnnxFile(sha256=SHA, bytes=60_000)},
         input=artifact.InputSpec(name="image", shape=(2, 2), dtype="uint8", unit="grey level 0..255"),
         classes=("boot", "bag"),
-        golden=artifact.Golden(inputs=tensor(3, 2, 2), logits=tensor(3, 2), tolerance=0.125),
+        golden=artifact.Golden(inputs=_tensor(3, 2, 2), logits=_tensor(3, 2), tolerance=0.125),
         reference=artifact.Reference(
-            embedding_mean=tensor(4),
-            embedding_sd=tensor(4),
-            class_centres=tensor(2, 4),
+            embedding_mean=_tensor(4),
+            embedding_sd=_tensor(4),
+            class_centres=_tensor(2, 4),
             class_share=(0.25, 0.75),
             confidence_mean=0.875,
             utility_quantiles=(0.0, 0.5, 1.0),
@@ -262,6 +270,21 @@ def _manifest() -> artifact.Manifest:
         metrics={"accuracy": 0.875},
         created_at="2025-10-09T08:53:20Z",
         licence="Apache-2.0",
+    )
+
+
+def _detection() -> artifact.Manifest:
+    made = _manifest()
+    golden = artifact.Golden(
+        inputs=_tensor(3, 2, 2), logits=_tensor(3, 5, 2), tolerance=0.125, outputs={"boxes": _tensor(3, 5, 4)}
+    )
+    reference: Any = {"class_share": (0.25, 0.5, 0.25), "class_centres": _tensor(3, 4)}
+    return msgspec.structs.replace(
+        made,
+        task="detection",
+        answer=artifact.Answer(boxes="boxes", score_min=0.25, overlap_max=0.5, most=20),
+        golden=golden,
+        reference=msgspec.structs.replace(made.reference, **reference),
     )
 
 

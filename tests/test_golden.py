@@ -73,6 +73,13 @@ def test_golden_manifest_tensors_unpack() -> None:
     )
 
 
+def test_a_golden_detector_says_nothing_after_its_classes() -> None:
+    manifest = artifact.decode_manifest((GOLDEN / "v1" / "Manifest-detection.json").read_bytes())
+    assert manifest.outcomes == ("boot", "bag", "nothing")
+    assert manifest.golden.outputs["boxes"].array().shape == (3, 5, 4)
+    assert artifact.decode_manifest((GOLDEN / "v1" / "Manifest.json").read_bytes()).answer is None
+
+
 def test_every_message_has_golden_bytes() -> None:
     kinds = {*typing.get_args(wire.JsonMessage), *wire.H.__constraints__, artifact.Manifest}
     assert {path.stem.partition("-")[0] for path in FILES} == {kind.__name__ for kind in kinds}

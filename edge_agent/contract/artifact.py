@@ -14,13 +14,15 @@ import hashlib
 import os
 import zlib
 from pathlib import Path
+from typing import Annotated
 
 import msgspec
 import numpy as np
+from msgspec import Meta
 from numpy.typing import NDArray
 
 from edge_agent.contract.errors import ArtifactError, IntegrityError
-from edge_agent.contract.task import Task
+from edge_agent.contract.task import MOST, NOTHING, Task
 
 MANIFEST = "manifest.json"
 MODEL = "model.onnx"
@@ -75,6 +77,24 @@ class Golden(msgspec.Struct, frozen=True, kw_only=True):
     inputs: Tensor  # (K, *shape)
     logits: Tensor  # (K, C) float32; (K, T, C) of T members
     tolerance: float  # largest absolute difference of a logit; int8 kernels differ a little between processors
+    outputs: dict[str, Tensor] = {}  # what else it must give, by the output's name: (K, ...) float32, as near
+
+
+class Answer(msgspec.Struct, frozen=True, kw_only=True):
+    """How what the graph gives is read, where a sample is answered by more than one class.
+
+    multilabel: logits (N, K), a sigmoid each. detection: logits (N, A, C), a sigmoid each, and boxes (N, A, 4) of left,
+    top, right and bottom in 0..1, not yet suppressed. regression: logits (N, K) are means and `spread` (N, K) their log
+    variances, or logits (N, T, K) are the means of T heads, whose spread is their standard deviation.
+    """
+
+    boxes: str = ""  # name of the output
+    spread: str = ""  # name of the output; empty where heads say it
+    score_min: Annotated[float, Meta(gt=0.0, lt=1.0)] = 0.3  # of a box that counts
+    overlap_max: Annotated[float, Meta(ge=0.0, le=1.0)] = 0.5  # of two boxes of a class, above which the surer stays
+    most: Annotated[int, Meta(ge=1, le=MOST)] = 100  # boxes of one sample
+    scale: tuple[Annotated[float, Meta(gt=0.0)], ...] = ()  # (K,) the target's sd on training data; empty: 1 each
+    units: tuple[str, ...] = ()  # (K,) of the targets
 
 
 class Reference(msgspec.Struct, frozen=True, kw_only=True):
@@ -108,6 +128,7 @@ class Manifest(msgspec.Struct, frozen=True, kw_only=True):
     )
     embedding: str = "embedding"  # name of the output; empty when the graph has none
     task: Task = "classification"
+    answer: Answer | None = None  # None: of a classifier, or as Answer's defaults
     parent: int = 0  # version it was trained from, 0 when none
     snapshot: str = ""  # id of the data it was trained on
     opset: int = 17
@@ -116,6 +137,14 @@ class Manifest(msgspec.Struct, frozen=True, kw_only=True):
     created_at: str = ""  # RFC 3339
     licence: str = ""
     format: int = FORMAT
+
+    @property
+    def outcomes(self) -> tuple[str, ...]:
+        """What the label of a sample indexes: the classes and, of a detector, that it says of nothing there.
+
+        As many shares and class centres has its reference.
+        """
+        return (*self.classes, NOTHING) if self.task == "detection" else self.classes
 
     def variant(self, wanted: str) -> OnnxFile:
         """The file to run: `wanted`, else the first CPU variant."""

@@ -21,6 +21,7 @@ from edge_agent.contract.errors import MessageError
 Task = Literal["classification", "multilabel", "detection", "regression"]
 TASKS: tuple[Task, ...] = get_args(Task)
 
+NOTHING = "nothing"  # the outcome of a detector that finds no box: index C, after its classes
 MOST = 300  # boxes, classes or values of one sample: more is a flood, and no person's answer
 Index = Annotated[int, Meta(ge=0, lt=1 << 16)]
 Share = Annotated[float, Meta(ge=0.0, le=1.0)]
