@@ -352,6 +352,8 @@ def teacher_of(config: ServerConfig) -> Teacher | None:
     settings = config.labeler
     if not settings.teacher:
         return None
+    if config.server.task != "classification":
+        raise ServerConfigError(f"[labeler] teacher: it gives classes, and [server] task is {config.server.task!r}")
     return load_teacher(
         settings.teacher, max_error=settings.teacher_max_error, check_share=settings.teacher_check_share
     )

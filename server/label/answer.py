@@ -12,12 +12,12 @@ import sqlalchemy as sa
 
 from edge_agent.contract.task import Task, Truth, plain
 from server.errors import LabelError
-from server.label import truth as told
 from server.label.classes import WORDS, class_index_of, index_of
 from server.label.labeler import CANNOT_TELL, Answer, Later
-from server.label.truth import Named, named, names_in, read, refuse_class
+from server.label.truth import Named, names_in, read, refuse_class
 from server.store import labels, trail
 from server.store.consensus import GOLD
+from server.store.wording import in_words, named, words
 
 
 class Reply(NamedTuple):
@@ -102,11 +102,11 @@ def meant_by(answer: Answer, known: Mapping[str, int], *, task: Task, who: str) 
 def outcome(connection: sa.Connection, labeler: str, one: Reply) -> Outcome:
     """Of a gold question what a first answer comes to: nobody is to see by what he is measured."""
     found = labels.standing(connection, one.sample_id)
-    said = one.said if one.truth is None else told.words(one.truth, ())
+    said = one.said if one.truth is None else words(one.truth, ())
     if found is None:  # taken back meanwhile
         return Outcome(one.sample_id, said, "", None, 0)
     if labels.purpose_of(connection, one.sample_id, labeler) == GOLD:
         return Outcome(one.sample_id, said, said, None, 1, one.truth)
     names = labels.names(connection)
-    words = told.in_words(found.class_index, found.truth, names)
-    return Outcome(one.sample_id, said, words, found.confidence, found.labelers, named(found.truth, names))
+    in_force = in_words(found.class_index, found.truth, names)
+    return Outcome(one.sample_id, said, in_force, found.confidence, found.labelers, named(found.truth, names))

@@ -5,16 +5,16 @@ Of the label schema, which only grows, or one of the two answers that are no cla
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 
 import sqlalchemy as sa
 
 from edge_agent.contract.errors import did_you_mean
 from server.errors import LabelError
 from server.label.labeler import CANNOT_TELL, NAME_MAX, NONE_OF_THESE, is_name
-from server.store import labels
+from server.store import labels, wording
 
-WORDS = {CANNOT_TELL: labels.CANNOT_TELL, NONE_OF_THESE: labels.NONE_OF_THESE}
+WORDS = {word: index for index, word in wording.WORDS.items()}
 
 
 def class_index_of(connection: sa.Connection, said: str, *, new: bool = False) -> int:
@@ -51,9 +51,3 @@ def add_class(connection: sa.Connection, name: str) -> int:
             f"and neither {CANNOT_TELL!r} nor {NONE_OF_THESE!r}"
         )
     return labels.ensure_names(connection, [name])[name]
-
-
-def name_of(class_index: int, names: Sequence[str]) -> str:
-    """Of a class, or of what is none; of a truth that is more, only that it is (truth.py has words for it)."""
-    words = {index: word for word, index in WORDS.items()} | {labels.VALUED: "more than a class"}
-    return words.get(class_index) or (names[class_index] if class_index < len(names) else str(class_index))

@@ -24,8 +24,9 @@ from numpy.typing import NDArray
 
 from server.errors import LabelError, ServerConfigError
 from server.label.oracle import Oracle
+from server.store import consensus, wording
 
-CANNOT_TELL, NONE_OF_THESE = "cannot tell", "none of these"
+CANNOT_TELL, NONE_OF_THESE = wording.WORDS[consensus.CANNOT_TELL], wording.WORDS[consensus.NONE_OF_THESE]
 """Answers that are no class: no class is called so."""
 NAME_MAX = 200
 

@@ -13,9 +13,11 @@ import numpy as np
 import sqlalchemy as sa
 from numpy.typing import NDArray
 
-from server.label.truth import View, named, words
+from edge_agent.contract.artifact import decode_manifest
 from server.store import embeddings, labels, samples, versions
+from server.store.blobs import Blobs
 from server.store.questions import Lease
+from server.store.wording import View, named, words
 
 
 class Task(NamedTuple):
@@ -52,6 +54,7 @@ def with_guesses(connection: sa.Connection, taken: Sequence[Lease], *, hide: Cal
             and champion
             and one.sample_id in seen
             and (logits := seen[one.sample_id].logits) is not None
+            and len(logits)
         ):
             guess, sure, by = *_top(logits), f"version {champion.number}"
         shown = guess is not None and not hide()
@@ -75,6 +78,15 @@ def tasks_of(connection: sa.Connection, taken: Sequence[Lease]) -> list[Task]:
         row = rows[one.sample_id]
         found.append(Task(one.sample_id, row, guess, by, sure, one.until_ms, key, named(said, names)))
     return found
+
+
+def units_of(connection: sa.Connection, blobs: Blobs) -> dict[str, str]:
+    """Target -> its unit, as the champion's manifest states it; {} where there is none."""
+    champion = versions.champion(connection)
+    if champion is None:
+        return {}
+    manifest = decode_manifest(blobs.get(champion.manifest_sha256), where=f"version {champion.number}")
+    return dict(zip(manifest.classes, manifest.answer.units if manifest.answer else (), strict=False))
 
 
 def _top(logits: NDArray[Any]) -> tuple[int, float]:

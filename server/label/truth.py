@@ -12,20 +12,16 @@ The store keeps indices (edge_agent/contract/task.py). Pure.
 from __future__ import annotations
 
 import math
-from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
 from edge_agent.contract.errors import MessageError
 from edge_agent.contract.task import Task, Truth, truth_of
 from server.errors import LabelError
-from server.label.classes import name_of
 from server.label.labeler import CANNOT_TELL
-from server.store.consensus import VALUED
 
 Named = Mapping[str, Any]
 """What somebody says, by names."""
-View = dict[str, list[Any]]
 
 KINDS: dict[Task, str] = {"detection": "boxes", "multilabel": "applies", "regression": "values"}
 EXPECTED: dict[Task, str] = {
@@ -73,35 +69,6 @@ def refuse_class(said: str, task: Task) -> None:
     if task != "classification" and said != CANNOT_TELL:
         none = "; [] says that there is nothing" if task != "regression" else ""
         raise LabelError(f"got {said!r}, expected {EXPECTED[task]}{none}, or 'cannot tell': [server] task is {task!r}")
-
-
-def named(what: Mapping[str, Any] | None, names: Sequence[str]) -> View | None:
-    """Plain data of a truth, or of what a model said: as in the store, but with names in place of indices."""
-    if what is None:
-        return None
-    return {kind: [[name_of(row[0], names), *row[1:]] for row in part or ()] for kind, part in what.items()}
-
-
-def words(what: Mapping[str, Any], names: Sequence[str]) -> str:
-    """The same in a few words.
-
-    >>> words({"boxes": [[0, 0.1, 0.1, 0.2, 0.2, 1.0], [0, 0.5, 0.1, 0.9, 0.2, 1.0]]}, ["person"])
-    'person ×2'
-    """
-    if what.get("values"):
-        return ", ".join(f"{_name(row, names)} {row[1]:.4g}" for row in what["values"])
-    counts = Counter(_name(row, names) for part in what.values() for row in part or ())
-    return ", ".join(name if n == 1 else f"{name} ×{n}" for name, n in counts.items()) or "nothing"
-
-
-def in_words(class_index: int, truth: Mapping[str, Any] | None, names: Sequence[str]) -> str:
-    """An answer, whatever it is: a class, what is none, or a truth."""
-    return words(truth, names) if class_index == VALUED and truth is not None else name_of(class_index, names)
-
-
-def _name(row: Any, names: Sequence[str]) -> str:
-    first = row if isinstance(row, str) else row[0]
-    return first if isinstance(first, str) else name_of(first, names)
 
 
 def _check(truth: Truth, said: Named) -> None:

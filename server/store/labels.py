@@ -13,6 +13,7 @@ that one. Nor does one wait that is left out with its device (identities.py). Wh
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
@@ -21,6 +22,7 @@ from sqlalchemy.dialects.sqlite import insert
 
 from server.store import consensus, identities
 from server.store.consensus import CANNOT_TELL, CLASSLESS, FIRST, NONE_OF_THESE, VALUED, is_label
+from server.store.naming import named_in
 from server.store.samples import AUDIT_REASONS, body_names
 from server.store.schema import class_name, duplicate, gold, label, question, sample, snapshot_member
 from server.store.schema import consensus as in_force_
@@ -260,14 +262,17 @@ class Answered(NamedTuple):
 
 
 def by_class(connection: sa.Connection) -> dict[str, Answered]:
-    """Of every class that was ever answered, by name; imports included."""
+    """Of every class that was ever answered, by name, a truth as one of each that it names; imports included."""
     index = dict(enumerate(names(connection)))
     group = sa.select(in_force_.c.class_index, sa.func.count()).group_by(in_force_.c.class_index)
-    number = {row[0]: row[1] for row in connection.execute(group.where(in_force_.c.class_index >= 0))}
+    number = Counter({row[0]: row[1] for row in connection.execute(group.where(in_force_.c.class_index >= 0))})
+    truths, named = named_in(in_force_)
+    samples = sa.select(named, sa.func.count(in_force_.c.sample_id.distinct())).select_from(truths).group_by(named)
+    number.update({row[0]: row[1] for row in connection.execute(samples)})
     timed = sa.select(label.c.class_index, sa.func.count(), sa.func.sum(label.c.seconds)).group_by(label.c.class_index)
     given = timed.where(label.c.seconds > 0.0, label.c.class_index >= 0, label.c.undone_at_ms.is_(None))
     times = {row[0]: (row[1], row[2]) for row in connection.execute(given)}
-    return {index[k]: Answered(number.get(k, 0), *times.get(k, (0, 0.0))) for k in sorted({*number, *times})}
+    return {index[k]: Answered(number[k], *times.get(k, (0, 0.0))) for k in sorted({*number, *times})}
 
 
 def last_id(connection: sa.Connection) -> int:
