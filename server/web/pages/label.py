@@ -17,7 +17,8 @@ def router(frame: Frame) -> APIRouter:
 
     @made.get("/label")
     async def label(request: Request, person: Labeler) -> Response:
-        return frame.page(request, "label.html", person=person, asked=frame.config.labeler.kind == PERSON)
+        about = {"asked": frame.config.labeler.kind == PERSON, "task": frame.config.server.task}
+        return frame.page(request, "label.html", person=person, **about)
 
     @made.get("/label/rounds")
     async def rounds(request: Request, person: Labeler) -> Response:
