@@ -12,11 +12,14 @@
   const words = (box, whose) => `${box[0]}${whose === "model" && box[5] !== null ? `, model ${percent(box[5])}` : ""}`;
 
   // One box as a group: [class, left, top, right, bottom, score] in shares; size: of letters, in pixels of the picture.
-  const boxed = (box, { width, height, whose, size }) => {
-    const [, left, top, right, bottom] = box, group = make("g", { class: `box ${whose}` });
-    const place = { x: left * width, y: top * height, width: (right - left) * width, height: (bottom - top) * height };
+  const boxed = (box, { width, height, whose, size, below = false }) => {
+    const [, left, top, far, bottom] = box, group = make("g", { class: `box ${whose}` });
+    const place = { x: left * width, y: top * height, width: (far - left) * width, height: (bottom - top) * height };
     group.append(make("rect", { ...place, class: "halo" }), make("rect", { ...place, class: "edge" }));
-    const text = make("text", { x: place.x + size / 4, y: place.y > 1.3 * size ? place.y - size / 3 : place.y + size, "font-size": size });
+    if (!size) return group;
+    const under = whose === "person" && below, right = left + far > 1; // what lies to the right is written to the left
+    const y = under ? place.y + place.height - size / 3 : place.y > 1.3 * size ? place.y - size / 3 : place.y + size;
+    const text = make("text", { x: right ? place.x + place.width : place.x + size / 4, y, "font-size": size, "text-anchor": right ? "end" : "start" });
     text.textContent = words(box, whose);
     group.append(text);
     return group;
@@ -27,12 +30,12 @@
     return svg;
   };
   // row: of /api/v1/samples, with `truth` and `model`.
-  const drawn = (row, src, alt, letters = 1 / 14) => {
+  const drawn = (row, src, alt, letters = 0) => { // letters: their size, of the longer edge; 0: none
     const [height, width] = row.shape, svg = picture(src, row.shape), size = Math.max(height, width) * letters;
     svg.setAttribute("role", "img");
     svg.setAttribute("aria-label", alt);
     (row.model?.boxes ?? []).forEach((box) => svg.append(boxed(box, { width, height, whose: "model", size })));
-    (row.truth?.boxes ?? []).forEach((box) => svg.append(boxed(box, { width, height, whose: "person", size })));
+    (row.truth?.boxes ?? []).forEach((box) => svg.append(boxed(box, { width, height, whose: "person", size, below: true })));
     return svg;
   };
   window.winnowDrawn = { make, boxed, picture, drawn, percent };

@@ -206,7 +206,7 @@
     at("one-mode").setAttribute("aria-pressed", String(mode === "one"));
     at("grid-mode")?.setAttribute("aria-pressed", String(mode === "grid"));
     at("grid").hidden = at("one").hidden = true;
-    if (mode === "grid") showGrid(); else show();
+    if (mode === "grid") showGrid().then(() => { if (tiles.length) at("tiles").focus(); }); else show();
   };
   const progress = async () => {
     const answered = await fetch("/api/v1/label/progress");
