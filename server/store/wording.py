@@ -51,6 +51,14 @@ def named(what: Mapping[str, Any] | None, names: Sequence[str]) -> View | None:
     }
 
 
+def numbered(said: Mapping[str, Any], index: Mapping[str, int]) -> dict[str, Any]:
+    """What is said by names, as the store has it."""
+    return {
+        kind: [[index[row]] if isinstance(row, str) else [index[row[0]], *row[1:]] for row in part]
+        for kind, part in said.items()
+    }
+
+
 def _counts(kind: str, row: Any) -> bool:
     """A model says a probability of every class; it means those that are more likely than not."""
     return kind != "applies" or isinstance(row, str) or row[1] >= LIKELY
