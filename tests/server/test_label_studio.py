@@ -26,6 +26,7 @@ from server.label.label_studio import PAGE, POLL_S, LabelStudio
 from server.label.labeler import CANNOT_TELL, NONE_OF_THESE, Given
 from server.label.labelling import Labelling
 from server.label.queue import Rules
+from server.label.studio_form import Interface, answer
 from server.store import labels
 from server.store.schema import label
 from server.store.store import Store
@@ -408,6 +409,9 @@ def test_nobody_at_home_loses_nothing(store):
         LabelStudio("ftp://x", TOKEN, 3)
 
 
+FORM = Interface("cls", "img", "image", ("cat", "dog"))
+
+
 def test_words_that_are_no_class():
-    assert label_studio._said([{"value": {"choices": ["Cannot tell"]}}]) == CANNOT_TELL
-    assert label_studio._said([{"value": {"choices": ["none of these"]}}]) == NONE_OF_THESE
+    assert answer([{"value": {"choices": ["Cannot tell"]}}], FORM).said == CANNOT_TELL
+    assert answer([{"value": {"choices": ["none of these"]}}], FORM).said == NONE_OF_THESE

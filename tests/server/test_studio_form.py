@@ -1,4 +1,4 @@
-"""Are answers in Label Studio's formats what they are here, both ways? The formats are captured from Label Studio 1.23."""
+"""Are answers in Label Studio's formats what they are here, both ways? As version 1.23 writes them."""
 
 from __future__ import annotations
 
