@@ -6,7 +6,8 @@ some the guess is hidden, to see how much it sways; it is kept with the lease, a
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from types import MappingProxyType
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -83,8 +84,8 @@ def tasks_of(connection: sa.Connection, taken: Sequence[Lease]) -> list[Task]:
 class Reading(NamedTuple):
     """How what models say is read, as the champion's manifest has it."""
 
-    score_min: float  # of a box that counts
-    units: dict[str, str]  # target -> its unit
+    score_min: float = Answer().score_min  # of a box that counts
+    units: Mapping[str, str] = MappingProxyType({})  # target -> its unit
 
 
 def reading_of(connection: sa.Connection, blobs: Blobs) -> Reading:

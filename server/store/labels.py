@@ -273,8 +273,9 @@ def by_class(connection: sa.Connection) -> dict[str, Answered]:
     group = sa.select(in_force_.c.class_index, sa.func.count()).group_by(in_force_.c.class_index)
     number = Counter({row[0]: row[1] for row in connection.execute(group.where(in_force_.c.class_index >= 0))})
     truths, named = named_in(in_force_)
-    samples = sa.select(named, sa.func.count(in_force_.c.sample_id.distinct())).select_from(truths).group_by(named)
-    number.update({row[0]: row[1] for row in connection.execute(samples)})
+    samples = sa.select(named, sa.func.count(in_force_.c.sample_id.distinct())).select_from(truths)
+    more = samples.where(in_force_.c.class_index == VALUED).group_by(named)
+    number.update({row[0]: row[1] for row in connection.execute(more)})
     timed = sa.select(label.c.class_index, sa.func.count(), sa.func.sum(label.c.seconds)).group_by(label.c.class_index)
     given = timed.where(label.c.seconds > 0.0, label.c.class_index >= 0, label.c.undone_at_ms.is_(None))
     times = {row[0]: (row[1], row[2]) for row in connection.execute(given)}

@@ -18,8 +18,8 @@ from server.errors import LabelError
 from server.label import series
 from server.label.labeler import CANNOT_TELL, NONE_OF_THESE
 from server.label.queue import Queue, Reply, Rules
+from server.label.task import Reading, reading_of
 from server.label.task import Task as Asked
-from server.label.task import reading_of
 from server.store import labelers, labels
 from server.web.access import Labeler, Viewer
 from server.web.api.truth import Told, Truth
@@ -131,9 +131,11 @@ def router(frame: Frame) -> APIRouter:
             tasks = queue().next(person.name, count=count)
             with frame.store.database.read() as connection:
                 names = labels.names(connection)
-                reading = reading_of(connection, frame.store.blobs)
+                reading = Reading() if task == "classification" else reading_of(connection, frame.store.blobs)
             asked = [_question(one) for one in tasks]
-            return Questions(questions=asked, task=task, classes=list(names), **reading._asdict())
+            return Questions(
+                questions=asked, task=task, classes=list(names), units=dict(reading.units), score_min=reading.score_min
+            )
 
         return await run_in_threadpool(ask)
 
