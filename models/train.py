@@ -24,7 +24,7 @@ from torch import Tensor
 from edge_agent.contract.errors import ArtifactError
 from models import augment, loss, samples, split, start
 from models.checkpoint import Checkpoint, digest_of
-from models.data import require_finite
+from models.data import DTYPES, require_finite
 from models.errors import DataError
 from models.learn import AT_ONCE, LABEL_SMOOTHING, Learner, Part, Settings
 from models.net import Network, Shape
@@ -33,7 +33,7 @@ from models.recipes.catalogue import build
 if TYPE_CHECKING:
     from models.trainer import Progress
 
-__all__ = ["LABEL_SMOOTHING", "Beside", "Net", "Part", "Settings", "fit"]
+__all__ = ["LABEL_SMOOTHING", "Beside", "Net", "Part", "Settings", "fit", "threads"]
 
 
 @dataclass(frozen=True)
@@ -104,7 +104,7 @@ def fit(
     """Train from scratch, or on from a parent; new classes grow its head.
 
     Args:
-        x: (N, *shape) uint8 or float32, raw and finite.
+        x: (N, *shape) uint8, float32 or int32, raw and finite.
         y: (N,) int, 0..classes-1.
         classes: C; at least as many as the parent has.
         settings: how.
@@ -121,7 +121,7 @@ def fit(
     _check(x, y, classes)
     beside = beside or Beside()
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    with _threads(settings.threads):
+    with threads(settings.threads):
         before = None if parent is None else Net.load(parent)
         net = _begun(x, classes, settings, before)
         # Channels last is 15 % faster than NCHW on a CPU; torch's types do not know the argument.
@@ -145,8 +145,8 @@ def fit(
 
 
 def _check(x: NDArray[Any], y: NDArray[Any], classes: int) -> None:
-    if x.dtype not in (np.dtype(np.uint8), np.dtype(np.float32)) or x.ndim < 2:
-        raise DataError(f"x is {x.dtype} {x.shape}, expected uint8 or float32 of shape (N, ...)")
+    if str(x.dtype) not in DTYPES or x.ndim < 2:
+        raise DataError(f"x is {x.dtype} {x.shape}, expected one of {', '.join(DTYPES)} of shape (N, ...)")
     if y.shape != (len(x),) or y.dtype.kind not in "iu" or len(x) < 2:
         raise DataError(f"y is {y.dtype} {y.shape}, expected whole numbers of shape ({len(x)},), at least 2")
     if classes < 2 or y.min() < 0 or y.max() >= classes:
@@ -216,7 +216,8 @@ def _digest(
 
 
 @contextmanager
-def _threads(count: int) -> Iterator[None]:
+def threads(count: int) -> Iterator[None]:
+    """Torch uses as many within: more than cores that are free wait for each other."""
     before = torch.get_num_threads()
     torch.set_num_threads(count)
     try:

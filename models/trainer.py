@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 
 from edge_agent.contract.errors import ArtifactError, WinnowError
 from models.errors import DataError
-from models.wrap import Taps, tap
+from models.taps import Taps, tap
 
 log = logging.getLogger(__name__)
 

@@ -9,7 +9,7 @@ Nothing is installed, no right is needed, and nothing outside the cache folder c
 nothing about a board's; that results are equal, that wheels exist and that the agent starts, they do show.
 
     python3 scripts/arm.py             prepare
-    python3 scripts/arm.py --wheels    list the wheels of every dependency for Python 3.10 to 3.13, as Markdown
+    python3 scripts/arm.py --wheels    write docs/wheels.md: the wheels of every dependency for Python 3.10 to 3.13
 """
 
 from __future__ import annotations
@@ -34,6 +34,14 @@ EMULATOR = HOME / "qemu-aarch64-static"
 PYTHON_PACKAGES = ("python3-minimal", "libpython3-stdlib", "libstdc++6")
 PYTHONS = ("3.10", "3.11", "3.12", "3.13")
 OLD = "python_version < '3.11'"  # the one marker that a dependency of ours has
+WHEELS = ROOT / "docs" / "wheels.md"
+PAGE = """# What the agent installs on aarch64
+
+Every package that `pip install winnow-edge` brings, as of the pinned versions, with its wheel: nothing is compiled on
+the board. Written by `python3 scripts/arm.py --wheels`; `make test-arm` resolves it anew. JetPack 6 has Python 3.10,
+Raspberry Pi OS 12 has 3.11. There is no wheel of onnxruntime for 32-bit ARM (armv7): such boards cannot run the agent.
+
+"""
 PLATFORMS = ("manylinux2014_aarch64", *(f"manylinux_2_{minor}_aarch64" for minor in (17, 27, 28)))
 """Of wheels that run on Raspberry Pi OS and Debian 12 (glibc 2.36) and on JetPack 6 (2.35)."""
 
@@ -75,13 +83,14 @@ exec "{emulator}" -cpu {cpu} -L "{root}" -0 "$0" "{root}/usr/bin/{python}" "$@"
 
 
 def main() -> int:
-    """Prepare, or list."""
+    """Prepare, or write the list."""
     parser = argparse.ArgumentParser(description="Prepare what runs the agent as on an aarch64 board.")
-    parser.add_argument("--wheels", action="store_true", help="list the wheels of every dependency, as Markdown")
+    parser.add_argument("--wheels", action="store_true", help="write docs/wheels.md")
     parser.add_argument("--where-possible", action="store_true", help="where it cannot be prepared, say so and succeed")
     options = parser.parse_args()
     if options.wheels:
-        print(table({python: resolved(python) for python in PYTHONS}), end="")
+        WHEELS.write_text(PAGE + table({python: resolved(python) for python in PYTHONS}))
+        print(f"wrote {WHEELS.relative_to(ROOT)}")
         return 0
     try:
         prepare()

@@ -19,12 +19,12 @@ from edge_agent.contract.errors import did_you_mean
 from models.errors import DataError
 from models.net import Network, Parts, Shape
 
-DIMENSIONS = {"cnn": (2, 3), "cnn1d": (2,), "lite0": (2, 3), "mlp": (1,), "text": (1,)}
+DIMENSIONS = {"cnn": (2, 3), "cnn1d": (2,), "lite0": (2, 3), "minilm": (1,), "mlp": (1,), "text": (1,)}
 """How many axes a sample of each recipe has."""
 
 
 def choose(shape: Shape, dtype: str) -> str:
-    """The recipe for a raw sample, by its shape; `lite0` and `text` want to be asked for.
+    """The recipe for a raw sample, by its shape; `lite0`, `minilm` and `text` want to be asked for.
 
     Two axes mean a grey image when both sides are 8 or longer, and they are bytes or no more than 1 : 2 apart;
     otherwise a series (T, C).

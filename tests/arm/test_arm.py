@@ -8,11 +8,13 @@ import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 
+import arm
 import numpy as np
 import predict
 import pytest
 from processes import Programs, query
 from quadrants import another, artifact, images, overflowing
+from step import StepFailed
 from world import AGENT, SHARE, Served, expected
 
 from edge_agent.contract.artifact import write_artifact
@@ -61,6 +63,20 @@ def test_predictions_are_the_same(python: Path, int8: Path, tmp_path: Path) -> N
     there, here = np.load(tmp_path / "said.npy"), predict.said(int8, x)
     np.testing.assert_allclose(there, here, atol=1e-4)
     assert (there[:, :10].argmax(axis=1) == here[:, :10].argmax(axis=1)).all()
+
+
+@pytest.mark.parametrize("python", arm.PYTHONS)
+def test_every_dependency_has_a_wheel_that_is_listed(python: str) -> None:
+    try:
+        found = arm.resolved(python)
+    except StepFailed as error:
+        if "connection" in str(error).lower():
+            pytest.skip(f"no package index within reach: {error}")
+        raise
+    assert {"numpy", "onnxruntime", "paho-mqtt", "msgspec", "cryptography"} <= set(found)
+    assert all(file.endswith(("aarch64.whl", "any.whl")) for file in found.values())
+    listed = {line.split("|")[1].strip() for line in arm.WHEELS.read_text().splitlines() if line.startswith("|")}
+    assert set(found) <= listed, "python3 scripts/arm.py --wheels writes the list"
 
 
 @pytest.fixture
