@@ -199,6 +199,7 @@ def test_boxes_of_label_and_model_are_drawn_where_samples_are_looked_at(
     expect(page.locator("[data-drawn] .box.person")).to_have_count(2)
     expect(page.locator("[data-drawn] .box.model")).to_have_count(3)
     expect(page.locator("[data-drawn] .box.model text").first).to_have_text("person, model 90 %")
+    expect(page.locator("[data-drawn] .box.person text").first).to_have_text("person, label")
     expect(page.get_by_role("img", name="labelled person, dog")).to_be_visible()
     assert browsers.serious(page) == []
     page.goto(f"{served.url}/data?labelled_as=dog")

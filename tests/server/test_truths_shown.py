@@ -119,6 +119,8 @@ def test_every_command_bears_it_and_what_is_erased_is_gone(tmp_path: Path, capfd
     assert "cat 4, nothing 4, owl 3" in run(f"snapshot show {snapshot}")
     answer = json.dumps({"boxes": [["dog", 0, 0, 0.5, 0.5]]})
     assert "dog, by 1" in run("label answer cam-1.main.1.9", "", "--truth", answer, "--by", "cyd")
+    run("label gold add cam-1.main.1.9", "", "--truth", '{"boxes": []}', "--by", "boss")
+    assert "nothing" in run("samples --labelled --limit 1")
     assert main(["label", "answer", "cam-1.main.1.9", "", "--truth", "{", str(config)]) == 1
     assert "expected a JSON object" in capfd.readouterr().err
     run("govern export", str(tmp_path / "evidence"))

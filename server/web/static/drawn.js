@@ -20,7 +20,7 @@
     const under = whose === "person" && below, right = left + far > 1; // what lies to the right is written to the left
     const y = under ? place.y + place.height - size / 3 : place.y > 1.3 * size ? place.y - size / 3 : place.y + size;
     const text = make("text", { x: right ? place.x + place.width : place.x + size / 4, y, "font-size": size, "text-anchor": right ? "end" : "start" });
-    text.textContent = words(box, whose);
+    text.textContent = under ? `${box[0]}, label` : words(box, whose);
     group.append(text);
     return group;
   };
