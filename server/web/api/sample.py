@@ -10,10 +10,11 @@ from fastapi.concurrency import run_in_threadpool
 from pydantic import BaseModel, Field
 
 from server.label import series
-from server.label.classes import name_of
 from server.store import labels, samples
+from server.store.wording import in_words, name_of, taken_for
 from server.web.access import Person, Viewer
 from server.web.api.answers import SampleId, here
+from server.web.api.truth import Truth, view
 from server.web.discretion import purpose_for
 from server.web.frame import Frame
 from server.web.problem import EITHER, MISSING
@@ -25,6 +26,7 @@ class Said(BaseModel):
 
     id: int
     said: str
+    truth: Truth | None = Field(description="where it is more than a class")
     labeler: str
     kind: str = Field(description="of labeler")
     at_ms: int
@@ -62,6 +64,8 @@ class OneSample(BaseModel):
     label: str | None = Field(
         description="in force: a class, `cannot tell`, `none of these`; null: nobody has answered"
     )
+    truth: Truth | None = Field(description="in force, where it is more than a class")
+    model: Truth | None = Field(description="what the device's model said of it, beyond a class")
     picture: str = Field(description="address")
     answers: list[Said]
 
@@ -103,11 +107,13 @@ def router(frame: Frame) -> APIRouter:
 
 
 def _whole(row: Any, said: Sequence[Any], names: tuple[str, ...], person: Person) -> OneSample:
-    told = ("predicted", "label", "picture", "answers")
+    told = ("predicted", "label", "truth", "model", "picture", "answers")
     return OneSample(
         **{name: getattr(row, name) for name in OneSample.model_fields if name not in told},
-        predicted=None if row.predicted is None else name_of(row.predicted, names),
-        label=None if row.class_index is None else name_of(row.class_index, names),
+        predicted=taken_for(row, names),
+        label=None if row.class_index is None else in_words(row.class_index, row.truth, names),
+        truth=view(row.truth, names),
+        model=view(row.said, names),
         picture=f"/samples/{row.id}/picture",
         answers=[_said(answer, names, person) for answer in said],
     )
@@ -117,7 +123,8 @@ def _said(row: Any, names: tuple[str, ...], person: Person) -> Said:
     plain = ("id", "labeler", "kind", "at_ms", "seconds", "shown")
     return Said(
         **{name: getattr(row, name) for name in plain},
-        said=name_of(row.class_index, names),
+        said=in_words(row.class_index, row.truth, names),
+        truth=view(row.truth, names),
         purpose=purpose_for(person, row.purpose),
         guess=None if row.guess is None else name_of(row.guess, names),
         undone=row.undone_at_ms is not None,

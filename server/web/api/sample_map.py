@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from collections import Counter
+from typing import Any, Literal
 
 from fastapi import APIRouter
 from fastapi.concurrency import run_in_threadpool
 from pydantic import BaseModel
 
+from edge_agent.contract.task import truth_of
 from server.label import mapping
 from server.store import chores, labels, places
+from server.store.truths import classes_of
 from server.web.access import Viewer
 from server.web.frame import Frame
 
@@ -27,7 +30,7 @@ class SampleMap(BaseModel):
     x: list[float]  # 0..1
     y: list[float]
     predicted: list[int]  # index of the class; -1: none
-    labelled: list[int]  # index of the class; -1: cannot tell, -2: none of these, -3: nobody answered
+    labelled: list[int]  # index of the class named most; -1: cannot tell, -2: none of these, -3: nobody answered
 
 
 def router(frame: Frame) -> APIRouter:
@@ -65,8 +68,14 @@ def _map(frame: Frame, who: str) -> SampleMap:
         x=[round(one.x, 5) for one in points],
         y=[round(one.y, 5) for one in points],
         predicted=[-1 if one.predicted is None else one.predicted for one in points],
-        labelled=[-3 if one.class_index is None else one.class_index for one in points],
+        labelled=[-3 if one.class_index is None else _main(one.class_index, one.truth) for one in points],
     )
+
+
+def _main(class_index: int, truth: dict[str, Any] | None) -> int:
+    """A class, or the one that a truth names most; that of a truth that says "nothing" is "none of these"."""
+    named = Counter(classes_of(truth_of(truth)) if truth else [class_index])
+    return named.most_common(1)[0][0] if named else labels.NONE_OF_THESE
 
 
 def _stands(last: chores.Chore, champion: int, now_ms: int) -> bool:

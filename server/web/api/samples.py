@@ -12,11 +12,13 @@ from fastapi.concurrency import run_in_threadpool
 from pydantic import BaseModel, Field
 
 from server.label import orders, series
-from server.label.classes import class_index_of, name_of
+from server.label.classes import class_index_of
 from server.store import browse, labels
 from server.store.browse import Key, Wanted
+from server.store.wording import in_words, taken_for
 from server.web.access import Operator, Viewer
 from server.web.api.answers import Order
+from server.web.api.truth import Truth, view
 from server.web.frame import Frame
 from server.web.problem import REFUSED
 from server.web.table import csv_of
@@ -37,7 +39,7 @@ class SampleRow(BaseModel):
     captured_at_ms: int
     received_at_ms: int
     kind: series.Kind
-    predicted: str  # class; empty: by no model
+    predicted: str  # class, or what the model said in words; empty: by no model
     confidence: float | None
     version: int | None  # of the model that chose it
     reason: str
@@ -45,7 +47,10 @@ class SampleRow(BaseModel):
     utility: float | None
     label: str  # class in force, `cannot tell` or `none of these`; empty: nobody answered
     labeler: str
-    agrees: bool | None  # the label is what was predicted; none: one of them is missing
+    agrees: bool | None  # the label is what was predicted; none: one of them is missing, or more than a class
+    truth: Truth | None = None  # in force, where it is more than a class
+    model: Truth | None = None  # what the device's model said of it, beyond a class
+    shape: list[int]
 
 
 class Samples(BaseModel):
@@ -80,7 +85,7 @@ class Asking(BaseModel):
     predicted: str = Field("", max_length=200, description="class that the device's model took it for")
     version: int | None = Field(None, ge=0, le=2**31, description="of the model that chose it")
     labelled: Answered = ""
-    label: str = Field("", max_length=200, description="class in force")
+    label: str = Field("", max_length=200, description="class in force, or named by the truth in force")
     labeler: str = Field("", max_length=100, description="whose answer is in force")
     agrees: Answered = Field("", description="whether the label is what was predicted")
     utility_min: float | None = Field(None, allow_inf_nan=False)
@@ -107,7 +112,7 @@ def router(frame: Frame) -> APIRouter:
     async def samples(_: Viewer, asked: Annotated[AskingOn, Query()]) -> Samples:
         def look() -> Samples:
             with database.read() as connection:
-                wanted, names = _wanted(connection, asked), labels.names(connection)
+                wanted, names = _wanted(frame, connection, asked), labels.names(connection)
                 found = _page(connection, wanted, _key(asked.after), asked.limit)
             rows = [row_of(one, names) for one in found.rows]
             return Samples(samples=rows, next=None if found.after is None else json.dumps(found.after))
@@ -118,10 +123,10 @@ def router(frame: Frame) -> APIRouter:
     async def as_csv(_: Viewer, asked: Annotated[Asking, Query()]) -> Response:
         def begun() -> tuple[Wanted, tuple[str, ...]]:
             with database.read() as connection:
-                return _wanted(connection, asked), labels.names(connection)
+                return _wanted(frame, connection, asked), labels.names(connection)
 
         wanted, names = await run_in_threadpool(begun)
-        lines = (list(row_of(one, names).model_dump().values()) for rows in _all(frame, wanted) for one in rows)
+        lines = (_cells(row_of(one, names)) for rows in _all(frame, wanted) for one in rows)
         return csv_of("samples", list(SampleRow.model_fields), lines)
 
     @made.post("/samples/ask", summary="Have samples labelled, or looked at again", responses=REFUSED)
@@ -141,24 +146,35 @@ def row_of(one: Any, names: tuple[str, ...]) -> SampleRow:
         captured_at_ms=one.captured_at_ms,
         received_at_ms=one.received_at_ms,
         kind=series.kind_of(one.shape, one.dtype, one.encoding),
-        predicted="" if one.predicted is None else name_of(one.predicted, names),
+        predicted=taken_for(one, names) or "",
         confidence=one.confidence,
         version=one.model_version,
         reason=one.reason or one.origin,
         probability=one.probability,
         utility=one.utility,
-        label="" if one.class_index is None else name_of(one.class_index, names),
+        label="" if one.class_index is None else in_words(one.class_index, one.truth, names),
         labeler=one.labeler or "",
         agrees=one.class_index == one.predicted if told else None,
+        truth=view(one.truth, names),
+        model=view(one.said, names),
+        shape=one.shape,
     )
 
 
-def _wanted(connection: sa.Connection, asked: Asking) -> Wanted:
+def _cells(row: SampleRow) -> list[object]:
+    """Of a table: what is more than a class as JSON."""
+    plain = (list, dict)
+    return [json.dumps(value) if isinstance(value, plain) else value for value in row.model_dump().values()]
+
+
+def _wanted(frame: Frame, connection: sa.Connection, asked: Asking) -> Wanted:
     """LabelError: no such class."""
     same = ("search", "device", "site", "stream", "reason", "version", "labeler", "utility_min", "utility_max")
     ids = tuple(one for one in asked.ids.split(",") if one)
     if len(ids) > IDS_MAX:
         raise HTTPException(422, f"ids: got {len(ids)}, expected {IDS_MAX} at most")
+    label = class_index_of(connection, asked.label) if asked.label else None
+    classed = frame.config.server.task == "classification"
     return Wanted(
         **{name: getattr(asked, name) for name in same},
         since_ms=asked.since_ms,
@@ -166,7 +182,8 @@ def _wanted(connection: sa.Connection, asked: Asking) -> Wanted:
         used=asked.used,
         ids=ids,
         predicted=class_index_of(connection, asked.predicted) if asked.predicted else None,
-        class_index=class_index_of(connection, asked.label) if asked.label else None,
+        class_index=label if label is None or classed or label < 0 else None,
+        names=label if label is not None and not classed and label >= 0 else None,
         labelled=_truth(asked.labelled),
         agrees=_truth(asked.agrees),
     )
