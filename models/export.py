@@ -1,7 +1,7 @@
 """How does a network become an ONNX file?
 
-One file with its weights inside, raw samples in, two outputs: `logits` and the `embedding` they are made from. The
-batch axis is free. Opset 17 and IR 8 load in every onnxruntime since 1.12: boards on Python 3.10 stop at 1.23.
+One file with its weights inside, raw samples in, two outputs: `logits` and the `embedding` they are made from; of a
+detector `boxes`, of numbers their `spread` as well. The batch axis is free. Opset 17 and IR 8 load in every onnxruntime since 1.12: boards on Python 3.10 stop at 1.23.
 """
 
 from __future__ import annotations
@@ -14,15 +14,27 @@ import numpy as np
 import onnx
 import torch
 
+from edge_agent.contract.artifact import Answer
+from models.regressor import Regressor
 from models.train import Net
 
 INPUT, LOGITS, EMBEDDING = "input", "logits", "embedding"
 OPSET, IR_VERSION = 17, 8
 
 
+def answer_of(net: Net) -> Answer | None:
+    """How what the exported graph gives is read; None of a classifier."""
+    if isinstance(net.module, Regressor):
+        return Answer(spread=net.module.more, scale=tuple(net.module.scale.tolist()))
+    if net.task == "detection":
+        return Answer(boxes=net.module.more)
+    return None if net.task == "classification" else Answer()
+
+
 def to_onnx(net: Net, *, opset: int = OPSET) -> bytes:
     """The network as ONNX bytes, batch normalisation folded into the convolutions."""
     module = copy.deepcopy(net.module).cpu().eval()
+    names = [LOGITS, EMBEDDING, *([net.module.more] if net.module.more else [])]
     sample = torch.from_numpy(np.zeros((2, *net.shape), dtype=net.dtype))
     buffer = io.BytesIO()
     with warnings.catch_warnings():
@@ -34,8 +46,8 @@ def to_onnx(net: Net, *, opset: int = OPSET) -> bytes:
             (sample,),
             buffer,  # type: ignore[arg-type]  # the old exporter takes a buffer, though its types say a path
             input_names=[INPUT],
-            output_names=[LOGITS, EMBEDDING],
-            dynamic_axes={name: {0: "batch"} for name in (INPUT, LOGITS, EMBEDDING)},
+            output_names=names,
+            dynamic_axes={name: {0: "batch"} for name in (INPUT, *names)},
             opset_version=opset,
             dynamo=False,
         )

@@ -95,14 +95,18 @@ def wrap(
     )
 
 
-def tap(onnx: bytes, named: Taps) -> tuple[bytes, Taps]:
+def tap(onnx: bytes, named: Taps, *, more: str = "") -> tuple[bytes, Taps]:
     """The model with logits and embedding for its only outputs, and their names; an empty name is to be found.
+
+    `more`: name of a tensor that is an output as well, of boxes or spreads.
 
     IncompatibleError: not a model of this kind; says why, and what the candidates are.
     """
     model = _load(onnx)
     taps = find_taps(model.graph, logits=named.logits, embedding=named.embedding)
-    return _retap(model, taps), taps
+    if more and more not in {name for node in model.graph.node for name in node.output}:
+        raise IncompatibleError(f"the graph has no tensor {more!r}")
+    return _retap(model, taps, more), taps
 
 
 def _check_data(data: NDArray[Any], y: NDArray[Any] | None) -> None:
@@ -221,14 +225,16 @@ def _candidates(graph: GraphProto, fixed: set[str]) -> str:
     return "; ".join(pairs[-5:]) or "none (no dense layer with constant weights)"
 
 
-def _retap(model: ModelProto, taps: Taps) -> bytes:
+def _retap(model: ModelProto, taps: Taps, more: str = "") -> bytes:
     """Make the taps the only outputs and drop what they do not need."""
     graph = model.graph
     del graph.output[:]
     # Of logits no shape is said: those of several heads have three axes.
     graph.output.append(helper.make_tensor_value_info(taps.logits, TensorProto.FLOAT, None))
     graph.output.append(helper.make_tensor_value_info(taps.embedding, TensorProto.FLOAT, [None, None]))
-    needed = set(taps)
+    if more:
+        graph.output.append(helper.make_tensor_value_info(more, TensorProto.FLOAT, None))
+    needed = {*taps, more}
     kept = []
     for node in reversed(graph.node):
         if needed.intersection(node.output):

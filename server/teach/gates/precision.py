@@ -1,8 +1,8 @@
 """How well does a detector rank its boxes: mean average precision, and how sure one may be of it?
 
 As COCO has it (Lin et al., ECCV 2014): of every class, boxes of all images go by score; each finds the true box of its
-image that it overlaps most, once; precision, made to fall, is averaged over 101 recalls, then over the IoU of .5, .55 ..
-.95 and over the classes that occur. Equal to pycocotools where images weigh alike. Here an image of a stream weighs
+image that it overlaps most, once; precision, made to fall, is averaged over 101 recalls, then over the IoU of .5 to .95
+and over the classes that occur. Equal to pycocotools where images weigh alike. Here an image of a stream weighs
 1 / its probability, in hits, misses and true boxes, so that the figure is that of the stream.
 
 It is no mean over images, so its error comes of the influence of each image on it: the derivative by that image's

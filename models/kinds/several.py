@@ -1,0 +1,76 @@
+"""Multi-label: every class that applies. logits (N, K), a sigmoid each; from .5 on it is said to apply."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from edge_agent.contract import score
+from edge_agent.contract.artifact import Answer
+from edge_agent.contract.task import Task
+from models import evaluate
+from models.data import require_truth
+from models.kinds.kind import Array, Expected, Floats, Outputs, shape_error
+
+LIKELY_LEAST = 1e-12  # of a decision: its logarithm must be a number
+
+
+class Multilabel:
+    """Several classes at once."""
+
+    task: Task = "multilabel"
+
+    def __init__(self, names: tuple[str, ...], answer: Answer) -> None:
+        self.names, self.answer = names, answer
+
+    def check(self, outputs: Outputs) -> None:
+        """As of Kind."""
+        if outputs.logits.ndim != 2 or outputs.logits.shape[1] != len(self.names):
+            raise shape_error("logits", outputs.logits.shape, f"(N, {len(self.names)}): one for each name")
+
+    def check_truth(self, y: Array, samples: int) -> None:
+        """As of Kind."""
+        require_truth(y, self.task, samples=samples, classes=len(self.names))
+
+    def calibrated(self, onnx: bytes, outputs: Outputs, y: Array) -> tuple[bytes, float]:
+        """By one temperature over all decisions."""
+        return onnx, evaluate.worthwhile_temperature(outputs.logits, y, each=nll)
+
+    def score(self, outputs: Outputs, y: Array) -> Floats:
+        """Share of right decisions."""
+        return score.of_several(probability(outputs.logits), y) * outputs.sound
+
+    def agreement(self, ours: Outputs, theirs: Outputs) -> float:
+        """Share of decisions that are the same."""
+        return float(self.score(ours, probability(theirs.logits) >= score.SURE).mean())
+
+    def metrics(self, outputs: Outputs, y: Array, temperature: float) -> dict[str, float]:
+        """As of Kind. macro_f1: over the classes that occur."""
+        said, true = probability(outputs.logits) >= score.SURE, y >= score.SURE
+        both, either = (said & true).sum(axis=0), said.sum(axis=0) + true.sum(axis=0)
+        occur = true.any(axis=0)
+        return {
+            "accuracy": float(self.score(outputs, y).mean()),
+            "macro_f1": float((2.0 * both[occur] / either[occur]).mean()) if occur.any() else 0.0,
+            "nll": float(nll(outputs.logits, y, temperature).mean()),
+            "samples": float(len(y)),
+        }
+
+    def expected(self, outputs: Outputs, temperature: float) -> Expected:
+        """As a device says it: the likeliest class, the expected share of right decisions."""
+        chance = probability(outputs.logits, temperature)
+        sure = np.maximum(chance, 1.0 - chance)
+        return Expected(np.argmax(chance, axis=1), sure.mean(axis=1), 2.0 * (1.0 - sure.min(axis=1)), None)
+
+
+def probability(logits: Array, temperature: float = 1.0) -> Floats:
+    """(N, K) of each class."""
+    half = np.asarray(logits, np.float64) / (2.0 * temperature)
+    found: Floats = 0.5 * (1.0 + np.tanh(half))
+    return found
+
+
+def nll(logits: Array, y: Array, temperature: float) -> Floats:
+    """(N,) negative log likelihood of the truth, nats to a decision."""
+    chance = probability(logits, temperature)
+    found: Floats = -np.log(np.maximum(np.where(y >= score.SURE, chance, 1.0 - chance), LIKELY_LEAST)).mean(axis=1)
+    return found
