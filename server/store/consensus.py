@@ -55,6 +55,11 @@ class Decided(NamedTuple):
     labelers: int
 
 
+def is_label(class_index: sa.ColumnElement[int]) -> sa.ColumnElement[bool]:
+    """Whether an answer says what a sample is: its class, or a truth that is more than one."""
+    return sa.or_(class_index >= 0, class_index == VALUED)
+
+
 def resolve(connection: sa.Connection, ids: Collection[str]) -> None:
     """Say anew what is in force for these samples, by the labels that they have now."""
     wanted = list(ids)

@@ -283,7 +283,7 @@ def lost(connection: sa.Connection, snapshot_id: str) -> int:
 
 def member_hash(key: bytes, member: snapshots.Member | snapshots.LeftOut) -> str:
     """What stands for a row that goes."""
-    return keyed(key, msgspec.json.encode(member))
+    return keyed(key, snapshots.encoded(member))
 
 
 def _read(connection: sa.Connection, frozen: snapshots.Snapshot) -> tuple[str, bool]:

@@ -467,6 +467,7 @@ snapshot_member = Table(
     Column("probability", Float),  # of having come into this split; null for imports
     Column("labeler", String(100), nullable=False, server_default=""),  # whose answer it is
     Column("rule", Integer),  # index into the snapshot's rules; null: from before there were any
+    Column("truth", JSON(none_as_null=True)),  # contract/task.py Truth, where class_index is VALUED; else null
 )
 
 snapshot_left_out = Table(  # labelled, and yet no member

@@ -16,6 +16,7 @@ import msgspec
 import sqlalchemy as sa
 
 from server.errors import StoreError
+from server.store import consensus as agreed
 from server.store import identities, labels
 from server.store.rules import Rule
 from server.store.schema import consensus, label, sample, snapshot, snapshot_left_out, snapshot_member
@@ -38,11 +39,12 @@ class Member(NamedTuple):
     """One sample."""
 
     sample_id: str
-    class_index: int  # NO_CLASS where it has no label
+    class_index: int  # NO_CLASS where it has no label, VALUED where that is its truth
     split: str  # "train", "holdout" or UNLABELLED
     probability: float | None  # of having come into its split and been labelled (teach/splits.py); None for imports
     labeler: str = ""
     rule: int | None = None  # index into the rules of the snapshot
+    truth: dict[str, Any] | None = None  # plain data of contract/task.py Truth; None: its class is all
 
 
 class LeftOut(NamedTuple):
@@ -83,9 +85,17 @@ def identify(
     True
     """
     made = Identity(classes, rules)
-    for row in [*sorted(members, key=lambda one: one.sample_id), *sorted(left_out)]:
-        made.add(msgspec.json.encode(row))
+    for member in sorted(members, key=lambda one: one.sample_id):
+        made.add(encoded(member))
+    for other in sorted(left_out):
+        made.add(encoded(other))
     return made.id
+
+
+def encoded(row: Member | LeftOut) -> bytes:
+    """A row as ids are made of it: without a truth where it has none, so that older ids are what they were."""
+    whole = isinstance(row, LeftOut) or row.truth is not None
+    return msgspec.json.encode(row if whole else tuple(row)[:-1])
 
 
 class Identity:
@@ -107,14 +117,15 @@ class Identity:
 def labelled(connection: sa.Connection) -> Sequence[Any]:
     """Every labelled sample but those left out with a revoked device, by id.
 
-    Rows of what decides in `sample`, with class_index, labeler, asked (the probability of having been asked about, or
-    None), plan_ms and stands_for (as in `label`).
+    Rows of what decides in `sample`, with class_index, truth, labeler, asked (the probability of having been asked
+    about, or None), plan_ms and stands_for (as in `label`).
     """
-    answers = labels.in_force().add_columns(consensus.c.labeler, consensus.c.plan_ms, consensus.c.stands_for).subquery()
+    more = (consensus.c[name] for name in ("truth", "labeler", "plan_ms", "stands_for"))
+    answers = labels.in_force().add_columns(*more).subquery()
     names = ("id", "device", "stream", "boot", "seq", "origin", "split", "received_at_ms", "probability", "floor")
     query = (
-        sa.select(*(sample.c[name] for name in names), answers.c.class_index, answers.c.labeler)
-        .add_columns(answers.c.probability.label("asked"), answers.c.plan_ms, answers.c.stands_for)
+        sa.select(*(sample.c[name] for name in names), answers.c.class_index, answers.c.truth)
+        .add_columns(answers.c.labeler, answers.c.probability.label("asked"), answers.c.plan_ms, answers.c.stands_for)
         .select_from(answers.join(sample, sample.c.id == answers.c.sample_id))
         .where(_taken(answers))
         .order_by(sample.c.id)
@@ -145,7 +156,7 @@ def count_new(connection: sa.Connection, snapshot_id: str) -> int:
 
 
 def _taken(answers: sa.Subquery) -> sa.ColumnElement[bool]:
-    return sa.and_(answers.c.class_index >= 0, ~identities.left_out())
+    return sa.and_(agreed.is_label(answers.c.class_index), ~identities.left_out())
 
 
 def insert(
@@ -223,7 +234,7 @@ def rows_as_json(connection: sa.Connection, snapshot_id: str) -> Iterator[bytes]
         columns = [table.c[name] for name in kind._fields]
         query = sa.select(*columns).where(table.c.snapshot_id == snapshot_id).order_by(table.c.sample_id)
         for row in connection.execution_options(yield_per=_INSERT_ROWS).execute(query):
-            yield msgspec.json.encode(tuple(row))
+            yield encoded(kind(*row))
 
 
 def sample_ids(connection: sa.Connection, snapshot_id: str) -> set[str]:
@@ -270,6 +281,7 @@ def pages(connection: sa.Connection, snapshot_id: str) -> Iterator[Sequence[Any]
 def _members(snapshot_id: str) -> sa.Select[Any]:
     frozen = (
         snapshot_member.c.class_index,
+        snapshot_member.c.truth,
         snapshot_member.c.split.label("frozen_split"),
         snapshot_member.c.probability.label("frozen_probability"),
         snapshot_member.c.labeler,

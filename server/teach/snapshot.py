@@ -89,7 +89,15 @@ def _keep(store: Store, found: _Found, left_out: list[LeftOut], now_ms: int) -> 
     asked = asked_about(found.rows, found.plans)
     used, rules = _used(found)
     members = [
-        Member(row.id, row.class_index, row.split, into_split(row, chance), row.labeler, used[row.device, row.stream])
+        Member(
+            row.id,
+            row.class_index,
+            row.split,
+            into_split(row, chance),
+            row.labeler,
+            used[row.device, row.stream],
+            row.truth,
+        )
         for row, chance in zip(found.rows, asked.tolist(), strict=True)
         if row.id not in gone
     ]

@@ -151,6 +151,7 @@ members_of = st.lists(
         st.none() | st.floats(0.01, 1.0),
         st.sampled_from(["ann", "bob"]),
         st.none() | st.integers(0, 2),
+        st.none() | st.just({"boxes": [[0, 0.25, 0.5, 0.5, 1.0, 1.0]]}) | st.just({"values": [[0, 2.5, 0.0]]}),
     ),
     unique_by=lambda member: member.sample_id,
 )
@@ -167,6 +168,13 @@ def test_an_id_depends_on_the_members_and_not_on_their_order(members, random):
     if members:
         changed = [members[0]._replace(class_index=9), *members[1:]]
         assert identify(changed, ["a"]) != identify(members, ["a"])
+        moved = [members[0]._replace(truth={"boxes": [[0, 0.25, 0.5, 0.5, 0.75, 1.0]]}), *members[1:]]
+        assert identify(moved, ["a"]) != identify(members, ["a"])
+
+
+def test_an_id_from_before_there_were_truths_is_the_same():
+    members = [Member("a", 0, "train", None, "ann", 0), Member("b", 1, "holdout", 0.5)]
+    assert identify(members, ["x", "y"]) == "9763a5dd6d20dca8a5b16bb51053609bc2b8e05c1ecd243575bc6f0650626401"
 
 
 def test_the_arrays_are_what_the_devices_sent(store):
