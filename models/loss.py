@@ -35,9 +35,11 @@ def truth(logits: Tensor, y: Tensor, weight: Tensor, *, smoothing: float) -> Ten
 
 
 def several(logits: Tensor, y: Tensor, weight: Tensor) -> Tensor:
-    """Binary cross-entropy of every class by itself; logits, y: (B, K), weight: (B, 1)."""
-    each = functional.binary_cross_entropy_with_logits(logits, y, reduction="none").mean(dim=1)
-    return (each * weight[:, 0]).sum() / weight.sum().clamp(min=1.0)
+    """Binary cross-entropy of every class and head by itself; logits: (B, K) or (B, T, K), y: (B, K), weight: (B, T)."""
+    heads = logits.unsqueeze(1) if logits.ndim == 2 else logits
+    wanted = y.unsqueeze(1).expand_as(heads)
+    each = functional.binary_cross_entropy_with_logits(heads, wanted, reduction="none").mean(dim=2)
+    return (each * weight).sum() / weight.sum().clamp(min=1.0)
 
 
 def values(net: Regressor, raw: Tensor, y: Tensor, weight: Tensor) -> Tensor:

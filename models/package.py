@@ -182,8 +182,7 @@ def describe(
     held, temperature = _run(shipped, judged, about), 1.0
     if holdout is not None:
         kind.check_truth(holdout[1], len(judged))
-        shipped, temperature = kind.calibrated(shipped, held, holdout[1])
-        held = _run(shipped, judged, about)
+        temperature = kind.temperature(held, holdout[1])
     seen = _run(shipped, calibration, about)
     metrics = {} if holdout is None else kind.metrics(held, holdout[1], temperature)
     metrics["int8_agreement"] = kind.agreement(held, plain)

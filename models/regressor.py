@@ -47,12 +47,11 @@ class Regressor(Network):
         return self.head(embedding).reshape(-1, self.heads, self.classes, 2), embedding
 
     def forward(self, x: Tensor) -> tuple[Tensor, ...]:
-        """Means (N, K) or, of T > 1 heads, (N, T, K); embedding; (N, K) log of the mean variance that heads state."""
+        """Means (N, K) or, of T > 1 heads, (N, T, K); embedding; log variances, of the shape of the means."""
         raw, embedding = self.raw(x)
         mean, log_variance = raw[..., 0] * self.scale + self.centre, raw[..., 1].clamp(-LOG_VARIANCE, LOG_VARIANCE)
-        if self.heads == 1:
-            return mean[:, 0], embedding, log_variance[:, 0] + 2.0 * self.scale.log()
-        return mean, embedding, log_variance.exp().mean(dim=1).log() + 2.0 * self.scale.log()
+        log_variance = log_variance + 2.0 * self.scale.log()
+        return (mean[:, 0], embedding, log_variance[:, 0]) if self.heads == 1 else (mean, embedding, log_variance)
 
     def grow(self, targets: int, *, heads: int = 0) -> None:
         """Add targets at the end, whose scale is to be measured; what is said of the old ones stays as it is."""

@@ -10,7 +10,7 @@ from edge_agent.contract.boxes import suppress
 from edge_agent.contract.task import Task
 from models.data import require_truth
 from models.kinds.kind import Array, Expected, Floats, Outputs, shape_error
-from models.kinds.several import probability
+from models.kinds.several import sigmoid
 
 LEAST = 0.05  # score of a candidate that precision is measured with: far below it a curve only gets longer
 CANDIDATES = 1000  # of an image before suppression: a fresh model says thousands of boxes
@@ -50,7 +50,7 @@ class Detection:
         ]
 
     def _read(self, logits: Array, boxes: Array, least: float) -> Floats:
-        chance = probability(logits)
+        chance = sigmoid(logits)
         place, label = np.nonzero(chance >= least)
         sure = chance[place, label]
         corners = np.asarray(boxes, np.float64)[place]
@@ -64,9 +64,9 @@ class Detection:
         """Those that count."""
         return [one[one[:, 5] >= self.answer.score_min] for one in boxes]
 
-    def calibrated(self, onnx: bytes, outputs: Outputs, y: Array) -> tuple[bytes, float]:  # noqa: ARG002 - see below
+    def temperature(self, outputs: Outputs, y: Array) -> float:  # noqa: ARG002 - see below
         """Not: where a score counts is for `score_min` to say, and the order of boxes is all that precision asks."""
-        return onnx, 1.0
+        return 1.0
 
     def score(self, outputs: Outputs, y: Array) -> Floats:
         """F1 of the boxes that count."""
@@ -86,6 +86,6 @@ class Detection:
         """As a device says it: the class of the surest box, or nothing."""
         found = self.counting(self.read(outputs))
         label = [int(one[0, 0]) if len(one) else len(self.names) for one in found]
-        best = probability(outputs.logits).max(axis=(1, 2))
+        best = sigmoid(outputs.logits).max(axis=(1, 2))
         sure = np.maximum(best, 1.0 - best)
         return Expected(np.array(label, np.intp), sure, 2.0 * (1.0 - sure), None)

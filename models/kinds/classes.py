@@ -35,9 +35,9 @@ class Classification:
                 f"truth of the holdout is {got}, expected whole numbers 0..{classes - 1} of shape ({samples},)"
             )
 
-    def calibrated(self, onnx: bytes, outputs: Outputs, y: Array) -> tuple[bytes, float]:
+    def temperature(self, outputs: Outputs, y: Array) -> float:
         """By temperature (Guo et al. 2017)."""
-        return onnx, evaluate.worthwhile_temperature(outputs.logits, y)
+        return evaluate.worthwhile_temperature(outputs.logits, y)
 
     def score(self, outputs: Outputs, y: Array) -> Floats:
         """1 where the top class is the truth."""

@@ -66,8 +66,8 @@ class Kind(Protocol):
     def check_truth(self, y: Array, samples: int) -> None:
         """DataError unless y is the truth of so many samples."""
 
-    def calibrated(self, onnx: bytes, outputs: Outputs, y: Array) -> tuple[bytes, float]:
-        """The model, and the temperature, that make what it says of y likeliest, where samples it was not fitted on gain."""
+    def temperature(self, outputs: Outputs, y: Array) -> float:
+        """That makes what it says of y likeliest, where samples that it was not fitted on gain by it; else 1."""
 
     def score(self, outputs: Outputs, y: Array) -> Floats:
         """(N,) 0..1, of every sample by its truth."""

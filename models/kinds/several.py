@@ -1,4 +1,7 @@
-"""Multi-label: every class that applies. logits (N, K), a sigmoid each; from .5 on it is said to apply."""
+"""Multi-label: every class that applies. logits (N, K), a sigmoid each; from .5 on it is said to apply.
+
+Of T heads (N, T, K) the mean of their probabilities counts.
+"""
 
 from __future__ import annotations
 
@@ -24,16 +27,17 @@ class Multilabel:
 
     def check(self, outputs: Outputs) -> None:
         """As of Kind."""
-        if outputs.logits.ndim != 2 or outputs.logits.shape[1] != len(self.names):
-            raise shape_error("logits", outputs.logits.shape, f"(N, {len(self.names)}): one for each name")
+        shape, classes = outputs.logits.shape, len(self.names)
+        if len(shape) not in (2, 3) or shape[-1] != classes:
+            raise shape_error("logits", shape, f"(N, {classes}): one for each name, or (N, T, {classes}) of T heads")
 
     def check_truth(self, y: Array, samples: int) -> None:
         """As of Kind."""
         require_truth(y, self.task, samples=samples, classes=len(self.names))
 
-    def calibrated(self, onnx: bytes, outputs: Outputs, y: Array) -> tuple[bytes, float]:
+    def temperature(self, outputs: Outputs, y: Array) -> float:
         """By one temperature over all decisions."""
-        return onnx, evaluate.worthwhile_temperature(outputs.logits, y, each=nll)
+        return evaluate.worthwhile_temperature(outputs.logits, y, each=nll)
 
     def score(self, outputs: Outputs, y: Array) -> Floats:
         """Share of right decisions."""
@@ -59,13 +63,18 @@ class Multilabel:
         """As a device says it: the likeliest class, the expected share of right decisions."""
         chance = probability(outputs.logits, temperature)
         sure = np.maximum(chance, 1.0 - chance)
-        return Expected(np.argmax(chance, axis=1), sure.mean(axis=1), 2.0 * (1.0 - sure.min(axis=1)), None)
+        return Expected(np.argmax(chance, axis=1), sure.mean(axis=1), (2.0 - 2.0 * sure).mean(axis=1), None)
 
 
 def probability(logits: Array, temperature: float = 1.0) -> Floats:
-    """(N, K) of each class."""
-    half = np.asarray(logits, np.float64) / (2.0 * temperature)
-    found: Floats = 0.5 * (1.0 + np.tanh(half))
+    """(N, K) of each class, of logits (N, K) or (N, T, K)."""
+    each = sigmoid(logits, temperature)
+    return each.mean(axis=1) if each.ndim == 3 else each
+
+
+def sigmoid(logits: Array, temperature: float = 1.0) -> Floats:
+    """Probabilities, element by element."""
+    found: Floats = 0.5 * (1.0 + np.tanh(np.asarray(logits, np.float64) / (2.0 * temperature)))
     return found
 
 

@@ -1,7 +1,8 @@
 """Regression: a number for each of K targets, with its spread.
 
 logits (N, K) are means and `spread` (N, K) log variances; or logits (N, T, K) are the means of T heads, whose variance
-is what they differ by, beside what they state on average where there is a `spread`.
+is what they differ by, beside what they state on average where there is a `spread` (N, T, K). The root of it all, times
+the temperature, is the standard deviation.
 """
 
 from __future__ import annotations
@@ -9,8 +10,6 @@ from __future__ import annotations
 import math
 
 import numpy as np
-import onnx as onnx_format
-from onnx import TensorProto, helper
 
 from edge_agent.contract import score
 from edge_agent.contract.artifact import Answer
@@ -36,8 +35,8 @@ class Regression:
         shape, targets = outputs.logits.shape, len(self.names)
         if len(shape) not in (2, 3) or shape[-1] != targets:
             raise shape_error("logits", shape, f"(N, {targets}): one for each name, or (N, T, {targets}) of T heads")
-        if outputs.more is not None and outputs.more.shape != (shape[0], targets):
-            raise shape_error(self.answer.spread, outputs.more.shape, f"(N, {targets})")
+        if outputs.more is not None and outputs.more.shape != shape:
+            raise shape_error(self.answer.spread, outputs.more.shape, f"{shape}, as the means")
         if outputs.more is None and len(shape) == 2:
             raise shape_error("logits", shape, f"(N, T, {targets}) of T heads, or a second output of log variances")
 
@@ -45,20 +44,19 @@ class Regression:
         """As of Kind."""
         require_truth(y, self.task, samples=samples, classes=len(self.names))
 
-    def read(self, outputs: Outputs) -> tuple[Floats, Floats]:
+    def read(self, outputs: Outputs, temperature: float = 1.0) -> tuple[Floats, Floats]:
         """(N, K) mean and sd."""
-        means = np.asarray(outputs.logits, np.float64)
-        stated = 0.0 if outputs.more is None else np.exp(np.asarray(outputs.more, np.float64))
-        if means.ndim == 2:
-            return means, np.sqrt(stated)
-        return means.mean(axis=1), np.sqrt(means.var(axis=1) + stated)
+        heads = np.asarray(outputs.logits, np.float64)
+        heads = heads if heads.ndim == 3 else heads[:, None]
+        variance = heads.var(axis=1)
+        if outputs.more is not None:
+            stated = np.exp(np.asarray(outputs.more, np.float64))
+            variance = variance + (stated.mean(axis=1) if stated.ndim == 3 else stated)
+        return heads.mean(axis=1), np.sqrt(variance) * temperature
 
-    def calibrated(self, onnx: bytes, outputs: Outputs, y: Array) -> tuple[bytes, float]:
-        """By one factor on all variances, made part of the graph where it states them: a device reads them as they are."""
-        if outputs.more is None:
-            return onnx, 1.0
-        factor = evaluate.worthwhile_temperature(np.stack(self.read(outputs), axis=1), y, each=nll)
-        return (onnx if factor == 1.0 else spread_times(onnx, self.answer.spread, factor)), 1.0
+    def temperature(self, outputs: Outputs, y: Array) -> float:
+        """One factor on every sd (Levi et al. 2022)."""
+        return evaluate.worthwhile_temperature(np.stack(self.read(outputs), axis=1), y, each=nll)
 
     def score(self, outputs: Outputs, y: Array) -> Floats:
         """Nearness in units of the target's scale."""
@@ -68,9 +66,9 @@ class Regression:
         """How near the one's numbers are to the other's."""
         return float(self.score(ours, self.read(theirs)[0]).mean())
 
-    def metrics(self, outputs: Outputs, y: Array, temperature: float) -> dict[str, float]:  # noqa: ARG002 - in the graph
+    def metrics(self, outputs: Outputs, y: Array, temperature: float) -> dict[str, float]:
         """As of Kind. mae, rmse: of each target, in its unit; coverage: share of truths within 1.64 sd, to be .9."""
-        mean, sd = self.read(outputs)
+        mean, sd = self.read(outputs, temperature)
         off = mean - y
         coverage = np.nanmean(np.where(np.isfinite(y), np.abs(off) <= COVERED_SD * sd, np.nan))
         found = {"accuracy": float(self.score(outputs, y).mean()), "coverage": float(coverage)}
@@ -81,35 +79,19 @@ class Regression:
         terms = score.terms_of(scale=self.scale.tolist())
         return found | terms | {"nll": float(likely.mean()), "samples": float(len(y))}
 
-    def expected(self, outputs: Outputs, temperature: float) -> Expected:  # noqa: ARG002 - in the graph
+    def expected(self, outputs: Outputs, temperature: float) -> Expected:
         """As a device says it: no class, and a spread in units of the scale."""
-        spread = np.minimum(1.0, (self.read(outputs)[1] / self.scale).mean(axis=1))
-        return Expected(np.zeros(len(spread), np.intp), 1.0 - spread, spread, None)
+        spread = (self.read(outputs, temperature)[1] / self.scale).mean(axis=1)
+        return Expected(np.zeros(len(spread), np.intp), 1.0 - np.minimum(1.0, spread), spread / (1.0 + spread), None)
 
 
 def nll(said: Array, y: Array, factor: float) -> Floats:
     """(N,) negative log likelihood of y (N, K) under normal distributions, in nats to a target that is known.
 
-    said: (N, 2, K) mean and sd; factor: on the variance.
+    said: (N, 2, K) mean and sd; factor: on the sd.
     """
-    variance = np.maximum(np.square(said[:, 1]) * factor, 1e-12)
+    variance = np.maximum(np.square(said[:, 1] * factor), 1e-12)
     each = 0.5 * (np.log(2.0 * np.pi * variance) + np.square(said[:, 0] - y) / variance)
     known = np.isfinite(y)
     found: Floats = np.where(known, each, 0.0).sum(axis=1) / np.maximum(known.sum(axis=1), 1)
     return found
-
-
-def spread_times(onnx: bytes, output: str, factor: float) -> bytes:
-    """The model with its variances times a factor: one more addition behind the output of their logarithms."""
-    model = onnx_format.load_model_from_string(onnx)
-    graph, inner = model.graph, f"{output}_as_taught"
-    for node in graph.node:
-        for names in (node.input, node.output):
-            for i, name in enumerate(names):
-                if name == output:
-                    names[i] = inner
-    constant = f"{output}_calibration"
-    graph.initializer.append(helper.make_tensor(constant, TensorProto.FLOAT, [1], [math.log(factor)]))
-    graph.node.append(helper.make_node("Add", [inner, constant], [output], name=constant))
-    changed: bytes = model.SerializeToString()
-    return changed

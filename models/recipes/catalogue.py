@@ -76,8 +76,8 @@ def build(
     if recipe in DIMENSIONS and (recipe in FOR_BOXES) != (task == "detection"):
         fitting = FOR_BOXES if task == "detection" else [one for one in DIMENSIONS if one not in FOR_BOXES]
         raise DataError(f"recipe {recipe!r} is not for {task}; that would be {' or '.join(fitting)}")
-    if heads > 1 and task in ("multilabel", "detection"):
-        raise DataError(f"heads = {heads}: {task} has one head; several are for classification and regression")
+    if heads > 1 and task == "detection":
+        raise DataError(f"heads = {heads}: a detector has one head")
     if len(shape) not in DIMENSIONS.get(recipe, (len(shape),)):
         fitting = [name for name, dimensions in DIMENSIONS.items() if len(shape) in dimensions]
         raise DataError(f"recipe {recipe!r} takes no sample of shape {shape}; that would be {' or '.join(fitting)}")
