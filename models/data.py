@@ -81,13 +81,13 @@ def require_truth(y: NDArray[Any], task: Task, *, samples: int, classes: int) ->
     if fits and task == "multilabel":
         fits = bool(np.isin(y, (0.0, 1.0)).all())
     elif fits and task == "regression":
-        fits = not np.isinf(y).any() and bool(np.isfinite(y).any(axis=0).all())
+        fits = not np.isinf(y).any() and bool(np.isfinite(y).any())
     elif fits:
         boxes = y[y[..., 0] >= 0.0]
         fits = bool((boxes[:, 0] < classes).all() and ((boxes[:, 1:5] >= 0.0) & (boxes[:, 1:5] <= 1.0)).all())
         fits = fits and bool((boxes[:, 1:3] < boxes[:, 3:5]).all())
     if not fits:
-        raise DataError(f"truth of {task} is {y.dtype} {y.shape}, expected float {wanted}, something known of each")
+        raise DataError(f"truth of {task} is {y.dtype} {y.shape}, expected float {wanted}")
 
 
 def default_cache() -> Path:

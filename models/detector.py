@@ -4,8 +4,8 @@
                                                              box reaches left, up, right and down
     embedding (N, D): the mean of the last map
 
-One stage, no anchors: as FCOS (Tian et al., ICCV 2019), without its centre-ness. A place learns a box when it lies in it
-and near its middle, and when the box is of the size that its map is for; of several the smallest. Boxes are decoded
+One stage, no anchors: as FCOS (Tian et al., ICCV 2019), without its centre-ness. A place learns a box when it lies in
+it and near its middle, and when the box is of the size that its map is for; of several the smallest. Boxes are decoded
 inside the graph, in 0..1 of the image; which of them show the same is for whoever asks (contract/boxes.py).
 """
 
@@ -19,6 +19,7 @@ from torch import Tensor, nn
 from models.net import Network, Parts, Shape
 
 PRIOR = 0.01  # probability that a fresh net gives a class anywhere: with half, all the empty places drown the boxes
+REACH = 0.7  # log of strides each way that a fresh net gives: a box of a few places
 REACH_MAX = 5.0  # log of a reach in strides: exp of more would be inf before it has learned
 LARGEST = 4.0  # strides that a box may reach from a place of a map, unless it is the last: further than a place sees
 
@@ -71,9 +72,8 @@ class Detector(Network):
 def _head(width: int, classes: int) -> nn.Sequential:
     last = nn.Conv2d(width, classes + 4, 1)
     nn.init.normal_(last.weight, std=0.01)
-    with torch.no_grad():
-        last.bias[:classes] = -math.log((1.0 - PRIOR) / PRIOR)
-        last.bias[classes:] = 0.7  # two strides each way: a box of a few places, to begin with
+    rare = torch.full((classes,), -math.log((1.0 - PRIOR) / PRIOR))
+    last.bias = nn.Parameter(torch.cat([rare, torch.full((4,), REACH)]))
     near = nn.Conv2d(width, width, 3, 1, 1, groups=width, bias=False)
     return nn.Sequential(
         near, nn.BatchNorm2d(width), nn.ReLU(), nn.Conv2d(width, width, 1, bias=False), nn.BatchNorm2d(width),
@@ -83,12 +83,12 @@ def _head(width: int, classes: int) -> nn.Sequential:
 
 def _grown(old: nn.Conv2d, was: int, classes: int) -> nn.Conv2d:
     made = nn.Conv2d(old.in_channels, classes + 4, 1).to(old.weight.device)
-    assert made.bias is not None and old.bias is not None
-    with torch.no_grad():
-        nn.init.normal_(made.weight, std=0.01)
-        made.bias[:classes] = -math.log((1.0 - PRIOR) / PRIOR)
-        for new, known in ((made.weight, old.weight), (made.bias, old.bias)):
-            new[:was], new[classes:] = known[:was], known[was:]
+    nn.init.normal_(made.weight, std=0.01)
+    rare = torch.full((classes,), -math.log((1.0 - PRIOR) / PRIOR))
+    state = {"weight": made.weight.detach().clone(), "bias": torch.cat([rare, torch.zeros(4)])}
+    for name, known in old.state_dict().items():
+        state[name][:was], state[name][classes:] = known[:was], known[was:]
+    made.load_state_dict(state)
     return made
 
 

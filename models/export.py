@@ -1,7 +1,8 @@
 """How does a network become an ONNX file?
 
-One file with its weights inside, raw samples in, two outputs: `logits` and the `embedding` they are made from; of a
-detector `boxes`, of numbers their `spread` as well. The batch axis is free. Opset 17 and IR 8 load in every onnxruntime since 1.12: boards on Python 3.10 stop at 1.23.
+One file with its weights inside, raw samples in, two outputs: `logits` and the `embedding` they are made from; `boxes`
+or a `spread` where the task has them. The batch axis is free. Opset 17 and IR 8 load in every onnxruntime since 1.12:
+boards on Python 3.10 stop at 1.23.
 """
 
 from __future__ import annotations

@@ -35,7 +35,10 @@ def truth(logits: Tensor, y: Tensor, weight: Tensor, *, smoothing: float) -> Ten
 
 
 def several(logits: Tensor, y: Tensor, weight: Tensor) -> Tensor:
-    """Binary cross-entropy of every class and head by itself; logits: (B, K) or (B, T, K), y: (B, K), weight: (B, T)."""
+    """Binary cross-entropy of every class and head by itself.
+
+    logits: (B, K) or (B, T, K); y: (B, K) of 0 and 1; weight: (B, T).
+    """
     heads = logits.unsqueeze(1) if logits.ndim == 2 else logits
     wanted = y.unsqueeze(1).expand_as(heads)
     each = functional.binary_cross_entropy_with_logits(heads, wanted, reduction="none").mean(dim=2)

@@ -2,9 +2,10 @@
 
     raw sample -> prepare -> body -> embedding (N, D) -> head -> logits (N, C), or (N, T, C) of T heads
 
-(For boxes and numbers, see detector.py and regressor.py.) So everything after it (growing, exporting, quantising, drift) treats all alike. `prepare` takes the sample as the
-sensor gives it, and is part of the exported graph: training and device cannot disagree. Its constants are measured on
-the first training data and then never change. A recipe (models/recipes/) makes the first two parts.
+(For boxes and numbers, see detector.py and regressor.py.) So everything after it (growing, exporting, quantising,
+drift) treats all alike. `prepare` takes the sample as the sensor gives it, and is part of the exported graph: training
+and device cannot disagree. Its constants are measured on the first training data and then never change. A recipe
+(models/recipes/) makes the first two parts.
 
 Several heads on one body are a committee that costs the device a few dot products (last-layer ensemble): each learns
 from a bootstrap of its own, so that they differ where the data leave it open.
@@ -12,7 +13,7 @@ from a bootstrap of its own, so that they differ where the data leave it open.
 
 from __future__ import annotations
 
-from typing import Literal, NamedTuple
+from typing import Literal, NamedTuple, cast
 
 import torch
 from torch import Tensor, nn
@@ -100,7 +101,7 @@ class Network(nn.Module):
         return nn.Linear(parts.width, outputs)
 
     def raw(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        """What is learned from: x (N, *shape) raw -> logits (N, C), or (N, T, C) of T > 1 heads, and embedding (N, D)."""
+        """What is learned by: x (N, *shape) raw -> logits (N, C), or (N, T, C) of T > 1 heads, and embedding (N, D)."""
         embedding = self.body(self.prepare(x))
         logits = self.head(embedding)
         return logits if self.heads == 1 else logits.reshape(-1, self.heads, self.classes), embedding
@@ -110,7 +111,7 @@ class Network(nn.Module):
         return self.raw(x)
 
     def measure(self, y: Tensor, *, first: int = 0) -> None:
-        """Set what follows from the truth that the first training data have, of outputs from `first` on; of classes none."""
+        """Set what follows from the truth of the first training data, for outputs from `first` on; classes need none."""
 
     def grow(self, classes: int, *, heads: int = 0) -> None:
         """Add classes at the end; the logits of the old ones stay as they are.
@@ -120,12 +121,11 @@ class Network(nn.Module):
         """
         was = (self.heads, self.classes)
         self.heads, self.classes = heads or self.heads, classes
-        self.head = grown(self.head, was, (self.heads, classes))
+        self.head = grown(cast(nn.Linear, self.head), was, (self.heads, classes))
 
 
-def grown(old: nn.Module, was: tuple[int, int], now: tuple[int, int]) -> nn.Linear:
+def grown(old: nn.Linear, was: tuple[int, int], now: tuple[int, int]) -> nn.Linear:
     """A dense head for (heads, classes) out of one of fewer classes, each old row where it belongs."""
-    assert isinstance(old, nn.Linear)
     made = nn.Linear(old.in_features, old.out_features // (was[0] * was[1]) * now[0] * now[1])
     same = [head % was[0] for head in range(now[0])]
     with torch.no_grad():

@@ -9,6 +9,8 @@ could tell, and the variance that they state is what data cannot.
 
 from __future__ import annotations
 
+from typing import cast
+
 import torch
 from torch import Tensor, nn
 
@@ -57,7 +59,7 @@ class Regressor(Network):
         """Add targets at the end, whose scale is to be measured; what is said of the old ones stays as it is."""
         was = (self.heads, self.classes)
         self.heads, self.classes = heads or self.heads, targets
-        self.head = grown(self.head, was, (self.heads, targets))
+        self.head = grown(cast(nn.Linear, self.head), was, (self.heads, targets))
         more = targets - was[1]
         self.centre = torch.cat([self.centre, torch.zeros(more)])
         self.scale = torch.cat([self.scale, torch.ones(more)])

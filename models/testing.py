@@ -131,8 +131,8 @@ def _scenes(level: NDArray[np.int64], shape: tuple[int, ...], dtype: str) -> tup
 def _check_model(trained: Trained, task: Task, *, grown: int = 0) -> None:
     names = [*task.names, *(f"new {k}" for k in range(grown))]
     kind, session = kind_of(task.task, names, trained.answer), evaluate.open_session(trained.onnx)
-    taps = {"logits": trained.logits, "embedding": trained.embedding, "answer": trained.answer or Answer()}
-    found = outputs_of(session, task.x, **taps)
+    answer = trained.answer or Answer()
+    found = outputs_of(session, task.x, logits=trained.logits, embedding=trained.embedding, answer=answer)
     one = evaluate.run_outputs(session, task.x[:8], [trained.logits], batch=1)[0]
     try:
         kind.check(found)

@@ -44,8 +44,8 @@ class Champion:
 class Task:
     """What a trainer is given. The same task gives the same model, whenever it is run.
 
-    Truth has a row a sample: multilabel (N, K) of 0 and 1; regression (N, K), NaN where a number is not known; detection
-    (N, M, 6) of class (-1: no box), left, top, right, bottom in 0..1, and 1.
+    Truth has a row a sample: multilabel (N, K) of 0 and 1; regression (N, K), NaN where a number is not known;
+    detection (N, M, 6) of class (-1: no box), left, top, right, bottom in 0..1, and 1.
     """
 
     x: NDArray[Any]  # (N, *shape) uint8 or float32, raw

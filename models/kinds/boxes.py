@@ -40,14 +40,11 @@ class Detection:
         require_truth(y, self.task, samples=samples, classes=len(self.names))
 
     def read(self, outputs: Outputs, *, least: float = LEAST) -> Boxes:
-        """Of each sample (M, 6) class, left, top, right, bottom, score: of those that overlap the surest, surest first."""
-        assert outputs.more is not None
-        sound = outputs.sound
+        """Of each sample (M, 6) class, left, top, right, bottom, score; of what overlaps the surest, surest first."""
+        self.check(outputs)
+        every = zip(outputs.logits, np.asarray(outputs.more), outputs.sound, strict=True)
         nothing = np.zeros((0, 6))
-        return [
-            self._read(logits, boxes, least) if ok else nothing
-            for logits, boxes, ok in zip(outputs.logits, outputs.more, sound, strict=True)
-        ]
+        return [self._read(logits, boxes, least) if sound else nothing for logits, boxes, sound in every]
 
     def _read(self, logits: Array, boxes: Array, least: float) -> Floats:
         chance = sigmoid(logits)

@@ -41,7 +41,8 @@ class Classification:
 
     def score(self, outputs: Outputs, y: Array) -> Floats:
         """1 where the top class is the truth."""
-        return (evaluate.top_class(outputs.logits) == y).astype(np.float64)
+        right: Floats = (evaluate.top_class(outputs.logits) == y).astype(np.float64)
+        return right
 
     def agreement(self, ours: Outputs, theirs: Outputs) -> float:
         """Share with the same top class."""

@@ -32,7 +32,7 @@ class Outputs(NamedTuple):
 
     def of(self, rows: Array) -> Outputs:
         """Some of the samples."""
-        return Outputs(*(None if one is None else one[rows] for one in self))
+        return Outputs(self.logits[rows], self.embedding[rows], None if self.more is None else self.more[rows])
 
     @property
     def sound(self) -> NDArray[np.bool_]:

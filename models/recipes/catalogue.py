@@ -110,8 +110,8 @@ def defaults(recipe: str, task: Task = "classification") -> dict[str, Any]:
         return {}
     except (OSError, msgspec.DecodeError, ValueError) as error:
         raise DataError(f"{file}: {error}") from error
-    own = {name: found.pop(name, {}) for name in TASKS}
-    return found | own[task]
+    own: dict[str, dict[str, Any]] = {name: found.pop(name, {}) for name in TASKS}
+    return {**found, **own[task]}
 
 
 def _find(recipe: str) -> tuple[Callable[[Shape], Parts], Path]:

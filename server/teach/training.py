@@ -159,10 +159,11 @@ def _round(
         store,
         snapshot,
         takes=champion.manifest.input if champion else None,
+        task=champion.manifest.task if champion else None,
         max_damaged_share=settings.snapshot.max_damaged_share,
     )
     if data.left_out:
-        say(f"{data.left_out} samples left out: not of the shape that the model takes")
+        say(f"{data.left_out} samples left out: not of the shape that the model takes, or not of its task")
     if data.damaged:
         say(f"{len(data.damaged)} samples left out: their bytes are damaged: {', '.join(data.damaged[:3])}")
     packaged, weights, went_on_from = make(data)
@@ -228,13 +229,12 @@ def _gains(store: Store, data: Dataset, held: Held, packaged: Packaged, champion
     new = data.train.stream & ~np.isin(data.train.sample, sorted(known))
     if not (new.any() and held.stream.any()):
         return {}
-    change = held.candidate[held.stream].astype(np.float64) - held.champion[held.stream]
+    change = held.change[held.stream]
     seen = lesson.Audit(change, 1.0 / held.probability[held.stream], _embedding(packaged, data.holdout.x[held.stream]))
     return lesson.gains(seen, data.train.arm[new], _embedding(packaged, data.train.x[new]))
 
 
 def _embedding(packaged: Packaged, x: NDArray[Any]) -> NDArray[np.float32]:
-    from models.evaluate import run_onnx
+    from models.evaluate import open_session, run_outputs
 
-    manifest = packaged.manifest
-    return run_onnx(packaged.onnx, x, logits=manifest.logits, embedding=manifest.embedding)[1]
+    return run_outputs(open_session(packaged.onnx), x, [packaged.manifest.embedding])[0]
