@@ -111,7 +111,7 @@ class Network(nn.Module):
         return self.raw(x)
 
     def measure(self, y: Tensor, *, first: int = 0) -> None:
-        """Set what follows from the truth of the first training data, for outputs from `first` on; classes need none."""
+        """Set what follows from the truth of the first data, for outputs from `first` on; classes need nothing."""
 
     def grow(self, classes: int, *, heads: int = 0) -> None:
         """Add classes at the end; the logits of the old ones stay as they are.
