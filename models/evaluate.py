@@ -196,8 +196,8 @@ def ece(probs: NDArray[Any], y: NDArray[Any], *, bins: int = 15) -> float:
     return float(sum(abs(confidence[part].mean() - right[part].mean()) * len(part) for part in parts) / len(order))
 
 
-def wilson_interval(k: int, n: int, *, confidence: float = 0.95) -> tuple[float, float]:
-    """Interval of a share of which k of n were seen (Wilson 1927); (0, 1) when n is 0.
+def wilson_interval(k: float, n: int, *, confidence: float = 0.95) -> tuple[float, float]:
+    """Interval of a share of which k of n were seen, or of a mean of k / n (Wilson 1927); (0, 1) when n is 0.
 
     >>> low, high = wilson_interval(90, 100)
     >>> round(low, 3), round(high, 3)

@@ -313,7 +313,7 @@ def check_parts(config: ServerConfig) -> list[str]:
         lines.append("labeler: nobody")
     if found := teacher_of(config):
         lines.append(f"teacher: {found.name}, {len(found.classes)} classes")
-    Rules.of(config.labeler)
+    Rules.of(config)
     lines += [f"webhook: {Receiver(hook).host}, {', '.join(hook.events)}" for hook in config.webhook]
     return lines
 
@@ -333,7 +333,7 @@ def labelling_of(config: ServerConfig, store: Store) -> Labelling:
         now_ms=now_ms,
         rng=np.random.default_rng(),
         teacher=teacher_of(config),
-        rules=Rules.of(settings),
+        rules=Rules.of(config),
     )
 
 
@@ -352,6 +352,8 @@ def teacher_of(config: ServerConfig) -> Teacher | None:
     settings = config.labeler
     if not settings.teacher:
         return None
+    if config.server.task != "classification":
+        raise ServerConfigError(f"[labeler] teacher: it gives classes, and [server] task is {config.server.task!r}")
     return load_teacher(
         settings.teacher, max_error=settings.teacher_max_error, check_share=settings.teacher_check_share
     )

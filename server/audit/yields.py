@@ -15,6 +15,7 @@ from typing import NamedTuple
 import sqlalchemy as sa
 
 from server.store import labels
+from server.store.consensus import CLASSLESS
 from server.store.samples import AUDIT_REASONS
 from server.store.schema import sample
 
@@ -82,7 +83,7 @@ def against_random(connection: sa.Connection, *, since_ms: int = 0) -> Yield:
         sa.select(sample.c.reason, sa.func.sum(wrong), sa.func.count())
         .select_from(answers.join(sample, sample.c.id == answers.c.sample_id))
         .where(sample.c.origin == "device", sample.c.received_at_ms >= since_ms)
-        .where(answers.c.class_index != labels.CANNOT_TELL)
+        .where(answers.c.class_index.not_in(CLASSLESS))
         .group_by(sample.c.reason)
     )
     by_reason = {reason: (int(mistakes), number) for reason, mistakes, number in connection.execute(query)}

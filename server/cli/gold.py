@@ -46,10 +46,13 @@ def gold_remove(sample_id: SampleId, path: Config, by: By = "", why: Why = NO_RE
 def gold_list(path: Config, as_json: AsJson = False) -> None:
     """List the gold samples. Not for those who are measured by them."""
     from server import status as views
-    from server.label.classes import name_of
     from server.store import labels, questions
+    from server.store.wording import in_words
 
     with views.opened(load_config(path)) as store, store.database.read() as connection:
         names, found = labels.names(connection), questions.golden(connection)
-    rows = [{"sample": one.sample_id, "class": name_of(one.class_index, names), "by": one.labeler} for one in found]
+    rows = [
+        {"sample": one.sample_id, "class": in_words(one.class_index, one.truth, names), "by": one.labeler}
+        for one in found
+    ]
     show(rows, as_json)

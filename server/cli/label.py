@@ -197,7 +197,7 @@ def deciding(path: Path) -> Iterator[tuple[sa.Connection, int]]:
 def _queue(config: Any, store: Store) -> Queue:
     from server.label.queue import Queue, Rules
 
-    return Queue(store, Rules.of(config.labeler), now_ms=now_ms, rng=np.random.default_rng())
+    return Queue(store, Rules.of(config), now_ms=now_ms, rng=np.random.default_rng())
 
 
 def _next(config: Any, store: Store, who: str, count: int) -> list[Task]:

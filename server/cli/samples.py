@@ -30,8 +30,8 @@ def samples(
 ) -> None:
     """List samples, the newest first (labelled ones: the last labelled): why each is here, and its label."""
     from server import status as views
-    from server.label.classes import name_of
     from server.store import browse, labels
+    from server.store.wording import in_words, name_of
 
     wanted = browse.Wanted(device=device, stream=stream, reason=reason, version=version, labelled=labelled)
     with views.opened(load_config(path)) as store, store.database.read() as connection:
@@ -47,7 +47,7 @@ def samples(
             "version": row.model_version,
             "predicted": None if row.predicted is None else name_of(row.predicted, names),
             "confidence": row.confidence,
-            "label": None if row.class_index is None else name_of(row.class_index, names),
+            "label": None if row.class_index is None else in_words(row.class_index, row.truth, names),
         }
         for row in found
     ]

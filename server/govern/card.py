@@ -19,6 +19,7 @@ from server.audit.interval import limits
 from server.errors import GovernError
 from server.govern.lineage import of_version
 from server.store import cards, erasures, labels, runs, snapshots, versions
+from server.store.naming import named_in
 from server.store.schema import label, sample, snapshot_member
 from server.store.store import Store
 
@@ -165,7 +166,11 @@ def _classes(connection: sa.Connection, snapshot_id: str, names: tuple[str, ...]
         .where(snapshot_member.c.snapshot_id == snapshot_id)
         .group_by(snapshot_member.c.class_index, snapshot_member.c.split)
     )
-    for index, split, number in connection.execute(query):
+    truths, named = named_in(snapshot_member)
+    each = sa.select(named, snapshot_member.c.split, sa.func.count(snapshot_member.c.sample_id.distinct()))
+    more = each.select_from(truths).where(snapshot_member.c.snapshot_id == snapshot_id)
+    rows = [*connection.execute(query), *connection.execute(more.group_by(named, snapshot_member.c.split))]
+    for index, split, number in rows:
         counts[index][split] = number
     return [
         {"class": name, "train": counts[index].get("train", 0), "holdout": counts[index].get("holdout", 0)}
@@ -208,15 +213,16 @@ def _answered(connection: sa.Connection, snapshot_id: str, at_ms: int) -> list[V
 
 def _disputed(connection: sa.Connection, snapshot_id: str, at_ms: int) -> int:
     """Samples of which different things were said."""
+    said, truth = label.c.class_index, sa.cast(label.c.truth, sa.Text)
     query = (
         sa.select(label.c.sample_id)
         .select_from(snapshot_member.join(label, label.c.sample_id == snapshot_member.c.sample_id))
         .where(
             snapshot_member.c.snapshot_id == snapshot_id,
             labels.stood(label, at_ms),
-            label.c.class_index != labels.CANNOT_TELL,
+            said != labels.CANNOT_TELL,
         )
         .group_by(label.c.sample_id)
-        .having(sa.func.min(label.c.class_index) != sa.func.max(label.c.class_index))
+        .having(sa.or_(sa.func.min(said) != sa.func.max(said), sa.func.min(truth) != sa.func.max(truth)))
     )
     return connection.scalar(sa.select(sa.func.count()).select_from(query.subquery())) or 0

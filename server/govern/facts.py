@@ -33,6 +33,7 @@ from server.store import (
     versions,
 )
 from server.store.identities import latest_certificates
+from server.store.naming import named_in
 from server.store.schema import event, label, purge_order, run, snapshot, tombstone
 from server.store.schema import snapshot_member as member
 from server.store.store import Store
@@ -204,7 +205,11 @@ def _members(store: Store) -> View:
     found: dict[str, dict[str, dict[str, int]]] = defaultdict(lambda: defaultdict(dict))
     with store.database.read() as connection:
         names = labels.names(connection)
-        for of, index, split, number in connection.execute(query.group_by(*query.selected_columns[:3])):
+        truths, named = named_in(member)
+        each = sa.select(member.c.snapshot_id, named, member.c.split, sa.func.count(member.c.sample_id.distinct()))
+        more = each.select_from(truths).group_by(member.c.snapshot_id, named, member.c.split)
+        rows = [*connection.execute(query.group_by(*query.selected_columns[:3])), *connection.execute(more)]
+        for of, index, split, number in rows:
             found[of][names[index] if index < len(names) else str(index)][split] = number
     return {of: dict(classes) for of, classes in found.items()}
 

@@ -182,6 +182,7 @@ def of_sample(connection: sa.Connection, sample_id: str) -> View:
         "sample": {name: row._mapping[name] for name in about},
         "selection": {name: row._mapping[name] for name in chosen},
         "labels": [one._asdict() for one in said],
+        "classes": labels.names(connection),
         "versions": _taught(connection, members),
         "decisions": [entry._asdict() for entry in trail.entries(connection, subject=f"sample {sample_id}")],
     }

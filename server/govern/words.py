@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping
 from typing import Any
 
+from server.store.wording import in_words
+
 View = dict[str, Any]
 SHOWN = 12  # names in one line of a text; the JSON has all
 
@@ -72,7 +74,7 @@ def _lines_of_origin(view: View, stamp: Any) -> list[str]:
                 f"{why['strategy']}/{why['acquisition'] or 'its own'}"
             )
         found += [
-            f"{stamp(row['at_ms'])} {row['labeler']}: class {row['class_index']}"
+            f"{stamp(row['at_ms'])} {row['labeler']}: {in_words(row['class_index'], row['truth'], view['classes'])}"
             + (", taken back" if row["undone_at_ms"] else "")
             for row in view["labels"]
         ]

@@ -81,6 +81,8 @@ class Chooser:
     def _chosen(self, count: int, champion: Manifest | None, *, min_cosine: float | None) -> list[Asked]:
         if count == 0:
             return []
+        if champion is not None and champion.task != "classification":
+            champion = None  # there are no probabilities of classes: what devices said decides
         with self._store.database.read() as connection:
             rows = labels.waiting(connection, limit=CANDIDATES, newest=True)
             known = _encoded(connection, champion, [row.id for row in rows])

@@ -5,16 +5,16 @@ Of the label schema, which only grows, or one of the two answers that are no cla
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 
 import sqlalchemy as sa
 
 from edge_agent.contract.errors import did_you_mean
 from server.errors import LabelError
-from server.label.labeler import CANNOT_TELL, NAME_MAX, NONE_OF_THESE, Answer, is_name
-from server.store import labels
+from server.label.labeler import CANNOT_TELL, NAME_MAX, NONE_OF_THESE, is_name
+from server.store import labels, wording
 
-WORDS = {CANNOT_TELL: labels.CANNOT_TELL, NONE_OF_THESE: labels.NONE_OF_THESE}
+WORDS = {word: index for index, word in wording.WORDS.items()}
 
 
 def class_index_of(connection: sa.Connection, said: str, *, new: bool = False) -> int:
@@ -32,13 +32,13 @@ def class_index_of(connection: sa.Connection, said: str, *, new: bool = False) -
     return add_class(connection, said)
 
 
-def index_of(answer: Answer, known: Mapping[str, int], *, who: str) -> int:
+def index_of(answer: str | int | None, known: Mapping[str, int], *, who: str) -> int:
     """Index of what a labeler said, of a class or of what is none; LabelError: its index is of no class."""
     if answer is None:
         return labels.CANNOT_TELL
     if isinstance(answer, str):
         return WORDS[answer] if answer in WORDS else known[answer]
-    if not isinstance(answer, int) or answer >= len(known):
+    if answer >= len(known):
         raise LabelError(f"labeler {who}: answered class {answer}, known are 0..{len(known) - 1}")
     return answer
 
@@ -51,9 +51,3 @@ def add_class(connection: sa.Connection, name: str) -> int:
             f"and neither {CANNOT_TELL!r} nor {NONE_OF_THESE!r}"
         )
     return labels.ensure_names(connection, [name])[name]
-
-
-def name_of(class_index: int, names: Sequence[str]) -> str:
-    """Of a class, or of what is none."""
-    words = {index: word for word, index in WORDS.items()}
-    return words.get(class_index) or (names[class_index] if class_index < len(names) else str(class_index))

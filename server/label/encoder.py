@@ -153,16 +153,21 @@ class _Model(NamedTuple):
     def run(self, x: NDArray[Any]) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
         """Embedding (N, D), or the logits again where the graph has none, and logits (N, C) over the temperature.
 
-        Of a committee the logits are what its heads say as one. x: (N, *shape). IncompatibleError when it cannot be
-        run, or gives something else.
+        Of another task than classification the logits are (N, 0): they are of no classes that exclude each other. Of a
+        committee they are what its heads say as one. x: (N, *shape). IncompatibleError when it cannot be run, or gives
+        something else.
         """
         from models.evaluate import as_one, run_session
 
         manifest = self.manifest
+        if manifest.task != "classification" and not manifest.embedding:
+            raise IncompatibleError("the graph has no embedding output")
         heads = () if manifest.members == 1 else (manifest.members,)
         logits, vectors = run_session(
             self.session, x, logits=manifest.logits, embedding=manifest.embedding or manifest.logits
         )
+        if manifest.task != "classification":
+            return np.asarray(vectors, np.float32).reshape(len(x), -1), np.zeros((len(x), 0), np.float32)
         if logits.shape != (len(x), *heads, len(manifest.classes)):
             raise IncompatibleError(f"logits are {logits.shape}, expected {(len(x), *heads, len(manifest.classes))}")
         return np.asarray(vectors, np.float32).reshape(len(x), -1), as_one(logits, manifest.temperature)

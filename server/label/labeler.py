@@ -1,9 +1,9 @@
 """Who answers, and what is it asked?
 
 A labeler is an object with one method, `label(batch) -> answers`: one answer per question, in order. An answer is a
-class name, the index of a known class, CANNOT_TELL (or None), NONE_OF_THESE, or LATER: the question is asked, and its
-answer comes by and by; either out of the queue, from people, or out of the labeler's second method, `answered()`, which
-a labeler has that asks elsewhere.
+class name, the index of a known class, CANNOT_TELL (or None), NONE_OF_THESE, a truth that is more than a class (by
+names: truth.py), or LATER: the question is asked, and its answer comes by and by; either out of the queue, from people,
+or out of the labeler's second method, `answered()`, which a labeler has that asks elsewhere.
 
 `[labeler] kind` names one: `oracle`, `human`, `label_studio`, or your own as `package.module:name`, called without
 arguments (or with the list of `[labeler] files`, if there are any). What a labeler raises, or answers wrongly, is a
@@ -13,7 +13,7 @@ LabelError here: the samples stay unlabelled and are asked again later.
 from __future__ import annotations
 
 import importlib
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from enum import Enum
 from pathlib import Path
@@ -24,8 +24,9 @@ from numpy.typing import NDArray
 
 from server.errors import LabelError, ServerConfigError
 from server.label.oracle import Oracle
+from server.store import consensus, wording
 
-CANNOT_TELL, NONE_OF_THESE = "cannot tell", "none of these"
+CANNOT_TELL, NONE_OF_THESE = wording.WORDS[consensus.CANNOT_TELL], wording.WORDS[consensus.NONE_OF_THESE]
 """Answers that are no class: no class is called so."""
 NAME_MAX = 200
 
@@ -37,7 +38,7 @@ class Later(Enum):
 
 
 LATER: Final = Later.LATER
-Answer = str | int | None | Later
+Answer = str | int | None | Later | Mapping[str, Any]
 
 
 @dataclass(frozen=True)
@@ -59,11 +60,12 @@ class Given(NamedTuple):
     """An answer that came later."""
 
     id: str  # of the question
-    said: str  # a class name, CANNOT_TELL or NONE_OF_THESE
+    said: str  # a class name, CANNOT_TELL or NONE_OF_THESE; "" with a truth
     labeler: str  # who: "label_studio:ann@example.org"
     kind: str  # "label_studio"
     seconds: float  # that it took
     key: str  # of this answer: it may be given again, and counts once
+    truth: Mapping[str, Any] | None = None  # more than a class (truth.py)
 
 
 class Standing(NamedTuple):
@@ -143,8 +145,10 @@ def ask(labeler: Labeler, batch: list[Question]) -> list[Answer]:
         raise LabelError(f"labeler {who}: {len(answers)} answers to {len(batch)} questions, expected one each")
     for question, answer in zip(batch, answers, strict=True):
         named = isinstance(answer, str) and (answer in (CANNOT_TELL, NONE_OF_THESE) or is_name(answer))
-        if not (answer is None or answer is LATER or named or _is_index(answer)):
-            raise LabelError(f"labeler {who}: answered {answer!r} to {question.id}: expected a name, an index or None")
+        more = isinstance(answer, Mapping)
+        if not (answer is None or answer is LATER or named or more or _is_index(answer)):
+            what = "expected a name, an index or None, or a truth"
+            raise LabelError(f"labeler {who}: answered {answer!r} to {question.id}: {what}")
     return answers
 
 

@@ -26,8 +26,8 @@ import sqlalchemy as sa
 from edge_agent.contract.artifact import Manifest
 from server.errors import LabelError, StoreError
 from server.label import wishes
+from server.label.answer import meant_by, names_of
 from server.label.chooser import Asked, Chooser
-from server.label.classes import WORDS, index_of
 from server.label.labeler import LATER, Answer, Labeler, People, Question, ask
 from server.label.prices import Price
 from server.label.queue import PERSON, Queue, Rules
@@ -241,8 +241,7 @@ class Labelling:
         with self._store.database.write() as connection:
             # Some may have been erased while they were asked about: of those nothing is kept.
             here = body_names(connection, [one.asked.row.id for one in told])
-            new = [one.answer for one in told if isinstance(one.answer, str) and one.answer not in WORDS]
-            index = labels.ensure_names(connection, new)
+            index = labels.ensure_names(connection, [name for one in told for name in names_of(one.answer)])
             taught = {one.asked.row.id for one in told if one.kind == TEACHER}
             given = [self._label(one, index, at_ms, taught) for one in told if one.asked.row.id in here]
             labels.add(connection, given)
@@ -255,10 +254,10 @@ class Labelling:
         """`taught`: what the teacher has answered. Whoever else does gives another opinion."""
         drawn = self._drawn(one.asked)
         price = self._rules.prices.get(one.kind, Price()).of(one.seconds)
-        class_index = index_of(one.answer, index, who=one.labeler)
-        label = labels.Label(one.asked.row.id, class_index, one.labeler, at_ms, one.seconds, **drawn)
+        said = meant_by(one.answer, index, task=self._rules.task, who=one.labeler)
+        label = labels.Label(one.asked.row.id, said.class_index, one.labeler, at_ms, one.seconds, **drawn)
         again = one.kind != TEACHER and one.asked.row.id in taught
-        return label._replace(kind=one.kind, price=price, purpose=AGAIN if again else FIRST)
+        return label._replace(kind=one.kind, price=price, purpose=AGAIN if again else FIRST, truth=said.plain)
 
     def _queue_up(self, later: Sequence[Said], answered: set[str], at_ms: int) -> None:
         """What is to be answered later; what the teacher has answered is asked again, to measure it."""

@@ -10,9 +10,12 @@ from collections.abc import Sequence
 
 import sqlalchemy as sa
 
+from edge_agent.contract.task import Task
 from server.errors import LabelError
-from server.label.classes import add_class, class_index_of
+from server.label.answer import Reply, meant
+from server.label.classes import add_class
 from server.label.queue import PERSON
+from server.label.truth import Named
 from server.store import consensus, labels, questions, samples, trail
 from server.store.consensus import AGAIN, FIRST, SECOND_LOOK
 from server.store.questions import SOON, Queued
@@ -56,21 +59,33 @@ def look_again(connection: sa.Connection, ids: Sequence[str], *, who: str, why: 
     return number
 
 
-def vouch(connection: sa.Connection, sample_id: str, said: str, *, who: str, why: str, now_ms: int) -> None:
-    """A sample's class is known for sure, until it is doubted: nobody's answer, nor a word taken back, changes that.
+def vouch(
+    connection: sa.Connection,
+    sample_id: str,
+    said: str,
+    *,
+    truth: Named | None = None,
+    task: Task = "classification",
+    who: str,
+    why: str,
+    now_ms: int,
+) -> None:
+    """A sample's class (or truth, by names) is known for sure, until it is doubted: no answer changes that.
 
-    LabelError: no such sample or class, or it is "cannot tell".
+    LabelError: no such sample or class, it is "cannot tell", or no answer on a server of that task.
     """
     _check_here(connection, sample_id)
-    class_index = class_index_of(connection, said)
+    reply = Reply(sample_id, said, truth=truth)
+    found = meant(connection, reply, task=task, who=who, new=False, now_ms=now_ms)
+    class_index, sure = found.class_index, found.plain
     if class_index == labels.CANNOT_TELL:
         raise LabelError(f"{sample_id}: who cannot tell cannot vouch for it: expected a class, or 'none of these'")
     asked = questions.get(connection, sample_id) or Queued(sample_id, FIRST, now_ms)
-    questions.vouch(connection, sample_id, class_index, labeler=who, at_ms=now_ms)
+    questions.vouch(connection, sample_id, class_index, truth=sure, labeler=who, at_ms=now_ms)
     questions.drop(connection, sample_id)
-    labels.add(connection, [labels.Label(sample_id, class_index, who, now_ms, kind=PERSON, **asked.drawn)])
+    labels.add(connection, [labels.Label(sample_id, class_index, who, now_ms, kind=PERSON, truth=sure, **asked.drawn)])
     labels.spare(connection, dict.fromkeys(asked.beside, sample_id))
-    detail = {"class": said}
+    detail = {"class": said} if sure is None else {"truth": sure}
     trail.record(connection, "vouch", f"sample {sample_id}", why=why, who=who, detail=detail, now_ms=now_ms)
 
 

@@ -21,17 +21,21 @@ from typing import NamedTuple
 import numpy as np
 import sqlalchemy as sa
 
-from server.config import Labeler
+from edge_agent.contract.task import Task as Kind
+from server.config import ServerConfig
 from server.errors import LabelError
-from server.label.classes import class_index_of, name_of
+from server.label.answer import Meant, Outcome, Reply, meant, outcome
 from server.label.labeler import Given, Standing
 from server.label.prices import Price, parse
 from server.label.purpose import purpose_of
 from server.label.task import Task, tasks_of, with_guesses
-from server.store import consensus, erasures, labels, questions, samples, trail
+from server.label.truth import Named
+from server.store import consensus, erasures, labels, questions, samples
 from server.store.consensus import FIRST, GOLD
 from server.store.questions import SOON, Lease, Queued
 from server.store.store import Store
+
+__all__ = ["Outcome", "Queue", "Reply", "Rules"]
 
 log = logging.getLogger(__name__)
 
@@ -51,37 +55,21 @@ class Rules(NamedTuple):
     overlap_share: float = 0.0  # of them, asked of two
     most_labelers: int = 3  # of one sample, where they differ
     prices: Mapping[str, Price] = {}
+    task: Kind = "classification"  # what an answer is
 
     @classmethod
-    def of(cls, config: Labeler) -> Rules:
+    def of(cls, config: ServerConfig) -> Rules:
         """As configured; ServerConfigError when the prices cannot be read."""
+        people = config.labeler
         return cls(
-            lease_s=config.lease_s,
-            gold_share=config.gold_share,
-            blind_share=config.blind_share,
-            overlap_share=config.overlap_share,
-            most_labelers=config.most_labelers,
-            prices=parse(config.prices),
+            lease_s=people.lease_s,
+            gold_share=people.gold_share,
+            blind_share=people.blind_share,
+            overlap_share=people.overlap_share,
+            most_labelers=people.most_labelers,
+            prices=parse(people.prices),
+            task=config.server.task,
         )
-
-
-class Reply(NamedTuple):
-    """An answer, as a labeler gives it."""
-
-    sample_id: str
-    said: str  # a class's name, CANNOT_TELL or NONE_OF_THESE
-    seconds: float | None = None  # that it took; None: since it was leased
-    key: str | None = None  # of the task; an answer with a key that is here already changes nothing
-
-
-class Outcome(NamedTuple):
-    """What an answer came to."""
-
-    sample_id: str
-    said: str
-    in_force: str
-    confidence: float | None
-    labelers: int
 
 
 class Queue:
@@ -137,9 +125,11 @@ class Queue:
         seconds: float | None = None,
         kind: str = PERSON,
         key: str | None = None,
+        truth: Named | None = None,
     ) -> Outcome:
         """Keep an answer; see `answers`."""
-        return self.answers(labeler, [Reply(sample_id, said, seconds, key)], new_class=new_class, kind=kind)[0]
+        reply = Reply(sample_id, said, seconds, key, truth)
+        return self.answers(labeler, [reply], new_class=new_class, kind=kind)[0]
 
     def answers(
         self,
@@ -161,17 +151,17 @@ class Queue:
                 what another has answered there has an opinion too, and corrects nobody.
 
         Raises:
-            LabelError: there is no such class, or no such sample any more.
+            LabelError: there is no such class, or no such sample any more; or it is no answer on a server of that task.
         """
         with self._store.database.write() as connection:
             here = samples.body_names(connection, [one.sample_id for one in replies])
             for one in replies:
                 if one.sample_id not in here:
                     raise LabelError(f"{one.sample_id}: no such sample: it was erased, or its id is another")
-                class_index = self._class(connection, labeler, one, new=new_class)
+                said = meant(connection, one, task=self._rules.task, who=labeler, new=new_class, now_ms=self._now_ms())
                 if not one.key or not _came_before(connection, one.key):
-                    self._take(connection, labeler, one, class_index, kind, asked_as or labeler)
-            return [_outcome(connection, labeler, one) for one in replies]
+                    self._take(connection, labeler, one, said, kind, asked_as or labeler)
+            return [outcome(connection, labeler, one) for one in replies]
 
     def take_in(self, given: Iterable[Given | Standing], *, asked_as: str) -> int:
         """Keep what people elsewhere have answered, each once; returns how many were of samples here.
@@ -188,7 +178,7 @@ class Queue:
                 self._withdraw(one)
                 continue
             try:
-                reply = Reply(one.id, one.said, one.seconds, one.key)
+                reply = Reply(one.id, one.said, one.seconds, one.key, one.truth)
                 self.answers(one.labeler, [reply], new_class=True, kind=one.kind, asked_as=asked_as)
                 kept += 1
             except LabelError as error:  # one that makes no sense must not hold up the others
@@ -237,26 +227,14 @@ class Queue:
             questions.make_room(connection, now_ms=now_ms)
             return str(last.sample_id)
 
-    def _class(self, connection: sa.Connection, labeler: str, one: Reply, *, new: bool) -> int:
-        """Index of what was said; a class that is new goes into the trail."""
-        known = len(labels.names(connection))
-        class_index = class_index_of(connection, one.said, new=new)
-        if class_index >= known:
-            detail, why = {"index": class_index}, f"said of sample {one.sample_id}"
-            subject, now_ms = f"class {one.said}", self._now_ms()
-            trail.record(connection, "add class", subject, why=why, who=labeler, detail=detail, now_ms=now_ms)
-        return class_index
-
-    def _take(
-        self, connection: sa.Connection, labeler: str, one: Reply, class_index: int, kind: str, asked_as: str
-    ) -> None:
+    def _take(self, connection: sa.Connection, labeler: str, one: Reply, said: Meant, kind: str, asked_as: str) -> None:
         held = questions.lease_of(connection, asked_as, one.sample_id)
         asked = questions.get(connection, one.sample_id)
         now_ms = self._now_ms()
         took = _seconds(held, now_ms, self._rules.lease_s) if one.seconds is None else one.seconds
         given = labels.Label(
             one.sample_id,
-            class_index,
+            said.class_index,
             labeler,
             now_ms,
             took,
@@ -264,6 +242,7 @@ class Queue:
             key=one.key or None,
             price=self._rules.prices.get(kind, Price()).of(took),
             purpose=purpose_of(connection, one.sample_id, held, asked, corrects=asked_as == labeler),
+            truth=said.plain,
         )
         if held is not None:
             given = given._replace(guess=held.guess, guess_by=held.guess_by, shown=held.shown)
@@ -299,14 +278,3 @@ def _came_before(connection: sa.Connection, key: str) -> bool:
 
 def _seconds(held: Lease | None, now_ms: int, lease_s: float) -> float:
     return 0.0 if held is None else min(max(now_ms - held.at_ms, 0) / 1000.0, lease_s)
-
-
-def _outcome(connection: sa.Connection, labeler: str, one: Reply) -> Outcome:
-    """Of a gold question what a first answer comes to: nobody is to see by what he is measured."""
-    found = labels.standing(connection, one.sample_id)
-    if found is None:  # taken back meanwhile
-        return Outcome(one.sample_id, one.said, "", None, 0)
-    if labels.purpose_of(connection, one.sample_id, labeler) == GOLD:
-        return Outcome(one.sample_id, one.said, one.said, None, 1)
-    names = labels.names(connection)
-    return Outcome(one.sample_id, one.said, name_of(found.class_index, names), found.confidence, found.labelers)

@@ -13,8 +13,11 @@ import numpy as np
 import sqlalchemy as sa
 from numpy.typing import NDArray
 
+from edge_agent.contract.artifact import decode_manifest
 from server.store import embeddings, labels, samples, versions
+from server.store.blobs import Blobs
 from server.store.questions import Lease
+from server.store.wording import View, named, words
 
 
 class Task(NamedTuple):
@@ -22,11 +25,12 @@ class Task(NamedTuple):
 
     sample_id: str
     row: Any  # of `sample`
-    guess: str  # class by a model; empty: none, or not to be shown
+    guess: str  # class by a model, or its truth in words; empty: none, or not to be shown
     guess_by: str  # that model: "version 7"
     confidence: float | None  # of the guess
     until_ms: int
     key: str  # to be sent back with the answer
+    said: View | None = None  # what the device's model said beyond that, by names; None: nothing, or not to be shown
 
     @property
     def view(self) -> dict[str, Any]:
@@ -45,7 +49,13 @@ def with_guesses(connection: sa.Connection, taken: Sequence[Lease], *, hide: Cal
     for one in taken:
         row = rows[one.sample_id]
         guess, sure, by = row.predicted, row.confidence, f"version {row.model_version}"
-        if champion and one.sample_id in seen and (logits := seen[one.sample_id].logits) is not None:
+        if (
+            row.said is None
+            and champion
+            and one.sample_id in seen
+            and (logits := seen[one.sample_id].logits) is not None
+            and len(logits)
+        ):
             guess, sure, by = *_top(logits), f"version {champion.number}"
         shown = guess is not None and not hide()
         new = one._replace(guess=guess, guess_by=by, confidence=sure, shown=shown)
@@ -62,8 +72,21 @@ def tasks_of(connection: sa.Connection, taken: Sequence[Lease]) -> list[Task]:
         guess = names[one.guess] if one.shown and one.guess is not None and one.guess < len(names) else ""
         by, sure = (one.guess_by, one.confidence) if guess else ("", None)
         key = f"{one.sample_id}:{one.labeler}:{one.at_ms}"
-        found.append(Task(one.sample_id, rows[one.sample_id], guess, by, sure, one.until_ms, key))
+        said = rows[one.sample_id].said if one.shown else None
+        if said is not None:
+            guess, by, sure = words(said, names), one.guess_by, one.confidence
+        row = rows[one.sample_id]
+        found.append(Task(one.sample_id, row, guess, by, sure, one.until_ms, key, named(said, names)))
     return found
+
+
+def units_of(connection: sa.Connection, blobs: Blobs) -> dict[str, str]:
+    """Target -> its unit, as the champion's manifest states it; {} where there is none."""
+    champion = versions.champion(connection)
+    if champion is None:
+        return {}
+    manifest = decode_manifest(blobs.get(champion.manifest_sha256), where=f"version {champion.number}")
+    return dict(zip(manifest.classes, manifest.answer.units if manifest.answer else (), strict=False))
 
 
 def _top(logits: NDArray[Any]) -> tuple[int, float]:

@@ -20,7 +20,8 @@ from typing import Any, NamedTuple
 import sqlalchemy as sa
 from sqlalchemy.sql.operators import custom_op
 
-from server.store.consensus import CANNOT_TELL, NONE_OF_THESE
+from server.store.consensus import CANNOT_TELL, NONE_OF_THESE, VALUED
+from server.store.naming import names
 from server.store.schema import consensus, device, sample, snapshot, snapshot_member
 
 LOOK = 10_000  # candidates: more lets a rare find take longer than a person waits, fewer ask him to go on too often
@@ -28,7 +29,7 @@ _PAST = chr(0x10FFFF)  # after whatever follows a beginning
 Key = tuple[Any, ...]
 COLUMNS = (
     "id", "device", "stream", "origin", "split", "captured_at_ms", "received_at_ms", "dtype", "shape", "encoding",
-    "predicted", "confidence", "model_version", "reason", "probability", "utility",
+    "predicted", "confidence", "model_version", "reason", "probability", "utility", "said",
 )  # fmt: skip
 
 
@@ -44,6 +45,7 @@ class Wanted(NamedTuple):
     version: int | None = None  # that chose it
     labelled: bool | None = None
     class_index: int | None = None  # in force
+    names: int | None = None  # class that the truth in force names
     labeler: str = ""  # whose answer is in force
     agrees: bool | None = None  # the class in force is the predicted one
     utility_min: float | None = None
@@ -55,7 +57,7 @@ class Wanted(NamedTuple):
 
 
 class Found(NamedTuple):
-    """Rows with the COLUMNS of `sample`, and class_index, labeler, label_confidence of what is in force."""
+    """Rows with the COLUMNS of `sample`, and class_index, truth, labeler, label_confidence in force."""
 
     rows: Sequence[Any]
     after: Key | None  # where to look on; None: there is no more
@@ -127,7 +129,12 @@ def _select(way: _Way) -> sa.Select[Any]:
     """The other table is always looked up from that which has the order: outer joins are not turned round."""
     pair = sample.c.id == consensus.c.sample_id
     joined = way.table.join(sample if way.table is consensus else consensus, pair, isouter=True)
-    said = (consensus.c.class_index, consensus.c.labeler, consensus.c.confidence.label("label_confidence"))
+    said = (
+        consensus.c.class_index,
+        consensus.c.truth,
+        consensus.c.labeler,
+        consensus.c.confidence.label("label_confidence"),
+    )
     keys = (part.label(f"key_{n}") for n, part in enumerate(way.key))
     return sa.select(*(sample.c[name] for name in COLUMNS), *said, *keys).select_from(joined)
 
@@ -140,7 +147,13 @@ def _way(wanted: Wanted) -> _Way:
     when += [] if until is None else [sample.c.received_at_ms < until]
     if wanted.ids or wanted.search:
         return _by_id(wanted)
-    if wanted.labelled or wanted.class_index is not None or wanted.labeler or wanted.agrees is not None:
+    if (
+        wanted.labelled
+        or wanted.class_index is not None
+        or wanted.names is not None
+        or wanted.labeler
+        or wanted.agrees is not None
+    ):
         return _by_answer(wanted)
     reason = sample.c.reason.is_(None) if wanted.reason == "import" else sample.c.reason == wanted.reason
     chosen: tuple[tuple[str, object, sa.ColumnElement[bool]], ...] = (
@@ -166,9 +179,11 @@ def _by_id(wanted: Wanted) -> _Way:
 
 def _by_answer(wanted: Wanted) -> _Way:
     key, covers = (consensus.c.label_id,), frozenset(("labelled",) if wanted.labelled else ())
-    if wanted.class_index is not None:
+    if wanted.class_index is not None and wanted.names is None:
         where = consensus.c.class_index == wanted.class_index
         return _Way(consensus, (where,), key, covers | {"class_index"})
+    if wanted.names is not None:
+        return _Way(consensus, (consensus.c.class_index == VALUED,), key, covers)
     if wanted.labeler:
         return _Way(consensus, (consensus.c.labeler == wanted.labeler,), key, covers | {"labeler"})
     return _Way(consensus, (), key, covers)
@@ -180,13 +195,15 @@ def _sieve(connection: sa.Connection, wanted: Wanted, way: _Way) -> list[sa.Colu
     sieve = [fits(_by_value(column), value) for column, fits, value in _plain(left) if value is not None]
     if left.search:
         sieve += [_by_value(sample.c.id) >= left.search, _by_value(sample.c.id) < left.search + _PAST]
+    if left.names is not None:
+        sieve.append(names(consensus.c.truth, left.names))
     if left.site:
         sieve.append(_by_value(sample.c.device).in_(sa.select(device.c.name).where(device.c.site == left.site)))
     if left.labelled is not None:
         sieve.append(consensus.c.sample_id.is_not(None) if left.labelled else consensus.c.sample_id.is_(None))
     if left.agrees is not None:
         said, taken = _by_value(consensus.c.class_index), _by_value(sample.c.predicted)
-        sieve += [said.not_in((CANNOT_TELL, NONE_OF_THESE)), taken.is_not(None)]
+        sieve += [said.not_in((CANNOT_TELL, NONE_OF_THESE, VALUED)), taken.is_not(None)]
         same = said == taken
         sieve.append(same if left.agrees else ~same)
     return [*sieve, _used(connection, left.used)] if left.used else sieve

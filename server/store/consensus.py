@@ -1,12 +1,13 @@
-"""Which class is in force for a sample?
+"""Which class is in force for a sample, or which truth that is more than one?
 
-    gold          the class that somebody vouches for
+    gold          what somebody vouches for
     a second look answers before it count no more: they were what was doubted
     people        where one answered, what a model said counts no more
     each labeler  counts with his newest answer
     one           is believed
     several       the likeliest class, by what is known of their error rates (agreement.py); of two as likely, the one
                   said last. Who cannot tell has no voice, unless they are more, or as many and the last
+    several truths  boxes, classes or numbers are put together (truths.py); confidence is how alike they are
 
 One row a sample that has an answer, written in the transaction that adds or takes back a label. Nothing else writes it.
 """
@@ -15,13 +16,15 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Collection, Iterable, Mapping, Sequence
+from types import MappingProxyType
 from typing import Any, NamedTuple
 
 import numpy as np
 import sqlalchemy as sa
 from sqlalchemy.dialects.sqlite import insert
 
-from server.store import agreement
+from edge_agent.contract.task import plain, truth_of
+from server.store import agreement, truths
 from server.store.agreement import Answers, Floats
 from server.store.schema import class_name, gold, label, skill
 from server.store.schema import consensus as table
@@ -29,6 +32,8 @@ from server.store.schema import consensus as table
 CANNOT_TELL = -1
 NONE_OF_THESE = -2  # the labeler can tell, and it is of no class of the schema
 VALUED = -3  # the answer is more than a class, and stands in `truth`
+CLASSLESS = (CANNOT_TELL, VALUED)
+"""Answers that no predicted class is right or wrong by."""
 
 FIRST, AGAIN, SECOND_LOOK, GOLD = "first", "again", "second look", "gold"
 """Why somebody was asked: there was no label; another opinion was wanted; the label was doubted; to measure him."""
@@ -37,6 +42,7 @@ MODELS = (TEACHER,)
 """Kinds of labelers whose answer counts only where no person gave one."""
 
 _IDS_AT_ONCE = 500  # values in one IN (...): SQLite allows 32,766
+_SCALED_BY = 1000  # truths last in force that say how much the numbers of a target differ
 _EQUAL = 1e-9  # two probabilities nearer than this are one
 
 
@@ -45,6 +51,7 @@ class Known(NamedTuple):
 
     classes: int  # K
     counts: Mapping[str, Floats]
+    scales: truths.Scales = MappingProxyType({})
 
 
 class Decided(NamedTuple):
@@ -67,7 +74,10 @@ def resolve(connection: sa.Connection, ids: Collection[str]) -> None:
         some = wanted[start : start + _IDS_AT_ONCE]
         given = _given(connection, some)
         known = _known(connection, given.values())
-        sure = dict(connection.execute(sa.select(gold.c.sample_id, gold.c.class_index).where(_in(gold, some))).all())
+        vouched = connection.execute(
+            sa.select(gold.c.sample_id, gold.c.class_index, gold.c.truth).where(_in(gold, some))
+        )
+        sure = {row.sample_id: row for row in vouched}
         rows = [_row(one, answers, sure.get(one), known) for one, answers in given.items()]
         connection.execute(sa.delete(table).where(_in(table, [one for one in some if one not in given])))
         if rows:
@@ -84,14 +94,12 @@ def decide(answers: Sequence[Any], sure: int | None, known: Known) -> Decided:
         sure: the class it has as gold, or None.
         known: of the labelers; one that is not in it counts as anybody.
     """
-    newest = counting(answers)
+    newest = {who: row.class_index for who, row in counting(answers).items()}
     if sure is not None:
         return Decided(sure, 1.0, len(newest))
-    told = {who: said for who, said in newest.items() if said != CANNOT_TELL}
-    unclear = len(newest) - len(told)
-    last = next(reversed(newest.values()))
-    if unclear > len(told) or (unclear == len(told) and last == CANNOT_TELL):
+    if _unclear(list(newest.values())):
         return Decided(CANNOT_TELL, None, len(newest))
+    told = {who: said for who, said in newest.items() if said != CANNOT_TELL}
     if len(told) == 1:
         return Decided(next(iter(told.values())), None, len(newest))
     likely = _posterior(told, known)
@@ -100,16 +108,33 @@ def decide(answers: Sequence[Any], sure: int | None, known: Known) -> Decided:
     return Decided(class_index, float(likely.max()), len(newest))
 
 
-def counting(answers: Iterable[Any]) -> dict[str, int]:
-    """Labeler -> class, of the answers that count, in the order in which they were last given."""
+def decide_truth(answers: Sequence[Any], known: Known) -> tuple[Decided, dict[str, Any] | None]:
+    """The same where somebody's answer that counts is more than a class; and the truth, as plain data."""
+    newest = list(counting(answers).values())
+    if _unclear([row.class_index for row in newest]):
+        return Decided(CANNOT_TELL, None, len(newest)), None
+    said = [truth_of(row.truth) for row in newest if row.class_index == VALUED]
+    said = [one for one in said if one.task == said[-1].task]
+    sure = truths.agreement(said, scales=known.scales) if len(said) > 1 else None
+    return Decided(VALUED, sure, len(newest)), plain(truths.merged(said))
+
+
+def _unclear(newest: Sequence[int]) -> bool:
+    """Whether those who cannot tell are more, or as many and the last."""
+    cannot = newest.count(CANNOT_TELL)
+    return 2 * cannot > len(newest) or (2 * cannot == len(newest) and newest[-1] == CANNOT_TELL)
+
+
+def counting(answers: Iterable[Any]) -> dict[str, Any]:
+    """Labeler -> his answer, of those that count, in the order in which they were last given."""
     rows = list(answers)
     looks = [i for i, row in enumerate(rows) if row.purpose == SECOND_LOOK]
     rows = rows[looks[-1] :] if looks else rows
     people = [row for row in rows if row.kind not in MODELS]
-    newest: dict[str, int] = {}
+    newest: dict[str, Any] = {}
     for row in people or rows:
         newest.pop(row.labeler, None)
-        newest[row.labeler] = row.class_index
+        newest[row.labeler] = row
     return newest
 
 
@@ -122,7 +147,7 @@ def refit(connection: sa.Connection) -> dict[str, Floats]:
     several = sa.select(label.c.sample_id).where(label.c.undone_at_ms.is_(None)).group_by(label.c.sample_id)
     several = several.having(sa.func.count(label.c.labeler.distinct()) > 1)
     vouched = sa.exists().where(gold.c.sample_id == label.c.sample_id, gold.c.labeler == label.c.labeler)
-    told = (label.c.undone_at_ms.is_(None), label.c.class_index != CANNOT_TELL, ~vouched)
+    told = (label.c.undone_at_ms.is_(None), label.c.class_index.not_in(CLASSLESS), ~vouched)
     query = sa.select(label.c.sample_id, label.c.labeler, label.c.class_index).where(*told).order_by(label.c.id)
     rows = connection.execute(query.where(label.c.sample_id.in_(several)))
     newest = {(row.sample_id, row.labeler): row.class_index for row in rows}
@@ -132,7 +157,7 @@ def refit(connection: sa.Connection) -> dict[str, Floats]:
     classes = _classes(connection, newest.values())
     at = [{name: place for place, name in enumerate(names)} for names in (samples, labelers)]
     triples = np.array([(at[0][s], at[1][who], _place(said, classes)) for (s, who), said in newest.items()], np.intp)
-    sure = connection.execute(sa.select(gold.c.sample_id, gold.c.class_index)).all()
+    sure = connection.execute(sa.select(gold.c.sample_id, gold.c.class_index).where(gold.c.class_index != VALUED))
     known = {at[0][row.sample_id]: _place(row.class_index, classes) for row in sure if row.sample_id in at[0]}
     said = Answers(*(triples.T))
     fit = agreement.dawid_skene(said, items=len(samples), labelers=len(labelers), classes=classes, known=known)
@@ -149,14 +174,15 @@ def keep(connection: sa.Connection, counts: Mapping[str, Floats]) -> None:
 
 
 def contested(connection: sa.Connection) -> list[str]:
-    """Ids of the samples that several answered: what a change in the labelers' rates may change."""
-    return list(connection.scalars(sa.select(table.c.sample_id).where(table.c.labelers > 1)))
+    """Ids of the samples to which several gave a class: what a change in the labelers' rates may change."""
+    several = (table.c.labelers > 1, table.c.class_index != VALUED)
+    return list(connection.scalars(sa.select(table.c.sample_id).where(*several)))
 
 
 def stale(connection: sa.Connection) -> int:
     """Samples that several answered since the labelers were last estimated; where none can tell, nothing is learned."""
     last = sa.select(sa.func.coalesce(sa.func.max(skill.c.label_id), 0)).scalar_subquery()
-    several = (table.c.labelers > 1, table.c.label_id > last, table.c.class_index != CANNOT_TELL)
+    several = (table.c.labelers > 1, table.c.label_id > last, table.c.class_index.not_in(CLASSLESS))
     return connection.scalar(sa.select(sa.func.count()).select_from(table).where(*several)) or 0
 
 
@@ -166,7 +192,9 @@ def skills(connection: sa.Connection, classes: int) -> dict[str, Floats]:
 
 
 def _given(connection: sa.Connection, ids: Sequence[str]) -> dict[str, list[Any]]:
-    columns = ("id", "sample_id", "class_index", "labeler", "kind", "purpose", "probability", "plan_ms", "stands_for")
+    columns = (
+        "id", "sample_id", "class_index", "truth", "labeler", "kind", "purpose", "probability", "plan_ms", "stands_for",
+    )  # fmt: skip
     query = sa.select(*(label.c[name] for name in columns)).where(_in(label, ids), label.c.undone_at_ms.is_(None))
     found: dict[str, list[Any]] = defaultdict(list)
     for row in connection.execute(query.order_by(label.c.sample_id, label.c.id)):  # as the index has them
@@ -179,16 +207,33 @@ def _known(connection: sa.Connection, given: Collection[Sequence[Any]]) -> Known
     if all(len(answers) == 1 for answers in given):
         return Known(1, {})
     classes = _classes(connection, (row.class_index for answers in given for row in answers))
-    return Known(classes, skills(connection, classes))
+    several = any(len(answers) > 1 and answers[-1].class_index == VALUED for answers in given)
+    return Known(classes, skills(connection, classes), scales(connection) if several else {})
 
 
-def _row(sample_id: str, answers: Sequence[Any], sure: int | None, known: Known) -> dict[str, Any]:
+def scales(connection: sa.Connection) -> dict[int, float]:
+    """Target -> the standard deviation of its numbers that were last in force, where they differ."""
+    query = sa.select(table.c.truth).where(table.c.class_index == VALUED).order_by(table.c.label_id.desc())
+    numbers: dict[int, list[float]] = defaultdict(list)
+    for truth in connection.scalars(query.limit(_SCALED_BY)):
+        for value in truth_of(truth).values or ():
+            numbers[value.label].append(value.value)
+    return {label: spread for label, some in numbers.items() if (spread := float(np.std(some))) > 0.0}
+
+
+def _row(sample_id: str, answers: Sequence[Any], sure: Any, known: Known) -> dict[str, Any]:
     drawn = next((row for row in reversed(answers) if row.probability is not None), answers[-1])
-    decided = decide(answers, sure, known)
+    newest = counting(answers)
+    truth: dict[str, Any] | None = None
+    if sure is None and any(row.class_index == VALUED for row in newest.values()):
+        decided, truth = decide_truth(answers, known)
+    else:
+        decided, truth = decide(answers, None if sure is None else sure.class_index, known), sure and sure.truth
     said_so = next((row.labeler for row in reversed(answers) if row.class_index == decided.class_index), "")
     return {
         "sample_id": sample_id,
         **decided._asdict(),
+        "truth": truth,
         "labeler": said_so or answers[-1].labeler,
         "label_id": answers[-1].id,
         "probability": drawn.probability,

@@ -10,8 +10,10 @@ from typing import Any, NamedTuple
 
 import sqlalchemy as sa
 
-from server.store.consensus import AGAIN, CANNOT_TELL, GOLD, MODELS
+from edge_agent.contract.task import truth_of
+from server.store.consensus import AGAIN, CANNOT_TELL, CLASSLESS, GOLD, MODELS, VALUED, scales
 from server.store.schema import consensus, gold, label, lease, user
+from server.store.truths import likeness
 
 
 class Effort(NamedTuple):
@@ -27,9 +29,9 @@ class Effort(NamedTuple):
 
 
 class Score(NamedTuple):
-    """How many of n were right, or the same."""
+    """How many of n were right, or the same: of truths that are more than a class, how alike they were (truths.py)."""
 
-    right: int
+    right: float
     n: int
 
 
@@ -57,9 +59,7 @@ def efforts(connection: sa.Connection, *, since_ms: int = 0) -> Sequence[Effort]
 def by_gold(connection: sa.Connection) -> dict[str, Score]:
     """Labeler -> how many gold questions he got right; "cannot tell" is not right, nor what was mended unasked."""
     newest = _newest(purpose=GOLD).subquery()
-    right = sa.func.sum(sa.case((newest.c.class_index == gold.c.class_index, 1), else_=0))
-    query = sa.select(newest.c.labeler, right, sa.func.count()).join(gold, gold.c.sample_id == newest.c.sample_id)
-    return {row[0]: Score(row[1], row[2]) for row in connection.execute(query.group_by(newest.c.labeler))}
+    return _scores(connection, newest, gold)
 
 
 def by_consensus(connection: sa.Connection) -> dict[str, Score]:
@@ -68,21 +68,15 @@ def by_consensus(connection: sa.Connection) -> dict[str, Score]:
     other = sa.and_(
         label.c.sample_id == newest.c.sample_id, label.c.labeler != newest.c.labeler, label.c.undone_at_ms.is_(None)
     )
-    same = sa.func.sum(sa.case((newest.c.class_index == consensus.c.class_index, 1), else_=0))
-    query = (
-        sa.select(newest.c.labeler, same, sa.func.count())
-        .join(consensus, consensus.c.sample_id == newest.c.sample_id)
-        .where(consensus.c.class_index != CANNOT_TELL, sa.exists().where(other, label.c.class_index != CANNOT_TELL))
-        .group_by(newest.c.labeler)
-    )
-    return {row[0]: Score(row[1], row[2]) for row in connection.execute(query)}
+    told = (consensus.c.class_index != CANNOT_TELL, sa.exists().where(other, label.c.class_index != CANNOT_TELL))
+    return _scores(connection, newest, consensus, *told)
 
 
 def by_guess(connection: sa.Connection) -> dict[bool, Score]:
     """Whether the guess was shown -> how many of people's first answers were that guess."""
     same = sa.func.sum(sa.case((label.c.class_index == label.c.guess, 1), else_=0))
     told = (label.c.guess.is_not(None), label.c.undone_at_ms.is_(None), label.c.kind.not_in(MODELS))
-    query = sa.select(label.c.shown, same, sa.func.count()).where(*told, label.c.class_index != CANNOT_TELL)
+    query = sa.select(label.c.shown, same, sa.func.count()).where(*told, label.c.class_index.not_in(CLASSLESS))
     return {bool(row[0]): Score(row[1], row[2]) for row in connection.execute(query.group_by(label.c.shown))}
 
 
@@ -98,14 +92,26 @@ def models_against_people(connection: sa.Connection) -> dict[str, Score]:
         label.c.purpose == AGAIN,
         label.c.undone_at_ms.is_(None),
     )
-    same = sa.func.sum(sa.case((newest.c.class_index == consensus.c.class_index, 1), else_=0))
-    query = (
-        sa.select(newest.c.labeler, same, sa.func.count())
-        .join(consensus, consensus.c.sample_id == newest.c.sample_id)
-        .where(consensus.c.class_index != CANNOT_TELL, sa.exists().where(person))
-        .group_by(newest.c.labeler)
-    )
-    return {row[0]: Score(row[1], row[2]) for row in connection.execute(query)}
+    return _scores(connection, newest, consensus, consensus.c.class_index != CANNOT_TELL, sa.exists().where(person))
+
+
+def _scores(
+    connection: sa.Connection, newest: sa.Subquery, right: sa.Table, *where: sa.ColumnElement[bool]
+) -> dict[str, Score]:
+    """Labeler -> how many of these answers say what `right` (gold, consensus) says of their samples, or how nearly."""
+    same = sa.func.sum(sa.case((newest.c.class_index == right.c.class_index, 1), else_=0))
+    both = sa.and_(newest.c.class_index == VALUED, right.c.class_index == VALUED)
+    joined = newest.join(right, right.c.sample_id == newest.c.sample_id)
+    counted = sa.select(newest.c.labeler, same, sa.func.count()).select_from(joined).where(*where, ~both)
+    found = {row[0]: Score(row[1], row[2]) for row in connection.execute(counted.group_by(newest.c.labeler))}
+    pairs = sa.select(newest.c.labeler, newest.c.truth, right.c.truth.label("right")).select_from(joined)
+    rows = connection.execute(pairs.where(*where, both)).all()
+    by = scales(connection) if rows else {}
+    for row in rows:
+        before = found.get(row.labeler, Score(0, 0))
+        alike = likeness(truth_of(row.truth), truth_of(row.right), scales=by)
+        found[row.labeler] = Score(before.right + alike, before.n + 1)
+    return found
 
 
 def _newest(*, purpose: str = "") -> sa.Select[Any]:

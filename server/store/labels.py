@@ -2,8 +2,9 @@
 
 Labels are events: only ever added, or taken back by whoever gave them. Which class is in force for a sample follows
 from all of its answers (consensus.py), in the transaction that brings one. "Cannot tell" and "none of these" are
-answers too: the sample is not asked about again, and no snapshot holds it. The label schema (class index -> name) only
-grows, so that an index means the same for ever.
+answers too: the sample is not asked about again, and no snapshot holds it. What is more than a class (boxes, several
+classes, numbers) is VALUED and has its truth beside it. The label schema (class or target index -> name) only grows, so
+that an index means the same for ever.
 
 A sample that shows what a labelled one shows can be spared: it is kept, waits for no label of its own, and stands with
 that one. Nor does one wait that is left out with its device (identities.py). What stands in the queue already
@@ -12,6 +13,7 @@ that one. Nor does one wait that is left out with its device (identities.py). Wh
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
@@ -19,19 +21,20 @@ import sqlalchemy as sa
 from sqlalchemy.dialects.sqlite import insert
 
 from server.store import consensus, identities
-from server.store.consensus import CANNOT_TELL, FIRST, NONE_OF_THESE
+from server.store.consensus import CANNOT_TELL, CLASSLESS, FIRST, NONE_OF_THESE, VALUED, is_label
+from server.store.naming import named_in
 from server.store.samples import AUDIT_REASONS, body_names
 from server.store.schema import class_name, duplicate, gold, label, question, sample, snapshot_member
 from server.store.schema import consensus as in_force_
 
-__all__ = ["CANNOT_TELL", "NONE_OF_THESE", "Label"]
+__all__ = ["CANNOT_TELL", "NONE_OF_THESE", "VALUED", "Label"]
 
 
 class Label(NamedTuple):
     """One answer."""
 
     sample_id: str
-    class_index: int  # or CANNOT_TELL, NONE_OF_THESE
+    class_index: int  # or CANNOT_TELL, NONE_OF_THESE, VALUED
     labeler: str
     at_ms: int
     seconds: float = 0.0  # a person's time
@@ -45,6 +48,7 @@ class Label(NamedTuple):
     guess_by: str = ""  # that model
     shown: bool = False  # whether the labeler saw the guess
     key: str | None = None  # an answer with a key that is here already adds nothing
+    truth: dict[str, Any] | None = None  # plain data of contract/task.py Truth, where class_index is VALUED
 
 
 class Counts(NamedTuple):
@@ -86,7 +90,7 @@ def still_waiting(connection: sa.Connection, ids: Collection[str]) -> set[str]:
 
 
 def last_answered(connection: sa.Connection, *, limit: int) -> Sequence[Any]:
-    """(id, body_sha256) of the samples that were last told a class, imports included; the newest first."""
+    """(id, body_sha256) of the samples that were last told a label, imports included; the newest first."""
     last = last_answered_ids(limit=limit).subquery()
     query = sa.select(sample.c.id, sample.c.body_sha256).join(last, last.c.id == sample.c.id)
     return connection.execute(query.order_by(last.c.at.desc())).all()
@@ -95,16 +99,16 @@ def last_answered(connection: sa.Connection, *, limit: int) -> Sequence[Any]:
 def last_answered_ids(*, limit: int) -> sa.Select[tuple[str, int]]:
     """Query of their ids, and of what grows with their newest answer."""
     query = sa.select(in_force_.c.sample_id.label("id"), in_force_.c.label_id.label("at"))
-    return query.where(in_force_.c.class_index >= 0).order_by(in_force_.c.label_id.desc()).limit(limit)
+    return query.where(is_label(in_force_.c.class_index)).order_by(in_force_.c.label_id.desc()).limit(limit)
 
 
 def of_people(connection: sa.Connection, *, limit: int) -> Sequence[Any]:
-    """Rows of `sample`, with `class_index`, of the devices' samples that people last could tell; the newest first."""
+    """Rows of `sample`, with `class_index`, of what people last told of devices' samples, the newest first."""
     told = (label.c.sample_id == sample.c.id, label.c.undone_at_ms.is_(None), label.c.kind.not_in(consensus.MODELS))
     query = (
         sa.select(in_force_.c.class_index, sample)
         .select_from(in_force_.join(sample, sample.c.id == in_force_.c.sample_id))
-        .where(in_force_.c.class_index != CANNOT_TELL, sample.c.origin == "device", sa.exists().where(*told))
+        .where(in_force_.c.class_index.not_in(CLASSLESS), sample.c.origin == "device", sa.exists().where(*told))
     )
     return connection.execute(query.order_by(in_force_.c.label_id.desc()).limit(limit)).all()
 
@@ -190,7 +194,7 @@ def answers_of(connection: sa.Connection, snapshot_id: str) -> list[tuple[str, i
 
 
 def audited(connection: sa.Connection, version: int) -> Sequence[Any]:
-    """(class_index, predicted, floor) of the audit's samples that a version ran on, in the order of their answers."""
+    """(class_index, predicted, floor) of the audit's samples to which a version gave a class, by their answers."""
     answers = in_force().subquery()
     first = sa.select(label.c.sample_id, sa.func.min(label.c.id).label("at")).group_by(label.c.sample_id).subquery()
     query = (
@@ -199,7 +203,7 @@ def audited(connection: sa.Connection, version: int) -> Sequence[Any]:
         .join(answers, answers.c.sample_id == sample.c.id)
         .join(first, first.c.sample_id == sample.c.id)
         .where(sample.c.model_version == version, sample.c.reason.in_(AUDIT_REASONS), sample.c.floor > 0.0)
-        .where(answers.c.class_index != CANNOT_TELL, ~identities.left_out())
+        .where(answers.c.class_index.not_in(CLASSLESS), ~identities.left_out())
         .order_by(first.c.at)
     )
     return connection.execute(query).all()
@@ -230,7 +234,7 @@ def held_out_imports(connection: sa.Connection) -> Sequence[sa.Row[Any]]:
 
 def counts(connection: sa.Connection) -> Counts:
     """How many samples of devices are labelled, unclear, and waiting."""
-    said = sa.case((in_force_.c.class_index >= 0, 0), else_=in_force_.c.class_index)
+    said = sa.case((is_label(in_force_.c.class_index), 0), else_=in_force_.c.class_index)
     query = (
         sa.select(said, sa.func.count())
         .select_from(in_force_.join(sample, sample.c.id == in_force_.c.sample_id))
@@ -258,14 +262,17 @@ class Answered(NamedTuple):
 
 
 def by_class(connection: sa.Connection) -> dict[str, Answered]:
-    """Of every class that was ever answered, by name; imports included."""
+    """Of every class that was ever answered, by name, a truth as one of each that it names; imports included."""
     index = dict(enumerate(names(connection)))
     group = sa.select(in_force_.c.class_index, sa.func.count()).group_by(in_force_.c.class_index)
-    number = {row[0]: row[1] for row in connection.execute(group.where(in_force_.c.class_index >= 0))}
+    number = Counter({row[0]: row[1] for row in connection.execute(group.where(in_force_.c.class_index >= 0))})
+    truths, named = named_in(in_force_)
+    samples = sa.select(named, sa.func.count(in_force_.c.sample_id.distinct())).select_from(truths).group_by(named)
+    number.update({row[0]: row[1] for row in connection.execute(samples)})
     timed = sa.select(label.c.class_index, sa.func.count(), sa.func.sum(label.c.seconds)).group_by(label.c.class_index)
     given = timed.where(label.c.seconds > 0.0, label.c.class_index >= 0, label.c.undone_at_ms.is_(None))
     times = {row[0]: (row[1], row[2]) for row in connection.execute(given)}
-    return {index[k]: Answered(number.get(k, 0), *times.get(k, (0, 0.0))) for k in sorted({*number, *times})}
+    return {index[k]: Answered(number[k], *times.get(k, (0, 0.0))) for k in sorted({*number, *times})}
 
 
 def last_id(connection: sa.Connection) -> int:

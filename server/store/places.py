@@ -34,9 +34,11 @@ def put(connection: sa.Connection, made: Sequence[Place]) -> None:
 
 
 def every(connection: sa.Connection) -> Sequence[Any]:
-    """All points, by id: sample_id, x, y, predicted, and class_index, which is None where nobody answered."""
+    """All points, by id: sample_id, x, y, predicted, truth, and class_index, which is None where nobody answered."""
     query = (
-        sa.select(place.c.sample_id, place.c.x, place.c.y, sample.c.predicted, consensus.c.class_index)
+        sa.select(
+            place.c.sample_id, place.c.x, place.c.y, sample.c.predicted, consensus.c.class_index, consensus.c.truth
+        )
         .join(sample, sample.c.id == place.c.sample_id)
         .outerjoin(consensus, consensus.c.sample_id == place.c.sample_id)
         .order_by(place.c.sample_id)

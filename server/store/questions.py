@@ -207,10 +207,19 @@ def leased(connection: sa.Connection, *, now_ms: int) -> dict[str, int]:
 # --- gold -------------------------------------------------------------------------------------------------------------
 
 
-def vouch(connection: sa.Connection, sample_id: str, class_index: int, *, labeler: str, at_ms: int) -> None:
-    """That sample is of that class, for sure."""
-    statement = insert(gold).values(sample_id=sample_id, class_index=class_index, labeler=labeler, at_ms=at_ms)
-    new = {name: statement.excluded[name] for name in ("class_index", "labeler", "at_ms")}
+def vouch(
+    connection: sa.Connection,
+    sample_id: str,
+    class_index: int,
+    *,
+    truth: dict[str, Any] | None = None,
+    labeler: str,
+    at_ms: int,
+) -> None:
+    """That sample is of that class, or that is its truth (with VALUED), for sure."""
+    values = {"class_index": class_index, "truth": truth, "labeler": labeler, "at_ms": at_ms}
+    statement = insert(gold).values(sample_id=sample_id, **values)
+    new = {name: statement.excluded[name] for name in values}
     connection.execute(statement.on_conflict_do_update(index_elements=[gold.c.sample_id], set_=new))
 
 

@@ -63,13 +63,13 @@ def rows(connection: sa.Connection, ids: Collection[str]) -> Sequence[sa.Row[Any
 
 
 def one(connection: sa.Connection, sample_id: str) -> sa.Row[Any] | None:
-    """The sample of that id, with the class in force (`class_index`, or None)."""
+    """The sample of that id, with what is in force (`class_index`, or None; `truth`)."""
     return connection.execute(_with_class().where(sample.c.id == sample_id)).one_or_none()
 
 
 def _with_class() -> sa.Select[Any]:
     joined = sample.outerjoin(consensus, consensus.c.sample_id == sample.c.id)
-    return sa.select(sample, consensus.c.class_index).select_from(joined)
+    return sa.select(sample, consensus.c.class_index, consensus.c.truth).select_from(joined)
 
 
 def sample_counts(connection: sa.Connection) -> dict[str, dict[str, int]]:

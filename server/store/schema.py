@@ -377,9 +377,10 @@ gold = Table(  # samples whose class is known for sure: labelers are measured by
     "gold",
     metadata,
     Column("sample_id", String(190), ForeignKey("sample.id", ondelete="CASCADE"), primary_key=True),
-    Column("class_index", Integer, nullable=False),  # or NONE_OF_THESE
+    Column("class_index", Integer, nullable=False),  # or NONE_OF_THESE, VALUED
     Column("labeler", String(100), nullable=False),  # who says so
     Column("at_ms", BigInteger, nullable=False),
+    Column("truth", JSON(none_as_null=True)),  # where class_index is VALUED; else null
 )
 
 skill = Table(  # error rates of labelers, as last estimated (agreement.py)

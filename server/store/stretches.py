@@ -20,6 +20,7 @@ import sqlalchemy as sa
 
 from edge_agent.contract.wire import Heartbeat, StreamCounts
 from server.store import beats, labels, spans, vectors
+from server.store.consensus import CLASSLESS
 from server.store.schema import consensus, sample, stretch
 
 Sums = dict[str, list[float]]
@@ -99,7 +100,7 @@ def labelled(connection: sa.Connection, *, since_day: str = "") -> Sequence[Any]
         sa.select(*said, stretch.c.id.label("stretch_id"), answers.c.class_index, answers.c.probability.label("asked"))
         .add_columns(answers.c.plan_ms, answers.c.stands_for, sample.c.received_at_ms, sample.c.captured_at_ms)
         .select_from(answers.join(sample, sample.c.id == answers.c.sample_id).outerjoin(stretch, _around()))
-        .where(sample.c.origin == "device", answers.c.class_index != labels.CANNOT_TELL)
+        .where(sample.c.origin == "device", answers.c.class_index.not_in(CLASSLESS))
         .where(
             sa.or_(
                 stretch.c.day >= since_day, sa.and_(stretch.c.id.is_(None), sample.c.received_at_ms >= ms_of(since_day))

@@ -1,7 +1,7 @@
 """What is different between two snapshots?
 
     added, removed   members of the one alone
-    relabelled       of both, but of another class; by "was -> is"
+    relabelled       of both, but of another class or truth; by "was -> is"
     moved            of both, but in another split
 
 each counted by class, device, labeler and split, with the ids. What is removed because the newer one leaves it out says
@@ -24,6 +24,7 @@ class Entry(NamedTuple):
     split: str
     device: str
     labeler: str
+    truth: str = ""  # where it is more than a class, exactly
 
 
 class Group(NamedTuple):
@@ -55,7 +56,7 @@ def difference(
 ) -> Difference:
     """From `before` to `after`: sample id -> member. left_out: sample id -> why, of the newer."""
     both = sorted(before.keys() & after.keys())
-    relabelled = [one for one in both if before[one].class_name != after[one].class_name]
+    relabelled = [one for one in both if _label(before[one]) != _label(after[one])]
     moved = [one for one in both if before[one].split != after[one].split]
     removed = sorted(before.keys() - after.keys())
     changes = Counter(f"{before[one].class_name} -> {after[one].class_name}" for one in relabelled)
@@ -108,6 +109,10 @@ def _group(ids: list[str], members: Mapping[str, Entry]) -> Group:
         _sorted(Counter(one.labeler for one in some)),
         _sorted(Counter(one.split for one in some)),
     )
+
+
+def _label(one: Entry) -> tuple[str, str]:
+    return one.class_name, one.truth
 
 
 def _sorted(counts: Counter[str]) -> dict[str, int]:

@@ -5,17 +5,22 @@ Plain data, for JSON and tables.
 
 from __future__ import annotations
 
+import json
 from collections import Counter
+from collections.abc import Sequence
 from typing import Any
 
 import msgspec
 import sqlalchemy as sa
 
+from edge_agent.contract.task import truth_of
 from server.audit import bias
 from server.store import runs, snapshots, versions
 from server.store.snapshots import FORMAT, UNLABELLED, Snapshot
 from server.store.store import Store
 from server.store.stretches import day_of
+from server.store.truths import classes_of
+from server.store.wording import in_words
 from server.teach.difference import Difference, Entry, difference, rules_between
 
 View = dict[str, Any]
@@ -55,9 +60,10 @@ def shown(store: Store, said: str) -> View:
         for page in snapshots.pages(connection, found.id):
             for row in page:
                 scope = found.rules[row.rule].scope if row.rule is not None else ""
-                of = (found.classes[row.class_index], row.device, row.labeler, row.frozen_split, scope)
-                for counter, key in zip(counts.values(), of, strict=True):
-                    counter[key] += 1
+                of = (row.device, row.labeler, row.frozen_split, scope)
+                for key, value in zip(("device", "labeler", "split", "rule"), of, strict=True):
+                    counts[key][value] += 1
+                counts["class"].update(named_by(row, found.classes))
                 transformed += bool(row.transforms)
         left_out = snapshots.left_out(connection, found.id)
         if waiting := len(snapshots.unlabelled(connection, found.id)):
@@ -75,6 +81,12 @@ def shown(store: Store, said: str) -> View:
             "runs": runs.of_snapshot(connection, found.id),
             "versions": [one.number for one in versions.every(connection) if one.snapshot_id == found.id],
         }
+
+
+def named_by(row: Any, classes: Sequence[str]) -> set[str]:
+    """The classes of a member: its own, or all that its truth names."""
+    indices = classes_of(truth_of(row.truth)) if row.truth else [row.class_index]
+    return {classes[index] for index in indices} or {"nothing"}
 
 
 def is_whole(connection: sa.Connection, found: Snapshot) -> bool | None:
@@ -105,7 +117,13 @@ def plain(found: Difference) -> View:
 
 def _entries(connection: sa.Connection, made: Snapshot) -> dict[str, Entry]:
     return {
-        row.id: Entry(made.classes[row.class_index], row.frozen_split, row.device, row.labeler)
+        row.id: Entry(
+            in_words(row.class_index, row.truth, made.classes),
+            row.frozen_split,
+            row.device,
+            row.labeler,
+            json.dumps(row.truth, sort_keys=True) if row.truth else "",
+        )
         for page in snapshots.pages(connection, made.id)
         for row in page
     }

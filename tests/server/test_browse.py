@@ -24,7 +24,16 @@ COUNT = 60
 
 def told(n: int) -> tuple[str, int, int | None]:
     """(device, class predicted, class in force or None) of the n-th."""
+    if n % 12 == 5:
+        return f"cam-{n % 4}", n % 3, labels.VALUED
     return f"cam-{n % 4}", n % 3, None if n % 2 else (n % 3 if n % 10 else labels.CANNOT_TELL if n % 20 else 2)
+
+
+def answer(n: int, class_index: int) -> Label:
+    """Of the n-th; what is more than a class names two of the classes, or none."""
+    label = Label(f"{told(n)[0]}.main.1.{n}", class_index, ("ann", "bob")[n % 4 // 2], n)
+    boxes = [[k, 0.1, 0.1, 0.5, 0.5, 1.0] for k in (0, n % 3)] if n % 24 == 5 else []
+    return label._replace(truth={"boxes": boxes}) if class_index == labels.VALUED else label
 
 
 @pytest.fixture(scope="module")
@@ -40,8 +49,7 @@ def store(tmp_path_factory):
             ingest.take([message(name, "sample", frame, at_ms=NOW_MS + n // 7)])  # several in one millisecond
     with store.database.write() as connection:
         labels.ensure_names(connection, NAMES)
-        said = [(f"{told(n)[0]}.main.1.{n}", told(n)[2], n) for n in range(COUNT)]
-        labels.add(connection, [Label(one, k, ("ann", "bob")[n % 4 // 2], n) for one, k, n in said if k is not None])
+        labels.add(connection, [answer(n, k) for n in range(COUNT) if (k := told(n)[2]) is not None])
         for name in ("cam-0", "cam-1"):
             connection.execute(device.update().where(device.c.name == name).values(site="barn"))
     freeze(store, now_ms=NOW_MS)
@@ -80,6 +88,7 @@ def fits(row, wanted: Wanted) -> bool:
         wanted.version in (None, row.model_version),
         wanted.labelled in (None, known),
         wanted.class_index in (None, row.class_index),
+        wanted.names is None or wanted.names in [box[0] for box in (row.truth or {"boxes": []})["boxes"]],
         wanted.labeler in ("", row.labeler or ""),
         wanted.agrees in (None, agrees),
         wanted.utility_min is None or row.utility >= wanted.utility_min,
@@ -104,6 +113,7 @@ WANTED = st.builds(
     version=some(1, 2),
     labelled=some(True, False),
     class_index=some(0, 2, labels.CANNOT_TELL),
+    names=some(0, 2),
     labeler=some("ann", "bob", default=""),
     agrees=some(True, False),
     utility_min=some(0.25),

@@ -13,13 +13,16 @@ from fastapi import APIRouter, Query
 from fastapi.concurrency import run_in_threadpool
 from pydantic import BaseModel, Field
 
+from edge_agent.contract.task import Task
 from server.errors import LabelError
 from server.label import series
 from server.label.labeler import CANNOT_TELL, NONE_OF_THESE
-from server.label.queue import Queue, Rules
-from server.label.task import Task
+from server.label.queue import Queue, Reply, Rules
+from server.label.task import Task as Asked
+from server.label.task import units_of
 from server.store import labelers, labels
 from server.web.access import Labeler, Viewer
+from server.web.api.truth import Told, Truth
 from server.web.frame import Frame
 from server.web.problem import REFUSED
 
@@ -31,7 +34,7 @@ class Question(BaseModel):
 
     sample_id: str
     key: str
-    guess: str = Field(description="by a model; empty: none, or not to be shown")
+    guess: str = Field(description="by a model, in words; empty: none, or not to be shown")
     guess_by: str
     confidence: float | None
     until_ms: int
@@ -41,13 +44,17 @@ class Question(BaseModel):
     reason: str | None
     kind: series.Kind = Field(description="image; series or sound: drawn from /api/v1/samples/{id}/series as well")
     picture: str = Field(description="address")
+    shape: list[int] = Field(description="of the sample: height and width first, where it is an image")
+    said: Truth | None = Field(description="by a model, beyond a class; null: nothing, or not to be shown")
 
 
 class Questions(BaseModel):
     """What you are to answer now."""
 
     questions: list[Question]
-    classes: list[str]
+    task: Task = Field(description="what an answer is: a class, or a truth that is more")
+    classes: list[str] = Field(description="or targets")
+    units: dict[str, str] = Field(description="target -> its unit, as the champion states it")
     cannot_tell: str = CANNOT_TELL
     none_of_these: str = NONE_OF_THESE
 
@@ -56,7 +63,8 @@ class Answer(BaseModel):
     """One answer."""
 
     sample_id: str = Field(max_length=190)
-    said: str = Field(min_length=1, max_length=200, description="a class, or `cannot tell`, or `none of these`")
+    said: str = Field("", max_length=200, description="a class, `cannot tell`, `none of these`; empty with `truth`")
+    truth: Told | None = Field(None, description="more than a class, on a server of such a task")
     key: str | None = Field(None, max_length=100)
     new_class: bool = Field(False, description="the class is new, and not a slip")
     seconds: float | None = Field(None, ge=0.0, le=86_400.0, description="it took; none: since it was handed out")
@@ -73,6 +81,7 @@ class Outcome(BaseModel):
 
     sample_id: str
     in_force: str = ""
+    truth: Truth | None = Field(None, description="in force, where it is more than a class")
     confidence: float | None = None
     error: str = ""
 
@@ -112,15 +121,18 @@ def router(frame: Frame) -> APIRouter:
     made = APIRouter(tags=["labels"], prefix="/label")
 
     def queue() -> Queue:  # one a request: its generator belongs to one thread
-        return Queue(frame.store, Rules.of(frame.config.labeler), now_ms=frame.now_ms, rng=np.random.default_rng())
+        return Queue(frame.store, Rules.of(frame.config), now_ms=frame.now_ms, rng=np.random.default_rng())
 
     @made.post("/next", summary="Get questions")
     async def following(person: Labeler, count: Annotated[int, Query(ge=1, le=AT_ONCE)] = 1) -> Questions:
         def ask() -> Questions:
+            task = frame.config.server.task
             tasks = queue().next(person.name, count=count)
             with frame.store.database.read() as connection:
                 names = labels.names(connection)
-            return Questions(questions=[_question(task) for task in tasks], classes=list(names))
+                units = units_of(connection, frame.store.blobs) if task == "regression" else {}
+            asked = [_question(task) for task in tasks]
+            return Questions(questions=asked, task=task, classes=list(names), units=units)
 
         return await run_in_threadpool(ask)
 
@@ -153,20 +165,20 @@ def router(frame: Frame) -> APIRouter:
     return made
 
 
-def _question(task: Task) -> Question:
+def _question(task: Asked) -> Question:
     row = task.row
     kind = series.kind_of(row.shape, row.dtype, row.encoding)
-    return Question(**task.view, kind=kind, picture=f"/samples/{task.sample_id}/picture")
+    return Question(**task.view, kind=kind, picture=f"/samples/{task.sample_id}/picture", shape=row.shape)
 
 
 def _answer(queue: Queue, who: str, given: Answer) -> Outcome:
+    truth = None if given.truth is None else given.truth.model_dump(exclude_none=True)
+    reply = Reply(given.sample_id, given.said, given.seconds, given.key, truth)
     try:
-        found = queue.answer(
-            who, given.sample_id, given.said, new_class=given.new_class, seconds=given.seconds, key=given.key
-        )
+        found = queue.answers(who, [reply], new_class=given.new_class)[0]
     except LabelError as error:
-        return Outcome(sample_id=given.sample_id, error=str(error))
-    return Outcome(sample_id=found.sample_id, in_force=found.in_force, confidence=found.confidence)
+        return Outcome(sample_id=given.sample_id, truth=None, error=str(error))
+    return Outcome(**{name: getattr(found, name) for name in ("sample_id", "in_force", "truth", "confidence")})
 
 
 def _progress(frame: Frame, who: str) -> Progress:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from typing import Annotated, Any, Literal
 
@@ -11,13 +12,17 @@ from fastapi import APIRouter, HTTPException, Query, Response
 from fastapi.concurrency import run_in_threadpool
 from pydantic import BaseModel, Field
 
+from edge_agent.contract.task import truth_of
 from server.label import mapping, orders, series
-from server.label.classes import class_index_of, name_of
+from server.label.classes import class_index_of
 from server.store import browse, chores, labels, places
 from server.store import samples as stored
 from server.store.browse import Key, Wanted
+from server.store.truths import classes_of
+from server.store.wording import in_words, name_of, words
 from server.web.access import Operator, Viewer
 from server.web.api.answers import Order, SampleId, here
+from server.web.api.truth import Truth, view
 from server.web.frame import Frame
 from server.web.problem import EITHER, MISSING, REFUSED
 from server.web.recording import read
@@ -40,7 +45,7 @@ class SampleRow(BaseModel):
     captured_at_ms: int
     received_at_ms: int
     kind: series.Kind
-    predicted: str  # class; empty: by no model
+    predicted: str  # class, or what the model said in words; empty: by no model
     confidence: float | None
     version: int | None  # of the model that chose it
     reason: str
@@ -48,7 +53,10 @@ class SampleRow(BaseModel):
     utility: float | None
     label: str  # class in force, `cannot tell` or `none of these`; empty: nobody answered
     labeler: str
-    agrees: bool | None  # the label is what was predicted; none: one of them is missing
+    agrees: bool | None  # the label is what was predicted; none: one of them is missing, or more than a class
+    truth: Truth | None = None  # in force, where it is more than a class
+    model: Truth | None = None  # what the device's model said of it, beyond a class
+    shape: list[int]
 
 
 class Samples(BaseModel):
@@ -63,6 +71,7 @@ class Said(BaseModel):
 
     id: int
     said: str
+    truth: Truth | None = Field(description="where it is more than a class")
     labeler: str
     kind: str = Field(description="of labeler")
     at_ms: int
@@ -100,6 +109,8 @@ class OneSample(BaseModel):
     label: str | None = Field(
         description="in force: a class, `cannot tell`, `none of these`; null: nobody has answered"
     )
+    truth: Truth | None = Field(description="in force, where it is more than a class")
+    model: Truth | None = Field(description="what the device's model said of it, beyond a class")
     picture: str = Field(description="address")
     answers: list[Said]
 
@@ -115,7 +126,7 @@ class SampleMap(BaseModel):
     x: list[float]  # 0..1
     y: list[float]
     predicted: list[int]  # index of the class; -1: none
-    labelled: list[int]  # index of the class; -1: cannot tell, -2: none of these, -3: nobody answered
+    labelled: list[int]  # index of the class named most; -1: cannot tell, -2: none of these, -3: nobody answered
 
 
 class Ask(Order):
@@ -154,7 +165,7 @@ class Asking(BaseModel):
     predicted: str = Field("", max_length=200, description="class that the device's model took it for")
     version: int | None = Field(None, ge=0, le=2**31, description="of the model that chose it")
     labelled: Answered = ""
-    label: str = Field("", max_length=200, description="class in force")
+    label: str = Field("", max_length=200, description="class in force, or named by the truth in force")
     labeler: str = Field("", max_length=100, description="whose answer is in force")
     agrees: Answered = Field("", description="whether the label is what was predicted")
     utility_min: float | None = Field(None, allow_inf_nan=False)
@@ -181,7 +192,7 @@ def router(frame: Frame) -> APIRouter:
     async def samples(_: Viewer, asked: Annotated[AskingOn, Query()]) -> Samples:
         def look() -> Samples:
             with database.read() as connection:
-                wanted, names = _wanted(connection, asked), labels.names(connection)
+                wanted, names = _wanted(frame, connection, asked), labels.names(connection)
                 found = _page(connection, wanted, _key(asked.after), asked.limit)
             rows = [row_of(one, names) for one in found.rows]
             return Samples(samples=rows, next=None if found.after is None else json.dumps(found.after))
@@ -192,10 +203,10 @@ def router(frame: Frame) -> APIRouter:
     async def as_csv(_: Viewer, asked: Annotated[Asking, Query()]) -> Response:
         def begun() -> tuple[Wanted, tuple[str, ...]]:
             with database.read() as connection:
-                return _wanted(connection, asked), labels.names(connection)
+                return _wanted(frame, connection, asked), labels.names(connection)
 
         wanted, names = await run_in_threadpool(begun)
-        lines = (list(row_of(one, names).model_dump().values()) for rows in _all(frame, wanted) for one in rows)
+        lines = (_cells(row_of(one, names)) for rows in _all(frame, wanted) for one in rows)
         return csv_of("samples", list(SampleRow.model_fields), lines)
 
     @made.get("/samples/map", summary="The map of embeddings")
@@ -237,24 +248,42 @@ def row_of(one: Any, names: tuple[str, ...]) -> SampleRow:
         captured_at_ms=one.captured_at_ms,
         received_at_ms=one.received_at_ms,
         kind=series.kind_of(one.shape, one.dtype, one.encoding),
-        predicted="" if one.predicted is None else name_of(one.predicted, names),
+        predicted=_taken_for(one, names) or "",
         confidence=one.confidence,
         version=one.model_version,
         reason=one.reason or one.origin,
         probability=one.probability,
         utility=one.utility,
-        label="" if one.class_index is None else name_of(one.class_index, names),
+        label="" if one.class_index is None else in_words(one.class_index, one.truth, names),
         labeler=one.labeler or "",
         agrees=one.class_index == one.predicted if told else None,
+        truth=view(one.truth, names),
+        model=view(one.said, names),
+        shape=one.shape,
     )
 
 
+def _taken_for(one: Any, names: tuple[str, ...]) -> str | None:
+    """In words, by the device's model."""
+    if one.said is not None:
+        return words(one.said, names)
+    return None if one.predicted is None else name_of(one.predicted, names)
+
+
+def _cells(row: SampleRow) -> list[object]:
+    """Of a table: what is more than a class as JSON."""
+    plain = (list, dict)
+    return [json.dumps(value) if isinstance(value, plain) else value for value in row.model_dump().values()]
+
+
 def _whole(row: Any, said: Sequence[Any], names: tuple[str, ...]) -> OneSample:
-    told = ("predicted", "label", "picture", "answers")
+    told = ("predicted", "label", "truth", "model", "picture", "answers")
     return OneSample(
         **{name: getattr(row, name) for name in OneSample.model_fields if name not in told},
-        predicted=None if row.predicted is None else name_of(row.predicted, names),
-        label=None if row.class_index is None else name_of(row.class_index, names),
+        predicted=_taken_for(row, names),
+        label=None if row.class_index is None else in_words(row.class_index, row.truth, names),
+        truth=view(row.truth, names),
+        model=view(row.said, names),
         picture=f"/samples/{row.id}/picture",
         answers=[_said(answer, names) for answer in said],
     )
@@ -264,18 +293,21 @@ def _said(row: Any, names: tuple[str, ...]) -> Said:
     plain = ("id", "labeler", "kind", "at_ms", "seconds", "purpose", "shown")
     return Said(
         **{name: getattr(row, name) for name in plain},
-        said=name_of(row.class_index, names),
+        said=in_words(row.class_index, row.truth, names),
+        truth=view(row.truth, names),
         guess=None if row.guess is None else name_of(row.guess, names),
         undone=row.undone_at_ms is not None,
     )
 
 
-def _wanted(connection: sa.Connection, asked: Asking) -> Wanted:
+def _wanted(frame: Frame, connection: sa.Connection, asked: Asking) -> Wanted:
     """LabelError: no such class."""
     same = ("search", "device", "site", "stream", "reason", "version", "labeler", "utility_min", "utility_max")
     ids = tuple(one for one in asked.ids.split(",") if one)
     if len(ids) > IDS_MAX:
         raise HTTPException(422, f"ids: got {len(ids)}, expected {IDS_MAX} at most")
+    label = class_index_of(connection, asked.label) if asked.label else None
+    classed = frame.config.server.task == "classification"
     return Wanted(
         **{name: getattr(asked, name) for name in same},
         since_ms=asked.since_ms,
@@ -283,7 +315,8 @@ def _wanted(connection: sa.Connection, asked: Asking) -> Wanted:
         used=asked.used,
         ids=ids,
         predicted=class_index_of(connection, asked.predicted) if asked.predicted else None,
-        class_index=class_index_of(connection, asked.label) if asked.label else None,
+        class_index=label if label is None or classed or label < 0 else None,
+        names=label if label is not None and not classed and label >= 0 else None,
         labelled=_truth(asked.labelled),
         agrees=_truth(asked.agrees),
     )
@@ -351,8 +384,14 @@ def _map(frame: Frame, who: str) -> SampleMap:
         x=[round(one.x, 5) for one in points],
         y=[round(one.y, 5) for one in points],
         predicted=[-1 if one.predicted is None else one.predicted for one in points],
-        labelled=[-3 if one.class_index is None else one.class_index for one in points],
+        labelled=[-3 if one.class_index is None else _main(one.class_index, one.truth) for one in points],
     )
+
+
+def _main(class_index: int, truth: dict[str, Any] | None) -> int:
+    """A class, or the one that a truth names most; that of a truth that says "nothing" is "none of these"."""
+    named = Counter(classes_of(truth_of(truth)) if truth else [class_index])
+    return named.most_common(1)[0][0] if named else labels.NONE_OF_THESE
 
 
 def _stands(last: chores.Chore, champion: int, now_ms: int) -> bool:

@@ -12,9 +12,10 @@ from fastapi.concurrency import run_in_threadpool
 from edge_agent.contract.types import Reason
 from server.govern import lineage
 from server.label import mapping, series
-from server.label.classes import WORDS, name_of
+from server.label.classes import WORDS
 from server.store import browse, labels, questions, snapshots
 from server.store.schema import device, label, snapshot_left_out, snapshot_member
+from server.store.wording import in_words, name_of
 from server.teach.listing import SHORT
 from server.teach.splits import WHY
 from server.web.access import Viewer
@@ -97,7 +98,8 @@ def _shown(frame: Frame, sample_id: str) -> dict[str, Any]:
         asked = questions.get(connection, sample_id)
         frozen = _frozen(connection, sample_id)
     said = [
-        one | {"said": name_of(one["class_index"], names), "guessed": _guess(one, names)} for one in traced["labels"]
+        one | {"said": in_words(one["class_index"], one["truth"], names), "guessed": _guess(one, names)}
+        for one in traced["labels"]
     ]
     return {
         "one": row_of(row, names),
@@ -124,16 +126,22 @@ def _frozen(connection: sa.Connection, sample_id: str) -> list[dict[str, Any]]:
     left = connection.execute(sa.select(snapshot_left_out).where(spared.sample_id == sample_id)).all()
     how: dict[str, dict[str, Any]] = defaultdict(dict)
     for row in held:
-        how[row.snapshot_id] = {"how": row.split, "class_index": row.class_index}
+        how[row.snapshot_id] = {"how": row.split, "class_index": row.class_index, "truth": row.truth}
     for row in left:
         how[row.snapshot_id] = {"how": f"left out: {dict(WHY).get(row.why, row.why)}", "beside": row.beside}
     every = [found for one in how if (found := snapshots.get(connection, one)) is not None]
     return [
         {"id": one.id, "short": one.id[:SHORT], "created_at_ms": one.created_at_ms}
-        | {"label": one.classes[index] if (index := how[one.id].get("class_index", snapshots.NO_CLASS)) >= 0 else ""}
+        | {"label": _as(how[one.id], one.classes)}
         | how[one.id]
         for one in sorted(every, key=lambda one: -one.created_at_ms)
     ]
+
+
+def _as(member: dict[str, Any], classes: tuple[str, ...]) -> str:
+    """What it is in a snapshot, in words; "" where it has no label there."""
+    index = member.get("class_index", snapshots.NO_CLASS)
+    return "" if index == snapshots.NO_CLASS else in_words(index, member["truth"], classes)
 
 
 def _near(frame: Frame, sample_id: str) -> list[dict[str, Any]]:

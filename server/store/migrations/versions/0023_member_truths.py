@@ -1,4 +1,4 @@
-"""Members of snapshots keep the truth that is more than a class."""
+"""Members of snapshots, and what somebody vouches for, keep the truth that is more than a class."""
 
 import sqlalchemy as sa
 from alembic import op
@@ -8,5 +8,6 @@ down_revision = "0020"
 
 
 def upgrade() -> None:
-    """Add the column; whatever was frozen so far has a class."""
-    op.add_column("snapshot_member", sa.Column("truth", sa.JSON(none_as_null=True), nullable=True))
+    """Add the columns; whatever was frozen so far has a class."""
+    for table in ("snapshot_member", "gold"):
+        op.add_column(table, sa.Column("truth", sa.JSON(none_as_null=True), nullable=True))

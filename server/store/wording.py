@@ -1,0 +1,60 @@
+"""How is a label said to people, and what a model says beside it?
+
+By the names of the schema, in place of indices. A truth is plain data of edge_agent/contract/task.py. Pure.
+"""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from server.store.consensus import CANNOT_TELL, NONE_OF_THESE, VALUED
+
+WORDS = {CANNOT_TELL: "cannot tell", NONE_OF_THESE: "none of these"}
+"""Answers that are no class: no class is called so."""
+
+View = dict[str, list[Any]]
+
+
+def name_of(class_index: int, names: Sequence[str]) -> str:
+    """Of a class, or of what is none; of a truth that is more, only that it is."""
+    words = WORDS | {VALUED: "more than a class"}
+    return words.get(class_index) or (names[class_index] if class_index < len(names) else str(class_index))
+
+
+def in_words(class_index: int, truth: Mapping[str, Any] | None, names: Sequence[str]) -> str:
+    """An answer, whatever it is: a class, what is none, or a truth."""
+    return words(truth, names) if class_index == VALUED and truth is not None else name_of(class_index, names)
+
+
+def words(what: Mapping[str, Any], names: Sequence[str]) -> str:
+    """A truth, or what a model said, in a few words; of one that is by names already `names` may be empty.
+
+    >>> words({"boxes": [[0, 0.1, 0.1, 0.2, 0.2, 1.0], [0, 0.5, 0.1, 0.9, 0.2, 1.0]]}, ["person"])
+    'person ×2'
+    """
+    if what.get("values"):
+        return ", ".join(f"{_name(row, names)} {row[1]:.4g}" for row in what["values"])
+    counts = Counter(_name(row, names) for part in what.values() for row in part or ())
+    return ", ".join(name if n == 1 else f"{name} ×{n}" for name, n in counts.items()) or "nothing"
+
+
+def named(what: Mapping[str, Any] | None, names: Sequence[str]) -> View | None:
+    """Plain data of a truth, or of what a model said: as in the store, but with names in place of indices."""
+    if what is None:
+        return None
+    return {
+        kind: [[name_of(row[0], names), *map(_finite, row[1:])] for row in part or ()] for kind, part in what.items()
+    }
+
+
+def _finite(number: float) -> float | None:
+    """JSON has no others; a device may send them."""
+    return number if math.isfinite(number) else None
+
+
+def _name(row: Any, names: Sequence[str]) -> str:
+    first = row if isinstance(row, str) else row[0]
+    return first if isinstance(first, str) else name_of(first, names)
