@@ -29,6 +29,7 @@ from edge_agent import parts
 from edge_agent.account import Account
 from edge_agent.choose import strategy
 from edge_agent.choose.targets import Targets
+from edge_agent.choose.tasks.frames import Frames
 from edge_agent.config import AgentConfig, parse_listen
 from edge_agent.contract import images
 from edge_agent.contract.errors import ConfigError, IncompatibleError, OutboxError
@@ -36,7 +37,7 @@ from edge_agent.contract.wire import Desired, Event
 from edge_agent.extras import SHADOW, WANTED, Extras
 from edge_agent.housekeeping import Housekeeping
 from edge_agent.loader import Loader
-from edge_agent.loop import CURSOR, DRIFT, SELECTOR, TARGETS, Cursor, Identity, Loop, sample_bytes
+from edge_agent.loop import CURSOR, DRIFT, FRAMES, SELECTOR, TARGETS, Cursor, Identity, Loop, sample_bytes
 from edge_agent.model import Model
 from edge_agent.orders import Orders, configured, desired_over
 from edge_agent.send.allowance import Allowance
@@ -314,6 +315,7 @@ class Agent:
             log_predictions=self.config.log.predictions,
             extras=self.extras,
             targets=self._go_on(TARGETS, lambda saved: Targets(saved=saved)),
+            frames=self._go_on(FRAMES, lambda saved: Frames(saved=saved)),
         )
 
     # --- what the server wants ---

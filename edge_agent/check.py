@@ -8,18 +8,18 @@ from __future__ import annotations
 import itertools
 from pathlib import Path
 
-import numpy as np
-
-from edge_agent.choose.acquisition import Scorer
+from edge_agent.choose.acquisition import known_or_plug_in
 from edge_agent.choose.purse import Purse, Tokens
+from edge_agent.choose.tasks.scoring import scoring
 from edge_agent.config import AgentConfig
 from edge_agent.contract import images
+from edge_agent.contract.artifact import Manifest
 from edge_agent.contract.broker import TlsFiles, in_the_clear, parse_broker, tls_context
 from edge_agent.contract.errors import ArtifactError, ConfigError
 from edge_agent.contract.settings import read_secret
 from edge_agent.identity.papers import Papers
 from edge_agent.identity.portal import Portal
-from edge_agent.loop import HEADER_BYTES
+from edge_agent.loop import sample_bytes
 from edge_agent.model import Model, misfit
 from edge_agent.orders import configured
 from edge_agent.send.lull import parse_hours
@@ -32,7 +32,7 @@ LOOKS = 30  # at the source, before it counts as empty
 
 def check_parts(config: AgentConfig) -> list[str]:
     """What was found, in words; raises what is wrong."""
-    Scorer(config.choose.acquisition)
+    known_or_plug_in(config.choose.acquisition)
     said = [*_uplink(config), _trust(config)]
     privacy = Privacy(config.privacy.transforms)
     if not config.model.artifact:
@@ -41,11 +41,10 @@ def check_parts(config: AgentConfig) -> list[str]:
         return [*said, "no [model] artifact: the agent waits for the server to send one"]
     model = _model(config)
     privacy.check(model.shape, str(model.dtype))
-    sample_bytes = int(np.prod(model.shape)) * model.dtype.itemsize + HEADER_BYTES
-    scorer = Scorer(config.choose.acquisition, members=model.manifest.members)
+    scorer = scoring(model.manifest, config.choose.acquisition)
     if scorer.complaint:
         raise ConfigError(f"[choose] {scorer.complaint}")
-    Purse(configured(config).rules, Tokens(tokens=0.0)).check(sample_bytes)
+    Purse(configured(config).rules, Tokens(tokens=0.0)).check(sample_bytes(model))
     manifest, source = model.manifest, config.source
     opened = open_source(source.kind, path=Path(source.path), fit=Fit(model.shape, str(model.dtype)))
     looks = itertools.islice(opened.readings(Start()), LOOKS)
@@ -54,9 +53,18 @@ def check_parts(config: AgentConfig) -> list[str]:
         raise ConfigError(f"[source] {text}: choose a source and a model that fit each other")
     return [
         *said,
-        f"model {manifest.name} version {manifest.version}: {len(manifest.classes)} classes, golden test passed",
+        f"model {manifest.name} version {manifest.version}: {_of(manifest)}, golden test passed",
         f"source {source.kind} {source.path}: {'a sample fits' if first else 'nothing there yet'}",
     ]
+
+
+def _of(manifest: Manifest) -> str:
+    what = "targets" if manifest.task == "regression" else "classes"
+    return (
+        f"{manifest.task} of {len(manifest.classes)} {what}"
+        if manifest.task != "classification"
+        else (f"{len(manifest.classes)} classes")
+    )
 
 
 def _uplink(config: AgentConfig) -> list[str]:

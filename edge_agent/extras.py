@@ -56,11 +56,19 @@ class Extras:
             self._requests = requests
 
     def shadow(self, model: Model, share: Share, running: Model, rng: np.random.Generator) -> None:
-        """Run `model` beside `running` from the end of the block. IncompatibleError when its inputs are others."""
+        """Run `model` beside `running` from the end of the block.
+
+        IncompatibleError when its inputs or its task are others.
+        """
         if (model.shape, model.dtype) != (running.shape, running.dtype):
             raise IncompatibleError(
                 f"shadow model version {model.version} takes {model.shape} {model.dtype}, "
                 f"version {running.version} that runs takes {running.shape} {running.dtype}"
+            )
+        if model.manifest.task != running.manifest.task:
+            raise IncompatibleError(
+                f"shadow model version {model.version} is for {model.manifest.task}, "
+                f"version {running.version} that runs for {running.manifest.task}: they cannot be compared"
             )
         with self._lock:
             if self._shadow is not None:
@@ -126,6 +134,7 @@ class Extras:
                     utility=float(scored.utility[row]),
                     version=block.model.version,
                     sketch=None if sketches is None else sketches[row].copy(),
+                    said=None if scored.answers is None else scored.answers.said(row),
                 )
                 self._recent.keep(passing)
 
@@ -185,6 +194,7 @@ class Extras:
             selection=selection,
             model_version=kept.version,
             transforms=kept.transforms,
+            said=kept.said,
         )
 
     # --- looking, and across restarts ---

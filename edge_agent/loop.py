@@ -20,7 +20,7 @@ import numpy as np
 
 from edge_agent.block import Block
 from edge_agent.choose import strategy
-from edge_agent.choose.acquisition import Scored, Scorer
+from edge_agent.choose.acquisition import Scored
 from edge_agent.choose.confidence import Confidence, Mean
 from edge_agent.choose.disagreement import Share
 from edge_agent.choose.drift import Alarm, Watch
@@ -28,7 +28,11 @@ from edge_agent.choose.rules import Rules
 from edge_agent.choose.selector import Chosen, Selector
 from edge_agent.choose.tally import Tally
 from edge_agent.choose.targets import EPIG, Targets
+from edge_agent.choose.tasks.frames import Frames
+from edge_agent.choose.tasks.scoring import Scoring, scoring
+from edge_agent.contract.artifact import Answer, Manifest
 from edge_agent.contract.errors import ConfigError
+from edge_agent.contract.task import MOST, Task
 from edge_agent.contract.types import Prediction, Reading, Sample, SampleId, Selection
 from edge_agent.contract.wire import DriftState, RequestState, StreamCounts
 from edge_agent.extras import Extras
@@ -39,12 +43,13 @@ from edge_agent.shadow import Shadow, Shadowed
 log = logging.getLogger(__name__)
 
 HEADER_BYTES = 500  # of a sample's header and topic: what sending costs beside the data
+SAID_BYTES: dict[Task, int] = {"classification": 0, "multilabel": 14, "detection": 49, "regression": 22}  # each, in it
 LATENCIES = 1024  # kept for the percentiles
 KEEP_S = 300.0  # longest time until the state is kept though nothing was selected: more is repeated after a power cut,
 # less wears a flash card
 PREDICTION = np.dtype([("seq", "<u8"), ("version", "<u4"), ("label", "<u2"), ("confidence", "<f4")])
 INVALID_LABEL = 65535
-CURSOR, SELECTOR, DRIFT, TARGETS = "cursor", "selector", "drift", "targets"  # keys of the saved state
+CURSOR, SELECTOR, DRIFT, TARGETS, FRAMES = "cursor", "selector", "drift", "targets", "frames"  # keys of the state
 
 
 class Cursor(msgspec.Struct, frozen=True):
@@ -76,7 +81,13 @@ class Vitals(NamedTuple):
 
 def sample_bytes(model: Model) -> int:
     """What sending a sample takes at most."""
-    return int(np.prod(model.shape)) * model.dtype.itemsize + HEADER_BYTES
+    return int(np.prod(model.shape)) * model.dtype.itemsize + HEADER_BYTES + said_bytes(model.manifest)
+
+
+def said_bytes(manifest: Manifest) -> int:
+    """What a model's word takes at most, beyond label and confidence."""
+    most = (manifest.answer or Answer()).most if manifest.task == "detection" else len(manifest.classes)
+    return SAID_BYTES[manifest.task] * min(most, MOST)
 
 
 class Loop:
@@ -97,12 +108,13 @@ class Loop:
         log_predictions: bool = False,
         extras: Extras | None = None,
         targets: Targets | None = None,
+        frames: Frames | None = None,
         wall_ms: Callable[[], int] = lambda: time.time_ns() // 1_000_000,
     ) -> None:
         """ConfigError when the acquisition function cannot be found or a budget can never pay for a sample.
 
         `watch` looks out for drift; `on_alarm` is told of it, with the labels it freed, and must not wait. `extras`
-        says what is sent beside the selector's choice; `targets` is what EPIG goes on with.
+        says what is sent beside the selector's choice; `targets` is what EPIG goes on with, `frames` what a detector.
         """
         self.cursor = cursor
         self._identity = identity
@@ -114,12 +126,12 @@ class Loop:
         self._on_alarm = on_alarm
         self._log_predictions = log_predictions
         self.extras = extras or Extras()
-        self._targets = targets or Targets()
+        self._targets, self._frames = targets or Targets(), frames or Frames()
         self._wall_ms = wall_ms
         self._lock = threading.Lock()  # of the counts; held once a block
         self._next: Model | None = None
         self._orders: tuple[Rules, str, str] | None = None
-        self._tally = Tally(stream=identity.stream, version=model.version, classes=len(model.manifest.classes))
+        self._tally = Tally(stream=identity.stream, version=model.version, classes=len(model.manifest.outcomes))
         self._complaints: set[str] = set()
         self._block: list[Reading] = []
         self._began_s: list[float] = []
@@ -204,7 +216,7 @@ class Loop:
             self.extras.take_over(model)
             self._take_over(model)
             with self._lock:
-                self._tally.model_changed(version=model.version, classes=len(model.manifest.classes))
+                self._tally.model_changed(version=model.version, classes=len(model.manifest.outcomes))
             self._watch_anew()
         self._accompany()
 
@@ -242,7 +254,7 @@ class Loop:
     def _score(self) -> Scored:
         model, count = self._model, len(self._block)
         try:
-            scored = self._scorer.score(model.logits, count=count)
+            scored = self._scorer.score(model.logits, model.further, count=count)
         except Exception as error:  # noqa: BLE001 - a plug-in may raise anything; its samples count as invalid
             self._complain(f"acquisition {self._acquisition}: {type(error).__name__}: {error}")
             nothing = np.zeros(model.rows, np.float32)
@@ -268,6 +280,8 @@ class Loop:
             state[DRIFT] = self._watch.save()
         if targets := self._targets.save():
             state[TARGETS] = targets
+        if frames := self._frames.save():
+            state[FRAMES] = frames
         return state
 
     def _settle(self) -> None:
@@ -301,6 +315,7 @@ class Loop:
             prediction=Prediction(int(scored.label[row]), float(scored.confidence[row])),
             selection=msgspec.structs.replace(selection, acquisition=self._acquisition),
             model_version=self._model.version,
+            said=None if scored.answers is None else scored.answers.said(row),
         )
 
     def _records(self, scored: Scored) -> bytes:
@@ -351,10 +366,12 @@ class Loop:
         about = self._model.manifest
         self._selector.meet(model=f"{about.name} {about.version}", acquisition=self._acquisition)
 
-    def _make_scorer(self, model: Model) -> Scorer:
+    def _make_scorer(self, model: Model) -> Scoring:
         about = model.manifest
-        self._targets.meet(f"{about.name} {about.version}" if self._acquisition == EPIG else "")
-        scorer = Scorer(self._acquisition, temperature=about.temperature, members=about.members, targets=self._targets)
+        name = f"{about.name} {about.version}"
+        self._targets.meet(name if self._acquisition == EPIG else "")
+        self._frames.meet(name if about.task == "detection" else "")
+        scorer = scoring(about, self._acquisition, targets=self._targets, frames=self._frames)
         if scorer.complaint:
             log.warning("model version %d: %s", about.version, scorer.complaint)
         return scorer

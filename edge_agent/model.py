@@ -15,6 +15,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import msgspec
 import numpy as np
@@ -25,6 +26,7 @@ from onnxruntime.capi import onnxruntime_pybind11_state as ort_state
 from edge_agent.contract.artifact import Manifest, read_artifact
 from edge_agent.contract.errors import ArtifactError, IncompatibleError
 from edge_agent.contract.graph import check_graph
+from edge_agent.contract.outputs import outputs_of
 
 EXIT_REFUSED = 3
 ORT_ERRORS: tuple[type[Exception], ...] = (
@@ -40,15 +42,19 @@ WARM_RUNS = 4  # the first runs allocate and choose kernels: 6 times slower than
 TOGETHER = 8  # samples to one run where it pays: 3 times faster at 20 us a sample; more hardly is, and leaves more over
 SMALL_BYTES = 64 * 1024  # a larger sample comes with a slower model, and several of them leave the cache
 SAID_CHARS = 220  # of onnxruntime's words: a reason for a refusal is kept with 300
+BOXES_OFF = 0.05  # of the image, that corners may differ by between processors: int8 steps of a large anchor; more is a
+# box elsewhere, less refuses what is sound
 FAST_S = 0.001  # a run that is longer gains nothing by company, and would keep the loop from its orders
 
+Floats = NDArray[np.float32]
 Step = tuple[NDArray[np.generic], "Callable[[], None] | None"]
 
 
 class Model:
     """One loaded version and the ring its samples go through.
 
-    logits: (rows, C) float32, or (rows, T, C) of a graph with T heads. embedding: (rows, D) float32, or None.
+    logits: (rows, C) float32, or (rows, T, C) of a graph with T heads; of a detector (rows, A, C). embedding: (rows, D)
+    float32, or None. further: what the task reads beside, or None: boxes (rows, A, 4), log variances as the logits.
     steps: for each row, the array (*shape) to copy its sample into, and the call that then infers on it, and on those
     before that had none. They write to memory of the model, and are not to outlive it.
     together: samples to one run: TOGETHER for a small fast graph that gives each the same bits in any company, else 1.
@@ -74,13 +80,15 @@ class Model:
         self._session = open_session(data, threads=threads)
         spec = self.manifest.input
         self.shape, self.dtype = tuple(spec.shape), np.dtype(spec.dtype)
+        self._gives = outputs_of(self.manifest, {output.name: output.shape for output in self._session.get_outputs()})
         self.rows = block or self._rows_by_size()
         together = together if self._sample_bytes() <= SMALL_BYTES and together <= self.rows else 1
         # Whole numbers are always sound: few places, always in the cache, do for all. Floats are looked at by blocks.
         places = self.rows if self.dtype.kind == "f" else together
         self._inputs: NDArray[np.generic] = np.zeros((places, *self.shape), self.dtype)
-        self.logits = self._ring_of_logits()
+        self.logits = self._ring(self._gives.logits)
         self.embedding = self._ring_of_embedding()
+        self.further = self._ring(self._gives.further_shape) if self._gives.further else None
         with _refusing(f"version {self.version}: cannot bind its input and outputs"):
             self._runs = [self._bind(row) for row in range(self.rows)]
         pays = self._warm(clock) < FAST_S and together > 1
@@ -120,31 +128,37 @@ class Model:
         return logits
 
     def check_golden(self) -> None:
-        """IncompatibleError unless the golden inputs give the golden logits on this machine."""
-        golden = self.manifest.golden
-        inputs, expected = golden.inputs.array(), golden.logits.array()
+        """IncompatibleError unless the golden inputs give the golden outputs on this machine."""
+        golden, name = self.manifest.golden, self._gives.further
+        inputs, checks = golden.inputs.array(), [("", self.logits, golden.logits, golden.tolerance)]
+        if self.further is not None:
+            if name not in golden.outputs:
+                raise IncompatibleError(f"version {self.version}: its golden inputs say nothing of output {name!r}")
+            tolerance = min(golden.tolerance, BOXES_OFF) if self.manifest.task == "detection" else golden.tolerance
+            checks.append((f" in {name!r}", self.further, golden.outputs[name], tolerance))
+        stated = [(where, ring, expected.array(), tolerance) for where, ring, expected, tolerance in checks]
         for row, sample in enumerate(inputs):
             self.run(0, sample)
-            difference = float(np.abs(self.logits[0] - expected[row]).max())
-            if not difference <= golden.tolerance:  # also when it is NaN
-                raise IncompatibleError(
-                    f"version {self.version}: golden input {row} is off by {difference:.4g}, "
-                    f"at most {golden.tolerance:.4g} expected"
-                )
+            for where, ring, expected, tolerance in stated:
+                self._hold(ring[0], expected[row], tolerance, f"golden input {row}{where}")
+
+    def _hold(self, found: Floats, expected: NDArray[Any], tolerance: float, what: str) -> None:
+        difference = float(np.abs(found - expected).max())
+        if not difference <= tolerance:  # also when it is NaN
+            raise IncompatibleError(
+                f"version {self.version}: {what} is off by {difference:.4g}, at most {tolerance:.4g} expected"
+            )
 
     def _rows_by_size(self) -> int:
         fewest, most = BLOCK_ROWS
-        row_bytes = self._sample_bytes() + SCORE_BYTES * len(self.manifest.classes) * self.manifest.members
+        row_bytes = self._sample_bytes() + SCORE_BYTES * int(np.prod(self._gives.logits))
         return min(max(BLOCK_BYTES // row_bytes, fewest), most)
 
     def _sample_bytes(self) -> int:
         return int(np.prod(self.shape)) * self.dtype.itemsize
 
-    def _ring_of_logits(self) -> NDArray[np.float32]:
-        members, classes = self.manifest.members, len(self.manifest.classes)
-        if members < 1:
-            raise IncompatibleError(f"version {self.version}: {members} members, expected at least 1")
-        return np.zeros((self.rows, classes) if members == 1 else (self.rows, members, classes), np.float32)
+    def _ring(self, shape: tuple[int, ...]) -> Floats:
+        return np.zeros((self.rows, *shape), np.float32)
 
     def _ring_of_embedding(self) -> NDArray[np.float32] | None:
         name = self.manifest.embedding
@@ -155,12 +169,12 @@ class Model:
             raise IncompatibleError(f"version {self.version}: output {name!r} is not (N, D) with a fixed D")
         width, reference = found[0].shape[1], self.manifest.reference
         shapes = (reference.embedding_mean.shape, reference.embedding_sd.shape, reference.class_centres.shape)
-        fitting = ((width,), (width,), (len(self.manifest.classes), width))
+        fitting = ((width,), (width,), (len(self.manifest.outcomes), width))
         if shapes != fitting:
             raise IncompatibleError(
                 f"version {self.version}: its reference is of {shapes} (mean, sd, class centres), expected {fitting}"
             )
-        return np.zeros((self.rows, width), np.float32)
+        return self._ring((width,))
 
     # --- steps ---
 
@@ -180,7 +194,7 @@ class Model:
         place = row % len(self._inputs)
         source = self._inputs[place : place + count]
         binding.bind_input(self.manifest.input.name, "cpu", 0, self.dtype.type, source.shape, source.ctypes.data)
-        for output, ring in ((self.manifest.logits, self.logits), (self.manifest.embedding, self.embedding)):
+        for output, ring in self._rings():
             if ring is not None:
                 target = ring[row : row + count]
                 binding.bind_output(output, "cpu", 0, np.float32, target.shape, target.ctypes.data)
@@ -221,7 +235,12 @@ class Model:
         return True
 
     def _said(self, count: int) -> list[NDArray[np.float32]]:
-        return [ring[:count].copy() for ring in (self.logits, self.embedding) if ring is not None]
+        return [ring[:count].copy() for _, ring in self._rings() if ring is not None]
+
+    def _rings(self) -> tuple[tuple[str, Floats | None], ...]:
+        """Each output that is read, and where its rows stand."""
+        about = self.manifest
+        return (about.logits, self.logits), (about.embedding, self.embedding), (self._gives.further, self.further)
 
 
 def open_session(data: bytes, *, threads: int = 1) -> ort.InferenceSession:

@@ -15,13 +15,15 @@ from typing import NamedTuple
 
 import msgspec
 import numpy as np
+from numpy.typing import NDArray
 
 from edge_agent.block import Block
-from edge_agent.choose.acquisition import Scorer
+from edge_agent.choose.acquisition import Scored
 from edge_agent.choose.confidence import Confidence, Mean
 from edge_agent.choose.disagreement import Disagreement, disagreement
 from edge_agent.choose.novelty import Floats
 from edge_agent.choose.selector import Chosen
+from edge_agent.choose.tasks.scoring import scoring
 from edge_agent.contract.types import Reading
 from edge_agent.model import Model, Step
 
@@ -46,12 +48,12 @@ class Shadow:
 
     def __init__(self, model: Model, rule: Disagreement) -> None:
         self.model, self.rule = model, rule
-        about = model.manifest
-        self._scorer = Scorer("margin", temperature=about.temperature, members=about.members)
+        self._scorer = scoring(model.manifest, "margin")
         self._drawn = 0  # samples of the block so far
         self._rows: list[int] = []  # of those, the ones that the model saw
         self._draws: list[float] = []
         self._logits: list[Floats] = []
+        self._further: list[Floats] = []
         self._waiting = 0  # samples that stand in the model's first places, for company in a run
         self._took_s: list[float] = []
         self._delays: list[tuple[int, float]] = []  # which of the loop's latencies, and by how much
@@ -98,8 +100,14 @@ class Shadow:
         began = time.perf_counter()
         infer()
         self._took_s += [(time.perf_counter() - began) / count] * count
-        self._logits.extend(self.model.logits[:count].copy())
+        self._keep(slice(count))
         self._waiting = 0
+
+    def _keep(self, rows: slice) -> None:
+        """What the model said there, before the next ones stand in the same places."""
+        self._logits.extend(self.model.logits[rows].copy())
+        if self.model.further is not None:
+            self._further.extend(self.model.further[rows].copy())
 
     def decide(self, chosen: list[Chosen], block: Block) -> list[Chosen]:
         """What is sent of a scored block, with the rule's probability on what was chosen before."""
@@ -119,7 +127,8 @@ class Shadow:
                 by_row[row] = msgspec.structs.replace(by_row[row], shadow_probability=taken.probability)
             elif taken is not None and block.pay():
                 by_row[row] = taken
-        self._drawn, self._rows, self._draws, self._logits, self._took_s = 0, [], [], [], []
+        self._drawn, self._rows, self._draws, self._took_s = 0, [], [], []
+        self._logits, self._further = [], []
         return [Chosen(row, selection) for row, selection in by_row.items()]
 
     def _infer_rest(self) -> None:
@@ -129,28 +138,24 @@ class Shadow:
             began = time.perf_counter()
             model.infer(row)
             self._took_s.append(time.perf_counter() - began)
-            self._logits.append(model.logits[row].copy())
+            self._keep(slice(row, row + 1))
 
     def _compare(self, block: Block) -> list[float]:
         """How much the two disagree on each row that was seen; NaN where one of them says nothing."""
         rows, scored = self._rows, block.scored
-        if scored.exp is None or not rows:
+        if (scored.exp is None and scored.answers is None) or not rows:
             return [float("nan")] * len(rows)
-        said = self._scorer.score(np.stack(self._logits))
+        said = self._scorer.score(np.stack(self._logits), np.stack(self._further) if self._further else None)
         sound, finite = np.isfinite(scored.utility[rows]), np.isfinite(said.confidence)
         both = sound & finite
         self._samples += int(np.count_nonzero(sound))
         self._invalid += int(np.count_nonzero(sound & ~finite))
-        self._agreed += int(np.count_nonzero(both & (said.label == scored.label[rows])))
+        utility, agreed = _differ(scored, said, np.array(rows))
+        self._agreed += int(np.count_nonzero(both & agreed))
         self._latency_s.extend(self._took_s)
         self._confidence.add(said.confidence[both])
         self._running.add(scored.confidence[rows][both])
-        if said.exp is None:
-            return [float("nan")] * len(rows)
-        champion = scored.exp[rows] * scored.confidence[rows, None]
-        with np.errstate(invalid="ignore"):
-            utility = disagreement(champion, said.exp * said.confidence[:, None])
-        utility[~sound] = np.nan
+        utility[~both] = np.nan
         return [float(value) for value in utility]
 
     def shadowed(self) -> Shadowed:
@@ -167,3 +172,16 @@ class Shadow:
             expected=self.model.manifest.reference.confidence_mean,
             running_confidence=self._running.mean(),
         )
+
+
+def _differ(running: Scored, beside: Scored, rows: NDArray[np.intp]) -> tuple[Floats, NDArray[np.bool_]]:
+    """How far the running model's `rows` are from what the other said, (n,), and whether the two agree."""
+    if running.answers is not None and beside.answers is not None:
+        apart = running.answers.differ(rows, beside.answers)
+        return apart, apart <= running.answers.alike
+    if running.exp is None or beside.exp is None:
+        return np.full(len(rows), np.nan, np.float32), np.zeros(len(rows), np.bool_)
+    champion = running.exp[rows] * running.confidence[rows, None]
+    with np.errstate(invalid="ignore"):
+        utility = disagreement(champion, beside.exp * beside.confidence[:, None])
+    return utility, beside.label == running.label[rows]

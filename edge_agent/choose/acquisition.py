@@ -13,7 +13,7 @@ from __future__ import annotations
 import importlib
 import math
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -21,6 +21,7 @@ from numpy.typing import NDArray
 from edge_agent.choose.committee import COMMITTEE, consensus
 from edge_agent.choose.targets import EPIG, OF_COMMITTEES, Targets
 from edge_agent.contract.errors import ConfigError, did_you_mean
+from edge_agent.contract.task import Said
 
 Floats = NDArray[np.float32]
 Acquisition = Callable[[Floats], Floats]
@@ -41,10 +42,26 @@ class Softmax(NamedTuple):
     at: NDArray[np.intp]
 
 
+class Answers(Protocol):
+    """What a model answered on a block of samples, where that is more than one class (tasks/)."""
+
+    @property
+    def alike(self) -> float:
+        """The greatest difference at which two answers still agree."""
+
+    def said(self, row: int) -> Said:
+        """What goes with a sample that is sent."""
+
+    def differ(self, rows: NDArray[np.intp], other: Any) -> Floats:
+        """(n,) 0..1, how far the answers on `rows` are from the n of another model; NaN where one has none."""
+
+
 class Scored(NamedTuple):
     """What is known of a block of samples. All (N,); NaN utility where the logits cannot be used.
 
-    exp: (N, C), class probabilities over the confidence. energy: -logsumexp. Both None when the scores failed.
+    exp: (N, C), class probabilities over the confidence. energy: -logsumexp, or what is high like it. Both None when
+    the scores failed. Of tasks beyond classes, in place of `exp`: residual (N, G), what a label would correct the
+    outputs by, as the model expects it; answers.
     """
 
     utility: Floats
@@ -52,6 +69,8 @@ class Scored(NamedTuple):
     confidence: Floats
     exp: Floats | None = None
     energy: Floats | None = None
+    residual: Floats | None = None
+    answers: Answers | None = None
 
 
 def softmax(logits: Floats) -> Softmax:
@@ -140,9 +159,8 @@ class Scorer:
         stands in for it, and `complaint` says so. `targets`: to go on with, of EPIG.
         """
         self.name = name
-        known = name in BUILT_IN or name in OF_COMMITTEES
         self._built_in = BUILT_IN.get(name, _margin)
-        self._plug_in = None if known else load_plug_in(name)
+        self._plug_in = known_or_plug_in(name)
         self._disagreement = COMMITTEE.get(name) if members > 1 else None
         self._targets = (targets or Targets()) if name == EPIG and members > 1 else None
         self._inverse_temperature = np.float32(1.0 / temperature)
@@ -150,7 +168,7 @@ class Scorer:
         if name in OF_COMMITTEES and members == 1:
             self.complaint = f"acquisition {name!r} asks a model of several heads, this one has 1: margin stands in"
 
-    def score(self, logits: Floats, *, count: int | None = None) -> Scored:
+    def score(self, logits: Floats, further: Floats | None = None, *, count: int | None = None) -> Scored:  # noqa: ARG002 - the seam's
         """Score (N, C) float32 or, of a committee, (N, T, C); a plug-in's errors are the caller's to handle.
 
         count: rows that are new samples of the stream, in order; None: all. The others are left over in the ring.
@@ -165,7 +183,7 @@ class Scorer:
             elif self._targets is not None:
                 asked = self._targets.utility(members, count=len(logits) if count is None else count)
         if self._plug_in is not None:
-            asked = self._ask(self._plug_in, scaled.copy())
+            asked = self._plug_in(scaled.copy())
         shared = softmax(scaled)
         confidence: Floats = 1.0 / shared.total
         utility = self._built_in(shared) if asked is None else asked
@@ -173,7 +191,14 @@ class Scorer:
             utility[~np.isfinite(confidence)] = np.nan
         return Scored(utility, shared.label, confidence, shared.exp, _energy(shared))
 
-    def _ask(self, plug_in: Acquisition, logits: Floats) -> Floats:
+
+def known_or_plug_in(name: str) -> Acquisition | None:
+    """None for the name of a built-in; else the plug-in, its answer checked. ConfigError when it is neither."""
+    if name in BUILT_IN or name in OF_COMMITTEES:
+        return None
+    plug_in = load_plug_in(name)
+
+    def asked(logits: Floats) -> Floats:
         utility = np.array(plug_in(logits), np.float32)
         if utility.shape != (len(logits),):
             raise ValueError(
@@ -181,6 +206,8 @@ class Scorer:
             )
         utility[np.isinf(utility)] = np.nan
         return utility
+
+    return asked
 
 
 def load_plug_in(name: str) -> Acquisition:

@@ -131,7 +131,7 @@ class Watch:
         self._model = f"{manifest.name} {manifest.version}"
         self._signals = Signals(manifest.reference, temperature=manifest.temperature, embedding=embedding)
         directions = self._signals.directions
-        self._layout = Layout(3 if directions else 2, directions, min(CLASSES, len(manifest.classes)))
+        self._layout = Layout(3 if directions else 2, directions, min(CLASSES, len(manifest.outcomes)))
         self._compared = False  # this model's reference with the stream
         self._begin()
 

@@ -32,6 +32,15 @@ RULE_MAX = 0.999  # log-odds want less than 1
 MEAN_MIN = 1e-12  # lets q be divided by its mean where all of it is 0
 
 
+def _residual(scored: Scored) -> Floats | None:
+    """(N, C) p - onehot, or what an adapter says in its place; None: nothing is known."""
+    if scored.exp is None:
+        return scored.residual
+    residual: Floats = scored.exp * scored.confidence[:, None]
+    residual[np.arange(len(residual)), scored.label] -= 1.0
+    return residual
+
+
 class Gradients:
     """Covariance of the sketched gradients sent since the model changed; the seam of Novelty."""
 
@@ -43,10 +52,9 @@ class Gradients:
 
     def sketch(self, scored: Scored, embedding: Floats | None) -> Floats:
         """Class probabilities and embedding (N, D), which may be missing, to (N, SKETCH)."""
-        if scored.exp is None:  # no sample of the block can be used
+        residual = _residual(scored)
+        if residual is None:  # no sample of the block can be used
             return np.zeros((len(scored.utility), SKETCH), np.float32)
-        residual: Floats = scored.exp * scored.confidence[:, None]
-        residual[np.arange(len(residual)), scored.label] -= 1.0
         sketches = self._residual.project(residual)
         if embedding is not None:
             length = np.sqrt(np.einsum("nd,nd->n", embedding, embedding))

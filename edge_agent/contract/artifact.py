@@ -22,12 +22,13 @@ from msgspec import Meta
 from numpy.typing import NDArray
 
 from edge_agent.contract.errors import ArtifactError, IntegrityError
-from edge_agent.contract.task import MOST, NOTHING, Task
+from edge_agent.contract.task import NOTHING, Task
 
 MANIFEST = "manifest.json"
 MODEL = "model.onnx"
 MANIFEST_MAX_BYTES = 8 * 1024 * 1024
 FORMAT = 1
+BOXES_MAX = 200  # that a detector may say of a sample: a header on the wire has room for no more
 
 
 class Tensor(msgspec.Struct, frozen=True, kw_only=True):
@@ -92,7 +93,7 @@ class Answer(msgspec.Struct, frozen=True, kw_only=True):
     spread: str = ""  # name of the output; empty where heads say it
     score_min: Annotated[float, Meta(gt=0.0, lt=1.0)] = 0.3  # of a box that counts
     overlap_max: Annotated[float, Meta(ge=0.0, le=1.0)] = 0.5  # of two boxes of a class, above which the surer stays
-    most: Annotated[int, Meta(ge=1, le=MOST)] = 100  # boxes of one sample
+    most: Annotated[int, Meta(ge=1, le=BOXES_MAX)] = 100  # boxes of one sample
     scale: tuple[Annotated[float, Meta(gt=0.0)], ...] = ()  # (K,) the target's sd on training data; empty: 1 each
     units: tuple[str, ...] = ()  # (K,) of the targets
 

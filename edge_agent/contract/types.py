@@ -15,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edge_agent.contract.errors import MessageError
+from edge_agent.contract.task import Said
 
 NAME_PATTERN = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,62}")
 """Fleets, devices and streams: also safe as a topic level, a file name and a certificate's common name."""
@@ -79,7 +80,8 @@ class Reading(NamedTuple):
 class Prediction(NamedTuple):
     """What the model said of one sample.
 
-    label: index of the top class. confidence: its probability after temperature, 0..1.
+    label: index of the top class, of the surest box, or of "nothing" (Manifest.outcomes). confidence: its probability
+    after temperature, 0..1; of other tasks the score that the model expects of its answer.
     """
 
     label: int
@@ -124,3 +126,4 @@ class Sample(NamedTuple):
     selection: Selection
     model_version: int
     transforms: tuple[str, ...] = ()  # for privacy, that `data` went through since the model saw it
+    said: Said | None = None  # beyond the prediction; None: of a classifier

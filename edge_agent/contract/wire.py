@@ -489,6 +489,7 @@ def encode_sample(sample: Sample, *, codec: images.Codec | None = None) -> tuple
         model_version=sample.model_version,
         selection=sample.selection,
         transforms=sample.transforms,
+        said=sample.said,
     )
     return header, body
 

@@ -11,6 +11,10 @@ that the server can train on what it gets, and the header says what was done:
     package.module:name          a function of one's own, array -> array
 
 A sample that a transform fails on is sent blank, all zeros: it is neither shown as it is nor lost without a word.
+
+What the model said of where things are goes through them as well: a crop cuts its boxes to what is kept, and drops
+those of which nothing is left; with a blank sample all of them go. Blurred or coarser, a box stays where it is, and so
+it does for a function of one's own.
 """
 
 from __future__ import annotations
@@ -19,10 +23,12 @@ import importlib
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
+import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
 from edge_agent.contract.errors import ConfigError, did_you_mean
+from edge_agent.contract.task import Box, Said
 from edge_agent.contract.wire import TRANSFORMS_MAX
 
 Array = NDArray[Any]
@@ -33,11 +39,12 @@ _NAME_MAX = 120  # characters, of the wire
 
 
 class Private(NamedTuple):
-    """What may leave, and what was done to it; `sound` is False where it had to be blanked."""
+    """What may leave, and what was done to it; `sound` is False where it had to be blanked. said: of the model."""
 
     data: Array
     transforms: tuple[str, ...]
     sound: bool
+    said: Said | None = None
 
 
 class Privacy:
@@ -52,10 +59,13 @@ class Privacy:
         self._report = report
         self._reported: set[str] = set()
 
-    def apply(self, data: Array, *, before: tuple[str, ...] = ()) -> Private:
-        """What may leave of `data`, which went through the transforms `before` already; those of now are done once."""
+    def apply(self, data: Array, *, before: tuple[str, ...] = (), said: Said | None = None) -> Private:
+        """What may leave of `data` and of what the model said of it.
+
+        They went through the transforms `before` already; those of now are done once.
+        """
         if before == self.names:
-            return Private(data, before, True)
+            return Private(data, before, True, said)
         seen = data.view()
         seen.flags.writeable = False  # it is the source's, and perhaps the model's yet
         done = (*before, *self.names)[:TRANSFORMS_MAX]
@@ -64,7 +74,8 @@ class Privacy:
             if failure:
                 self._complain(f"privacy: {name}: {failure}: such samples are sent blank")
                 return Private(np.zeros_like(data), (*done[: TRANSFORMS_MAX - 1], BLANK), False)
-        return Private(seen, done, True)
+            said = _cut(said, name, seen.shape)
+        return Private(seen, done, True, said)
 
     def check(self, shape: tuple[int, ...], dtype: str) -> None:
         """ConfigError when a transform cannot deal with samples of that kind."""
@@ -91,6 +102,23 @@ def _run(step: Transform, data: Array) -> tuple[Array, str]:
     if found.dtype.kind == "f" and not np.isfinite(found).all():
         return data, "gave NaN or infinity"
     return found, ""
+
+
+def _cut(said: Said | None, name: str, shape: tuple[int, ...]) -> Said | None:
+    """The boxes within what a crop keeps; as they are, of any other transform."""
+    word, *numbers = name.split()
+    if said is None or not said.boxes or word != "crop":
+        return said
+    top, left, height, width = map(int, numbers)
+    rows, columns = shape[:2]
+    first, low, last, high = left / columns, top / rows, (left + width) / columns, (top + height) / rows
+    boxes = []
+    for box in said.boxes:
+        x, y = max(box.left, first), max(box.top, low)
+        right, bottom = min(box.right, last), min(box.bottom, high)
+        if x < right and y < bottom:
+            boxes.append(Box(box.label, x, y, right, bottom, box.score))
+    return msgspec.structs.replace(said, boxes=tuple(boxes))
 
 
 def _make(name: str) -> Transform:

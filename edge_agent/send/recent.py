@@ -22,9 +22,10 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from edge_agent.contract.task import Said
 from edge_agent.contract.types import Prediction, SampleId
 from edge_agent.contract.wire import Request
-from edge_agent.send.privacy import Privacy
+from edge_agent.send.privacy import Privacy, Private
 from edge_agent.send.ring import Gone, Kept, Place, Ring, pack, pack_sample
 
 log = logging.getLogger(__name__)
@@ -53,6 +54,7 @@ class Passing(NamedTuple):
     utility: float
     version: int
     sketch: NDArray[np.float32] | None
+    said: Said | None = None
 
 
 class Hit(NamedTuple):
@@ -177,9 +179,9 @@ class Recent:
             return True
         if isinstance(item, Passing):
             self._room.release()
-            private = self._privacy.apply(item.data)
+            private = self._privacy.apply(item.data, said=item.said)
             if private.sound:
-                self._add(pack_sample(_kept(item, private.transforms), private.data))
+                self._add(pack_sample(_kept(item, private), private.data))
         elif isinstance(item, Gone):
             self._add(pack(item))
         elif isinstance(item, threading.Event):
@@ -254,7 +256,7 @@ class Recent:
         return False
 
 
-def _kept(item: Passing, transforms: tuple[str, ...]) -> Kept:
+def _kept(item: Passing, private: Private) -> Kept:
     return Kept(
         id=str(item.id),
         ref=item.ref[:200].encode("utf-8", "replace").decode(),
@@ -267,5 +269,6 @@ def _kept(item: Passing, transforms: tuple[str, ...]) -> Kept:
         utility=item.utility,
         version=item.version,
         sketch=b"" if item.sketch is None else np.asarray(item.sketch, np.float32).tobytes(),
-        transforms=transforms,
+        transforms=private.transforms,
+        said=private.said,
     )

@@ -20,6 +20,8 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
+from edge_agent.contract.task import Said
+
 SEGMENTS = 8  # of a full ring: fewer lose more at once when the oldest goes, more are files to look through
 FILES_MAX = 64  # after many starts most of them are short
 SUFFIX = ".ring"
@@ -41,6 +43,7 @@ class Kept(msgspec.Struct, frozen=True, kw_only=True, tag="kept"):
     version: int  # of the model that said so
     sketch: bytes  # float32, as choose/wanted.py makes it; empty when the model has no embedding
     transforms: tuple[str, ...] = ()  # for privacy, that the body went through
+    said: Said | None = None  # by the model, beyond the label
 
 
 class Gone(msgspec.Struct, frozen=True, tag="gone"):

@@ -156,8 +156,8 @@ class Writer:
             self._purge(self._purging, purges)
 
     def _row(self, sample: Sample) -> Put:
-        private = self._privacy.apply(sample.data, before=sample.transforms)
-        sample = sample._replace(data=private.data, transforms=private.transforms)
+        private = self._privacy.apply(sample.data, before=sample.transforms, said=sample.said)
+        sample = sample._replace(data=private.data, transforms=private.transforms, said=private.said)
         return Put(*encode_sample(sample, codec=self._codec))
 
     def _put(self, rows: list[Put], state: dict[str, bytes]) -> None:

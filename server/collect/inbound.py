@@ -12,13 +12,15 @@ nothing that comes can raise.
 
 from __future__ import annotations
 
-from typing import Annotated, NamedTuple
+import math
+from typing import Annotated, Any, NamedTuple
 
 import msgspec
 import numpy as np
 
 from edge_agent.choose.signals import LARGEST, SCALARS
 from edge_agent.choose.tally import BINS
+from edge_agent.contract import task
 from edge_agent.contract.errors import MessageError
 from edge_agent.contract.images import KINDS
 from edge_agent.contract.types import SampleId, is_name
@@ -178,7 +180,28 @@ def _check_header(header: SampleHeader, address: Address) -> SampleId:
         raise MessageError(f"sample {header.id}: boot or sequence is too large")
     if not 0.0 <= header.confidence <= 1.0:
         raise MessageError(f"sample {header.id}: confidence {header.confidence}, expected 0..1")
+    if header.said is not None:
+        _check_said(header.id, header.said)
     return sample_id
+
+
+def _check_said(sample_id: str, said: task.Said) -> None:
+    """Of one task, every number finite, every class a model may have, each at most once but for boxes.
+
+    Lengths and ranges are the decoder's; which classes a version has, only who reads the samples knows.
+    """
+    every: list[Any] = [*said.boxes, *said.applies, *said.values]
+    if len({type(one) for one in every}) > 1:
+        raise MessageError(f"sample {sample_id}: said: boxes, applies and values together, expected one of them")
+    for one in every:
+        numbers = msgspec.structs.astuple(one)
+        if not all(map(math.isfinite, numbers)):
+            raise MessageError(f"sample {sample_id}: said: {numbers} is not finite")
+        if one.label >= _CLASSES_MAX:
+            raise MessageError(f"sample {sample_id}: said: class {one.label}, expected below {_CLASSES_MAX}")
+    indices = [one.label for one in every if not isinstance(one, task.Box)]
+    if len(set(indices)) < len(indices):
+        raise MessageError(f"sample {sample_id}: said: a class or target comes twice")
 
 
 def _check_piece(header: SampleHeader, data: bytes) -> None:

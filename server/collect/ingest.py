@@ -16,6 +16,7 @@ from typing import Any, TypeVar
 
 import sqlalchemy as sa
 
+from edge_agent.contract.task import plain
 from edge_agent.contract.wire import Birth, Death, Event, Fetch, Heartbeat, Receipt, SampleHeader
 from server.collect.inbound import Bad, Heard, Message, Picture, Piece, Said, Upload, check_body, hear
 from server.collect.receipts import Answers
@@ -283,6 +284,7 @@ def _row(upload: Upload) -> dict[str, Any]:
         "acquisition": selection.acquisition[:100],
         "shadow_probability": selection.shadow_probability,
         "transforms": list(header.transforms) or None,
+        "said": None if header.said is None else plain(header.said),
     }
 
 

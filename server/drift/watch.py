@@ -171,7 +171,7 @@ def _given(store: Store, version: int, said: dict[str, Heartbeat], until_ms: int
     found = {name: one for name, one in found.items() if name in mine and one.start_ms[-1] >= recent_ms}
     if not found:
         return None
-    classes = manifest.classes if manifest else _numbered(found)
+    classes = manifest.outcomes if manifest else _numbered(found)
     reference, doubt = _reference(store, manifest)
     return Given(
         version=version,

@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 
 from edge_agent.choose.wanted import pick
 from edge_agent.contract.errors import ConfigError
+from edge_agent.contract.task import Box, Said, Value
 from edge_agent.contract.types import Prediction, Sample, SampleId, Selection
 from edge_agent.contract.wire import SampleHeader, decode_body
 from edge_agent.send.outbox import Outbox
@@ -205,6 +206,36 @@ def test_the_ring_holds_nothing_but_what_may_leave(tmp_path: Path) -> None:
         for record, place in found:
             assert record.transforms == (name,)
             np.testing.assert_array_equal(recent._ring.read(place)[1], privacy.apply(IMAGE).data)
+
+
+def test_boxes_are_cropped_with_what_they_show() -> None:
+    """IMAGE is 32 high and 24 wide; what is kept: rows 8 to 24, columns 6 to 18."""
+    inside, across = Box(1, 0.375, 0.375, 0.5, 0.5, 0.75), Box(0, 0.0, 0.0, 0.5, 0.5, 0.5)
+    outside, beside = Box(0, 0.875, 0.1, 1.0, 0.2, 0.9), Box(0, 0.0, 0.375, 0.25, 0.5, 0.9)
+    said = Said(boxes=(inside, across, outside, beside))
+    cropped = Privacy(("crop 8 6 16 12",)).apply(IMAGE, said=said)
+    assert cropped.said == Said(boxes=(inside, Box(0, 0.25, 0.25, 0.5, 0.5, 0.5)))
+    again = Privacy(("crop 8 6 16 12",)).apply(cropped.data, before=cropped.transforms, said=cropped.said)
+    assert again.said == cropped.said
+    assert Privacy(("blur 0 0 9 9", "downscale 2", f"{__name__}:only_red")).apply(IMAGE, said=said).said == said
+    assert Privacy(("crop 8 6 16 12", f"{__name__}:raises")).apply(IMAGE, said=said).said is None
+    numbers = Said(values=(Value(0, 1.5),))
+    assert Privacy(("crop 8 6 16 12",)).apply(IMAGE, said=numbers).said == numbers
+
+
+def test_boxes_go_the_same_way_into_outbox_and_ring(outbox: Outbox, tmp_path: Path) -> None:
+    privacy, said = Privacy(("crop 0 0 16 24",)), Said(boxes=(Box(0, 0.5, 0.25, 0.75, 1.0, 0.5),))
+    cut = Said(boxes=(Box(0, 0.5, 0.25, 0.75, 0.5, 0.5),))
+    ((header, _),) = stored(outbox, privacy, a_sample(1, IMAGE)._replace(said=said))
+    assert header.said == cut
+    recent = Recent(
+        tmp_path / "ring", max_bytes=1 << 20, bytes_per_day=1e15, min_free_disk_bytes=0, pick=pick, privacy=privacy
+    )
+    recent.start()
+    recent.keep(Passing(SampleId("dev", "main", 1, 1), "", 0, IMAGE, Prediction(0, 0.5), 0.5, 1, None, said))
+    recent.stop()
+    ((record, _),) = recent._ring.records()
+    assert record.said == cut
 
 
 def test_the_loop_does_not_wait_for_it(outbox: Outbox) -> None:

@@ -17,7 +17,7 @@ from hypothesis.extra import numpy as hnp
 from edge_agent.contract import wire
 from edge_agent.contract.artifact import sha256_hex
 from edge_agent.contract.errors import MessageError
-from edge_agent.contract.task import Applies, Box, Value
+from edge_agent.contract.task import Applies, Box, Said, Value
 from edge_agent.contract.types import Prediction, Sample, SampleId, Selection
 
 JSON_KINDS = get_args(wire.JsonMessage)
@@ -53,6 +53,7 @@ samples = st.builds(
     selection=selections,
     model_version=numbers,
     transforms=st.lists(st.text(max_size=120), max_size=16).map(tuple),
+    said=st.deferred(lambda: values(Said | None)),
 )
 
 
@@ -236,7 +237,7 @@ def test_a_sample_comes_back_as_it_went(sent: Sample) -> None:
     array = wire.decode_body(got, b"".join(part for _, part in frames))
     assert (array.dtype, array.shape, array.tobytes()) == (sent.data.dtype, sent.data.shape, sent.data.tobytes())
     assert (got.selection, got.label, got.confidence) == (sent.selection, *sent.prediction)
-    assert got.transforms == sent.transforms
+    assert (got.transforms, got.said) == (sent.transforms, sent.said)
 
 
 @pytest.mark.parametrize("size", [1, wire.BODY_MAX_BYTES - 1, wire.BODY_MAX_BYTES, wire.BODY_MAX_BYTES + 1, 300_000])

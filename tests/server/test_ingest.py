@@ -12,6 +12,7 @@ from device_words import FLEET, NOW_MS, answers, birth, event, frames, heartbeat
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from edge_agent.contract.task import Applies, Box, Said, Value
 from edge_agent.contract.wire import (
     BODY_MAX_BYTES,
     JSON_MAX_BYTES,
@@ -82,6 +83,22 @@ def test_a_sample_is_stored_as_it_was_sent(ingest, store):
     assert (row.threshold, row.tokens, row.strategy) == (0.6, 9.0, "margin")
     assert (row.floor, row.split) == (0.01, "train")
     np.testing.assert_array_equal(samples.sample_array(store, row), image(7))
+
+
+@pytest.mark.parametrize(
+    ("said", "kept"),
+    [
+        (Said(boxes=(Box(1, 0.25, 0.0, 0.5, 1.0, 0.75),)), {"boxes": [[1, 0.25, 0.0, 0.5, 1.0, 0.75]]}),
+        (Said(applies=(Applies(0, 0.25), Applies(3, 1.0))), {"applies": [[0, 0.25], [3, 1.0]]}),
+        (Said(values=(Value(0, -2.5, 0.5),)), {"values": [[0, -2.5, 0.5]]}),
+        (Said(), {}),  # a detector, of an image in which it finds nothing
+        (None, None),
+    ],
+)
+def test_what_a_model_said_of_a_sample_is_kept(ingest, store, said, kept):
+    ingest.take(uploads("cam-1", 7, said=said))
+    (row,) = rows(store, sample_table)
+    assert row.said == kept
 
 
 def test_repeated_and_reordered_messages_give_one_row_each(ingest, store):
@@ -271,6 +288,13 @@ def garbage():
     yield changed("label negative", label=-1)
     yield changed("time does not fit", captured_at_ms=2**63)
     yield changed("confidence is no share", confidence=float("nan"))
+    value, box = Value(0, 1.0), Box(1, 0.1, 0.1, 0.2, 0.2)
+    yield changed("said of two tasks", said=Said(values=(value,), boxes=(box,)))
+    yield changed("said what is not finite", said=Said(values=(Value(0, float("inf")),)))
+    yield changed("said of a class too many", said=Said(boxes=(Box(60_000, 0.1, 0.1, 0.2, 0.2),)))
+    yield changed("said of a target twice", said=Said(values=(value, Value(0, 2.0))))
+    yield changed("said too much", said=Said(boxes=(box,) * 301))
+    yield changed("said a box without an area", said={"boxes": [[0, 0.5, 0.5, 0.5, 0.9, 0.3]]})
     yield changed("zero probability", selection=msgspec.structs.replace(sample("cam-1", 1).selection, probability=0.0))
     yield changed(
         "nan probability", selection=msgspec.structs.replace(sample("cam-1", 1).selection, probability=np.nan)

@@ -154,12 +154,12 @@ def _classes(store: Store, connection: sa.Connection, name: str, *, since_ms: in
     if version is None or not seen.sum():
         return []
     manifest = decode_manifest(store.blobs.get(version.manifest_sha256), where=f"version {version.number}")
-    shares = np.zeros(len(manifest.classes))
+    shares = np.zeros(len(manifest.outcomes))
     shares[: len(seen)] = seen[: len(shares)] / seen.sum()
     expected = manifest.reference.class_share or (None,) * len(shares)
     return [
         ClassShare(name=what, share=float(share), expected=usual)
-        for what, share, usual in zip(manifest.classes, shares, expected, strict=False)
+        for what, share, usual in zip(manifest.outcomes, shares, expected, strict=False)
     ]
 
 

@@ -1,0 +1,66 @@
+"""Which outputs does a graph have to give, by its task?
+
+    classification, multilabel   logits (N, C); (N, T, C) of T members
+    regression                   logits (N, K) and log variances alike; or (N, T, K) of T members, with them or without
+    detection                    logits (N, A, C) and boxes (N, A, 4), of A anchors
+
+Pure: a manifest and what the file declares are held against each other.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import NamedTuple
+
+from edge_agent.contract.artifact import Answer, Manifest
+from edge_agent.contract.errors import IncompatibleError
+
+Shape = tuple[int, ...]
+
+
+class Outputs(NamedTuple):
+    """What is read of a sample: shape of the logits; name and shape of what the task reads beside, "" for nothing."""
+
+    logits: Shape
+    further: str = ""
+    further_shape: Shape = ()
+
+
+def outputs_of(manifest: Manifest, declared: Mapping[str, Sequence[object]]) -> Outputs:
+    """What a graph gives whose outputs are `declared` (name -> shape with the batch axis).
+
+    IncompatibleError when the task cannot do with it.
+    """
+    answer, targets = manifest.answer or Answer(), len(manifest.classes)
+    if manifest.members < 1:
+        raise _unfit(manifest, f"{manifest.members} members, expected at least 1")
+    if manifest.task == "detection":
+        return _detection(manifest, answer, declared)
+    logits = (targets,) if manifest.members == 1 else (manifest.members, targets)
+    if manifest.task != "regression":
+        return Outputs(logits)
+    if answer.scale and len(answer.scale) != targets:
+        raise _unfit(manifest, f"{len(answer.scale)} numbers in answer.scale, expected {targets} or none")
+    if not answer.spread and manifest.members == 1:
+        raise _unfit(
+            manifest,
+            "a regressor has to say how sure it is: expected an output of log variances, named in answer.spread, "
+            "or several heads, counted in members",
+        )
+    return Outputs(logits, answer.spread, logits if answer.spread else ())
+
+
+def _detection(manifest: Manifest, answer: Answer, declared: Mapping[str, Sequence[object]]) -> Outputs:
+    classes, shape = len(manifest.classes), list(declared.get(manifest.logits, ()))
+    if manifest.members > 1:
+        raise _unfit(manifest, f"a detector of {manifest.members} members, expected 1")
+    if len(shape) != 3 or not isinstance(shape[1], int) or shape[2] != classes:
+        expected = f"expected (N, A, {classes}) with a fixed number A of anchors"
+        raise _unfit(manifest, f"output {manifest.logits!r} is {shape or 'not there'}, {expected}")
+    if not answer.boxes:
+        raise _unfit(manifest, "a detector names no output for its boxes in answer.boxes")
+    return Outputs((shape[1], classes), answer.boxes, (shape[1], 4))
+
+
+def _unfit(manifest: Manifest, what: str) -> IncompatibleError:
+    return IncompatibleError(f"version {manifest.version}: {what}")
