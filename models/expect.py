@@ -39,7 +39,7 @@ def reference(kind: Kind, outputs: Outputs, temperature: float, *, spread_of: Ro
         class_centres=Tensor.of(centres.astype(np.float32)),
         class_share=tuple(share.tolist()),
         confidence_mean=float(found.confidence.mean()),
-        energy_mean=None if found.energy is None else float(found.energy.mean()),
+        energy_mean=float(found.energy.mean()),
         utility_quantiles=tuple(quantiles.tolist()),
         samples=len(found.label),
         whitening=Tensor.of(_whitening(spread_of)),

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import numpy as np
 
+from edge_agent.choose.tasks.detection import Detection as Scores
 from edge_agent.contract import score
 from edge_agent.contract.artifact import Answer
 from edge_agent.contract.boxes import suppress
 from edge_agent.contract.task import Task
 from models.data import require_truth
-from models.kinds.kind import Array, Expected, Floats, Outputs, shape_error
+from models.kinds.kind import Array, Expected, Floats, Outputs, said_by, shape_error
 from models.kinds.several import sigmoid
 
 LEAST = 0.05  # score of a candidate that precision is measured with: far below it a curve only gets longer
@@ -79,10 +80,7 @@ class Detection:
         terms = score.terms_of(score_min=self.answer.score_min)
         return {"accuracy": float(self.score(outputs, y).mean())} | terms | {"samples": float(len(y))}
 
-    def expected(self, outputs: Outputs, temperature: float) -> Expected:  # noqa: ARG002 - none
-        """As a device says it: the class of the surest box, or nothing."""
-        found = self.counting(self.read(outputs))
-        label = [int(one[0, 0]) if len(one) else len(self.names) for one in found]
-        best = sigmoid(outputs.logits).max(axis=(1, 2))
-        sure = np.maximum(best, 1.0 - best)
-        return Expected(np.array(label, np.intp), sure, 2.0 * (1.0 - sure), None)
+    def expected(self, outputs: Outputs, temperature: float) -> Expected:
+        """By the device's own adapter."""
+        adapter = Scores("margin", temperature=temperature, answer=self.answer)
+        return said_by(adapter.score(outputs.logits, outputs.more))

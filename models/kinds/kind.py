@@ -14,6 +14,7 @@ import numpy as np
 import onnxruntime as ort
 from numpy.typing import NDArray
 
+from edge_agent.choose.acquisition import Scored
 from edge_agent.contract.artifact import Answer, Manifest
 from edge_agent.contract.errors import IncompatibleError
 from edge_agent.contract.task import Task
@@ -45,12 +46,12 @@ class Outputs(NamedTuple):
 
 
 class Expected(NamedTuple):
-    """Of N samples what a device sends of each, and drift is held against; (N,) each."""
+    """Of N samples what a device says of each, and drift is held against; (N,) each."""
 
     label: NDArray[np.intp]  # of the outcomes: the classes and, of a detector, "nothing" behind them
     confidence: Array  # the model's own estimate of its score, 0..1
-    utility: Array  # of the task's default acquisition function
-    energy: Array | None  # None: the task has none
+    utility: Array  # by `margin`
+    energy: Array
 
 
 class Kind(Protocol):
@@ -79,7 +80,14 @@ class Kind(Protocol):
         """Figures that stand for themselves; "accuracy" is the mean score."""
 
     def expected(self, outputs: Outputs, temperature: float) -> Expected:
-        """What a device sends of the samples."""
+        """What a device says of the samples."""
+
+
+def said_by(scored: Scored) -> Expected:
+    """What the device's own adapter said; of a sample that it cannot use, what tells the least."""
+    utility, sure = np.nan_to_num(scored.utility, nan=1.0), np.nan_to_num(scored.confidence)
+    energy = np.zeros(len(utility)) if scored.energy is None else scored.energy
+    return Expected(scored.label, sure, utility, np.nan_to_num(energy, posinf=0.0, neginf=0.0))
 
 
 def outputs_of(session: ort.InferenceSession, x: Array, *, logits: str, embedding: str, answer: Answer) -> Outputs:

@@ -7,12 +7,13 @@ from __future__ import annotations
 
 import numpy as np
 
+from edge_agent.choose.tasks.multilabel import Multilabel as Scores
 from edge_agent.contract import score
 from edge_agent.contract.artifact import Answer
 from edge_agent.contract.task import Task
 from models import evaluate
 from models.data import require_truth
-from models.kinds.kind import Array, Expected, Floats, Outputs, shape_error
+from models.kinds.kind import Array, Expected, Floats, Outputs, said_by, shape_error
 
 LIKELY_LEAST = 1e-12  # of a decision: its logarithm must be a number
 
@@ -60,10 +61,9 @@ class Multilabel:
         }
 
     def expected(self, outputs: Outputs, temperature: float) -> Expected:
-        """As a device says it: the likeliest class, the expected share of right decisions."""
-        chance = probability(outputs.logits, temperature)
-        sure = np.maximum(chance, 1.0 - chance)
-        return Expected(np.argmax(chance, axis=1), sure.mean(axis=1), (2.0 - 2.0 * sure).mean(axis=1), None)
+        """By the device's own adapter."""
+        members = outputs.logits.shape[1] if outputs.logits.ndim == 3 else 1
+        return said_by(Scores("margin", temperature=temperature, members=members).score(outputs.logits))
 
 
 def probability(logits: Array, temperature: float = 1.0) -> Floats:

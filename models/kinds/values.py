@@ -11,12 +11,13 @@ import math
 
 import numpy as np
 
+from edge_agent.choose.tasks.regression import Regression as Scores
 from edge_agent.contract import score
 from edge_agent.contract.artifact import Answer
 from edge_agent.contract.task import Task
 from models import evaluate
 from models.data import require_truth
-from models.kinds.kind import Array, Expected, Floats, Outputs, shape_error
+from models.kinds.kind import Array, Expected, Floats, Outputs, said_by, shape_error
 
 COVERED, COVERED_SD = 0.9, 1.645  # the share of a normal distribution within so many sd
 
@@ -80,9 +81,10 @@ class Regression:
         return found | terms | {"nll": float(likely.mean()), "samples": float(len(y))}
 
     def expected(self, outputs: Outputs, temperature: float) -> Expected:
-        """As a device says it: no class, and a spread in units of the scale."""
-        spread = (self.read(outputs, temperature)[1] / self.scale).mean(axis=1)
-        return Expected(np.zeros(len(spread), np.intp), 1.0 - np.minimum(1.0, spread), spread / (1.0 + spread), None)
+        """By the device's own adapter."""
+        members = outputs.logits.shape[1] if outputs.logits.ndim == 3 else 1
+        adapter = Scores("margin", temperature=temperature, members=members, scale=self.answer.scale)
+        return said_by(adapter.score(outputs.logits, outputs.more))
 
 
 def nll(said: Array, y: Array, factor: float) -> Floats:
