@@ -16,6 +16,7 @@ import onnx
 import torch
 
 from edge_agent.contract.artifact import Answer
+from models.net import Network
 from models.regressor import Regressor
 from models.train import Net
 
@@ -53,7 +54,17 @@ def to_onnx(net: Net, *, opset: int = OPSET) -> bytes:
             dynamo=False,
         )
     model = onnx.load_model_from_string(buffer.getvalue())
+    _state_shapes(model, module, sample)
     model.ir_version = max(IR_VERSION, onnx.helper.find_min_ir_version_for(list(model.opset_import)))
     onnx.checker.check_model(model)
     exported: bytes = model.SerializeToString()
     return exported
+
+
+def _state_shapes(model: onnx.ModelProto, module: Network, sample: torch.Tensor) -> None:
+    """Name the lengths of the outputs' axes, but for the batch: the exporter loses those behind a slice."""
+    with torch.no_grad():
+        given = module(sample)
+    for output, tensor in zip(model.graph.output, given, strict=True):
+        for axis, length in zip(list(output.type.tensor_type.shape.dim)[1:], tensor.shape[1:], strict=True):
+            axis.dim_value = length
