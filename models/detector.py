@@ -104,7 +104,7 @@ def _places(net: Detector, shape: Shape) -> tuple[Tensor, Tensor]:
         y, x = torch.meshgrid(torch.arange(height), torch.arange(width), indexing="ij")
         stride = torch.full_like(x, 1, dtype=torch.float32) / width
         places.append(torch.stack([(x + 0.5) / width, (y + 0.5) / height, stride], dim=2).reshape(-1, 3))
-        least = LARGEST / 2.0 if number else 0.0  # strides double from map to map
+        least = (LARGEST - 1.0) / 2.0 if number else 0.0  # strides double from map to map; no box falls between two
         most = math.inf if number == len(maps) - 1 else LARGEST
         reaches.append(torch.tensor([least, most]).expand(height * width, 2))
     return torch.cat(places), torch.cat(reaches).clone()

@@ -186,10 +186,9 @@ def describe(
     seen = _run(shipped, calibration, about)
     metrics = {} if holdout is None else kind.metrics(held, holdout[1], temperature)
     metrics["int8_agreement"] = kind.agreement(held, plain)
-    file = OnnxFile(sha256=sha256_hex(shipped), bytes=len(shipped))
     enough = len(judged) >= REFERENCE_SAMPLES_MIN
     manifest = Manifest(
-        files={"cpu-int8" if int8 else variant: file},
+        files={"cpu-int8" if int8 else variant: OnnxFile(sha256=sha256_hex(shipped), bytes=len(shipped))},
         input=spec,
         golden=_golden(shipped, calibration, seen, about, showable),
         reference=reference(kind, held if enough else seen, temperature, spread_of=seen.embedding),

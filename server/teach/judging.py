@@ -13,21 +13,17 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from edge_agent.contract.artifact import Tensor
-from edge_agent.contract.errors import WinnowError
 from edge_agent.contract.task import Task
 from server.config import Gates
-from server.teach import valued
+from server.teach import terms, valued
 from server.teach.answering import (
     Model,
     latency_ms,
     likelihood,
     logits,
-    outputs,
     probabilities,
     right,
     said,
-    sound,
     strangeness,
     top,
 )
@@ -107,7 +103,7 @@ def judge_candidate(
         int8=_int8(packaged, len(held.label)) if int8 else None,
         labelled=_labelled(packaged, data, names, known) if data.task == "classification" else (),
         cost=Cost(figures["latency_ms"], len(packaged.onnx), factors),
-        broken=[*_broken(packaged, champion), *_unsound(packaged, part)],
+        broken=[*terms.broken(packaged, champion), *terms.unsound(packaged, part.x)],
     )
     drawn = portraits(held, ours) if isinstance(ours, Said) else {}
     return Judged(held, figures, judge(evidence, rules=rules), drawn)
@@ -176,45 +172,6 @@ def _thirds(values: Floats, stream: NDArray[np.bool_], names: tuple[str, str, st
     for rows in (stream, ~stream):
         made[rows] = thirds(values[rows], names)
     return made
-
-
-def _unsound(candidate: Model, part: Part) -> list[str]:
-    none = int(np.count_nonzero(~sound(candidate, part.x)))
-    return [f"its logits are not finite on {none} of {len(part.x)} held-out samples"] if none else []
-
-
-def _broken(candidate: Model, champion: Model | None) -> list[str]:
-    """Terms of the contract that it breaks, in words."""
-    ours, broken = candidate.manifest, []
-    stated = {ours.logits: ours.golden.logits} | ours.golden.outputs
-    try:
-        found = outputs(candidate, np.asarray(ours.golden.inputs.array()), list(stated))
-    except (WinnowError, ValueError) as error:
-        return [f"it cannot be run on its golden inputs: {error}"]
-    if not all(np.isfinite(one).all() for one in found):
-        broken.append("its logits are not finite on the golden inputs")
-    elif any(_apart(*pair) > ours.golden.tolerance for pair in zip(found, stated.values(), strict=True)):
-        broken.append("its logits are not those that its manifest states for the golden inputs")
-    if champion is None:
-        return broken
-    theirs = champion.manifest
-    if theirs.task != ours.task:
-        broken.append(f"its task is {ours.task}, was {theirs.task}")
-    for what in ("shape", "dtype", "unit"):
-        was, now = getattr(theirs.input, what), getattr(ours.input, what)
-        if was != now:
-            broken.append(f"the {what} of its input is {now}, was {was}")
-    if ours.classes[: len(theirs.classes)] != theirs.classes:
-        broken.append("its classes do not begin with the champion's: they are only ever added to")
-    if theirs.embedding and not ours.embedding:
-        broken.append("it has no embedding, and the champion has one")
-    return broken
-
-
-def _apart(found: NDArray[Any], stated: Tensor) -> float:
-    """The largest difference; inf where they are not of one shape."""
-    expected = np.asarray(stated.array(), np.float64)
-    return float(np.abs(found - expected).max()) if found.shape == expected.shape else np.inf
 
 
 def _forgotten(elder: Elder, held: Held, part: Part, ours: Answers, asked: Asked) -> Forgotten | None:

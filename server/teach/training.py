@@ -155,17 +155,7 @@ def _round(
 ) -> dict[str, Any]:
     started_s = time.monotonic()
     check(store, snapshot, settings.snapshot)
-    data = dataset.load(
-        store,
-        snapshot,
-        takes=champion.manifest.input if champion else None,
-        task=champion.manifest.task if champion else None,
-        max_damaged_share=settings.snapshot.max_damaged_share,
-    )
-    if data.left_out:
-        say(f"{data.left_out} samples left out: not of the shape that the model takes, or not of its task")
-    if data.damaged:
-        say(f"{len(data.damaged)} samples left out: their bytes are damaged: {', '.join(data.damaged[:3])}")
+    data = _read(store, settings, snapshot, champion, say)
     packaged, weights, went_on_from = make(data)
     begin_judging()
     say("judging")
@@ -204,6 +194,22 @@ def _round(
             "weights_sha256": store.blobs.put(weights),
         },
     }
+
+
+def _read(store: Store, settings: Settings, snapshot: Snapshot, champion: Champion | None, say: Say) -> Dataset:
+    """The snapshot's arrays; says what is left out."""
+    data = dataset.load(
+        store,
+        snapshot,
+        takes=champion.manifest.input if champion else None,
+        task=champion.manifest.task if champion else None,
+        max_damaged_share=settings.snapshot.max_damaged_share,
+    )
+    if data.left_out:
+        say(f"{data.left_out} samples left out: not of the shape that the model takes, or not of its task")
+    if data.damaged:
+        say(f"{len(data.damaged)} samples left out: their bytes are damaged: {', '.join(data.damaged[:3])}")
+    return data
 
 
 def _parcels(made: Sequence[Parcel], whole_bytes: int) -> str:
