@@ -11,7 +11,9 @@ without bias, and with an interval:
 
 All are right whether the confidences are calibrated or not, and the more precise the better they are. The last also is
 where they are off, and is what is reported. None can be more precise than p allows: what was sent with a small p and
-turns out a mistake stands for many, and no estimator knows whether those are. Pure.
+turns out a mistake stands for many, and no estimator knows whether those are. Of boxes, numbers and several classes the
+share is the mean score (contract/score.py); the intervals, made for what is right or wrong, are then no shorter than
+they need be: a mean of values in 0..1 varies most where all are 0 or 1. Pure.
 """
 
 from __future__ import annotations
@@ -25,6 +27,7 @@ from numpy.typing import NDArray
 from server.audit.interval import limits
 
 Floats = NDArray[np.float64]
+Scores = NDArray[np.bool_] | Floats
 
 FEWEST = 15  # effective labels; below, intervals were not found to hold, and would say next to nothing
 STRATUM = 20.0  # effective labels in a stratum: fewer and its variance is a guess, more and it is not of one kind
@@ -63,11 +66,11 @@ class Stream(NamedTuple):
 NOTHING = Estimate(math.nan, 0.0, 1.0, 0, 0.0)
 
 
-def hajek(right: NDArray[np.bool_], probability: Floats, *, confidence_level: float = 0.95) -> Estimate:
+def hajek(right: Scores, probability: Floats, *, confidence_level: float = 0.95) -> Estimate:
     """The share of the stream that is right, from labelled samples alone.
 
     Args:
-        right: (N,) whether the device's prediction was true.
+        right: (N,) how right the device's prediction was, 0..1; of a class whether it was true.
         probability: (N,) of having been selected and labelled, in (0, 1].
         confidence_level: of the interval, 0..1.
     """
@@ -76,7 +79,7 @@ def hajek(right: NDArray[np.bool_], probability: Floats, *, confidence_level: fl
 
 
 def difference(
-    right: NDArray[np.bool_],
+    right: Scores,
     confidence: Floats,
     probability: Floats,
     *,
@@ -86,7 +89,7 @@ def difference(
     """Accuracy on the stream from labelled samples and the mean confidence over all samples.
 
     Args:
-        right: (N,) whether the device's prediction was true.
+        right: (N,) how right the device's prediction was, 0..1; of a class whether it was true.
         confidence: (N,) what the device said of it, 0..1.
         probability: (N,) of having been selected and labelled, in (0, 1].
         stream_confidence: mean over every sample of the stream, sent or not.
@@ -99,7 +102,7 @@ def difference(
 
 
 def post_stratified(
-    right: NDArray[np.bool_],
+    right: Scores,
     confidence: Floats,
     probability: Floats,
     bins: NDArray[np.int64],
@@ -110,7 +113,7 @@ def post_stratified(
     """The difference estimator in strata: neighbouring bins together until their labels are worth STRATUM.
 
     Args:
-        right: (N,) whether the device's prediction was true.
+        right: (N,) how right the device's prediction was, 0..1; of a class whether it was true.
         confidence: (N,) what the device said of it, 0..1.
         probability: (N,) of having been selected and labelled, in (0, 1].
         bins: (N,) of the utility, 0..B-1.
