@@ -6,7 +6,7 @@ ARGS ?=
 export PYTHONUNBUFFERED := 1
 
 .DEFAULT_GOAL := help
-.PHONY: help setup browser demo demo-quick test lint docs screenshots bench soak fuzz label-studio clean
+.PHONY: help setup browser demo demo-quick test test-arm lint docs screenshots bench soak fuzz label-studio clean
 
 help:  ## list these targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -26,6 +26,7 @@ demo-quick: setup  ## the same in under two minutes
 
 test: setup browser lint  ## set-up, lint, types, every test (the agent's under Python 3.10 too, where it is installed)
 	@$(PYTHON) scripts/py310.py
+	@$(PYTHON) scripts/arm.py --where-possible
 ifeq ($(ARGS),)  # the demo, which is measured, has the machine to itself
 	$(BIN)/python -m pytest -n 2 --dist loadfile --ignore tests/end_to_end
 	$(BIN)/python -m pytest -n 2 --dist loadfile --ignore tests/end_to_end/test_demo.py tests/end_to_end
@@ -33,6 +34,10 @@ ifeq ($(ARGS),)  # the demo, which is measured, has the machine to itself
 else
 	$(BIN)/python -m pytest $(ARGS)
 endif
+
+test-arm: setup  ## the agent on aarch64, under emulation as a Raspberry Pi 4 and 5 (a part of `make test`)
+	@$(PYTHON) scripts/arm.py
+	$(BIN)/python -m pytest tests/arm $(ARGS)
 
 # The agent supports Python 3.10: ruff takes all code as such (pyproject.toml), mypy the agent, a second time.
 lint: setup  ## ruff and mypy

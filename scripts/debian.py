@@ -11,6 +11,7 @@ import re
 import shutil
 import tempfile
 from pathlib import Path
+from typing import Sequence  # noqa: UP035 - these scripts also run on Python 3.8
 
 from step import StepFailed, ask, cache_dir
 
@@ -56,17 +57,35 @@ def unpack(package: str, folder: Path) -> None:
         options = _own_lists()
     _, plan = ask(["apt-get", *options, "-s", "install", "--no-install-recommends", package])
     missing = re.findall(r"^Inst (\S+)", plan, re.MULTILINE)
+    _unpack(sorted({package, *missing}), options, folder)
+
+
+def _unpack(packages: Sequence[str], options: list[str], folder: Path) -> None:
     folder.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=str(folder.parent)) as name:
         downloads = Path(name, "downloads")
         downloads.mkdir()
         os.chdir(downloads)  # `apt-get download` knows no other target
-        _must(["apt-get", *options, "download", *sorted({package, *missing})])
+        _must(["apt-get", *options, "download", *packages])
         for file in downloads.glob("*.deb"):
             _must(["dpkg-deb", "-x", file, Path(name, "tree")])
         shutil.rmtree(folder, ignore_errors=True)
         Path(name, "tree").rename(folder)
         os.chdir(folder)  # the one we stand in goes
+
+
+def unpack_foreign(packages: Sequence[str], architecture: str, folder: Path) -> None:
+    """Download packages of another architecture with all that they depend on, and unpack them into `folder`.
+
+    apt is given a state of its own, in which nothing is installed; the system's knows nothing of it.
+    """
+    options = [f"-oAPT::Architecture={architecture}", f"-oAPT::Architectures={architecture}", *_own_state(architecture)]
+    _must(["apt-get", *options, "update"])
+    _, plan = ask(["apt-get", *options, "-s", "install", "--no-install-recommends", *packages])
+    wanted = re.findall(r"^Inst (\S+)", plan, re.MULTILINE)
+    if not wanted:
+        raise StepFailed(f"apt knows no {', '.join(packages)} for {architecture}: {plan.strip()[-300:]}")
+    _unpack(wanted, options, folder)
 
 
 def _known(package: str, options: list[str]) -> bool:
@@ -75,12 +94,22 @@ def _known(package: str, options: list[str]) -> bool:
 
 def _own_lists() -> list[str]:
     """Fetch package lists into our cache: the system's are empty (as in a container), and not ours to fill."""
-    apt = cache_dir() / "apt"
-    (apt / "lists" / "partial").mkdir(parents=True, exist_ok=True)
-    (apt / "archives" / "partial").mkdir(parents=True, exist_ok=True)
-    options = ["-o", f"Dir::State::lists={apt / 'lists'}", "-o", f"Dir::Cache={apt}"]
+    options = _places(cache_dir() / "apt")
     _must(["apt-get", *options, "update"])
     return options
+
+
+def _own_state(architecture: str) -> list[str]:
+    apt = cache_dir() / f"apt-{architecture}"
+    options = _places(apt)
+    (apt / "status").touch()
+    return [*options, f"-oDir::State::status={apt / 'status'}"]
+
+
+def _places(apt: Path) -> list[str]:
+    (apt / "lists" / "partial").mkdir(parents=True, exist_ok=True)
+    (apt / "archives" / "partial").mkdir(parents=True, exist_ok=True)
+    return [f"-oDir::State::lists={apt / 'lists'}", f"-oDir::Cache={apt}"]
 
 
 def _must(command: list[str | Path]) -> None:

@@ -15,9 +15,9 @@ from pathlib import Path
 class Program:
     """One process; `kill` is kill -9, and it can be started again. Either does nothing where it is done."""
 
-    def __init__(self, log: Path, *argv: str) -> None:
+    def __init__(self, log: Path, *argv: str, python: str = sys.executable) -> None:
         self._log = log
-        self._argv = [sys.executable, "-m", *argv]
+        self._argv = [python, "-m", *argv]
         self._process: subprocess.Popen[bytes] | None = None
         self.start()
 
@@ -55,9 +55,9 @@ class Program:
 class Programs(list[Program]):
     """Those of one test: whoever still runs at its end is killed."""
 
-    def run(self, log: Path, *argv: str) -> Program:
-        """Start one."""
-        self.append(Program(log, *argv))
+    def run(self, log: Path, *argv: str, python: str = sys.executable) -> Program:
+        """Start one; `python` runs it."""
+        self.append(Program(log, *argv, python=python))
         return self[-1]
 
     def wait_for(self, what: str, true: Callable[[], bool], *, within_s: float = 60.0) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import sys
 import threading
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -122,10 +123,11 @@ class Served:
         """What somebody says at the server."""
         assert main([*words, self.config]) == 0
 
-    def start_agent(self, name: str, settings: str) -> Program:
-        """An agent with these settings, TOML."""
+    def start_agent(self, name: str, settings: str, *, python: str = sys.executable) -> Program:
+        """An agent with these settings, TOML; `python` runs it."""
         (self.folder / f"{name}.toml").write_text(settings)
-        return self.programs.run(self.folder / f"{name}.log", "edge_agent", "run", str(self.folder / f"{name}.toml"))
+        words = ("edge_agent", "run", str(self.folder / f"{name}.toml"))
+        return self.programs.run(self.folder / f"{name}.log", *words, python=python)
 
     def beat(self, name: str) -> Heartbeat:
         """What an agent says of itself, in the file beside it."""
