@@ -59,12 +59,8 @@ def check_parts(config: AgentConfig) -> list[str]:
 
 
 def _of(manifest: Manifest) -> str:
-    what = "targets" if manifest.task == "regression" else "classes"
-    return (
-        f"{manifest.task} of {len(manifest.classes)} {what}"
-        if manifest.task != "classification"
-        else (f"{len(manifest.classes)} classes")
-    )
+    what = f"{len(manifest.classes)} {'targets' if manifest.task == 'regression' else 'classes'}"
+    return what if manifest.task == "classification" else f"{manifest.task} of {what}"
 
 
 def _uplink(config: AgentConfig) -> list[str]:

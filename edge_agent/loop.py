@@ -30,9 +30,8 @@ from edge_agent.choose.tally import Tally
 from edge_agent.choose.targets import EPIG, Targets
 from edge_agent.choose.tasks.frames import Frames
 from edge_agent.choose.tasks.scoring import Scoring, scoring
-from edge_agent.contract.artifact import Answer, Manifest
 from edge_agent.contract.errors import ConfigError
-from edge_agent.contract.task import MOST, Task
+from edge_agent.contract.outputs import said_max_bytes
 from edge_agent.contract.types import Prediction, Reading, Sample, SampleId, Selection
 from edge_agent.contract.wire import DriftState, RequestState, StreamCounts
 from edge_agent.extras import Extras
@@ -43,7 +42,6 @@ from edge_agent.shadow import Shadow, Shadowed
 log = logging.getLogger(__name__)
 
 HEADER_BYTES = 500  # of a sample's header and topic: what sending costs beside the data
-SAID_BYTES: dict[Task, int] = {"classification": 0, "multilabel": 14, "detection": 49, "regression": 22}  # each, in it
 LATENCIES = 1024  # kept for the percentiles
 KEEP_S = 300.0  # longest time until the state is kept though nothing was selected: more is repeated after a power cut,
 # less wears a flash card
@@ -81,13 +79,7 @@ class Vitals(NamedTuple):
 
 def sample_bytes(model: Model) -> int:
     """What sending a sample takes at most."""
-    return int(np.prod(model.shape)) * model.dtype.itemsize + HEADER_BYTES + said_bytes(model.manifest)
-
-
-def said_bytes(manifest: Manifest) -> int:
-    """What a model's word takes at most, beyond label and confidence."""
-    most = (manifest.answer or Answer()).most if manifest.task == "detection" else len(manifest.classes)
-    return SAID_BYTES[manifest.task] * min(most, MOST)
+    return int(np.prod(model.shape)) * model.dtype.itemsize + HEADER_BYTES + said_max_bytes(model.manifest)
 
 
 class Loop:

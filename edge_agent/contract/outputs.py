@@ -9,13 +9,19 @@ Pure: a manifest and what the file declares are held against each other.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
 
 from edge_agent.contract.artifact import Answer, Manifest
 from edge_agent.contract.errors import IncompatibleError
+from edge_agent.contract.task import MOST, Task
 
 Shape = tuple[int, ...]
+SAID_BYTES: dict[Task, int] = {"classification": 0, "multilabel": 14, "detection": 49, "regression": 22}  # of each part
 
 
 class Outputs(NamedTuple):
@@ -60,6 +66,23 @@ def _detection(manifest: Manifest, answer: Answer, declared: Mapping[str, Sequen
     if not answer.boxes:
         raise _unfit(manifest, "a detector names no output for its boxes in answer.boxes")
     return Outputs((shape[1], classes), answer.boxes, (shape[1], 4))
+
+
+def looked_at(manifest: Manifest, logits: NDArray[Any]) -> NDArray[np.bool_]:
+    """(A,) of logits (A, C): anchors whose boxes matter: from half of `score_min` on, and the surest, however low.
+
+    Where others are, nobody asks, and kernels of different processors need not agree.
+    """
+    least = (manifest.answer or Answer()).score_min / 2.0
+    top = logits.max(axis=1)
+    found: NDArray[np.bool_] = top >= min(math.log(least / (1.0 - least)) * manifest.temperature, float(top.max()))
+    return found
+
+
+def said_max_bytes(manifest: Manifest) -> int:
+    """What a model's word takes on the wire at most, beyond label and confidence."""
+    most = (manifest.answer or Answer()).most if manifest.task == "detection" else len(manifest.classes)
+    return SAID_BYTES[manifest.task] * min(most, MOST)
 
 
 def _unfit(manifest: Manifest, what: str) -> IncompatibleError:

@@ -13,15 +13,22 @@ import scenes
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from edge_agent.agent import Agent
+from edge_agent.check import check_parts
 from edge_agent.choose import strategy
 from edge_agent.choose.disagreement import Share
-from edge_agent.choose.drift import Watch
+from edge_agent.choose.drift import Alarm, Watch
+from edge_agent.choose.quantile import NoveltyQuantile
 from edge_agent.choose.rules import Rules
 from edge_agent.choose.tasks.frames import Frames
-from edge_agent.contract.artifact import Answer, Golden, Tensor, decode_manifest
-from edge_agent.contract.errors import IncompatibleError
+from edge_agent.choose.tasks.scoring import answer_of
+from edge_agent.config import AgentConfig, Choose, Device, Source
+from edge_agent.config import Model as ModelConfig
+from edge_agent.contract.artifact import BOXES_MAX, Answer, Golden, Tensor, decode_manifest, encode_manifest
+from edge_agent.contract.errors import ArtifactError, ConfigError, IncompatibleError
 from edge_agent.contract.task import Box, Said
 from edge_agent.contract.types import Reading
+from edge_agent.contract.wire import SampleHeader, decode_frame, encode_sample, sample_frames
 from edge_agent.loop import CURSOR, DRIFT, FRAMES, SELECTOR, Cursor, Identity, Loop, sample_bytes
 from edge_agent.model import Model, main
 from edge_agent.send.writer import Handover
@@ -88,6 +95,14 @@ def test_every_frame_is_answered_and_what_is_sent_carries_its_boxes(folder: Path
     assert any(not sample.said.boxes for sample in samples)  # asked about, although nothing was found
 
 
+def test_one_answer_alone_is_what_the_stream_gets(folder: Path) -> None:
+    model, handed = Model(folder), list[Handover]()
+    loop_over(model, handed).run(readings(0, 200), threading.Event())
+    for sample in samples_of(handed):
+        model.run(0, sample.data)
+        assert answer_of(model.manifest, model.logits[0], model.further[0]) == (sample.prediction, sample.said)
+
+
 def test_the_boxes_are_where_the_cells_are(folder: Path) -> None:
     model, handed = Model(folder), list[Handover]()
     loop = loop_over(model, handed)
@@ -100,18 +115,18 @@ def test_the_boxes_are_where_the_cells_are(folder: Path) -> None:
     assert sorted(said) == [(k, pytest.approx(at[cell].tolist(), abs=1e-4)) for k, cell in enumerate((6, 9))]
 
 
-@settings(deadline=None, max_examples=10)
+@settings(deadline=None, max_examples=4)
 @given(st.lists(st.integers(1, 90), min_size=1, max_size=5), st.sampled_from([1, 8]))
 def test_the_same_decisions_for_any_blocks_in_any_company_and_after_a_restart(
     folder: Path, sizes: list[int], together: int
 ) -> None:
-    whole, parts = list[Handover](), list[Handover]()
-    loop_over(Model(folder, together=1), whole).run(readings(), threading.Event())
+    few, whole, parts = 300, list[Handover](), list[Handover]()
+    loop_over(Model(folder, together=1), whole).run(readings(0, few), threading.Event())
     model, at, turn = Model(folder, together=together, clock=lambda: 0.0), 0, 0
     assert model.together == together
     state: dict[str, bytes] = {}
-    while at < COUNT:
-        end = min(COUNT, at + sizes[turn % len(sizes)] * 4)
+    while at < few:
+        end = min(few, at + sizes[turn % len(sizes)] * 4)
         loop_over(model, parts, state=state).run(readings(at, end), threading.Event())
         state = {key: value for item in parts for key, value in item.state.items()}
         at, turn = end, turn + 1
@@ -127,6 +142,33 @@ def test_gradients_choose_among_detections_as_well(folder: Path) -> None:
     loop_over(Model(folder), handed, chosen_by="vessal").run(readings(), threading.Event())
     assert 30 < len(samples_of(handed)) < 90
     assert {sample.selection.strategy for sample in samples_of(handed)} == {"vessal-1"}
+
+
+def test_a_stream_of_which_other_things_are_found_raises_an_alarm(folder: Path) -> None:
+    """Halfway the scene is mostly empty: what is found changes, and with it confidence and the mix with "nothing"."""
+    x = scenes.stream(2400, seed=3)
+    rng = np.random.default_rng(4)
+    x[1400:] = np.stack([scenes.picture({5: 0.55} if rng.random() < 0.3 else {}) for _ in range(1000)])
+    told: list[Alarm] = []
+    model = Model(folder)
+    loop = Loop(
+        model,
+        NoveltyQuantile(Rules(label_share=0.01), np.random.default_rng(1)),
+        identity=Identity("cam", "main", 1),
+        acquisition="margin",
+        cursor=Cursor(),
+        flush_s=10.0,
+        hand_over=[].append,
+        watch=Watch(model.manifest, false_alarms_per_month=1.0, embedding=True),
+        on_alarm=lambda alarm, _labels: told.append(alarm),
+    )
+    loop.run((Reading(one, seq) for seq, one in enumerate(x)), threading.Event())
+    moved = [alarm for alarm in told if alarm.kind == "moved"]
+    assert len(moved) == 1
+    assert moved[0].since < 1000
+    counts = loop.counts()
+    assert counts.signals[0] == counts.scored == 2400
+    assert counts.classes[2] > 1000
 
 
 def beside(folder: Path, **changes: object) -> tuple[Loop, list[Handover]]:
@@ -198,6 +240,12 @@ def test_boxes_elsewhere_fail_the_golden_test(tmp_path: Path, capsys: pytest.Cap
         Model(tmp_path).check_golden()
     assert main([str(tmp_path), "cpu-fp32"]) == 3
     assert "IncompatibleError" in capsys.readouterr().out
+    elsewhere = good.outputs["boxes"].array().copy()
+    unsure = good.logits.array().max(axis=2) < -4.0  # of these boxes nobody asks
+    assert unsure.any()
+    elsewhere[unsure] = 0.5
+    scenes.detector(tmp_path, golden=msgspec.structs.replace(good, outputs={"boxes": Tensor.of(elsewhere)}))
+    Model(tmp_path).check_golden()
     scenes.detector(tmp_path, golden=msgspec.structs.replace(good, outputs={}))
     with pytest.raises(IncompatibleError, match="say nothing of output 'boxes'"):
         Model(tmp_path).check_golden()
@@ -208,4 +256,43 @@ def test_what_a_sample_costs_counts_its_boxes(folder: Path) -> None:
     assert sample_bytes(model) == 256 + 500 + 49 * 20
     most = Said(boxes=(Box(65535, 0.1, 0.1, 0.2, 0.2, 0.3),) * 20)
     assert len(msgspec.msgpack.encode(most)) <= 49 * 20 + 20
+
+
+def test_the_most_boxes_that_a_detector_may_say_fit_on_the_wire(folder: Path) -> None:
+    said = Said(boxes=(Box(65535, 0.1, 0.1, 0.2, 0.2, 0.3),) * BOXES_MAX)
+    handed = list[Handover]()
+    loop_over(Model(folder), handed).run(readings(0, 200), threading.Event())
+    widest = samples_of(handed)[0]._replace(
+        said=said, ref="\N{PILE OF POO}" * 200, transforms=("\N{LATIN SMALL LETTER E WITH ACUTE}" * 120,) * 16
+    )
+    header, body = encode_sample(widest)
+    (frame,) = sample_frames(header, body)
+    assert decode_frame(SampleHeader, frame)[0] == header
+    with pytest.raises(ArtifactError, match="most"):
+        decode_manifest(encode_manifest(scenes.detector(folder / "x", answer=Answer(boxes="boxes", most=201))))
+
+
+def test_a_detector_says_nothing_after_its_classes(folder: Path) -> None:
     assert decode_manifest((folder / "manifest.json").read_bytes()).outcomes == ("bright", "dark", "nothing")
+
+
+def test_an_agent_goes_on_with_its_frames(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    scenes.detector(tmp_path / "model")
+    np.savez(tmp_path / "x.npz", x=X[:100])
+    config = AgentConfig(
+        device=Device(name="d", data_dir=str(tmp_path / "data")),
+        source=Source(kind="replay", path=str(tmp_path / "x.npz"), stop_at_end=True),
+        model=ModelConfig(artifact=str(tmp_path / "model")),
+    )
+    assert any("detection of 2 classes, golden test passed" in line for line in check_parts(config))
+    Agent(config).run()
+    agent = Agent(config)
+    kept = agent.outbox.state(FRAMES) or b""
+    assert Frames(saved=kept).save() == kept != b""
+    assert any(waiting.header.said.boxes for waiting in agent.outbox.peek(100))
+    agent.outbox.put([], state={FRAMES: b"\xc1 nonsense"})
+    agent.run()
+    assert "saved frames cannot be read, it begins afresh" in caplog.text
+    bald = msgspec.structs.replace(config, choose=Choose(acquisition="bald"))
+    with pytest.raises(ConfigError, match="a detector has 1: margin stands in"):
+        check_parts(bald)

@@ -13,6 +13,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from edge_agent.choose.acquisition import BUILT_IN, Scored
+from edge_agent.choose.disagreement import Share
+from edge_agent.choose.drift import Watch
 from edge_agent.choose.quantile import NoveltyQuantile
 from edge_agent.choose.rules import Rules
 from edge_agent.choose.targets import OF_COMMITTEES
@@ -87,7 +89,7 @@ def test_several_classes_by_their_definitions() -> None:
     p = 1.0 / (1.0 + np.exp(-rows.astype(np.float64) / 2.0))
     sure = np.maximum(p, 1.0 - p)
     found = {name: Multilabel(name, temperature=2.0).score(rows) for name in BUILT_IN}
-    np.testing.assert_allclose(found["margin"].utility, (1.0 - np.abs(2.0 * p - 1.0)).mean(axis=1), atol=1e-6)
+    np.testing.assert_allclose(found["margin"].utility, 2.0 - 2.0 * sure.prod(axis=1) ** (1 / 6), atol=1e-5)
     np.testing.assert_allclose(found["least_confidence"].utility, 1.0 - sure.prod(axis=1), atol=1e-6)
     entropy = -(p * np.log2(p) + (1.0 - p) * np.log2(1.0 - p)).mean(axis=1)
     np.testing.assert_allclose(found["entropy"].utility, entropy, atol=1e-6)
@@ -251,10 +253,14 @@ def moving(count: int) -> list[list[list[float]]]:
 
 def test_a_track_that_breaks_is_a_surprise_and_one_that_leaves_is_none() -> None:
     broken = play(Frames(), *moving(60), [], *moving(1))
+    assert broken[60] > 0.8 > 0.5 > broken[61]
     assert max(broken[:60]) == 0.0
     assert broken[60] > 0.8
-    leaves = play(Frames(), *([[[0.75 + 0.004 * i, 0.4, 0.95 + 0.004 * i, 0.6]] for i in range(12)] + [[]] * 3))
-    assert max(leaves[:12]) == 0.0
+    way = [[[0.7 + 0.01 * i, 0.4, min(1.0, 0.9 + 0.01 * i), 0.6]] for i in range(22)]
+    leaves = play(Frames(), *way, [], [])
+    assert max(leaves) < 0.1  # there is something in nearly every frame, until now
+    large = play(Frames(), *([[[0.0, 0.0, 0.7, 1.0]]] * 60), [])
+    assert large[60] > 0.8  # at an edge, and yet too large to be gone
     there = play(Frames(), *([[HERE]] * 60), [HERE, THERE], [HERE])
     assert 0.3 < there[60] < 0.5  # from nowhere
     assert there[61] == 0.0  # it was no track
@@ -326,14 +332,25 @@ def run(model: Model, acquisition: str = "margin") -> tuple[list, Loop]:
         cursor=Cursor(),
         flush_s=10.0,
         hand_over=handed.append,
+        watch=Watch(model.manifest, false_alarms_per_month=1.0, embedding=False),
     )
     loop.run((Reading(row, seq) for seq, row in enumerate(stream(500))), threading.Event())
+    assert loop.drift().watching
+    assert loop.counts().signals[0] == 500
     return [sample for item in handed for sample in item.samples], loop
 
 
-def linear(folder: Path, *, targets: int, heads: int = 1, spread: bool = False, **changes: object) -> Manifest:
+def linear(
+    folder: Path,
+    *,
+    targets: int,
+    heads: int = 1,
+    spread: bool = False,
+    seed: int = 5,
+    **changes: object,
+) -> Manifest:
     """A linear graph of some targets, each head with weights of its own; log variances of the input's first column."""
-    rng = np.random.default_rng(5)
+    rng = np.random.default_rng(seed)
     shape = [heads, targets] if heads > 1 else [targets]
     weights = {
         "w": rng.normal(size=(graphs.WIDTH, heads * targets)).astype(np.float32),
@@ -391,6 +408,37 @@ def test_a_regressor_says_each_number_with_its_spread(tmp_path: Path, heads: int
     asked = np.mean([sample.selection.utility for sample in samples])
     r = (np.sqrt(variance) / [3.0, 2.0]).mean(axis=1)
     assert asked > (r / (1.0 + r)).mean()
+
+
+@pytest.mark.parametrize("task", ["multilabel", "regression"])
+def test_two_models_of_a_task_are_compared_by_their_answers(tmp_path: Path, task: str) -> None:
+    made = {"task": task, "answer": Answer(scale=(3.0, 3.0))}
+    linear(tmp_path / "1", targets=2, heads=3, **made)
+    linear(tmp_path / "2", targets=2, heads=3, version=2, **made)
+    handed: list[Handover] = []
+    loop = Loop(
+        Model(tmp_path / "1"),
+        NoveltyQuantile(Rules(label_share=0.05), np.random.default_rng(0)),
+        identity=Identity("d", "s", 1),
+        acquisition="margin",
+        cursor=Cursor(),
+        flush_s=10.0,
+        hand_over=handed.append,
+    )
+    other = Model(tmp_path / "2")
+    readings = [Reading(row, seq) for seq, row in enumerate(stream(400))]
+    loop.shadow(other, Share(1.0, 0.1), np.random.default_rng(0))
+    loop.run(iter([]), threading.Event())
+    loop.run(iter(readings), threading.Event())
+    seen = loop.shadowed()
+    assert (seen.samples, seen.invalid, seen.agreed) == (400, 0, 400)  # the same model, under another number
+    linear(tmp_path / "3", targets=2, heads=3, version=3, seed=6, **made)
+    loop.shadow(Model(tmp_path / "3"), Share(1.0, 0.1), np.random.default_rng(0))
+    loop.run(iter([]), threading.Event())
+    loop.run(iter(readings), threading.Event())
+    assert loop.shadowed().version == 3
+    assert 0 < loop.shadowed().agreed < 300
+    assert any(s.selection.reason == "disagreement" for item in handed for s in item.samples)
 
 
 def test_a_regressor_that_does_not_say_how_sure_it_is_is_refused(tmp_path: Path) -> None:

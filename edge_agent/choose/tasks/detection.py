@@ -25,7 +25,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from edge_agent.choose.acquisition import Floats, Scored, known_or_plug_in
+from edge_agent.choose.acquisition import Acquisition, Floats, Scored, known_or_plug_in
 from edge_agent.choose.targets import OF_COMMITTEES
 from edge_agent.choose.tasks.frames import Frames
 from edge_agent.contract.artifact import Answer
@@ -107,21 +107,27 @@ class Detection:
         """Score logits (N, A, C) with their boxes, `further` (N, A, 4). Rows beyond `count` are not looked at."""
         if further is None:
             raise ValueError("a detector without boxes")  # a Model has them
-        samples, (_, _, classes) = len(logits) if count is None else count, logits.shape
-        z = logits[:samples] * self._inverse_temperature
-        asked = None if self._plug_in is None else self._plug_in(z.max(axis=1))
-        top: Floats = z.max(axis=2)  # NaN comes through
-        best: Floats = top.max(axis=1)
-        scored = _nothing(len(logits), classes)
+        samples = len(logits) if count is None else count
+        asked = None if self._plug_in is None else self._ask(self._plug_in, logits[:samples])
+        scored = _nothing(len(logits), logits.shape[2])
         found: list[Found | None] = [None] * len(logits)
-        for row in np.flatnonzero(np.isfinite(best)).tolist():
-            found[row] = one = self._find(z[row], top[row], further[row])
-            if one is not None:
-                self._fill(scored, row, one, float(best[row]))
-        scored.energy[:samples] = -best  # type: ignore[index]
-        if asked is not None:
-            scored.utility[:samples] = np.where(np.isfinite(scored.utility[:samples]), asked, np.float32(np.nan))
+        for row in range(samples):  # one by one: logits of many anchors and classes are some MB each
+            z = logits[row] * self._inverse_temperature
+            top: Floats = z.max(axis=1)  # NaN comes through
+            best = float(top.max())
+            scored.energy[row] = -best  # type: ignore[index]
+            if not math.isfinite(best) or (one := self._find(z, top, further[row])) is None:
+                continue
+            found[row] = one
+            self._fill(scored, row, one, best)
+            if asked is not None:
+                scored.utility[row] = asked[row]
         return scored._replace(answers=Boxes(found))
+
+    def _ask(self, plug_in: Acquisition, logits: Floats) -> Floats:
+        best = np.stack([z.max(axis=0) for z in logits]) * self._inverse_temperature
+        asked: Floats = plug_in(best)
+        return asked
 
     def _find(self, z: Floats, top: Floats, corners: Floats) -> Found | None:
         """Of one sample: logits (A, C), the greatest of each anchor (A,), corners (A, 4). None: not usable."""

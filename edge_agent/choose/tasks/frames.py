@@ -1,8 +1,8 @@
 """Do a detector's boxes go on from frame to frame?
 
 What a detector misses has no score to be unsure of. In a stream of frames it shows all the same: something that was
-tracked is gone without leaving by an edge, or comes from nowhere (Jin et al., ECCV 2018; Bengar et al., ICCV workshops
-2019), or a frame shows nothing where nearly every frame does.
+tracked is gone though it cannot have left the image, or comes from nowhere, or a frame shows nothing where nearly every
+frame does. (After Jin et al., ECCV 2018, and Bengar et al., ICCV workshops 2019, who look at whole videos.)
 
     break     the surest tracked box that is gone, or half the score of one that comes from nowhere; each times
               1 - the share of frames, of late, in which something broke
@@ -26,10 +26,11 @@ Corners = NDArray[np.float64]
 
 SAME = 0.3  # overlap of a box with itself a frame later: lower joins neighbours, higher loses what moves
 TRACKED = 2  # frames in a row that a box has to be seen in: fewer take a flicker for a track, more miss short ones
-EDGE = 0.03  # of the image: what touches it may leave or come; less breaks where things do, more misses breaks there
+STEP = 0.15  # of the image, that a thing may go from frame to frame: less breaks where it leaves, more hides breaks
 NOWHERE = 0.5  # of the score of what comes from nowhere: things do step out of doors, but do not vanish
 BROKEN_ALPHA = 0.05  # of the share of frames that broke, about 20: lower is late to trust a scene, higher forgets one
 SHOWN_ALPHA = 0.01  # of the share of frames that show something, about 100
+DOUBTED = 20  # frames without a box that are taken as seen at the start: fewer call the second frame a surprise
 COLUMNS = 7  # of a track: its corners, class, score, and frames that it was seen in
 
 
@@ -65,8 +66,8 @@ class Frames:
         found = match(corners, score, tracks[:, :4], overlap_min=SAME, same=same)
         goes_on = np.zeros(len(tracks), np.bool_)
         goes_on[found[found >= 0]] = True
-        lost = tracks[~goes_on & (tracks[:, 6] >= TRACKED) & _inside(tracks), 5]
-        new = score[(found < 0) & _inside(corners)] if state.frames else score[:0]
+        lost = tracks[~goes_on & (tracks[:, 6] >= TRACKED) & _stays(tracks), 5]
+        new = score[(found < 0) & _stays(corners)] if state.frames else score[:0]
         broke = max(float(lost.max(initial=0.0)), NOWHERE * float(new.max(initial=0.0)))
         missing = max(0.0, 2.0 * state.shown - 1.0) if not len(corners) else 0.0
         surprise = 1.0 - (1.0 - (1.0 - state.broken) * broke) * (1.0 - missing)
@@ -77,7 +78,7 @@ class Frames:
         state = self._state
         state.frames += 1
         state.broken += BROKEN_ALPHA * (broke - state.broken)
-        state.shown += max(SHOWN_ALPHA, 1.0 / state.frames) * (float(len(tracks) > 0) - state.shown)
+        state.shown += max(SHOWN_ALPHA, 1.0 / (state.frames + DOUBTED)) * (float(len(tracks) > 0) - state.shown)
         self._tracks = tracks
 
     # --- across restarts ---
@@ -95,10 +96,10 @@ class Frames:
             raise ConfigError(f"saved frames of a detector: {error}") from error
 
 
-def _inside(boxes: Corners) -> NDArray[np.bool_]:
-    """(M,) which touch no edge."""
-    away = np.column_stack((boxes[:, :2], 1.0 - boxes[:, 2:4]))
-    found: NDArray[np.bool_] = away.min(axis=1, initial=1.0) > EDGE
+def _stays(boxes: Corners) -> NDArray[np.bool_]:
+    """(M,) which are too far inside, or too large, to be out of the image a frame later, or earlier."""
+    ways = np.column_stack((boxes[:, 2:4], 1.0 - boxes[:, :2]))  # to go by the left, the top, the right, the bottom
+    found: NDArray[np.bool_] = ways.min(axis=1, initial=1.0) > STEP
     return found
 
 

@@ -20,6 +20,8 @@ from edge_agent.choose.tasks.frames import Frames
 from edge_agent.choose.tasks.multilabel import Multilabel
 from edge_agent.choose.tasks.regression import Regression
 from edge_agent.contract.artifact import Answer, Manifest
+from edge_agent.contract.task import Said
+from edge_agent.contract.types import Prediction
 
 
 class Scoring(Protocol):
@@ -33,6 +35,16 @@ class Scoring(Protocol):
         further: boxes of a detector, log variances of a regressor. count: rows that are new samples of the stream, in
         order; None: all.
         """
+
+
+def answer_of(manifest: Manifest, logits: Floats, further: Floats | None = None) -> tuple[Prediction, Said | None]:
+    """What a model says of one sample, for whoever waits for it alone; the stream's state has no part in it.
+
+    logits, further: a row of what the graph gives. A confidence of NaN: the outputs cannot be used.
+    """
+    scored = scoring(manifest, "margin").score(logits[None], None if further is None else further[None])
+    said = None if scored.answers is None else scored.answers.said(0)
+    return Prediction(int(scored.label[0]), float(scored.confidence[0])), said
 
 
 def scoring(
