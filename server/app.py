@@ -343,7 +343,8 @@ def labeler_of(config: ServerConfig) -> Labeler:
     if config.labeler.kind == label_studio.KIND:
         if not studio.token_file:
             raise ServerConfigError("[label_studio] token_file: expected a file with an access token of Label Studio")
-        return label_studio.LabelStudio(studio.url, read_secret(studio.token_file), studio.project)
+        token, task = read_secret(studio.token_file), config.server.task
+        return label_studio.LabelStudio(studio.url, token, studio.project, task=task)
     return labeler.load(config.labeler.kind or PERSON, config.labeler.files)
 
 

@@ -13,6 +13,7 @@ import msgspec
 import pytest
 from playwright.sync_api import Browser, BrowserContext, Error, Page, sync_playwright
 
+from edge_agent.contract.task import Task
 from server import config
 from server.store import users
 from server.store.store import Store
@@ -43,12 +44,14 @@ def started() -> Iterator[Browser]:
 class Served:
     """Pages over a store, for people of each role."""
 
-    def __init__(self, folder: Path, *, now_ms: Callable[[], int], store: Store | None = None) -> None:
+    def __init__(
+        self, folder: Path, *, now_ms: Callable[[], int], store: Store | None = None, task: Task = "classification"
+    ) -> None:
         # Nothing is left to chance: every guess is shown, and no gold is mixed in.
         self.folder = folder
         self.store = store or Store.open(folder)
         settings = config.ServerConfig(
-            server=config.Server(fleet="test", data_dir=str(folder)),
+            server=config.Server(fleet="test", data_dir=str(folder), task=task),
             labeler=config.Labeler(blind_share=0.0, gold_share=0.0, overlap_share=0.0),
             web=config.Web(port=0),
         )

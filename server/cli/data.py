@@ -18,8 +18,16 @@ data = typer.Typer(
 
 @data.command("import", epilog="Example: winnow-server data import first.npz --split train server.toml")
 def data_import(
-    file: Annotated[Path, typer.Argument(metavar="FILE.npz", help="arrays x (N, ...), y (N,) int, names (C,) text")],
+    file: Annotated[
+        Path,
+        typer.Argument(
+            metavar="FILE",
+            help="an .npz with x (N, ...), y (N,) int, names (C,) text; or, for y, boxes (M, 6), applies (N, C) or "
+            "values (N, C); with --images COCO as .json, or a .csv of file and numbers",
+        ),
+    ],
     path: Config,
+    images: Annotated[Path | None, typer.Option(metavar="DIR", help="folder of the pictures that FILE names")] = None,
     split: Annotated[
         Literal["train", "holdout"], typer.Option(help="what the samples serve: to train, or to judge")
     ] = "train",
@@ -31,7 +39,9 @@ def data_import(
     from server.store.trail import person
     from server.teach.imports import import_file
 
-    with open_store(load_config(path)) as store:
-        done = import_file(store, file, split=split, now_ms=now_ms(), who=by or person(), why=why)
+    config = load_config(path)
+    with open_store(config) as store:
+        task, who = config.server.task, by or person()
+        done = import_file(store, file, split=split, images=images, task=task, now_ms=now_ms(), who=who, why=why)
     left = f", {done.not_finite} left out (NaN or infinity)" if done.not_finite else ""
     typer.echo(f"{file}: {done.new} samples to {split}, {done.known} were here already{left}")

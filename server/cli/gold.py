@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from server.cli.label import By, SampleId, Why, deciding, who
+from server.cli.label import By, SampleId, Truth, Why, deciding, truth_in, who
 from server.cli.options import NO_REASON, AsJson, Config, show
 from server.config import load_config
 
@@ -21,15 +21,17 @@ def gold_add(
     sample_id: SampleId,
     said: Annotated[str, typer.Argument(metavar="CLASS", help="what it is, for sure; or `none of these`")],
     path: Config,
+    truth: Truth = "",
     by: By = "",
     why: Why = NO_REASON,
 ) -> None:
     """Vouch for a sample's class: it is in force, and others are asked about it to see how good they are."""
     from server.label import orders
 
+    told, task = truth_in(truth), load_config(path).server.task
     with deciding(path) as (connection, now_ms):
-        orders.vouch(connection, sample_id, said, who=who(by), why=why, now_ms=now_ms)
-    typer.echo(f"{sample_id}: gold, {said}")
+        orders.vouch(connection, sample_id, said, truth=told, task=task, who=who(by), why=why, now_ms=now_ms)
+    typer.echo(f"{sample_id}: gold, {said or truth}")
 
 
 @gold.command("remove", epilog="Example: winnow-server label gold remove cam-1.main.7.1204 server.toml")

@@ -5,6 +5,7 @@ Every command works on the store, so it may be given whether or not the server r
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -15,6 +16,7 @@ import typer
 
 from server.cli.options import NO_REASON, AsJson, Config, now_ms, show
 from server.config import load_config
+from server.errors import LabelError
 
 if TYPE_CHECKING:
     import sqlalchemy as sa
@@ -31,6 +33,14 @@ label = typer.Typer(
 commands.add_typer(label, name="label")
 By = Annotated[str, typer.Option(help="the labeler's name; empty: of whoever is logged in here")]
 Why = Annotated[str, typer.Option(help="kept in the audit trail, for those who look later")]
+Truth = Annotated[
+    str,
+    typer.Option(
+        metavar="JSON",
+        help='what is more than a class: {"boxes": [["person", left, top, right, bottom], ...]} in 0..1, '
+        '{"applies": ["person", ...]} or {"values": [["speed", 3.2], ...]}',
+    ),
+]
 SampleId = Annotated[str, typer.Argument(metavar="SAMPLE", help="its id: cam-1.main.7.1204")]
 
 
@@ -64,8 +74,11 @@ def next_question(
 @label.command("answer", epilog='Example: winnow-server label answer cam-1.main.7.1204 "cannot tell" server.toml')
 def answer(
     sample_id: SampleId,
-    said: Annotated[str, typer.Argument(metavar="CLASS", help="its class; or `cannot tell`, or `none of these`")],
+    said: Annotated[
+        str, typer.Argument(metavar="CLASS", help="its class; or `cannot tell`, or `none of these`; '' with --truth")
+    ],
     path: Config,
+    truth: Truth = "",
     by: By = "",
     new_class: Annotated[
         bool, typer.Option("--new-class", help="this class is new: the next version knows it")
@@ -74,12 +87,14 @@ def answer(
     seconds: Annotated[float | None, typer.Option(min=0.0, help="that it took; else, since it was asked")] = None,
     as_json: AsJson = False,
 ) -> None:
-    """Answer a question, or correct a label; says the class in force."""
+    """Answer a question, or correct a label; says what is in force."""
     from server import status as views
+    from server.label.queue import Reply
 
     config = load_config(path)
     with views.opened(config) as store:
-        found = _queue(config, store).answer(who(by), sample_id, said, new_class=new_class, seconds=seconds, key=key)
+        told = Reply(sample_id, said, seconds, key, truth_in(truth))
+        found = _queue(config, store).answers(who(by), [told], new_class=new_class)[0]
     sure = f", {found.confidence:.0%} sure" if found.confidence is not None else ""
     line = f"{sample_id}: {found.in_force}, by {found.labelers}{sure}"
     typer.echo(views.as_json(found._asdict()) if as_json else line)
@@ -223,6 +238,19 @@ def _picture(store: Store, task: Task, folder: Path) -> str:
     at = folder / f"{task.sample_id}{shown.suffix}"
     at.write_bytes(shown.body)
     return str(at)
+
+
+def truth_in(said: str) -> dict[str, Any] | None:
+    """What somebody typed; LabelError when it is no JSON object."""
+    if not said:
+        return None
+    try:
+        found = json.loads(said)
+    except ValueError as error:
+        raise LabelError(f"--truth: {error}: got {said[:100]!r}, expected a JSON object") from None
+    if not isinstance(found, dict):
+        raise LabelError(f"--truth: got {said[:100]!r}, expected a JSON object")
+    return found
 
 
 def who(by: str) -> str:

@@ -168,7 +168,8 @@ def _classes(connection: sa.Connection, snapshot_id: str, names: tuple[str, ...]
     )
     truths, named = named_in(snapshot_member)
     each = sa.select(named, snapshot_member.c.split, sa.func.count(snapshot_member.c.sample_id.distinct()))
-    more = each.select_from(truths).where(snapshot_member.c.snapshot_id == snapshot_id)
+    mine = (snapshot_member.c.snapshot_id == snapshot_id, snapshot_member.c.class_index == labels.VALUED)
+    more = each.select_from(truths).where(*mine)
     rows = [*connection.execute(query), *connection.execute(more.group_by(named, snapshot_member.c.split))]
     for index, split, number in rows:
         counts[index][split] = number

@@ -207,7 +207,11 @@ def _members(store: Store) -> View:
         names = labels.names(connection)
         truths, named = named_in(member)
         each = sa.select(member.c.snapshot_id, named, member.c.split, sa.func.count(member.c.sample_id.distinct()))
-        more = each.select_from(truths).group_by(member.c.snapshot_id, named, member.c.split)
+        more = (
+            each.select_from(truths)
+            .where(member.c.class_index == labels.VALUED)
+            .group_by(member.c.snapshot_id, named, member.c.split)
+        )
         rows = [*connection.execute(query.group_by(*query.selected_columns[:3])), *connection.execute(more)]
         for of, index, split, number in rows:
             found[of][names[index] if index < len(names) else str(index)][split] = number

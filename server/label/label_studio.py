@@ -5,8 +5,9 @@ that Label Studio has to reach nothing of ours. Annotations come back by asking 
 last time: its webhooks are sent once, without a retry, and may be lost, so one that comes is a hint to ask now (`hint`)
 and no more. What was asked for again counts once: an answer's key is the annotation's id and the time of its change.
 
-The project needs a `<Choices>` over an `<Image>`; the names of its choices are the class names, beside "cannot tell"
-and "none of these". Formats and limits are those of Label Studio 1.23 (https://api.labelstud.io).
+The project needs a `<Choices>` over an `<Image>`, or what else the server's task wants (studio_form.py); the names of
+its choices are the class names, beside "cannot tell" and "none of these". Formats and limits are those of Label Studio
+1.23 (https://api.labelstud.io).
 """
 
 from __future__ import annotations
@@ -18,13 +19,15 @@ import time
 import urllib.error
 import urllib.parse
 import urllib.request
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import Any, NamedTuple
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any
 
+from edge_agent.contract.task import Task
 from server.config import ServerConfig
 from server.errors import LabelError
 from server.label import picture
-from server.label.labeler import CANNOT_TELL, LATER, NONE_OF_THESE, Answer, Given, Question, Standing
+from server.label.labeler import LATER, Answer, Given, Question, Standing
+from server.label.studio_form import Interface, answer, expected, interface_of, prediction
 
 KIND = "label_studio"
 UID = "sample_uid"  # key in a task's data
@@ -35,22 +38,22 @@ START = "1970-01-01T00:00:00.000000Z"
 _HTTP_UNAUTHORIZED = 401
 
 
-class Interface(NamedTuple):
-    """What the project's labelling interface calls its parts."""
-
-    from_name: str  # of the <Choices>
-    to_name: str  # of the <Image>
-    key: str  # in a task's data, of the picture
-    choices: tuple[str, ...]
-
-
 class LabelStudio:
     """One project, as a labeler."""
 
-    def __init__(self, url: str, token: str, project: int, *, now_s: Callable[[], float] = time.monotonic) -> None:
+    def __init__(
+        self,
+        url: str,
+        token: str,
+        project: int,
+        *,
+        now_s: Callable[[], float] = time.monotonic,
+        task: Task = "classification",
+    ) -> None:
         """`url`: http(s)://host:port. `token`: an access token, of the legacy kind or a personal one (a JWT)."""
         self._api = _Api(url.rstrip("/"), token)
         self._project = project
+        self._task: Task = task
         self._now_s = now_s
         self._interface: Interface | None = None
         self._there: set[str] | None = None  # samples that have a task
@@ -59,7 +62,7 @@ class LabelStudio:
 
     def label(self, batch: list[Question]) -> list[Answer]:
         """Make tasks of those that have none yet; all answers come later. LabelError: nothing was asked, or all was."""
-        interface = self._interface = self._interface or self._read_interface()
+        interface = self._known()
         if self._there is None:
             self._there = {uid for task in self._tasks(START) if (uid := task.get("data", {}).get(UID))}
         new = [one for one in batch if one.id not in self._there]
@@ -79,7 +82,7 @@ class LabelStudio:
         newest = self._since
         for task in self._tasks(self._since):
             newest = max(newest, task.get("updated_at", ""))
-            yield from _given(task)
+            yield from _given(task, self._known())
             yield from _standing(task)
         self._since = newest[: len("2026-01-31T23:59:59")] + ".000000Z"  # what changed in the same second comes again
         self._next_s = self._now_s() + POLL_S
@@ -88,16 +91,16 @@ class LabelStudio:
         """A webhook came: ask at the next opportunity."""
         self._next_s = self._now_s()
 
-    def _read_interface(self) -> Interface:
-        project = self._api.call("GET", f"/api/projects/{self._project}")
-        for name, control in (project.get("parsed_label_config") or {}).items():
-            images = [one for one in control.get("inputs", ()) if one.get("type") == "Image"]
-            if control.get("type") == "Choices" and images:
-                key = images[0].get("value", "image").lstrip("$")
-                return Interface(name, control["to_name"][0], key, tuple(control.get("labels", ())))
-        raise LabelError(
-            f"{self._api.url}: project {self._project}: expected a <Choices> over an <Image> in its labelling interface"
-        )
+    def _known(self) -> Interface:
+        """The project's interface, read once. LabelError: it has not what the task needs."""
+        if self._interface is None:
+            project = self._api.call("GET", f"/api/projects/{self._project}")
+            self._interface = interface_of(project.get("parsed_label_config") or {}, self._task)
+        if self._interface is None:
+            raise LabelError(
+                f"{self._api.url}: project {self._project}: expected {expected(self._task)} in its labelling interface"
+            )
+        return self._interface
 
     def _tasks(self, since: str) -> Iterator[Mapping[str, Any]]:
         """Tasks that changed after `since`; a page that changes under our feet is made up for by the next time."""
@@ -174,24 +177,23 @@ def _task(question: Question, interface: Interface) -> dict[str, Any]:
             "ref": question.ref,
         }
     }
-    if question.guess in interface.choices:
-        value = {"choices": [question.guess]}
-        named = {"from_name": interface.from_name, "to_name": interface.to_name, "type": "choices"}
-        result = [{"id": "guess", **named, "value": value}]
-        task["predictions"] = [{"model_version": "edge", "score": question.confidence, "result": result}]
+    if results := prediction(question, interface):
+        task["predictions"] = [{"model_version": "edge", "score": question.confidence, "result": results}]
     return task
 
 
-def _given(task: Mapping[str, Any]) -> Iterator[Given]:
+def _given(task: Mapping[str, Any], interface: Interface) -> Iterator[Given]:
     """Of one task: what was submitted. A cancelled annotation is a skip, and no answer."""
     uid = task.get("data", {}).get(UID)
     for one in task.get("annotations", ()) if uid else ():
         if not one.get("was_cancelled"):
             who = one.get("completed_by")
             name = who.get("email") or who.get("id") if isinstance(who, Mapping) else who
+            told = answer(one.get("result", ()), interface)
             yield Given(
                 id=uid,
-                said=_said(one.get("result", ())),
+                said=told.said,
+                truth=told.truth,
                 labeler=f"{KIND}:{name}"[:100],
                 kind=KIND,
                 seconds=float(one.get("lead_time") or 0.0),
@@ -209,11 +211,3 @@ def _standing(task: Mapping[str, Any]) -> Iterator[Standing]:
 def _begin(annotation: Mapping[str, Any]) -> str:
     """Of the keys of its answers."""
     return f"{KIND}:{annotation['id']}:"
-
-
-def _said(result: Sequence[Mapping[str, Any]]) -> str:
-    """The first choice; nothing chosen is "cannot tell"."""
-    chosen = [name for one in result for name in one.get("value", {}).get("choices", ())]
-    if not chosen:
-        return CANNOT_TELL
-    return next((word for word in (CANNOT_TELL, NONE_OF_THESE) if word == chosen[0].lower()), chosen[0])

@@ -50,6 +50,7 @@ class Question:
     guess: str  # class that the device's model gave it; empty when unknown
     confidence: float  # of that guess, 0..1
     load: Callable[[], NDArray[np.generic]]
+    said: Mapping[str, Any] | None = None  # by that model, beyond a class: as in truth.py, with scores
 
     def array(self) -> NDArray[np.generic]:
         """The sample as the sensor gave it; read from the store only when it is asked for."""

@@ -37,6 +37,7 @@ from server.store.consensus import AGAIN, FIRST, TEACHER
 from server.store.questions import Queued
 from server.store.samples import body_names, sample_array
 from server.store.store import Store
+from server.store.wording import named
 
 log = logging.getLogger(__name__)
 
@@ -233,6 +234,7 @@ class Labelling:
             guess=names[row.predicted] if known else "",
             confidence=row.confidence or 0.0,
             load=lambda: sample_array(self._store, row),
+            said=named(row.said, names),
         )
 
     def _keep(self, said: Sequence[Said]) -> None:

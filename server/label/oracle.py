@@ -1,7 +1,8 @@
 """What is the truth of a replayed sample?
 
 The replay source names a sample `<file stem>:<row>`; the oracle reads row `row` of `y` in that file, and its name in
-`names`. That is all it knows: it cannot tell of any other sample. It reads neither `x` nor anything of the store.
+`names`, or its boxes, classes or numbers (store/truth_arrays.py). That is all it knows: it cannot tell of any other
+sample. It looks at neither `x` nor anything of the store.
 """
 
 from __future__ import annotations
@@ -9,12 +10,13 @@ from __future__ import annotations
 import zipfile
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from server.errors import ServerConfigError
+from server.errors import ServerConfigError, StoreError
+from server.store import truth_arrays
 
 if TYPE_CHECKING:
     from server.label.labeler import Question
@@ -27,22 +29,29 @@ class Oracle:
         """Read the truth of each .npz file; ServerConfigError when one does not fit."""
         if not files:
             raise ServerConfigError("[labeler] files: the oracle needs the .npz files that the devices replay")
-        self._truth: dict[str, NDArray[np.str_]] = {}
+        self._truth: dict[str, Sequence[Any]] = {}
         for file in files:
             if file.stem in self._truth:
                 raise ServerConfigError(f"[labeler] files: two are called {file.stem!r}: a sample says only that name")
-            self._truth[file.stem] = read_truth(file)
+            self._truth[file.stem] = _truths(file) if truth_arrays.kinds_in(file) else read_truth(file).tolist()
 
-    def label(self, batch: list[Question]) -> list[str | None]:
-        """The class name of each, None where the ref is of none of the files."""
+    def label(self, batch: list[Question]) -> list[Any]:
+        """The class name of each, or what is more than a class; None where the ref is of none of the files."""
         return [self._answer(question.ref) for question in batch]
 
-    def _answer(self, ref: str) -> str | None:
+    def _answer(self, ref: str) -> Any:
         stem, _, row = ref.rpartition(":")
         truth = self._truth.get(stem)
         if truth is None or not (row.isascii() and row.isdigit()) or int(row) >= len(truth):
             return None
-        return str(truth[int(row)])
+        return truth[int(row)]
+
+
+def _truths(file: Path) -> Sequence[Any]:
+    try:
+        return truth_arrays.read(file).said
+    except StoreError as error:
+        raise ServerConfigError(f"[labeler] files: {error}") from error
 
 
 def read_truth(file: Path) -> NDArray[np.str_]:

@@ -6,14 +6,15 @@ some the guess is hidden, to see how much it sways; it is kept with the lease, a
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from types import MappingProxyType
 from typing import Any, NamedTuple
 
 import numpy as np
 import sqlalchemy as sa
 from numpy.typing import NDArray
 
-from edge_agent.contract.artifact import decode_manifest
+from edge_agent.contract.artifact import Answer, decode_manifest
 from server.store import embeddings, labels, samples, versions
 from server.store.blobs import Blobs
 from server.store.questions import Lease
@@ -80,13 +81,21 @@ def tasks_of(connection: sa.Connection, taken: Sequence[Lease]) -> list[Task]:
     return found
 
 
-def units_of(connection: sa.Connection, blobs: Blobs) -> dict[str, str]:
-    """Target -> its unit, as the champion's manifest states it; {} where there is none."""
-    champion = versions.champion(connection)
-    if champion is None:
-        return {}
-    manifest = decode_manifest(blobs.get(champion.manifest_sha256), where=f"version {champion.number}")
-    return dict(zip(manifest.classes, manifest.answer.units if manifest.answer else (), strict=False))
+class Reading(NamedTuple):
+    """How what models say is read, as the champion's manifest has it."""
+
+    score_min: float = Answer().score_min  # of a box that counts
+    units: Mapping[str, str] = MappingProxyType({})  # target -> its unit
+
+
+def reading_of(connection: sa.Connection, blobs: Blobs) -> Reading:
+    """The champion's, or what a manifest has that says nothing."""
+    champion, answer = versions.champion(connection), Answer()
+    classes: tuple[str, ...] = ()
+    if champion is not None:
+        manifest = decode_manifest(blobs.get(champion.manifest_sha256), where=f"version {champion.number}")
+        answer, classes = manifest.answer or answer, manifest.classes
+    return Reading(answer.score_min, dict(zip(classes, answer.units, strict=False)))
 
 
 def _top(logits: NDArray[Any]) -> tuple[int, float]:

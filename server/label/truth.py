@@ -19,6 +19,7 @@ from edge_agent.contract.errors import MessageError
 from edge_agent.contract.task import Task, Truth, truth_of
 from server.errors import LabelError
 from server.label.labeler import CANNOT_TELL
+from server.store.wording import numbered
 
 Named = Mapping[str, Any]
 """What somebody says, by names."""
@@ -50,12 +51,8 @@ def read(said: Named, index: Mapping[str, int], *, task: Task) -> Truth:
 
     index: of each of `names_in`.
     """
-    numbered = {
-        kind: [[index[row]] if isinstance(row, str) else [index[row[0]], *row[1:]] for row in part]
-        for kind, part in said.items()
-    }
     try:
-        truth = truth_of(numbered)
+        truth = truth_of(numbered(said, index))
     except MessageError as error:
         raise LabelError(f"{error}: got {str(dict(said))[:200]}, expected {EXPECTED[task]}") from None
     if truth.task != task:

@@ -114,12 +114,18 @@ def of_people(connection: sa.Connection, *, limit: int) -> Sequence[Any]:
 
 
 def suspectable(connection: sa.Connection, *, limit: int) -> Sequence[Any]:
-    """(id, class_index) of what was last told a class, but for gold and what was looked at twice; imports included."""
+    """(id, class_index, truth) of what was last told, but for gold and what was looked at twice; imports included.
+
+    Of truths that are more than a class, those of which a model said something beforehand: said, confidence.
+    """
     twice = (label.c.sample_id == in_force_.c.sample_id, label.c.purpose == consensus.SECOND_LOOK)
     again = (question.c.sample_id == in_force_.c.sample_id, question.c.purpose == consensus.SECOND_LOOK)
     query = (
-        sa.select(in_force_.c.sample_id.label("id"), in_force_.c.class_index)
-        .where(in_force_.c.class_index >= 0, ~sa.exists().where(gold.c.sample_id == in_force_.c.sample_id))
+        sa.select(in_force_.c.sample_id.label("id"), in_force_.c.class_index, in_force_.c.truth)
+        .add_columns(sample.c.said, sample.c.confidence)
+        .join(sample, sample.c.id == in_force_.c.sample_id)
+        .where(sa.or_(in_force_.c.class_index >= 0, in_force_.c.truth.is_not(None) & sample.c.said.is_not(None)))
+        .where(~sa.exists().where(gold.c.sample_id == in_force_.c.sample_id))
         .where(~sa.exists().where(*twice, label.c.undone_at_ms.is_(None)), ~sa.exists().where(*again))
     )
     return connection.execute(query.order_by(in_force_.c.label_id.desc()).limit(limit)).all()
@@ -270,8 +276,9 @@ def by_class(connection: sa.Connection) -> dict[str, Answered]:
     group = sa.select(in_force_.c.class_index, sa.func.count()).group_by(in_force_.c.class_index)
     number = Counter({row[0]: row[1] for row in connection.execute(group.where(in_force_.c.class_index >= 0))})
     truths, named = named_in(in_force_)
-    samples = sa.select(named, sa.func.count(in_force_.c.sample_id.distinct())).select_from(truths).group_by(named)
-    number.update({row[0]: row[1] for row in connection.execute(samples)})
+    samples = sa.select(named, sa.func.count(in_force_.c.sample_id.distinct())).select_from(truths)
+    more = samples.where(in_force_.c.class_index == VALUED).group_by(named)
+    number.update({row[0]: row[1] for row in connection.execute(more)})
     timed = sa.select(label.c.class_index, sa.func.count(), sa.func.sum(label.c.seconds)).group_by(label.c.class_index)
     given = timed.where(label.c.seconds > 0.0, label.c.class_index >= 0, label.c.undone_at_ms.is_(None))
     times = {row[0]: (row[1], row[2]) for row in connection.execute(given)}

@@ -23,6 +23,7 @@ from edge_agent.contract.boxes import overlap
 from edge_agent.contract.task import Applies, Box, Said, Truth, Value
 
 SAME = 0.5  # overlap of two boxes of one thing (PASCAL VOC): less takes neighbours for one, more splits a careless hand
+LIKELY = 0.5  # probability from which a model says that a class applies
 _EVEN = 1e-9  # two overlaps nearer than this are one
 
 Floats = NDArray[np.float64]
@@ -42,7 +43,7 @@ def likeness(first: Truth | Said, second: Truth | Said, *, scales: Scales | None
         return 2.0 * _hits(first.boxes, second.boxes) / (len(first.boxes) + len(second.boxes))
     if first.values is not None and second.values is not None and (first.values or second.values):
         return _near(first.values, second.values, scales or {})
-    a, b = ({one.label for one in part.applies or ()} for part in (first, second))
+    a, b = (set(classes_of(part)) for part in (first, second))
     return len(a & b) / len(a | b) if a | b else 1.0
 
 
@@ -71,8 +72,9 @@ def merged(said: Sequence[Truth]) -> Truth:
 
 
 def classes_of(said: Truth | Said) -> list[int]:
-    """The classes or targets that it names, each as often as it does; by index."""
-    parts: Iterable[Box | Applies | Value] = (*(said.boxes or ()), *(said.applies or ()), *(said.values or ()))
+    """The classes or targets that it names, each as often as it does, by index; of a model, those that are likely."""
+    applies = [one for one in said.applies or () if one.probability >= LIKELY]
+    parts: Iterable[Box | Applies | Value] = (*(said.boxes or ()), *applies, *(said.values or ()))
     return sorted(one.label for one in parts)
 
 

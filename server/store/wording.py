@@ -11,6 +11,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from server.store.consensus import CANNOT_TELL, NONE_OF_THESE, VALUED
+from server.store.truths import LIKELY
 
 WORDS = {CANNOT_TELL: "cannot tell", NONE_OF_THESE: "none of these"}
 """Answers that are no class: no class is called so."""
@@ -37,7 +38,7 @@ def words(what: Mapping[str, Any], names: Sequence[str]) -> str:
     """
     if what.get("values"):
         return ", ".join(f"{_name(row, names)} {row[1]:.4g}" for row in what["values"])
-    counts = Counter(_name(row, names) for part in what.values() for row in part or ())
+    counts = Counter(_name(row, names) for kind, part in what.items() for row in part or () if _counts(kind, row))
     return ", ".join(name if n == 1 else f"{name} ×{n}" for name, n in counts.items()) or "nothing"
 
 
@@ -48,6 +49,19 @@ def named(what: Mapping[str, Any] | None, names: Sequence[str]) -> View | None:
     return {
         kind: [[name_of(row[0], names), *map(_finite, row[1:])] for row in part or ()] for kind, part in what.items()
     }
+
+
+def numbered(said: Mapping[str, Any], index: Mapping[str, int]) -> dict[str, Any]:
+    """What is said by names, as the store has it."""
+    return {
+        kind: [[index[row]] if isinstance(row, str) else [index[row[0]], *row[1:]] for row in part]
+        for kind, part in said.items()
+    }
+
+
+def _counts(kind: str, row: Any) -> bool:
+    """A model says a probability of every class; it means those that are more likely than not."""
+    return kind != "applies" or isinstance(row, str) or row[1] >= LIKELY
 
 
 def _finite(number: float) -> float | None:

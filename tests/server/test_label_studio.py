@@ -26,6 +26,7 @@ from server.label.label_studio import PAGE, POLL_S, LabelStudio
 from server.label.labeler import CANNOT_TELL, NONE_OF_THESE, Given
 from server.label.labelling import Labelling
 from server.label.queue import Rules
+from server.label.studio_form import Interface, answer
 from server.store import labels
 from server.store.schema import label
 from server.store.store import Store
@@ -293,6 +294,27 @@ def test_what_is_deleted_there_counts_no_more_and_waits_again(store, studio):
     assert len(studio.tasks) == 5
 
 
+def test_boxes_go_there_and_come_back(store, studio):
+    image_ = [{"type": "Image", "valueType": None, "value": "image"}]
+    studio.interface = {
+        "box": {"type": "RectangleLabels", "to_name": ["img"], "inputs": image_, "labels": ["cat", "dog"]}
+    }
+    clock = Clock()
+    client = LabelStudio(studio.url, TOKEN, 3, now_s=clock, task="detection")
+    rules = Rules(task="detection")
+    asked = Labelling(store, client, name=label_studio.KIND, batch=3, now_ms=lambda: NOW_MS, rules=rules)
+    run(asked)
+    studio.annotate(name(0), None)
+    task = next(task for task in studio.tasks.values() if task["data"]["sample_uid"] == name(0))
+    value = {"x": 10.0, "y": 20.0, "width": 30.0, "height": 25.0, "rotation": 0, "rectanglelabels": ["cat"]}
+    drawn = {"id": "b", "from_name": "box", "to_name": "img", "type": "rectanglelabels", "value": value}
+    task["annotations"][0]["result"] = [drawn]
+    later(clock)
+    assert asked.collect() == 1
+    with store.database.read() as connection:
+        assert labels.standing(connection, name(0)).truth == {"boxes": [[0, 0.1, 0.2, 0.4, 0.45, 1.0]]}
+
+
 def test_a_hint_has_it_look_at_once(store, studio):
     asked = labelling(store, studio, Clock())
     run(asked)
@@ -387,6 +409,9 @@ def test_nobody_at_home_loses_nothing(store):
         LabelStudio("ftp://x", TOKEN, 3)
 
 
+FORM = Interface("cls", "img", "image", ("cat", "dog"))
+
+
 def test_words_that_are_no_class():
-    assert label_studio._said([{"value": {"choices": ["Cannot tell"]}}]) == CANNOT_TELL
-    assert label_studio._said([{"value": {"choices": ["none of these"]}}]) == NONE_OF_THESE
+    assert answer([{"value": {"choices": ["Cannot tell"]}}], FORM).said == CANNOT_TELL
+    assert answer([{"value": {"choices": ["none of these"]}}], FORM).said == NONE_OF_THESE

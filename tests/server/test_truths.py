@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import pytest
@@ -10,7 +10,7 @@ from device_words import FLEET, NOW_MS, uploads
 from hypothesis import given
 from hypothesis import strategies as st
 
-from edge_agent.contract.task import Applies, Box, Task, Truth, Value, truth_of
+from edge_agent.contract.task import Applies, Box, Said, Task, Truth, Value, truth_of
 from server.collect.ingest import Ingest
 from server.errors import LabelError
 from server.label import orders, quality, truth
@@ -218,6 +218,49 @@ def test_numbers_are_measured_by_how_much_they_vary(store: Store) -> None:
     found = queue.answer("bob", name(1), "", truth={"values": [["speed", 11.0]]})
     assert found.confidence == pytest.approx(1.0 - 1.0 / 5.0)
     assert found.truth == {"values": [["speed", 10.5, 0.0]]}
+
+
+def test_what_a_model_said_is_shown_but_to_those_who_are_asked_blind(store: Store) -> None:
+    said = Said(boxes=(Box(0, 0.1, 0.1, 0.5, 0.9, 0.75),))
+    ingest = Ingest(store, fleet=FLEET, offline_after_s=90.0)
+    ingest.take([one for seq in (1, 2) for one in uploads("cam-2", seq, said=said)])
+    for seq, share in ((1, 0.0), (2, 1.0)):
+        queue = queue_of(store, "detection", blind_share=share)
+        queue.put([Queued(f"cam-2.main.1.{seq}", "first", NOW_MS)])
+        (task,) = queue.next(f"ann-{seq}")
+        shown = {"boxes": [["person", 0.1, 0.1, 0.5, 0.9, 0.75]]}
+        assert (task.guess, task.said) == (("person", shown) if share == 0.0 else ("", None))
+
+
+class Row(NamedTuple):
+    labeler: str
+    class_index: int
+    truth: dict[str, Any] | None = None
+    kind: str = "human"
+    purpose: str = "first"
+
+
+def boxed(who: str, *labels_: int, **how: Any) -> Row:
+    return Row(who, VALUED, {"boxes": [[label, 0.1, 0.1, 0.5, 0.9] for label in labels_]}, **how)
+
+
+@pytest.mark.parametrize(
+    ("rows", "expected"),
+    [
+        ([boxed("ann", 0), Row("bob", -1)], None),  # as many, and the last, cannot tell
+        ([Row("ann", -1), boxed("bob", 0)], [0]),
+        ([boxed("ann", 0), boxed("bob", 1), Row("cyd", -1)], [1]),
+        ([boxed("ann", 0), boxed("bob", 1, purpose="second look")], [1]),
+        ([boxed("ann", 0), boxed("net", 1, kind="teacher"), boxed("net2", 1, kind="teacher")], [0]),
+        ([boxed("ann", 0), boxed("ann", 1)], [1]),
+        ([Row("ann", 2), boxed("bob", 1), Row("cyd", 2)], [1]),  # from before the server's task was another
+        ([boxed("ann", 0), Row("bob", VALUED, {"applies": [[1]]})], [1]),
+    ],
+)
+def test_whose_answer_counts_is_as_among_classes(rows: list[Row], expected: list[int] | None) -> None:
+    decided, found = consensus.decide_truth(rows, consensus.Known(2, {}))
+    assert decided.class_index == (labels.CANNOT_TELL if expected is None else VALUED)
+    assert (None if found is None else classes_of(truth_of(found))) == expected
 
 
 def test_gold_is_in_force_and_labelers_are_measured_by_it(store: Store) -> None:

@@ -3,7 +3,7 @@
     images/<sample id>.png ...          as for a folder of images
     annotations/instances_train.json    images, annotations, categories (cocodataset.org/#format-data)
 
-A label is of the whole picture, and so is its box.
+Boxes as they were drawn, in pixels; where a label is a class of the whole picture, so is its box.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ from typing import Any, BinaryIO
 
 import msgspec
 
+from edge_agent.contract.task import MOST
 from server.store.snapshots import Snapshot
 from server.store.store import Store
 from server.teach.export.images import PARTS, filled, rows_of, written
@@ -36,7 +37,7 @@ class Coco:
         """Write one: records, files, and how many were damaged."""
         said, files, lost = written(self._store, self._journal, records, _place)
         first = int(name.rpartition("-")[2]) * _NUMBERS + 1
-        rows = [self._pair(first + number, record, path) for number, (record, path) in enumerate(said)]
+        rows = [self._rows(first + number, record, path) for number, (record, path) in enumerate(said)]
         self._journal.put(f"{PARTS}/{name}.jsonl", lines(rows))
         return len(said), files, lost
 
@@ -50,7 +51,7 @@ class Coco:
     def _document(self, names: list[str], split: str, out: BinaryIO) -> None:
         """A row at a time: there may be more than fit into memory."""
         made = datetime.fromtimestamp(self._snapshot.created_at_ms / 1000, timezone.utc)
-        about = f"Winnow snapshot {self._snapshot.id}, {split}; labels are of whole pictures, and so are boxes"
+        about = f"Winnow snapshot {self._snapshot.id}, {split}; a class of a whole picture has a box of all of it"
         info = {"description": about, "version": "1.0", "year": made.year, "date_created": made.date().isoformat()}
         classes = [{"id": i + 1, "name": name, "supercategory": ""} for i, name in enumerate(self._snapshot.classes)]
         licences = [{"id": i + 1, "name": name or "not known", "url": ""} for i, name in enumerate(self._licences)]
@@ -61,12 +62,13 @@ class Coco:
             separator = b""
             for name in names:
                 for line in rows_of(self._journal.folder, name):
-                    out.write(separator + msgspec.json.encode(msgspec.json.decode(line)[key]))
-                    separator = b",\n"
+                    for row in msgspec.json.decode(line)[key]:
+                        out.write(separator + msgspec.json.encode(row))
+                        separator = b",\n"
             out.write(b"]")
         out.write(b"}")
 
-    def _pair(self, number: int, record: Record, path: str) -> dict[str, Any]:
+    def _rows(self, number: int, record: Record, path: str) -> dict[str, Any]:
         height, width = size_of(record)
         captured = datetime.fromtimestamp(record.row.captured_at_ms / 1000, timezone.utc)
         image = {
@@ -78,16 +80,27 @@ class Coco:
             "date_captured": captured.isoformat(timespec="seconds"),
             "winnow": record.said,
         }
-        annotation = {
-            "id": number,
-            "image_id": number,
-            "category_id": record.row.class_index + 1,
-            "bbox": [0, 0, width, height],
-            "area": height * width,
-            "segmentation": [],
-            "iscrowd": 0,
-        }
-        return {"images": image, "annotations": annotation}
+        whole = [[record.row.class_index, 0.0, 0.0, 1.0, 1.0]]
+        boxes = whole if record.row.truth is None else record.row.truth["boxes"]
+        annotations = [_annotation(number, place, box, width, height) for place, box in enumerate(boxes)]
+        return {"images": [image], "annotations": annotations}
+
+
+def _annotation(image: int, place: int, box: list[float], width: int, height: int) -> dict[str, Any]:
+    """Of a box by shares; its number is the image's, and its place there. Pixels to a hundredth."""
+    label, left, top, right, bottom = box[:5]
+    x, y, across, down = (
+        round(v, 2) for v in (left * width, top * height, (right - left) * width, (bottom - top) * height)
+    )
+    return {
+        "id": image * MOST + place,
+        "image_id": image,
+        "category_id": int(label) + 1,
+        "bbox": [x, y, across, down],
+        "area": round(across * down, 4),
+        "segmentation": [],
+        "iscrowd": 0,
+    }
 
 
 def _place(record: Record, kind: str) -> str:

@@ -54,8 +54,9 @@ CONTEXT: dict[str, Any] = {
 FIELDS = {
     "sample_id": ("sc:Text", "device.stream.boot.sequence, or import.<file>.0.<row>"),
     "split": ("sc:Text", "train, or holdout: what no model may ever learn from"),
-    "label": ("sc:Text", "name of the class"),
-    "class_index": ("sc:Integer", "the same as a number, for ever"),
+    "label": ("sc:Text", "name of the class, or what the truth says in words"),
+    "class_index": ("sc:Integer", "the same as a number, for ever; -3: the label is more than a class"),
+    "truth": ("sc:Text", "JSON, where the label is more than a class: boxes, applies or values, by names; else empty"),
     "labeler": ("sc:Text", "who said so"),
     "device": ("sc:Text", "that sent it"),
     "stream": ("sc:Text", "of that device"),

@@ -82,9 +82,9 @@ def _columns(arrow: Any) -> dict[str, Any]:
     text, number, count = arrow.string(), arrow.float64(), arrow.int64()
     when = arrow.timestamp("ms", tz="UTC")
     return {
-        "sample_id": text, "split": text, "label": text, "class_index": count, "labeler": text, "device": text,
-        "stream": text, "origin": text, "captured_at_ms": when, "received_at_ms": when, "model_version": count,
-        "predicted": count, "confidence": number, "reason": text, "probability": number,
+        "sample_id": text, "split": text, "label": text, "class_index": count, "truth": text, "labeler": text,
+        "device": text, "stream": text, "origin": text, "captured_at_ms": when, "received_at_ms": when,
+        "model_version": count, "predicted": count, "confidence": number, "reason": text, "probability": number,
         "selection_probability": number, "floor": number, "transforms": arrow.list_(text), "licence": text,
         "consent": text, "region": text, "purpose": text, "dtype": text, "shape": arrow.list_(arrow.int32()),
         "data": arrow.binary(),

@@ -13,6 +13,7 @@ from server.errors import StoreError
 from server.store.rules import Rule
 from server.store.samples import sample_array
 from server.store.store import Store
+from server.store.wording import View
 
 PNG = Codec("png", 90)
 
@@ -21,7 +22,8 @@ class Record(NamedTuple):
     """A member, and what it may be used for."""
 
     row: Any  # of `snapshots.page`
-    class_name: str
+    class_name: str  # or what its truth says, in words
+    truth: View | None  # by names, where it is more than a class
     rule: Rule  # in force when it was frozen; of an older snapshot, now
 
     @property
@@ -33,6 +35,7 @@ class Record(NamedTuple):
             "split": row.frozen_split,
             "label": self.class_name,
             "class_index": row.class_index,
+            "truth": "" if self.truth is None else msgspec.json.encode(self.truth).decode(),
             "labeler": row.labeler,
             "device": row.device,
             "stream": row.stream,

@@ -21,6 +21,7 @@ from server.store import rules, snapshots, trail
 from server.store.rules import Rule, Use, rule_of
 from server.store.snapshots import Snapshot
 from server.store.store import Store
+from server.store.wording import in_words, named
 from server.teach.export.coco import Coco
 from server.teach.export.images import PARTS, Images
 from server.teach.export.journal import Chunk, File, Header, Journal
@@ -135,11 +136,14 @@ def _allowed(snapshot: Snapshot, page: Sequence[Any], now: Sequence[Rule], use: 
     for row in page:
         current = rule_of(now, row.device, row.stream)
         rule = snapshot.rules[row.rule] if row.rule is not None else current
-        record = Record(row, snapshot.classes[row.class_index], rule)
+        said = in_words(row.class_index, row.truth, snapshot.classes)
+        record = Record(row, said, named(row.truth, snapshot.classes), rule)
         if not current.allows(use):
             left_out["not_allowed"] += 1
         elif form in _PICTURES and not record.is_picture:
             left_out["no_picture"] += 1
+        elif row.truth is not None and (form == "images" or (form == "coco" and "boxes" not in row.truth)):
+            left_out["more_than_a_class" if form == "images" else "no_boxes"] += 1
         else:
             records.append(record)
     return _Allowed(records, dict(left_out))
@@ -163,7 +167,12 @@ def _summed(snapshot: Snapshot, journal: Journal, went_on: int) -> Exported:
 
 def _nothing(found: Exported, use: Use, form: Format) -> str:
     left = ", ".join(f"{number} {why.replace('_', ' ')}" for why, number in found.left_out.items()) or "it is empty"
-    help_ = {"not_allowed": f"`winnow-server data rule SCOPE --uses ...,{use}`", "no_picture": "--format parquet"}
+    help_ = {
+        "not_allowed": f"`winnow-server data rule SCOPE --uses ...,{use}`",
+        "no_picture": "--format parquet",
+        "more_than_a_class": "a folder is of one class: --format coco for boxes, else parquet",
+        "no_boxes": "--format parquet",
+    }
     todo = "; ".join(text for why, text in help_.items() if why in found.left_out)
     return f"snapshot {found.snapshot[:12]}: nothing to {use} as {form}: {left}{': see ' + todo if todo else ''}"
 

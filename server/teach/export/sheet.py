@@ -19,7 +19,7 @@ from server.teach.export.record import Record
 
 NAME = "samples.csv"
 COLUMNS = (
-    "sample_id", "split", "label", "class_index", "labeler", "device", "stream", "origin", "captured_at_ms",
+    "sample_id", "split", "label", "class_index", "truth", "labeler", "device", "stream", "origin", "captured_at_ms",
     "received_at_ms", "model_version", "predicted", "confidence", "reason", "probability", "selection_probability",
     "floor", "transforms", "licence", "consent", "region", "purpose", "dtype", "shape",
 )  # fmt: skip

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from typing import Annotated, Any
 
 import sqlalchemy as sa
@@ -14,6 +15,7 @@ from server.label.labeler import CANNOT_TELL, NONE_OF_THESE
 from server.store import labels, samples
 from server.web.access import Operator, Person, Viewer
 from server.web.api.answers import Order, SampleId, here
+from server.web.api.truth import Told
 from server.web.frame import Frame
 from server.web.problem import EITHER, REFUSED
 
@@ -51,7 +53,8 @@ class AskSeveral(Order):
 class Vouch(Order):
     """Somebody knows it for sure: labelers are measured by it."""
 
-    said: Said
+    said: str = Field("", max_length=200, description="its class; empty with `truth`")
+    truth: Told | None = Field(None, description="more than a class, on a server of such a task")
 
 
 def router(frame: Frame) -> APIRouter:
@@ -86,7 +89,9 @@ def router(frame: Frame) -> APIRouter:
     @made.put("/samples/{sample_id}/gold", summary="Vouch for a sample's class", responses=EITHER)
     def vouch(sample_id: SampleId, wanted: Vouch, person: Operator) -> bool:
         check(sample_id)
-        deciding(orders.vouch, sample_id, wanted.said, order=wanted, person=person)
+        truth = None if wanted.truth is None else wanted.truth.model_dump(exclude_none=True)
+        vouched = partial(orders.vouch, truth=truth, task=frame.config.server.task)
+        deciding(vouched, sample_id, wanted.said, order=wanted, person=person)
         return True
 
     @made.post("/samples/{sample_id}/gold/end", summary="Vouch for it no more", responses=EITHER)

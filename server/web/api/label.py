@@ -18,8 +18,8 @@ from server.errors import LabelError
 from server.label import series
 from server.label.labeler import CANNOT_TELL, NONE_OF_THESE
 from server.label.queue import Queue, Reply, Rules
+from server.label.task import Reading, reading_of
 from server.label.task import Task as Asked
-from server.label.task import units_of
 from server.store import labelers, labels
 from server.web.access import Labeler, Viewer
 from server.web.api.truth import Told, Truth
@@ -55,6 +55,7 @@ class Questions(BaseModel):
     task: Task = Field(description="what an answer is: a class, or a truth that is more")
     classes: list[str] = Field(description="or targets")
     units: dict[str, str] = Field(description="target -> its unit, as the champion states it")
+    score_min: float = Field(description="of a model's box that counts: what is below is to be looked at")
     cannot_tell: str = CANNOT_TELL
     none_of_these: str = NONE_OF_THESE
 
@@ -130,9 +131,11 @@ def router(frame: Frame) -> APIRouter:
             tasks = queue().next(person.name, count=count)
             with frame.store.database.read() as connection:
                 names = labels.names(connection)
-                units = units_of(connection, frame.store.blobs) if task == "regression" else {}
-            asked = [_question(task) for task in tasks]
-            return Questions(questions=asked, task=task, classes=list(names), units=units)
+                reading = Reading() if task == "classification" else reading_of(connection, frame.store.blobs)
+            asked = [_question(one) for one in tasks]
+            return Questions(
+                questions=asked, task=task, classes=list(names), units=dict(reading.units), score_min=reading.score_min
+            )
 
         return await run_in_threadpool(ask)
 

@@ -101,8 +101,11 @@ def _shown(frame: Frame, sample_id: str) -> dict[str, Any]:
         one | {"said": in_words(one["class_index"], one["truth"], names), "guessed": _guess(one, names)}
         for one in traced["labels"]
     ]
+    one = row_of(row, names)
+    boxes = [part for part in (one.truth, one.model) if part is not None and part.boxes is not None]
     return {
-        "one": row_of(row, names),
+        "one": one,
+        "drawn": one.model_dump_json(include={"truth", "model", "shape"}) if boxes and one.kind == "image" else "",
         "more": row,
         "ref": traced["sample"]["ref"],
         "selection": traced["selection"],

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from fastapi import APIRouter, Request, Response
 from fastapi.concurrency import run_in_threadpool
 
@@ -17,7 +19,8 @@ def router(frame: Frame) -> APIRouter:
 
     @made.get("/label")
     async def label(request: Request, person: Labeler) -> Response:
-        return frame.page(request, "label.html", person=person, asked=frame.config.labeler.kind == PERSON)
+        about: dict[str, Any] = {"asked": frame.config.labeler.kind == PERSON, "task": frame.config.server.task}
+        return frame.page(request, "label.html", person=person, **about)
 
     @made.get("/label/rounds")
     async def rounds(request: Request, person: Labeler) -> Response:

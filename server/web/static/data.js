@@ -103,11 +103,13 @@
     return made;
   };
   const link = (row, ...inside) => { const made = document.createElement("a"); made.href = `/samples/${encodeURIComponent(row.id)}`; made.append(...inside); return made; };
+  const pictured = (row, alt) => { // with the boxes that are in it, where somebody said so
+    const src = `/samples/${encodeURIComponent(row.id)}/picture`;
+    if (row.kind === "image" && (row.truth?.boxes || row.model?.boxes)) return winnowDrawn.drawn(row, src, alt);
+    return Object.assign(document.createElement("img"), { src, alt, loading: "lazy" });
+  };
   const tile = (row) => {
-    const made = document.createElement("li"), image = document.createElement("img");
-    image.src = `/samples/${encodeURIComponent(row.id)}/picture`;
-    image.alt = `${row.id}, taken for ${row.predicted || "nothing"}${row.label ? `, labelled ${row.label}` : ""}`;
-    image.loading = "lazy";
+    const made = document.createElement("li"), image = pictured(row, `${row.id}, taken for ${row.predicted || "nothing"}${row.label ? `, labelled ${row.label}` : ""}`);
     const guess = make("div", "", "row tight");
     guess.append(make("strong", row.predicted || "–"), make("span", row.confidence === null ? "" : `${Math.round(100 * row.confidence)} %`, "muted"));
     made.append(link(row, image), guess, verdict(row), make("div", `${row.device}, ${row.reason}`, "muted small-text cut"));

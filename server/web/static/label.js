@@ -7,6 +7,7 @@
   const token = document.querySelector('meta[name="csrf"]').content;
   const at = (id) => document.getElementById(id);
   let mode = "one", questions = [], place = 0, classes = [], zoom = 1, since = 0, hidden = 0, asking = null, gone = new Set(), sending = Promise.resolve(), words = {};
+  const task = at("one").dataset.task;
 
   const post = async (path, body) => {
     const answer = await fetch(`/api/v1/label/${path}`, { method: "POST", headers: { "Content-Type": "application/json", "X-CSRF-Token": token }, body: JSON.stringify(body ?? {}) });
@@ -28,7 +29,7 @@
         if (known.has(one.sample_id) || gone.has(one.key)) continue; // or its answer is still on its way
         if (one.kind === "image") new Image().src = one.picture; // it is here before it is shown
         else winnowSeries.get(one.sample_id).catch(() => {});
-        questions.push(one);
+        questions.push({ ...one, score_min: found.score_min });
       }
     }).catch((error) => say(error.message)).finally(() => { asking = null; });
     await asking;
@@ -40,14 +41,16 @@
 
   // --- one by one ---
   const current = () => questions[place];
+  const pictured = () => form?.picture ?? at("picture");
   const present = (one) => { // as a picture; a recording as lines over time; a sound is played too
     const drawn = one.kind !== "image", player = at("play").querySelector("audio");
     at("picture").src = one.picture;
     at("picture").alt = `Sample ${one.sample_id}`;
-    at("picture").style.setProperty("--zoom", zoom = 1);
-    at("picture").closest(".zoom").hidden = drawn;
+    pictured().style.setProperty("--zoom", zoom = 1);
+    pictured().closest(".zoom").hidden = drawn;
     at("plot").hidden = !drawn;
-    at("play").hidden = at("play-help").hidden = one.kind !== "sound";
+    at("play").hidden = one.kind !== "sound";
+    if (at("play-help")) at("play-help").hidden = at("play").hidden;
     player.pause();
     if (drawn && at("plot").dataset.sample !== one.sample_id) {
       winnowSeries.draw(at("plot"), one.sample_id, Math.min(420, Math.round(innerHeight / 2))).catch((error) => say(error.message));
@@ -63,7 +66,8 @@
     present(one);
     at("about").textContent = `${one.device}, ${new Date(one.captured_at_ms).toLocaleString()}, ${one.reason ?? "imported"}`;
     at("guess").textContent = one.guess ? `${one.guess_by} takes it for ${one.guess}${one.confidence == null ? "" : `, ${Math.round(100 * one.confidence)} %`}` : "No guess";
-    at("classes").replaceChildren(...classes.slice(0, KEYS.length).map((name, index) => {
+    if (form) form.show(one, words);
+    else at("classes").replaceChildren(...classes.slice(0, KEYS.length).map((name, index) => {
       const made = document.createElement("button"), key = document.createElement("kbd");
       made.className = name === one.guess ? "" : "quiet";
       key.textContent = KEYS[index];
@@ -110,9 +114,11 @@
     if (!one) return;
     gone.add(one.key);
     log(one, said);
-    send([{ sample_id: one.sample_id, key: one.key, said, seconds: seconds(), ...more }]);
+    send([{ sample_id: one.sample_id, key: one.key, said: more.truth ? "" : said, seconds: seconds(), ...more }]);
+    (more.new_class ? more.truth?.boxes?.map(([name]) => name) ?? more.truth?.applies ?? [said] : []).forEach((name) => { if (!classes.includes(name)) classes.push(name); });
     advance();
   };
+  const form = window.winnowForms?.[task]?.({ at, say, answer, keys: KEYS, known: (name) => classes.includes(name) });
   const skip = () => {
     const one = current();
     if (!one) return;
@@ -137,26 +143,27 @@
   const magnify = (factor) => {
     if (current()?.kind !== "image") return winnowSeries.zoom(at("plot"), factor);
     zoom = Math.max(1, Math.min(8, zoom * factor));
-    at("picture").style.setProperty("--zoom", zoom);
-    const frame = at("picture").closest(".zoom");
+    pictured().style.setProperty("--zoom", zoom);
+    const frame = pictured().closest(".zoom");
     frame.scrollTo((frame.scrollWidth - frame.clientWidth) / 2, (frame.scrollHeight - frame.clientHeight) / 2);
+    form?.resize?.();
     return undefined;
   };
 
-  // --- grid: all of these are X, but for those ---
+  // --- grid: all of these are X, but for those; of boxes: all of these show nothing ---
   let tiles = [], wrong = new Set(), cursor = 0, shownClass = "";
   const showGrid = async () => {
     await sending;
     if (questions.length < GRID) await fetchMore(60);
     const counts = new Map();
     questions.forEach((one) => { if (one.guess) counts.set(one.guess, (counts.get(one.guess) || 0) + 1); });
-    shownClass = [...counts].sort((a, b) => b[1] - a[1])[0]?.[0] ?? "";
+    shownClass = form?.nothing ? "nothing" : [...counts].sort((a, b) => b[1] - a[1])[0]?.[0] ?? "";
     tiles = questions.filter((one) => shownClass && one.guess === shownClass).slice(0, GRID);
     wrong = new Set();
     cursor = 0;
     at("grid").hidden = mode !== "grid" || !tiles.length;
     at("nothing").hidden = mode !== "grid" || tiles.length > 0;
-    at("grid-title").textContent = `${tiles.length} that models take for ${shownClass}`;
+    at("grid-title").textContent = `${tiles.length} ${form?.nothing ? "in which models find nothing" : `that models take for ${shownClass}`}`;
     at("tiles").replaceChildren(...tiles.map((one, index) => {
       const made = document.createElement("li"), image = document.createElement("img");
       made.id = `tile-${index}`;
@@ -184,7 +191,8 @@
     const right = tiles.filter((_, index) => !wrong.has(index)), each = seconds() / Math.max(1, right.length);
     if (right.length) {
       right.forEach((one) => gone.add(one.key));
-      send(right.map((one) => ({ sample_id: one.sample_id, key: one.key, said: shownClass, seconds: each })));
+      const said = form?.nothing ? { said: "", truth: form.nothing } : { said: shownClass };
+      send(right.map((one) => ({ sample_id: one.sample_id, key: one.key, seconds: each, ...said })));
       say(`${right.length} × ${shownClass}`);
     }
     const answered = new Set(right.map((one) => one.sample_id)), left = tiles.filter((_, index) => wrong.has(index));
@@ -196,9 +204,9 @@
   const setMode = (wanted) => {
     mode = wanted;
     at("one-mode").setAttribute("aria-pressed", String(mode === "one"));
-    at("grid-mode").setAttribute("aria-pressed", String(mode === "grid"));
+    at("grid-mode")?.setAttribute("aria-pressed", String(mode === "grid"));
     at("grid").hidden = at("one").hidden = true;
-    if (mode === "grid") showGrid(); else show();
+    if (mode === "grid") showGrid().then(() => { if (tiles.length) at("tiles").focus(); }); else show();
   };
   const progress = async () => {
     const answered = await fetch("/api/v1/label/progress");
@@ -208,7 +216,9 @@
   };
 
   document.addEventListener("keydown", (event) => {
-    if (event.target.matches("input, select, textarea") || event.ctrlKey || event.metaKey || event.altKey) return;
+    const typing = event.target.matches("input, select, textarea"), numbers = event.target.closest("#numbers");
+    if ((typing && !numbers) || event.ctrlKey || event.metaKey || event.altKey) return;
+    if (numbers && typing && !["Enter", "s", "c", "u"].includes(event.key)) return; // no number has those
     const key = event.key;
     const done = (act) => { event.preventDefault(); act(); };
     if (mode === "grid") {
@@ -221,6 +231,8 @@
       return undefined;
     }
     const one = current();
+    if (form && one && form.key(event, classes)) return event.preventDefault();
+    if (form && key === "Enter") return undefined;
     if (key === "Enter" && !event.target.matches("button")) return done(() => one?.guess ? answer(one.guess) : say("there is no guess to take: pick a class"));
     if (key === "ArrowRight") return done(() => move(1));
     if (key === "ArrowLeft") return done(() => move(-1));
@@ -229,29 +241,30 @@
     if (key === "u") return done(undo);
     if (key === "s") return done(skip);
     if (key === "c") return done(() => answer(words.cannot_tell));
-    if (key === "n") return done(() => answer(words.none_of_these));
+    if (key === "n" && !form) return done(() => answer(words.none_of_these));
     if (key === " " && one?.kind === "sound" && !event.target.matches("button, audio")) return done(play);
     const index = KEYS.indexOf(key);
-    if (key.length === 1 && index >= 0 && index < classes.length) return done(() => answer(classes[index]));
+    if (!form && key.length === 1 && index >= 0 && index < classes.length) return done(() => answer(classes[index]));
     return undefined;
   });
   at("larger").addEventListener("click", () => magnify(2));
   at("smaller").addEventListener("click", () => magnify(0.5));
-  window.addEventListener("resize", () => winnowSeries.resize(at("plot")));
+  window.addEventListener("resize", () => { winnowSeries.resize(at("plot")); form?.resize?.(); });
   at("cannot").addEventListener("click", () => answer(words.cannot_tell));
-  at("none").addEventListener("click", () => answer(words.none_of_these));
+  at("none")?.addEventListener("click", () => answer(words.none_of_these));
   at("skip").addEventListener("click", skip);
   at("undo").addEventListener("click", undo);
   at("all").addEventListener("click", confirmGrid);
   at("one-mode").addEventListener("click", () => setMode("one"));
-  at("grid-mode").addEventListener("click", () => setMode("grid"));
-  at("new-class").addEventListener("submit", (event) => {
+  at("grid-mode")?.addEventListener("click", () => setMode("grid"));
+  at("new-class")?.addEventListener("submit", (event) => {
     event.preventDefault();
     const name = event.target.elements.name.value.trim();
     if (!name) return;
     event.target.reset();
     const known = classes.includes(name);
     if (!known && !confirm(`"${name}" is a new class. Add it? The next version will know it.`)) return;
+    if (form) { form.classify(name); return; }
     if (!known) classes.push(name);
     answer(name, { new_class: !known });
   });
