@@ -12,6 +12,7 @@ import numpy as np
 import onnx as onnx_format
 import pytest
 from device_words import FLEET, NOW_MS, SELECTION, frames, message
+from fastapi.testclient import TestClient
 from task_worlds import World, world
 
 from edge_agent.choose.tasks.scoring import scoring
@@ -24,7 +25,7 @@ from models.package import Packaged
 from server import config
 from server.collect.ingest import Ingest
 from server.release.registry import publish_passed
-from server.store import labels, runs, snapshots
+from server.store import labels, runs, snapshots, users
 from server.store.labels import VALUED, Label
 from server.store.store import Store
 from server.teach import champions, dataset, judging
@@ -32,6 +33,8 @@ from server.teach.champions import Champion, Known
 from server.teach.gates.verdict import Verdict
 from server.teach.run import CHECKPOINTS
 from server.teach.training import Settings, begin, run_round
+from server.web.access import digest
+from server.web.app import make_app
 
 FIRST, ALL, FRESH = 0.3, 0.8, 0.2  # of the samples: what the champion knows, all that is labelled, and the rest
 TASKS: tuple[Task, ...] = ("multilabel", "regression", "detection")
@@ -81,6 +84,8 @@ def mean_score(model: Champion, what: World, rows: slice) -> float:
 class Taught:
     """Two rounds: of the first labels, and of all."""
 
+    folder: Path
+    store: Store
     what: World
     before: Champion
     after: Champion
@@ -105,7 +110,7 @@ def taught(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFact
         frozen = snapshots.get(connection, done.snapshot_id)
     assert frozen is not None
     data = dataset.load(store, frozen, takes=after.manifest.input)
-    yield Taught(what, before, after, done.report, data, slice(last, None))
+    yield Taught(folder, store, what, before, after, done.report, data, slice(last, None))
     store.close()
 
 
@@ -135,6 +140,26 @@ def test_a_device_runs_it_and_server_and_device_read_the_same_answers(taught: Ta
     ]
     kind = kind_of(what.task, what.names, made.manifest.answer)
     np.testing.assert_allclose(sent, kind.score(found, what.y[taught.fresh][:40]), atol=2e-3)
+
+
+@pytest.mark.parametrize(
+    "path",
+    ["models", "models/2", "models/2/card.md", "models/2/against/1", "models/rounds/2", "models/rounds/2/gates.csv"],
+)
+def test_its_pages_are_drawn(taught: Taught, path: str) -> None:
+    with taught.store.database.write() as connection:
+        if not users.every(connection):
+            users.add(connection, "ada", "admin", password_hash="", by="test", now_ms=NOW_MS)
+            told = {"secret_sha256": digest("secret"), "expires_at_ms": None, "by": "test", "now_ms": NOW_MS}
+            users.add_token(connection, "ada", "test", **told)
+    settings = config.ServerConfig(
+        server=config.Server(fleet=FLEET, data_dir=str(taught.folder / "store"), task=taught.what.task)
+    )
+    app = make_app(taught.store, settings, now_ms=lambda: NOW_MS)
+    answer = TestClient(app, headers={"Authorization": "Bearer secret"}, follow_redirects=False).get(f"/{path}")
+    assert answer.status_code == 200
+    own = {"multilabel": "macro F1", "regression": "MAE bmi", "detection": "mAP"}[taught.what.task]
+    assert own in answer.text or path == "models"
 
 
 def judged(taught: Taught, onnx: bytes) -> Verdict:
