@@ -2,7 +2,7 @@
 
 regression   442 people with diabetes: how far it has come a year later, and their body mass index, by eight other
              measurements (scikit-learn's `load_diabetes`; Efron et al. 2004)
-multilabel   1,000 handwritten digits, 8x8: is it even, is it five or more, does it have a loop?
+multilabel   700 handwritten digits, 8x8: is it even, is it five or more, does it have a loop?
 detection    scenes that are made: up to two real pictures of Fashion-MNIST, at half their size, on a noisy canvas
              of 32x32. Their boxes are where the pictures are not black.
 """
@@ -57,14 +57,14 @@ def _diabetes() -> World:
 
 def _digits() -> World:
     found = pytest.importorskip("sklearn.datasets").load_digits()
-    found.target, found.images = found.target[:1000], found.images[:1000]
+    found.target, found.images = found.target[:700], found.images[:700]
     facts = np.stack([found.target % 2 == 0, found.target >= 5, np.isin(found.target, LOOPS)], axis=1)
     truths = [{"applies": [[int(k)] for k in np.flatnonzero(row)]} for row in facts]
     x = (found.images * 15.0).astype(np.uint8)
     return World("multilabel", ("even", "large", "loop"), x, truths, {"epochs": 3, "batch_size": 32})
 
 
-def _goods(count: int = 600) -> World:
+def _goods(count: int = 420) -> World:
     try:
         train, _ = data.load_fashion(data.default_cache())
     except DataError as error:
@@ -88,4 +88,4 @@ def _goods(count: int = 600) -> World:
             boxes.append([label, *(float(v) / SIDE for v in (*low, *high))])
         truths.append({"boxes": boxes})
     names = tuple(GOODS[k] for k in sorted(GOODS))
-    return World("detection", names, np.clip(x, 0, 255).astype(np.uint8), truths, {"epochs": 10, "batch_size": 32})
+    return World("detection", names, np.clip(x, 0, 255).astype(np.uint8), truths, {"epochs": 9, "batch_size": 32})
