@@ -6,7 +6,7 @@ ARGS ?=
 export PYTHONUNBUFFERED := 1
 
 .DEFAULT_GOAL := help
-.PHONY: help setup browser demo demo-quick test test-arm lint docs screenshots bench soak fuzz label-studio clean
+.PHONY: help setup browser demo demo-quick test test-arm lint docs screenshots bench soak fuzz label-studio wheels deb test-deb clean
 
 help:  ## list these targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -66,6 +66,15 @@ fuzz: setup  ## properties with new draws, then random messages at every decoder
 label-studio: setup  ## install a real Label Studio beside us (1 GB, minutes) and hold ours against it
 	@$(PYTHON) scripts/label_studio.py
 	$(BIN)/python -m pytest tests/end_to_end/test_real_label_studio.py
+
+wheels: setup  ## wheels for an agent without a network, in dist/ (ARGS="--arch arm64 --python 3.10")
+	@$(BIN)/python scripts/wheelhouse.py $(ARGS)
+
+deb: setup  ## the agent's Debian package, in dist/ (ARGS="--arch arm64 --python 3.13")
+	@$(BIN)/python scripts/deb.py $(ARGS)
+
+test-deb: setup  ## install, run, upgrade, hang, remove and purge it in a Debian of its own (root, debootstrap)
+	@$(BIN)/python tests/deploy/in_chroot.py $(ARGS)
 
 clean:  ## remove what was built here; the cache folder stays
 	rm -rf .venv .venv310 build dist ./*.egg-info demo-report .mypy_cache .ruff_cache .pytest_cache .hypothesis

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import faulthandler
 import logging
 import os
 import signal
@@ -15,6 +16,7 @@ from edge_agent.config import load_config
 from edge_agent.contract import settings
 from edge_agent.contract.errors import EXIT_CONFIG, ConfigError, WinnowError
 from edge_agent.lock import only_one
+from edge_agent.systemd import read_environment
 
 log = logging.getLogger("edge_agent")
 
@@ -53,6 +55,7 @@ def parser() -> argparse.ArgumentParser:
         one.add_argument("config", type=Path, metavar="agent.toml", help="the configuration file")
         if name == "status":
             one.add_argument("--json", action="store_true", help="as JSON, as the heartbeat says it")
+            one.add_argument("--healthy", action="store_true", help="exit with 1 unless it runs and was heard lately")
     about = "say whether an artifact is intact and vouched for; needs no network"
     one = commands.add_parser("verify", help=about, description=about, epilog=EXAMPLES["verify"], formatter_class=raw)
     one.add_argument("file", type=Path, metavar="FILE", help="an artifact folder with its signatures, or its manifest")
@@ -67,6 +70,7 @@ def parser() -> argparse.ArgumentParser:
 def main(argv: list[str] | None = None) -> int:
     """Run a command; 0 when it went well, 78 for a configuration to mend, 1 for anything else."""
     arguments = parser().parse_args(argv)
+    code = 0
     try:
         if arguments.command == "run":
             run(arguments.config)
@@ -77,26 +81,28 @@ def main(argv: list[str] | None = None) -> int:
         elif arguments.command == "enrol":
             enrol(arguments.word, arguments.dir)
         else:
-            status(arguments.config, as_json=arguments.json)
+            code = status(arguments.config, as_json=arguments.json, healthy=arguments.healthy)
         sys.stdout.flush()
     except WinnowError as error:
         print(f"winnow-agent: {error}", file=sys.stderr)
         return EXIT_CONFIG if isinstance(error, ConfigError) else 1
     except BrokenPipeError:  # `| head`: whoever reads it has seen enough
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # or Python complains when it flushes
-    return 0
+    return code
 
 
 def run(path: Path) -> None:
     """Run the agent until SIGTERM or SIGINT."""
-    config = load_config(path)
+    faulthandler.enable(2)  # where it stood, when a watchdog or a library aborts it
+    manager = read_environment()
+    config = load_config(path, credentials=manager.credentials)
     logging.basicConfig(
         level=config.log.level.upper(), format="%(asctime)s %(levelname)-7s %(message)s", datefmt="%H:%M:%S"
     )
     from edge_agent.agent import Agent
 
     with only_one(Path(config.device.data_dir)):
-        agent = Agent(config)
+        agent = Agent(config, manager=manager)
         for number in (signal.SIGTERM, signal.SIGINT):
             # In a thread: a handler interrupts the main thread, which may hold the lock of the very event it would set.
             signal.signal(number, lambda *_: threading.Thread(target=agent.stop).start())
@@ -107,7 +113,7 @@ def check(path: Path) -> None:
     """Read the configuration, load the model, open the source, hold one against the other."""
     from edge_agent.check import check_parts
 
-    config = load_config(path)
+    config = load_config(path, credentials=read_environment().credentials)
     for line in check_parts(config):
         print(f"# {line}")
     print(settings.show(config), end="")
@@ -135,12 +141,13 @@ def enrol(word: str, folder: Path) -> None:
         print(f"{done.toml} is left as it was; it needs:\n\n{done.uplink}")
 
 
-def status(path: Path, *, as_json: bool) -> None:
-    """Print the last status.json, in words or as it is."""
+def status(path: Path, *, as_json: bool, healthy: bool) -> int:
+    """Print the last status.json, in words or as it is; 1 when it is to be `healthy` and is not."""
     from edge_agent.status import describe, read_status
 
     found = read_status(Path(load_config(path).device.data_dir))
     print(found.raw if as_json else describe(found))
+    return int(healthy and not found.healthy)
 
 
 if __name__ == "__main__":

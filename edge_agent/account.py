@@ -27,6 +27,7 @@ from edge_agent.contract.wire import (
     LinkState,
     ModelState,
     OutboxState,
+    PaceState,
     StreamCounts,
 )
 from edge_agent.history import History
@@ -54,6 +55,7 @@ class Account:
         messages_bad: Callable[[], int],
         link: Callable[[], LinkState | None],
         budgets: Callable[[], Budgets | None],
+        pace: Callable[[], PaceState],
         tell: Callable[[Event], None],
     ) -> None:
         """`folder` is for status.json; `tell` sends an event, the others are asked whenever something is said."""
@@ -68,6 +70,7 @@ class Account:
         self._messages_bad = messages_bad
         self._link = link
         self._budgets = budgets
+        self._pace = pace
         self._tell = tell
         self._history = History(folder)
         self._lock = threading.Lock()  # of the number of events and the history: several threads have something to say
@@ -80,15 +83,17 @@ class Account:
         """Said on every connect."""
         from importlib.metadata import version as installed_version  # a tenth of what the agent costs to import
 
+        model = self._model()
         return Birth(
             session=self.session,
             boot=self._boot,
             at_ms=now_ms(),
             agent=installed_version("winnow-edge"),
-            runtime=f"onnxruntime {ort.__version__}, python {sys.version.split()[0]}",
+            runtime=f"onnxruntime {ort.__version__}{f' on {model.provider}' if model.provider else ''}, "
+            f"python {sys.version.split()[0]}",
             machine=machine(),
             stream=self._stream,
-            model=self._model(),
+            model=model,
             outbox=self._outbox(),
             clock=clock_quality(),
             interval_s=self._heartbeat_s,
@@ -128,6 +133,7 @@ class Account:
             requests=loop.requests() if loop else (),
             link=self._link(),
             budgets=self._budgets(),
+            pace=self._pace(),
         )
 
     def write_status(self, samples_per_s: float = 0.0) -> None:

@@ -33,14 +33,17 @@ from edge_agent.choose.tasks.frames import Frames
 from edge_agent.config import AgentConfig, parse_listen
 from edge_agent.contract import images
 from edge_agent.contract.errors import ConfigError, IncompatibleError, OutboxError
-from edge_agent.contract.wire import Desired, Event
+from edge_agent.contract.wire import Desired, Event, ModelState
 from edge_agent.extras import SHADOW, WANTED, Extras
 from edge_agent.housekeeping import Housekeeping
 from edge_agent.loader import Loader
 from edge_agent.loop import CURSOR, DRIFT, FRAMES, SELECTOR, TARGETS, Cursor, Identity, Loop, sample_bytes
 from edge_agent.model import Model
 from edge_agent.orders import Orders, configured, desired_over
+from edge_agent.pace import Pace
+from edge_agent.pulse import Pulse
 from edge_agent.send.allowance import Allowance
+from edge_agent.send.health import ROOT
 from edge_agent.send.outbox import Outbox
 from edge_agent.send.privacy import Privacy
 from edge_agent.send.purging import Purging
@@ -48,6 +51,8 @@ from edge_agent.send.uplink import Uplink
 from edge_agent.send.writer import Handover, Writer
 from edge_agent.status import STATUS
 from edge_agent.stream import play
+from edge_agent.systemd import NOBODY, Manager, Watchdog
+from edge_agent.thermostat import Thermostat
 from edge_agent.update.updater import Updater
 
 log = logging.getLogger(__name__)
@@ -63,9 +68,16 @@ Part = TypeVar("Part")
 class Agent:
     """One device's agent: `run` until the source ends or `stop` is called."""
 
-    def __init__(self, config: AgentConfig) -> None:
-        """Open everything that is on disk; ConfigError, ArtifactError or OutboxError when it cannot work so."""
+    def __init__(self, config: AgentConfig, *, manager: Manager = NOBODY, root: Path = ROOT) -> None:
+        """Open everything that is on disk; ConfigError, ArtifactError or OutboxError when it cannot work so.
+
+        `manager`: who started it; `root`: where the machine says how it is.
+        """
         self.config = config
+        self._pulse = Pulse(manager.stuck_s)
+        self._watchdog = Watchdog(manager, self._pulse)
+        self._pace = Pace(max_rate_per_s=config.model.max_rate_per_s)
+        self._thermostat = Thermostat(self._pace, hot_c=config.model.hot_c, report=self._report_error, root=root)
         self.folder = Path(config.device.data_dir)
         self.folder.mkdir(parents=True, exist_ok=True)
         self._stopping = threading.Event()
@@ -83,8 +95,16 @@ class Agent:
         self.privacy = Privacy(config.privacy.transforms, report=self._report_error)
         self.recent = parts.make_recent(config, self.folder, privacy=self.privacy)
         self.account = self._make_account()
+        self._providers = parts.make_providers(config, self.folder)
         self.updater = self._make_updater()
-        self._loader = Loader(config, self.updater, stopping=self._stopping)
+        self._loader = Loader(
+            config,
+            self.updater,
+            providers=self._providers,
+            stopping=self._stopping,
+            report=self._report_error,
+            pulse=self._pulse,
+        )
         self.uplink = self._make_uplink() if config.uplink.broker else None
         self.renewal = parts.make_renewal(config, report=self._report_error) if config.uplink.renewal else None
         if self.outbox.damage:
@@ -104,17 +124,7 @@ class Agent:
             logs=[self.folder / PREDICTIONS, self.folder / BEFORE],
             done=self.uplink.introduce if self.uplink else lambda: None,
         )
-        self.writer = Writer(
-            self.outbox,
-            commit_rows=outbox.commit_rows,
-            commit_ms=outbox.commit_ms,
-            stored=self.uplink.kick if self.uplink else lambda: None,
-            stopping=self._stopping,
-            predictions=self.folder / PREDICTIONS if config.log.predictions else None,
-            codec=images.codec(config.uplink.images, config.uplink.image_quality),
-            purging=self.purging,
-            privacy=self.privacy,
-        )
+        self.writer = self._make_writer()
 
     def _go_on(self, key: str, make: Callable[[bytes], Part]) -> Part:
         """What `make` makes of the state saved under `key`; afresh where it cannot be read, and that is told."""
@@ -135,13 +145,18 @@ class Agent:
             boot=self.boot,
             stream=self.config.source.stream,
             heartbeat_s=self.config.uplink.heartbeat_s,
-            model=lambda: self.updater.state(),
+            model=self._model_state,
             outbox=self.outbox.status,
             messages_bad=lambda: self.uplink.messages_bad if self.uplink else 0,
             link=lambda: self.uplink.link if self.uplink else None,
             budgets=lambda: self._orders.budgets(),
+            pace=lambda: self._thermostat.state,
             tell=self._tell,
         )
+
+    def _model_state(self) -> ModelState:
+        state = self.updater.state()
+        return msgspec.structs.replace(state, provider=self._loader.provider(state.version))
 
     def _tell(self, event: Event) -> None:
         if self.uplink:
@@ -152,6 +167,7 @@ class Agent:
         check = functools.partial(
             parts.check_in_child,
             variant=variant,
+            providers=self._providers,
             timeout_s=update.check_timeout_s,
             memory_bytes=update.check_memory_bytes,
             stop=self._stopping,
@@ -185,6 +201,20 @@ class Agent:
             allowance=self._go_on(LINK, self._make_allowance),
         )
 
+    def _make_writer(self) -> Writer:
+        outbox = self.config.outbox
+        return Writer(
+            self.outbox,
+            commit_rows=outbox.commit_rows,
+            commit_ms=outbox.commit_ms,
+            stored=self.uplink.kick if self.uplink else lambda: None,
+            stopping=self._stopping,
+            predictions=self.folder / PREDICTIONS if self.config.log.predictions else None,
+            codec=images.codec(self.config.uplink.images, self.config.uplink.image_quality),
+            purging=self.purging,
+            privacy=self.privacy,
+        )
+
     def _make_allowance(self, saved: bytes) -> Allowance:
         return Allowance(
             bytes_per_s=self.config.uplink.bytes_per_s,
@@ -200,6 +230,8 @@ class Agent:
         """Run until the source ends (and `stop_at_end`), or `stop`. Raises what the model or the stream raised."""
         with ExitStack() as running:
             running.callback(self.outbox.close)
+            running.callback(self._watchdog.stop)
+            self._watchdog.start()
             if not self._loader.install():
                 return
             running.callback(self._last_status)
@@ -277,11 +309,12 @@ class Agent:
             rng=np.random.default_rng(),
             write_status=self.account.write_status,
             status_s=self.config.uplink.heartbeat_s,
+            tend_heat=self._thermostat.tend if self.config.model.slow_when_hot else lambda _: None,
         )
         thread = threading.Thread(target=house.run, args=(self._stopping,), name="housekeeping", daemon=True)
         thread.start()
         try:
-            return play(loop, self.config.source, self._stopping, report=self._report_error)
+            return play(loop, self.config.source, self._stopping, report=self._report_error, pace=self._pace)
         finally:
             self._stopping.set()
             thread.join()
@@ -316,6 +349,7 @@ class Agent:
             extras=self.extras,
             targets=self._go_on(TARGETS, lambda saved: Targets(saved=saved)),
             frames=self._go_on(FRAMES, lambda saved: Frames(saved=saved)),
+            pulse=self._pulse,
         )
 
     # --- what the server wants ---

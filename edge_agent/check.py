@@ -20,8 +20,9 @@ from edge_agent.contract.settings import read_secret
 from edge_agent.identity.papers import Papers
 from edge_agent.identity.portal import Portal
 from edge_agent.loop import sample_bytes
-from edge_agent.model import Model, misfit
+from edge_agent.model import Model, load, misfit
 from edge_agent.orders import configured
+from edge_agent.providers import Providers
 from edge_agent.send.lull import parse_hours
 from edge_agent.send.privacy import Privacy
 from edge_agent.source import Fit, Start, open_source
@@ -39,7 +40,7 @@ def check_parts(config: AgentConfig) -> list[str]:
         if not config.uplink.broker:
             raise ConfigError("no model: set [model] artifact to an artifact folder, or [uplink] broker to get one")
         return [*said, "no [model] artifact: the agent waits for the server to send one"]
-    model = _model(config)
+    model, without = _model(config)
     privacy.check(model.shape, str(model.dtype))
     scorer = scoring(model.manifest, config.choose.acquisition)
     if scorer.complaint:
@@ -53,7 +54,9 @@ def check_parts(config: AgentConfig) -> list[str]:
         raise ConfigError(f"[source] {text}: choose a source and a model that fit each other")
     return [
         *said,
-        f"model {manifest.name} version {manifest.version}: {_of(manifest)}, golden test passed",
+        f"model {manifest.name} version {manifest.version}: {_of(manifest)}, golden test passed, "
+        f"runs on {model.provider}",
+        *(f"it does without {why}" for why in without),
         f"source {source.kind} {source.path}: {'a sample fits' if first else 'nothing there yet'}",
     ]
 
@@ -85,11 +88,20 @@ def _trust(config: AgentConfig) -> str:
     return f"models: only what root {check_anchor(Path(config.update.trust))} of the fleet vouches for"
 
 
-def _model(config: AgentConfig) -> Model:
-    model = config.model
+def _model(config: AgentConfig) -> tuple[Model, list[str]]:
+    """Loaded, and the providers that it does without."""
+    model, without = config.model, list[str]()
+    providers = Providers(model.providers, precision=model.precision, threads=model.threads)
     try:
-        found = Model(Path(model.artifact), variant=model.variant, threads=model.threads, block=1)
+        found = load(
+            Path(model.artifact),
+            providers,
+            variant=model.variant,
+            threads=model.threads,
+            block=1,
+            passed_over=without.append,
+        )
         found.check_golden()
     except ArtifactError as error:
         raise ConfigError(f"[model] artifact: {error}") from error
-    return found
+    return found, without

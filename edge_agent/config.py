@@ -6,6 +6,7 @@ One file, `agent.toml`. Only `[device] name` has no default. `winnow-agent check
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -15,10 +16,12 @@ from msgspec import Meta
 from edge_agent.contract import settings
 from edge_agent.contract.errors import ConfigError
 from edge_agent.contract.types import is_name
+from edge_agent.providers import Name, Precision
 
 LEAST_BYTES_PER_S = 1_000  # of the link: below it, the smallest message is more than what 10 s may carry
 LEAST_BYTES_PER_DAY = 100_000  # heartbeats alone take half of it
 PORT_MAX = 65_535
+CREDENTIAL = "credential:"  # before the name of one that systemd hands over (LoadCredential=), in place of a file's
 
 Share = Annotated[float, Meta(ge=0.0, le=1.0)]
 
@@ -57,6 +60,16 @@ class Model(Section, frozen=True, kw_only=True):
         str, Meta(description="artifact folder to start from; once the server sent a newer version, that one runs")
     ] = ""
     variant: Annotated[str, Meta(description="which file of the manifest: `cpu-int8` or `cpu-fp32`")] = "cpu-int8"
+    providers: Annotated[
+        tuple[Name, ...],
+        Meta(
+            description="what it runs on, best first, of `tensorrt`, `cuda`, `openvino`, `xnnpack`, `acl`; one that this onnxruntime lacks, that does not start or that fails the golden test is passed over, which is said; `cpu` is always last: see [boards.md](../boards.md)"
+        ),
+    ] = ("cpu",)
+    precision: Annotated[
+        Precision,
+        Meta(description="that an engine of `tensorrt` may compute in; `int8` for files that are quantised for it"),
+    ] = "fp32"
     threads: Annotated[
         int, Meta(ge=1, le=64, description="onnxruntime threads; more than 1 seldom pays below 5 ms a sample")
     ] = 1
@@ -68,6 +81,23 @@ class Model(Section, frozen=True, kw_only=True):
             description="samples scored in one pass: more is faster, and later; 0: as many as fit 16 MB, 8 to 256",
         ),
     ] = 0
+    max_rate_per_s: Annotated[
+        float,
+        Meta(
+            ge=0.0,
+            description="most samples a second, evenly: the source is asked for the next one when its time has come, and what was read is never thrown away; 0: as many as come",
+        ),
+    ] = 0.0
+    slow_when_hot: Annotated[
+        bool,
+        Meta(
+            description="work for a half, a quarter or an eighth of the time while the machine is near a thermal limit or throttled: see [boards.md](../boards.md)"
+        ),
+    ] = True
+    hot_c: Annotated[
+        float,
+        Meta(ge=0.0, description="that limit, degrees Celsius, for every thermal zone; 0: by the kernel's trip points"),
+    ] = 0.0
     flush_ms: Annotated[
         float, Meta(gt=0.0, description="longest wait of a sample for its block to fill, milliseconds")
     ] = 200.0
@@ -210,7 +240,12 @@ class Uplink(Section, frozen=True, kw_only=True):
         str, Meta(description="`mqtt://host:port` or `mqtts://host:port`; empty: work without a server")
     ] = ""
     username: Annotated[str, Meta(description="for the broker; empty: none")] = ""
-    password_file: Annotated[str, Meta(description="file with the password")] = ""
+    password_file: Annotated[
+        str,
+        Meta(
+            description="file with the password; like the other files of this table, `credential:NAME` is one that systemd hands over"
+        ),
+    ] = ""
     ca_file: Annotated[str, Meta(description="certificates that the broker's is checked against, for mqtts")] = ""
     cert_file: Annotated[str, Meta(description="the device's certificate, for mqtts")] = ""
     key_file: Annotated[str, Meta(description="its key; empty: in the same file")] = ""
@@ -369,8 +404,11 @@ class AgentConfig(Section, frozen=True, kw_only=True):
     log: Log = Log()
 
 
-def load_config(path: Path) -> AgentConfig:
-    """Read and check agent.toml; relative paths are meant from its folder. ConfigError says what to mend."""
+def load_config(path: Path, *, credentials: str | None = None) -> AgentConfig:
+    """Read and check agent.toml; relative paths are meant from its folder. ConfigError says what to mend.
+
+    `credentials`: folder of what the service manager hands over, "" where it does not; None: nothing will be read.
+    """
     config = settings.load(path, AgentConfig)
     for key, value in (("name", config.device.name), ("fleet", config.device.fleet)):
         if not is_name(value):
@@ -391,7 +429,7 @@ def load_config(path: Path) -> AgentConfig:
         parse_listen(config.metrics.listen)
     if not is_name(config.source.stream):
         raise ConfigError(f"{path}: [source] stream = {config.source.stream!r}: expected letters, digits, - and _")
-    return _anchor(config, path.resolve().parent)
+    return _anchor(config, lambda value: _place(value, path.resolve(), credentials))
 
 
 def parse_listen(text: str) -> tuple[str, int]:
@@ -417,10 +455,22 @@ def _check_limits(path: Path, uplink: Uplink) -> None:
             raise ConfigError(f"{path}: [uplink] {key} = {limit:g}: expected 0 (no limit), or {least} at least")
 
 
-def _anchor(config: AgentConfig, folder: Path) -> AgentConfig:
-    def there(value: str) -> str:
-        return str(folder / value) if value else ""
+def _place(value: str, path: Path, credentials: str | None) -> str:
+    """Where a file is that `path` names: from its folder, or by its name among the credentials."""
+    name = value.removeprefix(CREDENTIAL)
+    if not value or name == value:
+        return str(path.parent / value) if value else ""
+    if "/" in name or name in ("", ".", ".."):
+        raise ConfigError(f"{path}: {value!r}: expected {CREDENTIAL}NAME, as LoadCredential=NAME:FILE of the unit says")
+    if credentials == "":
+        raise ConfigError(
+            f"{path}: {value!r}: the service manager hands over no credentials: start it by its unit, with "
+            f"LoadCredential={name}:FILE there"
+        )
+    return str(Path(credentials, name)) if credentials else value
 
+
+def _anchor(config: AgentConfig, there: Callable[[str], str]) -> AgentConfig:
     replace = msgspec.structs.replace
     uplink, update = config.uplink, config.update
     return replace(

@@ -25,12 +25,13 @@ from edge_agent.send.health import rss_bytes
 from edge_agent.shadow import Shadowed
 from edge_agent.update.installed import Detail
 from edge_agent.update.probation import Figures, GoOn, Limits, Probation, Revert, Shadowing
-from edge_agent.update.slots import Staged, Trial
+from edge_agent.update.slots import Staged, Steady, Trial
 from edge_agent.update.updater import Updater
 
 log = logging.getLogger(__name__)
 
-TICK_S = 0.1
+TICK_S = 0.1  # while a model is tried
+REST_S = 0.5  # while none is: to wake is most of what an idle agent costs, and a staged model can wait so long
 FIRST_STATUS_S = 2.0  # after a start: who has just set it up wants to see it
 STATUS_S = 30.0  # longest time between two writings of status.json: more is old news, less wears a flash card
 
@@ -63,10 +64,12 @@ class Housekeeping:
         write_status: Callable[[float], None],
         status_s: float,
         rng: np.random.Generator,
+        tend_heat: Callable[[float], None] = lambda _: None,
     ) -> None:
         """`load` gives None when it has told the updater why not. `write_status` gets the samples/s of late.
 
         `status_s`: between two calls of it, at most STATUS_S. `rng` draws the samples that a shadow sees.
+        `tend_heat` is called at every look, with the monotonic time in seconds.
         """
         self._loop = loop
         self._updater = updater
@@ -76,6 +79,7 @@ class Housekeeping:
         self._status_s = min(status_s, STATUS_S)
         self._complained = False  # of a status that cannot be written
         self._rng = rng
+        self._tend_heat = tend_heat
         self._limits = Limits(
             invalid_share=update.max_invalid_share,
             latency_ratio=update.max_latency_ratio,
@@ -89,8 +93,9 @@ class Housekeeping:
     def run(self, stopping: threading.Event) -> None:
         """Until `stopping`; whatever goes wrong here, the stream goes on."""
         looked_s, read, due_s = time.monotonic(), 0, min(FIRST_STATUS_S, self._status_s)
-        while not stopping.wait(TICK_S):
+        while not stopping.wait(self._wait_s()):
             try:
+                self._tend_heat(time.monotonic())
                 self.tend_model(time.monotonic())
                 if (passed_s := time.monotonic() - looked_s) >= due_s:
                     before, read = read, self._loop.counts().read
@@ -98,6 +103,10 @@ class Housekeeping:
                     self._say((read - before) / passed_s)
             except Exception:
                 log.exception("housekeeping failed; the stream goes on")
+
+    def _wait_s(self) -> float:
+        at_rest = self._beside is None and isinstance(self._updater.slot_state(), Steady)
+        return min(REST_S, self._status_s) if at_rest else TICK_S
 
     def _say(self, samples_per_s: float) -> None:
         try:
@@ -110,9 +119,15 @@ class Housekeeping:
 
     def tend_model(self, now_s: float) -> None:
         """One look: judge what is in the shadow or on probation, and bring the loop to what it should run."""
-        vitals = self._loop.vitals()
-        self._updater.executing(vitals.version)
+        self._updater.executing(self._loop.model.version)
         state = self._updater.slot_state()
+        if isinstance(state, Steady):  # nearly always; to ask for vitals ten times a second cost half of an idle agent
+            self._live = None
+        else:
+            self._tend_candidate(state, self._loop.vitals(), now_s)
+        self._bring()
+
+    def _tend_candidate(self, state: Staged | Trial, vitals: Vitals, now_s: float) -> None:
         if isinstance(state, Staged) and state.committed == 0:
             self._updater.take(state.candidate)  # what runs was refused, and only for want of another: no measure
         elif isinstance(state, Staged) and state.committed == vitals.version == self._loop.coming_version:
@@ -121,7 +136,6 @@ class Housekeeping:
             self._tend_trial(state, vitals, now_s)
         else:
             self._live = None
-        self._bring()
 
     # --- beside the running model ---
 

@@ -8,11 +8,14 @@ from __future__ import annotations
 
 import logging
 import threading
+from collections.abc import Callable
 from pathlib import Path
 
 from edge_agent.config import AgentConfig
 from edge_agent.contract.errors import ArtifactError, ConfigError, StaleError
-from edge_agent.model import Model
+from edge_agent.model import Model, load
+from edge_agent.providers import Providers
+from edge_agent.pulse import LOADING_S, Pulse
 from edge_agent.send.health import rss_bytes
 from edge_agent.update.trial import CheckStoppedError
 from edge_agent.update.updater import Updater
@@ -25,10 +28,25 @@ TICK_S = 0.1  # of waiting for a first model
 class Loader:
     """Loads what the updater has."""
 
-    def __init__(self, config: AgentConfig, updater: Updater, *, stopping: threading.Event) -> None:
+    def __init__(
+        self,
+        config: AgentConfig,
+        updater: Updater,
+        *,
+        providers: Providers,
+        stopping: threading.Event,
+        report: Callable[[str], None],
+        pulse: Pulse,
+    ) -> None:
+        """`report` is told of providers that were passed over, of each once. `pulse` beats with the first model."""
         self._config = config
         self._updater = updater
+        self._providers = providers
         self._stopping = stopping
+        self._report = report
+        self._pulse = pulse
+        self._told: set[str] = set()
+        self._on: dict[int, str] = {}  # version -> the provider that it runs on
 
     def install(self) -> bool:
         """Take the configured artifact in, if it is newer; False when a stop came meanwhile.
@@ -38,6 +56,7 @@ class Loader:
         path = self._config.model.artifact
         if not path:
             return True
+        self._pulse.beat(LOADING_S)
         try:
             self._updater.install_first(Path(path))
         except CheckStoppedError:
@@ -52,6 +71,7 @@ class Loader:
     def here(self) -> Model | None:
         """The model that is here already, loaded; None when there is none."""
         while not self._stopping.is_set() and (folder := self._updater.running_folder()) is not None:
+            self._pulse.beat(LOADING_S)
             if (model := self.load(folder)) is not None:
                 self._updater.executing(model.version)
                 return model
@@ -64,6 +84,7 @@ class Loader:
         """
         said = False
         while not self._stopping.is_set():
+            self._pulse.beat(LOADING_S)
             folder = self._updater.running_folder() or self._updater.take()
             if folder is not None and (model := self.load(folder)):
                 return model
@@ -79,10 +100,27 @@ class Loader:
         """The model in `folder`, or None; then the updater knows, and offers another."""
         config, before = self._config.model, rss_bytes()
         try:
-            model = Model(folder, variant=config.variant, threads=config.threads, block=config.block)
+            model = load(
+                folder,
+                self._providers,
+                variant=config.variant,
+                threads=config.threads,
+                block=config.block,
+                passed_over=lambda why: self._tell(f"[model] providers: version {folder.name} does without {why}"),
+            )
         except ArtifactError as error:
             log.error("%s", error)
             self._updater.failed(int(folder.name), str(error))
             return None
         model.grew_bytes = max(0, rss_bytes() - before)
+        self._on[model.version] = model.provider
         return model
+
+    def provider(self, version: int) -> str:
+        """On what a version runs; "" when it was not loaded."""
+        return self._on.get(version, "")
+
+    def _tell(self, text: str) -> None:
+        if text not in self._told:
+            self._told.add(text)
+            self._report(text)

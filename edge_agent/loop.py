@@ -36,6 +36,7 @@ from edge_agent.contract.types import Prediction, Reading, Sample, SampleId, Sel
 from edge_agent.contract.wire import DriftState, RequestState, StreamCounts
 from edge_agent.extras import Extras
 from edge_agent.model import Model, misfit
+from edge_agent.pulse import Pulse
 from edge_agent.send.writer import Handover
 from edge_agent.shadow import Shadow, Shadowed
 
@@ -101,14 +102,17 @@ class Loop:
         extras: Extras | None = None,
         targets: Targets | None = None,
         frames: Frames | None = None,
+        pulse: Pulse | None = None,
         wall_ms: Callable[[], int] = lambda: time.time_ns() // 1_000_000,
     ) -> None:
         """ConfigError when the acquisition function cannot be found or a budget can never pay for a sample.
 
         `watch` looks out for drift; `on_alarm` is told of it, with the labels it freed, and must not wait. `extras`
-        says what is sent beside the selector's choice; `targets` is what EPIG goes on with, `frames` what a detector.
+        says what is sent beside the selector's choice; `targets` is what EPIG goes on with, `frames` what a detector;
+        `pulse` beats with it.
         """
         self.cursor = cursor
+        self.pulse = pulse or Pulse()
         self._identity = identity
         self._acquisition = acquisition
         self._selector = selector
@@ -181,6 +185,7 @@ class Loop:
 
     def _finish(self) -> None:
         """Score, choose and hand over what is in the block; then let a new model take over."""
+        self.pulse.beat()
         if count := len(self._block):
             if (beside := self._company[0]) is not None:
                 beside.deduct(self._took_s)

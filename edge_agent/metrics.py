@@ -125,6 +125,8 @@ def _families(beat: Heartbeat) -> Iterator[Family]:
     yield _gauge("label_tokens", "Labels that it may spend at once", beat.label_tokens)
     yield _gauge("resident_memory_bytes", "Memory of the agent", beat.rss_bytes)
     yield _gauge("cpu_cores", "Cores that the agent is using", beat.cpu_share)
+    if beat.pace is not None:
+        yield _gauge("pace_share", "Of its time that it works; below 1 while the machine is too hot", beat.pace.share)
     yield _gauge("temperature_celsius", "Of the processor", beat.temperature_c)
     yield _count("messages_bad", "Messages from the server that were not of the wire format", beat.messages_bad)
     yield from _of_outbox(beat)

@@ -4,7 +4,8 @@ An onnxruntime session over one artifact. Samples are copied into memory that is
 graph says of each stands in a row of its own. Scores are computed over these rows later, block by block, so nobody
 waits for a single sample: a small model infers on several in one run, where each gets the same bits as alone.
 
-    python -m edge_agent.model FOLDER VARIANT     golden test of an artifact; exits 3 with a JSON line when it fails
+    python -m edge_agent.model FOLDER VARIANT [PROVIDERS]     golden test of an artifact; exits 3 with a JSON line when
+                                                             it fails. PROVIDERS: a Chain, as JSON
 """
 
 from __future__ import annotations
@@ -27,6 +28,7 @@ from edge_agent.contract.artifact import Manifest, read_artifact
 from edge_agent.contract.errors import ArtifactError, IncompatibleError
 from edge_agent.contract.graph import check_graph
 from edge_agent.contract.outputs import looked_at, outputs_of
+from edge_agent.providers import KNOWN, PROCESSOR, TELL, Chain, Name, Providers, executing
 
 EXIT_REFUSED = 3
 ORT_ERRORS: tuple[type[Exception], ...] = (
@@ -68,16 +70,18 @@ class Model:
         threads: int = 1,
         block: int = 0,
         together: int = TOGETHER,
+        chain: Chain = PROCESSOR,
         clock: Callable[[], float] = time.perf_counter,
     ) -> None:
         """Read, check and load an artifact; ArtifactError says why it cannot be used.
 
-        A `block` of 0 goes by size. `together`: at most so many samples to one run.
+        A `block` of 0 goes by size. `together`: at most so many samples to one run. `chain`: what it is to run on.
         """
         self.manifest, data = read_artifact(folder, variant=variant)
         self.grew_bytes = 0  # what loading it added to the process, as whoever loads it finds; 0: not known
         self.sha256 = self.manifest.variant(variant).sha256
-        self._session = open_session(data, threads=threads)
+        self._session = open_session(data, threads=threads, chain=chain)
+        self.provider: Name = executing(self._session, chain)
         spec = self.manifest.input
         self.shape, self.dtype = tuple(spec.shape), np.dtype(spec.dtype)
         self._gives = outputs_of(self.manifest, {output.name: output.shape for output in self._session.get_outputs()})
@@ -247,16 +251,56 @@ class Model:
         return (about.logits, self.logits), (about.embedding, self.embedding), (self._gives.further, self.further)
 
 
-def open_session(data: bytes, *, threads: int = 1) -> ort.InferenceSession:
+def open_session(data: bytes, *, threads: int = 1, chain: Chain = PROCESSOR) -> ort.InferenceSession:
     """A session that does not spin (57 % of a core wasted at 50 Hz otherwise); IncompatibleError when it cannot be."""
     check_graph(data)
     options = ort.SessionOptions()
-    options.intra_op_num_threads = threads
+    options.intra_op_num_threads = 1 if chain.own_threads else threads
     options.inter_op_num_threads = 1
     options.log_severity_level = 3
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+    if chain != PROCESSOR:
+        options.add_session_config_entry(TELL, "1")
     with _refusing(f"onnxruntime {ort.__version__} cannot load it"):
-        return ort.InferenceSession(data, options, providers=["CPUExecutionProvider"])
+        # Its own fallback goes on with the processor, and prints that: nobody would know.
+        session = ort.InferenceSession(data, options, providers=chain.for_onnxruntime(), enable_fallback=0)
+    if KNOWN[chain.names[0]] not in session.get_providers():  # it leaves out what does not start, and logs why
+        raise IncompatibleError(f"{chain.names[0]} does not start: its libraries, or what it runs on, are not there")
+    return session
+
+
+def load(
+    folder: Path,
+    providers: Providers,
+    *,
+    variant: str,
+    threads: int = 1,
+    block: int = 0,
+    passed_over: Callable[[str], None] = lambda _: None,
+) -> Model:
+    """The artifact on the first chain on which it starts and gives its golden answers; ArtifactError when none does.
+
+    `passed_over` is told of each that is not it, and why. The processor's answers are not looked at: the check of a
+    new version did that, on this machine.
+    """
+    sha256 = read_artifact(folder, variant=variant)[0].variant(variant).sha256
+    for chain, why_not in providers.tries(sha256):
+        if chain is None:
+            passed_over(why_not)
+            continue
+        try:
+            model = Model(folder, variant=variant, threads=threads, block=block, chain=chain)
+            if chain != PROCESSOR:
+                model.check_golden()
+        except IncompatibleError as error:
+            if chain == PROCESSOR:
+                raise
+            providers.failed(chain.names[0], sha256, str(error))
+            passed_over(f"{chain.names[0]}: {error}")
+        else:
+            providers.used(sha256)
+            return model
+    raise AssertionError("the processor is last, and raises")
 
 
 @contextmanager
@@ -283,9 +327,10 @@ def misfit(manifest: Manifest, data: NDArray[np.generic]) -> str:
 
 def main(argv: list[str]) -> int:
     """Golden test in a process of its own, so that a model that kills its process kills nothing else."""
-    folder, variant = argv
+    folder, variant, *rest = argv
+    chain = msgspec.json.decode(rest[0], type=Chain) if rest else PROCESSOR
     try:
-        Model(Path(folder), variant=variant, block=1).check_golden()
+        Model(Path(folder), variant=variant, block=1, chain=chain).check_golden()
     except ArtifactError as error:
         line = msgspec.json.encode({"error": type(error).__name__, "message": str(error)}).decode()
         sys.stdout.write(line + "\n")

@@ -14,6 +14,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import msgspec
 import numpy as np
 
 from edge_agent.choose.drift import Watch
@@ -21,10 +22,11 @@ from edge_agent.choose.wanted import pick
 from edge_agent.config import AgentConfig
 from edge_agent.contract.artifact import read_artifact
 from edge_agent.contract.broker import TlsFiles, in_the_clear, parse_broker
-from edge_agent.contract.errors import ConfigError
+from edge_agent.contract.errors import ConfigError, IncompatibleError
 from edge_agent.contract.settings import read_secret
 from edge_agent.contract.wire import Birth, BlockHeader, Desired, Heartbeat
 from edge_agent.model import Model
+from edge_agent.providers import PROCESSOR, Providers
 from edge_agent.send.allowance import Allowance
 from edge_agent.send.lull import Lulls, parse_hours
 from edge_agent.send.outbox import Outbox
@@ -40,7 +42,7 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-RECENT = "recent"
+RECENT, ENGINES = "recent", "engines"
 
 
 def make_recent(config: AgentConfig, folder: Path, *, privacy: Privacy) -> Recent | None:
@@ -78,11 +80,41 @@ def make_https(config: AgentConfig, *, may: Callable[[], bool], came: Callable[[
     return Https(lambda: ssl.create_default_context(cafile=config.uplink.ca_file or None), may=may, came=came)
 
 
-def check_in_child(folder: Path, *, variant: str, timeout_s: float, memory_bytes: int, stop: threading.Event) -> None:
-    """Golden test of an artifact; ArtifactError when it fails, CheckStoppedError when `stop` is set meanwhile."""
-    read_artifact(folder, variant=variant)  # a hash needs no child
-    argv = [sys.executable, "-m", "edge_agent.model", str(folder), variant]
-    run_check(argv, timeout_s=timeout_s, memory_bytes=memory_bytes, stop=stop)
+def make_providers(config: AgentConfig, folder: Path) -> Providers:
+    """Engines and failures are kept in the data folder, of as many models as models are kept."""
+    model, engines = config.model, folder / ENGINES
+    providers = Providers(model.providers, engines=engines, precision=model.precision, threads=model.threads)
+    providers.sweep(config.update.keep_versions)
+    return providers
+
+
+def check_in_child(
+    folder: Path,
+    *,
+    variant: str,
+    providers: Providers,
+    timeout_s: float,
+    memory_bytes: int,
+    stop: threading.Event,
+) -> None:
+    """Golden test of an artifact, on the first chain that passes it, which is found so without risk to the agent.
+
+    ArtifactError when it fails on the processor, too; CheckStoppedError when `stop` is set meanwhile.
+    """
+    sha256 = read_artifact(folder, variant=variant)[0].variant(variant).sha256  # a hash needs no child
+    for chain, _ in providers.tries(sha256):
+        if chain is None:
+            continue
+        argv = [sys.executable, "-m", "edge_agent.model", str(folder), variant, msgspec.json.encode(chain).decode()]
+        try:
+            run_check(argv, timeout_s=timeout_s, memory_bytes=0 if chain.on_a_gpu else memory_bytes, stop=stop)
+        except IncompatibleError as error:
+            if chain == PROCESSOR:
+                raise
+            log.warning("version %s does without %s: %s", folder.name, chain.names[0], error)
+            providers.failed(chain.names[0], sha256, str(error))
+        else:
+            return
 
 
 def make_uplink(

@@ -37,6 +37,11 @@ class Status(NamedTuple):
     running: bool
     steps: Sequence[Step] = ()
 
+    @property
+    def healthy(self) -> bool:
+        """Whether an agent runs and was heard of lately."""
+        return self.running and self.age_s < STALE_S
+
 
 def read_status(folder: Path) -> Status:
     """Read status.json from the data folder; ConfigError when no agent has run there."""
@@ -62,7 +67,8 @@ def describe(status: Status) -> str:
         + (f", {_trial(model)}" if model.trying else "")
         + (f", fetching {model.fetching} ({model.fetched_share:.0%})" if model.fetching else ""),
         f"stream     {counts.read} read, {counts.invalid} invalid, {beat.samples_per_s:.1f}/s, "
-        f"{beat.latency_p50_ms:.2f} ms (p95 {beat.latency_p95_ms:.2f})",
+        f"{beat.latency_p50_ms:.2f} ms (p95 {beat.latency_p95_ms:.2f})"
+        + (f" on {model.provider}" if model.provider else ""),
         f"selected   {selected} ({share:.1%}): {reasons}",
         f"outbox     {outbox.rows} waiting ({outbox.bytes / 1e6:.1f} MB), oldest {outbox.oldest_age_s:.0f} s, "
         f"{outbox.acked_total} delivered, evicted: {evicted}, parked: {outbox.parked}"
@@ -77,6 +83,8 @@ def describe(status: Status) -> str:
             + ("" if link.day_tokens is None else f", {max(0.0, link.day_tokens):.0f} bytes of the day at once")
             + (f"; samples wait: {HELD[link.held]}" if link.held else "")
         )
+    if beat.pace is not None and beat.pace.share < 1.0:
+        lines.append(f"heat       works {beat.pace.share:.1%} of the time: {beat.pace.why}")
     lines += [f"parked     {id_}: {reason}" for id_, reason in outbox.refusals.items()]
     lines += [
         f"request    {one.id}: {one.found} found, {one.recalled} of them among recent samples; "

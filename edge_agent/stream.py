@@ -16,6 +16,7 @@ from edge_agent.config import Source
 from edge_agent.contract.errors import SourceError, WinnowError
 from edge_agent.contract.types import Reading
 from edge_agent.loop import Loop
+from edge_agent.pace import Pace
 from edge_agent.source import IDLE_S, Fit, Start, open_source
 
 log = logging.getLogger(__name__)
@@ -23,18 +24,22 @@ log = logging.getLogger(__name__)
 RETRY_S = (1.0, 60.0)  # first and longest wait before a source that failed is opened again
 
 
-def play(loop: Loop, source: Source, stopping: threading.Event, *, report: Callable[[str], None]) -> bool:
+def play(
+    loop: Loop, source: Source, stopping: threading.Event, *, report: Callable[[str], None], pace: Pace | None = None
+) -> bool:
     """Run the loop until `stopping` or the end of the source; whether it ended by itself. Failures are reported."""
+    pace = pace or Pace()
     first_s, longest_s = RETRY_S
     wait_s = first_s
     while not stopping.is_set():
         begun_s = time.monotonic()
         try:
-            loop.run(_readings(loop, source, stopping), stopping)
+            loop.run(pace.through(_readings(loop, source, stopping)), stopping)
         except SourceError as error:
             loop.run(iter(()), stopping)  # what is in hand was read, and is not read again
             wait_s = first_s if time.monotonic() - begun_s > longest_s else wait_s
             report(f"source: {error}: again in {wait_s:.0f} s")
+            loop.pulse.beat(wait_s)
             stopping.wait(wait_s)
             wait_s = min(2 * wait_s, longest_s)
         else:

@@ -30,13 +30,14 @@ WATCH_NAMES = ("PEN", "ABD", "FEL", "IR", "ER", "TRAP", "ROW")
 WATCH_UNIT = "g, rad/s at 50 Hz"
 WINDOW, STEP = 100, 50  # 2 s at 50 Hz, half overlapping
 KEYS = ("x", "y", "names", "device", "t")
+DTYPES = ("float32", "uint8", "int32")
 
 
 @dataclass(frozen=True)
 class Labelled:
     """Samples with their truth.
 
-    x: (N, ...) uint8 or float32, raw. y: (N,) int64, index into names. names: of the C classes.
+    x: (N, ...) uint8, float32 or int32, raw. y: (N,) int64, index into names. names: of the C classes.
     device: (N,) int64 or text, which device sees the sample; t: (N,) its order on that device. None when not known.
     """
 
@@ -142,7 +143,7 @@ def _windows(series: list[NDArray[Any]], labels: NDArray[Any], people: NDArray[A
 def load_npz(path: Path) -> Labelled:
     """Somebody's own labelled data.
 
-    x: (N, ...) float32 or uint8; y: (N,) int, 0..C-1; optional names (C,) text, device (N,) int or text, t (N,)
+    x: (N, ...) float32, uint8 or int32; y: (N,) int, 0..C-1; optional names (C,) text, device (N,) int or text, t (N,)
     numbers. Samples with NaN may be among them: the agent counts and skips those.
 
     Raises:
@@ -189,8 +190,11 @@ def _refuse_unknown(keys: Sequence[str], path: Path) -> None:
 
 
 def _check_x(x: NDArray[Any], where: str) -> None:
-    if x.dtype not in (np.dtype(np.float32), np.dtype(np.uint8)):
-        raise DataError(f"{where}: x is {x.dtype}, expected float32 or uint8; convert it: x.astype(np.float32)")
+    if str(x.dtype) not in DTYPES:
+        raise DataError(
+            f"{where}: x is {x.dtype}, expected float32 or uint8 (int32 of texts: numbers of their pieces); "
+            "convert it: x.astype(np.float32)"
+        )
     if not 2 <= x.ndim <= 4 or x.size == 0:
         raise DataError(f"{where}: x has shape {x.shape}, expected (N, D), (N, T, C), (N, H, W) or (N, H, W, C)")
     if not finite_rows(x).any():

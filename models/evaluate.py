@@ -30,13 +30,18 @@ ORT_ERRORS: tuple[type[Exception], ...] = (
 TEMPERATURE_MIN, TEMPERATURE_MAX = 0.05, 20.0
 
 
-def open_session(onnx: bytes, *, threads: int = 1) -> ort.InferenceSession:
-    """A CPU session without spinning threads; IncompatibleError when onnxruntime refuses the file."""
+def open_session(onnx: bytes, *, threads: int = 1, fused: bool = True) -> ort.InferenceSession:
+    """A CPU session without spinning threads; IncompatibleError when onnxruntime refuses the file.
+
+    `fused`: as it runs everywhere; else node by node, as the graph is written.
+    """
     options = ort.SessionOptions()
     options.intra_op_num_threads = threads
     options.inter_op_num_threads = 1
     options.log_severity_level = 4  # what it refuses is raised, and whoever asked says it
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+    if not fused:
+        options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_DISABLE_ALL
     try:
         return ort.InferenceSession(onnx, options, providers=["CPUExecutionProvider"])
     except ORT_ERRORS as error:

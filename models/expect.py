@@ -27,6 +27,8 @@ def reference(kind: Kind, outputs: Outputs, temperature: float, *, spread_of: Ro
     """
     found, embedding = kind.expected(outputs, temperature), outputs.embedding
     outcomes = len(kind.names) + (kind.task == "detection")  # behind the classes of a detector: nothing
+    if not embedding.shape[1]:  # nothing to say of one: what a manifest must state is one 0
+        embedding = spread_of = np.zeros((len(embedding), 1), np.float32)
     mean, sd = embedding.mean(axis=0), spread_of.std(axis=0)
     centres = np.tile(mean, (outcomes, 1))
     for label in np.unique(found.label):

@@ -33,6 +33,15 @@ class Loaded(NamedTuple):
     notes: tuple[str, ...]
 
 
+class Seen(NamedTuple):
+    """x: (N, *shape). y: (N,) index into names; None when nobody told the classes, and names are none."""
+
+    x: NDArray[Any]
+    y: NDArray[np.int64] | None
+    names: tuple[str, ...]
+    notes: tuple[str, ...]
+
+
 def load(path: Path, *, side: int = 0) -> Loaded:
     """Labelled data from an .npz, or from a folder of either kind.
 
@@ -56,6 +65,36 @@ def load(path: Path, *, side: int = 0) -> Loaded:
         found = f"images of {len(classes)} class" if classes else "no images and no .npz"
         raise DataError(f"{path}: {found}; {EXPECTED}; at least two classes")
     return _from_images(path, classes, side)
+
+
+def look(path: Path, *, shape: tuple[int, ...], dtype: str) -> Seen:
+    """Data as a model takes them: an .npz, a folder of either kind, or images of classes that nobody has told.
+
+    Args:
+        path: file or folder.
+        shape: of one sample; images are brought to it as devices do.
+        dtype: of it.
+
+    Raises:
+        DataError: says which file, what was got and what was expected.
+    """
+    if not path.is_dir() or any(path.glob("*.npz")):
+        data = load(path).data
+        return Seen(data.x, data.y, data.names, ())
+    classes = {folder.name: _images(folder) for folder in sorted(path.iterdir()) if folder.is_dir()}
+    classes = {name: images for name, images in classes.items() if images} or {"": _images(path)}
+    if not any(classes.values()):
+        raise DataError(f"{path}: no images and no .npz; {EXPECTED}, or images alone")
+    if dtype != "uint8" or len(shape) not in (2, 3) or (len(shape) == 3 and shape[2] not in (1, 3)):
+        raise DataError(
+            f"{path}: images are bytes (H, W) or (H, W, 3), the model takes {dtype} {shape}: say how they are prepared "
+            "for it (--prepare imagenet, unit, signed, bytes, or a TOML file), or give arrays in an .npz"
+        )
+    kinds, broken = _sound(path, classes)
+    grey = len(shape) == 2 or shape[2] == 1
+    x, y = _read(classes, kinds, shape[1], shape[0], grey=grey)
+    truth = None if "" in classes else y
+    return Seen(x.reshape(len(x), *shape), truth, tuple(name for name in classes if name), _left_out(broken))
 
 
 def _images(folder: Path) -> list[Path]:
@@ -94,28 +133,45 @@ def _joined(files: list[Path]) -> Labelled:
 
 
 def _from_images(path: Path, classes: dict[str, list[Path]], side: int) -> Loaded:
-    kinds, broken = _look(classes)
-    total = sum(map(len, classes.values()))
-    if len(broken) > BROKEN_SHARE * total:
-        raise DataError(f"{path}: {len(broken)} of {total} files are no images that can be read, such as {broken[0]}")
+    kinds, broken = _sound(path, classes)
     sizes = Counter(size for size, _ in kinds.values())
     grey = all(mode in ("1", "L") for _, mode in kinds.values())
     (width, height), _ = sizes.most_common(1)[0]
     if side or len(sizes) > 1 or max(width, height) > LARGEST:
         width = height = side or SIDE
-    x, y = [], []
-    for label, images in enumerate(classes.values()):
-        for image in (image for image in images if image in kinds):
-            x.append(_pixels(image, width, height, grey=grey))
-            y.append(label)
-    data = Labelled(np.stack(x), np.array(y, np.int64), tuple(classes))
-    notes = [f"Images became {width} x {height} pixels, {'grey' if grey else 'in colour'}."]
-    if broken:
-        notes.append(f"{len(broken)} files could not be read as images and were left out: {', '.join(broken[:3])}.")
-    return Loaded(data, tuple(notes))
+    x, y = _read(classes, kinds, width, height, grey=grey)
+    said = f"Images became {width} x {height} pixels, {'grey' if grey else 'in colour'}."
+    return Loaded(Labelled(x, y, tuple(classes)), (said, *_left_out(broken)))
 
 
-def _look(classes: dict[str, list[Path]]) -> tuple[dict[Path, tuple[tuple[int, int], str]], list[str]]:
+Kinds = dict[Path, tuple[tuple[int, int], str]]
+
+
+def _read(
+    classes: dict[str, list[Path]], kinds: Kinds, width: int, height: int, *, grey: bool
+) -> tuple[NDArray[Any], NDArray[np.int64]]:
+    """x: (N, height, width) or (N, height, width, 3) uint8 of those that can be read; y: (N,) number of its class."""
+    found = [(label, image) for label, images in enumerate(classes.values()) for image in images if image in kinds]
+    x = np.stack([_pixels(image, width, height, grey=grey) for _, image in found])
+    return x, np.array([label for label, _ in found], np.int64)
+
+
+def _left_out(broken: list[str]) -> tuple[str, ...]:
+    if not broken:
+        return ()
+    return (f"{len(broken)} files could not be read as images and were left out: {', '.join(broken[:3])}.",)
+
+
+def _sound(path: Path, classes: dict[str, list[Path]]) -> tuple[Kinds, list[str]]:
+    """The images that can be read, as long as most can."""
+    kinds, broken = _look(classes)
+    total = sum(map(len, classes.values()))
+    if len(broken) > BROKEN_SHARE * total:
+        raise DataError(f"{path}: {len(broken)} of {total} files are no images that can be read, such as {broken[0]}")
+    return kinds, broken
+
+
+def _look(classes: dict[str, list[Path]]) -> tuple[Kinds, list[str]]:
     """Size and mode of every image that can be read to its end, and the names of the others."""
     from PIL import Image, UnidentifiedImageError
 

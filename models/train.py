@@ -25,7 +25,7 @@ from edge_agent.contract.errors import ArtifactError
 from edge_agent.contract.task import Task
 from models import augment, loss, samples, split, start
 from models.checkpoint import Checkpoint, digest_of
-from models.data import require_finite, require_truth
+from models.data import DTYPES, require_finite, require_truth
 from models.errors import DataError
 from models.learn import AT_ONCE, LABEL_SMOOTHING, Learner, Part, Settings
 from models.net import Network, Shape
@@ -34,7 +34,7 @@ from models.recipes.catalogue import build
 if TYPE_CHECKING:
     from models.trainer import Progress
 
-__all__ = ["LABEL_SMOOTHING", "Beside", "Net", "Part", "Settings", "fit"]
+__all__ = ["LABEL_SMOOTHING", "Beside", "Net", "Part", "Settings", "fit", "threads"]
 
 
 @dataclass(frozen=True)
@@ -108,7 +108,7 @@ def fit(
     """Train from scratch, or on from a parent; new classes grow its head.
 
     Args:
-        x: (N, *shape) uint8 or float32, raw and finite.
+        x: (N, *shape) uint8, float32 or int32, raw and finite.
         y: (N,) int, 0..classes-1; or the truth of another task, as contract/score.py has it.
         classes: C; at least as many as the parent has.
         settings: how.
@@ -127,7 +127,7 @@ def fit(
     _check_settings(settings, task)
     beside = beside or Beside()
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    with _threads(settings.threads):
+    with threads(settings.threads):
         before = None if parent is None else Net.load(parent)
         net = _begun(x, y, classes, settings, before, task)
         # Channels last is 15 % faster than NCHW on a CPU; torch's types do not know the argument.
@@ -152,8 +152,8 @@ def fit(
 
 
 def _check(x: NDArray[Any], y: NDArray[Any], classes: int, task: Task) -> None:
-    if x.dtype not in (np.dtype(np.uint8), np.dtype(np.float32)) or x.ndim < 2:
-        raise DataError(f"x is {x.dtype} {x.shape}, expected uint8 or float32 of shape (N, ...)")
+    if str(x.dtype) not in DTYPES or x.ndim < 2:
+        raise DataError(f"x is {x.dtype} {x.shape}, expected one of {', '.join(DTYPES)} of shape (N, ...)")
     if task != "classification":
         require_truth(y, task, samples=len(x), classes=classes)
     elif y.shape != (len(x),) or y.dtype.kind not in "iu" or len(x) < 2:
@@ -247,7 +247,8 @@ def _digest(
 
 
 @contextmanager
-def _threads(count: int) -> Iterator[None]:
+def threads(count: int) -> Iterator[None]:
+    """Torch uses as many within: more than cores that are free wait for each other."""
     before = torch.get_num_threads()
     torch.set_num_threads(count)
     try:

@@ -22,7 +22,7 @@ from edge_agent.contract.artifact import Answer
 from edge_agent.contract.errors import ArtifactError, WinnowError
 from edge_agent.contract.task import Task as Kind
 from models.errors import DataError
-from models.wrap import Taps, tap
+from models.taps import Taps, tap
 
 log = logging.getLogger(__name__)
 

@@ -9,6 +9,7 @@ import typer
 from edge_agent.contract.errors import EXIT_CONFIG, ConfigError, WinnowError
 from server.cli import (
     backtest,
+    bring,
     data,
     demo,
     device,
@@ -59,6 +60,7 @@ app.add_typer(data.data, name="data")
 app.add_typer(snapshot.snapshots, name="snapshot")
 app.add_typer(train.commands)
 app.add_typer(gates.gates, name="gates")
+model.model.add_typer(bring.commands)
 app.add_typer(model.commands)
 app.add_typer(rollout.rollouts, name="rollout")
 app.add_typer(keys.keys, name="keys")

@@ -21,13 +21,13 @@ PACKAGES = ("edge_agent", "server", "models")
 AGENT_PARTS = (
     {"__main__"},
     {"agent", "check", "testing"},
-    {"housekeeping", "account", "orders", "stream", "parts", "loader"},
+    {"housekeeping", "account", "orders", "stream", "parts", "loader", "thermostat"},
     {"loop"},
     {"extras"},
     {"shadow"},
     {"block"},
-    {"source", "model", "choose", "send", "update", "identity", "config", "status", "metrics"},
-    {"lock", "history"},
+    {"source", "model", "choose", "send", "update", "identity", "config", "status", "metrics", "systemd"},
+    {"lock", "history", "providers", "pulse", "pace", "heat"},
     {"contract"},
 )
 SERVER_PARTS = (
@@ -62,7 +62,7 @@ MAY_IMPORT_LAZILY = {  # torch is loaded where there is something to train, onnx
 }
 EXTRAS = ("torch", "onnx", "onnxscript", "sqlalchemy", "alembic", "fastapi", "typer", "rich", "matplotlib", "PIL")
 LOADED_NEVER = ("torch", "onnx", "sqlalchemy", "fastapi", "tuf")  # python-tuf by a child process
-READ_ENVIRONMENT = {"models/data.py:default_cache"}
+READ_ENVIRONMENT = {"models/data.py:default_cache", "edge_agent/systemd.py:read_environment"}
 FORGIVING = {  # where Exception may be caught: supervising loops, and around a user's plug-in
     "models/trainer.py:_asked",
     "edge_agent/agent.py:*",

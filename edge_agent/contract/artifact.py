@@ -137,6 +137,7 @@ class Manifest(msgspec.Struct, frozen=True, kw_only=True):
     metrics: dict[str, float] = {}
     created_at: str = ""  # RFC 3339
     licence: str = ""
+    notes: tuple[str, ...] = ()  # of whoever made it, for people: why it is float, what is in front of the net
     format: int = FORMAT
 
     @property

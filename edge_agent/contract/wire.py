@@ -122,6 +122,7 @@ class ModelState(msgspec.Struct, frozen=True, kw_only=True):
     )
     tried: int = 0  # samples that it has seen so
     tried_share: float = 0.0  # how far that is, 0..1
+    provider: str = ""  # that executes it: "cpu", "cuda" ...; empty: an older agent, or no model yet
 
 
 class Purged(msgspec.Struct, frozen=True, kw_only=True):
@@ -250,6 +251,14 @@ class Budgets(msgspec.Struct, frozen=True, kw_only=True):
     complaint: str = ""  # what of the desired cannot be
 
 
+class PaceState(msgspec.Struct, frozen=True, kw_only=True):
+    """How fast the device takes samples."""
+
+    max_rate_per_s: float = 0.0  # by its configuration; 0: no limit
+    share: float = 1.0  # of its time that it works; less than 1 while the machine is too hot
+    why: str = ""  # that is
+
+
 class Heartbeat(msgspec.Struct, frozen=True, kw_only=True):
     """Said every `interval_s`: enough to draw a device."""
 
@@ -274,6 +283,7 @@ class Heartbeat(msgspec.Struct, frozen=True, kw_only=True):
     requests: tuple[RequestState, ...] = ()
     link: LinkState | None = None  # None: an older agent
     budgets: Budgets | None = None  # None: an older agent
+    pace: PaceState | None = None  # None: an older agent
 
 
 EventKind = Literal["refused", "staged", "trial", "commit", "revert", "alarm", "error", "started", "stopped"]

@@ -26,6 +26,7 @@ DIMENSIONS = {
     "cnn": (2, 3),
     "cnn1d": (2,),
     "lite0": (2, 3),
+    "minilm": (1,),
     "mlp": (1,),
     "text": (1,),
     "fcos": (2, 3),
@@ -36,7 +37,7 @@ FOR_BOXES = ("fcos", "ssdlite")
 
 
 def choose(shape: Shape, dtype: str, task: Task = "classification") -> str:
-    """The recipe for a raw sample, by its shape; `lite0`, `text` and `ssdlite` want to be asked for.
+    """The recipe for a raw sample, by its shape; `lite0`, `minilm`, `text` and `ssdlite` want to be asked for.
 
     Two axes mean a grey image when both sides are 8 or longer, and they are bytes or no more than 1 : 2 apart;
     otherwise a series (T, C).

@@ -22,6 +22,7 @@ from numpy.typing import NDArray
 
 from models import evaluate, train
 from models.data import Labelled
+from models.taps import Taps
 from server.backtest.crew import Arrived, gather
 from server.backtest.material import Material
 
@@ -156,9 +157,9 @@ def _runner(net: train.Net) -> Classifier:
     return run
 
 
-def from_onnx(onnx: bytes) -> Classifier:
-    """A model with the outputs `logits` and `embedding`, as `winnow-server model wrap` makes them."""
-    return lambda x: evaluate.run_onnx(onnx, x, batch=1)
+def from_onnx(onnx: bytes, taps: Taps) -> Classifier:
+    """A model with these outputs; one without an embedding shows its logits instead."""
+    return lambda x: evaluate.run_onnx(onnx, x, batch=1, logits=taps.logits, embedding=taps.embedding or taps.logits)
 
 
 def judge(model: Classifier, test: Labelled) -> float:

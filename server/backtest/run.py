@@ -16,7 +16,7 @@ from edge_agent.contract.errors import ArtifactError, IncompatibleError
 from models.data import Labelled, finite_rows
 from models.evaluate import open_session
 from models.folder import load
-from models.wrap import wrap
+from models.taps import Taps, tap
 from server.backtest import drift, grid, report
 from server.backtest.advice import advise
 from server.backtest.material import Material, split
@@ -154,16 +154,16 @@ class Pace:
 
 
 def _given(path: Path, data: Labelled) -> Classifier:
-    """A user's ONNX classifier, tapped as `model wrap` does it if need be; it must know the classes of the data."""
+    """A user's ONNX classifier, tapped as `model import` does it if need be; it must know the classes of the data."""
     try:
         onnx = path.read_bytes()
     except OSError as error:
         raise ArtifactError(f"{path}: {error.strerror}") from error
     some = data.take(np.flatnonzero(finite_rows(data.x))[:CHECKED])
-    # Winnow's own, or wrapped before, have both outputs already.
-    if not {"logits", "embedding"} <= {output.name for output in open_session(onnx).get_outputs()}:
-        onnx = wrap(onnx, name=path.stem, names=data.names, version=1, data=some.x, y=some.y, int8=False).onnx
-    runs = from_onnx(onnx)
+    taps = Taps("logits", "embedding")  # those of Winnow's own
+    if not {*taps} <= {output.name for output in open_session(onnx).get_outputs()}:
+        onnx, taps = tap(onnx, Taps("", ""))
+    runs = from_onnx(onnx, taps)
     classes = runs(some.x[:1])[0].shape[1]
     if classes != len(data.names):
         raise IncompatibleError(

@@ -105,9 +105,12 @@ def _found(folder: Path, fleet: str, names: list[str]) -> tuple[ServerConfig, Pa
 def _make_authority(config: ServerConfig, toml: Path) -> None:
     """Make the fleet's certificate authority, and say what to do with it."""
     from server.identity.authority import CA_KEY, Authority
-    from server.identity.service import folder_of
+    from server.identity.service import credentials_of, folder_of
 
     authority = Authority.create(folder_of(config), fleet=config.server.fleet, now_ms=now_ms())
+    credentials = credentials_of(config, authority)  # a broker of one's own needs the list before the server runs
+    credentials.refresh(now_ms())
+    credentials.revoke([], now_ms=now_ms())
     typer.echo(f"{toml}: fleet {config.server.fleet!r}, listening on {config.server.listen}")
     typer.echo(f"{folder_of(config) / CA_KEY}: key of the fleet CA, SHA-256 {authority.fingerprint.hex()}")
     typer.echo("Keep a copy of both CA files where nobody else can read them: without the key no device can be added.")

@@ -91,26 +91,6 @@ def model_add(
         )
 
 
-@model.command(
-    "wrap", epilog="Example: winnow-server model wrap net.onnx --names cat,dog --data some.npz --out my-model --int8"
-)
-def model_wrap(
-    onnx: Annotated[Path, typer.Argument(metavar="NET.onnx", help="a classifier, its weights inside the file")],
-    names: Annotated[str, typer.Option(help="its classes, in the order of its logits: a,b,c")],
-    samples: Annotated[Path, typer.Option("--data", help="labelled samples (.npz) to calibrate and check with")],
-    out: Annotated[Path, typer.Option(help="folder to write")],
-    int8: Annotated[bool, typer.Option("--int8", help="quantise it, unless it is already")] = False,
-    version: Annotated[int, typer.Option(min=1, help="number of the artifact; devices only take a higher one")] = 1,
-) -> None:
-    """Make an artifact folder of anybody's ONNX classifier."""
-    from server.teach.wrapping import wrap_file
-
-    listed = [name.strip() for name in names.split(",") if name.strip()]
-    manifest = wrap_file(onnx, names=listed, data=samples, out=out, int8=int8, version=version)
-    figures = ", ".join(f"{name} {value:.3f}" for name, value in manifest.metrics.items())
-    typer.echo(f"{out}: version {manifest.version}, {', '.join(manifest.files)}; {figures}")
-
-
 @model.command("sign", epilog="Example: winnow-server model sign 7 --key safe/targets-0a1b.pem server.toml")
 def model_sign(
     number: Annotated[int, typer.Argument(metavar="VERSION", help="its number")],

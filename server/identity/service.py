@@ -61,6 +61,12 @@ def web_url(config: ServerConfig) -> str:
     return f"https://{bracketed(server_name(config))}:{config.identity.port}"
 
 
+def credentials_of(config: ServerConfig, authority: Authority) -> Credentials:
+    """The server's own, for all names by which it is called."""
+    hosts = [*config.server.names, *([] if _is_any(config.server.listen) else [config.server.listen])]
+    return Credentials(authority, folder_of(config), hosts=hosts)
+
+
 class Service:
     """All of it."""
 
@@ -71,8 +77,7 @@ class Service:
         self._now_ms = now_ms
         self._folder = folder_of(config)
         self._authority = Authority.load(self._folder)
-        hosts = [*config.server.names, *([] if _is_any(config.server.listen) else [config.server.listen])]
-        self.credentials = Credentials(self._authority, self._folder, hosts=hosts)
+        self.credentials = credentials_of(config, self._authority)
         self.credentials.refresh(now_ms())
         self._revocation = Revocation(store, self.credentials, reload=self._reload_broker, cut=self._cut)
         self._revocation.write(now_ms())

@@ -9,7 +9,7 @@ then Test", 2021). Until people have labelled enough it is sure of nothing.
 Of what it labels, a part drawn at random goes to people too. Theirs is in force; the share on which they differ is its
 error as measured (quality.py), and keeps temperature and confidence up to date.
 
-`[labeler] teacher` names an artifact folder (`winnow-server model wrap` makes one of any ONNX file), or your own as
+`[labeler] teacher` names an artifact folder (`winnow-server model import` makes one of any ONNX file), or your own as
 `package.module:name`: an object, or a function that makes one, with `classes`, the names of its classes, that is called
 with x (N, *shape) as the sensor gave it, and gives logits (N, C).
 """

@@ -203,7 +203,7 @@ def test_samples_that_are_not_finite_are_counted_and_skipped(here: Path) -> None
 def float_model(folder: Path) -> tuple:
     """Four numbers to two classes: x @ w."""
     onnx = pytest.importorskip("onnx")
-    wrap = pytest.importorskip("models.wrap")
+    bring = pytest.importorskip("models.bring")
     helper, rng = onnx.helper, np.random.default_rng(1)
     w = onnx.numpy_helper.from_array(rng.normal(size=(4, 2)).astype(np.float32), "w")
     b = onnx.numpy_helper.from_array(np.zeros(2, np.float32), "b")
@@ -216,7 +216,8 @@ def float_model(folder: Path) -> tuple:
     )
     model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
     x = rng.normal(size=(64, 4)).astype(np.float32)
-    made = wrap.wrap(model.SerializeToString(), name="net", names=("a", "b"), version=1, data=x)
+    about = bring.About(name="net", names=("a", "b"), version=1)
+    made = bring.bring(model.SerializeToString(), about, data=x, precision="float").packaged
     return made.manifest, made.onnx
 
 
@@ -614,7 +615,7 @@ def stage(here: Path, name: str, version: int, *, over: str = "") -> None:
 
 def write_five_classes(folder: Path) -> None:
     onnx = pytest.importorskip("onnx")
-    wrap = pytest.importorskip("models.wrap")
+    bring = pytest.importorskip("models.bring")
     helper, rng = onnx.helper, np.random.default_rng(1)
     w = onnx.numpy_helper.from_array(rng.normal(size=(64, 5)).astype(np.float32), "w")
     b = onnx.numpy_helper.from_array(np.zeros(5, np.float32), "b")
@@ -630,7 +631,8 @@ def write_five_classes(folder: Path) -> None:
         [w, b],
     )
     model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
-    made = wrap.wrap(model.SerializeToString(), name="net", names=tuple("abcde"), version=2, data=images(64)[0])
+    about = bring.About(name="net", names=tuple("abcde"), version=2)
+    made = bring.bring(model.SerializeToString(), about, data=images(64)[0], precision="float").packaged
     write_artifact(folder, made.manifest, made.onnx)
 
 
@@ -666,3 +668,21 @@ def gone_back(here: Path) -> bool:
     return (
         isinstance(state, slots.Steady) and (here / "data" / "status.json").exists() and 2 in beat(here).model.refused
     )
+
+
+def test_an_agent_is_healthy_while_it_runs_and_speaks(here: Path, capsys) -> None:
+    path = configure(here, rate=50.0)
+    agent = Agent(load_config(path))
+    running = threading.Thread(target=agent.run)
+    with only_one(here / "data"):
+        running.start()
+        while not (here / "data" / "status.json").exists():
+            time.sleep(0.02)
+        assert main(["status", "--healthy", str(path)]) == 0
+        os.utime(here / "data" / "status.json", (1e9, 1e9))
+        assert read_status(here / "data").healthy is False
+        agent.stop()
+        running.join()
+    assert main(["status", "--healthy", str(path)]) == 1
+    assert main(["status", str(path)]) == 0
+    assert "not running" in capsys.readouterr().out

@@ -10,7 +10,7 @@ from PIL import Image
 
 from models.corruption import CORRUPTIONS
 from models.errors import DataError
-from models.folder import load
+from models.folder import load, look
 
 
 def picture(path: Path, value: int, *, size: tuple[int, int] = (12, 10), mode: str = "L") -> None:
@@ -106,3 +106,22 @@ def test_what_is_no_image_is_shaken_or_refused() -> None:
     assert 0.3 < np.std(CORRUPTIONS["fog"](x, np.random.default_rng(1)) - x) / np.std(x) < 0.7
     with pytest.raises(DataError, match="no images"):
         CORRUPTIONS["rotate"](x, np.random.default_rng(1))
+
+
+def test_images_come_as_a_model_takes_them(tmp_path: Path) -> None:
+    for index in range(4):
+        picture(tmp_path / "dog" / f"{index}.png", 40 * index, size=(12, 10), mode="RGB")
+        picture(tmp_path / "cat" / f"{index}.png", 40 * index, size=(30, 20))
+    seen = look(tmp_path, shape=(8, 6, 3), dtype="uint8")
+    assert (seen.x.shape, seen.names) == ((8, 8, 6, 3), ("cat", "dog"))
+    assert seen.y is not None
+    assert seen.y.tolist() == [0] * 4 + [1] * 4
+    assert look(tmp_path, shape=(8, 6), dtype="uint8").x.shape == (8, 8, 6)
+    assert look(tmp_path, shape=(8, 6, 1), dtype="uint8").x.shape == (8, 8, 6, 1)
+    alone = look(tmp_path / "cat", shape=(8, 6), dtype="uint8")  # nobody says what they show
+    assert (len(alone.x), alone.y, alone.names) == (4, None, ())
+    with pytest.raises(DataError, match=r"the model takes float32 \(3, 8, 6\): say how they are prepared"):
+        look(tmp_path, shape=(3, 8, 6), dtype="float32")
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(DataError, match="no images and no .npz"):
+        look(tmp_path / "empty", shape=(8, 6), dtype="uint8")

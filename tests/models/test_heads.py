@@ -14,11 +14,11 @@ from edge_agent.choose.committee import bald
 from edge_agent.contract.artifact import write_artifact
 from edge_agent.model import Model
 from models import evaluate
+from models.bring import bring
 from models.data import Labelled
 from models.export import to_onnx
-from models.package import Packaged, package
+from models.package import About, Packaged, package
 from models.train import Net, Settings, fit
-from models.wrap import wrap
 
 Fashion = tuple[Labelled, Labelled]
 HEADS = 4
@@ -115,7 +115,8 @@ def test_one_head_becomes_several_that_come_to_differ(clothes_net: Net, fashion:
 
 def test_somebody_s_own_committee_is_wrapped(net: Net, fashion: Fashion, tmp_path: Path) -> None:
     train, test = fashion
-    done = wrap(to_onnx(net), name="own", names=train.names, version=1, data=test.x[:400], y=test.y[:400], int8=True)
+    given = {"data": test.x[:400], "y": test.y[:400], "precision": "int8"}
+    done = bring(to_onnx(net), About(name="own", names=train.names, version=1), **given).packaged
     assert done.manifest.members == HEADS
     write_artifact(tmp_path, done.manifest, done.onnx)
     model = Model(tmp_path)

@@ -18,7 +18,7 @@ ACTS = {
     "init", "run", "broker-certificate", "train", "demo", "backtest", "export", "request", "cancel-request",
     "device enrol", "device revoke", "device channel", "device ring", "device pause", "device resume", "device budget",
     "webhook test", "data import", "data rule", "model add",
-    "model wrap", "model sign", "model export", "keys init", "keys rotate", "keys extend", "keys sign",
+    "model import", "model sign", "model export", "keys init", "keys rotate", "keys extend", "keys sign",
     "label skip", "label undo", "label ask", "label gold add", "label gold remove", "snapshot export", "gates override",
     "rollout start", "rollout pause", "rollout resume", "rollout approve", "rollout halt", "rollout rollback",
     "user add", "user change", "user token", "user revoke-token",

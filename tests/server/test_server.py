@@ -340,7 +340,7 @@ def test_a_wrapped_model_can_be_added_and_is_shown(program, tmp_path):
     np.savez(tmp_path / "some.npz", x=x, y=y, names=np.array(["0", "1", "2", "3"]))
     out = tmp_path / "wrapped"
     onnx = str(quadrants.ARTIFACT / "model.onnx")
-    words = ["model", "wrap", onnx, "--names", "0,1,2,3", "--data", str(tmp_path / "some.npz"), "--out", str(out)]
+    words = ["model", "import", onnx, "--labels", "0,1,2,3", "--data", str(tmp_path / "some.npz"), "--out", str(out)]
     wrapped = call(*words)
     assert wrapped.returncode == 0, wrapped.stderr
     assert "version 1" in wrapped.stdout
@@ -353,7 +353,7 @@ def test_a_wrapped_model_can_be_added_and_is_shown(program, tmp_path):
     assert "\x1b" not in table
     words[4] = "0,1,2"
     unknown = call(*words)
-    assert (unknown.returncode, "none of --names" in unknown.stderr) == (1, True)
+    assert (unknown.returncode, "none of --labels" in unknown.stderr) == (1, True)
 
 
 def test_a_model_whose_reference_fails_is_out_all_the_same(program, tmp_path):

@@ -9,11 +9,12 @@ import pytest
 from onnx import TensorProto, helper, numpy_helper
 
 from edge_agent.contract.errors import IncompatibleError
+from models.bring import bring
 from models.errors import DataError
 from models.evaluate import accuracy, run_onnx
-from models.package import Packaged
+from models.package import About, Packaged
 from models.quantize import to_int8
-from models.wrap import find_taps, wrap
+from models.taps import Taps, find_taps
 
 NAMES = ("low", "middle", "high")
 RNG = np.random.default_rng(4)
@@ -55,7 +56,10 @@ def model(
 
 
 def wrapped(file: bytes, **more: Any) -> Packaged:
-    return wrap(file, **{"name": "own", "names": NAMES, "version": 1, "data": X, "y": Y} | more)
+    given = {"data": X, "y": Y, "precision": "float"} | more
+    about = About(name="own", names=given.pop("names", NAMES), version=1)
+    named = Taps(given.pop("logits", ""), given.pop("embedding", ""))
+    return bring(file, about, named=named, **given).packaged
 
 
 @pytest.mark.parametrize(
@@ -89,7 +93,7 @@ def test_old_opset_is_raised_and_a_fixed_batch_of_one_is_taken() -> None:
 
 
 def test_int8_on_request() -> None:
-    done = wrapped(model([*GEMM, ("Softmax", ["z"], ["y"], {"axis": 1})]), int8=True)
+    done = wrapped(model([*GEMM, ("Softmax", ["z"], ["y"], {"axis": 1})]), precision="int8")
     assert list(done.manifest.files) == ["cpu-int8"]
     assert done.int8_agreement > 0.95
     assert done.manifest.metrics["samples"] == 200
@@ -103,14 +107,14 @@ def test_int8_of_a_model_that_reshapes_by_an_initializer_as_torch_exports_it() -
         model([("Reshape", ["h", "to"], ["r"], {}), ("Gemm", ["r", "w2", "b2"], ["y"], {})])
     )
     made.graph.initializer.append(numpy_helper.from_array(np.array([-1, 8]), "to"))
-    done = wrapped(made.SerializeToString(), int8=True)
+    done = wrapped(made.SerializeToString(), precision="int8")
     assert list(done.manifest.files) == ["cpu-int8"]
     assert done.int8_agreement > 0.95
 
 
 def test_model_that_is_int8_already_is_left_as_it_is() -> None:
     int8 = to_int8(model([("Gemm", ["h", "w2", "b2"], ["y"], {})]), X, logits="nothing of that name")
-    done = wrapped(int8, int8=True)
+    done = wrapped(int8, precision="int8")
     assert list(done.manifest.files) == ["cpu-int8"]
     assert done.int8_agreement == 1.0
     assert done.accuracy is not None

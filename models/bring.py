@@ -1,0 +1,224 @@
+"""How does somebody's own ONNX classifier become an artifact?
+
+    graph -> preparation in front -> logits and embedding for its outputs -> float and int8, compared -> one of them,
+    with its manifest: calibrated temperature, golden inputs, reference of the stream
+
+Needs no torch. Which form ships, and why, is what `precision.judge` says; the notes of the manifest keep it.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Any, Literal, NamedTuple
+
+import msgspec
+import numpy as np
+from numpy.typing import NDArray
+from onnx import ModelProto, TensorProto, helper, load_model_from_string
+
+from edge_agent.contract.errors import IncompatibleError
+from models import evaluate, preparation, taps
+from models.errors import DataError
+from models.graph import DTYPES, check_shape, load, the_input
+from models.package import About, Packaged, describe
+from models.precision import Compared, Limits, compare, judge
+from models.preparation import Preparation
+from models.taps import Found, Taps
+
+SAMPLES_MIN = 16
+CHECKED = 32  # samples on which what was put in front is held against numpy
+CLOSE = 1e-3  # of the range of the logits: order of additions; a wrong constant is far off
+SUMS_TO_ONE = 1e-2  # float32 sums of many trees' shares
+
+Precision = Literal["auto", "int8", "float"]
+UNNAMED = Taps("", "")
+
+
+class Brought(NamedTuple):
+    """The artifact, where its logits were found, how its two forms compare (None: only one was looked at)."""
+
+    packaged: Packaged
+    found: Found
+    compared: Compared | None
+    kept_float: str  # why float ships though int8 was tried; "" otherwise
+
+
+class Given(NamedTuple):
+    """Raw samples as a device gives them. calibration: (N, *shape). x: (M, *shape) to judge by; y: (M,), or None."""
+
+    calibration: NDArray[Any]
+    x: NDArray[Any]
+    y: NDArray[Any] | None = None
+
+
+def bring(
+    onnx: bytes,
+    about: About,
+    *,
+    data: NDArray[Any],
+    y: NDArray[Any] | None = None,
+    named: Taps = UNNAMED,
+    prepare: Preparation | None = None,
+    precision: Precision = "auto",
+    limits: Limits | None = None,
+    clock: Callable[[], float] = time.perf_counter,
+) -> Brought:
+    """Make an artifact of an ONNX classifier.
+
+    Args:
+        onnx: the model, weights inside; one input of float32, uint8 or token ids, whose batch axis is free or 1.
+        about: what nobody can measure; classes in the order of the logits.
+        data: (N, *shape) raw samples as devices give them, at least 16, like the stream's.
+        y: (N,) their classes where known. The even rows calibrate; the odd ones judge and, with y, give temperature and
+            metrics.
+        named: logits and embedding, where they cannot be found; `taps.NONE`: it is to have no embedding.
+        prepare: what is to be done to a sample before the net sees it; None: nothing.
+        precision: "auto": int8 unless it hurts; "int8" in any case; "float".
+        limits: from where on it hurts.
+        clock: seconds, for latencies.
+
+    Raises:
+        DataError: data, y or prepare do not fit the model.
+        IncompatibleError: not a model of this kind, or it cannot be quantised and has to be; says why.
+    """
+    _check_data(data, y)
+    given = Given(data[::2], data[1::2], None if y is None else y[1::2])
+    tapped, found = taps.tap_model(load(onnx), named, task=about.task)
+    tapped, note = _prepared(tapped, found.taps.logits, prepare, given) if prepare else (tapped, "")
+    tapped = _shaped(tapped, found.taps)
+    notes = (*about.notes, *([note] if note else []), found.why)
+    about = replace(about, logits=found.taps.logits, embedding=found.taps.embedding, notes=notes)
+    return ship(tapped, about, given, found, precision=precision, limits=limits, clock=clock)
+
+
+def ship(
+    tapped: bytes,
+    about: About,
+    given: Given,
+    found: Found,
+    *,
+    precision: Precision = "auto",
+    limits: Limits | None = None,
+    clock: Callable[[], float] = time.perf_counter,
+) -> Brought:
+    """Describe a model whose outputs are its taps, in the form that is to ship; raises as `bring` does."""
+    quantised = is_quantised(load_model_from_string(tapped))
+    plain = _described(tapped, about, given, int8=False, variant="cpu-int8" if quantised else "cpu-fp32")
+    if found.scores:
+        _check_scores(plain, given)
+    if precision == "float" or quantised:
+        return Brought(_noted(plain, "it was int8 when it came" if quantised else ""), found, None, "")
+    return _chosen(plain, tapped, about, given, found, precision, limits or Limits(), clock)
+
+
+def is_quantised(model: ModelProto) -> bool:
+    """Whether it came as int8."""
+    return any(node.op_type in ("QuantizeLinear", "QLinearConv", "ConvInteger") for node in model.graph.node)
+
+
+def _chosen(
+    plain: Packaged,
+    tapped: bytes,
+    about: About,
+    given: Given,
+    found: Found,
+    precision: Precision,
+    limits: Limits,
+    clock: Callable[[], float],
+) -> Brought:
+    """The form that is to ship."""
+    try:
+        small = _described(tapped, about, given, int8=True)
+    except IncompatibleError as error:
+        if precision == "int8":
+            raise
+        why = f"float: {error}"
+        return Brought(_noted(plain, why), found, None, why)
+    compared = compare(plain.onnx, small.onnx, given.x, given.y, logits=about.logits, clock=clock)
+    hurts = judge(compared, limits)
+    if hurts and precision == "auto":
+        return Brought(_noted(plain, f"float: {hurts}"), found, compared, hurts)
+    return Brought(_noted(small, f"int8 though {hurts}" if hurts else ""), found, compared, "")
+
+
+def _described(tapped: bytes, about: About, given: Given, *, int8: bool, variant: str = "cpu-fp32") -> Packaged:
+    holdout = None if given.y is None else (given.x, given.y)
+    calibration, judged = given.calibration, given.x
+    return describe(tapped, about, calibration=calibration, holdout=holdout, judged=judged, int8=int8, variant=variant)
+
+
+def _noted(packaged: Packaged, note: str) -> Packaged:
+    manifest = packaged.manifest
+    notes = (*manifest.notes, *([note] if note else []))
+    return replace(packaged, manifest=msgspec.structs.replace(manifest, notes=notes))
+
+
+def _check_data(data: NDArray[Any], y: NDArray[Any] | None) -> None:
+    if len(data) < SAMPLES_MIN:
+        raise DataError(f"data has {len(data)} samples, expected at least {SAMPLES_MIN}")
+    if y is not None and y.shape != (len(data),):
+        raise DataError(f"y has shape {y.shape}, expected ({len(data)},): one for each sample of data")
+
+
+def _prepared(tapped: bytes, logits: str, said: Preparation, given: Given) -> tuple[bytes, str]:
+    """The model with the preparation in front, held against numpy; and what it is, in words."""
+    model = load_model_from_string(tapped)
+    plan = preparation.plan(model, said)
+    some = given.calibration[:CHECKED]
+    if (some.shape[1:], str(some.dtype)) != (plan.shape, plan.dtype):
+        wanted = f"{plan.dtype} (N, {', '.join(map(str, plan.shape))})"
+        raise DataError(f"data is {some.dtype} {some.shape}, the prepared model takes {wanted}")
+    preparation.put_in_front(model, plan)
+    after: bytes = model.SerializeToString()
+    expected = evaluate.run_onnx(tapped, plan.apply(some), logits=logits, embedding=logits)[0]
+    got = evaluate.run_onnx(after, some, logits=logits, embedding=logits)[0]
+    if not np.allclose(expected, got, rtol=0.0, atol=CLOSE * max(1.0, float(np.ptp(expected)))):
+        raise IncompatibleError(
+            f"what was put in front of the net is off by {np.abs(expected - got).max():.3g} from the same in numpy: "
+            "please report it with the model"
+        )
+    return after, f"prepared in the graph: {plan.words()}"
+
+
+def _shaped(tapped: bytes, found: Taps) -> bytes:
+    """With the shapes of its outputs, the batch axis free: not every operator lets a runtime infer them."""
+    model = load_model_from_string(tapped)
+    check_shape(model.graph)
+    shape, dtype = _sample_of(model)
+    session, sample = evaluate.open_session(tapped), np.zeros((1, *shape), dtype)
+    embedding = found.embedding or found.logits
+    arrays = evaluate.run_session(session, sample, logits=found.logits, embedding=embedding)
+    for output, array in zip(model.graph.output, arrays, strict=False):  # one output of two, where both are the same
+        sizes = [None, *array.shape[1:]]
+        output.CopyFrom(helper.make_tensor_value_info(output.name, TensorProto.FLOAT, sizes))
+    shaped: bytes = model.SerializeToString()
+    return shaped
+
+
+def _check_scores(plain: Packaged, given: Given) -> None:
+    """IncompatibleError unless what was taken for probabilities sums to one."""
+    manifest = plain.manifest
+    logits = evaluate.run_onnx(plain.onnx, given.x, logits=manifest.logits, embedding=manifest.logits)[0]
+    sums = np.exp(logits).sum(axis=1)
+    if np.abs(sums - 1.0).max() > SUMS_TO_ONE:
+        raise IncompatibleError(
+            f"what the graph gives beside its label sums to {sums.min():.3g} .. {sums.max():.3g}, expected "
+            "probabilities that sum to 1 (calibrate the classifier: sklearn.calibration.CalibratedClassifierCV)"
+        )
+
+
+def input_of(onnx: bytes, prepare: Preparation | None) -> tuple[tuple[int, ...], str]:
+    """Shape and dtype of one sample that the model takes, prepared or as it is; raises as `bring` does."""
+    model = load(onnx)
+    if prepare:
+        plan = preparation.plan(model, prepare)
+        return plan.shape, plan.dtype
+    check_shape(model.graph)
+    return _sample_of(model)
+
+
+def _sample_of(model: ModelProto) -> tuple[tuple[int, ...], str]:
+    tensor = the_input(model.graph).type.tensor_type
+    return tuple(int(dim.dim_value) for dim in tensor.shape.dim[1:]), DTYPES[tensor.elem_type]

@@ -1,0 +1,138 @@
+"""Is what installs an agent sound, as far as that can be seen without installing one? (`make test-deb` installs.)"""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parent.parent.parent
+AGENT = ROOT / "deploy/agent"
+INSTALL = AGENT / "install.sh"
+UNIT = AGENT / "winnow-agent.service"
+
+
+def tool(name: str) -> str:
+    """From our own environment (the dev extra), or the system's."""
+    found = shutil.which(name, path=f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}")
+    if found is None:
+        pytest.skip(f"{name} is not installed here")
+    return found
+
+
+def install(*options: str, first: Path | None = None) -> subprocess.CompletedProcess[str]:
+    """install.sh, by a plain sh; programs in `first` come before the system's."""
+    path = f"{first}{os.pathsep}{os.environ['PATH']}" if first else os.environ["PATH"]
+    argv = ["sh", str(INSTALL), *options]
+    return subprocess.run(argv, env={"PATH": path}, capture_output=True, text=True, check=False)
+
+
+def program(folder: Path, name: str, text: str) -> Path:
+    (folder / name).write_text(f"#!/bin/sh\n{text}\n")
+    (folder / name).chmod(0o755)
+    return folder
+
+
+@pytest.mark.parametrize("file", [INSTALL, *sorted((AGENT / "debian").glob("p*"))], ids=lambda path: path.name)
+def test_shellcheck_finds_nothing(file: Path) -> None:
+    done = subprocess.run([tool("shellcheck"), str(file)], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout
+
+
+def test_a_dry_run_says_every_step_and_does_none(tmp_path: Path) -> None:
+    done = install("--dry-run", "--python", sys.executable, "--wheels", str(tmp_path), "--start")
+    assert done.returncode == 0, done.stderr
+    said = done.stdout
+    order = ["useradd", "install -d -m 0700 -o winnow", "-m venv", "--only-binary=:all:", "agent.toml", UNIT.name]
+    places = [said.index(step) for step in order]
+    assert places == sorted(places)
+    assert f"--no-index --find-links {tmp_path}" in said
+    assert all(line.startswith(("winnow: would", "    ")) for line in said.splitlines())
+    assert not Path("/opt/winnow/venv").exists()
+
+
+@pytest.mark.parametrize("machine", ["armv7l", "armv6l", "i686"])
+def test_a_32_bit_system_is_refused_with_the_reason(tmp_path: Path, machine: str) -> None:
+    done = install("--dry-run", first=program(tmp_path, "uname", f"echo {machine}"))
+    assert done.returncode == 1
+    assert f"32-bit ({machine}): onnxruntime has no wheel for it" in done.stderr
+
+
+def test_a_32_bit_system_under_a_64_bit_kernel_is_refused_too(tmp_path: Path) -> None:
+    program(tmp_path, "uname", "echo aarch64")
+    program(tmp_path, "python3.11", 'case "$*" in *calcsize*) echo 32;; *) echo 3.11;; esac')
+    done = install("--dry-run", "--python", "python3.11", first=tmp_path)
+    assert done.returncode == 1
+    assert "python3.11 is a 32-bit program under a 64-bit kernel" in done.stderr
+
+
+def test_an_old_python_is_refused_and_named(tmp_path: Path) -> None:
+    program(tmp_path, "old", "echo 3.9")
+    done = install("--dry-run", "--python", "old", first=tmp_path)
+    assert done.returncode == 1
+    assert "Python 3.10 to 3.13 is needed; tried: old (3.9)" in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        (("--wheel", "x"), "--wheel: unknown option"),
+        (("--wheels",), "--wheels: expected a value"),
+        (("--wheels", "/nowhere"), "/nowhere: no such folder"),
+        (("--token", "/nowhere"), "/nowhere: no such file"),
+    ],
+)
+def test_what_is_mistyped_is_said(options: tuple[str, ...], words: str) -> None:
+    done = install("--dry-run", "--python", sys.executable, *options)
+    assert done.returncode == 1
+    assert words in done.stderr
+
+
+@pytest.mark.parametrize(("option", "gone"), [("--uninstall", False), ("--purge", True)])
+def test_only_a_purge_takes_configuration_and_data(option: str, gone: bool) -> None:
+    said = install("--dry-run", option).stdout
+    assert "rm -rf /opt/winnow/venv" in said
+    assert ("/var/lib/winnow" in "".join(line for line in said.splitlines() if "rm -rf" in line)) == gone
+
+
+# --- the unit ---
+
+
+@pytest.mark.parametrize("file", sorted(ROOT.glob("deploy/*/*.service")), ids=lambda path: path.name)
+def test_systemd_takes_the_unit(file: Path, tmp_path: Path) -> None:
+    unit = tmp_path / file.name  # it looks whether the program is there
+    unit.write_text(re.sub(r"ExecStart=\S+", f"ExecStart={sys.executable}", file.read_text()))
+    done = subprocess.run([tool("systemd-analyze"), "verify", str(unit)], capture_output=True, text=True, check=False)
+    assert (done.returncode, [line for line in done.stderr.splitlines() if file.name in line]) == (0, [])
+
+
+def test_the_agents_unit_is_exposed_little(tmp_path: Path) -> None:
+    argv = [tool("systemd-analyze"), "security", "--offline=true", "--threshold=25", str(UNIT)]
+    done = subprocess.run(argv, capture_output=True, text=True, check=False)
+    if "unrecognized option" in done.stderr:
+        pytest.skip("systemd is older than 250")
+    assert done.returncode == 0, done.stdout[-200:]  # 2.5 of 10
+
+
+def test_an_agent_runs_where_memory_cannot_be_both_written_and_executed() -> None:
+    """As MemoryDenyWriteExecute= has it, by the kernel's own prctl (6.3 on)."""
+    code = (
+        "import ctypes, mmap, sys\n"
+        "if ctypes.CDLL(None).prctl(65, 1, 0, 0, 0): sys.exit(77)\n"
+        "try: mmap.mmap(-1, 4096, prot=mmap.PROT_READ | mmap.PROT_WRITE | mmap.PROT_EXEC)\n"
+        "except OSError: pass\n"
+        "else: sys.exit(77)\n"
+        "from pathlib import Path\n"
+        "from edge_agent.model import Model\n"
+        "import edge_agent.agent, edge_agent.identity.papers\n"
+        f"Model(Path({str(ROOT / 'tests/golden/artifact-1')!r}), variant='cpu-fp32').check_golden()\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=False)
+    if done.returncode == 77:
+        pytest.skip("this kernel has no PR_SET_MDWE")
+    assert done.returncode == 0, done.stderr

@@ -1,0 +1,116 @@
+"""Does one command make an artifact of a file and some images, and say what is wrong when it cannot?"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from edge_agent.contract.artifact import read_artifact
+from edge_agent.contract.errors import EXIT_CONFIG
+from edge_agent.model import Model
+from server.__main__ import main
+
+NET = str(Path(__file__).parent.parent / "models" / "exports" / "keras-plain.onnx")
+NAMES = ("red", "green", "blue")
+
+
+@pytest.fixture
+def photos(tmp_path: Path) -> Path:
+    rng = np.random.default_rng(0)
+    for label, name in enumerate(NAMES):
+        folder = tmp_path / "photos" / name
+        folder.mkdir(parents=True)
+        for number in range(12):
+            pixels = rng.integers(0, 120, (20, 24, 3)).astype(np.uint8)
+            pixels[..., label] += 120
+            Image.fromarray(pixels).save(folder / f"{number}.png")
+    (tmp_path / "labels.txt").write_text("red\ngreen\n\nblue\n")
+    return tmp_path / "photos"
+
+
+def run(capsys: pytest.CaptureFixture[str], *words: object) -> tuple[int, str, str]:
+    status = main(["model", "import", *map(str, words)])
+    said = capsys.readouterr()
+    return status, said.out, said.err
+
+
+def test_from_a_file_and_a_folder_of_images(photos: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    words = [NET, "--data", photos, "--labels", tmp_path / "labels.txt", "--prepare", "bytes", "--out", tmp_path / "a"]
+    status, said, _ = run(capsys, *words, "--licence", "MIT", "--version", 3, "--name", "colours")
+    assert status == 0
+    manifest, _ = read_artifact(tmp_path / "a")
+    assert (manifest.name, manifest.version, manifest.licence, manifest.task) == ("colours", 3, "MIT", "classification")
+    assert manifest.classes == NAMES
+    assert (manifest.input.shape, manifest.input.dtype) == ((16, 16, 3), "uint8")
+    assert manifest.metrics["samples"] == 18
+    assert manifest.notes[0].startswith("prepared in the graph: uint8 (16, 16, 3) to NHWC, x * 1.0")
+    assert "agreement" in said
+    Model(tmp_path / "a").check_golden()
+
+    status, said, _ = run(capsys, *words, "--json", "--precision", "float")
+    found = json.loads(said)
+    assert list(found["files"]) == ["cpu-fp32"]
+    assert found["compared"] is None
+    assert found["embedding"] == read_artifact(tmp_path / "a")[0].embedding != ""
+
+
+def test_images_alone_tell_agreement_and_nothing_of_accuracy(
+    photos: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    alone = tmp_path / "alone"
+    alone.mkdir()
+    for number, file in enumerate(sorted(photos.rglob("*.png"))):
+        file.rename(alone / f"{number}.png")
+    words = [
+        NET,
+        "--data",
+        alone,
+        "--labels",
+        "red,green,blue",
+        "--prepare",
+        "bytes",
+        "--out",
+        tmp_path / "a",
+        "--json",
+    ]
+    status, said, _ = run(capsys, *words)
+    assert status == 0
+    found = json.loads(said)
+    assert found["compared"]["loss"] is None
+    assert 0.0 <= found["compared"]["agreement"] <= 1.0
+    assert "accuracy" not in found["metrics"]
+
+
+@pytest.mark.parametrize(
+    ("change", "said", "status"),
+    [
+        ({"--labels": "red,green"}, "names has 'blue', which is none of --labels red,green", 1),
+        ({"--labels": "nowhere.txt"}, "expected a text file, one class a line", EXIT_CONFIG),
+        ({"--prepare": ""}, "the model takes float32 (16, 16, 3): say how they are prepared", 1),
+        ({"--prepare": "byts"}, "no such file (did you mean 'bytes'?)", 1),
+        ({"--task": "classifcation"}, "unknown (did you mean 'classification'?)", EXIT_CONFIG),
+        ({"--logits": "nope"}, "the graph has no tensor 'nope'; candidates: logits=", 1),
+        ({"net": "nowhere.onnx"}, "expected an ONNX file, or lite0 or minilm", 1),
+        ({"--data": "nowhere"}, "nowhere: no such file", 1),
+        ({"--labels": "red,red,green,blue"}, "red, red, green, blue, expected two or more, each once", 1),
+        ({"--size": "32"}, "--size does not go with an ONNX file", 1),
+        ({"net": "lite0"}, "--labels does not go with a ready body", 1),
+    ],
+)
+def test_what_does_not_fit_is_told(
+    photos: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    change: dict[str, str],
+    said: str,
+    status: int,
+) -> None:
+    given = {"net": NET, "--data": str(photos), "--labels": ",".join(NAMES), "--prepare": "bytes"} | change
+    words = [given.pop("net"), *(word for pair in given.items() if pair[1] for word in pair), "--out", tmp_path / "a"]
+    got, _, error = run(capsys, *words)
+    assert (got, said in error) == (status, True), error
+    assert not (tmp_path / "a").exists()
