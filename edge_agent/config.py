@@ -348,7 +348,10 @@ class Update(Section, frozen=True, kw_only=True):
         ),
     ] = 3.0
     min_agreement: Annotated[
-        Share, Meta(description="least share of the samples on which a new model has the old one's label; 0: any")
+        Share,
+        Meta(
+            description="least share of the samples on which a new model agrees with the old one: the same label, mostly the same boxes, each class decided alike, or numbers less than half a scale apart; 0: any"
+        ),
     ] = 0.0
     max_starts: Annotated[
         int, Meta(ge=1, description="starts of the agent within a trial, or a shadow, before it is reverted")

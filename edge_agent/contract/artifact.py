@@ -76,7 +76,7 @@ class Golden(msgspec.Struct, frozen=True, kw_only=True):
     """Inputs with the logits that this artifact must give for them, on any machine."""
 
     inputs: Tensor  # (K, *shape)
-    logits: Tensor  # (K, C) float32; (K, T, C) of T members
+    logits: Tensor  # (K, C) float32; (K, T, C) of T members; (K, A, C) of a detector's A anchors
     tolerance: float  # largest absolute difference of a logit; int8 kernels differ a little between processors
     outputs: dict[str, Tensor] = {}  # what else it must give, by the output's name: (K, ...) float32, as near
 
@@ -99,7 +99,10 @@ class Answer(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Reference(msgspec.Struct, frozen=True, kw_only=True):
-    """What this model expects of a stream, from samples that training has not seen: what drift is held against."""
+    """What this model expects of a stream, from samples that training has not seen: what drift is held against.
+
+    C is the number of outcomes: of a detector one more than of classes, the last being that it finds nothing.
+    """
 
     embedding_mean: Tensor  # (D,) float32
     embedding_sd: Tensor  # (D,) float32, floored away from 0
@@ -122,7 +125,7 @@ class Manifest(msgspec.Struct, frozen=True, kw_only=True):
     classes: tuple[str, ...]
     golden: Golden
     reference: Reference
-    temperature: float = 1.0  # fitted after quantisation
+    temperature: float = 1.0  # fitted after quantisation; a regressor's spread is multiplied by it
     logits: str = "logits"  # name of the output: (N, C), or (N, T, C) of T members
     members: int = (
         1  # heads of the graph, each with logits of its own: a committee; the mean of their probabilities counts

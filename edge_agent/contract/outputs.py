@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 
 from edge_agent.contract.artifact import Answer, Manifest
 from edge_agent.contract.errors import IncompatibleError
-from edge_agent.contract.task import MOST, Task
+from edge_agent.contract.task import MOST, Said, Task
 
 Shape = tuple[int, ...]
 SAID_BYTES: dict[Task, int] = {"classification": 0, "multilabel": 14, "detection": 49, "regression": 22}  # of each part
@@ -45,8 +45,9 @@ def outputs_of(manifest: Manifest, declared: Mapping[str, Sequence[object]]) -> 
     logits = (targets,) if manifest.members == 1 else (manifest.members, targets)
     if manifest.task != "regression":
         return Outputs(logits)
-    if answer.scale and len(answer.scale) != targets:
-        raise _unfit(manifest, f"{len(answer.scale)} numbers in answer.scale, expected {targets} or none")
+    for name, given in (("scale", answer.scale), ("units", answer.units)):
+        if given and len(given) != targets:
+            raise _unfit(manifest, f"answer.{name} has {len(given)} entries, expected {targets} or none")
     if not answer.spread and manifest.members == 1:
         raise _unfit(
             manifest,
@@ -77,6 +78,15 @@ def looked_at(manifest: Manifest, logits: NDArray[Any]) -> NDArray[np.bool_]:
     top = logits.max(axis=1)
     found: NDArray[np.bool_] = top >= min(math.log(least / (1.0 - least)) * manifest.temperature, float(top.max()))
     return found
+
+
+def said_bytes(said: Said | None) -> int:
+    """What a model's word takes on the wire or in a file, at most."""
+    if said is None:
+        return 0
+    each = SAID_BYTES
+    boxes, classes = each["detection"] * len(said.boxes), each["multilabel"] * len(said.applies)
+    return boxes + classes + each["regression"] * len(said.values)
 
 
 def said_max_bytes(manifest: Manifest) -> int:

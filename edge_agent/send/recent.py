@@ -22,6 +22,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from edge_agent.contract.outputs import said_bytes
 from edge_agent.contract.task import Said
 from edge_agent.contract.types import Prediction, SampleId
 from edge_agent.contract.wire import Request
@@ -37,7 +38,7 @@ FLUSH_S = 60.0  # longest wait of a sample for its write
 WAITING = 16  # samples between the loop and the disk: fewer miss some when it is slow, more is memory
 AHEAD = 4  # found samples that may wait for the loop
 BREATH = 200  # records compared between two pauses that let the loop have the processor
-HEADER_BYTES = 500  # of a record, at most, unless `ref` is long
+HEADER_BYTES = 500  # of a record, at most, unless `ref` is long; what the model said comes on top
 COMPARED_MAX = 4096  # sketches near enough to be compared with each other: more would all be of the same scene
 
 Pick = Callable[[NDArray[np.float32], Request], list[int]]
@@ -131,7 +132,7 @@ class Recent:
         """Keep one, now that it is due; the next one is due when its bytes are earned."""
         if not self._room.acquire(blocking=False):
             return
-        cost_s = (passing.data.nbytes + HEADER_BYTES) * self._s_per_byte
+        cost_s = (passing.data.nbytes + HEADER_BYTES + said_bytes(passing.said)) * self._s_per_byte
         self._due_s = max(self._due_s, self._monotonic() - CREDIT_S) + cost_s
         self._queue.put(passing)
 

@@ -26,7 +26,8 @@ from edge_agent.config import AgentConfig, Choose, Device, Source
 from edge_agent.config import Model as ModelConfig
 from edge_agent.contract.artifact import BOXES_MAX, Answer, Golden, Tensor, decode_manifest, encode_manifest
 from edge_agent.contract.errors import ArtifactError, ConfigError, IncompatibleError
-from edge_agent.contract.task import Box, Said
+from edge_agent.contract.outputs import said_bytes
+from edge_agent.contract.task import Applies, Box, Said, Value
 from edge_agent.contract.types import Reading
 from edge_agent.contract.wire import SampleHeader, decode_frame, encode_sample, sample_frames
 from edge_agent.loop import CURSOR, DRIFT, FRAMES, SELECTOR, Cursor, Identity, Loop, sample_bytes
@@ -255,7 +256,11 @@ def test_what_a_sample_costs_counts_its_boxes(folder: Path) -> None:
     model = Model(folder)
     assert sample_bytes(model) == 256 + 500 + 49 * 20
     most = Said(boxes=(Box(65535, 0.1, 0.1, 0.2, 0.2, 0.3),) * 20)
-    assert len(msgspec.msgpack.encode(most)) <= 49 * 20 + 20
+    assert len(msgspec.msgpack.encode(most)) <= said_bytes(most) + 20 == 49 * 20 + 20
+    several, numbers = Said(applies=(Applies(65535, 0.3),) * 20), Said(values=(Value(65535, 0.1, 0.3),) * 20)
+    assert len(msgspec.msgpack.encode(several)) <= said_bytes(several) + 20 == 14 * 20 + 20
+    assert len(msgspec.msgpack.encode(numbers)) <= said_bytes(numbers) + 20 == 22 * 20 + 20
+    assert said_bytes(None) == 0
 
 
 def test_the_most_boxes_that_a_detector_may_say_fit_on_the_wire(folder: Path) -> None:

@@ -204,6 +204,14 @@ def test_two_classes_of_one_box_are_a_doubt() -> None:
     assert scored.utility[0] < 0.1 < 0.9 < scored.utility[1]
 
 
+def test_two_boxes_of_other_classes_in_one_place_are_a_doubt() -> None:
+    z = np.float32([[[4.0, -9.0], [-9.0, 3.5], [-9.0, -9.0]], [[4.0, -9.0], [-9.0, -9.0], [-9.0, 3.5]]])
+    places = [APART[0], [0.1, 0.1, 0.3, 0.31], APART[1]]
+    scored = Detection("margin", answer=ANSWER).score(z, np.float32([places, places]))
+    assert scored.utility[0] > 0.9 > 0.1 > scored.utility[1]
+    assert [len(scored.answers.said(row).boxes) for row in (0, 1)] == [2, 2]
+
+
 def test_boxes_that_cannot_be_used_make_the_sample_invalid() -> None:
     rows, corners = logits(4, 6, 2), boxes(4, 6)
     corners[2] = np.nan
@@ -446,5 +454,5 @@ def test_a_regressor_that_does_not_say_how_sure_it_is_is_refused(tmp_path: Path)
     with pytest.raises(IncompatibleError, match=r"named in answer\.spread, or several heads"):
         Model(tmp_path)
     linear(tmp_path, targets=2, spread=True, task="regression", answer=Answer(spread="spread", scale=(1.0,)))
-    with pytest.raises(IncompatibleError, match="1 numbers in answer.scale, expected 2 or none"):
+    with pytest.raises(IncompatibleError, match=r"answer\.scale has 1 entries, expected 2 or none"):
         Model(tmp_path)

@@ -1,8 +1,8 @@
 """How much would a label teach, where the answer is boxes?
 
-Every anchor of the graph is a box with a score s, the sigmoid of its likeliest class, p2 that of the next. What gives
-way to a surer box of its class is left out (contract/boxes.py). A box counts from s = score_min on; those down to half
-of that are looked at too, since a detector's misses are mostly among them.
+Every anchor of the graph is a box with a score s, the sigmoid of its likeliest class; p2 is that of the next class, of
+the anchor or of another box in the same place. What gives way to a surer box of its class is left out
+(contract/boxes.py). A box counts from s = score_min on; those down to half of that are looked at too.
 
     near        of a box: (1 - s) / (1 - score_min) where it counts, else (s / score_min)^2: how near it is to the
                 other decision; 1 at score_min
@@ -40,7 +40,7 @@ DIGITS = 4  # of a corner and a score that are sent: a tenth of a pixel of 1000
 class Found(NamedTuple):
     """Boxes of a sample, surest first, the first `counted` of which count.
 
-    corners: (M, 4) within 0..1. score: (M,). other: (M,) p2, 0 where there is one class. label: (M,).
+    corners: (M, 4) within 0..1. score: (M,). other: (M,) p2, score at most, 0 without another class. label: (M,).
     """
 
     corners: NDArray[np.float64]
@@ -143,9 +143,17 @@ class Detection:
         anchors, at = anchors[real], at[real]
         label = z[anchors].argmax(axis=1)
         kept = suppress(at, top[anchors], label, overlap_max=self._answer.overlap_max)
-        score, other = _sigmoid(top[anchors[kept]]), _second(z[anchors[kept]])
-        count = min(int(np.count_nonzero(score >= least)), self._answer.most)
-        return Found(at[kept], score, other, label[kept], count)
+        at, label, score = at[kept], label[kept], _sigmoid(top[anchors[kept]])
+        counted = min(int(np.count_nonzero(score >= least)), self._answer.most)
+        other = np.zeros(len(kept)) if z.shape[1] < 2 else self._other(at, label, score, _second(z[anchors[kept]]))
+        return Found(at, score, other, label, counted)
+
+    def _other(
+        self, at: NDArray[np.float64], label: NDArray[np.intp], score: NDArray[np.float64], own: NDArray[np.float64]
+    ) -> NDArray[np.float64]:
+        """(M,) p2 of boxes, surest first: of the anchor itself, or of a less sure box of another class in its place."""
+        rivals = (overlap(at, at) > self._answer.overlap_max) & (label[:, None] != label[None, :])
+        return np.asarray(np.maximum(own, np.triu(rivals * score[None, :], 1).max(axis=1, initial=0.0)))
 
     def _fill(self, scored: Scored, row: int, found: Found, best: float) -> None:
         """What is known of one sample; it is the next frame."""
@@ -213,9 +221,7 @@ def _nothing(rows: int, classes: int) -> Scored:
 
 
 def _second(z: Floats) -> NDArray[np.float64]:
-    """(M,) probability of the class next to the likeliest; 0 where there is one class."""
-    if z.shape[1] < 2:
-        return np.zeros(len(z))
+    """(M,) probability of the class next to the likeliest, of logits (M, C), C > 1."""
     return _sigmoid(np.partition(z, -2, axis=1)[:, -2])
 
 
