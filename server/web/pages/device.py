@@ -14,6 +14,7 @@ from server.release import commands, orders
 from server.store import devices, labels
 from server.store.devices import Device
 from server.store.schema import event, sample
+from server.store.wording import words
 from server.web.access import Admin, Operator, Viewer
 from server.web.frame import Frame
 
@@ -84,7 +85,7 @@ def _shown(frame: Frame, name: str) -> dict[str, Any]:
         "device": found,
         "said": _said(found),
         "orders": {one.word: one for one in orders.listed(frame.store, name)},
-        "samples": [row._asdict() | {"guess": _name(names, row.predicted)} for row in rows],
+        "samples": [row._asdict() | {"guess": _guess(names, row)} for row in rows],
         "events": events,
     }
 
@@ -106,5 +107,8 @@ def _said(device: Device) -> dict[str, Any]:
     }
 
 
-def _name(names: tuple[str, ...], index: int | None) -> str:
-    return names[index] if index is not None and 0 <= index < len(names) else "–"
+def _guess(names: tuple[str, ...], row: Any) -> str:
+    """What its model took a sample for, in words."""
+    if row.said is not None:
+        return words(row.said, names)
+    return names[row.predicted] if row.predicted is not None and row.predicted < len(names) else "–"
