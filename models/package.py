@@ -185,12 +185,8 @@ def describe(
     plain = _run(onnx, judged, about)
     parent_file = parent_file or ParentFile(b"")
     shipped = _quantised(onnx, calibration, judged, plain, about, parent_file) if int8 else onnx
-    held, temperature = _run(shipped, judged, about), 1.0
-    if holdout is not None:
-        kind.check_truth(holdout[1], len(judged))
-        temperature = kind.temperature(held, holdout[1])
-    seen = _run(shipped, calibration, about)
-    metrics = {} if holdout is None else kind.metrics(held, holdout[1], temperature)
+    held, seen = (_run(shipped, x, about) for x in (judged, calibration))
+    temperature, metrics = _judged(kind, held, holdout)
     metrics["int8_agreement"] = kind.agreement(held, plain)
     enough = len(judged) >= REFERENCE_SAMPLES_MIN
     manifest = Manifest(
@@ -212,6 +208,15 @@ def describe(
         fp32_accuracy=None if holdout is None else float(kind.score(plain, holdout[1]).mean()),
         accuracy=metrics.get("accuracy"),
     )
+
+
+def _judged(kind: Kind, held: Outputs, holdout: Holdout | None) -> tuple[float, dict[str, float]]:
+    """Temperature and metrics by the truth of the held-out samples; 1 and none without."""
+    if holdout is None:
+        return 1.0, {}
+    kind.check_truth(holdout[1], len(held.logits))
+    temperature = kind.temperature(held, holdout[1])
+    return temperature, kind.metrics(held, holdout[1], temperature)
 
 
 def _quantised(onnx: bytes, calibration: Rows, judged: Rows, plain: Outputs, about: About, parent: ParentFile) -> bytes:
