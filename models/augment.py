@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from edge_agent.contract.errors import did_you_mean
+from edge_agent.contract.task import Task
 from models.errors import DataError
 
 Augmentation = Callable[[Tensor], Tensor]
@@ -71,9 +72,14 @@ BY_LAYOUT: dict[str, dict[str, Augmentation]] = {
 }
 
 
-def chosen(layout: str, names: Sequence[str]) -> list[Augmentation]:
-    """Those of a layout by name; DataError when it has none of that name."""
+IN_PLACE = ("brightness", "jitter", "scale")  # what they change stays where it is
+
+
+def chosen(layout: str, names: Sequence[str], task: Task = "classification") -> list[Augmentation]:
+    """Those of a layout by name; DataError when it has none of that name. Boxes would not move with their things."""
     known = BY_LAYOUT[layout]
+    if task == "detection":
+        known = {name: change for name, change in known.items() if name in IN_PLACE}
     for name in names:
         if name not in known:
             told = ", ".join(known) or "none"

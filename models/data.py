@@ -22,6 +22,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edge_agent.contract.errors import did_you_mean
+from edge_agent.contract.task import Task
 from models import fashion
 from models.errors import DataError
 
@@ -67,6 +68,27 @@ def require_finite(x: NDArray[Any], what: str) -> None:
         raise DataError(
             f"{what}: {bad} of {len(x)} samples hold NaN or infinity: leave them out (models.data.finite_rows)"
         )
+
+
+def require_truth(y: NDArray[Any], task: Task, *, samples: int, classes: int) -> None:
+    """DataError unless y is the truth of a task that is no classification, as contract/score.py has it."""
+    wanted = {
+        "multilabel": f"({samples}, {classes}) of 0 and 1",
+        "regression": f"({samples}, {classes}) of numbers, NaN where one is not known",
+        "detection": f"({samples}, M, 6) of class (below {classes}; -1: no box), corners in 0..1, score",
+    }[task]
+    shape = (samples, *y.shape[1:2], 6) if task == "detection" else (samples, classes)
+    fits = y.shape == shape and y.dtype.kind == "f" and y.size > 0 and classes > 0
+    if fits and task == "multilabel":
+        fits = bool(np.isin(y, (0.0, 1.0)).all())
+    elif fits and task == "regression":
+        fits = not np.isinf(y).any() and bool(np.isfinite(y).any())
+    elif fits:
+        boxes = y[y[..., 0] >= 0.0]
+        fits = bool((boxes[:, 0] < classes).all() and ((boxes[:, 1:5] >= 0.0) & (boxes[:, 1:5] <= 1.0)).all())
+        fits = fits and bool((boxes[:, 1:3] < boxes[:, 3:5]).all())
+    if not fits:
+        raise DataError(f"truth of {task} is {y.dtype} {y.shape}, expected float {wanted}")
 
 
 def default_cache() -> Path:

@@ -7,6 +7,7 @@ of which the mean of their probabilities counts, as on the device (edge_agent/ch
 from __future__ import annotations
 
 import math
+from collections.abc import Callable, Sequence
 from statistics import NormalDist
 from typing import Any
 
@@ -19,6 +20,7 @@ from edge_agent.choose.committee import consensus
 from edge_agent.contract.errors import IncompatibleError
 
 Floats = NDArray[np.float32]
+Each = Callable[[NDArray[Any], NDArray[Any], float], NDArray[np.float64]]
 ORT_ERRORS: tuple[type[Exception], ...] = (
     RuntimeError,
     ValueError,
@@ -66,10 +68,10 @@ def run_onnx(
     return as_one(said, temperature), embedded
 
 
-def run_session(
-    session: ort.InferenceSession, x: NDArray[Any], *, logits: str, embedding: str, batch: int = 256
-) -> tuple[Floats, Floats]:
-    """Logits (N, C), or (N, T, C) of T heads, and embedding (N, D), float32, of raw samples x: (N, *shape).
+def run_outputs(
+    session: ort.InferenceSession, x: NDArray[Any], names: Sequence[str], *, batch: int = 256
+) -> list[Floats]:
+    """Outputs by name, each with a row a sample, of raw samples x: (N, *shape).
 
     A graph whose batch axis is fixed is fed that many at a time; the last row, again, fills what is missing.
 
@@ -82,10 +84,17 @@ def run_session(
     missing = -len(x) % fixed if fixed else 0
     feed = np.concatenate([x, np.repeat(x[-1:], missing, axis=0)]) if missing else x
     try:
-        parts = [session.run([logits, embedding], {entry.name: feed[i : i + step]}) for i in range(0, len(feed), step)]
+        parts = [session.run(list(names), {entry.name: feed[i : i + step]}) for i in range(0, len(feed), step)]
     except ORT_ERRORS as error:
         raise IncompatibleError(f"the model cannot be run on {x.dtype} {x.shape}: {error}") from error
-    first, second = (np.concatenate(part)[: len(x)] for part in zip(*parts, strict=True))
+    return [np.concatenate(part)[: len(x)] for part in zip(*parts, strict=True)]
+
+
+def run_session(
+    session: ort.InferenceSession, x: NDArray[Any], *, logits: str, embedding: str, batch: int = 256
+) -> tuple[Floats, Floats]:
+    """Logits (N, C), or (N, T, C) of T heads, and embedding (N, D), float32, of x; as of `run_outputs`."""
+    first, second = run_outputs(session, x, [logits, embedding], batch=batch)
     return first, second
 
 
@@ -124,36 +133,39 @@ def _nll(logits: NDArray[Any], y: NDArray[Any], temperature: float) -> NDArray[n
     return each
 
 
-def fit_temperature(logits: NDArray[Any], y: NDArray[Any]) -> float:
+def fit_temperature(logits: NDArray[Any], y: NDArray[Any], *, each: Each | None = None) -> float:
     """The temperature that makes the probabilities most likely (Guo et al. 2017), within 0.05 .. 20.
 
-    The likelihood has one peak in the logarithm of the temperature, so a golden-section search finds it.
+    The likelihood has one peak in the logarithm of the temperature, so a golden-section search finds it. `each`: (N,)
+    of another likelihood than that of a class, negative and logarithmic.
     """
+    each = each or _nll
     golden = (math.sqrt(5.0) - 1.0) / 2.0
     low, high = math.log(TEMPERATURE_MIN), math.log(TEMPERATURE_MAX)
     while high - low > 1e-4:
         left, right = high - golden * (high - low), low + golden * (high - low)
-        if nll(logits, y, math.exp(left)) <= nll(logits, y, math.exp(right)):
+        if each(logits, y, math.exp(left)).mean() <= each(logits, y, math.exp(right)).mean():
             high = right
         else:
             low = left
     return math.exp((low + high) / 2.0)
 
 
-def worthwhile_temperature(logits: NDArray[Any], y: NDArray[Any], *, folds: int = 5) -> float:
+def worthwhile_temperature(logits: NDArray[Any], y: NDArray[Any], *, folds: int = 5, each: Each | None = None) -> float:
     """The fitted temperature if samples that it was not fitted on gain by it, else 1.
 
     Cross-fitted: each fold is told by the others' temperature. The mean gain in likelihood must be more than its
     standard error: a model that is calibrated already is as often made worse as better.
     """
+    each = each or _nll
     if len(y) < 2 * folds:
         return 1.0
     gains = np.empty(len(y))
     for fold in range(folds):
         mine = np.arange(len(y)) % folds == fold
-        fitted = fit_temperature(logits[~mine], y[~mine])
-        gains[mine] = _nll(logits[mine], y[mine], 1.0) - _nll(logits[mine], y[mine], fitted)
-    return fit_temperature(logits, y) if gains.mean() > gains.std(ddof=1) / math.sqrt(len(y)) else 1.0
+        fitted = fit_temperature(logits[~mine], y[~mine], each=each)
+        gains[mine] = each(logits[mine], y[mine], 1.0) - each(logits[mine], y[mine], fitted)
+    return fit_temperature(logits, y, each=each) if gains.mean() > gains.std(ddof=1) / math.sqrt(len(y)) else 1.0
 
 
 def accuracy(logits: NDArray[Any], y: NDArray[Any]) -> float:

@@ -20,11 +20,13 @@ import msgspec
 import torch
 from torch import Tensor, nn
 
-from models import loss
+from models import focal, loss
 from models.augment import Augmentation
 from models.checkpoint import Checkpoint
 from models.curve import Point, Progress
+from models.detector import Detector
 from models.net import Network, as_one
+from models.regressor import Regressor
 from models.samples import Samples, batches
 
 WEIGHT_DECAY = 0.01
@@ -88,7 +90,7 @@ class Learner:
         self._best: dict[str, Tensor] | None = None
         self._best_loss, self._best_epoch = math.inf, 0
         self._forward: Callable[[Tensor], tuple[Tensor, Tensor]]
-        self._forward = torch.compile(module) if settings.compile == "on" else module
+        self._forward = torch.compile(module.raw) if settings.compile == "on" else module.raw
 
     def run(self, *, checkpoint: Checkpoint | None, progress: Progress | None) -> None:
         """Learn; the module has the outcome, on its device and ready to be asked."""
@@ -133,7 +135,7 @@ class Learner:
     def _loss(self, x: Tensor, rows: Tensor) -> Tensor:
         samples, settings = self.samples, self.settings
         logits = self._forward(x)[0].float()
-        total = loss.truth(logits, samples.y[rows], samples.weight[rows], smoothing=settings.label_smoothing)
+        total = blame(self.module, logits, samples.y[rows], samples.weight[rows], smoothing=settings.label_smoothing)
         if samples.teacher is not None:
             total = total + settings.distil * loss.change(logits, samples.teacher[rows], samples.focus[rows])
         if samples.unlabelled is not None:
@@ -223,7 +225,9 @@ def _optimiser(module: Network, rate: float, part: Part) -> tuple[torch.optim.Op
     if part == "gently":
         return torch.optim.SGD(module.parameters(), lr=rate * GENTLE_SHARE, momentum=0.9), rate * GENTLE_SHARE
     learning = module.head if part == "head" else module
-    fused = module.head.weight.is_cuda  # one kernel for all weights, where starting kernels is most of a step
+    fused = next(
+        module.head.parameters()
+    ).is_cuda  # one kernel for all weights, where starting kernels is most of a step
     return torch.optim.AdamW(learning.parameters(), lr=rate, weight_decay=WEIGHT_DECAY, fused=fused), rate
 
 
@@ -238,15 +242,33 @@ def _follow(average: nn.Module, module: nn.Module, decay: float) -> None:
                 mean.copy_(value)
 
 
-def _held(module: Network, x: Tensor, y: Tensor) -> tuple[float, float]:
-    """Mean negative log likelihood of y: (N,), in nats, and the share that is right."""
+def blame(module: Network, raw: Tensor, y: Tensor, weight: Tensor, *, smoothing: float) -> Tensor:
+    """By the truth, for its task; raw: what `module` gave, y: (B, ...), weight: (B, T)."""
+    if isinstance(module, Detector):
+        return focal.detection(module, raw, y, weight)
+    if isinstance(module, Regressor):
+        return loss.values(module, raw, y, weight)
+    if module.task == "multilabel":
+        return loss.several(raw, y, weight)
+    return loss.truth(raw, y, weight, smoothing=smoothing)
+
+
+def _held(module: Network, x: Tensor, y: Tensor) -> tuple[float, float | None]:
+    """What it is blamed for on all of x: of classes the mean negative log likelihood, in nats, of the heads as one.
+
+    And the share that is right; None of another task.
+    """
     was = module.training
     module.eval()
     with torch.no_grad():
-        parts = [as_one(module(part.to(y.device))[0].float()) for part in torch.split(x, AT_ONCE)]
+        raw = torch.cat([module.raw(part.to(y.device))[0].float() for part in torch.split(x, AT_ONCE)])
+        ones = torch.ones(len(y), module.heads, device=y.device)
+        of_classes = module.task == "classification"
+        found = nn.functional.nll_loss(as_one(raw), y) if of_classes else blame(module, raw, y, ones, smoothing=0.0)
     module.train(was)
-    logs = torch.cat(parts)
-    return float(nn.functional.nll_loss(logs, y)), float((logs.argmax(dim=1) == y).float().mean())
+    if module.task == "classification":
+        return float(found), float((as_one(raw).argmax(dim=1) == y).float().mean())
+    return float(found), None
 
 
 def _seed_of(seed: int, number: int) -> int:

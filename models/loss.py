@@ -8,10 +8,12 @@ et al., NeurIPS 2020). The last two are off unless asked for.
 
 from __future__ import annotations
 
+import torch
 from torch import Tensor
 from torch.nn import functional
 
 from models.net import as_one
+from models.regressor import LOG_VARIANCE, Regressor
 
 SOFTENING = 2.0  # temperature of distillation: at 1 only the parent's top class speaks, at many all classes alike
 FOCUS_RIGHT = 5.0  # how much more a sample counts that the parent has right; the paper's figure
@@ -30,6 +32,30 @@ def truth(logits: Tensor, y: Tensor, weight: Tensor, *, smoothing: float) -> Ten
         reduction="none",
     )
     return (flat * weight.flatten()).sum() / weight.sum().clamp(min=1.0)
+
+
+def several(logits: Tensor, y: Tensor, weight: Tensor) -> Tensor:
+    """Binary cross-entropy of every class and head by itself.
+
+    logits: (B, K) or (B, T, K); y: (B, K) of 0 and 1; weight: (B, T).
+    """
+    heads = logits.unsqueeze(1) if logits.ndim == 2 else logits
+    wanted = y.unsqueeze(1).expand_as(heads)
+    each = functional.binary_cross_entropy_with_logits(heads, wanted, reduction="none").mean(dim=2)
+    return (each * weight).sum() / weight.sum().clamp(min=1.0)
+
+
+def values(net: Regressor, raw: Tensor, y: Tensor, weight: Tensor) -> Tensor:
+    """Of a normal distribution, its negative log likelihood (Nix and Weigend 1994), of every head by itself.
+
+    raw: (B, T, K, 2) means and log variances in units of the scale; y: (B, K) in the targets' units, NaN where it is
+    not known; weight: (B, T).
+    """
+    known = torch.isfinite(y)
+    true = torch.where(known, (y - net.centre) / net.scale, torch.zeros_like(y)).unsqueeze(1)
+    log_variance = raw[..., 1].clamp(-LOG_VARIANCE, LOG_VARIANCE)
+    each = 0.5 * (log_variance + (raw[..., 0] - true).square() * (-log_variance).exp()) * known.unsqueeze(1)
+    return (each.sum(dim=2) * weight).sum() / (known.sum(dim=1, keepdim=True) * weight).sum().clamp(min=1.0)
 
 
 def softened(logits: Tensor) -> Tensor:

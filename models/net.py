@@ -2,9 +2,10 @@
 
     raw sample -> prepare -> body -> embedding (N, D) -> head -> logits (N, C), or (N, T, C) of T heads
 
-So everything after it (growing, exporting, quantising, drift) treats all alike. `prepare` takes the sample as the
-sensor gives it, and is part of the exported graph: training and device cannot disagree. Its constants are measured on
-the first training data and then never change. A recipe (models/recipes/) makes the first two parts.
+(For boxes and numbers, see detector.py and regressor.py.) So everything after it (growing, exporting, quantising,
+drift) treats all alike. `prepare` takes the sample as the sensor gives it, and is part of the exported graph: training
+and device cannot disagree. Its constants are measured on the first training data and then never change. A recipe
+(models/recipes/) makes the first two parts.
 
 Several heads on one body are a committee that costs the device a few dot products (last-layer ensemble): each learns
 from a bootstrap of its own, so that they differ where the data leave it open.
@@ -12,10 +13,12 @@ from a bootstrap of its own, so that they differ where the data leave it open.
 
 from __future__ import annotations
 
-from typing import Literal, NamedTuple
+from typing import Literal, NamedTuple, cast
 
 import torch
 from torch import Tensor, nn
+
+from edge_agent.contract.task import Task
 
 EMBEDDING = 64  # smaller loses accuracy, larger makes manifest, sketch and drift charts dearer
 Shape = tuple[int, ...]
@@ -69,27 +72,46 @@ class Prepare(nn.Module):
 
 
 class Parts(NamedTuple):
-    """What a recipe returns. width: D, the length of the embedding that `body` ends in, (N, D)."""
+    """What a recipe returns. width: D, the length of the embedding that `body` ends in, (N, D).
+
+    levels: empty but for a detector, whose body ends in a map (N, D_i, H_i, W_i) for each: D_i of every map, from fine
+    to coarse; width is that of the last.
+    """
 
     prepare: Prepare
     body: nn.Module
     width: int
+    levels: tuple[int, ...] = ()
 
 
 class Network(nn.Module):
-    """Any recipe's parts under one head, or several."""
+    """Any recipe's parts under one head, or several: of a class, or of several classes at once."""
 
-    def __init__(self, parts: Parts, classes: int, *, heads: int = 1) -> None:
+    head: nn.Module
+    more = ""  # name of a third output
+
+    def __init__(self, parts: Parts, classes: int, *, heads: int = 1, task: Task = "classification") -> None:
         super().__init__()
         self.prepare, self.body = parts.prepare, parts.body
-        self.head = nn.Linear(parts.width, heads * classes)
-        self.classes, self.heads = classes, heads
+        self.head = self.head_for(parts, heads * classes)
+        self.classes, self.heads, self.task = classes, heads, task
 
-    def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        """x: (N, *shape) raw -> logits (N, C), or (N, T, C) of T > 1 heads, and embedding (N, D); float32."""
+    def head_for(self, parts: Parts, outputs: int) -> nn.Module:
+        """What stands on the body."""
+        return nn.Linear(parts.width, outputs)
+
+    def raw(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """What is learned by: x (N, *shape) raw -> logits (N, C), or (N, T, C) of T > 1 heads, and embedding (N, D)."""
         embedding = self.body(self.prepare(x))
         logits = self.head(embedding)
         return logits if self.heads == 1 else logits.reshape(-1, self.heads, self.classes), embedding
+
+    def forward(self, x: Tensor) -> tuple[Tensor, ...]:
+        """What the exported graph gives: logits, embedding and, where `more` names one, a third."""
+        return self.raw(x)
+
+    def measure(self, y: Tensor, *, first: int = 0) -> None:
+        """Set what follows from the truth of the first data, for outputs from `first` on; classes need nothing."""
 
     def grow(self, classes: int, *, heads: int = 0) -> None:
         """Add classes at the end; the logits of the old ones stay as they are.
@@ -97,14 +119,20 @@ class Network(nn.Module):
         `heads`: how many there are to be, 0 for as many as there are. Each further one starts as a copy of an old one,
         and is told apart by what it learns; of fewer, the first stay.
         """
-        old, was = self.head, (self.heads, self.classes)
+        was = (self.heads, self.classes)
         self.heads, self.classes = heads or self.heads, classes
-        self.head = nn.Linear(old.in_features, self.heads * classes)
-        same = [head % was[0] for head in range(self.heads)]
-        with torch.no_grad():
-            for new, known in ((self.head.weight, old.weight), (self.head.bias, old.bias)):
-                rows = new.view(self.heads, classes, *new.shape[1:])
-                rows[:, : was[1]] = known.view(*was, *known.shape[1:])[same]
+        self.head = grown(cast(nn.Linear, self.head), was, (self.heads, classes))
+
+
+def grown(old: nn.Linear, was: tuple[int, int], now: tuple[int, int]) -> nn.Linear:
+    """A dense head for (heads, classes) out of one of fewer classes, each old row where it belongs."""
+    made = nn.Linear(old.in_features, old.out_features // (was[0] * was[1]) * now[0] * now[1])
+    same = [head % was[0] for head in range(now[0])]
+    with torch.no_grad():
+        for new, known in ((made.weight, old.weight), (made.bias, old.bias)):
+            rows = new.view(*now, -1, *new.shape[1:])
+            rows[:, : was[1]] = known.view(*was, -1, *known.shape[1:])[same]
+    return made
 
 
 def as_one(logits: Tensor) -> Tensor:

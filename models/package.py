@@ -9,19 +9,20 @@ Nothing here decides: agreement and accuracies are reported, and the caller's ga
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass, fields
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 import onnx as onnx_format
 from numpy.typing import NDArray
 
-from edge_agent.contract.artifact import Golden, InputSpec, Manifest, OnnxFile, Reference, Tensor, sha256_hex
-from edge_agent.contract.errors import IncompatibleError
+from edge_agent.contract.artifact import Answer, Golden, InputSpec, Manifest, OnnxFile, Tensor, sha256_hex
 from edge_agent.contract.task import Task
 from models import evaluate
 from models.data import require_finite
 from models.errors import DataError
+from models.expect import reference
+from models.kinds.kind import Kind, Outputs, kind_of, outputs_of, shape_error
 from models.quantize import forms
 
 if TYPE_CHECKING:
@@ -32,25 +33,22 @@ Holdout = tuple[Rows, Rows]
 
 KEEPING_COSTS_MAX = 0.01  # of agreement with float, for having the parent's codes: those it costs are nearly ties
 REAL_GOLDENS = 5
-GOLDEN_SHARE = 0.02  # of the range of the golden logits: int8 kernels round differently, by about 1 % of it
+GOLDEN_SHARE = 0.02  # of the range of a golden output: int8 kernels round differently, by about 1 % of it
 GOLDEN_SPREAD = (
     1.5  # times what the same file says otherwise when its nodes are not fused: another runtime fuses others,
 )
 # and in an int8 transformer a step of rounding grows to a tenth of the range (MiniLM in onnxruntime 1.23 and 1.32)
 GOLDEN_FLOOR = 0.05  # logits; a range near 0 would otherwise ask for identical arithmetic
 REFERENCE_SAMPLES_MIN = 100  # held out; fewer say less than the calibration data, though training has seen those
-DIRECTIONS = 32  # of the whitened embedding, at most; more cost the device time, and are known less well
-RIDGE_SHARE = 0.01  # of the largest variance, added to each: dead units have none to divide by
-SD_FLOOR_SHARE = 0.01  # of the largest sd: a unit that was nearly always 0 must not turn its first spark into an alarm
 
 
 @dataclass(frozen=True)
 class Packaged:
     """A model ready to be judged and published.
 
-    int8_agreement: share of the held-out samples (of the calibration data when none are held out) on which the shipped
-    file and the float one have the same top class; 1.0 when they are one file. accuracy, fp32_accuracy: of the shipped
-    and of the float file on the held-out samples; None without any.
+    int8_agreement: mean score of the shipped file's answers by the float one's, on the held-out samples (on the
+    calibration data when none are held out): of classes the share that is the same; 1.0 when they are one file.
+    accuracy, fp32_accuracy: mean score of the shipped and of the float file on the held-out samples; None without any.
     """
 
     manifest: Manifest
@@ -62,7 +60,10 @@ class Packaged:
 
 @dataclass(frozen=True, kw_only=True)
 class About:
-    """What the manifest says that nobody can measure. names: of the C classes; unit: of the input, for people."""
+    """What the manifest says that nobody can measure.
+
+    names: of the C classes, or K targets; unit: of the input, for people; answer: how a task's outputs are read.
+    """
 
     name: str
     names: tuple[str, ...]
@@ -76,11 +77,17 @@ class About:
     logits: str = "logits"
     embedding: str = "embedding"  # "": the graph has none
     notes: tuple[str, ...] = ()
+    answer: Answer | None = None
 
     def stated(self) -> dict[str, Any]:
         """What of it stands in a manifest as it is; the unit stands with the input."""
-        given = asdict(self)
+        given = {one.name: getattr(self, one.name) for one in fields(self)}
         return {"classes": given.pop("names")} | {name: value for name, value in given.items() if name != "unit"}
+
+    @property
+    def kind(self) -> Kind:
+        """By which its outputs are read."""
+        return kind_of(self.task, self.names, self.answer)
 
 
 class ParentFile(NamedTuple):
@@ -110,7 +117,7 @@ def package(
     Args:
         net: the network.
         name: of the model; stays the same from version to version.
-        names: of its C classes.
+        names: of its C classes, or K targets.
         version: of this artifact.
         calibration: (N, *shape) raw samples like the stream's, a few hundred; also the source of the directions that
             drift is looked for in.
@@ -127,7 +134,7 @@ def package(
         DataError: calibration or holdout do not fit the network.
         IncompatibleError: names do not fit it, or it cannot be quantised.
     """
-    from models.export import to_onnx  # torch, which nothing else here needs: see models.bring
+    from models.export import answer_of, to_onnx  # torch, which nothing else here needs: see models.bring
 
     about = About(
         name=name,
@@ -137,6 +144,8 @@ def package(
         snapshot=snapshot,
         unit=unit,
         created_at=created_at,
+        task=net.task,
+        answer=answer_of(net),
     )
     onnx = to_onnx(net)
     return describe(onnx, about, calibration=calibration, holdout=holdout, int8=int8, parent_file=parent_file)
@@ -169,28 +178,25 @@ def describe(
 
     DataError: the samples do not fit the model. IncompatibleError: nor do the names, or it cannot be quantised.
     """
-    spec = _input_spec(onnx, about)
+    spec, kind = _input_spec(onnx, about), about.kind
     _check_rows(calibration, spec, "calibration")
     judged = holdout[0] if holdout is not None else calibration if judged is None else judged
     _check_rows(judged, spec, "calibration" if holdout is None else "holdout")
-    float_logits, _ = _run(onnx, judged, about)
+    plain = _run(onnx, judged, about)
     parent_file = parent_file or ParentFile(b"")
-    shipped = _quantised(onnx, calibration, judged, float_logits, about, parent_file) if int8 else onnx
-    seen, embedding = _run(shipped, calibration, about)
-    logits, held = _run(shipped, judged, about)
-
-    temperature, metrics = _judged(logits, holdout, about)
-    expected = (logits, held) if len(held) >= REFERENCE_SAMPLES_MIN else (seen, embedding)
-    metrics["int8_agreement"] = evaluate.agreement(logits, float_logits)
-    file = OnnxFile(sha256=sha256_hex(shipped), bytes=len(shipped))
+    shipped = _quantised(onnx, calibration, judged, plain, about, parent_file) if int8 else onnx
+    held, seen = (_run(shipped, x, about) for x in (judged, calibration))
+    temperature, metrics = _judged(kind, held, holdout)
+    metrics["int8_agreement"] = kind.agreement(held, plain)
+    enough = len(judged) >= REFERENCE_SAMPLES_MIN
     manifest = Manifest(
-        files={"cpu-int8" if int8 else variant: file},
+        files={"cpu-int8" if int8 else variant: OnnxFile(sha256=sha256_hex(shipped), bytes=len(shipped))},
         input=spec,
         golden=_golden(shipped, calibration, seen, about, showable),
-        reference=_reference(*expected, temperature, spread_of=embedding),
+        reference=reference(kind, held if enough else seen, temperature, spread_of=seen.embedding),
         temperature=temperature,
         metrics=metrics,
-        members=logits.shape[1] if logits.ndim == 3 else 1,
+        members=held.logits.shape[1] if held.logits.ndim == 3 and about.task != "detection" else 1,
         opset=_opset(shipped),
         ir_version=onnx_format.load_model_from_string(shipped).ir_version,
         **about.stated(),
@@ -199,33 +205,32 @@ def describe(
         manifest=manifest,
         onnx=shipped,
         int8_agreement=metrics["int8_agreement"],
-        fp32_accuracy=None if holdout is None else evaluate.accuracy(float_logits, holdout[1]),
+        fp32_accuracy=None if holdout is None else float(kind.score(plain, holdout[1]).mean()),
         accuracy=metrics.get("accuracy"),
     )
 
 
-def _quantised(
-    onnx: bytes, calibration: Rows, judged: Rows, float_logits: Rows, about: About, parent: ParentFile
-) -> bytes:
+def _judged(kind: Kind, held: Outputs, holdout: Holdout | None) -> tuple[float, dict[str, float]]:
+    """Temperature and metrics by the truth of the held-out samples; 1 and none without."""
+    if holdout is None:
+        return 1.0, {}
+    kind.check_truth(holdout[1], len(held.logits))
+    temperature = kind.temperature(held, holdout[1])
+    return temperature, kind.metrics(held, holdout[1], temperature)
+
+
+def _quantised(onnx: bytes, calibration: Rows, judged: Rows, plain: Outputs, about: About, parent: ParentFile) -> bytes:
     """The form nearest to the parent's that says what the one says which keeps nothing of it."""
-    *kept, own = forms(onnx, calibration, logits=about.logits, parent=parent.onnx)
+    more = about.answer and (about.answer.boxes or about.answer.spread)
+    *kept, own = forms(onnx, calibration, logits=about.logits, more=more or "", parent=parent.onnx)
     if not kept:
         return own
 
     def share(form: bytes) -> float:
-        return evaluate.agreement(_run(form, judged, about)[0], float_logits)
+        return about.kind.agreement(_run(form, judged, about), plain)
 
     least = max(parent.min_agreement, share(own) - KEEPING_COSTS_MAX)
     return next((form for form in kept if share(form) >= least), own)
-
-
-def _judged(logits: Rows, holdout: Holdout | None, about: About) -> tuple[float, dict[str, float]]:
-    """Temperature and metrics by the truth of the held-out samples; 1 and none without."""
-    if holdout is None:
-        return 1.0, {}
-    _check_truth(holdout[1], len(logits), len(about.names))
-    temperature = evaluate.worthwhile_temperature(logits, holdout[1])
-    return temperature, _metrics(logits, holdout[1], temperature)
 
 
 def _input_spec(onnx: bytes, about: About) -> InputSpec:
@@ -241,35 +246,17 @@ def _check_rows(x: Rows, spec: InputSpec, what: str) -> None:
     require_finite(x, what)
 
 
-def _check_truth(y: Rows, samples: int, classes: int) -> None:
-    if y.shape != (samples,) or y.dtype.kind not in "iu" or y.min() < 0 or y.max() >= classes:
-        got = f"{y.dtype} {y.shape}" + (f" {y.min()}..{y.max()}" if y.size else "")
-        raise DataError(f"truth of the holdout is {got}, expected whole numbers 0..{classes - 1} of shape ({samples},)")
-
-
-def _run(onnx: bytes, x: Rows, about: About) -> tuple[Rows, Rows]:
-    """Logits (N, C) or (N, T, C), and embedding (N, D); D is 0 where the graph has none."""
-    session, embedding = evaluate.open_session(onnx), np.zeros((len(x), 0), np.float32)
-    logits, seen = evaluate.run_session(session, x, logits=about.logits, embedding=about.embedding or about.logits)
-    embedding = seen if about.embedding else embedding
-    if logits.ndim not in (2, 3) or logits.shape[-1] != len(about.names):
-        raise IncompatibleError(
-            f"output {about.logits!r} has shape {logits.shape}, expected (N, {len(about.names)}): one for each name, "
-            f"or (N, T, {len(about.names)}) of T heads"
-        )
-    if embedding.ndim != 2:
-        raise IncompatibleError(f"output {about.embedding!r} has shape {embedding.shape}, expected (N, D)")
-    return logits, embedding
-
-
-def _metrics(logits: Rows, y: Rows, temperature: float) -> dict[str, float]:
-    return {
-        "accuracy": evaluate.accuracy(logits, y),
-        "macro_f1": evaluate.macro_f1(logits, y),
-        "ece": evaluate.ece(evaluate.softmax(logits, temperature), y),
-        "nll": evaluate.nll(logits, y, temperature),
-        "samples": float(len(y)),
-    }
+def _run(onnx: bytes, x: Rows, about: About, *, fused: bool = True) -> Outputs:
+    """What the model says, of the shapes that its task has; an embedding (N, 0) where the graph has none."""
+    session = evaluate.open_session(onnx, fused=fused)
+    names = {"logits": about.logits, "embedding": about.embedding or about.logits}
+    found = outputs_of(session, x, **names, answer=about.answer or Answer())
+    about.kind.check(found)
+    if not about.embedding:
+        return found._replace(embedding=np.zeros((len(x), 0), np.float32))
+    if found.embedding.ndim != 2:
+        raise shape_error(about.embedding, found.embedding.shape, "(N, D)")
+    return found
 
 
 def _opset(onnx: bytes) -> int:
@@ -277,60 +264,24 @@ def _opset(onnx: bytes) -> int:
     return next(int(entry.version) for entry in imports if entry.domain in ("", "ai.onnx"))
 
 
-def _golden(onnx: bytes, x: Rows, logits: Rows, about: About, showable: NDArray[np.bool_] | None = None) -> Golden:
+def _golden(onnx: bytes, x: Rows, seen: Outputs, about: About, showable: NDArray[np.bool_] | None = None) -> Golden:
     """Nothing, the extremes, and real samples from the least to the most certain; of those that may be shown."""
-    certainty = evaluate.softmax(logits).max(axis=1)
+    certainty = about.kind.expected(seen, 1.0).confidence
     shown = np.flatnonzero(showable) if showable is not None and showable.any() else np.arange(len(x))
     real = shown[np.argsort(certainty[shown])[np.linspace(0, len(shown) - 1, REAL_GOLDENS).astype(int)]]
     extremes = (128, 255) if x.dtype == np.uint8 else (x.min(), x.max())
     flat = [np.full(x.shape[1:], value, dtype=x.dtype) for value in (0, *extremes)]
     inputs = np.stack([*flat, *x[real]])
-    expected, _ = _run(onnx, inputs, about)
-    plainly = evaluate.open_session(onnx, fused=False)
-    other, _ = evaluate.run_session(plainly, inputs, logits=about.logits, embedding=about.logits)
-    spread = float(np.abs(other - expected).max())
-    tolerance = max(GOLDEN_FLOOR, GOLDEN_SHARE * float(np.ptp(expected)), GOLDEN_SPREAD * spread)
-    return Golden(inputs=Tensor.of(inputs), logits=Tensor.of(expected.astype(np.float32)), tolerance=tolerance)
-
-
-def _reference(logits: Rows, embedding: Rows, temperature: float, *, spread_of: Rows) -> Reference:
-    """What is expected of samples that training has not seen: on those it has, a model is surer than on any stream.
-
-    `logits`: (N, C), or (N, T, C) of T heads. `spread_of`: the embedding that directions and spreads are taken from,
-    where more samples matter more.
-    """
-    logits = evaluate.as_one(logits, temperature)
-    probs = evaluate.softmax(logits)
-    top = np.sort(probs, axis=1)[:, ::-1]
-    predicted = np.argmax(probs, axis=1)
-    classes = probs.shape[1]
-    if not embedding.shape[1]:  # nothing to say of one: what a manifest must state is one 0
-        embedding = spread_of = np.zeros((len(embedding), 1), np.float32)
-    mean, sd = embedding.mean(axis=0), spread_of.std(axis=0)
-    centres = np.tile(mean, (classes, 1))
-    for label in np.unique(predicted):
-        centres[label] = embedding[predicted == label].mean(axis=0)
-    share = np.bincount(predicted, minlength=classes) / len(predicted)
-    quantiles = np.quantile(1.0 - (top[:, 0] - top[:, 1]), np.linspace(0.0, 1.0, 21))
-    energy = np.log(top[:, 0]) - logits.max(axis=1)
-    return Reference(
-        embedding_mean=Tensor.of(mean.astype(np.float32)),
-        embedding_sd=Tensor.of(np.maximum(sd, max(SD_FLOOR_SHARE * sd.max(), 1e-6)).astype(np.float32)),
-        class_centres=Tensor.of(centres.astype(np.float32)),
-        class_share=tuple(share.tolist()),
-        confidence_mean=float(top[:, 0].mean()),
-        energy_mean=float(energy.mean()),
-        utility_quantiles=tuple(quantiles.tolist()),
-        samples=len(logits),
-        whitening=Tensor.of(_whitening(spread_of)),
+    expected, other = (_run(onnx, inputs, about, fused=fused) for fused in (True, False))
+    # Of numbers the widest output counts: a device that refused a good model for the last bits would keep a worse one.
+    more = about.answer.boxes or about.answer.spread if about.answer else ""
+    outputs = [(expected.logits, other.logits)]
+    outputs += [] if expected.more is None or other.more is None else [(expected.more, other.more)]
+    widest = max(float(np.ptp(one)) for one, _ in outputs)
+    spread = max(float(np.abs(one - unlike).max()) for one, unlike in outputs)
+    return Golden(
+        inputs=Tensor.of(inputs),
+        logits=Tensor.of(expected.logits.astype(np.float32)),
+        tolerance=max(GOLDEN_FLOOR, GOLDEN_SHARE * widest, GOLDEN_SPREAD * spread),
+        outputs={} if expected.more is None else {more: Tensor.of(expected.more.astype(np.float32))},
     )
-
-
-def _whitening(embedding: Rows) -> NDArray[np.float32]:
-    """(D, K): the directions of most variance, each scaled to variance 1 (principal components)."""
-    centred = np.asarray(embedding, np.float64) - embedding.mean(axis=0)
-    variance, directions = np.linalg.eigh(centred.T @ centred / len(centred))  # ascending
-    variance, directions = variance[-DIRECTIONS:], directions[:, -DIRECTIONS:]
-    ridge = RIDGE_SHARE * max(float(variance[-1]), 1e-12)
-    whitening: NDArray[np.float32] = (directions / np.sqrt(np.maximum(variance, 0.0) + ridge)).astype(np.float32)
-    return whitening

@@ -8,7 +8,7 @@ the stream's. Logits and embedding stay float outputs, the batch axis stays as i
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -40,7 +40,9 @@ def to_int8(onnx: bytes, calibration: NDArray[Any], *, logits: str = "logits") -
     return forms(onnx, calibration, logits=logits)[-1]
 
 
-def forms(onnx: bytes, calibration: NDArray[Any], *, logits: str = "logits", parent: bytes = b"") -> list[bytes]:
+def forms(
+    onnx: bytes, calibration: NDArray[Any], *, logits: str = "logits", more: str = "", parent: bytes = b""
+) -> list[bytes]:
     """Quantise a float ONNX model: those that share the most bytes with the parent first, with its own ranges last.
 
     Args:
@@ -48,18 +50,20 @@ def forms(onnx: bytes, calibration: NDArray[Any], *, logits: str = "logits", par
         calibration: (N, *shape) raw samples like the stream's; a few hundred. Calibrated on cleaner data than the
             device sees, the order of the most uncertain samples is lost (top-5 % overlap .57 instead of .93).
         logits: name of the output to keep at full precision.
+        more: of a further one, of boxes or spreads. Then the last layer and all behind it stay float: a number or a
+            corner at 256 steps is off by a pixel or a percent, and there is next to nothing to gain.
         parent: the quantised model that it was fine-tuned from; empty: none. A form that would share too little with
             it is left out.
 
     Raises:
         IncompatibleError: the model cannot be quantised.
     """
-    own, plain = _quantised(onnx, calibration, logits)
+    own, plain = _quantised(onnx, calibration, logits, more)
     kept = [keep(own, plain, parent, hold_steps=steps) for steps in HOLD_STEPS] if parent else []
     return [*(form.onnx for form in kept if form.share >= WORTH_SHARE), own]
 
 
-def _quantised(onnx: bytes, calibration: NDArray[Any], logits: str) -> tuple[bytes, onnx_format.ModelProto]:
+def _quantised(onnx: bytes, calibration: NDArray[Any], logits: str, more: str) -> tuple[bytes, onnx_format.ModelProto]:
     """With ranges of its own, and the prepared float model that it was made of."""
     with tempfile.TemporaryDirectory(prefix="winnow-") as folder:
         source, plain, quantised = (Path(folder) / name for name in ("float.onnx", "plain.onnx", "int8.onnx"))
@@ -79,7 +83,7 @@ def _quantised(onnx: bytes, calibration: NDArray[Any], logits: str) -> tuple[byt
                 # A range is the mean of the batches' extremes, so that one outlier cannot stretch it (smartwatch data:
                 # .990-.997 agreement with float, else .987-.994). Of single samples the mean would be too tight.
                 extra_options={"CalibMovingAverage": _fixed_batch(model) == 0},
-                **_chosen(onnx_format.load(plain)),
+                **_chosen(onnx_format.load(plain), [logits, more] if more else []),
             )
         except REFUSALS as error:
             raise IncompatibleError(f"the model cannot be quantised: {error}") from error
@@ -112,13 +116,26 @@ def _fixed_batch(model: onnx_format.ModelProto) -> int:
     return int(model.graph.input[0].type.tensor_type.shape.dim[0].dim_value)
 
 
-def _chosen(model: onnx_format.ModelProto) -> dict[str, list[str]]:
-    """Which nodes are quantised: of a transformer those with weights alone.
+def _last(graph: GraphProto, outputs: Sequence[str]) -> list[str]:
+    """Nodes between these outputs and the last weights before them, those included."""
+    made_by = {name: node for node in graph.node for name in node.output}
+    names, wanted = set[str](), list(outputs)
+    while wanted:
+        node = made_by.get(wanted.pop())
+        if node is None or node.name in names:
+            continue
+        names.add(node.name)
+        wanted += [] if node.op_type in WEIGHTED else node.input
+    return sorted(names)
+
+
+def _chosen(model: onnx_format.ModelProto, outputs: Sequence[str]) -> dict[str, list[str]]:
+    """Which nodes are quantised: not the preparation, nor the last layer behind `outputs`; of transformers the weights.
 
     What attention multiplies and normalises has few large values among many small ones (MiniLM: .98 agreement with
     float and twice its speed; with all of them .94, and 1.5 times).
     """
-    excluded = _preparation(model)
+    excluded = [*_preparation(model), *_last(model.graph, outputs)]
     if not any(node.op_type == "LayerNormalization" for node in model.graph.node):
         return {"nodes_to_exclude": excluded}
     fixed = constants(model.graph)

@@ -8,7 +8,7 @@ rounds goes on from it, by the recipe of the same name.
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 
 import numpy as np
 import torch
@@ -103,9 +103,10 @@ def _teach(module: Network, seen: Tensor, y: NDArray[np.int64]) -> None:
     left = [_fit(z[~back], truth[~back], module.classes, penalty) for penalty in PENALTIES]
     losses = [float(nn.functional.cross_entropy(z[back] @ w.T + b, truth[back])) for w, b in left]
     weight, bias = _fit(z, truth, module.classes, PENALTIES[int(np.argmin(losses))])
+    head = cast(nn.Linear, module.head)
     with torch.no_grad():
-        module.head.weight.copy_(weight / sd)
-        module.head.bias.copy_(bias - weight @ (mean / sd))
+        head.weight.copy_(weight / sd)
+        head.bias.copy_(bias - weight @ (mean / sd))
 
 
 def _held(y: NDArray[np.int64]) -> NDArray[np.bool_]:

@@ -18,9 +18,10 @@ def shares(y: Tensor, known: Tensor | None = None, *, replay: float = 1.0) -> Te
     """(N,) how often each sample is wanted per epoch, mean 1: the inverse square root of its class's frequency.
 
     Not balancing at all forgets rare new classes; balancing fully repeats their few samples until learnt by heart.
+    Samples that have no class of their own (y of more than one axis) come alike.
     `known`: (N,) which ones the parent learned from; they come `replay` times as often, and the epoch is shorter.
     """
-    weight = torch.bincount(y).double().rsqrt()[y]
+    weight = torch.bincount(y).double().rsqrt()[y] if y.ndim == 1 else torch.ones(len(y), dtype=torch.float64)
     weight = weight * (len(y) / weight.sum())
     if known is not None and replay < 1.0 and not known.all():
         weight[known] *= replay
@@ -60,7 +61,7 @@ class Samples(NamedTuple):
     """What a net is to learn from, on the device that learns; x may stay beside it."""
 
     x: Tensor  # (N, *shape) raw
-    y: Tensor  # (N,) int64
+    y: Tensor  # (N,) int64 classes, or what else the truth of the task is (contract/score.py), float32
     shares: Tensor  # (N,) float64, on the CPU: how often each comes per epoch
     weight: Tensor  # (N, T) float32: what it counts for with each head
     teacher: Tensor | None  # (N, K) log-probabilities of the K classes that the parent knows, softened; None: no parent

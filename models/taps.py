@@ -114,19 +114,21 @@ class _Graph:
         return list(self._weights[name].dims) if name in self._weights else []
 
 
-def tap(onnx: bytes, named: Taps) -> tuple[bytes, Taps]:
+def tap(onnx: bytes, named: Taps, *, more: str = "") -> tuple[bytes, Taps]:
     """The model with logits and embedding for its only outputs, and their names; an empty name is to be found.
 
-    IncompatibleError: not a model of this kind; says why, and what the candidates are.
+    `more`: a tensor that is an output as well. IncompatibleError: not a model of this kind; says the candidates.
     """
-    tapped, found = tap_model(load(onnx), named)
+    tapped, found = tap_model(load(onnx), named, more=more)
     return tapped, found.taps
 
 
-def tap_model(model: ModelProto, named: Taps, *, task: Task = "classification") -> tuple[bytes, Found]:
+def tap_model(model: ModelProto, named: Taps, *, task: Task = "classification", more: str = "") -> tuple[bytes, Found]:
     """The same of a model that is loaded, which is changed; and why they are where they are."""
     found = find(model.graph, logits=named.logits, embedding=named.embedding, task=task)
-    return _retap(model, found), found
+    if more and more not in {name for node in model.graph.node for name in node.output}:
+        raise IncompatibleError(f"the graph has no tensor {more!r}")
+    return _retap(model, found, more), found
 
 
 def find_taps(graph: GraphProto, *, logits: str = "", embedding: str = "") -> Taps:
@@ -264,7 +266,7 @@ def _candidates(walked: _Graph) -> str:
     return "; ".join(pairs[-5:]) or "none (no dense layer with constant weights)"
 
 
-def _retap(model: ModelProto, found: Found) -> bytes:
+def _retap(model: ModelProto, found: Found, more: str) -> bytes:
     """Make the taps the only outputs and drop what they do not need."""
     graph, taps = model.graph, found.taps
     graph.node.extend(found.nodes)
@@ -274,8 +276,10 @@ def _retap(model: ModelProto, found: Found) -> bytes:
     graph.output.append(helper.make_tensor_value_info(taps.logits, TensorProto.FLOAT, None))
     if taps.embedding:
         graph.output.append(helper.make_tensor_value_info(taps.embedding, TensorProto.FLOAT, [None, None]))
-    kept = _needed(graph, {*taps} - {""})
-    used = {name for node in kept for name in reads(node)} | {*taps}
+    if more:
+        graph.output.append(helper.make_tensor_value_info(more, TensorProto.FLOAT, None))
+    kept = _needed(graph, {*taps, more} - {""})
+    used = {name for node in kept for name in reads(node)} | {*taps, more}
     weights = [tensor for tensor in graph.initializer if tensor.name in used]
     inputs = [entry for entry in graph.input if entry.name not in {tensor.name for tensor in graph.initializer}]
     known = [entry for entry in graph.value_info if entry.name in used]

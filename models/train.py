@@ -22,10 +22,11 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from edge_agent.contract.errors import ArtifactError
+from edge_agent.contract.task import Task
 from models import augment, loss, samples, split, start
 from models.checkpoint import Checkpoint, digest_of
 from models.curve import Progress
-from models.data import DTYPES, require_finite
+from models.data import DTYPES, require_finite, require_truth
 from models.errors import DataError
 from models.learn import AT_ONCE, LABEL_SMOOTHING, Learner, Part, Settings
 from models.net import Network, Shape
@@ -43,13 +44,14 @@ class Net:
     shape: Shape  # of one raw sample
     dtype: str
     classes: int
+    task: Task = "classification"
 
     def weights(self) -> bytes:
         """Everything needed to go on training, for `load`."""
         buffer = io.BytesIO()
         state = {name: tensor.cpu() for name, tensor in self.module.state_dict().items()}
         plain = {"recipe": self.recipe, "shape": self.shape, "dtype": self.dtype, "classes": self.classes}
-        torch.save({**plain, "heads": self.module.heads, "state": state}, buffer)
+        torch.save({**plain, "task": self.task, "heads": self.module.heads, "state": state}, buffer)
         return buffer.getvalue()
 
     @classmethod
@@ -61,7 +63,8 @@ class Net:
         try:
             plain = torch.load(io.BytesIO(data), weights_only=True, map_location="cpu")
             state, heads = plain.pop("state"), plain.pop("heads", 1)
-            module = build(plain["recipe"], plain["shape"], classes=plain["classes"], seed=0, heads=heads)
+            task = plain.get("task", "classification")
+            module = build(plain["recipe"], plain["shape"], classes=plain["classes"], seed=0, heads=heads, task=task)
             module.load_state_dict(state)
             return cls(module=module.eval(), **plain)
         except (
@@ -94,6 +97,7 @@ def fit(
     *,
     classes: int,
     settings: Settings,
+    task: Task = "classification",
     parent: bytes | None = None,
     progress: Progress | None = None,
     beside: Beside | None = None,
@@ -103,9 +107,10 @@ def fit(
 
     Args:
         x: (N, *shape) uint8, float32 or int32, raw and finite.
-        y: (N,) int, 0..classes-1.
+        y: (N,) int, 0..classes-1; or the truth of another task, as contract/score.py has it.
         classes: C; at least as many as the parent has.
         settings: how.
+        task: what it is to say; the parent's.
         parent: `Net.weights()` of the net to go on from.
         progress: called after each epoch.
         beside: what more is known of the samples.
@@ -116,15 +121,17 @@ def fit(
         ArtifactError: the parent's bytes are no weights.
         OSError: the checkpoint cannot be written.
     """
-    _check(x, y, classes)
+    _check(x, y, classes, task)
+    _check_settings(settings, task)
     beside = beside or Beside()
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     with threads(settings.threads):
         before = None if parent is None else Net.load(parent)
-        net = _begun(x, classes, settings, before)
+        net = _begun(x, y, classes, settings, before, task)
         # Channels last is 15 % faster than NCHW on a CPU; torch's types do not know the argument.
         module = net.module.to(device=device, memory_format=torch.channels_last)  # type: ignore[call-overload]
-        back = split.kept_back(y, beside.device, beside.order, seed=settings.seed) if settings.patience else None
+        known = y if task == "classification" else np.zeros(len(y), np.int64)  # none of its samples has one class
+        back = split.kept_back(known, beside.device, beside.order, seed=settings.seed) if settings.patience else None
         back = back if back is not None and back.any() else None  # of a handful nothing can be spared
         if settings.patience and back is None and progress is not None:
             progress(0.0, "nothing can be kept back of so few samples: it does not stop early")
@@ -133,39 +140,57 @@ def fit(
             _samples(x, y, beside, settings, before, back, device),
             settings,
             part=settings.part if before else "whole",
-            augment=augment.chosen(module.prepare.layout, settings.augment),
-            kept_back=None if back is None else (torch.tensor(x[back]), torch.tensor(y[back]).long().to(device)),
+            augment=augment.chosen(module.prepare.layout, settings.augment, task),
+            kept_back=None if back is None else (torch.tensor(x[back]), _truth(y[back]).to(device)),
         )
-        kept = None if folder is None else Checkpoint(folder, _digest(x, y, classes, settings, parent, beside))
+        kept = None if folder is None else Checkpoint(folder, _digest(x, y, classes, settings, task, parent, beside))
         learner.run(checkpoint=kept, progress=progress)
         module.cpu()
     return net
 
 
-def _check(x: NDArray[Any], y: NDArray[Any], classes: int) -> None:
+def _check(x: NDArray[Any], y: NDArray[Any], classes: int, task: Task) -> None:
     if str(x.dtype) not in DTYPES or x.ndim < 2:
         raise DataError(f"x is {x.dtype} {x.shape}, expected one of {', '.join(DTYPES)} of shape (N, ...)")
-    if y.shape != (len(x),) or y.dtype.kind not in "iu" or len(x) < 2:
+    if task != "classification":
+        require_truth(y, task, samples=len(x), classes=classes)
+    elif y.shape != (len(x),) or y.dtype.kind not in "iu" or len(x) < 2:
         raise DataError(f"y is {y.dtype} {y.shape}, expected whole numbers of shape ({len(x)},), at least 2")
-    if classes < 2 or y.min() < 0 or y.max() >= classes:
+    elif classes < 2 or y.min() < 0 or y.max() >= classes:
         raise DataError(f"y holds {y.min()}..{y.max()}, expected 0..{classes - 1} (two classes or more)")
     require_finite(x, "x")
 
 
-def _begun(x: NDArray[Any], classes: int, settings: Settings, before: Net | None) -> Net:
+def _check_settings(settings: Settings, task: Task) -> None:
+    """What follows from a sample's one class is refused where it has none."""
+    if task == "classification":
+        return
+    for name in ("distil", "pseudo_labels"):
+        if getattr(settings, name):
+            raise DataError(f"{name} = {getattr(settings, name)}: is for classification, this is {task}: leave it out")
+
+
+def _truth(y: NDArray[Any]) -> Tensor:
+    """As it is learned from."""
+    return torch.tensor(y.astype(np.int64 if y.ndim == 1 else np.float32))
+
+
+def _begun(x: NDArray[Any], y: NDArray[Any], classes: int, settings: Settings, before: Net | None, task: Task) -> Net:
     """The net as it is before the first step; that of the parent is left as it was."""
     shape, dtype = tuple(x.shape[1:]), str(x.dtype)
-    recipe = start.recipe_for(shape, dtype, settings.recipe, before.recipe if before else "")
+    recipe = start.recipe_for(shape, dtype, settings.recipe, before.recipe if before else "", task)
     if before is None:
-        module = start.fresh(recipe, x, classes, heads=settings.heads, seed=settings.seed)
-        return Net(module, recipe, shape, dtype, classes)
+        module = start.fresh(recipe, x, y, classes, heads=settings.heads, seed=settings.seed, task=task)
+        return Net(module, recipe, shape, dtype, classes, task)
+    if task != before.task:
+        raise DataError(f"the parent was taught {before.task}, and this is {task}: train without the parent")
     if (shape, dtype) != (before.shape, before.dtype):
         raise DataError(f"samples are {shape} {dtype}, the parent takes {before.shape} {before.dtype}")
     module = copy.deepcopy(before.module)
-    start.grow(module, classes, heads=settings.heads, seed=settings.seed)
+    start.grow(module, y, classes, heads=settings.heads, seed=settings.seed)
     if settings.part == "whole":
         start.shrink(module, recipe, shape, keep=settings.shrink, seed=settings.seed)
-    return Net(module, recipe, shape, dtype, classes)
+    return Net(module, recipe, shape, dtype, classes, task)
 
 
 def _samples(
@@ -178,7 +203,7 @@ def _samples(
     device: torch.device,
 ) -> samples.Samples:
     rows: Any = slice(None) if back is None else ~back  # a slice copies nothing, and samples may be most of the memory
-    data, truth = torch.as_tensor(np.require(x[rows], requirements=["C", "W"])), torch.tensor(y[rows].astype(np.int64))
+    data, truth = torch.as_tensor(np.require(x[rows], requirements=["C", "W"])), _truth(y[rows])
     known = None if beside.known is None or before is None else torch.tensor(beside.known[rows])
     weight = samples.bootstrap(len(data), settings.heads, seed=settings.seed)
     if settings.importance_clip and beside.probability is not None:
@@ -206,11 +231,17 @@ def _teacher(parent: Network, x: Tensor, y: Tensor, device: torch.device) -> tup
 
 
 def _digest(
-    x: NDArray[Any], y: NDArray[Any], classes: int, settings: Settings, parent: bytes | None, beside: Beside
+    x: NDArray[Any],
+    y: NDArray[Any],
+    classes: int,
+    settings: Settings,
+    task: Task,
+    parent: bytes | None,
+    beside: Beside,
 ) -> str:
     """Of all that the outcome depends on."""
     more = (beside.device, beside.order, beside.known, beside.probability, beside.unlabelled)
-    return digest_of(settings, x, y, classes, parent, *more)
+    return digest_of(settings, x, y, classes, task.encode(), parent, *more)
 
 
 @contextmanager

@@ -18,7 +18,9 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
+from edge_agent.contract.artifact import Answer
 from edge_agent.contract.errors import ArtifactError, WinnowError
+from edge_agent.contract.task import Task as Kind
 from models.bring import shaped
 from models.curve import Progress
 from models.errors import DataError
@@ -40,11 +42,16 @@ class Champion:
 
 @dataclass(frozen=True, kw_only=True)
 class Task:
-    """What a trainer is given. The same task gives the same model, whenever it is run."""
+    """What a trainer is given. The same task gives the same model, whenever it is run.
+
+    Truth has a row a sample: multilabel (N, K) of 0 and 1; regression (N, K), NaN where a number is not known;
+    detection (N, M, 6) of class (-1: no box), left, top, right, bottom in 0..1, and 1.
+    """
 
     x: NDArray[Any]  # (N, *shape) uint8, float32 or int32, raw
-    y: NDArray[np.int64]  # (N,) index into names
-    names: tuple[str, ...]  # of the C classes
+    y: NDArray[Any]  # (N,) int64 index into names; of another task its truth (edge_agent/contract/score.py), float32
+    names: tuple[str, ...]  # of the C classes, or K targets
+    task: Kind = "classification"
     device: NDArray[np.str_]  # (N,) where each came from
     order: NDArray[np.int64]  # (N,) numbers by which they came there
     known: NDArray[np.bool_]  # (N,) which the champion learned from
@@ -64,6 +71,7 @@ class Trained(NamedTuple):
     logits: str = ""  # names of the outputs (N, C), or (N, T, C) of a committee, and (N, D); empty: to be found
     embedding: str = ""
     from_scratch: bool = False  # it did not begin with the champion's weights, though it was given them
+    answer: Answer | None = None  # how the outputs of another task are read, and the name of a further one
 
 
 def run(name: str, task: Task) -> Trained:
@@ -78,8 +86,12 @@ def run(name: str, task: Task) -> Trained:
     trained = _asked(name, task)
     if not isinstance(trained, Trained):
         raise DataError(f"trainer {name!r}: hands back {type(trained).__name__}, expected models.trainer.Trained")
-    onnx, taps = tap(trained.onnx, Taps(trained.logits, trained.embedding))
-    return Trained(shaped(onnx, taps), trained.weights, *taps, trained.from_scratch)
+    answer = trained.answer or Answer()
+    if task.task == "detection" and not (answer.boxes and trained.logits and trained.embedding):
+        raise DataError(f"trainer {name!r}: of a detector it names logits, embedding and, in its answer, boxes")
+    onnx, taps = tap(trained.onnx, Taps(trained.logits, trained.embedding), more=answer.boxes or answer.spread)
+    onnx = shaped(onnx, taps) if task.task == "classification" else onnx
+    return trained._replace(onnx=onnx, logits=taps.logits, embedding=taps.embedding)
 
 
 def _asked(name: str, task: Task) -> object:
@@ -107,11 +119,11 @@ def found(name: str) -> Callable[[Task], Trained]:
 
 def train(task: Task) -> Trained:
     """Ours: the net of a recipe, from scratch or on from the champion."""
-    from models.export import to_onnx  # torch, which a trainer of another kind does without
+    from models.export import answer_of, to_onnx  # torch, which a trainer of another kind does without
     from models.train import Beside, fit
 
     parent = _parent_recipe(task)
-    settings = settings_of(task.told, tuple(task.x.shape[1:]), str(task.x.dtype), parent=parent)
+    settings = settings_of(task.told, tuple(task.x.shape[1:]), str(task.x.dtype), parent=parent, task=task.task)
     beside = Beside(
         device=task.device,
         order=task.order,
@@ -124,12 +136,14 @@ def train(task: Task) -> Trained:
         task.y,
         classes=len(task.names),
         settings=settings,
+        task=task.task,
         parent=task.champion.weights if task.champion and parent else None,
         progress=task.progress,
         beside=beside,
         folder=task.folder,
     )
-    return Trained(to_onnx(net), net.weights(), "logits", "embedding", from_scratch=not parent)
+    made = Trained(to_onnx(net), net.weights(), "logits", "embedding", from_scratch=not parent)
+    return made._replace(answer=answer_of(net))
 
 
 def _parent_recipe(task: Task) -> str:
@@ -139,18 +153,23 @@ def _parent_recipe(task: Task) -> str:
     if task.champion is None or not task.champion.weights:
         return ""
     try:
-        recipe = Net.load(task.champion.weights).recipe
+        before = Net.load(task.champion.weights)
     except ArtifactError as error:
         task.progress(0.0, f"from scratch: the champion is of another trainer ({error})")
         return ""
-    wanted = task.told.get("recipe", "")
+    recipe, wanted = before.recipe, task.told.get("recipe", "")
+    if before.task != task.task:
+        task.progress(0.0, f"from scratch: the champion was taught {before.task}, and {task.task} is wanted")
+        return ""
     if wanted not in ("", recipe):
         task.progress(0.0, f"from scratch: the champion is a {recipe!r}, and {wanted!r} is wanted")
         return ""
     return recipe
 
 
-def settings_of(told: Mapping[str, Any], shape: tuple[int, ...], dtype: str, *, parent: str = "") -> Any:
+def settings_of(
+    told: Mapping[str, Any], shape: tuple[int, ...], dtype: str, *, parent: str = "", task: Kind = "classification"
+) -> Any:
     """What training goes by (`models.train.Settings`): what was told, else what the recipe's TOML file says.
 
     Raises:
@@ -160,8 +179,8 @@ def settings_of(told: Mapping[str, Any], shape: tuple[int, ...], dtype: str, *, 
     from models.start import recipe_for
     from models.train import Settings
 
-    recipe = recipe_for(shape, dtype, told.get("recipe", ""), parent)
-    usual = defaults(recipe)
+    recipe = recipe_for(shape, dtype, told.get("recipe", ""), parent, task)
+    usual = defaults(recipe, task)
     for said, where in ((usual, "its TOML file"), ({**usual, **told}, "what it is told")):
         try:
             settings = msgspec.convert({**said, "recipe": recipe}, type=Settings)

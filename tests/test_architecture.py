@@ -47,7 +47,12 @@ SERVER_PARTS = (
 )
 MAY_IMPORT = {  # package -> what it may import of the others; the longest name counts
     "edge_agent": (),
-    "models": ("edge_agent.contract", "edge_agent.choose.committee"),  # what a committee says as one
+    "models": (  # what a device says of what a model gives
+        "edge_agent.contract",
+        "edge_agent.choose.acquisition",
+        "edge_agent.choose.committee",
+        "edge_agent.choose.tasks",
+    ),
     "server": ("edge_agent.contract", "edge_agent.choose"),
     "server.demo": PACKAGES,  # a script over the whole product
     "server.backtest": ("edge_agent.contract", "edge_agent.choose", "models"),  # loaded by its command alone

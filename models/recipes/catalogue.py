@@ -16,15 +16,28 @@ import msgspec
 import torch
 
 from edge_agent.contract.errors import did_you_mean
+from edge_agent.contract.task import TASKS, Task
+from models.detector import Detector
 from models.errors import DataError
 from models.net import Network, Parts, Shape
+from models.regressor import Regressor
 
-DIMENSIONS = {"cnn": (2, 3), "cnn1d": (2,), "lite0": (2, 3), "minilm": (1,), "mlp": (1,), "text": (1,)}
+DIMENSIONS = {
+    "cnn": (2, 3),
+    "cnn1d": (2,),
+    "lite0": (2, 3),
+    "minilm": (1,),
+    "mlp": (1,),
+    "text": (1,),
+    "fcos": (2, 3),
+    "ssdlite": (2, 3),
+}
 """How many axes a sample of each recipe has."""
+FOR_BOXES = ("fcos", "ssdlite")
 
 
-def choose(shape: Shape, dtype: str) -> str:
-    """The recipe for a raw sample, by its shape; `lite0`, `minilm` and `text` want to be asked for.
+def choose(shape: Shape, dtype: str, task: Task = "classification") -> str:
+    """The recipe for a raw sample, by its shape; `lite0`, `minilm`, `text` and `ssdlite` want to be asked for.
 
     Two axes mean a grey image when both sides are 8 or longer, and they are bytes or no more than 1 : 2 apart;
     otherwise a series (T, C).
@@ -32,6 +45,8 @@ def choose(shape: Shape, dtype: str) -> str:
     >>> choose((28, 28), "uint8"), choose((100, 6), "float32"), choose((30,), "float32")
     ('cnn', 'cnn1d', 'mlp')
     """
+    if task == "detection":
+        return "fcos"
     if len(shape) == 1:
         return "mlp"
     if len(shape) == 3:
@@ -42,7 +57,9 @@ def choose(shape: Shape, dtype: str) -> str:
     raise DataError(f"a sample of shape {shape}: no recipe; expected (D,), (T, C), (H, W) or (H, W, C)")
 
 
-def build(recipe: str, shape: Shape, *, classes: int, seed: int, heads: int = 1) -> Network:
+def build(
+    recipe: str, shape: Shape, *, classes: int, seed: int, heads: int = 1, task: Task = "classification"
+) -> Network:
     """A fresh network. The same arguments give the same weights.
 
     Args:
@@ -51,21 +68,42 @@ def build(recipe: str, shape: Shape, *, classes: int, seed: int, heads: int = 1)
         classes: number of classes.
         seed: of the initial weights.
         heads: on the one body.
+        task: what it is to say.
 
     Raises:
-        DataError: no such recipe, or it does not take this shape.
+        DataError: no such recipe, or it does not take this shape, or is not for this task.
     """
     make, _ = _find(recipe)
+    if recipe in DIMENSIONS and (recipe in FOR_BOXES) != (task == "detection"):
+        fitting = FOR_BOXES if task == "detection" else [one for one in DIMENSIONS if one not in FOR_BOXES]
+        raise DataError(f"recipe {recipe!r} is not for {task}; that would be {' or '.join(fitting)}")
+    if heads > 1 and task == "detection":
+        raise DataError(f"heads = {heads}: a detector has one head")
     if len(shape) not in DIMENSIONS.get(recipe, (len(shape),)):
         fitting = [name for name, dimensions in DIMENSIONS.items() if len(shape) in dimensions]
         raise DataError(f"recipe {recipe!r} takes no sample of shape {shape}; that would be {' or '.join(fitting)}")
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        return Network(make(shape), classes, heads=heads)
+        return _network(make(shape), shape, classes, heads, task, recipe)
 
 
-def defaults(recipe: str) -> dict[str, Any]:
-    """What the TOML file beside a recipe says of training; nothing where there is none. DataError when it is broken."""
+def _network(parts: Parts, shape: Shape, classes: int, heads: int, task: Task, recipe: str) -> Network:
+    if bool(parts.levels) != (task == "detection"):
+        raise DataError(f"recipe {recipe!r}: its body ends in {'maps' if parts.levels else 'no maps'}, for {task}")
+    if task == "detection":
+        return Detector(parts, classes, shape)
+    return (
+        Regressor(parts, classes, heads=heads)
+        if task == "regression"
+        else Network(parts, classes, heads=heads, task=task)
+    )
+
+
+def defaults(recipe: str, task: Task = "classification") -> dict[str, Any]:
+    """What the TOML file beside a recipe says of training; nothing where there is none. DataError when it is broken.
+
+    A table named after a task comes before what it says of all.
+    """
     _, file = _find(recipe)
     try:
         found: dict[str, Any] = msgspec.toml.decode(file.read_bytes())
@@ -73,7 +111,8 @@ def defaults(recipe: str) -> dict[str, Any]:
         return {}
     except (OSError, msgspec.DecodeError, ValueError) as error:
         raise DataError(f"{file}: {error}") from error
-    return found
+    own: dict[str, dict[str, Any]] = {name: found.pop(name, {}) for name in TASKS}
+    return {**found, **own[task]}
 
 
 def _find(recipe: str) -> tuple[Callable[[Shape], Parts], Path]:

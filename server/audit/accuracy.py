@@ -11,7 +11,7 @@ from typing import Any, Literal, get_args
 
 from server.audit.estimators import Estimate, hajek, post_stratified
 from server.audit.evidence import Evidence
-from server.store.consensus import NONE_OF_THESE
+from server.store.consensus import NONE_OF_THESE, VALUED
 from server.store.stretches import Stretch
 
 View = dict[str, Any]
@@ -34,6 +34,7 @@ def fleet(evidence: Evidence) -> View:
 def table(evidence: Evidence, by: By, *, names: Sequence[str]) -> list[View]:
     """One row per device, class, day or version; `names` are those of the classes."""
     if by == "class":
+        evidence = evidence.of(evidence.truth != VALUED)  # what shows several classes has none to be recalled by
         seen = sorted({*evidence.predicted.tolist(), *evidence.truth.tolist()})
         return [_class(evidence, index, names) for index in seen]
     key = _KEYS[by]

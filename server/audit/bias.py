@@ -32,6 +32,7 @@ from server.audit.estimators import Estimate, hajek, post_stratified
 from server.audit.evidence import Evidence
 from server.audit.yields import Found, wilson
 from server.store import spans, stretches
+from server.store.consensus import VALUED
 
 BY = ("device", "class", "day", "hour")
 
@@ -202,14 +203,14 @@ def _weighted(found: Estimate, share: float | None) -> View:
 
 def _accuracy(found: Evidence) -> View:
     weighted = post_stratified(found.right, found.confidence, found.probability, found.bins, stream=found.stream())
-    plain = Found(int(found.right.sum()), len(found.right))
+    plain = Found(float(found.right.sum()), len(found.right))
     low, high = wilson(plain, NormalDist().inv_cdf(0.975)) if plain.labels else (None, None)
     return {"plain": {"value": plain.share, "low": low, "high": high}, "weighted": _estimate(weighted)}
 
 
 def _truth(found: Evidence, names: Sequence[str]) -> list[View]:
     rows = []
-    for index in np.unique(found.truth).tolist():
+    for index in np.unique(found.truth[found.truth != VALUED]).tolist():
         mine = found.truth == index
         weighted = _estimate(hajek(mine, found.probability))
         of = {"weighted": weighted["value"], "low": weighted["low"], "high": weighted["high"]}

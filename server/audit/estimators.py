@@ -13,7 +13,9 @@ All are right whether the confidences are calibrated or not, and the more precis
 where they are off, and is what is reported. None can be more precise than p allows: what was sent with a small p and
 turns out a mistake stands for many, and no estimator knows whether those are. For the same reason the variance rests on
 fewer labels than there are: it is reduced of the bias that this has, and counts as so many degrees of freedom (Bell and
-McCaffrey 2002). Pure.
+McCaffrey 2002). Of boxes, numbers and several classes the share is the mean score (contract/score.py); the intervals,
+made for what is right or wrong, are then no shorter than they need be: a mean of values in 0..1 varies most where all
+are 0 or 1. Pure.
 """
 
 from __future__ import annotations
@@ -27,6 +29,7 @@ from numpy.typing import NDArray
 from server.audit.interval import limits
 
 Floats = NDArray[np.float64]
+Scores = NDArray[np.bool_] | Floats
 
 FEWEST = 15  # effective labels; below, intervals were not found to hold, and would say next to nothing
 LEFT_MIN = 1e-9  # of a label that is alone, whose residual is 0: it is divided by
@@ -66,11 +69,11 @@ class Stream(NamedTuple):
 NOTHING = Estimate(math.nan, 0.0, 1.0, 0, 0.0)
 
 
-def hajek(right: NDArray[np.bool_], probability: Floats, *, confidence_level: float = 0.95) -> Estimate:
+def hajek(right: Scores, probability: Floats, *, confidence_level: float = 0.95) -> Estimate:
     """The share of the stream that is right, from labelled samples alone.
 
     Args:
-        right: (N,) whether the device's prediction was true.
+        right: (N,) how right the device's prediction was, 0..1; of a class whether it was true.
         probability: (N,) of having been selected and labelled, in (0, 1].
         confidence_level: of the interval, 0..1.
     """
@@ -79,7 +82,7 @@ def hajek(right: NDArray[np.bool_], probability: Floats, *, confidence_level: fl
 
 
 def difference(
-    right: NDArray[np.bool_],
+    right: Scores,
     confidence: Floats,
     probability: Floats,
     *,
@@ -89,7 +92,7 @@ def difference(
     """Accuracy on the stream from labelled samples and the mean confidence over all samples.
 
     Args:
-        right: (N,) whether the device's prediction was true.
+        right: (N,) how right the device's prediction was, 0..1; of a class whether it was true.
         confidence: (N,) what the device said of it, 0..1.
         probability: (N,) of having been selected and labelled, in (0, 1].
         stream_confidence: mean over every sample of the stream, sent or not.
@@ -102,7 +105,7 @@ def difference(
 
 
 def post_stratified(
-    right: NDArray[np.bool_],
+    right: Scores,
     confidence: Floats,
     probability: Floats,
     bins: NDArray[np.int64],
@@ -113,7 +116,7 @@ def post_stratified(
     """The difference estimator in strata: neighbouring bins together until their labels are worth STRATUM.
 
     Args:
-        right: (N,) whether the device's prediction was true.
+        right: (N,) how right the device's prediction was, 0..1; of a class whether it was true.
         confidence: (N,) what the device said of it, 0..1.
         probability: (N,) of having been selected and labelled, in (0, 1].
         bins: (N,) of the utility, 0..B-1.

@@ -24,6 +24,7 @@ from server.audit.estimators import Floats, Stream
 from server.audit.inclusion import asked_at_last, inclusion
 from server.store import labels, stretches
 from server.store.samples import AUDIT_REASONS
+from server.store.scores import Scorer
 from server.store.stretches import Stretch
 
 DESIGN = (*AUDIT_REASONS, "informative", "drift")
@@ -41,15 +42,10 @@ class Evidence(NamedTuple):
     confidence: Floats  # of the device's prediction, 0..1
     bins: NDArray[np.int64]  # of the utility
     predicted: NDArray[np.int64]  # class index
-    truth: NDArray[np.int64]  # class index
+    truth: NDArray[np.int64]  # class index, or VALUED
+    right: Floats  # how right the device's prediction was, 0..1: of a class 1 where it was true, else 0
     hour: NDArray[np.int64]  # of capture, UTC, 0..23, by the device's clock
     left_out: dict[str, int]  # why -> labels
-
-    @property
-    def right(self) -> NDArray[np.bool_]:
-        """(N,) whether the device's prediction was true."""
-        right: NDArray[np.bool_] = self.predicted == self.truth
-        return right
 
     @property
     def samples(self) -> int:
@@ -74,7 +70,7 @@ class Evidence(NamedTuple):
 
     def of(self, rows: NDArray[np.bool_]) -> Evidence:
         """That of some of the labels."""
-        arrays = ("stretch", "probability", "confidence", "bins", "predicted", "truth", "hour")
+        arrays = ("stretch", "probability", "confidence", "bins", "predicted", "truth", "right", "hour")
         return self._replace(**{name: getattr(self, name)[rows] for name in arrays})
 
 
@@ -96,11 +92,17 @@ def gather(connection: sa.Connection, *, since_day: str = "", members: Collectio
         wiped=len({row.id for row in counted}) - len(unique),
         waiting=0,
     )
-    return _weighed(known, place, list(unique.values()), labels.plans(connection), left_out)
+    chosen = list(unique.values())
+    return _weighed(known, place, chosen, Scorer(connection).of(chosen), labels.plans(connection), left_out)
 
 
 def _weighed(
-    known: list[Stretch], place: dict[int, int], rows: list[Any], plans: list[int], left_out: Counter[str]
+    known: list[Stretch],
+    place: dict[int, int],
+    rows: list[Any],
+    right: Floats,
+    plans: list[int],
+    left_out: Counter[str],
 ) -> Evidence:
     """With probabilities; without the groups of which none of the audit is labelled."""
     numbers: dict[tuple[str, str, int], int] = {}
@@ -128,6 +130,7 @@ def _weighed(
         bin_of(_column(rows, "utility")),
         _column(rows, "predicted").astype(np.int64),
         np.array([row.class_index for row in rows], np.int64),
+        right,
         np.array([row.captured_at_ms // HOUR_MS % 24 for row in rows], np.int64),
         dict(left_out),
     )

@@ -14,18 +14,18 @@ from typing import NamedTuple
 
 import sqlalchemy as sa
 
-from server.store import labels
-from server.store.consensus import CLASSLESS
+from server.store import scores
+from server.store.consensus import CLASSLESS, VALUED
 from server.store.samples import AUDIT_REASONS
-from server.store.schema import sample
+from server.store.schema import consensus, sample
 
 CHOSEN = "informative"
 
 
 class Found(NamedTuple):
-    """Labels, and those among them that found a mistake."""
+    """Labels, and those among them that found a mistake: of scores between 0 and 1 what they lack, summed."""
 
-    mistakes: int
+    mistakes: float
     labels: int
 
     @property
@@ -77,19 +77,19 @@ def wilson(found: Found, z: float) -> tuple[float, float]:
 
 def against_random(connection: sa.Connection, *, since_ms: int = 0) -> Yield:
     """By the labels of all samples that arrived since."""
-    answers = labels.in_force().subquery()
-    wrong = sa.case((answers.c.class_index != sample.c.predicted, 1), else_=0)
-    query = (
-        sa.select(sample.c.reason, sa.func.sum(wrong), sa.func.count())
-        .select_from(answers.join(sample, sample.c.id == answers.c.sample_id))
-        .where(sample.c.origin == "device", sample.c.received_at_ms >= since_ms)
-        .where(answers.c.class_index.not_in(CLASSLESS))
-        .group_by(sample.c.reason)
-    )
-    by_reason = {reason: (int(mistakes), number) for reason, mistakes, number in connection.execute(query)}
+    joined = consensus.join(sample, sample.c.id == consensus.c.sample_id)
+    mine = sa.and_(sample.c.origin == "device", sample.c.received_at_ms >= since_ms)
+    wrong = sa.case((consensus.c.class_index != sample.c.predicted, 1), else_=0)
+    query = sa.select(sample.c.reason, sa.func.sum(wrong), sa.func.count()).select_from(joined)
+    of_classes = query.where(mine, consensus.c.class_index.not_in(CLASSLESS)).group_by(sample.c.reason)
+    rows = [(reason, int(mistakes), number) for reason, mistakes, number in connection.execute(of_classes)]
+    valued = sa.select(sample.c.reason, *scores.COLUMNS).select_from(joined)
+    valued = valued.where(mine, consensus.c.class_index == VALUED, sample.c.said.is_not(None))
+    told = list(connection.execute(valued))
+    rows += [(row.reason, 1.0 - right, 1) for row, right in zip(told, scores.Scorer(connection).of(told), strict=True)]
 
     def found(*reasons: str) -> Found:
-        pairs = [by_reason.get(reason, (0, 0)) for reason in reasons]
-        return Found(sum(mistakes for mistakes, _ in pairs), sum(number for _, number in pairs))
+        some = [(mistakes, number) for reason, mistakes, number in rows if reason in reasons]
+        return Found(sum(mistakes for mistakes, _ in some), sum(number for _, number in some))
 
     return compare(found(CHOSEN), found(*AUDIT_REASONS))

@@ -68,9 +68,20 @@ def model_add(
     from server.store.trail import person
     from server.teach.reference import learn
 
-    with open_store(load_config(path)) as store:
-        version = add_artifact(store, folder, weights=weights, now_ms=now_ms(), who=by or person(), why=why)
+    config = load_config(path)
+    with open_store(config) as store:
+        version = add_artifact(
+            store,
+            folder,
+            weights=weights,
+            now_ms=now_ms(),
+            who=by or person(),
+            why=why,
+            task=config.server.task,
+        )
         typer.echo(f"{folder}: version {version.number}, manifest {version.manifest_sha256[:12]}")
+        if config.server.task != "classification":  # of which drift has a reference
+            return
         try:  # the version is out: what follows is only said
             why = "" if learn(store, *read_artifact(folder), now_ms=now_ms()) else "no held-out import fits it"
         except WinnowError as error:

@@ -24,6 +24,7 @@ from edge_agent.contract.artifact import (
 )
 from edge_agent.contract.errors import ArtifactError
 from edge_agent.contract.graph import check_graph
+from edge_agent.contract.task import Task
 from edge_agent.contract.trust import BUNDLE, encode_bundle
 from server.errors import RolloutError
 from server.release.signing import Signing
@@ -88,15 +89,27 @@ def publish_again(connection: sa.Connection, store: Store, number: int, *, now_m
 
 
 def add_artifact(
-    store: Store, folder: Path, *, weights: Path | None, now_ms: int, who: str = trail.SERVER, why: str = ""
+    store: Store,
+    folder: Path,
+    *,
+    weights: Path | None,
+    now_ms: int,
+    who: str = trail.SERVER,
+    why: str = "",
+    task: Task | None = None,
 ) -> Version:
     """Publish an artifact folder under the number in its manifest; the same folder again changes nothing.
 
     `weights` is the checkpoint to train on from; without it the first training starts from scratch. `who` and `why` go
     into the audit trail. ArtifactError when the folder is no artifact, RolloutError when its number is not newer than
-    every other.
+    every other, or it is of another task than `task`, the server's.
     """
     manifest, onnx = read_artifact(folder)
+    if task is not None and manifest.task != task:
+        raise RolloutError(
+            f"{folder}: a model for {manifest.task}, and [server] task is {task!r}: give one for {task}, or say "
+            f"task = {manifest.task!r} in server.toml, where nothing is labelled otherwise yet"
+        )
     check_graph(onnx)
     data = (folder / MANIFEST).read_bytes()  # as it is: devices that hold the folder know it by this hash
     checkpoint = _read(weights) if weights else b""

@@ -67,6 +67,11 @@ def is_label(class_index: sa.ColumnElement[int]) -> sa.ColumnElement[bool]:
     return sa.or_(class_index >= 0, class_index == VALUED)
 
 
+def scorable(class_index: sa.ColumnElement[int], said: sa.ColumnElement[Any]) -> sa.ColumnElement[bool]:
+    """Whether a label and what the device said can be held against each other."""
+    return sa.and_(class_index != CANNOT_TELL, sa.or_(class_index != VALUED, said.is_not(None)))
+
+
 def resolve(connection: sa.Connection, ids: Collection[str]) -> None:
     """Say anew what is in force for these samples, by the labels that they have now."""
     wanted = list(ids)

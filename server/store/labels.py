@@ -200,16 +200,19 @@ def answers_of(connection: sa.Connection, snapshot_id: str) -> list[tuple[str, i
 
 
 def audited(connection: sa.Connection, version: int) -> Sequence[Any]:
-    """(class_index, predicted, floor) of the audit's samples to which a version gave a class, by their answers."""
-    answers = in_force().subquery()
+    """Of the audit's samples that a version answered and a label can score, by their answers.
+
+    Rows of floor, predicted, model_version, said, class_index and truth.
+    """
     first = sa.select(label.c.sample_id, sa.func.min(label.c.id).label("at")).group_by(label.c.sample_id).subquery()
     query = (
-        sa.select(answers.c.class_index, sample.c.predicted, sample.c.floor)
+        sa.select(*(sample.c[name] for name in ("floor", "predicted", "model_version", "said")))
+        .add_columns(in_force_.c.class_index, in_force_.c.truth)
         .select_from(sample)
-        .join(answers, answers.c.sample_id == sample.c.id)
+        .join(in_force_, in_force_.c.sample_id == sample.c.id)
         .join(first, first.c.sample_id == sample.c.id)
         .where(sample.c.model_version == version, sample.c.reason.in_(AUDIT_REASONS), sample.c.floor > 0.0)
-        .where(answers.c.class_index.not_in(CLASSLESS), ~identities.left_out())
+        .where(consensus.scorable(in_force_.c.class_index, sample.c.said), ~identities.left_out())
         .order_by(first.c.at)
     )
     return connection.execute(query).all()

@@ -20,7 +20,7 @@ import sqlalchemy as sa
 
 from edge_agent.contract.wire import Heartbeat, StreamCounts
 from server.store import beats, labels, spans, vectors
-from server.store.consensus import CLASSLESS
+from server.store.consensus import scorable
 from server.store.schema import consensus, sample, stretch
 
 Sums = dict[str, list[float]]
@@ -88,19 +88,22 @@ def confidence(connection: sa.Connection, version: int, *, since_day: str = "") 
 
 
 def labelled(connection: sa.Connection, *, since_day: str = "") -> Sequence[Any]:
-    """Every device's sample with a label that tells its class, or that it has none, and the id of the stretch it is of.
+    """Every device's sample with a label that it can be scored by, and the id of the stretch it is of.
 
-    Rows of what decides in `sample`, with class_index, asked (the probability of having been asked about, or None),
-    plan_ms and stands_for (as in `label`), captured_at_ms, and stretch_id: None where the device has not yet said, or
-    never will, what it counted around the sample.
+    Rows of what decides in `sample`, with class_index and truth, asked (the probability of having been asked about, or
+    None), plan_ms and stands_for (as in `label`), captured_at_ms, and stretch_id: None where the device has not yet
+    said, or never will, what it counted around the sample.
     """
-    answers = labels.in_force().add_columns(consensus.c.plan_ms, consensus.c.stands_for).subquery()
-    said = (sample.c[name] for name in ("id", "reason", "probability", "floor", "utility", "confidence", "predicted"))
+    more = (consensus.c[name] for name in ("truth", "plan_ms", "stands_for"))
+    answers = labels.in_force().add_columns(*more).subquery()
+    names = ("id", "reason", "probability", "floor", "utility", "confidence", "predicted", "model_version", "said")
+    said = (sample.c[name] for name in names)
     query = (
-        sa.select(*said, stretch.c.id.label("stretch_id"), answers.c.class_index, answers.c.probability.label("asked"))
-        .add_columns(answers.c.plan_ms, answers.c.stands_for, sample.c.received_at_ms, sample.c.captured_at_ms)
+        sa.select(*said, stretch.c.id.label("stretch_id"), answers.c.class_index, answers.c.truth)
+        .add_columns(answers.c.probability.label("asked"), answers.c.plan_ms, answers.c.stands_for)
+        .add_columns(sample.c.received_at_ms, sample.c.captured_at_ms)
         .select_from(answers.join(sample, sample.c.id == answers.c.sample_id).outerjoin(stretch, _around()))
-        .where(sample.c.origin == "device", answers.c.class_index.not_in(CLASSLESS))
+        .where(sample.c.origin == "device", scorable(answers.c.class_index, sample.c.said))
         .where(
             sa.or_(
                 stretch.c.day >= since_day, sa.and_(stretch.c.id.is_(None), sample.c.received_at_ms >= ms_of(since_day))

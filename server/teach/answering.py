@@ -6,6 +6,7 @@ The very file that devices run, on onnxruntime; of a committee the mean of the m
 from __future__ import annotations
 
 import time
+from collections.abc import Sequence
 from typing import Any, Protocol
 
 import numpy as np
@@ -45,6 +46,23 @@ def run(model: Model, x: NDArray[Any]) -> tuple[NDArray[np.float64], NDArray[np.
     embedding = manifest.embedding or manifest.logits  # one output is enough here
     said, embedded = run_session(open_session(model.onnx), x, logits=manifest.logits, embedding=embedding)
     return np.asarray(said, np.float64).reshape(len(x), -1, len(manifest.classes)), embedded
+
+
+def outputs(model: Model, x: NDArray[Any], names: Sequence[str]) -> list[NDArray[np.float32]]:
+    """What the graph gives of samples x, by the names of its outputs."""
+    from models.evaluate import open_session, run_outputs
+
+    return run_outputs(open_session(model.onnx), x, names)
+
+
+def sound(model: Model, x: NDArray[Any]) -> NDArray[np.bool_]:
+    """(N,) whether all that is stated as an answer is finite."""
+    manifest = model.manifest
+    found = outputs(model, x, [manifest.logits, *manifest.golden.outputs])
+    finite: NDArray[np.bool_] = np.logical_and.reduce(
+        [np.isfinite(one).reshape(len(x), -1).all(axis=1) for one in found]
+    )
+    return finite
 
 
 def probabilities(logits: NDArray[np.float64], temperature: float) -> Floats:

@@ -85,11 +85,12 @@ def make(
 
     # The rows of the head are the champion's classes: they must be the first of ours, in the same order.
     grows = champion is not None and champion.manifest.classes == snapshot.classes[: len(champion.manifest.classes)]
-    base = champion if champion and champion.weights and grows else None
+    goes_on = champion is not None and champion.weights and grows and champion.manifest.task == data.task
+    base = champion if goes_on else None
     say(f"going on from version {base.number}" if base else "from scratch")
     digest = _digest(snapshot, base, teach)
     _forget_others(folder, digest)
-    task = _task(store, snapshot, data.train, base, teach, folder / digest, progress)
+    task = _task(store, snapshot, data, base, teach, folder / digest, progress)
     try:
         trained = trainer.run(teach.trainer, task)
     finally:
@@ -106,16 +107,24 @@ def told(teach: config.Teach) -> dict[str, Any]:
 
 
 def _task(
-    store: Store, snapshot: Snapshot, part: Part, base: Champion | None, teach: config.Teach, folder: Path, to: Progress
+    store: Store,
+    snapshot: Snapshot,
+    data: Dataset,
+    base: Champion | None,
+    teach: config.Teach,
+    folder: Path,
+    to: Progress,
 ) -> Task:
     from models import trainer
 
+    part = data.train
     known = _known(store, part, base)
     takes = base.manifest.input if base else InputSpec(name="", shape=part.x.shape[1:], dtype=str(part.x.dtype))
     return trainer.Task(
         x=part.x,
         y=part.y,
         names=tuple(snapshot.classes),
+        task=data.task,
         device=part.device,
         order=_order(part.sample),
         known=known,
@@ -185,6 +194,8 @@ def _packaged(
         created_at=datetime.now(timezone.utc).isoformat(timespec="seconds"),
         logits=trained.logits,
         embedding=trained.embedding,
+        task=data.task,
+        answer=trained.answer,
     )
     keeps = champion is not None and "cpu-int8" in champion.manifest.files
     return describe(

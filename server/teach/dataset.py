@@ -7,13 +7,15 @@ from __future__ import annotations
 
 import logging
 from collections import Counter
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from edge_agent.contract import score
 from edge_agent.contract.artifact import InputSpec
+from edge_agent.contract.task import Task, truth_of
 from server.errors import StoreError, TrainingError
 from server.store import snapshots
 from server.store.samples import sample_array
@@ -31,13 +33,17 @@ class Part:
     """The members of one split."""
 
     x: NDArray[Any]  # (N, *shape) raw
-    y: NDArray[np.int64]  # (N,) index into the snapshot's classes
+    y: NDArray[Any]  # (N,) int64 index into the snapshot's classes; of another task its truth (contract/score.py)
     stream: NDArray[np.bool_]  # (N,) from a device, not imported
     probability: NDArray[np.float64]  # (N,) of selection, by the floor alone where held out; 1 for imports
     device: NDArray[np.str_]  # (N,)
     sample: NDArray[np.str_]  # (N,) ids
     received_at_ms: NDArray[np.int64]  # (N,)
     arm: NDArray[np.str_]  # (N,) strategy/acquisition that asked for it; "": not known, or imported
+
+    def of(self, rows: NDArray[Any]) -> Part:
+        """Some of them."""
+        return Part(*(getattr(self, one.name)[rows] for one in fields(self)))
 
 
 @dataclass(frozen=True)
@@ -46,12 +52,20 @@ class Dataset:
 
     train: Part
     holdout: Part
-    left_out: int  # members of another shape or dtype than the model takes
+    left_out: int  # members of another shape, dtype or task than the model is for
+    task: Task = "classification"
     damaged: tuple[str, ...] = ()  # ids of members whose bytes are not what they were, or gone: left out
 
 
-def load(store: Store, snapshot: Snapshot, *, takes: InputSpec | None, max_damaged_share: float = 0.05) -> Dataset:
-    """Read a snapshot. `takes` is the champion's input, else what most members are.
+def load(
+    store: Store,
+    snapshot: Snapshot,
+    *,
+    takes: InputSpec | None,
+    max_damaged_share: float = 0.05,
+    task: Task | None = None,
+) -> Dataset:
+    """Read a snapshot. `takes` and `task` are the champion's, else what most members are.
 
     Raises:
         TrainingError: a split is empty, or more than max_damaged_share of it (and FEW_DAMAGED) is damaged.
@@ -61,6 +75,10 @@ def load(store: Store, snapshot: Snapshot, *, takes: InputSpec | None, max_damag
         rows = snapshots.members(connection, snapshot.id)
     if not rows:
         raise TrainingError(f"snapshot {snapshot.id[:12]}: nothing is labelled: import data, or connect devices")
+    task = task or Counter(_task_of(row) for row in rows).most_common(1)[0][0]
+    total, rows = len(rows), [row for row in rows if _task_of(row) == task]
+    if not rows:
+        raise TrainingError(f"snapshot {snapshot.id[:12]}: none of its {total} labels is of {task}, as the champion is")
     kinds = Counter((tuple(row.shape), row.dtype) for row in rows)
     kind = (takes.shape, takes.dtype) if takes else kinds.most_common(1)[0][0]
     fitting = [row for row in rows if (tuple(row.shape), row.dtype) == kind]
@@ -73,11 +91,22 @@ def load(store: Store, snapshot: Snapshot, *, takes: InputSpec | None, max_damag
                 f"`winnow-server data import FILE.npz --split {split} server.toml`"
             )
     damaged: list[str] = []
-    train, holdout = (_read(store, parts[split], split, max_damaged_share, damaged) for split in ("train", "holdout"))
-    return Dataset(train=train, holdout=holdout, left_out=len(rows) - len(fitting), damaged=tuple(damaged))
+    train, holdout = (
+        _read(store, parts[split], split, max_damaged_share, damaged, (task, len(snapshot.classes)))
+        for split in ("train", "holdout")
+    )
+    left_out = total - len(fitting)
+    return Dataset(train=train, holdout=holdout, left_out=left_out, task=task, damaged=tuple(damaged))
 
 
-def _read(store: Store, rows: list[Any], split: str, max_damaged_share: float, damaged: list[str]) -> Part:
+def _task_of(row: Any) -> Task:
+    """Of its label."""
+    return "classification" if row.truth is None else truth_of(row.truth).task
+
+
+def _read(
+    store: Store, rows: list[Any], split: str, max_damaged_share: float, damaged: list[str], of: tuple[Task, int]
+) -> Part:
     """A split, without what cannot be read, whose ids are added to `damaged`."""
     sound, arrays = [], []
     for row in rows:
@@ -95,13 +124,16 @@ def _read(store: Store, rows: list[Any], split: str, max_damaged_share: float, d
             f"{lost} of {len(rows)} {split} samples are damaged, as {damaged[-1]}: restore the blobs from a backup, or "
             "raise [snapshot] max_damaged_share"
         )
-    return _part(sound, arrays)
+    return _part(sound, arrays, *of)
 
 
-def _part(rows: list[Any], arrays: list[NDArray[Any]]) -> Part:
+def _part(rows: list[Any], arrays: list[NDArray[Any]], task: Task, classes: int) -> Part:
+    one_class = task == "classification"
     return Part(
         x=np.stack(arrays),
-        y=np.array([row.class_index for row in rows], dtype=np.int64),
+        y=np.array([row.class_index for row in rows], dtype=np.int64)
+        if one_class
+        else score.truths([truth_of(row.truth) for row in rows], task, classes),
         stream=np.array([row.origin == "device" for row in rows], dtype=np.bool_),
         probability=np.array([row.frozen_probability or 1.0 for row in rows], dtype=np.float64),
         device=np.array([row.device for row in rows], dtype=np.str_),

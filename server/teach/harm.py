@@ -22,6 +22,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 Floats = NDArray[np.float64]
+Scores = NDArray[np.bool_] | Floats
 
 BETS = (0.1, 0.25, 0.5, 1.0, 2.0, 4.0)  # small ones find a small rise, large ones a large rise sooner
 BET_MAX_SHARE = 0.9  # of what would lose everything on one right answer
@@ -33,7 +34,7 @@ class Harm(NamedTuple):
 
     version: int
     labels: int  # of the audit, under it
-    errors: int
+    errors: int  # of scores between 0 and 1 what they lack, summed
     allowed: float  # error rate up to which nothing is harm
     evidence: float  # how many labels without harm would be needed to see as much once, on average
     alarm_at: int | None  # labels after which the threshold was first passed; None: not
@@ -55,12 +56,12 @@ def allowed_error(error: float, labels: float, tolerance: float) -> float:
     return min(1.0, centre + half + tolerance)
 
 
-def bet(version: int, errors: NDArray[np.bool_], floor: Floats, *, allowed: float, threshold: float) -> Harm:
+def bet(version: int, errors: Scores, floor: Floats, *, allowed: float, threshold: float) -> Harm:
     """Bet on errors.
 
     Args:
         version: whose they are.
-        errors: (N,) in the order in which the labels came.
+        errors: (N,) 0..1, what each lacks to a full score; of classes 1 where it is wrong. In the order of the labels.
         floor: (N,) the probability, > 0, with which every sample of that one's stream was drawn alike. Budgets set it,
             and no label does: so the least of all may scale every weight, as if it had been known from the start.
         allowed: m, 0..1.
@@ -76,4 +77,4 @@ def bet(version: int, errors: NDArray[np.bool_], floor: Floats, *, allowed: floa
             if (now := float(fortune.mean())) >= threshold and alarm_at is None:
                 alarm_at = k
             evidence = max(evidence, now)
-    return Harm(version, len(errors), int(errors.sum()), allowed, evidence, alarm_at)
+    return Harm(version, len(errors), round(float(errors.sum())), allowed, evidence, alarm_at)

@@ -7,22 +7,34 @@ rules of gates/.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
-from edge_agent.contract.errors import WinnowError
+from edge_agent.contract.task import Task
 from server.config import Gates
-from server.teach.answering import Model, latency_ms, likelihood, logits, probabilities, right, said, strangeness, top
+from server.teach import terms, valued
+from server.teach.answering import (
+    Model,
+    latency_ms,
+    likelihood,
+    logits,
+    probabilities,
+    right,
+    said,
+    strangeness,
+    top,
+)
 from server.teach.champions import Champion, Elder, Known
 from server.teach.dataset import Dataset, Part
 from server.teach.gates import answers, hardship
 from server.teach.gates.answers import Said
 from server.teach.gates.budgets import Cost
 from server.teach.gates.hardship import Disturbed, Strange
-from server.teach.gates.held import Held, Names
-from server.teach.gates.judge import Against, Evidence, Forgotten, Int8, judge
+from server.teach.gates.held import Held, Names, Scores
+from server.teach.gates.judge import Against, Answers, Evidence, Forgotten, Int8, judge
 from server.teach.gates.paired import Floats
 from server.teach.gates.portrait import Portrait, portraits
 from server.teach.gates.slices import THIRDS, TIME, thirds
@@ -69,10 +81,9 @@ def judge_candidate(
         known: what else there is to go by.
     """
     part, names = data.holdout, np.array(classes, dtype=np.str_)
-    label = names[part.y]
-    ours = said(packaged, part.x, label)
-    theirs = said(champion, part.x, label) if champion else None
-    held = _held(part, label, ours, theirs, known.sites)
+    asked = Asked(data.task, names, valued.scale_of(names, champion, packaged))
+    ours, theirs = asked.of(packaged, part), asked.of(champion, part) if champion else None
+    held = _held(part, asked, ours, theirs, known.sites)
     figures = {"onnx_bytes": float(len(packaged.onnx)), "latency_ms": latency_ms(packaged.onnx, part.x)}
     figures |= _figures("candidate", held, held.candidate, ours)
     against, factors = None, {}
@@ -80,28 +91,57 @@ def judge_candidate(
         figures |= _figures("champion", held, held.champion, theirs)
         figures["champion_latency_ms"] = here = latency_ms(champion.onnx, part.x)
         factors = {device: there / here for device, there in known.latency_ms.items()}
-        disturbed, strange, more = _hard(packaged, champion, part, held)
+        disturbed, strange, more = _hard(packaged, champion, part, held, asked)
         figures |= more
-        forgotten = [found for elder in known.elders if (found := _forgotten(elder, held, part))]
+        forgotten = [found for elder in known.elders if (found := _forgotten(elder, held, part, ours, asked))]
         against = Against(_names(champion), ours, theirs, disturbed, strange, forgotten)
     if packaged.fp32_accuracy is not None:
         figures["fp32_accuracy"] = packaged.fp32_accuracy
     evidence = Evidence(
         held=held,
         against=against,
-        int8=_int8(packaged, len(label)) if int8 else None,
-        labelled=_labelled(packaged, data, names, known),
+        int8=_int8(packaged, len(held.label)) if int8 else None,
+        labelled=_labelled(packaged, data, names, known) if data.task == "classification" else (),
         cost=Cost(figures["latency_ms"], len(packaged.onnx), factors),
-        broken=[*_broken(packaged, champion), *_unsound(ours)],
+        broken=[*terms.broken(packaged, champion), *terms.unsound(packaged, part.x)],
     )
-    return Judged(held, figures, judge(evidence, rules=rules), portraits(held, ours))
+    drawn = portraits(held, ours) if isinstance(ours, Said) else {}
+    return Judged(held, figures, judge(evidence, rules=rules), drawn)
 
 
-def _held(part: Part, label: Names, ours: Said, theirs: Said | None, sites: Mapping[str, str]) -> Held:
-    before = theirs.predicted == label if theirs else np.zeros(len(label), np.bool_)
+class Asked(NamedTuple):
+    """In whose terms models are asked: those of a snapshot."""
+
+    task: Task
+    names: Names  # of its classes or targets
+    scale: Floats  # (K,) of targets
+
+    def label(self, part: Part) -> Names:
+        """(N,) the name of the one class; "" where a sample has not the one."""
+        return self.names[part.y] if self.task == "classification" else np.full(len(part.y), "", np.str_)
+
+    def of(self, model: Model, part: Part) -> Answers:
+        """What it answers to the samples of a part."""
+        if self.task == "classification" or model.manifest.task != self.task:
+            return said(model, part.x, self.label(part))
+        return valued.answers(model, part.x, part.y, self.names, self.scale)
+
+    def score(self, answered: Answers, label: Names, known: Names | None = None) -> Scores:
+        """(N,) of each sample; of boxes, numbers and several classes by those in `known` alone."""
+        if isinstance(answered, Said):
+            right: Scores = answered.predicted == label
+            return right
+        return answered.score(np.ones(len(self.names), np.bool_) if known is None else np.isin(self.names, known))
+
+
+def _held(part: Part, asked: Asked, ours: Answers, theirs: Answers | None, sites: Mapping[str, str]) -> Held:
+    label = asked.label(part)
+    before = np.zeros(len(label)) if theirs is None else asked.score(theirs, label)
     places = np.array([sites.get(name, "") for name in part.device], np.str_)
     conditions = {"site": np.where(part.stream, places, ""), **_conditions(part)}
-    return Held(ours.predicted == label, before, part.stream, part.probability, part.device, label, conditions)
+    shows = valued.shown(asked.task, part.y, asked.names)
+    after = asked.score(ours, label)
+    return Held(after, before, part.stream, part.probability, part.device, label, conditions, shows)
 
 
 def _int8(packaged: Packaged, n: int) -> Int8 | None:
@@ -134,74 +174,62 @@ def _thirds(values: Floats, stream: NDArray[np.bool_], names: tuple[str, str, st
     return made
 
 
-def _unsound(ours: Said) -> list[str]:
-    none = np.count_nonzero(ours.predicted == "")
-    return [f"its logits are not finite on {none} of {len(ours.predicted)} held-out samples"] if none else []
-
-
-def _broken(candidate: Model, champion: Model | None) -> list[str]:
-    """Terms of the contract that it breaks, in words."""
-    ours, broken = candidate.manifest, []
-    try:
-        found = logits(candidate, np.asarray(ours.golden.inputs.array()))
-    except (WinnowError, ValueError) as error:
-        return [f"it cannot be run on its golden inputs: {error}"]
-    stated = np.asarray(ours.golden.logits.array(), np.float64).reshape(found.shape)
-    if not np.isfinite(found).all():
-        broken.append("its logits are not finite on the golden inputs")
-    elif np.abs(found - stated).max() > ours.golden.tolerance:
-        broken.append("its logits are not those that its manifest states for the golden inputs")
-    if champion is None:
-        return broken
-    theirs = champion.manifest
-    for what in ("shape", "dtype", "unit"):
-        was, now = getattr(theirs.input, what), getattr(ours.input, what)
-        if was != now:
-            broken.append(f"the {what} of its input is {now}, was {was}")
-    if ours.classes[: len(theirs.classes)] != theirs.classes:
-        broken.append("its classes do not begin with the champion's: they are only ever added to")
-    if theirs.embedding and not ours.embedding:
-        broken.append("it has no embedding, and the champion has one")
-    return broken
-
-
-def _forgotten(elder: Elder, held: Held, part: Part) -> Forgotten | None:
+def _forgotten(elder: Elder, held: Held, part: Part, ours: Answers, asked: Asked) -> Forgotten | None:
     """On what was held out for the elder: a set fixed then, that stands for itself."""
-    rows = np.isin(part.sample, sorted(elder.samples)) & np.isin(held.label, elder.version.manifest.classes)
-    if not rows.any():
+    rows, classes = np.isin(part.sample, sorted(elder.samples)), _names(elder.version)
+    if asked.task == "classification":
+        rows &= np.isin(held.label, classes)
+    if not rows.any() or elder.version.manifest.task != asked.task:
         return None
-    before = right(elder.version, part.x[rows], held.label[rows], among=_names(elder.version))
-    return Forgotten(elder.version.number, held.candidate[rows].astype(np.int8) - before)
+    if isinstance(ours, Said):
+        before = right(elder.version, part.x[rows], held.label[rows], among=classes)
+        return Forgotten(elder.version.number, held.candidate[rows].astype(np.float64) - before)
+    then = asked.score(asked.of(elder.version, part.of(rows)), held.label[rows], classes)
+    return Forgotten(elder.version.number, asked.score(ours, held.label, classes)[rows] - then.astype(np.float64))
 
 
 def _hard(
-    candidate: Model, champion: Model, part: Part, held: Held
+    candidate: Model, champion: Model, part: Part, held: Held, asked: Asked
 ) -> tuple[Disturbed | None, Strange | None, Figures]:
-    """Both on disturbed samples and on strangers, made of some held-out samples of classes that both know."""
+    """Both on disturbed samples and on strangers, made of some held-out samples of classes that both know.
+
+    What is a stranger to several classes, to numbers or to boxes, no score of these models says: those have no gate.
+    """
     from models.corruption import SUITE, strangers, suite
 
     classes = _names(champion)
-    both = np.flatnonzero(np.isin(held.label, classes))
+    one_class = asked.task == "classification"
+    both = np.flatnonzero(np.isin(held.label, classes)) if one_class else np.arange(len(held.label))
     some = np.sort(np.random.default_rng(0).permutation(both)[:HARD_SAMPLES])
-    if not len(some):
+    if not len(some) or champion.manifest.task != asked.task:
         return None, None, {}
-    x, label, models = part.x[some], held.label[some], {"candidate": candidate, "champion": champion}
-    # Among the champion's classes, for both: to tell more classes apart is harder, and no loss of robustness.
-    rights = {name: [right(one, bad, label, among=classes) for one in models.values()] for name, bad in suite(x)}
+    chosen, label, models = part.of(some), held.label[some], {"candidate": candidate, "champion": champion}
+
+    def scores(model: Model, bad: NDArray[Any]) -> Scores:
+        # Among the champion's classes, for both: to tell more classes apart is harder, and no loss of robustness.
+        if one_class:
+            return right(model, bad, label, among=classes)
+        return asked.score(asked.of(model, replace(chosen, x=bad)), label, classes)
+
+    x = chosen.x
+    rights = {name: [scores(one, bad) for one in models.values()] for name, bad in suite(x)}
     disturbed = Disturbed(tuple(rights), *(np.stack(side) for side in zip(*rights.values(), strict=True)))
-    nowhere = np.concatenate([made for _, made in strangers(x)])
-    scores = {who: (strangeness(one, x), strangeness(one, nowhere)) for who, one in models.items()}
-    ours, theirs = ([found["energy"] for found in pair] for pair in scores.values())
     figures = {
         f"{who}_{name}_accuracy": float(side.mean())
         for name, sides in rights.items()
         for who, side in zip(models, sides, strict=True)
-    } | {
-        f"{who}_auroc_{kind}": hardship.auroc(known[kind], unknown[kind])
-        for who, (known, unknown) in scores.items()
-        for kind in known
     }
     figures["corruption_suite"] = float(SUITE)
+    if not one_class:
+        return disturbed, None, figures
+    nowhere = np.concatenate([made for _, made in strangers(x)])
+    odd = {who: (strangeness(one, x), strangeness(one, nowhere)) for who, one in models.items()}
+    ours, theirs = ([found["energy"] for found in pair] for pair in odd.values())
+    figures |= {
+        f"{who}_auroc_{kind}": hardship.auroc(known[kind], unknown[kind])
+        for who, (known, unknown) in odd.items()
+        for kind in known
+    }
     return disturbed, Strange((ours[0], theirs[0]), (ours[1], theirs[1])), figures
 
 
@@ -231,21 +259,28 @@ def _labelled(candidate: Model, data: Dataset, names: Names, known: Known) -> li
     return found
 
 
-def _figures(who: str, held: Held, right: NDArray[np.bool_], said: Said) -> Figures:
-    """What one model comes to, on the stream and on imports, weighted."""
+def _figures(who: str, held: Held, right: Scores, said: Answers) -> Figures:
+    """What one model comes to, on the stream and on imports, weighted. "accuracy": the mean score."""
     found: Figures = {}
     for origin, rows in (("stream", held.stream), ("import", ~held.stream)):
         if not rows.any():
             continue
-        weight, part = held.weight[rows], said.of(rows)
-        error, chance, _ = answers.ece(right[rows], part.confidence, weight)
-        each = {
-            "accuracy": float(np.average(right[rows], weights=weight)),
-            "macro_f1": answers.macro_f1(held.label[rows], part.predicted, weight)[0],
-            "ece": error,
-            "ece_by_chance": chance,
-            "brier": float(np.average(part.brier, weights=weight)),
-            "nll": float(np.average(part.nll, weights=weight)),
-        }
+        weight = held.weight[rows]
+        each = {"accuracy": float(np.average(right[rows], weights=weight))}
+        if isinstance(said, Said):
+            each |= _of_classes(held.label[rows], right[rows], said.of(rows), weight)
+        else:
+            each |= valued.figures(said.of(rows), weight)
         found |= {f"{who}_{origin}_{name}": value for name, value in each.items()}
     return found
+
+
+def _of_classes(label: Names, right: Scores, part: Said, weight: Floats) -> Figures:
+    error, chance, _ = answers.ece(right, part.confidence, weight)
+    return {
+        "macro_f1": answers.macro_f1(label, part.predicted, weight)[0],
+        "ece": error,
+        "ece_by_chance": chance,
+        "brier": float(np.average(part.brier, weights=weight)),
+        "nll": float(np.average(part.nll, weights=weight)),
+    }

@@ -9,7 +9,7 @@ import numpy as np
 import sqlalchemy as sa
 
 from server import config
-from server.store import erasures, labels, runs, snapshots, training_orders, versions
+from server.store import erasures, labels, runs, scores, snapshots, training_orders, versions
 from server.store.versions import Version
 from server.teach.gates.paired import effective
 from server.teach.harm import Harm, allowed_error, bet
@@ -61,7 +61,7 @@ def erased(connection: sa.Connection, version: Version) -> str:
 def harm(connection: sa.Connection, version: Version, rules: config.Teach) -> Harm:
     """What the audit's labels say of a version, against what it was when it was judged."""
     rows = labels.audited(connection, version.number)
-    errors = np.array([row.class_index != row.predicted for row in rows], np.bool_)
+    errors = 1.0 - scores.Scorer(connection).of(list(rows))
     floor = np.array([row.floor for row in rows], np.float64)
     accuracy = version.metrics.get("candidate_stream_accuracy")
     if accuracy is None:

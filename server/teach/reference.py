@@ -30,9 +30,12 @@ _AT_ONCE = 256  # read and run: more only takes memory
 def learn(store: Store, manifest: Manifest, onnx: bytes, *, now_ms: int) -> int:
     """Make the reference of a model and keep it; returns of how many samples, 0 when none are held out that fit.
 
-    What cannot be read is left out, and said. IncompatibleError when the model does not run: a model without a
-    reference is still a model, so callers say it and go on.
+    Of classes alone: what of boxes or numbers shifted, nothing here could tell. What cannot be read is left out, and
+    said. IncompatibleError when the model does not run: a model without a reference is still a model, so callers say
+    it and go on.
     """
+    if manifest.task != "classification":
+        return 0
     index = {name: number for number, name in enumerate(manifest.classes)}
     with store.database.read() as connection:
         names, now = labels.names(connection), rules.in_force(connection)

@@ -76,6 +76,7 @@ def _make(store: Store, run: Run, snapshot: Snapshot, say: Say) -> tuple[Candida
         store,
         snapshot,
         takes=champion.manifest.input if champion else None,
+        task=champion.manifest.task if champion else None,
         max_damaged_share=settings.snapshot.max_damaged_share,
     )
     with tempfile.TemporaryDirectory() as folder:

@@ -160,16 +160,7 @@ def _round(
 ) -> dict[str, Any]:
     started_s = time.monotonic()
     check(store, snapshot, settings.snapshot)
-    data = dataset.load(
-        store,
-        snapshot,
-        takes=champion.manifest.input if champion else None,
-        max_damaged_share=settings.snapshot.max_damaged_share,
-    )
-    if data.left_out:
-        say(f"{data.left_out} samples left out: not of the shape that the model takes")
-    if data.damaged:
-        say(f"{len(data.damaged)} samples left out: their bytes are damaged: {', '.join(data.damaged[:3])}")
+    data = _read(store, settings, snapshot, champion, say)
     packaged, weights, went_on_from = make(data)
     begin_judging()
     say("judging")
@@ -210,6 +201,22 @@ def _round(
     }
 
 
+def _read(store: Store, settings: Settings, snapshot: Snapshot, champion: Champion | None, say: Say) -> Dataset:
+    """The snapshot's arrays; says what is left out."""
+    data = dataset.load(
+        store,
+        snapshot,
+        takes=champion.manifest.input if champion else None,
+        task=champion.manifest.task if champion else None,
+        max_damaged_share=settings.snapshot.max_damaged_share,
+    )
+    if data.left_out:
+        say(f"{data.left_out} samples left out: not of the shape that the model takes, or not of its task")
+    if data.damaged:
+        say(f"{len(data.damaged)} samples left out: their bytes are damaged: {', '.join(data.damaged[:3])}")
+    return data
+
+
 def _parcels(made: Sequence[Parcel], whole_bytes: int) -> str:
     said = [f"{p.bytes} by {p.packing}" for p in made]
     return ", ".join([f"the model is {whole_bytes} bytes", *said])
@@ -233,13 +240,12 @@ def _gains(store: Store, data: Dataset, held: Held, packaged: Packaged, champion
     new = data.train.stream & ~np.isin(data.train.sample, sorted(known))
     if not (new.any() and held.stream.any()):
         return {}
-    change = held.candidate[held.stream].astype(np.float64) - held.champion[held.stream]
+    change = held.change[held.stream]
     seen = lesson.Audit(change, 1.0 / held.probability[held.stream], _embedding(packaged, data.holdout.x[held.stream]))
     return lesson.gains(seen, data.train.arm[new], _embedding(packaged, data.train.x[new]))
 
 
 def _embedding(packaged: Packaged, x: NDArray[Any]) -> NDArray[np.float32]:
-    from models.evaluate import run_onnx
+    from models.evaluate import open_session, run_outputs
 
-    manifest = packaged.manifest
-    return run_onnx(packaged.onnx, x, logits=manifest.logits, embedding=manifest.embedding)[1]
+    return run_outputs(open_session(packaged.onnx), x, [packaged.manifest.embedding])[0]

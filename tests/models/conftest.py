@@ -56,3 +56,6 @@ def blobs() -> Callable[..., tuple[np.ndarray, np.ndarray]]:
         return np.clip(x, 0, 255).astype(dtype), y
 
     return make
+from __future__ import annotations
+
+collect_ignore = ["exports/keras_exports.py"]  # needs TensorFlow, which is no part of this environment

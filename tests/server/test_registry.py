@@ -78,6 +78,8 @@ def test_numbers_only_grow_and_the_same_again_changes_nothing(store, tmp_path):
     quadrants.artifact(tmp_path / "other", version=3, name="another")
     with pytest.raises(RolloutError, match="version 3, expected 4 or more"):
         add_artifact(store, tmp_path / "other", weights=None, now_ms=NOW_MS)
+    with pytest.raises(RolloutError, match=r"a model for classification, and \[server\] task is 'detection': give one"):
+        add_artifact(store, tmp_path / "other", weights=None, now_ms=NOW_MS, task="detection")
 
 
 def test_weights_come_along(store, tmp_path):

@@ -13,6 +13,7 @@ and candidate are compared on classes that both know. Pure.
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass, fields
 
 import numpy as np
@@ -20,7 +21,7 @@ from numpy.typing import NDArray
 
 from server.config import Gates
 from server.teach.gates import paired
-from server.teach.gates.held import Held, Names
+from server.teach.gates.held import Held, Names, Scores
 from server.teach.gates.paired import Difference, Floats
 from server.teach.gates.verdict import Gate, at_least, at_most
 
@@ -54,7 +55,7 @@ def judge_answers(held: Held, candidate: Said, champion: Said, known: Names, rul
 
 def _judge(origin: str, held: Held, candidate: Said, champion: Said, rules: Gates) -> list[Gate]:
     confidence, least = rules.confidence, rules.min_samples
-    flips = held.mean(held.champion & ~held.candidate, confidence=confidence).within(0.0, 1.0)
+    flips = held.mean(held.flipped, confidence=confidence).within(0.0, 1.0)
     brier = held.mean((candidate.brier - champion.brier) / 2.0, confidence=confidence)
     brier = Difference(2.0 * brier.figure, 2.0 * brier.low, 2.0 * brier.high, brier.n, brier.effective)
     f1 = macro_f1_change(held, candidate, champion, confidence=confidence)
@@ -81,11 +82,15 @@ def macro_f1(label: Names, predicted: Names, weight: Floats) -> tuple[float, Flo
     >>> round(macro_f1(label, predicted, np.ones(20))[0], 3)
     0.733
     """
-    share = weight / weight.sum()
-    scores, influence = [], np.zeros(len(label))
     names, counts = np.unique(label, return_counts=True)
-    for name in names[counts >= CLASS_FEWEST]:
-        actual, said = label == name, predicted == name
+    return mean_f1([(label == name, predicted == name) for name in names[counts >= CLASS_FEWEST]], weight)
+
+
+def mean_f1(decisions: Sequence[tuple[NDArray[np.bool_], NDArray[np.bool_]]], weight: Floats) -> tuple[float, Floats]:
+    """The same of decisions: for each class (N,) what is so, and what was said to be."""
+    share = weight / weight.sum()
+    scores, influence = [], np.zeros(len(weight))
+    for actual, said in decisions:
         both = float(share @ actual + share @ said)
         score = 2.0 * float(share @ (actual & said)) / both
         scores.append(score)
@@ -107,7 +112,7 @@ def macro_f1_change(held: Held, candidate: Said, champion: Said, *, confidence: 
 # --- calibration ---
 
 
-def ece(right: NDArray[np.bool_], confidence: Floats, weight: Floats) -> tuple[float, float, Floats]:
+def ece(right: Scores, confidence: Floats, weight: Floats) -> tuple[float, float, Floats]:
     """Expected calibration error; what of it is chance; the influence (N,) of each sample.
 
     In bins of equal mass the mean gap of confidence and accuracy. Even of a perfectly calibrated model it is above 0:

@@ -1,6 +1,6 @@
 """Does it bear bad input: samples that are disturbed, and samples of nothing it knows?
 
-    robustness   accuracy over a fixed set of corruptions, each at one strength: the mean over them is one value to a
+    robustness   mean score over a fixed set of corruptions, each at one strength: the mean over them is one value to a
                  sample, so the difference is a paired one (after Hendrycks and Dietterich, ICLR 2019); and under each
                  of them, for a mean hides what only noise breaks
     strangers    how well the energy (Liu et al., NeurIPS 2020) tells what it was trained for from what is made not to
@@ -15,26 +15,26 @@ import math
 from typing import NamedTuple
 
 import numpy as np
-from numpy.typing import NDArray
 
 from server.config import Gates
 from server.teach.gates import paired
+from server.teach.gates.held import Scores
 from server.teach.gates.paired import Difference, Floats
 from server.teach.gates.slices import holm
 from server.teach.gates.verdict import Gate, at_least
 
 
 class Disturbed(NamedTuple):
-    """Who is right on the same samples under each of the corruptions; (K, N) each."""
+    """The scores of the same samples under each of the corruptions; (K, N) each."""
 
     names: tuple[str, ...]
-    candidate: NDArray[np.bool_]
-    champion: NDArray[np.bool_]
+    candidate: Scores
+    champion: Scores
 
     @property
-    def change(self) -> NDArray[np.int8]:
-        """(K, N) 1: only the candidate is right; -1: only the champion; 0: they agree."""
-        return self.candidate.astype(np.int8) - self.champion.astype(np.int8)
+    def change(self) -> Floats:
+        """(K, N) what the candidate scores more, -1..1."""
+        return np.asarray(self.candidate, np.float64) - np.asarray(self.champion, np.float64)
 
 
 class Strange(NamedTuple):

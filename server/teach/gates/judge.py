@@ -1,17 +1,19 @@
 """May the candidate replace the champion?
 
 Pure: what was measured goes in, a verdict comes out. Both are judged as shipped (int8, on onnxruntime), on the same
-samples, so every figure is a paired difference. A class that the champion does not know counts as wrong for it.
+samples, so every figure is a paired difference, of scores of 0..1 (held.py). A class that the champion does not know
+counts as wrong for it.
 
     contract              same input, classes only added, finite and as stated on the golden inputs
     held_out              is there anything to judge by?                        fails below min_samples
     stream                does it gain on the stream?                           fails when the upper end < min_gain
     import                does it keep what it knew?                            lower end >= -max_drop, where it can be
-    stream/..., import/.. slices (slices.py), macro F1, calibration, Brier, negative flips (answers.py)
+    stream/..., import/.. slices (slices.py), macro F1, calibration, Brier, negative flips (answers.py); of several
+                          classes, numbers and boxes: several.py, values.py, detected.py
     forgetting/version v  what an earlier version knew, on what was held out then
     robustness, strangers bad input (hardship.py)
     int8_agreement        did quantisation change what it says?                 >= min_int8_agreement
-    int8_accuracy         or how often it is right?
+    int8_accuracy         or how right it is?
     labels/...            whose labels contradict everybody else's (trust.py)
     latency/b, size/b     what a board bears (budgets.py)
 
@@ -25,18 +27,22 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 import numpy as np
-from numpy.typing import NDArray
 
 from server.config import Gates
 from server.teach.gates import budgets, paired
 from server.teach.gates.answers import Said, judge_answers
 from server.teach.gates.budgets import Cost
+from server.teach.gates.detected import Detected, judge_detected
 from server.teach.gates.hardship import Disturbed, Strange, judge_disturbed, judge_strange
 from server.teach.gates.held import Held, Names
-from server.teach.gates.paired import Difference
+from server.teach.gates.paired import Difference, Floats
+from server.teach.gates.several import Several, judge_several
 from server.teach.gates.slices import judge_slices
 from server.teach.gates.trust import Labelled, judge_labels
+from server.teach.gates.values import Values, judge_values
 from server.teach.gates.verdict import Gate, GateState, Verdict, at_least, checked, gate
+
+Answers = Said | Several | Values | Detected
 
 SHARP = 0.6
 """Of max_drop, half an interval: if it is wider, more than one in ten candidates that are every bit as good would be
@@ -55,15 +61,15 @@ class Forgotten(NamedTuple):
     """The candidate against an earlier version, on what was held out when that was made."""
 
     version: int
-    change: NDArray[np.int8]  # (N,) 1: only the candidate is right; -1: only the earlier version; 0: they agree
+    change: Floats  # (N,) what the candidate scores more, -1..1; of classes 1: only it is right; -1: only the other
 
 
 class Against(NamedTuple):
     """What was measured of candidate and champion, beside who is right."""
 
     known: Names  # classes that the champion knows
-    candidate: Said
-    champion: Said
+    candidate: Answers
+    champion: Answers
     disturbed: Disturbed | None = None
     strange: Strange | None = None
     forgotten: Sequence[Forgotten] = ()
@@ -132,13 +138,27 @@ def _import(found: Difference, rules: Gates) -> Gate:
 
 
 def _against(held: Held, against: Against, rules: Gates) -> list[Gate]:
-    gates = judge_answers(held, against.candidate, against.champion, against.known, rules)
+    gates = _judge_answers(held, against.candidate, against.champion, against.known, rules)
     gates += [_forgetting(one, rules) for one in against.forgotten]
     if against.disturbed is not None:
         gates += judge_disturbed(against.disturbed, rules)
     if against.strange is not None:
         gates.append(judge_strange(against.strange, rules))
     return gates
+
+
+def _judge_answers(held: Held, ours: Answers, theirs: Answers, known: Names, rules: Gates) -> list[Gate]:
+    """By what the task's answers are; those of both models are of one."""
+    match ours, theirs:
+        case Said(), Said():
+            return judge_answers(held, ours, theirs, known, rules)
+        case Several(), Several():
+            return judge_several(held, ours, theirs, known, rules)
+        case Values(), Values():
+            return judge_values(held, ours, theirs, known, rules)
+        case Detected(), Detected():
+            return judge_detected(held, ours, theirs, known, rules)
+    raise TypeError(f"answers of {type(ours).__name__} held against {type(theirs).__name__}")
 
 
 def _forgetting(one: Forgotten, rules: Gates) -> Gate:

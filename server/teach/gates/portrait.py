@@ -9,11 +9,10 @@ from __future__ import annotations
 
 import msgspec
 import numpy as np
-from numpy.typing import NDArray
 
 from server.audit.interval import limits
 from server.teach.gates.answers import BINS, Said
-from server.teach.gates.held import Held
+from server.teach.gates.held import Held, Scores
 from server.teach.gates.paired import Floats
 
 CONFIDENCE = 0.95
@@ -52,13 +51,13 @@ def _portrait(held: Held, said: Said) -> Portrait:
     return Portrait(names=tuple(names.tolist()), cells=tuple(cells), bins=tuple(bins))
 
 
-def _bins(right: NDArray[np.bool_], confidence: Floats, weight: Floats) -> list[Bin]:
+def _bins(right: Scores, confidence: Floats, weight: Floats) -> list[Bin]:
     parts = np.array_split(np.argsort(confidence, kind="stable"), min(BINS, len(right)))
     total = float(weight.sum())
     return [_bin(right[part], confidence[part], weight[part], total) for part in parts]
 
 
-def _bin(right: NDArray[np.bool_], confidence: Floats, weight: Floats, total: float) -> Bin:
+def _bin(right: Scores, confidence: Floats, weight: Floats, total: float) -> Bin:
     mine = float(weight.sum())
     share = weight / mine
     accuracy = min(1.0, float(share @ right))

@@ -68,7 +68,7 @@ def _cut(held: Held, least: int) -> Iterator[tuple[str, NDArray[np.bool_]]]:
     What is another slice over again (the one class of a device) is not judged twice. Of classes by device only those of
     `least` samples are named: there may be as many as devices times classes.
     """
-    pairs = np.char.add(np.char.add(held.device, "/class "), held.label)
+    pairs = np.where(held.label == "", "", np.char.add(np.char.add(held.device, "/class "), held.label))
     rest = [(kind, values, 1) for kind, values in held.slices.items()]
     by_class = ("class", held.label, 1)
     stream = [("device", held.device, 1), by_class, ("device", pairs, least), *rest]
@@ -82,6 +82,10 @@ def _cut(held: Held, least: int) -> Iterator[tuple[str, NDArray[np.bool_]]]:
                 if (content := sha256(mine.tobytes()).digest()) not in seen:  # there may be thousands of slices
                     seen.add(content)
                     yield f"{origin}/{kind} {name}", mine
+        for name, shown in held.shows.items():
+            if (mine := rows & shown).any() and (content := sha256(mine.tobytes()).digest()) not in seen:
+                seen.add(content)
+                yield f"{origin}/class {name}", mine
 
 
 def thirds(values: NDArray[np.float64], names: tuple[str, str, str] = THIRDS) -> NDArray[np.str_]:

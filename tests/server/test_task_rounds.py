@@ -1,0 +1,193 @@
+"""Does a round teach boxes, numbers and several classes, from labels to what a device runs?"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import numpy as np
+import onnx as onnx_format
+import pytest
+from device_words import FLEET, NOW_MS, SELECTION, frames, message
+from fastapi.testclient import TestClient
+from task_worlds import World, world
+
+from edge_agent.choose.tasks.scoring import scoring
+from edge_agent.contract import score
+from edge_agent.contract.artifact import write_artifact
+from edge_agent.contract.task import Task, truth_of
+from edge_agent.model import Model
+from models.kinds.kind import kind_of, run
+from models.package import Packaged
+from server import config
+from server.collect.ingest import Ingest
+from server.release.registry import publish_passed
+from server.store import labels, runs, snapshots, users
+from server.store.labels import VALUED, Label
+from server.store.store import Store
+from server.teach import champions, dataset, judging
+from server.teach.champions import Champion, Known
+from server.teach.gates.verdict import Verdict
+from server.teach.run import CHECKPOINTS
+from server.teach.training import Settings, begin, run_round
+from server.web.access import digest
+from server.web.app import make_app
+
+FIRST, ALL, FRESH = 0.3, 0.8, 0.2  # of the samples: what the champion knows, all that is labelled, and the rest
+TASKS: tuple[Task, ...] = ("multilabel", "regression", "detection")
+
+
+def label(store: Store, what: World, start: int, stop: int) -> None:
+    """Samples of two devices, every third for the audit, answered by an oracle."""
+    ingest = Ingest(store, fleet=FLEET, offline_after_s=90.0)
+    names, sent = [f"cam-{1 + seq % 2}" for seq in range(start, stop)], []
+    for name, seq in zip(names, range(start, stop), strict=True):
+        selection = msgspec.structs.replace(SELECTION, reason="informative" if seq % 3 else "random")
+        sent += [message(name, "sample", frame) for frame in frames(name, seq, data=what.x[seq], selection=selection)]
+    ingest.take(sent)
+    with store.database.write() as connection:
+        labels.ensure_names(connection, what.names)
+        rows = zip(names, range(start, stop), strict=True)
+        labels.add(
+            connection,
+            [Label(f"{n}.main.1.{seq}", VALUED, "oracle", NOW_MS, truth=what.truths[seq]) for n, seq in rows],
+        )
+
+
+def teach(store: Store, what: World, folder: Path, **told: object) -> runs.Run:
+    settings = Settings(teach=config.Teach(**(what.told | told)), gates=config.Gates())  # type: ignore[arg-type]
+    number = begin(store, settings, why="a test", say=lambda _: None, now_ms=lambda: NOW_MS)
+    run_round(store, number, folder=folder / CHECKPOINTS, say=lambda _: None, now_ms=lambda: NOW_MS)
+    with store.database.read() as connection:
+        found = runs.get(connection, number)
+    assert found is not None
+    return found
+
+
+def published(store: Store, number: int) -> Champion:
+    made = publish_passed(store, now_ms=NOW_MS)
+    assert [one.number for one in made] == [number]
+    found = champions.load(store, number)
+    assert found is not None
+    return found
+
+
+def mean_score(model: Champion, what: World, rows: slice) -> float:
+    kind = kind_of(model.manifest.task, model.manifest.classes, model.manifest.answer)
+    return float(kind.score(run(model.onnx, model.manifest, what.x[rows]), what.y[rows]).mean())
+
+
+@dataclass(frozen=True)
+class Taught:
+    """Two rounds: of the first labels, and of all."""
+
+    folder: Path
+    store: Store
+    what: World
+    before: Champion
+    after: Champion
+    report: dict[str, Any]  # of the second
+    data: dataset.Dataset  # of the second's snapshot
+    fresh: slice  # samples that neither saw
+
+
+@pytest.fixture(scope="module", params=TASKS)
+def taught(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Taught]:
+    folder = tmp_path_factory.mktemp(request.param)
+    what, store = world(request.param), Store.open(folder / "store")
+    first, last = (round(share * len(what.x)) for share in (FIRST, ALL))
+    label(store, what, 0, first)
+    teach(store, what, folder, epochs=max(2, what.told["epochs"] // 3))
+    before = published(store, 1)
+    label(store, what, first, last)
+    done = teach(store, what, folder)
+    assert done.state == "passed", [gate for gate in done.report["verdict"]["gates"] if gate["state"] == "failed"]
+    after = published(store, 2)
+    with store.database.read() as connection:
+        frozen = snapshots.get(connection, done.snapshot_id)
+    assert frozen is not None
+    data = dataset.load(store, frozen, takes=after.manifest.input)
+    yield Taught(folder, store, what, before, after, done.report, data, slice(last, None))
+    store.close()
+
+
+def test_labels_become_a_better_model(taught: Taught) -> None:
+    what, figures = taught.what, taught.report["figures"]
+    assert (taught.before.manifest.task, taught.before.manifest.classes) == (what.task, what.names)
+    assert taught.report["went_on_from"] == 1
+    gates = {gate["name"] for gate in taught.report["verdict"]["gates"]}
+    own = {"multilabel": "macro F1", "regression": "MAE bmi", "detection": "mAP"}[what.task]
+    assert {f"stream/{own}", "stream/negative flips", "robustness", "int8_agreement"} <= gates
+    assert figures["candidate_stream_accuracy"] > figures["champion_stream_accuracy"]
+    assert mean_score(taught.after, what, taught.fresh) > mean_score(taught.before, what, taught.fresh) + 0.01
+
+
+def test_a_device_runs_it_and_server_and_device_read_the_same_answers(taught: Taught, tmp_path: Path) -> None:
+    what, made = taught.what, taught.after
+    write_artifact(tmp_path, made.manifest, made.onnx)
+    model = Model(tmp_path)
+    model.check_golden()
+    x, truths = what.x[taught.fresh][:40], what.truths[taught.fresh][:40]
+    found, classes = run(made.onnx, made.manifest, x), len(what.names)
+    answers = scoring(made.manifest, "margin").score(found.logits, found.more).answers
+    said = [answers.said(row) for row in range(len(x))]
+    sent = [
+        score.of_said(one, truth_of(truth), classes=classes, terms=made.manifest.metrics)
+        for one, truth in zip(said, truths, strict=True)
+    ]
+    kind = kind_of(what.task, what.names, made.manifest.answer)
+    np.testing.assert_allclose(sent, kind.score(found, what.y[taught.fresh][:40]), atol=2e-3)
+
+
+@pytest.mark.parametrize(
+    "path",
+    ["models", "models/2", "models/2/card.md", "models/2/against/1", "models/rounds/2", "models/rounds/2/gates.csv"],
+)
+def test_its_pages_are_drawn(taught: Taught, path: str) -> None:
+    with taught.store.database.write() as connection:
+        if not users.every(connection):
+            users.add(connection, "ada", "admin", password_hash="", by="test", now_ms=NOW_MS)
+            told = {"secret_sha256": digest("secret"), "expires_at_ms": None, "by": "test", "now_ms": NOW_MS}
+            users.add_token(connection, "ada", "test", **told)
+    settings = config.ServerConfig(
+        server=config.Server(fleet=FLEET, data_dir=str(taught.folder / "store"), task=taught.what.task)
+    )
+    app = make_app(taught.store, settings, now_ms=lambda: NOW_MS)
+    answer = TestClient(app, headers={"Authorization": "Bearer secret"}, follow_redirects=False).get(f"/{path}")
+    assert answer.status_code == 200
+    own = {"multilabel": "macro F1", "regression": "MAE bmi", "detection": "mAP"}[taught.what.task]
+    assert own in answer.text or path == "models"
+
+
+def judged(taught: Taught, onnx: bytes) -> Verdict:
+    """The champion's manifest with another graph, held against the champion."""
+    made = Packaged(taught.after.manifest, onnx, 1.0, None, None)
+    told = {"int8": False, "rules": config.Gates(), "known": Known()}
+    return judging.judge_candidate(taught.data, taught.what.names, made, taught.after, **told).verdict
+
+
+def shifted(onnx: bytes, by: list[float]) -> bytes:
+    """The logits, each class or target moved."""
+    model = onnx_format.load_model_from_string(onnx)
+    for node in model.graph.node:
+        for i, name in enumerate(node.output):
+            node.output[i] = "kept" if name == "logits" else name
+    model.graph.initializer.append(onnx_format.numpy_helper.from_array(np.array(by, np.float32), "by"))
+    model.graph.node.append(onnx_format.helper.make_node("Add", ["kept", "by"], ["logits"]))
+    moved: bytes = model.SerializeToString()
+    return moved
+
+
+def test_a_candidate_that_lost_one_class_or_target_is_blocked(taught: Taught) -> None:
+    """By the figure of its task, and for the class; its manifest does not know of it."""
+    by, caught = {
+        "multilabel": ([0.0, -9.0, 0.0], {"stream/macro F1", "stream/class large"}),
+        "regression": ([0.0, 4.0], {"stream/MAE bmi", "stream"}),
+        "detection": ([0.0, -9.0, 0.0], {"stream/mAP", "stream/class sandal"}),
+    }[taught.what.task]
+    failed = {gate.name for gate in judged(taught, shifted(taught.after.onnx, by)).failed()}
+    assert caught <= failed
+    assert "stream/MAE progression" not in failed
