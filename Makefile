@@ -37,7 +37,7 @@ endif
 
 test-arm: setup  ## the agent on aarch64, under emulation as a Raspberry Pi 4 and 5 (a part of `make test`)
 	@$(PYTHON) scripts/arm.py
-	$(BIN)/python -m pytest tests/arm $(ARGS)
+	$(BIN)/python -m pytest tests/end_to_end/test_arm.py $(ARGS)
 
 # The agent supports Python 3.10: ruff takes all code as such (pyproject.toml), mypy the agent, a second time.
 lint: setup  ## ruff and mypy

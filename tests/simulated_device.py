@@ -29,6 +29,7 @@ from edge_agent.contract.wire import (
     Fetch,
     ModelState,
     OutboxState,
+    PaceState,
     decode,
     decode_frame,
     encode,
@@ -129,6 +130,8 @@ class Device:
             messages_bad=lambda: 0,
             link=lambda: None,
             budgets=lambda: None,
+            source=lambda: None,
+            pace=PaceState,
             tell=self._tell,
         )
         self.updater = Updater(

@@ -41,6 +41,6 @@ def test_people_are_found_on_photographs_and_a_frame_that_misses_one_is_asked_ab
     by_seq = {sample.id.seq: sample for item in handed for sample in item.samples}
     assert by_seq[40].prediction.label == by_seq[42].prediction.label == 1  # nothing
     assert by_seq[40].selection.utility > 0.7
-    (astronaut,) = by_seq[41].said.boxes
+    (astronaut,) = by_seq[41].prediction.said.boxes
     assert astronaut.score > 0.85
     assert (astronaut.left, astronaut.right) == pytest.approx((0.01, 0.74), abs=0.05)

@@ -22,7 +22,7 @@ from edge_agent.loop import Cursor, Identity, Loop
 from edge_agent.model import Model
 from edge_agent.orders import configured
 from server.__main__ import main
-from server.status import fleet
+from server.inventory import fleet
 from server.store.store import Store
 
 SHARE, DEPTH = 0.2, Budget().depth_labels

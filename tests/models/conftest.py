@@ -10,6 +10,8 @@ from models.errors import DataError
 from models.package import Packaged, package
 from models.train import Net, Settings, fit
 
+collect_ignore = ["exports/keras_exports.py"]  # needs TensorFlow, which is no part of this environment
+
 
 @pytest.fixture(scope="session")
 def fashion() -> tuple[data.Labelled, data.Labelled]:
@@ -56,6 +58,3 @@ def blobs() -> Callable[..., tuple[np.ndarray, np.ndarray]]:
         return np.clip(x, 0, 255).astype(dtype), y
 
     return make
-from __future__ import annotations
-
-collect_ignore = ["exports/keras_exports.py"]  # needs TensorFlow, which is no part of this environment

@@ -11,7 +11,7 @@ from device_words import FLEET, NOW_MS, birth, frames, heartbeat, message
 from edge_agent.contract.artifact import encode_manifest, read_artifact
 from server.collect.ingest import Ingest
 from server.release.registry import publish_passed
-from server.store import devices, labels, runs
+from server.store import labels, runs, whereabouts
 from server.store.labels import Label
 from server.store.schema import version
 from server.store.store import Store
@@ -108,7 +108,7 @@ def test_where_devices_are_is_known(store, ingest):
     for name in ("cam-1", "cam-2"):
         ingest.take([message(name, "birth", msgspec.json.encode(birth("s1")))])
     with store.database.write() as connection:
-        devices.place(connection, "cam-2", site="hall")
+        whereabouts.put(connection, ["cam-2"], site="hall")
     assert champions.known(store, "", None).sites == {"cam-2": "hall"}
     answer(store, ingest, 0, 5)
     publish(store, 0)

@@ -40,7 +40,7 @@ class Numbers(Planted):
         for row in np.flatnonzero(draw < p):
             sample = self._sample(int(row), utility, zeros, sure, p, draw)
             said = Said(values=(Value(0, 10.0, float(spread[row] * SCALE)),))
-            self.sent.append(sample._replace(said=said))
+            self.sent.append(sample._replace(prediction=sample.prediction._replace(said=said)))
             chosen.append(Chosen(int(row), sample.selection))
             self.values[str(sample.id)] = 10.0 + float(off[row])
         self.seq += BLOCK

@@ -34,6 +34,15 @@ soak_s = 0.5
 """
 
 
+@pytest.fixture(params=sorted(arm.BOARDS))
+def python(request: pytest.FixtureRequest) -> Path:
+    """A Python that runs as on that board."""
+    found = arm.python_of(request.param)
+    if found is None:
+        pytest.skip("no emulated board is prepared: `make test-arm` does it, on a Debian-family system")
+    return found
+
+
 @pytest.fixture(scope="module")
 def int8(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A convolutional network for clothes, quantised, as a round ships it."""
