@@ -88,7 +88,8 @@ class Regression:
 
     def _utility(self, r: Floats, apart: Floats, scale: Floats, energy: Floats) -> Floats:
         if self.name in ("entropy", "energy"):
-            return energy.copy()
+            copied: Floats = energy.copy()
+            return copied
         if self._of_heads:
             r = (np.sqrt(apart) * self._temperature / scale).mean(axis=1)
         return bounded(r)
