@@ -47,7 +47,7 @@ class World:
         self.config = str(folder / "server.toml")
         artifact(folder / "first")
         np.savez(folder / "stream.npz", x=images(20_000, seed=5)[0])
-        (folder / "server.toml").write_text(SERVER.format(task="classification"))
+        (folder / "server.toml").write_text(SERVER)
         assert main(["model", "add", str(folder / "first"), self.config]) == 0
         self.server = Program(folder / "server.log", "server", "run", self.config)
         url = folder / "server" / "broker.url"

@@ -31,7 +31,6 @@ SERVER = """
 [server]
 data_dir = "server"
 fleet = "test"
-task = "{task}"
 [broker]
 plain = true
 [teach]
@@ -106,19 +105,13 @@ class Served:
     """A server, which has a broker of its own, and what runs beside it."""
 
     def __init__(
-        self,
-        folder: Path,
-        programs: Programs,
-        *,
-        settings: str = "",
-        before: Sequence[Sequence[str]] = (),
-        task: str = "classification",
+        self, folder: Path, programs: Programs, *, settings: str = "", before: Sequence[Sequence[str]] = ()
     ) -> None:
-        """`settings`: further ones, TOML. `task`: of its models. `before`: words of commands that are given before it starts."""
+        """`settings`: further ones, TOML. `before`: words of commands that are given before it starts."""
         self.folder, self.programs = folder, programs
         self.catalogue = folder / "server" / "catalogue.db"
         self.config = str(folder / "server.toml")
-        (folder / "server.toml").write_text(SERVER.format(task=task) + settings)
+        (folder / "server.toml").write_text(SERVER + settings)
         for words in before:
             self.command(*words)
         self.server = programs.run(folder / "server.log", "server", "run", self.config)
