@@ -101,6 +101,7 @@ def test_it_answers_as_the_model_and_selects_as_the_agent_with_a_source(here: Pa
     assert len(by_source) > 20
     assert beat(here).counts.read == ROWS
     assert beat(here).source is None
+    assert beat(here).pace is None  # it is the caller's
 
 
 def test_it_goes_on_where_it_was(here: Path) -> None:
