@@ -24,7 +24,7 @@ BLOCKS = re.compile(r"(?:^    [^\n]*\n|^\n(?=    ))+|^```(?:sh|console|bash|text
 
 def commands() -> Iterator[tuple[str, str]]:
     """(page, command), of what stands in blocks."""
-    for path in sorted((ROOT / "docs").glob("*.md")):
+    for path in [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]:
         for block in BLOCKS.findall(path.read_text(encoding="utf-8")):
             for line in block.replace("\\\n", " ").splitlines():
                 if SHOWN.match(command := line.strip().removeprefix("$ ")):
