@@ -17,7 +17,7 @@ from hypothesis import HealthCheck, given, settings
 from edge_agent.contract.task import Task
 from server.__main__ import main
 from server.label.suspects import find
-from server.store import labels
+from server.store import labels, places
 from server.store.labels import Label
 from server.web.app import API
 
@@ -86,6 +86,14 @@ def test_the_guess_that_a_labeler_saw_is_all_that_the_model_said(scene: Scene) -
     assert (answer["guess"], answer["shown"]) == (words, True)
     page = TestClient(scene.app, headers={"Authorization": "Bearer secret of viewer"}).get("/samples/cam-2.main.1.1")
     assert f"{words}, by version 1" in page.text
+
+
+def test_the_map_colours_by_what_is_named_most(scene: Scene) -> None:
+    with scene.store.database.write() as connection:
+        places.put(connection, [places.Place(f"cam-1.main.1.{seq}", 1, 0.5, 0.5) for seq in (2, 3)])
+    found = scene.client("viewer").get("samples/map").json()
+    assert found["predicted"] == [0, 0]  # not what the device gave as one class beside it, which is 3
+    assert found["labelled"] == [0, 0 if scene.task == "regression" else labels.NONE_OF_THESE]
 
 
 @pytest.mark.hypothesis
