@@ -27,8 +27,8 @@ demo-quick: setup  ## the same in under two minutes
 test: setup browser lint  ## set-up, lint, types, every test (the agent's under Python 3.10 too, where it is installed)
 	@$(PYTHON) scripts/py310.py
 	@$(PYTHON) scripts/arm.py --where-possible
-ifeq ($(ARGS),)  # the demo, which is measured, has the machine to itself
-	$(BIN)/python -m pytest -n 2 --dist loadfile --ignore tests/end_to_end
+ifeq ($(ARGS),)  # a third waits with many; the demo, which is measured, has the machine to itself
+	$(BIN)/python -m pytest -n 3 --dist loadfile --ignore tests/end_to_end
 	$(BIN)/python -m pytest -n 2 --dist loadfile --ignore tests/end_to_end/test_demo.py tests/end_to_end
 	$(BIN)/python -m pytest tests/end_to_end/test_demo.py
 else

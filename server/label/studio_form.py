@@ -18,6 +18,7 @@ from typing import Any, NamedTuple
 
 from edge_agent.contract.task import Task
 from server.label.labeler import CANNOT_TELL, NONE_OF_THESE, Question
+from server.label.truth import EDGE_MIN
 
 _CONTROL: dict[Task, str] = {
     "classification": "Choices",
@@ -117,7 +118,7 @@ def _percent(box: Sequence[Any]) -> dict[str, Any]:
 
 
 def _box(result: Mapping[str, Any]) -> list[Any] | None:
-    """By shares of the image, cut at its edges: of one that was turned, the upright box around it; None: no area."""
+    """By shares of the image, cut at its edges: of one that was turned, the upright box around it; None: a slip."""
     value = result["value"]
     width, height = float(result.get("original_width", 100)), float(result.get("original_height", 100))
     x, y = value["x"] * width / 100.0, value["y"] * height / 100.0
@@ -128,7 +129,7 @@ def _box(result: Mapping[str, Any]) -> list[Any] | None:
     left, right = (_share(edge(spot[0] for spot in spots), width) for edge in (min, max))
     top, bottom = (_share(edge(spot[1] for spot in spots), height) for edge in (min, max))
     names = value.get("rectanglelabels") or [""]
-    return [names[0], left, top, right, bottom] if left < right and top < bottom else None
+    return [names[0], left, top, right, bottom] if min(right - left, bottom - top) >= EDGE_MIN else None
 
 
 def _share(pixels: float, of: float) -> float:

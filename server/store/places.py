@@ -37,11 +37,12 @@ def put(connection: sa.Connection, made: Sequence[Place]) -> None:
 
 
 def every(connection: sa.Connection) -> Sequence[Any]:
-    """All points, by id: sample_id, x, y, predicted, truth, and class_index, which is None where nobody answered."""
+    """All points, by id: sample_id, x, y, predicted, said, truth, and class_index: None where nobody answered."""
     query = (
         sa.select(
             *(place.c[name] for name in ("sample_id", "x", "y")),
             _PREDICTED.label("predicted"),
+            sample.c.said,
             *(consensus.c[name] for name in ("class_index", "truth")),
         )
         .join(sample, sample.c.id == place.c.sample_id)

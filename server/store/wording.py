@@ -59,6 +59,14 @@ def guess_of(row: Any, names: Sequence[str]) -> str:
     return str(names[row.predicted])
 
 
+def guessed(guess: int | None, said: Mapping[str, Any] | None, names: Sequence[str]) -> str | None:
+    """What a labeler was told, or would have been, that a model takes a sample for; None: it had no guess.
+
+    Where the model said more than a class (`said` of the sample), `guess` is only the class that it named first.
+    """
+    return None if guess is None else name_of(guess, names) if said is None else words(said, names)
+
+
 def named(what: Mapping[str, Any] | None, names: Sequence[str]) -> View | None:
     """Plain data of a truth, or of what a model said: as in the store, but with names in place of indices."""
     if what is None:

@@ -96,6 +96,20 @@ def test_an_operator_orders_all_that_the_search_finds_in_one_step(chromium, serv
     expect(page.locator("#order")).to_have_text("Order all 10,000 …")
     page.select_option("select[name=at]", "site-3")
     expect(page.locator("#order")).to_have_text("Order 834 devices found …")
+    held: list = []
+    page.route("**/orders/meant*", lambda route: held.append(route))
+    page.click("#order")
+    page.fill("#orders input[name=why]", "slow")
+    page.click("#orders-go")
+    page.keyboard.press("Escape")
+    page.click("#order")
+    with page.expect_response("**/orders/meant*"):
+        held[0].continue_()
+    expect(page.locator("#orders-go")).to_be_enabled()
+    expect(page.locator("#orders-go")).to_have_text("Look whom it concerns")  # that was of the dialog before
+    page.unroute("**/orders/meant*")
+    page.fill("#orders input[name=why]", "")
+    page.keyboard.press("Escape")
     page.click("#order")
     assert browsers.serious(page) == []
     page.click("#orders-go")  # nobody is told anything without a reason

@@ -9,6 +9,7 @@ from typing import Any
 import browser as browsers
 import numpy as np
 import pytest
+import sqlalchemy as sa
 from device_words import FLEET, frames, message
 from playwright.sync_api import Browser, Page, expect
 
@@ -18,6 +19,7 @@ from server.label.queue import Queue, Rules
 from server.store import labels
 from server.store.consensus import FIRST
 from server.store.questions import Queued
+from server.store.schema import class_name
 
 WIDTH, HEIGHT = 160, 120
 PIXEL = max(1 / WIDTH, 1 / HEIGHT)
@@ -237,5 +239,76 @@ def test_numbers_are_taken_or_typed(chromium: Browser, served: browsers.Served) 
     found = truths(served, 2)
     assert found[0]["values"] == [[0, 3.25, 0.0], [1, -2.0, 0.0]]
     assert found[1]["values"] == [[0, 4.5, 0.0], [1, -2.0, 0.0]]
+    assert page.problems == []
+    page.close()
+
+
+@boxes
+def test_what_was_drawn_stays_while_one_looks_elsewhere(chromium: Browser, served: browsers.Served) -> None:
+    page = opened(served, chromium)
+    for key in ("n", "Escape", "ArrowRight"):
+        page.keyboard.press(key)
+    expect(page.locator("#boxes li")).to_have_count(3)
+    page.keyboard.press("ArrowLeft")
+    expect(page.locator("#boxes li")).to_have_count(4)
+    page.locator("#boxes li").last.get_by_role("button", name="Delete").click()
+    assert page.evaluate("document.activeElement.id") == "drawing"
+    page.reload()
+    expect(page.locator("#boxes-title")).to_have_text("2 boxes")
+    for key in ("c", "u"):  # taken back, the box that the model is not sure of counts no more than before
+        page.keyboard.press(key)
+    expect(page.locator("#said")).to_contain_text("yours again")
+    expect(page.locator("#boxes-title")).to_have_text("2 boxes")
+    assert page.problems == []
+    page.close()
+
+
+@boxes
+def test_a_box_without_a_class_is_asked_for_one(chromium: Browser, served: browsers.Served) -> None:
+    with served.store.database.write() as connection:
+        connection.execute(sa.delete(class_name))
+    page = opened(served, chromium)
+    page.on("dialog", lambda dialog: dialog.accept())
+    for _ in range(4):
+        page.keyboard.press("ArrowRight")
+    expect(page.locator("#boxes li")).to_have_count(0)
+    for key in ("n", "Enter"):
+        page.keyboard.press(key)
+    expect(page.locator("#said")).to_contain_text("which class is this box")
+    page.fill("#new-class input", "cat")
+    page.keyboard.press("Enter")
+    page.click("#accept")
+    assert truths(served, 1)[4]["boxes"] == near((0, 0.25, 0.25, 0.75, 0.75))
+    assert page.problems == []
+    page.close()
+
+
+@pytest.mark.parametrize("served", ["multilabel"], indirect=True)
+def test_an_answer_that_is_refused_comes_again(chromium: Browser, served: browsers.Served) -> None:
+    page = opened(served, chromium)
+    page.on("dialog", lambda dialog: dialog.accept())
+    page.fill("#new-class input", "Cannot tell")  # no class may be called so
+    page.keyboard.press("Enter")
+    page.click("#accept")
+    expect(page.locator("#said")).to_contain_text("it comes again: class 'Cannot tell'")
+    for seq in range(1, 6):
+        expect(page.locator("#picture")).to_have_attribute("alt", f"Sample cam-1.main.1.{seq}")
+        page.click("#accept")
+    expect(page.locator("#picture")).to_have_attribute("alt", "Sample cam-1.main.1.0")
+    page.locator("#classes button", has_text="Cannot tell").click()
+    page.click("#accept")
+    assert [row[0] for row in truths(served, 6)[0]["applies"]] == [0, 2]
+    assert page.problems == []
+    page.close()
+
+
+@pytest.mark.parametrize("served", ["regression"], indirect=True)
+def test_numbers_that_were_typed_stay(chromium: Browser, served: browsers.Served) -> None:
+    page = opened(served, chromium)
+    page.fill("#numbers input[name=person]", "4.5")
+    for number, key in (("3.25", "ArrowRight"), ("4.5", "ArrowLeft")):
+        page.locator("#larger").focus()
+        page.keyboard.press(key)
+        expect(page.locator("#numbers input[name=person]")).to_have_value(number)
     assert page.problems == []
     page.close()

@@ -35,6 +35,10 @@ def test_an_operator_sees_a_rollout_fill_and_halts_it(chromium, site, fleet):
     page.click("#list a")
     expect(page.locator(".rings .current h2")).to_contain_text("canary")
     assert browsers.serious(page) == []
+    size = page.viewport_size
+    page.set_viewport_size({"width": 390, "height": 800})
+    assert page.evaluate("document.documentElement.scrollWidth") == 390  # what is wide scrolls by itself
+    page.set_viewport_size(size)
     page.fill("input[name=reason]", "the line is being moved")
     page.click("text=Halt")
     expect(page.locator("#now")).to_contain_text("the server has not seen it yet")

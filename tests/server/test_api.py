@@ -208,3 +208,10 @@ def test_what_is_not_there_is_a_problem_and_what_is_not_allowed_says_what_is(unt
     assert typo.status_code == 422
     assert typo.json()["detail"].startswith("labeled: there is no such parameter (did you mean 'labelled'?); known: ")
     assert TestClient(scene.app).get("/nothing").headers["content-type"].startswith("text/html")
+
+
+def test_the_key_of_a_question_can_be_sent_back_however_long_names_are(untouched):
+    sample_id = "c" * 190
+    given = {"sample_id": sample_id, "said": "cat", "key": f"{sample_id}:{'ann' * 33}:{untouched.now_ms}"}
+    answer = untouched.client("labeler").post("label/answers", json={"answers": [given]})
+    assert "no such sample" in answer.json()["outcomes"][0]["error"]

@@ -58,6 +58,10 @@ def box(**value: Any) -> dict[str, Any]:
         ([box(x=-1.0, y=90.0, width=30.0, height=25.0)], [["dog", 0.0, 0.9, 0.29, 1.0]]),  # drawn over the edge
         ([box(x=50.0, y=50.0, width=10.0, height=20.0, rotation=90)], [["dog", 0.35, 0.5, 0.5, 0.633333]]),
         ([box(x=50.0, y=50.0, width=0.0, height=20.0)], []),
+        (
+            [box(x=50.0, y=50.0, width=0.005, height=20.0), box(x=0, y=0, width=1, height=1)],
+            [["dog", 0, 0, 0.01, 0.01]],
+        ),
         ([], []),
     ],
 )

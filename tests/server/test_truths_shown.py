@@ -84,6 +84,25 @@ def test_it_is_said_in_words(scene: Scene) -> None:
     assert one["whole"] is True
 
 
+def test_the_guess_that_a_labeler_saw_is_all_that_the_model_said(scene: Scene) -> None:
+    words = {"detection": "cat, fox", "multilabel": "cat", "regression": "cat 2.5"}[scene.task]
+    seen: dict[str, Any] = {"guess": 3, "guess_by": "version 1", "shown": True}
+    with scene.store.database.write() as connection:
+        labels.add(connection, [Label("cam-2.main.1.1", labels.CANNOT_TELL, "ann", scene.now_ms, **seen)])
+    answer = scene.client("viewer").get("samples/cam-2.main.1.1").json()["answers"][0]
+    assert (answer["guess"], answer["shown"]) == (words, True)
+    page = TestClient(scene.app, headers={"Authorization": "Bearer secret of viewer"}).get("/samples/cam-2.main.1.1")
+    assert f"{words}, by version 1" in page.text
+
+
+def test_the_map_colours_by_what_is_named_most(scene: Scene) -> None:
+    with scene.store.database.write() as connection:
+        places.put(connection, [places.Place(f"cam-1.main.1.{seq}", 1, 0.5, 0.5) for seq in (2, 3)])
+    found = scene.client("viewer").get("samples/map").json()
+    assert found["predicted"] == [0, 0]  # not what the device gave as one class beside it, which is 3
+    assert found["labelled"] == [0, 0 if scene.task == "regression" else labels.NONE_OF_THESE]
+
+
 @pytest.mark.hypothesis
 def test_the_description_holds_for_answers_that_are_more(tmp_path: Path) -> None:
     made = Scene(tmp_path, "detection")

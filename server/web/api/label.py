@@ -27,6 +27,7 @@ from server.web.frame import Frame
 from server.web.problem import REFUSED
 
 AT_ONCE = 60  # a grid; more would wait on leases that nobody gets to
+KEY_MAX = 400  # characters: a sample's id, its labeler's name and a time
 
 
 class Question(BaseModel):
@@ -66,7 +67,7 @@ class Answer(BaseModel):
     sample_id: str = Field(max_length=190)
     said: str = Field("", max_length=200, description="a class, `cannot tell`, `none of these`; empty with `truth`")
     truth: Told | None = Field(None, description="more than a class, on a server of such a task")
-    key: str | None = Field(None, max_length=100)
+    key: str | None = Field(None, max_length=KEY_MAX)
     new_class: bool = Field(False, description="the class is new, and not a slip")
     seconds: float | None = Field(None, ge=0.0, le=86_400.0, description="it took; none: since it was handed out")
 

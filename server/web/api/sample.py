@@ -11,7 +11,7 @@ from pydantic import BaseModel, Field
 
 from server.label import series
 from server.store import labels, samples
-from server.store.wording import in_words, name_of, taken_for
+from server.store.wording import guessed, in_words, taken_for
 from server.web.access import Person, Viewer
 from server.web.api.answers import SampleId, here
 from server.web.api.truth import Truth, view
@@ -115,17 +115,17 @@ def _whole(row: Any, said: Sequence[Any], names: tuple[str, ...], person: Person
         truth=view(row.truth, names),
         model=view(row.said, names),
         picture=f"/samples/{row.id}/picture",
-        answers=[_said(answer, names, person) for answer in said],
+        answers=[_said(answer, row.said, names, person) for answer in said],
     )
 
 
-def _said(row: Any, names: tuple[str, ...], person: Person) -> Said:
+def _said(row: Any, model: Any, names: tuple[str, ...], person: Person) -> Said:
     plain = ("id", "labeler", "kind", "at_ms", "seconds", "shown")
     return Said(
         **{name: getattr(row, name) for name in plain},
         said=in_words(row.class_index, row.truth, names),
         truth=view(row.truth, names),
         purpose=purpose_for(person, row.purpose),
-        guess=None if row.guess is None else name_of(row.guess, names),
+        guess=guessed(row.guess, model, names),
         undone=row.undone_at_ms is not None,
     )

@@ -7,9 +7,10 @@ from typing import Any, Literal
 
 from fastapi import APIRouter
 from fastapi.concurrency import run_in_threadpool
+from msgspec import convert
 from pydantic import BaseModel
 
-from edge_agent.contract.task import truth_of
+from edge_agent.contract.task import Said, truth_of
 from server.label import mapping
 from server.store import chores, labels, places
 from server.store.truths import classes_of
@@ -29,7 +30,7 @@ class SampleMap(BaseModel):
     ids: list[str]
     x: list[float]  # 0..1
     y: list[float]
-    predicted: list[int]  # index of the class; -1: none
+    predicted: list[int]  # index of the class, of boxes that of most; -1: none
     labelled: list[int]  # index of the class named most; -1: cannot tell, -2: none of these, -3: nobody answered
 
 
@@ -67,9 +68,17 @@ def _map(frame: Frame, who: str) -> SampleMap:
         ids=[one.sample_id for one in points],
         x=[round(one.x, 5) for one in points],
         y=[round(one.y, 5) for one in points],
-        predicted=[-1 if one.predicted is None else one.predicted for one in points],
+        predicted=[_taken_for(one) for one in points],
         labelled=[-3 if one.class_index is None else _main(one.class_index, one.truth) for one in points],
     )
+
+
+def _taken_for(one: Any) -> int:
+    """The class, or the one that the model named most; -1 where it named none."""
+    if one.said is None:
+        return -1 if one.predicted is None else int(one.predicted)
+    named = Counter(classes_of(convert(one.said, Said)))
+    return named.most_common(1)[0][0] if named else -1
 
 
 def _main(class_index: int, truth: dict[str, Any] | None) -> int:

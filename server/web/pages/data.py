@@ -15,7 +15,7 @@ from server.label import mapping, series
 from server.label.classes import WORDS
 from server.store import browse, labels, questions, snapshots
 from server.store.schema import device, label, snapshot_left_out, snapshot_member
-from server.store.wording import in_words, name_of
+from server.store.wording import guessed, in_words
 from server.teach.listing import SHORT
 from server.teach.splits import WHY
 from server.web.access import Person, Viewer
@@ -102,7 +102,10 @@ def _shown(frame: Frame, sample_id: str, person: Person) -> dict[str, Any]:
         frozen = _frozen(connection, sample_id)
     said = [
         one
-        | {"said": in_words(one["class_index"], one["truth"], names), "guessed": _guess(one, names)}
+        | {
+            "said": in_words(one["class_index"], one["truth"], names),
+            "guessed": guessed(one["guess"], row.said, names) or "",
+        }
         | {"purpose": purpose_for(person, one["purpose"])}
         for one in traced["labels"]
     ]
@@ -121,10 +124,6 @@ def _shown(frame: Frame, sample_id: str, person: Person) -> dict[str, Any]:
         "snapshots": frozen,
         "rates": (8_000, 16_000, 22_050, 44_100, 48_000),
     }
-
-
-def _guess(one: dict[str, Any], names: tuple[str, ...]) -> str:
-    return "" if one["guess"] is None else name_of(one["guess"], names)
 
 
 def _frozen(connection: sa.Connection, sample_id: str) -> list[dict[str, Any]]:

@@ -38,7 +38,7 @@
     (row.truth?.boxes ?? []).forEach((box) => svg.append(boxed(box, { width, height, whose: "person", size, below: true })));
     return svg;
   };
-  window.winnowDrawn = { make, boxed, picture, drawn, percent };
+  window.winnowDrawn = { make, boxed, drawn, percent };
 
   document.addEventListener("DOMContentLoaded", () => document.querySelectorAll("[data-drawn]").forEach((place) => {
     const row = JSON.parse(place.dataset.drawn);

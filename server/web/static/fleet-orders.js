@@ -39,7 +39,8 @@
   const line = (text, className = "") => { const made = document.createElement("p"); made.textContent = text; made.className = className; return made; };
 
   const foresee = async () => {
-    const found = await answered(await fetch(`/api/v1/orders/meant?${new URLSearchParams(whom)}`));
+    const those = whom, found = await answered(await fetch(`/api/v1/orders/meant?${new URLSearchParams(those)}`));
+    if (those !== whom) return; // the dialog was opened anew, for others
     meant = found.devices;
     const word = form.elements.word.value, also = [];
     if (found.revoked.length) also.push(`${number(found.revoked.length)} revoked, left out`);

@@ -8,16 +8,16 @@
   const { make, boxed, percent } = window.winnowDrawn;
 
   window.winnowForms ??= {};
-  window.winnowForms.detection = ({ at, keys, answer, known }) => {
+  window.winnowForms.detection = ({ at, say: tell, keys, answer, known }) => {
     let one = null, boxes = [], chosen = -1, past = [], drag = null, pen = "", size = [1, 1];
-    const given = new Map(); // sample -> boxes as they were answered: for one that is taken back
+    const left = new Map(); // sample -> boxes as they were left: one may come back to it, or take the answer back
     const svg = at("drawing"), list = at("boxes");
 
     const scale = () => svg.getScreenCTM()?.a || 1; // pixels of the screen to one of the picture
     const clamp = (value, low = 0, high = 1) => Math.max(low, Math.min(high, value));
     const counted = () => boxes.filter((box) => !box.maybe);
     const whose = (box) => box.maybe ? "maybe" : box.mine ? "person" : "model";
-    const told = (box) => `${box.label}, ${{ maybe: "not sure, by the model", person: "yours", model: "by the model" }[whose(box)]}`;
+    const told = (box) => `${box.label || "no class yet"}, ${{ maybe: "not sure, by the model", person: "yours", model: "by the model" }[whose(box)]}`;
     const where = (box) => `left ${percent(box.left)}, top ${percent(box.top)}, ${percent(box.right - box.left)} wide, ${percent(box.bottom - box.top)} high`;
     const say = (text) => { at("box-said").textContent = text; };
     const sayChosen = () => say(chosen < 0 ? `${counted().length} boxes, none chosen` : `box ${chosen + 1} of ${boxes.length}: ${told(boxes[chosen])}, ${where(boxes[chosen])}`);
@@ -58,20 +58,21 @@
         pick.addEventListener("click", () => { choose(index); svg.focus(); });
         gone.textContent = "×";
         gone.setAttribute("aria-label", `Delete box ${index + 1}, ${box.label}`);
-        gone.addEventListener("click", () => remove(index));
+        gone.addEventListener("click", () => { remove(index); svg.focus(); }); // not nowhere: the button is gone
         line.append(pick, gone);
         return line;
       }));
     };
-    const show = (question, { classes }) => {
+    const show = (question, { classes, score_min: least }) => {
       const [height, width] = question.shape;
+      if (one && past.length) left.set(one.sample_id, boxes);
       one = question;
       size = [width, height];
       svg.setAttribute("viewBox", `0 0 ${width} ${height}`);
       svg.querySelector("image")?.remove();
       svg.prepend(make("image", { href: question.picture, width, height, preserveAspectRatio: "none" }));
       svg.setAttribute("aria-label", `Sample ${question.sample_id}: boxes`);
-      boxes = given.get(question.sample_id) ?? (question.said?.boxes ?? []).map(([label, left, top, right, bottom, score]) => ({ label, left, top, right, bottom, score, mine: false, maybe: score < question.score_min }));
+      boxes = left.get(question.sample_id) ?? (question.said?.boxes ?? []).map(([label, left, top, right, bottom, score]) => ({ label, left, top, right, bottom, score, mine: false, maybe: score < least }));
       past = [];
       drag = null;
       chosen = -1;
@@ -130,7 +131,9 @@
     };
     const accept = () => {
       if (!one) return;
-      given.set(one.sample_id, boxes);
+      const nameless = boxes.findIndex((box) => !box.maybe && !box.label);
+      if (nameless >= 0) { choose(nameless); tell("which class is this box? pick one, or type it"); return; }
+      left.set(one.sample_id, boxes);
       const told_ = counted(), names = [...new Set(told_.map((box) => box.label))];
       const truth = { boxes: told_.map(({ label, left, top, right, bottom }) => [label, ...[left, top, right, bottom].map((share) => Number(share.toFixed(6)))]) };
       const counts = names.map((name) => { const n = told_.filter((box) => box.label === name).length; return n === 1 ? name : `${name} ×${n}`; });
@@ -187,6 +190,7 @@
     at("add").addEventListener("click", () => { add({ left: 0.25, top: 0.25, right: 0.75, bottom: 0.75 }); svg.focus(); });
 
     const key = (event, classes) => { // whether it was ours
+      if (drag) return event.key !== "Tab"; // one thing at a time
       const onButton = event.target.matches("button, summary, a");
       if (event.key === "Tab" && event.target === svg && boxes.length) {
         const next = chosen + (event.shiftKey ? -1 : 1);

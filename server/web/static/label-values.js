@@ -5,7 +5,8 @@
   window.winnowForms ??= {};
 
   window.winnowForms.multilabel = ({ at, keys, answer, known }) => {
-    let applies = new Set(), mine = false, past = [];
+    let one = null, applies = new Set(), past = [];
+    const left = new Map(); // sample -> classes as they were left
     const render = () => {
       at("classes").querySelectorAll("button").forEach((button) => button.setAttribute("aria-pressed", String(applies.has(button.dataset.name))));
       at("accept").lastChild.textContent = ` ${applies.size ? [...applies].join(", ") : "None of them"}`;
@@ -28,10 +29,13 @@
     };
     const show = (question, { classes }) => {
       const sure = new Map(question.said?.applies ?? []);
-      applies = new Set(classes.filter((name) => (sure.get(name) ?? 0) >= 0.5));
+      if (one && past.length) left.set(one.sample_id, applies);
+      one = question;
+      applies = left.get(one.sample_id) ?? new Set(classes.filter((name) => (sure.get(name) ?? 0) >= 0.5));
       past = [];
       at("classes").replaceChildren();
       classes.forEach((name, index) => button(name, keys[index] ?? "", sure.get(name)));
+      [...applies].filter((name) => !classes.includes(name)).forEach((name) => button(name, ""));
       render();
     };
     const accept = () => answer([...applies].join(", ") || "none of them", { truth: { applies: [...applies] }, new_class: [...applies].some((name) => !known(name)) });
@@ -48,8 +52,12 @@
   };
 
   window.winnowForms.regression = ({ at, say, answer }) => {
-    const form = at("numbers");
+    const form = at("numbers"), left = new Map(); // sample -> what was typed
+    let one = null;
     const show = (question, { classes, units }) => {
+      const fields = [...form.querySelectorAll("input")];
+      if (one && fields.some((field) => field.value !== field.defaultValue)) left.set(one.sample_id, Object.fromEntries(fields.map((field) => [field.name, field.value])));
+      one = question;
       const said = new Map((question.said?.values ?? []).map(([name, value, spread]) => [name, [value, spread]]));
       form.querySelector(".fields").replaceChildren(...classes.map((name) => {
         const made = document.createElement("label"), field = document.createElement("input"), hint = document.createElement("span");
@@ -58,7 +66,8 @@
         field.type = "number";
         field.step = "any";
         field.inputMode = "decimal";
-        field.value = value === null ? "" : Number(value.toPrecision(6));
+        field.defaultValue = value === null ? "" : Number(value.toPrecision(6));
+        field.value = left.get(one.sample_id)?.[name] ?? field.defaultValue;
         hint.className = "muted";
         hint.textContent = value === null ? "no model's value" : `model: ${Number(value.toPrecision(4))}${spread ? ` ± ${Number(spread.toPrecision(2))}` : ""}`;
         made.append(`${name}${units[name] ? `, ${units[name]}` : ""}`, field, hint);

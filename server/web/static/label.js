@@ -13,7 +13,7 @@
     const answer = await fetch(`/api/v1/label/${path}`, { method: "POST", headers: { "Content-Type": "application/json", "X-CSRF-Token": token }, body: JSON.stringify(body ?? {}) });
     if (answer.status === 401) { location.reload(); throw new Error("sign in"); }
     const said = await answer.json();
-    if (!answer.ok) throw new Error(said.detail);
+    if (!answer.ok) throw Object.assign(new Error(said.detail), { refused: answer.status < 500 });
     return said;
   };
   const say = (text) => { at("said").textContent = text; clearTimeout(say.timer); say.timer = setTimeout(() => { at("said").textContent = ""; }, 4000); };
@@ -29,7 +29,7 @@
         if (known.has(one.sample_id) || gone.has(one.key)) continue; // or its answer is still on its way
         if (one.kind === "image") new Image().src = one.picture; // it is here before it is shown
         else winnowSeries.get(one.sample_id).catch(() => {});
-        questions.push({ ...one, score_min: found.score_min });
+        questions.push(one);
       }
     }).catch((error) => say(error.message)).finally(() => { asking = null; });
     await asking;
@@ -85,15 +85,19 @@
     at("done").prepend(made);
     while (at("done").children.length > 5) at("done").lastChild.remove();
   };
+  const unkept = (answers, why) => { // nothing is lost by it: the questions come again, as they were left
+    answers.forEach((one) => gone.delete(one.key));
+    say(`not kept, and it comes again: ${why}`);
+  };
   const send = (answers) => {
     sending = sending.then(async () => {
       for (let tries = 0; ; tries++) {
         try {
           const { outcomes } = await post("answers", { answers });
-          outcomes.filter((one) => one.error).forEach((one) => say(one.error));
+          outcomes.forEach((one, index) => { if (one.error) unkept([answers[index]], one.error); });
           return progress();
         } catch (error) {
-          if (tries >= 5) return say(`not kept: ${error.message}`);
+          if (error.refused || tries >= 5) return unkept(answers, error.message);
           await new Promise((wake) => setTimeout(wake, 300 * 2 ** tries));
         }
       }
