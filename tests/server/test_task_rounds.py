@@ -42,7 +42,9 @@ TASKS: tuple[Task, ...] = ("multilabel", "regression", "detection")
 
 @pytest.fixture(scope="module", params=TASKS)
 def taught(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Taught]:
-    with two_rounds(world(request.param), tmp_path_factory.mktemp(request.param)) as made:
+    what = world(request.param)
+    epochs = max(2, what.told["epochs"] // 3)
+    with two_rounds(what, tmp_path_factory.mktemp(request.param), champion_epochs=epochs) as made:
         yield made
 
 

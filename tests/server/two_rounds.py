@@ -85,12 +85,12 @@ class Taught:
 
 
 @contextmanager
-def two_rounds(what: World, folder: Path) -> Iterator[Taught]:
+def two_rounds(what: World, folder: Path, *, champion_epochs: int) -> Iterator[Taught]:
     """From no model to a second version, by what the server does."""
     store = Store.open(folder / "store")
     first, last = (round(share * len(what.x)) for share in (FIRST, ALL))
     label(store, what, 0, first)
-    teach(store, what, folder, epochs=max(2, what.told["epochs"] // 3))
+    teach(store, what, folder, epochs=champion_epochs)
     before = published(store, 1)
     label(store, what, first, last)
     done = teach(store, what, folder)
