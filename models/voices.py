@@ -1,7 +1,7 @@
 """How do recorded voices get here: sound as a microphone gives it, of a known kind?
 
 What an exchange of telephones says, in five languages, by Debian's packages asterisk-core-sounds-*-wav (Digium and
-others, CC BY-SA 3.0): real people in a studio, 8 kHz, 16 bits, some 350 prompts of a second or more each. English and
+others, CC BY-SA 3.0, the Russian ones CC BY 3.0): real people in a studio, 8 kHz, 16 bits, some 350 prompts of a second or more each. English and
 Spanish are spoken by the same person, so the voice alone does not tell.
 """
 
@@ -26,7 +26,8 @@ SOUNDS = "usr/share/asterisk/sounds"
 
 def fetch(file: Path, *, say: Callable[[str], None]) -> None:
     """Write x (N, 8000) int16, y (N,) and names as .npz; DataError when a package cannot be had."""
-    x, y = [], []
+    x: list[NDArray[np.int16]] = []
+    y: list[int] = []
     for label, code in enumerate(CODES):
         say(f"voices: Debian package asterisk-core-sounds-{code}-wav")
         with tempfile.TemporaryDirectory(prefix="winnow-") as temporary:

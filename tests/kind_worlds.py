@@ -1,8 +1,8 @@
 """Real data of other kinds than pictures and movements, a class each.
 
 table   569 biopsies by 30 measurements: malignant or benign (scikit-learn's `load_breast_cancer`; Street et al. 1993)
-text    1,000 mails in the order in which they came, July to October 2002: wanted or spam (models/mail.py)
-sound   420 prompts of a telephone exchange, half a second each: which of five languages (models/voices.py)
+text    800 mails in the order in which they came, July to October 2002: wanted or spam (models/mail.py)
+sound   500 prompts of a telephone exchange, half a second each: which of five languages (models/voices.py)
 
 Mail and voices are those that `python -m models.data fetch` keeps; where they are not, the test is skipped.
 """
@@ -37,7 +37,7 @@ def _biopsies() -> World:
     return _world(x, y, ("malignant", "benign"), {"recipe": "mlp", "epochs": 12, "batch_size": 32})
 
 
-def _mails(count: int = 1000) -> World:
+def _mails(count: int = 800) -> World:
     found = fetched("mail")
     assert found.t is not None
     rows = np.flatnonzero((found.t >= FROM) & (found.t < TO))
@@ -45,10 +45,10 @@ def _mails(count: int = 1000) -> World:
     return _world(some.x[:, :256], some.y, some.names, {"recipe": "text", "epochs": 6})
 
 
-def _voices(count: int = 420) -> World:
+def _voices(count: int = 500) -> World:
     found = fetched("voices")
     some = found.take(np.random.default_rng(3).permutation(len(found.y))[:count])
-    return _world(some.x[:, :STEPS], some.y, some.names, {"recipe": "audio8k", "epochs": 6})
+    return _world(some.x[:, :STEPS], some.y, some.names, {"recipe": "audio8k", "epochs": 5})
 
 
 def fetched(name: str) -> data.Labelled:

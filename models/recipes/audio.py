@@ -41,7 +41,7 @@ def audio(shape: Shape, *, rate_hz: int = 16_000) -> Parts:
 class _LogMel(Prepare):
     """Log energies of mel filters, standardised filter by filter.
 
-    At sample t of frame i and bin k: |sum_n hann(n) x(i * hop + n) exp(-2 pi i k n / frame)|^2, no padding at the ends.
+    Energy of bin k in frame i: |sum_n hann(n) x(i * hop + n) exp(-2 pi i k n / frame)|^2, no padding at the ends.
     """
 
     kernels: Tensor
@@ -95,8 +95,8 @@ def mel_filters(frame: int, rate_hz: int) -> Tensor:
 
     mel(f) = 2595 log10(1 + f / 700) (O'Shaughnessy 1987, as in the HTK Book).
     """
-    ends = [2595.0 * math.log10(1.0 + hz / 700.0) for hz in (LOW_HZ, rate_hz / 2.0)]
-    corners = 700.0 * (10.0 ** (torch.linspace(*ends, MELS + 2, dtype=torch.float64) / 2595.0) - 1.0)
+    low, high = (2595.0 * math.log10(1.0 + hz / 700.0) for hz in (LOW_HZ, rate_hz / 2.0))
+    corners = 700.0 * (10.0 ** (torch.linspace(low, high, MELS + 2, dtype=torch.float64) / 2595.0) - 1.0)
     bins = torch.arange(frame // 2 + 1, dtype=torch.float64) * rate_hz / frame
-    low, middle, high = (corners[i : i + MELS, None] for i in range(3))
-    return torch.minimum((bins - low) / (middle - low), (high - bins) / (high - middle)).clamp(min=0.0)
+    left, middle, right = (corners[i : i + MELS, None] for i in range(3))
+    return torch.minimum((bins - left) / (middle - left), (right - bins) / (right - middle)).clamp(min=0.0)

@@ -3,15 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
-import msgspec
 import numpy as np
 import onnx as onnx_format
 import pytest
-from device_words import FLEET, NOW_MS, SELECTION, frames, message
+from device_words import FLEET, NOW_MS
 from fastapi.testclient import TestClient
 from task_worlds import world
 from two_rounds import Taught, mean_score, two_rounds
@@ -24,16 +21,10 @@ from edge_agent.model import Model
 from models.kinds.kind import kind_of, run
 from models.package import Packaged
 from server import config
-from server.collect.ingest import Ingest
-from server.release.registry import publish_passed
-from server.store import labels, runs, snapshots, users
-from server.store.labels import VALUED, Label
-from server.store.store import Store
-from server.teach import champions, dataset, judging
-from server.teach.champions import Champion, Known
+from server.store import users
+from server.teach import judging
+from server.teach.champions import Known
 from server.teach.gates.verdict import Verdict
-from server.teach.run import CHECKPOINTS
-from server.teach.training import Settings, begin, run_round
 from server.web.access import digest
 from server.web.app import make_app
 

@@ -1,4 +1,4 @@
-"""Two rounds over a world with an oracle: labels in, a snapshot, training, gates, a version; for the tests of tasks and kinds."""
+"""Two rounds over a world with an oracle: labels, a snapshot, training, gates, a version; for tests of tasks and kinds."""
 
 from __future__ import annotations
 
@@ -57,6 +57,11 @@ def teach(store: Store, what: World, folder: Path, **told: object) -> runs.Run:
     return found
 
 
+def passed(done: runs.Run) -> runs.Run:
+    assert done.state == "passed", [gate for gate in done.report["verdict"]["gates"] if gate["state"] == "failed"]
+    return done
+
+
 def published(store: Store, number: int) -> Champion:
     made = publish_passed(store, now_ms=NOW_MS)
     assert [one.number for one in made] == [number]
@@ -90,11 +95,10 @@ def two_rounds(what: World, folder: Path, *, champion_epochs: int) -> Iterator[T
     store = Store.open(folder / "store")
     first, last = (round(share * len(what.x)) for share in (FIRST, ALL))
     label(store, what, 0, first)
-    teach(store, what, folder, epochs=champion_epochs)
+    passed(teach(store, what, folder, epochs=champion_epochs))
     before = published(store, 1)
     label(store, what, first, last)
-    done = teach(store, what, folder)
-    assert done.state == "passed", [gate for gate in done.report["verdict"]["gates"] if gate["state"] == "failed"]
+    done = passed(teach(store, what, folder))
     after = published(store, 2)
     with store.database.read() as connection:
         frozen = snapshots.get(connection, done.snapshot_id)
