@@ -1,7 +1,7 @@
 """Where does data come from that needs no account and no camera?
 
-70,000 images of Fashion-MNIST, the smartwatch recordings inside the package `seglearn`, voices and mail that are fetched
-into .npz files, and anybody's own .npz file. All come as `Labelled`: raw as the sensor gives it, not yet scaled.
+70,000 images of Fashion-MNIST, the smartwatch recordings inside the package `seglearn`, voices and mail that are
+fetched into .npz files, and anybody's own .npz file. All come as `Labelled`: raw as the sensor gives it, not yet scaled.
 
     python -m models.data fetch [clothes|voices|mail] [--cache DIR]      does nothing when it is there
 """
@@ -168,8 +168,8 @@ def _fetch(name: str, cache: Path, say: Callable[[str], None]) -> None:
 def load_npz(path: Path) -> Labelled:
     """Somebody's own labelled data.
 
-    x: (N, ...) float32, uint8, int16 or int32; y: (N,) int, 0..C-1; optional names (C,) text, device (N,) int or text, t (N,)
-    numbers. Samples with NaN may be among them: the agent counts and skips those.
+    x: (N, ...) float32, uint8, int16 or int32; y: (N,) int, 0..C-1; optional names (C,) text, device (N,) int or text,
+    t (N,) numbers. Samples with NaN may be among them: the agent counts and skips those.
 
     Raises:
         DataError: says which array, what was got and what was expected.
@@ -217,7 +217,7 @@ def _refuse_unknown(keys: Sequence[str], path: Path) -> None:
 def _check_x(x: NDArray[Any], where: str) -> None:
     if str(x.dtype) not in DTYPES:
         raise DataError(
-            f"{where}: x is {x.dtype}, expected float32 or uint8 (int16 of sound, int32 of texts: numbers of their pieces); "
+            f"{where}: x is {x.dtype}, expected float32 or uint8 (int16 of sound, int32 of texts: their pieces' numbers); "
             "convert it: x.astype(np.float32)"
         )
     if not 2 <= x.ndim <= 4 or x.size == 0:

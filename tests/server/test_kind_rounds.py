@@ -87,7 +87,7 @@ def test_a_device_tells_that_mail_is_no_longer_as_it_was_in_july() -> None:
     logits, embedding = evaluate.run_onnx(made.onnx, x[ahead])
     told = list(_alarms(made.manifest, logits, embedding))
     assert told
-    assert len(july) - 450 < told[0] < len(july) - 450 + 600
+    assert len(july) - 450 < told[0] < len(july) - 450 + 400
 
 
 def _alarms(manifest: Manifest, logits: np.ndarray, embedding: np.ndarray, *, every: int = 32) -> Iterator[int]:

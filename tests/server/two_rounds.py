@@ -1,4 +1,4 @@
-"""Two rounds over a world with an oracle: labels, a snapshot, training, gates, a version; for tests of tasks and kinds."""
+"""Two rounds over a world with an oracle: labels, a snapshot, training, gates, a version."""
 
 from __future__ import annotations
 
