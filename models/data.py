@@ -1,7 +1,7 @@
 """Where does data come from that needs no account and no camera?
 
 70,000 images of Fashion-MNIST, the smartwatch recordings inside the package `seglearn`, voices and mail that are
-fetched into .npz files, and anybody's own .npz file. All come as `Labelled`: raw as the sensor gives it, not yet scaled.
+fetched into .npz files, and anybody's own .npz file. All come as `Labelled`: raw as the sensor gives it, not scaled.
 
     python -m models.data fetch [clothes|voices|mail] [--cache DIR]      does nothing when it is there
 """
@@ -217,7 +217,7 @@ def _refuse_unknown(keys: Sequence[str], path: Path) -> None:
 def _check_x(x: NDArray[Any], where: str) -> None:
     if str(x.dtype) not in DTYPES:
         raise DataError(
-            f"{where}: x is {x.dtype}, expected float32 or uint8 (int16 of sound, int32 of texts: their pieces' numbers); "
+            f"{where}: x is {x.dtype}, expected float32 or uint8 (int16 of sound, int32 of word pieces); "
             "convert it: x.astype(np.float32)"
         )
     if not 2 <= x.ndim <= 4 or x.size == 0:

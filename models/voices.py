@@ -1,7 +1,7 @@
 """How do recorded voices get here: sound as a microphone gives it, of a known kind?
 
-What an exchange of telephones says, in five languages, by Debian's packages asterisk-core-sounds-*-wav (CC BY-SA 3.0 by the
-speakers, the Russian ones CC BY 3.0): real people in a studio, 8 kHz, 16 bits, some 350 prompts of a second or more
+What an exchange of telephones says, in five languages, by Debian's packages asterisk-core-sounds-*-wav (CC BY-SA 3.0 by
+the speakers, the Russian ones CC BY 3.0): real people in a studio, 8 kHz, 16 bits, some 350 prompts of a second or more
 each. English and Spanish are spoken by one person, so the voice alone does not tell.
 """
 
