@@ -57,7 +57,7 @@ class Account:
         link: Callable[[], LinkState | None],
         budgets: Callable[[], Budgets | None],
         source: Callable[[], SourceState | None],
-        pace: Callable[[], PaceState],
+        pace: Callable[[], PaceState | None],
         tell: Callable[[Event], None],
     ) -> None:
         """`folder` is for status.json; `tell` sends an event, the others are asked whenever something is said."""

@@ -151,7 +151,7 @@ class Agent:
             link=lambda: self.uplink.link if self.uplink else None,
             budgets=lambda: self._orders.budgets(),
             source=lambda: self._stream.state() if self._stream else None,
-            pace=lambda: self._thermostat.state,
+            pace=lambda: self._thermostat.state if self._stream else None,
             tell=self._tell,
         )
 
@@ -347,7 +347,7 @@ class Agent:
             write_status=self.account.write_status,
             status_s=self.config.uplink.heartbeat_s,
             met=self._check_orders,
-            tend_heat=self._thermostat.tend if self.config.model.slow_when_hot else lambda _: None,
+            tend_heat=self._thermostat.tend if self._stream and self.config.model.slow_when_hot else lambda _: None,
         )
         thread = threading.Thread(target=house.run, args=(self._stopping,), name="housekeeping", daemon=True)
         thread.start()

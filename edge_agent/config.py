@@ -96,7 +96,7 @@ class Choose(Section, frozen=True, kw_only=True):
     acquisition: Annotated[
         str,
         Meta(
-            description="`margin`, `least_confidence`, `entropy`, `energy`, or `package.module:name`; of a model with several heads also their disagreement: `vote_entropy`, `consensus_entropy`, `kl_max`, `bald`, or what a label tells about the stream of late: `epig`; what they mean of boxes, several classes and numbers: docs/tasks-on-devices.md"
+            description="`margin`, `least_confidence`, `entropy`, `energy`, or `package.module:name`; of a model with several heads also their disagreement: `vote_entropy`, `consensus_entropy`, `kl_max`, `bald`, or what a label tells about the stream of late: `epig`; what they mean of boxes, several classes and numbers: docs/tasks.md"
         ),
     ] = "margin"
     strategy: Annotated[

@@ -9,6 +9,7 @@ so the loop only changes a reference, and no sample is missed.
 from __future__ import annotations
 
 import logging
+import math
 import threading
 import time
 from collections import deque
@@ -198,9 +199,12 @@ class Loop:
         model = self._model
         if not inferred:
             model.infer(row)
-        if model.manifest.task != "classification":
-            return answer_of(model.manifest, model.logits[row], None if model.further is None else model.further[row])
-        return Prediction(*top(model.logits[row], inverse_temperature=self._inverse_temperature))
+        if model.manifest.task == "classification":
+            said = Prediction(*top(model.logits[row], inverse_temperature=self._inverse_temperature))
+        else:
+            further = None if model.further is None else model.further[row]
+            said = answer_of(model.manifest, model.logits[row], further)
+        return said if model.is_sound(row) else said._replace(confidence=math.nan)  # the graph may have masked it
 
     def _idle(self, stopping: threading.Event) -> None:
         waited = self._block and time.perf_counter() - self._began_s[0] > self._flush_s

@@ -125,6 +125,14 @@ class Model:
         broken: NDArray[np.bool_] = ~np.isfinite(inputs).all(axis=1)  # a sum may also overflow
         return broken
 
+    def is_sound(self, row: int) -> bool:
+        """Whether the sample in the place of that row is of finite numbers."""
+        if self.dtype.kind != "f":
+            return True
+        # A sum is several times cheaper than a look at each; it may also overflow.
+        with np.errstate(over="ignore", invalid="ignore"):
+            return bool(np.isfinite(self._place(row).sum()) or np.isfinite(self._place(row)).all())
+
     def predict(self, batch: NDArray[np.generic]) -> NDArray[np.float32]:
         """Logits (N, C), or (N, T, C), of (N, *shape), outside the ring."""
         feed = {self.manifest.input.name: np.ascontiguousarray(batch, self.dtype)}

@@ -299,7 +299,7 @@ class Heartbeat(msgspec.Struct, frozen=True, kw_only=True):
     link: LinkState | None = None  # None: an older agent
     budgets: Budgets | None = None  # None: an older agent
     source: SourceState | None = None  # None: an older agent, or somebody's own loop
-    pace: PaceState | None = None  # None: an older agent
+    pace: PaceState | None = None  # as source
 
 
 EventKind = Literal["refused", "staged", "trial", "commit", "revert", "alarm", "error", "started", "stopped"]

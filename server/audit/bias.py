@@ -20,12 +20,14 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable, Collection, Hashable, Mapping, Sequence
 from statistics import NormalDist
+from types import MappingProxyType
 from typing import Any, NamedTuple
 
 import numpy as np
 import sqlalchemy as sa
 from numpy.typing import NDArray
 
+from edge_agent.contract.task import NOTHING
 from server.audit import evidence as audit
 from server.audit.accuracy import View
 from server.audit.estimators import Estimate, hajek, post_stratified
@@ -33,6 +35,7 @@ from server.audit.evidence import Evidence
 from server.audit.yields import Found, wilson
 from server.store import spans, stretches
 from server.store.consensus import VALUED
+from server.store.stretches import Stretch
 
 BY = ("device", "class", "day", "hour")
 
@@ -49,31 +52,48 @@ class Seen(NamedTuple):
 
     evidence: Evidence
     known: dict[str, Known]  # by -> of its slices
+    called: NDArray[Any]  # (N,) what the model called each labelled sample: a class, or `nothing`
 
 
 def gather(
-    connection: sa.Connection, *, since_day: str = "", members: Collection[str] | None = None, now_ms: int
+    connection: sa.Connection,
+    *,
+    since_day: str = "",
+    members: Collection[str] | None = None,
+    nothing: Mapping[int, int] = MappingProxyType({}),
+    now_ms: int,
 ) -> Seen:
-    """What is known from a day on; with `members`, as if only these samples were labelled."""
+    """What is known from a day on; with `members`, as if only these samples were labelled.
+
+    nothing: version of a detector -> the label by which it says that it finds nothing. To others that may be a class.
+    """
     found = audit.gather(connection, since_day=since_day, members=members)
     since_ms = max(spans.old_before(now_ms), stretches.ms_of(since_day))  # before that, hours were folded into days
     place = {one.id: one for one in found.stretches}
     sent: dict[str, Counter[Any]] = {by: Counter() for by in BY}
     for row in stretches.uploaded(connection, since_day=since_day, recent_ms=since_ms):
         if one := place.get(row.stretch_id):
-            for by, key in (("device", one.device), ("day", one.day), ("class", row.predicted)):
+            for by, key in (("device", one.device), ("day", one.day), ("class", _called(one, row.predicted, nothing))):
                 sent[by][key] += row.samples
             sent["hour"][row.hour] += row.samples * bool(row.recent)
-    seen = _counted(found) | {"hour": dict(enumerate(spans.by_hour(connection, since_ms=since_ms)))}
-    return Seen(found, {by: Known(seen[by], sent[by]) for by in BY})
+    seen = _counted(found, nothing) | {"hour": dict(enumerate(spans.by_hour(connection, since_ms=since_ms)))}
+    rows = zip(found.stretch, found.predicted.tolist(), strict=True)
+    called = np.array([_called(found.stretches[at], label, nothing) for at, label in rows], dtype=object)
+    return Seen(found, {by: Known(seen[by], sent[by]) for by in BY}, called)
 
 
-def _counted(found: Evidence) -> dict[str, dict[Any, float]]:
+def _called(one: Stretch, label: int, nothing: Mapping[int, int]) -> int | str:
+    """The class that a label stands for where its sample was seen, or a word."""
+    return NOTHING if label == nothing.get(one.model_version) else label
+
+
+def _counted(found: Evidence, nothing: Mapping[int, int]) -> dict[str, dict[Any, float]]:
     seen: dict[str, Counter[Any]] = {"device": Counter(), "day": Counter(), "class": Counter()}
     for one in found.stretches:
         seen["device"][one.device] += one.scored
         seen["day"][one.day] += one.scored
-        seen["class"].update(dict(enumerate(one.sums.get("classes", ()))))
+        counts = enumerate(one.sums.get("classes", ()))
+        seen["class"].update({_called(one, label, nothing): number for label, number in counts})
     return {by: dict(counts) for by, counts in seen.items()}
 
 
@@ -83,7 +103,7 @@ def report(seen: Seen, *, names: Sequence[str]) -> View:
     label_keys: dict[str, NDArray[Any]] = {
         "device": np.array([found.stretches[i].device for i in found.stretch], dtype=object),
         "day": np.array([found.stretches[i].day for i in found.stretch], dtype=object),
-        "class": found.predicted,
+        "class": seen.called,
         "hour": found.hour,
     }
     named: dict[str, Callable[[Any], Any]] = {"class": lambda index: _name(names, index)}

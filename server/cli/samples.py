@@ -31,7 +31,7 @@ def samples(
     """List samples, the newest first (labelled ones: the last labelled): why each is here, and its label."""
     from server import status as views
     from server.store import browse, labels
-    from server.store.wording import in_words, name_of
+    from server.store.wording import in_words, taken_for
 
     wanted = browse.Wanted(device=device, stream=stream, reason=reason, version=version, labelled=labelled)
     with views.opened(load_config(path)) as store, store.database.read() as connection:
@@ -45,7 +45,7 @@ def samples(
             "probability": row.probability,
             "utility": row.utility,
             "version": row.model_version,
-            "predicted": None if row.predicted is None else name_of(row.predicted, names),
+            "predicted": taken_for(row, names),
             "confidence": row.confidence,
             "label": None if row.class_index is None else in_words(row.class_index, row.truth, names),
         }

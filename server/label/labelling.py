@@ -37,7 +37,7 @@ from server.store.consensus import AGAIN, FIRST, TEACHER
 from server.store.questions import Queued
 from server.store.samples import body_names, sample_array
 from server.store.store import Store
-from server.store.wording import named
+from server.store.wording import guess_of, named
 
 log = logging.getLogger(__name__)
 
@@ -227,11 +227,10 @@ class Labelling:
         return self._chooser.within(room, champion=champion) if room >= least else []
 
     def _question(self, row: Any, names: Sequence[str]) -> Question:
-        known = row.predicted is not None and row.predicted < len(names)
         return Question(
             id=row.id,
             ref=row.ref,
-            guess=names[row.predicted] if known else "",
+            guess=guess_of(row, names),
             confidence=row.confidence or 0.0,
             load=lambda: sample_array(self._store, row),
             said=named(row.said, names),

@@ -13,6 +13,9 @@ import sqlalchemy as sa
 from server.store.samples import body_names
 from server.store.schema import consensus, embedding, place, sample
 
+# What a detector says that finds nothing is no class, though its label is as large as their number.
+_PREDICTED = sa.case((sa.cast(sample.c.said, sa.Text) == "{}", None), else_=sample.c.predicted)
+
 POINTS = 20_000  # on a map: more take minutes to lay out, and cover each other
 
 
@@ -37,7 +40,9 @@ def every(connection: sa.Connection) -> Sequence[Any]:
     """All points, by id: sample_id, x, y, predicted, truth, and class_index, which is None where nobody answered."""
     query = (
         sa.select(
-            place.c.sample_id, place.c.x, place.c.y, sample.c.predicted, consensus.c.class_index, consensus.c.truth
+            *(place.c[name] for name in ("sample_id", "x", "y")),
+            _PREDICTED.label("predicted"),
+            *(consensus.c[name] for name in ("class_index", "truth")),
         )
         .join(sample, sample.c.id == place.c.sample_id)
         .outerjoin(consensus, consensus.c.sample_id == place.c.sample_id)

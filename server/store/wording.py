@@ -49,6 +49,16 @@ def taken_for(row: Any, names: Sequence[str]) -> str | None:
     return None if row.predicted is None else name_of(row.predicted, names)
 
 
+def guess_of(row: Any, names: Sequence[str]) -> str:
+    """The class that the device's model took a sample for, of a detector that of its surest box; empty: none.
+
+    The label of a detector that finds nothing is no class of its own, and may be another's.
+    """
+    if row.predicted is None or row.said == {} or row.predicted >= len(names):
+        return ""
+    return str(names[row.predicted])
+
+
 def named(what: Mapping[str, Any] | None, names: Sequence[str]) -> View | None:
     """Plain data of a truth, or of what a model said: as in the store, but with names in place of indices."""
     if what is None:

@@ -81,6 +81,7 @@ def _given(wanted: Wanted) -> tuple[Brought, Seen]:
     _refuse(wanted, "an ONNX file, whose input says it", "size")
     from models import bring, folder
     from models.data import finite_rows
+    from models.errors import DataError
     from models.preparation import read
     from models.taps import Taps
 
@@ -91,6 +92,8 @@ def _given(wanted: Wanted) -> tuple[Brought, Seen]:
     prepare = read(wanted.prepare) if wanted.prepare else None
     shape, dtype = bring.input_of(onnx, prepare)
     seen = folder.look(wanted.data, shape=shape, dtype=dtype)
+    if wanted.task != "classification" and seen.y is not None:
+        raise DataError(f"--task {wanted.task}: {wanted.data} has one class for each sample: expected images alone")
     names = _names(wanted.labels or seen.names)
     sound = finite_rows(seen.x)
     brought = bring.bring(

@@ -13,7 +13,8 @@ from typing import Any
 import msgspec
 import sqlalchemy as sa
 
-from edge_agent.contract.task import truth_of
+from edge_agent.contract.artifact import decode_manifest
+from edge_agent.contract.task import NOTHING, truth_of
 from server.audit import bias
 from server.store import runs, snapshots, versions
 from server.store.snapshots import FORMAT, UNLABELLED, Snapshot
@@ -135,5 +136,16 @@ def bias_of(store: Store, said: str, *, days: int = 0, now_ms: int) -> View:
         found = snapshots.find(connection, said)
         since = day_of(now_ms - (days - 1) * DAY_MS) if days else ""
         members = snapshots.sample_ids(connection, found.id)
-        seen = bias.gather(connection, since_day=since, members=members, now_ms=now_ms)
+        empty = _nothing(store, connection)
+        seen = bias.gather(connection, since_day=since, members=members, nothing=empty, now_ms=now_ms)
     return {"snapshot": found.id} | bias.report(seen, names=found.classes)
+
+
+def _nothing(store: Store, connection: sa.Connection) -> dict[int, int]:
+    """Of every version that is a detector, the label by which it says that it finds nothing."""
+    found = {}
+    for one in versions.every(connection):
+        manifest = decode_manifest(store.blobs.get(one.manifest_sha256), where=f"version {one.number}")
+        if manifest.task == "detection":
+            found[one.number] = manifest.outcomes.index(NOTHING)
+    return found

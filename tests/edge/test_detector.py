@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
+import http.client
 import threading
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -12,6 +15,7 @@ import pytest
 import scenes
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from test_push import free_port, post
 
 from edge_agent.agent import Agent
 from edge_agent.check import check_parts
@@ -22,7 +26,7 @@ from edge_agent.choose.quantile import NoveltyQuantile
 from edge_agent.choose.rules import Rules
 from edge_agent.choose.tasks.frames import Frames
 from edge_agent.choose.tasks.scoring import answer_of
-from edge_agent.config import AgentConfig, Choose, Device, Source
+from edge_agent.config import AgentConfig, Choose, Device, Source, load_config
 from edge_agent.config import Model as ModelConfig
 from edge_agent.contract.artifact import BOXES_MAX, Answer, Golden, Tensor, decode_manifest, encode_manifest
 from edge_agent.contract.errors import ArtifactError, ConfigError, IncompatibleError
@@ -304,3 +308,36 @@ def test_an_agent_goes_on_with_its_frames(tmp_path: Path, caplog: pytest.LogCapt
     bald = msgspec.structs.replace(config, choose=Choose(acquisition="bald"))
     with pytest.raises(ConfigError, match="a detector has 1: margin stands in"):
         check_parts(bald)
+
+
+def test_whoever_sends_a_frame_gets_its_boxes_back(tmp_path: Path, folder: Path) -> None:
+    port = free_port()
+    (tmp_path / "agent.toml").write_text(
+        f'[device]\nname = "cam"\ndata_dir = "data"\n[model]\nartifact = "{folder}"\n'
+        f'[source]\nkind = "push"\n[source.push]\nlisten = "127.0.0.1:{port}"\n'
+    )
+    agent = Agent(load_config(tmp_path / "agent.toml"))
+    running = threading.Thread(target=agent.run)
+    running.start()
+    frames = [scenes.picture({1: scenes.brightness(0.9)}), scenes.picture({})]
+    try:
+        until_s = time.monotonic() + 20.0
+        while time.monotonic() < until_s:
+            with contextlib.suppress(ConnectionRefusedError):
+                link = http.client.HTTPConnection("127.0.0.1", port, timeout=20.0)
+                link.connect()
+                break
+            time.sleep(0.05)
+        found, empty = (post(link, frame.tobytes())[1] for frame in frames)
+        link.close()
+    finally:
+        agent.stop()
+        running.join()
+    ((label, *_, score),) = found["said"]["boxes"]
+    assert (found["label"], found["name"], found["version"]) == (label, "bright", 1)
+    assert score == pytest.approx(0.9, abs=0.05)
+    assert (empty["label"], empty["name"], empty["said"]) == (2, "nothing", {})
+    with Agent.open(tmp_path / "agent.toml") as own:
+        said = [own.process(frame) for frame in frames]
+        assert [own.classes[one.label] for one in said] == ["bright", "nothing"]
+    assert [list(box) for box in msgspec.to_builtins(said[0].said)["boxes"]] == found["said"]["boxes"]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import sqlite3
 import subprocess
 import sys
@@ -10,6 +11,7 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
+import graphs
 import msgspec
 import numpy as np
 import pytest
@@ -101,6 +103,7 @@ def test_it_answers_as_the_model_and_selects_as_the_agent_with_a_source(here: Pa
     assert len(by_source) > 20
     assert beat(here).counts.read == ROWS
     assert beat(here).source is None
+    assert beat(here).pace is None  # it is the caller's
 
 
 def test_it_goes_on_where_it_was(here: Path) -> None:
@@ -231,3 +234,19 @@ def test_what_is_said_at_once_is_what_a_block_says(classes: int, members: int) -
     for odd in (np.nan, np.inf):
         logits[0] = odd
         assert np.isnan(top(logits[0])[1])
+
+
+def test_a_sample_with_nan_gets_no_confidence_though_the_graph_hides_it(here: Path) -> None:
+    nodes: list[graphs.Node] = [
+        ("Greater", ["x", "limit"], ["above"], {}),
+        ("Cast", ["above"], ["steps"], {"to": 1}),
+        ("MatMul", ["steps", "w"], ["logits"], {}),
+    ]
+    weights = {"limit": np.zeros(1, np.float32), "w": np.eye(graphs.WIDTH, 3, dtype=np.float32)}
+    shutil.rmtree(here / "first")
+    graphs.artifact(here / "first", nodes, weights, outputs={"logits": ["n", 3]}, classes=3)
+    sound, hidden = np.ones(graphs.WIDTH, np.float32), np.full(graphs.WIDTH, np.nan, np.float32)
+    with Agent.open(configure(here)) as agent:
+        said = [agent.process(x).confidence for x in (sound, hidden, sound, sound * 3e38)]
+    assert np.isfinite(said).tolist() == [True, False, True, True]
+    assert beat(here).counts.invalid == 1

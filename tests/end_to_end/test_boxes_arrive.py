@@ -53,7 +53,7 @@ def world(tmp_path: Path) -> Iterator[Served]:
     with Programs() as programs:
         text = (tmp_path / "first" / "manifest.json").read_bytes()
         assert decode_manifest(text).task == "detection"
-        made = Served(tmp_path, programs, before=[("model", "add", str(tmp_path / "first"))])
+        made = Served(tmp_path, programs, task="detection", before=[("model", "add", str(tmp_path / "first"))])
         made.start_agent("cam-1", AGENT.format(broker=made.broker_url))
         yield made
 

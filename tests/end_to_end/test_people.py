@@ -91,6 +91,7 @@ def test_a_rollout_is_started_and_halted_while_agents_run(world: World, chromium
     page = sign_in(world, chromium, role="operator")
     page.click("nav >> text=Rollouts")
     page.select_option("select[name=version]", "2")
+    page.fill("input[name=why]", "it knows more")
     page.click("main button >> text=Start")
     expect(page.locator(".rings .current h2")).to_contain_text("canary")
     world.wait("the canary runs version 2", lambda: versions_of(world) == {"cam-1": 2, "cam-2": 1})

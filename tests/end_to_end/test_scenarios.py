@@ -28,6 +28,7 @@ from edge_agent.contract.wire import (
 )
 from edge_agent.history import read
 from edge_agent.parts import check_in_child
+from edge_agent.providers import Providers
 from edge_agent.update.slots import Staged, Steady, Trial
 from server import config
 from server.release.signing import Policy, Signing
@@ -37,7 +38,12 @@ from server.store.schema import event
 RULES = config.Rollout(rings=("canary=cam-1", "all"), soak_s=20.0, timeout_s=120.0)
 WEEK_S = 7 * 86_400.0
 in_a_child = functools.partial(
-    check_in_child, variant=VARIANT, timeout_s=60.0, memory_bytes=4_000_000_000, stop=threading.Event()
+    check_in_child,
+    variant=VARIANT,
+    providers=Providers(),
+    timeout_s=60.0,
+    memory_bytes=4_000_000_000,
+    stop=threading.Event(),
 )
 
 

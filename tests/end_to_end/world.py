@@ -31,6 +31,7 @@ SERVER = """
 [server]
 data_dir = "server"
 fleet = "test"
+task = "classification"
 [broker]
 plain = true
 [teach]
@@ -105,13 +106,21 @@ class Served:
     """A server, which has a broker of its own, and what runs beside it."""
 
     def __init__(
-        self, folder: Path, programs: Programs, *, settings: str = "", before: Sequence[Sequence[str]] = ()
+        self,
+        folder: Path,
+        programs: Programs,
+        *,
+        task: str = "classification",
+        settings: str = "",
+        before: Sequence[Sequence[str]] = (),
     ) -> None:
-        """`settings`: further ones, TOML. `before`: words of commands that are given before it starts."""
+        """`task`: of the models; `settings`: further ones, TOML. `before`: words of commands that are given before it
+        starts.
+        """
         self.folder, self.programs = folder, programs
         self.catalogue = folder / "server" / "catalogue.db"
         self.config = str(folder / "server.toml")
-        (folder / "server.toml").write_text(SERVER + settings)
+        (folder / "server.toml").write_text(SERVER.replace("classification", task) + settings)
         for words in before:
             self.command(*words)
         self.server = programs.run(folder / "server.log", "server", "run", self.config)

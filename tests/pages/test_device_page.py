@@ -11,7 +11,7 @@ import quadrants
 from device_words import FLEET, birth, event, heartbeat, message, uploads
 from playwright.sync_api import expect
 
-from edge_agent.contract.wire import DriftState, encode
+from edge_agent.contract.wire import DriftState, PaceState, SourceState, encode
 from server.collect.ingest import Ingest
 from server.release.registry import add_artifact
 from server.store import device_orders, devices, requests, trail
@@ -46,7 +46,13 @@ def served(served):
             signals=(8 * seen, 20_000 * seen),
         )
         said = msgspec.structs.replace(
-            heartbeat("a"), drift=drift, temperature_c=51.5, latency_p95_ms=4.0, counts=counts
+            heartbeat("a"),
+            drift=drift,
+            temperature_c=51.5,
+            latency_p95_ms=4.0,
+            counts=counts,
+            source=SourceState(kind="serial", gaps=3, restarts=1204, failing="/dev/ttyUSB0: could not open port"),
+            pace=PaceState(max_rate_per_s=12.5, share=0.25, why="cpu-thermal at 84 C, limit 85 C"),
         )
         ingest.take([message("cam-1", "heartbeat", encode(said), at_ms=at_ms)])
     ingest.take([one for seq in range(30) for one in uploads("cam-1", seq)])
@@ -61,6 +67,11 @@ def test_a_device_is_shown_whole(chromium, served):
     expect(page.locator("h1")).to_have_text("cam-1")
     expect(page.locator("#facts")).to_contain_text("version 1, steady")
     expect(page.locator("#facts")).to_contain_text("version 3: its golden outputs differ")
+    facts = page.locator("#facts dl").nth(1)
+    expect(facts).to_contain_text("serial: 3 gaps, 1,204 restarts")
+    expect(facts).to_contain_text("/dev/ttyUSB0: could not open port")
+    expect(facts).to_contain_text("12.5 samples/s")
+    expect(facts).to_contain_text("works 25.0 % of the time: cpu-thermal at 84 C, limit 85 C")
     expect(page.locator("#charts")).to_contain_text("Drift, share of an alarm")
     expect(page.locator("#charts")).to_contain_text("Utility, mean of all samples")
     expect(page.locator("#charts")).to_contain_text("Temperature")

@@ -7,6 +7,7 @@ from collections import Counter
 
 import numpy as np
 import pytest
+import scenes
 from device_words import FLEET
 from hypothesis import given
 from hypothesis import strategies as st
@@ -14,6 +15,7 @@ from test_fleet_accuracy import DAY_MS, NAMES, NOW_MS, Planted, answer
 
 from server.__main__ import main
 from server.audit.bias import Known, gather, shortened, slices
+from server.release.registry import add_artifact
 from server.store import snapshots
 from server.store.store import Store
 from server.teach.listing import bias_of
@@ -148,3 +150,21 @@ def test_by_command(planted, capsys):
     said = capsys.readouterr().out
     assert "8,000 samples were seen" in said
     assert "known shares lie in the intervals" in said
+
+
+def test_a_detector_that_finds_nothing_is_not_taken_for_the_class_that_came_after_its_own(tmp_path):
+    store = Store.open(tmp_path / "data")
+    scenes.detector(tmp_path / "detector")  # of two classes: its third outcome is that it finds nothing
+    add_artifact(store, tmp_path / "detector", weights=None, now_ms=NOW_MS)
+    device = Planted("cam", skill=2.0, seed=3)
+    device.see(2000)
+    device.send(store)
+    answer(store, device.truth)
+    found = bias_of(store, freeze(store, now_ms=NOW_MS).id, now_ms=NOW_MS)
+    store.close()
+    rows = by(found, "class")
+    assert set(rows) == {"bright", "dark", "nothing"}  # and not the class that the schema has as its third
+    assert rows["nothing"]["stream"] == device.called.count(2) / 2000
+    assert rows["nothing"]["samples"] > 0
+    assert rows["nothing"]["labelled"] > 0
+    assert sum(row["labelled"] for row in rows.values()) == pytest.approx(1.0)

@@ -93,6 +93,7 @@ def test_images_alone_tell_agreement_and_nothing_of_accuracy(
         ({"--prepare": ""}, "the model takes float32 (16, 16, 3): say how they are prepared", 1),
         ({"--prepare": "byts"}, "no such file (did you mean 'bytes'?)", 1),
         ({"--task": "classifcation"}, "unknown (did you mean 'classification'?)", EXIT_CONFIG),
+        ({"--task": "multilabel"}, "has one class for each sample: expected images alone", 1),
         ({"--logits": "nope"}, "the graph has no tensor 'nope'; candidates: logits=", 1),
         ({"net": "nowhere.onnx"}, "expected an ONNX file, or lite0 or minilm", 1),
         ({"--data": "nowhere"}, "nowhere: no such file", 1),

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -18,6 +20,7 @@ from edge_agent.contract import score
 from edge_agent.contract.artifact import write_artifact
 from edge_agent.contract.task import Task, truth_of
 from edge_agent.model import Model
+from edge_agent.send.outbox import Outbox
 from models.kinds.kind import kind_of, run
 from models.package import Packaged
 from server import config
@@ -65,6 +68,42 @@ def test_a_device_runs_it_and_server_and_device_read_the_same_answers(taught: Ta
     ]
     kind = kind_of(what.task, what.names, made.manifest.answer)
     np.testing.assert_allclose(sent, kind.score(found, what.y[taught.fresh][:40]), atol=2e-3)
+
+
+AGENT = """
+[device]
+name = "cam-1"
+data_dir = "data"
+[source]
+kind = "replay"
+path = "stream.npz"
+stop_at_end = true
+[model]
+artifact = "first"
+[budget]
+label_share = 1.0
+"""
+
+
+def test_a_whole_agent_runs_it(taught: Taught, tmp_path: Path) -> None:
+    what, made = taught.what, taught.after
+    write_artifact(tmp_path / "first", made.manifest, made.onnx)
+    x = what.x[taught.fresh]
+    np.savez(tmp_path / "stream.npz", x=x)
+    (tmp_path / "agent.toml").write_text(AGENT)
+    argv = [sys.executable, "-m", "edge_agent", "run", "agent.toml"]
+    done = subprocess.run(argv, cwd=tmp_path, capture_output=True, text=True, timeout=60, check=False)
+    assert done.returncode == 0, done.stderr
+    outbox = Outbox(tmp_path / "data" / "outbox.db", max_bytes=1 << 30, max_rows=10_000, min_free_disk_bytes=0)
+    sent = [row.header for row in outbox.peek(10_000)]
+    outbox.close()
+    assert len(sent) > len(x) / 4
+    found = run(made.onnx, made.manifest, x)
+    answers = scoring(made.manifest, "margin").score(found.logits, found.more).answers
+    for header in sent:
+        assert header.said == answers.said(int(header.id.rpartition(".")[2])), header.id
+    if made.manifest.task == "detection":
+        assert any(header.said.boxes for header in sent if header.said)
 
 
 @pytest.mark.parametrize(

@@ -8,17 +8,24 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
 import schemathesis
 from api_scene import TRUTHS, Scene
+from device_words import FLEET, message, sample
 from fastapi.testclient import TestClient
 from hypothesis import HealthCheck, given, settings
 
-from edge_agent.contract.task import Task
+from edge_agent.contract.task import Box, Said, Task
+from edge_agent.contract.wire import encode_sample, sample_frames
 from server.__main__ import main
+from server.collect.ingest import Ingest
 from server.label.suspects import find
-from server.store import labels
+from server.store import labels, places, samples
 from server.store.labels import Label
+from server.store.places import Place
+from server.store.store import Store
+from server.store.wording import guess_of, taken_for
 from server.web.app import API
 
 TASKS: tuple[Task, ...] = ("detection", "multilabel", "regression")
@@ -113,7 +120,7 @@ def test_every_command_bears_it_and_what_is_erased_is_gone(tmp_path: Path, capfd
         "label suspects", "snapshot list", f"snapshot bias {snapshot}", f"snapshot diff {snapshot} {snapshot}",
     ):  # fmt: skip
         run(words)
-    assert "cat, owl" in run("samples")
+    assert {"cat, owl", "cat, fox"} <= {said for row in json.loads(run("samples --json")) for said in row.values()}
     assert "ann: cat, owl" in run("lineage cam-1.main.1.4")
     assert json.loads(run("label gold list --json"))[0]["class"] == "cat"
     assert "cat 4, nothing 4, owl 3" in run(f"snapshot show {snapshot}")
@@ -153,3 +160,23 @@ def test_a_label_little_like_what_a_sure_model_said_is_suspected(tmp_path: Path)
     assert [one.sample_id for one in found.suspects] == ["cam-9.main.1.1"]
     assert (found.suspects[0].labelled, found.suspects[0].suggested) == ("dog", "cat")
     made.close()
+
+
+def test_what_a_detector_finds_nothing_in_is_no_class(tmp_path: Path) -> None:
+    """Its label is as large as its number of classes, and the schema may have one of that index."""
+    store = Store.open(tmp_path)
+    said = {0: Said(boxes=(Box(0, 0.1, 0.1, 0.5, 0.5, 0.9),)), 2: Said()}
+    for label, answer in said.items():
+        header, body = encode_sample(sample("cam-1", label))
+        told = msgspec.structs.replace(header, label=label, said=answer)
+        sent = [message("cam-1", "sample", frame) for frame in sample_frames(told, body)]
+        Ingest(store, fleet=FLEET, offline_after_s=90.0).take(sent)
+    ids = [f"cam-1.main.1.{label}" for label in said]
+    with store.database.write() as connection:
+        places.put(connection, [Place(one, 1, 0.5, 0.5) for one in ids])
+        found, empty = samples.rows(connection, ids)
+        assert [one.predicted for one in places.every(connection)] == [0, None]
+    names = ("cat", "dog", "fox")
+    assert (taken_for(found, names), guess_of(found, names)) == ("cat", "cat")
+    assert (taken_for(empty, names), guess_of(empty, names)) == ("nothing", "")
+    store.close()

@@ -9,12 +9,13 @@ from fastapi import APIRouter, Form, HTTPException, Request, Response
 from fastapi.concurrency import run_in_threadpool
 from fastapi.responses import RedirectResponse
 
+from edge_agent.contract.wire import SourceState
 from server.identity import revocation
 from server.release import orders, places
 from server.store import devices, labels
 from server.store.devices import Device
 from server.store.schema import event, sample
-from server.store.wording import words
+from server.store.wording import taken_for
 from server.web.access import Admin, Operator, Viewer
 from server.web.frame import Frame
 
@@ -85,7 +86,7 @@ def _shown(frame: Frame, name: str) -> dict[str, Any]:
         "device": found,
         "said": _said(found),
         "orders": {one.word: one for one in orders.listed(frame.store, name)},
-        "samples": [row._asdict() | {"guess": _guess(names, row)} for row in rows],
+        "samples": [row._asdict() | {"guess": taken_for(row, names) or "–"} for row in rows],
         "events": events,
     }
 
@@ -104,11 +105,18 @@ def _said(device: Device) -> dict[str, Any]:
         "drift": beat.drift if beat else None,
         "held": beat.link.held if beat and beat.link else "",
         "budgets": beat.budgets if beat else None,
+        "source": beat.source if beat else None,
+        "trouble": _trouble(beat.source) if beat and beat.source else "",
+        "pace": beat.pace if beat else None,
     }
 
 
-def _guess(names: tuple[str, ...], row: Any) -> str:
-    """What its model took a sample for, in words."""
-    if row.said is not None:
-        return words(row.said, names)
-    return names[row.predicted] if row.predicted is not None and row.predicted < len(names) else "–"
+def _trouble(source: SourceState) -> str:
+    """What its source lost since the agent's start."""
+    counts = (
+        (source.skipped, "skipped"),
+        (source.gaps, "gaps"),
+        (source.unreadable, "unreadable"),
+        (source.restarts, "restarts"),
+    )
+    return ", ".join(f"{count:,} {what}" for count, what in counts if count)
