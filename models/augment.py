@@ -69,6 +69,7 @@ BY_LAYOUT: dict[str, dict[str, Augmentation]] = {
     "series": {"jitter": jitter, "scale": scale, "shift": slide},
     "vector": {"jitter": jitter},
     "text": {},
+    "sound": {"shift": slide},
 }
 
 

@@ -46,7 +46,7 @@ def noise(x: Raw, rng: np.random.Generator) -> Raw:
         return _grey(x + rng.normal(0, IMAGE_NOISE, x.shape))
     with np.errstate(invalid="ignore"):
         shaken = x + rng.normal(0, NOISE_SD * float(np.nanstd(x)), x.shape)
-    return np.clip(shaken, 0, 255).astype(x.dtype) if x.dtype == np.uint8 else shaken.astype(x.dtype)
+    return _like(shaken, x)
 
 
 def dark(x: Raw, rng: np.random.Generator) -> Raw:  # noqa: ARG001 - the seam's
@@ -144,7 +144,11 @@ def _pieces(x: Raw, rng: np.random.Generator) -> Raw:
 
 
 def _like(values: Raw, x: Raw) -> Raw:
-    return _grey(values) if x.dtype == np.uint8 else values.astype(x.dtype)
+    if x.dtype.kind not in "iu":
+        return values.astype(x.dtype)
+    limits = np.iinfo(x.dtype)  # louder than its numbers go is clipped, as by a microphone
+    made: Raw = np.clip(values, limits.min, limits.max).astype(x.dtype)
+    return made
 
 
 def _grey(values: Raw) -> Raw:

@@ -1,9 +1,9 @@
 """Where does data come from that needs no account and no camera?
 
-Three places, one shape: 70,000 images of Fashion-MNIST, the smartwatch recordings inside the package `seglearn`, and
-anybody's own .npz file. All come as `Labelled`: raw as the sensor gives it, not yet scaled.
+70,000 images of Fashion-MNIST, the smartwatch recordings inside the package `seglearn`, voices and mail that are
+fetched into .npz files, and anybody's own .npz file. All come as `Labelled`: raw as the sensor gives it, not scaled.
 
-    python -m models.data fetch [--cache DIR]      gets Fashion-MNIST; does nothing when it is there
+    python -m models.data fetch [clothes|voices|mail] [--cache DIR]      does nothing when it is there
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ import importlib.util
 import os
 import sys
 import zipfile
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -23,21 +23,22 @@ from numpy.typing import NDArray
 
 from edge_agent.contract.errors import did_you_mean
 from edge_agent.contract.task import Task
-from models import fashion
+from models import fashion, mail, voices
 from models.errors import DataError
 
 WATCH_NAMES = ("PEN", "ABD", "FEL", "IR", "ER", "TRAP", "ROW")
 WATCH_UNIT = "g, rad/s at 50 Hz"
 WINDOW, STEP = 100, 50  # 2 s at 50 Hz, half overlapping
 KEYS = ("x", "y", "names", "device", "t")
-DTYPES = ("float32", "uint8", "int32")
+DTYPES = ("float32", "uint8", "int16", "int32")
+FETCHED = {"voices": voices.fetch, "mail": mail.fetch}  # into a file of that name
 
 
 @dataclass(frozen=True)
 class Labelled:
     """Samples with their truth.
 
-    x: (N, ...) uint8, float32 or int32, raw. y: (N,) int64, index into names. names: of the C classes.
+    x: (N, ...) uint8, float32, int16 or int32, raw. y: (N,) int64, index into names. names: of the C classes.
     device: (N,) int64 or text, which device sees the sample; t: (N,) its order on that device. None when not known.
     """
 
@@ -140,11 +141,35 @@ def _windows(series: list[NDArray[Any]], labels: NDArray[Any], people: NDArray[A
     return Labelled(np.asarray(x, dtype=np.float32), np.asarray(y, dtype=np.int64), WATCH_NAMES, who, t)
 
 
+def load_fetched(name: str, cache: Path) -> Labelled:
+    """What was fetched before; DataError when it was not.
+
+    voices: x (N, 8000) int16, a second of five languages (voices.py). mail: x (N, 512) uint8, mail and spam, with t in
+    seconds, oldest first (mail.py).
+    """
+    file = cache / f"{name}.npz"
+    if not file.is_file():
+        raise DataError(f"{file}: no such file; run: python -m models.data fetch {name}")
+    return load_npz(file)
+
+
+def _fetch(name: str, cache: Path, say: Callable[[str], None]) -> None:
+    if name == "clothes":
+        return fashion.fetch(cache, say=say)
+    file = cache / f"{name}.npz"
+    if not file.is_file():
+        cache.mkdir(parents=True, exist_ok=True)
+        beside = file.with_suffix(".new.npz")
+        FETCHED[name](beside, say=say)
+        beside.replace(file)
+    return say(f"{name}: {file}")
+
+
 def load_npz(path: Path) -> Labelled:
     """Somebody's own labelled data.
 
-    x: (N, ...) float32, uint8 or int32; y: (N,) int, 0..C-1; optional names (C,) text, device (N,) int or text, t (N,)
-    numbers. Samples with NaN may be among them: the agent counts and skips those.
+    x: (N, ...) float32, uint8, int16 or int32; y: (N,) int, 0..C-1; optional names (C,) text, device (N,) int or text,
+    t (N,) numbers. Samples with NaN may be among them: the agent counts and skips those.
 
     Raises:
         DataError: says which array, what was got and what was expected.
@@ -192,7 +217,7 @@ def _refuse_unknown(keys: Sequence[str], path: Path) -> None:
 def _check_x(x: NDArray[Any], where: str) -> None:
     if str(x.dtype) not in DTYPES:
         raise DataError(
-            f"{where}: x is {x.dtype}, expected float32 or uint8 (int32 of texts: numbers of their pieces); "
+            f"{where}: x is {x.dtype}, expected float32 or uint8 (int16 of sound, int32 of word pieces); "
             "convert it: x.astype(np.float32)"
         )
     if not 2 <= x.ndim <= 4 or x.size == 0:
@@ -227,12 +252,13 @@ def _names(names: NDArray[Any] | None, y: NDArray[Any], where: str) -> tuple[str
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """The command `python -m models.data`; returns the exit status."""
-    parser = argparse.ArgumentParser(prog="python -m models.data", description="Get the data of the demo.")
-    parser.add_argument("command", choices=["fetch"], help="download and verify Fashion-MNIST, unless it is there")
+    parser = argparse.ArgumentParser(prog="python -m models.data", description="Get data to try things with.")
+    parser.add_argument("command", choices=["fetch"], help="download and verify, unless it is there")
+    parser.add_argument("what", nargs="?", choices=["clothes", *FETCHED], default="clothes", help="default: clothes")
     parser.add_argument("--cache", type=Path, default=None, help="folder for downloads (default: ~/.cache/winnow)")
     options = parser.parse_args(arguments)
     try:
-        fashion.fetch(options.cache or default_cache(), say=lambda text: print(text, flush=True))  # noqa: T201
+        _fetch(options.what, options.cache or default_cache(), lambda text: print(text, flush=True))  # noqa: T201
     except DataError as error:
         print(f"fetch: {error}", file=sys.stderr)  # noqa: T201
         return 1

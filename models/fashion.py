@@ -20,6 +20,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from models import debian
 from models.errors import DataError
 
 NAMES = ("T-shirt", "trouser", "pullover", "dress", "coat", "sandal", "shirt", "sneaker", "bag", "ankle boot")
@@ -126,32 +127,7 @@ def _unpack(archives: Path, folder: Path) -> None:
 
 
 def _from_debian(temporary: Path) -> Path:
-    """Download and unpack the package with apt's own signatures checked; needs no rights."""
-    try:
-        _call(["apt-get", "download", PACKAGE], temporary)
-    except DataError:
-        _call(["apt-get", *_private_state(temporary), "update"], temporary)  # a fresh image has no package lists
-        _call(["apt-get", *_private_state(temporary), "download", PACKAGE], temporary)
-    for package in temporary.glob("*.deb"):
-        _call(["dpkg", "-x", str(package), "root"], temporary)
-    return temporary / "root/usr/share/datasets/fashion-mnist"
-
-
-def _private_state(temporary: Path) -> list[str]:
-    """Options that let apt work in a folder of ours: the system's is root's."""
-    for folder in ("lists/partial", "archives/partial"):
-        (temporary / folder).mkdir(parents=True, exist_ok=True)
-    places = {"Dir::State": temporary, "Dir::State::status": "/var/lib/dpkg/status", "Dir::Cache": temporary}
-    return [word for key, value in places.items() for word in ("-o", f"{key}={value}")]
-
-
-def _call(command: list[str], folder: Path) -> None:
-    done = subprocess.run(
-        command, cwd=folder, capture_output=True, text=True, errors="replace", timeout=600, check=False
-    )
-    if done.returncode != 0:
-        said = (done.stderr.strip() or done.stdout.strip() or "no message").splitlines()[-1]
-        raise DataError(f"{command[0]} {command[-1]}: exit {done.returncode}: {said}")
+    return debian.unpacked(PACKAGE, temporary) / "usr/share/datasets/fashion-mnist"
 
 
 def _from_home(temporary: Path) -> Path:

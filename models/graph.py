@@ -20,10 +20,11 @@ OWN = ("", "ai.onnx")
 DTYPES: dict[int, str] = {
     TensorProto.FLOAT: "float32",
     TensorProto.UINT8: "uint8",
+    TensorProto.INT16: "int16",
     TensorProto.INT32: "int32",
     TensorProto.INT64: "int64",
 }
-"""Of samples. Whole numbers of more than a byte are token ids."""
+"""Of samples. int16 is sound; whole numbers of more bytes are token ids."""
 
 
 def load(onnx: bytes) -> ModelProto:

@@ -36,7 +36,7 @@ class Prepare(nn.Module):
 
     def __init__(
         self,
-        layout: Literal["image", "series", "vector", "text"],
+        layout: Literal["image", "series", "vector", "text", "sound"],
         shape: Shape,
         *,
         fixed: tuple[float, float] | None = None,

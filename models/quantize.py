@@ -144,7 +144,11 @@ def _chosen(model: onnx_format.ModelProto, outputs: Sequence[str]) -> dict[str, 
 
 
 def _preparation(model: onnx_format.ModelProto) -> list[str]:
-    """Nodes that only prepare the input, before any weights: they are few, and 8 bits there lose detail for nothing."""
+    """Nodes that only prepare the input, before any weights: they are few, and 8 bits there lose detail for nothing.
+
+    What leads to a logarithm is preparation, weights or not: of a spectrum, 8 bits are the loudest 24 of its 100 dB.
+    """
+    spectrum = _before_logarithm(model.graph)
     constant = {tensor.name for tensor in model.graph.initializer} | {""}
     reached = {entry.name for entry in model.graph.input} - constant
     names = []
@@ -152,15 +156,28 @@ def _preparation(model: onnx_format.ModelProto) -> list[str]:
         moving = set(node.input) - constant
         if not moving:
             constant.update(node.output)
-        elif moving <= reached and node.op_type not in WEIGHTED and not _looks_up(node, constant):
+        elif moving <= reached and (node.name in spectrum or not _weighs(node, constant)):
             reached.update(node.output)
             names.append(node.name)
     return names
 
 
-def _looks_up(node: NodeProto, constant: set[str]) -> bool:
-    """Vectors of words or of n-grams, which are weights as any."""
-    return node.op_type == "Gather" and node.input[0] in constant
+def _weighs(node: NodeProto, constant: set[str]) -> bool:
+    """Vectors of words or of n-grams are weights as any."""
+    return node.op_type in WEIGHTED or (node.op_type == "Gather" and node.input[0] in constant)
+
+
+def _before_logarithm(graph: GraphProto) -> set[str]:
+    """Names of the nodes that lead to a logarithm behind which weights come; one at the very end is no preparation."""
+    found, wanted, followed = set[str](), set[str](), set[str]()  # nodes; tensors
+    for node in reversed(graph.node):
+        followed_by_weights = bool(followed.intersection(node.output))
+        if (node.op_type == "Log" and followed_by_weights) or wanted.intersection(node.output):
+            found.add(node.name)
+            wanted.update(node.input)
+        if node.op_type in WEIGHTED or followed_by_weights:
+            followed.update(node.input)
+    return found
 
 
 def _bypass_tail(graph: GraphProto, output: str) -> None:

@@ -106,7 +106,7 @@ def fit(
     """Train from scratch, or on from a parent; new classes grow its head.
 
     Args:
-        x: (N, *shape) uint8, float32 or int32, raw and finite.
+        x: (N, *shape) uint8, float32, int16 or int32, raw and finite.
         y: (N,) int, 0..classes-1; or the truth of another task, as contract/score.py has it.
         classes: C; at least as many as the parent has.
         settings: how.

@@ -48,7 +48,7 @@ class Task:
     detection (N, M, 6) of class (-1: no box), left, top, right, bottom in 0..1, and 1.
     """
 
-    x: NDArray[Any]  # (N, *shape) uint8, float32 or int32, raw
+    x: NDArray[Any]  # (N, *shape) uint8, float32, int16 or int32, raw
     y: NDArray[Any]  # (N,) int64 index into names; of another task its truth (edge_agent/contract/score.py), float32
     names: tuple[str, ...]  # of the C classes, or K targets
     task: Kind = "classification"

@@ -32,11 +32,13 @@ class World:
     task: Task
     names: tuple[str, ...]
     x: np.ndarray
-    truths: list[dict[str, Any]]  # as the store has them
+    truths: list[dict[str, Any]] | list[int]  # as the store has them; of a class its number
     told: dict[str, Any]  # of training: what is quick here
 
     @property
     def y(self) -> np.ndarray:
+        if self.task == "classification":
+            return np.array(self.truths, np.int64)
         return score.truths([truth_of(one) for one in self.truths], self.task, len(self.names))
 
 

@@ -23,6 +23,8 @@ from models.net import Network, Parts, Shape
 from models.regressor import Regressor
 
 DIMENSIONS = {
+    "audio": (1, 2),
+    "audio8k": (1, 2),
     "cnn": (2, 3),
     "cnn1d": (2,),
     "lite0": (2, 3),
@@ -37,7 +39,7 @@ FOR_BOXES = ("fcos", "ssdlite")
 
 
 def choose(shape: Shape, dtype: str, task: Task = "classification") -> str:
-    """The recipe for a raw sample, by its shape; `lite0`, `minilm`, `text` and `ssdlite` want to be asked for.
+    """The recipe for a raw sample, by its shape; `audio`, `lite0`, `minilm`, `text` and `ssdlite` want to be asked for.
 
     Two axes mean a grey image when both sides are 8 or longer, and they are bytes or no more than 1 : 2 apart;
     otherwise a series (T, C).

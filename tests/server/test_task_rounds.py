@@ -5,17 +5,15 @@ from __future__ import annotations
 import subprocess
 import sys
 from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
-import msgspec
 import numpy as np
 import onnx as onnx_format
 import pytest
-from device_words import FLEET, NOW_MS, SELECTION, frames, message
+from device_words import FLEET, NOW_MS
 from fastapi.testclient import TestClient
-from task_worlds import World, world
+from task_worlds import world
+from two_rounds import Taught, mean_score, two_rounds
 
 from edge_agent.choose.tasks.scoring import scoring
 from edge_agent.contract import score
@@ -26,95 +24,22 @@ from edge_agent.send.outbox import Outbox
 from models.kinds.kind import kind_of, run
 from models.package import Packaged
 from server import config
-from server.collect.ingest import Ingest
-from server.release.registry import publish_passed
-from server.store import labels, runs, snapshots, users
-from server.store.labels import VALUED, Label
-from server.store.store import Store
-from server.teach import champions, dataset, judging
-from server.teach.champions import Champion, Known
+from server.store import users
+from server.teach import judging
+from server.teach.champions import Known
 from server.teach.gates.verdict import Verdict
-from server.teach.run import CHECKPOINTS
-from server.teach.training import Settings, begin, run_round
 from server.web.access import digest
 from server.web.app import make_app
 
-FIRST, ALL, FRESH = 0.3, 0.8, 0.2  # of the samples: what the champion knows, all that is labelled, and the rest
 TASKS: tuple[Task, ...] = ("multilabel", "regression", "detection")
-
-
-def label(store: Store, what: World, start: int, stop: int) -> None:
-    """Samples of two devices, every third for the audit, answered by an oracle."""
-    ingest = Ingest(store, fleet=FLEET, offline_after_s=90.0)
-    names, sent = [f"cam-{1 + seq % 2}" for seq in range(start, stop)], []
-    for name, seq in zip(names, range(start, stop), strict=True):
-        selection = msgspec.structs.replace(SELECTION, reason="informative" if seq % 3 else "random")
-        sent += [message(name, "sample", frame) for frame in frames(name, seq, data=what.x[seq], selection=selection)]
-    ingest.take(sent)
-    with store.database.write() as connection:
-        labels.ensure_names(connection, what.names)
-        rows = zip(names, range(start, stop), strict=True)
-        labels.add(
-            connection,
-            [Label(f"{n}.main.1.{seq}", VALUED, "oracle", NOW_MS, truth=what.truths[seq]) for n, seq in rows],
-        )
-
-
-def teach(store: Store, what: World, folder: Path, **told: object) -> runs.Run:
-    settings = Settings(teach=config.Teach(**(what.told | told)), gates=config.Gates())  # type: ignore[arg-type]
-    number = begin(store, settings, why="a test", say=lambda _: None, now_ms=lambda: NOW_MS)
-    run_round(store, number, folder=folder / CHECKPOINTS, say=lambda _: None, now_ms=lambda: NOW_MS)
-    with store.database.read() as connection:
-        found = runs.get(connection, number)
-    assert found is not None
-    return found
-
-
-def published(store: Store, number: int) -> Champion:
-    made = publish_passed(store, now_ms=NOW_MS)
-    assert [one.number for one in made] == [number]
-    found = champions.load(store, number)
-    assert found is not None
-    return found
-
-
-def mean_score(model: Champion, what: World, rows: slice) -> float:
-    kind = kind_of(model.manifest.task, model.manifest.classes, model.manifest.answer)
-    return float(kind.score(run(model.onnx, model.manifest, what.x[rows]), what.y[rows]).mean())
-
-
-@dataclass(frozen=True)
-class Taught:
-    """Two rounds: of the first labels, and of all."""
-
-    folder: Path
-    store: Store
-    what: World
-    before: Champion
-    after: Champion
-    report: dict[str, Any]  # of the second
-    data: dataset.Dataset  # of the second's snapshot
-    fresh: slice  # samples that neither saw
 
 
 @pytest.fixture(scope="module", params=TASKS)
 def taught(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Taught]:
-    folder = tmp_path_factory.mktemp(request.param)
-    what, store = world(request.param), Store.open(folder / "store")
-    first, last = (round(share * len(what.x)) for share in (FIRST, ALL))
-    label(store, what, 0, first)
-    teach(store, what, folder, epochs=max(2, what.told["epochs"] // 3))
-    before = published(store, 1)
-    label(store, what, first, last)
-    done = teach(store, what, folder)
-    assert done.state == "passed", [gate for gate in done.report["verdict"]["gates"] if gate["state"] == "failed"]
-    after = published(store, 2)
-    with store.database.read() as connection:
-        frozen = snapshots.get(connection, done.snapshot_id)
-    assert frozen is not None
-    data = dataset.load(store, frozen, takes=after.manifest.input)
-    yield Taught(folder, store, what, before, after, done.report, data, slice(last, None))
-    store.close()
+    what = world(request.param)
+    epochs = max(2, what.told["epochs"] // 3)
+    with two_rounds(what, tmp_path_factory.mktemp(request.param), champion_epochs=epochs) as made:
+        yield made
 
 
 def test_labels_become_a_better_model(taught: Taught) -> None:
