@@ -1,8 +1,9 @@
-"""Real data of other kinds than pictures and movements, a class each.
+"""Real data of other kinds than pictures, a class each.
 
 table   569 biopsies by 30 measurements: malignant or benign (scikit-learn's `load_breast_cancer`; Street et al. 1993)
 text    800 mails in the order in which they came, July to October 2002: wanted or spam (models/mail.py)
 sound   500 prompts of a telephone exchange, half a second each: which of five languages (models/voices.py)
+watch   500 windows of 2 s of a smartwatch: which of seven exercises (seglearn's; models/data.py)
 
 Mail and voices are those that `python -m models.data fetch` keeps; where they are not, the test is skipped.
 """
@@ -19,7 +20,7 @@ from task_worlds import World
 from models import data
 from models.errors import DataError
 
-Kind = Literal["table", "text", "sound"]
+Kind = Literal["table", "text", "sound", "watch"]
 KINDS: tuple[Kind, ...] = get_args(Kind)
 STEPS = 4_000
 FROM, TO = (calendar.timegm((2002, month, 1, 0, 0, 0)) for month in (7, 11))
@@ -27,7 +28,7 @@ FROM, TO = (calendar.timegm((2002, month, 1, 0, 0, 0)) for month in (7, 11))
 
 def world(kind: Kind) -> World:
     """Shuffled, but for mail."""
-    return {"table": _biopsies, "text": _mails, "sound": _voices}[kind]()
+    return {"table": _biopsies, "text": _mails, "sound": _voices, "watch": _exercises}[kind]()
 
 
 def _biopsies() -> World:
@@ -49,6 +50,15 @@ def _voices(count: int = 500) -> World:
     found = fetched("voices")
     some = found.take(np.random.default_rng(3).permutation(len(found.y))[:count])
     return _world(some.x[:, :STEPS], some.y, some.names, {"recipe": "audio8k", "epochs": 5})
+
+
+def _exercises(count: int = 500) -> World:
+    try:
+        found = data.load_watch()
+    except DataError as error:
+        pytest.skip(str(error))
+    some = found.take(np.random.default_rng(3).permutation(len(found.y))[:count])
+    return _world(some.x, some.y, some.names, {"epochs": 6})
 
 
 def fetched(name: str) -> data.Labelled:
