@@ -23,14 +23,14 @@ from models.net import Network, Parts, Shape
 from models.regressor import Regressor
 
 DIMENSIONS = {
-    "audio": (1, 2),
-    "audio8k": (1, 2),
     "cnn": (2, 3),
     "cnn1d": (2,),
     "lite0": (2, 3),
     "minilm": (1,),
     "mlp": (1,),
     "text": (1,),
+    "audio": (1, 2),
+    "audio8k": (1, 2),
     "fcos": (2, 3),
     "ssdlite": (2, 3),
 }
