@@ -114,12 +114,12 @@ class _Graph:
         return list(self._weights[name].dims) if name in self._weights else []
 
 
-def tap(onnx: bytes, named: Taps, *, more: str = "") -> tuple[bytes, Taps]:
+def tap(onnx: bytes, named: Taps, *, task: Task = "classification", more: str = "") -> tuple[bytes, Taps]:
     """The model with logits and embedding for its only outputs, and their names; an empty name is to be found.
 
     `more`: a tensor that is an output as well. IncompatibleError: not a model of this kind; says the candidates.
     """
-    tapped, found = tap_model(load(onnx), named, more=more)
+    tapped, found = tap_model(load(onnx), named, task=task, more=more)
     return tapped, found.taps
 
 
@@ -129,11 +129,6 @@ def tap_model(model: ModelProto, named: Taps, *, task: Task = "classification", 
     if more and more not in {name for node in model.graph.node for name in node.output}:
         raise IncompatibleError(f"the graph has no tensor {more!r}")
     return _retap(model, found, more), found
-
-
-def find_taps(graph: GraphProto, *, logits: str = "", embedding: str = "") -> Taps:
-    """The names alone."""
-    return find(graph, logits=logits, embedding=embedding).taps
 
 
 def find(graph: GraphProto, *, logits: str = "", embedding: str = "", task: Task = "classification") -> Found:

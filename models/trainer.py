@@ -89,8 +89,9 @@ def run(name: str, task: Task) -> Trained:
     answer = trained.answer or Answer()
     if task.task == "detection" and not (answer.boxes and trained.logits and trained.embedding):
         raise DataError(f"trainer {name!r}: of a detector it names logits, embedding and, in its answer, boxes")
-    onnx, taps = tap(trained.onnx, Taps(trained.logits, trained.embedding), more=answer.boxes or answer.spread)
-    onnx = shaped(onnx, taps) if task.task == "classification" else onnx
+    more, named = answer.boxes or answer.spread, Taps(trained.logits, trained.embedding)
+    onnx, taps = tap(trained.onnx, named, task=task.task, more=more)
+    onnx = onnx if more else shaped(onnx, taps)
     return trained._replace(onnx=onnx, logits=taps.logits, embedding=taps.embedding)
 
 

@@ -14,7 +14,7 @@ from models.errors import DataError
 from models.evaluate import accuracy, run_onnx
 from models.package import About, Packaged
 from models.quantize import to_int8
-from models.taps import Taps, find_taps
+from models.taps import Taps, find
 
 NAMES = ("low", "middle", "high")
 RNG = np.random.default_rng(4)
@@ -181,7 +181,7 @@ def test_data_or_names_that_do_not_fit_are_told() -> None:
 
 
 def test_taps_of_our_own_export_are_its_outputs(packaged: Packaged) -> None:
-    assert find_taps(onnx.load_model_from_string(packaged.onnx).graph) == ("logits", "embedding")
+    assert find(onnx.load_model_from_string(packaged.onnx).graph).taps == ("logits", "embedding")
 
 
 def test_wrapped_accuracy_is_of_the_odd_rows() -> None:

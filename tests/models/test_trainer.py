@@ -44,6 +44,30 @@ def centres(task: Task) -> Trained:
     return Trained(model.SerializeToString(), weights=means.tobytes())
 
 
+def levels(task: Task) -> Trained:
+    """Several classes by one dense layer, least squares on the mean; its outputs are sigmoids, and unnamed."""
+    x = task.x.reshape(len(task.x), -1).astype(np.float32)
+    mean = np.stack([x.mean(axis=1), np.ones(len(x))], axis=1)
+    slope, offset = np.linalg.lstsq(mean, 8.0 * task.y - 4.0, rcond=None)[0]
+    weights = {"m": np.tile(slope / x.shape[1], (x.shape[1], 1)), "b": offset, "s": np.array([0, -1])}
+    nodes = [
+        helper.make_node("Cast", ["x"], ["f"], to=TensorProto.FLOAT),
+        helper.make_node("Reshape", ["f", "s"], ["flat"]),
+        helper.make_node("Gemm", ["flat", "m", "b"], ["z"]),
+        helper.make_node("Sigmoid", ["z"], ["shares"]),
+    ]
+    graph = helper.make_graph(
+        nodes,
+        "levels",
+        [helper.make_tensor_value_info("x", TensorProto.UINT8, ["n", *task.x.shape[1:]])],
+        [helper.make_tensor_value_info("shares", TensorProto.FLOAT, ["n", len(task.names)])],
+        [numpy_helper.from_array(array if name == "s" else array.astype(np.float32), name)
+         for name, array in weights.items()],
+    )  # fmt: skip
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
+    return Trained(model.SerializeToString(), weights=b"")
+
+
 def writes(task: Task) -> Trained:
     task.x[0] = 0
     return centres(task)
@@ -94,6 +118,10 @@ def stumbles(task: Task) -> Trained:
 )
 def test_the_contract_is_kept(name: str, told: dict[str, object], tmp_path: Path) -> None:
     check_trainer(name, tmp_path, shape=(8, 8), dtype="uint8", told=told)
+
+
+def test_outputs_are_found_for_the_task_that_was_taught(tmp_path: Path) -> None:
+    check_trainer(f"{HERE}:levels", tmp_path, shape=(8, 8), dtype="uint8", task="multilabel")
 
 
 @pytest.mark.parametrize(
