@@ -22,6 +22,7 @@ from models import evaluate
 from models.data import require_finite
 from models.errors import DataError
 from models.expect import reference
+from models.graph import opset_of
 from models.kinds.kind import Kind, Outputs, kind_of, outputs_of, shape_error
 from models.quantize import forms
 
@@ -34,10 +35,9 @@ Holdout = tuple[Rows, Rows]
 KEEPING_COSTS_MAX = 0.01  # of agreement with float, for having the parent's codes: those it costs are nearly ties
 REAL_GOLDENS = 5
 GOLDEN_SHARE = 0.02  # of the range of a golden output: int8 kernels round differently, by about 1 % of it
-GOLDEN_SPREAD = (
-    1.5  # times what the same file says otherwise when its nodes are not fused: another runtime fuses others,
-)
-# and in an int8 transformer a step of rounding grows to a tenth of the range (MiniLM in onnxruntime 1.23 and 1.32)
+# Times what the same file says otherwise when its nodes are not fused: another runtime fuses others, and in an int8
+# transformer a step of rounding grows to a tenth of the range (MiniLM in onnxruntime 1.23 and 1.32).
+GOLDEN_SPREAD = 1.5
 GOLDEN_FLOOR = 0.05  # logits; a range near 0 would otherwise ask for identical arithmetic
 REFERENCE_SAMPLES_MIN = 100  # held out; fewer say less than the calibration data, though training has seen those
 
@@ -185,10 +185,12 @@ def describe(
     plain = _run(onnx, judged, about)
     parent_file = parent_file or ParentFile(b"")
     shipped = _quantised(onnx, calibration, judged, plain, about, parent_file) if int8 else onnx
-    held, seen = (_run(shipped, x, about) for x in (judged, calibration))
+    held = _run(shipped, judged, about) if int8 else plain
+    seen = _run(shipped, calibration, about)
     temperature, metrics = _judged(kind, held, holdout)
     metrics["int8_agreement"] = kind.agreement(held, plain)
     enough = len(judged) >= REFERENCE_SAMPLES_MIN
+    file = onnx_format.load_model_from_string(shipped)
     manifest = Manifest(
         files={"cpu-int8" if int8 else variant: OnnxFile(sha256=sha256_hex(shipped), bytes=len(shipped))},
         input=spec,
@@ -197,8 +199,8 @@ def describe(
         temperature=temperature,
         metrics=metrics,
         members=held.logits.shape[1] if held.logits.ndim == 3 and about.task != "detection" else 1,
-        opset=_opset(shipped),
-        ir_version=onnx_format.load_model_from_string(shipped).ir_version,
+        opset=opset_of(file),
+        ir_version=file.ir_version,
         **about.stated(),
     )
     return Packaged(
@@ -257,11 +259,6 @@ def _run(onnx: bytes, x: Rows, about: About, *, fused: bool = True) -> Outputs:
     if found.embedding.ndim != 2:
         raise shape_error(about.embedding, found.embedding.shape, "(N, D)")
     return found
-
-
-def _opset(onnx: bytes) -> int:
-    imports = onnx_format.load_model_from_string(onnx).opset_import
-    return next(int(entry.version) for entry in imports if entry.domain in ("", "ai.onnx"))
 
 
 def _golden(onnx: bytes, x: Rows, seen: Outputs, about: About, showable: NDArray[np.bool_] | None = None) -> Golden:
