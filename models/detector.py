@@ -70,10 +70,7 @@ class Detector(Network):
 
 
 def _head(width: int, classes: int) -> nn.Sequential:
-    last = nn.Conv2d(width, classes + 4, 1)
-    nn.init.normal_(last.weight, std=0.01)
-    rare = torch.full((classes,), -math.log((1.0 - PRIOR) / PRIOR))
-    last.bias = nn.Parameter(torch.cat([rare, torch.full((4,), REACH)]))
+    last = _last(width, classes)
     near = nn.Conv2d(width, width, 3, 1, 1, groups=width, bias=False)
     return nn.Sequential(
         near, nn.BatchNorm2d(width), nn.ReLU(), nn.Conv2d(width, width, 1, bias=False), nn.BatchNorm2d(width),
@@ -81,14 +78,21 @@ def _head(width: int, classes: int) -> nn.Sequential:
     )  # fmt: skip
 
 
-def _grown(old: nn.Conv2d, was: int, classes: int) -> nn.Conv2d:
-    made = nn.Conv2d(old.in_channels, classes + 4, 1).to(old.weight.device)
+def _last(width: int, classes: int) -> nn.Conv2d:
+    """Of a head: by place, classes that are rare, and reaches."""
+    made = nn.Conv2d(width, classes + 4, 1)
     nn.init.normal_(made.weight, std=0.01)
     rare = torch.full((classes,), -math.log((1.0 - PRIOR) / PRIOR))
-    state = {"weight": made.weight.detach().clone(), "bias": torch.cat([rare, torch.zeros(4)])}
-    for name, known in old.state_dict().items():
-        state[name][:was], state[name][classes:] = known[:was], known[was:]
-    made.load_state_dict(state)
+    made.bias = nn.Parameter(torch.cat([rare, torch.full((4,), REACH)]))
+    return made
+
+
+def _grown(old: nn.Conv2d, was: int, classes: int) -> nn.Conv2d:
+    made = _last(old.in_channels, classes)
+    with torch.no_grad():
+        for name, known in old.named_parameters():
+            new = made.get_parameter(name)
+            new[:was], new[classes:] = known[:was], known[was:]
     return made
 
 
