@@ -55,16 +55,6 @@ def outputs(model: Model, x: NDArray[Any], names: Sequence[str]) -> list[NDArray
     return run_outputs(open_session(model.onnx), x, names)
 
 
-def sound(model: Model, x: NDArray[Any]) -> NDArray[np.bool_]:
-    """(N,) whether all that is stated as an answer is finite."""
-    manifest = model.manifest
-    found = outputs(model, x, [manifest.logits, *manifest.golden.outputs])
-    finite: NDArray[np.bool_] = np.logical_and.reduce(
-        [np.isfinite(one).reshape(len(x), -1).all(axis=1) for one in found]
-    )
-    return finite
-
-
 def probabilities(logits: NDArray[np.float64], temperature: float) -> Floats:
     """(N, C): the mean of the members'; zeros where a logit is not finite, which is no answer."""
     sound = np.asarray(np.isfinite(logits).all(axis=(1, 2)))

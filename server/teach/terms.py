@@ -12,12 +12,14 @@ from numpy.typing import NDArray
 
 from edge_agent.contract.artifact import Tensor
 from edge_agent.contract.errors import WinnowError
-from server.teach.answering import Model, outputs, sound
+from server.teach.answering import Model, outputs
 
 
 def unsound(candidate: Model, x: NDArray[Any]) -> list[str]:
     """That it says what is no number of samples x: (N, *shape)."""
-    none = int(np.count_nonzero(~sound(candidate, x)))
+    from models.kinds.kind import run
+
+    none = int(np.count_nonzero(~run(candidate.onnx, candidate.manifest, x).sound))
     return [f"its logits are not finite on {none} of {len(x)} held-out samples"] if none else []
 
 
