@@ -19,7 +19,7 @@ from models import evaluate
 from models.data import require_truth
 from models.kinds.kind import Array, Expected, Floats, Outputs, said_by, shape_error
 
-COVERED, COVERED_SD = 0.9, 1.645  # the share of a normal distribution within so many sd
+COVERED_SD = 1.645  # within which nine in ten of a normal distribution lie
 
 
 class Regression:

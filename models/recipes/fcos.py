@@ -11,7 +11,7 @@ SIDE_MIN, SMALL = 16, 96  # above SMALL the first convolution halves the image: 
 
 
 def fcos(shape: Shape) -> Parts:
-    """Images (H, W) or (H, W, C) from 16x16 to 320x320; about 130k parameters, places every 4 pixels (8 above 96)."""
+    """Images (H, W) or (H, W, C) from 16x16 to 320x320; about 110k parameters, places every 4 pixels (8 above 96)."""
     if min(shape[:2]) < SIDE_MIN:
         raise DataError(f"recipe 'fcos' takes images from {SIDE_MIN}x{SIDE_MIN}, got {shape}")
     channels = shape[2] if len(shape) == 3 else 1

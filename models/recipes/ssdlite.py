@@ -15,7 +15,7 @@ LEVELS = ((4, 40), (10, 112), (15, 320))  # last block of each stride, and how w
 
 
 def ssdlite(shape: Shape) -> Parts:
-    """Images (H, W, 3) or (H, W), from 64x64; 3.4 M parameters. DataError as of lite0."""
+    """Images (H, W, 3) or (H, W), from 64x64; 3.1 M parameters. DataError as of lite0."""
     net, channels = pretrained(shape, "ssdlite", side_min=64)
     widths = tuple(width for _, width in LEVELS)
     return Parts(Prepare("image", shape, fixed=IMAGENET), _Maps(net, channels), widths[-1], widths)
