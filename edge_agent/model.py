@@ -27,7 +27,7 @@ from onnxruntime.capi import onnxruntime_pybind11_state as ort_state
 from edge_agent.contract.artifact import Manifest, read_artifact
 from edge_agent.contract.errors import ArtifactError, IncompatibleError
 from edge_agent.contract.graph import check_graph
-from edge_agent.contract.outputs import looked_at, outputs_of
+from edge_agent.contract.outputs import BOXES_OFF, looked_at, outputs_of
 from edge_agent.providers import KNOWN, PROCESSOR, TELL, Chain, Name, Providers, executing
 
 EXIT_REFUSED = 3
@@ -44,8 +44,6 @@ WARM_RUNS = 4  # the first runs allocate and choose kernels: 6 times slower than
 TOGETHER = 8  # samples to one run where it pays: 3 times faster at 20 us a sample; more hardly is, and leaves more over
 SMALL_BYTES = 64 * 1024  # a larger sample comes with a slower model, and several of them leave the cache
 SAID_CHARS = 220  # of onnxruntime's words: a reason for a refusal is kept with 300
-BOXES_OFF = 0.05  # of the image, that corners may differ by between processors: int8 steps of a large anchor; more is a
-# box elsewhere, less refuses what is sound
 FAST_S = 0.001  # a run that is longer gains nothing by company, and would keep the loop from its orders
 
 Floats = NDArray[np.float32]

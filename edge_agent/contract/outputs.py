@@ -21,6 +21,8 @@ from edge_agent.contract.errors import IncompatibleError
 from edge_agent.contract.task import MOST, Said, Task
 
 Shape = tuple[int, ...]
+BOXES_OFF = 0.05  # of the image, that corners may differ by between processors: int8 steps of a large anchor; more is a
+# box elsewhere, less refuses what is sound
 SAID_BYTES: dict[Task, int] = {"classification": 0, "multilabel": 14, "detection": 49, "regression": 22}  # of each part
 
 

@@ -8,9 +8,12 @@ from pathlib import Path
 import numpy as np
 import onnx
 import pytest
+from msgspec import structs
 from onnx import TensorProto, helper, numpy_helper
 from quadrants import artifact
+from scenes import detector
 
+from edge_agent.contract.artifact import Tensor
 from edge_agent.contract.errors import IncompatibleError
 from models.anatomy import anatomy
 from models.quantize import to_int8
@@ -94,3 +97,18 @@ def test_the_command_says_it_of_a_file_a_folder_and_a_version(
     assert "version 9 is not in the registry" in capsys.readouterr().err
     assert main(["model", "inspect", str(tmp_path / "nowhere")]) == 1
     assert "expected an artifact folder, ONNX file or number" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(("shift", "said"), [(0.0, "passed here"), (0.06, "FAILED here")])
+def test_boxes_that_are_not_those_of_the_manifest_are_told(
+    shift: float, said: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    made = detector(tmp_path / "right").golden
+    boxes = Tensor.of(made.outputs["boxes"].array() + np.float32(shift))
+    detector(tmp_path / "net", golden=structs.replace(made, outputs={"boxes": boxes}, tolerance=0.1))
+    assert main(["model", "inspect", str(tmp_path / "net")]) == 0
+    assert said in capsys.readouterr().out
+    assert main(["model", "inspect", str(tmp_path / "net"), "--json"]) == 0
+    found = json.loads(capsys.readouterr().out)["manifest"]["golden"]
+    assert (found["passed"], found["off_by"]["logits"]) == (not shift, 0.0)
+    assert found["off_by"]["boxes"] == pytest.approx(shift, abs=1e-6)
