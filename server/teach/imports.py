@@ -131,24 +131,25 @@ def _truths(store: Store, source: Source, file: Path, task: Task) -> Imported:
 def _pictures(store: Store, source: Source, file: Path, folder: Path, task: Task) -> Imported:
     found = pictures.read(file, folder)
     _check_task(found.task, task, file)
-    for one in found.pictures:  # all are there, before any is taken in
-        pictures.body_of(one, file)
+    looked = [pictures.look(one, file) for one in found.pictures]  # all are there, before any is taken in
     index = _begin(store, source, found.names, len(found.pictures))
 
-    def item(one: pictures.Picture) -> Item:
-        kind, body = pictures.body_of(one, file)
-        array = _decoded(store, one, kind, body, file)
+    def item(one: pictures.Picture, as_seen: tuple[Kind, tuple[int, ...]]) -> Item:
+        kind, shape = as_seen
+        body = pictures.body_of(one, file)
+        array = _decoded(store, one, kind, shape, body, file)
         return Item(one.number, array, body, kind, labels.VALUED, _plain(one.said, index))
 
     if found.crowds:
         log.warning("%s: %d annotations are of crowds, which are no single box: they are left out", file, found.crowds)
-    new = _take_all(store, source, map(item, found.pictures))
+    new = _take_all(store, source, map(item, found.pictures, looked))
     return Imported(new, len(found.pictures) - new, 0)
 
 
-def _decoded(store: Store, one: pictures.Picture, kind: Kind, body: bytes, file: Path) -> NDArray[Any]:
-    """In the sandbox. StoreError when it is no picture, or not as large as the document says."""
-    shape = pictures.shape_of(one, kind, body, file)
+def _decoded(
+    store: Store, one: pictures.Picture, kind: Kind, shape: tuple[int, ...], body: bytes, file: Path
+) -> NDArray[Any]:
+    """In the sandbox. StoreError when it is no picture, or of another shape."""
     try:
         return store.images.decode(body, kind, shape)
     except MessageError as error:

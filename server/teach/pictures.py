@@ -10,7 +10,6 @@ place in the document, before anything is taken in. Pure, but for the reading.
 from __future__ import annotations
 
 import csv
-import io
 import math
 from collections.abc import Iterator
 from pathlib import Path
@@ -24,6 +23,7 @@ from server.errors import StoreError
 from server.store.truth_arrays import box_of
 
 _BEGINS: tuple[tuple[bytes, Kind], ...] = ((b"\xff\xd8\xff", "jpeg"), (b"\x89PNG\r\n\x1a\n", "png"), (b"RIFF", "webp"))
+HEAD = 8  # bytes that tell the kind
 OUTSIDE = 1.0  # pixels that a box may stick out of its picture: annotation tools round so; it is cut there
 
 
@@ -80,34 +80,49 @@ def read(file: Path, folder: Path) -> Document:
         raise StoreError(f"{file}: {error.strerror or error}") from error
 
 
-def body_of(picture: Picture, where: Path) -> tuple[Kind, bytes]:
-    """(kind, bytes) of its file; StoreError when it is not there, or no picture of a kind that is known."""
-    try:
-        body = picture.path.read_bytes()
-    except OSError as error:
-        raise StoreError(f"{where}: image {picture.number}: {picture.path}: {error.strerror}") from error
-    for begins, kind in _BEGINS:
-        if body.startswith(begins):
-            return kind, body
-    raise StoreError(f"{where}: image {picture.number}: {picture.path}: expected {', '.join(KINDS)}")
+def look(picture: Picture, where: Path) -> tuple[Kind, tuple[int, ...]]:
+    """(kind, shape of its array) by its first bytes alone.
 
-
-def shape_of(picture: Picture, kind: Kind, body: bytes, where: Path) -> tuple[int, ...]:
-    """Of its array, by the file's own header; StoreError when it is no picture, or not what the document says."""
+    StoreError when it is not there, no picture of a kind that is known, or not what the document says.
+    """
     from PIL import Image, UnidentifiedImageError
 
-    here = f"{where}: image {picture.number}: {picture.path}"
+    here = _place(picture, where)
     try:
-        with Image.open(io.BytesIO(body), formats=[kind.upper()]) as image:
-            (width, height), mode = image.size, image.mode
-    except (UnidentifiedImageError, OSError, ValueError, SyntaxError) as error:
+        with open(picture.path, "rb") as file:
+            kind = _kind(file.read(HEAD), here)
+            file.seek(0)
+            with Image.open(file, formats=[kind.upper()]) as image:
+                (width, height), mode = image.size, image.mode
+    except (UnidentifiedImageError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
         raise StoreError(f"{here}: {error}") from error
+    except OSError as error:
+        raise StoreError(f"{here}: {error.strerror or error}") from error
     if picture.size not in (None, (height, width)):
         said = f"{picture.size[1]} x {picture.size[0]}" if picture.size else ""
         raise StoreError(f"{here}: {width} x {height} pixels, and the document says {said}")
     if mode not in ("RGB", "L"):
         raise StoreError(f"{here}: pixels are {mode}, expected RGB or L (grey): convert it first")
-    return (height, width, 3) if mode == "RGB" else (height, width)
+    return kind, (height, width, 3) if mode == "RGB" else (height, width)
+
+
+def body_of(picture: Picture, where: Path) -> bytes:
+    """Of its file; StoreError when it cannot be read."""
+    try:
+        return picture.path.read_bytes()
+    except OSError as error:
+        raise StoreError(f"{_place(picture, where)}: {error.strerror}") from error
+
+
+def _place(picture: Picture, where: Path) -> str:
+    return f"{where}: image {picture.number}: {picture.path}"
+
+
+def _kind(head: bytes, where: str) -> Kind:
+    for begins, kind in _BEGINS:
+        if head.startswith(begins):
+            return kind
+    raise StoreError(f"{where}: expected {', '.join(KINDS)}")
 
 
 def _coco(file: Path, folder: Path) -> Document:

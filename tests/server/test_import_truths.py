@@ -16,9 +16,9 @@ from server.__main__ import main
 from server.errors import StoreError
 from server.label.labeler import Question
 from server.label.oracle import Oracle
-from server.store import labels, samples, truth_arrays
+from server.store import labels, samples, trail, truth_arrays
 from server.store.store import Store
-from server.teach import listing
+from server.teach import imports, listing
 from server.teach.export.run import export
 from server.teach.imports import Imported, import_file
 from server.teach.snapshot import freeze
@@ -191,6 +191,21 @@ def test_a_wrong_document_is_refused_with_the_place(store: Store, tmp_path: Path
     with pytest.raises(StoreError, match=says):
         take(store, file, "detection", images=images)
     assert truths(store) == {}
+
+
+def test_what_is_wrong_far_down_is_refused_before_anything_is_taken_in(
+    store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(imports, "_ROWS_AT_ONCE", 1)
+    file, images = coco(tmp_path)
+    (images / "2.png").write_bytes((images / "2.png").read_bytes()[:12])  # the last of them
+    with pytest.raises(StoreError, match="image 2: .*2.png"):
+        take(store, file, "detection", images=images)
+    (images / "2.png").write_bytes(b"GIF89a")
+    with pytest.raises(StoreError, match="image 2: .*2.png: expected png, jpeg, webp"):
+        take(store, file, "detection", images=images)
+    with store.database.read() as connection:
+        assert (truths(store), trail.last_id(connection)) == ({}, 0)
 
 
 def test_a_table_of_numbers_comes_in_by_the_command(tmp_path: Path) -> None:
