@@ -76,14 +76,14 @@ def build(
         DataError: no such recipe, or it does not take this shape, or is not for this task.
     """
     make, _ = _find(recipe)
-    if recipe in DIMENSIONS and (recipe in FOR_BOXES) != (task == "detection"):
-        fitting = FOR_BOXES if task == "detection" else [one for one in DIMENSIONS if one not in FOR_BOXES]
-        raise DataError(f"recipe {recipe!r} is not for {task}; that would be {' or '.join(fitting)}")
+    of_task = [one for one in DIMENSIONS if (one in FOR_BOXES) == (task == "detection")]
+    if recipe in DIMENSIONS and recipe not in of_task:
+        raise DataError(f"recipe {recipe!r} is not for {task}; that would be {' or '.join(of_task)}")
     if heads > 1 and task == "detection":
         raise DataError(f"heads = {heads}: a detector has one head")
     if len(shape) not in DIMENSIONS.get(recipe, (len(shape),)):
-        fitting = [name for name, dimensions in DIMENSIONS.items() if len(shape) in dimensions]
-        raise DataError(f"recipe {recipe!r} takes no sample of shape {shape}; that would be {' or '.join(fitting)}")
+        fitting = " or ".join(one for one in of_task if len(shape) in DIMENSIONS[one]) or "none"
+        raise DataError(f"recipe {recipe!r} takes no sample of shape {shape}; that would be {fitting}")
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         return _network(make(shape), shape, classes, heads, task, recipe)

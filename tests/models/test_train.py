@@ -159,8 +159,10 @@ def test_recipe_by_name(blobs: Blobs) -> None:
         build("cnn1", (8, 8), classes=2, seed=0)
     with pytest.raises(DataError, match="nowhere"):
         build("nowhere:net", (8, 8), classes=2, seed=0)
-    with pytest.raises(DataError, match="that would be cnn or cnn1d"):
+    with pytest.raises(DataError, match="that would be cnn or cnn1d or lite0 or audio or audio8k$"):
         build("mlp", (8, 8), classes=2, seed=0)
+    with pytest.raises(DataError, match="that would be none$"):
+        build("fcos", (8,), classes=2, seed=0, task="detection")
 
 
 @given(st.lists(st.integers(0, 4), min_size=2, max_size=300), st.integers(1, 64), st.integers(0, 9))
