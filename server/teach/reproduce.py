@@ -20,11 +20,11 @@ from server.store.runs import Run
 from server.store.snapshots import Snapshot
 from server.store.store import Store
 from server.store.versions import Version
-from server.teach import candidate, champions, dataset, judging
+from server.teach import candidate, champions, judging
 from server.teach.candidate import Candidate
 from server.teach.environment import differences, environment
 from server.teach.progress import Progress, Say
-from server.teach.training import settings_of
+from server.teach.training import read, settings_of
 
 TOLERANCE = 0.01  # of a share: what other kernels change; more would hide another model, less fails on other processors
 TIMED = "latency"  # in the name of a figure that is another each time
@@ -72,13 +72,7 @@ def _make(store: Store, run: Run, snapshot: Snapshot, say: Say) -> tuple[Candida
     settings, champion = settings_of(run), champions.load(store, run.champion)
     if champion is not None and run.report.get("went_on_from", champion.number) == 0:
         champion = dataclasses.replace(champion, weights=b"")
-    data = dataset.load(
-        store,
-        snapshot,
-        takes=champion.manifest.input if champion else None,
-        task=champion.manifest.task if champion else None,
-        max_damaged_share=settings.snapshot.max_damaged_share,
-    )
+    data = read(store, settings, snapshot, champion, say)
     with tempfile.TemporaryDirectory() as folder:
         made = candidate.make(
             store,

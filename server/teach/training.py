@@ -19,7 +19,6 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 import numpy as np
-from numpy.typing import NDArray
 
 from edge_agent.contract.artifact import Manifest, encode_manifest
 from edge_agent.contract.errors import WinnowError
@@ -32,6 +31,7 @@ from server.store.curves import CurvePoint
 from server.store.snapshots import Snapshot
 from server.store.store import Store
 from server.teach import candidate, champions, dataset, judging, lesson, reference
+from server.teach.answering import outputs
 from server.teach.candidate import Candidate
 from server.teach.champions import Champion
 from server.teach.dataset import Dataset
@@ -160,7 +160,7 @@ def _round(
 ) -> dict[str, Any]:
     started_s = time.monotonic()
     check(store, snapshot, settings.snapshot)
-    data = _read(store, settings, snapshot, champion, say)
+    data = read(store, settings, snapshot, champion, say)
     packaged, weights, went_on_from = make(data)
     begin_judging()
     say("judging")
@@ -201,7 +201,7 @@ def _round(
     }
 
 
-def _read(store: Store, settings: Settings, snapshot: Snapshot, champion: Champion | None, say: Say) -> Dataset:
+def read(store: Store, settings: Settings, snapshot: Snapshot, champion: Champion | None, say: Say) -> Dataset:
     """The snapshot's arrays; says what is left out."""
     data = dataset.load(
         store,
@@ -241,11 +241,8 @@ def _gains(store: Store, data: Dataset, held: Held, packaged: Packaged, champion
     if not (new.any() and held.stream.any()):
         return {}
     change = held.change[held.stream]
-    seen = lesson.Audit(change, 1.0 / held.probability[held.stream], _embedding(packaged, data.holdout.x[held.stream]))
-    return lesson.gains(seen, data.train.arm[new], _embedding(packaged, data.train.x[new]))
-
-
-def _embedding(packaged: Packaged, x: NDArray[Any]) -> NDArray[np.float32]:
-    from models.evaluate import open_session, run_outputs
-
-    return run_outputs(open_session(packaged.onnx), x, [packaged.manifest.embedding])[0]
+    (held_out,), (taught,) = (
+        outputs(packaged, x, [packaged.manifest.embedding]) for x in (data.holdout.x[held.stream], data.train.x[new])
+    )
+    seen = lesson.Audit(change, 1.0 / held.probability[held.stream], held_out)
+    return lesson.gains(seen, data.train.arm[new], taught)
