@@ -225,9 +225,8 @@ def _optimiser(module: Network, rate: float, part: Part) -> tuple[torch.optim.Op
     if part == "gently":
         return torch.optim.SGD(module.parameters(), lr=rate * GENTLE_SHARE, momentum=0.9), rate * GENTLE_SHARE
     learning = module.head if part == "head" else module
-    fused = next(
-        module.head.parameters()
-    ).is_cuda  # one kernel for all weights, where starting kernels is most of a step
+    # One kernel for all weights, where starting kernels is most of a step.
+    fused = next(module.head.parameters()).is_cuda
     return torch.optim.AdamW(learning.parameters(), lr=rate, weight_decay=WEIGHT_DECAY, fused=fused), rate
 
 
@@ -266,7 +265,7 @@ def _held(module: Network, x: Tensor, y: Tensor) -> tuple[float, float | None]:
         of_classes = module.task == "classification"
         found = nn.functional.nll_loss(as_one(raw), y) if of_classes else blame(module, raw, y, ones, smoothing=0.0)
     module.train(was)
-    if module.task == "classification":
+    if of_classes:
         return float(found), float((as_one(raw).argmax(dim=1) == y).float().mean())
     return float(found), None
 

@@ -28,9 +28,7 @@ RESHAPING = {"Reshape", "Flatten", "Squeeze", "Unsqueeze"}
 WEIGHTED = {"Conv", "ConvTranspose", "Gemm", "MatMul"}
 BATCH = 64
 HOLD_STEPS = (1.0, 0.5)  # how far a weight may be from its parent's code: further off, agreement with float suffers
-WORTH_SHARE = (
-    0.7  # of the weights with their parent's code; below it the difference is no smaller than the file, packed
-)
+WORTH_SHARE = 0.7  # of weights with their parent's code; below it the difference is no smaller than the file, packed
 REFUSALS: tuple[type[Exception], ...] = (*ORT_ERRORS, TypeError, KeyError, IndexError)
 """What the quantiser raises for a graph that it does not understand: it has no error of its own."""
 
@@ -71,10 +69,11 @@ def _quantised(onnx: bytes, calibration: NDArray[Any], logits: str, more: str) -
         model = onnx_format.load_model_from_string(onnx)
         try:
             quant_pre_process(source, plain, skip_symbolic_shape=True)  # symbolic shapes would need sympy
+            prepared = onnx_format.load(plain)
             quantize_static(
                 plain,
                 quantised,
-                _Reader(_feeds(onnx_format.load(plain), calibration)),
+                _Reader(_feeds(prepared, calibration)),
                 quant_format=QuantFormat.QDQ,
                 per_channel=True,
                 activation_type=QuantType.QUInt8,
@@ -83,11 +82,11 @@ def _quantised(onnx: bytes, calibration: NDArray[Any], logits: str, more: str) -
                 # A range is the mean of the batches' extremes, so that one outlier cannot stretch it (smartwatch data:
                 # .990-.997 agreement with float, else .987-.994). Of single samples the mean would be too tight.
                 extra_options={"CalibMovingAverage": _fixed_batch(model) == 0},
-                **_chosen(onnx_format.load(plain), [logits, more] if more else []),
+                **_chosen(prepared, [logits, more] if more else []),
             )
         except REFUSALS as error:
             raise IncompatibleError(f"the model cannot be quantised: {error}") from error
-        result, prepared = onnx_format.load(quantised), onnx_format.load(plain)
+        result = onnx_format.load(quantised)
     _bypass_tail(result.graph, logits)
     forget_unused_domains(result)
     result.ir_version = model.ir_version
