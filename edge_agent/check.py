@@ -6,7 +6,6 @@ Tries the model and the source without running, and holds one against the other.
 from __future__ import annotations
 
 import itertools
-from collections.abc import Generator
 from pathlib import Path
 
 from edge_agent.choose.acquisition import known_or_plug_in
@@ -27,7 +26,7 @@ from edge_agent.orders import configured
 from edge_agent.providers import Providers
 from edge_agent.send.lull import parse_hours
 from edge_agent.send.privacy import Privacy
-from edge_agent.source import Fit, Start
+from edge_agent.source import Fit, Start, let_go
 from edge_agent.source.kinds import open_source
 from edge_agent.update.trust import check_anchor
 
@@ -69,8 +68,7 @@ def _first_reading(config: AgentConfig, fit: Fit) -> Reading | None:
     try:
         return next((reading for reading in itertools.islice(readings, looks) if reading is not None), None)
     finally:
-        if isinstance(readings, Generator):  # its threads, and what they hold, end with it
-            readings.close()
+        let_go(readings)
 
 
 def _named(source: Source) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import socket
+import sys
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from socketserver import TCPServer
@@ -19,7 +20,7 @@ class Listener(ThreadingHTTPServer):
         self.at = at
         if isinstance(at, str):
             self.address_family = socket.AF_UNIX
-            Path(at).unlink(missing_ok=True)  # one that is left of an agent that was killed
+            _remove(at)  # one that is left of an agent that was killed
         else:
             self.address_family = socket.AF_INET6 if ":" in at[0] else socket.AF_INET
         super().__init__(at, handler)  # type: ignore[arg-type]
@@ -35,8 +36,19 @@ class Listener(ThreadingHTTPServer):
         else:
             TCPServer.server_bind(self)
 
+    def handle_error(self, request: object, client_address: object) -> None:
+        """Whoever asked is gone before the answer: usual, and no traceback to print."""
+        if not isinstance(sys.exc_info()[1], ConnectionError):
+            super().handle_error(request, client_address)  # type: ignore[arg-type]
+
     def server_close(self) -> None:
         """And take the socket's file away."""
         super().server_close()
         if isinstance(self.at, str):
-            Path(self.at).unlink(missing_ok=True)
+            _remove(self.at)
+
+
+def _remove(at: str) -> None:
+    """A socket's file; what else has that name is somebody's."""
+    if Path(at).is_socket():
+        Path(at).unlink(missing_ok=True)

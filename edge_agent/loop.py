@@ -207,6 +207,7 @@ class Loop:
         return said if model.is_sound(row) else said._replace(confidence=math.nan)  # the graph may have masked it
 
     def _idle(self, stopping: threading.Event) -> None:
+        self.pulse.beat()  # a block may be let wait for longer than a watchdog does
         waited = self._block and time.perf_counter() - self._began_s[0] > self._flush_s
         if waited or not self._block or stopping.is_set():
             self._finish()

@@ -24,7 +24,7 @@ import onnxruntime as ort
 from numpy.typing import NDArray
 from onnxruntime.capi import onnxruntime_pybind11_state as ort_state
 
-from edge_agent.contract.artifact import Manifest, read_artifact
+from edge_agent.contract.artifact import Manifest, read_artifact, read_manifest
 from edge_agent.contract.errors import ArtifactError, IncompatibleError
 from edge_agent.contract.graph import check_graph
 from edge_agent.contract.outputs import BOXES_OFF, looked_at, outputs_of
@@ -290,7 +290,7 @@ def load(
     `passed_over` is told of each that is not it, and why. The processor's answers are not looked at: the check of a
     new version did that, on this machine.
     """
-    sha256 = read_artifact(folder, variant=variant)[0].variant(variant).sha256
+    sha256 = read_manifest(folder).variant(variant).sha256
     for chain, why_not in providers.tries(sha256):
         if chain is None:
             passed_over(why_not)

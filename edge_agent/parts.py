@@ -20,7 +20,7 @@ import numpy as np
 from edge_agent.choose.drift import Watch
 from edge_agent.choose.wanted import pick
 from edge_agent.config import AgentConfig
-from edge_agent.contract.artifact import read_artifact
+from edge_agent.contract.artifact import read_manifest
 from edge_agent.contract.broker import TlsFiles, in_the_clear, parse_broker
 from edge_agent.contract.errors import ConfigError, IncompatibleError
 from edge_agent.contract.settings import read_secret
@@ -101,7 +101,7 @@ def check_in_child(
 
     ArtifactError when it fails on the processor, too; CheckStoppedError when `stop` is set meanwhile.
     """
-    sha256 = read_artifact(folder, variant=variant)[0].variant(variant).sha256  # a hash needs no child
+    sha256 = read_manifest(folder).variant(variant).sha256
     for chain, _ in providers.tries(sha256):
         if chain is None:
             continue

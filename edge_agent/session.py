@@ -56,10 +56,10 @@ class Session:
         with self._lock:
             model = self._loop.model
             if x.shape != model.shape or x.dtype != model.dtype:
-                raise SourceError(f"process: {misfit(model.manifest, x)}".replace("the source", "the caller"))
+                raise self._misfit(x)
             self._next.append(Reading(x.copy() if copy else x, self._seq, ref))
             self._seq += 1
-            return self._go_on()
+            return self._go_on(x)
 
     def close(self) -> None:
         """Keep what is in hand, and end. What was selected and not sent waits on disk for the next time."""
@@ -101,11 +101,15 @@ class Session:
         """Of one sample."""
         return str(self._loop.model.dtype)
 
-    def _go_on(self) -> Prediction:
+    def _go_on(self, x: NDArray[np.generic]) -> Prediction:
         for _, said in self._steps:
-            if said is not None:
-                return said
+            if said is None:  # another model took over in this very call
+                raise self._misfit(x)
+            return said
         raise EdgeError("process: this agent was closed, or failed before: open it again")
+
+    def _misfit(self, x: NDArray[np.generic]) -> SourceError:
+        return SourceError(f"process: {misfit(self._loop.model.manifest, x)}".replace("the source", "the caller"))
 
     def _flush(self) -> None:
         while not self._closed.wait(self._flush_s):

@@ -17,7 +17,7 @@ from edge_agent.contract.types import Reading
 from edge_agent.contract.wire import SourceState
 from edge_agent.loop import Loop
 from edge_agent.pace import Pace
-from edge_agent.source import IDLE_S, Answering, Counts, Fit, Start
+from edge_agent.source import IDLE_S, Answering, Counts, Fit, Start, let_go
 from edge_agent.source import Source as Opened
 from edge_agent.source.kinds import open_source
 
@@ -103,9 +103,7 @@ class Stream:
         try:
             yield from _guarded(self._source.kind, self._noticed(readings))
         finally:
-            close = getattr(readings, "close", None)
-            if close is not None:
-                close()
+            let_go(readings)
         if not self._source.stop_at_end:
             log.info("the source has ended; waiting for a stop")
             while True:

@@ -9,7 +9,7 @@ AssertionError that says what was expected and what it did.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Generator, Iterator
+from collections.abc import Callable, Iterator
 from itertools import islice, pairwise
 
 import numpy as np
@@ -17,7 +17,7 @@ import numpy as np
 from edge_agent.choose.acquisition import Acquisition, Floats
 from edge_agent.contract.types import Reading
 from edge_agent.send.privacy import Transform
-from edge_agent.source import Source, Start
+from edge_agent.source import Source, Start, let_go
 
 _REF_MAX = 200
 _SILENCES_MAX = 1000  # None in a row before a source counts as having nothing to read
@@ -148,8 +148,7 @@ def _take(source: Source, start: Start, count: int) -> list[Reading]:
     try:
         return list(islice(_present(readings), count))
     finally:
-        if isinstance(readings, Generator):  # as the agent does, so that it can let go of its sensor
-            readings.close()
+        let_go(readings)  # as the agent does
 
 
 def _present(readings: Iterator[Reading | None]) -> Iterator[Reading]:

@@ -192,14 +192,23 @@ def check_bytes(data: bytes, file: OnnxFile, *, where: str) -> None:
 
 def read_artifact(folder: Path, *, variant: str = "cpu-int8") -> tuple[Manifest, bytes]:
     """Read and check an artifact folder; returns the manifest and the ONNX bytes."""
+    manifest = read_manifest(folder)
+    data = _read(folder, MODEL)
+    check_bytes(data, manifest.variant(variant), where=str(folder / MODEL))
+    return manifest, data
+
+
+def read_manifest(folder: Path) -> Manifest:
+    """What an artifact folder says of itself; its model is not looked at. ArtifactError."""
+    return decode_manifest(_read(folder, MANIFEST), where=str(folder / MANIFEST))
+
+
+def _read(folder: Path, name: str) -> bytes:
     try:
-        manifest = decode_manifest((folder / MANIFEST).read_bytes(), where=str(folder / MANIFEST))
-        data = (folder / MODEL).read_bytes()
+        return (folder / name).read_bytes()
     except OSError as error:
         message = f"{folder}: {error.strerror}: expected an artifact folder with {MANIFEST} and {MODEL}"
         raise ArtifactError(message) from error
-    check_bytes(data, manifest.variant(variant), where=str(folder / MODEL))
-    return manifest, data
 
 
 def write_durably(path: Path, data: bytes, *, mode: int = 0o666) -> None:

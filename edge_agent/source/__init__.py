@@ -61,3 +61,10 @@ class Answering(Protocol):
     def answer(self, reading: Reading, said: Prediction | None, version: int, name: str) -> None:
         """What the model of that version says of a reading, and how it calls that class; None: it does not take it."""
         ...
+
+
+def let_go(readings: Iterator[object]) -> None:
+    """End what nobody will read on: its `finally` lets go of the sensor; an iterator without `close` holds none."""
+    close = getattr(readings, "close", None)
+    if close is not None:
+        close()

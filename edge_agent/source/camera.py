@@ -24,11 +24,11 @@ from edge_agent.source import Counts, Fit, Start
 from edge_agent.source import options as told
 from edge_agent.source.frame import Frames, Picture
 from edge_agent.source.live import Taken
+from edge_agent.source.options import PICAMERA
 
 OPEN_S = 10.0  # longest wait for a network camera to answer
 RETRY_S = 0.01  # after a read that gave nothing
 STEP = 8  # every so many rows and columns are looked at to tell whether a camera is frozen
-PICAMERA = "picamera2"
 
 
 class Driver(Protocol):

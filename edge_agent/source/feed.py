@@ -46,13 +46,14 @@ class Feed(Generic[T]):
         """Whether it was taken in; waits for room under `every`, `wait_s` at most. False once it is over."""
         skipped = None
         with self._changed:
-            if self._newest and len(self._items) >= self._room:
+            if not self._newest:
+                self._changed.wait_for(lambda: self._over or len(self._items) < self._room, wait_s)
+            full = len(self._items) >= self._room
+            if self._over or (full and not self._newest):
+                return False
+            if full:
                 skipped = self._items.popleft()
                 self._counts.skipped += 1
-            elif not self._changed.wait_for(lambda: self._over or len(self._items) < self._room, wait_s):
-                return False
-            if self._over:
-                return False
             self._items.append(item)
             self._changed.notify_all()
         if skipped is not None:

@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edge_agent.contract.types import Reading
-from edge_agent.source import IDLE_S, Counts, Start
+from edge_agent.source import IDLE_S, Counts, Start, let_go
 from edge_agent.source.feed import Feed
 
 JOIN_S = 2.0  # longest wait for the thread: one that hangs in a driver is left behind
@@ -78,11 +78,5 @@ def _run(capture: Capture, start: Start, feed: Feed[Taken]) -> None:
     except Exception as error:  # noqa: BLE001 - of sensors, their libraries and plug-ins: raised in the loop's thread
         feed.end(error)
     finally:
-        _close(samples)
+        let_go(samples)
         feed.end()
-
-
-def _close(samples: Iterator[Taken | None]) -> None:
-    close = getattr(samples, "close", None)
-    if close is not None:
-        close()

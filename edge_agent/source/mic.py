@@ -19,7 +19,7 @@ from edge_agent.source.live import Taken
 from edge_agent.source.window import Windows, plan
 
 PROGRAM = "arecord"
-READ_BYTES = 65_536
+READ_BYTES = 65_536  # as much as a pipe holds
 STOP_S = 2.0
 SAID_BYTES = 1000  # of what it says, kept for its last words
 LOST = b"overrun"  # what it says where it lost some
@@ -46,23 +46,32 @@ class Mic:
         """Windows of what is heard from now on."""
         windows, rest = Windows(self._cut, self._counts), b""
         step_bytes = pcm.BYTES * self._cut.channels
-        with subprocess.Popen(self._argv, stdout=subprocess.PIPE, stderr=subprocess.PIPE, bufsize=0) as process:
+        with self._open() as process:
             try:
-                for data in self._pieces(process):
-                    if not data:
-                        windows = windows if data is not None else Windows(self._cut, self._counts)
-                        yield None
-                        continue
+                for data, is_lost in self._pieces(process):
                     whole = len(rest + data) // step_bytes * step_bytes
                     sound, rest = (rest + data)[:whole], (rest + data)[whole:]
+                    if is_lost:
+                        windows = Windows(self._cut, self._counts)
+                    if is_lost or not data:
+                        yield None
+                        continue
                     for window in windows.add(pcm.steps(sound, channels=self._cut.channels, fit=self._cut.fit)):
                         yield Taken(window)
             finally:
                 process.terminate()
                 _wait(process)
 
-    def _pieces(self, process: subprocess.Popen[bytes]) -> Iterator[bytes | None]:
-        """What comes; b"" for a silence of the pipe, None where some was lost. SourceError when the program ends."""
+    def _open(self) -> subprocess.Popen[bytes]:
+        english = {**os.environ, "LC_ALL": "C"}  # or it says LOST in the language of the machine
+        return subprocess.Popen(self._argv, stdout=subprocess.PIPE, stderr=subprocess.PIPE, bufsize=0, env=english)
+
+    def _pieces(self, process: subprocess.Popen[bytes]) -> Iterator[tuple[bytes, bool]]:
+        """What comes, b"" for a silence of the pipe, and whether it may be of both sides of a loss.
+
+        That is what stands in the pipe when the program says so: it wrote all of before by then. SourceError when the
+        program ends.
+        """
         out, says = (pipe.fileno() for pipe in (process.stdout, process.stderr) if pipe is not None)
         open_pipes, last_words = [out, says], b""
         while True:
@@ -74,15 +83,15 @@ class Mic:
                     open_pipes.remove(says)
                 if LOST in said:
                     self._counts.gaps += said.count(LOST)
-                    yield None
+                    yield (os.read(out, READ_BYTES) if out in ready else b""), True
             elif out in ready:  # after what it says, so that its last words are known
                 data = os.read(out, READ_BYTES)
                 if not data:
                     why = last_words.decode("utf-8", "replace").strip() or f"{PROGRAM} ended"
                     raise SourceError(f"{self._device}: {why.splitlines()[-1]}")
-                yield data
+                yield data, False
             else:
-                yield b""
+                yield b"", False
 
 
 def _wait(process: subprocess.Popen[bytes]) -> None:

@@ -16,6 +16,7 @@ from edge_agent.contract.errors import ConfigError
 
 Keep = Literal["auto", "every", "newest"]
 How = Literal["stretch", "crop", "letterbox"]
+PICAMERA = "picamera2"  # the device of a Raspberry Pi's own camera
 UNIX = "unix:"  # before the path of a socket
 LIVE = ("camera", "stdin", "serial", "mqtt", "mic", "push")
 """Kinds of sensors that go on by themselves."""
@@ -52,6 +53,12 @@ class Camera(Options, frozen=True, kw_only=True):
             description="seconds of frames that are the same to the last bit after which it is opened again; 0: never (compressed streams of a still scene repeat themselves)",
         ),
     ] = 0.0
+
+    @property
+    def is_of_a_file(self) -> bool:
+        """Whether the device has a place in the file system, by its spelling: no number, address or pipeline."""
+        other = self.device.isdecimal() or self.device == PICAMERA
+        return not other and "://" not in self.device and "!" not in self.device
 
 
 class Frame(Options, frozen=True, kw_only=True):
@@ -219,7 +226,8 @@ def settle(source: Source, there: Callable[[str], str]) -> Source:
             raise ConfigError(f"[source.{name}] is of kind {kinds}, and [source] kind is {source.kind!r}: take it out")
     filled: dict[str, Any] = {name: getattr(source, name) or make() for name, make in tables.items()}
     if "camera" in filled:
-        filled["camera"] = _there(filled["camera"], there, "password_file")
+        names = ("device", "password_file") if filled["camera"].is_of_a_file else ("password_file",)
+        filled["camera"] = _there(filled["camera"], there, *names)
     if "mqtt" in filled:
         filled["mqtt"] = _there(filled["mqtt"], there, "password_file", "ca_file", "cert_file", "key_file")
     if "push" in filled:

@@ -195,7 +195,7 @@ class Installed:
         if self._sha256[0] != self._executing:
             try:
                 self._sha256 = (self._executing, self.shelf.model_sha256(self._executing, self.variant))
-            except (OSError, ArtifactError):  # nothing runs, or its folder was deleted
+            except ArtifactError:  # nothing runs, or its folder was deleted
                 return ""
         return self._sha256[1]
 

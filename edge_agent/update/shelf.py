@@ -17,7 +17,7 @@ from pathlib import Path
 
 import msgspec
 
-from edge_agent.contract.artifact import MANIFEST, MODEL, decode_manifest, write_durably
+from edge_agent.contract.artifact import MANIFEST, MODEL, read_manifest, write_durably
 from edge_agent.contract.errors import ArtifactError
 
 INCOMING = "incoming"
@@ -45,8 +45,7 @@ class Shelf:
 
     def model_sha256(self, version: int, variant: str) -> str:
         """Hash of the ONNX file of `version`. ArtifactError when its manifest cannot be read."""
-        path = self.path(version) / MANIFEST
-        return decode_manifest(path.read_bytes(), where=str(path)).variant(variant).sha256
+        return read_manifest(self.path(version)).variant(variant).sha256
 
     def file(self, sha256: str, variant: str) -> Path | None:
         """An ONNX file that should have that hash (nobody has looked); None when no version here has one."""

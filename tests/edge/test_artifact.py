@@ -128,6 +128,15 @@ def test_a_folder_that_lacks_a_file_says_what_was_expected(tmp_path: Path, gone:
         artifact.read_artifact(tmp_path)
 
 
+def test_what_a_folder_says_of_itself_is_read_without_its_model(tmp_path: Path) -> None:
+    artifact.write_artifact(tmp_path, manifest(), ONNX)
+    (tmp_path / artifact.MODEL).unlink()
+    assert artifact.read_manifest(tmp_path) == manifest()
+    (tmp_path / artifact.MANIFEST).unlink()
+    with pytest.raises(ArtifactError, match="expected an artifact folder with"):
+        artifact.read_manifest(tmp_path)
+
+
 def test_a_write_replaces_the_file_in_one_step(tmp_path: Path) -> None:
     path = tmp_path / "state"
     artifact.write_durably(path, b"one")

@@ -123,3 +123,12 @@ def test_who_waits_for_room_is_let_go_at_the_end_and_after_its_time() -> None:
     waiting.join(WAIT_S)
     assert said == [False]
     assert (feed.take(0.0), feed.over) == (1, True)
+
+
+def test_what_waits_at_the_end_makes_way_for_nothing() -> None:
+    counts = Counts()
+    feed: Feed[int] = Feed(keep="newest", counts=counts)
+    assert feed.put(1)
+    assert feed.end() == [1]
+    assert not feed.put(2)
+    assert (feed.take(0.0), counts.skipped) == (1, 0)

@@ -19,6 +19,7 @@ from edge_agent.contract.errors import ConfigError
 from edge_agent.contract.types import Reading
 from edge_agent.loop import CURSOR, DRIFT, INVALID_LABEL, PREDICTION, SELECTOR, Cursor, Identity, Loop
 from edge_agent.model import Model
+from edge_agent.pulse import Pulse
 from edge_agent.send.writer import Handover
 
 COUNT = 2000
@@ -96,6 +97,22 @@ def test_a_loop_that_was_killed_goes_on_as_if_nothing_had_happened() -> None:
     assert again.cursor.seq > 900
     assert [s.id.seq for s in first.samples + second.samples] == [s.id.seq for s in whole.samples]
     assert [s.selection for s in first.samples + second.samples] == [s.selection for s in whole.samples]
+
+
+def test_a_block_that_waits_long_for_its_samples_is_no_standstill() -> None:
+    now_s = 0.0
+    pulse, late_s = Pulse(60.0, monotonic=lambda: now_s), []
+
+    def slow() -> Iterator[Reading | None]:
+        nonlocal now_s
+        yield Reading(X[0], 0)
+        for _ in range(5):
+            now_s += 30.0
+            late_s.append(pulse.overdue_s())
+            yield None
+
+    make(Outcome(), flush_s=1e6, pulse=pulse).run(slow(), threading.Event())
+    assert late_s == [-30.0] * 5
 
 
 @settings(deadline=None, max_examples=15)

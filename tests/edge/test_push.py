@@ -6,9 +6,10 @@ import http.client
 import io
 import json
 import socket
+import struct
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
@@ -77,6 +78,13 @@ class UnixConnection(http.client.HTTPConnection):
 def connect(push: Push) -> http.client.HTTPConnection:
     at = push._at
     return UnixConnection(at) if isinstance(at, str) else http.client.HTTPConnection(*at, timeout=WAIT_S)
+
+
+def until(holds: Callable[[], bool]) -> None:
+    deadline = time.monotonic() + WAIT_S
+    while not holds():
+        assert time.monotonic() < deadline
+        time.sleep(0.002)
 
 
 def post(link: http.client.HTTPConnection, body: bytes, kind: str = "", path: str = "/v1/samples", **headers: str):
@@ -187,6 +195,26 @@ def test_a_socket_of_the_file_system_is_its_owners_and_goes_with_the_agent(tmp_p
         assert not path.exists()
         with socket.socket(socket.AF_UNIX) as left:
             left.bind(str(path))
+
+
+def test_a_file_where_the_socket_should_be_is_left_alone(tmp_path: Path) -> None:
+    (tmp_path / "notes").write_text("mine")
+    with pytest.raises(SourceError, match="notes: Address already in use"):
+        next(make(listen=f"unix:{tmp_path / 'notes'}").readings(Start()))
+    assert (tmp_path / "notes").read_text() == "mine"
+
+
+def test_a_sender_that_goes_before_its_answer_makes_no_noise(running: Answers, capfd: pytest.CaptureFixture) -> None:
+    running.go.clear()
+    time.sleep(0.15)  # the loop is busy
+    link = connect(running.push)
+    link.request("POST", "/v1/samples", X.tobytes())
+    until(lambda: len(running.push._feed._items) == 1)
+    link.sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))  # gone at once, by a reset
+    link.sock.close()
+    running.go.set()
+    until(lambda: len(running.seen) == 1 and not [one for one in threading.enumerate() if "request" in one.name])
+    assert capfd.readouterr().err == ""
 
 
 def test_a_token_is_asked_for_where_one_is_set(tmp_path: Path) -> None:

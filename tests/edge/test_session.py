@@ -196,6 +196,20 @@ def test_a_new_model_is_tried_in_it_and_committed_or_reverted(here: Path, make: 
     assert (ends == 2) == bool(np.isfinite([one.confidence for one in said]).all())
 
 
+def test_a_new_model_of_another_input_refuses_a_sample_and_goes_on(here: Path) -> None:
+    weights = {"w": np.eye(graphs.WIDTH, 3, dtype=np.float32)}
+    nodes: list[graphs.Node] = [("MatMul", ["x", "w"], ["logits"], {})]
+    graphs.artifact(here / "second", nodes, weights, outputs={"logits": ["n", 3]}, classes=3, version=2)
+    stage(here, "second", 2, over="first")
+    toml = configure(here)  # the swap is in a call, not in a pause
+    toml.write_text(toml.read_text().replace("[model]", "[model]\nblock = 8\nflush_ms = 60000"))
+    with Agent.open(toml) as agent:
+        with pytest.raises(SourceError, match=r"\(8, 8\) uint8, model version 2 takes"):
+            until(lambda: agent.process(X[0]) is None)
+        assert (agent.version, agent.input_shape) == (2, (graphs.WIDTH,))
+        assert agent.process(np.eye(graphs.WIDTH, dtype=np.float32)[1]).label == 1
+
+
 def test_what_was_selected_is_delivered(here: Path, broker: Broker) -> None:
     toml = configure(here, broker=f"mqtt://{broker.host}:{broker.port}")
     toml.write_text(toml.read_text().replace("stop_at_end = true", ""))  # or it would wait for receipts

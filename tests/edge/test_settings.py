@@ -93,6 +93,24 @@ def test_relative_paths_are_meant_from_the_file(tmp_path: Path) -> None:
     assert (config.uplink.ca_file, config.uplink.key_file) == (str(tmp_path / "ca.pem"), "")
 
 
+@pytest.mark.parametrize(
+    ("device", "found"),
+    [
+        ("drive.mp4", "{here}/drive.mp4"),
+        ("/dev/video0", "/dev/video0"),
+        ("0", "0"),
+        ("picamera2", "picamera2"),
+        ("rtsp://10.0.0.7/a", "rtsp://10.0.0.7/a"),
+        ("videotestsrc ! appsink", "videotestsrc ! appsink"),
+    ],
+)
+def test_a_video_file_is_meant_from_there_too_and_no_other_camera(tmp_path: Path, device: str, found: str) -> None:
+    toml = f'[device]\nname = "a"\n[source]\nkind = "camera"\n[source.camera]\ndevice = "{device}"\n'
+    camera = load_config(write(tmp_path, toml)).source.camera
+    assert camera is not None
+    assert camera.device == found.format(here=tmp_path)
+
+
 @pytest.mark.parametrize("content", [None, b"\xff\xfe"])
 def test_a_file_that_cannot_be_read_is_named(tmp_path: Path, content: bytes | None) -> None:
     path = tmp_path / "agent.toml"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+import time
 import wave
 from collections.abc import Iterator
 from pathlib import Path
@@ -15,6 +16,7 @@ from edge_agent.contract.types import Reading
 from edge_agent.source import Counts, Fit, Start
 from edge_agent.source import options as told
 from edge_agent.source.kinds import open_source
+from edge_agent.source.mic import Mic
 from edge_agent.testing import check_source
 
 FIT = Fit((100,), "int16")
@@ -87,7 +89,7 @@ def test_a_recording_that_does_not_fit_says_what_it_is(tmp_path: Path) -> None:
 # --- a microphone ---
 
 ARECORD = """#!{python}
-import array, sys, time
+import array, os, sys, time
 device, rate, channels = (sys.argv[sys.argv.index(flag) + 1] for flag in ("-D", "-r", "-c"))
 if device == "broken":
     sys.exit("arecord: main:831: audio open error: No such file or directory")
@@ -98,11 +100,21 @@ out.write(data[:301])  # in the middle of a value
 out.flush()
 out.write(data[301:])
 out.flush()
-if device == "lossy":
+def wait_for(name):
+    while device == "late" and not os.path.exists(os.path.join(os.path.dirname(sys.argv[0]), name)):
+        time.sleep(0.01)
+if device in ("lossy", "late"):
     time.sleep(0.2)
-    sys.stderr.write("overrun!!! (at least 3.2 ms long)\\n")
+    wait_for("busy")
+    if device == "late":
+        out.write(array.array("h", range(2000, 2020)).tobytes())  # not read yet when it says what it lost
+        out.flush()
+    word = "overrun" if os.environ.get("LC_ALL") == "C" else "Überlauf"
+    sys.stderr.write(word + "!!! (at least 3.2 ms long)\\n")
     sys.stderr.flush()
+    open(os.path.join(os.path.dirname(sys.argv[0]), "said"), "w").close()
     time.sleep(0.2)
+    wait_for("free")
     out.write(array.array("h", range(1000, 1100)).tobytes())
     out.flush()
 time.sleep(60)
@@ -129,6 +141,27 @@ def test_a_microphone_gives_windows_and_counts_what_it_lost() -> None:
     found = [reading.data.tolist() for reading in present(readings, 4)]
     readings.close()
     assert found == [list(range(at, at + 100)) for at in (0, 100, 200, 1000)], "no window spans what was lost"
+    assert counts.gaps == 1
+
+
+@pytest.mark.usefixtures("arecord")
+def test_what_a_busy_reader_left_in_the_pipe_is_in_no_window_with_what_comes_after_a_loss(tmp_path: Path) -> None:
+    counts = Counts()
+    heard = Mic(told.Mic(device="late"), fit=FIT, window=told.Window(rate_per_s=16_000.0), counts=counts)
+    samples = heard.samples(Start())
+    found = [next(taken for taken in samples if taken is not None) for _ in range(3)]
+    while next(samples) is not None:  # all that was written is read
+        pass
+    (tmp_path / "busy").touch()
+    deadline = time.monotonic() + 10.0
+    while not (tmp_path / "said").exists():
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+    assert next(samples) is None
+    (tmp_path / "free").touch()
+    found.append(next(taken for taken in samples if taken is not None))
+    samples.close()
+    assert found[-1].data.tolist() == list(range(1000, 1100))
     assert counts.gaps == 1
 
 

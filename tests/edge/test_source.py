@@ -14,6 +14,7 @@ from edge_agent.source.folder import Folder
 from edge_agent.source.kinds import open_source
 from edge_agent.source.options import Source
 from edge_agent.source.replay import Replay
+from edge_agent.testing import check_source
 
 FIT = Fit((8, 8), "uint8")
 
@@ -217,3 +218,33 @@ def test_sources_by_name(tmp_path: Path) -> None:
         open_source(Source(kind="repaly"), fit=FIT)
     with pytest.raises(ConfigError, match="no_such_module"):
         open_source(Source(kind="no_such_module:X"), fit=FIT)
+
+
+class Held:
+    """Readings that are no generator: one of them at a time may have the sensor."""
+
+    taken = False
+
+    def __init__(self, start: Start) -> None:
+        assert not Held.taken, "the sensor is another's"
+        Held.taken, self.seq = True, start.seq
+
+    def __iter__(self) -> Iterator[Reading | None]:
+        return self
+
+    def __next__(self) -> Reading | None:
+        self.seq += 1
+        return Reading(np.full(2, self.seq, np.float32), self.seq - 1)
+
+    def close(self) -> None:
+        Held.taken = False
+
+
+class Exclusive:
+    def readings(self, start: Start) -> Iterator[Reading | None]:
+        return Held(start)
+
+
+def test_a_check_lets_go_of_the_sensor_of_any_iterator() -> None:
+    check_source(Exclusive)
+    assert not Held.taken
