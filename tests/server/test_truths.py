@@ -220,6 +220,17 @@ def test_numbers_are_measured_by_how_much_they_vary(store: Store) -> None:
     assert found.truth == {"values": [["speed", 10.5, 0.0]]}
 
 
+def test_numbers_are_measured_so_whoever_cannot_tell_them_last(store: Store) -> None:
+    queue = queue_of(store, "regression")
+    for seq, number in enumerate((0.0, 10.0)):
+        queue.answer("ann", name(seq), "", truth={"values": [["speed", number]]}, new_class=True)
+    queue.put([Queued(name(1), "first", NOW_MS, wanted=3)])
+    queue.answer("bob", name(1), "", truth={"values": [["speed", 11.0]]})
+    found = queue.answer("cyd", name(1), CANNOT_TELL)
+    assert found.confidence == pytest.approx(1.0 - 1.0 / 5.25)  # the median of ann and bob is in force by now
+    assert found.truth == {"values": [["speed", 10.5, 0.0]]}
+
+
 def test_what_a_model_said_is_shown_but_to_those_who_are_asked_blind(store: Store) -> None:
     said = Said(boxes=(Box(0, 0.1, 0.1, 0.5, 0.9, 0.75),))
     ingest = Ingest(store, fleet=FLEET, offline_after_s=90.0)
