@@ -66,8 +66,11 @@ def expected(task: Task) -> str:
     return f"a <{_CONTROL[task]}> over an <Image>"
 
 
-def prediction(question: Question, interface: Interface) -> list[Result]:
-    """The model's answer to a question, as results; [] where it has none that the interface knows."""
+def prediction(question: Question, interface: Interface, shape: Sequence[int]) -> list[Result]:
+    """The model's answer to a question, as results; [] where it has none that the interface knows.
+
+    shape: of the sample (H, W, ...), which is not read for this.
+    """
     named = {"from_name": interface.from_name, "to_name": interface.to_name}
     said, known = question.said or {}, set(interface.choices)
     if interface.task == "classification":
@@ -82,7 +85,7 @@ def prediction(question: Question, interface: Interface) -> list[Result]:
             {"id": f"v{place}", **named, "from_name": name, "type": "number", "value": {"number": value}}
             for place, (name, value, *_) in enumerate(rows)
         ]
-    height, width = question.array().shape[:2]
+    height, width = shape[:2]
     size = {"original_width": width, "original_height": height, "image_rotation": 0}
     return [
         {"id": f"b{place}", **named, "type": "rectanglelabels", **size, "score": box[5], "value": _percent(box)}
