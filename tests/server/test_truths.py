@@ -298,6 +298,21 @@ def test_programs_answer_by_names_and_new_ones_are_added(store: Store) -> None:
     assert standing(store).truth == {"boxes": [[2, 0.1, 0.1, 0.2, 0.2, 1.0]]}
 
 
+def test_a_program_may_answer_what_the_model_said(store: Store) -> None:
+    class Echo:
+        def label(self, batch: list[Any]) -> list[Any]:
+            return [one.said for one in batch]
+
+    said = Said(applies=(Applies(0, 0.25), Applies(1, 0.75)))
+    ingest = Ingest(store, fleet=FLEET, offline_after_s=90.0)
+    ingest.take([message for seq in range(6, 8) for message in uploads("cam-1", seq, said=said)])
+    asked = Labelling(store, Echo(), name="echo", batch=8, now_ms=lambda: NOW_MS, rules=Rules(task="multilabel"))
+    with store.database.write() as connection:
+        labels.add(connection, [labels.Label(name(seq), labels.CANNOT_TELL, "ann", NOW_MS) for seq in range(6)])
+    assert asked.step()
+    assert standing(store, 6).truth == {"applies": [[1, 1.0]]}
+
+
 def test_a_snapshot_holds_truths_as_they_were(store: Store) -> None:
     queue = queue_of(store, "detection")
     for seq in range(6):
