@@ -100,6 +100,21 @@ def test_only_a_purge_takes_configuration_and_data(option: str, gone: bool) -> N
     assert ("/var/lib/winnow" in "".join(line for line in said.splitlines() if "rm -rf" in line)) == gone
 
 
+def test_credentials_are_handed_on_while_they_are_there(tmp_path: Path) -> None:
+    script, _, _ = INSTALL.read_text().rpartition('read_options "$@"')
+    for name in ("ETC=/etc/winnow", "UNITS=/etc/systemd/system"):
+        assert name in script
+        script = script.replace(name, f"{name.partition('=')[0]}={tmp_path}")
+    (tmp_path / "credentials").mkdir()
+    secret, drop_in = tmp_path / "credentials/password", tmp_path / f"{UNIT.name}.d/credentials.conf"
+    steps = f"{script}\nhas_systemd() {{ false; }}\npackaged=yes\ninstall_unit\n"
+    for there in (False, True, False):
+        secret.write_text("secret") if there else secret.unlink(missing_ok=True)
+        subprocess.run(["sh", "-c", steps, str(INSTALL)], check=True)
+        assert drop_in.exists() == there
+        assert not there or f"LoadCredential=password:{secret}" in drop_in.read_text()
+
+
 # --- the unit ---
 
 
