@@ -43,9 +43,12 @@ def this_arch() -> str:
     return next((arch for arch, name in PLATFORMS.items() if name == platform.machine()), "amd64")
 
 
-def constraints(python: str) -> Path:
-    """What pins the versions for that Python."""
-    return ROOT / ("constraints-py310.txt" if python == "3.10" else "constraints.txt")
+def choice(arch: str, python: str) -> list[str]:
+    """Options of pip: wheels for that processor and that Python, in the versions that are pinned for it, alone."""
+    platforms = [f"--platform=manylinux{glibc}_{PLATFORMS[arch]}" for glibc in GLIBC]
+    pinned = ROOT / ("constraints-py310.txt" if python == "3.10" else "constraints.txt")
+    wanted = ["--only-binary=:all:", "--implementation=cp", f"--python-version={python}", *platforms]
+    return [*wanted, f"--constraint={pinned}"]
 
 
 def fill(folder: Path, *, arch: str, python: str) -> list[Path]:
@@ -54,13 +57,9 @@ def fill(folder: Path, *, arch: str, python: str) -> list[Path]:
     for old in folder.glob("*.whl"):
         old.unlink()
     ours = build(folder)
-    platforms = [f"--platform=manylinux{glibc}_{PLATFORMS[arch]}" for glibc in GLIBC]
     # pip looks at markers with this Python's version, not with that of the wheels.
     older = ["tomli>=2"] if python == "3.10" and sys.version_info >= (3, 11) else []
-    _pip(
-        "download", "--dest", folder, "--only-binary=:all:", "--implementation=cp", f"--python-version={python}",
-        *platforms, "--constraint", constraints(python), f"{ours}[{EXTRAS}]", *older,
-    )  # fmt: skip
+    _pip("download", "--dest", folder, *choice(arch, python), f"{ours}[{EXTRAS}]", *older)
     return sorted(folder.glob("*.whl"))
 
 
