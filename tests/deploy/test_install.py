@@ -10,6 +10,7 @@ import sys
 from pathlib import Path
 
 import pytest
+import wheelhouse
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 AGENT = ROOT / "deploy/agent"
@@ -113,6 +114,12 @@ def test_credentials_are_handed_on_while_they_are_there(tmp_path: Path) -> None:
         subprocess.run(["sh", "-c", steps, str(INSTALL)], check=True)
         assert drop_in.exists() == there
         assert not there or f"LoadCredential=password:{secret}" in drop_in.read_text()
+
+
+def test_script_image_and_package_bring_the_same_unless_told_otherwise() -> None:
+    assert f"package='winnow-edge[{wheelhouse.EXTRAS}]'" in INSTALL.read_text()
+    assert f"\nARG EXTRAS={wheelhouse.EXTRAS}\n" in (AGENT / "Dockerfile").read_text()
+    assert "--package 'winnow-edge[@EXTRAS@]'" in (AGENT / "debian/postinst").read_text()
 
 
 # --- the unit ---
