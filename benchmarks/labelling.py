@@ -26,7 +26,8 @@ import numpy as np
 import sqlalchemy as sa
 
 from server.label import suspects
-from server.label.queue import Queue, Reply, Rules
+from server.label.answer import Reply
+from server.label.queue import Queue, Rules
 from server.label.teacher import calibrate
 from server.store import consensus, labels
 from server.store.agreement import Answers, dawid_skene

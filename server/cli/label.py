@@ -89,7 +89,7 @@ def answer(
 ) -> None:
     """Answer a question, or correct a label; says what is in force."""
     from server import status as views
-    from server.label.queue import Reply
+    from server.label.answer import Reply
 
     config = load_config(path)
     with views.opened(config) as store:

@@ -35,8 +35,6 @@ from server.store.consensus import FIRST, GOLD
 from server.store.questions import SOON, Lease, Queued
 from server.store.store import Store
 
-__all__ = ["Outcome", "Queue", "Reply", "Rules"]
-
 log = logging.getLogger(__name__)
 
 PERSON = "human"  # kind of labeler

@@ -13,9 +13,6 @@ import sqlalchemy as sa
 from server.store.samples import body_names
 from server.store.schema import consensus, embedding, place, sample
 
-# What a detector says that finds nothing is no class, though its label is as large as their number.
-_PREDICTED = sa.case((sa.cast(sample.c.said, sa.Text) == "{}", None), else_=sample.c.predicted)
-
 POINTS = 20_000  # on a map: more take minutes to lay out, and cover each other
 
 
@@ -41,8 +38,7 @@ def every(connection: sa.Connection) -> Sequence[Any]:
     query = (
         sa.select(
             *(place.c[name] for name in ("sample_id", "x", "y")),
-            _PREDICTED.label("predicted"),
-            sample.c.said,
+            *(sample.c[name] for name in ("predicted", "said")),
             *(consensus.c[name] for name in ("class_index", "truth")),
         )
         .join(sample, sample.c.id == place.c.sample_id)

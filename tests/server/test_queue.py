@@ -22,10 +22,11 @@ from hypothesis import strategies as st
 from server.collect.ingest import Ingest
 from server.errors import LabelError
 from server.label import orders, quality
+from server.label.answer import Reply
 from server.label.labeler import CANNOT_TELL, NONE_OF_THESE, Given, People
 from server.label.labelling import DAY_MS, QUEUE_BATCHES, Labelling
 from server.label.prices import parse
-from server.label.queue import SKIP_MS, Reply
+from server.label.queue import SKIP_MS
 from server.release.registry import add_artifact
 from server.store import consensus, labels, questions, snapshots, trail
 from server.store.questions import Queued

@@ -14,9 +14,10 @@ from edge_agent.contract.task import Applies, Box, Said, Task, Truth, Value, tru
 from server.collect.ingest import Ingest
 from server.errors import LabelError
 from server.label import orders, quality, truth
+from server.label.answer import Reply
 from server.label.labeler import CANNOT_TELL
 from server.label.labelling import Labelling
-from server.label.queue import Queue, Reply, Rules
+from server.label.queue import Queue, Rules
 from server.store import consensus, labels, snapshots
 from server.store.consensus import VALUED
 from server.store.questions import Queued

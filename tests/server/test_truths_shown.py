@@ -26,6 +26,7 @@ from server.store.labels import Label
 from server.store.places import Place
 from server.store.store import Store
 from server.store.wording import guess_of, taken_for
+from server.web.api import sample_map
 from server.web.app import API
 
 TASKS: tuple[Task, ...] = ("detection", "multilabel", "regression")
@@ -194,7 +195,7 @@ def test_what_a_detector_finds_nothing_in_is_no_class(tmp_path: Path) -> None:
     with store.database.write() as connection:
         places.put(connection, [Place(one, 1, 0.5, 0.5) for one in ids])
         found, empty = samples.rows(connection, ids)
-        assert [one.predicted for one in places.every(connection)] == [0, None]
+        assert [sample_map.taken_for(one) for one in places.every(connection)] == [0, -1]
     names = ("cat", "dog", "fox")
     assert (taken_for(found, names), guess_of(found, names)) == ("cat", "cat")
     assert (taken_for(empty, names), guess_of(empty, names)) == ("nothing", "")

@@ -16,8 +16,9 @@ from pydantic import BaseModel, Field
 from edge_agent.contract.task import Task
 from server.errors import LabelError
 from server.label import series
+from server.label.answer import Reply
 from server.label.labeler import CANNOT_TELL, NONE_OF_THESE
-from server.label.queue import Queue, Reply, Rules
+from server.label.queue import Queue, Rules
 from server.label.task import Reading, reading_of
 from server.label.task import Task as Asked
 from server.store import labelers, labels

@@ -68,13 +68,13 @@ def _map(frame: Frame, who: str) -> SampleMap:
         ids=[one.sample_id for one in points],
         x=[round(one.x, 5) for one in points],
         y=[round(one.y, 5) for one in points],
-        predicted=[_taken_for(one) for one in points],
+        predicted=[taken_for(one) for one in points],
         labelled=[-3 if one.class_index is None else _main(one.class_index, one.truth) for one in points],
     )
 
 
-def _taken_for(one: Any) -> int:
-    """The class, or the one that the model named most; -1 where it named none."""
+def taken_for(one: Any) -> int:
+    """The class of a point, or the one that the model named most; -1 where it named none, as a detector may."""
     if one.said is None:
         return -1 if one.predicted is None else int(one.predicted)
     named = Counter(classes_of(convert(one.said, Said)))
