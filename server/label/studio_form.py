@@ -19,6 +19,7 @@ from typing import Any, NamedTuple
 from edge_agent.contract.task import Task
 from server.label.labeler import CANNOT_TELL, NONE_OF_THESE, Question
 from server.label.truth import EDGE_MIN
+from server.store.truths import LIKELY
 
 _CONTROL: dict[Task, str] = {
     "classification": "Choices",
@@ -26,7 +27,6 @@ _CONTROL: dict[Task, str] = {
     "detection": "RectangleLabels",
     "regression": "Number",
 }
-_LIKELY = 0.5  # probability from which a model's class is given as its choice
 Result = dict[str, Any]
 
 
@@ -77,7 +77,7 @@ def prediction(question: Question, interface: Interface, shape: Sequence[int]) -
         value = {"choices": [question.guess]}
         return [{"id": "guess", **named, "type": "choices", "value": value}] if question.guess in known else []
     if interface.task == "multilabel":
-        names = [name for name, sure in said.get("applies") or () if sure >= _LIKELY and name in known]
+        names = [name for name, sure in said.get("applies") or () if sure >= LIKELY and name in known]
         return [{"id": "guess", **named, "type": "choices", "value": {"choices": names}}] if names else []
     if interface.task == "regression":
         rows = [row for row in said.get("values") or () if row[0] in known]
