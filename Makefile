@@ -26,7 +26,7 @@ demo-quick: setup  ## the same in about two minutes
 
 test: setup browser lint  ## set-up, lint, types, every test (the agent's under Python 3.10 too, where it is installed)
 	@$(PYTHON) scripts/py310.py
-	@$(PYTHON) scripts/arm.py --where-possible
+	@$(BIN)/python scripts/arm.py --where-possible
 ifeq ($(ARGS),)  # a third waits with many; the demo, which is measured, has the machine to itself
 	$(BIN)/python -m pytest -n 3 --dist loadfile --ignore tests/end_to_end
 	$(BIN)/python -m pytest -n 2 --dist loadfile --ignore tests/end_to_end/test_demo.py tests/end_to_end
@@ -36,7 +36,7 @@ else
 endif
 
 test-arm: setup  ## the agent on aarch64, under emulation as a Raspberry Pi 4 and 5 (a part of `make test`)
-	@$(PYTHON) scripts/arm.py
+	@$(BIN)/python scripts/arm.py
 	$(BIN)/python -m pytest tests/end_to_end/test_arm.py $(ARGS)
 
 # The agent supports Python 3.10: ruff takes all code as such (pyproject.toml), mypy the agent, a second time.

@@ -27,6 +27,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 import debian
+import wheelhouse
 from step import ROOT, StepFailed, ask, cache_dir, take
 
 HOME = cache_dir() / "arm"
@@ -42,8 +43,6 @@ the board. Written by `python3 scripts/arm.py --wheels`; `make test-arm` resolve
 Raspberry Pi OS 12 has 3.11. There is no wheel of onnxruntime for 32-bit ARM (armv7): such boards cannot run the agent.
 
 """
-PLATFORMS = ("manylinux2014_aarch64", *(f"manylinux_2_{minor}_aarch64" for minor in (17, 27, 28)))
-"""Of wheels that run on Raspberry Pi OS and Debian 12 (glibc 2.36) and on JetPack 6 (2.35)."""
 
 
 class Board(NamedTuple):
@@ -124,7 +123,8 @@ def prepare() -> None:
 
 
 def _sources() -> list[Path]:
-    return [Path(__file__), ROOT / "constraints.txt", ROOT / "pyproject.toml"]
+    pinned = (ROOT / name for name in ("constraints.txt", "constraints-py310.txt", "pyproject.toml"))
+    return [Path(__file__), Path(wheelhouse.__file__), *pinned]
 
 
 def _emulator() -> str:
@@ -156,7 +156,7 @@ def _python_name() -> str:
 def _wheels() -> str:
     site, version = HOME / "site", _python_name().removeprefix("python")
     with tempfile.TemporaryDirectory(dir=HOME) as name:
-        _pip("download", "-d", name, *_for(version), *_dependencies(version))
+        _pip("download", "-d", name, *wheelhouse.choice("arm64", version), *_dependencies(version))
         shutil.rmtree(site, ignore_errors=True)
         wheels = sorted(Path(name).glob("*.whl"))
         for wheel in wheels:
@@ -194,10 +194,9 @@ def _boards() -> str:
 
 def resolved(python: str) -> dict[str, str]:
     """Package -> the file that an aarch64 board with that Python installs; StepFailed when something has no wheel."""
-    constraints = ROOT / ("constraints-py310.txt" if python == "3.10" else "constraints.txt")
     said = _pip(
         "install", "--dry-run", "--ignore-installed", "--report", "-", "--target", "none",
-        *_for(python, constraints), *_dependencies(python),
+        *wheelhouse.choice("arm64", python), *_dependencies(python),
     )  # fmt: skip
     items = json.loads(said)["install"]
     return {item["metadata"]["name"].lower(): item["download_info"]["url"].rpartition("/")[2] for item in items}
@@ -236,13 +235,6 @@ def _dependencies(python: str) -> list[str]:
     lines = re.findall(r'^\s*"([^"]+)"', listed[1] if listed else "", re.MULTILINE)
     named = [line.partition(";") for line in lines]
     return [name.strip() for name, _, marker in named if not marker or (OLD in marker) == (python == "3.10")]
-
-
-def _for(python: str, constraints: Path = ROOT / "constraints.txt") -> list[str]:
-    platforms = [word for platform in PLATFORMS for word in ("--platform", platform)]
-    return [
-        "--only-binary=:all:", "--implementation", "cp", "--python-version", python, *platforms, "-c", str(constraints),
-    ]  # fmt: skip
 
 
 def _pip(*words: str) -> str:

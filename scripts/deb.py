@@ -54,16 +54,17 @@ def main() -> None:
     parser = argparse.ArgumentParser(description="Build the agent's Debian package; see the top of this file.")
     parser.add_argument("--arch", choices=sorted(wheelhouse.PLATFORMS), default=wheelhouse.this_arch())
     parser.add_argument("--python", default=".".join(map(str, sys.version_info[:2])), help="of the distribution")
+    parser.add_argument("--extras", default=wheelhouse.EXTRAS, help="such as images,camera,serial (default: images)")
     parser.add_argument("--to", type=Path, default=ROOT / "dist", help="folder (default: dist)")
     options = parser.parse_args()
     try:
-        deb = build(options.to, arch=options.arch, python=options.python)
+        deb = build(options.to, arch=options.arch, python=options.python, extras=options.extras)
     except StepFailed as error:
         raise SystemExit(f"deb: {error}") from error
     print(f"deb: {deb}, {deb.stat().st_size / 1e6:.0f} MB")
 
 
-def build(to: Path, *, arch: str, python: str) -> Path:
+def build(to: Path, *, arch: str, python: str, extras: str = wheelhouse.EXTRAS) -> Path:
     """The package; StepFailed when a wheel cannot be had, or dpkg-deb is not here."""
     if shutil.which("dpkg-deb") is None:
         raise StepFailed("dpkg-deb is not here: build on Debian or Ubuntu (apt-get install dpkg)")
@@ -71,7 +72,7 @@ def build(to: Path, *, arch: str, python: str) -> Path:
     to.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory() as name:
         tree = Path(name, "tree")
-        lay_out(tree, arch=arch, python=python, version=version)
+        lay_out(tree, arch=arch, python=python, version=version, extras=extras)
         deb = to / f"winnow-agent_{version}+py{python}_{arch}.deb"
         environment = {**os.environ, "SOURCE_DATE_EPOCH": str(STAMP_S)}
         command = ["dpkg-deb", "--build", "--root-owner-group", "-Zxz", "-z1", str(tree), str(deb)]  # wheels are zipped
@@ -81,10 +82,10 @@ def build(to: Path, *, arch: str, python: str) -> Path:
     return deb
 
 
-def lay_out(tree: Path, *, arch: str, python: str, version: str) -> None:
+def lay_out(tree: Path, *, arch: str, python: str, version: str, extras: str) -> None:
     """All files, as they will lie on the device, and DEBIAN/."""
     library = tree / "usr/lib/winnow-agent"
-    wheelhouse.fill(library / "wheels", arch=arch, python=python)
+    wheelhouse.fill(library / "wheels", arch=arch, python=python, extras=extras)
     _copy(SOURCE / "install.sh", library / "install.sh", 0o755)
     _copy(SOURCE / "winnow-agent.service", tree / "usr/lib/systemd/system/winnow-agent.service")
     _copy(SOURCE / "gpu.conf", tree / "usr/share/doc/winnow-agent/examples/gpu.conf")
@@ -96,7 +97,7 @@ def lay_out(tree: Path, *, arch: str, python: str, version: str) -> None:
     (document / "changelog.gz").write_bytes(gzip.compress(log.encode(), 9, mtime=0))
     files = sorted(path for path in tree.rglob("*") if path.is_file())
     size_kb = sum(-(-path.stat().st_size // 1024) for path in files)
-    _control(tree, arch=arch, python=python, version=version, size_kb=size_kb)
+    _control(tree, arch=arch, python=python, version=version, extras=extras, size_kb=size_kb)
     sums = (f"{hashlib.md5(path.read_bytes()).hexdigest()}  {path.relative_to(tree)}\n" for path in files)  # noqa: S324
     (tree / "DEBIAN/md5sums").write_text("".join(sums))
     for path in [tree, *tree.rglob("*")]:
@@ -104,7 +105,7 @@ def lay_out(tree: Path, *, arch: str, python: str, version: str) -> None:
         os.utime(path, (STAMP_S, STAMP_S))
 
 
-def _control(tree: Path, *, arch: str, python: str, version: str, size_kb: int) -> None:
+def _control(tree: Path, *, arch: str, python: str, version: str, extras: str, size_kb: int) -> None:
     major, minor = python.split(".")
     words = {
         "@VERSION@": f"{version}+py{python}",
@@ -113,6 +114,7 @@ def _control(tree: Path, *, arch: str, python: str, version: str, size_kb: int) 
         "@PYTHON_NEXT@": f"{major}.{int(minor) + 1}",
         "@PYTHON_PROGRAM@": f"python{python}",
         "@PYTHON@": python,
+        "@EXTRAS@": extras,
     }
     folder = tree / "DEBIAN"
     folder.mkdir()

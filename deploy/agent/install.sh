@@ -193,6 +193,8 @@ install_unit() {
             echo '[Service]'
             for file in "$@"; do echo "LoadCredential=$(basename "$file"):$file"; done
         } | write $UNITS/$UNIT.d/credentials.conf
+    elif [ -f $UNITS/$UNIT.d/credentials.conf ]; then # with a line to a file that went, the service would not start
+        run rm $UNITS/$UNIT.d/credentials.conf
     fi
     has_systemd || return 0
     run systemctl daemon-reload

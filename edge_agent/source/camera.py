@@ -235,7 +235,9 @@ def _opencv() -> Any:
     try:
         import cv2
     except ImportError as error:
-        raise ConfigError("[source] kind = 'camera' needs OpenCV: pip install 'winnow-edge[camera]'") from error
+        raise ConfigError(
+            f"[source] kind = 'camera' needs OpenCV: pip install 'winnow-edge[camera]' (import cv2 says: {error})"
+        ) from error
     return cv2
 
 

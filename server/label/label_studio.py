@@ -173,7 +173,8 @@ class _Api:
 
 
 def _task(question: Question, interface: Interface) -> dict[str, Any]:
-    shown = picture.of(question.array())
+    array = question.array()
+    shown = picture.of(array)
     body = base64.b64encode(shown.body).decode()
     task: dict[str, Any] = {
         "data": {
@@ -183,7 +184,7 @@ def _task(question: Question, interface: Interface) -> dict[str, Any]:
             "ref": question.ref,
         }
     }
-    if results := prediction(question, interface):
+    if results := prediction(question, interface, array.shape):
         task["predictions"] = [{"model_version": "edge", "score": question.confidence, "result": results}]
     return task
 

@@ -19,6 +19,7 @@ from typing import Any, NamedTuple
 from edge_agent.contract.task import Task
 from server.label.labeler import CANNOT_TELL, NONE_OF_THESE, Question
 from server.label.truth import EDGE_MIN
+from server.store.truths import LIKELY
 
 _CONTROL: dict[Task, str] = {
     "classification": "Choices",
@@ -26,7 +27,6 @@ _CONTROL: dict[Task, str] = {
     "detection": "RectangleLabels",
     "regression": "Number",
 }
-_LIKELY = 0.5  # probability from which a model's class is given as its choice
 Result = dict[str, Any]
 
 
@@ -66,15 +66,18 @@ def expected(task: Task) -> str:
     return f"a <{_CONTROL[task]}> over an <Image>"
 
 
-def prediction(question: Question, interface: Interface) -> list[Result]:
-    """The model's answer to a question, as results; [] where it has none that the interface knows."""
+def prediction(question: Question, interface: Interface, shape: Sequence[int]) -> list[Result]:
+    """The model's answer to a question, as results; [] where it has none that the interface knows.
+
+    shape: of the sample (H, W, ...), which is not read for this.
+    """
     named = {"from_name": interface.from_name, "to_name": interface.to_name}
     said, known = question.said or {}, set(interface.choices)
     if interface.task == "classification":
         value = {"choices": [question.guess]}
         return [{"id": "guess", **named, "type": "choices", "value": value}] if question.guess in known else []
     if interface.task == "multilabel":
-        names = [name for name, sure in said.get("applies") or () if sure >= _LIKELY and name in known]
+        names = [name for name, sure in said.get("applies") or () if sure >= LIKELY and name in known]
         return [{"id": "guess", **named, "type": "choices", "value": {"choices": names}}] if names else []
     if interface.task == "regression":
         rows = [row for row in said.get("values") or () if row[0] in known]
@@ -82,7 +85,7 @@ def prediction(question: Question, interface: Interface) -> list[Result]:
             {"id": f"v{place}", **named, "from_name": name, "type": "number", "value": {"number": value}}
             for place, (name, value, *_) in enumerate(rows)
         ]
-    height, width = question.array().shape[:2]
+    height, width = shape[:2]
     size = {"original_width": width, "original_height": height, "image_rotation": 0}
     return [
         {"id": f"b{place}", **named, "type": "rectanglelabels", **size, "score": box[5], "value": _percent(box)}

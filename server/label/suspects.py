@@ -61,9 +61,7 @@ def find(store: Store, *, seed: int = 0, most: int = SAMPLES) -> Found:
     if manifest is None:
         raise LabelError("suspects: there is no champion to see samples with: train one, or `winnow-server model add`")
     with store.database.read() as connection:
-        rows = labels.suspectable(connection, limit=most)
         seen = embeddings.of(connection, version=manifest.version, ids=[row.id for row in rows])
-        names = labels.names(connection)
     known = [row for row in rows if row.id in seen]
     y = np.array([row.class_index for row in known], np.int64)
     enough = np.isin(y, [k for k in np.unique(y) if (y == k).sum() >= FOLDS])

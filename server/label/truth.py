@@ -6,6 +6,7 @@ People and programs call classes and targets by their names, and so do answers t
     {"applies": ["person", "bicycle"]}             whatever applies; [] says that nothing does
     {"values": [["speed", 3.2]]}                   in the target's unit
 
+Programs may give a class with its probability, ["person", 0.9], as models say it; from .5 on it applies.
 The store keeps indices (edge_agent/contract/task.py). Pure.
 """
 
@@ -16,9 +17,10 @@ from collections.abc import Mapping
 from typing import Any
 
 from edge_agent.contract.errors import MessageError
-from edge_agent.contract.task import Task, Truth, truth_of
+from edge_agent.contract.task import Applies, Task, Truth, truth_of
 from server.errors import LabelError
 from server.label.labeler import CANNOT_TELL
+from server.store.truths import LIKELY
 from server.store.wording import numbered
 
 Named = Mapping[str, Any]
@@ -58,7 +60,9 @@ def read(said: Named, index: Mapping[str, int], *, task: Task) -> Truth:
     if truth.task != task:
         raise LabelError(f"got {', '.join(said)}, expected {EXPECTED[task]}: [server] task is {task!r}")
     _check(truth, said)
-    return truth
+    if truth.applies is None:
+        return truth
+    return Truth(applies=tuple(Applies(one.label) for one in truth.applies if one.probability >= LIKELY))
 
 
 def refuse_class(said: str, task: Task) -> None:

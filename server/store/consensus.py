@@ -212,8 +212,8 @@ def _known(connection: sa.Connection, given: Collection[Sequence[Any]]) -> Known
     if all(len(answers) == 1 for answers in given):
         return Known(1, {})
     classes = _classes(connection, (row.class_index for answers in given for row in answers))
-    several = any(len(answers) > 1 and answers[-1].class_index == VALUED for answers in given)
-    return Known(classes, skills(connection, classes), scales(connection) if several else {})
+    numbers = any(len(answers) > 1 and "values" in (row.truth or ()) for answers in given for row in answers)
+    return Known(classes, skills(connection, classes), scales(connection) if numbers else {})
 
 
 def scales(connection: sa.Connection) -> dict[int, float]:

@@ -78,12 +78,17 @@ def _boxes(said: NDArray[Any], names: tuple[str, ...], count: int, where: str) -
     found: list[list[Any]] = [[] for _ in range(count)]
     for place, (sample, label, *corners) in enumerate(said.astype(np.float64).tolist()):
         here = f"{where}: boxes[{place}]"
-        if sample not in range(count):
+        if not _is_index(sample, count):
             raise StoreError(f"{here}: sample {sample:g}, expected 0..{count - 1}, a row of x")
-        if label not in range(len(names)):
+        if not _is_index(label, len(names)):
             raise StoreError(f"{here}: class {label:g}, expected 0..{len(names) - 1}, an index of names")
         found[int(sample)].append(box_of(names[int(label)], *corners, where=here))
     return [{"boxes": boxes} for boxes in found]
+
+
+def _is_index(number: float, count: int) -> bool:
+    """Whether it is one of 0..count-1. `number in range(count)` looks at each of them where it is a float."""
+    return number.is_integer() and 0 <= number < count
 
 
 def _table(kind: str, said: NDArray[Any], names: tuple[str, ...], count: int, file: Path) -> Iterator[dict[str, Any]]:

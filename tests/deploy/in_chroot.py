@@ -161,7 +161,7 @@ def is_installed_by_the_script(board: Board) -> None:
 def is_made_by_the_dockerfile(board: Board) -> None:
     """COPY and RUN of its two stages, in turn; then the agent that its CMD starts, as its USER."""
     lines = (ROOT / "deploy/agent/Dockerfile").read_text().replace("\\\n", " ").splitlines()
-    where, setting = "/", ""
+    where, setting, arguments = "/", "", ""
     fetch = [sys.executable, "-m", "pip", "download", "-q", "--no-deps", "-d", str(board.folder / "srv/wheels")]
     subprocess.run([*fetch, "setuptools"], check=True)
     board.sh("cp /srv/tree/usr/lib/winnow-agent/wheels/*.whl /srv/wheels && python3 -m venv /srv/base")
@@ -174,9 +174,11 @@ def is_made_by_the_dockerfile(board: Board) -> None:
             *sources, target = rest.split()
             for source in sources:
                 subprocess.run(["cp", "-r", str(ROOT / source), str(board.folder / where[1:] / target)], check=True)
+        elif word == "ARG":
+            arguments += f"export {rest}; "
         elif word == "RUN":
             index = "export PATH=/srv/base/bin:$PATH PIP_NO_INDEX=1 PIP_FIND_LINKS=/srv/wheels"
-            board.sh(f"{index}; cd {where} && {rest}")
+            board.sh(f"{index}; {arguments}cd {where} && {rest}")
         elif word == "USER":
             setting = f"setpriv --reuid {rest.split(':')[0]} --regid {rest.split(':')[1]} --clear-groups"
     board.sh("install -d /etc/winnow")

@@ -10,6 +10,7 @@ import sys
 from pathlib import Path
 
 import pytest
+import wheelhouse
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 AGENT = ROOT / "deploy/agent"
@@ -98,6 +99,27 @@ def test_only_a_purge_takes_configuration_and_data(option: str, gone: bool) -> N
     said = install("--dry-run", option).stdout
     assert "rm -rf /opt/winnow/venv" in said
     assert ("/var/lib/winnow" in "".join(line for line in said.splitlines() if "rm -rf" in line)) == gone
+
+
+def test_credentials_are_handed_on_while_they_are_there(tmp_path: Path) -> None:
+    script, _, _ = INSTALL.read_text().rpartition('read_options "$@"')
+    for name in ("ETC=/etc/winnow", "UNITS=/etc/systemd/system"):
+        assert name in script
+        script = script.replace(name, f"{name.partition('=')[0]}={tmp_path}")
+    (tmp_path / "credentials").mkdir()
+    secret, drop_in = tmp_path / "credentials/password", tmp_path / f"{UNIT.name}.d/credentials.conf"
+    steps = f"{script}\nhas_systemd() {{ false; }}\npackaged=yes\ninstall_unit\n"
+    for there in (False, True, False):
+        secret.write_text("secret") if there else secret.unlink(missing_ok=True)
+        subprocess.run(["sh", "-c", steps, str(INSTALL)], check=True)
+        assert drop_in.exists() == there
+        assert not there or f"LoadCredential=password:{secret}" in drop_in.read_text()
+
+
+def test_script_image_and_package_bring_the_same_unless_told_otherwise() -> None:
+    assert f"package='winnow-edge[{wheelhouse.EXTRAS}]'" in INSTALL.read_text()
+    assert f"\nARG EXTRAS={wheelhouse.EXTRAS}\n" in (AGENT / "Dockerfile").read_text()
+    assert "--package 'winnow-edge[@EXTRAS@]'" in (AGENT / "debian/postinst").read_text()
 
 
 # --- the unit ---

@@ -221,6 +221,17 @@ def test_numbers_are_measured_by_how_much_they_vary(store: Store) -> None:
     assert found.truth == {"values": [["speed", 10.5, 0.0]]}
 
 
+def test_numbers_are_measured_so_whoever_cannot_tell_them_last(store: Store) -> None:
+    queue = queue_of(store, "regression")
+    for seq, number in enumerate((0.0, 10.0)):
+        queue.answer("ann", name(seq), "", truth={"values": [["speed", number]]}, new_class=True)
+    queue.put([Queued(name(1), "first", NOW_MS, wanted=3)])
+    queue.answer("bob", name(1), "", truth={"values": [["speed", 11.0]]})
+    found = queue.answer("cyd", name(1), CANNOT_TELL)
+    assert found.confidence == pytest.approx(1.0 - 1.0 / 5.25)  # the median of ann and bob is in force by now
+    assert found.truth == {"values": [["speed", 10.5, 0.0]]}
+
+
 def test_what_a_model_said_is_shown_but_to_those_who_are_asked_blind(store: Store) -> None:
     said = Said(boxes=(Box(0, 0.1, 0.1, 0.5, 0.9, 0.75),))
     ingest = Ingest(store, fleet=FLEET, offline_after_s=90.0)
@@ -286,6 +297,21 @@ def test_programs_answer_by_names_and_new_ones_are_added(store: Store) -> None:
     asked = Labelling(store, Finder(), name="finder", batch=6, now_ms=lambda: NOW_MS, rules=Rules(task="detection"))
     assert asked.step()
     assert standing(store).truth == {"boxes": [[2, 0.1, 0.1, 0.2, 0.2, 1.0]]}
+
+
+def test_a_program_may_answer_what_the_model_said(store: Store) -> None:
+    class Echo:
+        def label(self, batch: list[Any]) -> list[Any]:
+            return [one.said for one in batch]
+
+    said = Said(applies=(Applies(0, 0.25), Applies(1, 0.75)))
+    ingest = Ingest(store, fleet=FLEET, offline_after_s=90.0)
+    ingest.take([message for seq in range(6, 8) for message in uploads("cam-1", seq, said=said)])
+    asked = Labelling(store, Echo(), name="echo", batch=8, now_ms=lambda: NOW_MS, rules=Rules(task="multilabel"))
+    with store.database.write() as connection:
+        labels.add(connection, [labels.Label(name(seq), labels.CANNOT_TELL, "ann", NOW_MS) for seq in range(6)])
+    assert asked.step()
+    assert standing(store, 6).truth == {"applies": [[1, 1.0]]}
 
 
 def test_a_snapshot_holds_truths_as_they_were(store: Store) -> None:
