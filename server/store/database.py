@@ -7,9 +7,10 @@ returned is on disk: WAL with `synchronous=FULL`.
 from __future__ import annotations
 
 import contextlib
+import copy
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -42,6 +43,7 @@ class Database:
         self.name = str(path)
         """What messages call it."""
         self._writing = threading.Lock()
+        self._check: Callable[[sa.Connection], None] | None = None
         self._engine = sa.create_engine(
             f"sqlite:///{path}", module=sqlite3, connect_args={"timeout": BUSY_S, "check_same_thread": False}
         )
@@ -65,7 +67,15 @@ class Database:
         with self._faults(), self._writing, self._engine.connect() as plain:
             connection = plain.execution_options(winnow_write=True)
             with connection.begin():
+                if self._check is not None:
+                    self._check(connection)
                 yield connection
+
+    def fenced(self, check: Callable[[sa.Connection], None]) -> Database:
+        """The same catalogue, where `check` comes first in every write, and may refuse it: it raises a StoreError."""
+        made = copy.copy(self)
+        made._check = check  # noqa: SLF001 - of the same class
+        return made
 
     def forget_deleted(self) -> None:
         """Leave no byte of rows that were deleted in the file, nor in its log. StoreError: to be done again."""

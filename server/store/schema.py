@@ -688,6 +688,16 @@ training_order = Table(  # a round that somebody asked for (training_orders.py)
     Column("run_id", Integer),  # null: not begun
 )
 
+leadership = Table(  # seats that one process holds at a time (leadership.py)
+    "leadership",
+    metadata,
+    Column("name", String(20), primary_key=True),
+    Column("holder", String(200), nullable=False),  # empty: nobody
+    Column("term", BigInteger, nullable=False),  # only grows: a write under an older one is refused
+    Column("since_ms", BigInteger, nullable=False),
+    Column("until_ms", BigInteger, nullable=False),  # by the catalogue's clock; 0: given back
+)
+
 user = Table(  # who may sign in (users.py)
     "user",
     metadata,
