@@ -68,7 +68,7 @@ class Server:
         config, data_dir = self._config, Path(self._config.server.data_dir)
         with ExitStack() as stack:
             stack.enter_context(only_one(data_dir))
-            store = Store.open(data_dir)
+            store = Store.open(data_dir, config.store)
             stack.callback(store.close)
             signing, voice = Signing(data_dir), Voice()
             devices = Devices(config, store, signing, publish=voice, now_ms=now_ms)
@@ -80,7 +80,6 @@ class Server:
                 store,
                 address,
                 now_ms=now_ms,
-                on_birth=schedule.on_birth,
                 on_fetch=devices.downloads.ask,
                 on_samples=lambda _: labelling.wake() if labelling else None,
             )
@@ -156,7 +155,7 @@ def train_once(config: ServerConfig, *, why: str) -> Version:
 @contextmanager
 def open_store(config: ServerConfig) -> Iterator[Store]:
     """The store of a configuration, closed at the end."""
-    store = Store.open(Path(config.server.data_dir))
+    store = Store.open(Path(config.server.data_dir), config.store)
     try:
         yield store
     finally:

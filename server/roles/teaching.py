@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from pathlib import Path
 
 from server.config import ServerConfig
 from server.errors import TrainingError
@@ -20,7 +19,6 @@ def teach_of(config: ServerConfig, store: Store) -> Teach:
     """As configured."""
     return Teach(
         store,
-        data_dir=Path(config.server.data_dir),
         teach=config.teach,
         gates=config.gates,
         autonomy=config.autonomy,

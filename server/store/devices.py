@@ -193,11 +193,6 @@ def running(connection: sa.Connection) -> list[int]:
     return sorted(number for number in found if number is not None)
 
 
-def session_of(connection: sa.Connection, name: str) -> str:
-    """The session that a device said last; "" when it has said none."""
-    return connection.scalar(sa.select(device.c.session).where(device.c.name == name)) or ""
-
-
 def mark_offline(connection: sa.Connection, *, now_ms: int, after_ms: int) -> list[str]:
     """Devices silent for longer than `after_ms` and than HEARTBEATS_MISSED of their own heartbeats count as offline.
 
