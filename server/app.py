@@ -80,7 +80,6 @@ class Server:
                 store,
                 address,
                 now_ms=now_ms,
-                on_birth=schedule.on_birth,
                 on_fetch=devices.downloads.ask,
                 on_samples=lambda _: labelling.wake() if labelling else None,
             )

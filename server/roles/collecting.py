@@ -19,7 +19,6 @@ def collector_of(
     address: BrokerAddress,
     *,
     now_ms: Callable[[], int],
-    on_birth: Callable[[str], None],
     on_fetch: Callable[[str, Fetch], None],
     on_samples: Callable[[int], None],
 ) -> Collector:
@@ -34,7 +33,6 @@ def collector_of(
         backlog_bytes=collect.backlog_bytes,
         device_share=collect.device_share,
         limit=Limit(collect.device_messages_per_s or UNLIMITED, collect.device_bytes_per_s or UNLIMITED),
-        on_birth=on_birth,
         on_fetch=on_fetch,
         on_samples=on_samples,
     )

@@ -2,6 +2,7 @@
 
     publish      what passed its gates becomes a version, and is signed; its card is kept
     steering     which arm of the portfolio goes to whom
+    greet        who has connected is told what is wanted of it, whichever process took the birth in
     fleet        rollouts go on, orders and requests are passed on
     sweep        parcels that nobody needs, and counts of what the tables hold; scrub: what was erased
     announced    devices, in Home Assistant
@@ -26,7 +27,7 @@ from server.release.fleet import Fleet
 from server.release.registry import publish_passed
 from server.release.signing import Signing
 from server.roles.tick import Step
-from server.store import parcels, versions
+from server.store import arrivals, parcels, versions
 from server.store.store import Store
 from server.store.versions import Version
 from server.teach import portfolio
@@ -39,7 +40,7 @@ SWEEP_S = 3600.0  # between looks for parcels that nobody needs, and counts of w
 
 
 class Schedule:
-    """All of it. `on_birth` may be called from any thread."""
+    """All of it."""
 
     def __init__(
         self,
@@ -69,12 +70,6 @@ class Schedule:
         )
         self._sweep_at_s = 0.0  # of the monotonic clock
 
-    def on_birth(self, device: str) -> None:
-        """A device has connected, and its word is in the store."""
-        self._fleet.on_birth(device)
-        self._copies.on_birth(device)
-        self._announced.on_birth(device)
-
     @property
     def to_publish(self) -> Sequence[Step]:
         """What comes first: whatever else looks is to see the new version."""
@@ -87,11 +82,23 @@ class Schedule:
             self._steering.tick,
             self._sign,
             self._sweep,
+            self._greet,
             self._fleet.tick,
             self._scrub.tick,
             lambda now_ms: cards.keep(self._store, self._config.govern, now_ms=now_ms),
             self._announced.tick,
         )
+
+    def _greet(self, _now_ms: int) -> None:
+        with self._store.database.read() as connection:
+            found = arrivals.waiting(connection)
+        for one in found:
+            self._fleet.on_birth(one.device)
+            self._copies.on_birth(one.device, one.session)
+            self._announced.on_birth(one.device)
+        if found:
+            with self._store.database.write() as connection:
+                arrivals.answered(connection, found)
 
     def _sign(self, now_ms: int) -> None:
         if self._signing.on:
