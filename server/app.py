@@ -17,6 +17,7 @@ from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
+from edge_agent.contract.wire import UP
 from server.collect.broker import find_mosquitto
 from server.config import ServerConfig
 from server.label.labelling import Labelling
@@ -24,13 +25,14 @@ from server.label.queue import Rules
 from server.release.rings import parse
 from server.release.signing import Signing
 from server.roles import teaching
-from server.roles.collecting import collector_of
+from server.roles.collecting import ANSWERED, collector_of
 from server.roles.devices import Devices, check_authority, external
-from server.roles.labelling import labeler_of, labelling_of, teacher_of
+from server.roles.labelling import News, labeler_of, labelling_of, teacher_of
 from server.roles.schedule import Schedule
 from server.roles.telling import STOP_S, tell
 from server.roles.tick import Tick
 from server.roles.voice import Voice
+from server.roles.workers import Workers, remember
 from server.store import training_orders
 from server.store.lock import is_held, only_one
 from server.store.store import Store
@@ -54,9 +56,9 @@ def now_ms() -> int:
 class Server:
     """All parts, wired, in one process."""
 
-    def __init__(self, config: ServerConfig) -> None:
-        """Nothing happens yet."""
-        self._config = config
+    def __init__(self, config: ServerConfig, path: Path) -> None:
+        """Nothing happens yet. `path`: the file that the configuration is of, for processes that are started by it."""
+        self._config, self._path = config, path
         self._stopping = threading.Event()
 
     def stop(self) -> None:
@@ -82,12 +84,14 @@ class Server:
                 now_ms=now_ms,
                 on_fetch=devices.downloads.ask,
                 on_samples=lambda _: labelling.wake() if labelling else None,
+                kinds=ANSWERED if config.collect.workers else UP,
             )
             voice.through(collector.publish)
             teach = teaching.teach_of(config, store)
             teach.recover(now_ms=now_ms())
             collector.start()
             stack.callback(collector.stop)
+            _work(stack, config, self._path, store)
             if labelling is not None:
                 labelling.start()
                 stack.callback(labelling.stop, timeout_s=STOP_S)
@@ -96,9 +100,19 @@ class Server:
             _show(stack, config, store, labelling)
             collector.wait_ready(READY_S)  # it says itself what is wrong, and goes on trying
             log.info("stop with Ctrl-C")
-            steps = (devices.tick, *schedule.to_publish, lambda ms: teach.tick(now_ms=ms), *schedule.steps)
+            steps = [devices.tick, *schedule.to_publish, lambda ms: teach.tick(now_ms=ms), *schedule.steps]
+            if labelling is not None and config.collect.workers:
+                steps.append(News(store, labelling.wake).tick)
             Tick(steps, now_ms=now_ms).until(self._stopping)
             log.info("stopping")
+
+
+def _work(stack: ExitStack, config: ServerConfig, path: Path, store: Store) -> None:
+    """The processes that take in for this one, if any are wanted, until the stack ends."""
+    if config.collect.workers:
+        workers = Workers(path, config.collect.workers, ended=remember(store, now_ms=now_ms))
+        workers.start()
+        stack.callback(workers.stop)
 
 
 def _show(stack: ExitStack, config: ServerConfig, store: Store, labelling: Labelling | None) -> None:

@@ -42,8 +42,8 @@ RETRY_MAX_S = 10.0
 _log = logging.getLogger(__name__)
 
 
-def _nothing(*_args: object) -> None:
-    return None
+def nothing(*_args: object) -> None:
+    """For a callback that nobody needs."""
 
 
 class Collector:
@@ -64,8 +64,8 @@ class Collector:
         kinds: Collection[Up] = UP,
         voice: Voice = "server",
         sweeps: bool = True,
-        on_fetch: Callable[[str, Fetch], None] = _nothing,
-        on_samples: Callable[[int], None] = _nothing,
+        on_fetch: Callable[[str, Fetch], None] = nothing,
+        on_samples: Callable[[int], None] = nothing,
     ) -> None:
         """Nothing happens yet.
 

@@ -52,10 +52,10 @@ class Shared(NamedTuple):
 
 
 class Slice(NamedTuple):
-    """The devices whose names hash to `number` - 1 of 0..`count` - 1."""
+    """Number 1..`of`: the devices whose names hash to it."""
 
     number: int
-    count: int
+    of: int
 
     def filters(self, fleet: str, kinds: Collection[Up] = UP) -> list[str]:
         """What to subscribe to."""
@@ -67,7 +67,7 @@ class Slice(NamedTuple):
         >>> [worker for worker in (1, 2, 3) if Slice(worker, 3).takes("cam-1")]
         [2]
         """
-        return zlib.crc32(device.encode()) % self.count == self.number - 1
+        return zlib.crc32(device.encode()) % self.of == self.number - 1
 
 
 Division = Whole | Shared | Slice

@@ -29,6 +29,7 @@ from server.store import arrivals, beats, devices, erasures, gaps, identities, p
 from server.store.store import Store
 
 Whole = Upload | Picture
+_Item = TypeVar("_Item", Upload, Picture, Piece)
 Proven = Upload | Bad
 """What became of a picture."""
 
@@ -162,7 +163,7 @@ class Ingest:
 
     def _sort(self, connection: sa.Connection, group: _Group) -> tuple[list[Upload], list[Picture], list[Piece]]:
         """What is to be stored, to be proven, and to be kept until the rest comes; all else has its answer."""
-        items = [*group.uploads, *group.pictures, *group.pieces]
+        items: list[Whole | Piece] = [*group.uploads, *group.pictures, *group.pieces]
         known = samples.body_names(connection, {item.header.id for item in items})
         whole, kept = _join(connection, [piece for piece in group.pieces if group.is_new(piece, known)])
         for item in whole:
@@ -246,9 +247,6 @@ def _erased(connection: sa.Connection, group: _Group, items: Sequence[Whole | Pi
     for sample_id, why in gone.items():
         group.answers.erase(by[sample_id], sample_id, why)
     return set(gone)
-
-
-_Item = TypeVar("_Item", Upload, Picture, Piece)
 
 
 def _without(ids: set[str], items: list[_Item]) -> list[_Item]:

@@ -15,13 +15,13 @@ from pathlib import Path
 from edge_agent.contract.artifact import write_durably
 from edge_agent.contract.broker import TlsFiles
 from edge_agent.contract.settings import read_secret
-from server.collect.access import Audience
+from server.collect.access import Audience, Client
 from server.collect.broker import BrokerChild, Entry
 from server.collect.gateway import BrokerAddress
 from server.config import Broker, ServerConfig
 from server.errors import ServerConfigError
 from server.identity import service as identities
-from server.identity.authority import SERVER
+from server.identity.authority import SERVER, WORKER
 from server.identity.credentials import Credentials
 from server.identity.service import Service
 from server.release.blocks import Blocks
@@ -146,4 +146,14 @@ def _entry(config: ServerConfig, credentials: Credentials) -> Entry:
         fleet=server.fleet,
         server=SERVER,
         audience=Audience(told.client, told.prefix) if told.discovery else None,
+        workers=[client_of(number + 1) for number in range(config.collect.workers)],
     )
+
+
+def client_of(number: int) -> Client:
+    """How a process that only takes in is called by the broker.
+
+    >>> client_of(2)
+    Client(name='winnow.worker.2', probe='winnow.worker.2.probe')
+    """
+    return Client(f"{WORKER}{number}", f"{WORKER}{number}.probe")

@@ -15,7 +15,10 @@ from server.label.labelling import Labelling
 from server.label.queue import PERSON, Rules
 from server.label.teacher import Teacher
 from server.label.teacher import load as load_teacher
+from server.store import samples
 from server.store.store import Store
+
+NEWS_MS = 30_000  # a sample that was long on its way into the store may look older than the last one
 
 
 def labelling_of(config: ServerConfig, store: Store, *, now_ms: Callable[[], int]) -> Labelling:
@@ -35,6 +38,23 @@ def labelling_of(config: ServerConfig, store: Store, *, now_ms: Callable[[], int
         teacher=teacher_of(config),
         rules=Rules.of(config),
     )
+
+
+class News:
+    """Wakes labelling for samples that another process took in. A step of Tick: a look at the end of one index."""
+
+    def __init__(self, store: Store, wake: Callable[[], None]) -> None:
+        """`wake` is called where samples are newer than at the last look, and where that was long ago."""
+        self._store, self._wake = store, wake
+        self._newest_ms, self._woken_ms = 0, 0
+
+    def tick(self, now_ms: int) -> None:
+        """One look."""
+        with self._store.database.read() as connection:
+            newest_ms = samples.newest_ms(connection)
+        if newest_ms != self._newest_ms or now_ms - self._woken_ms >= NEWS_MS:
+            self._newest_ms, self._woken_ms = newest_ms, now_ms
+            self._wake()
 
 
 def labeler_of(config: ServerConfig) -> Labeler:
