@@ -1,6 +1,6 @@
 """Which of several processes acts, where only one may?
 
-    stands -> leads: renewed each third of its lease -> stands again, when it was not renewed for two thirds, or another is
+    stands -> leads, renewed each third of its lease -> stands again, when that failed for two thirds, or another leads
 
 Who leads writes under its term (store/leadership.py), so that a write of one that was deposed is refused. What is no
 write (a message to a device, a webhook) is kept apart by time: who was not renewed stops a third of the lease before
@@ -18,10 +18,11 @@ import threading
 import time
 from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import contextmanager
+from functools import partial
 
 import sqlalchemy as sa
 
-from server.errors import DeposedError, StoreError
+from server.errors import DeposedError, ServerError, StoreError
 from server.store import leadership
 from server.store.leadership import Name, Seat
 from server.store.store import Store
@@ -72,10 +73,9 @@ class Election:
             now_ms = self._clock(connection)
         self._seen = {seat: self._seen.get(seat, asked_s) for seat in found}
         stale = [seat for seat, since_s in self._seen.items() if asked_s - since_s >= self._lease_s]
-        rules = {"lease_ms": self._lease_ms, "now_ms": now_ms, "stale": stale}
-        if any(leadership.asked(seat, self.holder, **rules) is None for seat in found):
-            return False  # seen without the right to write, for which others would have to wait
-        return self._claim(stale)
+        ask = partial(leadership.asked, holder=self.holder, lease_ms=self._lease_ms, now_ms=now_ms, stale=stale)
+        # Seen without the right to write, for which others would have to wait.
+        return all(ask(seat) is not None for seat in found) and self._claim(stale)
 
     def renew(self) -> None:
         """Ask for another lease. DeposedError: another leads; StoreError: it could not be asked for."""
@@ -92,7 +92,10 @@ class Election:
                 leadership.give_back(connection, terms)
 
     def lead(self, stopped: threading.Event, act: Callable[[Store], None]) -> None:
-        """Stand until `stopped`, and `act` whenever elected, on the store under our term; it is to end when `acts` does."""
+        """Stand until `stopped`; whenever elected, `act` on the store under our term. It is to end when `acts` does.
+
+        It is called in the thread that called this.
+        """
         said = False
         while not stopped.is_set():
             if not self._stood():
@@ -108,6 +111,17 @@ class Election:
                     act(self._store.under(self.terms))
                 except DeposedError as error:
                     log.warning("%s", error)
+
+    @contextmanager
+    def won(self) -> Iterator[Store]:
+        """Lead as long as the block runs; ServerError when somebody else does. Who was killed is waited for."""
+        until_s = self._elapsed() + self._lease_s + AGAIN_S
+        while not self.stand():
+            if self._elapsed() > until_s:
+                raise ServerError(f"{', '.join(self._names)}: another process leads, and goes on")
+            time.sleep(AGAIN_S)
+        with self._renewed():
+            yield self._store.under(self.terms)
 
     @property
     def _lease_ms(self) -> int:

@@ -33,17 +33,18 @@ log = logging.getLogger(__name__)
 
 @dataclass
 class Health:
-    """What a process says of itself. `leads`: seat -> term; `looked_s`: of `monotonic`, when its last look ended."""
+    """What a process says of itself. `leads`: seat -> term. `looked_s`: of `monotonic`, when its last look ended."""
 
     role: str
     leads: Callable[[], Mapping[str, int]]
-    looked_s: Callable[[], float] | None = None
+    looked_s: Callable[[], float | None]
     monotonic: Callable[[], float] = field(default=time.monotonic)
 
     def said(self) -> dict[str, Any]:
         """As it is shown; `well` is false when a look is overdue."""
         terms = dict(self.leads())
-        age_s = self.monotonic() - self.looked_s() if terms and self.looked_s else 0.0
+        looked_s = self.looked_s()
+        age_s = self.monotonic() - looked_s if terms and looked_s is not None else 0.0
         return {"role": self.role, "leads": terms, "looked_s_ago": round(age_s, 1), "well": age_s < STILL_S}
 
 
@@ -89,7 +90,7 @@ def _listening(health: Health, at: str) -> ThreadingHTTPServer:
     registry.register(_Figures(health))
 
     class Answers(BaseHTTPRequestHandler):
-        def do_GET(self) -> None:  # noqa: N802 - by this name it is looked for
+        def do_GET(self) -> None:
             if self.path == "/healthz":
                 said = health.said()
                 self._answer(200 if said["well"] else 503, "application/json", json.dumps(said).encode())

@@ -26,9 +26,7 @@ def always() -> bool:
 class Tick:
     """Runs the steps, and says once what goes wrong."""
 
-    def __init__(
-        self, steps: Sequence[Step], *, now_ms: Callable[[], int], acts: Callable[[], bool] = always
-    ) -> None:
+    def __init__(self, steps: Sequence[Step], *, now_ms: Callable[[], int], acts: Callable[[], bool] = always) -> None:
         """Nothing is looked at yet. `acts`: whether this process may; once not, no step begins."""
         self._steps, self._now_ms, self._acts = steps, now_ms, acts
         self._complaints: set[str] = set()  # of the last look

@@ -74,7 +74,7 @@ class Database:
     def fenced(self, check: Callable[[sa.Connection], None]) -> Database:
         """The same catalogue, where `check` comes first in every write, and may refuse it: it raises a StoreError."""
         made = copy.copy(self)
-        made._check = check  # noqa: SLF001 - of the same class
+        made._check = check
         return made
 
     def forget_deleted(self) -> None:

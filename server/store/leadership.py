@@ -8,15 +8,15 @@ holder names its term in its own transaction, and one of an older term is refuse
 do distributed locking", 2016; leases: Gray and Cheriton, SOSP 1989). Term and write are serialised by the catalogue:
 SQLite has one writer, and PostgreSQL lets no seat change hands while a transaction shares its row.
 
-The clock is the catalogue's: of the PostgreSQL server, and of the one machine that SQLite is on. If it is set forward, a
-seat may change hands early; if it is set back, whoever stands waits as long as a lease by his own clock, sees that
-nothing was renewed, and takes it (`stale`).
+The clock is the catalogue's: of the PostgreSQL server, and of the one machine that SQLite is on. If it is set forward,
+a seat may change hands early; if it is set back, whoever stands waits as long as a lease by his own clock, sees that
+nothing was renewed, and takes it (`stale`). Those of the other machines are never compared.
 """
 
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
-from typing import Literal, NamedTuple
+from typing import Literal, NamedTuple, get_args
 
 import sqlalchemy as sa
 
@@ -24,6 +24,7 @@ from server.errors import DeposedError
 from server.store.schema import leadership
 
 Name = Literal["schedule", "train"]
+SEATS: tuple[Name, ...] = get_args(Name)
 _NOW_MS = {
     "sqlite": sa.text("SELECT CAST((julianday('now') - 2440587.5) * 86400000 AS INTEGER)"),
     "postgresql": sa.text("SELECT CAST(extract(epoch FROM clock_timestamp()) * 1000 AS BIGINT)"),
@@ -43,8 +44,8 @@ class Seat(NamedTuple):
 def asked(seat: Seat, holder: str, *, lease_ms: int, now_ms: int, stale: Collection[Seat] = ()) -> Seat | None:
     """What becomes of a seat for which `holder` asks; None: it is another's.
 
-    Its holder gets more time under the same term, late or not, as long as nobody came between. `stale`: as the asker has
-    seen them, unchanged for as long as a lease.
+    Its holder gets more time under the same term, late or not, as long as nobody came between. `stale`: as the asker
+    has seen them, unchanged for as long as a lease.
 
     >>> free = Seat("train", "", 0, 0, 0)
     >>> first = asked(free, "a", lease_ms=10, now_ms=100)
@@ -70,8 +71,7 @@ def seats(connection: sa.Connection, names: Collection[str] = ()) -> Sequence[Se
     """As they are, by name; without names, all."""
     query = sa.select(leadership).order_by(leadership.c.name)
     return [
-        Seat(*row)
-        for row in connection.execute(query.where(leadership.c.name.in_(list(names))) if names else query)
+        Seat(*row) for row in connection.execute(query.where(leadership.c.name.in_(list(names))) if names else query)
     ]
 
 
@@ -107,10 +107,10 @@ def check(connection: sa.Connection, terms: Mapping[str, int]) -> None:
     """DeposedError when another holds one of these seats since; until this transaction ends, nobody else will."""
     query = sa.select(leadership.c.name, leadership.c.term).where(leadership.c.name.in_(list(terms)))
     rows = connection.execute(query.order_by(leadership.c.name).with_for_update(read=True))
-    now = {name: term for name, term in rows}
-    gone = [name for name, term in terms.items() if now.get(name) != term]
-    if gone:
-        raise DeposedError(f"{gone[0]}: term {terms[gone[0]]} is over, {now.get(gone[0])} has begun: nothing was written")
+    now = {row.name: row.term for row in rows}
+    for name, term in terms.items():
+        if now.get(name) != term:
+            raise DeposedError(f"{name}: term {term} is over, {now.get(name)} has begun: nothing was written")
 
 
 def led(connection: sa.Connection, name: Name) -> Seat | None:

@@ -57,11 +57,6 @@ def held(folder: Path) -> Literal["", "alone", "shared"]:
     return _how(folder / _SERVER)
 
 
-def is_held(folder: Path) -> bool:
-    """Whether somebody works on it now."""
-    return held(folder) != ""
-
-
 @contextmanager
 def _held(folder: Path, name: str, how: int) -> Iterator[None]:
     try:

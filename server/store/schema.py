@@ -727,6 +727,13 @@ web_session = Table(
 )
 Index("web_session_by_user", web_session.c.user)
 
+csrf_key = Table(  # of people whom a proxy signs in, the same for every web server; one row
+    "csrf_key",
+    metadata,
+    Column("id", Integer, primary_key=True, autoincrement=False),
+    Column("key", LargeBinary, nullable=False),
+)
+
 api_token = Table(  # for programs
     "api_token",
     metadata,
