@@ -13,7 +13,7 @@ Samples that came as images are handed back, to be proven (prover.py); what that
 
 from __future__ import annotations
 
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
@@ -26,6 +26,7 @@ from edge_agent.contract.wire import Birth, Death, Event, Fetch, Heartbeat, Rece
 from server.collect.inbound import Bad, Heard, Message, Picture, Piece, Said, Upload, check_body, hear
 from server.collect.receipts import Answers
 from server.store import arrivals, beats, devices, erasures, gaps, identities, parts, samples, stretches
+from server.store.spoken import Spoken, W
 from server.store.store import Store
 
 Whole = Upload | Picture
@@ -211,20 +212,19 @@ def _body(connection: sa.Connection, header: SampleHeader, here: dict[int, bytes
 
 
 def _record(connection: sa.Connection, group: _Group) -> None:
-    for device, message, word in ((item.device, item.message, item.word) for item in group.said):
-        if isinstance(word, Birth | Heartbeat):
-            gaps.notice(connection, device, word.outbox, now_ms=message.received_ms)
-        if isinstance(word, Birth):
-            devices.record_birth(connection, device, word, now_ms=message.received_ms)
-            arrivals.add(connection, device, word.session, now_ms=message.received_ms)
-        elif isinstance(word, Heartbeat):
-            devices.record_heartbeat(connection, device, word, now_ms=message.received_ms)
-            beats.record(connection, device, word, now_ms=message.received_ms)
-            stretches.record(connection, device, word, now_ms=message.received_ms)
-        elif isinstance(word, Death):
-            devices.record_death(connection, device, word, now_ms=message.received_ms)
-        elif isinstance(word, Event):
-            devices.record_event(connection, device, word, now_ms=message.received_ms)
+    """Take in what devices said of themselves: of each its first word, then of each its second.
+
+    So each is heard in order, and what many say at once is read and written at once.
+    """
+    turns: list[list[Said]] = []
+    words: Counter[str] = Counter()
+    for said in group.said:
+        if words[said.device] == len(turns):
+            turns.append([])
+        turns[words[said.device]].append(said)
+        words[said.device] += 1
+    for turn in turns:
+        _hear_all(connection, turn)
     closed = erasures.closed(connection)
     for bad in group.bad:
         devices.record_bad(
@@ -235,6 +235,27 @@ def _record(connection: sa.Connection, group: _Group) -> None:
             reason=bad.reason,
             now_ms=bad.message.received_ms,
         )
+
+
+def _hear_all(connection: sa.Connection, said: Sequence[Said]) -> None:
+    births, beating = _of(said, Birth), _of(said, Heartbeat)
+    if births or beating:
+        gaps.notice(connection, [*births, *beating])
+    if births:
+        devices.record_births(connection, births)
+        arrivals.add(connection, births)
+    if beating:
+        devices.record_heartbeats(connection, beating)
+        beats.add(connection, [beats.of_heartbeat(one) for one in beating])
+        stretches.record(connection, beating)
+    for death in _of(said, Death):
+        devices.record_death(connection, death)
+    for event in _of(said, Event):
+        devices.record_event(connection, event)
+
+
+def _of(said: Sequence[Said], kind: type[W]) -> list[Spoken[W]]:
+    return [Spoken(one.device, one.word, one.message.received_ms) for one in said if isinstance(one.word, kind)]
 
 
 def _erased(connection: sa.Connection, group: _Group, items: Sequence[Whole | Piece]) -> set[str]:
