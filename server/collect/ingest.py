@@ -90,6 +90,19 @@ class _Group:
             )
         return False
 
+    def accept(self, new: Sequence[Upload], others: dict[str, str]) -> None:
+        """They are stored; but the others (id -> sha256 of the body) another process stored first."""
+        for upload in new:
+            if self.is_new(upload, others):
+                self.answers.accept(upload.device, upload.header.id)
+
+    def devices(self) -> set[str]:
+        """Of whom any of it is."""
+        return {item.device for item in self._every()}
+
+    def _every(self) -> Iterable[Heard]:
+        return (*self.uploads, *self.pictures, *self.pieces, *self.said, *self.bad)
+
     def answered_in_parts(self) -> set[str]:
         """Ids of samples that came in parts and have their answer, so that the parts may go."""
         proven = {upload.header.id for upload in self.uploads if upload.header.parts > 1}
@@ -98,9 +111,8 @@ class _Group:
 
     def seen_ms(self) -> dict[str, int]:
         """Device -> when it was last heard: not who is revoked, nor by a death, which is the broker's word."""
-        heard: Iterable[Heard] = (*self.uploads, *self.pictures, *self.pieces, *self.said, *self.bad)
         seen: dict[str, int] = {}
-        for item in heard:
+        for item in self._every():
             if item.device in self.revoked:
                 continue
             if item.device and not (isinstance(item, Said) and isinstance(item.word, Death)):
@@ -131,14 +143,14 @@ class Ingest:
                 known[upload.header.id] = upload.header.body_sha256
                 new.append(upload)
         pictures = [picture for picture in group.pictures if group.is_new(picture, known)]
-        with self._store.database.write() as connection:  # from here on nothing is erased, and no blob deleted
+        with self._store.database.write(together=True) as connection:  # from here on nothing is erased, no blob deleted
+            devices.reserve(connection, group.devices())
             gone = _erased(connection, group, [*new, *pictures, *kept])
             new, pictures, kept = _without(gone, new), _without(gone, pictures), _without(gone, kept)
             bodies = {upload.header.body_sha256: upload.body for upload in new}
             flushed = self._flusher.submit(self._store.blobs.put_named, bodies)
             inserted = samples.insert_samples(connection, [_row(upload) for upload in new])
-            for upload in new:
-                group.answers.accept(upload.device, upload.header.id)
+            group.accept(new, samples.body_names(connection, {one.header.id for one in new} - inserted))
             for piece in kept:
                 parts.put_part(connection, piece.header, piece.data, now_ms=piece.message.received_ms)
             parts.delete_parts(connection, group.answered_in_parts())

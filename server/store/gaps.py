@@ -16,11 +16,11 @@ from collections.abc import Sequence
 
 import msgspec
 import sqlalchemy as sa
-from sqlalchemy.dialects.sqlite import insert
 
 from edge_agent.contract.wire import OutboxState
 from server.store import erasures
 from server.store.devices import Device, Kept
+from server.store.insert import insert
 from server.store.schema import device, gap, sample
 
 DAMAGED = "damaged"  # as a device calls what waited in a damaged file; no rule of eviction
@@ -48,7 +48,7 @@ def notice(connection: sa.Connection, name: str, said: OutboxState, *, now_ms: i
         "evicted": sum(evicted(last).values()),
         "noticed_at_ms": now_ms,
     }
-    connection.execute(insert(gap).values(values).on_conflict_do_nothing())
+    connection.execute(insert(connection, gap).values(values).on_conflict_do_nothing())
 
 
 def missing(connection: sa.Connection, known: Sequence[Device] | Sequence[Kept]) -> dict[str, int]:
