@@ -1,7 +1,7 @@
 """What does it take to take in what devices send?
 
-A real broker, and `winnow-server ingest` as a process of its own, with an SQLite store; against it a bare consumer: paho,
-subscribed with QoS 1, which acknowledges and counts, and nothing else. Both get the same messages from the same broker:
+A real broker, and `winnow-server ingest` as a process of its own, with an SQLite store; against it a bare consumer:
+paho, subscribed with QoS 1, which acknowledges and counts, and nothing else. Both get the same messages from the same broker:
 they are stopped (SIGSTOP) while publishers fill the broker's queue, so that no publisher is waited for, and what is
 measured begins when they go on. For the ingest it ends when the last sample has its receipt: checked, de-duplicated, on
 disk, answered.
@@ -226,6 +226,7 @@ class Receipts:
         assert self._subscribed.wait(10.0)
 
     def close(self) -> None:
+        """Go."""
         self._client.disconnect()
         self._client.loop_stop()
 

@@ -15,9 +15,9 @@ from typing import NamedTuple
 import numpy as np
 import sqlalchemy as sa
 from numpy.typing import NDArray
-from sqlalchemy.dialects.sqlite import insert
 
 from edge_agent.contract.wire import Heartbeat
+from server.store.insert import insert
 from server.store.schema import beat
 from server.store.spoken import Spoken
 from server.store.vectors import pack, table, unpack
@@ -112,7 +112,7 @@ def _add(connection: sa.Connection, start_ms: int, figures: dict[str, list[Seque
         names.remove(name)
     same = {"start_ms": start_ms, "step_ms": STEPS_MS[0]}
     rows = [same | {"device": name, "figures": pack(_together(parts))} for name, parts in figures.items()]
-    new = insert(beat)
+    new = insert(connection, beat)
     keys = [beat.c.device, beat.c.start_ms, beat.c.step_ms]
     connection.execute(new.on_conflict_do_update(index_elements=keys, set_={"figures": new.excluded.figures}), rows)
     for name in _first_in_an_hour(connection, names, start_ms):

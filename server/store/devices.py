@@ -6,18 +6,18 @@ has been silent for too long (the caller's rule). Bad messages are counted for e
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple, TypeVar
 
 import msgspec
 import sqlalchemy as sa
-from sqlalchemy.dialects.sqlite import insert
 
 from edge_agent.contract.errors import did_you_mean
 from edge_agent.contract.wire import Birth, Death, Desired, Event, Heartbeat, OutboxState
-from server.config import STABLE
+from server.config import POSTGRESQL, STABLE
 from server.errors import StoreError
+from server.store.insert import insert
 from server.store.schema import device, event, quarantine
 from server.store.spoken import Spoken
 
@@ -127,15 +127,22 @@ def _to_json(message: msgspec.Struct) -> object:
     return msgspec.to_builtins(message, str_keys=True)
 
 
-def record_seen(connection: sa.Connection, seen_ms: Mapping[str, int]) -> None:
-    """Devices gave a sign of life, at those times; one that is new is added.
+def reserve(connection: sa.Connection, names: Collection[str]) -> None:
+    """Let nobody else write what is these devices' until the transaction ends: whoever writes `together` begins so.
 
-    Their rows are the transaction's from then on, taken in the order of their names: two that take the same ones wait
-    for each other, and never both.
+    Always in order of names, so that no two wait for each other. A file has one writer anyway. A device that is new is
+    reserved by `record_seen`.
     """
+    if connection.dialect.name == POSTGRESQL:
+        mine = device.c.name.in_(sorted(names))
+        connection.execute(sa.select(device.c.name).where(mine).order_by(device.c.name).with_for_update()).all()
+
+
+def record_seen(connection: sa.Connection, seen_ms: Mapping[str, int]) -> None:
+    """Devices gave a sign of life, at those times; one that is new is added."""
     if not seen_ms:
         return
-    statement = insert(device)
+    statement = insert(connection, device)
     statement = statement.on_conflict_do_update(
         index_elements=[device.c.name], set_={"last_seen_ms": statement.excluded.last_seen_ms, "online": True}
     )

@@ -16,11 +16,11 @@ from collections.abc import Sequence
 
 import msgspec
 import sqlalchemy as sa
-from sqlalchemy.dialects.sqlite import insert
 
 from edge_agent.contract.wire import Birth, Heartbeat, OutboxState
 from server.store import erasures
 from server.store.devices import Device, Kept
+from server.store.insert import insert
 from server.store.schema import device, gap, sample
 from server.store.spoken import Spoken
 
@@ -58,7 +58,7 @@ def _notice(connection: sa.Connection, name: str, said: OutboxState, *, now_ms: 
         "evicted": sum(evicted(last).values()),
         "noticed_at_ms": now_ms,
     }
-    connection.execute(insert(gap).values(values).on_conflict_do_nothing())
+    connection.execute(insert(connection, gap).values(values).on_conflict_do_nothing())
 
 
 def missing(connection: sa.Connection, known: Sequence[Device] | Sequence[Kept]) -> dict[str, int]:

@@ -15,9 +15,9 @@ from typing import NamedTuple
 import numpy as np
 import sqlalchemy as sa
 from numpy.typing import NDArray
-from sqlalchemy.dialects.sqlite import insert
 
 from server.store.database import Database
+from server.store.insert import insert
 from server.store.schema import span
 from server.store.vectors import added, pack, table, unpack
 
@@ -76,7 +76,7 @@ def _add(
     for (device, version), parts in found.items():
         signals, classes = (added(*vectors) for vectors in zip(*parts, strict=True))
         rows.append({"device": device, "model_version": version, "start_ms": start_ms} | _row(signals, classes))
-    new = insert(span)
+    new = insert(connection, span)
     keys = [span.c.device, span.c.model_version, span.c.start_ms]
     changes = {name: new.excluded[name] for name in ("signals", "classes")}
     connection.execute(new.on_conflict_do_update(index_elements=keys, set_=changes), rows)

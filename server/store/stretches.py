@@ -227,7 +227,7 @@ class _Pending:
     def write(self, connection: sa.Connection) -> None:
         if self._grown:
             grown = [{name: row[name] for name in _KEPT} | {"of": number} for number, row in self._grown.items()]
-            changes = {name: sa.bindparam(name) for name in _KEPT}
+            changes: dict[str, Any] = {name: sa.bindparam(name) for name in _KEPT}
             connection.execute(sa.update(stretch).where(stretch.c.id == sa.bindparam("of")).values(changes), grown)
         if self._begun:
             connection.execute(sa.insert(stretch), self._begun)

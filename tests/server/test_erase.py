@@ -22,9 +22,9 @@ from server.govern.scrub import finish
 from server.inventory import fleet as fleet_rows
 from server.release.fleet import Fleet
 from server.store import devices, erasures, requests, runs, samples, snapshots, trail
-from server.store.database import sqlite3
 from server.store.schema import doomed_blob, duplicate, event, metadata, part, quarantine, sample, version
 from server.store.spoken import Spoken
+from server.store.sqlite import sqlite3
 from server.store.store import Store
 from server.teach import snapshot as snapshot_of
 from server.teach.snapshot import freeze
