@@ -5,8 +5,8 @@
 A seat is a lease with a number. Who holds it renews it long before it runs out; who does not know whether he still
 holds it has stopped by then. That is by clocks, and clocks are not to be trusted with what counts: every write of a
 holder names its term in its own transaction, and one of an older term is refused (a fencing token: Kleppmann, "How to
-do distributed locking", 2016; leases: Gray and Cheriton, SOSP 1989). Term and write are serialised by the catalogue:
-SQLite has one writer, and PostgreSQL lets no seat change hands while a transaction shares its row.
+do distributed locking", 2016; leases: Gray and Cheriton, SOSP 1989). A seat changes hands in a write of its own, and
+writes follow one another (database.py).
 
 The clock is the catalogue's: of the PostgreSQL server, and of the one machine that SQLite is on. If it is set forward,
 a seat may change hands early; if it is set back, whoever stands waits as long as a lease by his own clock, sees that
@@ -20,11 +20,14 @@ from typing import Literal, NamedTuple, get_args
 
 import sqlalchemy as sa
 
+from server.config import POSTGRESQL
 from server.errors import DeposedError
+from server.store.insert import insert
 from server.store.schema import leadership
 
 Name = Literal["schedule", "train"]
 SEATS: tuple[Name, ...] = get_args(Name)
+FROZEN = "30s"  # after which PostgreSQL ends the write of a holder that asks for nothing more
 _NOW_MS = {
     "sqlite": sa.text("SELECT CAST((julianday('now') - 2440587.5) * 86400000 AS INTEGER)"),
     "postgresql": sa.text("SELECT CAST(extract(epoch FROM clock_timestamp()) * 1000 AS BIGINT)"),
@@ -67,12 +70,11 @@ def clock_ms(connection: sa.Connection) -> int:
     return int(connection.execute(_NOW_MS[connection.dialect.name]).scalar_one())
 
 
-def seats(connection: sa.Connection, names: Collection[str] = ()) -> Sequence[Seat]:
-    """As they are, by name; without names, all."""
-    query = sa.select(leadership).order_by(leadership.c.name)
-    return [
-        Seat(*row) for row in connection.execute(query.where(leadership.c.name.in_(list(names))) if names else query)
-    ]
+def seats(connection: sa.Connection, names: Collection[str]) -> Sequence[Seat]:
+    """As they are, in the order of the names; one that nobody ever held is free."""
+    rows = connection.execute(sa.select(leadership).where(leadership.c.name.in_(list(names))))
+    found = {row.name: Seat(*row) for row in rows}
+    return [found.get(name, Seat(name, "", 0, 0, 0)) for name in names]
 
 
 def claim(
@@ -85,14 +87,14 @@ def claim(
     stale: Collection[Seat] = (),
 ) -> Sequence[Seat]:
     """Take or renew all of these seats, or none; returns them as they are then."""
-    query = sa.select(leadership).where(leadership.c.name.in_(list(names))).order_by(leadership.c.name)
-    held = [Seat(*row) for row in connection.execute(query.with_for_update())]
+    held = seats(connection, names)
     become = [asked(seat, holder, lease_ms=lease_ms, now_ms=now_ms, stale=stale) for seat in held]
     taken = [seat for seat in become if seat is not None]
     if len(taken) < len(held):
         return held
     for seat in taken:
-        connection.execute(sa.update(leadership).where(leadership.c.name == seat.name).values(seat._asdict()))
+        new = insert(connection, leadership).values(seat._asdict())
+        connection.execute(new.on_conflict_do_update(index_elements=["name"], set_=seat._asdict()))
     return taken
 
 
@@ -105,9 +107,9 @@ def give_back(connection: sa.Connection, terms: Mapping[str, int]) -> None:
 
 def check(connection: sa.Connection, terms: Mapping[str, int]) -> None:
     """DeposedError when another holds one of these seats since; until this transaction ends, nobody else will."""
-    query = sa.select(leadership.c.name, leadership.c.term).where(leadership.c.name.in_(list(terms)))
-    rows = connection.execute(query.order_by(leadership.c.name).with_for_update(read=True))
-    now = {row.name: row.term for row in rows}
+    if connection.dialect.name == POSTGRESQL:  # one that is frozen in mid-write would hold up all, until it is thawed
+        connection.execute(sa.select(sa.func.set_config("idle_in_transaction_session_timeout", FROZEN, True)))
+    now = {seat.name: seat.term for seat in seats(connection, terms.keys())}
     for name, term in terms.items():
         if now.get(name) != term:
             raise DeposedError(f"{name}: term {term} is over, {now.get(name)} has begun: nothing was written")

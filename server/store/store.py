@@ -22,7 +22,7 @@ from server import config
 from server.errors import StoreError
 from server.store import leadership
 from server.store.blobs import Blobs
-from server.store.database import Database
+from server.store.database import Database, placed
 from server.store.migrations import migrate
 from server.store.sandbox import Sandbox
 
@@ -45,7 +45,8 @@ class Store:
             folder.mkdir(parents=True, exist_ok=True)
         except OSError as error:
             raise StoreError(f"{folder}: {error.strerror}") from error
-        database = Database(folder, settings)
+        settings = placed(folder, settings)
+        database = Database(settings)
         migrate(database)
         return cls(folder, settings, database, Blobs(folder / "blobs"))
 

@@ -188,6 +188,13 @@ def revoke_token(connection: sa.Connection, number: int, *, by: str, why: str, n
 
 
 def csrf_key_of(connection: sa.Connection) -> bytes:
-    """What CSRF tokens are made with of people whom a proxy signs in: to every web server the same."""
-    key: bytes = connection.execute(sa.select(csrf_key.c.key)).scalar_one()
+    """What CSRF tokens are made with of people whom a proxy signs in; b"" before the first."""
+    return connection.scalar(sa.select(csrf_key.c.key)) or b""
+
+
+def make_csrf_key(connection: sa.Connection, key: bytes) -> bytes:
+    """The key, which is `key` if there was none: to every web server the same."""
+    if found := csrf_key_of(connection):
+        return found
+    connection.execute(sa.insert(csrf_key).values(id=1, key=key))
     return key

@@ -79,6 +79,9 @@ class Access:
             return None
         with self._store.database.read() as connection:
             found, key = users.get(connection, name), users.csrf_key_of(connection)
+        if not key:
+            with self._store.database.write() as connection:
+                key = users.make_csrf_key(connection, secrets.token_bytes(32))
         csrf = hmac.new(key, name.encode(), hashlib.sha256).hexdigest()
         return _person(found, "proxy", csrf) if found and found.disabled_at_ms is None else None
 

@@ -79,7 +79,7 @@ class World:
         self.written: list[tuple[int, str]] = []
         self.refused = 0
         with store.database.write() as connection:
-            connection.execute(sa.update(table).values(holder="", term=0, since_ms=0, until_ms=0))
+            connection.execute(sa.delete(table))
         self.processes = [
             Process(self, number, offset_s=offset_s, rate=rate) for number, (offset_s, rate) in enumerate(clocks)
         ]
