@@ -42,8 +42,12 @@ class Store:
             raise StoreError(f"{folder}: {error.strerror}") from error
         settings = placed(folder, settings)
         database = Database(settings)
-        migrate(database)
-        return cls(folder, settings, database, Blobs(folder / "blobs"))
+        try:
+            migrate(database)
+            return cls(folder, settings, database, Blobs(folder / "blobs"))
+        except StoreError:
+            database.close()
+            raise
 
     def arguments(self) -> list[str]:
         """For a child that is to open it too: see `accept`."""
