@@ -47,8 +47,12 @@ class Store:
             raise StoreError(f"{folder}: {error.strerror}") from error
         settings = placed(folder, settings)
         database = Database(settings)
-        migrate(database)
-        return cls(folder, settings, database, Blobs(folder / "blobs"))
+        try:
+            migrate(database)
+            return cls(folder, settings, database, Blobs(folder / "blobs"))
+        except StoreError:
+            database.close()
+            raise
 
     def under(self, terms: Mapping[str, int]) -> Store:
         """The same, for one who leads: a write raises DeposedError when one of its terms is over (leadership.py)."""
