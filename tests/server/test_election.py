@@ -20,6 +20,8 @@ from server.store.schema import class_name
 from server.store.schema import leadership as table
 from server.store.store import Store, accept, accepted
 
+pytestmark = pytest.mark.catalogues
+
 LEASE_S = 3.0
 PROCESSES = 3
 EPOCH_MS = 1_760_000_000_000
@@ -112,7 +114,7 @@ times = st.tuples(st.just("wait"), st.sampled_from([100, 900, 1100, 2100, 3100, 
 set_clock = st.tuples(st.just("set"), st.sampled_from([-3_600_000, -2000, 2000, 3_600_000]))
 
 
-@settings(max_examples=150)
+@settings(max_examples=60)
 @given(clocks, st.lists(st.one_of(deeds, deeds, times, set_clock), min_size=10, max_size=40))
 def test_no_write_of_an_older_term_follows_one_of_a_newer(
     store: Store, clocks: list[tuple[float, float]], story: list[tuple[str, int]]
@@ -125,7 +127,7 @@ def test_no_write_of_an_older_term_follows_one_of_a_newer(
     assert len({term for term, _ in world.written}) == len(set(world.written))  # each term is one process's
 
 
-@settings(max_examples=100)
+@settings(max_examples=40)
 @given(clocks, st.lists(st.one_of(deeds, deeds, times), min_size=10, max_size=40))
 def test_two_never_act_at_once_as_long_as_nobody_sets_the_catalogues_clock(
     store: Store, clocks: list[tuple[float, float]], story: list[tuple[str, int]]
@@ -136,7 +138,7 @@ def test_two_never_act_at_once_as_long_as_nobody_sets_the_catalogues_clock(
         assert sum(process.election.acts for process in world.processes) <= 1
 
 
-@settings(max_examples=50)
+@settings(max_examples=25)
 @given(clocks, st.lists(st.one_of(deeds, times, set_clock), max_size=30), someone)
 def test_whoever_is_left_leads_within_a_lease_whatever_the_clock_says(
     store: Store, clocks: list[tuple[float, float]], story: list[tuple[str, int]], left: int
