@@ -8,6 +8,7 @@ import time
 from collections.abc import Iterator
 from typing import Any
 
+import numpy as np
 import pytest
 import sqlalchemy as sa
 from hypothesis import given, settings
@@ -24,6 +25,8 @@ pytestmark = pytest.mark.catalogues
 
 LEASE_S = 3.0
 PROCESSES = 3
+STEPS = 250
+STORIES = 8
 EPOCH_MS = 1_760_000_000_000
 
 
@@ -33,12 +36,12 @@ class Process:
     def __init__(self, world: World, number: int, *, offset_s: float, rate: float) -> None:
         self.number = number
         self._world, self._offset_s, self._rate = world, offset_s, rate
-        self.meant: dict[str, int] = {}  # terms under which it was about to write, when it was stopped
         self.crash()
 
     def crash(self) -> None:
         """It is started again, and knows nothing of before."""
-        self.meant = {}
+        self.meant: dict[str, int] = {}  # terms under which it is about to write
+        self.frozen_until_s = self._renew_at_s = 0.0
         self.election = Election(
             self._world.store,
             "schedule",
@@ -48,34 +51,37 @@ class Process:
         )
         self.election.holder = f"{self.number}/{next(self._world.starts)}"
 
-    def renew(self) -> None:
-        if self.election.terms:
+    def go_on(self) -> None:
+        """Do what it does in its loop, from where it was frozen, if it was: it does not look again then."""
+        if self.meant:
+            self.write()
+        elif not self.election.terms:
+            self.election.stand()
+        elif self._world.now_s >= self._renew_at_s:
+            self._renew_at_s = self._world.now_s + LEASE_S / 3
             try:
                 self.election.renew()
             except DeposedError:
                 assert not self.election.acts
-
-    def mean(self) -> None:
-        """It stands, looks whether it leads, and is stopped before it writes."""
-        if self.election.acts or self.election.stand():
+        elif self.election.acts:
             self.meant = dict(self.election.terms)
+        else:
+            self.election.give_back()
 
     def write(self) -> None:
-        """It wakes up, and does not look again."""
         terms, self.meant = self.meant, {}
-        if terms:
-            try:
-                with self._world.store.under(terms).database.write():
-                    self._world.written.append((terms["schedule"], self.election.holder))
-            except DeposedError:
-                self._world.refused += 1
+        try:
+            with self._world.store.under(terms).database.write():
+                self._world.written.append((terms["schedule"], self.election.holder))
+        except DeposedError:
+            self._world.refused += 1
 
 
 class World:
     """Time, the catalogue, and what was written there by whom."""
 
-    def __init__(self, store: Store, clocks: list[tuple[float, float]]) -> None:
-        self.store = store
+    def __init__(self, store: Store, rng: np.random.Generator) -> None:
+        self.store, self._rng = store, rng
         self.now_s, self.catalogue_ms = 0.0, EPOCH_MS
         self.starts = itertools.count()
         self.written: list[tuple[int, str]] = []
@@ -83,21 +89,31 @@ class World:
         with store.database.write() as connection:
             connection.execute(sa.delete(table))
         self.processes = [
-            Process(self, number, offset_s=offset_s, rate=rate) for number, (offset_s, rate) in enumerate(clocks)
+            Process(self, number, offset_s=rng.uniform(0.0, 1e6), rate=rng.uniform(0.95, 1.05))
+            for number in range(PROCESSES)
         ]
 
-    def wait(self, ms: int) -> None:
-        self.now_s += ms / 1000
-        self.catalogue_ms += ms
+    def wait(self, seconds: float) -> None:
+        self.now_s += seconds
+        self.catalogue_ms += round(seconds * 1000)
 
-    def do(self, word: str, value: int) -> None:
-        if word == "wait":
-            self.wait(value)
-        elif word == "set":
-            self.catalogue_ms += value
-        else:
-            process = self.processes[value]
-            process.election.stand() if word == "stand" else getattr(process, word)()
+    def run(self, *, clock_is_set: bool) -> Iterator[None]:
+        """Some minutes of everybody's life, step by step."""
+        rng = self._rng
+        for _ in range(STEPS):
+            self.wait(rng.exponential(0.3))
+            if clock_is_set and rng.random() < 0.02:
+                self.catalogue_ms += int(rng.choice([-3_600_000, -2000, 2000, 3_600_000]))
+            awake = [one for one in self.processes if one.frozen_until_s <= self.now_s]
+            if awake:
+                one = awake[rng.integers(len(awake))]
+                one.go_on()
+                fate = rng.random()
+                if fate < 0.02:
+                    one.crash()
+                elif fate < 0.10:
+                    one.frozen_until_s = self.now_s + rng.uniform(0.0, 3 * LEASE_S)
+            yield
 
 
 @pytest.fixture(scope="module")
@@ -107,65 +123,60 @@ def store(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Store]:
     made.close()
 
 
-clocks = st.lists(st.tuples(st.floats(0.0, 1e6), st.floats(0.95, 1.05)), min_size=PROCESSES, max_size=PROCESSES)
-someone = st.integers(0, PROCESSES - 1)
-deeds = st.tuples(st.sampled_from(["mean", "mean", "write", "write", "stand", "renew", "crash"]), someone)
-times = st.tuples(st.just("wait"), st.sampled_from([100, 900, 1100, 2100, 3100, 3200, 10_000]))
-set_clock = st.tuples(st.just("set"), st.sampled_from([-3_600_000, -2000, 2000, 3_600_000]))
+worlds = st.integers(0, 2**32 - 1)
 
 
-@settings(max_examples=60)
-@given(clocks, st.lists(st.one_of(deeds, deeds, times, set_clock), min_size=10, max_size=40))
-def test_no_write_of_an_older_term_follows_one_of_a_newer(
-    store: Store, clocks: list[tuple[float, float]], story: list[tuple[str, int]]
-) -> None:
-    world = World(store, clocks)
-    for word, value in story:
-        world.do(word, value)
+@settings(max_examples=STORIES)
+@given(worlds)
+def test_no_write_of_an_older_term_follows_one_of_a_newer(store: Store, seed: int) -> None:
+    world = World(store, np.random.default_rng(seed))
+    for _ in world.run(clock_is_set=True):
+        pass
     terms = [term for term, _ in world.written]
     assert terms == sorted(terms)
-    assert len({term for term, _ in world.written}) == len(set(world.written))  # each term is one process's
+    assert len(set(terms)) == len(set(world.written)) > 3  # each term is one process's
 
 
-@settings(max_examples=40)
-@given(clocks, st.lists(st.one_of(deeds, deeds, times), min_size=10, max_size=40))
-def test_two_never_act_at_once_as_long_as_nobody_sets_the_catalogues_clock(
-    store: Store, clocks: list[tuple[float, float]], story: list[tuple[str, int]]
-) -> None:
-    world = World(store, clocks)
-    for word, value in story:
-        world.do(word, value)
+@settings(max_examples=STORIES)
+@given(worlds)
+def test_two_never_act_at_once_as_long_as_nobody_sets_the_catalogues_clock(store: Store, seed: int) -> None:
+    world = World(store, np.random.default_rng(seed))
+    for _ in world.run(clock_is_set=False):
         assert sum(process.election.acts for process in world.processes) <= 1
 
 
-@settings(max_examples=25)
-@given(clocks, st.lists(st.one_of(deeds, times, set_clock), max_size=30), someone)
+@settings(max_examples=STORIES)
+@given(worlds, st.integers(0, PROCESSES - 1), st.sampled_from([-3_600_000, 0, 3_600_000]))
 def test_whoever_is_left_leads_within_a_lease_whatever_the_clock_says(
-    store: Store, clocks: list[tuple[float, float]], story: list[tuple[str, int]], left: int
+    store: Store, seed: int, left: int, set_by_ms: int
 ) -> None:
-    world = World(store, clocks)
-    for word, value in story:
-        world.do(word, value)
+    world = World(store, np.random.default_rng(seed))
+    for _ in itertools.islice(world.run(clock_is_set=True), 40):
+        pass
+    world.catalogue_ms += set_by_ms
     one = world.processes[left].election
     one.stand()
-    world.wait(int(LEASE_S * 1000 / 0.95) + 1)
+    world.wait(LEASE_S / 0.95 + 0.01)
     assert one.stand()
     assert one.acts
 
 
 def test_a_story_that_needs_the_term(store):
-    world = World(store, [(0.0, 1.0)] * 3)
+    world = World(store, np.random.default_rng(0))
     first, second, _ = world.processes
-    for deed in (("stand", 0), ("mean", 0), ("wait", 3100), ("mean", 1), ("write", 1), ("write", 0)):
-        world.do(*deed)
+    first.go_on()
+    first.election.renew()
+    first.meant = dict(first.election.terms)  # and is frozen
+    world.wait(LEASE_S + 0.1)
+    for _ in range(4):
+        second.go_on()
     assert world.written == [(2, second.election.holder)]
-    assert world.refused == 1
-    first.renew()
-    assert not first.election.acts
+    first.go_on()
+    assert (len(world.written), world.refused) == (1, 1)
 
 
 def test_several_seats_are_taken_together_or_not_at_all(store):
-    World(store, [])
+    World(store, np.random.default_rng(0))
     one, both = Election(store, "train", lease_s=60.0), Election(store, "schedule", "train", lease_s=60.0)
     assert one.stand()
     assert not both.stand()
@@ -200,7 +211,7 @@ def test_a_child_writes_under_the_term_of_who_started_it(tmp_path):
 
 
 def test_who_is_stopped_makes_room_at_once_and_who_is_killed_within_a_lease(store):
-    World(store, [])
+    World(store, np.random.default_rng(0))
     led: list[str] = []
     stops = [threading.Event(), threading.Event()]
     elections = [Election(store, "schedule", lease_s=1.2) for _ in stops]
@@ -236,7 +247,7 @@ def test_who_is_stopped_makes_room_at_once_and_who_is_killed_within_a_lease(stor
 
 
 def test_who_cannot_reach_the_catalogue_acts_no_more_before_another_may(store, monkeypatch):
-    World(store, [])
+    World(store, np.random.default_rng(0))
     now_s = [100.0]
     election = Election(store, "schedule", lease_s=LEASE_S, elapsed=lambda: now_s[0])
     assert election.stand()
