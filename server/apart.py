@@ -5,7 +5,7 @@
     train      begins rounds and sees them end: one leads, others stand by
 
 `winnow-server ingest` (roles/ingest.py) takes in beside them. They meet in the catalogue and at the broker, nowhere
-else; docs/processes.md says what each needs.
+else; docs/processes.md says what each needs. What a process does not need it does not load.
 """
 
 from __future__ import annotations
@@ -18,12 +18,8 @@ from pathlib import Path
 from typing import Literal
 
 from server.config import ServerConfig
-from server.roles.collecting import ANSWERED
 from server.roles.election import Election
 from server.roles.health import Health, told
-from server.roles.leading import READY_S, lead
-from server.roles.showing import show
-from server.roles.teaching import teach_of
 from server.roles.tick import Step, Tick
 from server.store.lock import one_of_several
 from server.store.store import Store
@@ -54,6 +50,8 @@ class Apart:
             store = Store.open(Path(config.server.data_dir), config.store)
             stack.callback(store.close)
             if self._role == "web":
+                from server.roles.showing import show
+
                 show(stack, config, store, role="web", now_ms=self._now_ms)
                 self._stopping.wait()
             else:
@@ -68,12 +66,17 @@ class Apart:
         election.lead(self._stopping, lambda held: act(held, lambda: election.acts))
 
     def _schedule(self, store: Store, acts: Callable[[], bool]) -> None:
+        from server.roles.collecting import ANSWERED
+        from server.roles.leading import READY_S, lead
+
         with ExitStack() as stack:
             leading = lead(stack, self._config, store, now_ms=self._now_ms, kinds=ANSWERED)
             leading.wait_ready(min(READY_S, self._config.server.lease_s / 3))  # it goes on trying
             self._look(leading.steps, acts)
 
     def _train(self, store: Store, acts: Callable[[], bool]) -> None:
+        from server.roles.teaching import teach_of
+
         teach = teach_of(self._config, store)
         teach.recover(now_ms=self._now_ms())
         try:
