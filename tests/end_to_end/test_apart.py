@@ -32,7 +32,7 @@ SETTINGS = """
 [server]
 fleet = "test"
 data_dir = "data"
-lease_s = 3.0
+lease_s = 10.0
 [broker]
 url = "{broker}"
 [web]
