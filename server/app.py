@@ -14,7 +14,7 @@ import logging
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, closing, contextmanager
 from pathlib import Path
 
 import numpy as np
@@ -52,7 +52,9 @@ from server.release.registry import publish_passed
 from server.release.rings import parse
 from server.release.signing import Signing
 from server.store import parcels, runs, training_orders, versions
+from server.store.database import Database
 from server.store.lock import is_held, only_one
+from server.store.migrations import tried
 from server.store.store import Store
 from server.store.versions import Version
 from server.teach import portfolio
@@ -299,6 +301,9 @@ def check_parts(config: ServerConfig) -> list[str]:
         mosquitto = find_mosquitto(config.broker.binary)
         lines.append(f"broker: {mosquitto.binary} {'.'.join(map(str, mosquitto.version))}, as a child")
         _check_authority(config)
+    if config.store.shared:
+        with closing(Database(config.store)) as database:
+            lines.append(f"catalogue: {tried(database)}")
     rings = parse(config.rollout.rings, config.rollout.rules, config.rollout)
     lines.append(f"rings: {', '.join(ring.name for ring in rings)}")
     if boards := budgets.parse(config.gates.budgets):
