@@ -514,6 +514,7 @@ def test_a_group_that_could_not_be_stored_is_taken_again_as_a_whole(ingest, stor
     assert len(rows(store, event_table)) == len(rows(store, quarantine)) == device(store).messages_bad == 1
 
 
+@pytest.mark.of_a_file
 def test_a_full_disk_is_a_store_error(ingest, store):
     with store.database.read() as connection:
         pages = connection.exec_driver_sql("PRAGMA page_count").scalar()
