@@ -37,7 +37,9 @@ from server.store import (
     samples,
     versions,
 )
-from server.store.lock import is_held
+from server.store.database import is_there
+from server.store.leadership import SEATS
+from server.store.presence import leader
 from server.store.store import Store
 from server.store.stretches import day_of
 from server.teach import outlook, proposals
@@ -56,9 +58,9 @@ PIPED_COLUMNS = 200  # nothing is cut off when somebody else reads it
 def opened(config: ServerConfig) -> Iterator[Store]:
     """The store that is there; StoreError when there is none yet."""
     folder = Path(config.server.data_dir)
-    if not (folder / "catalogue.db").exists():
+    if not is_there(folder, config.store):
         raise StoreError(f"{folder}: no data yet: start `winnow-server run`, or import some")
-    store = Store.open(folder)
+    store = Store.open(folder, config.store)
     try:
         yield store
     finally:
@@ -67,6 +69,7 @@ def opened(config: ServerConfig) -> Iterator[Store]:
 
 def overview(config: ServerConfig, store: Store, *, now_ms: int) -> View:
     """The whole loop, in figures."""
+    leaders = {name: leader(store, name) for name in SEATS}
     with store.database.read() as connection:
         fleet = devices.kept(connection)
         reasons: Counter[str] = Counter()
@@ -76,7 +79,8 @@ def overview(config: ServerConfig, store: Store, *, now_ms: int) -> View:
         last = runs.latest(connection)
         return {
             "fleet": config.server.fleet,
-            "running": is_held(Path(config.server.data_dir)),
+            "running": any(leaders.values()),
+            "leaders": leaders,
             "devices": len(fleet),
             "online": sum(device.online for device in fleet),
             "samples": dict(sorted(reasons.items())),

@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import hashlib
 import math
+from functools import lru_cache
 from typing import Annotated, Literal, NamedTuple, TypeVar
 
 import msgspec
@@ -90,6 +91,12 @@ def up_filter(fleet: str) -> str:
     return f"{ROOT}/{fleet}/+/up/+"
 
 
+def probe_topic(fleet: str, name: str) -> str:
+    """Where the server tries what a broker does; nobody else listens there."""
+    return f"{ROOT}/{fleet}/server/probe/{name}"
+
+
+@lru_cache(maxsize=8192)  # of a fleet's server, the same ones all the time
 def parse_topic(topic: str) -> Address:
     """Take a device topic apart; MessageError when it is none."""
     parts = topic.split("/")

@@ -17,7 +17,6 @@ import subprocess
 import sys
 import threading
 from collections import deque
-from pathlib import Path
 
 import msgspec
 import sqlalchemy as sa
@@ -36,6 +35,7 @@ log = logging.getLogger(__name__)
 TERMINATE_S = 1.0  # a child in a long call into native code may not notice in time, and is killed
 LAST_LINES = 20
 LOOK_MS = 60_000  # less counts a million samples again and again, more begins a round with labels that are gone
+PATIENCE = 3  # interrupted rounds in a row, after which what was ordered by hand is not begun again
 RETRY_MS = 60_000  # after a round that could not even begin: less fills the log, more leaves a full disk's labels lying
 
 
@@ -46,15 +46,13 @@ class Teach:
         self,
         store: Store,
         *,
-        data_dir: Path,
         teach: config.Teach,
         gates: config.Gates,
         autonomy: config.Autonomy = config.Autonomy(),  # noqa: B008 - frozen
         snapshot: config.Snapshot = config.Snapshot(),  # noqa: B008 - frozen
     ) -> None:
-        """`data_dir` is where `store` was opened, for the child to open it too."""
+        """Nothing happens yet."""
         self._store = store
-        self._data_dir = data_dir
         self._settings = Settings(teach=teach, gates=gates, snapshot=snapshot)
         self._child: _Child | None = None
         self._retry_ms = 0
@@ -69,11 +67,8 @@ class Teach:
         return self._child is not None
 
     def recover(self, *, now_ms: int) -> None:
-        """Mark what a dead server left unfinished; before the first `tick`."""
-        with self._store.database.write() as connection:
-            for run in runs.in_state(connection, *runs.UNFINISHED):
-                runs.fail(connection, run.id, error=runs.INTERRUPTED, now_ms=now_ms)
-                log.warning("run %d: was interrupted; its labels count as new", run.id)
+        """Mark what a dead server left unfinished, and wait again for what was ordered; before the first `tick`."""
+        self._interrupt(again=True, now_ms=now_ms)
 
     def tick(self, *, now_ms: int) -> None:
         """See whether the round has ended, and whether one is due."""
@@ -95,15 +90,23 @@ class Teach:
         with self._store.database.read() as connection:
             before = runs.last_id(connection)
         log.info("a round begins, %s", why)
-        self._child = _Child(self._data_dir, self._settings, why, after=before)
+        self._child = _Child(self._store, self._settings, why, after=before)
 
-    def stop(self, *, now_ms: int) -> None:
-        """End a round that is at it; it counts as interrupted."""
+    def stop(self, *, again: bool = False, now_ms: int) -> None:
+        """End a round that is at it; it counts as interrupted. `again`: what was ordered by hand still is."""
         if self._child is None:
             return
         self._child.stop()
         self._child = None
-        self.recover(now_ms=now_ms)
+        self._interrupt(again=again, now_ms=now_ms)
+
+    def _interrupt(self, *, again: bool, now_ms: int) -> None:
+        with self._store.database.write() as connection:
+            for run in runs.in_state(connection, *runs.UNFINISHED):
+                runs.fail(connection, run.id, error=runs.INTERRUPTED, now_ms=now_ms)
+                if again and runs.interrupted(connection) < PATIENCE:  # else it may be what brings its machine down
+                    training_orders.reopen(connection, run.id)
+                log.warning("run %d: was interrupted; its labels count as new", run.id)
 
     def _end(self, child: _Child, now_ms: int) -> None:
         self._child = None
@@ -181,13 +184,13 @@ def _describe_gate(gate: Gate) -> str:
 class _Child:
     """The process of one round; its run is the first with an id above `after`."""
 
-    def __init__(self, data_dir: Path, settings: Settings, why: str, *, after: int) -> None:
+    def __init__(self, store: Store, settings: Settings, why: str, *, after: int) -> None:
         self.after = after
         command = [
             sys.executable,
             "-m",
             "server.teach.run",
-            f"--data-dir={data_dir}",
+            *store.arguments(),
             f"--why={why}",
         ]  # whatever is said
         command += [f"--settings={msgspec.json.encode(settings).decode()}"]

@@ -19,7 +19,6 @@ from rich.console import Console
 from edge_agent.contract.artifact import decode_manifest, read_artifact
 from server import config, status
 from server.collect.ingest import Ingest
-from server.errors import ServerError, StoreError
 from server.govern.erase import erase
 from server.govern.subject import Subject
 from server.release.registry import add_artifact, publish_passed
@@ -36,13 +35,12 @@ from server.store import (
     versions,
 )
 from server.store.labels import Label
-from server.store.lock import is_held, only_one
 from server.store.schema import event, label, reference, sample, version
 from server.store.store import Store
 from server.teach import proposals, training
 from server.teach import snapshot as snapshot_of
 from server.teach.imports import import_file
-from server.teach.rounds import LOOK_MS, RETRY_MS, Teach, describe
+from server.teach.rounds import LOOK_MS, PATIENCE, RETRY_MS, Teach, describe
 from server.teach.snapshot import freeze
 from server.teach.when import Due
 
@@ -60,7 +58,7 @@ def store(tmp_path):
 def teaching(store, tmp_path, *, autonomy=config.Autonomy(), **settings) -> Teach:  # noqa: B008 - frozen
     settings = {"labels_per_round": 10, "epochs": 6, "batch_size": 32} | settings
     teach = config.Teach(**settings)
-    return Teach(store, data_dir=tmp_path / "store", teach=teach, gates=GATES, autonomy=autonomy)
+    return Teach(store, teach=teach, gates=GATES, autonomy=autonomy)
 
 
 def label_devices(store, start: int, stop: int, *, audit: bool = False, classes=("dark", "lit")) -> None:
@@ -202,9 +200,7 @@ def test_a_round_on_what_it_would_be_judged_by_is_refused_and_not_tried_again(st
     audit = msgspec.structs.replace(SELECTION, reason="random")
     ingest.take([message("cam-2", "sample", frame) for frame in frames("cam-2", 1, data=x[3], selection=audit)])
     strict = config.Snapshot(near_duplicates="refuse")
-    teach = Teach(
-        store, data_dir=tmp_path / "store", teach=config.Teach(labels_per_round=10), gates=GATES, snapshot=strict
-    )
+    teach = Teach(store, teach=config.Teach(labels_per_round=10), gates=GATES, snapshot=strict)
     teach.tick(now_ms=NOW_MS)
     run = finish(teach, store)
     assert run.state == "failed"
@@ -407,6 +403,23 @@ def test_a_round_answers_the_orders_that_were_there_when_it_was_frozen(store):
         assert training_orders.waiting(connection).id == late
 
 
+def test_an_order_whose_round_was_interrupted_waits_again_but_not_for_ever(store, tmp_path):
+    label_devices(store, 0, 10)
+    snapshot = freeze(store, now_ms=NOW_MS)
+    teach = teaching(store, tmp_path)
+    with store.database.write() as connection:
+        order = training_orders.add(connection, who="ada", why="", now_ms=NOW_MS)
+    for left in range(PATIENCE - 1, -1, -1):  # whoever begins it dies under it, each time
+        with store.database.write() as connection:
+            assert training_orders.waiting(connection).id == order
+            given = {"snapshot_id": snapshot.id, "champion": 0, "recipe": "", "report": {}, "now_ms": NOW_MS}
+            training_orders.begun(connection, runs.insert(connection, **given), until=order)
+        teach.recover(now_ms=NOW_MS)
+        with store.database.read() as connection:
+            assert (training_orders.waiting(connection) is None) == (left == 0)
+            assert runs.interrupted(connection) == PATIENCE - left
+
+
 def test_what_is_erased_while_a_snapshot_is_made_is_not_in_it(store, monkeypatch):
     label_devices(store, 0, 10)
     gone, made = "cam-1.main.1.3", snapshot_of._duplicates
@@ -424,18 +437,6 @@ def test_what_is_erased_while_a_snapshot_is_made_is_not_in_it(store, monkeypatch
     with store.database.read() as connection:
         assert gone not in snapshots.sample_ids(connection, snapshot.id)
         assert len(snapshots.every(connection)) == 1
-
-
-def test_one_at_a_time_works_on_a_folder(tmp_path):
-    assert not is_held(tmp_path)
-    with only_one(tmp_path):
-        assert is_held(tmp_path)
-        with pytest.raises(ServerError, match="another winnow-server works here"), only_one(tmp_path):
-            pass
-    assert not is_held(tmp_path)
-    (tmp_path / "file").touch()
-    with pytest.raises(StoreError), only_one(tmp_path / "file"):
-        pass
 
 
 # --- real trainings ---

@@ -1,0 +1,55 @@
+"""What is looked after once a second?
+
+Steps, one after the other. One that fails holds up neither the others nor the next look, and is tried again.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from collections.abc import Callable, Sequence
+
+log = logging.getLogger(__name__)
+
+TICK_S = 1.0
+
+Step = Callable[[int], object]
+"""Something to look after; told the wall clock, ms since 1970."""
+
+
+def always() -> bool:
+    """Nobody else may begin."""
+    return True
+
+
+class Tick:
+    """Runs the steps, and says once what goes wrong."""
+
+    def __init__(self, steps: Sequence[Step], *, now_ms: Callable[[], int], acts: Callable[[], bool] = always) -> None:
+        """Nothing is looked at yet. `acts`: whether this process may; once not, no step begins."""
+        self._steps, self._now_ms, self._acts = steps, now_ms, acts
+        self._complaints: set[str] = set()  # of the last look
+        self.looked_s = time.monotonic()
+        """When the last look ended."""
+
+    def until(self, stopped: threading.Event) -> None:
+        """Look once a second, until `stopped`, or as long as this process may."""
+        while self._acts() and not stopped.wait(TICK_S):
+            self.look()
+
+    def look(self) -> None:
+        """One look."""
+        complaints = set()
+        for step in self._steps:
+            if not self._acts():
+                return
+            try:
+                step(self._now_ms())
+            except Exception as error:  # the supervising loop: all else must go on
+                complaint = f"{type(error).__name__}: {error}"
+                complaints.add(complaint)
+                if complaint not in self._complaints:
+                    log.exception("a step of the scheduler failed, and is tried again")
+        self._complaints = complaints
+        self.looked_s = time.monotonic()
