@@ -9,6 +9,7 @@ import typer
 from edge_agent.contract.errors import EXIT_CONFIG, ConfigError, WinnowError
 from server.cli import (
     backtest,
+    backup,
     bring,
     data,
     demo,
@@ -70,6 +71,7 @@ app.add_typer(rollout.rollouts, name="rollout")
 app.add_typer(keys.keys, name="keys")
 app.add_typer(user.users, name="user")
 app.add_typer(webhook.commands)
+app.add_typer(backup.commands)
 app.add_typer(govern.commands)
 app.add_typer(demo.commands)
 app.add_typer(backtest.commands)

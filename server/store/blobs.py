@@ -1,8 +1,9 @@
 """Where are the bytes?
 
 Content-addressed, in SQLite shard files `blobs/000001.db`, `000002.db` and on. A name is the sha256 of its bytes; what
-was put is on disk when the call returns, is never written twice, and is checked every time it is read. Only the last
-shard grows.
+was put is on disk when the call returns, is never written twice, and is checked every time it is read. One shard is
+filled at a time; what is deleted leaves room in its shard, and a new shard is made only when none has room: a store
+that is kept at a size takes no more of the disk than that, and one shard.
 
 SQLite, because a durable file for each sample is some thirty times slower than a hundred rows to one commit.
 """
@@ -10,11 +11,12 @@ SQLite, because a durable file for each sample is some thirty times slower than 
 from __future__ import annotations
 
 import hashlib
+import heapq
 import threading
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from server.errors import StoreError
 from server.store.database import BUSY_S, forget_deleted, sqlite3
@@ -22,9 +24,14 @@ from server.store.database import BUSY_S, forget_deleted, sqlite3
 SHARD_BYTES = 1024 * 1024 * 1024
 PAGE_BYTES = 16 * 1024  # of a shard: bodies are some 20 KB; smaller pages mean longer chains of them
 
+ROOMY = 0.9  # of a shard's bytes in use, below which it is filled again: higher changes shards all the time
+Journal = Literal["WAL", "DELETE"]
+"""DELETE: for folders on another machine, where the shared memory of WAL is none (sqlite.org/wal.html, 2.1)."""
+
+_NAMES_AT_ONCE = 10_000
 _SETTINGS = (
     f"PRAGMA page_size={PAGE_BYTES}",  # before the first page is written, or it has no effect
-    "PRAGMA journal_mode=WAL",
+    "PRAGMA journal_mode={journal}",
     "PRAGMA synchronous=FULL",
     "PRAGMA secure_delete=ON",
     "CREATE TABLE IF NOT EXISTS blob (sha256 BLOB PRIMARY KEY, data BLOB NOT NULL)",
@@ -34,10 +41,12 @@ _SETTINGS = (
 class Blobs:
     """Bytes by their sha256. Safe to use from several threads and processes."""
 
-    def __init__(self, folder: Path, *, shard_bytes: int = SHARD_BYTES) -> None:
-        """Open or make the shards in `folder`; a shard that has reached `shard_bytes` is followed by a new one."""
+    def __init__(self, folder: Path, *, shard_bytes: int = SHARD_BYTES, journal: Journal = "WAL") -> None:
+        """Open or make the shards in `folder`; a shard that has reached `shard_bytes` is followed by another."""
         self._folder = folder
         self._shard_bytes = shard_bytes
+        self._journal = journal
+        self._filled = ""  # name of the shard that is filled, if not the last
         self._lock = threading.RLock()
         self._shards: list[_Shard] = []
         try:
@@ -89,14 +98,13 @@ class Blobs:
 
     def delete(self, sha256: str) -> bool:
         """Forget the bytes of that name, overwriting them; False when they were not here."""
-        with self._lock:
-            shard = self._find_anew(_name(sha256))
-            if shard is not None:
-                shard.delete(_name(sha256))
-            return shard is not None
+        return self.erase([sha256], mark=False) == 1
 
-    def erase(self, names: Iterable[str]) -> int:
-        """Forget bytes, and note which shards had some: `scrub` writes those anew. Returns how many were here."""
+    def erase(self, names: Iterable[str], *, mark: bool = True) -> int:
+        """Forget bytes, overwriting them; returns how many were here.
+
+        mark: note which shards had some, for `scrub`, which writes those anew.
+        """
         wanted = [_name(sha256) for sha256 in names]
         with self._lock:
             self._look_again()
@@ -104,7 +112,7 @@ class Blobs:
             for shard in self._shards:
                 mine = [name for name in wanted if shard.has(name)]
                 gone += len(mine)
-                shard.erase(mine)
+                shard.erase(mine, mark=mark)
             return gone
 
     def scrub(self) -> None:
@@ -113,6 +121,17 @@ class Blobs:
             self._look_again()
             for shard in self._shards:
                 shard.scrub()
+
+    def names(self) -> Iterator[str]:
+        """The sha256 of all that is here, in order, each once; what is put or deleted meanwhile may be among them."""
+        with self._lock:
+            self._look_again()
+            each = [shard.names() for shard in self._shards]
+        before = b""
+        for name in heapq.merge(*each):
+            if name != before:
+                yield name.hex()
+            before = name
 
     def __len__(self) -> int:
         with self._lock:
@@ -125,6 +144,13 @@ class Blobs:
         with self._lock:
             self._look_again()
             return sum(shard.used_bytes() for shard in self._shards)
+
+    @property
+    def free_bytes(self) -> int:
+        """Bytes of the files that hold nothing now, and will be used again."""
+        with self._lock:
+            self._look_again()
+            return sum(shard.free_bytes() for shard in self._shards)
 
     def close(self) -> None:
         """Close every shard."""
@@ -146,15 +172,23 @@ class Blobs:
         """Open shards that another process has made since; whether there were any."""
         paths = sorted(self._folder.glob("[0-9]*.db"))
         new = paths[len(self._shards) :]
-        self._shards += [_Shard(path) for path in new]
+        self._shards += [_Shard(path, self._journal) for path in new]
         return bool(new)
 
     def _grow(self) -> None:
-        self._shards.append(_Shard(self._folder / f"{len(self._shards) + 1:06d}.db"))
+        self._shards.append(_Shard(self._folder / f"{len(self._shards) + 1:06d}.db", self._journal))
+
+    def _next(self, body_bytes: int) -> None:
+        """Fill another shard: one that has room again, for a body of that size, or a new one."""
+        most = min(ROOMY * self._shard_bytes, self._shard_bytes - body_bytes)
+        roomy = [shard for shard in self._shards if shard.used_bytes() < most]
+        if not roomy:
+            self._grow()
+        self._filled = (roomy or self._shards[-1:])[0].path.name
 
     def _fill(self, missing: dict[bytes, bytes]) -> dict[bytes, bytes]:
-        """Put what fits into the last shard, at least one body into an empty one; returns what is left."""
-        shard = self._shards[-1]
+        """Put what fits into one shard, at least one body into an empty one; returns what is left."""
+        shard = next((one for one in self._shards if one.path.name == self._filled), self._shards[-1])
         room = self._shard_bytes - shard.used_bytes()
         fits: dict[bytes, bytes] = {}
         for name, body in missing.items():
@@ -166,21 +200,21 @@ class Blobs:
             shard.put(fits)
         left = {name: body for name, body in missing.items() if name not in fits}
         if left:
-            self._grow()
+            self._next(len(next(iter(left.values()))))
         return left
 
 
 class _Shard:
     """One file."""
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, journal: Journal) -> None:
         self.path = path
         with self._errors():
             self._connection: Any = sqlite3.connect(
                 str(path), timeout=BUSY_S, isolation_level=None, check_same_thread=False
             )
             for statement in _SETTINGS:
-                self._connection.execute(statement)
+                self._connection.execute(statement.format(journal=journal))
 
     def put(self, bodies: dict[bytes, bytes]) -> None:
         with self._transaction() as connection:
@@ -196,15 +230,12 @@ class _Shard:
             found = self._connection.execute("SELECT 1 FROM blob WHERE sha256 = ?", (name,)).fetchone()
         return found is not None
 
-    def delete(self, name: bytes) -> None:
-        with self._transaction() as connection:
-            connection.execute("DELETE FROM blob WHERE sha256 = ?", (name,))
-
-    def erase(self, names: list[bytes]) -> None:
+    def erase(self, names: list[bytes], *, mark: bool) -> None:
         if names:
             with self._transaction() as connection:
                 connection.executemany("DELETE FROM blob WHERE sha256 = ?", [(name,) for name in names])
-                connection.execute("PRAGMA user_version = 1")  # to be written anew, whatever happens meanwhile
+                if mark:
+                    connection.execute("PRAGMA user_version = 1")  # to be written anew, whatever happens meanwhile
 
     def scrub(self) -> None:
         if self._number("PRAGMA user_version"):
@@ -212,11 +243,25 @@ class _Shard:
                 forget_deleted(self._connection)
                 self._connection.execute("PRAGMA user_version = 0")
 
+    def names(self) -> Iterator[bytes]:
+        after = b""
+        while True:  # some at a time: no reader keeps the log from being emptied for long
+            query = "SELECT sha256 FROM blob WHERE sha256 > ? ORDER BY sha256 LIMIT ?"
+            with self._errors():
+                found = [row[0] for row in self._connection.execute(query, (after, _NAMES_AT_ONCE))]
+            yield from found
+            if len(found) < _NAMES_AT_ONCE:
+                return
+            after = found[-1]
+
     def count(self) -> int:
         return self._number("SELECT count(*) FROM blob")
 
     def used_bytes(self) -> int:
         return PAGE_BYTES * (self._number("PRAGMA page_count") - self._number("PRAGMA freelist_count"))
+
+    def free_bytes(self) -> int:
+        return PAGE_BYTES * self._number("PRAGMA freelist_count")
 
     def close(self) -> None:
         self._connection.close()
