@@ -106,7 +106,7 @@ class Server:
         """Run until `stop`. Call it from the main thread: trainings end when their starter does."""
         with ExitStack() as stack:
             stack.enter_context(only_one(self._data_dir))
-            store = Store.open(self._data_dir)
+            store = Store.open(self._data_dir, self._config.store)
             stack.callback(store.close)
             identity = self._identity(store)
             blocks = Blocks(store, self._signing)  # one, whichever way they go: it keeps files in memory
@@ -282,7 +282,6 @@ class Server:
     def _teach(self, store: Store) -> Teach:
         return Teach(
             store,
-            data_dir=self._data_dir,
             teach=self._config.teach,
             gates=self._config.gates,
             autonomy=self._config.autonomy,
@@ -409,9 +408,8 @@ def train_once(config: ServerConfig, *, why: str) -> Version:
 
     `why` goes into the audit trail.
     """
-    data_dir = Path(config.server.data_dir)
-    with only_one(data_dir), open_store(config) as store:
-        teach = Teach(store, data_dir=data_dir, teach=config.teach, gates=config.gates, snapshot=config.snapshot)
+    with only_one(Path(config.server.data_dir)), open_store(config) as store:
+        teach = Teach(store, teach=config.teach, gates=config.gates, snapshot=config.snapshot)
         teach.recover(now_ms=now_ms())
         with store.database.read() as connection:
             before = runs.last_id(connection)
@@ -443,7 +441,7 @@ def _publish(store: Store) -> list[Version]:
 @contextmanager
 def open_store(config: ServerConfig) -> Iterator[Store]:
     """The store of a configuration, closed at the end."""
-    store = Store.open(Path(config.server.data_dir))
+    store = Store.open(Path(config.server.data_dir), config.store)
     try:
         yield store
     finally:
