@@ -9,6 +9,7 @@ under way at a time: one alone waits for the network most of the while.
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
@@ -17,14 +18,16 @@ from typing import Any
 from server.errors import StoreError
 from server.store.ahead import in_order
 from server.store.blobs import Blobs, checked, is_name, named
-from server.store.s3 import S3, Address, code_of
+from server.store.s3 import PASSING, S3, Address, code_of
 
 AT_ONCE = 16  # requests; more gain nothing on a near server, and a far one is asked for 16 / its round trip a second
 AHEAD = 4  # times as many bodies are waited for, so that a slow one does not hold up the others
 PART_BYTES = 16 * 1024 * 1024  # what is larger goes in parts; S3 allows 10,000 of them: 160 GB
 PARTS_AT_ONCE = 4
-ABSENT = "NoSuchKey"
+LISTED_AT_ONCE = 1000
 NOT_KNOWN = ("NotImplemented", "MethodNotAllowed")  # of what a small server does not have
+
+log = logging.getLogger(__name__)
 
 
 class Bucket(Blobs):
@@ -44,11 +47,16 @@ class Bucket(Blobs):
         return str(self._address)
 
     def look(self) -> None:
-        """Raise the StoreError that an operator has to mend: no bucket, no right, another region."""
-        import obstore
+        """Raise the StoreError that an operator has to mend: no bucket, no right, another region.
 
-        with self._s3.faults():
-            next(iter(obstore.list(self._s3.objects, self._address.under, chunk_size=1)), None)
+        What passes by itself is said, and no more: the rest of the server goes on.
+        """
+        try:
+            next(self._listed(at_once=1), None)
+        except StoreError as error:
+            if error.__cause__ is None or code_of(error.__cause__) not in PASSING:
+                raise
+            log.warning("%s", error)
 
     def put_named(self, bodies: Mapping[str, bytes]) -> None:
         """Each is an object of its own; the first that fails ends it."""
@@ -139,12 +147,12 @@ class Bucket(Blobs):
                 return False
         return True
 
-    def _listed(self, after: str | None = None) -> Iterator[tuple[str, int]]:
+    def _listed(self, after: str | None = None, *, at_once: int = LISTED_AT_ONCE) -> Iterator[tuple[str, int]]:
         """Names and sizes."""
         import obstore
 
         with self._s3.faults():
-            pages = iter(obstore.list(self._s3.objects, self._address.under or None, offset=after, chunk_size=1000))
+            pages = iter(obstore.list(self._s3.objects, self._address.under, offset=after, chunk_size=at_once))
         while True:
             with self._s3.faults():
                 page = next(pages, None)
@@ -172,7 +180,7 @@ class Bucket(Blobs):
     def _forget_versions(self, sha256: str) -> bool:
         """All that the bucket ever had of it, and the marks of deletion; whether there was any."""
         key = self._address.key(sha256)
-        gone, more = False, {}
+        gone, more = False, dict[str, str]()
         while True:
             page = self._asked("list_object_versions", Prefix=key, **more)
             for one in [*page.get("Versions", ()), *page.get("DeleteMarkers", ())]:

@@ -1,8 +1,8 @@
 """How is an S3 spoken to?
 
 Bytes go through obstore (Rust, no GIL): three to five times as many requests a second as botocore makes, for a fifth of
-the processor (ADR 0033). Credentials are found by botocore, in all the places where AWS's own tools look, and renewed; it
-also does what obstore cannot: versions, and rules of a bucket.
+the processor (ADR 0033). Credentials are found by botocore, in all the places where AWS's own tools look, and renewed;
+it also does what obstore cannot: versions, and rules of a bucket.
 """
 
 from __future__ import annotations
@@ -14,14 +14,13 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta, timezone
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
-from urllib.parse import urlsplit
 
+from server.config import BUCKET_URL
 from server.errors import StoreError
 
 if TYPE_CHECKING:
-    from obstore.store import S3Credential, S3Store
+    from obstore.store import ClientConfig, S3Config, S3Credential, S3Store
 
-SCHEME = "s3"
 CONNECT_S = 5.0
 REQUEST_S = 60.0  # of one request, at most a part of a large body: 16 MiB at 280 KB/s
 TRIES_MORE = 2  # of what may be tried again; whoever asked tries on, with patience of his own
@@ -45,9 +44,10 @@ BY_STATUS = {
     "403": "AccessDenied",
     "503": "SlowDown",
 }  # of HEAD, which is answered in a word
+PASSING = ("", "InternalError", "RequestTimeout", "ServiceUnavailable", "SlowDown")
+"""Nothing that an operator has to mend: "" is that nobody answered."""
 UNREACHABLE = "is it up, and [store] s3_endpoint right? What failed is tried again"
 
-_NAME = re.compile(r"[a-z0-9][a-z0-9.\-]{1,61}[a-z0-9]")  # of a bucket: docs.aws.amazon.com, "Bucket naming rules"
 _CODE = re.compile(r"<Code>(\w+)</Code>")
 _STATUS = re.compile(r"status code: (\d{3})")
 _MESSAGE = re.compile(r"<Message>([^<]{1,200})")
@@ -69,13 +69,13 @@ class Address:
         >>> Address.of("s3://fleet/blobs/")
         Address(bucket='fleet', prefix='blobs', endpoint='', region='')
         """
-        parts = urlsplit(url)
-        if parts.scheme != SCHEME or not _NAME.fullmatch(parts.netloc) or parts.query or parts.fragment:
+        found = BUCKET_URL.fullmatch(url)
+        if found is None:
             raise StoreError(f"{url}: expected s3://bucket/prefix")
-        return cls(parts.netloc, parts.path.strip("/"), endpoint, region)
+        return cls(found[1], found[2].strip("/"), endpoint, region)
 
     def __str__(self) -> str:
-        return f"{SCHEME}://{self.bucket}/{self.prefix}".rstrip("/")
+        return f"s3://{self.bucket}/{self.prefix}".rstrip("/")
 
     def key(self, sha256: str) -> str:
         """Of a blob: fanned out, as some servers keep a folder for each part of a key."""
@@ -115,24 +115,25 @@ class S3:
         """For obstore's functions: objects by key."""
         from obstore.store import S3Store
 
-        timeouts: dict[str, Any] = {
+        options: ClientConfig = {
+            "allow_http": self.address.endpoint.startswith("http://"),
             "connect_timeout": timedelta(seconds=CONNECT_S),
             "timeout": timedelta(seconds=REQUEST_S),
         }
-        where: dict[str, Any] = {"endpoint": self.address.endpoint} if self.address.endpoint else {}
+        where: S3Config = {"region": self._region, "checksum_algorithm": "sha256"}  # what changed on the way is refused
+        if self.address.endpoint:
+            where["endpoint"] = self.address.endpoint
         return S3Store(
             self.address.bucket,
-            region=self._region,
+            config=where,
             credential_provider=self._granted,
-            checksum_algorithm="sha256",  # of every request: the server refuses what changed on the way
-            client_options={"allow_http": self.address.endpoint.startswith("http://"), **timeouts},
+            client_options=options,
             retry_config={"max_retries": TRIES_MORE, "retry_timeout": timedelta(seconds=TRIES_S)},
-            **where,
         )
 
     @cached_property
     def administration(self) -> Any:
-        """botocore's client: versions, and rules of the bucket."""
+        """Botocore's client: versions, and rules of the bucket."""
         from botocore.config import Config
 
         config = Config(

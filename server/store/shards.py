@@ -56,12 +56,12 @@ class Shards(Blobs):
 
     def put_named(self, bodies: Mapping[str, bytes]) -> None:
         """One commit, or one for each shard where a shard fills up."""
-        raw = {_raw(sha256): body for sha256, body in bodies.items()}
+        left = {_raw(sha256): body for sha256, body in bodies.items()}
         with self._lock:
             self._look_again()
-            missing = {name: body for name, body in raw.items() if self._find(name) is None}
-            while missing:
-                missing = self._fill(missing)
+            left = self._missing(left)
+            while left:
+                left = self._fill(left)
 
     def get_many(self, names: Iterable[str]) -> Iterator[bytes | StoreError]:
         """One after the other: a disk that is read ahead is no quicker."""
@@ -162,22 +162,32 @@ class Shards(Blobs):
     def _grow(self) -> None:
         self._shards.append(_Shard(self._folder / f"{len(self._shards) + 1:06d}.db"))
 
-    def _fill(self, missing: dict[bytes, bytes]) -> dict[bytes, bytes]:
-        """Put what fits into the last shard, at least one body into an empty one; returns what is left."""
-        shard = self._shards[-1]
-        room = self._shard_bytes - shard.used_bytes()
-        fits: dict[bytes, bytes] = {}
-        for name, body in missing.items():
-            room -= len(body)
-            if room < 0 and (fits or shard.count()):
-                break
-            fits[name] = body
-        if fits:
-            shard.put(fits)
+    def _missing(self, bodies: dict[bytes, bytes]) -> dict[bytes, bytes]:
+        return {name: body for name, body in bodies.items() if self._find(name) is None}
+
+    def _fill(self, bodies: dict[bytes, bytes]) -> dict[bytes, bytes]:
+        """Put what fits of what is missing into the last shard, at least one body into an empty one; what is left."""
+        last = self._shards[-1]
+        with last.transaction():  # whoever puts something has this one, so that nobody puts the same elsewhere
+            if self._look_again():
+                return bodies
+            missing = self._missing(bodies)
+            fits = self._fitting(last, missing)
+            last.put(fits)
         left = {name: body for name, body in missing.items() if name not in fits}
         if left:
             self._grow()
         return left
+
+    def _fitting(self, shard: _Shard, bodies: dict[bytes, bytes]) -> dict[bytes, bytes]:
+        room = self._shard_bytes - shard.used_bytes()
+        fits: dict[bytes, bytes] = {}
+        for name, body in bodies.items():
+            room -= len(body)
+            if room < 0 and (fits or shard.count()):
+                break
+            fits[name] = body
+        return fits
 
 
 class _Shard:
@@ -193,8 +203,9 @@ class _Shard:
                 self._connection.execute(statement)
 
     def put(self, bodies: dict[bytes, bytes]) -> None:
-        with self._transaction() as connection:
-            connection.executemany("INSERT INTO blob VALUES (?, ?) ON CONFLICT DO NOTHING", bodies.items())
+        """In a transaction."""
+        with self._errors():
+            self._connection.executemany("INSERT INTO blob VALUES (?, ?) ON CONFLICT DO NOTHING", bodies.items())
 
     def get(self, name: bytes) -> bytes:
         with self._errors():
@@ -212,12 +223,12 @@ class _Shard:
             return [bytes(name) for (name,) in self._connection.execute(query, (after, count))]
 
     def delete(self, name: bytes) -> None:
-        with self._transaction() as connection:
+        with self.transaction() as connection:
             connection.execute("DELETE FROM blob WHERE sha256 = ?", (name,))
 
     def erase(self, names: list[bytes]) -> None:
         if names:
-            with self._transaction() as connection:
+            with self.transaction() as connection:
                 connection.executemany("DELETE FROM blob WHERE sha256 = ?", [(name,) for name in names])
                 connection.execute("PRAGMA user_version = 1")  # to be written anew, whatever happens meanwhile
 
@@ -241,7 +252,7 @@ class _Shard:
             return int(self._connection.execute(query).fetchone()[0])
 
     @contextmanager
-    def _transaction(self) -> Iterator[Any]:
+    def transaction(self) -> Iterator[Any]:
         with self._errors():
             self._connection.execute("BEGIN IMMEDIATE")
             try:
