@@ -24,6 +24,8 @@ from server.errors import ServerConfigError
 Share = Annotated[float, Meta(ge=0.0, le=1.0)]
 Dial = Literal["propose", "approve", "auto"]
 SQLITE, POSTGRESQL = "sqlite", "postgresql"  # what keeps a catalogue, as its URL begins
+BUCKET_URL = re.compile(r"s3://([a-z0-9][a-z0-9.\-]{1,61}[a-z0-9])((?:/[\w.=\-]+)*)/?", re.ASCII)
+"""S3's rules for the name of a bucket, and of a key what no server takes amiss."""
 STABLE = "stable"  # the channel that a device is in unless an operator says otherwise
 
 
@@ -63,6 +65,19 @@ class Store(Section, frozen=True, kw_only=True):
         ),
     ] = ""
     password_file: Annotated[str, Meta(description="file with the password for PostgreSQL; empty: none is needed")] = ""
+    blobs: Annotated[
+        str,
+        Meta(
+            description="of samples and models: `s3://bucket/prefix`, or a folder; empty: `blobs` in the data folder; see [blobs.md](../blobs.md)"
+        ),
+    ] = ""
+    s3_endpoint: Annotated[
+        str,
+        Meta(
+            description="`https://host:port` of an S3 that is not AWS's; credentials are looked for as AWS's tools do"
+        ),
+    ] = ""
+    s3_region: Annotated[str, Meta(description="of the bucket; empty: as AWS's tools find it, else us-east-1")] = ""
 
     @property
     def shared(self) -> bool:
@@ -694,6 +709,7 @@ def load_config(path: Path) -> ServerConfig:
             config.store,
             url=_placed_url(folder, config.store.url),
             password_file=_placed(folder, config.store.password_file),
+            blobs=_placed(folder, config.store.blobs),
         ),
         broker=replace(config.broker, **{key: str(folder / file) if file else "" for key, file in files.items()}),
         web=replace(
@@ -739,6 +755,13 @@ def _check_store(store: Store, path: Path) -> None:
     if parts.password or "password=" in parts.query:
         raise ServerConfigError(
             f"{path}: [store] url holds a password: put it into a file, and name it as password_file"
+        )
+    if "://" in store.blobs and not BUCKET_URL.fullmatch(store.blobs):
+        raise ServerConfigError(f"{path}: [store] blobs: got {store.blobs!r}, expected s3://bucket/prefix or a folder")
+    if store.s3_endpoint and not re.fullmatch(r"https?://[^/@?#]+/?", store.s3_endpoint):
+        raise ServerConfigError(
+            f"{path}: [store] s3_endpoint: got {_unsaid(store.s3_endpoint)!r}, expected https://host:port; keys belong "
+            "where AWS's tools look for them (docs/blobs.md)"
         )
 
 

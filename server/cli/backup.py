@@ -36,7 +36,7 @@ def backup(
 
     config = load_config(path)
     with views.opened(config) as store:
-        source = Source(store, Path(config.server.data_dir), config.server.fleet, path)
+        source = Source(store, config.server.fleet, path)
         done = back_up(source, folder, keys=keys, now_ms=now_ms())
     wrong = check(folder) if verify else []
     if as_json:
@@ -68,7 +68,7 @@ def restore(
 
     config = load_config(path)
     data_dir = Path(config.server.data_dir)
-    done = put_back(folder, data_dir, who=by or trail.person(), why=why, now_ms=now_ms())
+    done = put_back(folder, data_dir, config.store, who=by or trail.person(), why=why, now_ms=now_ms())
     if as_json:
         typer.echo(views.as_json(done._asdict()))
         return

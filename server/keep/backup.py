@@ -27,6 +27,7 @@ from server.store import erasures, named
 from server.store.blobs import Blobs
 from server.store.lock import only_one
 from server.store.migrations import current_schema
+from server.store.shards import Shards
 from server.store.store import Store
 
 OPEN_FILES = ("trust",)  # beside the catalogue; nothing in them is secret
@@ -41,7 +42,6 @@ class Source(NamedTuple):
     """What is to be copied."""
 
     store: Store
-    folder: Path  # data_dir
     fleet: str
     config: Path | None = None  # server.toml
 
@@ -67,7 +67,7 @@ def back_up(
         if before is not None and before.fleet != source.fleet:
             raise StoreError(f"{target}: holds a backup of fleet {before.fleet!r}, this is {source.fleet!r}")
         _drop_catalogues(target, keep=before.catalogue if before else "")
-        blobs = Blobs(target / BLOBS, journal="DELETE")
+        blobs = Shards(target / BLOBS, journal="DELETE")
         try:
             catalogue, copied = _rows_and_bytes(source, target, blobs, now_ms, sleep)
             made = _described(source, catalogue, blobs, copied, _files(source, target, keys), now_ms)
@@ -133,9 +133,11 @@ def _files(source: Source, target: Path, keys: bool) -> dict[str, str]:
     """Copy them, for nobody else to read; path below DIR -> sha256."""
     found: dict[str, str] = {}
     for folder in (*OPEN_FILES, *(KEY_FILES if keys else ())):
-        for path in sorted((source.folder / folder).rglob("*")):
+        for path in sorted((source.store.folder / folder).rglob("*")):
             if path.is_file() and path.name != "lock":
-                found[str(path.relative_to(source.folder))] = _copy_file(path, target / path.relative_to(source.folder))
+                found[str(path.relative_to(source.store.folder))] = _copy_file(
+                    path, target / path.relative_to(source.store.folder)
+                )
     if source.config is not None:
         found["server.toml"] = _copy_file(source.config, target / "server.toml")
     return found
@@ -174,6 +176,6 @@ def _drop_bytes(source: Source, catalogue: Path, blobs: Blobs, *, erased: bool) 
     with rows.opened(catalogue) as connection:
         gone = absent(absent(blobs.names(), source.store.blobs.names()), named.required(connection))
         while some := list(islice(gone, _AT_ONCE)):
-            removed += blobs.erase(some, mark=erased)
+            removed += blobs.erase(some) if erased else blobs.delete_many(some)
     blobs.scrub()
     return removed

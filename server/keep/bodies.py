@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
+from itertools import tee
 from typing import NamedTuple
 
 from server.errors import StoreError
@@ -43,10 +44,9 @@ def copy(source: Blobs, target: Blobs) -> Copied:
     damaged: list[str] = []
     batch: dict[str, bytes] = {}
     held = 0
-    for name in absent(source.names(), target.names()):
-        try:
-            body = source.get(name)
-        except StoreError:
+    names, wanted = tee(absent(source.names(), target.names()))
+    for name, body in zip(names, source.get_many(wanted), strict=True):
+        if isinstance(body, StoreError):
             if source.has(name):
                 damaged.append(name)
             continue
@@ -62,8 +62,7 @@ def copy(source: Blobs, target: Blobs) -> Copied:
 
 def damaged(blobs: Blobs) -> Iterator[str]:
     """Every body is read: the names of those that are not what they were."""
-    for name in blobs.names():
-        try:
-            blobs.get(name)
-        except StoreError:
+    names, wanted = tee(blobs.names())
+    for name, body in zip(names, blobs.get_many(wanted), strict=True):
+        if isinstance(body, StoreError):
             yield name

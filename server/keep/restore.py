@@ -19,14 +19,15 @@ import msgspec
 import sqlalchemy as sa
 
 from edge_agent.contract.artifact import write_durably
+from server import config
 from server.errors import StoreError
 from server.keep import bodies, manifest, rows
 from server.keep.bodies import absent
 from server.keep.manifest import BLOBS, Manifest, chunks, sha256_of
 from server.store import erasures, trail
-from server.store.blobs import Blobs
 from server.store.migrations import current_schema
 from server.store.schema import device, web_session
+from server.store.shards import Shards
 from server.store.store import Store
 
 RAISED = 1_000_000
@@ -51,7 +52,7 @@ def check(folder: Path) -> list[str]:
         return [*wrong, f"{made.catalogue}: is missing, or its bytes changed"]
     if not (folder / BLOBS).is_dir():
         return [*wrong, f"{BLOBS}: is missing"]
-    blobs = Blobs(folder / BLOBS, journal="DELETE")
+    blobs = Shards(folder / BLOBS, journal="DELETE")
     try:
         wrong += [f"blob {name}: is damaged" for name in bodies.damaged(blobs)]
         if len(blobs) < made.blobs:
@@ -65,9 +66,14 @@ def check(folder: Path) -> list[str]:
     return wrong
 
 
-def restore(folder: Path, data_dir: Path, *, who: str, why: str, now_ms: int) -> Restored:
+def restore(folder: Path, data_dir: Path, settings: config.Store, *, who: str, why: str, now_ms: int) -> Restored:
     """Make `data_dir`, which must be empty or not there, of the backup in `folder`. StoreError: it was not made."""
     made = manifest.read(folder)
+    if settings.url:
+        raise StoreError(
+            "[store] url: a backup is restored into a folder: leave it out, restore, and take the catalogue over with "
+            "`winnow-server store copy`"
+        )
     _check_empty(data_dir)
     beside = data_dir.with_name(data_dir.name + ".restoring")
     try:
@@ -76,7 +82,7 @@ def restore(folder: Path, data_dir: Path, *, who: str, why: str, now_ms: int) ->
         _copy_files(folder, made, beside)
     except OSError as error:
         raise StoreError(f"{error.filename}: {error.strerror}") from error
-    store = Store.open(beside)
+    store = Store.open(beside, msgspec.structs.replace(settings, url=""))
     try:
         count = _copy_blobs(folder, made, store)
         _settle(store, made, who=who, why=why, now_ms=now_ms)
@@ -120,10 +126,11 @@ def _copy_blobs(folder: Path, made: Manifest, store: Store) -> int:
     """Every one is checked; whatever rows name must be there, but for what was damaged already."""
     if not (folder / BLOBS).is_dir():
         raise StoreError(f"{folder / BLOBS}: is missing")
-    blobs = Blobs(folder / BLOBS, journal="DELETE")
+    blobs = Shards(folder / BLOBS, journal="DELETE")
     try:
         copied = bodies.copy(blobs, store.blobs)
-        store.blobs.erase(list(absent(store.blobs.names(), blobs.names())))  # of another try, from another backup
+        if isinstance(store.blobs, Shards):  # a bucket may hold more, and is no one's to empty
+            store.blobs.erase(list(absent(store.blobs.names(), blobs.names())))  # of another try, from another backup
     finally:
         blobs.close()
     with store.database.read() as connection:

