@@ -18,7 +18,7 @@ from typing import Any
 from server.errors import StoreError
 from server.store.ahead import in_order
 from server.store.blobs import Blobs, checked, is_name, named
-from server.store.s3 import PASSING, S3, Address, code_of
+from server.store.s3 import PASSING, S3, Address, code_of, status_of
 
 AT_ONCE = 16  # requests; more gain nothing on a near server, and a far one is asked for 16 / its round trip a second
 AHEAD = 4  # times as many bodies are waited for, so that a slow one does not hold up the others
@@ -116,7 +116,7 @@ class Bucket(Blobs):
             try:
                 put(mode="create", use_multipart=False)
             except AlreadyExistsError as error:
-                if "412" not in str(error):  # 409: somebody else is at it, and may fail
+                if status_of(error) != "412":  # 409: somebody else is at it, and may fail
                     put(use_multipart=False)
 
     def _get(self, sha256: str) -> bytes | StoreError:

@@ -49,6 +49,8 @@ PASSING = ("", "InternalError", "RequestTimeout", "ServiceUnavailable", "SlowDow
 UNREACHABLE = "is it up, and [store] s3_endpoint right? What failed is tried again"
 
 _CODE = re.compile(r"<Code>(\w+)</Code>")
+REDIRECT = "redirect without LOCATION"  # what obstore says of 301
+
 _STATUS = re.compile(r"status code: (\d{3})")
 _MESSAGE = re.compile(r"<Message>([^<]{1,200})")
 
@@ -172,17 +174,25 @@ class S3:
 
 
 def code_of(error: BaseException) -> str:
-    """S3's word for what went wrong; "" when no S3 answered.
+    """S3's word for what went wrong, or else the status of its answer; "" when no S3 answered.
 
     >>> code_of(ValueError("status code: 404 Not Found: <Error><Code>NoSuchBucket</Code></Error>"))
     'NoSuchBucket'
     """
     said = getattr(error, "response", {}).get("Error", {}).get("Code", "")  # botocore
-    text = str(error)
-    if said or (found := _CODE.search(text)) is None:
-        status = _STATUS.search(text)
-        return str(said) or (BY_STATUS.get(status[1], status[1]) if status else "")
-    return found[1]
+    found = _CODE.search(str(error))
+    word = said or (found[1] if found else "") or status_of(error)
+    return BY_STATUS.get(word, word)
+
+
+def status_of(error: BaseException) -> str:
+    """Of the answer that obstore's error tells of; "" when there was none.
+
+    >>> status_of(ValueError("Server returned non-2xx status code: 412 Precondition Failed"))
+    '412'
+    """
+    found = _STATUS.search(str(error))
+    return "301" if REDIRECT in str(error) else found[1] if found else ""
 
 
 def explained(error: BaseException) -> str:
