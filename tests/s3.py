@@ -22,7 +22,7 @@ import pytest
 from botocore.exceptions import BotoCoreError, ClientError
 
 from server.config import Store
-from server.store.s3 import S3, Address
+from server.store.s3 import S3, Address, code_of
 
 HOST = "127.0.0.1"
 START_S = 60.0
@@ -59,7 +59,7 @@ class S3Server:
         return f"http://{HOST}:{self.port}"
 
     def start(self) -> None:
-        """Returns once it lists the bucket."""
+        """Returns once it hands out what it has."""
         log = self._folder / "weed.log"
         again = bool(self._ports)
         for _ in range(1 if again else TRIES):
@@ -115,9 +115,16 @@ class S3Server:
     def _answers(self) -> bool:
         try:
             socket.create_connection((HOST, self.port), timeout=1.0).close()
-            return any(one["Name"] == BUCKET for one in self.client().list_buckets()["Buckets"])
-        except (OSError, BotoCoreError, ClientError):  # it is starting
+            client, probe = self.client(), {"Bucket": BUCKET, "Key": "ready"}
+            client.get_object(**probe)["Body"].read()  # of before it was killed, if it was
+            client.put_object(**probe, Body=b"ready")
+        except ClientError as error:
+            if code_of(error) == "NoSuchKey":
+                client.put_object(**probe, Body=b"ready")
             return False
+        except (OSError, BotoCoreError):  # it is starting
+            return False
+        return True
 
 
 def free_ports(count: int) -> list[int]:
