@@ -9,6 +9,7 @@ import typer
 from edge_agent.contract.errors import EXIT_CONFIG, ConfigError, WinnowError
 from server.cli import (
     backtest,
+    backup,
     bring,
     data,
     demo,
@@ -16,6 +17,7 @@ from server.cli import (
     gates,
     gold,
     govern,
+    ingest,
     init,
     keys,
     label,
@@ -48,6 +50,7 @@ app = typer.Typer(
 # In the order in which a fleet comes to need them.
 app.add_typer(init.commands)
 app.add_typer(run.commands)
+app.add_typer(ingest.commands)
 app.add_typer(status.commands)
 device.device.add_typer(orders.commands)
 device.device.add_typer(place.commands)
@@ -70,6 +73,7 @@ app.add_typer(rollout.rollouts, name="rollout")
 app.add_typer(keys.keys, name="keys")
 app.add_typer(user.users, name="user")
 app.add_typer(webhook.commands)
+app.add_typer(backup.commands)
 app.add_typer(govern.commands)
 app.add_typer(demo.commands)
 app.add_typer(backtest.commands)

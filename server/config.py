@@ -122,7 +122,22 @@ class Broker(Section, frozen=True, kw_only=True):
 
 
 class Collect(Section, frozen=True, kw_only=True):
-    """How samples are taken in."""
+    """How samples are taken in: see [workers.md](../workers.md) for more processes than one."""
+
+    workers: Annotated[
+        int,
+        Meta(
+            ge=0,
+            le=64,
+            description="processes that `run` and `ingest` start to take in, and start again when they end; 0: the program itself takes in",
+        ),
+    ] = 0
+    divide: Annotated[
+        Literal["auto", "devices"],
+        Meta(
+            description="what each of several takes: `auto`, what the broker gives it, where the broker proves that it shares a subscription; `devices`, and else: the devices that are its own by a hash of their names"
+        ),
+    ] = "auto"
 
     commit_rows: Annotated[int, Meta(ge=1, le=10_000, description="samples to one commit at most")] = 250
     offline_after_s: Annotated[float, Meta(gt=0.0, description="silence after which a device counts as offline")] = 90.0

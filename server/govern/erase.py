@@ -17,19 +17,17 @@ from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import sqlalchemy as sa
-from sqlalchemy.dialects.sqlite import insert
 
 from server.govern import answers, goldens, membership, reports, told
 from server.govern.foreseen import carried_away
 from server.govern.membership import Left
 from server.govern.scrub import finish
 from server.govern.subject import Subject, check, chosen
-from server.store import erasures, identities, questions, runs, trail
+from server.store import erasures, identities, named, questions, runs, trail
 from server.store.erasures import Erasure
 from server.store.schema import (
     card,
     device,
-    doomed_blob,
     duplicate,
     metadata,
     part,
@@ -96,7 +94,7 @@ class _Act:
         left = membership.leave(connection, self._subject, number, self._ready)
         self._counts.update(left.counts)
         learned = tuple(n for n, by in erasures.learned(connection).items() if number in by)
-        self._doom([row.body_sha256 for row in going])
+        named.doom(self._connection, [row.body_sha256 for row in going])
         self._doom_derived(going, left, learned)
         self._leave_reports(ids, left)
         erasures.bury(connection, number, hashes)
@@ -138,11 +136,6 @@ class _Act:
         query = sa.select(version.c.number).where(version.c.snapshot_id.in_(snapshot_ids)).order_by(version.c.number)
         return tuple(self._connection.scalars(query))
 
-    def _doom(self, names: Iterable[str]) -> None:
-        rows = [{"sha256": name} for name in dict.fromkeys(names)]
-        if rows:
-            self._connection.execute(insert(doomed_blob).on_conflict_do_nothing(), rows)
-
     def _doom_derived(self, going: Sequence[Any], left: Left, learned: Sequence[int]) -> None:
         """What was made of it: cards that tell of it, references computed on it, golden inputs that are it."""
         connection = self._connection
@@ -151,11 +144,11 @@ class _Act:
             (card, sa.or_(card.c.version.in_(of), card.c.version.in_(learned))),
             (reference, sa.literal(any(row.origin == "import" and row.split == "holdout" for row in going))),
         ):
-            self._doom(connection.scalars(sa.select(table.c.body_sha256).where(where)))
+            named.doom(connection, connection.scalars(sa.select(table.c.body_sha256).where(where)))
             self._delete(table, where)
         _stop_runs(connection, left.members, self._now_ms)
         redacted = goldens.redact(self._store, connection, going)
-        self._doom(redacted)
+        named.doom(connection, redacted)
         if redacted:
             self._counts["golden inputs"] = len(redacted)
 

@@ -68,6 +68,10 @@ class Blobs(Protocol):
 
     def delete(self, sha256: str) -> bool:
         """Forget the bytes of that name; False when they were not here."""
+        return self.delete_many([sha256]) == 1
+
+    def delete_many(self, names: Iterable[str]) -> int:
+        """Forget bytes, whose room is used again; how many were here."""
 
     def erase(self, names: Iterable[str]) -> int:
         """Forget bytes for good, and remember to `scrub` where that is a step of its own; how many were here."""
@@ -81,6 +85,10 @@ class Blobs(Protocol):
     @property
     def total_bytes(self) -> int:
         """Bytes in use; listed like `len`."""
+
+    @property
+    def free_bytes(self) -> int:
+        """Bytes of files that hold nothing now, and will be used again."""
 
     def close(self) -> None:
         """Let go of files and connections."""

@@ -76,9 +76,9 @@ class Bucket(Blobs):
         """As the bucket lists them."""
         return (name for name, _ in self._listed(self._address.key(after) if after else None))
 
-    def delete(self, sha256: str) -> bool:
-        """With every version of it."""
-        return self.erase([sha256]) > 0
+    def delete_many(self, names: Iterable[str]) -> int:
+        """With every version of them."""
+        return self.erase(names)
 
     def erase(self, names: Iterable[str]) -> int:
         """At once, with every version of them where the bucket keeps versions: there is nothing to `scrub`."""
@@ -95,6 +95,11 @@ class Bucket(Blobs):
     def total_bytes(self) -> int:
         """Of the newest versions."""
         return sum(size for _, size in self._listed())
+
+    @property
+    def free_bytes(self) -> int:
+        """None: what is deleted is not ours any more."""
+        return 0
 
     def close(self) -> None:
         """Let what is under way end."""

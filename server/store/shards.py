@@ -1,19 +1,21 @@
 """How are bytes kept in a folder?
 
-In SQLite shard files `000001.db`, `000002.db` and on. Only the last shard grows.
+In SQLite shard files `000001.db`, `000002.db` and on, one filled at a time. What is deleted leaves room in its shard,
+and a shard is made only when none has room: a store that is kept at a size takes that much of the disk, and a shard.
 
 SQLite, because a durable file for each sample is some thirty times slower than a hundred rows to one commit.
 """
 
 from __future__ import annotations
 
+import contextlib
 import heapq
 import threading
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from itertools import groupby
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from server.errors import StoreError
 from server.store.blobs import Blobs, checked, is_name, named
@@ -21,11 +23,15 @@ from server.store.database import BUSY_S, forget_deleted, sqlite3
 
 SHARD_BYTES = 1024 * 1024 * 1024
 NAMES_AT_ONCE = 1000
+ROOMY = 0.9  # of a shard in use, below which it is filled again: higher changes shards all the time
 PAGE_BYTES = 16 * 1024  # of a shard: bodies are some 20 KB; smaller pages mean longer chains of them
+
+Journal = Literal["WAL", "DELETE"]
+"""DELETE: for a folder on another machine, where WAL's shared memory is none (sqlite.org/wal.html, 2.1)."""
 
 _SETTINGS = (
     f"PRAGMA page_size={PAGE_BYTES}",  # before the first page is written, or it has no effect
-    "PRAGMA journal_mode=WAL",
+    "PRAGMA journal_mode={journal}",
     "PRAGMA synchronous=FULL",
     "PRAGMA secure_delete=ON",
     "CREATE TABLE IF NOT EXISTS blob (sha256 BLOB PRIMARY KEY, data BLOB NOT NULL)",
@@ -35,9 +41,11 @@ _SETTINGS = (
 class Shards(Blobs):
     """Bytes by their sha256, in a folder."""
 
-    def __init__(self, folder: Path, *, shard_bytes: int = SHARD_BYTES) -> None:
-        """Open or make the shards in `folder`; a shard that has reached `shard_bytes` is followed by a new one."""
+    def __init__(self, folder: Path, *, shard_bytes: int = SHARD_BYTES, journal: Journal = "WAL") -> None:
+        """Open or make the shards in `folder`; a shard that has reached `shard_bytes` is followed by another."""
         self._folder = folder
+        self._journal = journal
+        self._filled = ""  # name of the shard that is filled, if not the last
         self._shard_bytes = shard_bytes
         self._lock = threading.RLock()
         self._shards: list[_Shard] = []
@@ -97,16 +105,15 @@ class Shards(Blobs):
                 return
             after = some[-1]
 
-    def delete(self, sha256: str) -> bool:
-        """Overwriting them."""
-        with self._lock:
-            shard = self._find_anew(_raw(sha256))
-            if shard is not None:
-                shard.delete(_raw(sha256))
-            return shard is not None
+    def delete_many(self, names: Iterable[str]) -> int:
+        """Overwriting them; a commit to each shard."""
+        return self._forget(names, mark=False)
 
     def erase(self, names: Iterable[str]) -> int:
         """Note which shards had some: `scrub` writes those anew."""
+        return self._forget(names, mark=True)
+
+    def _forget(self, names: Iterable[str], *, mark: bool) -> int:
         wanted = [_raw(sha256) for sha256 in names]
         with self._lock:
             self._look_again()
@@ -114,7 +121,7 @@ class Shards(Blobs):
             for shard in self._shards:
                 mine = [name for name in wanted if shard.has(name)]
                 gone += len(mine)
-                shard.erase(mine)
+                shard.erase(mine, mark=mark)
             return gone
 
     def scrub(self) -> None:
@@ -136,6 +143,13 @@ class Shards(Blobs):
             self._look_again()
             return sum(shard.used_bytes() for shard in self._shards)
 
+    @property
+    def free_bytes(self) -> int:
+        """Of all shards."""
+        with self._lock:
+            self._look_again()
+            return sum(shard.free_bytes() for shard in self._shards)
+
     def close(self) -> None:
         """Close every shard."""
         with self._lock:
@@ -156,28 +170,38 @@ class Shards(Blobs):
         """Open shards that another process has made since; whether there were any."""
         paths = sorted(self._folder.glob("[0-9]*.db"))
         new = paths[len(self._shards) :]
-        self._shards += [_Shard(path) for path in new]
+        self._shards += [_Shard(path, self._journal) for path in new]
         return bool(new)
 
     def _grow(self) -> None:
-        self._shards.append(_Shard(self._folder / f"{len(self._shards) + 1:06d}.db"))
+        self._shards.append(_Shard(self._folder / f"{len(self._shards) + 1:06d}.db", self._journal))
 
     def _missing(self, bodies: dict[bytes, bytes]) -> dict[bytes, bytes]:
         return {name: body for name, body in bodies.items() if self._find(name) is None}
 
     def _fill(self, bodies: dict[bytes, bytes]) -> dict[bytes, bytes]:
-        """Put what fits of what is missing into the last shard, at least one body into an empty one; what is left."""
+        """Put what fits of what is missing into one shard, at least one body into an empty one; what is left."""
         last = self._shards[-1]
         with last.transaction():  # whoever puts something has this one, so that nobody puts the same elsewhere
             if self._look_again():
                 return bodies
             missing = self._missing(bodies)
-            fits = self._fitting(last, missing)
-            last.put(fits)
+            shard = next((one for one in self._shards if one.path.name == self._filled), last)
+            fits = self._fitting(shard, missing)
+            with contextlib.nullcontext() if shard is last else shard.transaction():
+                shard.put(fits)
         left = {name: body for name, body in missing.items() if name not in fits}
         if left:
-            self._grow()
+            self._next(len(next(iter(left.values()))))
         return left
+
+    def _next(self, body_bytes: int) -> None:
+        """Fill another shard: one that has room again, for a body of that size, or a new one."""
+        most = min(ROOMY * self._shard_bytes, self._shard_bytes - body_bytes)
+        roomy = [shard for shard in self._shards if shard.used_bytes() < most]
+        if not roomy:
+            self._grow()
+        self._filled = (roomy or self._shards[-1:])[0].path.name
 
     def _fitting(self, shard: _Shard, bodies: dict[bytes, bytes]) -> dict[bytes, bytes]:
         room = self._shard_bytes - shard.used_bytes()
@@ -193,14 +217,14 @@ class Shards(Blobs):
 class _Shard:
     """One file."""
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, journal: Journal) -> None:
         self.path = path
         with self._errors():
             self._connection: Any = sqlite3.connect(
                 str(path), timeout=BUSY_S, isolation_level=None, check_same_thread=False
             )
             for statement in _SETTINGS:
-                self._connection.execute(statement)
+                self._connection.execute(statement.format(journal=journal))
 
     def put(self, bodies: dict[bytes, bytes]) -> None:
         """In a transaction."""
@@ -222,15 +246,12 @@ class _Shard:
         with self._errors():
             return [bytes(name) for (name,) in self._connection.execute(query, (after, count))]
 
-    def delete(self, name: bytes) -> None:
-        with self.transaction() as connection:
-            connection.execute("DELETE FROM blob WHERE sha256 = ?", (name,))
-
-    def erase(self, names: list[bytes]) -> None:
+    def erase(self, names: list[bytes], *, mark: bool) -> None:
         if names:
             with self.transaction() as connection:
                 connection.executemany("DELETE FROM blob WHERE sha256 = ?", [(name,) for name in names])
-                connection.execute("PRAGMA user_version = 1")  # to be written anew, whatever happens meanwhile
+                if mark:
+                    connection.execute("PRAGMA user_version = 1")  # to be written anew, whatever happens meanwhile
 
     def scrub(self) -> None:
         if self._number("PRAGMA user_version"):
@@ -243,6 +264,9 @@ class _Shard:
 
     def used_bytes(self) -> int:
         return PAGE_BYTES * (self._number("PRAGMA page_count") - self._number("PRAGMA freelist_count"))
+
+    def free_bytes(self) -> int:
+        return PAGE_BYTES * self._number("PRAGMA freelist_count")
 
     def close(self) -> None:
         self._connection.close()

@@ -39,7 +39,7 @@ from server.collect.collector import Collector
 from server.collect.gateway import BrokerAddress
 from server.collect.ingest import Ingest
 from server.collect.turns import Limit
-from server.store import devices
+from server.store import arrivals, devices
 from server.store.samples import sample_array
 from server.store.schema import part, quarantine
 from server.store.schema import sample as sample_table
@@ -180,14 +180,18 @@ def test_the_rest_of_the_server_is_told_what_devices_say(collect, device, store)
         told.append((name, fetch))
         raise RuntimeError("of another part")
 
-    collect(on_birth=told.append, on_fetch=fetch_fails)
+    def born():
+        with store.database.read() as connection:
+            return arrivals.waiting(connection)
+
+    collect(on_fetch=fetch_fails)
     cam = device("cam-1")
     cam.say("fetch", encode(Fetch(sha256="ab", blocks=(4,))))
     cam.say("birth", b"garbage")
     wait_for(lambda: len(told) == 1)
     cam.say("birth", encode(birth("s")))
-    wait_for(lambda: len(told) == 2)
-    assert told == [("cam-1", Fetch(sha256="ab", blocks=(4,))), "cam-1"]
+    wait_for(lambda: born() == [arrivals.Arrival("cam-1", "s", NOW_MS)])
+    assert told == [("cam-1", Fetch(sha256="ab", blocks=(4,)))]
     cam_1 = known(store, "cam-1")
     assert (cam_1.session, cam_1.messages_bad) == ("s", 1)
 
