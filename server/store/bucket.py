@@ -22,8 +22,8 @@ from server.store.s3 import PASSING, S3, Address, code_of, status_of
 
 AT_ONCE = 16  # requests; more gain nothing on a near server, and a far one is asked for 16 / its round trip a second
 AHEAD = 4  # times as many bodies are waited for, so that a slow one does not hold up the others
-PART_BYTES = 16 * 1024 * 1024  # what is larger goes in parts; S3 allows 10,000 of them: 160 GB
-PARTS_AT_ONCE = 4
+PART_BYTES = 5 * 1024 * 1024  # what is larger goes in parts of it, the least that S3 takes: 10,000 are 50 GB
+PARTS_AT_ONCE = 2  # more need a faster line: each has to be there in 20 s (SILENT_S)
 LISTED_AT_ONCE = 1000
 NOT_KNOWN = ("NotImplemented", "MethodNotAllowed")  # of what a small server does not have
 

@@ -22,7 +22,8 @@ if TYPE_CHECKING:
     from obstore.store import ClientConfig, S3Config, S3Credential, S3Store
 
 CONNECT_S = 5.0
-REQUEST_S = 60.0  # of one request, at most a part of a large body: 16 MiB at 280 KB/s
+SILENT_S = 20.0  # less than others wait for the catalogue (BUSY_S), which is held while bodies are put
+REQUEST_S = 120.0  # of one that goes on all the while: a large body that is read
 TRIES_MORE = 2  # of what may be tried again; whoever asked tries on, with patience of his own
 TRIES_S = 20.0
 CREDENTIALS_S = 300.0  # before botocore is asked again, which renews them some minutes before they end
@@ -120,6 +121,7 @@ class S3:
         options: ClientConfig = {
             "allow_http": self.address.endpoint.startswith("http://"),
             "connect_timeout": timedelta(seconds=CONNECT_S),
+            "read_timeout": timedelta(seconds=SILENT_S),
             "timeout": timedelta(seconds=REQUEST_S),
         }
         where: S3Config = {"region": self._region, "checksum_algorithm": "sha256"}  # what changed on the way is refused
@@ -140,7 +142,7 @@ class S3:
 
         config = Config(
             connect_timeout=CONNECT_S,
-            read_timeout=REQUEST_S,
+            read_timeout=SILENT_S,
             retries={"mode": "standard", "total_max_attempts": 1 + TRIES_MORE},
             s3={"addressing_style": "path"} if self.address.endpoint else {},
             request_checksum_calculation="when_required",  # what some servers cannot read is not sent to them
