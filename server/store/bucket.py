@@ -20,8 +20,8 @@ from server.store.ahead import in_order
 from server.store.blobs import Blobs, checked, is_name, named
 from server.store.s3 import PASSING, S3, Address, code_of, status_of
 
-AT_ONCE = 16  # requests; more gain nothing on a near server, and a far one is asked for 16 / its round trip a second
-AHEAD = 4  # times as many bodies are waited for, so that a slow one does not hold up the others
+AT_ONCE = 32  # requests: a far server answers so many in its round trip; a near one gains nothing beyond four
+AHEAD = 2  # times as many bodies are waited for, so that a slow one does not hold up the others
 PART_BYTES = 5 * 1024 * 1024  # what is larger goes in parts of it, the least that S3 takes: 10,000 are 50 GB
 PARTS_AT_ONCE = 2  # more need a faster line: each has to be there in 20 s (SILENT_S)
 LISTED_AT_ONCE = 1000
