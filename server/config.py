@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import ipaddress
 import re
+from itertools import pairwise
 from pathlib import Path
 from typing import Annotated, Literal, get_args
 from urllib.parse import urlsplit
@@ -15,7 +16,7 @@ import msgspec
 from msgspec import Meta
 
 from edge_agent.contract import settings
-from edge_agent.contract.errors import ConfigError
+from edge_agent.contract.errors import ConfigError, did_you_mean
 from edge_agent.contract.task import Task
 from edge_agent.contract.types import is_name
 from edge_agent.contract.wire import ROOT
@@ -613,7 +614,78 @@ class Alarms(Section, frozen=True, kw_only=True):
     ] = 3600.0
 
 
-AlarmKind = Literal["silent", "drift", "halted", "queue_empty", "queue_full", "proposed"]
+RetentionClass = Literal["unlabelled", "audit", "labelled", "held_out"]
+LOOKS_BACK_DAYS = 31
+"""As long as accuracies, rollouts' figures and comparisons with the random arm look back, and a day."""
+
+
+class Retention(Section, frozen=True, kw_only=True):
+    """How long what comes in is kept, and in which detail: see [retention.md](../retention.md)."""
+
+    classes: Annotated[
+        tuple[str, ...],
+        Meta(
+            description='days that samples are kept, by their class: `["unlabelled=90", "audit=365", "labelled=1000", "held_out=1000"]`; what is not named is kept for ever, and what something rests on always'
+        ),
+    ] = ()
+    by_rules: Annotated[
+        bool,
+        Meta(description="also remove what a data rule says was kept for long enough, unless something rests on it"),
+    ] = False
+    max_bytes: Annotated[
+        int,
+        Meta(
+            ge=0,
+            description="of the catalogue and the blobs together, above which unlabelled samples go, the least useful first; 0: no bound",
+        ),
+    ] = 0
+    min_free_bytes: Annotated[
+        int,
+        Meta(
+            ge=0,
+            description="of the disk, below which no sample is taken in: receipts wait, and devices keep what they have",
+        ),
+    ] = 100_000_000
+    slices_days: Annotated[
+        int, Meta(ge=1, description="heartbeats are kept in slices of five minutes for so long; then by the hour")
+    ] = 2
+    hours_days: Annotated[int, Meta(ge=2, description="by the hour for so long; then by the day")] = 60
+    events_days: Annotated[
+        int, Meta(ge=LOOKS_BACK_DAYS, description="events of devices and of the server, and what is done with")
+    ] = 365
+    history_days: Annotated[
+        int,
+        Meta(
+            ge=LOOKS_BACK_DAYS,
+            description="what devices counted, and how they were by the day, for so long; then it is deleted",
+        ),
+    ] = 1095
+
+    def days(self) -> dict[RetentionClass, int]:
+        """By class; 0: for ever. ServerConfigError when `classes` is no such list, or a class goes too soon.
+
+        >>> Retention(classes=("unlabelled=90",)).days()
+        {'unlabelled': 90, 'audit': 0, 'labelled': 0, 'held_out': 0}
+        """
+        found: dict[RetentionClass, int] = dict.fromkeys(get_args(RetentionClass), 0)
+        for spec in self.classes:
+            name, equals, days = spec.partition("=")
+            if name not in found or not equals or not days.isdecimal():
+                near = did_you_mean(name, found)
+                raise ServerConfigError(
+                    f"[retention] classes: got {spec!r}, expected CLASS=DAYS, with one of {', '.join(found)}{near}"
+                )
+            least = 1 if name == "unlabelled" else LOOKS_BACK_DAYS
+            if 0 < int(days) < least:
+                raise ServerConfigError(
+                    f"[retention] classes: got {spec!r}, expected at least {least} days, or 0 for ever: accuracies and "
+                    "rollouts look back as far, and would be judged by what happens to be left"
+                )
+            found[msgspec.convert(name, RetentionClass)] = int(days)
+        return found
+
+
+AlarmKind = Literal["silent", "drift", "halted", "queue_empty", "queue_full", "proposed", "disk"]
 
 
 class Webhook(Section, frozen=True, kw_only=True):
@@ -623,9 +695,9 @@ class Webhook(Section, frozen=True, kw_only=True):
     events: Annotated[
         tuple[AlarmKind, ...],
         Meta(
-            description="`silent` (a device), `drift`, `halted` (a rollout), `queue_empty`, `queue_full` (of labels), `proposed` (a version or a round waits for somebody)"
+            description="`silent` (a device), `drift`, `halted` (a rollout), `queue_empty`, `queue_full` (of labels), `proposed` (a version or a round waits for somebody), `disk` (it fills up)"
         ),
-    ] = ("silent", "drift", "halted", "queue_empty", "queue_full", "proposed")
+    ] = ("silent", "drift", "halted", "queue_empty", "queue_full", "proposed", "disk")
     secret_file: Annotated[
         str, Meta(description="file with the secret that signs the messages; empty: they are not signed")
     ] = ""
@@ -673,6 +745,7 @@ class ServerConfig(Section, frozen=True, kw_only=True):
     rollout: Rollout = Rollout()
     autonomy: Autonomy = Autonomy()
     drift: Drift = Drift()
+    retention: Retention = Retention()
     web: Web = Web()
     alarms: Alarms = Alarms()
     webhook: tuple[Webhook, ...] = ()
@@ -694,6 +767,7 @@ def load_config(path: Path) -> ServerConfig:
         if not is_host(name):
             raise ServerConfigError(f"{path}: [server] names: got {name!r}, expected a host name or an address")
     config.autonomy.dials()
+    _check_retention(config.retention, path)
     _check_store(config.store, path)
     _check_web(config.web, path)
     _check_told(config, path)
@@ -768,6 +842,17 @@ def _check_store(store: Store, path: Path) -> None:
 def _unsaid(url: str) -> str:
     """A URL as it may be shown."""
     return re.sub(r"(?<=:)[^:@/]*(?=@)", "...", url)
+
+
+def _check_retention(retention: Retention, path: Path) -> None:
+    retention.days()
+    steps = ("slices_days", "hours_days", "history_days")
+    for less, more in pairwise(steps):
+        if getattr(retention, less) > getattr(retention, more):
+            raise ServerConfigError(
+                f"{path}: [retention] {less} = {getattr(retention, less)}: expected at most {more}, which is "
+                f"{getattr(retention, more)}: one follows the other"
+            )
 
 
 def _check_web(web: Web, path: Path) -> None:

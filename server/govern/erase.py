@@ -23,12 +23,11 @@ from server.govern.foreseen import carried_away
 from server.govern.membership import Left
 from server.govern.scrub import finish
 from server.govern.subject import Subject, check, chosen
-from server.store import erasures, identities, named, questions, runs, trail
+from server.store import erasures, identities, named, passing, questions, removed, runs, trail
 from server.store.erasures import Erasure
 from server.store.schema import (
     card,
     device,
-    duplicate,
     metadata,
     part,
     quarantine,
@@ -114,6 +113,9 @@ class _Act:
         for row in going:
             if row.origin == "device":
                 boots[row.device][str(row.boot)] += 1
+        if self._subject.kind == "device":  # what is left of those that were not kept goes too
+            for name, counts in removed.by_boot(self._connection, self._subject.names[0]).items():
+                boots[name].update({str(boot): number for boot, number in counts.items()})
         return Erasure(
             id=0,
             at_ms=self._now_ms,
@@ -169,11 +171,12 @@ class _Act:
         if kind == "labeler":
             self._counts.update(answers.delete(self._connection, names[0]))
             return
-        for table in reversed(metadata.sorted_tables):
-            if kind == "device" and "device" in table.c and table.name not in KEPT:
-                self._delete(table, table.c.device == names[0])
-            for column in filter(_points_at_sample, table.c):
-                self._delete(table, column.in_(self._chosen))
+        if kind == "device":
+            for table in reversed(metadata.sorted_tables):
+                if "device" in table.c and table.name not in KEPT:
+                    self._delete(table, table.c.device == names[0])
+        for column in passing.pointing():
+            self._delete(column.table, column.in_(self._chosen))
         questions.forget(self._connection, ids)
         self._delete_pieces()
         self._delete(sample, sample.c.id.in_(self._chosen))
@@ -228,11 +231,3 @@ def _stop_runs(connection: sa.Connection, snapshot_ids: Collection[str], now_ms:
     for one in runs.in_state(connection, *runs.UNFINISHED):
         if one.snapshot_id in snapshot_ids:
             runs.fail(connection, one.id, error="some of what it learns from was erased meanwhile", now_ms=now_ms)
-
-
-def _points_at_sample(column: sa.Column[Any]) -> bool:
-    if column.table in (sample, part):
-        return False
-    if column is duplicate.c.stands_with:
-        return True
-    return column.name == "sample_id" or any(key.column is sample.c.id for key in column.foreign_keys)

@@ -2,8 +2,8 @@
 
 What heartbeats say of a device, and how sure its model was (what else its stream was like: stretches.py, spans.py), in
 slices of time: how many said a figure,
-the sum, and the largest. Slices of five minutes become hours after two days, and hours days after two months, when the
-next slice of the device begins: what is long ago is not looked at as closely, and nobody has to tidy up.
+the sum, and the largest. Slices of five minutes become hours after two days, and hours days after two months (or as
+`[retention]` has it), when the next slice of the device begins: what is long ago is not looked at as closely.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ DAY_MS = 86_400_000
 STEPS_MS = (300_000, 3_600_000, DAY_MS)
 """Of 10,000 devices, the first fill some 900 MB in two days; shorter ones, more."""
 KEPT_MS = (2 * DAY_MS, 60 * DAY_MS)
-"""How long those of a length stay before they are folded into the next."""
+"""How long those of a length stay before they are folded into the next, unless somebody says otherwise."""
 
 
 class Past(NamedTuple):
@@ -43,12 +43,21 @@ class Past(NamedTuple):
     largest: NDArray[np.float32]  # (m, F)
 
 
-def record(connection: sa.Connection, device: str, said: Heartbeat, *, now_ms: int) -> None:
-    """Add what a heartbeat says to the slice of now."""
-    _add(connection, device, _figures(said), now_ms=now_ms)
+def record(
+    connection: sa.Connection, device: str, said: Heartbeat, *, now_ms: int, kept_ms: Sequence[int] = KEPT_MS
+) -> None:
+    """Add what a heartbeat says to the slice of now. kept_ms: for how long slices of a length stay, as KEPT_MS."""
+    _add(connection, device, _figures(said), now_ms=now_ms, kept_ms=kept_ms)
 
 
-def record_scores(connection: sa.Connection, device: str, sums: Mapping[str, Sequence[float]], *, now_ms: int) -> None:
+def record_scores(
+    connection: sa.Connection,
+    device: str,
+    sums: Mapping[str, Sequence[float]],
+    *,
+    now_ms: int,
+    kept_ms: Sequence[int] = KEPT_MS,
+) -> None:
     """Add what became known of a stretch of samples (StreamCounts) to the slice of now."""
     histogram = np.asarray(sums.get("utility_histogram", ()), np.float64)
     samples = float(histogram.sum())
@@ -62,7 +71,7 @@ def record_scores(connection: sa.Connection, device: str, sums: Mapping[str, Seq
         [utility, confidence],
         [utility / samples, confidence / samples],
     ]
-    _add(connection, device, figures.ravel().tolist(), now_ms=now_ms)
+    _add(connection, device, figures.ravel().tolist(), now_ms=now_ms, kept_ms=kept_ms)
 
 
 def past(connection: sa.Connection, device: str, *, since_ms: int) -> Past:
@@ -84,7 +93,9 @@ def past(connection: sa.Connection, device: str, *, since_ms: int) -> Past:
     )
 
 
-def _add(connection: sa.Connection, device: str, figures: Sequence[float], *, now_ms: int) -> None:
+def _add(
+    connection: sa.Connection, device: str, figures: Sequence[float], *, now_ms: int, kept_ms: Sequence[int]
+) -> None:
     start_ms = now_ms // STEPS_MS[0] * STEPS_MS[0]
     mine = _key(device, start_ms, STEPS_MS[0])
     there = connection.execute(sa.select(beat.c.figures).where(mine)).first()
@@ -93,8 +104,8 @@ def _add(connection: sa.Connection, device: str, figures: Sequence[float], *, no
         connection.execute(sa.update(beat).where(mine).values(values))
         return
     _put(connection, device, start_ms, STEPS_MS[0], figures)
-    for step_ms, next_ms, kept_ms in zip(STEPS_MS, STEPS_MS[1:], KEPT_MS, strict=False):
-        _fold(connection, device, step_ms, next_ms, before_ms=(now_ms - kept_ms) // next_ms * next_ms)
+    for step_ms, next_ms, stay_ms in zip(STEPS_MS, STEPS_MS[1:], kept_ms, strict=False):
+        _fold(connection, device, step_ms, next_ms, before_ms=(now_ms - stay_ms) // next_ms * next_ms)
 
 
 def _fold(connection: sa.Connection, device: str, step_ms: int, next_ms: int, *, before_ms: int) -> None:

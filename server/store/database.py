@@ -86,6 +86,15 @@ class Database:
             except (sqlite3.Error, OSError) as error:
                 raise StoreError(f"{path}: {error}") from error
 
+    def used_bytes(self) -> int:
+        """Of the disk, by what is in it; free pages, which are used again, not counted."""
+        with self.read() as connection:
+            if connection.dialect.name == "postgresql":
+                return int(connection.exec_driver_sql("SELECT pg_database_size(current_database())").scalar() or 0)
+            names = ("page_count", "freelist_count", "page_size")
+            pages, free, size = (int(connection.exec_driver_sql(f"PRAGMA {name}").scalar() or 0) for name in names)
+            return (pages - free) * size
+
     def analyse(self) -> None:
         """Count anew what the tables hold: without it SQLite walks a million samples to find a thousand labels.
 

@@ -10,16 +10,18 @@ carries the counts at its end as they were said, which is where the next differe
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
 from datetime import datetime, timezone
 from itertools import zip_longest
 from typing import Any, NamedTuple
 
 import msgspec
+import numpy as np
 import sqlalchemy as sa
 
 from edge_agent.contract.wire import Heartbeat, StreamCounts
-from server.store import beats, labels, spans, vectors
+from server.store import beats, labels, removed, spans, vectors
 from server.store.consensus import scorable
 from server.store.schema import consensus, sample, stretch
 
@@ -58,13 +60,25 @@ class Stretch(NamedTuple):
     sums: Sums  # name of VECTORS -> sums over every scored sample
 
 
-def record(connection: sa.Connection, device: str, said: Heartbeat, *, now_ms: int) -> None:
-    """Take in what a heartbeat counts that none before it did."""
+class Uploaded(NamedTuple):
+    """Samples of a stretch that were sent, which the model called the same, captured in the same hour of the day."""
+
+    stretch_id: int
+    predicted: int | None
+    hour: int  # UTC
+    recent: bool
+    samples: int
+
+
+def record(
+    connection: sa.Connection, device: str, said: Heartbeat, *, now_ms: int, kept_ms: Sequence[int] = beats.KEPT_MS
+) -> None:
+    """Take in what a heartbeat counts that none before it did. kept_ms: as in beats.record."""
     border: StreamCounts | None = None
     for counts in (*said.cuts, said.counts):
         if counts.stream:  # else of an older agent, which does not say of what its counts are
             run = Run(device, counts.stream, said.boot, said.session)
-            _extend(connection, run, border, counts, now_ms=now_ms)
+            _extend(connection, run, border, counts, now_ms=now_ms, kept_ms=kept_ms)
         border = counts
 
 
@@ -115,16 +129,36 @@ def labelled(connection: sa.Connection, *, since_day: str = "") -> Sequence[Any]
 
 
 def uploaded(connection: sa.Connection, *, since_day: str = "", recent_ms: int = 0) -> Sequence[Any]:
-    """What the devices sent: rows of stretch_id, predicted, hour (of capture, UTC, 0..23) and how many samples.
+    """What the devices sent, what was removed since among it: rows like Uploaded.
 
-    And whether they are recent: captured at `recent_ms` or later.
+    recent: captured at `recent_ms` or later, which is the start of an hour.
     """
     hour = (sample.c.captured_at_ms // 3_600_000 % 24).label("hour")
     recent = (sample.c.captured_at_ms >= recent_ms).label("recent")
     of = (stretch.c.id.label("stretch_id"), sample.c.predicted, hour, recent)
     query = sa.select(*of, sa.func.count().label("samples")).select_from(sample.join(stretch, _around()))
     query = query.where(sample.c.origin == "device", stretch.c.day >= since_day)
-    return connection.execute(query.group_by(*of)).all()
+    return [*connection.execute(query.group_by(*of)), *_uploaded_once(connection, since_day, recent_ms)]
+
+
+def _uploaded_once(connection: sa.Connection, since_day: str, recent_ms: int) -> Iterator[Uploaded]:
+    """The same of samples that were removed since."""
+    parts = removed.parts(connection)
+    if not parts:
+        return
+    query = sa.select(stretch.c.id, stretch.c.device, stretch.c.stream, stretch.c.boot)
+    query = query.add_columns(stretch.c.first_seq, stretch.c.last_seq).where(stretch.c.day >= since_day)
+    runs: dict[removed.Run, list[Any]] = {}
+    for row in connection.execute(query):
+        runs.setdefault((row.device, row.stream, row.boot), []).append(row)
+    for part in parts:
+        for row in runs.get(part[:3], ()):
+            first, last = np.searchsorted(part.each["seq"], [row.first_seq, row.last_seq + 1])
+            some = part.each[first:last]
+            found = Counter(zip(some["predicted"].tolist(), some["hour"].tolist(), strict=True))
+            for (label, hour), number in found.items():
+                said = None if label == removed.NONE else label
+                yield Uploaded(row.id, said, hour % 24, hour * removed.HOUR_MS >= recent_ms, number)
 
 
 def _around() -> sa.ColumnElement[bool]:
@@ -162,7 +196,13 @@ def added(one: Mapping[str, Sequence[float]], other: Mapping[str, Sequence[float
 
 
 def _extend(
-    connection: sa.Connection, run: Run, border: StreamCounts | None, counts: StreamCounts, *, now_ms: int
+    connection: sa.Connection,
+    run: Run,
+    border: StreamCounts | None,
+    counts: StreamCounts,
+    *,
+    now_ms: int,
+    kept_ms: Sequence[int],
 ) -> None:
     """Add what `counts` says beyond the last row of the run. `border`: where the model before it ended, if known."""
     mine = [stretch.c[name] == value for name, value in run._asdict().items()]
@@ -174,7 +214,7 @@ def _extend(
     version = counts.model_version if _of_one_model(before, border, counts) else 0
     values = _difference(before, counts) | {"last_seq": counts.through_seq, "counted": msgspec.to_builtins(counts)}
     spans.add(connection, run.device, version, values["sums"], now_ms=now_ms)
-    beats.record_scores(connection, run.device, values["sums"], now_ms=now_ms)
+    beats.record_scores(connection, run.device, values["sums"], now_ms=now_ms, kept_ms=kept_ms)
     if last is not None and (last.day, last.model_version) == (day, version):
         for name in ("read", "scored", "invalid"):
             values[name] += last._mapping[name]

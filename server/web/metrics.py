@@ -22,7 +22,7 @@ from prometheus_client.exposition import CONTENT_TYPE_LATEST, generate_latest
 from prometheus_client.registry import Collector
 
 from server.config import AlarmKind
-from server.store import alarms, deliveries, device_orders, labels, rollouts, samples, versions
+from server.store import alarms, deliveries, device_orders, labels, removed, rollouts, samples, versions
 from server.store.schema import device, quarantine, run, snapshot
 from server.store.store import Store
 from server.web.access import Viewer
@@ -72,8 +72,11 @@ class Figures(Collector):
     def _of_store(self) -> Iterator[Metric]:
         with self._store.database.read() as connection:
             stored: Counter[str] = Counter()
+            gone: Counter[str] = Counter()
             for counts in samples.sample_counts(connection).values():
                 stored.update(counts)
+            for counts in removed.counts(connection).values():
+                gone.update(counts)
             said = labels.counts(connection)
             champion = versions.champion(connection)
             last = rollouts.newest(connection).values()  # a channel has one under way, its newest
@@ -85,7 +88,8 @@ class Figures(Collector):
             throttled = connection.scalar(sa.select(sa.func.sum(device.c.throttled))) or 0
             aside = connection.scalar(sa.select(sa.func.count()).select_from(quarantine)) or 0
             frozen = connection.scalar(sa.select(sa.func.count()).select_from(snapshot)) or 0
-        yield _counter("winnow_samples_stored", "Samples stored, by why they were selected", "reason", stored)
+        yield _counter("winnow_samples_stored", "Samples stored, by why they were selected", "reason", stored + gone)
+        yield _counter("winnow_samples_removed", "Of these, not kept for longer", "reason", gone)
         yield _gauge("winnow_labels_waiting", "Samples that wait for a label", value=said.waiting)
         yield _counter("winnow_labels", "Samples of devices that were labelled", value=said.labelled)
         yield _gauge(
