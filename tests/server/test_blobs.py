@@ -40,13 +40,12 @@ class Folder:
 class Objects:
     """A prefix of a bucket, to be opened several times."""
 
-    def __init__(self, server: S3Server, *, part_bytes: int = 5 * 1024 * 1024) -> None:
+    def __init__(self, server: S3Server) -> None:
         self._server = server
         self._prefix = f"contract/{uuid.uuid4().hex}"
-        self._part_bytes = part_bytes
 
     def open(self) -> Blobs:
-        return Bucket(self._server.address(self._prefix), part_bytes=self._part_bytes)
+        return Bucket(self._server.address(self._prefix))
 
     def damage(self, name: str, body: bytes) -> None:
         put_raw(self._server, self._prefix, name, body)
