@@ -35,6 +35,7 @@ from server.cli import (
     status,
     store,
     train,
+    usage,
     user,
     webhook,
 )
@@ -72,6 +73,7 @@ model.model.add_typer(bring.commands)
 app.add_typer(model.commands)
 app.add_typer(rollout.rollouts, name="rollout")
 app.add_typer(keys.keys, name="keys")
+store.store.add_typer(usage.commands)
 app.add_typer(store.store, name="store")
 app.add_typer(user.users, name="user")
 app.add_typer(webhook.commands)

@@ -30,8 +30,8 @@ from server.store.migrations import current_schema
 from server.store.shards import Shards
 from server.store.store import Store
 
-OPEN_FILES = ("trust",)  # beside the catalogue; nothing in them is secret
-KEY_FILES = ("identity", "keys")
+OPEN_FILES = ("trust/**/*", "broker/broker.port")  # beside the catalogue; nothing in them is secret
+KEY_FILES = ("identity/**/*", "keys/**/*")
 CATALOGUE = "catalogue-{}.db"
 TRIES = 6  # while what the copy names is deleted; fewer fail beside a long sweep
 AGAIN_S = 1.0
@@ -132,12 +132,12 @@ def _described(
 def _files(source: Source, target: Path, keys: bool) -> dict[str, str]:
     """Copy them, for nobody else to read; path below DIR -> sha256."""
     found: dict[str, str] = {}
-    for folder in (*OPEN_FILES, *(KEY_FILES if keys else ())):
-        for path in sorted((source.store.folder / folder).rglob("*")):
+    data_dir = source.store.folder
+    for pattern in (*OPEN_FILES, *(KEY_FILES if keys else ())):
+        for path in sorted(data_dir.glob(pattern)):
             if path.is_file() and path.name != "lock":
-                found[str(path.relative_to(source.store.folder))] = _copy_file(
-                    path, target / path.relative_to(source.store.folder)
-                )
+                name = path.relative_to(data_dir)
+                found[str(name)] = _copy_file(path, target / name)
     if source.config is not None:
         found["server.toml"] = _copy_file(source.config, target / "server.toml")
     return found

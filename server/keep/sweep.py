@@ -46,6 +46,7 @@ class Sweep:
         self._days = settings.days()
         self._steps: list[Step] = []
         self._next_ms = 0
+        self._gone: Counter[str] = Counter()
 
     def tick(self, now_ms: int) -> None:
         """Begin a sweep when one is due; go on with the one that is under way."""
@@ -55,11 +56,13 @@ class Sweep:
         if self._steps and not self._steps[0](now_ms):
             self._steps.pop(0)
 
-    def run(self, now_ms: int) -> None:
-        """A whole sweep, at once."""
+    def run(self, now_ms: int) -> dict[str, int]:
+        """A whole sweep, at once; table -> rows that went."""
+        self._gone.clear()
         for step in (self._old, self._room, self._done):
             while step(now_ms):
                 pass
+        return dict(+self._gone)
 
     def _old(self, now_ms: int) -> bool:
         for name, days, wanted in self._limits(now_ms):
@@ -109,12 +112,13 @@ class Sweep:
             }
             trail.record(connection, "remove", "samples", why=why, detail=detail, now_ms=now_ms)
         passing.drop_bytes(self._store)
+        self._gone["sample"] += len(rows)
         log.info("%d samples were removed: %s", len(rows), why)
         return True
 
     def _done(self, now_ms: int) -> bool:
         passing.drop_bytes(self._store)  # what a killed sweep left
-        tables.tidy(self._store, self._settings, now_ms=now_ms)
+        self._gone.update(tables.tidy(self._store, self._settings, now_ms=now_ms))
         usage.note(self._store, now_ms=now_ms)
         return False
 
