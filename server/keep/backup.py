@@ -27,6 +27,7 @@ from server.store import erasures, named
 from server.store.blobs import Blobs
 from server.store.lock import only_one
 from server.store.migrations import current_schema
+from server.store.reading import opened
 from server.store.shards import Shards
 from server.store.store import Store
 
@@ -91,7 +92,7 @@ def _rows_and_bytes(
         source.store.database.copy_to(catalogue)
         more = bodies.copy(source.store.blobs, blobs)
         done = Copied(done.blobs + more.blobs, done.bytes + more.bytes, more.damaged)
-        with rows.opened(catalogue) as connection:
+        with opened(catalogue) as connection:
             missing = [name for name in rows.missing(connection, blobs) if name not in more.damaged]
         if not missing:
             return catalogue, done
@@ -106,7 +107,7 @@ def _rows_and_bytes(
 def _described(
     source: Source, catalogue: Path, blobs: Blobs, copied: Copied, files: dict[str, str], now_ms: int
 ) -> Manifest:
-    with rows.opened(catalogue) as connection:
+    with opened(catalogue) as connection:
         counts, newest = rows.counts(connection), erasures.last_id(connection)
         needed = sum(1 for _ in named.required(connection))
     return Manifest(
@@ -173,7 +174,7 @@ def _drop_catalogues(target: Path, *, keep: str) -> None:
 def _drop_bytes(source: Source, catalogue: Path, blobs: Blobs, *, erased: bool) -> int:
     """Blobs that neither the store has nor the catalogue names; `erased`: no byte of them is left in the files."""
     removed = 0
-    with rows.opened(catalogue) as connection:
+    with opened(catalogue) as connection:
         gone = absent(absent(blobs.names(), source.store.blobs.names()), named.required(connection))
         while some := list(islice(gone, _AT_ONCE)):
             removed += blobs.erase(some) if erased else blobs.delete_many(some)

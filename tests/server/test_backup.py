@@ -24,13 +24,14 @@ from server.__main__ import main
 from server.collect.ingest import Ingest
 from server.config import Store as Settings
 from server.errors import StoreError
+from server.govern.again import repeat
 from server.govern.erase import erase
 from server.govern.subject import Subject
 from server.inventory import fleet
 from server.keep import manifest, restore
 from server.keep.backup import Made, Source, back_up
 from server.keep.bodies import absent
-from server.store import devices, samples, trail
+from server.store import devices, labelers, labels, samples, trail
 from server.store.schema import sample
 from server.store.shards import Shards
 from server.store.store import Store
@@ -219,6 +220,34 @@ def test_nothing_is_restored_over_what_is_there_nor_mixed(server: Server, tmp_pa
     other = open_server(tmp_path / "other")
     with pytest.raises(StoreError, match="holds a backup of fleet"):
         back_up(Source(other.store, "barn"), tmp_path / "copy", now_ms=NOW_MS)
+
+
+def test_what_was_erased_since_is_erased_again_by_a_later_catalogue(
+    server: Server, tmp_path: Path, open_server
+) -> None:
+    server.take(0, 1, 2)
+    server.take(0, 1, device="cam-2")
+    with server.store.database.write() as connection:
+        labels.ensure_names(connection, ["a", "b", "c", "d"])
+        labels.add(connection, [labels.Label("cam-1.main.1.2", 1, who, 0, kind="human") for who in ("bob", "cy")])
+    erase(server.store, Subject("sample", ("cam-1.main.1.0",)), who="ann", why="before", now_ms=NOW_MS)
+    server.back_up(tmp_path / "copy")
+    for subject in (
+        Subject("sample", ("cam-1.main.1.1",)), Subject("device", ("cam-2",)), Subject("labeler", ("bob",)),
+    ):  # fmt: skip
+        erase(server.store, subject, who="ann", why="after", now_ms=NOW_MS + 1)
+    restored(tmp_path / "copy", tmp_path / "again")
+    again = open_server(tmp_path / "again")
+    later = tmp_path / "data" / "catalogue.db"
+    done = repeat(again.store, later, who="ann", why="again", now_ms=NOW_MS + 2)
+    assert [set(one.counts) >= {table} for one, table in zip(done, ("sample", "label", "sample"), strict=True)]
+    assert all(one.id > trail.RAISED for one in done)  # above any that a device has obeyed since
+    with again.store.database.read() as connection:
+        assert list(connection.scalars(sa.select(sample.c.id))) == ["cam-1.main.1.2"]
+        assert list(labelers.names(connection)) == ["cy"]
+    assert set(again.take(1).values()) == {"refused"}
+    (once_more,) = repeat(again.store, later, who="ann", why="again", now_ms=NOW_MS + 3)
+    assert (once_more.counts, once_more.ordered) == ({}, ("cam-2",))  # nothing was left; the device is told again
 
 
 def test_numbers_of_orders_are_above_those_that_devices_heard_since(
