@@ -92,8 +92,9 @@ class Postgres:
 
     def used_bytes(self) -> int:
         """Of its tables and indexes; room of deleted rows, which is used again, counted."""
+        query = "SELECT sum(pg_total_relation_size(relid)) FROM pg_stat_user_tables WHERE schemaname = current_schema()"
         with self.reading() as connection:
-            return int(connection.exec_driver_sql("SELECT pg_database_size(current_database())").scalar() or 0)
+            return int(connection.exec_driver_sql(query).scalar() or 0)
 
     def copy_to(self, path: Path) -> None:
         """Into a SQLite file, table by table, in one transaction that sees one state."""

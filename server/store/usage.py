@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 
 import sqlalchemy as sa
 
-from server.config import Retention
+from server.config import POSTGRESQL, Retention
 from server.store import passing, room
 from server.store.schema import metadata, sample
 from server.store.schema import usage as table
@@ -174,12 +174,12 @@ def _classes(connection: sa.Connection) -> dict[str, Used]:
 
 
 def _tables(connection: sa.Connection, catalogue_bytes: int) -> dict[str, Used]:
-    if connection.dialect.name == "postgresql":
-        query = "SELECT relname, n_live_tup, pg_total_relation_size(relid) FROM pg_stat_user_tables"
-        return {name: Used(rows, size) for name, rows, size in connection.execute(sa.text(query))}
-    rows = {
-        one.name: connection.scalar(sa.select(sa.func.count()).select_from(one)) or 0 for one in metadata.sorted_tables
-    }
+    count = sa.func.count()
+    rows = {one.name: connection.scalar(sa.select(count).select_from(one)) or 0 for one in metadata.sorted_tables}
+    if connection.dialect.name == POSTGRESQL:
+        query = "SELECT relname, pg_total_relation_size(relid) FROM pg_stat_user_tables"
+        sizes = connection.execute(sa.text(f"{query} WHERE schemaname = current_schema()")).all()
+        return {name: Used(rows[name], size) for name, size in sizes if name in rows}
     weight = {
         one.name: rows[one.name] * _row_bytes(connection, one) for one in metadata.sorted_tables if rows[one.name]
     }
