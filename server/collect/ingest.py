@@ -3,10 +3,9 @@
 `take` is given a group of messages and returns when they are on disk; the receipts that it returns may be sent then,
 and not before. Every step can be repeated, so a group whose commit failed is simply taken again.
 
-Several processes may take messages of one device at once, the parts of one sample among them. The first thing that a
-transaction does is to say that it heard of its devices, and the rows of those are its own from then on, in the order of
-their names: what is known of a device is read after that, and is what another has committed. In SQLite one at a time
-writes anyway; in PostgreSQL that lock makes it so for each device, and for no more than that.
+Several processes may take messages of one device at once, the parts of one sample among them. A transaction begins by
+reserving its devices, and reads what is known of them after that: it is what others have committed, and nobody changes
+it meanwhile. In a file one at a time writes anyway; in PostgreSQL one at a time of each device.
 
 Samples that came as images are handed back, to be proven (prover.py); what that found is taken with a later group.
 """
@@ -21,11 +20,12 @@ from typing import TypeVar
 
 import sqlalchemy as sa
 
-from edge_agent.contract.wire import Birth, Death, Event, Fetch, Heartbeat, Receipt, SampleHeader
+from edge_agent.contract.wire import Birth, Death, Fetch, Heartbeat, Receipt, SampleHeader
 from server.collect.inbound import Bad, Heard, Message, Picture, Piece, Said, Upload, check_body, hear
 from server.collect.receipts import Answers
+from server.collect.recording import record
 from server.collect.row import row_of
-from server.store import arrivals, beats, devices, erasures, gaps, identities, parts, removed, room, samples, stretches
+from server.store import beats, devices, erasures, identities, parts, removed, room, samples
 from server.store.store import Store
 
 Whole = Upload | Picture
@@ -95,6 +95,19 @@ class _Group:
             )
         return False
 
+    def accept(self, new: Sequence[Upload], others: dict[str, str]) -> None:
+        """They are stored; but the others (id -> sha256 of the body) another process stored first."""
+        for upload in new:
+            if self.is_new(upload, others):
+                self.answers.accept(upload.device, upload.header.id)
+
+    def devices(self) -> set[str]:
+        """Of whom any of it is."""
+        return {item.device for item in self._every()}
+
+    def _every(self) -> Iterable[Heard]:
+        return (*self.uploads, *self.pictures, *self.pieces, *self.said, *self.bad)
+
     def answered_in_parts(self) -> set[str]:
         """Ids of samples that came in parts and have their answer, so that the parts may go."""
         proven = {upload.header.id for upload in self.uploads if upload.header.parts > 1}
@@ -103,9 +116,8 @@ class _Group:
 
     def seen_ms(self) -> dict[str, int]:
         """Device -> when it was last heard: not who is revoked, nor by a death, which is the broker's word."""
-        heard: Iterable[Heard] = (*self.uploads, *self.pictures, *self.pieces, *self.said, *self.bad)
         seen: dict[str, int] = {}
-        for item in heard:
+        for item in self._every():
             if item.device in self.revoked:
                 continue
             if item.device and not (isinstance(item, Said) and isinstance(item.word, Death)):
@@ -128,7 +140,7 @@ class Ingest:
         """Take from the devices of `fleet`; one silent for `offline_after_s` counts as offline.
 
         With less than `min_free_bytes` free on the disk no sample is taken, nor what comes in one group with it.
-        kept_ms: as in beats.record.
+        kept_ms: as in beats.add.
         """
         self._kept_ms = kept_ms
         self._store = store
@@ -140,18 +152,18 @@ class Ingest:
     def take(self, batch: Sequence[Message | Proven]) -> Taken:
         """Check and store a group; StoreError when that cannot be, and then the same group may be taken again."""
         group = self._hear(batch)
-        with self._store.database.write() as connection:  # from here on nothing is erased, and no blob deleted
-            devices.record_seen(connection, group.seen_ms())  # and nobody else takes what these devices say
+        with self._store.database.write(together=True) as connection:  # from here on nothing is erased, no blob deleted
+            devices.reserve(connection, group.devices())
+            devices.record_seen(connection, group.seen_ms())
             new, pictures, kept = self._sort(connection, group)
             bodies = {upload.header.body_sha256: upload.body for upload in new}
             flushed = self._flusher.submit(self._store.blobs.put_named, bodies)
             inserted = samples.insert_samples(connection, [row_of(upload) for upload in new])
-            for upload in new:
-                group.answers.accept(upload.device, upload.header.id)
+            group.accept(new, samples.body_names(connection, {one.header.id for one in new} - inserted))
             for piece in kept:
                 parts.put_part(connection, piece.header, piece.data, now_ms=piece.message.received_ms)
             parts.delete_parts(connection, group.answered_in_parts())
-            _record(connection, group, self._kept_ms)
+            record(connection, group.said, group.bad, kept_ms=self._kept_ms)
             flushed.result()  # bodies are on the disk before the rows that name them
         return _taken(group, len(inserted), pictures)
 
@@ -226,33 +238,6 @@ def _body(connection: sa.Connection, header: SampleHeader, here: dict[int, bytes
     if len(here) == header.parts:
         return b"".join(here[number] for number in range(header.parts))
     return parts.join_parts(connection, header, here)
-
-
-def _record(connection: sa.Connection, group: _Group, kept_ms: Sequence[int]) -> None:
-    for device, message, word in ((item.device, item.message, item.word) for item in group.said):
-        if isinstance(word, Birth | Heartbeat):
-            gaps.notice(connection, device, word.outbox, now_ms=message.received_ms)
-        if isinstance(word, Birth):
-            devices.record_birth(connection, device, word, now_ms=message.received_ms)
-            arrivals.add(connection, device, word.session, now_ms=message.received_ms)
-        elif isinstance(word, Heartbeat):
-            devices.record_heartbeat(connection, device, word, now_ms=message.received_ms)
-            beats.record(connection, device, word, now_ms=message.received_ms, kept_ms=kept_ms)
-            stretches.record(connection, device, word, now_ms=message.received_ms, kept_ms=kept_ms)
-        elif isinstance(word, Death):
-            devices.record_death(connection, device, word, now_ms=message.received_ms)
-        elif isinstance(word, Event):
-            devices.record_event(connection, device, word, now_ms=message.received_ms)
-    closed = erasures.closed(connection)
-    for bad in group.bad:
-        devices.record_bad(
-            connection,
-            bad.device,
-            topic=bad.message.topic,
-            payload=b"" if bad.device in closed else bad.message.payload,
-            reason=bad.reason,
-            now_ms=bad.message.received_ms,
-        )
 
 
 def _erased(connection: sa.Connection, group: _Group, items: Sequence[Whole | Piece]) -> set[str]:

@@ -26,7 +26,7 @@ SETTLE_S = 0.2  # in which a second copy would come
 _log = logging.getLogger(__name__)
 
 
-def shares(one: BrokerAddress, other: BrokerAddress, *, fleet: str) -> bool:
+def shares(one: BrokerAddress, other: BrokerAddress, *, fleet: str, wait_s: float = WAIT_S) -> bool:
     """Whether it does, by trying. The addresses are of one broker, as two clients that may be connected at once."""
     probe = _Probe(probe_topic(fleet, secrets.token_hex(6)))
     clients = [probe.client(address) for address in (one, other)]
@@ -34,7 +34,7 @@ def shares(one: BrokerAddress, other: BrokerAddress, *, fleet: str) -> bool:
         for client, address in zip(clients, (one, other), strict=True):
             client.connect(address.host, address.port, keepalive=10)
             client.loop_start()
-        return probe.run(clients[0])
+        return probe.run(clients[0], wait_s)
     except OSError as error:
         _log.warning("the broker could not be asked whether it shares subscriptions: %s", error)
         return False
@@ -67,12 +67,12 @@ class _Probe:
         client.on_message = self._on_message
         return client
 
-    def run(self, publisher: mqtt.Client) -> bool:
-        if not all(self._subscribed.acquire(timeout=WAIT_S) for _ in range(2)):
+    def run(self, publisher: mqtt.Client, wait_s: float) -> bool:
+        if not all(self._subscribed.acquire(timeout=wait_s) for _ in range(2)):
             return False
         for number in range(MESSAGES):
             publisher.publish(self._topic, b"%d" % number, 1)
-        self._all.wait(WAIT_S)
+        self._all.wait(wait_s)
         threading.Event().wait(SETTLE_S)
         return sorted(self._heard.values()) == [1] * MESSAGES
 

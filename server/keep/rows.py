@@ -16,8 +16,8 @@ from server.errors import StoreError
 from server.keep.bodies import absent
 from server.store import named
 from server.store.blobs import Blobs
-from server.store.database import sqlite3
 from server.store.schema import metadata
+from server.store.sqlite import sqlite3
 
 
 @contextmanager

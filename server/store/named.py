@@ -10,8 +10,8 @@ from collections.abc import Iterable, Iterator
 from typing import Any
 
 import sqlalchemy as sa
-from sqlalchemy.dialects.sqlite import insert
 
+from server.store.insert import insert
 from server.store.schema import doomed_blob, metadata
 
 COLUMNS = ("body_sha256", "manifest_sha256", "weights_sha256")
@@ -23,7 +23,7 @@ def doom(connection: sa.Connection, names: Iterable[str]) -> None:
     """Note bytes whose rows went: they are deleted when no other row names them."""
     rows = [{"sha256": name} for name in dict.fromkeys(names)]
     if rows:
-        connection.execute(insert(doomed_blob).on_conflict_do_nothing(), rows)
+        connection.execute(insert(connection, doomed_blob).on_conflict_do_nothing(), rows)
 
 
 def orphans(connection: sa.Connection, *, limit: int | None = None) -> list[str]:

@@ -19,7 +19,7 @@ from typing import Any, Literal
 
 from server.errors import StoreError
 from server.store.blobs import Blobs, checked, is_name, named
-from server.store.database import BUSY_S, forget_deleted, sqlite3
+from server.store.sqlite import BUSY_S, forget_deleted, sqlite3
 
 SHARD_BYTES = 1024 * 1024 * 1024
 NAMES_AT_ONCE = 1000

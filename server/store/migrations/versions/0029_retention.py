@@ -11,7 +11,7 @@ def upgrade() -> None:
     """Two tables, and an index by which a sample that goes is looked for."""
     op.create_table(
         "removed",
-        sa.Column("id", sa.Integer(), autoincrement=True, nullable=False),
+        sa.Column("id", sa.BigInteger().with_variant(sa.Integer(), "sqlite"), autoincrement=True, nullable=False),
         sa.Column("device", sa.String(length=63), nullable=False),
         sa.Column("stream", sa.String(length=63), nullable=False),
         sa.Column("boot", sa.BigInteger(), nullable=False),
