@@ -108,10 +108,11 @@ def sample_arrays(store: Store, rows: Sequence[Row]) -> Iterator[tuple[Row, NDAr
     """
     bodies = store.blobs.get_many(row.body_sha256 for row in rows)  # type: ignore[attr-defined]  # of `sample`
     for row, body in zip(rows, bodies, strict=True):
-        yield row, body if isinstance(body, StoreError) else _unpacked(store, row, body)
+        yield row, body if isinstance(body, StoreError) else unpacked(store, row, body)
 
 
-def _unpacked(store: Store, row: Any, body: bytes) -> NDArray[np.generic] | StoreError:
+def unpacked(store: Store, row: Any, body: bytes) -> NDArray[np.generic] | StoreError:
+    """The array of a body that was read, or what is wrong with it."""
     shape = tuple(row.shape)
     try:
         if row.encoding in KINDS:
