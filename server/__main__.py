@@ -33,6 +33,7 @@ from server.cli import (
     samples,
     snapshot,
     status,
+    store,
     train,
     user,
     webhook,
@@ -71,6 +72,7 @@ model.model.add_typer(bring.commands)
 app.add_typer(model.commands)
 app.add_typer(rollout.rollouts, name="rollout")
 app.add_typer(keys.keys, name="keys")
+app.add_typer(store.store, name="store")
 app.add_typer(user.users, name="user")
 app.add_typer(webhook.commands)
 app.add_typer(backup.commands)

@@ -24,7 +24,7 @@ from server.errors import StoreError
 from server.keep import bodies, manifest, rows
 from server.keep.bodies import absent
 from server.keep.manifest import BLOBS, Manifest, chunks, sha256_of
-from server.store import erasures, trail
+from server.store import copying, erasures, trail
 from server.store.migrations import current_schema
 from server.store.schema import device, web_session
 from server.store.shards import Shards
@@ -69,11 +69,6 @@ def check(folder: Path) -> list[str]:
 def restore(folder: Path, data_dir: Path, settings: config.Store, *, who: str, why: str, now_ms: int) -> Restored:
     """Make `data_dir`, which must be empty or not there, of the backup in `folder`. StoreError: it was not made."""
     made = manifest.read(folder)
-    if settings.url:
-        raise StoreError(
-            "[store] url: a backup is restored into a folder: leave it out, restore, and take the catalogue over with "
-            "`winnow-server store copy`"
-        )
     _check_empty(data_dir)
     beside = data_dir.with_name(data_dir.name + ".restoring")
     try:
@@ -90,6 +85,8 @@ def restore(folder: Path, data_dir: Path, settings: config.Store, *, who: str, w
         store.close()
     if manifest.read(folder) != made:
         raise StoreError(f"{folder}: another backup was made meanwhile: begin again")
+    if settings.url:
+        _take_over(beside, settings)
     _put(beside, data_dir)
     return Restored(made, count, any(name.startswith(("identity/", "keys/")) for name in made.files))
 
@@ -159,6 +156,14 @@ def _settle(store: Store, made: Manifest, *, who: str, why: str, now_ms: int) ->
             "rows": msgspec.to_builtins(made.rows),
         }
         trail.record(connection, "restore", "the catalogue", why=why, who=who, detail=detail, now_ms=now_ms)
+
+
+def _take_over(beside: Path, settings: config.Store) -> None:
+    """Where the catalogue is not kept in the data folder. StoreError when it is not empty there."""
+    file = beside / "catalogue.db"
+    copying.copy(config.Store(url=f"{config.SQLITE}:///{file}"), settings)
+    for path in beside.glob("catalogue.db*"):
+        path.unlink()
 
 
 def _put(beside: Path, data_dir: Path) -> None:

@@ -37,6 +37,9 @@ class Kept(Protocol):
     def writing(self, *, together: bool) -> AbstractContextManager[sa.Connection]:
         """A transaction that nobody writes beside; or, `together`, only those who say so too."""
 
+    def others(self) -> int:
+        """Connections that are not ours, as far as that can be known."""
+
     def analyse(self) -> None:
         """Count anew what the tables hold."""
 
@@ -107,6 +110,11 @@ class Database:
         with self._faults(), self._writing:
             self._kept.analyse()
 
+    def others(self) -> int:
+        """How many connections others have to it, as far as that can be known: 0 of a file. Before we have several."""
+        with self._faults():
+            return self._kept.others()
+
     def close(self) -> None:
         """Close every connection."""
         self.engine.dispose()
@@ -135,14 +143,15 @@ def kept(settings: config.Store) -> Kept:
         from server.store.postgresql import Postgres  # here: its driver is an extra
 
         return Postgres(settings)
-    return Sqlite(_path(settings))
+    return Sqlite(path_of(settings))
 
 
 def is_there(folder: Path, settings: config.Store) -> bool:
     """Whether something is to be read there, which opening would make anew."""
     where = placed(folder, settings)
-    return where.shared or _path(where).exists()
+    return where.shared or path_of(where).exists()
 
 
-def _path(settings: config.Store) -> Path:
+def path_of(settings: config.Store) -> Path:
+    """Of a catalogue that is a file, and has its URL."""
     return Path(settings.url.removeprefix(_FILE))
