@@ -828,8 +828,8 @@ def placed_store(store: Store, folder: Path, *, where: str) -> Store:
 
 
 def _check_blobs(store: Store, path: Path) -> None:
-    if "://" in store.blobs and not BUCKET_URL.fullmatch(store.blobs):
-        raise ServerConfigError(f"{path}: [store] blobs: got {store.blobs!r}, expected s3://bucket/prefix or a folder")
+    if ":" in store.blobs and not BUCKET_URL.fullmatch(store.blobs):
+        raise ServerConfigError(f"{path}: [store] blobs: got {_unsaid(store.blobs)!r}, expected s3://bucket/prefix or a folder")
     if store.s3_endpoint and not re.fullmatch(r"https?://[^/@?#]+/?", store.s3_endpoint):
         raise ServerConfigError(
             f"{path}: [store] s3_endpoint: got {_unsaid(store.s3_endpoint)!r}, expected https://host:port; keys belong "

@@ -11,7 +11,11 @@ from server.cli.options import AsJson, show
 from server.config import Store, placed_store
 from server.errors import ServerConfigError
 
-store = typer.Typer(help="Where what the server remembers lies.", no_args_is_help=True)
+store = typer.Typer(
+    help="Where what the server remembers lies.",
+    epilog="Example: winnow-server store copy sqlite:///data/catalogue.db postgresql://winnow@db/winnow",
+    no_args_is_help=True,
+)
 
 Password = Annotated[
     str, typer.Option(help="file with the password for it, where it is PostgreSQL; empty: none needed")
