@@ -7,6 +7,7 @@ it also does what obstore cannot: versions, and rules of a bucket.
 
 from __future__ import annotations
 
+import logging
 import re
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -103,6 +104,7 @@ class S3:
                 f"{address}: package {error.name!r} is missing: pip install 'winnow-edge[server,s3]'"
             ) from error
         self.address = address
+        logging.getLogger("botocore").setLevel(logging.WARNING)  # it says at every start where it found credentials
         self._session = botocore.session.Session()
         with self.faults():
             self._credentials = self._session.get_credentials()
