@@ -46,8 +46,7 @@ BY_STATUS = {
     "403": "AccessDenied",
     "503": "SlowDown",
 }  # of HEAD, which is answered in a word
-PASSING = ("", "InternalError", "RequestTimeout", "ServiceUnavailable", "SlowDown")
-"""Nothing that an operator has to mend: "" is that nobody answered."""
+PASSING = ("", "InternalError", "RequestTimeout", "ServiceUnavailable", "SlowDown")  # "": nobody answered
 UNREACHABLE = "is it up, and [store] s3_endpoint right? What failed is tried again"
 
 _CODE = re.compile(r"<Code>(\w+)</Code>")
@@ -197,6 +196,16 @@ def status_of(error: BaseException) -> str:
     """
     found = _STATUS.search(str(error))
     return "301" if REDIRECT in str(error) else found[1] if found else ""
+
+
+def passes(error: BaseException) -> bool:
+    """Whether it is nothing that an operator has to mend.
+
+    >>> [passes(ValueError(said)) for said in ("error sending request", "status code: 502", "status code: 403")]
+    [True, True, False]
+    """
+    code = code_of(error)
+    return code in PASSING or code.startswith("5")
 
 
 def explained(error: BaseException) -> str:

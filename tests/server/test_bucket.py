@@ -292,7 +292,17 @@ def test_a_server_that_is_busy_is_asked_again_and_then_given_up_for_now() -> Non
 
 
 @pytest.mark.parametrize(
-    "wrong", ["s3://", "s3://UPPER/x", "s3://ab", "s3://bucket/pre fix", "s3://bucket/../x?", "gs://bucket/x"]
+    "wrong",
+    [
+        "s3://",
+        "s3://UPPER/x",
+        "s3://ab",
+        "s3://bucket/pre fix",
+        "s3://bucket/../x",
+        "s3://bucket/x?",
+        "s3://bucket//x",
+        "gs://bucket/x",
+    ],
 )
 def test_an_address_that_is_none(wrong: str) -> None:
     with pytest.raises(StoreError, match="expected s3://bucket/prefix"):
@@ -324,6 +334,17 @@ def test_whoever_asks_a_bucket_that_was_closed_is_told(s3: S3Server) -> None:
     with pytest.raises(StoreError, match="we are stopping") as caught:
         bucket.get(name)
     assert caught.value.__cause__ is not None
+
+
+def test_a_bucket_may_be_used_from_its_root(s3: S3Server) -> None:
+    s3.client().create_bucket(Bucket="all-of-it")
+    with closing(Bucket(s3.address("", bucket="all-of-it"))) as bucket:
+        bucket.look()
+        names = sorted(bucket.put_many(bodies(5)))
+        assert list(bucket.names()) == names
+        assert list(bucket.names(names[1])) == names[2:]
+        assert bucket.erase(names[:2]) == 2
+        assert (len(bucket), bucket.where) == (3, "s3://all-of-it")
 
 
 def test_a_bucket_is_named_by_its_place(s3: S3Server) -> None:
