@@ -32,6 +32,7 @@ AGAIN_S = 0.05
 POLITE_S = 1.0  # for a table that somebody reads, who comes after us waits as long; less, and it is never our turn
 CONNECTIONS = 20  # of a process at once: the web's threads read side by side, and a wait for one is a page that waits
 LOCK = 0x77696E6E6F77  # "winnow", in the database's own space of advisory locks
+_STATISTICS = "pg_catalog.pg_statistic"  # keeps frequent values; the owner of a database may write it anew
 _LOCKED = "55P03"  # lock_not_available (PostgreSQL manual, appendix A)
 _BY_BYTES = ("C", "POSIX")  # locales that order text, and know of lower case, as SQLite does
 _SESSION = {  # a machine that vanished must not hold the lock for the two hours that TCP waits by itself
@@ -116,7 +117,7 @@ class Postgres:
                 connection.exec_driver_sql("RESET lock_timeout")
 
     def _write_anew(self, connection: sa.Connection) -> None:
-        left = [*_tables(connection), "pg_catalog.pg_statistic"]  # which keeps frequent values
+        left = [*_tables(connection), _STATISTICS]
         until_s = time.monotonic() + BUSY_S
         while left := [table for table in left if not _written_anew(connection, table)]:
             if time.monotonic() > until_s:
@@ -170,6 +171,19 @@ def _tables(connection: sa.Connection) -> list[str]:
     return [quote(table.name) for table in metadata.sorted_tables if table.name in found]
 
 
+def _forget_statistics(connection: sa.Connection, table: str) -> None:
+    """Of a table that is empty now: ANALYZE leaves those as they were, and a column that is given its type has none."""
+    some = sa.select(sa.literal_column("1")).select_from(sa.text(table)).limit(1)
+    if table == _STATISTICS or connection.execute(some).first() is not None:
+        return
+    columns = sa.text(
+        "SELECT quote_ident(attname), format_type(atttypid, atttypmod) FROM pg_attribute"
+        " WHERE attrelid = CAST(:of AS regclass) AND attnum > 0 AND NOT attisdropped"
+    )
+    typed = [f"ALTER COLUMN {name} TYPE {kind}" for name, kind in connection.execute(columns, {"of": table})]
+    connection.exec_driver_sql(f"ALTER TABLE {table} {', '.join(typed)}")
+
+
 def _written_anew(connection: sa.Connection, table: str) -> bool:
     """Write one anew; False when somebody is at it, or rows that were deleted had to be kept for an older state."""
     said: list[str] = []
@@ -177,6 +191,7 @@ def _written_anew(connection: sa.Connection, table: str) -> bool:
     listen = lambda notice: said.append(notice.message_detail or "")  # noqa: E731
     driver.add_notice_handler(listen)
     try:
+        _forget_statistics(connection, table)
         connection.exec_driver_sql(f"VACUUM (FULL, VERBOSE, ANALYZE) {table}")
     except sa.exc.OperationalError as error:
         if getattr(error.orig, "sqlstate", "") != _LOCKED:

@@ -287,10 +287,28 @@ def test_nothing_of_what_was_deleted_is_in_the_files(store, databases):
     assert len(content(store, schema.quarantine)) == 1
 
 
+def test_a_table_that_is_empty_has_no_frequent_values_left(store, databases):
+    ingest = Ingest(store, fleet=FLEET, offline_after_s=90.0)
+    for _ in range(5):  # often enough to be kept as a frequent value
+        ingest.take([message("cam-1", "event", TRACE)])
+    with store.database.write() as connection:
+        connection.execute(sa.delete(schema.device))
+    store.database.analyse()
+    with store.database.write() as connection:
+        connection.execute(sa.delete(schema.quarantine))
+    store.database.forget_deleted()
+    assert traces(store, databases) == 0
+    assert (
+        databases.server.say("SELECT * FROM pg_stats WHERE tablename = 'quarantine'", database=named(store, databases))
+        == []
+    )
+    ingest.take([*uploads("cam-1", 1), message("cam-1", "event", TRACE)])  # and all is as it was
+
+
 def test_as_long_as_somebody_reads_an_older_state_it_is_to_be_done_again(store, databases, monkeypatch):
     monkeypatch.setattr(postgresql, "BUSY_S", 0.0)
     Ingest(store, fleet=FLEET, offline_after_s=90.0).take([message("cam-1", "event", TRACE)])
-    with databases.server.connect(databases.of[store.folder.resolve()]) as reader:
+    with databases.server.connect(named(store, databases)) as reader:
         reader.execute("BEGIN ISOLATION LEVEL REPEATABLE READ")
         reader.execute("SELECT 1")  # of an older state; no table is locked
         with store.database.write() as connection:
@@ -305,9 +323,13 @@ def test_as_long_as_somebody_reads_an_older_state_it_is_to_be_done_again(store, 
     assert traces(store, databases) == 0
 
 
+def named(store, databases) -> str:
+    return databases.of[store.folder.resolve()]
+
+
 def traces(store, databases) -> int:
     """Files of this database in which it can be read, once all is on the disk; the server's log is not of it."""
-    name = databases.of[store.folder.resolve()]
+    name = named(store, databases)
     databases.server.say("CHECKPOINT")
     ((number,),) = databases.server.say(f"SELECT oid FROM pg_database WHERE datname = '{name}'")
     files: list[Path] = list((databases.server.folder / "data" / "base" / str(number)).iterdir())
