@@ -10,6 +10,7 @@ from edge_agent.contract.errors import EXIT_CONFIG, ConfigError, WinnowError
 from server.cli import (
     backtest,
     backup,
+    blobs,
     bring,
     data,
     demo,
@@ -74,6 +75,7 @@ app.add_typer(model.commands)
 app.add_typer(rollout.rollouts, name="rollout")
 app.add_typer(keys.keys, name="keys")
 store.store.add_typer(usage.commands)
+store.store.add_typer(blobs.blobs, name="blobs")
 app.add_typer(store.store, name="store")
 app.add_typer(user.users, name="user")
 app.add_typer(webhook.commands)

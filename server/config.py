@@ -25,7 +25,7 @@ from server.errors import ServerConfigError
 Share = Annotated[float, Meta(ge=0.0, le=1.0)]
 Dial = Literal["propose", "approve", "auto"]
 SQLITE, POSTGRESQL = "sqlite", "postgresql"  # what keeps a catalogue, as its URL begins
-BUCKET_URL = re.compile(r"s3://([a-z0-9][a-z0-9.\-]{1,61}[a-z0-9])((?:/[\w.=\-]+)*)/?", re.ASCII)
+BUCKET_URL = re.compile(r"s3://([a-z0-9][a-z0-9.\-]{1,61}[a-z0-9])((?:/(?!\.)[\w.=\-]+)*)/?", re.ASCII)
 """S3's rules for the name of a bucket, and of a key what no server takes amiss."""
 STABLE = "stable"  # the channel that a device is in unless an operator says otherwise
 
@@ -828,8 +828,10 @@ def placed_store(store: Store, folder: Path, *, where: str) -> Store:
 
 
 def _check_blobs(store: Store, path: Path) -> None:
-    if "://" in store.blobs and not BUCKET_URL.fullmatch(store.blobs):
-        raise ServerConfigError(f"{path}: [store] blobs: got {store.blobs!r}, expected s3://bucket/prefix or a folder")
+    if ":" in store.blobs and not BUCKET_URL.fullmatch(store.blobs):
+        raise ServerConfigError(
+            f"{path}: [store] blobs: got {_unsaid(store.blobs)!r}, expected s3://bucket/prefix or a folder"
+        )
     if store.s3_endpoint and not re.fullmatch(r"https?://[^/@?#]+/?", store.s3_endpoint):
         raise ServerConfigError(
             f"{path}: [store] s3_endpoint: got {_unsaid(store.s3_endpoint)!r}, expected https://host:port; keys belong "

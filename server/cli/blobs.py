@@ -12,7 +12,11 @@ from server.cli.options import NO_REASON, AsJson, By, Config, Why, now_ms
 from server.config import Store, load_config
 from server.errors import ServerConfigError, StoreError
 
-blobs = typer.Typer(help="Where the bytes of samples and models lie.", no_args_is_help=True)
+blobs = typer.Typer(
+    help="Where the bytes of samples and models lie.",
+    epilog="Example: winnow-server store blobs copy data/blobs s3://fleet/blobs",
+    no_args_is_help=True,
+)
 
 _PLACE = "a folder, as data/blobs, or s3://bucket/prefix"
 

@@ -7,6 +7,8 @@ from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Executor, Future, wait
 from typing import TypeVar
 
+from server.errors import StoreError
+
 Item = TypeVar("Item")
 Result = TypeVar("Result")
 
@@ -17,14 +19,22 @@ def in_order(
     """What `function` gives of each item, in their order, with up to `ahead` of them begun.
 
     What it raises is raised when its turn comes; the others are then not begun, and when this ends none runs any more.
+    StoreError when the pool was shut down.
     """
     begun: deque[Future[Result]] = deque()
     try:
         for item in items:
-            begun.append(pool.submit(function, item))
+            begun.append(_submitted(pool, function, item))
             if len(begun) >= ahead:
                 yield begun.popleft().result()
         while begun:
             yield begun.popleft().result()
     finally:
         wait([future for future in begun if not future.cancel()])
+
+
+def _submitted(pool: Executor, function: Callable[[Item], Result], item: Item) -> Future[Result]:
+    try:
+        return pool.submit(function, item)
+    except RuntimeError as error:
+        raise StoreError("nothing is read or written any more: we are stopping") from error

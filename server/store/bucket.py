@@ -18,13 +18,14 @@ from typing import Any
 from server.errors import StoreError
 from server.store.ahead import in_order
 from server.store.blobs import Blobs, checked, is_name, named
-from server.store.s3 import PASSING, S3, Address, code_of, status_of
+from server.store.s3 import S3, Address, code_of, passes, status_of
 
 AT_ONCE = 32  # requests: a far server answers so many in its round trip; a near one gains nothing beyond four
 AHEAD = 2  # times as many bodies are waited for, so that a slow one does not hold up the others
 PART_BYTES = 5 * 1024 * 1024  # what is larger goes in parts of it, the least that S3 takes: 10,000 are 50 GB
 PARTS_AT_ONCE = 2  # more need a faster line: each has to be there in 20 s (SILENT_S)
 LISTED_AT_ONCE = 1000
+NOBODY = "0" * 64  # the hash of no bytes that anybody knows
 NOT_KNOWN = ("NotImplemented", "MethodNotAllowed")  # of what a small server does not have
 
 log = logging.getLogger(__name__)
@@ -52,9 +53,9 @@ class Bucket(Blobs):
         What passes by itself is said, and no more: the rest of the server goes on.
         """
         try:
-            next(self._listed(at_once=1), None)
+            self._get(NOBODY)  # S3 says more of an object that is not there than HEAD does, and less than a listing
         except StoreError as error:
-            if error.__cause__ is None or code_of(error.__cause__) not in PASSING:
+            if error.__cause__ is None or not passes(error.__cause__):
                 raise
             log.warning("%s", error)
 
@@ -152,12 +153,12 @@ class Bucket(Blobs):
                 return False
         return True
 
-    def _listed(self, after: str | None = None, *, at_once: int = LISTED_AT_ONCE) -> Iterator[tuple[str, int]]:
+    def _listed(self, after: str | None = None) -> Iterator[tuple[str, int]]:
         """Names and sizes."""
         import obstore
 
         with self._s3.faults():
-            pages = iter(obstore.list(self._s3.objects, self._address.under, offset=after, chunk_size=at_once))
+            pages = iter(obstore.list(self._s3.objects, self._address.under, offset=after, chunk_size=LISTED_AT_ONCE))
         while True:
             with self._s3.faults():
                 page = next(pages, None)

@@ -11,8 +11,6 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from botocore.exceptions import ClientError
-
 from server.errors import StoreError
 from server.store.s3 import S3, Address, code_of
 
@@ -97,7 +95,7 @@ class Lifecycle:
             with self._s3.faults():
                 said = self._s3.administration.get_bucket_lifecycle_configuration(Bucket=self._s3.address.bucket)
         except StoreError as error:
-            if isinstance(error.__cause__, ClientError) and code_of(error.__cause__) == NONE_YET:
+            if error.__cause__ is not None and code_of(error.__cause__) == NONE_YET:
                 return []
             raise
         return list(said.get("Rules", ()))

@@ -174,7 +174,7 @@ def _tables(connection: sa.Connection) -> list[str]:
 
 def _forget_statistics(connection: sa.Connection, table: str) -> None:
     """Of a table that is empty now: ANALYZE leaves those as they were, and a column that is given its type has none."""
-    some = sa.select(sa.literal_column("1")).select_from(sa.text(table)).limit(1)
+    some: sa.Select[Any] = sa.select(sa.literal_column("1")).select_from(sa.text(table)).limit(1)
     if table == _STATISTICS or connection.execute(some).first() is not None:
         return
     columns = sa.text(

@@ -7,6 +7,7 @@ it also does what obstore cannot: versions, and rules of a bucket.
 
 from __future__ import annotations
 
+import logging
 import re
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -45,8 +46,7 @@ BY_STATUS = {
     "403": "AccessDenied",
     "503": "SlowDown",
 }  # of HEAD, which is answered in a word
-PASSING = ("", "InternalError", "RequestTimeout", "ServiceUnavailable", "SlowDown")
-"""Nothing that an operator has to mend: "" is that nobody answered."""
+PASSING = ("", "InternalError", "RequestTimeout", "ServiceUnavailable", "SlowDown")  # "": nobody answered
 UNREACHABLE = "is it up, and [store] s3_endpoint right? What failed is tried again"
 
 _CODE = re.compile(r"<Code>(\w+)</Code>")
@@ -103,6 +103,7 @@ class S3:
                 f"{address}: package {error.name!r} is missing: pip install 'winnow-edge[server,s3]'"
             ) from error
         self.address = address
+        logging.getLogger("botocore").setLevel(logging.WARNING)  # it says at every start where it found credentials
         self._session = botocore.session.Session()
         with self.faults():
             self._credentials = self._session.get_credentials()
@@ -119,7 +120,7 @@ class S3:
         from obstore.store import S3Store
 
         options: ClientConfig = {
-            "allow_http": self.address.endpoint.startswith("http://"),
+            "allow_http": True,  # whoever writes http:// means it; AWS's own are https
             "connect_timeout": timedelta(seconds=CONNECT_S),
             "read_timeout": timedelta(seconds=SILENT_S),
             "timeout": timedelta(seconds=REQUEST_S),
@@ -195,6 +196,16 @@ def status_of(error: BaseException) -> str:
     """
     found = _STATUS.search(str(error))
     return "301" if REDIRECT in str(error) else found[1] if found else ""
+
+
+def passes(error: BaseException) -> bool:
+    """Whether it is nothing that an operator has to mend.
+
+    >>> [passes(ValueError(said)) for said in ("error sending request", "status code: 502", "status code: 403")]
+    [True, True, False]
+    """
+    code = code_of(error)
+    return code in PASSING or code.startswith("5")
 
 
 def explained(error: BaseException) -> str:

@@ -18,7 +18,7 @@ from edge_agent.contract.encoding import unpack
 from edge_agent.contract.errors import MessageError
 from edge_agent.contract.images import KINDS
 from server.errors import StoreError
-from server.store.insert import insert
+from server.store.insert import insert_new
 from server.store.schema import consensus, sample
 from server.store.store import Store
 
@@ -39,10 +39,7 @@ def split_of(reason: str) -> Literal["train", "holdout"]:
 
 def insert_samples(connection: sa.Connection, rows: Sequence[Mapping[str, Any]]) -> set[str]:
     """Add rows of the table `sample`; returns the ids that were not there before. The others stay as they were."""
-    if not rows:
-        return set()
-    statement = insert(connection, sample).on_conflict_do_nothing(index_elements=[sample.c.id]).returning(sample.c.id)
-    return set(connection.execute(statement, list(rows)).scalars())
+    return insert_new(connection, sample, rows)
 
 
 def body_names(connection: sa.Connection, ids: Collection[str]) -> dict[str, str]:
@@ -108,10 +105,11 @@ def sample_arrays(store: Store, rows: Sequence[Row]) -> Iterator[tuple[Row, NDAr
     """
     bodies = store.blobs.get_many(row.body_sha256 for row in rows)  # type: ignore[attr-defined]  # of `sample`
     for row, body in zip(rows, bodies, strict=True):
-        yield row, body if isinstance(body, StoreError) else _unpacked(store, row, body)
+        yield row, body if isinstance(body, StoreError) else unpacked(store, row, body)
 
 
-def _unpacked(store: Store, row: Any, body: bytes) -> NDArray[np.generic] | StoreError:
+def unpacked(store: Store, row: Any, body: bytes) -> NDArray[np.generic] | StoreError:
+    """The array of a body that was read, or what is wrong with it."""
     shape = tuple(row.shape)
     try:
         if row.encoding in KINDS:
