@@ -8,6 +8,7 @@ import typer
 
 from edge_agent.contract.errors import EXIT_CONFIG, ConfigError, WinnowError
 from server.cli import (
+    apart,
     backtest,
     backup,
     blobs,
@@ -54,6 +55,7 @@ app = typer.Typer(
 app.add_typer(init.commands)
 app.add_typer(run.commands)
 app.add_typer(ingest.commands)
+app.add_typer(apart.commands)
 app.add_typer(status.commands)
 device.device.add_typer(orders.commands)
 device.device.add_typer(place.commands)

@@ -29,7 +29,8 @@ from server.label import quality
 from server.release.commands import summary
 from server.store import devices, gaps, labels, portfolios, rollouts, runs, samples, usage, versions
 from server.store.database import is_there
-from server.store.lock import is_held
+from server.store.leadership import SEATS
+from server.store.presence import leader
 from server.store.store import Store
 from server.store.stretches import day_of
 from server.teach import outlook, proposals
@@ -59,6 +60,7 @@ def opened(config: ServerConfig) -> Iterator[Store]:
 
 def overview(config: ServerConfig, store: Store, *, now_ms: int) -> View:
     """The whole loop, in figures."""
+    leaders = {name: leader(store, name) for name in SEATS}
     with store.database.read() as connection:
         fleet = devices.kept(connection)
         reasons: Counter[str] = Counter()
@@ -68,7 +70,8 @@ def overview(config: ServerConfig, store: Store, *, now_ms: int) -> View:
         last = runs.latest(connection)
         return {
             "fleet": config.server.fleet,
-            "running": is_held(Path(config.server.data_dir)),
+            "running": any(leaders.values()),
+            "leaders": leaders,
             "devices": len(fleet),
             "online": sum(device.online for device in fleet),
             "samples": dict(sorted(reasons.items())),

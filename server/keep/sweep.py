@@ -31,7 +31,7 @@ log = logging.getLogger(__name__)
 
 EVERY_MS = 3_600_000
 AT_ONCE = 1000  # samples to a transaction: more hold up ingest, fewer make a longer trail
-LEAVES = 0.97  # of the bound, so that the next sample does not begin another sweep
+LEAVES = 0.95  # of the bound, so that the next sample does not begin another sweep
 
 Step = Callable[[int], bool]
 """Given the clock, does a part of the work; whether there may be more."""
