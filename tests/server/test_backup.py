@@ -40,9 +40,9 @@ from server.store.store import Store
 class Server:
     """A data folder, and what devices say to it."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, settings: Settings = Settings()) -> None:  # noqa: B008 - frozen
         self.folder = folder
-        self.store = Store.open(folder)
+        self.store = Store.open(folder, settings)
         self.ingest = Ingest(self.store, fleet=FLEET, offline_after_s=90.0)
 
     def take(self, *seqs: int, device: str = "cam-1") -> dict[str, str]:
@@ -64,8 +64,8 @@ class Server:
 def open_server() -> Iterator[Callable[[Path], Server]]:
     with contextlib.ExitStack() as stack:
 
-        def opened(folder: Path) -> Server:
-            server = Server(folder)
+        def opened(folder: Path, settings: Settings = Settings()) -> Server:  # noqa: B008 - frozen
+            server = Server(folder, settings)
             stack.callback(server.store.close)
             return server
 
@@ -280,6 +280,26 @@ def test_keys_come_only_when_asked_for_and_nobody_else_reads_them(server: Server
             assert (folder / name).read_text() == name
             assert stat.S_IMODE((folder / name).stat().st_mode) == 0o600
     assert stat.S_IMODE((tmp_path / "copy").stat().st_mode) == 0o700
+
+
+def test_a_catalogue_in_postgresql_goes_into_a_file_and_back(postgresql, tmp_path: Path, open_server) -> None:
+    server = open_server(tmp_path / "data", postgresql.of_folder(tmp_path / "data"))
+    server.take(0, 1, 2)
+    made = server.back_up(tmp_path / "copy").manifest
+    server.take(3)
+    assert (made.rows["sample"], restore.check(tmp_path / "copy")) == (3, [])
+    restored(tmp_path / "copy", tmp_path / "file")
+    assert open_server(tmp_path / "file").seqs() == [0, 1, 2]
+    settings = postgresql.of_folder(tmp_path / "again")
+    restore.restore(tmp_path / "copy", tmp_path / "again", settings, who="ann", why="moved", now_ms=NOW_MS)
+    again = open_server(tmp_path / "again", settings)
+    assert again.seqs() == [0, 1, 2]
+    assert not list((tmp_path / "again").glob("catalogue.db*"))
+    assert set(again.take(2, 5).values()) == {"duplicate", "accepted"}
+    with pytest.raises(StoreError, match="has rows in the table"):  # nothing is restored over what is there
+        restore.restore(tmp_path / "copy", tmp_path / "third", settings, who="ann", why="moved", now_ms=NOW_MS)
+    for folder in ("data", "again"):
+        postgresql.give_back((tmp_path / folder).resolve())
 
 
 def test_the_commands(tmp_path: Path, capsys) -> None:
