@@ -40,7 +40,7 @@ SERVER_PARTS = (
     {"web"},
     {"inventory"},
     {"status"},
-    {"collect", "label", "teach", "release", "identity", "govern", "tell"},
+    {"collect", "label", "teach", "release", "identity", "govern", "tell", "keep"},
     {"audit", "drift"},
     {"store", "child"},
     {"config"},

@@ -487,6 +487,7 @@ snapshot_left_out = Table(  # labelled, and yet no member
     Column("why", String(20), nullable=False),
     Column("beside", String(190), nullable=False),  # the held-out sample that it is like, or near to
 )
+Index("snapshot_left_out_by_sample", snapshot_left_out.c.sample_id)
 Index("snapshot_member_by_sample", snapshot_member.c.sample_id, snapshot_member.c.snapshot_id)
 
 run = Table(
@@ -676,6 +677,31 @@ doomed_blob = Table(  # named by a row that went; deleted when no other names it
     "doomed_blob",
     metadata,
     Column("sha256", String(64), primary_key=True),
+)
+
+removed = Table(  # samples of a run that were not kept for longer; how they counted stays (removed.py)
+    "removed",
+    metadata,
+    Column("id", Id, primary_key=True, autoincrement=True),
+    Column("device", String(63), nullable=False),
+    Column("stream", String(63), nullable=False),
+    Column("boot", BigInteger, nullable=False),
+    Column("first_seq", BigInteger, nullable=False),
+    Column("last_seq", BigInteger, nullable=False),
+    Column("samples", Integer, nullable=False),
+    Column("reasons", JSON, nullable=False),  # of their selection -> samples
+    Column("packed", LargeBinary, nullable=False),  # a few bytes of each
+)
+Index("removed_by_run", removed.c.device, removed.c.stream, removed.c.boot, removed.c.first_seq)
+
+usage = Table(  # how much of the disk is used for what, day by day (usage.py)
+    "usage",
+    metadata,
+    Column("day", String(10), primary_key=True),  # UTC
+    Column("name", String(60), primary_key=True),
+    Column("rows", BigInteger, nullable=False),
+    Column("bytes", BigInteger, nullable=False),
+    Column("at_ms", BigInteger, nullable=False),
 )
 
 card = Table(  # model and data card of a version, as they were when it was published (govern/card.py)

@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+import msgspec
 import postgres
 import pytest
 
@@ -103,7 +104,10 @@ def catalogue(request: pytest.FixtureRequest) -> Iterator[str]:
     databases: Databases = request.getfixturevalue("postgresql")
 
     def placed(folder: Path, settings: config.Store) -> config.Store:
-        return settings if settings.url else databases.of_folder(folder)
+        if settings.url:
+            return settings
+        kept = databases.of_folder(folder)
+        return msgspec.structs.replace(settings, url=kept.url, password_file=kept.password_file)  # blobs as they are
 
     with pytest.MonkeyPatch.context() as patch:
         for module in (database, store):

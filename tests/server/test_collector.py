@@ -390,3 +390,35 @@ def test_an_image_in_parts_is_put_together_and_its_parts_go(collect, device, sto
         (row,) = connection.execute(sa.select(sample_table)).all()
         assert connection.execute(sa.select(sa.func.count()).select_from(part)).scalar() == 0
     np.testing.assert_array_equal(sample_array(store, row), noise)
+
+
+def test_while_the_bucket_is_away_receipts_are_late_and_nothing_is_lost(broker, device, tmp_path, s3, caplog):
+    """A real S3, killed in mid-stream."""
+    caplog.set_level(logging.WARNING)
+    store = Store.open(tmp_path / "data", s3.settings("collected"))
+    told = threading.Event()
+    collector = Collector(
+        Ingest(store, fleet=FLEET, offline_after_s=90.0), BrokerAddress(HOST, broker.port), fleet=FLEET,
+        now_ms=lambda: NOW_MS, commit_rows=20, on_samples=lambda _: told.set(),
+    )  # fmt: skip
+    collector.start()
+    assert collector.wait_ready(WAIT_S)
+    cam, other = device("cam-1", 100), device("cam-2", 100)
+    assert told.wait(WAIT_S)
+    s3.kill()
+    for sender in (cam, other):  # the first may all be there by now
+        sender.waiting |= {f"{sender.name}.main.1.{seq}": frames(sender.name, seq) for seq in range(100, 200)}
+    wait_for(lambda: "nothing can be stored, devices keep what they have: s3://fleet/collected" in caplog.text)
+    wait_for(lambda: len(cam.waiting) + len(other.waiting) == 400 - len(stored(store)))  # receipts are on their way
+    assert 0 < len(stored(store)) <= 200
+    s3.start()
+    wait_for(lambda: not cam.waiting and not other.waiting)
+    collector.stop()
+    assert stored(store) == expected(("cam-1", 200), ("cam-2", 200))
+    assert sorted(id_ for _, id_ in {*cam.told, *other.told}) == stored(store)
+    with store.database.read() as connection:
+        rows = connection.execute(sa.select(sample_table)).all()
+    assert set(store.blobs.names()) == {row.body_sha256 for row in rows}
+    for row in rows[::50]:
+        assert sample_array(store, row).shape == tuple(row.shape)
+    store.close()

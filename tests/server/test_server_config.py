@@ -82,3 +82,26 @@ def test_a_url_that_cannot_be_meant_is_an_error_and_no_password_is_shown(tmp_pat
     with pytest.raises(ServerConfigError, match=said) as found:
         stated(tmp_path, f'[store]\nurl = "{url}"\n')
     assert "hunter2" not in str(found.value)
+
+
+def test_blobs_lie_in_a_folder_beside_the_file_or_in_a_bucket(tmp_path):
+    assert stated(tmp_path, "").store.blobs == ""
+    assert stated(tmp_path, '[store]\nblobs = "bytes"\n').store.blobs == str(tmp_path / "bytes")
+    far = stated(tmp_path, '[store]\nblobs = "s3://fleet/farm"\ns3_endpoint = "http://10.0.0.5:8333"\n').store
+    assert (far.blobs, far.s3_endpoint) == ("s3://fleet/farm", "http://10.0.0.5:8333")
+
+
+@pytest.mark.parametrize(
+    ("stating", "said"),
+    [
+        ('blobs = "s3:/fleet"', r"\[store\] blobs: got 's3:/fleet', expected s3://bucket/prefix or a folder"),
+        ('blobs = "gs://fleet/farm"', "expected s3://bucket/prefix or a folder"),
+        ('blobs = "s3://Fleet"', "expected s3://bucket/prefix or a folder"),
+        ('blobs = "s3://key:secret@fleet/farm"', r"got 's3://key:\.\.\.@fleet/farm', expected s3://bucket"),
+        ('s3_endpoint = "10.0.0.5:8333"', "expected https://host:port"),
+        ('s3_endpoint = "https://key:secret@host"', r"got 'https://key:\.\.\.@host', expected https://host:port; keys"),
+    ],
+)
+def test_blobs_that_lie_nowhere(tmp_path, stating, said):
+    with pytest.raises(ServerConfigError, match=said):
+        stated(tmp_path, f"[store]\n{stating}\n")
