@@ -29,6 +29,7 @@ from server.cli import (
     run,
     runs,
     samples,
+    simulate,
     snapshot,
     status,
     train,
@@ -72,6 +73,7 @@ app.add_typer(user.users, name="user")
 app.add_typer(webhook.commands)
 app.add_typer(govern.commands)
 app.add_typer(demo.commands)
+app.add_typer(simulate.commands)
 app.add_typer(backtest.commands)
 
 
