@@ -16,6 +16,7 @@ from server.cli import (
     gates,
     gold,
     govern,
+    ingest,
     init,
     keys,
     label,
@@ -49,6 +50,7 @@ app = typer.Typer(
 # In the order in which a fleet comes to need them.
 app.add_typer(init.commands)
 app.add_typer(run.commands)
+app.add_typer(ingest.commands)
 app.add_typer(status.commands)
 device.device.add_typer(orders.commands)
 device.device.add_typer(place.commands)

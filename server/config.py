@@ -23,6 +23,7 @@ from server.errors import ServerConfigError
 
 Share = Annotated[float, Meta(ge=0.0, le=1.0)]
 Dial = Literal["propose", "approve", "auto"]
+SQLITE, POSTGRESQL = "sqlite", "postgresql"  # what keeps a catalogue, as its URL begins
 STABLE = "stable"  # the channel that a device is in unless an operator says otherwise
 
 
@@ -50,6 +51,23 @@ class Server(Section, frozen=True, kw_only=True):
             description="what its models say of a sample, and people label: one class, every class that applies, boxes, or numbers"
         ),
     ] = "classification"
+
+
+class Store(Section, frozen=True, kw_only=True):
+    """Where what the server remembers lies: see [store.md](../store.md)."""
+
+    url: Annotated[
+        str,
+        Meta(
+            description="of the catalogue: `postgresql://user@host:5432/name?sslmode=verify-full`, or `sqlite:///PATH`; empty: `catalogue.db` in the data folder"
+        ),
+    ] = ""
+    password_file: Annotated[str, Meta(description="file with the password for PostgreSQL; empty: none is needed")] = ""
+
+    @property
+    def shared(self) -> bool:
+        """Whether servers on several machines may work on the catalogue."""
+        return urlsplit(self.url).scheme == POSTGRESQL
 
 
 class Identity(Section, frozen=True, kw_only=True):
@@ -89,7 +107,22 @@ class Broker(Section, frozen=True, kw_only=True):
 
 
 class Collect(Section, frozen=True, kw_only=True):
-    """How samples are taken in."""
+    """How samples are taken in: see [workers.md](../workers.md) for more processes than one."""
+
+    workers: Annotated[
+        int,
+        Meta(
+            ge=0,
+            le=64,
+            description="processes that `run` and `ingest` start to take in, and start again when they end; 0: the program itself takes in",
+        ),
+    ] = 0
+    divide: Annotated[
+        Literal["auto", "devices"],
+        Meta(
+            description="what each of several takes: `auto`, what the broker gives it, where the broker proves that it shares a subscription; `devices`, and else: the devices that are its own by a hash of their names"
+        ),
+    ] = "auto"
 
     commit_rows: Annotated[int, Meta(ge=1, le=10_000, description="samples to one commit at most")] = 250
     offline_after_s: Annotated[float, Meta(gt=0.0, description="silence after which a device counts as offline")] = 90.0
@@ -612,6 +645,7 @@ class ServerConfig(Section, frozen=True, kw_only=True):
     """The whole of server.toml."""
 
     server: Server = Server()
+    store: Store = Store()
     identity: Identity = Identity()
     broker: Broker = Broker()
     collect: Collect = Collect()
@@ -645,6 +679,7 @@ def load_config(path: Path) -> ServerConfig:
         if not is_host(name):
             raise ServerConfigError(f"{path}: [server] names: got {name!r}, expected a host name or an address")
     config.autonomy.dials()
+    _check_store(config.store, path)
     _check_web(config.web, path)
     _check_told(config, path)
     if config.broker.url and config.broker.plain:
@@ -655,6 +690,11 @@ def load_config(path: Path) -> ServerConfig:
     return replace(
         config,
         server=replace(config.server, data_dir=str(folder / config.server.data_dir)),
+        store=replace(
+            config.store,
+            url=_placed_url(folder, config.store.url),
+            password_file=_placed(folder, config.store.password_file),
+        ),
         broker=replace(config.broker, **{key: str(folder / file) if file else "" for key, file in files.items()}),
         web=replace(
             config.web,
@@ -677,6 +717,34 @@ def load_config(path: Path) -> ServerConfig:
 def _placed(folder: Path, place: str) -> str:
     """A path, meant from `folder`; a `package.module:name` and nothing stay what they are."""
     return place if not place or ":" in place else str(folder / place)
+
+
+def _placed_url(folder: Path, url: str) -> str:
+    """`sqlite:///PATH` with the path meant from `folder`; another URL stays what it is.
+
+    >>> _placed_url(Path("/etc/winnow"), "sqlite:///fleet.db"), _placed_url(Path("/etc/winnow"), "sqlite:////srv/fleet.db")
+    ('sqlite:////etc/winnow/fleet.db', 'sqlite:////srv/fleet.db')
+    """
+    start = f"{SQLITE}:///"
+    return start + str(folder / url.removeprefix(start)) if url.startswith(start) else url
+
+
+def _check_store(store: Store, path: Path) -> None:
+    expected = "expected postgresql://user@host:5432/name or sqlite:///PATH"
+    parts = urlsplit(store.url)
+    if store.url and (parts.scheme not in (SQLITE, POSTGRESQL) or not parts.path.strip("/")):
+        raise ServerConfigError(f"{path}: [store] url: got {_unsaid(store.url)!r}, {expected}")
+    if parts.scheme == SQLITE and parts.netloc:
+        raise ServerConfigError(f"{path}: [store] url: got {store.url!r}, expected sqlite:///PATH, with three slashes")
+    if parts.password or "password=" in parts.query:
+        raise ServerConfigError(
+            f"{path}: [store] url holds a password: put it into a file, and name it as password_file"
+        )
+
+
+def _unsaid(url: str) -> str:
+    """A URL as it may be shown."""
+    return re.sub(r"(?<=:)[^:@/]*(?=@)", "...", url)
 
 
 def _check_web(web: Web, path: Path) -> None:

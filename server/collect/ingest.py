@@ -3,6 +3,11 @@
 `take` is given a group of messages and returns when they are on disk; the receipts that it returns may be sent then,
 and not before. Every step can be repeated, so a group whose commit failed is simply taken again.
 
+Several processes may take messages of one device at once, the parts of one sample among them. The first thing that a
+transaction does is to say that it heard of its devices, and the rows of those are its own from then on, in the order of
+their names: what is known of a device is read after that, and is what another has committed. In SQLite one at a time
+writes anyway; in PostgreSQL that lock makes it so for each device, and for no more than that.
+
 Samples that came as images are handed back, to be proven (prover.py); what that found is taken with a later group.
 """
 
@@ -20,10 +25,11 @@ from edge_agent.contract.task import plain
 from edge_agent.contract.wire import Birth, Death, Event, Fetch, Heartbeat, Receipt, SampleHeader
 from server.collect.inbound import Bad, Heard, Message, Picture, Piece, Said, Upload, check_body, hear
 from server.collect.receipts import Answers
-from server.store import beats, devices, erasures, gaps, identities, parts, samples, stretches
+from server.store import arrivals, beats, devices, erasures, gaps, identities, parts, samples, stretches
 from server.store.store import Store
 
 Whole = Upload | Picture
+_Item = TypeVar("_Item", Upload, Picture, Piece)
 Proven = Upload | Bad
 """What became of a picture."""
 
@@ -37,7 +43,6 @@ class Taken:
 
     receipts: list[tuple[str, Receipt]]  # (device, what to tell it)
     samples_new: int
-    births: list[str]  # devices
     fetches: list[tuple[str, Fetch]]
     pictures: list[Picture]  # nobody knows yet whether they are images
 
@@ -121,19 +126,9 @@ class Ingest:
     def take(self, batch: Sequence[Message | Proven]) -> Taken:
         """Check and store a group; StoreError when that cannot be, and then the same group may be taken again."""
         group = self._hear(batch)
-        known = self._known([*group.uploads, *group.pictures, *group.pieces])
-        whole, kept = self._join([piece for piece in group.pieces if group.is_new(piece, known)])
-        for item in whole:
-            group.add(item)
-        new: list[Upload] = []
-        for upload in group.uploads:
-            if group.is_new(upload, known):
-                known[upload.header.id] = upload.header.body_sha256
-                new.append(upload)
-        pictures = [picture for picture in group.pictures if group.is_new(picture, known)]
         with self._store.database.write() as connection:  # from here on nothing is erased, and no blob deleted
-            gone = _erased(connection, group, [*new, *pictures, *kept])
-            new, pictures, kept = _without(gone, new), _without(gone, pictures), _without(gone, kept)
+            devices.record_seen(connection, group.seen_ms())  # and nobody else takes what these devices say
+            new, pictures, kept = self._sort(connection, group)
             bodies = {upload.header.body_sha256: upload.body for upload in new}
             flushed = self._flusher.submit(self._store.blobs.put_named, bodies)
             inserted = samples.insert_samples(connection, [_row(upload) for upload in new])
@@ -146,15 +141,17 @@ class Ingest:
             flushed.result()  # bodies are on the disk before the rows that name them
         return _taken(group, len(inserted), pictures)
 
-    def sweep(self, now_ms: int, *, throttled: Mapping[str, int] | None = None) -> list[str]:
-        """Count silent devices as offline and forget parts that never became whole; returns who fell silent.
-
-        throttled: device -> messages that were left for want of room, to be added to its count.
-        """
+    def sweep(self, now_ms: int) -> list[str]:
+        """Count silent devices as offline and forget parts that never became whole; returns who fell silent."""
         with self._store.database.write() as connection:
             parts.expire_parts(connection, before_ms=now_ms - PARTS_EXPIRE_MS)
-            devices.record_throttled(connection, throttled or {})
             return devices.mark_offline(connection, now_ms=now_ms, after_ms=self._offline_after_ms)
+
+    def count_throttled(self, counts: Mapping[str, int]) -> None:
+        """Add messages that were left for want of room to what is known of their devices."""
+        if counts:
+            with self._store.database.write() as connection:
+                devices.record_throttled(connection, counts)
 
     def _hear(self, batch: Sequence[Message | Proven]) -> _Group:
         with self._store.database.read() as connection:
@@ -164,32 +161,21 @@ class Ingest:
             group.add(_shut_out(item) if item.device in group.revoked else item)
         return group
 
-    def _known(self, items: Sequence[Whole | Piece]) -> dict[str, str]:
-        with self._store.database.read() as connection:
-            return samples.body_names(connection, {item.header.id for item in items})
-
-    def _join(self, pieces: Sequence[Piece]) -> tuple[list[Whole | Bad], list[Piece]]:
-        """What is whole now, or turned out to be no sample; and the parts of others, to be kept."""
-        here: dict[_Cut, dict[int, Piece]] = defaultdict(dict)
-        for piece in pieces:
-            here[_cut(piece)][piece.header.part] = piece
-        whole: list[Whole | Bad] = []
-        kept: list[Piece] = []
-        for found in here.values():
-            last = next(reversed(found.values()))
-            body = self._body(last.header, {number: piece.data for number, piece in found.items()})
-            if body is None:
-                kept += found.values()
-            else:
-                whole.append(check_body(last.message, last.device, last.id, last.header, body))
-        return whole, kept
-
-    def _body(self, header: SampleHeader, here: dict[int, bytes]) -> bytes | None:
-        """Of the parts at hand, and those that came before; None while some are missing."""
-        if len(here) == header.parts:
-            return b"".join(here[number] for number in range(header.parts))
-        with self._store.database.read() as connection:
-            return parts.join_parts(connection, header, here)
+    def _sort(self, connection: sa.Connection, group: _Group) -> tuple[list[Upload], list[Picture], list[Piece]]:
+        """What is to be stored, to be proven, and to be kept until the rest comes; all else has its answer."""
+        items: list[Whole | Piece] = [*group.uploads, *group.pictures, *group.pieces]
+        known = samples.body_names(connection, {item.header.id for item in items})
+        whole, kept = _join(connection, [piece for piece in group.pieces if group.is_new(piece, known)])
+        for item in whole:
+            group.add(item)
+        new: list[Upload] = []
+        for upload in group.uploads:
+            if group.is_new(upload, known):
+                known[upload.header.id] = upload.header.body_sha256
+                new.append(upload)
+        pictures = [picture for picture in group.pictures if group.is_new(picture, known)]
+        gone = _erased(connection, group, [*new, *pictures, *kept])
+        return _without(gone, new), _without(gone, pictures), _without(gone, kept)
 
 
 _Cut = tuple[str, str, int]
@@ -200,19 +186,43 @@ def _cut(piece: Piece) -> _Cut:
     return piece.header.id, piece.header.body_sha256, piece.header.parts
 
 
+def _join(connection: sa.Connection, pieces: Sequence[Piece]) -> tuple[list[Whole | Bad], list[Piece]]:
+    """What is whole now, or turned out to be no sample; and the parts of others, to be kept."""
+    here: dict[_Cut, dict[int, Piece]] = defaultdict(dict)
+    for piece in pieces:
+        here[_cut(piece)][piece.header.part] = piece
+    whole: list[Whole | Bad] = []
+    kept: list[Piece] = []
+    for found in here.values():
+        last = next(reversed(found.values()))
+        body = _body(connection, last.header, {number: piece.data for number, piece in found.items()})
+        if body is None:
+            kept += found.values()
+        else:
+            whole.append(check_body(last.message, last.device, last.id, last.header, body))
+    return whole, kept
+
+
+def _body(connection: sa.Connection, header: SampleHeader, here: dict[int, bytes]) -> bytes | None:
+    """Of the parts at hand, and those that came before; None while some are missing."""
+    if len(here) == header.parts:
+        return b"".join(here[number] for number in range(header.parts))
+    return parts.join_parts(connection, header, here)
+
+
 def _record(connection: sa.Connection, group: _Group) -> None:
-    devices.record_seen(connection, group.seen_ms())
     for device, message, word in ((item.device, item.message, item.word) for item in group.said):
         if isinstance(word, Birth | Heartbeat):
             gaps.notice(connection, device, word.outbox, now_ms=message.received_ms)
         if isinstance(word, Birth):
             devices.record_birth(connection, device, word, now_ms=message.received_ms)
+            arrivals.add(connection, device, word.session, now_ms=message.received_ms)
         elif isinstance(word, Heartbeat):
             devices.record_heartbeat(connection, device, word, now_ms=message.received_ms)
             beats.record(connection, device, word, now_ms=message.received_ms)
             stretches.record(connection, device, word, now_ms=message.received_ms)
         elif isinstance(word, Death):
-            devices.record_death(connection, device, word)
+            devices.record_death(connection, device, word, now_ms=message.received_ms)
         elif isinstance(word, Event):
             devices.record_event(connection, device, word, now_ms=message.received_ms)
     closed = erasures.closed(connection)
@@ -237,9 +247,6 @@ def _erased(connection: sa.Connection, group: _Group, items: Sequence[Whole | Pi
     for sample_id, why in gone.items():
         group.answers.erase(by[sample_id], sample_id, why)
     return set(gone)
-
-
-_Item = TypeVar("_Item", Upload, Picture, Piece)
 
 
 def _without(ids: set[str], items: list[_Item]) -> list[_Item]:
@@ -293,7 +300,6 @@ def _taken(group: _Group, samples_new: int, pictures: list[Picture]) -> Taken:
     return Taken(
         receipts=group.answers.receipts(),
         samples_new=samples_new,
-        births=[device for device, word in words if isinstance(word, Birth)],
         fetches=[(device, word) for device, word in words if isinstance(word, Fetch)],
         pictures=pictures,
     )

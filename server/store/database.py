@@ -16,7 +16,8 @@ from typing import Any
 
 import sqlalchemy as sa
 
-from server.errors import StoreError
+from server import config
+from server.errors import ServerConfigError, StoreError
 
 try:  # carries a current SQLite; Python's own may have the WAL-reset bug (< 3.51.3, sqlite.org/wal.html)
     from pysqlite3 import dbapi2 as sqlite3
@@ -33,9 +34,13 @@ ANALYSED_ROWS = 400  # of each index: fewer misjudges what is uneven, more takes
 class Database:
     """The catalogue: connections for reading and, one at a time, for writing."""
 
-    def __init__(self, path: Path) -> None:
-        """Open or make the SQLite file at `path` (its folder must exist); StoreError when it cannot be."""
-        self.path = path
+    def __init__(self, folder: Path, settings: config.Store = config.Store()) -> None:  # noqa: B008 - frozen
+        """The catalogue of a data folder, which must exist; StoreError when it cannot be opened or made."""
+        if settings.shared:
+            raise ServerConfigError(f"[store] url: got {settings.url!r}: PostgreSQL is not built in yet")
+        path = sqlite_path(folder, settings)
+        self.name = str(path)
+        """What messages call it."""
         self._writing = threading.Lock()
         self._engine = sa.create_engine(
             f"sqlite:///{path}", module=sqlite3, connect_args={"timeout": BUSY_S, "check_same_thread": False}
@@ -68,7 +73,7 @@ class Database:
             try:
                 forget_deleted(connection.driver_connection)
             except sqlite3.Error as error:
-                raise StoreError(f"{self.path}: {error}") from error
+                raise StoreError(f"{self.name}: {error}") from error
 
     def analyse(self) -> None:
         """Count anew what the tables hold: without it SQLite walks a million samples to find a thousand labels.
@@ -90,7 +95,17 @@ class Database:
         except sa.exc.DatabaseError as error:
             if isinstance(error, (sa.exc.IntegrityError, sa.exc.ProgrammingError)):
                 raise  # our mistake, not the disk's
-            raise StoreError(f"{self.path}: {error.orig}") from error
+            raise StoreError(f"{self.name}: {error.orig}") from error
+
+
+def sqlite_path(folder: Path, settings: config.Store) -> Path:
+    """Where the file is, of a catalogue that is one."""
+    return Path(settings.url.removeprefix("sqlite:///")) if settings.url else folder / "catalogue.db"
+
+
+def is_there(folder: Path, settings: config.Store) -> bool:
+    """Whether something is to be read there, which opening would make anew."""
+    return settings.shared or sqlite_path(folder, settings).exists()
 
 
 def _configure(connection: Any, _record: object) -> None:

@@ -127,7 +127,11 @@ def _to_json(message: msgspec.Struct) -> object:
 
 
 def record_seen(connection: sa.Connection, seen_ms: Mapping[str, int]) -> None:
-    """Devices gave a sign of life, at those times; one that is new is added."""
+    """Devices gave a sign of life, at those times; one that is new is added.
+
+    Their rows are the transaction's from then on, taken in the order of their names: two that take the same ones wait
+    for each other, and never both.
+    """
     if not seen_ms:
         return
     statement = insert(device)
@@ -137,7 +141,7 @@ def record_seen(connection: sa.Connection, seen_ms: Mapping[str, int]) -> None:
     rows = [
         {"name": name, "first_seen_ms": at, "last_seen_ms": at, "online": True, "session": "", "boot": 0}
         | {"messages_bad": 0, "throttled": 0, "desired_revision": 0}
-        for name, at in seen_ms.items()
+        for name, at in sorted(seen_ms.items())
     ]
     connection.execute(statement, rows)
 
@@ -156,11 +160,14 @@ def record_birth(connection: sa.Connection, name: str, birth: Birth, *, now_ms: 
 
 
 def record_heartbeat(connection: sa.Connection, name: str, heartbeat: Heartbeat, *, now_ms: int) -> None:
-    """Keep the latest; one from before the last known boot is stale, and changes nothing.
+    """Keep the latest; one from before the last known boot, or from earlier in its session, changes nothing.
 
-    It carries the session too: the birth may have passed while no server listened.
+    It carries the session too: the birth may have passed while no server listened. An earlier one may come later where
+    several processes listen.
     """
-    mine = sa.and_(device.c.name == name, device.c.boot <= heartbeat.boot)
+    said = device.c.heartbeat
+    later = sa.and_(said["session"].as_string() == heartbeat.session, said["uptime_s"].as_float() > heartbeat.uptime_s)
+    mine = sa.and_(device.c.name == name, device.c.boot <= heartbeat.boot, sa.not_(sa.func.coalesce(later, False)))
     values = {
         "session": heartbeat.session,
         "boot": heartbeat.boot,
@@ -170,9 +177,12 @@ def record_heartbeat(connection: sa.Connection, name: str, heartbeat: Heartbeat,
     connection.execute(sa.update(device).where(mine).values(values))
 
 
-def record_death(connection: sa.Connection, name: str, death: Death) -> None:
-    """The broker lost a device. A will of an earlier session is ignored: it may come after the next birth."""
-    mine = sa.and_(device.c.name == name, device.c.session == death.session)
+def record_death(connection: sa.Connection, name: str, death: Death, *, now_ms: int) -> None:
+    """The broker lost a device. A will of an earlier session is ignored: it may come after the next birth.
+
+    So is one after which the device was heard, by a process that was quicker.
+    """
+    mine = sa.and_(device.c.name == name, device.c.session == death.session, device.c.last_seen_ms <= now_ms)
     connection.execute(sa.update(device).where(mine).values(online=False))
 
 
@@ -181,11 +191,6 @@ def running(connection: sa.Connection) -> list[int]:
     version = device.c.heartbeat["model"]["version"].as_integer()
     found = connection.scalars(sa.select(version).where(device.c.heartbeat.is_not(None)).distinct())
     return sorted(number for number in found if number is not None)
-
-
-def session_of(connection: sa.Connection, name: str) -> str:
-    """The session that a device said last; "" when it has said none."""
-    return connection.scalar(sa.select(device.c.session).where(device.c.name == name)) or ""
 
 
 def mark_offline(connection: sa.Connection, *, now_ms: int, after_ms: int) -> list[str]:

@@ -57,6 +57,11 @@ def body_names(connection: sa.Connection, ids: Collection[str]) -> dict[str, str
     return found
 
 
+def newest_ms(connection: sa.Connection) -> int:
+    """When the last sample came; 0 before the first."""
+    return connection.scalar(sa.select(sa.func.max(sample.c.received_at_ms))) or 0
+
+
 def rows(connection: sa.Connection, ids: Collection[str]) -> Sequence[sa.Row[Any]]:
     """The rows of these ids, those that are here; at most 32,000 ids."""
     return connection.execute(sa.select(sample).where(sample.c.id.in_(list(ids)))).all()

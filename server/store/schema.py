@@ -51,6 +51,14 @@ device = Table(
     Column("said_ms", BigInteger, nullable=False, server_default="0"),  # when its word on what it runs came
 )
 
+arrival = Table(  # a birth that nobody has answered yet (arrivals.py)
+    "arrival",
+    metadata,
+    Column("device", String(63), primary_key=True),
+    Column("session", String(64), primary_key=True),
+    Column("at_ms", BigInteger, nullable=False),
+)
+
 alarm = Table(  # what somebody should see to, as long as it stands (alarms.py)
     "alarm",
     metadata,

@@ -11,7 +11,6 @@ import shutil
 import threading
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
-from pathlib import Path
 from typing import get_args
 
 import sqlalchemy as sa
@@ -36,9 +35,9 @@ FRESH_MS = 10_000  # counting a million samples takes a good part of a second
 class Figures(Collector):
     """Reads them when it is asked."""
 
-    def __init__(self, store: Store, table: FleetTable, *, folder: Path, now_ms: Callable[[], int]) -> None:
+    def __init__(self, store: Store, table: FleetTable, *, now_ms: Callable[[], int]) -> None:
         """Nothing is read yet."""
-        self._store, self._table, self._folder, self._now_ms = store, table, folder, now_ms
+        self._store, self._table, self._now_ms = store, table, now_ms
         self._lock = threading.Lock()
         self._known: list[Metric] = []
         self._read_ms = -FRESH_MS
@@ -116,7 +115,7 @@ class Figures(Collector):
             "winnow_webhook_messages", "Messages that wait for a receiver, or were given up", "state", messages
         )
         yield _gauge("winnow_devices_paused", "Devices whose uploads an operator has paused", value=paused)
-        free = shutil.disk_usage(self._folder).free
+        free = shutil.disk_usage(self._store.folder).free
         yield _gauge("winnow_disk_free_bytes", "Free where the data lie", value=free)
 
 
@@ -124,7 +123,7 @@ def router(frame: Frame) -> APIRouter:
     """Its route."""
     made = APIRouter()
     registry = CollectorRegistry(auto_describe=False)
-    registry.register(Figures(frame.store, frame.table, folder=frame.store.database.path.parent, now_ms=frame.now_ms))
+    registry.register(Figures(frame.store, frame.table, now_ms=frame.now_ms))
 
     @made.get("/metrics")
     async def metrics(_: Viewer) -> Response:

@@ -81,7 +81,7 @@ def test_several_may_open_a_new_store_at_once(tmp_path):
 
 
 def test_an_upgrade_that_fails_leaves_the_catalogue_as_it_was(tmp_path):
-    database = Database(tmp_path / "catalogue.db")
+    database = Database(tmp_path)
     with database.write() as connection:
         connection.exec_driver_sql("CREATE TABLE version (number INTEGER)")  # in the way of a script, near its end
     with pytest.raises(StoreError, match="already exists"):
@@ -120,7 +120,7 @@ STATES = {
 def catalogue_of(folder, number):
     """A catalogue at an earlier schema."""
     folder.mkdir()
-    database = Database(folder / "catalogue.db")
+    database = Database(folder)
     scripts = ScriptDirectory(str(Path(migrations.__file__).parent))
     with database.write() as connection:
         context = MigrationContext.configure(connection)

@@ -53,3 +53,32 @@ def test_an_empty_file_is_enough_and_paths_are_meant_from_it(tmp_path: Path) -> 
 def test_a_mistake_is_the_servers_error_and_named_with_its_file(tmp_path: Path, text: str, said: str) -> None:
     with pytest.raises(ServerConfigError, match=rf"server\.toml: {said}"):
         load_config(write(tmp_path, text))
+
+
+def stated(folder: Path, text: str) -> ServerConfig:
+    return load_config(write(folder, text))
+
+
+def test_the_catalogue_may_be_elsewhere(tmp_path: Path) -> None:
+    assert not stated(tmp_path, "").store.shared
+    near = stated(tmp_path, '[store]\nurl = "sqlite:///fleet.db"\n').store
+    assert near.url == f"sqlite:///{tmp_path}/fleet.db"
+    far = stated(tmp_path, '[store]\nurl = "postgresql://winnow@db/winnow"\npassword_file = "word"\n').store
+    assert (far.shared, far.password_file) == (True, str(tmp_path / "word"))
+
+
+@pytest.mark.parametrize(
+    ("url", "said"),
+    [
+        ("mysql://db/winnow", r"\[store\] url: got 'mysql://db/winnow', expected postgresql://"),
+        ("postgresql://db", r"\[store\] url: got 'postgresql://db', expected postgresql://"),
+        ("sqlite://fleet.db/x", "with three slashes"),
+        ("postgresql://winnow:hunter2@db/winnow", "holds a password"),
+        ("postgresql://winnow@db/winnow?password=hunter2", "holds a password"),
+        ("mysql://winnow:hunter2@db/winnow", "expected"),
+    ],
+)
+def test_a_url_that_cannot_be_meant_is_an_error_and_no_password_is_shown(tmp_path: Path, url: str, said: str) -> None:
+    with pytest.raises(ServerConfigError, match=said) as found:
+        stated(tmp_path, f'[store]\nurl = "{url}"\n')
+    assert "hunter2" not in str(found.value)

@@ -25,9 +25,9 @@ def migrate(database: Database) -> None:
         if found < head:
             _upgrade(database)
     except sa.exc.DBAPIError as error:
-        raise StoreError(f"{database.path}: {error.orig}") from error
+        raise StoreError(f"{database.name}: {error.orig}") from error
     if found > head:
-        raise StoreError(f"{database.path}: schema {found}, this program knows up to {head}: install a newer Winnow")
+        raise StoreError(f"{database.name}: schema {found}, this program knows up to {head}: install a newer Winnow")
 
 
 def current_schema() -> str:
