@@ -37,10 +37,10 @@ def play(folder: Path, options: Options) -> dict[str, Table]:
     with own_store(folder) as store:
         ingest = Ingest(store, fleet=FLEET, offline_after_s=90.0)
         crew = _Crew(options, ingest)
-        crew.until(3 * options.heartbeat_s)  # so that there is a row of everything that a device has only once
-        before, blobs = tables.sizes(store.database.path), tables.folder_bytes(folder / "blobs")
-        crew.until(3 * options.heartbeat_s + DAY_S)
-        after = tables.sizes(store.database.path)
+        crew.until(crew.warm_s)  # so that there is a row of everything that a device has only once
+        before, blobs = tables.sizes(folder / "catalogue.db"), tables.folder_bytes(folder / "blobs")
+        crew.until(crew.warm_s + DAY_S)
+        after = tables.sizes(folder / "catalogue.db")
         grown = tables.grown(before, after, per=options.day_devices)
         found = {name: Table(round(rows, 3), round(size, 1)) for name, (rows, size) in grown.items()}
         more = (tables.folder_bytes(folder / "blobs") - blobs) / options.day_devices
@@ -51,7 +51,14 @@ class _Crew:
     """Some devices and a clock."""
 
     def __init__(self, options: Options, ingest: Ingest) -> None:
-        habits = Habits(FLEET, options.heartbeat_s, options.body_bytes, 2.0, 300.0)
+        habits = Habits(
+            FLEET,
+            heartbeat_s=options.heartbeat_s,
+            body_bytes=options.body_bytes,
+            retry_first_s=options.retry_first_s,
+            retry_max_s=options.retry_max_s,
+            trial_s=options.trial_s,
+        )
         rng, shelf, tally = np.random.default_rng(options.seed), Shelf(), Tally()
         self._ingest, self._now_s = ingest, 0.0
         self._said: list[Message] = []
@@ -69,7 +76,9 @@ class _Crew:
             )
             for number in range(options.day_devices)
         ]
-        self._samples_s = np.sort(rng.random(options.samples_per_day * options.day_devices) * DAY_S).tolist()
+        self.warm_s = 3 * options.heartbeat_s
+        drawn = rng.random(options.samples_per_day * options.day_devices)
+        self._samples_s = (self.warm_s + np.sort(drawn) * (DAY_S - TICK_S)).tolist()
         self._given = 0
         for device in self._devices:
             device.connected(0.0, BEGUN_MS)

@@ -46,8 +46,7 @@ Publish = Callable[[Up, bytes, int], Callable[[], bool]]
 
 READ_PER_S = 10  # samples that its model sees
 WINDOW, WINDOW_BYTES = 32, 8 << 20
-TRIAL_S = 5.0  # in which it has seen enough of a new version; real ones take longer, and cost the server no more
-TRIAL_SPREAD = 0.5
+TRIAL_SPREAD = 0.5  # longer than `trial_s`, at most
 
 
 class Habits(NamedTuple):
@@ -58,6 +57,7 @@ class Habits(NamedTuple):
     body_bytes: int  # of a sample
     retry_first_s: float
     retry_max_s: float
+    trial_s: float  # in which it has seen enough of a new version; real ones take longer, and cost the server no more
 
 
 class Device:
@@ -159,7 +159,7 @@ class Device:
             self._fetching.requests = Requests()
 
     def _beat(self, now_s: float, at_ms: int) -> None:
-        uptime_s = now_s - (self._started_s or now_s)
+        uptime_s = 0.0 if self._started_s is None else now_s - self._started_s
         seen = int(uptime_s * READ_PER_S) // words.STEP * words.STEP
         read = max(seen, -(-self._put // words.STEP) * words.STEP)
         beat = words.heartbeat(
@@ -275,7 +275,7 @@ class Device:
         self.version, self._sha256, self._slot = fetching.assignment.version, fetching.sha256, "trial"
         self._fetching = None
         self._beat_due_s = now_s  # news
-        self._trial_ends_s = now_s + TRIAL_S * (1.0 + TRIAL_SPREAD * float(self._rng.random()))
+        self._trial_ends_s = now_s + self._habits.trial_s * (1.0 + TRIAL_SPREAD * float(self._rng.random()))
 
     def _commit(self, at_ms: int) -> None:
         self._slot, self._trial_ends_s = "steady", math.inf

@@ -36,7 +36,10 @@ def fit(sizes: Sequence[float], values: Sequence[float]) -> Growth | None:
     pairs = [(math.log(n), math.log(y)) for n, y in zip(sizes, values, strict=True) if n > 0 and y > 0]
     if len(pairs) < 3 or len({x for x, _ in pairs}) < 2:
         return None
-    found = stats.linregress(np.array([x for x, _ in pairs]), np.array([y for _, y in pairs]))
-    half = float(stats.t.ppf(0.5 + CONFIDENCE / 2, len(pairs) - 2) * found.stderr)
-    slope = float(found.slope)
+    x, y = np.array(pairs).T
+    spread = float(((x - x.mean()) ** 2).sum())
+    slope = float(((x - x.mean()) * (y - y.mean())).sum()) / spread
+    left = y - y.mean() - slope * (x - x.mean())
+    error = math.sqrt(float((left**2).sum()) / (len(pairs) - 2) / spread)
+    half = float(stats.t.ppf(0.5 + CONFIDENCE / 2, len(pairs) - 2)) * error
     return Growth(round(slope, 4), round(slope - half, 4), round(slope + half, 4), len(pairs))

@@ -39,6 +39,8 @@ class Options(NamedTuple):
     model_bytes: int = 100_000
     bytes_per_s: float = 10_000_000.0  # of all downloads
     soak_s: float = 5.0
+    burst_s: float = 10.0  # in which the samples of a burst are selected
+    trial_s: float = 5.0
     retry_first_s: float = 2.0  # as an agent's by default
     retry_max_s: float = 300.0
     day_devices: int = 20  # whose day is played on a clock of its own, to see what of it stays; 0: none

@@ -2,7 +2,7 @@
 
 births    all connect, as fast as the broker lets them; over when the server has heard each
 steady    heartbeats, and nothing else, for some time
-burst     every device selects some samples within BURST_S; over when the last has its receipt
+burst     every device selects some samples in a few seconds; over when the last has its receipt
 rollout   a new version to all, its blocks paced; over when the server calls it done
 restart   the broker is killed while samples are on their way; over when all are back and every outbox is empty
 day       a day's coming, going and selecting, hour by hour, each a 24th of the time given
@@ -27,7 +27,6 @@ from server.simulate.tally import Tally
 from server.simulate.visits import Visits
 
 LOOK_S = 0.25
-BURST_S = 10.0
 WAIT_S = 120.0  # for what should come about, and so much more for every
 WAIT_DEVICES = 50.0  # devices a second longer
 MEASURED = ("births", "steady", "burst")  # without the pages, which cost the server as well
@@ -93,7 +92,7 @@ class Phases:
         return True
 
     def _burst(self, samples: float, _phase: Phase) -> bool:
-        self._fleet.tell(Give(int(samples), BURST_S))
+        self._fleet.tell(Give(int(samples), self._options.burst_s))
         return self._until(_all_receipted)
 
     def _rollout(self, _amount: float, phase: Phase) -> bool:

@@ -61,7 +61,14 @@ def _one(folder: Path, options: Options, devices: int, say: Callable[[str], None
     load = os.getloadavg()
     with Host(folder, options) as host:
         empty = host.cost()
-        habits = Habits(host.fleet, options.heartbeat_s, options.body_bytes, options.retry_first_s, options.retry_max_s)
+        habits = Habits(
+            host.fleet,
+            heartbeat_s=options.heartbeat_s,
+            body_bytes=options.body_bytes,
+            retry_first_s=options.retry_first_s,
+            retry_max_s=options.retry_max_s,
+            trial_s=options.trial_s,
+        )
 
         def spec(first: int, count: int) -> Spec:
             return Spec(host.wire, habits, first, count, host.version, host.sha256, 1, options.seed)
