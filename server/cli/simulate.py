@@ -27,9 +27,7 @@ def simulate(
     fleet: Annotated[str, typer.Option(help="name of that server's fleet")] = "default",
     scenario: Annotated[
         str,
-        typer.Option(
-            help=f"phases and how much of each, as `{EXAMPLE}`"
-        ),
+        typer.Option(help=f"phases and how much of each, as `{EXAMPLE}`"),
     ] = "births,steady,pages,burst,rollout,restart,day",
     heartbeat_s: Annotated[float, typer.Option(min=0.1, help="between two heartbeats of a device")] = 30.0,
     body_bytes: Annotated[int, typer.Option(min=1, max=90_000, help="of a sample")] = 1024,
