@@ -11,6 +11,14 @@ settings.register_profile("exploring", max_examples=1000, derandomize=False, dea
 settings.load_profile("repeatable")
 
 
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption(
+        "--catalogue",
+        choices=("sqlite", "postgresql"),
+        help="what keeps the catalogue in tests/server (else SQLite, and in those marked `catalogues` both)",
+    )
+
+
 @pytest.fixture
 def secure_broker(tmp_path_factory: pytest.TempPathFactory):
     """The server's broker child with TLS, a fleet CA and access rules; `secure_broker.ca` makes members."""

@@ -45,6 +45,10 @@ class Device:
         wait_for(self._client.is_connected)
         self._client.publish(up_topic(FLEET, self.name, kind), payload, 1).wait_for_publish(WAIT_S)
 
+    def tell(self, kind, payload):
+        """The same, without waiting for the broker."""
+        self._client.publish(up_topic(FLEET, self.name, kind), payload, 1)
+
     def close(self):
         self._stop.set()
         self._thread.join()

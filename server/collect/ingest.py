@@ -3,17 +3,16 @@
 `take` is given a group of messages and returns when they are on disk; the receipts that it returns may be sent then,
 and not before. Every step can be repeated, so a group whose commit failed is simply taken again.
 
-Several processes may take messages of one device at once, the parts of one sample among them. The first thing that a
-transaction does is to say that it heard of its devices, and the rows of those are its own from then on, in the order of
-their names: what is known of a device is read after that, and is what another has committed. In SQLite one at a time
-writes anyway; in PostgreSQL that lock makes it so for each device, and for no more than that.
+Several processes may take messages of one device at once, the parts of one sample among them. A transaction begins by
+reserving its devices, and reads what is known of them after that: it is what others have committed, and nobody changes
+it meanwhile. In a file one at a time writes anyway; in PostgreSQL one at a time of each device.
 
 Samples that came as images are handed back, to be proven (prover.py); what that found is taken with a later group.
 """
 
 from __future__ import annotations
 
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
@@ -26,6 +25,7 @@ from edge_agent.contract.wire import Birth, Death, Event, Fetch, Heartbeat, Rece
 from server.collect.inbound import Bad, Heard, Message, Picture, Piece, Said, Upload, check_body, hear
 from server.collect.receipts import Answers
 from server.store import arrivals, beats, devices, erasures, gaps, identities, parts, samples, stretches
+from server.store.spoken import Spoken, W
 from server.store.store import Store
 
 Whole = Upload | Picture
@@ -95,6 +95,19 @@ class _Group:
             )
         return False
 
+    def accept(self, new: Sequence[Upload], others: dict[str, str]) -> None:
+        """They are stored; but the others (id -> sha256 of the body) another process stored first."""
+        for upload in new:
+            if self.is_new(upload, others):
+                self.answers.accept(upload.device, upload.header.id)
+
+    def devices(self) -> set[str]:
+        """Of whom any of it is."""
+        return {item.device for item in self._every()}
+
+    def _every(self) -> Iterable[Heard]:
+        return (*self.uploads, *self.pictures, *self.pieces, *self.said, *self.bad)
+
     def answered_in_parts(self) -> set[str]:
         """Ids of samples that came in parts and have their answer, so that the parts may go."""
         proven = {upload.header.id for upload in self.uploads if upload.header.parts > 1}
@@ -103,9 +116,8 @@ class _Group:
 
     def seen_ms(self) -> dict[str, int]:
         """Device -> when it was last heard: not who is revoked, nor by a death, which is the broker's word."""
-        heard: Iterable[Heard] = (*self.uploads, *self.pictures, *self.pieces, *self.said, *self.bad)
         seen: dict[str, int] = {}
-        for item in heard:
+        for item in self._every():
             if item.device in self.revoked:
                 continue
             if item.device and not (isinstance(item, Said) and isinstance(item.word, Death)):
@@ -126,14 +138,14 @@ class Ingest:
     def take(self, batch: Sequence[Message | Proven]) -> Taken:
         """Check and store a group; StoreError when that cannot be, and then the same group may be taken again."""
         group = self._hear(batch)
-        with self._store.database.write() as connection:  # from here on nothing is erased, and no blob deleted
-            devices.record_seen(connection, group.seen_ms())  # and nobody else takes what these devices say
+        with self._store.database.write(together=True) as connection:  # from here on nothing is erased, no blob deleted
+            devices.reserve(connection, group.devices())
+            devices.record_seen(connection, group.seen_ms())
             new, pictures, kept = self._sort(connection, group)
             bodies = {upload.header.body_sha256: upload.body for upload in new}
             flushed = self._flusher.submit(self._store.blobs.put_named, bodies)
             inserted = samples.insert_samples(connection, [_row(upload) for upload in new])
-            for upload in new:
-                group.answers.accept(upload.device, upload.header.id)
+            group.accept(new, samples.body_names(connection, {one.header.id for one in new} - inserted))
             for piece in kept:
                 parts.put_part(connection, piece.header, piece.data, now_ms=piece.message.received_ms)
             parts.delete_parts(connection, group.answered_in_parts())
@@ -211,20 +223,19 @@ def _body(connection: sa.Connection, header: SampleHeader, here: dict[int, bytes
 
 
 def _record(connection: sa.Connection, group: _Group) -> None:
-    for device, message, word in ((item.device, item.message, item.word) for item in group.said):
-        if isinstance(word, Birth | Heartbeat):
-            gaps.notice(connection, device, word.outbox, now_ms=message.received_ms)
-        if isinstance(word, Birth):
-            devices.record_birth(connection, device, word, now_ms=message.received_ms)
-            arrivals.add(connection, device, word.session, now_ms=message.received_ms)
-        elif isinstance(word, Heartbeat):
-            devices.record_heartbeat(connection, device, word, now_ms=message.received_ms)
-            beats.record(connection, device, word, now_ms=message.received_ms)
-            stretches.record(connection, device, word, now_ms=message.received_ms)
-        elif isinstance(word, Death):
-            devices.record_death(connection, device, word, now_ms=message.received_ms)
-        elif isinstance(word, Event):
-            devices.record_event(connection, device, word, now_ms=message.received_ms)
+    """Take in what devices said of themselves: of each its first word, then of each its second.
+
+    So each is heard in order, and what many say at once is read and written at once.
+    """
+    turns: list[list[Said]] = []
+    words: Counter[str] = Counter()
+    for said in group.said:
+        if words[said.device] == len(turns):
+            turns.append([])
+        turns[words[said.device]].append(said)
+        words[said.device] += 1
+    for turn in turns:
+        _hear_all(connection, turn)
     closed = erasures.closed(connection)
     for bad in group.bad:
         devices.record_bad(
@@ -235,6 +246,27 @@ def _record(connection: sa.Connection, group: _Group) -> None:
             reason=bad.reason,
             now_ms=bad.message.received_ms,
         )
+
+
+def _hear_all(connection: sa.Connection, said: Sequence[Said]) -> None:
+    births, beating = _of(said, Birth), _of(said, Heartbeat)
+    if births or beating:
+        gaps.notice(connection, [*births, *beating])
+    if births:
+        devices.record_births(connection, births)
+        arrivals.add(connection, births)
+    if beating:
+        devices.record_heartbeats(connection, beating)
+        beats.add(connection, [beats.of_heartbeat(one) for one in beating])
+        stretches.record(connection, beating)
+    for death in _of(said, Death):
+        devices.record_death(connection, death)
+    for event in _of(said, Event):
+        devices.record_event(connection, event)
+
+
+def _of(said: Sequence[Said], kind: type[W]) -> list[Spoken[W]]:
+    return [Spoken(one.device, one.word, one.message.received_ms) for one in said if isinstance(one.word, kind)]
 
 
 def _erased(connection: sa.Connection, group: _Group, items: Sequence[Whole | Piece]) -> set[str]:

@@ -17,7 +17,6 @@ from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import sqlalchemy as sa
-from sqlalchemy.dialects.sqlite import insert
 
 from server.govern import answers, goldens, membership, reports, told
 from server.govern.foreseen import carried_away
@@ -26,6 +25,7 @@ from server.govern.scrub import finish
 from server.govern.subject import Subject, check, chosen
 from server.store import erasures, identities, questions, runs, trail
 from server.store.erasures import Erasure
+from server.store.insert import insert
 from server.store.schema import (
     card,
     device,
@@ -39,6 +39,7 @@ from server.store.schema import (
     version,
 )
 from server.store.store import Store
+from server.store.text import begins, holds
 
 KEPT = {"device", "token", "certificate", "revocation", "rollout_step", "data_rule"}
 KEPT |= {"sample", "erased_device", "purge_order", "device_order"}
@@ -141,7 +142,7 @@ class _Act:
     def _doom(self, names: Iterable[str]) -> None:
         rows = [{"sha256": name} for name in dict.fromkeys(names)]
         if rows:
-            self._connection.execute(insert(doomed_blob).on_conflict_do_nothing(), rows)
+            self._connection.execute(insert(self._connection, doomed_blob).on_conflict_do_nothing(), rows)
 
     def _doom_derived(self, going: Sequence[Any], left: Left, learned: Sequence[int]) -> None:
         """What was made of it: cards that tell of it, references computed on it, golden inputs that are it."""
@@ -189,15 +190,15 @@ class _Act:
         """Of samples that are not whole yet, of what could not be read, and of what the device said last."""
         connection, names = self._connection, self._subject.names
         if self._subject.kind == "device":
-            self._delete(part, part.c.sample_id.startswith(f"{names[0]}.", autoescape=True))
+            self._delete(part, begins(part.c.sample_id, f"{names[0]}."))
             values = {"birth": sa.null(), "heartbeat": sa.null()}
             connection.execute(sa.update(device).where(device.c.name == names[0]).values(values))
             self._counts.update(told.forget(connection, names[0]))
             return
         for name in names:
             self._delete(part, part.c.sample_id == name)
-            in_payload = sa.func.instr(quarantine.c.payload, name.encode()) > 0
-            self._delete(quarantine, sa.or_(in_payload, quarantine.c.reason.contains(name, autoescape=True)))
+            said = holds(quarantine.c.payload, name.encode()), holds(quarantine.c.reason, name)
+            self._delete(quarantine, sa.or_(*said))
 
     def _delete(self, table: sa.Table, where: sa.ColumnElement[bool]) -> None:
         if gone := self._connection.execute(sa.delete(table).where(where)).rowcount:

@@ -10,9 +10,11 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 import sqlalchemy as sa
-from sqlalchemy.dialects.sqlite import insert
 
+from edge_agent.contract.wire import Birth
+from server.store.insert import insert
 from server.store.schema import arrival
+from server.store.spoken import Spoken
 
 
 class Arrival(NamedTuple):
@@ -23,11 +25,11 @@ class Arrival(NamedTuple):
     at_ms: int
 
 
-def add(connection: sa.Connection, device: str, session: str, *, now_ms: int) -> None:
-    """A device has connected; in the place of an earlier time with the same session."""
-    new = insert(arrival).values(device=device, session=session, at_ms=now_ms)
-    keys = [arrival.c.device, arrival.c.session]
-    connection.execute(new.on_conflict_do_update(index_elements=keys, set_={"at_ms": new.excluded.at_ms}))
+def add(connection: sa.Connection, said: Sequence[Spoken[Birth]]) -> None:
+    """Devices have connected; in the place of an earlier time with the same session."""
+    new, keys = insert(connection, arrival), [arrival.c.device, arrival.c.session]
+    rows = [{"device": one.device, "session": one.word.session, "at_ms": one.at_ms} for one in said]
+    connection.execute(new.on_conflict_do_update(index_elements=keys, set_={"at_ms": new.excluded.at_ms}), rows)
 
 
 def waiting(connection: sa.Connection) -> list[Arrival]:

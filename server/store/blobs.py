@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from server.errors import StoreError
-from server.store.database import BUSY_S, forget_deleted, sqlite3
+from server.store.sqlite import BUSY_S, forget_deleted, sqlite3
 
 SHARD_BYTES = 1024 * 1024 * 1024
 PAGE_BYTES = 16 * 1024  # of a shard: bodies are some 20 KB; smaller pages mean longer chains of them

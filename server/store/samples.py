@@ -13,12 +13,12 @@ from typing import Any, Literal
 import numpy as np
 import sqlalchemy as sa
 from numpy.typing import NDArray
-from sqlalchemy.dialects.sqlite import insert
 
 from edge_agent.contract.encoding import unpack
 from edge_agent.contract.errors import MessageError
 from edge_agent.contract.images import KINDS
 from server.errors import StoreError
+from server.store.insert import insert
 from server.store.schema import consensus, sample
 from server.store.store import Store
 
@@ -41,7 +41,7 @@ def insert_samples(connection: sa.Connection, rows: Sequence[Mapping[str, Any]])
     """Add rows of the table `sample`; returns the ids that were not there before. The others stay as they were."""
     if not rows:
         return set()
-    statement = insert(sample).on_conflict_do_nothing(index_elements=[sample.c.id]).returning(sample.c.id)
+    statement = insert(connection, sample).on_conflict_do_nothing(index_elements=[sample.c.id]).returning(sample.c.id)
     return set(connection.execute(statement, list(rows)).scalars())
 
 

@@ -25,7 +25,7 @@ from sqlalchemy import (
 
 metadata = MetaData()
 
-Id = Integer  # autoincrementing row ids
+Id = BigInteger().with_variant(Integer, "sqlite")  # row ids, and what names one; SQLite's integers are all as wide
 
 device = Table(
     "device",
@@ -262,7 +262,7 @@ portfolio = Table(  # of arms, see teach/portfolio.py; one row to a channel
     Column("channel", String(63), primary_key=True),
     Column("state", JSON, nullable=False),
     Column("shares", JSON, nullable=False),  # arm -> part of the fleet, as the state has it; empty: off
-    Column("run_id", Integer, nullable=False),  # the last that it learned from, 0: none
+    Column("run_id", Id, nullable=False),  # the last that it learned from, 0: none
     Column("at_ms", BigInteger, nullable=False),
 )
 
@@ -336,7 +336,7 @@ consensus = Table(  # the class in force of every answered sample: what its labe
     Column("confidence", Float),  # probability of that class by what is known of the labelers; null: nothing is
     Column("labelers", Integer, nullable=False),  # whose answers count
     Column("labeler", String(100), nullable=False),  # the last of them who said so
-    Column("label_id", Integer, nullable=False),  # the newest that counts
+    Column("label_id", Id, nullable=False),  # the newest that counts
     Column("probability", Float),  # of being asked about, as the newest label that was drawn has it
     Column("plan_ms", BigInteger),
     Column("stands_for", Integer, nullable=False),
@@ -396,7 +396,7 @@ skill = Table(  # error rates of labelers, as last estimated (agreement.py)
     metadata,
     Column("labeler", String(100), primary_key=True),
     Column("counts", JSON, nullable=False),  # [[true class, said class, samples], ...]
-    Column("label_id", Integer, nullable=False),  # the newest label that was known then
+    Column("label_id", Id, nullable=False),  # the newest label that was known then
 )
 
 embedding = Table(  # what a model makes of a sample, so that the server can choose; of the newest that ran on it
@@ -507,7 +507,7 @@ curve = Table(  # how a training went, epoch by epoch (curves.py); null: not kno
     "curve",
     metadata,
     Column("id", Id, primary_key=True, autoincrement=True),
-    Column("run_id", Integer, ForeignKey("run.id"), nullable=False),
+    Column("run_id", Id, ForeignKey("run.id"), nullable=False),
     Column("epoch", Integer, nullable=False),
     Column("loss", Float),
     Column("held_loss", Float),
@@ -524,7 +524,7 @@ version = Table(
     Column("name", String(100), nullable=False),
     Column("parent", Integer, nullable=False),
     Column("snapshot_id", String(64), nullable=False, default=""),
-    Column("run_id", Integer),
+    Column("run_id", Id),
     Column("manifest_sha256", String(64), nullable=False),
     Column("manifest_bytes", Integer, nullable=False),
     Column("created_at_ms", BigInteger, nullable=False),
@@ -561,7 +561,7 @@ rollout_step = Table(  # why it is where it is
     "rollout_step",
     metadata,
     Column("id", Id, primary_key=True, autoincrement=True),
-    Column("rollout_id", Integer, ForeignKey("rollout.id"), nullable=False),
+    Column("rollout_id", Id, ForeignKey("rollout.id"), nullable=False),
     Column("at_ms", BigInteger, nullable=False),
     Column("text", Text, nullable=False),
     Column("kind", String(20), nullable=False, server_default=""),  # as release/rollout.py has them; empty: an old one
@@ -574,7 +574,7 @@ rollout_command = Table(  # what operators said; the running server obeys
     "rollout_command",
     metadata,
     Column("id", Id, primary_key=True, autoincrement=True),
-    Column("rollout_id", Integer, ForeignKey("rollout.id"), nullable=False),
+    Column("rollout_id", Id, ForeignKey("rollout.id"), nullable=False),
     Column("word", String(20), nullable=False),  # pause, resume, approve, halt, rollback
     Column("reason", Text, nullable=False),
     Column("at_ms", BigInteger, nullable=False),
@@ -636,7 +636,7 @@ tombstone = Table(  # of a sample, or an answer, that is not to come back
     "tombstone",
     metadata,
     Column("sha256", String(64), primary_key=True),  # of its id, or its key; keyed
-    Column("erasure_id", Integer, ForeignKey("erasure.id"), nullable=False),
+    Column("erasure_id", Id, ForeignKey("erasure.id"), nullable=False),
 )
 
 erased_member = Table(  # what stands for a member that a snapshot has lost
@@ -645,7 +645,7 @@ erased_member = Table(  # what stands for a member that a snapshot has lost
     Column("snapshot_id", String(64), ForeignKey("snapshot.id"), primary_key=True),
     Column("sha256", String(64), primary_key=True),  # of the member, keyed
     Column("split", String(10), nullable=False),
-    Column("erasure_id", Integer, ForeignKey("erasure.id"), nullable=False),
+    Column("erasure_id", Id, ForeignKey("erasure.id"), nullable=False),
 )
 
 snapshot_seal = Table(  # over the hashes of all members as they were, made when the first was erased
@@ -659,7 +659,7 @@ erased_device = Table(  # up to where what a device kept is not to come back
     "erased_device",
     metadata,
     Column("device", String(63), primary_key=True),
-    Column("erasure_id", Integer, ForeignKey("erasure.id"), nullable=False),
+    Column("erasure_id", Id, ForeignKey("erasure.id"), nullable=False),
     Column("boot", BigInteger),  # null: it has not said yet that it purged; nothing of it is taken
     Column("seq", BigInteger),
 )
@@ -667,7 +667,7 @@ erased_device = Table(  # up to where what a device kept is not to come back
 purge_order = Table(  # what a device is to delete, until it says that it has
     "purge_order",
     metadata,
-    Column("erasure_id", Integer, ForeignKey("erasure.id"), primary_key=True),
+    Column("erasure_id", Id, ForeignKey("erasure.id"), primary_key=True),
     Column("device", String(63), primary_key=True),
     Column("samples", JSON, nullable=False),  # ids; empty: all it has
 )
@@ -693,7 +693,7 @@ training_order = Table(  # a round that somebody asked for (training_orders.py)
     Column("at_ms", BigInteger, nullable=False),
     Column("who", String(200), nullable=False),
     Column("why", Text, nullable=False),
-    Column("run_id", Integer),  # null: not begun
+    Column("run_id", Id),  # null: not begun
 )
 
 user = Table(  # who may sign in (users.py)

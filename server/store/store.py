@@ -18,7 +18,7 @@ import msgspec
 from server import config
 from server.errors import StoreError
 from server.store.blobs import Blobs
-from server.store.database import Database
+from server.store.database import Database, placed
 from server.store.migrations import migrate
 from server.store.sandbox import Sandbox
 
@@ -40,7 +40,8 @@ class Store:
             folder.mkdir(parents=True, exist_ok=True)
         except OSError as error:
             raise StoreError(f"{folder}: {error.strerror}") from error
-        database = Database(folder, settings)
+        settings = placed(folder, settings)
+        database = Database(settings)
         migrate(database)
         return cls(folder, settings, database, Blobs(folder / "blobs"))
 

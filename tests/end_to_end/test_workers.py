@@ -23,8 +23,8 @@ from server.store.store import Store
 
 pytestmark = pytest.mark.end_to_end
 
-WORKERS, DEVICES, SAMPLES, LARGE = 3, 6, 60, 4  # samples of each device, and how many of them come in parts
-EVERY_S = 0.03  # between samples of a device
+WORKERS, DEVICES, SAMPLES, LARGE = 3, 6, 36, 3  # samples of each device, and how many of them come in parts
+EVERY_S = 0.05  # between samples of a device
 
 SERVER = """
 [server]
@@ -70,7 +70,7 @@ class Fleet:
         for one in self.devices:
             large = image(seq, (3, 300, 301)) if seq % (SAMPLES // LARGE) == 0 else None
             one.waiting[f"{one.name}.main.1.{seq}"] = frames(one.name, seq, data=large)
-            one.say("heartbeat", encode(heartbeat("s", uptime_s=float(seq))))
+            one.tell("heartbeat", encode(heartbeat("s", uptime_s=float(seq))))
 
     def expected(self) -> list[str]:
         return sorted(f"{one.name}.main.1.{seq}" for one in self.devices for seq in range(SAMPLES))
@@ -114,7 +114,7 @@ def strike(fleet: Fleet) -> None:
         if seq % (SAMPLES // WORKERS) == SAMPLES // WORKERS // 2:
             kill(fleet.workers()[seq * WORKERS // SAMPLES % len(fleet.workers())])
         for one in fleet.devices:
-            one.say("event", encode(event(seq)))
+            one.tell("event", encode(event(seq)))
 
 
 def judge(fleet: Fleet) -> None:

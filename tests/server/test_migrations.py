@@ -10,12 +10,13 @@ from alembic.operations import Operations
 from alembic.runtime.migration import MigrationContext
 from alembic.script import ScriptDirectory
 
+from server import config
 from server.errors import StoreError
 from server.release.channels import plan_of, state_of
 from server.release.member import Report
 from server.release.rollout import Halted, Look, advance
 from server.store import devices, labels, migrations, rollouts
-from server.store.database import Database
+from server.store.database import Database, placed
 from server.store.schema import metadata
 from server.store.store import Store
 
@@ -81,7 +82,7 @@ def test_several_may_open_a_new_store_at_once(tmp_path):
 
 
 def test_an_upgrade_that_fails_leaves_the_catalogue_as_it_was(tmp_path):
-    database = Database(tmp_path)
+    database = Database(placed(tmp_path, config.Store()))
     with database.write() as connection:
         connection.exec_driver_sql("CREATE TABLE version (number INTEGER)")  # in the way of a script, near its end
     with pytest.raises(StoreError, match="already exists"):
@@ -120,7 +121,7 @@ STATES = {
 def catalogue_of(folder, number):
     """A catalogue at an earlier schema."""
     folder.mkdir()
-    database = Database(folder)
+    database = Database(placed(folder, config.Store()))
     scripts = ScriptDirectory(str(Path(migrations.__file__).parent))
     with database.write() as connection:
         context = MigrationContext.configure(connection)
