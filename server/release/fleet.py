@@ -91,11 +91,13 @@ class Fleet:
         arms_ms = kept.at_ms if kept else 0
         news |= list(asked) != list(self._asked) or arms_ms != self._arms_ms or purges != self._purges
         news |= orders != self._orders
-        if not (born or news or self._due(current, asked, now_ms)):
+        whole = news or self._due(current, asked, now_ms)
+        if not (born or whole):
             return
         with self._store.database.read() as connection:
             gone = identities.revoked(connection)
-            fleet = {device.name: device for device in devices.devices(connection) if device.name not in gone}
+            known = devices.devices(connection, None if whole else born)  # what a few need is read of those few
+        fleet = {device.name: device for device in known if device.name not in gone}
         again = set(fleet) if self._looked_ms is None else born & fleet.keys()
         changed: dict[str, Desired] = {}
         for one in current:
@@ -105,8 +107,9 @@ class Fleet:
             desired = changed.get(name) or fleet[name].desired
             if desired is not None:
                 self._publish(down_topic(self._fleet, name, "desired"), encode(desired), qos=1, retain=True)
-        self._asked, self._purges, self._arms_ms, self._looked_ms = asked, purges, arms_ms, now_ms
-        self._orders = orders
+        if whole:
+            self._asked, self._purges, self._arms_ms, self._looked_ms = asked, purges, arms_ms, now_ms
+            self._orders = orders
 
     def _due(self, current: Sequence[rollouts.Rollout], asked: Sequence[requests.Request], now_ms: int) -> bool:
         # An ended rollout still owes its version to whoever comes late, and a birth may have passed unheard; a device

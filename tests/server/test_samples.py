@@ -122,8 +122,8 @@ def test_the_silent_go_offline_once(store):
     with store.database.write() as connection:
         seen(connection, "quiet", 1000)
         seen(connection, "lively", 2000)
-        assert devices.mark_offline(connection, now_ms=2000 + 90_000, after_ms=90_000) == ["quiet"]
-        assert devices.mark_offline(connection, now_ms=2000 + 90_000, after_ms=90_000) == []
+        assert devices.mark_offline(connection, now_ms=2000 + 90_000, after_ms=90_000) == (["quiet"], 2000 + 90_000)
+        assert devices.mark_offline(connection, now_ms=2000 + 90_000, after_ms=90_000).names == []
         assert [device.online for device in devices.devices(connection)] == [True, False]
 
 
