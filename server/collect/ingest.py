@@ -265,8 +265,8 @@ def _hear_all(connection: sa.Connection, said: Sequence[Said]) -> None:
         arrivals.add(connection, births)
     if beating:
         devices.record_heartbeats(connection, beating)
-        beats.add(connection, [beats.of_heartbeat(one) for one in beating])
-        stretches.record(connection, beating)
+        scored = stretches.record(connection, beating)
+        beats.add(connection, [*map(beats.of_heartbeat, beating), *scored])
     for death in _of(said, Death):
         devices.record_death(connection, death)
     for event in _of(said, Event):

@@ -23,6 +23,7 @@ from edge_agent.contract.errors import ConfigError
 from edge_agent.contract.settings import read_secret
 from server import config
 from server.errors import ServerConfigError, StoreError
+from server.store.encoded import dumps, loads
 from server.store.schema import metadata
 
 OLDEST = 15
@@ -50,6 +51,8 @@ class Postgres:
             url,
             connect_args={"options": _options(url)},
             isolation_level="READ COMMITTED",
+            json_serializer=dumps,
+            json_deserializer=loads,
             pool_pre_ping=True,  # one that a restarted server has closed is replaced before it is used
             pool_size=5,
             max_overflow=CONNECTIONS - 5,
