@@ -85,7 +85,7 @@ class Fleet:
                 raise ServerError(f"process {process.pid}, which plays devices, does not answer for {ANSWER_S:.0f} s")
             try:
                 tally, gifts = pipe.recv()
-            except EOFError as error:
+            except (EOFError, OSError) as error:
                 raise ServerError("a process that plays devices has died: see what it said above") from error
             tallies.append(tally)
             to_give += gifts

@@ -13,8 +13,9 @@ Name = Literal["births", "steady", "pages", "burst", "rollout", "restart", "day"
 AMOUNTS: dict[Name, float] = {
     "births": 0.0, "steady": 60.0, "pages": 30.0, "burst": 5.0, "rollout": 0.0, "restart": 1.0, "day": 120.0,
 }  # fmt: skip
-"""What is played where no amount is said: births a second (0: as fast as they go), seconds of heartbeats alone, and
-while somebody looks at the pages, samples of each device in a burst and around a restart, seconds that a day takes."""
+"""What is played where no amount is said: seconds within which all connect (0: as fast as it goes), seconds of
+heartbeats alone, and while somebody looks at the pages, samples of each device in a burst and around a restart, seconds
+that a day takes."""
 EXAMPLE = "births,steady=60,pages=30,burst=5,rollout,restart=1,day=120"
 
 

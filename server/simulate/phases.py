@@ -12,6 +12,7 @@ Pages are asked for in the others too, but where the server's time for births, h
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable
 
@@ -32,7 +33,7 @@ WAIT_DEVICES = 50.0  # devices a second longer
 MEASURED = ("births", "steady", "burst")  # without the pages, which cost the server as well
 HOURS = 24
 AWAKE = (0.7, 0.7, 0.7, 0.7, 0.7, 0.75, 0.8, 0.9, *(1.0,) * 12, 0.95, 0.9, 0.8, 0.7)  # part that is on, hour by hour
-BUSY = (0, 0, 0, 0, 0, 1, 1, 2, 2, 2, 1, 1, 2, 1, 1, 2, 2, 2, 2, 1, 1, 0, 0, 0)  # samples of each, hour by hour
+BUSY = (0, 0, 0, 0, 0, 1, 1, 2, 2, 2, 1, 1, 2, 1, 1, 2, 2, 2, 2, 1, 1, 0, 0, 0)  # how samples spread over the hours
 
 Say = Callable[[str], None]
 
@@ -76,9 +77,9 @@ class Phases:
 
     # --- the phases; each returns whether what it waited for came about ---
 
-    def _births(self, per_s: float, phase: Phase) -> bool:
+    def _births(self, within_s: float, phase: Phase) -> bool:
         begun = time.monotonic()
-        self._fleet.tell(Connect(per_s=per_s or float("inf")))
+        self._fleet.tell(Connect(per_s=self._devices / within_s / self._options.processes if within_s else math.inf))
         came = self._until(lambda seen: seen.tally.connected == self._devices)
         phase.connects_per_s = round(self._devices / (time.monotonic() - begun), 1)
         if not self._host.ours:
@@ -127,10 +128,10 @@ class Phases:
         for hour in range(HOURS):
             self._fleet.tell(Leave(AWAKE[hour], politely=hour % 2 == 0))
             self._fleet.tell(Connect(AWAKE[hour]))
-            self._fleet.tell(Give(BUSY[hour], seconds / HOURS))
+            self._fleet.tell(Give(samples_of(hour, self._options.samples_per_day), seconds / HOURS))
             self._rest(seconds / HOURS)
         self._fleet.tell(Connect())
-        phase.note = f"{sum(BUSY)} samples of each device that is on"
+        phase.note = f"{self._options.samples_per_day} samples of each device that is on"
         return self._until(lambda seen: seen.tally.connected == self._devices and _all_receipted(seen))
 
     # --- looking ---
@@ -176,6 +177,15 @@ class Phases:
         if self._visits is not None:
             took, phase.pages_failed = self._visits.pause()
             phase.pages = {path: _pages(ms) for path, ms in took.items()}
+
+
+def samples_of(hour: int, per_day: int) -> int:
+    """How many of a day's samples a device selects in an hour.
+
+    >>> [samples_of(hour, 6) for hour in range(24)]
+    [0, 0, 0, 0, 0, 0, 0, 1, 0, 1, 0, 0, 1, 0, 0, 1, 0, 1, 0, 0, 1, 0, 0, 0]
+    """
+    return sum(BUSY[: hour + 1]) * per_day // sum(BUSY) - sum(BUSY[:hour]) * per_day // sum(BUSY)
 
 
 def _all_receipted(seen: Seen) -> bool:

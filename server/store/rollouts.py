@@ -183,8 +183,8 @@ def by_version(connection: sa.Connection, numbers: Collection[int]) -> dict[int,
 def newest(connection: sa.Connection, *, known: Mapping[str, Rollout] = NONE_KNOWN) -> dict[str, Rollout]:
     """The newest rollout of each channel, ended or not: it says what every device of the channel should run.
 
-    `known`: as they were found before. What has ended stays as it is, and need not be read again: that of 10,000 devices
-    is a megabyte.
+    `known`: as they were found before. What has ended stays as it is, and is not read again: of 10,000 devices it is
+    a megabyte.
     """
     last = sa.select(sa.func.max(rollout.c.id)).group_by(rollout.c.channel)
     query = sa.select(rollout.c.id, rollout.c.channel, rollout.c.status).where(rollout.c.id.in_(last))

@@ -151,6 +151,26 @@ def test_the_rings_get_their_orders_one_after_the_other(scene):
     assert said[-2:] == ["ring all is through: 1 running, 0 failed", "version 7 is rolled out"]
 
 
+def test_a_birth_is_answered_by_reading_that_device_alone(scene, monkeypatch):
+    """Of ten thousand, all of which took a second, whoever had come back."""
+    scene.add(1)
+    scene.add(2)
+    scene.connects("cam-1", "cam-2")
+    scene.fleet.tick(scene.now_ms)
+    commands.say(scene.store, 1, "halt", reason="a test", now_ms=scene.now_ms)
+    scene.fleet.tick(scene.now_ms)
+    asked = []
+    read = devices.devices
+    monkeypatch.setattr(devices, "devices", lambda connection, names=None: asked.append(names) or read(connection, names))
+    scene.sent.clear()
+    scene.connects("cam-3", "cam-1")
+    scene.fleet.tick(scene.now_ms + 1000)
+    assert [sorted(names) for names in asked] == [["cam-1", "cam-3"]]
+    assert {name for name, _ in scene.sent} == {"cam-1", "cam-3"}
+    scene.fleet.tick(scene.now_ms + 1000 + REST_MS)
+    assert asked[1:] == [None]
+
+
 def test_a_canary_that_is_revoked_is_told_nothing_more_and_halts_nothing(scene):
     scene.restart(rings=("canary=cam-1+cam-2", "all"))
     scene.connects("cam-1", "cam-2", "cam-3")

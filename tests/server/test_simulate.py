@@ -100,16 +100,17 @@ def test_two_hundred_devices_go_through_all_phases_and_nothing_is_lost(tmp_path:
     options = Options(
         devices=(200,),
         processes=2,
-        steps=parse("births,steady=1,pages=1,burst=2,rollout,restart=1,day=3"),
+        steps=parse("births,steady=0.7,pages=0.7,burst=2,rollout,restart=1,day=1.2"),
         folder=tmp_path,
-        heartbeat_s=1.0,
+        heartbeat_s=0.6,
         body_bytes=300,
         model_bytes=70_000,
-        soak_s=0.2,
-        burst_s=1.0,
-        trial_s=0.5,
-        retry_first_s=0.2,
+        soak_s=0.0,
+        burst_s=0.6,
+        trial_s=0.3,
+        retry_first_s=0.5,
         retry_max_s=2.0,
+        samples_per_day=6,
         day_devices=0,
     )
     found = simulate(options, say=lambda _: None)
@@ -119,7 +120,7 @@ def test_two_hundred_devices_go_through_all_phases_and_nothing_is_lost(tmp_path:
     accounts, phases = made.accounts, {phase.name: phase for phase in made.phases}
     assert accounts.consistent
     assert accounts.put == accounts.answered == accounts.stored  # nothing lost, everything received once
-    assert accounts.put >= 200 * (2 + 1) + 100 * 24  # burst and restart; a day of those that are on all of it
+    assert accounts.put >= 200 * (2 + 1) + 140 * 6  # burst and restart; a day of those that are on all of it
     assert phases["births"].connects == 200
     assert phases["burst"].samples == 400
     assert phases["restart"].drops == phases["restart"].connects == 200
