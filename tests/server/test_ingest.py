@@ -500,7 +500,7 @@ def test_a_device_that_speaks_seldom_is_not_taken_for_dead(ingest, store):
 )
 def test_not_to_ask_before_somebody_may_be_silent_changes_nothing(lasting, heard, run):
     """Held against a server that asks every time, as one that was started anew does."""
-    store, now_ms = lasting[0], NOW_MS
+    store, now_ms = lasting[1], NOW_MS
     patient = Ingest(store, fleet=FLEET, offline_after_s=90.0)
     with store.database.write() as connection:
         devices.mark_offline(connection, now_ms=NOW_MS + 10**12, after_ms=0)
