@@ -34,17 +34,17 @@ BLOBS = "blobs"
 
 def play(folder: Path, options: Options) -> dict[str, Table]:
     """Rows and bytes by table, and of the blobs, that a device adds in a day; `folder` is empty or not there."""
+    catalogue = folder / "catalogue.db"
     with own_store(folder) as store:
-        ingest = Ingest(store, fleet=FLEET, offline_after_s=90.0)
-        crew = _Crew(options, ingest)
+        crew = _Crew(options, Ingest(store, fleet=FLEET, offline_after_s=90.0))
         crew.until(crew.warm_s)  # so that there is a row of everything that a device has only once
-        before, blobs = tables.sizes(folder / "catalogue.db"), tables.folder_bytes(folder / "blobs")
+        before = tables.sizes(catalogue)
         crew.until(crew.warm_s + DAY_S)
-        after = tables.sizes(folder / "catalogue.db")
-        grown = tables.grown(before, after, per=options.day_devices)
-        found = {name: Table(round(rows, 3), round(size, 1)) for name, (rows, size) in grown.items()}
-        more = (tables.folder_bytes(folder / "blobs") - blobs) / options.day_devices
-        return found | ({BLOBS: Table(0.0, round(more, 1))} if more else {})
+        after = tables.sizes(catalogue)
+    grown = tables.grown(before, after, per=options.day_devices)
+    found = {name: Table(round(rows, 3), round(size, 1)) for name, (rows, size) in grown.items()}
+    more = tables.shards_bytes(folder / "blobs") / options.day_devices  # nothing was in them before
+    return found | {BLOBS: Table(0.0, round(more, 1))}
 
 
 class _Crew:

@@ -173,10 +173,6 @@ class Host:
         """Of its tables."""
         return tables.sizes(self._data / "catalogue.db")
 
-    def blob_bytes(self) -> int:
-        """Of everything that is no row."""
-        return tables.folder_bytes(self._data / "blobs")
-
     @property
     def _pid(self) -> int:
         assert self._process is not None  # noqa: S101

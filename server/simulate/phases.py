@@ -23,7 +23,7 @@ from server.simulate.fleet import Fleet, Seen
 from server.simulate.host import Host
 from server.simulate.meter import Cost
 from server.simulate.options import Options, Step
-from server.simulate.report import Pages, Phase, quantile_ms
+from server.simulate.report import Pages, Phase, line, quantile_ms
 from server.simulate.tally import Tally
 from server.simulate.visits import Visits
 
@@ -72,7 +72,7 @@ class Phases:
         phase.wall_s = round(time.monotonic() - begun, 3)
         self._look()
         self._fill(phase, before, costs)
-        self._say(f"{step.name}: {phase.wall_s:.1f} s{'' if phase.done else ', NOT DONE'} {phase.note}".rstrip())
+        self._say(line(phase))
         return phase
 
     # --- the phases; each returns whether what it waited for came about ---

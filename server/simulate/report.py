@@ -223,18 +223,26 @@ def lines(report: Report) -> list[str]:
     return [*said, "", *report.notes]
 
 
+HEAD = (
+    f"{'phase':<10}{'wall s':>8}{'connects/s':>12}{'messages':>10}{'samples':>9}{'again':>7}{'p50 ms':>9}{'p99 ms':>10}"
+    f"{'server':>8}{'broker':>8}{'players':>8}  (cores)"
+)
+
+
+def line(of: Phase) -> str:
+    """A phase, under HEAD."""
+    row = f"{of.name:<10}{of.wall_s:>8.1f}{of.connects_per_s:>12,.0f}{sum(of.messages.values()):>10,}"
+    row += f"{of.samples:>9,}{of.again:>7,}{_number(of.receipt_p50_ms):>9}{_number(of.receipt_p99_ms):>10}"
+    for spent in (of.server_cpu_s, of.broker_cpu_s, of.players_cpu_s):
+        row += f"{_number(None if spent is None else spent / max(of.wall_s, 1e-9), 3):>8}"
+    return f"{row}  {'' if of.done else 'NOT DONE '}{of.note}".rstrip()
+
+
 def _simulation(of: Simulation) -> list[str]:
     title = f"{of.devices:,} devices in {of.processes} processes, a heartbeat every {of.heartbeat_s:g} s, "
     title += f"samples of {of.body_bytes:,} bytes; load of the machine {', '.join(f'{n:.1f}' for n in of.load)}"
-    head = f"  {'phase':<10}{'wall s':>8}{'connects/s':>12}{'messages':>10}{'samples':>9}{'again':>7}"
-    head += f"{'p50 ms':>9}{'p99 ms':>10}{'server':>8}{'broker':>8}{'players':>8}  (cores)"
-    said = [title, "", head]
-    for one in of.phases:
-        row = f"  {one.name:<10}{one.wall_s:>8.1f}{one.connects_per_s:>12,.0f}{sum(one.messages.values()):>10,}"
-        row += f"{one.samples:>9,}{one.again:>7,}{_number(one.receipt_p50_ms):>9}{_number(one.receipt_p99_ms):>10}"
-        for spent in (one.server_cpu_s, one.broker_cpu_s, one.players_cpu_s):
-            row += f"{_number(None if spent is None else spent / max(one.wall_s, 1e-9), 3):>8}"
-        said.append(f"{row}  {'' if one.done else 'NOT DONE '}{one.note}".rstrip())
+    said = [title, "", f"  {HEAD}"]
+    said += [f"  {line(one)}" for one in of.phases]
     accounts = of.accounts
     stored = "" if accounts.stored is None else f", stored {accounts.stored:,}"
     verdict = "consistent" if accounts.consistent else "NOT CONSISTENT"

@@ -44,6 +44,7 @@ def simulate(options: Options, *, say: Callable[[str], None]) -> Report:
     with _folder(options) as folder:
         for devices in options.devices:
             say(f"{devices:,} devices")
+            say(report.HEAD)
             place = folder / f"{devices}"
             simulations.append(_one(place, options, devices, say))
         days = day.play(folder / "day", options) if options.day_devices else {}

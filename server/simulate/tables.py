@@ -53,6 +53,6 @@ def grown(before: Mapping[str, Size], after: Mapping[str, Size], *, per: float) 
     return found
 
 
-def folder_bytes(folder: Path) -> int:
-    """Of all files in it."""
-    return sum(file.stat().st_size for file in folder.rglob("*") if file.is_file()) if folder.exists() else 0
+def shards_bytes(folder: Path) -> int:
+    """Of the shards of blobs in it, once their logs are written back: when nobody has them open."""
+    return sum(file.stat().st_size for file in folder.glob("*.db"))
