@@ -8,6 +8,7 @@ import typer
 
 from edge_agent.contract.errors import EXIT_CONFIG, ConfigError, WinnowError
 from server.cli import (
+    apart,
     backtest,
     bring,
     data,
@@ -33,6 +34,7 @@ from server.cli import (
     simulate,
     snapshot,
     status,
+    store,
     train,
     user,
     webhook,
@@ -51,6 +53,7 @@ app = typer.Typer(
 app.add_typer(init.commands)
 app.add_typer(run.commands)
 app.add_typer(ingest.commands)
+app.add_typer(apart.commands)
 app.add_typer(status.commands)
 device.device.add_typer(orders.commands)
 device.device.add_typer(place.commands)
@@ -71,6 +74,7 @@ model.model.add_typer(bring.commands)
 app.add_typer(model.commands)
 app.add_typer(rollout.rollouts, name="rollout")
 app.add_typer(keys.keys, name="keys")
+app.add_typer(store.store, name="store")
 app.add_typer(user.users, name="user")
 app.add_typer(webhook.commands)
 app.add_typer(govern.commands)

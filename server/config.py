@@ -38,6 +38,14 @@ class Server(Section, frozen=True, kw_only=True):
     data_dir: Annotated[str, Meta(description="folder for the catalogue, the blobs and the models")] = (
         "winnow-server-data"
     )
+    lease_s: Annotated[
+        float,
+        Meta(
+            ge=3.0,
+            le=600.0,
+            description="time after which another process takes over from one that leads and is not heard of",
+        ),
+    ] = 15.0
     listen: Annotated[
         str, Meta(description="address of this machine on which devices reach it; `0.0.0.0`: every one; else loopback")
     ] = "127.0.0.1"
@@ -679,7 +687,6 @@ def load_config(path: Path) -> ServerConfig:
         if not is_host(name):
             raise ServerConfigError(f"{path}: [server] names: got {name!r}, expected a host name or an address")
     config.autonomy.dials()
-    _check_store(config.store, path)
     _check_web(config.web, path)
     _check_told(config, path)
     if config.broker.url and config.broker.plain:
@@ -690,11 +697,7 @@ def load_config(path: Path) -> ServerConfig:
     return replace(
         config,
         server=replace(config.server, data_dir=str(folder / config.server.data_dir)),
-        store=replace(
-            config.store,
-            url=_placed_url(folder, config.store.url),
-            password_file=_placed(folder, config.store.password_file),
-        ),
+        store=placed_store(config.store, folder, where=f"{path}: [store] url"),
         broker=replace(config.broker, **{key: str(folder / file) if file else "" for key, file in files.items()}),
         web=replace(
             config.web,
@@ -719,27 +722,26 @@ def _placed(folder: Path, place: str) -> str:
     return place if not place or ":" in place else str(folder / place)
 
 
-def _placed_url(folder: Path, url: str) -> str:
-    """`sqlite:///PATH` with the path meant from `folder`; another URL stays what it is.
+def placed_store(store: Store, folder: Path, *, where: str) -> Store:
+    """With its paths meant from `folder`; ServerConfigError, which begins with `where`, when the URL cannot be meant.
 
-    >>> _placed_url(Path("/etc/winnow"), "sqlite:///fleet.db"), _placed_url(Path("/etc/winnow"), "sqlite:////srv/fleet.db")
-    ('sqlite:////etc/winnow/fleet.db', 'sqlite:////srv/fleet.db')
+    >>> placed_store(Store(url="sqlite:///fleet.db"), Path("/etc/winnow"), where="url").url
+    'sqlite:////etc/winnow/fleet.db'
     """
-    start = f"{SQLITE}:///"
-    return start + str(folder / url.removeprefix(start)) if url.startswith(start) else url
-
-
-def _check_store(store: Store, path: Path) -> None:
-    expected = "expected postgresql://user@host:5432/name or sqlite:///PATH"
-    parts = urlsplit(store.url)
+    parts, start = urlsplit(store.url), f"{SQLITE}:///"
     if store.url and (parts.scheme not in (SQLITE, POSTGRESQL) or not parts.path.strip("/")):
-        raise ServerConfigError(f"{path}: [store] url: got {_unsaid(store.url)!r}, {expected}")
+        expected = "expected postgresql://user@host:5432/name or sqlite:///PATH"
+        raise ServerConfigError(f"{where}: got {_unsaid(store.url)!r}, {expected}")
     if parts.scheme == SQLITE and parts.netloc:
-        raise ServerConfigError(f"{path}: [store] url: got {store.url!r}, expected sqlite:///PATH, with three slashes")
+        raise ServerConfigError(f"{where}: got {store.url!r}, expected sqlite:///PATH, with three slashes")
     if parts.password or "password=" in parts.query:
-        raise ServerConfigError(
-            f"{path}: [store] url holds a password: put it into a file, and name it as password_file"
-        )
+        raise ServerConfigError(f"{where} holds a password: put it into a file, and name that as password_file")
+    file = store.url.removeprefix(start) if store.url.startswith(start) else ""
+    return msgspec.structs.replace(
+        store,
+        url=start + str(folder / file) if file else store.url,
+        password_file=_placed(folder, store.password_file),
+    )
 
 
 def _unsaid(url: str) -> str:

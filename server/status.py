@@ -38,7 +38,8 @@ from server.store import (
     versions,
 )
 from server.store.database import is_there
-from server.store.lock import is_held
+from server.store.leadership import SEATS
+from server.store.presence import leader
 from server.store.store import Store
 from server.store.stretches import day_of
 from server.teach import outlook, proposals
@@ -68,6 +69,7 @@ def opened(config: ServerConfig) -> Iterator[Store]:
 
 def overview(config: ServerConfig, store: Store, *, now_ms: int) -> View:
     """The whole loop, in figures."""
+    leaders = {name: leader(store, name) for name in SEATS}
     with store.database.read() as connection:
         fleet = devices.kept(connection)
         reasons: Counter[str] = Counter()
@@ -77,7 +79,8 @@ def overview(config: ServerConfig, store: Store, *, now_ms: int) -> View:
         last = runs.latest(connection)
         return {
             "fleet": config.server.fleet,
-            "running": is_held(Path(config.server.data_dir)),
+            "running": any(leaders.values()),
+            "leaders": leaders,
             "devices": len(fleet),
             "online": sum(device.online for device in fleet),
             "samples": dict(sorted(reasons.items())),

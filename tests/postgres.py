@@ -109,6 +109,12 @@ class Server:
         """It is needed no more, whoever is connected."""
         self.say(f'DROP DATABASE IF EXISTS "{name}" WITH (FORCE)')
 
+    def admit(self, line: str) -> None:
+        """Put a line before the others that say who may come in, and how."""
+        rules = self.folder / "data" / "pg_hba.conf"
+        rules.write_text(f"{line}\n{rules.read_text()}")
+        self.say("SELECT pg_reload_conf()")
+
     def say(self, statement: str, *, database: str = "postgres") -> list[tuple[object, ...]]:
         """Have one statement done, outside a transaction."""
         with self.connect(database) as connection:
@@ -138,7 +144,7 @@ def running(*, durable: bool = False) -> Iterator[Server]:
         try:
             yield server
         finally:
-            server.stop()
+            server.stop(kill=True)  # nobody needs what is in it
     finally:
         shutil.rmtree(place, ignore_errors=True)
 

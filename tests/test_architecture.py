@@ -36,7 +36,7 @@ SERVER_PARTS = (
     {"cli"},
     {"demo", "backtest", "simulate"},
     {"launch"},
-    {"app", "testing"},
+    {"app", "apart", "testing"},
     {"roles"},
     {"web"},
     {"inventory"},

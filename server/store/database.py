@@ -9,8 +9,9 @@ is on disk. Only who takes samples in may write beside others of his kind (`toge
 
 from __future__ import annotations
 
+import copy
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from pathlib import Path
 from typing import Protocol
@@ -37,6 +38,9 @@ class Kept(Protocol):
     def writing(self, *, together: bool) -> AbstractContextManager[sa.Connection]:
         """A transaction that nobody writes beside; or, `together`, only those who say so too."""
 
+    def others(self) -> int:
+        """Connections that are not ours, as far as that can be known."""
+
     def analyse(self) -> None:
         """Count anew what the tables hold."""
 
@@ -51,6 +55,7 @@ class Database:
         """The catalogue at a URL: see `placed`. ServerConfigError when it cannot be what is configured."""
         self._kept = kept(settings)
         self._writing = threading.Lock()
+        self._check: Callable[[sa.Connection], None] | None = None
         self.name = self._kept.name
         """What messages call it."""
 
@@ -74,12 +79,20 @@ class Database:
         """
         alone = nullcontext() if together and self.shared else self._writing
         with self._faults(), alone, self._kept.writing(together=together) as connection:
+            if self._check is not None:
+                self._check(connection)
             yield connection
 
     @property
     def shared(self) -> bool:
         """Whether several may write together."""
         return self.engine.dialect.name != config.SQLITE
+
+    def fenced(self, check: Callable[[sa.Connection], None]) -> Database:
+        """The same catalogue, where `check` comes first in every write, and may refuse it: it raises a StoreError."""
+        made = copy.copy(self)
+        made._check = check
+        return made
 
     def forget_deleted(self) -> None:
         """Leave no byte of rows that were deleted where the catalogue is kept. StoreError: to be done again."""
@@ -90,6 +103,11 @@ class Database:
         """Count anew what the tables hold: without it a million samples are walked to find a thousand labels."""
         with self._faults(), self._writing:
             self._kept.analyse()
+
+    def others(self) -> int:
+        """How many connections others have to it, as far as that can be known: 0 of a file. Before we have several."""
+        with self._faults():
+            return self._kept.others()
 
     def close(self) -> None:
         """Close every connection."""
@@ -119,14 +137,15 @@ def kept(settings: config.Store) -> Kept:
         from server.store.postgresql import Postgres  # here: its driver is an extra
 
         return Postgres(settings)
-    return Sqlite(_path(settings))
+    return Sqlite(path_of(settings))
 
 
 def is_there(folder: Path, settings: config.Store) -> bool:
     """Whether something is to be read there, which opening would make anew."""
     where = placed(folder, settings)
-    return where.shared or _path(where).exists()
+    return where.shared or path_of(where).exists()
 
 
-def _path(settings: config.Store) -> Path:
+def path_of(settings: config.Store) -> Path:
+    """Of a catalogue that is a file, and has its URL."""
     return Path(settings.url.removeprefix(_FILE))

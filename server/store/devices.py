@@ -296,7 +296,7 @@ def record_bad(connection: sa.Connection, name: str, *, topic: str, payload: byt
             device=name,
             topic=topic[:200],
             received_at_ms=now_ms,
-            reason=reason[:QUARANTINE_REASON_CHARS],
+            reason=reason[:QUARANTINE_REASON_CHARS].replace("\0", "\ufffd"),  # it may quote what no text may hold
             payload=payload[:QUARANTINE_PAYLOAD_BYTES],
             payload_bytes=len(payload),
         )

@@ -29,8 +29,11 @@ from server.store.schema import metadata
 OLDEST = 15
 BUSY_S = 30.0
 AGAIN_S = 0.05
+POLITE_S = 1.0  # for a table that somebody reads, who comes after us waits as long; less, and it is never our turn
 CONNECTIONS = 20  # of a process at once: the web's threads read side by side, and a wait for one is a page that waits
 LOCK = 0x77696E6E6F77  # "winnow", in the database's own space of advisory locks
+_STATISTICS = "pg_catalog.pg_statistic"  # keeps frequent values; the owner of a database may write it anew
+_LOCKED = "55P03"  # lock_not_available (PostgreSQL manual, appendix A)
 _BY_BYTES = ("C", "POSIX")  # locales that order text, and know of lower case, as SQLite does
 _SESSION = {  # a machine that vanished must not hold the lock for the two hours that TCP waits by itself
     "tcp_keepalives_idle": "30",
@@ -74,6 +77,15 @@ class Postgres:
             connection.exec_driver_sql(f"SELECT {take}({LOCK})")
             yield connection
 
+    def others(self) -> int:
+        """Sessions of anybody else in this database."""
+        query = (
+            "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND backend_type = 'client "
+            "backend' AND pid <> pg_backend_pid()"
+        )
+        with self.reading() as connection:
+            return int(connection.exec_driver_sql(query).scalar_one())
+
     def analyse(self) -> None:
         """Sampled by the server itself, 30,000 rows of a table."""
         with self.engine.connect() as connection, connection.begin():
@@ -88,12 +100,19 @@ class Postgres:
         """
         with self.engine.connect() as plain:
             connection = plain.execution_options(isolation_level="AUTOCOMMIT")
-            left = [*_tables(connection), "pg_catalog.pg_statistic"]  # which keeps frequent values
-            until_s = time.monotonic() + BUSY_S
-            while left := [table for table in left if not _written_anew(connection, table)]:
-                if time.monotonic() > until_s:
-                    raise StoreError(f"{self.name}: somebody reads an older state: {left[0]} keeps what was deleted")
-                time.sleep(AGAIN_S)
+            connection.exec_driver_sql(f"SET lock_timeout = '{POLITE_S:g}s'")  # others wait behind us for the table
+            try:
+                self._write_anew(connection)
+            finally:
+                connection.exec_driver_sql("RESET lock_timeout")
+
+    def _write_anew(self, connection: sa.Connection) -> None:
+        left = [*_tables(connection), _STATISTICS]
+        until_s = time.monotonic() + BUSY_S
+        while left := [table for table in left if not _written_anew(connection, table)]:
+            if time.monotonic() > until_s:
+                raise StoreError(f"{self.name}: somebody reads an older state: {left[0]} keeps what was deleted")
+            time.sleep(AGAIN_S)
 
 
 def _url(settings: config.Store) -> sa.URL:
@@ -142,14 +161,32 @@ def _tables(connection: sa.Connection) -> list[str]:
     return [quote(table.name) for table in metadata.sorted_tables if table.name in found]
 
 
+def _forget_statistics(connection: sa.Connection, table: str) -> None:
+    """Of a table that is empty now: ANALYZE leaves those as they were, and a column that is given its type has none."""
+    some: sa.Select[Any] = sa.select(sa.literal_column("1")).select_from(sa.text(table)).limit(1)
+    if table == _STATISTICS or connection.execute(some).first() is not None:
+        return
+    columns = sa.text(
+        "SELECT quote_ident(attname), format_type(atttypid, atttypmod) FROM pg_attribute"
+        " WHERE attrelid = CAST(:of AS regclass) AND attnum > 0 AND NOT attisdropped"
+    )
+    typed = [f"ALTER COLUMN {name} TYPE {kind}" for name, kind in connection.execute(columns, {"of": table})]
+    connection.exec_driver_sql(f"ALTER TABLE {table} {', '.join(typed)}")
+
+
 def _written_anew(connection: sa.Connection, table: str) -> bool:
-    """Write one anew; False when rows that were deleted had to be kept for somebody who reads an older state."""
+    """Write one anew; False when somebody is at it, or rows that were deleted had to be kept for an older state."""
     said: list[str] = []
     driver: Any = connection.connection.driver_connection
     listen = lambda notice: said.append(notice.message_detail or "")  # noqa: E731
     driver.add_notice_handler(listen)
     try:
+        _forget_statistics(connection, table)
         connection.exec_driver_sql(f"VACUUM (FULL, VERBOSE, ANALYZE) {table}")
+    except sa.exc.OperationalError as error:
+        if getattr(error.orig, "sqlstate", "") != _LOCKED:
+            raise
+        return False
     finally:
         driver.remove_notice_handler(listen)
     # The first number of the detail is of dead rows that "cannot be removed yet", in whatever language.

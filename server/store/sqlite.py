@@ -61,6 +61,10 @@ class Sqlite:
             with connection.begin():
                 yield connection
 
+    def others(self) -> int:
+        """A file does not know: whoever works on a data folder holds its lock (lock.py)."""
+        return 0
+
     def analyse(self) -> None:
         """Sampled (`analysis_limit`): a fraction of a second, however many rows there are."""
         with self.writing(together=False) as connection:

@@ -23,6 +23,8 @@ from prometheus_client.registry import Collector
 
 from server.config import AlarmKind
 from server.store import alarms, deliveries, device_orders, labels, rollouts, samples, versions
+from server.store.leadership import SEATS
+from server.store.presence import leader
 from server.store.schema import device, quarantine, run, snapshot
 from server.store.store import Store
 from server.web.access import Viewer
@@ -100,6 +102,8 @@ class Figures(Collector):
         yield _counter("winnow_messages_throttled", "Messages left for want of room, to be sent again", value=throttled)
         yield _gauge("winnow_quarantine_messages", "Messages set aside", value=aside)
         yield _gauge("winnow_snapshots", "Snapshots frozen", value=frozen)
+        led: dict[str, int] = {name: int(bool(leader(self._store, name))) for name in SEATS}
+        yield _gauge("winnow_led", "Whether somebody does what one process alone may", "seat", led)
         yield from self._of_telling()
 
     def _of_telling(self) -> Iterator[Metric]:

@@ -1,12 +1,13 @@
 """Over what do the tests of the server run?
 
-Over SQLite; those of modules marked `catalogues` over PostgreSQL, too; all of them over one with `--catalogue`. A test
-opens its store by a folder, and never says what keeps the catalogue: here the one place that decides it is turned.
+Over SQLite; those of modules marked `catalogues` over PostgreSQL, too; all of them over one with `--catalogue`, but for
+those that are `of_a_file`. A test opens its store by a folder, and never says what keeps the catalogue: here the one
+place that decides it is turned.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import postgres
@@ -22,8 +23,8 @@ KINDS = ("sqlite", "postgresql")
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     asked = metafunc.config.getoption("--catalogue")
-    both = metafunc.definition.get_closest_marker("catalogues")
-    if asked == "postgresql" or (both and not asked):
+    both, file = map(metafunc.definition.get_closest_marker, ("catalogues", "of_a_file"))
+    if not file and (asked == KINDS[1] or (both and not asked)):
         metafunc.parametrize("catalogue", [asked] if asked else KINDS, indirect=True, scope="module")
 
 
@@ -44,6 +45,13 @@ class Databases:
         if folder not in self.of:
             self.of[folder] = self._free.pop() if self._free else self._make()
         return self.server.settings(self.of[folder])
+
+    def empty(self, folder: Path) -> config.Store:
+        """One for a data folder without a single table."""
+        self._count += 1
+        name = self.of[folder.resolve()] = f"test_{self._count}"
+        self.server.create(name)
+        return self.server.settings(name)
 
     def give_back(self, folder: Path) -> None:
         """Nobody needs it any more."""
@@ -103,6 +111,17 @@ def catalogue(request: pytest.FixtureRequest) -> Iterator[str]:
         yield kind
     for folder in list(databases.of):
         databases.give_back(folder)
+
+
+@pytest.fixture
+def nothing_yet(request: pytest.FixtureRequest, catalogue: str) -> Callable[[Path], None]:
+    """Sees that the catalogue of a folder is one that has no table yet."""
+
+    def make(folder: Path) -> None:
+        if catalogue != KINDS[0]:
+            request.getfixturevalue("postgresql").empty(folder)
+
+    return make
 
 
 @pytest.fixture(autouse=True)

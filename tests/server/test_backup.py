@@ -6,6 +6,7 @@ import contextlib
 import sqlite3
 from pathlib import Path
 
+import pytest
 import sqlalchemy as sa
 from device_words import FLEET, heartbeat, message, uploads
 
@@ -15,6 +16,8 @@ from server.inventory import fleet
 from server.store import samples
 from server.store.schema import sample
 from server.store.store import Store
+
+pytestmark = pytest.mark.of_a_file
 
 
 def backup(source: Path, target: Path) -> None:

@@ -20,6 +20,7 @@ class Status(BaseModel):
 
     fleet: str
     running: bool = Field(description="a server, on this store")
+    leaders: dict[str, str] = Field(description="who does what one process alone may; empty: nobody")
     devices: int
     online: int
     samples: dict[str, int] = Field(description="stored, by the reason of their selection")
