@@ -82,6 +82,7 @@ class Phases:
         self._fleet.tell(Connect(per_s=self._devices / within_s / self._options.processes if within_s else math.inf))
         came = self._until(lambda seen: seen.tally.connected == self._devices)
         phase.connects_per_s = round(self._devices / (time.monotonic() - begun), 1)
+        self._fleet.tell(Connect())  # whoever comes back later is held up by nobody
         if not self._host.ours:
             return came
         heard = self._until(lambda _: self._host.heard() >= self._devices)
