@@ -16,7 +16,8 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -82,6 +83,32 @@ def plant(folder: Path, count: int) -> None:
     store.close()
 
 
+@contextmanager
+def serving(count: int) -> Iterator[tuple[httpx.Client, str]]:
+    """A server with so many samples; a client that may see all of it, and its address."""
+    with tempfile.TemporaryDirectory() as temporary:
+        folder, config = Path(temporary) / "server", Path(temporary) / "server.toml"
+        config.write_text(CONFIG.format(folder=folder))
+        begun = time.perf_counter()
+        plant(folder, count)
+        print(f"{count:,} samples, {DEVICES:,} devices, planted in {time.perf_counter() - begun:.0f} s\n")
+        add = [sys.executable, "-m", "server", "user", "add", "ada", "--role", "admin", str(config)]
+        subprocess.run(add, input=f"{browsers.PASSWORD}\n", text=True, check=True, capture_output=True)
+        server = Program(Path(temporary) / "log", "server", "run", str(config))
+        try:
+            said = folder / "web.url"
+            wait_for("pages", said.exists, [server])
+            url = said.read_text().strip().rstrip("/")
+            token = subprocess.run(
+                [sys.executable, "-m", "server", "user", "token", "ada", str(config)],
+                check=True, capture_output=True, text=True,
+            ).stdout.strip()  # fmt: skip
+            with httpx.Client(base_url=url, headers={"Authorization": f"Bearer {token}"}, timeout=60.0) as client:
+                yield client, url
+        finally:
+            server.stop(within_s=60.0)
+
+
 def labelling(client: httpx.Client) -> list[Figure]:
     """What a person waits for, as the page asks: the next question is here before it is needed."""
     csrf = client.get("/label").text.split('name="csrf" content="')[1].split('"')[0]
@@ -90,23 +117,23 @@ def labelling(client: httpx.Client) -> list[Figure]:
     fetched, answered = [], []
     for n in range(ANSWERS):
         if len(following) < 2:
-            took, said = _took(lambda: client.post("/api/v1/label/next", params={"count": 8}))
+            ms, said = took(lambda: client.post("/api/v1/label/next", params={"count": 8}))
             following = said.json()["questions"]
-            fetched.append(took)
+            fetched.append(ms)
         one = following.pop(0)
         given = {"sample_id": one["sample_id"], "key": one["key"], "said": str(n % 10)}
-        took, said = _took(lambda given=given: client.post("/api/v1/label/answers", json={"answers": [given]}))
+        ms, said = took(lambda given=given: client.post("/api/v1/label/answers", json={"answers": [given]}))
         assert said.json()["outcomes"][0]["error"] == "", said.text
-        answered.append(took)
+        answered.append(ms)
     return [Figure("answer", answered, ANSWER_MS), Figure("next questions", fetched, FILTER_MS)]
 
 
 def requests(client: httpx.Client) -> list[Figure]:
     """Whole pages as a program gets them."""
-    found = [Figure("bare answer", [_took(lambda: client.get("/sign-in"))[0] for _ in range(LOOKS)], PAINT_MS)]
+    found = [Figure("bare answer", [took(lambda: client.get("/sign-in"))[0] for _ in range(LOOKS)], PAINT_MS)]
     for path in PAGES:
         if client.get(path).status_code == 200:
-            found.append(Figure(path, [_took(lambda path=path: client.get(path))[0] for _ in range(LOOKS)], PAINT_MS))
+            found.append(Figure(path, [took(lambda path=path: client.get(path))[0] for _ in range(LOOKS)], PAINT_MS))
     return found
 
 
@@ -150,12 +177,13 @@ def _sign_in(page: Page, url: str) -> None:
     page.wait_for_url(f"{url}/fleet")
 
 
-def _took(act: Callable[[], httpx.Response]) -> tuple[float, httpx.Response]:
+def took(act: Callable[[], httpx.Response]) -> tuple[float, httpx.Response]:
+    """Milliseconds, and what was answered."""
     begun = time.perf_counter()
     said = act()
-    took = (time.perf_counter() - begun) * 1000
+    took_ms = (time.perf_counter() - begun) * 1000
     said.raise_for_status()
-    return took, said
+    return took_ms, said
 
 
 def _now_ms() -> int:
@@ -167,29 +195,10 @@ def main() -> None:
     parser = argparse.ArgumentParser()
     parser.add_argument("--quick", action="store_true", help="50,000 samples")
     count = QUICK if parser.parse_args().quick else SAMPLES
-    with tempfile.TemporaryDirectory() as temporary:
-        folder, config = Path(temporary) / "server", Path(temporary) / "server.toml"
-        config.write_text(CONFIG.format(folder=folder))
-        begun = time.perf_counter()
-        plant(folder, count)
-        print(f"{count:,} samples, {DEVICES:,} devices, planted in {time.perf_counter() - begun:.0f} s\n")
-        add = [sys.executable, "-m", "server", "user", "add", "ada", "--role", "admin", str(config)]
-        subprocess.run(add, input=f"{browsers.PASSWORD}\n", text=True, check=True, capture_output=True)
-        server = Program(Path(temporary) / "log", "server", "run", str(config))
-        try:
-            said = folder / "web.url"
-            wait_for("pages", said.exists, [server])
-            url = said.read_text().strip().rstrip("/")
-            token = subprocess.run(
-                [sys.executable, "-m", "server", "user", "token", "ada", str(config)],
-                check=True, capture_output=True, text=True,
-            ).stdout.strip()  # fmt: skip
-            with httpx.Client(base_url=url, headers={"Authorization": f"Bearer {token}"}, timeout=60.0) as client:
-                found = labelling(client) + requests(client)
-            with browsers.started() as browser:
-                found += in_browser(browser, url)
-        finally:
-            server.stop(within_s=60.0)
+    with serving(count) as (client, url):
+        found = labelling(client) + requests(client)
+        with browsers.started() as browser:
+            found += in_browser(browser, url)
     print(f"{'what':<32}{'median ms':>12}{'p95 ms':>10}{'limit ms':>10}")
     for one in found:
         print(f"{one.name:<32}{one.at(50):>12.1f}{one.at(95):>10.1f}{one.most_ms:>10.0f}")

@@ -33,6 +33,7 @@ from server.cli import (
     run,
     runs,
     samples,
+    simulate,
     snapshot,
     status,
     store,
@@ -84,6 +85,7 @@ app.add_typer(webhook.commands)
 app.add_typer(backup.commands)
 app.add_typer(govern.commands)
 app.add_typer(demo.commands)
+app.add_typer(simulate.commands)
 app.add_typer(backtest.commands)
 
 

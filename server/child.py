@@ -17,8 +17,11 @@ from typing import IO
 
 # Runs in the child before its program does: ask for our death to be passed on, and look whether it happened already.
 _TRAMPOLINE = """
-import ctypes, os, sys
-parent, number, *command = sys.argv[1:]
+import ctypes, os, resource, sys
+parent, number, many, *command = sys.argv[1:]
+if many:
+    most = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
+    resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
 if sys.platform == "linux":
     ctypes.CDLL(None).prctl(1, int(number), 0, 0, 0)
     if os.getppid() != int(parent):
@@ -34,6 +37,7 @@ def spawn(
     errors: IO[bytes] | int = subprocess.STDOUT,
     environment: Mapping[str, str] | None = None,
     death_signal: signal.Signals = signal.SIGTERM,
+    many_files: bool = False,
 ) -> subprocess.Popen[bytes]:
     """Start `argv` (an absolute path first) in a session of its own: Ctrl-C is ours to handle.
 
@@ -43,8 +47,10 @@ def spawn(
         errors: where its stderr goes; with its stdout by default.
         environment: added to ours.
         death_signal: what it gets when we die.
+        many_files: it may open as many as we may allow it; by default a system allows a thousand.
     """
-    command = [sys.executable, "-I", "-S", "-c", _TRAMPOLINE, str(os.getpid()), str(int(death_signal)), *argv]
+    said = [str(os.getpid()), str(int(death_signal)), "many" if many_files else ""]
+    command = [sys.executable, "-I", "-S", "-c", _TRAMPOLINE, *said, *argv]
     return subprocess.Popen(
         command,
         stdin=subprocess.DEVNULL,

@@ -34,7 +34,8 @@ AGENT_PARTS = (
 SERVER_PARTS = (
     {"__main__"},
     {"cli"},
-    {"demo", "backtest"},
+    {"demo", "backtest", "simulate"},
+    {"launch"},
     {"app", "apart", "testing"},
     {"roles"},
     {"web"},
@@ -56,6 +57,12 @@ MAY_IMPORT = {  # package -> what it may import of the others; the longest name 
     ),
     "server": ("edge_agent.contract", "edge_agent.choose"),
     "server.demo": PACKAGES,  # a script over the whole product
+    "server.simulate": (  # a light device waits, sends again and fetches by the agent's own rules
+        "edge_agent.contract",
+        "edge_agent.choose",
+        "edge_agent.send.window",
+        "edge_agent.update.fetch",
+    ),
     "server.backtest": ("edge_agent.contract", "edge_agent.choose", "models"),  # loaded by its command alone
 }
 MAY_IMPORT_LAZILY = {  # torch is loaded where there is something to train, onnxruntime where something is to be run

@@ -5,10 +5,10 @@ One thread brings it, another takes it, in the order that turns.py decides.
 
 from __future__ import annotations
 
+import math
 import threading
 import time
 from collections import Counter
-from collections.abc import Callable
 from typing import Generic, TypeVar
 
 from server.collect.turns import Offer, Turns
@@ -16,6 +16,9 @@ from server.collect.turns import Offer, Turns
 T = TypeVar("T")
 
 GROUP_WORK = 4 << 20  # of one group: more, and all wait for the large samples of one; less is more commits
+LINGER_S = 0.5
+"""How long that for which nobody waits may wait for company. A commit costs as much as some twenty heartbeats: shorter,
+and 10,000 devices at rest take more of a processor; longer, and pages and rollouts are told late how devices are."""
 
 
 class Backlog(Generic[T]):
@@ -25,13 +28,14 @@ class Backlog(Generic[T]):
         self._turns = turns
         self._changed = threading.Condition()
         self._throttled: Counter[str] = Counter()
+        self._go_s = math.inf  # when the next group is to be taken; of the monotonic clock
         self.stopped = False
 
-    def put(self, device: str, item: T, size: int) -> None:
-        """Wait for room; what is over the device's share is left, and counted."""
+    def put(self, device: str, item: T, size: int, *, linger_s: float = 0.0) -> None:
+        """Wait for room; what is over the device's share is left, and counted. It may wait so long for company."""
         with self._changed:
             while not self.stopped:
-                if self._offer(device, item, size) != "full":
+                if self._offer(device, item, size, linger_s) != "full":
                     return
                 self._changed.wait()
 
@@ -46,17 +50,19 @@ class Backlog(Generic[T]):
         """Put in what was counted before, room or not."""
         with self._changed:
             self._turns.put(device, item, 0)
+            self._go_s = 0.0
             self._changed.notify_all()
 
     def gather(self, most: int, *, patience_s: float) -> list[T]:
         """At most so many, in turn, of what is here; empty when none comes in `patience_s`.
 
-        It does not wait for more: while one group is on its way to the disk, the next one gathers by itself, the
-        larger the longer that takes. To wait as well makes all wait for a device that never stops sending.
+        It does not wait for more, but for where all that is here may linger: while one group is on its way to the disk,
+        the next one gathers by itself, the larger the longer that takes. To wait as well makes all wait for a device
+        that never stops sending.
         """
         with self._changed:
-            self._wait(patience_s, lambda: self._turns.due_s(time.monotonic()) <= 0.0)
-            if self._turns.due_s(time.monotonic()) > 0.0:
+            self._wait(patience_s, most)
+            if self._ready_s(most) > 0.0:
                 return []
             batch: list[T] = []
             left = self._turns.waiting - GROUP_WORK
@@ -64,6 +70,7 @@ class Backlog(Generic[T]):
                 if (item := self._turns.take(time.monotonic())) is None:
                     break
                 batch.append(item)
+            self._go_s = 0.0 if len(self._turns) else math.inf
             self._changed.notify_all()  # there is room
             return batch
 
@@ -79,16 +86,26 @@ class Backlog(Generic[T]):
             self.stopped = True
             self._changed.notify_all()
 
-    def _offer(self, device: str, item: T, size: int) -> Offer:
+    def _offer(self, device: str, item: T, size: int, linger_s: float = 0.0) -> Offer:
         answer = self._turns.offer(device, item, size)
         if answer == "taken":
-            self._changed.notify_all()
+            go_s = time.monotonic() + linger_s
+            if not linger_s or go_s < self._go_s:  # else nobody is woken for it: it goes with others
+                self._go_s = min(self._go_s, go_s)
+                self._changed.notify_all()
         elif answer == "share":
             self._throttled[device] += 1
         return answer
 
-    def _wait(self, longest_s: float, enough: Callable[[], bool]) -> None:
+    def _ready_s(self, most: int) -> float:
+        """Seconds until a group may be taken; infinite while nothing is here."""
+        now_s = time.monotonic()
+        lingers_s = 0.0 if len(self._turns) >= most else self._go_s - now_s
+        return max(0.0, lingers_s, self._turns.due_s(now_s))  # a device at its limit may go on then
+
+    def _wait(self, longest_s: float, most: int) -> None:
         until_s = time.monotonic() + longest_s
-        while not self.stopped and not enough() and (left_s := until_s - time.monotonic()) > 0.0:
-            due_s = self._turns.due_s(time.monotonic())  # a device at its limit may go on then
-            self._changed.wait(min(left_s, due_s) if due_s > 0.0 else left_s)
+        while not self.stopped and (ready_s := self._ready_s(most)) > 0.0:
+            if (left_s := until_s - time.monotonic()) <= 0.0:
+                return
+            self._changed.wait(min(left_s, ready_s))

@@ -239,7 +239,7 @@ class BrokerChild:
     def _run(self) -> int:
         """Run it to its end; returns the exit status."""
         with open(self._log_path, "ab") as log:
-            process = spawn(self._command, output=log, death_signal=signal.SIGKILL)
+            process = spawn(self._command, output=log, death_signal=signal.SIGKILL, many_files=True)  # one a device
         self._process = process
         if self._stopping.is_set():
             process.terminate()

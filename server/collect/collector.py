@@ -23,7 +23,7 @@ from typing import Any
 
 from edge_agent.contract.errors import MessageError
 from edge_agent.contract.wire import UP, Fetch, Up, down_topic, encode, parse_topic
-from server.collect.backlog import Backlog
+from server.collect.backlog import LINGER_S, Backlog
 from server.collect.division import WHOLE, Division
 from server.collect.gateway import BrokerAddress, Gateway, Voice
 from server.collect.inbound import Bad, Message, Upload
@@ -130,12 +130,14 @@ class Collector:
 
     def _deliver(self, topic: str, payload: bytes) -> None:
         try:
-            device = parse_topic(topic).device
+            address = parse_topic(topic)
+            device, kind = address.device, address.kind
         except MessageError:
-            device = ""  # all that nobody sent wait in one line
+            device = kind = ""  # all that nobody sent wait in one line
         if not self._takes(device):
             return
-        self._backlog.put(device, Message(topic, payload, self._now_ms()), len(payload))
+        linger_s = LINGER_S if kind == "heartbeat" else 0.0  # nobody waits for an answer to one
+        self._backlog.put(device, Message(topic, payload, self._now_ms()), len(payload), linger_s=linger_s)
 
     def _proven(self, found: Upload | Bad) -> None:
         self._backlog.put_back(found.device, found)

@@ -12,7 +12,8 @@ Samples that came as images are handed back, to be proven (prover.py); what that
 
 from __future__ import annotations
 
-from collections import defaultdict
+import math
+from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
@@ -141,6 +142,7 @@ class Ingest:
         self._min_free_bytes = min_free_bytes
         self._fleet = fleet
         self._offline_after_ms = int(offline_after_s * 1000)
+        self._swept_ms, self._silent_ms = 0, -math.inf  # of the last look for the silent, and of the next
         self._flusher = ThreadPoolExecutor(1, thread_name_prefix="flush")  # bodies, while the rows are written
 
     def take(self, batch: Sequence[Message | Proven]) -> Taken:
@@ -166,7 +168,13 @@ class Ingest:
         """Count silent devices as offline and forget parts that never became whole; returns who fell silent."""
         with self._store.database.write() as connection:
             parts.expire_parts(connection, before_ms=now_ms - PARTS_EXPIRE_MS)
-            return devices.mark_offline(connection, now_ms=now_ms, after_ms=self._offline_after_ms)
+            if self._swept_ms <= now_ms <= self._silent_ms:
+                return []
+            silence = devices.mark_offline(connection, now_ms=now_ms, after_ms=self._offline_after_ms)
+        self._swept_ms = now_ms
+        # A device that nobody knows yet may come online at any time, and be silent so long afterwards.
+        self._silent_ms = min(silence.next_ms or math.inf, now_ms + self._offline_after_ms)
+        return silence.names
 
     def count_throttled(self, counts: Mapping[str, int]) -> None:
         """Add messages that were left for want of room to what is known of their devices."""

@@ -13,14 +13,16 @@ import time
 from pathlib import Path
 from types import TracebackType
 
+from server import launch
 from server.child import end, spawn
 from server.demo.stage import Advance
 from server.demo.workspace import Workspace
 from server.errors import ServerError
-from server.web import service
 
 LOOK_S = 0.1
 STOP_S = 4.0  # of the five that Ctrl-C may take
+QUIET = {"OPENBLAS_NUM_THREADS": "1", "OMP_NUM_THREADS": "1"}
+"""One thread of numpy's and torch's libraries each: the demo's processes share a small machine."""
 
 
 class Fleet:
@@ -45,20 +47,10 @@ class Fleet:
 
     def start_server(self, *, within_s: float = 30.0) -> tuple[str, str]:
         """Start `winnow-server run`; returns the addresses of broker and pages once both listen."""
-        files = [self._workspace.server_data / name for name in ("broker.url", service.ADDRESS)]
-        for file in files:
-            file.unlink(missing_ok=True)
-        self._server = self._start("server", [sys.executable, "-m", "server", "run", str(self._workspace.server_toml)])
-        deadline = time.monotonic() + within_s
-        while not all(file.exists() and file.read_text().strip() for file in files):
-            self.check()
-            if time.monotonic() > deadline:
-                raise ServerError(
-                    f"the server did not start within {within_s:.0f} s: see {self._workspace.log('server')}"
-                )
-            time.sleep(0.1)
-        broker, pages = (file.read_text().strip() for file in files)
-        return broker, pages
+        folder, log = self._workspace.server_data, self._workspace.log("server")
+        launch.forget(folder)
+        self._server = launch.start(self._workspace.server_toml, log, environment=QUIET)
+        return launch.wait(folder, log, check=self.check, within_s=within_s)
 
     def start_agent(self, device: str) -> None:
         """Start `winnow-agent run`."""
@@ -82,13 +74,11 @@ class Fleet:
         for name, process in running.items():
             if (code := process.poll()) is not None:
                 log = self._workspace.log(name)
-                raise ServerError(f"{name} ended with {code}: {_tail(log)} (see {log})")
+                raise ServerError(f"{name} ended with {code}: {launch.tail(log)} (see {log})")
 
     def _start(self, name: str, argv: list[str]) -> subprocess.Popen[bytes]:
-        # One thread of numpy's and torch's libraries each: the demo's processes share a small machine.
-        quiet = {"OPENBLAS_NUM_THREADS": "1", "OMP_NUM_THREADS": "1"}
         with open(self._workspace.log(name), "wb") as log:
-            return spawn(argv, output=log, environment=quiet)
+            return spawn(argv, output=log, environment=QUIET)
 
 
 def call(workspace: Workspace, *words: str, advance: Advance = lambda _: None) -> None:
@@ -102,15 +92,10 @@ def call(workspace: Workspace, *words: str, advance: Advance = lambda _: None) -
         finally:
             end([child], within_s=STOP_S)
     if code:
-        raise ServerError(f"winnow-server {' '.join(words)} ended with {code}: {_tail(workspace.log('setup'))}")
+        raise ServerError(f"winnow-server {' '.join(words)} ended with {code}: {launch.tail(workspace.log('setup'))}")
 
 
 def _epochs_done(log: Path) -> float:
     """Of the training that writes this log, 0..1."""
     said = re.findall(r"epoch (\d+)/(\d+)", log.read_text(errors="replace"))
     return int(said[-1][0]) / int(said[-1][1]) if said else 0.0
-
-
-def _tail(log: Path) -> str:
-    lines = log.read_text(errors="replace").strip().splitlines() if log.exists() else []
-    return lines[-1] if lines else "it said nothing"

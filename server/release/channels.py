@@ -58,6 +58,7 @@ class Channels:
         self._rings = parse(rules.rings, rules.rules, rules)
         self._looked_ms: int | None = None
         self._listening_ms = 0  # since when looks follow each other
+        self._current: Mapping[str, rollouts.Rollout] = {}  # at the last look
 
     def look(self, now_ms: int) -> tuple[Sequence[rollouts.Rollout], bool]:
         """The rollout of each channel, when what waited is started and what was said is obeyed; and whether any was."""
@@ -66,7 +67,7 @@ class Channels:
         self._looked_ms = now_ms
         news = self._obey(now_ms)
         with self._store.database.read() as connection:
-            current = rollouts.newest(connection)
+            current = self._current = rollouts.newest(connection, known=self._current)
             awaited = self._awaited(connection)
         for channel, number in awaited.items():
             if _may_begin(current.get(channel)):
@@ -83,7 +84,7 @@ class Channels:
                 news = True
         if news:
             with self._store.database.read() as connection:
-                current = rollouts.newest(connection)
+                current = self._current = rollouts.newest(connection, known=current)
         return list(current.values()), news
 
     def advance(

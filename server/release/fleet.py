@@ -9,7 +9,7 @@ a kill after the commit, may have lost it).
 from __future__ import annotations
 
 import threading
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 import msgspec
 
@@ -25,6 +25,7 @@ from server.store.store import Store
 
 AT_ONCE = 200  # orders to one transaction: what is told to all of 10,000 would hold up ingest for many seconds
 REST_MS = 30_000  # between looks when nothing is rolled out: reading 10,000 devices costs a good part of a second
+RESTS = 9  # times as long as a look took, before the next: more, and rollouts are slow; less, and ingest is
 
 
 class Fleet:
@@ -40,6 +41,7 @@ class Fleet:
         autonomy: config.Autonomy = config.Autonomy(),  # noqa: B008 - frozen
         signing: Signing | None = None,
         files_url: str = "",
+        monotonic: Callable[[], float] | None = None,
     ) -> None:
         """Start with what the store remembers. ServerConfigError when the rings of `rules` or `autonomy` make no sense.
 
@@ -51,8 +53,11 @@ class Fleet:
             autonomy: which channels get what is published by itself.
             signing: which versions may be rolled out; None: all, unsigned.
             files_url: where devices may fetch by HTTPS as well; empty: nowhere.
+            monotonic: clock by which a look is followed by a rest; None: there is none.
         """
         self._store = store
+        self._monotonic = monotonic
+        self._rest_ms = 0.0  # after the last look
         self._fleet = fleet
         self._publish = publish
         self._channels = Channels(store, rules, autonomy=autonomy, signing=signing, files_url=files_url)
@@ -91,30 +96,38 @@ class Fleet:
         arms_ms = kept.at_ms if kept else 0
         news |= list(asked) != list(self._asked) or arms_ms != self._arms_ms or purges != self._purges
         news |= orders != self._orders
-        if not (born or news or self._due(current, asked, now_ms)):
+        whole = news or self._due(current, asked, now_ms)
+        if not (born or whole):
             return
+        begun_s = self._monotonic() if self._monotonic else 0.0
         with self._store.database.read() as connection:
             gone = identities.revoked(connection)
-            fleet = {device.name: device for device in devices.devices(connection) if device.name not in gone}
+            known = devices.devices(connection, None if whole else born)  # what a few need is read of those few
+        fleet = {device.name: device for device in known if device.name not in gone}
         again = set(fleet) if self._looked_ms is None else born & fleet.keys()
         changed: dict[str, Desired] = {}
         for one in current:
-            changed |= self._channels.advance(one, fleet, now_ms)
+            if whole or one.status != "running":  # one that runs is judged by all of its devices
+                changed |= self._channels.advance(one, fleet, now_ms)
         changed |= self._pass_on(asked, purges, fleet, changed)
         for name in changed.keys() | again:
             desired = changed.get(name) or fleet[name].desired
             if desired is not None:
                 self._publish(down_topic(self._fleet, name, "desired"), encode(desired), qos=1, retain=True)
-        self._asked, self._purges, self._arms_ms, self._looked_ms = asked, purges, arms_ms, now_ms
-        self._orders = orders
+        if whole:
+            self._asked, self._purges, self._arms_ms, self._looked_ms = asked, purges, arms_ms, now_ms
+            self._orders = orders
+            self._rest_ms = 1000 * RESTS * (self._monotonic() - begun_s) if self._monotonic else 0.0
 
     def _due(self, current: Sequence[rollouts.Rollout], asked: Sequence[requests.Request], now_ms: int) -> bool:
         # An ended rollout still owes its version to whoever comes late, and a birth may have passed unheard; a device
         # that runs another version by now is owed another sketch.
         if not current and not asked:
             return self._looked_ms is None
+        if self._looked_ms is None or now_ms < self._looked_ms:  # the clock was put back
+            return True
         running = any(one.status == "running" for one in current)
-        return running or self._looked_ms is None or now_ms - self._looked_ms >= REST_MS
+        return now_ms - self._looked_ms >= (min(self._rest_ms, REST_MS) if running else REST_MS)
 
     def _pass_on(
         self,

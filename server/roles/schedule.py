@@ -70,6 +70,7 @@ class Schedule:
             autonomy=config.autonomy,
             signing=signing,
             files_url=files_url,
+            monotonic=time.monotonic,
         )
         self._sweep_at_s = 0.0  # of the monotonic clock
 

@@ -30,3 +30,30 @@ def test_one_larger_than_a_group_goes_alone(backlog):
     for number in range(2):
         backlog.put("a", number, 2 * GROUP_WORK)
     assert [backlog.gather(100, patience_s=0.0) for _ in range(3)] == [[0], [1], []]
+
+
+def test_what_may_linger_waits_for_company_and_goes_with_the_first_that_may_not(backlog):
+    for number in range(3):
+        backlog.put("a", number, 0, linger_s=60.0)
+    assert backlog.gather(5, patience_s=0.0) == []
+    backlog.put("b", 3, 0)
+    assert sorted(backlog.gather(5, patience_s=0.0)) == [0, 1, 2, 3]
+
+
+def test_what_may_linger_goes_by_itself_in_the_end(backlog):
+    backlog.put("a", 0, 0, linger_s=0.05)
+    assert backlog.gather(5, patience_s=0.0) == []
+    assert backlog.gather(5, patience_s=60.0) == [0]
+
+
+def test_a_whole_group_lingers_no_longer_and_neither_does_the_rest(backlog):
+    for number in range(5):
+        backlog.put("a", number, 0, linger_s=60.0)
+    assert backlog.gather(4, patience_s=0.0) == [0, 1, 2, 3]
+    assert backlog.gather(4, patience_s=0.0) == [4]
+
+
+def test_what_comes_back_from_elsewhere_does_not_linger(backlog):
+    backlog.put("a", 0, 0, linger_s=60.0)
+    backlog.put_back("b", 1)
+    assert sorted(backlog.gather(5, patience_s=0.0)) == [0, 1]

@@ -52,6 +52,12 @@ def test_it_accepts_connections_until_it_is_stopped(broker):
     assert not runs(broker.pid)
 
 
+def test_it_may_have_as_many_connections_as_the_system_lets_it(broker):
+    lines = Path(f"/proc/{broker.pid}/limits").read_text().splitlines()
+    (soft, hard) = next(line.split()[3:5] for line in lines if line.startswith("Max open files"))
+    assert soft == hard
+
+
 def test_a_killed_broker_is_started_again_on_the_same_port(broker):
     for _ in range(2):
         before = broker.pid

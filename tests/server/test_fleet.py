@@ -151,6 +151,46 @@ def test_the_rings_get_their_orders_one_after_the_other(scene):
     assert said[-2:] == ["ring all is through: 1 running, 0 failed", "version 7 is rolled out"]
 
 
+def test_a_look_that_took_long_is_followed_by_a_rest_in_which_births_are_answered(scene):
+    scene.add(1)
+    scene.add(2)
+    scene.connects("cam-1", "cam-2")
+    times = iter([0.0, 2.0])  # of the first look
+    scene.fleet = Fleet(
+        scene.store, fleet=FLEET, rules=RULES, publish=scene._publish, monotonic=lambda: next(times, 2.0)
+    )
+    assert scene.tick() == [("cam-1", 2, 1), ("cam-2", 1, 1)]
+    scene.reports("cam-1", 2)
+    scene.connects("cam-1")
+    assert scene.tick(10.0) == [("cam-1", 2, 1)]
+    assert scene.current().brief.members == {"ordered": 1}  # not looked at
+    assert not scene.tick(7.0)
+    assert not scene.tick(1.0)
+    assert scene.current().brief.members == {"running": 1}
+
+
+def test_a_birth_is_answered_by_reading_that_device_alone(scene, monkeypatch):
+    """Of ten thousand, all of which took a second, whoever had come back."""
+    scene.add(1)
+    scene.add(2)
+    scene.connects("cam-1", "cam-2")
+    scene.fleet.tick(scene.now_ms)
+    commands.say(scene.store, 1, "halt", reason="a test", now_ms=scene.now_ms)
+    scene.fleet.tick(scene.now_ms)
+    asked = []
+    read = devices.devices
+    monkeypatch.setattr(
+        devices, "devices", lambda connection, names=None: asked.append(names) or read(connection, names)
+    )
+    scene.sent.clear()
+    scene.connects("cam-3", "cam-1")
+    scene.fleet.tick(scene.now_ms + 1000)
+    assert [sorted(names) for names in asked] == [["cam-1", "cam-3"]]
+    assert {name for name, _ in scene.sent} == {"cam-1", "cam-3"}
+    scene.fleet.tick(scene.now_ms + 1000 + REST_MS)
+    assert asked[1:] == [None]
+
+
 def test_a_canary_that_is_revoked_is_told_nothing_more_and_halts_nothing(scene):
     scene.restart(rings=("canary=cam-1+cam-2", "all"))
     scene.connects("cam-1", "cam-2", "cam-3")

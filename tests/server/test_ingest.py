@@ -493,6 +493,28 @@ def test_a_device_that_speaks_seldom_is_not_taken_for_dead(ingest, store):
     assert ingest.sweep(NOW_MS + 1_800_001) == ["cam-2"]
 
 
+@settings(max_examples=15)
+@given(
+    heard=st.lists(st.tuples(st.integers(0, 120), st.sampled_from(["", "a", "b", "slow"])), max_size=25),
+    run=st.integers(0, 10**9),
+)
+def test_not_to_ask_before_somebody_may_be_silent_changes_nothing(lasting, heard, run):
+    """Held against a server that asks every time, as one that was started anew does."""
+    store, now_ms = lasting[1], NOW_MS
+    patient = Ingest(store, fleet=FLEET, offline_after_s=90.0)
+    with store.database.write() as connection:
+        devices.mark_offline(connection, now_ms=NOW_MS + 10**12, after_ms=0)
+    for gap_s, who in heard:
+        now_ms += 1000 * gap_s
+        found = patient.sweep(now_ms)
+        with store.database.write() as connection:
+            assert devices.mark_offline(connection, now_ms=now_ms, after_ms=90_000).names == []  # it left nobody out
+        assert all(name.endswith(f"-{run}") for name in found)
+        if who:
+            said = msgspec.structs.replace(birth("a"), interval_s=60.0 if who == "slow" else 30.0)
+            patient.take([message(f"{who}-{run}", "birth", encode(said), at_ms=now_ms)])
+
+
 # --- the store fails ---
 
 

@@ -118,12 +118,21 @@ def test_a_heartbeat_tells_of_a_session_whose_birth_was_missed(store):
     assert (found.session, found.boot, found.heartbeat, found.said_ms) == ("b", 5, heartbeat("b", boot=5), 7000)
 
 
+def test_some_devices_are_found_by_their_names(store):
+    with store.database.write() as connection:
+        for name in ("b", "c", "a"):
+            seen(connection, name)
+        assert [one.name for one in devices.devices(connection, {"c", "a", "nobody"})] == ["a", "c"]
+        assert devices.devices(connection, []) == []
+        assert devices.devices(connection, ["b"]) == [devices.get(connection, "b")]
+
+
 def test_the_silent_go_offline_once(store):
     with store.database.write() as connection:
         seen(connection, "quiet", 1000)
         seen(connection, "lively", 2000)
-        assert devices.mark_offline(connection, now_ms=2000 + 90_000, after_ms=90_000) == ["quiet"]
-        assert devices.mark_offline(connection, now_ms=2000 + 90_000, after_ms=90_000) == []
+        assert devices.mark_offline(connection, now_ms=2000 + 90_000, after_ms=90_000) == (["quiet"], 2000 + 90_000)
+        assert devices.mark_offline(connection, now_ms=2000 + 90_000, after_ms=90_000).names == []
         assert [device.online for device in devices.devices(connection)] == [True, False]
 
 
