@@ -140,7 +140,7 @@ def _learned(place: Path, launch: Launch, listener: Listener) -> bytes:
             return (place / NET).read_bytes()
         trouble = obituary(place, code)
         if start < STARTS:
-            listener.tell(f"{trouble.splitlines()[0]}; all ranks begin again from the last checkpoint")
+            listener.tell(f"{trouble.split(';')[0]}: all ranks begin again from the last checkpoint")
     raise RankError(f"the training died {STARTS} times, the last time because {trouble}")
 
 
@@ -177,7 +177,7 @@ def _end(process: subprocess.Popen[bytes]) -> None:
 
 
 def obituary(place: Path, code: int) -> str:
-    """Which ranks died, of what, and the last lines of the first of them.
+    """Which rank died, of what, and its last lines.
 
     A rank that is left alone ends with an error of its own, a moment later: one that was killed comes first.
     """
@@ -185,9 +185,10 @@ def obituary(place: Path, code: int) -> str:
         deaths = msgspec.json.decode((place / DIED).read_bytes(), type=list[Death])
     except FileNotFoundError:
         return f"what starts the ranks ended with {code}; its last lines:\n{_last(place / LOGS / 'launcher.log')}"
-    deaths.sort(key=lambda one: (one.code >= 0, one.rank))
-    said = ", ".join(f"rank {one.rank} {_cause(one.code)}" for one in deaths if one.code != -signal.SIGTERM)
-    return f"{said}; last lines of rank {deaths[0].rank}:\n{_last(_log(place, deaths[0].local))}"
+    # Those that were left are ended by SIGTERM.
+    deaths.sort(key=lambda one: (one.code == -signal.SIGTERM, one.code >= 0, one.rank))
+    first = deaths[0]
+    return f"rank {first.rank} {_cause(first.code)}; its last lines:\n{_last(_log(place, first.local))}"
 
 
 def _cause(code: int) -> str:

@@ -14,6 +14,7 @@ decided by the first rank.
 from __future__ import annotations
 
 import datetime
+import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -136,33 +137,24 @@ class _Raw(nn.Module):
 
 
 @contextmanager
-def group(*, shard: Callable[[int], tuple[int, int]] | None = None, beside: int = 0) -> Iterator[Ranks]:
-    """Join those that torchrun, Ray, or another launcher that sets RANK and WORLD_SIZE, has started with us.
+def group(*, shard: Callable[[int], tuple[int, int]] | None = None) -> Iterator[Ranks]:
+    """Join those that torchrun, Ray, or another launcher that says so in the environment, has started with us.
 
-    Args:
-        shard: rows of the samples of a node by its number; None: every node has all.
-        beside: ranks of a node, with `shard`.
+    shard: rows of the samples that a node has, by its number; None: every node has all.
     """
-    local = distributed.get_node_local_rank(fallback_rank=0)
+    told = os.environ  # RANK, WORLD_SIZE and where to meet are read by torch
+    local, beside = int(told.get("LOCAL_RANK", told["RANK"])), int(told.get("LOCAL_WORLD_SIZE", told["WORLD_SIZE"]))
     gpus = torch.cuda.device_count()
     if gpus:
         torch.cuda.set_device(local % gpus)
     was_up = distributed.is_initialized()  # Ray Train does it itself
-    if not was_up:
-        own_gpu = gpus and local < gpus and beside <= gpus
-        distributed.init_process_group(
-            "cpu:gloo,cuda:nccl" if own_gpu else "gloo", timeout=datetime.timedelta(seconds=SILENT_S)
-        )
+    if not was_up:  # gloo is slower between GPUs, but lets two ranks share one
+        backend = "cpu:gloo,cuda:nccl" if 0 < beside <= gpus else "gloo"
+        distributed.init_process_group(backend, timeout=datetime.timedelta(seconds=SILENT_S))
     rank, world = distributed.get_rank(), distributed.get_world_size()
+    rows = None if shard is None else shard(rank // beside)
     try:
-        yield Ranks(
-            rank=rank,
-            world=world,
-            together=True,
-            local=local,
-            beside=beside or world,
-            shard=None if shard is None else shard(rank // beside),
-        )
+        yield Ranks(rank=rank, world=world, together=True, local=local, beside=beside, shard=rows)
     finally:
         if not was_up:
             distributed.destroy_process_group()

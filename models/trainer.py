@@ -24,6 +24,7 @@ from edge_agent.contract.task import Task as Kind
 from models.bring import shaped
 from models.curve import Progress
 from models.errors import DataError
+from models.launch import HERE, Launch
 from models.taps import Taps, tap
 
 log = logging.getLogger(__name__)
@@ -61,6 +62,7 @@ class Task:
     told: Mapping[str, Any] = field(default_factory=dict)  # what [teach] says; keys that it leaves out are missing
     folder: Path  # for what lets a killed training go on; of this task alone, and gone when it is done
     progress: Progress
+    launch: Launch = HERE  # by which processes, as [teach] says; the model is the same, and a trainer may do without
 
 
 class Trained(NamedTuple):
@@ -142,6 +144,7 @@ def train(task: Task) -> Trained:
         progress=task.progress,
         beside=beside,
         folder=task.folder,
+        launch=task.launch,
     )
     made = Trained(to_onnx(net), net.weights(), "logits", "embedding", from_scratch=not parent)
     return made._replace(answer=answer_of(net))

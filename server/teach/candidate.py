@@ -39,7 +39,7 @@ log = logging.getLogger(__name__)
 CALIBRATION_SAMPLES = 512  # ranges settle with a few hundred; more only take time
 HOW = (
     "recipe", "heads", "epochs", "batch_size", "learning_rate", "threads", "seed", "part", "shrink", "distil", "ema",
-    "augment", "replay", "patience", "importance_clip", "pseudo_labels", "precision", "compile",
+    "augment", "replay", "patience", "importance_clip", "pseudo_labels", "precision", "compile", "pieces",
 )  # fmt: skip
 """Keys of [teach] that a trainer is told; the others say when to train, by whom, and what becomes of it."""
 
@@ -116,6 +116,7 @@ def _task(
     to: Progress,
 ) -> Task:
     from models import trainer
+    from models.launch import Launch
 
     part = data.train
     known = _known(store, part, base)
@@ -134,6 +135,7 @@ def _task(
         told=told(teach),
         folder=folder,
         progress=to,
+        launch=Launch(kind=teach.launch, processes=teach.processes, nodes=teach.nodes, rendezvous=teach.rendezvous),
     )
 
 
