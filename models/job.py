@@ -18,7 +18,7 @@ from edge_agent.contract.task import Task
 from models.checkpoint import digest_of
 from models.settings import Settings
 
-_SAMPLES, _TOLD, _PARENT, _BEGUN = "x.npy", "told.json", "parent.pt", "begun.pt"
+SAMPLES, _TOLD, _PARENT, _BEGUN = "x.npy", "told.json", "parent.pt", "begun.pt"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -53,7 +53,7 @@ class Job:
     def write(self, folder: Path, *, begun: bytes, digest: str) -> None:
         """For `read`. begun: weights of the net as it is before the first step; digest: "" for no checkpoints."""
         folder.mkdir(parents=True, exist_ok=True)
-        np.save(folder / _SAMPLES, self.x)
+        np.save(folder / SAMPLES, self.x)
         np.save(folder / "y.npy", self.y)
         for one in fields(Beside):
             if (array := getattr(self.beside, one.name)) is not None:
@@ -81,7 +81,7 @@ def read(folder: Path) -> tuple[Job, bytes, str]:
     parent = folder / _PARENT
     job = Job(
         # Copy on write: torch takes no array that cannot be written to, and nobody writes.
-        x=np.load(folder / _SAMPLES, mmap_mode="c"),
+        x=np.load(folder / SAMPLES, mmap_mode="c"),
         y=np.load(folder / "y.npy"),
         classes=told.classes,
         settings=told.settings,

@@ -95,4 +95,4 @@ def consistency(before: Tensor, after: Tensor, *, sure: float, total: Total = it
 
 
 def _count(rows: Tensor) -> Tensor:
-    return torch.tensor(float(len(rows)), device=rows.device)
+    return rows.new_full((), float(len(rows)))

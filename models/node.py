@@ -1,8 +1,11 @@
 """What starts the ranks of one machine?
 
-    python -m models.node FOLDER --processes N
+    python -m models.node FOLDER --processes N                                                  of the only machine
+    python -m models.node --join --node 1 --nodes 2 --rendezvous HOST:PORT --processes N        on every other
 
-torchrun, in a process that ends with whoever started it, and takes its ranks along. It writes down which rank died.
+torchrun, in a process that ends with whoever started it, and takes its ranks along. It writes down which rank died. On
+another machine than the first it waits for trainings for as long as it runs, and learns each with the first. What they
+tell each other is neither encrypted nor signed: let nobody else reach their ports.
 """
 
 from __future__ import annotations
@@ -11,6 +14,7 @@ import argparse
 import os
 import signal
 import sys
+import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -23,26 +27,50 @@ from models.orphan import die_with_parent
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the ranks to their end; returns the exit status."""
     parser = argparse.ArgumentParser(prog="python -m models.node")
-    parser.add_argument("folder", type=Path)
-    parser.add_argument("--processes", type=int, default=0)
-    parser.add_argument("--nodes", type=int, default=1)
-    parser.add_argument("--rendezvous", default="")
+    parser.add_argument("folder", type=Path, nargs="?", help="of the job; another machine has none")
+    parser.add_argument("--processes", type=int, default=0, help="0: one for each GPU; the same on every machine")
+    parser.add_argument("--nodes", type=int, default=1, help="machines")
+    parser.add_argument("--node", type=int, default=0, help="number of this machine: 1, 2 ...")
+    parser.add_argument("--rendezvous", default="", help="host:port of the first machine")
+    parser.add_argument("--join", action="store_true", help="wait for trainings, and learn each with the others")
     options = parser.parse_args(arguments)
-    die_with_parent(signal.SIGTERM, parent=os.getppid())
+    if not options.join:
+        die_with_parent(signal.SIGTERM, parent=os.getppid())
+        return _run(options.folder, options)
+    while True:
+        with tempfile.TemporaryDirectory(prefix="winnow-") as folder:
+            code = _run(Path(folder), options)
+        print("a training ended" if code == 0 else "a training broke off; waiting for it to begin again", flush=True)  # noqa: T201
+
+
+def _run(folder: Path, options: argparse.Namespace) -> int:
     from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
     from torch.distributed.run import parse_args, run
 
-    folder = options.folder
-    where = ["--standalone"]
-    told = [f"--nproc-per-node={options.processes or 'gpu'}", "--max-restarts=0", f"--log-dir={folder / LOGS}"]
-    program = ["--redirects=3", "-m", "models.rank", str(folder)]
+    processes = f"--nproc-per-node={options.processes or _gpus()}"
+    told = [*_where(options), processes, "--max-restarts=0", f"--log-dir={folder / LOGS}", "--redirects=3"]
     try:
-        run(parse_args([*where, *told, *program]))  # type: ignore[no-untyped-call]
+        run(parse_args([*told, "-m", "models.rank", str(folder)]))  # type: ignore[no-untyped-call]
     except ChildFailedError as error:
         deaths = [Death(rank, one.local_rank, one.exitcode) for rank, one in error.failures.items()]
         (folder / DIED).write_bytes(msgspec.json.encode(deaths))
         return 1
     return 0
+
+
+def _where(options: argparse.Namespace) -> list[str]:
+    if options.nodes == 1:
+        return ["--standalone"]
+    host, _, port = options.rendezvous.rpartition(":")
+    return [
+        f"--nnodes={options.nodes}", f"--node-rank={options.node}", f"--master-addr={host}", f"--master-port={port}",
+    ]  # fmt: skip
+
+
+def _gpus() -> int:
+    import torch
+
+    return max(1, torch.cuda.device_count())
 
 
 if __name__ == "__main__":

@@ -2,12 +2,14 @@
 
     torchrun ... -m models.rank FOLDER
 
-It reads the job in the folder (job.py). The first rank writes there how far it is and, in the end, the weights; a job
-that does not fit is refused in a file, and not begun again.
+It reads the job in the folder (job.py); that of another machine than the first is filled first (shards.py). The first
+rank writes there how far it is and, in the end, the weights. A job that does not fit is refused in a file, and not
+begun again.
 """
 
 from __future__ import annotations
 
+import dataclasses
 import os
 import signal
 import sys
@@ -23,6 +25,7 @@ from models.job import read
 from models.launch import NET, REFUSED, SAID, Line
 from models.orphan import die_with_parent
 from models.ranks import Ranks, group
+from models.shards import handed_out
 from models.train import Net, learned, threads
 
 
@@ -40,8 +43,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def take_part(folder: Path, ranks: Ranks) -> None:
-    """Learn what is in the folder with the others."""
+    """Learn what is in the folder of the first node, with the others."""
+    if ranks.world > ranks.beside:
+        ranks = handed_out(folder, ranks)
     job, begun, digest = read(folder)
+    if ranks.shard is not None and ranks.node == 0:  # whose file has all
+        job = dataclasses.replace(job, x=job.x[slice(*ranks.shard)])
     with threads(job.settings.threads):
         net = learned(
             job,

@@ -73,6 +73,11 @@ class Ranks:
     shard: tuple[int, int] | None = None  # rows that its node has: from, to; None: it has all
 
     @property
+    def node(self) -> int:
+        """The machine that it is on; all have as many ranks."""
+        return self.rank // self.beside
+
+    @property
     def first(self) -> bool:
         """It is the one that decides, reports and keeps."""
         return self.rank == 0
@@ -137,11 +142,8 @@ class _Raw(nn.Module):
 
 
 @contextmanager
-def group(*, shard: Callable[[int], tuple[int, int]] | None = None) -> Iterator[Ranks]:
-    """Join those that torchrun, Ray, or another launcher that says so in the environment, has started with us.
-
-    shard: rows of the samples that a node has, by its number; None: every node has all.
-    """
+def group() -> Iterator[Ranks]:
+    """Join those that torchrun, Ray, or another launcher that says so in the environment, has started with us."""
     told = os.environ  # RANK, WORLD_SIZE and where to meet are read by torch
     local, beside = int(told.get("LOCAL_RANK", told["RANK"])), int(told.get("LOCAL_WORLD_SIZE", told["WORLD_SIZE"]))
     gpus = torch.cuda.device_count()
@@ -152,9 +154,8 @@ def group(*, shard: Callable[[int], tuple[int, int]] | None = None) -> Iterator[
         backend = "cpu:gloo,cuda:nccl" if 0 < beside <= gpus else "gloo"
         distributed.init_process_group(backend, timeout=datetime.timedelta(seconds=SILENT_S))
     rank, world = distributed.get_rank(), distributed.get_world_size()
-    rows = None if shard is None else shard(rank // beside)
     try:
-        yield Ranks(rank=rank, world=world, together=True, local=local, beside=beside, shard=rows)
+        yield Ranks(rank=rank, world=world, together=True, local=local, beside=beside)
     finally:
         if not was_up:
             distributed.destroy_process_group()

@@ -86,7 +86,7 @@ def _of_all(x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     each = torch.zeros(world, 2 * channels + 1, device=x.device)
     if len(x):
         variance, mean = torch.var_mean(x, over, correction=0)
-        each[rank] = torch.cat([torch.tensor([x.numel() / channels], device=x.device), mean, variance])
+        each[rank] = torch.cat([mean.new_full((1,), x.numel() / channels), mean, variance])
     distributed.all_reduce(each)  # each rank's own in a row of its own: the same bits on all, whatever adds them up
     counts, means, variances = torch.split(each, [1, channels, channels], dim=1)
     count = counts.sum()
