@@ -13,15 +13,20 @@ from __future__ import annotations
 import argparse
 import os
 import signal
+import socket
 import sys
 import tempfile
+import time
 from collections.abc import Sequence
 from pathlib import Path
 
 import msgspec
 
-from models.launch import DIED, LOGS, Death
+from models.launch import DIED, LOGS, Death, obituary
 from models.orphan import die_with_parent
+
+LOOK_S = 1.0  # between two looks whether the first machine has a training
+MEET_S = 120  # within which all machines have to be there
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -34,13 +39,44 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--rendezvous", default="", help="host:port of the first machine")
     parser.add_argument("--join", action="store_true", help="wait for trainings, and learn each with the others")
     options = parser.parse_args(arguments)
-    if not options.join:
-        die_with_parent(signal.SIGTERM, parent=os.getppid())
-        return _run(options.folder, options)
-    while True:
-        with tempfile.TemporaryDirectory(prefix="winnow-") as folder:
+    if options.join:
+        return _join(options)
+    die_with_parent(signal.SIGTERM, parent=os.getppid())
+    return _run(options.folder, options)
+
+
+def _join(options: argparse.Namespace) -> int:
+    """Learn each training with the first machine, until we are ended."""
+    from torch.distributed.elastic.multiprocessing.api import SignalException
+
+    try:
+        while True:
+            while not _answers(options.rendezvous):
+                time.sleep(LOOK_S)
+            print("a training begins", flush=True)  # noqa: T201 - stdout is how it reports
+            print(_joined(options), flush=True)  # noqa: T201
+            time.sleep(LOOK_S)
+    except SignalException:  # torchrun's way to hear SIGTERM
+        return 0
+
+
+def _joined(options: argparse.Namespace) -> str:
+    """How it ended, in words."""
+    with tempfile.TemporaryDirectory(prefix="winnow-") as folder:
+        try:
             code = _run(Path(folder), options)
-        print("a training ended" if code == 0 else "a training broke off; waiting for it to begin again", flush=True)  # noqa: T201
+        except RuntimeError as error:  # torch's, of a first machine that is gone
+            return f"the first machine is gone: {error}"
+        return "it ended" if code == 0 else obituary(Path(folder), code)
+
+
+def _answers(rendezvous: str) -> bool:
+    host, _, port = rendezvous.rpartition(":")
+    try:
+        socket.create_connection((host, int(port)), timeout=LOOK_S).close()
+    except OSError:
+        return False
+    return True
 
 
 def _run(folder: Path, options: argparse.Namespace) -> int:
@@ -64,6 +100,7 @@ def _where(options: argparse.Namespace) -> list[str]:
     host, _, port = options.rendezvous.rpartition(":")
     return [
         f"--nnodes={options.nodes}", f"--node-rank={options.node}", f"--master-addr={host}", f"--master-port={port}",
+        f"--rdzv-conf=timeout={MEET_S}",
     ]  # fmt: skip
 
 

@@ -144,8 +144,8 @@ class _Raw(nn.Module):
 @contextmanager
 def group() -> Iterator[Ranks]:
     """Join those that torchrun, Ray, or another launcher that says so in the environment, has started with us."""
-    told = os.environ  # RANK, WORLD_SIZE and where to meet are read by torch
-    local, beside = int(told.get("LOCAL_RANK", told["RANK"])), int(told.get("LOCAL_WORLD_SIZE", told["WORLD_SIZE"]))
+    local = int(os.environ.get("LOCAL_RANK", os.environ["RANK"]))  # where to meet is read by torch
+    beside = int(os.environ.get("LOCAL_WORLD_SIZE", os.environ["WORLD_SIZE"]))
     gpus = torch.cuda.device_count()
     if gpus:
         torch.cuda.set_device(local % gpus)
