@@ -6,10 +6,10 @@ ARGS ?=
 export PYTHONUNBUFFERED := 1
 
 .DEFAULT_GOAL := help
-.PHONY: help setup browser demo demo-quick test test-arm lint docs screenshots bench soak fuzz test-ray label-studio wheels deb test-deb clean
+.PHONY: help setup browser demo demo-quick test test-arm test-postgres lint docs screenshots bench soak fuzz test-ray label-studio wheels deb test-deb clean
 
 help:  ## list these targets
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-13s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 setup:  ## .venv, mosquitto, data; seconds when they are there (PYTHON=python3.12 names another Python)
 	@command -v $(PYTHON) > /dev/null || { echo "setup: no $(PYTHON) in PATH: install Python 3.11 or newer (Debian, Ubuntu: sudo apt-get install python3 python3-venv)"; exit 1; }
@@ -38,6 +38,9 @@ endif
 test-arm: setup  ## the agent on aarch64, under emulation as a Raspberry Pi 4 and 5 (a part of `make test`)
 	@$(BIN)/python scripts/arm.py
 	$(BIN)/python -m pytest tests/end_to_end/test_arm.py $(ARGS)
+
+test-postgres: setup  ## the tests of the server with the catalogue in PostgreSQL, all of them (some run over both in `make test`)
+	$(BIN)/python -m pytest -n 3 --dist loadfile tests/server --catalogue postgresql $(ARGS)
 
 # The agent supports Python 3.10: ruff takes all code as such (pyproject.toml), mypy the agent, a second time.
 lint: setup  ## ruff and mypy

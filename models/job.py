@@ -32,6 +32,13 @@ class Beside:
     unlabelled: NDArray[Any] | None = None  # (M, *shape) raw: for `pseudo_labels`
 
 
+class Rows(msgspec.Struct, frozen=True, kw_only=True):
+    """How another machine reads samples by itself."""
+
+    reader: str  # "package.module:name" of a function (told, start, stop) -> x (stop - start, *shape)
+    told: str
+
+
 @dataclass(frozen=True, kw_only=True)
 class Job:
     """Samples, and how to learn from them."""
@@ -43,6 +50,7 @@ class Job:
     task: Task
     parent: bytes | None  # weights of the net to go on from
     beside: Beside
+    rows: Rows | None = None  # for other machines; None: the first sends them
 
     def digest(self) -> str:
         """Of all that the outcome depends on."""
@@ -61,7 +69,7 @@ class Job:
         if self.parent is not None:
             (folder / _PARENT).write_bytes(self.parent)
         (folder / _BEGUN).write_bytes(begun)
-        told = Told(classes=self.classes, settings=self.settings, task=self.task, digest=digest)
+        told = Told(classes=self.classes, settings=self.settings, task=self.task, digest=digest, rows=self.rows)
         (folder / _TOLD).write_bytes(msgspec.json.encode(told))
 
 
@@ -72,11 +80,17 @@ class Told(msgspec.Struct, frozen=True, kw_only=True):
     settings: Settings
     task: Task
     digest: str
+    rows: Rows | None
+
+
+def told_of(folder: Path) -> Told:
+    """What of a job that was written is no array."""
+    return msgspec.json.decode((folder / _TOLD).read_bytes(), type=Told)
 
 
 def read(folder: Path) -> tuple[Job, bytes, str]:
     """A job that was written, with `begun` and `digest`; samples stay on the disk, and are read as they are used."""
-    told = msgspec.json.decode((folder / _TOLD).read_bytes(), type=Told)
+    told = told_of(folder)
     beside = {one.name: _array(folder / f"{one.name}.npy") for one in fields(Beside)}
     parent = folder / _PARENT
     job = Job(

@@ -2,6 +2,7 @@
 
 The first rank has it in a folder. Every other machine gets all that is small, and of the samples the rows of its shard,
 which its ranks map from one file: no machine but the first ever has all of them, and none needs a disk that is shared.
+It reads them by itself where the job says how (straight from a store), else the first rank sends them.
 
     machine  0           1           2
     rows     0 .. n/3    .. 2n/3     .. n
@@ -10,6 +11,8 @@ which its ranks map from one file: no machine but the first ever has all of them
 from __future__ import annotations
 
 import dataclasses
+import importlib
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +21,7 @@ import torch
 from numpy.typing import NDArray
 from torch import distributed
 
-from models.job import SAMPLES
+from models.job import SAMPLES, Rows, told_of
 from models.ranks import Ranks, even
 
 AT_ONCE_BYTES = 1 << 24  # of samples in one message: more is memory on both sides, less is spent on waiting
@@ -35,14 +38,24 @@ def handed_out(folder: Path, ranks: Ranks) -> Ranks:
         for name, content in files.items():
             (folder / name).write_bytes(content)
     step = max(1, AT_ONCE_BYTES // max(1, int(np.prod(shape)) * np.dtype(dtype).itemsize))
+    rows = ranks.told(told_of(folder).rows if ranks.first else None)
     for node, shard in enumerate(shards[1:], 1):
-        if x is not None:
+        if rows is not None:
+            if ranks.rank == node * ranks.beside:
+                np.save(folder / SAMPLES, _reader(rows)(rows.told, shard.start, shard.stop))
+        elif x is not None:
             _send(x[shard], node * ranks.beside, step)
         elif ranks.rank == node * ranks.beside:
             _receive(folder / SAMPLES, (shard.stop - shard.start, *shape), dtype, step)
     distributed.barrier()
     own = shards[ranks.node]
     return dataclasses.replace(ranks, shard=(own.start, own.stop))
+
+
+def _reader(rows: Rows) -> Callable[[str, int, int], NDArray[Any]]:
+    module, _, name = rows.reader.partition(":")
+    reader: Callable[[str, int, int], NDArray[Any]] = getattr(importlib.import_module(module), name)
+    return reader
 
 
 def _is_told(file: Path) -> bool:

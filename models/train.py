@@ -28,7 +28,7 @@ from models.checkpoint import Checkpoint
 from models.curve import Progress
 from models.data import DTYPES, require_finite, require_truth
 from models.errors import DataError
-from models.job import Beside, Job
+from models.job import Beside, Job, Rows
 from models.launch import HERE, Launch, launched
 from models.learn import Learner
 from models.net import Network, Shape
@@ -98,6 +98,7 @@ def fit(
     beside: Beside | None = None,
     folder: Path | None = None,
     launch: Launch = HERE,
+    rows: Rows | None = None,
 ) -> Net:
     """Train from scratch, or on from a parent; new classes grow its head.
 
@@ -112,6 +113,7 @@ def fit(
         beside: what more is known of the samples.
         folder: where a checkpoint is kept: the same call after a kill goes on from it. None: nowhere.
         launch: by which processes.
+        rows: how other machines read x by themselves; None: they are sent it.
 
     Raises:
         DataError: x or y do not fit each other, or the parent.
@@ -121,7 +123,8 @@ def fit(
     """
     _check(x, y, classes, task)
     _check_settings(settings, task)
-    job = Job(x=x, y=y, classes=classes, settings=settings, task=task, parent=parent, beside=beside or Beside())
+    given = beside or Beside()
+    job = Job(x=x, y=y, classes=classes, settings=settings, task=task, parent=parent, beside=given, rows=rows)
     with threads(settings.threads):
         before = None if parent is None else Net.load(parent)
         net = _begun(job, before)

@@ -3,6 +3,7 @@
     python      3.11 or newer
     packages    .venv, with the versions that constraints.txt pins
     mosquitto   2.0 or newer: the system's, installed, or unpacked into the cache folder
+    postgresql  15 or newer, for tests: the system's, or installed where that needs no password
     data        the images and recordings of the demo, in the cache folder
 
 Each step does nothing where its result is there already. The cache folder is $XDG_CACHE_HOME/winnow or ~/.cache/winnow.
@@ -17,6 +18,7 @@ import argparse
 from pathlib import Path
 
 from broker import get_mosquitto, link
+from database import get_postgresql
 from environment import ensure, find_python
 from step import ROOT, demand, take
 
@@ -35,11 +37,12 @@ def main() -> None:
     take("packages", lambda: _packages(python))
     take("mosquitto", lambda: get_mosquitto(rootless=options.rootless))
     link(VENV / "bin")
+    take("postgresql", lambda: get_postgresql(rootless=options.rootless))
     take("data", _data)
 
 
 def _packages(python: Path) -> str:
-    installs = [[TORCH], ["-e", ".[server,labels,data,train,demo,dev]"]]
+    installs = [[TORCH], ["-e", ".[server,postgres,labels,data,train,demo,dev]"]]
     warning = ", gigabytes if pip finds PyTorch with CUDA (smaller: see scripts/setup.py)"
     return ensure(VENV, python, ROOT / "constraints.txt", installs, warning=warning)
 

@@ -9,6 +9,8 @@ import typer
 from edge_agent.contract.errors import EXIT_CONFIG, ConfigError, WinnowError
 from server.cli import (
     backtest,
+    backup,
+    blobs,
     bring,
     data,
     demo,
@@ -16,6 +18,7 @@ from server.cli import (
     gates,
     gold,
     govern,
+    ingest,
     init,
     keys,
     label,
@@ -31,6 +34,7 @@ from server.cli import (
     samples,
     snapshot,
     status,
+    store,
     train,
     user,
     webhook,
@@ -48,6 +52,7 @@ app = typer.Typer(
 # In the order in which a fleet comes to need them.
 app.add_typer(init.commands)
 app.add_typer(run.commands)
+app.add_typer(ingest.commands)
 app.add_typer(status.commands)
 device.device.add_typer(orders.commands)
 device.device.add_typer(place.commands)
@@ -68,8 +73,11 @@ model.model.add_typer(bring.commands)
 app.add_typer(model.commands)
 app.add_typer(rollout.rollouts, name="rollout")
 app.add_typer(keys.keys, name="keys")
+store.store.add_typer(blobs.blobs, name="blobs")
+app.add_typer(store.store, name="store")
 app.add_typer(user.users, name="user")
 app.add_typer(webhook.commands)
+app.add_typer(backup.commands)
 app.add_typer(govern.commands)
 app.add_typer(demo.commands)
 app.add_typer(backtest.commands)

@@ -11,6 +11,14 @@ settings.register_profile("exploring", max_examples=1000, derandomize=False, dea
 settings.load_profile("repeatable")
 
 
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption(
+        "--catalogue",
+        choices=("sqlite", "postgresql"),
+        help="what keeps the catalogue in tests/server (else SQLite, and in those marked `catalogues` both)",
+    )
+
+
 @pytest.fixture
 def secure_broker(tmp_path_factory: pytest.TempPathFactory):
     """The server's broker child with TLS, a fleet CA and access rules; `secure_broker.ca` makes members."""
@@ -21,3 +29,16 @@ def secure_broker(tmp_path_factory: pytest.TempPathFactory):
     broker.start()
     yield broker
     broker.stop()
+
+
+@pytest.fixture(scope="module")
+def s3(tmp_path_factory: pytest.TempPathFactory):
+    """A real S3 with one bucket, and the credentials of its owner in the environment."""
+    from s3 import S3Server, act_as  # here: the agent's tests run where the server is not installed
+
+    with pytest.MonkeyPatch.context() as patch:
+        act_as("owner", patch)
+        server = S3Server(tmp_path_factory.mktemp("s3"))
+        server.start()
+        yield server
+        server.kill()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ssl
 import time
+from collections.abc import Sequence
 from pathlib import Path
 
 import paho.mqtt.client as mqtt
@@ -11,6 +12,7 @@ from paho.mqtt.enums import CallbackAPIVersion
 
 from edge_agent.contract.broker import TlsFiles
 from edge_agent.contract.keys import new_key, private_pem
+from server.collect.access import Client as Names
 from server.collect.broker import BrokerChild, Entry
 from server.collect.gateway import BrokerAddress
 from server.identity.authority import SERVER, Authority, Certificate
@@ -69,9 +71,9 @@ class FleetCA:
 class SecureBroker(BrokerChild):
     """The server's own child, with TLS and rules; `ca` makes members."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, *, workers: Sequence[Names] = ()) -> None:
         self.ca = FleetCA(folder)
-        super().__init__(folder / "broker", entry=self.ca.entry)
+        super().__init__(folder / "broker", entry=self.ca.entry._replace(workers=workers))
 
     def server_address(self) -> BrokerAddress:
         """For a Gateway or a Collector."""

@@ -34,7 +34,7 @@ from server.release.downloads import IDLE_S, Downloads
 from server.release.fleet import Fleet
 from server.release.registry import add_artifact
 from server.release.signing import ROOT, Policy, Signing
-from server.store import devices, rollouts, versions
+from server.store import arrivals, devices, rollouts, versions
 from server.store.store import Store
 
 
@@ -173,8 +173,11 @@ class FleetSimulator:
             device.step(self.now_s)
         messages = [Message(topic, payload, self.now_ms) for topic, payload in self.network.going_up()]
         taken = self._ingest.take(messages)
-        for name in taken.births:
-            self._fleet.on_birth(name)
+        with self.store.database.write() as connection:
+            born = arrivals.waiting(connection)
+            arrivals.answered(connection, born)
+        for one in born:
+            self._fleet.on_birth(one.device)
         for name, fetch in taken.fetches:
             self._downloads.ask(name, fetch)
         while self._downloads.step(self.now_s) < IDLE_S:

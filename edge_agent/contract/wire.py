@@ -90,6 +90,11 @@ def up_filter(fleet: str) -> str:
     return f"{ROOT}/{fleet}/+/up/+"
 
 
+def probe_topic(fleet: str, name: str) -> str:
+    """Where the server tries what a broker does; nobody else listens there."""
+    return f"{ROOT}/{fleet}/server/probe/{name}"
+
+
 def parse_topic(topic: str) -> Address:
     """Take a device topic apart; MessageError when it is none."""
     parts = topic.split("/")

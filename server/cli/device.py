@@ -68,7 +68,7 @@ def enrol(
     if config.broker.plain:
         raise ServerConfigError("[broker] plain = true: it lets in whoever is on this machine, and nobody need enrol")
     authority, now = Authority.load(folder_of(config)), now_ms()
-    with closing(Store.open(Path(config.server.data_dir))) as store:
+    with closing(Store.open(Path(config.server.data_dir), config.store)) as store:
         token = invite(
             store,
             name,
@@ -102,7 +102,7 @@ def revoke(
     from server.store.trail import person
 
     config = load_config(path)
-    with closing(Store.open(Path(config.server.data_dir))) as store:
+    with closing(Store.open(Path(config.server.data_dir), config.store)) as store:
         done = revocation.revoke(
             store, name, why=why, samples_left_out=exclude_samples, now_ms=now_ms(), who=by or person()
         )

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import logging
+import signal
+import threading
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -34,6 +37,15 @@ def listed(text: str) -> list[str]:
 def log_plainly() -> None:
     """Lines with the time of day, to stderr."""
     logging.basicConfig(level="INFO", format="%(asctime)s %(levelname)-7s %(message)s", datefmt="%H:%M:%S")
+
+
+def until_told(stop: Callable[[], None]) -> None:
+    """Have SIGTERM and Ctrl-C call `stop`.
+
+    In a thread: a handler interrupts the main thread, which may hold the lock of the very event it would set.
+    """
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, lambda *_: threading.Thread(target=stop).start())
 
 
 def now_ms() -> int:

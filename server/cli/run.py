@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-import signal
-import threading
-
 import msgspec
 import typer
 
 from edge_agent.contract import settings
-from server.cli.options import AsJson, Config, log_plainly
+from server.cli.options import AsJson, Config, log_plainly, until_told
 from server.config import load_config
 
 commands = typer.Typer()
@@ -22,10 +19,8 @@ def run(path: Config) -> None:
     log_plainly()
     from server.app import Server
 
-    server = Server(config)
-    for number in (signal.SIGTERM, signal.SIGINT):
-        # In a thread: a handler interrupts the main thread, which may hold the lock of the very event it would set.
-        signal.signal(number, lambda *_: threading.Thread(target=server.stop).start())
+    server = Server(config, path)
+    until_told(server.stop)
     server.run()
 
 

@@ -22,12 +22,13 @@ import subprocess
 import sys
 import threading
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
 from edge_agent.contract.wire import BODY_MAX_BYTES, HEADER_MAX_BYTES
 from server.child import spawn
-from server.collect.access import Audience, rules
+from server.collect.access import Audience, Client, rules
 from server.errors import ServerError, StoreError
 
 HOST = "127.0.0.1"
@@ -61,6 +62,7 @@ class Entry(NamedTuple):
     fleet: str
     server: str  # the server's name as a client
     audience: Audience | None = None  # who may listen beside it
+    workers: Sequence[Client] = ()  # who takes in for it
 
 
 class Mosquitto(NamedTuple):
@@ -213,7 +215,7 @@ class BrokerChild:
             _await_free(listen, self.port)
             acl_file = self._folder / "broker.acl"
             if self._entry:
-                acl_file.write_text(rules(self._entry.fleet, server=self._entry.server, audience=self._entry.audience))
+                acl_file.write_text(_rules(self._entry))
             user = pwd.getpwuid(os.geteuid()).pw_name
             file.write_text(configuration(self.port, user=user, entry=self._entry, acl_file=acl_file))
             self._log_path.write_bytes(b"")
@@ -250,6 +252,10 @@ class BrokerChild:
                 return process.wait(LOG_LOOK_S)
             except subprocess.TimeoutExpired:
                 _bound(self._log_path)
+
+
+def _rules(entry: Entry) -> str:
+    return rules(entry.fleet, server=entry.server, workers=entry.workers, audience=entry.audience)
 
 
 def _bound(log: Path) -> None:

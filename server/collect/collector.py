@@ -8,6 +8,8 @@ devices' outboxes do. Nobody waits for a device that fills its share alone: what
 comes again. The worker takes in groups what came meanwhile, the devices by turns, so that many samples share one flush
 of the disk; images go by way of the prover. Nothing is receipted before it is on disk; what is lost on the way is sent
 again.
+
+Several processes may each have a collector: division.py says which messages are whose.
 """
 
 from __future__ import annotations
@@ -16,13 +18,14 @@ import logging
 import threading
 import time
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from typing import Any
 
 from edge_agent.contract.errors import MessageError
-from edge_agent.contract.wire import Fetch, down_topic, encode, parse_topic
+from edge_agent.contract.wire import UP, Fetch, Up, down_topic, encode, parse_topic
 from server.collect.backlog import Backlog
-from server.collect.gateway import BrokerAddress, Gateway
+from server.collect.division import WHOLE, Division
+from server.collect.gateway import BrokerAddress, Gateway, Voice
 from server.collect.inbound import Bad, Message, Upload
 from server.collect.ingest import Ingest, Proven, Taken
 from server.collect.prover import Prover
@@ -39,8 +42,8 @@ RETRY_MAX_S = 10.0
 _log = logging.getLogger(__name__)
 
 
-def _nothing(*_args: object) -> None:
-    return None
+def nothing(*_args: object) -> None:
+    """For a callback that nobody needs."""
 
 
 class Collector:
@@ -57,9 +60,12 @@ class Collector:
         backlog_bytes: int = BACKLOG_BYTES,
         device_share: float = DEVICE_SHARE,
         limit: Limit = NO_LIMIT,
-        on_birth: Callable[[str], None] = _nothing,
-        on_fetch: Callable[[str, Fetch], None] = _nothing,
-        on_samples: Callable[[int], None] = _nothing,
+        division: Division = WHOLE,
+        kinds: Collection[Up] = UP,
+        voice: Voice = "server",
+        sweeps: bool = True,
+        on_fetch: Callable[[str, Fetch], None] = nothing,
+        on_samples: Callable[[int], None] = nothing,
     ) -> None:
         """Nothing happens yet.
 
@@ -72,7 +78,10 @@ class Collector:
             backlog_bytes: of messages that may wait to be taken, and as many again of images.
             device_share: of them that one device may have, 0..1.
             limit: of what one device may have taken in a second.
-            on_birth: told of a device that connected.
+            division: which messages are ours, where several collect.
+            kinds: of messages that are listened to.
+            voice: what is said of the server being there (gateway.py).
+            sweeps: whether to look who fell silent and which parts never became whole; one of several does.
             on_fetch: told of a device that asks for blocks.
             on_samples: told how many samples are new.
         """
@@ -80,7 +89,8 @@ class Collector:
         self._fleet = fleet
         self._now_ms = now_ms
         self._commit_rows = commit_rows
-        self._on_birth = on_birth
+        self._takes = division.takes
+        self._sweeps = sweeps
         self._on_fetch = on_fetch
         self._on_samples = on_samples
         self._backlog: Backlog[Message | Proven] = Backlog(
@@ -89,7 +99,10 @@ class Collector:
         self._prover = Prover(Backlog(Turns(room=backlog_bytes, device_share=device_share)), done=self._proven)
         self._left: Counter[str] = Counter()  # device -> messages left for want of room, not in the store yet
         self._stopping = threading.Event()
-        self._gateway = Gateway(address, fleet=fleet, now_ms=now_ms, deliver=self._deliver)
+        filters = division.filters(fleet, kinds)
+        self._gateway = Gateway(
+            address, fleet=fleet, filters=filters, voice=voice, now_ms=now_ms, deliver=self._deliver
+        )
         self._worker = threading.Thread(target=self._work, name="collect", daemon=True)
 
     def start(self) -> None:
@@ -120,6 +133,8 @@ class Collector:
             device = parse_topic(topic).device
         except MessageError:
             device = ""  # all that nobody sent wait in one line
+        if not self._takes(device):
+            return
         self._backlog.put(device, Message(topic, payload, self._now_ms()), len(payload))
 
     def _proven(self, found: Upload | Bad) -> None:
@@ -168,8 +183,6 @@ class Collector:
     def _tell(self, taken: Taken) -> None:
         for device, receipt in taken.receipts:
             self.publish(down_topic(self._fleet, device, "receipt"), encode(receipt))
-        for device in taken.births:
-            _call(self._on_birth, device)
         for device, fetch in taken.fetches:
             _call(self._on_fetch, device, fetch)
         for picture in taken.pictures:
@@ -180,10 +193,11 @@ class Collector:
     def _sweep(self) -> None:
         self._left += Counter(self._backlog.throttled()) + Counter(self._prover.throttled())
         try:
-            silent = self._ingest.sweep(self._now_ms(), throttled=self._left)
+            if self._sweeps:
+                for device in self._ingest.sweep(self._now_ms()):
+                    _log.warning("device %s has fallen silent", device)
+            self._ingest.count_throttled(self._left)
             self._left.clear()
-            for device in silent:
-                _log.warning("device %s has fallen silent", device)
         except StoreError as error:
             _log.debug("sweep: %s", error)  # said where samples are taken
 

@@ -1,7 +1,12 @@
 """How does the server talk to its devices?
 
-One MQTT connection, for everything. It comes back by itself after any loss, and says that the server is there. It
-promises nothing: what was published to it while the server was away is gone, and devices send it again.
+One MQTT connection of a process, for everything. It comes back by itself after any loss. It promises nothing: its
+session is a clean one, so what was published while it was away is gone, or with another worker, and devices send it
+again.
+
+    server   says that the server is there, and the broker, by the will, that it is not
+    worker   is one of several, and contradicts whoever says that nobody is there
+    silent   leaves that to others
 """
 
 from __future__ import annotations
@@ -10,8 +15,8 @@ import logging
 import secrets
 import ssl
 import threading
-from collections.abc import Callable
-from typing import Any, NamedTuple
+from collections.abc import Callable, Sequence
+from typing import Any, Literal, NamedTuple
 
 import paho.mqtt.client as mqtt
 from paho.mqtt.enums import CallbackAPIVersion
@@ -25,14 +30,16 @@ from edge_agent.contract.broker import (
     send_at_once,
     tls_context,
 )
-from edge_agent.contract.errors import ConfigError
-from edge_agent.contract.wire import ServerState, encode, server_state_topic, up_filter
+from edge_agent.contract.errors import ConfigError, MessageError
+from edge_agent.contract.wire import ServerState, decode, encode, server_state_topic
 from server.errors import ServerConfigError
 
 KEEPALIVE_S = 30
 RECONNECT_MAX_S = 15
 INFLIGHT = 100  # unacknowledged messages: fewer, and blocks to many devices wait for each other's round trips
 GOODBYE_S = 2.0
+
+Voice = Literal["server", "worker", "silent"]
 
 _log = logging.getLogger(__name__)
 
@@ -80,14 +87,21 @@ class Gateway:
         address: BrokerAddress,
         *,
         fleet: str,
+        filters: Sequence[str],
+        voice: Voice,
         now_ms: Callable[[], int],
         deliver: Callable[[str, bytes], None],
     ) -> None:
-        """`deliver(topic, payload)` is called from the network thread for all that devices say; it may block."""
+        """Listen to `filters`: `deliver(topic, payload)` is called from the network thread for all that comes by them.
+
+        It may block: the broker is held back then.
+        """
         self.ready = threading.Event()
         """Set while connected and subscribed."""
         self._address = address
         self._fleet = fleet
+        self._filters = list(filters)
+        self._voice = voice
         self._now_ms = now_ms
         self._deliver = deliver
         self._client = self._make_client()
@@ -99,9 +113,9 @@ class Gateway:
         self._client.loop_start()
 
     def stop(self) -> None:
-        """Say that the server is going, and go."""
-        if self._client.is_connected():
-            goodbye = self._client.publish(server_state_topic(self._fleet), self._state(online=False), 1, retain=True)
+        """Go; whoever speaks for the server says that it is going."""
+        if self._client.is_connected() and self._voice == "server":
+            goodbye = self._say(online=False)
             try:
                 goodbye.wait_for_publish(GOODBYE_S)
             except (RuntimeError, ValueError):  # lost in this very moment: the broker then speaks our will
@@ -121,7 +135,10 @@ class Gateway:
             client.username_pw_set(self._address.username, self._address.password or None)
         if self._address.tls is not None:
             client.tls_set_context(self._address.tls)
-        client.will_set(server_state_topic(self._fleet), self._state(online=False), qos=1, retain=True)
+        if self._voice == "server":
+            client.will_set(server_state_topic(self._fleet), self._state(online=False), qos=1, retain=True)
+        if self._voice == "worker":
+            client.message_callback_add(server_state_topic(self._fleet), self._on_state)
         client.max_inflight_messages_set(INFLIGHT)
         client.reconnect_delay_set(min_delay=1, max_delay=RECONNECT_MAX_S)
         client.on_connect = self._on_connect
@@ -131,6 +148,9 @@ class Gateway:
         client.on_message = self._on_message
         client.on_socket_open = send_at_once
         return client
+
+    def _say(self, *, online: bool) -> mqtt.MQTTMessageInfo:
+        return self._client.publish(server_state_topic(self._fleet), self._state(online=online), 1, retain=True)
 
     def _state(self, *, online: bool) -> bytes:
         return encode(ServerState(online=online, at_ms=self._now_ms()))
@@ -146,13 +166,16 @@ class Gateway:
         if reason.is_failure:
             self._complain(f"refuses us: {reason}")
             return
-        client.subscribe(up_filter(self._fleet), qos=1)
-        client.publish(server_state_topic(self._fleet), self._state(online=True), 1, retain=True)
+        told = [server_state_topic(self._fleet)] if self._voice == "worker" else []
+        client.subscribe([(topic, 1) for topic in (*self._filters, *told)])
+        if self._voice == "server":
+            self._say(online=True)
 
     def _on_subscribe(self, _client: mqtt.Client, _data: Any, _mid: int, reasons: list[Any], _properties: Any) -> None:
-        if reasons[0].is_failure:
-            self._complain(f"does not let us listen to {up_filter(self._fleet)}: {reasons[0]}")
-            return
+        for topic, reason in zip(self._filters, reasons, strict=False):
+            if reason.is_failure:
+                self._complain(f"does not let us listen to {topic}: {reason}")
+                return
         _log.info("listening at %s:%d", self._address.host, self._address.port)
         self._complained = False
         self.ready.set()
@@ -164,6 +187,14 @@ class Gateway:
         self.ready.clear()
         if reason.is_failure:
             self._complain(f"connection lost: {reason}")
+
+    def _on_state(self, _client: mqtt.Client, _data: Any, message: mqtt.MQTTMessage) -> None:
+        try:
+            online = decode(ServerState, bytes(message.payload)).online
+        except MessageError:
+            return
+        if not online:  # an older word, or of one that went: devices would keep from us what we can take
+            self._say(online=True)
 
     def _on_message(self, _client: mqtt.Client, _data: Any, message: mqtt.MQTTMessage) -> None:
         try:

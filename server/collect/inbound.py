@@ -13,6 +13,7 @@ nothing that comes can raise.
 from __future__ import annotations
 
 import math
+import re
 from typing import Annotated, Any, NamedTuple
 
 import msgspec
@@ -48,6 +49,8 @@ _INT4 = 2**31
 _INT8 = 2**63
 _LIMITS = {"boot": _INT8, "at_ms": _INT8, "captured_at_ms": _INT8, "n": _INT4, "label": _INT4, "model_version": _INT4}
 """Integers that have a column of their own must fit into it: the decoder takes larger ones."""
+_NUL = re.compile(rb"(?<!\\)(?:\\\\)*\\u0000")
+"""As JSON writes the character that no text in PostgreSQL may hold; after backslashes in pairs it is none."""
 _SESSION_MAX_CHARS = 64
 _CLASSES_MAX = 10_000  # more than a heartbeat has room for beside the rest
 _SIGNALS_MAX = 1 + len(SCALARS) + LARGEST
@@ -176,6 +179,9 @@ def _readable_id(payload: bytes) -> str:
 def _check_header(header: SampleHeader, address: Address) -> SampleId:
     sample_id = check_sample_header(header, address)
     _check_integers(header)
+    texts = (header.ref, header.selection.strategy, header.selection.acquisition, *header.transforms)
+    if any("\0" in text for text in texts):
+        raise MessageError(f"sample {header.id}: a text holds the character NUL")
     if sample_id.boot >= _INT8 or sample_id.seq >= _INT8:
         raise MessageError(f"sample {header.id}: boot or sequence is too large")
     if not 0.0 <= header.confidence <= 1.0:
@@ -213,6 +219,8 @@ def _check_piece(header: SampleHeader, data: bytes) -> None:
 
 def _word(kind: str, payload: bytes) -> Word:
     word: Word
+    if _NUL.search(payload):
+        raise MessageError(f"{kind}: a text holds the character NUL")
     if kind == "birth":
         word = decode(Birth, payload)
     elif kind == "death":
@@ -226,6 +234,8 @@ def _word(kind: str, payload: bytes) -> Word:
     _check_integers(word)
     if isinstance(word, Birth | Heartbeat):
         _check_outbox(word.outbox)
+        if not 0 <= word.model.version < _INT4:
+            raise MessageError(f"{kind}: model.version {str(word.model.version)[:24]}, expected 0..{_INT4 - 1}")
     if isinstance(word, Heartbeat):
         for counts in (*word.cuts, word.counts):
             _check_counts(counts)

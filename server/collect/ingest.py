@@ -3,6 +3,10 @@
 `take` is given a group of messages and returns when they are on disk; the receipts that it returns may be sent then,
 and not before. Every step can be repeated, so a group whose commit failed is simply taken again.
 
+Several processes may take messages of one device at once, the parts of one sample among them. A transaction begins by
+reserving its devices, and reads what is known of them after that: it is what others have committed, and nobody changes
+it meanwhile. In a file one at a time writes anyway; in PostgreSQL one at a time of each device.
+
 Samples that came as images are handed back, to be proven (prover.py); what that found is taken with a later group.
 """
 
@@ -12,18 +16,20 @@ from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
-from typing import Any, TypeVar
+from typing import TypeVar
 
 import sqlalchemy as sa
 
-from edge_agent.contract.task import plain
-from edge_agent.contract.wire import Birth, Death, Event, Fetch, Heartbeat, Receipt, SampleHeader
+from edge_agent.contract.wire import Birth, Death, Fetch, Heartbeat, Receipt, SampleHeader
 from server.collect.inbound import Bad, Heard, Message, Picture, Piece, Said, Upload, check_body, hear
 from server.collect.receipts import Answers
-from server.store import beats, devices, erasures, gaps, identities, parts, samples, stretches
+from server.collect.recording import record
+from server.collect.row import row_of
+from server.store import beats, devices, erasures, identities, parts, removed, room, samples
 from server.store.store import Store
 
 Whole = Upload | Picture
+_Item = TypeVar("_Item", Upload, Picture, Piece)
 Proven = Upload | Bad
 """What became of a picture."""
 
@@ -37,7 +43,6 @@ class Taken:
 
     receipts: list[tuple[str, Receipt]]  # (device, what to tell it)
     samples_new: int
-    births: list[str]  # devices
     fetches: list[tuple[str, Fetch]]
     pictures: list[Picture]  # nobody knows yet whether they are images
 
@@ -90,6 +95,19 @@ class _Group:
             )
         return False
 
+    def accept(self, new: Sequence[Upload], others: dict[str, str]) -> None:
+        """They are stored; but the others (id -> sha256 of the body) another process stored first."""
+        for upload in new:
+            if self.is_new(upload, others):
+                self.answers.accept(upload.device, upload.header.id)
+
+    def devices(self) -> set[str]:
+        """Of whom any of it is."""
+        return {item.device for item in self._every()}
+
+    def _every(self) -> Iterable[Heard]:
+        return (*self.uploads, *self.pictures, *self.pieces, *self.said, *self.bad)
+
     def answered_in_parts(self) -> set[str]:
         """Ids of samples that came in parts and have their answer, so that the parts may go."""
         proven = {upload.header.id for upload in self.uploads if upload.header.parts > 1}
@@ -98,9 +116,8 @@ class _Group:
 
     def seen_ms(self) -> dict[str, int]:
         """Device -> when it was last heard: not who is revoked, nor by a death, which is the broker's word."""
-        heard: Iterable[Heard] = (*self.uploads, *self.pictures, *self.pieces, *self.said, *self.bad)
         seen: dict[str, int] = {}
-        for item in heard:
+        for item in self._every():
             if item.device in self.revoked:
                 continue
             if item.device and not (isinstance(item, Said) and isinstance(item.word, Death)):
@@ -111,9 +128,23 @@ class _Group:
 class Ingest:
     """Takes messages into the store."""
 
-    def __init__(self, store: Store, *, fleet: str, offline_after_s: float) -> None:
-        """Take from the devices of `fleet`; one silent for `offline_after_s` counts as offline."""
+    def __init__(
+        self,
+        store: Store,
+        *,
+        fleet: str,
+        offline_after_s: float,
+        min_free_bytes: int = 0,
+        kept_ms: Sequence[int] = beats.KEPT_MS,
+    ) -> None:
+        """Take from the devices of `fleet`; one silent for `offline_after_s` counts as offline.
+
+        With less than `min_free_bytes` free on the disk no sample is taken, nor what comes in one group with it.
+        kept_ms: as in beats.add.
+        """
+        self._kept_ms = kept_ms
         self._store = store
+        self._min_free_bytes = min_free_bytes
         self._fleet = fleet
         self._offline_after_ms = int(offline_after_s * 1000)
         self._flusher = ThreadPoolExecutor(1, thread_name_prefix="flush")  # bodies, while the rows are written
@@ -121,40 +152,32 @@ class Ingest:
     def take(self, batch: Sequence[Message | Proven]) -> Taken:
         """Check and store a group; StoreError when that cannot be, and then the same group may be taken again."""
         group = self._hear(batch)
-        known = self._known([*group.uploads, *group.pictures, *group.pieces])
-        whole, kept = self._join([piece for piece in group.pieces if group.is_new(piece, known)])
-        for item in whole:
-            group.add(item)
-        new: list[Upload] = []
-        for upload in group.uploads:
-            if group.is_new(upload, known):
-                known[upload.header.id] = upload.header.body_sha256
-                new.append(upload)
-        pictures = [picture for picture in group.pictures if group.is_new(picture, known)]
-        with self._store.database.write() as connection:  # from here on nothing is erased, and no blob deleted
-            gone = _erased(connection, group, [*new, *pictures, *kept])
-            new, pictures, kept = _without(gone, new), _without(gone, pictures), _without(gone, kept)
+        with self._store.database.write(together=True) as connection:  # from here on nothing is erased, no blob deleted
+            devices.reserve(connection, group.devices())
+            devices.record_seen(connection, group.seen_ms())
+            new, pictures, kept = self._sort(connection, group)
             bodies = {upload.header.body_sha256: upload.body for upload in new}
             flushed = self._flusher.submit(self._store.blobs.put_named, bodies)
-            inserted = samples.insert_samples(connection, [_row(upload) for upload in new])
-            for upload in new:
-                group.answers.accept(upload.device, upload.header.id)
+            inserted = samples.insert_samples(connection, [row_of(upload) for upload in new])
+            group.accept(new, samples.body_names(connection, {one.header.id for one in new} - inserted))
             for piece in kept:
                 parts.put_part(connection, piece.header, piece.data, now_ms=piece.message.received_ms)
             parts.delete_parts(connection, group.answered_in_parts())
-            _record(connection, group)
+            record(connection, group.said, group.bad, kept_ms=self._kept_ms)
             flushed.result()  # bodies are on the disk before the rows that name them
         return _taken(group, len(inserted), pictures)
 
-    def sweep(self, now_ms: int, *, throttled: Mapping[str, int] | None = None) -> list[str]:
-        """Count silent devices as offline and forget parts that never became whole; returns who fell silent.
-
-        throttled: device -> messages that were left for want of room, to be added to its count.
-        """
+    def sweep(self, now_ms: int) -> list[str]:
+        """Count silent devices as offline and forget parts that never became whole; returns who fell silent."""
         with self._store.database.write() as connection:
             parts.expire_parts(connection, before_ms=now_ms - PARTS_EXPIRE_MS)
-            devices.record_throttled(connection, throttled or {})
             return devices.mark_offline(connection, now_ms=now_ms, after_ms=self._offline_after_ms)
+
+    def count_throttled(self, counts: Mapping[str, int]) -> None:
+        """Add messages that were left for want of room to what is known of their devices."""
+        if counts:
+            with self._store.database.write() as connection:
+                devices.record_throttled(connection, counts)
 
     def _hear(self, batch: Sequence[Message | Proven]) -> _Group:
         with self._store.database.read() as connection:
@@ -164,32 +187,25 @@ class Ingest:
             group.add(_shut_out(item) if item.device in group.revoked else item)
         return group
 
-    def _known(self, items: Sequence[Whole | Piece]) -> dict[str, str]:
-        with self._store.database.read() as connection:
-            return samples.body_names(connection, {item.header.id for item in items})
-
-    def _join(self, pieces: Sequence[Piece]) -> tuple[list[Whole | Bad], list[Piece]]:
-        """What is whole now, or turned out to be no sample; and the parts of others, to be kept."""
-        here: dict[_Cut, dict[int, Piece]] = defaultdict(dict)
-        for piece in pieces:
-            here[_cut(piece)][piece.header.part] = piece
-        whole: list[Whole | Bad] = []
-        kept: list[Piece] = []
-        for found in here.values():
-            last = next(reversed(found.values()))
-            body = self._body(last.header, {number: piece.data for number, piece in found.items()})
-            if body is None:
-                kept += found.values()
-            else:
-                whole.append(check_body(last.message, last.device, last.id, last.header, body))
-        return whole, kept
-
-    def _body(self, header: SampleHeader, here: dict[int, bytes]) -> bytes | None:
-        """Of the parts at hand, and those that came before; None while some are missing."""
-        if len(here) == header.parts:
-            return b"".join(here[number] for number in range(header.parts))
-        with self._store.database.read() as connection:
-            return parts.join_parts(connection, header, here)
+    def _sort(self, connection: sa.Connection, group: _Group) -> tuple[list[Upload], list[Picture], list[Piece]]:
+        """What is to be stored, to be proven, and to be kept until the rest comes; all else has its answer."""
+        items: list[Whole | Piece] = [*group.uploads, *group.pictures, *group.pieces]
+        said = {item.header.id: item.header.body_sha256 for item in items}
+        known = samples.body_names(connection, said)
+        known |= removed.known(connection, {id_: sha256 for id_, sha256 in said.items() if id_ not in known})
+        whole, kept = _join(connection, [piece for piece in group.pieces if group.is_new(piece, known)])
+        for item in whole:
+            group.add(item)
+        new: list[Upload] = []
+        for upload in group.uploads:
+            if group.is_new(upload, known):
+                known[upload.header.id] = upload.header.body_sha256
+                new.append(upload)
+        pictures = [picture for picture in group.pictures if group.is_new(picture, known)]
+        if new or kept or pictures:
+            room.check(self._store.folder, self._min_free_bytes)
+        gone = _erased(connection, group, [*new, *pictures, *kept])
+        return _without(gone, new), _without(gone, pictures), _without(gone, kept)
 
 
 _Cut = tuple[str, str, int]
@@ -200,31 +216,28 @@ def _cut(piece: Piece) -> _Cut:
     return piece.header.id, piece.header.body_sha256, piece.header.parts
 
 
-def _record(connection: sa.Connection, group: _Group) -> None:
-    devices.record_seen(connection, group.seen_ms())
-    for device, message, word in ((item.device, item.message, item.word) for item in group.said):
-        if isinstance(word, Birth | Heartbeat):
-            gaps.notice(connection, device, word.outbox, now_ms=message.received_ms)
-        if isinstance(word, Birth):
-            devices.record_birth(connection, device, word, now_ms=message.received_ms)
-        elif isinstance(word, Heartbeat):
-            devices.record_heartbeat(connection, device, word, now_ms=message.received_ms)
-            beats.record(connection, device, word, now_ms=message.received_ms)
-            stretches.record(connection, device, word, now_ms=message.received_ms)
-        elif isinstance(word, Death):
-            devices.record_death(connection, device, word)
-        elif isinstance(word, Event):
-            devices.record_event(connection, device, word, now_ms=message.received_ms)
-    closed = erasures.closed(connection)
-    for bad in group.bad:
-        devices.record_bad(
-            connection,
-            bad.device,
-            topic=bad.message.topic,
-            payload=b"" if bad.device in closed else bad.message.payload,
-            reason=bad.reason,
-            now_ms=bad.message.received_ms,
-        )
+def _join(connection: sa.Connection, pieces: Sequence[Piece]) -> tuple[list[Whole | Bad], list[Piece]]:
+    """What is whole now, or turned out to be no sample; and the parts of others, to be kept."""
+    here: dict[_Cut, dict[int, Piece]] = defaultdict(dict)
+    for piece in pieces:
+        here[_cut(piece)][piece.header.part] = piece
+    whole: list[Whole | Bad] = []
+    kept: list[Piece] = []
+    for found in here.values():
+        last = next(reversed(found.values()))
+        body = _body(connection, last.header, {number: piece.data for number, piece in found.items()})
+        if body is None:
+            kept += found.values()
+        else:
+            whole.append(check_body(last.message, last.device, last.id, last.header, body))
+    return whole, kept
+
+
+def _body(connection: sa.Connection, header: SampleHeader, here: dict[int, bytes]) -> bytes | None:
+    """Of the parts at hand, and those that came before; None while some are missing."""
+    if len(here) == header.parts:
+        return b"".join(here[number] for number in range(header.parts))
+    return parts.join_parts(connection, header, here)
 
 
 def _erased(connection: sa.Connection, group: _Group, items: Sequence[Whole | Piece]) -> set[str]:
@@ -239,9 +252,6 @@ def _erased(connection: sa.Connection, group: _Group, items: Sequence[Whole | Pi
     return set(gone)
 
 
-_Item = TypeVar("_Item", Upload, Picture, Piece)
-
-
 def _without(ids: set[str], items: list[_Item]) -> list[_Item]:
     return [item for item in items if item.header.id not in ids]
 
@@ -252,48 +262,11 @@ def _shut_out(item: Heard) -> Bad:
     return Bad(item.message, item.device, f"device {item.device!r} is revoked", sample_id)
 
 
-def _row(upload: Upload) -> dict[str, Any]:
-    header, selection = upload.header, upload.header.selection
-    return {
-        "id": header.id,
-        "device": upload.id.device,
-        "stream": upload.id.stream,
-        "boot": upload.id.boot,
-        "seq": upload.id.seq,
-        "ref": header.ref[:200],
-        "origin": "device",
-        "split": samples.split_of(selection.reason),
-        "captured_at_ms": header.captured_at_ms,
-        "received_at_ms": upload.message.received_ms,
-        "dtype": header.dtype,
-        "shape": list(header.shape),
-        "encoding": header.encoding,
-        "body_sha256": header.body_sha256,
-        "body_bytes": header.body_bytes,
-        "predicted": header.label,
-        "confidence": header.confidence,
-        "model_version": header.model_version,
-        "reason": selection.reason,
-        "probability": selection.probability,
-        "floor": selection.floor,
-        "utility": selection.utility,
-        "novelty": selection.novelty,
-        "threshold": selection.threshold,
-        "tokens": selection.tokens,
-        "strategy": selection.strategy[:40],
-        "acquisition": selection.acquisition[:100],
-        "shadow_probability": selection.shadow_probability,
-        "transforms": list(header.transforms) or None,
-        "said": None if header.said is None else plain(header.said),
-    }
-
-
 def _taken(group: _Group, samples_new: int, pictures: list[Picture]) -> Taken:
     words = [(item.device, item.word) for item in group.said]
     return Taken(
         receipts=group.answers.receipts(),
         samples_new=samples_new,
-        births=[device for device, word in words if isinstance(word, Birth)],
         fetches=[(device, word) for device, word in words if isinstance(word, Fetch)],
         pictures=pictures,
     )

@@ -13,6 +13,7 @@ from typing import Any
 import sqlalchemy as sa
 
 from server.store.schema import run
+from server.store.text import holds
 
 GATE = "labels/labeler "
 _ID = re.compile(r"[\w-]+\.[\w-]+\.\d+\.\d+")  # of a sample, wherever it stands in a text
@@ -20,7 +21,7 @@ _ID = re.compile(r"[\w-]+\.[\w-]+\.\d+\.\d+")  # of a sample, wherever it stands
 
 def leave_gates(connection: sa.Connection, labeler: str, *, pseudonym: str) -> int:
     """Put the pseudonym in the place of a labeler's name; returns how many reports had it."""
-    there = sa.cast(run.c.report, sa.Text).contains(GATE, autoescape=True)
+    there = holds(sa.cast(run.c.report, sa.Text), GATE)
     name, other = f"{GATE}{labeler}", f"{GATE}{pseudonym}"
     return _rewrite(connection, there, lambda text: other if text == name else text)
 

@@ -15,6 +15,7 @@ import sqlalchemy as sa
 
 from server.store.alarms import of_device
 from server.store.schema import alarm, delivery
+from server.store.text import holds
 
 SOMEBODY = "an erased device"
 
@@ -23,12 +24,12 @@ def forget(connection: sa.Connection, device: str) -> Counter[str]:
     """Alarms and messages name it no more; table -> rows that went or were changed."""
     counts = Counter[str]()
     counts["alarm"] += connection.execute(sa.delete(alarm).where(alarm.c.subject == of_device(device))).rowcount
-    named = sa.select(alarm).where(alarm.c.text.contains(device, autoescape=True))
+    named = sa.select(alarm).where(holds(alarm.c.text, device))
     for row in connection.execute(named).all():
         if (text := _without(row.text, device)) != row.text:
             mine = sa.and_(alarm.c.kind == row.kind, alarm.c.subject == row.subject)
             counts["alarm"] += connection.execute(sa.update(alarm).where(mine).values(text=text)).rowcount
-    query = sa.select(delivery.c.id, delivery.c.body).where(delivery.c.body.contains(device, autoescape=True))
+    query = sa.select(delivery.c.id, delivery.c.body).where(holds(delivery.c.body, device))
     for number, body in connection.execute(query).all():
         counts["delivery"] += _leave(connection, number, body, device)
     return +counts

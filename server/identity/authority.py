@@ -41,6 +41,9 @@ from server.errors import IdentityError
 SERVER = "winnow.server"
 """The server's own name as a client of the broker. No device can have it: a device's name holds no dot."""
 
+WORKER = "winnow.worker."
+"""How the names begin of processes that only take in, as clients of the broker."""
+
 BROKER = "winnow.broker"
 """The name in the certificate of a broker of the operator's own: it is no device's, whatever its host is called."""
 
@@ -145,6 +148,10 @@ class Authority:
         """The server's own, for its listeners and as a client of the broker; `hosts`: names and addresses it is at."""
         purposes = [ExtendedKeyUsageOID.SERVER_AUTH, ExtendedKeyUsageOID.CLIENT_AUTH]
         return self._issue(SERVER, key, purposes, hosts=hosts, now_ms=now_ms, days=days)
+
+    def issue_worker(self, name: str, key: PublicKey, *, now_ms: int, days: float) -> Certificate:
+        """A certificate by which a process that only takes in comes in as `name`."""
+        return self._issue(name, key, [ExtendedKeyUsageOID.CLIENT_AUTH], now_ms=now_ms, days=days)
 
     def issue_broker(self, key: PublicKey, *, host: str, now_ms: int, days: float) -> Certificate:
         """For a broker of the operator's own at `host`: it lets devices know the broker, and nobody in."""

@@ -13,7 +13,7 @@ from typing import NamedTuple
 
 import sqlalchemy as sa
 
-from server.store import devices, events
+from server.store import events
 from server.store.store import Store
 
 COPIED = "copied"
@@ -57,10 +57,8 @@ class Copies:
         self._now_ms = now_ms
         self._turns: dict[str, Turns] = {}
 
-    def on_birth(self, device: str) -> None:
-        """A device has connected; its session is in the store."""
-        with self._store.database.read() as connection:
-            session = devices.session_of(connection, device)
+    def on_birth(self, device: str, session: str) -> None:
+        """A device has connected."""
         before = self._turns.get(device, Turns())
         self._turns[device] = turns = after(before, session)
         if turns.returns > before.returns and turns.returns >= RETURNS:

@@ -1,7 +1,8 @@
 """By which files do the server's own parts prove who they are?
 
-    <folder>/server.pem    the server's key and certificate in one file, 0600, so that both change in one step
-    <folder>/crl.pem       the list of revoked certificates, written anew at every start
+    <folder>/server.pem            the server's key and certificate in one file, 0600, so that both change in one step
+    <folder>/winnow.worker.1.pem   the same of a process that only takes in, issued anew at each of its starts
+    <folder>/crl.pem               the list of revoked certificates, written anew at every start
 
 The certificate is issued anew when less than a third of its time is left, or the server is called by other names.
 """
@@ -20,6 +21,7 @@ from server.errors import IdentityError
 from server.identity.authority import CA_CERT, Authority
 
 SERVER_DAYS = 365.0
+WORKER_DAYS = 3650.0  # its key lies beside the authority's own, and a shorter time guards nothing
 RENEW_SHARE = 1 / 3  # of its time that is left; smaller, and a server that is seldom on finds it expired
 LOCAL = ("localhost", "127.0.0.1", "::1")
 """Where the server reaches itself."""
@@ -79,6 +81,19 @@ class Credentials:
             write_durably(path, data, mode=0o600)
         except OSError as error:
             raise IdentityError(f"{path}: {error.strerror}") from error
+
+
+def worker_context(authority: Authority, folder: Path, name: str, *, now_ms: int) -> ssl.SSLContext:
+    """To connect with, as a process that only takes in; IdentityError when its certificate cannot be written."""
+    key, file = new_key(), folder / f"{name}.pem"
+    made = authority.issue_worker(name, key.public_key(), now_ms=now_ms, days=WORKER_DAYS)
+    try:
+        write_durably(file, private_pem(key) + made.pem, mode=0o600)
+    except OSError as error:
+        raise IdentityError(f"{file}: {error.strerror}") from error
+    context = ssl.create_default_context(cafile=folder / CA_CERT)
+    context.load_cert_chain(file)
+    return context
 
 
 def _hosts(pem: bytes) -> set[str]:

@@ -24,6 +24,7 @@ from server.store.devices import Device
 from server.store.requests import Request
 from server.store.schema import sample
 from server.store.store import Store
+from server.store.text import begins
 
 log = logging.getLogger(__name__)
 
@@ -198,7 +199,7 @@ def make(
 
 def _check_sample(connection: sa.Connection, sample_id: str) -> None:
     if connection.execute(sa.select(sample.c.id).where(sample.c.id == sample_id)).first() is None:
-        near = sa.select(sample.c.id).where(sample.c.id.like(sample_id.rpartition(".")[0] + ".%")).limit(1000)
+        near = sa.select(sample.c.id).where(begins(sample.c.id, sample_id.rpartition(".")[0] + ".")).limit(1000)
         hint = did_you_mean(sample_id, connection.execute(near).scalars())
         raise RequestError(f"sample {sample_id!r} is not here{hint}; expected an id such as cam-1.main.7.1204")
 

@@ -10,8 +10,8 @@ from collections.abc import Mapping
 from typing import NamedTuple
 
 import sqlalchemy as sa
-from sqlalchemy.dialects.sqlite import insert
 
+from server.store.insert import insert
 from server.store.schema import announcement, device
 
 WITHDRAWN = ""
@@ -50,5 +50,5 @@ def known(connection: sa.Connection) -> dict[str, str]:
 def note(connection: sa.Connection, told: Mapping[str, str]) -> None:
     """Something was told, or withdrawn."""
     for topic, sha256 in told.items():
-        statement = insert(announcement).values(topic=topic, sha256=sha256)
+        statement = insert(connection, announcement).values(topic=topic, sha256=sha256)
         connection.execute(statement.on_conflict_do_update(index_elements=["topic"], set_={"sha256": sha256}))

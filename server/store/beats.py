@@ -9,6 +9,7 @@ next slice of the device begins: what is long ago is not looked at as closely, a
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from math import isfinite
 from typing import NamedTuple
 
 import numpy as np
@@ -16,7 +17,9 @@ import sqlalchemy as sa
 from numpy.typing import NDArray
 
 from edge_agent.contract.wire import Heartbeat
+from server.store.insert import insert
 from server.store.schema import beat
+from server.store.spoken import Spoken
 from server.store.vectors import pack, table, unpack
 
 FIGURES = (
@@ -31,7 +34,7 @@ DAY_MS = 86_400_000
 STEPS_MS = (300_000, 3_600_000, DAY_MS)
 """Of 10,000 devices, the first fill some 900 MB in two days; shorter ones, more."""
 KEPT_MS = (2 * DAY_MS, 60 * DAY_MS)
-"""How long those of a length stay before they are folded into the next."""
+"""How long those of a length stay before they are folded into the next, unless somebody says otherwise."""
 
 
 class Past(NamedTuple):
@@ -43,26 +46,41 @@ class Past(NamedTuple):
     largest: NDArray[np.float32]  # (m, F)
 
 
-def record(connection: sa.Connection, device: str, said: Heartbeat, *, now_ms: int) -> None:
-    """Add what a heartbeat says to the slice of now."""
-    _add(connection, device, _figures(said), now_ms=now_ms)
+class Told(NamedTuple):
+    """Figures of a device: of each how many said it, the sum, and the largest; 3 F numbers."""
+
+    device: str
+    figures: Sequence[float]
+    at_ms: int
 
 
-def record_scores(connection: sa.Connection, device: str, sums: Mapping[str, Sequence[float]], *, now_ms: int) -> None:
-    """Add what became known of a stretch of samples (StreamCounts) to the slice of now."""
-    histogram = np.asarray(sums.get("utility_histogram", ()), np.float64)
-    samples = float(histogram.sum())
+def of_heartbeat(said: Spoken[Heartbeat]) -> Told:
+    """What a heartbeat says of its device."""
+    return Told(said.device, _figures(said.word), said.at_ms)
+
+
+def of_scores(device: str, sums: Mapping[str, Sequence[float]], *, at_ms: int) -> Told | None:
+    """What became known of a stretch of samples (StreamCounts); None: nothing."""
+    histogram = sums.get("utility_histogram", ())
+    samples = float(sum(histogram))
     if samples <= 0:
-        return
-    utility = float(histogram @ (np.arange(len(histogram)) + 0.5)) / len(histogram)
+        return None
+    utility = sum(n * (place + 0.5) for place, n in enumerate(histogram)) / len(histogram)
     confidence = float(sum(sums.get("confidence_sums", ())))
-    figures = np.zeros((3, len(FIGURES)))
-    figures[:, OF_SAMPLES:] = [
-        [samples, samples],
-        [utility, confidence],
-        [utility / samples, confidence / samples],
-    ]
-    _add(connection, device, figures.ravel().tolist(), now_ms=now_ms)
+    nothing = [0.0] * OF_SAMPLES
+    counts, totals = [samples, samples], [utility, confidence]
+    means = [utility / samples, confidence / samples]
+    return Told(device, [*nothing, *counts, *nothing, *totals, *nothing, *means], at_ms)
+
+
+def add(connection: sa.Connection, told: Sequence[Told], *, kept_ms: Sequence[int] = KEPT_MS) -> None:
+    """Add figures to the slices of their time. A slice that is new has the device's old ones folded, by `kept_ms`."""
+    by_start: dict[int, dict[str, list[Sequence[float]]]] = {}
+    for one in told:
+        start_ms = one.at_ms // STEPS_MS[0] * STEPS_MS[0]
+        by_start.setdefault(start_ms, {}).setdefault(one.device, []).append(one.figures)
+    for start_ms, figures in by_start.items():
+        _add(connection, start_ms, figures, kept_ms)
 
 
 def past(connection: sa.Connection, device: str, *, since_ms: int) -> Past:
@@ -84,17 +102,33 @@ def past(connection: sa.Connection, device: str, *, since_ms: int) -> Past:
     )
 
 
-def _add(connection: sa.Connection, device: str, figures: Sequence[float], *, now_ms: int) -> None:
-    start_ms = now_ms // STEPS_MS[0] * STEPS_MS[0]
-    mine = _key(device, start_ms, STEPS_MS[0])
-    there = connection.execute(sa.select(beat.c.figures).where(mine)).first()
-    if there is not None:
-        values = {"figures": pack(_together([unpack(there.figures), figures]))}
-        connection.execute(sa.update(beat).where(mine).values(values))
-        return
-    _put(connection, device, start_ms, STEPS_MS[0], figures)
-    for step_ms, next_ms, kept_ms in zip(STEPS_MS, STEPS_MS[1:], KEPT_MS, strict=False):
-        _fold(connection, device, step_ms, next_ms, before_ms=(now_ms - kept_ms) // next_ms * next_ms)
+def _add(
+    connection: sa.Connection, start_ms: int, figures: dict[str, list[Sequence[float]]], kept_ms: Sequence[int]
+) -> None:
+    names = list(figures)
+    there = sa.select(beat.c.device, beat.c.figures).where(
+        beat.c.device.in_(names), beat.c.start_ms == start_ms, beat.c.step_ms == STEPS_MS[0]
+    )
+    for name, before in connection.execute(there).all():
+        figures[name].append(unpack(before))
+        names.remove(name)
+    same = {"start_ms": start_ms, "step_ms": STEPS_MS[0]}
+    rows = [same | {"device": name, "figures": pack(_together(parts))} for name, parts in figures.items()]
+    new = insert(connection, beat)
+    keys = [beat.c.device, beat.c.start_ms, beat.c.step_ms]
+    connection.execute(new.on_conflict_do_update(index_elements=keys, set_={"figures": new.excluded.figures}), rows)
+    for name in _first_in_an_hour(connection, names, start_ms):
+        for step_ms, next_ms, stay_ms in zip(STEPS_MS, STEPS_MS[1:], kept_ms, strict=False):
+            _fold(connection, name, step_ms, next_ms, before_ms=(start_ms - stay_ms) // next_ms * next_ms)
+
+
+def _first_in_an_hour(connection: sa.Connection, names: list[str], start_ms: int) -> set[str]:
+    """Devices whose slice is the first of its hour: what is old changes with the hour."""
+    if not names:
+        return set()
+    hour = beat.c.start_ms.between(start_ms // STEPS_MS[1] * STEPS_MS[1], start_ms - 1)
+    query = sa.select(beat.c.device).where(beat.c.device.in_(names), hour, beat.c.step_ms == STEPS_MS[0]).distinct()
+    return set(names) - set(connection.scalars(query))
 
 
 def _fold(connection: sa.Connection, device: str, step_ms: int, next_ms: int, *, before_ms: int) -> None:
@@ -133,12 +167,19 @@ def _figures(said: Heartbeat) -> list[float]:
         drift.statistic / drift.threshold if drift and drift.watching and drift.threshold > 0 else None,
         *(None for _ in FIGURES[OF_SAMPLES:]),
     ]
-    known = [value is not None and bool(np.isfinite(value)) for value in values]
+    known = [value is not None and isfinite(value) for value in values]
     plain = [float(value or 0.0) if there else 0.0 for value, there in zip(values, known, strict=True)]
     return [*map(float, known), *plain, *plain]
 
 
 def _together(parts: Sequence[Sequence[float]]) -> list[float]:
-    counts, sums, largest = np.split(np.array(parts, np.float64), 3, axis=1)
-    seen = np.where(counts > 0, largest, -np.inf).max(axis=0)
-    return [*counts.sum(axis=0), *sums.sum(axis=0), *np.where(np.isfinite(seen), seen, 0.0)]
+    """Figures of all of them; in plain Python, as there are mostly two, of a few dozen numbers."""
+    if len(parts) == 1:
+        return list(parts[0])
+    n = len(FIGURES)
+    columns = list(zip(*parts, strict=True))
+    seen = [
+        max((most for count, most in zip(counts, mosts, strict=True) if count > 0), default=0.0)
+        for counts, mosts in zip(columns[:n], columns[2 * n :], strict=True)
+    ]
+    return [*map(sum, columns[: 2 * n]), *seen]

@@ -18,14 +18,16 @@ from operator import eq, ge, le, lt
 from typing import Any, NamedTuple
 
 import sqlalchemy as sa
-from sqlalchemy.sql.operators import custom_op
+from sqlalchemy.ext.compiler import compiles
+from sqlalchemy.sql.compiler import SQLCompiler
 
+from server.config import POSTGRESQL
 from server.store.consensus import CANNOT_TELL, NONE_OF_THESE, VALUED
 from server.store.naming import names
 from server.store.schema import consensus, device, sample, snapshot, snapshot_member
+from server.store.text import begins
 
 LOOK = 10_000  # candidates: more lets a rare find take longer than a person waits, fewer ask him to go on too often
-_PAST = chr(0x10FFFF)  # after whatever follows a beginning
 Key = tuple[Any, ...]
 COLUMNS = (
     "id", "device", "stream", "origin", "split", "captured_at_ms", "received_at_ms", "dtype", "shape", "encoding",
@@ -173,8 +175,7 @@ def _by_id(wanted: Wanted) -> _Way:
     key = (sample.c.id,)
     if wanted.ids:
         return _Way(sample, (sample.c.id.in_(wanted.ids),), key, frozenset(("ids",)), rising=True)
-    where = (sample.c.id >= wanted.search, sample.c.id < wanted.search + _PAST)
-    return _Way(sample, where, key, frozenset(("search",)), rising=True)
+    return _Way(sample, (begins(sample.c.id, wanted.search),), key, frozenset(("search",)), rising=True)
 
 
 def _by_answer(wanted: Wanted) -> _Way:
@@ -194,7 +195,7 @@ def _sieve(connection: sa.Connection, wanted: Wanted, way: _Way) -> list[sa.Colu
     left = wanted._replace(**{field: Wanted._field_defaults[field] for field in way.covers})
     sieve = [fits(_by_value(column), value) for column, fits, value in _plain(left) if value is not None]
     if left.search:
-        sieve += [_by_value(sample.c.id) >= left.search, _by_value(sample.c.id) < left.search + _PAST]
+        sieve.append(begins(_by_value(sample.c.id), left.search))
     if left.names is not None:
         sieve.append(names(consensus.c.truth, left.names))
     if left.site:
@@ -227,8 +228,23 @@ def _plain(left: Wanted) -> tuple[tuple[Any, Callable[[Any, Any], Any], Any], ..
 
 
 def _by_value(column: Any) -> sa.ColumnElement[Any]:
-    """A column of the sieve: SQLite looks up none in an index that is written so (sqlite.org/optoverview.html)."""
-    return sa.UnaryExpression(column, operator=custom_op("+"), type_=column.type)
+    """A column of the sieve, which is to be looked up in no index."""
+    return _Sieved(column)
+
+
+class _Sieved(sa.sql.functions.GenericFunction[Any]):
+    inherit_cache = True
+
+    def __init__(self, column: Any) -> None:
+        super().__init__(column)
+        self.type = column.type
+
+
+@compiles(_Sieved)
+def _sieved(element: _Sieved, compiler: SQLCompiler, **options: Any) -> str:
+    """SQLite looks up none that is written so (sqlite.org/optoverview.html); where costs decide, nothing is needed."""
+    sign = "" if compiler.dialect.name == POSTGRESQL else "+"
+    return sign + compiler.process(element.clauses, **options)
 
 
 def _used(connection: sa.Connection, how: str) -> sa.ColumnElement[bool]:

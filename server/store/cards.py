@@ -11,8 +11,8 @@ from typing import Any
 
 import msgspec
 import sqlalchemy as sa
-from sqlalchemy.dialects.sqlite import insert
 
+from server.store.insert import insert
 from server.store.schema import card, version
 from server.store.store import Store
 
@@ -21,7 +21,7 @@ def put(store: Store, number: int, made: Mapping[str, Any], *, now_ms: int) -> N
     """Keep the card of a version; one that is here stays."""
     with store.database.write() as connection:  # the bytes too: nothing is erased meanwhile
         values = {"version": number, "at_ms": now_ms, "body_sha256": store.blobs.put(msgspec.json.encode(made))}
-        connection.execute(insert(card).values(values).on_conflict_do_nothing())
+        connection.execute(insert(connection, card).values(values).on_conflict_do_nothing())
 
 
 def get(store: Store, number: int) -> dict[str, Any] | None:

@@ -104,7 +104,7 @@ def expire(connection: sa.Connection, *, before_ms: int) -> list[int]:
 
 def folder_of(store: Store, number: int) -> Path:
     """Where an export is written."""
-    return store.database.path.parent / FOLDER / str(number)
+    return store.folder / FOLDER / str(number)
 
 
 def archive_of(store: Store, number: int) -> Path:
@@ -130,7 +130,7 @@ def drop_exports(store: Store) -> None:
     left = (chore.c.kind == "export", chore.c.state.in_(("running", "done")))
     with store.database.write() as connection:
         connection.execute(sa.update(chore).where(*left).values(state="gone"))
-    folder = store.database.path.parent / FOLDER
+    folder = store.folder / FOLDER
     try:
         if folder.exists():
             shutil.rmtree(folder)

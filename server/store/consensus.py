@@ -21,11 +21,11 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import sqlalchemy as sa
-from sqlalchemy.dialects.sqlite import insert
 
 from edge_agent.contract.task import plain, truth_of
 from server.store import agreement, truths
 from server.store.agreement import Answers, Floats
+from server.store.insert import insert
 from server.store.schema import class_name, gold, label, skill
 from server.store.schema import consensus as table
 
@@ -86,7 +86,7 @@ def resolve(connection: sa.Connection, ids: Collection[str]) -> None:
         rows = [_row(one, answers, sure.get(one), known) for one, answers in given.items()]
         connection.execute(sa.delete(table).where(_in(table, [one for one in some if one not in given])))
         if rows:
-            statement = insert(table)
+            statement = insert(connection, table)
             new = {name: statement.excluded[name] for name in rows[0] if name != "sample_id"}
             connection.execute(statement.on_conflict_do_update(index_elements=[table.c.sample_id], set_=new), rows)
 

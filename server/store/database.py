@@ -1,133 +1,157 @@
 """How is the catalogue read and written?
 
-One writer at a time, in every process and across processes (`BEGIN IMMEDIATE`), any number of readers. A write that
-returned is on disk: WAL with `synchronous=FULL`.
+One writer at a time, in every process and across processes and machines, any number of readers. A write that returned
+is on disk. Only who takes samples in may write beside others of his kind (`together`), where the engine can.
+
+    sqlite.py       a file, the default
+    postgresql.py   a database, for several machines
 """
 
 from __future__ import annotations
 
-import contextlib
 import threading
-import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from pathlib import Path
-from typing import Any
+from typing import Protocol
 
+import msgspec
 import sqlalchemy as sa
 
+from server import config
 from server.errors import StoreError
+from server.store.sqlite import Sqlite
 
-try:  # carries a current SQLite; Python's own may have the WAL-reset bug (< 3.51.3, sqlite.org/wal.html)
-    from pysqlite3 import dbapi2 as sqlite3
-except ImportError:  # pragma: no cover - where no wheel of it exists
-    import sqlite3
+_FILE = f"{config.SQLITE}:///"
 
-__all__ = ["BUSY_S", "Database", "forget_deleted", "sqlite3"]
 
-BUSY_S = 30.0
-WAL_AGAIN_S = 0.01
-ANALYSED_ROWS = 400  # of each index: fewer misjudges what is uneven, more takes longer for no better plan
+class Kept(Protocol):
+    """What keeps a catalogue. It raises what SQLAlchemy raises."""
+
+    name: str
+    engine: sa.Engine
+
+    def reading(self) -> AbstractContextManager[sa.Connection]:
+        """A transaction that sees one state."""
+
+    def writing(self, *, together: bool) -> AbstractContextManager[sa.Connection]:
+        """A transaction that nobody writes beside; or, `together`, only those who say so too."""
+
+    def others(self) -> int:
+        """Connections that are not ours, as far as that can be known."""
+
+    def analyse(self) -> None:
+        """Count anew what the tables hold."""
+
+    def used_bytes(self) -> int:
+        """Of the disk, by what is in it."""
+
+    def copy_to(self, path: Path) -> None:
+        """Write all rows, as they are at one moment, into a new SQLite file, durably. StoreError."""
+
+    def forget_deleted(self) -> None:
+        """Leave no byte of rows that were deleted. StoreError: to be done again."""
 
 
 class Database:
     """The catalogue: connections for reading and, one at a time, for writing."""
 
-    def __init__(self, path: Path) -> None:
-        """Open or make the SQLite file at `path` (its folder must exist); StoreError when it cannot be."""
-        self.path = path
+    def __init__(self, settings: config.Store) -> None:
+        """The catalogue at a URL: see `placed`. ServerConfigError when it cannot be what is configured."""
+        self._kept = kept(settings)
         self._writing = threading.Lock()
-        self._engine = sa.create_engine(
-            f"sqlite:///{path}", module=sqlite3, connect_args={"timeout": BUSY_S, "check_same_thread": False}
-        )
-        sa.event.listen(self._engine, "connect", _configure)
-        sa.event.listen(self._engine, "begin", _begin)
+        self.name = self._kept.name
+        """What messages call it."""
 
     @property
     def engine(self) -> sa.Engine:
         """For migrations."""
-        return self._engine
+        return self._kept.engine
 
     @contextmanager
     def read(self) -> Iterator[sa.Connection]:
         """A connection that sees one consistent state."""
-        with self._faults(), self._engine.connect() as connection, connection.begin():
+        with self._faults(), self._kept.reading() as connection:
             yield connection
 
     @contextmanager
-    def write(self) -> Iterator[sa.Connection]:
-        """A transaction: committed, and on disk, when the block ends; undone when it raises."""
-        with self._faults(), self._writing, self._engine.connect() as plain:
-            connection = plain.execution_options(winnow_write=True)
-            with connection.begin():
-                yield connection
+    def write(self, *, together: bool = False) -> Iterator[sa.Connection]:
+        """A transaction: committed, and on disk, when the block ends; undone when it raises.
+
+        together: others that say so may write at the same time, here or elsewhere. Then what is read and written must
+        be nobody else's: see `devices.reserve`. Nobody else writes meanwhile, whatever he writes.
+        """
+        alone = nullcontext() if together and self.shared else self._writing
+        with self._faults(), alone, self._kept.writing(together=together) as connection:
+            yield connection
+
+    @property
+    def shared(self) -> bool:
+        """Whether several may write together."""
+        return self.engine.dialect.name != config.SQLITE
 
     def forget_deleted(self) -> None:
-        """Leave no byte of rows that were deleted in the file, nor in its log. StoreError: to be done again."""
-        with self._faults(), self._writing, contextlib.closing(self._engine.raw_connection()) as connection:
-            try:
-                forget_deleted(connection.driver_connection)
-            except sqlite3.Error as error:
-                raise StoreError(f"{self.path}: {error}") from error
+        """Leave no byte of rows that were deleted where the catalogue is kept. StoreError: to be done again."""
+        with self._faults(), self._writing:
+            self._kept.forget_deleted()
+
+    def copy_to(self, path: Path) -> None:
+        """Write all rows, as they are at one moment, into a new SQLite file, durably; no writer waits. StoreError."""
+        with self._faults():
+            self._kept.copy_to(path)
+
+    def used_bytes(self) -> int:
+        """Of the disk, by what is in it."""
+        with self._faults():
+            return self._kept.used_bytes()
 
     def analyse(self) -> None:
-        """Count anew what the tables hold: without it SQLite walks a million samples to find a thousand labels.
+        """Count anew what the tables hold: without it a million samples are walked to find a thousand labels."""
+        with self._faults(), self._writing:
+            self._kept.analyse()
 
-        Sampled (`analysis_limit`): a fraction of a second, however many rows there are.
-        """
-        with self.write() as connection:
-            connection.exec_driver_sql(f"PRAGMA analysis_limit={ANALYSED_ROWS}")
-            connection.exec_driver_sql("ANALYZE")
+    def others(self) -> int:
+        """How many connections others have to it, as far as that can be known: 0 of a file. Before we have several."""
+        with self._faults():
+            return self._kept.others()
 
     def close(self) -> None:
         """Close every connection."""
-        self._engine.dispose()
+        self.engine.dispose()
 
     @contextmanager
     def _faults(self) -> Iterator[None]:
         try:
             yield
-        except sa.exc.DatabaseError as error:
-            if isinstance(error, (sa.exc.IntegrityError, sa.exc.ProgrammingError)):
+        except (sa.exc.DatabaseError, sa.exc.InterfaceError) as error:
+            if isinstance(error, (sa.exc.IntegrityError, sa.exc.ProgrammingError, sa.exc.DataError)):
                 raise  # our mistake, not the disk's
-            raise StoreError(f"{self.path}: {error.orig}") from error
+            raise StoreError(f"{self.name}: {str(error.orig).strip()}") from error
+        except sa.exc.TimeoutError as error:
+            raise StoreError(f"{self.name}: no connection is free: {error}") from error
 
 
-def _configure(connection: Any, _record: object) -> None:
-    connection.isolation_level = None  # we say BEGIN ourselves: see _begin
-    _to_wal(connection)
-    for pragma in ("synchronous=FULL", "foreign_keys=ON", "secure_delete=ON"):
-        connection.execute(f"PRAGMA {pragma}")
+def placed(folder: Path, settings: config.Store) -> config.Store:
+    """With the URL of the catalogue, which is `catalogue.db` in the data folder where nothing is said."""
+    here = f"{_FILE}{folder / 'catalogue.db'}"
+    return settings if settings.url else msgspec.structs.replace(settings, url=here)
 
 
-def forget_deleted(connection: Any) -> None:
-    """Write a file anew and cut its log to nothing; sqlite3.Error when that cannot be.
+def kept(settings: config.Store) -> Kept:
+    """What keeps a catalogue."""
+    if settings.shared:
+        from server.store.postgresql import Postgres  # here: its driver is an extra
 
-    `secure_delete` writes zeros over what is deleted; what is left of it in the slack of pages that were put together,
-    and in the log, goes with this.
-    """
-    connection.execute("VACUUM")
-    until_s = time.monotonic() + BUSY_S
-    while connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()[0]:  # somebody reads an older state
-        if time.monotonic() > until_s:
-            raise sqlite3.OperationalError("database is locked: its log cannot be emptied while somebody reads it")
-        time.sleep(WAL_AGAIN_S)
+        return Postgres(settings)
+    return Sqlite(path_of(settings))
 
 
-def _to_wal(connection: Any) -> None:
-    """Of two that turn a new file to WAL at once, SQLite tells one "locked" without waiting: it tries again."""
-    until_s = time.monotonic() + BUSY_S
-    while True:
-        try:
-            connection.execute("PRAGMA journal_mode=WAL")
-            return
-        except sqlite3.OperationalError as error:
-            if "locked" not in str(error) or time.monotonic() > until_s:
-                raise
-            time.sleep(WAL_AGAIN_S)
+def is_there(folder: Path, settings: config.Store) -> bool:
+    """Whether something is to be read there, which opening would make anew."""
+    where = placed(folder, settings)
+    return where.shared or path_of(where).exists()
 
 
-def _begin(connection: sa.Connection) -> None:
-    # A reader that turns writer in mid-transaction fails at once with SQLITE_BUSY: writers say so from the start.
-    writing = connection.get_execution_options().get("winnow_write")
-    connection.exec_driver_sql("BEGIN IMMEDIATE" if writing else "BEGIN")
+def path_of(settings: config.Store) -> Path:
+    """Of a catalogue that is a file, and has its URL."""
+    return Path(settings.url.removeprefix(_FILE))

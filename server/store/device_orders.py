@@ -11,8 +11,8 @@ from collections.abc import Iterable
 from typing import Any, Literal, NamedTuple
 
 import sqlalchemy as sa
-from sqlalchemy.dialects.sqlite import insert
 
+from server.store.insert import insert
 from server.store.schema import device_order
 
 Word = Literal["pause", "budget"]
@@ -48,7 +48,7 @@ def give(
     number = revision(connection) + 1
     rows = [(Order(name, word, said, who, why, now_ms)._asdict() | {"revision": number}) for name in names]
     for start in range(0, len(rows), _ROWS):
-        statement = insert(device_order)
+        statement = insert(connection, device_order)
         changed = {key: statement.excluded[key] for key in rows[0] if key not in ("device", "word")}
         statement = statement.on_conflict_do_update(index_elements=["device", "word"], set_=changed)
         connection.execute(statement, rows[start : start + _ROWS])

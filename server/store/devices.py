@@ -6,19 +6,20 @@ has been silent for too long (the caller's rule). Bad messages are counted for e
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple, TypeVar
 
 import msgspec
 import sqlalchemy as sa
-from sqlalchemy.dialects.sqlite import insert
 
 from edge_agent.contract.errors import did_you_mean
 from edge_agent.contract.wire import Birth, Death, Desired, Event, Heartbeat, OutboxState
-from server.config import STABLE
+from server.config import POSTGRESQL, STABLE
 from server.errors import StoreError
+from server.store.insert import insert
 from server.store.schema import device, event, quarantine
+from server.store.spoken import Spoken
 
 QUARANTINE_PAYLOAD_BYTES = 4096
 QUARANTINE_REASON_CHARS = 500  # it may quote an id as long as a header
@@ -126,53 +127,85 @@ def _to_json(message: msgspec.Struct) -> object:
     return msgspec.to_builtins(message, str_keys=True)
 
 
+def reserve(connection: sa.Connection, names: Collection[str]) -> None:
+    """Let nobody else write what is these devices' until the transaction ends: whoever writes `together` begins so.
+
+    Always in order of names, so that no two wait for each other. A file has one writer anyway. A device that is new is
+    reserved by `record_seen`.
+    """
+    if connection.dialect.name == POSTGRESQL:
+        mine = device.c.name.in_(sorted(names))
+        connection.execute(sa.select(device.c.name).where(mine).order_by(device.c.name).with_for_update()).all()
+
+
 def record_seen(connection: sa.Connection, seen_ms: Mapping[str, int]) -> None:
     """Devices gave a sign of life, at those times; one that is new is added."""
     if not seen_ms:
         return
-    statement = insert(device)
+    statement = insert(connection, device)
     statement = statement.on_conflict_do_update(
         index_elements=[device.c.name], set_={"last_seen_ms": statement.excluded.last_seen_ms, "online": True}
     )
     rows = [
         {"name": name, "first_seen_ms": at, "last_seen_ms": at, "online": True, "session": "", "boot": 0}
         | {"messages_bad": 0, "throttled": 0, "desired_revision": 0}
-        for name, at in seen_ms.items()
+        for name, at in sorted(seen_ms.items())
     ]
     connection.execute(statement, rows)
 
 
-def record_birth(connection: sa.Connection, name: str, birth: Birth, *, now_ms: int) -> None:
-    """A device (that was seen) has connected: its session is now this one."""
-    outweighed = device.c.heartbeat["session"].as_string() == birth.session
+def record_births(connection: sa.Connection, said: Sequence[Spoken[Birth]]) -> None:
+    """Devices (that were seen) have connected: their sessions are now these."""
+    outweighed = device.c.heartbeat["session"].as_string() == sa.bindparam("its_session")
     values = {
         "online": True,
-        "session": birth.session,
-        "boot": birth.boot,
-        "birth": _to_json(birth),
-        "said_ms": sa.case((outweighed, device.c.said_ms), else_=now_ms),
+        "session": sa.bindparam("its_session"),
+        "boot": sa.bindparam("its_boot"),
+        "birth": sa.bindparam("word", type_=device.c.birth.type),
+        "said_ms": sa.case((outweighed, device.c.said_ms), else_=sa.bindparam("at_ms")),
     }
-    connection.execute(sa.update(device).where(device.c.name == name).values(values))
+    connection.execute(sa.update(device).where(device.c.name == sa.bindparam("of")).values(values), _each(said))
 
 
-def record_heartbeat(connection: sa.Connection, name: str, heartbeat: Heartbeat, *, now_ms: int) -> None:
-    """Keep the latest; one from before the last known boot is stale, and changes nothing.
+def record_heartbeats(connection: sa.Connection, said: Sequence[Spoken[Heartbeat]]) -> None:
+    """Keep the latest; one from before the last known boot, or from earlier in its session, changes nothing.
 
-    It carries the session too: the birth may have passed while no server listened.
+    It carries the session too: the birth may have passed while no server listened. An earlier one may come later where
+    several processes listen.
     """
-    mine = sa.and_(device.c.name == name, device.c.boot <= heartbeat.boot)
+    last = device.c.heartbeat
+    earlier = sa.and_(
+        last["session"].as_string() == sa.bindparam("its_session"),
+        last["uptime_s"].as_float() > sa.bindparam("uptime_s", type_=sa.Float),
+    )
+    mine = (device.c.name == sa.bindparam("of"), device.c.boot <= sa.bindparam("its_boot"))
     values = {
-        "session": heartbeat.session,
-        "boot": heartbeat.boot,
-        "heartbeat": _to_json(heartbeat),
-        "said_ms": now_ms,
+        "session": sa.bindparam("its_session"),
+        "boot": sa.bindparam("its_boot"),
+        "heartbeat": sa.bindparam("word", type_=last.type),
+        "said_ms": sa.bindparam("at_ms"),
     }
-    connection.execute(sa.update(device).where(mine).values(values))
+    rows = [row | {"uptime_s": one.word.uptime_s} for row, one in zip(_each(said), said, strict=True)]
+    connection.execute(
+        sa.update(device).where(*mine, sa.not_(sa.func.coalesce(earlier, sa.false()))).values(values), rows
+    )
 
 
-def record_death(connection: sa.Connection, name: str, death: Death) -> None:
-    """The broker lost a device. A will of an earlier session is ignored: it may come after the next birth."""
-    mine = sa.and_(device.c.name == name, device.c.session == death.session)
+def _each(said: Sequence[Spoken[Birth]] | Sequence[Spoken[Heartbeat]]) -> list[dict[str, object]]:
+    return [
+        {"of": one.device, "its_session": one.word.session, "its_boot": one.word.boot}
+        | {"word": _to_json(one.word), "at_ms": one.at_ms}
+        for one in said
+    ]
+
+
+def record_death(connection: sa.Connection, said: Spoken[Death]) -> None:
+    """The broker lost a device. A will of an earlier session is ignored: it may come after the next birth.
+
+    So is one after which the device was heard, by a process that was quicker.
+    """
+    name, session = said.device, said.word.session
+    mine = sa.and_(device.c.name == name, device.c.session == session, device.c.last_seen_ms <= said.at_ms)
     connection.execute(sa.update(device).where(mine).values(online=False))
 
 
@@ -181,11 +214,6 @@ def running(connection: sa.Connection) -> list[int]:
     version = device.c.heartbeat["model"]["version"].as_integer()
     found = connection.scalars(sa.select(version).where(device.c.heartbeat.is_not(None)).distinct())
     return sorted(number for number in found if number is not None)
-
-
-def session_of(connection: sa.Connection, name: str) -> str:
-    """The session that a device said last; "" when it has said none."""
-    return connection.scalar(sa.select(device.c.session).where(device.c.name == name)) or ""
 
 
 def mark_offline(connection: sa.Connection, *, now_ms: int, after_ms: int) -> list[str]:
@@ -205,8 +233,9 @@ def mark_offline(connection: sa.Connection, *, now_ms: int, after_ms: int) -> li
     )
 
 
-def record_event(connection: sa.Connection, name: str, said: Event, *, now_ms: int) -> bool:
+def record_event(connection: sa.Connection, heard: Spoken[Event]) -> bool:
     """Add an event; False when it is here already, known by (boot, n) and its time, as a wiped device counts anew."""
+    name, said, now_ms = heard.device, heard.word, heard.at_ms
     same = (event.c.device == name, event.c.boot == said.boot, event.c.n == said.n, event.c.at_ms == said.at_ms)
     if connection.execute(sa.select(event.c.id).where(*same)).first() is not None:
         return False
@@ -234,7 +263,7 @@ def record_bad(connection: sa.Connection, name: str, *, topic: str, payload: byt
             device=name,
             topic=topic[:200],
             received_at_ms=now_ms,
-            reason=reason[:QUARANTINE_REASON_CHARS],
+            reason=reason[:QUARANTINE_REASON_CHARS].replace("\0", "\ufffd"),  # it may quote what no text may hold
             payload=payload[:QUARANTINE_PAYLOAD_BYTES],
             payload_bytes=len(payload),
         )

@@ -13,9 +13,9 @@ from typing import Any, NamedTuple
 import numpy as np
 import sqlalchemy as sa
 from numpy.typing import NDArray
-from sqlalchemy.dialects.sqlite import insert
 
 from server.store import labels
+from server.store.insert import insert
 from server.store.samples import body_names
 from server.store.schema import embedding, sample
 
@@ -42,7 +42,7 @@ def put(connection: sa.Connection, made: Sequence[Embedding]) -> None:
         if one.sample_id in here
     ]
     if rows:
-        statement = insert(embedding)
+        statement = insert(connection, embedding)
         new = {name: statement.excluded[name] for name in ("version", "vector", "logits")}
         connection.execute(statement.on_conflict_do_update(index_elements=[embedding.c.sample_id], set_=new), rows)
 

@@ -20,11 +20,11 @@ from typing import NamedTuple
 
 import msgspec
 import sqlalchemy as sa
-from sqlalchemy.dialects.sqlite import insert
 
 from edge_agent.contract.types import SampleId
 from edge_agent.contract.wire import PURGE_SAMPLES_MAX, PURGES_MAX, Purge, Purged
 from server.store import snapshots, versions
+from server.store.insert import insert
 from server.store.schema import (
     erased_device,
     erased_member,
@@ -131,7 +131,7 @@ def bury(connection: sa.Connection, erasure_id: int, hashes: Iterable[str]) -> N
     """Set tombstones."""
     rows = [{"sha256": sha256, "erasure_id": erasure_id} for sha256 in hashes]
     if rows:
-        connection.execute(insert(tombstone).on_conflict_do_nothing(), rows)
+        connection.execute(insert(connection, tombstone).on_conflict_do_nothing(), rows)
 
 
 def stored(connection: sa.Connection) -> dict[str, dict[int, int]]:
@@ -202,7 +202,7 @@ def close_device(connection: sa.Connection, name: str, erasure_id: int) -> None:
     """Take nothing of a device until it says that it purged."""
     values = {"device": name, "erasure_id": erasure_id, "boot": None, "seq": None}
     connection.execute(
-        insert(erased_device).values(values).on_conflict_do_update(index_elements=["device"], set_=values)
+        insert(connection, erased_device).values(values).on_conflict_do_update(index_elements=["device"], set_=values)
     )
 
 

@@ -11,8 +11,8 @@ from typing import NamedTuple
 import numpy as np
 import sqlalchemy as sa
 from numpy.typing import NDArray
-from sqlalchemy.dialects.sqlite import insert
 
+from server.store.insert import insert
 from server.store.samples import body_names
 from server.store.schema import fingerprint
 
@@ -41,7 +41,7 @@ def put(connection: sa.Connection, made: Sequence[tuple[str, Fingerprint]]) -> N
         if sample_id in here
     ]
     if rows:
-        connection.execute(insert(fingerprint).on_conflict_do_nothing(), rows)
+        connection.execute(insert(connection, fingerprint).on_conflict_do_nothing(), rows)
 
 
 def of(connection: sa.Connection, ids: Collection[str]) -> dict[str, Fingerprint]:

@@ -16,20 +16,30 @@ from collections.abc import Sequence
 
 import msgspec
 import sqlalchemy as sa
-from sqlalchemy.dialects.sqlite import insert
 
-from edge_agent.contract.wire import OutboxState
-from server.store import erasures
+from edge_agent.contract.wire import Birth, Heartbeat, OutboxState
+from server.store import erasures, removed
 from server.store.devices import Device, Kept
+from server.store.insert import insert
 from server.store.schema import device, gap, sample
+from server.store.spoken import Spoken
 
 DAMAGED = "damaged"  # as a device calls what waited in a damaged file; no rule of eviction
 GAPS_MAX = 100
 """Kept of each device. Fewer hide what a bad card costs; more lets a device that lies fill the disk."""
 
 
-def notice(connection: sa.Connection, name: str, said: OutboxState, *, now_ms: int) -> None:
-    """To be called before a device's last word is replaced: an outbox that is another one leaves a gap."""
+def notice(connection: sa.Connection, said: Sequence[Spoken[Birth] | Spoken[Heartbeat]]) -> None:
+    """To be called before the devices' last words are replaced: an outbox that is another one leaves a gap."""
+    begun = [word["outbox"]["since_boot"].as_integer() for word in (device.c.birth, device.c.heartbeat)]
+    query = sa.select(device.c.name, *begun).where(device.c.name.in_([one.device for one in said]))
+    since = {name: [boot for boot in boots if boot is not None] for name, *boots in connection.execute(query)}
+    for one in said:
+        if any(boot < one.word.outbox.since_boot for boot in since.get(one.device, ())):
+            _notice(connection, one.device, one.word.outbox, now_ms=one.at_ms)
+
+
+def _notice(connection: sa.Connection, name: str, said: OutboxState, *, now_ms: int) -> None:
     query = sa.select(device.c.birth, device.c.heartbeat).where(device.c.name == name)
     words = [word["outbox"] for word in connection.execute(query).one() if word is not None]
     earlier = [outbox for outbox in _read(words) if outbox.since_boot < said.since_boot and outbox.put_total]
@@ -48,7 +58,7 @@ def notice(connection: sa.Connection, name: str, said: OutboxState, *, now_ms: i
         "evicted": sum(evicted(last).values()),
         "noticed_at_ms": now_ms,
     }
-    connection.execute(insert(gap).values(values).on_conflict_do_nothing())
+    connection.execute(insert(connection, gap).values(values).on_conflict_do_nothing())
 
 
 def missing(connection: sa.Connection, known: Sequence[Device] | Sequence[Kept]) -> dict[str, int]:
@@ -76,12 +86,13 @@ def _read(words: list[object]) -> list[OutboxState]:
 
 
 def _stored(connection: sa.Connection) -> dict[str, dict[int, int]]:
-    """Samples by device and boot; those that were here and are erased count as well."""
+    """Samples by device and boot; those that were here and are erased, or were removed, count as well."""
     counts: dict[str, dict[int, int]] = defaultdict(dict)
     query = sa.select(sample.c.device, sample.c.boot, sa.func.count()).where(sample.c.origin == "device")
     for name, boot, number in connection.execute(query.group_by(sample.c.device, sample.c.boot)):
         counts[name][boot] = number
-    for name, boots in erasures.stored(connection).items():
-        for boot, number in boots.items():
-            counts[name][boot] = counts[name].get(boot, 0) + number
+    for gone in (erasures.stored(connection), removed.by_boot(connection)):
+        for name, boots in gone.items():
+            for boot, number in boots.items():
+                counts[name][boot] = counts[name].get(boot, 0) + number
     return counts

@@ -18,10 +18,10 @@ from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import sqlalchemy as sa
-from sqlalchemy.dialects.sqlite import insert
 
 from server.store import consensus, identities
 from server.store.consensus import CANNOT_TELL, CLASSLESS, FIRST, NONE_OF_THESE, VALUED, is_label
+from server.store.insert import insert
 from server.store.naming import named_in
 from server.store.samples import AUDIT_REASONS, body_names
 from server.store.schema import class_name, duplicate, gold, label, question, sample, snapshot_member
@@ -64,7 +64,7 @@ class Counts(NamedTuple):
 def add(connection: sa.Connection, answers: Iterable[Label]) -> None:
     """Add answers, and say what is in force."""
     if rows := [answer._asdict() for answer in answers]:
-        connection.execute(insert(label).on_conflict_do_nothing(index_elements=[label.c.key]), rows)
+        connection.execute(insert(connection, label).on_conflict_do_nothing(index_elements=[label.c.key]), rows)
         consensus.resolve(connection, {row["sample_id"] for row in rows})
 
 
@@ -137,7 +137,7 @@ def spare(connection: sa.Connection, stands_with: Mapping[str, str]) -> None:
     pairs = ((one, other) for one, other in stands_with.items() if {one, other} <= here.keys())
     rows = [{"sample_id": one, "stands_with": other} for one, other in pairs]
     if rows:
-        connection.execute(insert(duplicate).on_conflict_do_nothing(), rows)
+        connection.execute(insert(connection, duplicate).on_conflict_do_nothing(), rows)
 
 
 def given_since(connection: sa.Connection, *, kind: str, at_ms: int) -> int:

@@ -15,7 +15,6 @@ from collections.abc import Iterable, Iterator, Sequence
 import bsdiff4
 import sqlalchemy as sa
 import zstandard
-from sqlalchemy.dialects.sqlite import insert
 
 from edge_agent.contract.artifact import Manifest, OnnxFile, decode_manifest, sha256_hex
 from edge_agent.contract.errors import IntegrityError
@@ -23,6 +22,7 @@ from edge_agent.contract.parcel import unpack
 from edge_agent.contract.wire import PARCELS_MAX, Parcel
 from server.errors import StoreError
 from server.store import devices, identities, rollouts, trail, versions
+from server.store.insert import insert
 from server.store.schema import parcel, sample
 from server.store.store import Store
 
@@ -49,7 +49,7 @@ def make(store: Store, manifest: Manifest) -> list[Parcel]:
     made = [p for file in manifest.files.values() if store.blobs.has(file.sha256) for p in _of_file(store, file, bases)]
     if made:
         with store.database.write() as connection:
-            connection.execute(insert(parcel).on_conflict_do_nothing(), [_row(p) for p in made])
+            connection.execute(insert(connection, parcel).on_conflict_do_nothing(), [_row(p) for p in made])
     return made
 
 

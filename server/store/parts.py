@@ -11,9 +11,9 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping
 
 import sqlalchemy as sa
-from sqlalchemy.dialects.sqlite import insert
 
 from edge_agent.contract.wire import SampleHeader
+from server.store.insert import insert
 from server.store.schema import part
 
 
@@ -27,7 +27,7 @@ def put_part(connection: sa.Connection, header: SampleHeader, data: bytes, *, no
         "received_at_ms": now_ms,
         "data": data,
     }
-    new = insert(part).values(row)
+    new = insert(connection, part).values(row)
     changes = {name: new.excluded[name] for name in ("parts", "received_at_ms", "data")}
     keys = [part.c.sample_id, part.c.body_sha256, part.c.part]
     connection.execute(new.on_conflict_do_update(index_elements=keys, set_=changes))

@@ -10,8 +10,8 @@ from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 import sqlalchemy as sa
-from sqlalchemy.dialects.sqlite import insert
 
+from server.store.insert import insert
 from server.store.schema import device, portfolio
 
 CHANNEL = "default"  # one portfolio for the whole fleet, whatever channels of rollouts its devices are in
@@ -35,7 +35,7 @@ def get(connection: sa.Connection, channel: str = CHANNEL) -> Kept | None:
 
 def save(connection: sa.Connection, kept: Kept) -> None:
     """Keep it in place of what was."""
-    statement = insert(portfolio).values(kept._asdict())
+    statement = insert(connection, portfolio).values(kept._asdict())
     connection.execute(statement.on_conflict_do_update(index_elements=[portfolio.c.channel], set_=kept._asdict()))
 
 

@@ -14,9 +14,9 @@ from collections.abc import Collection, Sequence
 from typing import Any, NamedTuple
 
 import sqlalchemy as sa
-from sqlalchemy.dialects.sqlite import insert
 
 from server.store.consensus import FIRST, GOLD, MODELS, SECOND_LOOK
+from server.store.insert import insert
 from server.store.samples import body_names
 from server.store.schema import consensus, duplicate, gold, label, lease, question
 
@@ -65,7 +65,7 @@ def put(connection: sa.Connection, made: Sequence[Queued]) -> int:
     here = body_names(connection, {one.sample_id for one in made})
     rows = [one._asdict() | {"beside": list(one.beside)} for one in made if one.sample_id in here]
     if rows:
-        statement = insert(question)
+        statement = insert(connection, question)
         new: dict[str, Any] = {name: statement.excluded[name] for name in ("purpose", "at_ms", "turn")}
         before, wanted = question.c.wanted, statement.excluded.wanted
         new["wanted"] = sa.case((before > wanted, before), else_=wanted)
@@ -173,7 +173,7 @@ def open_to(connection: sa.Connection, labeler: str, *, limit: int, now_ms: int)
 def hold(connection: sa.Connection, made: Sequence[Lease]) -> None:
     """Lease; a labeler's earlier lease of the same sample is over."""
     if made:
-        statement = insert(lease)
+        statement = insert(connection, lease)
         new = {name: statement.excluded[name] for name in Lease._fields[2:]}
         target = [lease.c.sample_id, lease.c.labeler]
         rows = [one._asdict() for one in made]
@@ -218,7 +218,7 @@ def vouch(
 ) -> None:
     """That sample is of that class, or that is its truth (with VALUED), for sure."""
     values = {"class_index": class_index, "truth": truth, "labeler": labeler, "at_ms": at_ms}
-    statement = insert(gold).values(sample_id=sample_id, **values)
+    statement = insert(connection, gold).values(sample_id=sample_id, **values)
     new = {name: statement.excluded[name] for name in values}
     connection.execute(statement.on_conflict_do_update(index_elements=[gold.c.sample_id], set_=new))
 

@@ -13,9 +13,9 @@ from typing import NamedTuple
 import numpy as np
 import sqlalchemy as sa
 from numpy.typing import NDArray
-from sqlalchemy.dialects.sqlite import insert
 
 from server.errors import StoreError
+from server.store.insert import insert
 from server.store.schema import reference
 from server.store.store import Store
 
@@ -33,8 +33,8 @@ def put(store: Store, onnx_sha256: str, made: Reference, *, now_ms: int) -> None
     file = io.BytesIO()
     np.savez_compressed(file, **made._asdict())
     values = {"body_sha256": store.blobs.put(file.getvalue()), "samples": len(made.true), "at_ms": now_ms}
-    statement = insert(reference).values(onnx_sha256=onnx_sha256, **values)
     with store.database.write() as connection:
+        statement = insert(connection, reference).values(onnx_sha256=onnx_sha256, **values)
         connection.execute(statement.on_conflict_do_update(index_elements=[reference.c.onnx_sha256], set_=values))
 
 

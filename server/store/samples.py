@@ -7,18 +7,18 @@ arrival, by why it was selected, and for ever.
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Collection, Mapping, Sequence
-from typing import Any, Literal
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from typing import Any, Literal, TypeVar
 
 import numpy as np
 import sqlalchemy as sa
 from numpy.typing import NDArray
-from sqlalchemy.dialects.sqlite import insert
 
 from edge_agent.contract.encoding import unpack
 from edge_agent.contract.errors import MessageError
 from edge_agent.contract.images import KINDS
 from server.errors import StoreError
+from server.store.insert import insert_new
 from server.store.schema import consensus, sample
 from server.store.store import Store
 
@@ -39,10 +39,7 @@ def split_of(reason: str) -> Literal["train", "holdout"]:
 
 def insert_samples(connection: sa.Connection, rows: Sequence[Mapping[str, Any]]) -> set[str]:
     """Add rows of the table `sample`; returns the ids that were not there before. The others stay as they were."""
-    if not rows:
-        return set()
-    statement = insert(sample).on_conflict_do_nothing(index_elements=[sample.c.id]).returning(sample.c.id)
-    return set(connection.execute(statement, list(rows)).scalars())
+    return insert_new(connection, sample, rows)
 
 
 def body_names(connection: sa.Connection, ids: Collection[str]) -> dict[str, str]:
@@ -55,6 +52,11 @@ def body_names(connection: sa.Connection, ids: Collection[str]) -> dict[str, str
         )
         found.update((row.id, row.body_sha256) for row in connection.execute(query))
     return found
+
+
+def newest_ms(connection: sa.Connection) -> int:
+    """When the last sample came; 0 before the first."""
+    return connection.scalar(sa.select(sa.func.max(sample.c.received_at_ms))) or 0
 
 
 def rows(connection: sa.Connection, ids: Collection[str]) -> Sequence[sa.Row[Any]]:
@@ -87,10 +89,31 @@ def sample_array(store: Store, row: sa.Row[Any]) -> NDArray[np.generic]:
 
     StoreError when its body is missing or damaged.
     """
-    body, shape = store.blobs.get(row.body_sha256), tuple(row.shape)
+    ((_, array),) = sample_arrays(store, [row])
+    if isinstance(array, StoreError):
+        raise array
+    return array
+
+
+Row = TypeVar("Row")
+
+
+def sample_arrays(store: Store, rows: Sequence[Row]) -> Iterator[tuple[Row, NDArray[np.generic] | StoreError]]:
+    """The same of many, each with its row, in order; bodies are read ahead.
+
+    Of one that is missing or damaged, what is wrong with it. StoreError, raised, when none can be read now.
+    """
+    bodies = store.blobs.get_many(row.body_sha256 for row in rows)  # type: ignore[attr-defined]  # of `sample`
+    for row, body in zip(rows, bodies, strict=True):
+        yield row, body if isinstance(body, StoreError) else unpacked(store, row, body)
+
+
+def unpacked(store: Store, row: Any, body: bytes) -> NDArray[np.generic] | StoreError:
+    """The array of a body that was read, or what is wrong with it."""
+    shape = tuple(row.shape)
     try:
         if row.encoding in KINDS:
             return store.images.decode(body, row.encoding, shape)
         return unpack(row.encoding, body, dtype=row.dtype, shape=shape)
     except (MessageError, ValueError, TypeError) as error:
-        raise StoreError(f"sample {row.id}: body is not {row.shape} of {row.dtype}: {error}") from None
+        return StoreError(f"sample {row.id}: body is not {row.shape} of {row.dtype}: {error}")

@@ -25,7 +25,7 @@ from sqlalchemy import (
 
 metadata = MetaData()
 
-Id = Integer  # autoincrementing row ids
+Id = BigInteger().with_variant(Integer, "sqlite")  # row ids, and what names one; SQLite's integers are all as wide
 
 device = Table(
     "device",
@@ -49,6 +49,14 @@ device = Table(
     Column("ring", String(63)),  # where an operator put it; null: drawn anew for every version
     Column("site", String(63), nullable=False, server_default=""),  # where it is, as an operator said
     Column("said_ms", BigInteger, nullable=False, server_default="0"),  # when its word on what it runs came
+)
+
+arrival = Table(  # a birth that nobody has answered yet (arrivals.py)
+    "arrival",
+    metadata,
+    Column("device", String(63), primary_key=True),
+    Column("session", String(64), primary_key=True),
+    Column("at_ms", BigInteger, nullable=False),
 )
 
 alarm = Table(  # what somebody should see to, as long as it stands (alarms.py)
@@ -254,7 +262,7 @@ portfolio = Table(  # of arms, see teach/portfolio.py; one row to a channel
     Column("channel", String(63), primary_key=True),
     Column("state", JSON, nullable=False),
     Column("shares", JSON, nullable=False),  # arm -> part of the fleet, as the state has it; empty: off
-    Column("run_id", Integer, nullable=False),  # the last that it learned from, 0: none
+    Column("run_id", Id, nullable=False),  # the last that it learned from, 0: none
     Column("at_ms", BigInteger, nullable=False),
 )
 
@@ -328,7 +336,7 @@ consensus = Table(  # the class in force of every answered sample: what its labe
     Column("confidence", Float),  # probability of that class by what is known of the labelers; null: nothing is
     Column("labelers", Integer, nullable=False),  # whose answers count
     Column("labeler", String(100), nullable=False),  # the last of them who said so
-    Column("label_id", Integer, nullable=False),  # the newest that counts
+    Column("label_id", Id, nullable=False),  # the newest that counts
     Column("probability", Float),  # of being asked about, as the newest label that was drawn has it
     Column("plan_ms", BigInteger),
     Column("stands_for", Integer, nullable=False),
@@ -388,7 +396,7 @@ skill = Table(  # error rates of labelers, as last estimated (agreement.py)
     metadata,
     Column("labeler", String(100), primary_key=True),
     Column("counts", JSON, nullable=False),  # [[true class, said class, samples], ...]
-    Column("label_id", Integer, nullable=False),  # the newest label that was known then
+    Column("label_id", Id, nullable=False),  # the newest label that was known then
 )
 
 embedding = Table(  # what a model makes of a sample, so that the server can choose; of the newest that ran on it
@@ -479,6 +487,7 @@ snapshot_left_out = Table(  # labelled, and yet no member
     Column("why", String(20), nullable=False),
     Column("beside", String(190), nullable=False),  # the held-out sample that it is like, or near to
 )
+Index("snapshot_left_out_by_sample", snapshot_left_out.c.sample_id)
 Index("snapshot_member_by_sample", snapshot_member.c.sample_id, snapshot_member.c.snapshot_id)
 
 run = Table(
@@ -499,7 +508,7 @@ curve = Table(  # how a training went, epoch by epoch (curves.py); null: not kno
     "curve",
     metadata,
     Column("id", Id, primary_key=True, autoincrement=True),
-    Column("run_id", Integer, ForeignKey("run.id"), nullable=False),
+    Column("run_id", Id, ForeignKey("run.id"), nullable=False),
     Column("epoch", Integer, nullable=False),
     Column("loss", Float),
     Column("held_loss", Float),
@@ -516,7 +525,7 @@ version = Table(
     Column("name", String(100), nullable=False),
     Column("parent", Integer, nullable=False),
     Column("snapshot_id", String(64), nullable=False, default=""),
-    Column("run_id", Integer),
+    Column("run_id", Id),
     Column("manifest_sha256", String(64), nullable=False),
     Column("manifest_bytes", Integer, nullable=False),
     Column("created_at_ms", BigInteger, nullable=False),
@@ -553,7 +562,7 @@ rollout_step = Table(  # why it is where it is
     "rollout_step",
     metadata,
     Column("id", Id, primary_key=True, autoincrement=True),
-    Column("rollout_id", Integer, ForeignKey("rollout.id"), nullable=False),
+    Column("rollout_id", Id, ForeignKey("rollout.id"), nullable=False),
     Column("at_ms", BigInteger, nullable=False),
     Column("text", Text, nullable=False),
     Column("kind", String(20), nullable=False, server_default=""),  # as release/rollout.py has them; empty: an old one
@@ -566,7 +575,7 @@ rollout_command = Table(  # what operators said; the running server obeys
     "rollout_command",
     metadata,
     Column("id", Id, primary_key=True, autoincrement=True),
-    Column("rollout_id", Integer, ForeignKey("rollout.id"), nullable=False),
+    Column("rollout_id", Id, ForeignKey("rollout.id"), nullable=False),
     Column("word", String(20), nullable=False),  # pause, resume, approve, halt, rollback
     Column("reason", Text, nullable=False),
     Column("at_ms", BigInteger, nullable=False),
@@ -628,7 +637,7 @@ tombstone = Table(  # of a sample, or an answer, that is not to come back
     "tombstone",
     metadata,
     Column("sha256", String(64), primary_key=True),  # of its id, or its key; keyed
-    Column("erasure_id", Integer, ForeignKey("erasure.id"), nullable=False),
+    Column("erasure_id", Id, ForeignKey("erasure.id"), nullable=False),
 )
 
 erased_member = Table(  # what stands for a member that a snapshot has lost
@@ -637,7 +646,7 @@ erased_member = Table(  # what stands for a member that a snapshot has lost
     Column("snapshot_id", String(64), ForeignKey("snapshot.id"), primary_key=True),
     Column("sha256", String(64), primary_key=True),  # of the member, keyed
     Column("split", String(10), nullable=False),
-    Column("erasure_id", Integer, ForeignKey("erasure.id"), nullable=False),
+    Column("erasure_id", Id, ForeignKey("erasure.id"), nullable=False),
 )
 
 snapshot_seal = Table(  # over the hashes of all members as they were, made when the first was erased
@@ -651,7 +660,7 @@ erased_device = Table(  # up to where what a device kept is not to come back
     "erased_device",
     metadata,
     Column("device", String(63), primary_key=True),
-    Column("erasure_id", Integer, ForeignKey("erasure.id"), nullable=False),
+    Column("erasure_id", Id, ForeignKey("erasure.id"), nullable=False),
     Column("boot", BigInteger),  # null: it has not said yet that it purged; nothing of it is taken
     Column("seq", BigInteger),
 )
@@ -659,7 +668,7 @@ erased_device = Table(  # up to where what a device kept is not to come back
 purge_order = Table(  # what a device is to delete, until it says that it has
     "purge_order",
     metadata,
-    Column("erasure_id", Integer, ForeignKey("erasure.id"), primary_key=True),
+    Column("erasure_id", Id, ForeignKey("erasure.id"), primary_key=True),
     Column("device", String(63), primary_key=True),
     Column("samples", JSON, nullable=False),  # ids; empty: all it has
 )
@@ -668,6 +677,31 @@ doomed_blob = Table(  # named by a row that went; deleted when no other names it
     "doomed_blob",
     metadata,
     Column("sha256", String(64), primary_key=True),
+)
+
+removed = Table(  # samples of a run that were not kept for longer; how they counted stays (removed.py)
+    "removed",
+    metadata,
+    Column("id", Id, primary_key=True, autoincrement=True),
+    Column("device", String(63), nullable=False),
+    Column("stream", String(63), nullable=False),
+    Column("boot", BigInteger, nullable=False),
+    Column("first_seq", BigInteger, nullable=False),
+    Column("last_seq", BigInteger, nullable=False),
+    Column("samples", Integer, nullable=False),
+    Column("reasons", JSON, nullable=False),  # of their selection -> samples
+    Column("packed", LargeBinary, nullable=False),  # a few bytes of each
+)
+Index("removed_by_run", removed.c.device, removed.c.stream, removed.c.boot, removed.c.first_seq)
+
+usage = Table(  # how much of the disk is used for what, day by day (usage.py)
+    "usage",
+    metadata,
+    Column("day", String(10), primary_key=True),  # UTC
+    Column("name", String(60), primary_key=True),
+    Column("rows", BigInteger, nullable=False),
+    Column("bytes", BigInteger, nullable=False),
+    Column("at_ms", BigInteger, nullable=False),
 )
 
 card = Table(  # model and data card of a version, as they were when it was published (govern/card.py)
@@ -685,7 +719,7 @@ training_order = Table(  # a round that somebody asked for (training_orders.py)
     Column("at_ms", BigInteger, nullable=False),
     Column("who", String(200), nullable=False),
     Column("why", Text, nullable=False),
-    Column("run_id", Integer),  # null: not begun
+    Column("run_id", Id),  # null: not begun
 )
 
 user = Table(  # who may sign in (users.py)

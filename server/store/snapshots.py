@@ -20,6 +20,7 @@ from server.store import consensus as agreed
 from server.store import identities, labels
 from server.store.rules import Rule
 from server.store.schema import consensus, label, sample, snapshot, snapshot_left_out, snapshot_member
+from server.store.text import begins
 
 FORMAT = 2
 """1: ids over classes and members, of which neither labelers nor rules were known. Whoever changes what an id is made
@@ -180,7 +181,7 @@ def get(connection: sa.Connection, snapshot_id: str) -> Snapshot | None:
 
 def find(connection: sa.Connection, said: str) -> Snapshot:
     """The snapshot whose id begins so; StoreError when there is none, or more than one."""
-    query = sa.select(snapshot).where(snapshot.c.id.startswith(said, autoescape=True)).limit(2)
+    query = sa.select(snapshot).where(begins(snapshot.c.id, said.lower())).limit(2)
     found = connection.execute(query).all() if len(said) >= _SHORTEST_PREFIX else []
     if len(found) == 1:
         return _snapshot(found[0])

@@ -17,6 +17,7 @@ import sqlalchemy as sa
 from numpy.typing import NDArray
 
 from server.store.database import Database
+from server.store.insert import insert
 from server.store.schema import span
 from server.store.vectors import added, pack, table, unpack
 
@@ -38,22 +39,47 @@ class History(NamedTuple):
     classes: NDArray[np.float32]
 
 
-def add(
-    connection: sa.Connection, device: str, version: int, sums: Mapping[str, Sequence[float]], *, now_ms: int
-) -> None:
+class Seen(NamedTuple):
+    """What a device saw under a model, as sums (StreamCounts): `signals` and `classes` are looked at."""
+
+    device: str
+    version: int
+    sums: Mapping[str, Sequence[float]]
+    at_ms: int
+
+
+def add(connection: sa.Connection, seen: Sequence[Seen]) -> None:
     """Add what was heard just now; of no known model, or without signals, it says nothing."""
-    signals, classes = sums.get("signals", ()), sums.get("classes", ())
-    if not version or not signals or signals[0] <= 0:
-        return
-    start_ms = now_ms // SPAN_MS * SPAN_MS
-    mine = sa.and_(span.c.device == device, span.c.model_version == version, span.c.start_ms == start_ms)
-    there = connection.execute(sa.select(span.c.signals, span.c.classes).where(mine)).first()
-    if there is None:
-        key = {"device": device, "model_version": version, "start_ms": start_ms}
-        connection.execute(sa.insert(span).values(key | _row(signals, classes)))
-    else:
-        values = _row(added(unpack(there.signals), signals), added(unpack(there.classes), classes))
-        connection.execute(sa.update(span).where(mine).values(values))
+    found: dict[int, dict[tuple[str, int], list[tuple[Sequence[float], Sequence[float]]]]] = {}
+    for one in seen:
+        signals, classes = one.sums.get("signals", ()), one.sums.get("classes", ())
+        if one.version and signals and signals[0] > 0:
+            hour = found.setdefault(one.at_ms // SPAN_MS * SPAN_MS, {})
+            hour.setdefault((one.device, one.version), []).append((signals, classes))
+    for start_ms, parts in found.items():
+        _add(connection, start_ms, parts)
+
+
+def _add(
+    connection: sa.Connection,
+    start_ms: int,
+    found: dict[tuple[str, int], list[tuple[Sequence[float], Sequence[float]]]],
+) -> None:
+    names = {device for device, _ in found}
+    query = sa.select(span.c.device, span.c.model_version, span.c.signals, span.c.classes)
+    for device, version, *before in connection.execute(
+        query.where(span.c.device.in_(names), span.c.start_ms == start_ms)
+    ):
+        if (device, version) in found:
+            found[device, version].append((unpack(before[0]), unpack(before[1])))
+    rows = []
+    for (device, version), parts in found.items():
+        signals, classes = (added(*vectors) for vectors in zip(*parts, strict=True))
+        rows.append({"device": device, "model_version": version, "start_ms": start_ms} | _row(signals, classes))
+    new = insert(connection, span)
+    keys = [span.c.device, span.c.model_version, span.c.start_ms]
+    changes = {name: new.excluded[name] for name in ("signals", "classes")}
+    connection.execute(new.on_conflict_do_update(index_elements=keys, set_=changes), rows)
 
 
 def of_version(connection: sa.Connection, version: int, *, before_ms: int) -> dict[str, History]:

@@ -1,7 +1,7 @@
 """Where is everything that is remembered?
 
-    <folder>/catalogue.db    what is known, in rows (schema.py)
-    <folder>/blobs/          the bytes, by hash (blobs.py)
+    <folder>/catalogue.db    what is known, in rows (schema.py); or a database elsewhere: [store] url
+    <folder>/blobs/          the bytes, by hash (blobs.py); or a bucket: [store] blobs
 
 A row never names bytes that are not there: blobs are put first, rows second. Images stay as they were sent; whoever
 wants their pixels has them decoded in a process of its own (sandbox.py).
@@ -9,37 +9,80 @@ wants their pixels has them decoded in a process of its own (sandbox.py).
 
 from __future__ import annotations
 
+import argparse
 from dataclasses import dataclass, field
 from pathlib import Path
 
+import msgspec
+
+from server import config
 from server.errors import StoreError
 from server.store.blobs import Blobs
-from server.store.database import Database
+from server.store.database import Database, placed
 from server.store.migrations import migrate
 from server.store.sandbox import Sandbox
+from server.store.shards import Shards
 
 
 @dataclass(frozen=True)
 class Store:
-    """The catalogue and the blobs."""
+    """The catalogue and the blobs; `folder` and `settings` are what another process opens them by."""
 
+    folder: Path
+    settings: config.Store
     database: Database
     blobs: Blobs
     images: Sandbox = field(default_factory=Sandbox)
 
     @classmethod
-    def open(cls, folder: Path) -> Store:
-        """Open the store in `folder`, made and brought up to date if need be; StoreError when that cannot be."""
+    def open(cls, folder: Path, settings: config.Store = config.Store()) -> Store:  # noqa: B008 - frozen
+        """Open the store of a data folder, made and brought up to date if need be; StoreError when that cannot be."""
         try:
             folder.mkdir(parents=True, exist_ok=True)
         except OSError as error:
             raise StoreError(f"{folder}: {error.strerror}") from error
-        database = Database(folder / "catalogue.db")
-        migrate(database)
-        return cls(database, Blobs(folder / "blobs"))
+        settings = placed(folder, settings)
+        database = Database(settings)
+        try:
+            migrate(database)
+            blobs = open_blobs(settings.blobs or str(folder / "blobs"), settings)
+        except StoreError:
+            database.close()
+            raise
+        return cls(folder, settings, database, blobs)
+
+    def arguments(self) -> list[str]:
+        """For a child that is to open it too: see `accept`."""
+        return [f"--data-dir={self.folder}", f"--store={msgspec.json.encode(self.settings).decode()}"]
 
     def close(self) -> None:
         """Close all."""
         self.images.close()
         self.blobs.close()
         self.database.close()
+
+
+def open_blobs(where: str, settings: config.Store = config.Store()) -> Blobs:  # noqa: B008 - frozen
+    """The blobs in a folder, or in s3://bucket/prefix by the settings' endpoint and region."""
+    if "://" not in where:
+        return Shards(Path(where))
+    from server.store.bucket import Bucket
+    from server.store.s3 import Address
+
+    bucket = Bucket(Address.of(where, endpoint=settings.s3_endpoint.rstrip("/"), region=settings.s3_region))
+    try:
+        bucket.look()
+    except StoreError:
+        bucket.close()
+        raise
+    return bucket
+
+
+def accept(parser: argparse.ArgumentParser) -> None:
+    """Let a child take what `Store.arguments` gives: `data_dir` and `store`, for `Store.open`."""
+    parser.add_argument("--data-dir", type=Path, required=True)
+    parser.add_argument("--store", type=_settings, default=config.Store())
+
+
+def _settings(said: str) -> config.Store:
+    return msgspec.json.decode(said, type=config.Store)

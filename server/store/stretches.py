@@ -10,18 +10,21 @@ carries the counts at its end as they were said, which is where the next differe
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
 from datetime import datetime, timezone
 from itertools import zip_longest
 from typing import Any, NamedTuple
 
 import msgspec
+import numpy as np
 import sqlalchemy as sa
 
 from edge_agent.contract.wire import Heartbeat, StreamCounts
-from server.store import beats, labels, spans, vectors
+from server.store import beats, labels, removed, spans, vectors
 from server.store.consensus import scorable
 from server.store.schema import consensus, sample, stretch
+from server.store.spoken import Spoken
 
 Sums = dict[str, list[float]]
 VECTORS = ("utility_histogram", "confidence_sums", "classes", "signals")
@@ -58,14 +61,29 @@ class Stretch(NamedTuple):
     sums: Sums  # name of VECTORS -> sums over every scored sample
 
 
-def record(connection: sa.Connection, device: str, said: Heartbeat, *, now_ms: int) -> None:
-    """Take in what a heartbeat counts that none before it did."""
-    border: StreamCounts | None = None
-    for counts in (*said.cuts, said.counts):
-        if counts.stream:  # else of an older agent, which does not say of what its counts are
-            run = Run(device, counts.stream, said.boot, said.session)
-            _extend(connection, run, border, counts, now_ms=now_ms)
-        border = counts
+class Uploaded(NamedTuple):
+    """Samples of a stretch that were sent, which the model called the same, captured in the same hour of the day."""
+
+    stretch_id: int
+    predicted: int | None
+    hour: int  # UTC
+    recent: bool
+    samples: int
+
+
+def record(
+    connection: sa.Connection, said: Sequence[Spoken[Heartbeat]], *, kept_ms: Sequence[int] = beats.KEPT_MS
+) -> None:
+    """Take in what heartbeats count that none before them did. kept_ms: as in beats.add."""
+    pending = _Pending(_last_rows(connection, said))
+    for one in said:
+        border: StreamCounts | None = None
+        for counts in (*one.word.cuts, one.word.counts):
+            if counts.stream:  # else of an older agent, which does not say of what its counts are
+                run = Run(one.device, counts.stream, one.word.boot, one.word.session)
+                pending.extend(run, border, counts, now_ms=one.at_ms)
+            border = counts
+    pending.write(connection, kept_ms)
 
 
 def stretches(connection: sa.Connection, *, since_day: str = "") -> list[Stretch]:
@@ -115,16 +133,36 @@ def labelled(connection: sa.Connection, *, since_day: str = "") -> Sequence[Any]
 
 
 def uploaded(connection: sa.Connection, *, since_day: str = "", recent_ms: int = 0) -> Sequence[Any]:
-    """What the devices sent: rows of stretch_id, predicted, hour (of capture, UTC, 0..23) and how many samples.
+    """What the devices sent, what was removed since among it: rows like Uploaded.
 
-    And whether they are recent: captured at `recent_ms` or later.
+    recent: captured at `recent_ms` or later, which is the start of an hour.
     """
     hour = (sample.c.captured_at_ms // 3_600_000 % 24).label("hour")
     recent = (sample.c.captured_at_ms >= recent_ms).label("recent")
     of = (stretch.c.id.label("stretch_id"), sample.c.predicted, hour, recent)
     query = sa.select(*of, sa.func.count().label("samples")).select_from(sample.join(stretch, _around()))
     query = query.where(sample.c.origin == "device", stretch.c.day >= since_day)
-    return connection.execute(query.group_by(*of)).all()
+    return [*connection.execute(query.group_by(*of)), *_uploaded_once(connection, since_day, recent_ms)]
+
+
+def _uploaded_once(connection: sa.Connection, since_day: str, recent_ms: int) -> Iterator[Uploaded]:
+    """The same of samples that were removed since."""
+    parts = removed.parts(connection)
+    if not parts:
+        return
+    query = sa.select(stretch.c.id, stretch.c.device, stretch.c.stream, stretch.c.boot)
+    query = query.add_columns(stretch.c.first_seq, stretch.c.last_seq).where(stretch.c.day >= since_day)
+    runs: dict[removed.Run, list[Any]] = {}
+    for row in connection.execute(query):
+        runs.setdefault((row.device, row.stream, row.boot), []).append(row)
+    for part in parts:
+        for row in runs.get(part[:3], ()):
+            first, last = np.searchsorted(part.each["seq"], [row.first_seq, row.last_seq + 1])
+            some = part.each[first:last]
+            found = Counter(zip(some["predicted"].tolist(), some["hour"].tolist(), strict=True))
+            for (label, hour), number in found.items():
+                said = None if label == removed.NONE else label
+                yield Uploaded(row.id, said, hour % 24, hour * removed.HOUR_MS >= recent_ms, number)
 
 
 def _around() -> sa.ColumnElement[bool]:
@@ -161,29 +199,74 @@ def added(one: Mapping[str, Sequence[float]], other: Mapping[str, Sequence[float
     return {name: vectors.added(one.get(name, ()), other.get(name, ())) for name in names}
 
 
-def _extend(
-    connection: sa.Connection, run: Run, border: StreamCounts | None, counts: StreamCounts, *, now_ms: int
-) -> None:
-    """Add what `counts` says beyond the last row of the run. `border`: where the model before it ended, if known."""
-    mine = [stretch.c[name] == value for name, value in run._asdict().items()]
-    last = connection.execute(sa.select(stretch).where(*mine).order_by(stretch.c.id.desc()).limit(1)).first()
-    before = msgspec.convert(last.counted, type=StreamCounts) if last else NOTHING
-    if not _follows(before, counts):
-        return
-    day = day_of(now_ms)
-    version = counts.model_version if _of_one_model(before, border, counts) else 0
-    values = _difference(before, counts) | {"last_seq": counts.through_seq, "counted": msgspec.to_builtins(counts)}
-    spans.add(connection, run.device, version, values["sums"], now_ms=now_ms)
-    beats.record_scores(connection, run.device, values["sums"], now_ms=now_ms)
-    if last is not None and (last.day, last.model_version) == (day, version):
-        for name in ("read", "scored", "invalid"):
-            values[name] += last._mapping[name]
-        values["selected"] = {why: n + last.selected.get(why, 0) for why, n in values["selected"].items()}
-        values["sums"] = added(last.sums, values["sums"])
-        connection.execute(sa.update(stretch).where(stretch.c.id == last.id).values(values))
-    else:
-        values |= {"model_version": version, "day": day, "first_seq": before.through_seq + 1}
-        connection.execute(sa.insert(stretch).values(run._asdict() | values))
+_KEPT = ("model_version", "day", "first_seq", "last_seq", "read", "scored", "invalid", "selected", "sums", "counted")
+
+
+def _last_rows(connection: sa.Connection, said: Sequence[Spoken[Heartbeat]]) -> dict[Run, dict[str, Any]]:
+    """Of every run that is spoken of, its last row; its `id` among them."""
+    runs = {
+        Run(one.device, counts.stream, one.word.boot, one.word.session)
+        for one in said
+        for counts in (*one.word.cuts, one.word.counts)
+        if counts.stream
+    }
+    if not runs:
+        return {}
+    of = [stretch.c[name] for name in Run._fields]
+    newest = sa.select(sa.func.max(stretch.c.id)).where(sa.tuple_(*of).in_(list(runs))).group_by(*of)
+    query = sa.select(stretch).where(stretch.c.id.in_(newest))
+    names = stretch.c.keys()
+    rows = [dict(zip(names, row, strict=True)) for row in connection.execute(query)]
+    return {Run(*(row[name] for name in Run._fields)): row for row in rows}
+
+
+class _Pending:
+    """Rows that grow, and rows that begin, before they are written."""
+
+    def __init__(self, last: dict[Run, dict[str, Any]]) -> None:
+        self._last = last
+        self._grown: dict[int, dict[str, Any]] = {}  # by id
+        self._begun: list[dict[str, Any]] = []
+        self._seen: list[spans.Seen] = []
+        self._told: list[beats.Told] = []
+
+    def extend(self, run: Run, border: StreamCounts | None, counts: StreamCounts, *, now_ms: int) -> None:
+        """Add what `counts` says beyond the last row of the run. `border`: where the model before it ended."""
+        last = self._last.get(run)
+        before = msgspec.convert(last["counted"], type=StreamCounts) if last else NOTHING
+        if not _follows(before, counts):
+            return
+        day = day_of(now_ms)
+        version = counts.model_version if _of_one_model(before, border, counts) else 0
+        values: dict[str, Any] = _difference(before, counts) | {
+            "last_seq": counts.through_seq,
+            "counted": msgspec.to_builtins(counts),
+        }
+        self._seen.append(spans.Seen(run.device, version, values["sums"], now_ms))
+        if (told := beats.of_scores(run.device, values["sums"], at_ms=now_ms)) is not None:
+            self._told.append(told)
+        if last is not None and (last["day"], last["model_version"]) == (day, version):
+            for name in ("read", "scored", "invalid"):
+                values[name] += last[name]
+            values["selected"] = {why: n + last["selected"].get(why, 0) for why, n in values["selected"].items()}
+            values["sums"] = added(last["sums"], values["sums"])
+            last |= values
+            if "id" in last:
+                self._grown[last["id"]] = last
+        else:
+            values |= {"model_version": version, "day": day, "first_seq": before.through_seq + 1}
+            self._last[run] = run._asdict() | values
+            self._begun.append(self._last[run])
+
+    def write(self, connection: sa.Connection, kept_ms: Sequence[int]) -> None:
+        if self._grown:
+            grown = [{name: row[name] for name in _KEPT} | {"of": number} for number, row in self._grown.items()]
+            changes: dict[str, Any] = {name: sa.bindparam(name) for name in _KEPT}
+            connection.execute(sa.update(stretch).where(stretch.c.id == sa.bindparam("of")).values(changes), grown)
+        if self._begun:
+            connection.execute(sa.insert(stretch), self._begun)
+        spans.add(connection, self._seen)
+        beats.add(connection, self._told, kept_ms=kept_ms)
 
 
 def _follows(before: StreamCounts, after: StreamCounts) -> bool:

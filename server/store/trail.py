@@ -101,7 +101,7 @@ def found(connection: sa.Connection, wanted: Wanted, *, before: int | None = Non
     checks = (
         (wanted.who, trail.c.who == wanted.who),
         (wanted.what, trail.c.what == wanted.what),
-        (wanted.subject, trail.c.subject.contains(wanted.subject, autoescape=True)),
+        (wanted.subject, trail.c.subject.icontains(wanted.subject, autoescape=True)),
         (wanted.since_ms is not None, trail.c.at_ms >= (wanted.since_ms or 0)),
         (wanted.until_ms is not None, trail.c.at_ms < (wanted.until_ms or 0)),
         (before is not None, trail.c.id < (before or 0)),

@@ -17,7 +17,6 @@ import subprocess
 import sys
 import threading
 from collections import deque
-from pathlib import Path
 
 import msgspec
 import sqlalchemy as sa
@@ -46,15 +45,13 @@ class Teach:
         self,
         store: Store,
         *,
-        data_dir: Path,
         teach: config.Teach,
         gates: config.Gates,
         autonomy: config.Autonomy = config.Autonomy(),  # noqa: B008 - frozen
         snapshot: config.Snapshot = config.Snapshot(),  # noqa: B008 - frozen
     ) -> None:
-        """`data_dir` is where `store` was opened, for the child to open it too."""
+        """Nothing happens yet."""
         self._store = store
-        self._data_dir = data_dir
         self._settings = Settings(teach=teach, gates=gates, snapshot=snapshot)
         self._child: _Child | None = None
         self._retry_ms = 0
@@ -95,7 +92,7 @@ class Teach:
         with self._store.database.read() as connection:
             before = runs.last_id(connection)
         log.info("a round begins, %s", why)
-        self._child = _Child(self._data_dir, self._settings, why, after=before)
+        self._child = _Child(self._store, self._settings, why, after=before)
 
     def stop(self, *, now_ms: int) -> None:
         """End a round that is at it; it counts as interrupted."""
@@ -181,13 +178,13 @@ def _describe_gate(gate: Gate) -> str:
 class _Child:
     """The process of one round; its run is the first with an id above `after`."""
 
-    def __init__(self, data_dir: Path, settings: Settings, why: str, *, after: int) -> None:
+    def __init__(self, store: Store, settings: Settings, why: str, *, after: int) -> None:
         self.after = after
         command = [
             sys.executable,
             "-m",
             "server.teach.run",
-            f"--data-dir={data_dir}",
+            *store.arguments(),
             f"--why={why}",
         ]  # whatever is said
         command += [f"--settings={msgspec.json.encode(settings).decode()}"]

@@ -1,6 +1,6 @@
 """One round, in a process of its own.
 
-    python -m server.teach.run --data-dir DIR --settings JSON --why WHY
+    python -m server.teach.run --data-dir DIR --store JSON --settings JSON --why WHY
 
 So that it can be killed, frees its memory, and never holds up what the server does meanwhile. It says on stdout what it
 does, one line each, and ends with 0 when the outcome is in the store. The run is there once the snapshot is: one that
@@ -14,12 +14,11 @@ import os
 import sys
 import time
 from collections.abc import Sequence
-from pathlib import Path
 
 import msgspec
 
 from edge_agent.contract.errors import WinnowError
-from server.store.store import Store
+from server.store.store import Store, accept
 from server.teach.training import Settings, begin, run_round
 
 CHECKPOINTS = "training"  # folder beside the store
@@ -29,15 +28,15 @@ _NICE = 5  # below the server and the broker, which must answer while we compute
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one round; returns the exit status."""
     parser = argparse.ArgumentParser(prog="python -m server.teach.run")
-    parser.add_argument("--data-dir", type=Path, required=True)
+    accept(parser)
     parser.add_argument("--settings", type=lambda said: msgspec.json.decode(said, type=Settings), required=True)
     parser.add_argument("--why", required=True)
     options = parser.parse_args(arguments)
     os.nice(_NICE)
-    store = Store.open(options.data_dir)
+    store = Store.open(options.data_dir, options.store)
     try:
         run_id = begin(store, options.settings, why=options.why, say=_say, now_ms=_now_ms)
-        run_round(store, run_id, folder=options.data_dir / CHECKPOINTS, say=_say, now_ms=_now_ms)
+        run_round(store, run_id, folder=store.folder / CHECKPOINTS, say=_say, now_ms=_now_ms)
     except WinnowError as error:
         print(error, file=sys.stderr, flush=True)  # noqa: T201 - the server keeps it
         return 1

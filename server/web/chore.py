@@ -1,6 +1,6 @@
 """One thing that somebody asked for on a page, in a process of its own.
 
-    python -m server.web.chore --data-dir DIR --chore N
+    python -m server.web.chore --data-dir DIR --store JSON --chore N
 
 So that it frees its memory, and holds up neither ingest nor pages. It ends with 0 when its outcome is in the store.
 """
@@ -14,7 +14,6 @@ import sys
 import time
 import zipfile
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
 from edge_agent.contract.errors import WinnowError
@@ -22,7 +21,7 @@ from server.errors import StoreError
 from server.label import mapping
 from server.store import chores
 from server.store.chores import Chore
-from server.store.store import Store
+from server.store.store import Store, accept
 from server.teach.export.run import export
 
 _NICE = 10  # below the server, the broker and a training
@@ -32,11 +31,11 @@ _PACKED = (".parquet", ".png", ".jpg", ".webp")  # is small already
 def main(arguments: Sequence[str] | None = None) -> int:
     """Do it; returns the exit status."""
     parser = argparse.ArgumentParser(prog="python -m server.web.chore")
-    parser.add_argument("--data-dir", type=Path, required=True)
+    accept(parser)
     parser.add_argument("--chore", type=int, required=True)
     options = parser.parse_args(arguments)
     os.nice(_NICE)
-    store = Store.open(options.data_dir)
+    store = Store.open(options.data_dir, options.store)
     try:
         do(store, options.chore)
     finally:

@@ -13,7 +13,6 @@ import subprocess
 import sys
 import threading
 from collections.abc import Callable
-from pathlib import Path
 
 from server.child import end, spawn
 from server.store import chores
@@ -30,9 +29,9 @@ END_S = 2.0
 class Chores:
     """Has them done until it is stopped."""
 
-    def __init__(self, store: Store, data_dir: Path, *, now_ms: Callable[[], int]) -> None:
+    def __init__(self, store: Store, *, now_ms: Callable[[], int]) -> None:
         """Nothing happens before `start`."""
-        self._store, self._data_dir, self._now_ms = store, data_dir, now_ms
+        self._store, self._now_ms = store, now_ms
         self._stopped = threading.Event()
         self._thread = threading.Thread(target=self._work, name="chores", daemon=True)
         self._child: tuple[int, subprocess.Popen[bytes]] | None = None
@@ -71,8 +70,8 @@ class Chores:
             return
         with self._store.database.write() as connection:
             chores.begin(connection, found.id)
-        command = [sys.executable, "-m", "server.web.chore", "--data-dir", str(self._data_dir)]
-        child = spawn([*command, "--chore", str(found.id)], output=subprocess.PIPE, death_signal=signal.SIGKILL)
+        command = [sys.executable, "-m", "server.web.chore", *self._store.arguments()]
+        child = spawn([*command, f"--chore={found.id}"], output=subprocess.PIPE, death_signal=signal.SIGKILL)
         self._child = found.id, child
 
     def _watch(self, number: int, child: subprocess.Popen[bytes]) -> None:

@@ -11,7 +11,6 @@ import shutil
 import threading
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
-from pathlib import Path
 from typing import get_args
 
 import sqlalchemy as sa
@@ -23,7 +22,7 @@ from prometheus_client.exposition import CONTENT_TYPE_LATEST, generate_latest
 from prometheus_client.registry import Collector
 
 from server.config import AlarmKind
-from server.store import alarms, deliveries, device_orders, labels, rollouts, samples, versions
+from server.store import alarms, deliveries, device_orders, labels, removed, rollouts, samples, versions
 from server.store.schema import device, quarantine, run, snapshot
 from server.store.store import Store
 from server.web.access import Viewer
@@ -36,9 +35,9 @@ FRESH_MS = 10_000  # counting a million samples takes a good part of a second
 class Figures(Collector):
     """Reads them when it is asked."""
 
-    def __init__(self, store: Store, table: FleetTable, *, folder: Path, now_ms: Callable[[], int]) -> None:
+    def __init__(self, store: Store, table: FleetTable, *, now_ms: Callable[[], int]) -> None:
         """Nothing is read yet."""
-        self._store, self._table, self._folder, self._now_ms = store, table, folder, now_ms
+        self._store, self._table, self._now_ms = store, table, now_ms
         self._lock = threading.Lock()
         self._known: list[Metric] = []
         self._read_ms = -FRESH_MS
@@ -73,8 +72,11 @@ class Figures(Collector):
     def _of_store(self) -> Iterator[Metric]:
         with self._store.database.read() as connection:
             stored: Counter[str] = Counter()
+            gone: Counter[str] = Counter()
             for counts in samples.sample_counts(connection).values():
                 stored.update(counts)
+            for counts in removed.counts(connection).values():
+                gone.update(counts)
             said = labels.counts(connection)
             champion = versions.champion(connection)
             last = rollouts.newest(connection).values()  # a channel has one under way, its newest
@@ -86,7 +88,8 @@ class Figures(Collector):
             throttled = connection.scalar(sa.select(sa.func.sum(device.c.throttled))) or 0
             aside = connection.scalar(sa.select(sa.func.count()).select_from(quarantine)) or 0
             frozen = connection.scalar(sa.select(sa.func.count()).select_from(snapshot)) or 0
-        yield _counter("winnow_samples_stored", "Samples stored, by why they were selected", "reason", stored)
+        yield _counter("winnow_samples_stored", "Samples stored, by why they were selected", "reason", stored + gone)
+        yield _counter("winnow_samples_removed", "Of these, not kept for longer", "reason", gone)
         yield _gauge("winnow_labels_waiting", "Samples that wait for a label", value=said.waiting)
         yield _counter("winnow_labels", "Samples of devices that were labelled", value=said.labelled)
         yield _gauge(
@@ -116,7 +119,7 @@ class Figures(Collector):
             "winnow_webhook_messages", "Messages that wait for a receiver, or were given up", "state", messages
         )
         yield _gauge("winnow_devices_paused", "Devices whose uploads an operator has paused", value=paused)
-        free = shutil.disk_usage(self._folder).free
+        free = shutil.disk_usage(self._store.folder).free
         yield _gauge("winnow_disk_free_bytes", "Free where the data lie", value=free)
 
 
@@ -124,7 +127,7 @@ def router(frame: Frame) -> APIRouter:
     """Its route."""
     made = APIRouter()
     registry = CollectorRegistry(auto_describe=False)
-    registry.register(Figures(frame.store, frame.table, folder=frame.store.database.path.parent, now_ms=frame.now_ms))
+    registry.register(Figures(frame.store, frame.table, now_ms=frame.now_ms))
 
     @made.get("/metrics")
     async def metrics(_: Viewer) -> Response:

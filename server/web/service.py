@@ -35,7 +35,7 @@ class Pages:
         web = config.web
         self._web, self._folder = web, Path(config.server.data_dir)
         self._app = make_app(store, config, now_ms=now_ms, hint=hint)
-        self._chores = Chores(store, self._folder, now_ms=now_ms)
+        self._chores = Chores(store, now_ms=now_ms)
         self._server = uvicorn.Server(
             uvicorn.Config(
                 self._app,

@@ -23,6 +23,7 @@ import pytest
 import quadrants
 
 from models.curve import Point
+from models.job import Rows
 from models.launch import FOLDER, Launch
 from models.train import fit
 from server import config
@@ -133,8 +134,10 @@ def second(tmp_path: Path) -> Iterator[Launch]:
     """A second machine, as far as torchrun knows."""
     meeting = f"127.0.0.1:{free_port()}"
     told = ["--join", "--node=1", "--nodes=2", f"--rendezvous={meeting}", "--processes=2"]
+    environment = {**os.environ, "PYTHONPATH": f"{ROOT}:{ROOT / 'tests'}"}
     with (tmp_path / "second.log").open("wb") as log:
-        machine = subprocess.Popen([sys.executable, "-m", "models.node", *told], cwd=ROOT, stdout=log, stderr=log)
+        command = [sys.executable, "-m", "models.node", *told]
+        machine = subprocess.Popen(command, cwd=ROOT, env=environment, stdout=log, stderr=log)
     try:
         yield Launch(kind="torchrun", processes=2, nodes=2, rendezvous=meeting)
     finally:
@@ -142,8 +145,15 @@ def second(tmp_path: Path) -> Iterator[Launch]:
         assert machine.wait(30) in (0, -signal.SIGTERM)
 
 
-def test_two_machines_learn_one_training_after_the_other(second: Launch) -> None:
-    for job in (in_ranks.cnn(), in_ranks.champion()):
+def read(told: str, start: int, stop: int) -> np.ndarray:
+    """A machine's own way to its samples."""
+    return np.load(told)[start:stop]
+
+
+def test_two_machines_learn_one_training_after_the_other(second: Launch, tmp_path: Path) -> None:
+    np.save(tmp_path / "elsewhere.npy", in_ranks.champion().x)
+    by_itself = Rows(reader="end_to_end.launchers:read", told=str(tmp_path / "elsewhere.npy"))
+    for job, rows in ((in_ranks.cnn(), None), (in_ranks.champion(), by_itself)):
         curves: list[list[float]] = []
         for launch in (Launch(), second):
             losses: list[float] = []
@@ -153,7 +163,7 @@ def test_two_machines_learn_one_training_after_the_other(second: Launch) -> None
                     to.append(point.loss)
 
             told = {"settings": job.settings, "parent": job.parent, "beside": job.beside, "progress": listen}
-            fit(job.x, job.y, classes=3, launch=launch, **told)
+            fit(job.x, job.y, classes=3, launch=launch, rows=rows, **told)
             curves.append(losses)
         assert np.allclose(*curves, atol=2e-5)
 

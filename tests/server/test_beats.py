@@ -14,6 +14,7 @@ from edge_agent.contract.wire import DriftState
 from server.store import beats
 from server.store.beats import DAY_MS, FIGURES, STEPS_MS
 from server.store.schema import beat
+from server.store.spoken import Spoken
 from server.store.store import Store
 
 MIDNIGHT = 20_000 * DAY_MS
@@ -28,7 +29,8 @@ def store(tmp_path_factory):
 
 
 def say(connection, device: str, at_ms: int, **figures: object) -> None:
-    beats.record(connection, device, msgspec.structs.replace(heartbeat("a"), **figures), now_ms=at_ms)
+    said = msgspec.structs.replace(heartbeat("a"), **figures)
+    beats.add(connection, [beats.of_heartbeat(Spoken(device, said, at_ms))])
 
 
 def test_a_slice_has_the_mean_and_the_largest_of_those_who_said_something(store):
@@ -55,7 +57,8 @@ def test_how_sure_the_model_was_is_a_mean_over_samples(store):
         say(connection, "four", MIDNIGHT)
         for histogram, confidence in (([3, 0, 0, 1], [2.0, 0.5]), ([0, 4], [1.5, 0.0]), ([], [])):
             sums = {"utility_histogram": histogram, "confidence_sums": confidence}
-            beats.record_scores(connection, "four", sums, now_ms=MIDNIGHT)
+            told = beats.of_scores("four", sums, at_ms=MIDNIGHT)
+            beats.add(connection, [told] if told else [])
         found = beats.past(connection, "four", since_ms=0)
     assert found.start_ms.tolist() == [MIDNIGHT]
     utility, confidence = (FIGURES.index(name) for name in ("utility", "confidence"))

@@ -79,7 +79,7 @@ def test_an_export_is_made_by_a_process_of_its_own_and_kept_for_a_day(store, tmp
     frozen = freeze(store, now_ms=NOW_MS)
     clock = [NOW_MS]
     number = begun(store, snapshot=frozen.id)  # by a server that was killed at it
-    working = Chores(store, tmp_path, now_ms=lambda: clock[0])
+    working = Chores(store, now_ms=lambda: clock[0])
     working.start()
     done = ended(store, number)
     assert (done.state, done.result["records"]) == ("done", {"train": 12})
@@ -141,7 +141,7 @@ def test_of_what_could_not_be_done_nothing_is_left(store, tmp_path):
     left = (archive, chores.beside(archive))  # as a child leaves them that is ended between two steps
     for path in left:
         path.write_bytes(b"of somebody who is to be forgotten")
-    working = Chores(store, tmp_path, now_ms=lambda: NOW_MS)
+    working = Chores(store, now_ms=lambda: NOW_MS)
     working.start()
     assert ended(store, number).state == "failed"
     deadline = time.monotonic() + 20

@@ -7,7 +7,6 @@ import signal
 import subprocess
 import sys
 import threading
-import time
 
 import msgspec
 import numpy as np
@@ -17,12 +16,12 @@ import sqlalchemy as sa
 from device_words import FLEET, NOW_MS, birth, frames, heartbeat, image, sample
 from link import Link
 from paho.mqtt.enums import CallbackAPIVersion
+from resending import WAIT_S, Device, wait_for
 
 from edge_agent.contract.images import KINDS, Codec
 from edge_agent.contract.wire import (
     Death,
     Fetch,
-    Receipt,
     ServerState,
     decode,
     down_topic,
@@ -39,67 +38,11 @@ from server.collect.collector import Collector
 from server.collect.gateway import BrokerAddress
 from server.collect.ingest import Ingest
 from server.collect.turns import Limit
-from server.store import devices
+from server.store import arrivals, devices
 from server.store.samples import sample_array
 from server.store.schema import part, quarantine
 from server.store.schema import sample as sample_table
 from server.store.store import Store
-
-WAIT_S = 20.0
-
-
-def wait_for(condition):
-    deadline = time.monotonic() + WAIT_S
-    while not condition():
-        assert time.monotonic() < deadline, "did not come about"
-        time.sleep(0.01)
-
-
-class Device:
-    """Keeps samples until they are receipted, as an agent's outbox does; sends them again every 0.3 s."""
-
-    def __init__(self, name, port, count=0):
-        self.name = name
-        self.waiting = {f"{name}.main.1.{seq}": frames(name, seq) for seq in range(count)}
-        self.told = []  # of receipts: (kind, id)
-        self.heard = []
-        self._stop = threading.Event()
-        self._client = mqtt.Client(CallbackAPIVersion.VERSION2, client_id=name)
-        self._client.on_connect = self._on_connect
-        self._client.on_message = self._on_message
-        self._client.reconnect_delay_set(1, 1)
-        self._client.connect_async(HOST, port)
-        self._client.loop_start()
-        self._thread = threading.Thread(target=self._send)
-        self._thread.start()
-
-    def say(self, kind, payload):
-        wait_for(self._client.is_connected)
-        self._client.publish(up_topic(FLEET, self.name, kind), payload, 1).wait_for_publish(WAIT_S)
-
-    def close(self):
-        self._stop.set()
-        self._thread.join()
-        self._client.disconnect()
-        self._client.loop_stop()
-
-    def _send(self):
-        while not self._stop.wait(0.3):
-            for sent in list(self.waiting.values()) if self._client.is_connected() else []:
-                for frame in sent:
-                    self._client.publish(up_topic(FLEET, self.name, "sample"), frame, 1)
-
-    def _on_connect(self, client, *_):
-        client.subscribe([(down_topic(FLEET, self.name, kind), 1) for kind in ("receipt", "desired")])
-
-    def _on_message(self, _client, _data, message):
-        self.heard.append((message.topic, message.payload))
-        if message.topic.endswith("/receipt"):
-            receipt = decode(Receipt, message.payload)
-            self.told += [("accepted", id_) for id_ in receipt.accepted]
-            self.told += [("refused", id_) for id_ in receipt.refused]
-            for id_ in (*receipt.accepted, *receipt.duplicate, *receipt.refused):
-                self.waiting.pop(id_, None)
 
 
 @pytest.fixture
@@ -180,14 +123,18 @@ def test_the_rest_of_the_server_is_told_what_devices_say(collect, device, store)
         told.append((name, fetch))
         raise RuntimeError("of another part")
 
-    collect(on_birth=told.append, on_fetch=fetch_fails)
+    def born():
+        with store.database.read() as connection:
+            return arrivals.waiting(connection)
+
+    collect(on_fetch=fetch_fails)
     cam = device("cam-1")
     cam.say("fetch", encode(Fetch(sha256="ab", blocks=(4,))))
     cam.say("birth", b"garbage")
     wait_for(lambda: len(told) == 1)
     cam.say("birth", encode(birth("s")))
-    wait_for(lambda: len(told) == 2)
-    assert told == [("cam-1", Fetch(sha256="ab", blocks=(4,))), "cam-1"]
+    wait_for(lambda: born() == [arrivals.Arrival("cam-1", "s", NOW_MS)])
+    assert told == [("cam-1", Fetch(sha256="ab", blocks=(4,)))]
     cam_1 = known(store, "cam-1")
     assert (cam_1.session, cam_1.messages_bad) == ("s", 1)
 
@@ -443,3 +390,35 @@ def test_an_image_in_parts_is_put_together_and_its_parts_go(collect, device, sto
         (row,) = connection.execute(sa.select(sample_table)).all()
         assert connection.execute(sa.select(sa.func.count()).select_from(part)).scalar() == 0
     np.testing.assert_array_equal(sample_array(store, row), noise)
+
+
+def test_while_the_bucket_is_away_receipts_are_late_and_nothing_is_lost(broker, device, tmp_path, s3, caplog):
+    """A real S3, killed in mid-stream."""
+    caplog.set_level(logging.WARNING)
+    store = Store.open(tmp_path / "data", s3.settings("collected"))
+    told = threading.Event()
+    collector = Collector(
+        Ingest(store, fleet=FLEET, offline_after_s=90.0), BrokerAddress(HOST, broker.port), fleet=FLEET,
+        now_ms=lambda: NOW_MS, commit_rows=20, on_samples=lambda _: told.set(),
+    )  # fmt: skip
+    collector.start()
+    assert collector.wait_ready(WAIT_S)
+    cam, other = device("cam-1", 100), device("cam-2", 100)
+    assert told.wait(WAIT_S)
+    s3.kill()
+    for sender in (cam, other):  # the first may all be there by now
+        sender.waiting |= {f"{sender.name}.main.1.{seq}": frames(sender.name, seq) for seq in range(100, 200)}
+    wait_for(lambda: "nothing can be stored, devices keep what they have: s3://fleet/collected" in caplog.text)
+    wait_for(lambda: len(cam.waiting) + len(other.waiting) == 400 - len(stored(store)))  # receipts are on their way
+    assert 0 < len(stored(store)) <= 200
+    s3.start()
+    wait_for(lambda: not cam.waiting and not other.waiting)
+    collector.stop()
+    assert stored(store) == expected(("cam-1", 200), ("cam-2", 200))
+    assert sorted(id_ for _, id_ in {*cam.told, *other.told}) == stored(store)
+    with store.database.read() as connection:
+        rows = connection.execute(sa.select(sample_table)).all()
+    assert set(store.blobs.names()) == {row.body_sha256 for row in rows}
+    for row in rows[::50]:
+        assert sample_array(store, row).shape == tuple(row.shape)
+    store.close()

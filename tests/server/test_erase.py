@@ -22,8 +22,9 @@ from server.govern.scrub import finish
 from server.inventory import fleet as fleet_rows
 from server.release.fleet import Fleet
 from server.store import devices, erasures, requests, runs, samples, snapshots, trail
-from server.store.database import sqlite3
 from server.store.schema import doomed_blob, duplicate, event, metadata, part, quarantine, sample, version
+from server.store.spoken import Spoken
+from server.store.sqlite import sqlite3
 from server.store.store import Store
 from server.teach import snapshot as snapshot_of
 from server.teach.snapshot import freeze
@@ -275,7 +276,7 @@ def test_bytes_that_could_not_be_deleted_at_once_are_deleted_later(world: World)
 
 def test_what_points_at_it_in_any_table_goes(world: World) -> None:
     with world.store.database.write() as connection:
-        devices.record_event(connection, "cam-1", decode_event(), now_ms=NOW_MS)
+        devices.record_event(connection, Spoken("cam-1", decode_event(), NOW_MS))
         connection.execute(sa.insert(duplicate).values(sample_id="cam-2.main.1.50", stands_with="cam-1.main.1.1"))
         asked = requests.Request(0, "cam-1.main.1.2", None, 0.9, 5, NOW_MS, NOW_MS + 10)
         requests.insert(connection, asked)

@@ -20,7 +20,6 @@ from edge_agent.contract.wire import BLOCK_BYTES, Fetch
 from edge_agent.identity.enrol import enrol
 from edge_agent.update.https import Https
 from edge_agent.update.trust import check_anchor
-from server.app import _files
 from server.identity.enrolment import Enrolment, invite
 from server.identity.handout import Handout
 from server.identity.web import FILES, Web, make_app
@@ -28,6 +27,7 @@ from server.release.blocks import Blocks
 from server.release.files import part
 from server.release.registry import add_artifact
 from server.release.signing import Policy, Signing
+from server.roles.devices import files_of
 from server.store.store import Store
 
 
@@ -48,7 +48,7 @@ def service(tmp_path) -> Iterator[Service]:
         return bytes(signing.bundle().roots[-1]).decode() if signing.on else ""
 
     enrolment = Enrolment(store, ca.authority, fleet="farm", broker="mqtts://127.0.0.1:1", days=90.0, root=root)
-    app = make_app(enrolment, ca.authority, now_ms=lambda: NOW_MS, handout=Handout(_files(Blocks(store, signing))))
+    app = make_app(enrolment, ca.authority, now_ms=lambda: NOW_MS, handout=Handout(files_of(Blocks(store, signing))))
     web = Web(app, listen="127.0.0.1", port=port, cert_file=str(ca.credentials.cert_file))
     web.start()
     yield Service(store, signing, ca, f"https://127.0.0.1:{port}")

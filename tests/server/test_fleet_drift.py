@@ -159,7 +159,7 @@ def test_a_weak_common_drift_is_seen_by_all_together_and_by_none_alone(store):
     """What each moves is well below what one device could tell; pooled it is plain."""
     found, _, _ = outcome(store, devices=16, world=lambda _d, hour, x, _rng: x + 0.06 * (hour >= CHANGE))
     assert found.who == "fleet"
-    alone = Store.open(store.database.path.parent / "alone")
+    alone = Store.open(store.folder / "alone")
     single, _, _ = outcome(alone, devices=1, world=lambda _d, hour, x, _rng: x + 0.06 * (hour >= CHANGE))
     alone.close()
     assert single.who == "nobody"

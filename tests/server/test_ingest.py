@@ -30,7 +30,7 @@ from server.collect.inbound import Message
 from server.collect.ingest import PARTS_EXPIRE_MS, Ingest
 from server.collect.receipts import Answers
 from server.errors import StoreError
-from server.store import devices, samples
+from server.store import arrivals, devices, samples
 from server.store.schema import event as event_table
 from server.store.schema import part, quarantine
 from server.store.schema import sample as sample_table
@@ -435,7 +435,9 @@ def test_birth_heartbeat_event_and_fetch_are_recorded_and_told(ingest, store):
     }
     batch = [message("cam-1", kind, encode(word)) for kind, word in said.items()]
     taken = ingest.take(batch)
-    assert (taken.births, taken.fetches) == (["cam-1"], [("cam-1", fetch)])
+    assert taken.fetches == [("cam-1", fetch)]
+    with store.database.read() as connection:
+        assert arrivals.waiting(connection) == [arrivals.Arrival("cam-1", "s1", NOW_MS)]
     found = device(store)
     assert (found.online, found.session, found.boot) == (True, "s1", 4)
     assert (found.birth, found.heartbeat) == (birth("s1", boot=4), heartbeat("s1", boot=4))

@@ -12,9 +12,11 @@ from device_words import FLEET, uploads
 from PIL import Image
 
 from server.__main__ import main
-from server.app import labelling_of, open_store
+from server.app import open_store
+from server.cli.options import now_ms
 from server.collect.ingest import Ingest
 from server.config import load_config
+from server.roles.labelling import labelling_of
 from server.store import labels, questions, trail
 from server.store.lock import only_one
 from server.store.schema import label
@@ -120,7 +122,7 @@ def test_beside_a_running_server_the_queue_is_the_servers(say, config, tmp_path)
     loaded = load_config(Path(config))
     with only_one(tmp_path / "data"), open_store(loaded) as store:
         assert say("label", "next", "--by", "ann").strip() == "nothing to answer now"  # it is the server that plans
-        server = labelling_of(loaded, store)
+        server = labelling_of(loaded, store, now_ms=now_ms)
         server.start()
         for _ in range(600):
             with store.database.read() as connection:

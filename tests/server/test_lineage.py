@@ -47,7 +47,7 @@ from server.web import confusion
 def train(store: Store, folder: Path, **settings: object) -> int:
     """A round, published whatever the gates say; the version's number."""
     rules = config.Gates(min_samples=1, max_drop=1.0, min_gain=-1.0, min_int8_agreement=0.0)
-    teach = Teach(store, data_dir=folder, teach=config.Teach(epochs=2, batch_size=32, **settings), gates=rules)
+    teach = Teach(store, teach=config.Teach(epochs=2, batch_size=32, **settings), gates=rules)
     teach.begin(why="a test")
     while teach.busy:
         time.sleep(0.05)

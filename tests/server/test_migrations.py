@@ -5,19 +5,25 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
+import sqlalchemy as sa
 from alembic.autogenerate import compare_metadata
 from alembic.operations import Operations
 from alembic.runtime.migration import MigrationContext
 from alembic.script import ScriptDirectory
+from catalogue import fill
 
+from server import config
 from server.errors import StoreError
 from server.release.channels import plan_of, state_of
 from server.release.member import Report
 from server.release.rollout import Halted, Look, advance
+from server.store import database as where
 from server.store import devices, labels, migrations, rollouts
 from server.store.database import Database
 from server.store.schema import metadata
 from server.store.store import Store
+
+pytestmark = pytest.mark.catalogues
 
 
 def differences(store):
@@ -60,6 +66,7 @@ def test_a_catalogue_from_the_future_is_left_alone(tmp_path):
         Store.open(tmp_path)
 
 
+@pytest.mark.of_a_file
 def test_a_file_that_is_no_catalogue_is_an_error_that_names_it(tmp_path):
     (tmp_path / "catalogue.db").write_bytes(b"not a database" * 1000)
     with pytest.raises(StoreError, match=r"catalogue\.db"):
@@ -72,7 +79,8 @@ def test_a_folder_that_cannot_be_made_is_an_error(tmp_path):
         Store.open(tmp_path / "file" / "store")
 
 
-def test_several_may_open_a_new_store_at_once(tmp_path):
+def test_several_may_open_a_new_store_at_once(tmp_path, nothing_yet):
+    nothing_yet(tmp_path)
     with ThreadPoolExecutor(6) as pool:
         stores = list(pool.map(lambda _: Store.open(tmp_path), range(6)))
     assert differences(stores[0]) == []
@@ -80,26 +88,27 @@ def test_several_may_open_a_new_store_at_once(tmp_path):
         store.close()
 
 
-def test_an_upgrade_that_fails_leaves_the_catalogue_as_it_was(tmp_path):
-    database = Database(tmp_path / "catalogue.db")
+def test_an_upgrade_that_fails_leaves_the_catalogue_as_it_was(tmp_path, nothing_yet):
+    nothing_yet(tmp_path)
+    database = Database(where.placed(tmp_path, config.Store()))
     with database.write() as connection:
         connection.exec_driver_sql("CREATE TABLE version (number INTEGER)")  # in the way of a script, near its end
     with pytest.raises(StoreError, match="already exists"):
         migrations.migrate(database)
     assert migrations.found_schema(database) == ""
     with database.read() as connection:
-        tables = connection.exec_driver_sql("SELECT name FROM sqlite_master WHERE type = 'table'").scalars().all()
-    assert tables == ["version"]
+        assert sa.inspect(connection).get_table_names() == ["version"]
     database.close()
 
 
 def test_an_up_to_date_store_opens_without_alembic(tmp_path):
-    Store.open(tmp_path).close()
+    store = Store.open(tmp_path)
+    store.close()
     code = (
-        "import sys; from pathlib import Path; from server.store.store import Store\n"
-        "Store.open(Path(sys.argv[1])); sys.exit('alembic' in sys.modules)"
+        "import sys; from pathlib import Path; from server import config; from server.store.store import Store\n"
+        "Store.open(Path(sys.argv[1]), config.Store(url=sys.argv[2])); sys.exit('alembic' in sys.modules)"
     )
-    assert subprocess.run([sys.executable, "-c", code, str(tmp_path)]).returncode == 0
+    assert subprocess.run([sys.executable, "-c", code, str(tmp_path), store.settings.url]).returncode == 0
 
 
 # --- rollouts as they were before there were rings of any number ------------------------------------------------------
@@ -117,35 +126,87 @@ STATES = {
 }
 
 
-def catalogue_of(folder, number):
-    """A catalogue at an earlier schema."""
-    folder.mkdir()
-    database = Database(folder / "catalogue.db")
-    scripts = ScriptDirectory(str(Path(migrations.__file__).parent))
+SCRIPTS = ScriptDirectory(str(Path(migrations.__file__).parent))
+NUMBERS = [script.revision for script in SCRIPTS.walk_revisions()][::-1]
+
+
+def bring_to(database, number):
+    """Upgrade an earlier schema to a later one."""
     with database.write() as connection:
         context = MigrationContext.configure(connection)
+        found = context.get_current_revision() or "base"
         with Operations.context(context):
-            for script in reversed(list(scripts.iterate_revisions(number, "base"))):
+            for script in reversed(list(SCRIPTS.iterate_revisions(number, found))):
                 script.module.upgrade()
-        context.stamp(scripts, number)
-    return database
+        context.stamp(SCRIPTS, number)
 
 
-def test_labels_of_before_there_were_several_are_in_force_as_they_were(tmp_path):
+@pytest.fixture
+def catalogue_of(nothing_yet):
+    """Makes a catalogue at an earlier schema."""
+
+    def make(folder, number):
+        folder.mkdir()
+        nothing_yet(folder)
+        database = Database(where.placed(folder, config.Store()))
+        bring_to(database, number)
+        return database
+
+    return make
+
+
+def everything(connection):
+    """Table -> its rows, those of before there were sequence numbers included."""
+    tables = sa.MetaData()
+    tables.reflect(connection)
+    found = {}
+    for table in tables.sorted_tables:
+        columns = sorted(table.c, key=lambda column: column.name)
+        found[table.name] = sorted(map(repr, connection.execute(sa.select(*columns))))
+    return found
+
+
+def test_every_schema_with_rows_in_all_its_tables_comes_forward(catalogue_of, tmp_path, catalogue):
+    database = catalogue_of(tmp_path / "store", NUMBERS[0])
+    rows = 0
+    for number in NUMBERS:
+        bring_to(database, number)
+        with database.write() as connection:
+            tables = sa.MetaData()
+            tables.reflect(connection)
+            tables.remove(tables.tables["alembic_version"])
+            fill(connection, 3, tables)
+            counted = [connection.scalar(sa.select(sa.func.count()).select_from(t)) for t in tables.sorted_tables]
+        assert sum(counted) >= rows
+        rows = sum(counted)
+    with database.read() as connection:
+        found = everything(connection)
+    database.close()
+    store = Store.open(tmp_path / "store")
+    assert differences(store) == []
+    with store.database.read() as connection:
+        assert {len(connection.execute(sa.select(table)).all()) for table in metadata.sorted_tables} == {3}
+    store.close()
+    kept = Path(tmp_path.parent / "rows_that_came_forward")  # what came of the same rows in the other engine
+    kept.mkdir(exist_ok=True)
+    (kept / catalogue).write_text(json.dumps(found))
+    assert {file.read_text() for file in kept.iterdir()} == {json.dumps(found)}
+
+
+def test_labels_of_before_there_were_several_are_in_force_as_they_were(tmp_path, catalogue_of):
     database = catalogue_of(tmp_path / "store", "0007")
     sample = (
         "INSERT INTO sample (id, device, stream, boot, seq, ref, origin, split, captured_at_ms, received_at_ms, dtype"
     )
-    sample += (
-        ", shape, encoding, body_sha256, body_bytes, reason) VALUES (?, 'cam-1', 'main', 1, ?, '', 'device', 'train'"
-    )
+    sample += ", shape, encoding, body_sha256, body_bytes, reason)"
+    sample += " VALUES (:id, 'cam-1', 'main', 1, :seq, '', 'device', 'train'"
     sample += ", 0, 0, 'uint8', '[2]', 'raw', '', 2, 'informative')"
     given = (
         "INSERT INTO label (sample_id, class_index, labeler, at_ms, seconds, probability, plan_ms, stands_for) VALUES"
     )
     with database.write() as connection:
         for seq in (1, 2, 3):
-            connection.exec_driver_sql(sample, (f"cam-1.main.1.{seq}", seq))
+            connection.execute(sa.text(sample), {"id": f"cam-1.main.1.{seq}", "seq": seq})
         connection.exec_driver_sql(f"{given} ('cam-1.main.1.1', 4, 'oracle', 1, 0, 0.5, 7, 3)")
         connection.exec_driver_sql(f"{given} ('cam-1.main.1.2', 1, 'oracle', 1, 0, 0.5, 7, 1)")
         connection.exec_driver_sql(f"{given} ('cam-1.main.1.2', -1, 'ann', 2, 3.5, NULL, NULL, 1)")
@@ -161,18 +222,19 @@ def test_labels_of_before_there_were_several_are_in_force_as_they_were(tmp_path)
     store.close()
 
 
-def test_rollouts_of_the_two_fixed_rings_go_on_in_rings(tmp_path):
+def test_rollouts_of_the_two_fixed_rings_go_on_in_rings(tmp_path, catalogue_of):
     database = catalogue_of(tmp_path / "store", "0001")
     with database.write() as connection:
         version = "INSERT INTO version VALUES (2, 'net', 1, '', NULL, 'aa', 1, 0, '', '{}')"
         connection.exec_driver_sql(version)
         device = "INSERT INTO device (name, first_seen_ms, last_seen_ms, online, session, boot, messages_bad"
-        connection.exec_driver_sql(f"{device}, desired_revision) VALUES ('cam-1', 0, 0, 1, '', 0, 0, 0)")
+        connection.exec_driver_sql(f"{device}, desired_revision) VALUES ('cam-1', 0, 0, true, '', 0, 0, 0)")
         for number, (status, state) in enumerate(STATES.items(), start=1):
             plan = PLAN | ({"canary_devices": ["cam-7"]} if status == "done" else {})
-            row = (number, json.dumps(plan), json.dumps(state), status)
-            connection.exec_driver_sql("INSERT INTO rollout VALUES (?, 2, 1, ?, ?, ?, 0, NULL)", row)
-            connection.exec_driver_sql("INSERT INTO rollout_step VALUES (?, ?, 0, 'a step')", (number, number))
+            row = {"id": number, "plan": json.dumps(plan), "state": json.dumps(state), "status": status}
+            rollout = "INSERT INTO rollout VALUES (:id, 2, 1, :plan, :state, :status, 0, NULL)"
+            connection.execute(sa.text(rollout), row)
+            connection.execute(sa.text("INSERT INTO rollout_step VALUES (:id, :id, 0, 'a step')"), {"id": number})
     database.close()
     store = Store.open(tmp_path / "store")
     assert differences(store) == []

@@ -57,7 +57,7 @@ def named(tmp_path) -> set[str]:
     store = Store.open(tmp_path)
     table = FleetTable(store, now_ms=lambda: 0)
     registry = CollectorRegistry(auto_describe=False)
-    registry.register(Figures(store, table, folder=tmp_path, now_ms=lambda: 0))
+    registry.register(Figures(store, table, now_ms=lambda: 0))
     served = generate_latest(registry).decode() + agent_text()
     store.close()
     return {*re.findall(r"^# TYPE (\w+)", served, re.MULTILINE)} | {"up"}

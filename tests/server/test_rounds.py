@@ -60,7 +60,7 @@ def store(tmp_path):
 def teaching(store, tmp_path, *, autonomy=config.Autonomy(), **settings) -> Teach:  # noqa: B008 - frozen
     settings = {"labels_per_round": 10, "epochs": 6, "batch_size": 32} | settings
     teach = config.Teach(**settings)
-    return Teach(store, data_dir=tmp_path / "store", teach=teach, gates=GATES, autonomy=autonomy)
+    return Teach(store, teach=teach, gates=GATES, autonomy=autonomy)
 
 
 def label_devices(store, start: int, stop: int, *, audit: bool = False, classes=("dark", "lit")) -> None:
@@ -202,9 +202,7 @@ def test_a_round_on_what_it_would_be_judged_by_is_refused_and_not_tried_again(st
     audit = msgspec.structs.replace(SELECTION, reason="random")
     ingest.take([message("cam-2", "sample", frame) for frame in frames("cam-2", 1, data=x[3], selection=audit)])
     strict = config.Snapshot(near_duplicates="refuse")
-    teach = Teach(
-        store, data_dir=tmp_path / "store", teach=config.Teach(labels_per_round=10), gates=GATES, snapshot=strict
-    )
+    teach = Teach(store, teach=config.Teach(labels_per_round=10), gates=GATES, snapshot=strict)
     teach.tick(now_ms=NOW_MS)
     run = finish(teach, store)
     assert run.state == "failed"

@@ -11,6 +11,7 @@ from server.errors import StoreError
 from server.store import devices, samples
 from server.store.schema import event as event_table
 from server.store.schema import quarantine, sample
+from server.store.spoken import Spoken
 from server.store.store import Store
 
 
@@ -89,8 +90,8 @@ def test_a_device_is_known_from_its_first_sign_of_life(store):
 def test_what_it_said_comes_back_as_it_was(store):
     with store.database.write() as connection:
         seen(connection)
-        devices.record_birth(connection, "cam-1", birth("a", boot=4), now_ms=7000)
-        devices.record_heartbeat(connection, "cam-1", heartbeat("a", boot=4), now_ms=7000)
+        devices.record_births(connection, [Spoken("cam-1", birth("a", boot=4), 7000)])
+        devices.record_heartbeats(connection, [Spoken("cam-1", heartbeat("a", boot=4), 7000)])
         found = seen(connection)
     assert (found.birth, found.heartbeat) == (birth("a", boot=4), heartbeat("a", boot=4))
     assert (found.session, found.boot) == ("a", 4)
@@ -99,21 +100,20 @@ def test_what_it_said_comes_back_as_it_was(store):
 def test_only_the_death_of_the_current_session_counts(store):
     with store.database.write() as connection:
         seen(connection)
-        devices.record_birth(connection, "cam-1", birth("new"), now_ms=7000)
-        devices.record_death(connection, "cam-1", Death(session="old"))
+        devices.record_births(connection, [Spoken("cam-1", birth("new"), 7000)])
+        devices.record_death(connection, Spoken("cam-1", Death(session="old"), 7000))
         assert devices.devices(connection)[0].online
-        devices.record_death(connection, "cam-1", Death(session="new"))
+        devices.record_death(connection, Spoken("cam-1", Death(session="new"), 7000))
         assert not devices.devices(connection)[0].online
 
 
 def test_a_heartbeat_tells_of_a_session_whose_birth_was_missed(store):
     with store.database.write() as connection:
         seen(connection)
-        devices.record_birth(connection, "cam-1", birth("a", boot=4), now_ms=7000)
-        devices.record_heartbeat(connection, "cam-1", heartbeat("b", boot=5), now_ms=7000)
-        devices.record_heartbeat(
-            connection, "cam-1", heartbeat("a", boot=4), now_ms=8000
-        )  # stale: from before the reboot
+        devices.record_births(connection, [Spoken("cam-1", birth("a", boot=4), 7000)])
+        devices.record_heartbeats(connection, [Spoken("cam-1", heartbeat("b", boot=5), 7000)])
+        stale = Spoken("cam-1", heartbeat("a", boot=4), 8000)  # from before the reboot
+        devices.record_heartbeats(connection, [stale])
         found = devices.devices(connection)[0]
     assert (found.session, found.boot, found.heartbeat, found.said_ms) == ("b", 5, heartbeat("b", boot=5), 7000)
 
@@ -129,11 +129,11 @@ def test_the_silent_go_offline_once(store):
 
 def test_an_event_is_kept_once(store):
     with store.database.write() as connection:
-        assert devices.record_event(connection, "cam-1", event(1), now_ms=5)
-        assert not devices.record_event(connection, "cam-1", event(1), now_ms=6)
-        assert devices.record_event(connection, "cam-2", event(1), now_ms=5)
-        assert devices.record_event(connection, "cam-1", event(2), now_ms=5)
-        assert devices.record_event(connection, "cam-1", event(1, at_ms=99), now_ms=5)  # wiped, it counts anew
+        assert devices.record_event(connection, Spoken("cam-1", event(1), 5))
+        assert not devices.record_event(connection, Spoken("cam-1", event(1), 6))
+        assert devices.record_event(connection, Spoken("cam-2", event(1), 5))
+        assert devices.record_event(connection, Spoken("cam-1", event(2), 5))
+        assert devices.record_event(connection, Spoken("cam-1", event(1, at_ms=99), 5))  # wiped, it counts anew
         assert connection.execute(sa.select(sa.func.count()).select_from(event_table)).scalar() == 4
 
 

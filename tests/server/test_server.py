@@ -40,7 +40,7 @@ from edge_agent.contract.wire import (
 )
 from server import config
 from server.__main__ import main
-from server.app import BROKER_URL
+from server.roles.devices import BROKER_URL
 from server.store import labels, rollouts, runs
 from server.store.store import Store
 from server.teach.snapshot import freeze

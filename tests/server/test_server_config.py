@@ -60,3 +60,55 @@ def test_an_empty_file_is_enough_and_paths_are_meant_from_it(tmp_path: Path) -> 
 def test_a_mistake_is_the_servers_error_and_named_with_its_file(tmp_path: Path, text: str, said: str) -> None:
     with pytest.raises(ServerConfigError, match=rf"server\.toml: {said}"):
         load_config(write(tmp_path, text))
+
+
+def stated(folder: Path, text: str) -> ServerConfig:
+    return load_config(write(folder, text))
+
+
+def test_the_catalogue_may_be_elsewhere(tmp_path: Path) -> None:
+    assert not stated(tmp_path, "").store.shared
+    near = stated(tmp_path, '[store]\nurl = "sqlite:///fleet.db"\n').store
+    assert near.url == f"sqlite:///{tmp_path}/fleet.db"
+    far = stated(tmp_path, '[store]\nurl = "postgresql://winnow@db/winnow"\npassword_file = "word"\n').store
+    assert (far.shared, far.password_file) == (True, str(tmp_path / "word"))
+
+
+@pytest.mark.parametrize(
+    ("url", "said"),
+    [
+        ("mysql://db/winnow", r"\[store\] url: got 'mysql://db/winnow', expected postgresql://"),
+        ("postgresql://db", r"\[store\] url: got 'postgresql://db', expected postgresql://"),
+        ("sqlite://fleet.db/x", "with three slashes"),
+        ("postgresql://winnow:hunter2@db/winnow", "holds a password"),
+        ("postgresql://winnow@db/winnow?password=hunter2", "holds a password"),
+        ("mysql://winnow:hunter2@db/winnow", "expected"),
+    ],
+)
+def test_a_url_that_cannot_be_meant_is_an_error_and_no_password_is_shown(tmp_path: Path, url: str, said: str) -> None:
+    with pytest.raises(ServerConfigError, match=said) as found:
+        stated(tmp_path, f'[store]\nurl = "{url}"\n')
+    assert "hunter2" not in str(found.value)
+
+
+def test_blobs_lie_in_a_folder_beside_the_file_or_in_a_bucket(tmp_path):
+    assert stated(tmp_path, "").store.blobs == ""
+    assert stated(tmp_path, '[store]\nblobs = "bytes"\n').store.blobs == str(tmp_path / "bytes")
+    far = stated(tmp_path, '[store]\nblobs = "s3://fleet/farm"\ns3_endpoint = "http://10.0.0.5:8333"\n').store
+    assert (far.blobs, far.s3_endpoint) == ("s3://fleet/farm", "http://10.0.0.5:8333")
+
+
+@pytest.mark.parametrize(
+    ("stating", "said"),
+    [
+        ('blobs = "s3:/fleet"', r"\[store\] blobs: got 's3:/fleet', expected s3://bucket/prefix or a folder"),
+        ('blobs = "gs://fleet/farm"', "expected s3://bucket/prefix or a folder"),
+        ('blobs = "s3://Fleet"', "expected s3://bucket/prefix or a folder"),
+        ('blobs = "s3://key:secret@fleet/farm"', r"got 's3://key:\.\.\.@fleet/farm', expected s3://bucket"),
+        ('s3_endpoint = "10.0.0.5:8333"', "expected https://host:port"),
+        ('s3_endpoint = "https://key:secret@host"', r"got 'https://key:\.\.\.@host', expected https://host:port; keys"),
+    ],
+)
+def test_blobs_that_lie_nowhere(tmp_path, stating, said):
+    with pytest.raises(ServerConfigError, match=said):
+        stated(tmp_path, f"[store]\n{stating}\n")

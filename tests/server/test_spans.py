@@ -18,6 +18,7 @@ from server.errors import StoreError
 from server.store import devices, events, references, rules, spans
 from server.store.schema import reference, sample, span
 from server.store.spans import OLD_AFTER_MS, OLD_SPAN_MS, SPAN_MS
+from server.store.spoken import Spoken
 from server.store.store import Store
 from server.store.vectors import unpack
 from server.teach.imports import import_file
@@ -108,8 +109,8 @@ def live_30_hours(store: Store, *devices: str) -> int:
         for device in devices:
             for hour in range(30):
                 sums = {"signals": [1, hour], "classes": [1]}
-                spans.add(connection, device, 1, sums, now_ms=day + hour * SPAN_MS)
-            spans.add(connection, device, 1, {"signals": [1, 1], "classes": [1]}, now_ms=NOW_MS)
+                spans.add(connection, [spans.Seen(device, 1, sums, day + hour * SPAN_MS)])
+            spans.add(connection, [spans.Seen(device, 1, {"signals": [1, 1], "classes": [1]}, NOW_MS)])
     return day
 
 
@@ -127,7 +128,7 @@ def test_hours_of_a_day_that_was_folded_already_join_it(store):
     day = live_30_hours(store, "cam")
     spans.fold(store.database, before_ms=spans.old_before(NOW_MS))
     with store.database.write() as connection:
-        spans.add(connection, "cam", 1, {"signals": [2, 5, 3], "classes": [1, 1]}, now_ms=day + 7 * SPAN_MS)
+        spans.add(connection, [spans.Seen("cam", 1, {"signals": [2, 5, 3], "classes": [1, 1]}, day + 7 * SPAN_MS)])
     spans.fold(store.database, before_ms=spans.old_before(NOW_MS))
     assert rows(store)[0] == Span("cam", 1, day, [26, sum(range(24)) + 5, 3], [25, 1])
 
@@ -163,14 +164,14 @@ def test_edge_of_what_is_old_moves_once_a_day():
 def test_claims_beyond_any_sum_are_kept_as_they_are(store):
     with store.database.write() as connection:
         for _ in range(3):
-            spans.add(connection, "cam", 1, {"signals": [1, (1 << 63) - 1]}, now_ms=NOW_MS)
+            spans.add(connection, [spans.Seen("cam", 1, {"signals": [1, (1 << 63) - 1]}, NOW_MS)])
     assert rows(store)[0].signals == [3, pytest.approx(3 * 2**63)]
 
 
 def test_spans_of_before_a_class_was_added_are_filled(store):
     with store.database.write() as connection:
-        spans.add(connection, "cam", 1, {"signals": [1, 4], "classes": [1]}, now_ms=HOUR - SPAN_MS)
-        spans.add(connection, "cam", 1, {"signals": [2, 5], "classes": [1, 1]}, now_ms=HOUR)
+        spans.add(connection, [spans.Seen("cam", 1, {"signals": [1, 4], "classes": [1]}, HOUR - SPAN_MS)])
+        spans.add(connection, [spans.Seen("cam", 1, {"signals": [2, 5], "classes": [1, 1]}, HOUR)])
         found = spans.of_version(connection, 1, before_ms=HOUR + SPAN_MS)["cam"]
     assert found.start_ms.tolist() == [HOUR - SPAN_MS, HOUR]
     assert found.signals.tolist() == [[1, 4], [2, 5]]
@@ -260,7 +261,7 @@ def test_the_newest_alarm_of_each_device(store):
     alarm = msgspec.structs.replace(event(1), model_version=1)
     with store.database.write() as connection:
         devices.record_seen(connection, {"cam": NOW_MS})
-        devices.record_event(connection, "cam", alarm, now_ms=NOW_MS)
-        devices.record_event(connection, "cam", msgspec.structs.replace(alarm, n=2, text="again"), now_ms=NOW_MS)
+        devices.record_event(connection, Spoken("cam", alarm, NOW_MS))
+        devices.record_event(connection, Spoken("cam", msgspec.structs.replace(alarm, n=2, text="again"), NOW_MS))
         found = events.last_alarms(connection, version=1)
     assert {name: row.text for name, row in found.items()} == {"cam": "again"}

@@ -100,7 +100,7 @@ def test_whatever_is_told_is_whole_when_it_is_read_again(store, detail, why):
 
 
 def test_many_who_write_at_once_make_one_chain(store):
-    other = Store.open(store.database.path.parent)  # as a command beside the server does
+    other = Store.open(store.folder)  # as a command beside the server does
 
     def write(mine, who):
         for n in range(10):

@@ -14,6 +14,7 @@ import sqlalchemy as sa
 from server.errors import StoreError
 from server.store.database import Database
 
+COPYING = "copying "  # in place of a number, of a catalogue that is not whole yet (copying.py)
 VERSIONS = Path(__file__).parent / "versions"
 
 
@@ -25,9 +26,13 @@ def migrate(database: Database) -> None:
         if found < head:
             _upgrade(database)
     except sa.exc.DBAPIError as error:
-        raise StoreError(f"{database.path}: {error.orig}") from error
+        raise StoreError(f"{database.name}: {error.orig}") from error
+    if found.startswith(COPYING):
+        raise StoreError(
+            f"{database.name}: a copy into it was not finished: `winnow-server store copy` goes on with it"
+        )
     if found > head:
-        raise StoreError(f"{database.path}: schema {found}, this program knows up to {head}: install a newer Winnow")
+        raise StoreError(f"{database.name}: schema {found}, this program knows up to {head}: install a newer Winnow")
 
 
 def current_schema() -> str:
@@ -41,6 +46,11 @@ def found_schema(database: Database) -> str:
         if not sa.inspect(connection).has_table("alembic_version"):
             return ""
         return connection.exec_driver_sql("SELECT version_num FROM alembic_version").scalar() or ""
+
+
+def stamp(connection: sa.Connection, said: str) -> None:
+    """Say in place of its number what a catalogue is."""
+    connection.execute(sa.text("UPDATE alembic_version SET version_num = :said"), {"said": said})
 
 
 def _upgrade(database: Database) -> None:

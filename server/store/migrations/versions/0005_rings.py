@@ -1,6 +1,5 @@
 """Rollouts in rings: channels, pinned devices, commands, steps that name their ring and device."""
 
-import json
 from typing import Any
 
 import sqlalchemy as sa
@@ -31,9 +30,9 @@ def upgrade() -> None:
         sa.PrimaryKeyConstraint("id"),
     )
     connection = op.get_bind()
-    table = sa.table("rollout", sa.column("id", sa.Integer()), sa.column("plan", sa.Text()))
+    table = sa.table("rollout", sa.column("id", sa.Integer()), sa.column("plan", sa.JSON()))
     for row in connection.execute(sa.select(table)).all():
-        plan = json.dumps(_with_rings(json.loads(row.plan)))
+        plan = _with_rings(row.plan)
         connection.execute(sa.update(table).where(table.c.id == row.id).values(plan=plan))
 
 

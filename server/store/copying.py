@@ -1,0 +1,208 @@
+"""How does a catalogue come from one engine into another?
+
+    mark       the target, which must be empty, is stamped as the copy that it becomes: no server opens it
+    copy       every table, parents first, in order of its primary key, a batch to a transaction
+    verify     counts, and a hash over all rows in that order, of both
+    unmark     it is a catalogue like any other
+
+One that is cut short goes on after the last row that is there. What changes in the source meanwhile is found at the
+end; rows go over as they are stored, JSON as text.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from typing import Any, NamedTuple
+
+import msgspec
+import sqlalchemy as sa
+from sqlalchemy.ext.compiler import compiles
+from sqlalchemy.sql.compiler import SQLCompiler
+
+from server import config
+from server.config import POSTGRESQL
+from server.errors import StoreError
+from server.store.database import Database, path_of
+from server.store.lock import only_one
+from server.store.migrations import COPYING, current_schema, found_schema, migrate, stamp
+from server.store.schema import metadata
+
+BATCH_ROWS = 1000  # fewer are more commits than work, more is memory, and lost again by a kill
+_MARK_CHARS = 20
+Row = tuple[Any, ...]
+Say = Callable[[str], None]
+
+
+class Copied(NamedTuple):
+    """What became of a table."""
+
+    table: str
+    rows: int
+    sha256: str  # over its rows, in order of the primary key; the same on both sides
+
+
+def copy(
+    source: config.Store, target: config.Store, *, say: Say = lambda _: None, batch: int = BATCH_ROWS
+) -> list[Copied]:
+    """Copy a catalogue; returns what is there then. StoreError: nothing, or only part of it, is there; do it again.
+
+    Args:
+        source: where it is; brought up to date first.
+        target: where it is to be: a database or a file that is new, empty, or that a copy of this source was begun in.
+        say: told of every table that is begun.
+        batch: rows to a transaction.
+    """
+    if source.url == target.url:
+        raise StoreError(f"{target.url}: that is where it is")
+    with ExitStack() as stack:
+        old, new = (stack.enter_context(_alone(settings)) for settings in (source, target))
+        migrate(old)
+        _begin(old, new)
+        for table in metadata.sorted_tables:
+            say(table.name)
+            _copy(old, new, _raw(table), batch)
+        done = [_verify(old, new, _raw(table), batch) for table in metadata.sorted_tables]
+        with new.write() as connection:
+            _count_on(connection)
+            stamp(connection, current_schema())
+        new.analyse()
+    return done
+
+
+@contextmanager
+def _alone(settings: config.Store) -> Iterator[Database]:
+    """The catalogue, of which nobody else may be at work. StoreError when somebody is."""
+    with ExitStack() as stack:
+        if not settings.shared:
+            stack.enter_context(only_one(path_of(settings).parent))
+        database = Database(settings)
+        stack.callback(database.close)
+        if others := database.others():
+            raise StoreError(f"{database.name}: {others} connections of others: stop the servers that work on it first")
+        yield database
+
+
+def _begin(old: Database, new: Database) -> None:
+    """See that the target may be written, and mark it. StoreError when it may not."""
+    mark = f"{COPYING}{hashlib.sha256(old.name.encode()).hexdigest()[:_MARK_CHARS]}"
+    found = found_schema(new)
+    if found == mark:
+        return
+    if found.startswith(COPYING):
+        raise StoreError(f"{new.name}: a copy of another catalogue was begun in it: expected an empty database")
+    migrate(new)
+    with new.write() as connection:
+        for table in metadata.sorted_tables:
+            if connection.execute(sa.select(sa.literal(1)).select_from(table).limit(1)).first() is not None:
+                raise StoreError(f"{new.name}: it has rows in the table {table.name}: expected an empty database")
+        stamp(connection, mark)
+
+
+def _copy(old: Database, new: Database, table: sa.Table, batch: int) -> None:
+    with new.read() as connection:
+        key = list(table.primary_key.columns)
+        last = connection.execute(sa.select(*key).order_by(*(part.desc() for part in key)).limit(1)).first()
+    for rows in _batches(old, table, batch, after=last):
+        with new.write() as connection:
+            try:
+                connection.execute(sa.insert(table), [dict(zip(table.c.keys(), row, strict=True)) for row in rows])
+            except sa.exc.DataError as error:
+                raise StoreError(f"{new.name}: table {table.name}: {str(error.orig).strip()}") from error
+
+
+def _batches(database: Database, table: sa.Table, size: int, *, after: Any = None) -> Iterator[Sequence[Row]]:
+    """Rows in order of the primary key, from beyond one on."""
+    key = list(table.primary_key.columns)
+    places = [table.c.keys().index(part.name) for part in key]
+    query = sa.select(table).order_by(*key).limit(size)
+    while True:
+        beyond = () if after is None else (sa.tuple_(*key) > sa.tuple_(*map(_literal, after, key)),)
+        with database.read() as connection:
+            rows = [_writable(row) for row in connection.execute(query.where(*beyond))]
+        if not rows:
+            return
+        yield rows
+        after = [rows[-1][place] for place in places]
+
+
+def _literal(value: Any, column: sa.ColumnElement[Any]) -> sa.ColumnElement[Any]:
+    return sa.literal(value, column.type)
+
+
+def _writable(row: Any) -> Row:
+    """Without the one character that a text in PostgreSQL cannot have; a device may have said it long ago."""
+    return tuple(value.replace("\0", "\ufffd") if isinstance(value, str) else value for value in row)
+
+
+def _verify(old: Database, new: Database, table: sa.Table, batch: int) -> Copied:
+    """Both sides' rows; StoreError when they are not the same."""
+    was, now = (_hashed(database, table, batch) for database in (old, new))
+    if was != now:
+        raise StoreError(
+            f"{new.name}: table {table.name}: {now.rows} rows that are not the {was.rows} of {old.name}: something "
+            "wrote meanwhile: make it anew, and copy again while no server runs"
+        )
+    return now
+
+
+def _hashed(database: Database, table: sa.Table, batch: int) -> Copied:
+    digest, rows = hashlib.sha256(), 0
+    for some in _batches(database, table, batch):
+        rows += len(some)
+        for row in some:
+            digest.update(msgspec.msgpack.encode(row))
+    return Copied(str(table.name), rows, digest.hexdigest())
+
+
+def _count_on(connection: sa.Connection) -> None:
+    """New rows get ids beyond those that were copied; SQLite sees to that by itself."""
+    if connection.dialect.name != POSTGRESQL:
+        return
+    for table in metadata.sorted_tables:
+        if (column := table.autoincrement_column) is not None:
+            last = sa.select(sa.func.max(column)).scalar_subquery()
+            sequence = sa.func.pg_get_serial_sequence(f'"{table.name}"', column.name)
+            connection.execute(sa.select(sa.func.setval(sa.cast(sequence, sa.Text), last)).where(last.is_not(None)))
+
+
+# --- rows as they are stored ------------------------------------------------------------------------------------------
+
+
+def _raw(table: sa.Table) -> sa.Table:
+    """The table with its JSON as text: "null" is not NULL, and no number is read and written on the way."""
+    columns = (
+        sa.Column(
+            column.name, _Json() if isinstance(column.type, sa.JSON) else column.type, primary_key=column.primary_key
+        )
+        for column in table.c
+    )
+    return sa.Table(table.name, sa.MetaData(), *columns)
+
+
+class _Json(sa.types.TypeDecorator[str]):
+    impl = sa.Text
+    cache_ok = True
+
+    def bind_expression(self, bindvalue: Any) -> Any:
+        return _Said(bindvalue)
+
+    def column_expression(self, column: Any) -> Any:
+        return sa.cast(column, sa.Text)
+
+
+class _Said(sa.sql.functions.GenericFunction[Any]):
+    """A text that is put into a column of JSON."""
+
+    inherit_cache = True
+
+
+@compiles(_Said)
+def _said(element: _Said, compiler: SQLCompiler, **options: Any) -> str:
+    return compiler.process(element.clauses, **options)
+
+
+@compiles(_Said, POSTGRESQL)
+def _said_in_postgresql(element: _Said, compiler: SQLCompiler, **options: Any) -> str:
+    return f"CAST({compiler.process(element.clauses, **options)} AS JSON)"

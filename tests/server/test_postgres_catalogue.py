@@ -1,0 +1,336 @@
+"""What is PostgreSQL to keep that a file gave without being asked?
+
+One writer at a time, readers that see one state, several that take samples in beside one another and never beside
+anybody else; a server that goes and comes again; nothing left of what was deleted.
+"""
+
+from __future__ import annotations
+
+import random
+import threading
+import time
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import postgres
+import pytest
+import sqlalchemy as sa
+from device_words import FLEET, answers, birth, event, heartbeat, image, message, uploads
+
+from edge_agent.contract.wire import encode
+from server import config
+from server.collect.ingest import Ingest
+from server.errors import ServerConfigError, StoreError
+from server.store import devices, labels, postgresql, schema, trail
+from server.store.store import Store
+
+WAIT_S = 60.0
+TRACE = b"nobody is to find this again"
+
+
+@pytest.fixture
+def databases(postgresql):
+    return postgresql
+
+
+@pytest.fixture
+def store(tmp_path, databases):
+    store = Store.open(tmp_path / "store", databases.of_folder(tmp_path / "store"))
+    yield store
+    store.close()
+    databases.give_back((tmp_path / "store").resolve())
+
+
+def wait_for(condition):
+    until = time.monotonic() + WAIT_S
+    while not condition():
+        assert time.monotonic() < until, "did not come about"
+        time.sleep(0.01)
+
+
+def waiting(store) -> int:
+    """Sessions that wait for a lock."""
+    query = "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock'"
+    with store.database.read() as connection:
+        return connection.exec_driver_sql(query).scalar_one()
+
+
+def content(store, *tables):
+    """Their rows without the numbers that they were given, in no order."""
+    found = []
+    with store.database.read() as connection:
+        for table in tables:
+            columns = [column for column in table.c if column is not table.autoincrement_column]
+            found += sorted(map(repr, connection.execute(sa.select(*columns))))
+    return found
+
+
+# --- writers and readers ---
+
+
+def test_writers_follow_one_another(store):
+    def record(n: int) -> None:
+        with store.database.write() as connection:
+            trail.record(connection, "train", f"run {n}", why="many at once", now_ms=n)
+
+    with ThreadPoolExecutor(6) as pool:
+        list(pool.map(record, range(30)))
+    other = Store.open(store.folder, store.settings)  # as another process, with no lock of ours
+    with ThreadPoolExecutor(6) as pool:
+        ways = [store, other] * 10
+
+        def beside(n: int) -> None:
+            with ways[n].database.write() as connection:
+                trail.record(connection, "train", f"run {n}", why="many at once", now_ms=n)
+
+        list(pool.map(beside, range(20)))
+    with other.database.read() as connection:
+        assert trail.verify(connection) is None
+        assert trail.last_id(connection) == 50
+    other.close()
+
+
+def test_a_reader_sees_one_state_and_writes_nothing(store):
+    with store.database.read() as connection:
+        assert labels.names(connection) == ()
+        with store.database.write() as writing:
+            labels.ensure_names(writing, ["cat"])
+        assert labels.names(connection) == ()
+        with pytest.raises(sa.exc.InternalError, match="read-only"):
+            labels.ensure_names(connection, ["dog"])
+    with store.database.read() as connection:
+        assert labels.names(connection) == ("cat",)
+
+
+def test_some_write_together_and_nobody_else_beside_them(store):
+    inside, leave, entered = threading.Barrier(3), threading.Event(), threading.Event()
+
+    def together() -> None:
+        with store.database.write(together=True):
+            inside.wait(WAIT_S)  # both are in at the same time, or this fails
+            assert leave.wait(WAIT_S)
+
+    def alone() -> None:
+        with store.database.write():
+            entered.set()
+
+    with ThreadPoolExecutor(3) as pool:
+        running = [pool.submit(together), pool.submit(together)]
+        inside.wait(WAIT_S)
+        running.append(pool.submit(alone))
+        wait_for(lambda: waiting(store) == 1)
+        assert not entered.is_set()
+        leave.set()
+        for one in running:
+            one.result(WAIT_S)
+    assert entered.is_set()
+
+
+def test_a_transaction_that_fails_leaves_nothing(store):
+    def fail() -> None:
+        with store.database.write() as connection:
+            labels.ensure_names(connection, ["cat"])
+            raise RuntimeError
+
+    with pytest.raises(RuntimeError):
+        fail()
+    with store.database.read() as connection:
+        assert labels.names(connection) == ()
+
+
+# --- several that take samples in ---
+
+
+def words(device: str, n: int):
+    return [
+        message(device, "birth", encode(birth(f"s{n}", boot=1))),
+        *(message(device, "heartbeat", encode(heartbeat(f"s{n}", uptime_s=5.0 + i))) for i in range(3)),
+        message(device, "event", encode(event(n))),
+        message(device, "event", b"not of the format"),
+    ]
+
+
+def groups() -> list[list]:
+    """Of six devices, every message thrice, in groups that mix them."""
+    names = [f"cam-{n}" for n in range(6)]
+    every = [one for name in names for seq in range(8) for one in uploads(name, seq)] * 3
+    every += [one for name in names for n in range(4) for one in words(name, n)]
+    random.Random(3).shuffle(every)
+    return [every[start : start + 12] for start in range(0, len(every), 12)]
+
+
+def test_several_take_in_at_once_and_it_is_as_if_one_had(tmp_path, store):
+    one = Store.open(tmp_path / "one")  # in a file, by one
+    told = {}
+    for group in groups():
+        told |= answers(Ingest(one, fleet=FLEET, offline_after_s=90.0).take(group).receipts)
+    workers = [Store.open(store.folder, store.settings) for _ in range(3)]
+    takers = [Ingest(worker, fleet=FLEET, offline_after_s=90.0) for worker in workers]
+    accepted: list[str] = []
+
+    def take(n: int) -> None:
+        receipts = takers[n % 3].take(groups()[n]).receipts
+        accepted.extend(sample_id for _, receipt in receipts for sample_id in (*receipt.accepted, *receipt.duplicate))
+
+    with ThreadPoolExecutor(3) as pool:
+        list(pool.map(take, range(len(groups()))))
+    assert set(accepted) == set(told)
+    for table in (schema.sample, schema.event, schema.quarantine):
+        assert content(store, table) == content(one, table)
+    with one.database.read() as alone, store.database.read() as beside:
+        for found, expected in zip(devices.devices(beside), devices.devices(alone), strict=True):
+            assert (found.name, found.messages_bad, found.last_seen_ms) == (
+                expected.name,
+                expected.messages_bad,
+                expected.last_seen_ms,
+            )
+        counts = sa.select(schema.beat.c.device, schema.beat.c.figures).order_by(schema.beat.c.device)
+        sizes = [[len(row.figures) for row in connection.execute(counts)] for connection in (alone, beside)]
+        assert sizes[0] == sizes[1]
+    for opened in (one, *workers):
+        opened.close()
+
+
+def test_of_two_bodies_under_one_id_that_come_at_once_one_is_refused(store):
+    Ingest(store, fleet=FLEET, offline_after_s=90.0).take(uploads("cam-1", 1))
+    bodies = [uploads("cam-1", 2), uploads("cam-1", 2, data=image(98))]
+    takers = [Ingest(store, fleet=FLEET, offline_after_s=90.0) for _ in bodies]
+    with ThreadPoolExecutor(2) as pool:
+        with store.database.write(together=True) as connection:
+            devices.reserve(connection, ["cam-1"])
+            running = [pool.submit(taker.take, body) for taker, body in zip(takers, bodies, strict=True)]
+            wait_for(lambda: waiting(store) == 2)  # both have looked, and neither knows of the other
+        told = [answers(one.result(WAIT_S).receipts)["cam-1.main.1.2"] for one in running]
+    assert sorted(told) == ["accepted", "refused"]
+
+
+# --- the server ---
+
+
+def test_a_server_that_went_and_came_again_is_found_again(tmp_path):
+    if postgres.WHY_NOT:
+        pytest.skip(postgres.WHY_NOT)
+    with postgres.running(durable=True) as server:
+        server.create("winnow")
+        store = Store.open(tmp_path, server.settings("winnow"))
+        ingest = Ingest(store, fleet=FLEET, offline_after_s=90.0)
+        ingest.take(uploads("cam-1", 1))
+        server.stop(kill=True)
+        with pytest.raises(StoreError, match="winnow"):
+            ingest.take(uploads("cam-1", 2))
+        with pytest.raises(StoreError), store.database.read():
+            pass
+        server.start()
+        told = answers(ingest.take(uploads("cam-1", 1) + uploads("cam-1", 2)).receipts)
+        assert told == {"cam-1.main.1.1": "duplicate", "cam-1.main.1.2": "accepted"}
+        store.close()
+
+
+def test_a_session_that_is_ended_in_the_middle_is_an_error_and_the_next_is_not(store, databases):
+    def cut() -> None:
+        with store.database.write() as connection:
+            (pid,) = connection.exec_driver_sql("SELECT pg_backend_pid()").one()
+            databases.server.say(f"SELECT pg_terminate_backend({pid}, 5000)")
+            labels.ensure_names(connection, ["cat"])
+
+    with pytest.raises(StoreError, match="terminating connection"):
+        cut()
+    with store.database.write() as connection:
+        assert labels.ensure_names(connection, ["dog"]) == {"dog": 0}
+
+
+def test_a_database_that_orders_text_otherwise_is_refused(tmp_path, databases):
+    databases.server.create("other", more="LC_COLLATE 'C.UTF-8' LC_CTYPE 'C.UTF-8'")
+    with pytest.raises(ServerConfigError, match="collation C.UTF-8 .* CREATE DATABASE winnow TEMPLATE template0"):
+        Store.open(tmp_path, databases.server.settings("other"))
+    databases.server.drop("other")
+
+
+def test_a_password_comes_from_its_file(tmp_path, databases):
+    server = databases.server
+    server.create("locked")
+    server.say("CREATE ROLE locked LOGIN PASSWORD 'open sesame'")
+    server.say("ALTER DATABASE locked OWNER TO locked")
+    server.admit("host all locked 127.0.0.1/32 scram-sha-256")
+    url = server.settings("locked").url.replace("postgres@", "locked@")
+    (tmp_path / "word").write_text("open sesame\n")
+    with pytest.raises(StoreError, match="password") as found:
+        Store.open(tmp_path, config.Store(url=url, password_file=""))
+    assert "sesame" not in str(found.value)
+    store = Store.open(tmp_path, config.Store(url=url, password_file=str(tmp_path / "word")))
+    assert "sesame" not in store.database.name
+    store.close()
+    with pytest.raises(ServerConfigError, match=r"\[store\] password_file: .*No such file"):
+        Store.open(tmp_path, config.Store(url=url, password_file=str(tmp_path / "none")))
+    server.drop("locked")
+
+
+def test_what_the_url_says_of_tls_is_obeyed(tmp_path, databases):
+    url = databases.server.settings("template").url + "?sslmode=require"
+    with pytest.raises(StoreError, match="SSL"):
+        Store.open(tmp_path, config.Store(url=url))
+
+
+# --- nothing is left ---
+
+
+def test_nothing_of_what_was_deleted_is_in_the_files(store, databases):
+    ingest = Ingest(store, fleet=FLEET, offline_after_s=90.0)
+    ingest.take([message("cam-1", "event", TRACE)])
+    ingest.take([message("cam-2", "event", b"somebody else's")])
+    store.database.analyse()
+    assert traces(store, databases) > 0
+    with store.database.write() as connection:
+        connection.execute(sa.delete(schema.quarantine).where(schema.quarantine.c.device == "cam-1"))
+    store.database.forget_deleted()
+    assert traces(store, databases) == 0
+    assert len(content(store, schema.quarantine)) == 1
+
+
+def test_a_table_that_is_empty_has_no_frequent_values_left(store, databases):
+    ingest = Ingest(store, fleet=FLEET, offline_after_s=90.0)
+    for _ in range(5):  # often enough to be kept as a frequent value
+        ingest.take([message("cam-1", "event", TRACE)])
+    with store.database.write() as connection:
+        connection.execute(sa.delete(schema.device))
+    store.database.analyse()
+    with store.database.write() as connection:
+        connection.execute(sa.delete(schema.quarantine))
+    store.database.forget_deleted()
+    assert traces(store, databases) == 0
+    assert (
+        databases.server.say("SELECT * FROM pg_stats WHERE tablename = 'quarantine'", database=named(store, databases))
+        == []
+    )
+    ingest.take([*uploads("cam-1", 1), message("cam-1", "event", TRACE)])  # and all is as it was
+
+
+def test_as_long_as_somebody_reads_an_older_state_it_is_to_be_done_again(store, databases, monkeypatch):
+    monkeypatch.setattr(postgresql, "BUSY_S", 0.0)
+    Ingest(store, fleet=FLEET, offline_after_s=90.0).take([message("cam-1", "event", TRACE)])
+    with databases.server.connect(named(store, databases)) as reader:
+        reader.execute("BEGIN ISOLATION LEVEL REPEATABLE READ")
+        reader.execute("SELECT 1")  # of an older state; no table is locked
+        with store.database.write() as connection:
+            connection.execute(sa.delete(schema.quarantine))
+        with pytest.raises(StoreError, match="somebody reads an older state: quarantine"):
+            store.database.forget_deleted()
+        reader.execute("SELECT * FROM quarantine")
+        with pytest.raises(StoreError, match="somebody reads an older state: quarantine"):
+            store.database.forget_deleted()
+        reader.execute("COMMIT")
+    store.database.forget_deleted()
+    assert traces(store, databases) == 0
+
+
+def named(store, databases) -> str:
+    return databases.of[store.folder.resolve()]
+
+
+def traces(store, databases) -> int:
+    """Files of this database in which it can be read, once all is on the disk; the server's log is not of it."""
+    name = named(store, databases)
+    databases.server.say("CHECKPOINT")
+    ((number,),) = databases.server.say(f"SELECT oid FROM pg_database WHERE datname = '{name}'")
+    files: list[Path] = list((databases.server.folder / "data" / "base" / str(number)).iterdir())
+    return sum(TRACE in file.read_bytes() for file in files)

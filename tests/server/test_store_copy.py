@@ -1,0 +1,153 @@
+"""Does a catalogue come from one engine into another whole, however often it is cut short?"""
+
+from __future__ import annotations
+
+import json
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+import sqlalchemy as sa
+from catalogue import fill
+
+from server import __main__ as program
+from server import config
+from server.errors import StoreError
+from server.store import copying, labels, trail
+from server.store.database import Database, placed
+from server.store.lock import only_one
+from server.store.schema import chore, metadata, user
+from server.store.store import Store
+
+ROWS = 30
+
+
+@pytest.fixture
+def target(tmp_path, postgresql):
+    """An empty database."""
+    where = postgresql.of_folder(tmp_path / "target")
+    postgresql.server.drop(postgresql.of[(tmp_path / "target").resolve()])
+    name = postgresql.of.pop((tmp_path / "target").resolve())
+    postgresql.server.create(name)
+    yield where
+    postgresql.server.drop(name)
+
+
+@pytest.fixture
+def source(tmp_path):
+    """A full one, in a file."""
+    store = Store.open(tmp_path / "source")
+    with store.database.write() as connection:
+        fill(connection, ROWS)
+    store.close()
+    return store.settings
+
+
+def everything(settings):
+    database = Database(settings)
+    with database.read() as connection:
+        key = {table: table.primary_key.columns for table in metadata.sorted_tables}
+        found = {table.name: connection.execute(sa.select(table).order_by(*key[table])).all() for table in key}
+    database.close()
+    return found
+
+
+def test_every_row_comes_over_and_back_as_it_was(tmp_path, source, target):
+    done = copying.copy(source, target, batch=7)
+    assert {one.rows for one in done} == {ROWS}
+    assert {one.table for one in done} == set(metadata.tables)
+    assert everything(target) == everything(source)
+    back = config.Store(url=f"sqlite:///{tmp_path}/back.db")
+    again = copying.copy(target, back)
+    assert [one.sha256 for one in again] == [one.sha256 for one in done]
+    assert everything(back) == everything(source)
+
+
+def test_what_comes_after_counts_on(tmp_path, source, target):
+    copying.copy(source, target)
+    store = Store.open(tmp_path / "new", target)
+    with store.database.write() as connection:
+        values = {"kind": "map", "order": {}, "who": "", "why": "", "at_ms": 1, "state": "waiting", "result": {}}
+        made = connection.execute(sa.insert(chore).values(values).returning(chore.c.id)).scalar_one()
+    store.close()
+    assert made == ROWS + 1
+
+
+def test_one_that_is_killed_goes_on_where_it_was(tmp_path, source, target):
+    command = [sys.executable, "-m", "server", "store", "copy", source.url, target.url, "--rows", "1"]
+    killed = subprocess.Popen(command, stderr=subprocess.PIPE, stdout=subprocess.DEVNULL)
+    for line in killed.stderr:  # a table in the middle is begun: some are whole, some empty
+        if line.startswith(b"sample "):
+            break
+    time.sleep(0.02)
+    killed.send_signal(signal.SIGKILL)
+    killed.wait()
+    there = {name: len(rows) for name, rows in everything(target).items()}
+    assert 0 < sum(there.values()) < ROWS * len(there)
+    with pytest.raises(StoreError, match="a copy into it was not finished"):
+        Store.open(tmp_path / "early", target)
+    copying.copy(source, target)
+    assert everything(target) == everything(source)
+    Store.open(tmp_path / "later", target).close()
+
+
+def test_it_copies_over_nothing(tmp_path, source, target):
+    store = Store.open(tmp_path / "full", target)
+    with store.database.write() as connection:
+        labels.ensure_names(connection, ["cat"])
+    with pytest.raises(StoreError, match="stop the servers that work on it first"):
+        copying.copy(source, target)
+    store.close()
+    with pytest.raises(StoreError, match="rows in the table class_name: expected an empty database"):
+        copying.copy(source, target)
+    with pytest.raises(StoreError, match="that is where it is"):
+        copying.copy(source, source)
+
+
+def test_not_while_a_server_works_on_the_folder_nor_into_somebody_elses_copy(tmp_path, source, target):
+    with only_one(tmp_path / "source"), pytest.raises(Exception, match="another winnow-server works here"):
+        copying.copy(source, target)
+    other = placed(tmp_path / "other", config.Store())
+    Store.open(tmp_path / "other", other).close()
+    with pytest.raises(StoreError, match="cut short"):
+        copying.copy(other, target, say=cut_short)
+    with pytest.raises(StoreError, match="a copy of another catalogue was begun in it"):
+        copying.copy(source, target)
+
+
+def cut_short(table: str) -> None:
+    raise StoreError(f"cut short at {table}")
+
+
+def test_what_changes_meanwhile_is_found(source, target):
+    def meddle(table: str) -> None:
+        if table == "web_session":  # users are over already
+            database = Database(source)
+            with database.write() as connection:
+                connection.execute(sa.update(user).values(role="viewer"))
+            database.close()
+
+    with pytest.raises(StoreError, match="table user: 30 rows that are not the 30 of"):
+        copying.copy(source, target, say=meddle)
+
+
+def test_a_text_that_postgresql_cannot_hold_is_changed_as_little_as_can_be(tmp_path, target):
+    store = Store.open(tmp_path / "nul")
+    with store.database.write() as connection:
+        trail.record(connection, "train", "run 1", why="be\0cause", now_ms=1)
+    store.close()
+    copying.copy(store.settings, target)
+    assert [row.why for row in everything(target)["trail"]] == ["be\ufffdcause"]
+
+
+def test_the_command_says_what_it_did_and_what_it_cannot(capsys, source, target):
+    assert program.main(["store", "copy", source.url, target.url, "--json"]) == 0
+    said = json.loads(capsys.readouterr().out)
+    assert {k: v for one in said if one["table"] == "sample" for k, v in one.items() if k != "sha256"} == {
+        "table": "sample",
+        "rows": ROWS,
+    }
+    assert program.main(["store", "copy", "mysql://x/y", target.url]) == 78
+    assert "FROM: got 'mysql://x/y', expected postgresql://" in capsys.readouterr().err
