@@ -6,7 +6,7 @@ ARGS ?=
 export PYTHONUNBUFFERED := 1
 
 .DEFAULT_GOAL := help
-.PHONY: help setup browser demo demo-quick test test-arm test-postgres lint docs screenshots bench soak fuzz label-studio wheels deb test-deb clean
+.PHONY: help setup browser demo demo-quick test test-arm test-postgres lint docs screenshots bench soak fuzz test-ray label-studio wheels deb test-deb clean
 
 help:  ## list these targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-13s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -66,6 +66,10 @@ fuzz: setup  ## properties with new draws, then random messages at every decoder
 	$(BIN)/python -m pytest -n 2 -m hypothesis --hypothesis-profile exploring
 	@$(BIN)/python -m pip install -q -c constraints.txt -e '.[fuzz]'
 	@PYTHONPATH=. $(BIN)/python tests/fuzz/decoders.py $(ARGS)
+
+test-ray: setup  ## install Ray, and hold rounds in ranks, two machines and a real Ray against one process (minutes)
+	@$(BIN)/python -m pip install -q -c constraints.txt -e '.[ray]'
+	$(BIN)/python -m pytest tests/end_to_end/launchers.py
 
 label-studio: setup  ## install a real Label Studio beside us (1 GB, minutes) and hold ours against it
 	@$(PYTHON) scripts/label_studio.py

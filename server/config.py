@@ -406,7 +406,29 @@ class Teach(Section, frozen=True, kw_only=True):
         Literal["on", "off"] | None,
         Meta(description="by torch.compile, which needs a C compiler; off where nobody says otherwise"),
     ] = None
-    threads: Annotated[int, Meta(ge=1, description="torch threads")] = 1
+    pieces: Annotated[
+        bool | None,
+        Meta(
+            description="of several processes each has a part of every weight (FSDP2), for nets too large for one GPU; otherwise a copy (DDP)"
+        ),
+    ] = None
+    threads: Annotated[int, Meta(ge=1, description="torch threads, of each process")] = 1
+    launch: Annotated[
+        Literal["here", "torchrun", "ray"],
+        Meta(
+            description="who learns: one process; several that are started by `torchrun`; workers of Ray Train (`winnow-edge[ray]`). docs/training.md says what is the same"
+        ),
+    ] = "here"
+    processes: Annotated[
+        int, Meta(ge=0, description="processes of each machine, of `ray` in all; 0: one for each GPU, or one")
+    ] = 0
+    nodes: Annotated[int, Meta(ge=1, description="machines of `torchrun`; the others run `python -m models.node`")] = 1
+    rendezvous: Annotated[
+        str,
+        Meta(
+            description="`host:port` of this machine where the others find it; of `ray` the address of its cluster, empty: one of its own"
+        ),
+    ] = ""
     int8: Annotated[bool, Meta(description="quantise to int8; otherwise fp32 is shipped")] = True
     seed: Annotated[int, Meta(ge=0, description="of initialisation and order")] = 0
 
@@ -779,6 +801,7 @@ def load_config(path: Path) -> ServerConfig:
     _check_blobs(config.store, path)
     _check_web(config.web, path)
     _check_told(config, path)
+    _check_launch(config.teach, path)
     if config.broker.url and config.broker.plain:
         raise ServerConfigError(f"{path}: [broker] plain is of the broker that Winnow starts: leave it out beside url")
     folder = path.resolve().parent
@@ -871,6 +894,22 @@ def _check_web(web: Web, path: Path) -> None:
             f"{path}: [web] listen = {web.listen!r}: passwords would go over the network in the clear: set cert_file, "
             "or leave it on this machine behind a proxy that has TLS"
         )
+
+
+def _check_launch(teach: Teach, path: Path) -> None:
+    if teach.launch == "here" and (teach.processes > 1 or teach.nodes > 1 or teach.rendezvous):
+        raise ServerConfigError(
+            f"{path}: [teach] launch = 'here' is one process: say launch = 'torchrun' or 'ray', or leave processes, nodes "
+            "and rendezvous out"
+        )
+    host, _, port = teach.rendezvous.rpartition(":")
+    if teach.launch == "torchrun" and teach.nodes > 1 and not (host and port.isdecimal()):
+        raise ServerConfigError(
+            f"{path}: [teach] rendezvous = {teach.rendezvous!r}: expected host:port of this machine, where the other "
+            f"{teach.nodes - 1} find it"
+        )
+    if teach.launch == "ray" and teach.nodes > 1:
+        raise ServerConfigError(f"{path}: [teach] nodes = {teach.nodes}: Ray knows its machines: leave it out")
 
 
 def _check_told(config: ServerConfig, path: Path) -> None:

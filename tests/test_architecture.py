@@ -85,7 +85,11 @@ EXTRAS = (
     "serial",
 )
 LOADED_NEVER = ("torch", "onnx", "sqlalchemy", "fastapi", "tuf")  # python-tuf by a child process
-READ_ENVIRONMENT = {"models/data.py:default_cache", "edge_agent/systemd.py:read_environment"}
+READ_ENVIRONMENT = {
+    "models/data.py:default_cache",
+    "models/ranks.py:group",  # how torchrun and Ray speak to a rank
+    "edge_agent/systemd.py:read_environment",
+}
 FORGIVING = {  # where Exception may be caught: supervising loops, and around a user's plug-in
     "models/trainer.py:_asked",
     "edge_agent/agent.py:*",

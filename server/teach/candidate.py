@@ -27,6 +27,7 @@ from server.store import snapshots, versions
 from server.store.samples import sample_arrays
 from server.store.snapshots import Snapshot
 from server.store.store import Store
+from server.teach import elsewhere
 from server.teach.champions import Champion
 from server.teach.dataset import Dataset, Part
 from server.teach.progress import Progress, Say
@@ -40,7 +41,7 @@ log = logging.getLogger(__name__)
 CALIBRATION_SAMPLES = 512  # ranges settle with a few hundred; more only take time
 HOW = (
     "recipe", "heads", "epochs", "batch_size", "learning_rate", "threads", "seed", "part", "shrink", "distil", "ema",
-    "augment", "replay", "patience", "importance_clip", "pseudo_labels", "precision", "compile",
+    "augment", "replay", "patience", "importance_clip", "pseudo_labels", "precision", "compile", "pieces",
 )  # fmt: skip
 """Keys of [teach] that a trainer is told; the others say when to train, by whom, and what becomes of it."""
 
@@ -117,6 +118,7 @@ def _task(
     to: Progress,
 ) -> Task:
     from models import trainer
+    from models.launch import Launch
 
     part = data.train
     known = _known(store, part, base)
@@ -135,6 +137,8 @@ def _task(
         told=told(teach),
         folder=folder,
         progress=to,
+        rows=elsewhere.rows(store, part.sample.tolist()) if teach.nodes > 1 else None,
+        launch=Launch(kind=teach.launch, processes=teach.processes, nodes=teach.nodes, rendezvous=teach.rendezvous),
     )
 
 

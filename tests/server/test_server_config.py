@@ -43,6 +43,13 @@ def test_an_empty_file_is_enough_and_paths_are_meant_from_it(tmp_path: Path) -> 
 @pytest.mark.parametrize(
     ("text", "said"),
     [
+        ("[teach]\nprocesses = 2", r"\[teach\] launch = 'here' is one process"),
+        ("[teach]\nlaunch = 'torchrun'\nnodes = 2", r"\[teach\] rendezvous = '': expected host:port of this machine"),
+        (
+            "[teach]\nlaunch = 'torchrun'\nnodes = 3\nrendezvous = 'gpu-1'",
+            r"\[teach\] rendezvous = 'gpu-1': .* the other 2",
+        ),
+        ("[teach]\nlaunch = 'ray'\nnodes = 2", r"\[teach\] nodes = 2: Ray knows its machines"),
         ("[teach]\nepoch = 3", r"unknown key \[teach\] epoch \(did you mean 'epochs'\?\)"),
         ("[rollot]\n", r"unknown key rollot \(did you mean 'rollout'\?\)"),
         ("[gates]\nmax_drop = 2.0", "gates.max_drop: Expected `float` <= 1.0"),
