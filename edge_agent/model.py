@@ -92,7 +92,7 @@ class Model:
         self.embedding = self._ring_of_embedding()
         self.further = self._ring(self._gives.further_shape) if self._gives.further else None
         with _refusing(f"version {self.version}: cannot bind its input and outputs"):
-            self._runs = [self._bind(row) for row in range(self.rows)]
+            self._alone: dict[int, Callable[[], None]] = {0: self._bind(0)}  # runs of single rows, as they are needed
         pays = self._warm(clock) < FAST_S and together > 1
         self.together = together if pays and self._is_alike(together) else 1
         self.steps = tuple(self._step(row) for row in range(self.rows))
@@ -105,11 +105,11 @@ class Model:
     def run(self, row: int, sample: NDArray[np.generic]) -> None:
         """Infer on (*shape); results stand in that row of `logits` and `embedding`."""
         self._place(row)[...] = sample
-        self._runs[row]()
+        self._run_of(row)()
 
     def infer(self, row: int) -> None:
         """Infer on the sample that stands in the place of that row, alone: for what no step has inferred on."""
-        self._runs[row]()
+        self._run_of(row)()
 
     def broken(self, count: int) -> NDArray[np.bool_] | None:
         """(count,) which of the first samples have NaN or inf, though logits may be finite; None when none has."""
@@ -198,9 +198,15 @@ class Model:
 
     def _step(self, row: int) -> Step:
         if self.together == 1:
-            return self._place(row), self._runs[row]
+            return self._place(row), self._run_of(row)
         first, position = row - row % self.together, row % self.together
         return self._place(row), self._bind(first, self.together) if position == self.together - 1 else None
+
+    def _run_of(self, row: int) -> Callable[[], None]:
+        run = self._alone.get(row)
+        if run is None:
+            run = self._alone[row] = self._bind(row)
+        return run
 
     def _bind(self, row: int, count: int = 1) -> Callable[[], None]:
         """A run over `count` rows from `row` on."""
@@ -230,7 +236,7 @@ class Model:
         Else decisions would depend on company: dynamic quantisation, for one, takes its scale from the whole batch.
         """
         samples = self.manifest.golden.inputs.array()
-        if len(np.unique(samples, axis=0)) < 2:  # the same in company of itself says nothing
+        if all(np.array_equal(one, samples[0]) for one in samples[1:]):  # the same in company of itself says nothing
             return False
         try:
             run = self._bind(0, count)

@@ -13,7 +13,7 @@ import pytest
 from device_words import FLEET, NOW_MS
 from fastapi.testclient import TestClient
 from task_worlds import world
-from two_rounds import Taught, mean_score, two_rounds
+from two_rounds import SERVER, Taught, mean_score, two_rounds
 
 from edge_agent.choose.tasks.scoring import scoring
 from edge_agent.contract import score
@@ -117,7 +117,7 @@ def test_its_pages_are_drawn(taught: Taught, path: str) -> None:
             told = {"secret_sha256": digest("secret"), "expires_at_ms": None, "by": "test", "now_ms": NOW_MS}
             users.add_token(connection, "ada", "test", **told)
     settings = config.ServerConfig(
-        server=config.Server(fleet=FLEET, data_dir=str(taught.folder / "store"), task=taught.what.task)
+        server=config.Server(fleet=FLEET, data_dir=str(taught.folder / SERVER), task=taught.what.task)
     )
     app = make_app(taught.store, settings, now_ms=lambda: NOW_MS)
     answer = TestClient(app, headers={"Authorization": "Bearer secret"}, follow_redirects=False).get(f"/{path}")
