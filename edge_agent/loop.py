@@ -199,12 +199,12 @@ class Loop:
         model = self._model
         if not inferred:
             model.infer(row)
-        if model.manifest.task == "classification":
-            said = Prediction(*top(model.logits[row], inverse_temperature=self._inverse_temperature))
-        else:
-            further = None if model.further is None else model.further[row]
-            said = answer_of(model.manifest, model.logits[row], further)
-        return said if model.is_sound(row) else said._replace(confidence=math.nan)  # the graph may have masked it
+        if self._classifies:
+            label, confidence = top(model.logits[row], inverse_temperature=self._inverse_temperature)
+            return Prediction(label, confidence if model.is_sound(row) else math.nan)  # the graph may have masked it
+        further = None if model.further is None else model.further[row]
+        said = answer_of(model.manifest, model.logits[row], further)
+        return said if model.is_sound(row) else said._replace(confidence=math.nan)
 
     def _idle(self, stopping: threading.Event) -> None:
         self.pulse.beat()  # a block may be let wait for longer than a watchdog does
@@ -381,6 +381,7 @@ class Loop:
             self._model, self._next = model, None
             self._sample_bytes = sample_bytes(model)
             self._inverse_temperature = 1.0 / model.manifest.temperature
+            self._classifies = model.manifest.task == "classification"
             self._scorer = self._make_scorer(model)
             self._runs = 0
             self._invalid = 0

@@ -48,7 +48,7 @@ max_latency_ratio = 1000  # this is about answers
 
 
 def goes_round(taught: Taught, folder: Path, *, samples: int = 40, within_s: float = 60.0) -> None:
-    """An agent with the first version is given the second, and tells the server of so many samples what it makes of them.
+    """An agent with the first version is given the second, and tells the server what that makes of so many samples.
 
     Sound is played out of a .wav.
     """
