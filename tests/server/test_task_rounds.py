@@ -21,6 +21,7 @@ from edge_agent.contract.artifact import write_artifact
 from edge_agent.contract.task import Task, truth_of
 from edge_agent.model import Model
 from edge_agent.send.outbox import Outbox
+from models import evaluate
 from models.kinds.kind import kind_of, run
 from models.package import Packaged
 from server import config
@@ -131,6 +132,18 @@ def judged(taught: Taught, onnx: bytes) -> Verdict:
     made = Packaged(taught.after.manifest, onnx, 1.0, None, None)
     told = {"int8": False, "rules": config.Gates(), "known": Known()}
     return judging.judge_candidate(taught.data, taught.what.names, made, taught.after, **told).verdict
+
+
+def test_each_model_is_run_once_on_what_is_held_out(taught: Taught, monkeypatch: pytest.MonkeyPatch) -> None:
+    inferred, really = [], evaluate.run_outputs
+
+    def counted(session: object, x: np.ndarray, names: object, **more: object) -> object:
+        inferred.append(x is taught.data.holdout.x)
+        return really(session, x, names, **more)
+
+    monkeypatch.setattr(evaluate, "run_outputs", counted)
+    judged(taught, taught.after.onnx)
+    assert sum(inferred) == 2
 
 
 def shifted(onnx: bytes, by: list[float]) -> bytes:
