@@ -28,6 +28,7 @@ AGENT_PARTS = (
     {"block"},
     {"config"},  # has the options of sources
     {"source", "model", "choose", "send", "update", "identity", "status", "metrics", "systemd"},
+    {"runtime"},
     {"lock", "history", "providers", "pulse", "pace", "heat", "listener", "latency"},
     {"contract"},
 )
