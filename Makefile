@@ -58,9 +58,10 @@ screenshots: setup browser  ## docs/img/*.png of the pages, from a quick demo
 bench: setup  ## every benchmark, one after the other
 	@set -e; for file in benchmarks/*.py; do echo "== $$file"; case $$file in */_*) ;; *) $(BIN)/python $$file $(ARGS);; esac; done
 
-soak: setup  ## everything fails for minutes, nothing is lost (ARGS="--seconds 600 --seed 7" and others)
+soak: setup  ## everything fails for minutes, nothing is lost; large nets learn (ARGS="--seconds 600 --seed 7" and others)
 	@$(BIN)/python tests/end_to_end/chaos.py $(ARGS)
 	@$(BIN)/python tests/end_to_end/killed_workers.py
+	$(BIN)/python -m pytest -m pretrained
 
 fuzz: setup  ## properties with new draws, then random messages at every decoder, guided by coverage (ARGS="--seconds 600")
 	$(BIN)/python -m pytest -n 2 -m hypothesis --hypothesis-profile exploring

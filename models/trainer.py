@@ -97,7 +97,7 @@ def run(name: str, task: Task) -> Trained:
         raise DataError(f"trainer {name!r}: of a detector it names logits, embedding and, in its answer, boxes")
     more, named = answer.boxes or answer.spread, Taps(trained.logits, trained.embedding)
     onnx, taps = tap(trained.onnx, named, task=task.task, more=more)
-    onnx = onnx if more else shaped(onnx, taps)
+    onnx = onnx if more else shaped(onnx)
     return trained._replace(onnx=onnx, logits=taps.logits, embedding=taps.embedding)
 
 

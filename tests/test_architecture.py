@@ -28,7 +28,8 @@ AGENT_PARTS = (
     {"block"},
     {"config"},  # has the options of sources
     {"source", "model", "choose", "send", "update", "identity", "status", "metrics", "systemd"},
-    {"lock", "history", "providers", "pulse", "pace", "heat", "listener"},
+    {"runtime"},
+    {"lock", "history", "providers", "pulse", "pace", "heat", "listener", "latency"},
     {"contract"},
 )
 SERVER_PARTS = (
