@@ -63,6 +63,7 @@ bench: setup  ## every benchmark, one after the other
 
 soak: setup  ## everything fails for minutes, nothing is lost (ARGS="--seconds 600 --seed 7" and others)
 	@$(BIN)/python tests/end_to_end/chaos.py $(ARGS)
+	@$(BIN)/python tests/end_to_end/killed_workers.py
 
 fuzz: setup  ## properties with new draws, then random messages at every decoder, guided by coverage (ARGS="--seconds 600")
 	$(BIN)/python -m pytest -n 2 -m hypothesis --hypothesis-profile exploring

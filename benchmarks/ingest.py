@@ -1,10 +1,10 @@
 """What does it take to take in what devices send?
 
 A real broker, and `winnow-server ingest` as a process of its own, with an SQLite store; against it a bare consumer:
-paho, subscribed with QoS 1, which acknowledges and counts, and nothing else. Both get the same messages from the same broker:
-they are stopped (SIGSTOP) while publishers fill the broker's queue, so that no publisher is waited for, and what is
-measured begins when they go on. For the ingest it ends when the last sample has its receipt: checked, de-duplicated, on
-disk, answered.
+paho, subscribed with QoS 1, which acknowledges and counts, and nothing else. Both get the same messages from one
+broker: they are stopped (SIGSTOP) while its queue is filled, so that no publisher is waited for, and what is measured
+begins when they go on. For the ingest it ends when the last sample has its receipt: checked, de-duplicated, on disk,
+answered.
 
     samples/s        by the clock, of one process over the bare consumer; medians of interleaved rounds
     CPU a sample     of the process, and of two that share, where there are too few cores for two to be faster than one

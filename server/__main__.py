@@ -8,6 +8,7 @@ import typer
 
 from edge_agent.contract.errors import EXIT_CONFIG, ConfigError, WinnowError
 from server.cli import (
+    apart,
     backtest,
     backup,
     blobs,
@@ -36,6 +37,7 @@ from server.cli import (
     status,
     store,
     train,
+    usage,
     user,
     webhook,
 )
@@ -53,6 +55,7 @@ app = typer.Typer(
 app.add_typer(init.commands)
 app.add_typer(run.commands)
 app.add_typer(ingest.commands)
+app.add_typer(apart.commands)
 app.add_typer(status.commands)
 device.device.add_typer(orders.commands)
 device.device.add_typer(place.commands)
@@ -73,6 +76,7 @@ model.model.add_typer(bring.commands)
 app.add_typer(model.commands)
 app.add_typer(rollout.rollouts, name="rollout")
 app.add_typer(keys.keys, name="keys")
+store.store.add_typer(usage.commands)
 store.store.add_typer(blobs.blobs, name="blobs")
 app.add_typer(store.store, name="store")
 app.add_typer(user.users, name="user")

@@ -1,6 +1,6 @@
 """What is a running server made of?
 
-The composition root: the only file that knows every part (roles/). Collecting, labelling and the watch for drift have
+All parts (roles/) in one process; apart.py has them as processes. Collecting, labelling and the watch for drift have
 threads of their own; the main thread looks once a second whether there is something to publish, to teach or to roll
 out. A training is a process of its own, so nothing here ever holds up ingest.
 
@@ -13,39 +13,37 @@ from __future__ import annotations
 import logging
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 from edge_agent.contract.wire import UP
 from server.collect.broker import find_mosquitto
 from server.config import ServerConfig
-from server.label.labelling import Labelling
 from server.label.queue import Rules
 from server.release.rings import parse
-from server.release.signing import Signing
 from server.roles import teaching
-from server.roles.collecting import ANSWERED, collector_of
-from server.roles.devices import Devices, check_authority, external
-from server.roles.labelling import News, labeler_of, labelling_of, teacher_of
-from server.roles.schedule import Schedule
-from server.roles.telling import STOP_S, tell
-from server.roles.tick import Tick
-from server.roles.voice import Voice
+from server.roles.collecting import ANSWERED
+from server.roles.devices import check_authority, external
+from server.roles.election import Election
+from server.roles.labelling import labeler_of, teacher_of
+from server.roles.leading import READY_S, lead
+from server.roles.showing import show
+from server.roles.tick import Tick, always
 from server.roles.workers import Workers, remember
 from server.store import training_orders
-from server.store.lock import is_held, only_one
+from server.store.database import is_there
+from server.store.leadership import SEATS
+from server.store.lock import one_of_several, one_server
+from server.store.presence import leader
 from server.store.store import Store
 from server.store.versions import Version
 from server.teach import portfolio
 from server.teach.gates import budgets
 from server.tell.webhooks import Receiver
 from server.web.frame import nothing
-from server.web.service import Pages
 
 log = logging.getLogger(__name__)
-
-READY_S = 10.0
 
 
 def now_ms() -> int:
@@ -69,42 +67,30 @@ class Server:
         """Run until `stop`. Call it from the main thread: trainings end when their starter does."""
         config, data_dir = self._config, Path(self._config.server.data_dir)
         with ExitStack() as stack:
-            stack.enter_context(only_one(data_dir))
+            stack.enter_context(one_server(data_dir))
             store = Store.open(data_dir, config.store)
             stack.callback(store.close)
-            signing, voice = Signing(data_dir), Voice()
-            devices = Devices(config, store, signing, publish=voice, now_ms=now_ms)
-            address = devices.start(stack)
-            labelling = labelling_of(config, store, now_ms=now_ms) if config.labeler.kind else None
-            schedule = Schedule(config, store, signing, publish=voice, files_url=devices.files_url, now_ms=now_ms)
-            collector = collector_of(
-                config,
-                store,
-                address,
-                now_ms=now_ms,
-                on_fetch=devices.downloads.ask,
-                on_samples=lambda _: labelling.wake() if labelling else None,
-                kinds=ANSWERED if config.collect.workers else UP,
-            )
-            voice.through(collector.publish)
+            if config.store.shared:  # the lock speaks for this machine alone, and others may work on the catalogue
+                election = Election(store, *SEATS, lease_s=config.server.lease_s)
+                election.lead(self._stopping, lambda held: self._act(held, lambda: election.acts))
+            else:
+                self._act(store, always)
+            log.info("stopping")
+
+    def _act(self, store: Store, acts: Callable[[], bool]) -> None:
+        config = self._config
+        with ExitStack() as stack:
             teach = teaching.teach_of(config, store)
             teach.recover(now_ms=now_ms())
-            collector.start()
-            stack.callback(collector.stop)
+            leading = lead(stack, config, store, now_ms=now_ms, kinds=ANSWERED if config.collect.workers else UP)
             _work(stack, config, self._path, store)
-            if labelling is not None:
-                labelling.start()
-                stack.callback(labelling.stop, timeout_s=STOP_S)
-            tell(stack, config, store, now_ms=now_ms)
             stack.callback(lambda: teach.stop(now_ms=now_ms()))
-            _show(stack, config, store, labelling)
-            collector.wait_ready(READY_S)  # it says itself what is wrong, and goes on trying
+            if config.web.enabled:
+                hint = leading.labelling.hint if leading.labelling is not None else nothing
+                show(stack, config, store, role="run", now_ms=now_ms, hint=hint)
+            leading.wait_ready(READY_S)  # it says itself what is wrong, and goes on trying
             log.info("stop with Ctrl-C")
-            steps = [devices.tick, *schedule.to_publish, lambda ms: teach.tick(now_ms=ms), *schedule.steps]
-            if labelling is not None and config.collect.workers:
-                steps.append(News(store, labelling.wake).tick)
-            Tick(steps, now_ms=now_ms).until(self._stopping)
-            log.info("stopping")
+            Tick([*leading.steps, lambda ms: teach.tick(now_ms=ms)], now_ms=now_ms, acts=acts).until(self._stopping)
 
 
 def _work(stack: ExitStack, config: ServerConfig, path: Path, store: Store) -> None:
@@ -113,15 +99,6 @@ def _work(stack: ExitStack, config: ServerConfig, path: Path, store: Store) -> N
         workers = Workers(path, config.collect.workers, ended=remember(store, now_ms=now_ms))
         workers.start()
         stack.callback(workers.stop)
-
-
-def _show(stack: ExitStack, config: ServerConfig, store: Store, labelling: Labelling | None) -> None:
-    """The pages, until the stack ends."""
-    if not config.web.enabled:
-        return
-    pages = Pages(store, config, now_ms=now_ms, hint=labelling.hint if labelling is not None else nothing)
-    log.info("pages at %s", pages.start())
-    stack.callback(pages.stop)
 
 
 def check_parts(config: ServerConfig) -> list[str]:
@@ -153,17 +130,22 @@ def check_parts(config: ServerConfig) -> list[str]:
 
 
 def order_round(config: ServerConfig, *, who: str, why: str) -> int | None:
-    """Leave an order for a round with the running server; returns its number. None: none runs."""
-    if not is_held(Path(config.server.data_dir)):
+    """Leave an order for a round with whoever begins them; returns its number. None: nobody does now."""
+    if not is_there(Path(config.server.data_dir), config.store):
         return None
-    with open_store(config) as store, store.database.write() as connection:
-        return training_orders.add(connection, who=who, why=why, now_ms=now_ms())
+    with open_store(config) as store:
+        if not leader(store, "train"):
+            return None
+        with store.database.write() as connection:
+            return training_orders.add(connection, who=who, why=why, now_ms=now_ms())
 
 
 def train_once(config: ServerConfig, *, why: str) -> Version:
-    """One round by hand (roles/teaching.py), where nobody else works; ServerError when somebody does."""
-    with only_one(Path(config.server.data_dir)), open_store(config) as store:
-        return teaching.train_once(config, store, why=why, now_ms=now_ms)
+    """One round by hand (roles/teaching.py), where nobody else begins rounds; ServerError when somebody does."""
+    with one_of_several(Path(config.server.data_dir)), open_store(config) as store:
+        election = Election(store, "train", lease_s=config.server.lease_s)
+        with election.won() as held:
+            return teaching.train_once(config, held, why=why, now_ms=now_ms)
 
 
 @contextmanager

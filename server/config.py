@@ -41,6 +41,14 @@ class Server(Section, frozen=True, kw_only=True):
     data_dir: Annotated[str, Meta(description="folder for the catalogue, the blobs and the models")] = (
         "winnow-server-data"
     )
+    lease_s: Annotated[
+        float,
+        Meta(
+            ge=3.0,
+            le=600.0,
+            description="time after which another process takes over from one that leads and is not heard of",
+        ),
+    ] = 15.0
     listen: Annotated[
         str, Meta(description="address of this machine on which devices reach it; `0.0.0.0`: every one; else loopback")
     ] = "127.0.0.1"

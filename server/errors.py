@@ -12,6 +12,7 @@
         ├── RequestError       "more like this" of something that nobody can look out for
         ├── GovernError        what is asked about, or is to be erased, is not there
         └── StoreError         the disk or the database
+            └── DeposedError   who wrote leads no more: another may, and this process stands again
 
 What a device sends wrongly is a MessageError of the contract: counted per device, set aside, never a crash.
 """
@@ -63,3 +64,7 @@ class GovernError(ServerError):
 
 class StoreError(ServerError):
     """The store cannot be read or written."""
+
+
+class DeposedError(StoreError):
+    """Another leads by now, so nothing was written."""

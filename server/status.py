@@ -27,18 +27,10 @@ from server.config import ServerConfig
 from server.errors import StoreError
 from server.label import quality
 from server.release.commands import summary
-from server.store import (
-    devices,
-    gaps,
-    labels,
-    portfolios,
-    rollouts,
-    runs,
-    samples,
-    versions,
-)
+from server.store import devices, gaps, labels, portfolios, rollouts, runs, samples, usage, versions
 from server.store.database import is_there
-from server.store.lock import is_held
+from server.store.leadership import SEATS
+from server.store.presence import leader
 from server.store.store import Store
 from server.store.stretches import day_of
 from server.teach import outlook, proposals
@@ -68,6 +60,7 @@ def opened(config: ServerConfig) -> Iterator[Store]:
 
 def overview(config: ServerConfig, store: Store, *, now_ms: int) -> View:
     """The whole loop, in figures."""
+    leaders = {name: leader(store, name) for name in SEATS}
     with store.database.read() as connection:
         fleet = devices.kept(connection)
         reasons: Counter[str] = Counter()
@@ -77,7 +70,8 @@ def overview(config: ServerConfig, store: Store, *, now_ms: int) -> View:
         last = runs.latest(connection)
         return {
             "fleet": config.server.fleet,
-            "running": is_held(Path(config.server.data_dir)),
+            "running": any(leaders.values()),
+            "leaders": leaders,
             "devices": len(fleet),
             "online": sum(device.online for device in fleet),
             "samples": dict(sorted(reasons.items())),
@@ -93,6 +87,7 @@ def overview(config: ServerConfig, store: Store, *, now_ms: int) -> View:
             "teaching": _teaching(connection, config, now_ms),
             "portfolio": _portfolio(connection),
             "rollouts": _rollouts(connection),
+            "disk": usage.outline(connection, config.retention, now_ms=now_ms),
         }
 
 
@@ -206,6 +201,8 @@ def print_overview(view: View, console: Console) -> None:
         "last run": _run_line(last) if last else "none",
         "teaching": _teaching_line(view["teaching"]),
     }
+    if view["disk"]:
+        lines["disk"] = usage.line(view["disk"])
     if view["missing"]:
         lines["missing"] = f"{view['missing']} samples that devices had kept will not come: see `winnow-server devices`"
     for name, text in lines.items():

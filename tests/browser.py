@@ -18,6 +18,7 @@ from server import config
 from server.store import users
 from server.store.store import Store
 from server.web.access import hash_password
+from server.web.chores import Chores
 from server.web.service import Pages
 
 NAMES = ("chromium", "chromium-browser", "google-chrome")
@@ -59,10 +60,13 @@ class Served:
             for role in users.ROLES:
                 users.add(connection, role, role, password_hash=_hashed(), by="test", now_ms=now_ms())
         self._pages = Pages(self.store, settings, now_ms=now_ms)
+        self._chores = Chores(self.store, now_ms=now_ms)
+        self._chores.start()
         self.url = self._pages.start().rstrip("/")
 
     def close(self) -> None:
         self._pages.stop()
+        self._chores.stop()
 
     def sign_in(self, browser: Browser | BrowserContext, name: str = "admin", **options: Any) -> Page:
         """A page of somebody who has signed in; what goes wrong in its scripts fails the test that asks `problems`."""

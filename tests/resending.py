@@ -31,10 +31,13 @@ class Device:
         self.waiting = {f"{name}.main.1.{seq}": frames(name, seq) for seq in range(count)}
         self.told = []  # of receipts: (kind, id)
         self.heard = []
+        self.sent_bytes = 0  # of samples, as the broker has acknowledged
+        self._sizes = {}
         self._stop = threading.Event()
         self._client = mqtt.Client(CallbackAPIVersion.VERSION2, client_id=name)
         self._client.on_connect = self._on_connect
         self._client.on_message = self._on_message
+        self._client.on_publish = self._on_publish
         self._client.reconnect_delay_set(1, 1)
         self._client.connect_async(HOST, port)
         self._client.loop_start()
@@ -59,10 +62,14 @@ class Device:
         while not self._stop.wait(0.3):
             for sent in list(self.waiting.values()) if self._client.is_connected() else []:
                 for frame in sent:
-                    self._client.publish(up_topic(FLEET, self.name, "sample"), frame, 1)
+                    going = self._client.publish(up_topic(FLEET, self.name, "sample"), frame, 1)
+                    self._sizes[going.mid] = len(frame)
 
     def _on_connect(self, client, *_):
         client.subscribe([(down_topic(FLEET, self.name, kind), 1) for kind in ("receipt", "desired")])
+
+    def _on_publish(self, _client, _data, mid, *_):
+        self.sent_bytes += self._sizes.pop(mid, 0)
 
     def _on_message(self, _client, _data, message):
         self.heard.append((message.topic, message.payload))

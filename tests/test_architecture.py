@@ -35,7 +35,7 @@ SERVER_PARTS = (
     {"__main__"},
     {"cli"},
     {"demo", "backtest"},
-    {"app", "testing"},
+    {"app", "apart", "testing"},
     {"roles"},
     {"web"},
     {"inventory"},

@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import hashlib
 import math
+from functools import lru_cache
 from typing import Annotated, Literal, NamedTuple, TypeVar
 
 import msgspec
@@ -95,6 +96,7 @@ def probe_topic(fleet: str, name: str) -> str:
     return f"{ROOT}/{fleet}/server/probe/{name}"
 
 
+@lru_cache(maxsize=8192)  # of a fleet's server, the same ones all the time
 def parse_topic(topic: str) -> Address:
     """Take a device topic apart; MessageError when it is none."""
     parts = topic.split("/")

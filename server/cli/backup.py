@@ -57,21 +57,37 @@ def backup(
 def restore(
     folder: Folder,
     path: Config,
+    erased_since: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="CATALOGUE",
+            help="a later catalogue.db, that of the machine that broke: what was erased is erased again",
+        ),
+    ] = None,
     why: Why = NO_REASON,
     by: By = "",
     as_json: AsJson = False,
 ) -> None:
     """Make the data folder, which must be empty, of the backup in DIR; all of it is checked on the way."""
     from server import status as views
+    from server.govern.again import repeat
     from server.keep.restore import restore as put_back
     from server.store import trail
 
-    config = load_config(path)
+    config, who = load_config(path), by or trail.person()
     data_dir = Path(config.server.data_dir)
-    done = put_back(folder, data_dir, config.store, who=by or trail.person(), why=why, now_ms=now_ms())
+    if erased_since is not None and not erased_since.is_file():
+        raise StoreError(f"{erased_since}: no such file: expected a catalogue.db")
+    done = put_back(folder, data_dir, config.store, who=who, why=why, now_ms=now_ms())
+    again = 0
+    if erased_since is not None:
+        with views.opened(config) as store:
+            again = len(repeat(store, erased_since, who=who, why=f"erased since the backup; {why}", now_ms=now_ms()))
     if as_json:
-        typer.echo(views.as_json(done._asdict()))
+        typer.echo(views.as_json(done._asdict() | {"erased_again": again}))
         return
+    if erased_since is not None:
+        typer.echo(f"{again} erasures that {erased_since} knows of were repeated")
     made = done.manifest
     when = views.stamp(made.made_at_ms)
     typer.echo(f"{data_dir}: as it was {when}: {made.rows['sample']} samples, {done.blobs} blobs")

@@ -116,7 +116,9 @@ def revoke(
 
 
 def _say_if_not_running(config: ServerConfig) -> None:
-    from server.store.lock import is_held
+    from server.app import open_store
+    from server.store.presence import leader
 
-    if not is_held(Path(config.server.data_dir)):
-        typer.echo("The server does not run: this takes effect when it does.")
+    with open_store(config) as store:
+        if not leader(store, "schedule"):
+            typer.echo("The server does not run: this takes effect when it does.")

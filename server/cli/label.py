@@ -219,11 +219,11 @@ def _next(config: Any, store: Store, who: str, count: int) -> list[Task]:
     """Planned here, where no server does it: only people's questions wait in the queue."""
     from server.label.queue import PERSON
     from server.roles.labelling import labelling_of
-    from server.store.lock import is_held
+    from server.store.presence import leader
 
     queue = _queue(config, store)
     tasks = queue.next(who, count=count)
-    if not tasks and config.labeler.kind in ("", PERSON) and not is_held(Path(config.server.data_dir)):
+    if not tasks and config.labeler.kind in ("", PERSON) and not leader(store, "schedule"):
         labelling_of(config, store, now_ms=now_ms).step()
         tasks = queue.next(who, count=count)
     return tasks

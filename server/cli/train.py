@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import logging
+from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from server.cli.options import Config, log_plainly
+from server.cli.options import Config, log_plainly, now_ms, until_told
 from server.config import ServerConfig, load_config
 from server.errors import TrainingError
 
@@ -29,11 +30,25 @@ def train(
             "is kept",
         ),
     ] = 0,
+    wait: Annotated[
+        bool,
+        typer.Option(
+            "--wait",
+            help="begin every round that is due or asked for, until stopped; of several that wait one leads "
+            "(docs/processes.md)",
+        ),
+    ] = False,
+    health: Annotated[
+        str, typer.Option("--health", metavar="HOST:PORT", help="with --wait: where to answer /healthz and /metrics")
+    ] = "",
 ) -> None:
     """Train on what is labelled now, and publish the model if it passes the gates: the way to a first model, too.
 
-    A running server is left an order, which it begins as soon as no other round is at it; else it is done here.
+    Where somebody begins rounds already (`run`, `train --wait`), it is left an order, which is begun as soon as no
+    other round is at it; else it is done here.
     """
+    if wait:
+        return _wait(path, health)
     from server.app import order_round, train_once
     from server.store.trail import person
 
@@ -42,12 +57,22 @@ def train(
         return _reproduce(config, again)
     who = by or person()
     if (order := order_round(config, who=who, why=why)) is not None:
-        typer.echo(f"order {order}: the running server begins it; `winnow-server runs list` says what comes of it")
+        typer.echo(f"order {order}: whoever begins rounds begins it; `winnow-server runs list` says what comes of it")
         return None
     log_plainly()
     version = train_once(config, why=f"{who} asked for it: {why}")
     typer.echo(f"version {version.number} published")
     return None
+
+
+def _wait(path: Path, health: str) -> None:
+    from server.apart import Apart
+
+    config = load_config(path)
+    log_plainly()
+    process = Apart(config, "train", now_ms=now_ms, health=health)
+    until_told(process.stop)
+    process.run()
 
 
 def _reproduce(config: ServerConfig, number: int) -> None:

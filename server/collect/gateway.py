@@ -32,6 +32,7 @@ from edge_agent.contract.broker import (
 )
 from edge_agent.contract.errors import ConfigError, MessageError
 from edge_agent.contract.wire import ServerState, decode, encode, server_state_topic
+from server.collect.reader import Reader
 from server.errors import ServerConfigError
 
 KEEPALIVE_S = 30
@@ -128,7 +129,7 @@ class Gateway:
         self._client.publish(topic, payload, qos, retain)
 
     def _make_client(self) -> mqtt.Client:
-        client = mqtt.Client(
+        client = Reader(
             CallbackAPIVersion.VERSION2, client_id=f"winnow-server-{secrets.token_hex(6)}", protocol=mqtt.MQTTv311
         )
         if self._address.username:

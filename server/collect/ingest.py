@@ -95,12 +95,6 @@ class _Group:
             )
         return False
 
-    def accept(self, new: Sequence[Upload], others: dict[str, str]) -> None:
-        """They are stored; but the others (id -> sha256 of the body) another process stored first."""
-        for upload in new:
-            if self.is_new(upload, others):
-                self.answers.accept(upload.device, upload.header.id)
-
     def devices(self) -> set[str]:
         """Of whom any of it is."""
         return {item.device for item in self._every()}
@@ -158,14 +152,15 @@ class Ingest:
             new, pictures, kept = self._sort(connection, group)
             bodies = {upload.header.body_sha256: upload.body for upload in new}
             flushed = self._flusher.submit(self._store.blobs.put_named, bodies)
-            inserted = samples.insert_samples(connection, [row_of(upload) for upload in new])
-            group.accept(new, samples.body_names(connection, {one.header.id for one in new} - inserted))
+            samples.add_samples(connection, [row_of(upload) for upload in new])
+            for upload in new:
+                group.answers.accept(upload.device, upload.header.id)
             for piece in kept:
                 parts.put_part(connection, piece.header, piece.data, now_ms=piece.message.received_ms)
             parts.delete_parts(connection, group.answered_in_parts())
             record(connection, group.said, group.bad, kept_ms=self._kept_ms)
             flushed.result()  # bodies are on the disk before the rows that name them
-        return _taken(group, len(inserted), pictures)
+        return _taken(group, len(new), pictures)
 
     def sweep(self, now_ms: int) -> list[str]:
         """Count silent devices as offline and forget parts that never became whole; returns who fell silent."""

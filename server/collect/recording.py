@@ -50,8 +50,8 @@ def _hear_all(connection: sa.Connection, said: Sequence[Said], kept_ms: Sequence
         arrivals.add(connection, births)
     if beating:
         devices.record_heartbeats(connection, beating)
-        beats.add(connection, [beats.of_heartbeat(one) for one in beating], kept_ms=kept_ms)
-        stretches.record(connection, beating, kept_ms=kept_ms)
+        scored = stretches.record(connection, beating)
+        beats.add(connection, [*map(beats.of_heartbeat, beating), *scored], kept_ms=kept_ms)
     for death in _of(said, Death):
         devices.record_death(connection, death)
     for event in _of(said, Event):

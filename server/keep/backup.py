@@ -27,11 +27,12 @@ from server.store import erasures, named
 from server.store.blobs import Blobs
 from server.store.lock import only_one
 from server.store.migrations import current_schema
+from server.store.reading import opened
 from server.store.shards import Shards
 from server.store.store import Store
 
-OPEN_FILES = ("trust",)  # beside the catalogue; nothing in them is secret
-KEY_FILES = ("identity", "keys")
+OPEN_FILES = ("trust/**/*", "broker/broker.port")  # beside the catalogue; nothing in them is secret
+KEY_FILES = ("identity/**/*", "keys/**/*")
 CATALOGUE = "catalogue-{}.db"
 TRIES = 6  # while what the copy names is deleted; fewer fail beside a long sweep
 AGAIN_S = 1.0
@@ -91,7 +92,7 @@ def _rows_and_bytes(
         source.store.database.copy_to(catalogue)
         more = bodies.copy(source.store.blobs, blobs)
         done = Copied(done.blobs + more.blobs, done.bytes + more.bytes, more.damaged)
-        with rows.opened(catalogue) as connection:
+        with opened(catalogue) as connection:
             missing = [name for name in rows.missing(connection, blobs) if name not in more.damaged]
         if not missing:
             return catalogue, done
@@ -106,7 +107,7 @@ def _rows_and_bytes(
 def _described(
     source: Source, catalogue: Path, blobs: Blobs, copied: Copied, files: dict[str, str], now_ms: int
 ) -> Manifest:
-    with rows.opened(catalogue) as connection:
+    with opened(catalogue) as connection:
         counts, newest = rows.counts(connection), erasures.last_id(connection)
         needed = sum(1 for _ in named.required(connection))
     return Manifest(
@@ -132,12 +133,12 @@ def _described(
 def _files(source: Source, target: Path, keys: bool) -> dict[str, str]:
     """Copy them, for nobody else to read; path below DIR -> sha256."""
     found: dict[str, str] = {}
-    for folder in (*OPEN_FILES, *(KEY_FILES if keys else ())):
-        for path in sorted((source.store.folder / folder).rglob("*")):
+    data_dir = source.store.folder
+    for pattern in (*OPEN_FILES, *(KEY_FILES if keys else ())):
+        for path in sorted(data_dir.glob(pattern)):
             if path.is_file() and path.name != "lock":
-                found[str(path.relative_to(source.store.folder))] = _copy_file(
-                    path, target / path.relative_to(source.store.folder)
-                )
+                name = path.relative_to(data_dir)
+                found[str(name)] = _copy_file(path, target / name)
     if source.config is not None:
         found["server.toml"] = _copy_file(source.config, target / "server.toml")
     return found
@@ -173,7 +174,7 @@ def _drop_catalogues(target: Path, *, keep: str) -> None:
 def _drop_bytes(source: Source, catalogue: Path, blobs: Blobs, *, erased: bool) -> int:
     """Blobs that neither the store has nor the catalogue names; `erased`: no byte of them is left in the files."""
     removed = 0
-    with rows.opened(catalogue) as connection:
+    with opened(catalogue) as connection:
         gone = absent(absent(blobs.names(), source.store.blobs.names()), named.required(connection))
         while some := list(islice(gone, _AT_ONCE)):
             removed += blobs.erase(some) if erased else blobs.delete_many(some)

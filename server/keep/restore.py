@@ -26,12 +26,11 @@ from server.keep.bodies import absent
 from server.keep.manifest import BLOBS, Manifest, chunks, sha256_of
 from server.store import copying, erasures, trail
 from server.store.migrations import current_schema
+from server.store.reading import opened
 from server.store.schema import device, web_session
 from server.store.shards import Shards
 from server.store.store import Store
 
-RAISED = 1_000_000
-"""By how much the numbers of orders are raised: above any that was given since the backup."""
 _SAID = 5  # of what is wrong, in a message
 
 
@@ -58,7 +57,7 @@ def check(folder: Path) -> list[str]:
         if len(blobs) < made.blobs:
             wrong.append(f"{BLOBS}: {len(blobs)} blobs, expected at least {made.blobs}")
         elif made.schema == current_schema():  # else restoring finds out, once it has brought the catalogue up to date
-            with rows.opened(catalogue) as connection:
+            with opened(catalogue) as connection:
                 lost = [name for name in rows.missing(connection, blobs) if name not in made.damaged]
             wrong += [f"blob {name}: is missing" for name in lost]
     finally:
@@ -144,7 +143,7 @@ def _settle(store: Store, made: Manifest, *, who: str, why: str, now_ms: int) ->
     """What a fleet that is further on needs; and the trail says who went back, and to when."""
     with store.database.write() as connection:
         for row in connection.execute(sa.select(device.c.name, device.c.desired, device.c.desired_revision)).all():
-            number = row.desired_revision + RAISED
+            number = row.desired_revision + trail.RAISED
             desired = row.desired | {"revision": number} if row.desired else sa.null()
             values = {"desired_revision": number, "desired": desired, "online": False}
             connection.execute(sa.update(device).where(device.c.name == row.name).values(values))
@@ -155,7 +154,7 @@ def _settle(store: Store, made: Manifest, *, who: str, why: str, now_ms: int) ->
             "erasures": erasures.last_id(connection),
             "rows": msgspec.to_builtins(made.rows),
         }
-        trail.record(connection, "restore", "the catalogue", why=why, who=who, detail=detail, now_ms=now_ms)
+        trail.record(connection, trail.RESTORE, "the catalogue", why=why, who=who, detail=detail, now_ms=now_ms)
 
 
 def _take_over(beside: Path, settings: config.Store) -> None:

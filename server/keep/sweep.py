@@ -31,10 +31,12 @@ log = logging.getLogger(__name__)
 
 EVERY_MS = 3_600_000
 AT_ONCE = 1000  # samples to a transaction: more hold up ingest, fewer make a longer trail
-LEAVES = 0.97  # of the bound, so that the next sample does not begin another sweep
+LOOK = 20_000  # that are found at once: a look goes over all that may not go
+LEAVES = 0.95  # of the bound, so that the next sample does not begin another sweep
 
-Step = Callable[[int], bool]
-"""Given the clock, does a part of the work; whether there may be more."""
+_NAMED = 20  # devices in an entry of the trail
+_END = object()
+Find = Callable[[sa.Connection], Sequence[Any]]
 
 
 class Sweep:
@@ -44,30 +46,35 @@ class Sweep:
         """Nothing happens yet."""
         self._store, self._settings = store, settings
         self._days = settings.days()
-        self._steps: list[Step] = []
+        self._under_way: Iterator[None] | None = None
         self._next_ms = 0
+        self._gone: Counter[str] = Counter()
 
     def tick(self, now_ms: int) -> None:
         """Begin a sweep when one is due; go on with the one that is under way."""
-        if not self._steps and now_ms >= self._next_ms:
+        if self._under_way is None and now_ms >= self._next_ms:
             self._next_ms = now_ms + EVERY_MS
-            self._steps = [self._old, self._room, self._done]
-        if self._steps and not self._steps[0](now_ms):
-            self._steps.pop(0)
+            self._under_way = self._sweep(now_ms)
+        if self._under_way is not None and next(self._under_way, _END) is _END:
+            self._under_way = None
 
-    def run(self, now_ms: int) -> None:
-        """A whole sweep, at once."""
-        for step in (self._old, self._room, self._done):
-            while step(now_ms):
-                pass
+    def run(self, now_ms: int) -> dict[str, int]:
+        """A whole sweep, at once; table -> rows that went."""
+        self._gone.clear()
+        for _ in self._sweep(now_ms):
+            pass
+        return dict(+self._gone)
 
-    def _old(self, now_ms: int) -> bool:
+    def _sweep(self, now_ms: int) -> Iterator[None]:
+        """Some of it at a time."""
         for name, days, wanted in self._limits(now_ms):
-            before_ms = now_ms - days * DAY_MS
-            older = partial(passing.older, wanted=wanted, before_ms=before_ms, limit=AT_ONCE)
-            if days and self._remove(older, why=f"{name}: kept for {days} days", now_ms=now_ms):
-                return True
-        return False
+            if days:
+                older = partial(passing.older, wanted=wanted, before_ms=now_ms - days * DAY_MS, limit=LOOK)
+                yield from self._old(older, f"{name}: kept for {days} days", now_ms)
+        yield from self._room(now_ms)
+        passing.drop_bytes(self._store)  # what a killed sweep left
+        self._gone.update(tables.tidy(self._store, self._settings, now_ms=now_ms))
+        usage.note(self._store, now_ms=now_ms)
 
     def _limits(self, now_ms: int) -> Iterator[tuple[str, int, sa.ColumnElement[bool]]]:
         """What is kept for how long: (words, days, which samples)."""
@@ -80,43 +87,43 @@ class Sweep:
                 mine = sa.and_(sample.c.device == one.device, sample.c.stream == one.stream)
                 yield f"data rule {one.retention} of {one.device}/{one.stream}", one.retention_days, mine
 
-    def _room(self, now_ms: int) -> bool:
-        over = usage.over(self._store, self._settings.max_bytes)
-        if over <= 0:
-            return False
-        wanted = over + int((1.0 - LEAVES) * self._settings.max_bytes)
+    def _old(self, find: Find, why: str, now_ms: int) -> Iterator[None]:
+        while found := self._found(find):
+            yield from self._remove(found, why, now_ms)
 
-        def some(connection: sa.Connection) -> Sequence[Any]:
-            found = passing.least_useful(connection, before_ms=now_ms - YOUNG_MS, limit=AT_ONCE)
-            return list(_as_many_as(found, wanted))
+    def _room(self, now_ms: int) -> Iterator[None]:
+        find = partial(passing.least_useful, before_ms=now_ms - YOUNG_MS, limit=LOOK)
+        while (over := usage.over(self._store, self._settings.max_bytes)) > 0:
+            wanted = over + int((1.0 - LEAVES) * self._settings.max_bytes)
+            found = list(_as_many_as(self._found(find), wanted))
+            if not found:
+                return
+            yield from self._remove(found, f"the store was {over} bytes over its bound", now_ms)
 
-        return self._remove(some, why=f"the store is {over} bytes over its bound", now_ms=now_ms)
-
-    def _remove(self, find: Callable[[sa.Connection], Sequence[Any]], *, why: str, now_ms: int) -> bool:
+    def _found(self, find: Find) -> Sequence[Any]:
         with self._store.database.read() as connection:  # looked for without the right to write
-            found = find(connection)
-        if not found:
-            return False
+            return find(connection)
+
+    def _remove(self, found: Sequence[Any], why: str, now_ms: int) -> Iterator[None]:
+        for start in range(0, len(found), AT_ONCE):
+            self._forget(found[start : start + AT_ONCE], why, now_ms)
+            yield
+
+    def _forget(self, found: Sequence[Any], why: str, now_ms: int) -> None:
         with self._store.database.write() as connection:
             rows = passing.still(connection, found)
-            passing.remove(connection, rows)
-            devices = Counter(row.device for row in rows)
-            detail = {
-                "samples": len(rows),
-                "bytes": sum(row.body_bytes for row in rows),
-                "devices": dict(devices.most_common(20)),
-                "until_ms": max((row.received_at_ms for row in rows), default=0),
-            }
-            trail.record(connection, "remove", "samples", why=why, detail=detail, now_ms=now_ms)
+            if rows:
+                passing.remove(connection, rows)
+                detail = {
+                    "samples": len(rows),
+                    "bytes": sum(row.body_bytes for row in rows),
+                    "devices": dict(Counter(row.device for row in rows).most_common(_NAMED)),
+                    "until_ms": max(row.received_at_ms for row in rows),
+                }
+                trail.record(connection, "remove", "samples", why=why, detail=detail, now_ms=now_ms)
         passing.drop_bytes(self._store)
+        self._gone["sample"] += len(rows)
         log.info("%d samples were removed: %s", len(rows), why)
-        return True
-
-    def _done(self, now_ms: int) -> bool:
-        passing.drop_bytes(self._store)  # what a killed sweep left
-        tables.tidy(self._store, self._settings, now_ms=now_ms)
-        usage.note(self._store, now_ms=now_ms)
-        return False
 
 
 def _as_many_as(rows: Sequence[Any], wanted_bytes: int) -> Iterator[Any]:

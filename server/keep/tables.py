@@ -52,7 +52,9 @@ GROWTH = MappingProxyType(
     | dict.fromkeys(("beat", "span", "stretch"), FOLDED)
     | dict.fromkeys(("event", "chore", "training_order", "token", "certificate"), EVENTS)
     | dict.fromkeys(("curve", "rollout_step", "rollout_command", "usage"), HISTORY)
-    | dict.fromkeys(("alarm", "delivery", "part", "quarantine", "gap", "arrival", "doomed_blob"), BOUNDED)
+    | dict.fromkeys(
+        ("alarm", "delivery", "part", "quarantine", "gap", "arrival", "doomed_blob", "leadership", "csrf_key"), BOUNDED
+    )
 )
 """Table -> how it grows."""
 

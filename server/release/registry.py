@@ -40,13 +40,17 @@ def publish_passed(store: Store, *, now_ms: int) -> list[Version]:
     """Publish every candidate that passed; returns the new versions."""
     with store.database.read() as connection:
         passed = runs.in_state(connection, "passed")
-    return [_publish(store, run, now_ms=now_ms) for run in passed]
+    made = [_publish(store, run, now_ms=now_ms) for run in passed]
+    return [version for version in made if version is not None]
 
 
-def _publish(store: Store, run: runs.Run, *, now_ms: int) -> Version:
+def _publish(store: Store, run: runs.Run, *, now_ms: int) -> Version | None:
+    """None: another process was first."""
     candidate = run.report["candidate"]
     manifest = decode_manifest(store.blobs.get(candidate["manifest_sha256"]), where=f"candidate of run {run.id}")
     with store.database.write() as connection:
+        if not runs.publish(connection, run.id):
+            return None
         # The number is given here, not when the training began: an artifact may have been added by hand since.
         number = _next_number(connection)
         manifest = msgspec.structs.replace(manifest, version=number)
@@ -59,7 +63,6 @@ def _publish(store: Store, run: runs.Run, *, now_ms: int) -> Version:
             now_ms=now_ms,
         )
         versions.insert(connection, made)
-        runs.publish(connection, run.id)
         _record(connection, made, why=f"run {run.id} passed its gates", now_ms=now_ms)
     return made
 

@@ -27,6 +27,7 @@ from server.identity.authority import Authority
 from server.identity.credentials import worker_context
 from server.roles.collecting import TAKEN, collector_of
 from server.roles.devices import BROKER_URL, check_authority, client_of, external
+from server.store.lock import taking_in
 from server.store.store import Store
 
 log = logging.getLogger(__name__)
@@ -80,6 +81,7 @@ class Intake:
         """Run until `stop`."""
         config, place = self._config, self._place
         with ExitStack() as stack:
+            stack.enter_context(taking_in(Path(config.server.data_dir)))
             store = Store.open(Path(config.server.data_dir), config.store)
             stack.callback(store.close)
             addresses = addresses_of(config, place, now_ms=self._now_ms())

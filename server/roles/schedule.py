@@ -74,14 +74,10 @@ class Schedule:
         self._sweep_at_s = 0.0  # of the monotonic clock
 
     @property
-    def to_publish(self) -> Sequence[Step]:
-        """What comes first: whatever else looks is to see the new version."""
-        return (lambda now_ms: publish(self._store, now_ms=now_ms),)
-
-    @property
     def steps(self) -> Sequence[Step]:
-        """The others, in their order."""
+        """In their order: whatever else looks is to see a new version."""
         return (
+            lambda now_ms: publish(self._store, now_ms=now_ms),
             self._steering.tick,
             self._sign,
             self._sweep,

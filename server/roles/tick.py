@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import logging
 import threading
+import time
 from collections.abc import Callable, Sequence
 
 log = logging.getLogger(__name__)
@@ -17,23 +18,32 @@ Step = Callable[[int], object]
 """Something to look after; told the wall clock, ms since 1970."""
 
 
+def always() -> bool:
+    """Nobody else may begin."""
+    return True
+
+
 class Tick:
     """Runs the steps, and says once what goes wrong."""
 
-    def __init__(self, steps: Sequence[Step], *, now_ms: Callable[[], int]) -> None:
-        """Nothing is looked at yet."""
-        self._steps, self._now_ms = steps, now_ms
+    def __init__(self, steps: Sequence[Step], *, now_ms: Callable[[], int], acts: Callable[[], bool] = always) -> None:
+        """Nothing is looked at yet. `acts`: whether this process may; once not, no step begins."""
+        self._steps, self._now_ms, self._acts = steps, now_ms, acts
         self._complaints: set[str] = set()  # of the last look
+        self.looked_s = time.monotonic()
+        """When the last look ended."""
 
     def until(self, stopped: threading.Event) -> None:
-        """Look once a second, until `stopped`."""
-        while not stopped.wait(TICK_S):
+        """Look once a second, until `stopped`, or as long as this process may."""
+        while self._acts() and not stopped.wait(TICK_S):
             self.look()
 
     def look(self) -> None:
         """One look."""
         complaints = set()
         for step in self._steps:
+            if not self._acts():
+                return
             try:
                 step(self._now_ms())
             except Exception as error:  # the supervising loop: all else must go on
@@ -42,3 +52,4 @@ class Tick:
                 if complaint not in self._complaints:
                     log.exception("a step of the scheduler failed, and is tried again")
         self._complaints = complaints
+        self.looked_s = time.monotonic()

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from math import isfinite
+from operator import add as add_up
 from typing import NamedTuple
 
 import numpy as np
@@ -173,13 +174,15 @@ def _figures(said: Heartbeat) -> list[float]:
 
 
 def _together(parts: Sequence[Sequence[float]]) -> list[float]:
-    """Figures of all of them; in plain Python, as there are mostly two, of a few dozen numbers."""
-    if len(parts) == 1:
-        return list(parts[0])
+    """Figures of all of them; in plain Python, as there are mostly two or three, of a few dozen numbers."""
+    total = list(parts[0])
+    for part in parts[1:]:
+        total = _both(total, part)
+    return total
+
+
+def _both(one: Sequence[float], other: Sequence[float]) -> list[float]:
     n = len(FIGURES)
-    columns = list(zip(*parts, strict=True))
-    seen = [
-        max((most for count, most in zip(counts, mosts, strict=True) if count > 0), default=0.0)
-        for counts, mosts in zip(columns[:n], columns[2 * n :], strict=True)
-    ]
-    return [*map(sum, columns[: 2 * n]), *seen]
+    seen = zip(one[:n], other[:n], one[2 * n :], other[2 * n :], strict=True)
+    largest = [(max(a, b) if there else a) if here else b for here, there, a, b in seen]
+    return [*map(add_up, one[: 2 * n], other[: 2 * n]), *largest]

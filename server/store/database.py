@@ -9,8 +9,9 @@ is on disk. Only who takes samples in may write beside others of his kind (`toge
 
 from __future__ import annotations
 
+import copy
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from pathlib import Path
 from typing import Protocol
@@ -60,6 +61,7 @@ class Database:
         """The catalogue at a URL: see `placed`. ServerConfigError when it cannot be what is configured."""
         self._kept = kept(settings)
         self._writing = threading.Lock()
+        self._check: Callable[[sa.Connection], None] | None = None
         self.name = self._kept.name
         """What messages call it."""
 
@@ -83,12 +85,20 @@ class Database:
         """
         alone = nullcontext() if together and self.shared else self._writing
         with self._faults(), alone, self._kept.writing(together=together) as connection:
+            if self._check is not None:
+                self._check(connection)
             yield connection
 
     @property
     def shared(self) -> bool:
         """Whether several may write together."""
         return self.engine.dialect.name != config.SQLITE
+
+    def fenced(self, check: Callable[[sa.Connection], None]) -> Database:
+        """The same catalogue, where `check` comes first in every write, and may refuse it: it raises a StoreError."""
+        made = copy.copy(self)
+        made._check = check
+        return made
 
     def forget_deleted(self) -> None:
         """Leave no byte of rows that were deleted where the catalogue is kept. StoreError: to be done again."""

@@ -17,6 +17,7 @@ from edge_agent.contract.errors import did_you_mean
 from edge_agent.contract.wire import Birth, Death, Desired, Event, Heartbeat, OutboxState
 from server.config import POSTGRESQL, STABLE
 from server.errors import StoreError
+from server.store.encoded import encoded
 from server.store.insert import insert
 from server.store.schema import device, event, quarantine
 from server.store.spoken import Spoken
@@ -194,7 +195,7 @@ def record_heartbeats(connection: sa.Connection, said: Sequence[Spoken[Heartbeat
 def _each(said: Sequence[Spoken[Birth]] | Sequence[Spoken[Heartbeat]]) -> list[dict[str, object]]:
     return [
         {"of": one.device, "its_session": one.word.session, "its_boot": one.word.boot}
-        | {"word": _to_json(one.word), "at_ms": one.at_ms}
+        | {"word": encoded(one.word), "at_ms": one.at_ms}
         for one in said
     ]
 

@@ -51,4 +51,4 @@ def _columns() -> list[sa.Column[Any]]:
 def _names_blob(column: sa.Column[Any]) -> bool:
     if column.table.name in NOT_YET:
         return False
-    return column.name in COLUMNS or column.table.name == "parcel"
+    return column.name in COLUMNS or (column.table.name == "parcel" and column.name.endswith("sha256"))

@@ -38,7 +38,8 @@ def labelled() -> sa.ColumnElement[bool]:
     return sa.exists().where(consensus.c.sample_id == sample.c.id)
 
 
-_ROWS = sa.select(sample, labelled().label("answered"))
+_ANSWERED = labelled().label("answered")
+_FOUND = sa.select(sample.c.id, sample.c.body_bytes, _ANSWERED)
 
 
 def is_named() -> sa.ColumnElement[bool]:
@@ -66,21 +67,21 @@ def of_class(kept_as: RetentionClass) -> sa.ColumnElement[bool]:
 
 
 def older(connection: sa.Connection, wanted: sa.ColumnElement[bool], *, before_ms: int, limit: int) -> Sequence[Any]:
-    """Rows of `sample` of devices that came before then and on which nothing rests, the oldest first; if `wanted`."""
-    query = _ROWS.where(sample.c.received_at_ms < before_ms, sample.c.origin == "device", wanted, ~is_named())
+    """Samples that came before then and on which nothing rests, the oldest first: id, body_bytes, answered."""
+    query = _FOUND.where(sample.c.received_at_ms < before_ms, sample.c.origin == "device", wanted, ~is_named())
     return connection.execute(query.order_by(sample.c.received_at_ms, sample.c.id).limit(limit)).all()
 
 
 def least_useful(connection: sa.Connection, *, before_ms: int, limit: int) -> Sequence[Any]:
     """Unlabelled ones that came before then and on which nothing rests: of the least utility first, then the oldest."""
-    query = _ROWS.where(sample.c.received_at_ms < before_ms, of_class("unlabelled"), ~is_named())
+    query = _FOUND.where(sample.c.received_at_ms < before_ms, of_class("unlabelled"), ~is_named())
     worth = sa.func.coalesce(sample.c.utility, -1.0)
     return connection.execute(query.order_by(worth, sample.c.received_at_ms, sample.c.id).limit(limit)).all()
 
 
 def still(connection: sa.Connection, rows: Sequence[Any]) -> Sequence[Any]:
-    """Those of the rows, found in an earlier transaction, on which nothing rests now, and that are what they were."""
-    query = _ROWS.where(sample.c.id.in_([row.id for row in rows]), ~is_named())
+    """Rows of `sample`, of what was found in an earlier transaction: on which nothing rests now, answered as then."""
+    query = sa.select(sample, _ANSWERED).where(sample.c.id.in_([row.id for row in rows]), ~is_named())
     before = {row.id: row.answered for row in rows}
     return [row for row in connection.execute(query) if bool(row.answered) == bool(before[row.id])]
 

@@ -24,6 +24,7 @@ from edge_agent.contract.errors import ConfigError
 from edge_agent.contract.settings import read_secret
 from server import config
 from server.errors import ServerConfigError, StoreError
+from server.store.encoded import dumps, loads
 from server.store.schema import metadata
 
 OLDEST = 15
@@ -54,6 +55,8 @@ class Postgres:
             url,
             connect_args={"options": _options(url)},
             isolation_level="READ COMMITTED",
+            json_serializer=dumps,
+            json_deserializer=loads,
             pool_pre_ping=True,  # one that a restarted server has closed is replaced before it is used
             pool_size=5,
             max_overflow=CONNECTIONS - 5,
@@ -92,8 +95,9 @@ class Postgres:
 
     def used_bytes(self) -> int:
         """Of its tables and indexes; room of deleted rows, which is used again, counted."""
+        query = "SELECT sum(pg_total_relation_size(relid)) FROM pg_stat_user_tables WHERE schemaname = current_schema()"
         with self.reading() as connection:
-            return int(connection.exec_driver_sql("SELECT pg_database_size(current_database())").scalar() or 0)
+            return int(connection.exec_driver_sql(query).scalar() or 0)
 
     def copy_to(self, path: Path) -> None:
         """Into a SQLite file, table by table, in one transaction that sees one state."""

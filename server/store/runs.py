@@ -85,9 +85,10 @@ def fail(connection: sa.Connection, run_id: int, *, error: str, now_ms: int) -> 
     return _unfinished(connection, run_id, state="failed", error=error, ended_at_ms=now_ms)
 
 
-def publish(connection: sa.Connection, run_id: int) -> None:
-    """The candidate of a run that passed has become a version."""
-    connection.execute(sa.update(run).where(run.c.id == run_id).values(state="published"))
+def publish(connection: sa.Connection, run_id: int) -> bool:
+    """The candidate of a run that passed becomes a version; False when it is one already."""
+    query = sa.update(run).where(run.c.id == run_id, run.c.state == "passed")
+    return connection.execute(query.values(state="published")).rowcount > 0
 
 
 def override(connection: sa.Connection, run_id: int, *, report: dict[str, Any]) -> bool:
@@ -140,6 +141,12 @@ def latest(connection: sa.Connection, *, limit: int = 1) -> Sequence[Run]:
     """The newest runs that were not interrupted, newest first."""
     query = sa.select(run).where(run.c.error.is_distinct_from(INTERRUPTED)).order_by(run.c.id.desc()).limit(limit)
     return [Run(*row) for row in connection.execute(query)]
+
+
+def interrupted(connection: sa.Connection) -> int:
+    """How many of the newest were, one after the other."""
+    ended = sa.select(sa.func.coalesce(sa.func.max(run.c.id), 0)).where(run.c.error.is_distinct_from(INTERRUPTED))
+    return connection.scalar(sa.select(sa.func.count()).where(run.c.id > ended.scalar_subquery())) or 0
 
 
 def of_snapshot(connection: sa.Connection, snapshot_id: str) -> list[int]:

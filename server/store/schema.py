@@ -722,6 +722,16 @@ training_order = Table(  # a round that somebody asked for (training_orders.py)
     Column("run_id", Id),  # null: not begun
 )
 
+leadership = Table(  # seats that one process holds at a time (leadership.py)
+    "leadership",
+    metadata,
+    Column("name", String(20), primary_key=True),
+    Column("holder", String(200), nullable=False),  # empty: nobody
+    Column("term", BigInteger, nullable=False),  # only grows: a write under an older one is refused
+    Column("since_ms", BigInteger, nullable=False),
+    Column("until_ms", BigInteger, nullable=False),  # by the catalogue's clock; 0: given back
+)
+
 user = Table(  # who may sign in (users.py)
     "user",
     metadata,
@@ -742,6 +752,13 @@ web_session = Table(
     Column("expires_at_ms", BigInteger, nullable=False),
 )
 Index("web_session_by_user", web_session.c.user)
+
+csrf_key = Table(  # of people whom a proxy signs in, the same for every web server; one row
+    "csrf_key",
+    metadata,
+    Column("id", Integer, primary_key=True, autoincrement=False),
+    Column("key", LargeBinary, nullable=False),
+)
 
 api_token = Table(  # for programs
     "api_token",

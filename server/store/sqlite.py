@@ -17,6 +17,7 @@ from typing import Any
 import sqlalchemy as sa
 
 from server.errors import StoreError
+from server.store.encoded import dumps, loads
 
 try:  # carries a current SQLite; Python's own may have the WAL-reset bug (< 3.51.3, sqlite.org/wal.html)
     from pysqlite3 import dbapi2 as sqlite3
@@ -38,7 +39,11 @@ class Sqlite:
         self.name = str(path)
         self._path = path
         self.engine = sa.create_engine(
-            f"sqlite:///{path}", module=sqlite3, connect_args={"timeout": BUSY_S, "check_same_thread": False}
+            f"sqlite:///{path}",
+            module=sqlite3,
+            connect_args={"timeout": BUSY_S, "check_same_thread": False},
+            json_serializer=dumps,
+            json_deserializer=loads,
         )
         sa.event.listen(self.engine, "connect", _configure)
         sa.event.listen(self.engine, "begin", _begin)

@@ -10,13 +10,17 @@ wants their pixels has them decoded in a process of its own (sandbox.py).
 from __future__ import annotations
 
 import argparse
+import dataclasses
+from collections.abc import Mapping
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 
 import msgspec
 
 from server import config
 from server.errors import StoreError
+from server.store import leadership
 from server.store.blobs import Blobs
 from server.store.database import Database, placed
 from server.store.migrations import migrate
@@ -26,13 +30,14 @@ from server.store.shards import Shards
 
 @dataclass(frozen=True)
 class Store:
-    """The catalogue and the blobs; `folder` and `settings` are what another process opens them by."""
+    """The catalogue and the blobs; `folder`, `settings` and `terms` are what another process opens them by."""
 
     folder: Path
     settings: config.Store
     database: Database
     blobs: Blobs
     images: Sandbox = field(default_factory=Sandbox)
+    terms: Mapping[str, int] = field(default_factory=dict)
 
     @classmethod
     def open(cls, folder: Path, settings: config.Store = config.Store()) -> Store:  # noqa: B008 - frozen
@@ -51,9 +56,17 @@ class Store:
             raise
         return cls(folder, settings, database, blobs)
 
+    def under(self, terms: Mapping[str, int]) -> Store:
+        """The same, for one who leads: a write raises DeposedError when one of its terms is over (leadership.py)."""
+        if not terms:
+            return self
+        fenced = self.database.fenced(partial(leadership.check, terms=terms))
+        return dataclasses.replace(self, database=fenced, terms=terms)
+
     def arguments(self) -> list[str]:
         """For a child that is to open it too: see `accept`."""
-        return [f"--data-dir={self.folder}", f"--store={msgspec.json.encode(self.settings).decode()}"]
+        settings, terms = (msgspec.json.encode(said).decode() for said in (self.settings, self.terms))
+        return [f"--data-dir={self.folder}", f"--store={settings}", f"--terms={terms}"]
 
     def close(self) -> None:
         """Close all."""
@@ -79,10 +92,12 @@ def open_blobs(where: str, settings: config.Store = config.Store()) -> Blobs:  #
 
 
 def accept(parser: argparse.ArgumentParser) -> None:
-    """Let a child take what `Store.arguments` gives: `data_dir` and `store`, for `Store.open`."""
+    """Let a child take what `Store.arguments` gives."""
     parser.add_argument("--data-dir", type=Path, required=True)
-    parser.add_argument("--store", type=_settings, default=config.Store())
+    parser.add_argument("--store", type=partial(msgspec.json.decode, type=config.Store), default=config.Store())
+    parser.add_argument("--terms", type=partial(msgspec.json.decode, type=dict[str, int]), default={})
 
 
-def _settings(said: str) -> config.Store:
-    return msgspec.json.decode(said, type=config.Store)
+def accepted(options: argparse.Namespace) -> Store:
+    """The store that a child was told to open, under the terms of who started it."""
+    return Store.open(options.data_dir, options.store).under(options.terms)

@@ -71,10 +71,8 @@ class Uploaded(NamedTuple):
     samples: int
 
 
-def record(
-    connection: sa.Connection, said: Sequence[Spoken[Heartbeat]], *, kept_ms: Sequence[int] = beats.KEPT_MS
-) -> None:
-    """Take in what heartbeats count that none before them did. kept_ms: as in beats.add."""
+def record(connection: sa.Connection, said: Sequence[Spoken[Heartbeat]]) -> list[beats.Told]:
+    """Take in what heartbeats count that none before them did; returns what it says of the devices, for `beats.add`."""
     pending = _Pending(_last_rows(connection, said))
     for one in said:
         border: StreamCounts | None = None
@@ -83,7 +81,8 @@ def record(
                 run = Run(one.device, counts.stream, one.word.boot, one.word.session)
                 pending.extend(run, border, counts, now_ms=one.at_ms)
             border = counts
-    pending.write(connection, kept_ms)
+    pending.write(connection)
+    return pending.told
 
 
 def stretches(connection: sa.Connection, *, since_day: str = "") -> list[Stretch]:
@@ -228,12 +227,12 @@ class _Pending:
         self._grown: dict[int, dict[str, Any]] = {}  # by id
         self._begun: list[dict[str, Any]] = []
         self._seen: list[spans.Seen] = []
-        self._told: list[beats.Told] = []
+        self.told: list[beats.Told] = []
 
     def extend(self, run: Run, border: StreamCounts | None, counts: StreamCounts, *, now_ms: int) -> None:
         """Add what `counts` says beyond the last row of the run. `border`: where the model before it ended."""
         last = self._last.get(run)
-        before = msgspec.convert(last["counted"], type=StreamCounts) if last else NOTHING
+        before = _counted(last["counted"]) if last else NOTHING
         if not _follows(before, counts):
             return
         day = day_of(now_ms)
@@ -244,7 +243,7 @@ class _Pending:
         }
         self._seen.append(spans.Seen(run.device, version, values["sums"], now_ms))
         if (told := beats.of_scores(run.device, values["sums"], at_ms=now_ms)) is not None:
-            self._told.append(told)
+            self.told.append(told)
         if last is not None and (last["day"], last["model_version"]) == (day, version):
             for name in ("read", "scored", "invalid"):
                 values[name] += last[name]
@@ -258,7 +257,7 @@ class _Pending:
             self._last[run] = run._asdict() | values
             self._begun.append(self._last[run])
 
-    def write(self, connection: sa.Connection, kept_ms: Sequence[int]) -> None:
+    def write(self, connection: sa.Connection) -> None:
         if self._grown:
             grown = [{name: row[name] for name in _KEPT} | {"of": number} for number, row in self._grown.items()]
             changes: dict[str, Any] = {name: sa.bindparam(name) for name in _KEPT}
@@ -266,7 +265,13 @@ class _Pending:
         if self._begun:
             connection.execute(sa.insert(stretch), self._begun)
         spans.add(connection, self._seen)
-        beats.add(connection, self._told, kept_ms=kept_ms)
+
+
+def _counted(kept: Any) -> StreamCounts:
+    """As it was read, or is to be written."""
+    if isinstance(kept, msgspec.Raw):
+        return msgspec.json.decode(kept, type=StreamCounts)
+    return msgspec.convert(kept, type=StreamCounts)
 
 
 def _follows(before: StreamCounts, after: StreamCounts) -> bool:

@@ -1,6 +1,7 @@
 """Which rounds did people ask for?
 
-An order waits here until the running server begins it; it is answered with the run that came of it.
+An order waits here until whoever begins rounds begins it; it is answered with the run that came of it. One whose round
+was interrupted waits again, for another process perhaps.
 """
 
 from __future__ import annotations
@@ -38,6 +39,11 @@ def waiting(connection: sa.Connection) -> Order | None:
     query = sa.select(training_order).where(training_order.c.run_id.is_(None)).order_by(training_order.c.id).limit(1)
     row = connection.execute(query).first()
     return None if row is None else Order(*row)
+
+
+def reopen(connection: sa.Connection, run_id: int) -> None:
+    """The round that was to answer them was interrupted."""
+    connection.execute(sa.update(training_order).where(training_order.c.run_id == run_id).values(run_id=None))
 
 
 def last_id(connection: sa.Connection) -> int:

@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 
 import sqlalchemy as sa
 
+from server.config import POSTGRESQL, Retention
 from server.store import passing, room
 from server.store.schema import metadata, sample
 from server.store.schema import usage as table
@@ -105,6 +106,54 @@ def outlook(connection: sa.Connection, found: Mapping[str, Used], *, max_bytes: 
     return Outlook(used, free, grown, max(0, left) / grown if grown > 0 else None)
 
 
+def view(connection: sa.Connection, found: Mapping[str, Used], settings: Retention, *, now_ms: int) -> dict[str, Any]:
+    """All of it as plain data: bytes, how they grow, `classes` and `tables`."""
+    look = outlook(connection, found, max_bytes=settings.max_bytes, now_ms=now_ms)
+    classes = [{"name": name, "samples": one.rows, "bytes": one.bytes} for name, one in picked(found, CLASS)]
+    tables = [{"name": name, "rows": one.rows, "bytes": one.bytes} for name, one in picked(found, TABLE)]
+    return {
+        "bytes": look.bytes,
+        "max_bytes": settings.max_bytes,
+        "over_bytes": max(0, look.bytes - settings.max_bytes) if settings.max_bytes else 0,
+        "free_bytes": look.free_bytes,
+        "per_day_bytes": look.per_day_bytes,
+        "full_in_days": look.full_in_days,
+        "unused_bytes": found[UNUSED].bytes,
+        "model_bytes": found[MODELS].bytes,
+        "classes": classes,
+        "tables": tables,
+    }
+
+
+def outline(connection: sa.Connection, settings: Retention, *, now_ms: int) -> dict[str, Any] | None:
+    """What was last noted, without classes and tables; None: nobody has looked yet."""
+    _, found = noted(connection)
+    if not found:
+        return None
+    whole = view(connection, found, settings, now_ms=now_ms)
+    return {name: value for name, value in whole.items() if not isinstance(value, list)}
+
+
+def line(said: Mapping[str, Any]) -> str:
+    """An outline in words.
+
+    >>> line({"bytes": 3e9, "max_bytes": 0, "free_bytes": 9e9, "per_day_bytes": 5e8, "full_in_days": 18.0})
+    '3.00 GB, 9.00 GB free; 0.50 GB more a day, full in 18 days'
+    """
+    bound = f" of at most {said['max_bytes'] / 1e9:.2f}" if said["max_bytes"] else ""
+    found = f"{said['bytes'] / 1e9:.2f} GB{bound}, {said['free_bytes'] / 1e9:.2f} GB free"
+    if said["per_day_bytes"] is not None:
+        found += f"; {said['per_day_bytes'] / 1e9:.2f} GB more a day"
+    return found if said["full_in_days"] is None else f"{found}, full in {said['full_in_days']:.0f} days"
+
+
+def history(connection: sa.Connection) -> list[tuple[str, str, int, int]]:
+    """Every day that was noted: (day, name, rows, bytes)."""
+    query = sa.select(table.c.day, table.c.name, table.c.rows, table.c.bytes)
+    rows = connection.execute(query.order_by(table.c.day, table.c.name))
+    return [(row.day, row.name, row.rows, row.bytes) for row in rows]
+
+
 def picked(found: Mapping[str, Used], start: str) -> list[tuple[str, Used]]:
     """Those whose name begins so, without that; the largest first."""
     some = ((name.removeprefix(start), one) for name, one in found.items() if name.startswith(start))
@@ -125,12 +174,12 @@ def _classes(connection: sa.Connection) -> dict[str, Used]:
 
 
 def _tables(connection: sa.Connection, catalogue_bytes: int) -> dict[str, Used]:
-    if connection.dialect.name == "postgresql":
-        query = "SELECT relname, n_live_tup, pg_total_relation_size(relid) FROM pg_stat_user_tables"
-        return {name: Used(rows, size) for name, rows, size in connection.execute(sa.text(query))}
-    rows = {
-        one.name: connection.scalar(sa.select(sa.func.count()).select_from(one)) or 0 for one in metadata.sorted_tables
-    }
+    count = sa.func.count()
+    rows = {one.name: connection.scalar(sa.select(count).select_from(one)) or 0 for one in metadata.sorted_tables}
+    if connection.dialect.name == POSTGRESQL:
+        query = "SELECT relname, pg_total_relation_size(relid) FROM pg_stat_user_tables"
+        sizes = connection.execute(sa.text(f"{query} WHERE schemaname = current_schema()")).all()
+        return {name: Used(rows[name], size) for name, size in sizes if name in rows}
     weight = {
         one.name: rows[one.name] * _row_bytes(connection, one) for one in metadata.sorted_tables if rows[one.name]
     }

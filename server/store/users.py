@@ -14,7 +14,7 @@ import sqlalchemy as sa
 from edge_agent.contract.errors import did_you_mean
 from server.errors import StoreError
 from server.store import trail
-from server.store.schema import api_token, user, web_session
+from server.store.schema import api_token, csrf_key, user, web_session
 
 Role = Literal["viewer", "labeler", "operator", "admin"]
 """Each may do what those before it may: look; label; order devices and rollouts; all else."""
@@ -185,3 +185,16 @@ def revoke_token(connection: sa.Connection, number: int, *, by: str, why: str, n
     if not connection.execute(sa.update(api_token).where(mine).values(revoked_at_ms=now_ms)).rowcount:
         raise StoreError(f"token {number}: there is none that is good")
     trail.record(connection, "token revoke", f"token {number}", why=why, who=by, now_ms=now_ms)
+
+
+def csrf_key_of(connection: sa.Connection) -> bytes:
+    """What CSRF tokens are made with of people whom a proxy signs in; b"" before the first."""
+    return connection.scalar(sa.select(csrf_key.c.key)) or b""
+
+
+def make_csrf_key(connection: sa.Connection, key: bytes) -> bytes:
+    """The key, which is `key` if there was none: to every web server the same."""
+    if found := csrf_key_of(connection):
+        return found
+    connection.execute(sa.insert(csrf_key).values(id=1, key=key))
+    return key

@@ -35,6 +35,7 @@ log = logging.getLogger(__name__)
 TERMINATE_S = 1.0  # a child in a long call into native code may not notice in time, and is killed
 LAST_LINES = 20
 LOOK_MS = 60_000  # less counts a million samples again and again, more begins a round with labels that are gone
+PATIENCE = 3  # interrupted rounds in a row, after which what was ordered by hand is not begun again
 RETRY_MS = 60_000  # after a round that could not even begin: less fills the log, more leaves a full disk's labels lying
 
 
@@ -70,6 +71,8 @@ class Teach:
         with self._store.database.write() as connection:
             for run in runs.in_state(connection, *runs.UNFINISHED):
                 runs.fail(connection, run.id, error=runs.INTERRUPTED, now_ms=now_ms)
+                if runs.interrupted(connection) < PATIENCE:  # else it is the round that brings its machine down
+                    training_orders.reopen(connection, run.id)
                 log.warning("run %d: was interrupted; its labels count as new", run.id)
 
     def tick(self, *, now_ms: int) -> None:

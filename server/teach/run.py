@@ -1,6 +1,6 @@
 """One round, in a process of its own.
 
-    python -m server.teach.run --data-dir DIR --store JSON --settings JSON --why WHY
+    python -m server.teach.run --data-dir DIR --store JSON --terms JSON --settings JSON --why WHY
 
 So that it can be killed, frees its memory, and never holds up what the server does meanwhile. It says on stdout what it
 does, one line each, and ends with 0 when the outcome is in the store. The run is there once the snapshot is: one that
@@ -18,7 +18,7 @@ from collections.abc import Sequence
 import msgspec
 
 from edge_agent.contract.errors import WinnowError
-from server.store.store import Store, accept
+from server.store.store import accept, accepted
 from server.teach.training import Settings, begin, run_round
 
 CHECKPOINTS = "training"  # folder beside the store
@@ -33,7 +33,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--why", required=True)
     options = parser.parse_args(arguments)
     os.nice(_NICE)
-    store = Store.open(options.data_dir, options.store)
+    store = accepted(options)
     try:
         run_id = begin(store, options.settings, why=options.why, say=_say, now_ms=_now_ms)
         run_round(store, run_id, folder=store.folder / CHECKPOINTS, say=_say, now_ms=_now_ms)

@@ -57,7 +57,6 @@ class Access:
     def __init__(self, store: Store, web: Web, *, now_ms: Callable[[], int]) -> None:
         """`web`: how people sign in."""
         self._store, self._web, self._now_ms = store, web, now_ms
-        self._key = secrets.token_bytes(32)  # CSRF tokens of people whom a proxy signs in; new with every start
 
     def who(self, request: Request) -> Person | None:
         """Who is asking; None: nobody we know."""
@@ -79,8 +78,11 @@ class Access:
         if not name or request.client is None or request.client.host not in self._web.proxies:
             return None
         with self._store.database.read() as connection:
-            found = users.get(connection, name)
-        csrf = hmac.new(self._key, name.encode(), hashlib.sha256).hexdigest()
+            found, key = users.get(connection, name), users.csrf_key_of(connection)
+        if not key:
+            with self._store.database.write() as connection:
+                key = users.make_csrf_key(connection, secrets.token_bytes(32))
+        csrf = hmac.new(key, name.encode(), hashlib.sha256).hexdigest()
         return _person(found, "proxy", csrf) if found and found.disabled_at_ms is None else None
 
     def sign_in(self, name: str, password: str) -> str | None:

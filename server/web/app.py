@@ -41,13 +41,19 @@ HEADERS = {
 
 
 def make_app(
-    store: Store, config: ServerConfig, *, now_ms: Callable[[], int], hint: Callable[[], None] = nothing
+    store: Store,
+    config: ServerConfig,
+    *,
+    now_ms: Callable[[], int],
+    role: str = "web",
+    hint: Callable[[], None] = nothing,
 ) -> FastAPI:
     """The application, without its socket.
 
-    `now_ms`: the wall clock, ms since 1970. `hint`: to be told that something was answered elsewhere.
+    `now_ms`: the wall clock, ms since 1970. `role`: what the process calls itself. `hint`: to be told that something
+    was answered elsewhere.
     """
-    frame = Frame(store, config, now_ms=now_ms, hint=hint)
+    frame = Frame(store, config, now_ms=now_ms, role=role, hint=hint)
     app = FastAPI(
         title="Winnow",
         version="1",

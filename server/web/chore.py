@@ -1,6 +1,6 @@
 """One thing that somebody asked for on a page, in a process of its own.
 
-    python -m server.web.chore --data-dir DIR --store JSON --chore N
+    python -m server.web.chore --data-dir DIR --store JSON --terms JSON --chore N
 
 So that it frees its memory, and holds up neither ingest nor pages. It ends with 0 when its outcome is in the store.
 """
@@ -21,7 +21,7 @@ from server.errors import StoreError
 from server.label import mapping
 from server.store import chores
 from server.store.chores import Chore
-from server.store.store import Store, accept
+from server.store.store import Store, accept, accepted
 from server.teach.export.run import export
 
 _NICE = 10  # below the server, the broker and a training
@@ -35,7 +35,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--chore", type=int, required=True)
     options = parser.parse_args(arguments)
     os.nice(_NICE)
-    store = Store.open(options.data_dir, options.store)
+    store = accepted(options)
     try:
         do(store, options.chore)
     finally:

@@ -47,10 +47,10 @@ class Frame:
     """What every page needs: the store, the configuration, the clock, templates, and who may what."""
 
     def __init__(
-        self, store: Store, config: ServerConfig, *, now_ms: Callable[[], int], hint: Callable[[], None]
+        self, store: Store, config: ServerConfig, *, now_ms: Callable[[], int], role: str, hint: Callable[[], None]
     ) -> None:
         """Nothing is read yet."""
-        self.store, self.config, self.now_ms, self.hint = store, config, now_ms, hint
+        self.store, self.config, self.now_ms, self.role, self.hint = store, config, now_ms, role, hint
         self.table = FleetTable(store, now_ms=now_ms)
         self.access = Access(store, config.web, now_ms=now_ms)
         self._templates = Jinja2Templates(HERE / "templates")

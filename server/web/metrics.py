@@ -22,7 +22,9 @@ from prometheus_client.exposition import CONTENT_TYPE_LATEST, generate_latest
 from prometheus_client.registry import Collector
 
 from server.config import AlarmKind
-from server.store import alarms, deliveries, device_orders, labels, removed, rollouts, samples, versions
+from server.store import alarms, deliveries, device_orders, labels, removed, rollouts, samples, usage, versions
+from server.store.leadership import SEATS
+from server.store.presence import leader
 from server.store.schema import device, quarantine, run, snapshot
 from server.store.store import Store
 from server.web.access import Viewer
@@ -104,6 +106,8 @@ class Figures(Collector):
         yield _counter("winnow_messages_throttled", "Messages left for want of room, to be sent again", value=throttled)
         yield _gauge("winnow_quarantine_messages", "Messages set aside", value=aside)
         yield _gauge("winnow_snapshots", "Snapshots frozen", value=frozen)
+        led: dict[str, int] = {name: int(bool(leader(self._store, name))) for name in SEATS}
+        yield _gauge("winnow_led", "Whether somebody does what one process alone may", "seat", led)
         yield from self._of_telling()
 
     def _of_telling(self) -> Iterator[Metric]:
@@ -119,8 +123,24 @@ class Figures(Collector):
             "winnow_webhook_messages", "Messages that wait for a receiver, or were given up", "state", messages
         )
         yield _gauge("winnow_devices_paused", "Devices whose uploads an operator has paused", value=paused)
+        yield from self._of_disk()
         free = shutil.disk_usage(self._store.folder).free
         yield _gauge("winnow_disk_free_bytes", "Free where the data lie", value=free)
+
+    def _of_disk(self) -> Iterator[Metric]:
+        with self._store.database.read() as connection:
+            _, found = usage.noted(connection)
+        for start, label, text in (
+            (usage.CLASS, "class", "Bytes of samples, by how long they are kept"),
+            (usage.TABLE, "table", "Bytes of the catalogue, by table, about"),
+        ):
+            values = {name: one.bytes for name, one in usage.picked(found, start)}
+            yield _gauge(f"winnow_{label}_bytes", text, label, values)
+        for name in (usage.BLOBS, usage.CATALOGUE):
+            if name in found:
+                yield _gauge(
+                    f"winnow_{name}_bytes", f"Bytes of the {name}, as of the last hour", value=found[name].bytes
+                )
 
 
 def router(frame: Frame) -> APIRouter:

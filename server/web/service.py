@@ -15,7 +15,6 @@ from server.config import ServerConfig
 from server.errors import ServerError
 from server.store.store import Store
 from server.web.app import make_app
-from server.web.chores import Chores
 from server.web.frame import nothing
 
 ADDRESS = "web.url"
@@ -29,13 +28,18 @@ class Pages:
     """Serves them until it is stopped."""
 
     def __init__(
-        self, store: Store, config: ServerConfig, *, now_ms: Callable[[], int], hint: Callable[[], None] = nothing
+        self,
+        store: Store,
+        config: ServerConfig,
+        *,
+        now_ms: Callable[[], int],
+        role: str = "web",
+        hint: Callable[[], None] = nothing,
     ) -> None:
         """Nothing happens before `start`; the others: of `make_app`."""
         web = config.web
         self._web, self._folder = web, Path(config.server.data_dir)
-        self._app = make_app(store, config, now_ms=now_ms, hint=hint)
-        self._chores = Chores(store, now_ms=now_ms)
+        self._app = make_app(store, config, now_ms=now_ms, role=role, hint=hint)
         self._server = uvicorn.Server(
             uvicorn.Config(
                 self._app,
@@ -74,14 +78,12 @@ class Pages:
         url = f"{'https' if self._web.cert_file else 'http'}://{self._web.listen}:{port}/"
         write_durably(self._folder / ADDRESS, url.encode())
         self._thread.start()
-        self._chores.start()
         return url
 
     def stop(self) -> None:
         """End it."""
         self._app.state.pulse.ended = True
         self._server.should_exit = True
-        self._chores.stop()
         if self._thread.is_alive():
             self._thread.join(STOP_S)
 

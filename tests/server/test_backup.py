@@ -24,13 +24,14 @@ from server.__main__ import main
 from server.collect.ingest import Ingest
 from server.config import Store as Settings
 from server.errors import StoreError
+from server.govern.again import repeat
 from server.govern.erase import erase
 from server.govern.subject import Subject
 from server.inventory import fleet
 from server.keep import manifest, restore
 from server.keep.backup import Made, Source, back_up
 from server.keep.bodies import absent
-from server.store import devices, samples, trail
+from server.store import devices, labelers, labels, samples, trail
 from server.store.schema import sample
 from server.store.shards import Shards
 from server.store.store import Store
@@ -39,9 +40,9 @@ from server.store.store import Store
 class Server:
     """A data folder, and what devices say to it."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, settings: Settings = Settings()) -> None:  # noqa: B008 - frozen
         self.folder = folder
-        self.store = Store.open(folder)
+        self.store = Store.open(folder, settings)
         self.ingest = Ingest(self.store, fleet=FLEET, offline_after_s=90.0)
 
     def take(self, *seqs: int, device: str = "cam-1") -> dict[str, str]:
@@ -63,8 +64,8 @@ class Server:
 def open_server() -> Iterator[Callable[[Path], Server]]:
     with contextlib.ExitStack() as stack:
 
-        def opened(folder: Path) -> Server:
-            server = Server(folder)
+        def opened(folder: Path, settings: Settings = Settings()) -> Server:  # noqa: B008 - frozen
+            server = Server(folder, settings)
             stack.callback(server.store.close)
             return server
 
@@ -223,6 +224,34 @@ def test_nothing_is_restored_over_what_is_there_nor_mixed(server: Server, tmp_pa
         back_up(Source(other.store, "barn"), tmp_path / "copy", now_ms=NOW_MS)
 
 
+def test_what_was_erased_since_is_erased_again_by_a_later_catalogue(
+    server: Server, tmp_path: Path, open_server
+) -> None:
+    server.take(0, 1, 2)
+    server.take(0, 1, device="cam-2")
+    with server.store.database.write() as connection:
+        labels.ensure_names(connection, ["a", "b", "c", "d"])
+        labels.add(connection, [labels.Label("cam-1.main.1.2", 1, who, 0, kind="human") for who in ("bob", "cy")])
+    erase(server.store, Subject("sample", ("cam-1.main.1.0",)), who="ann", why="before", now_ms=NOW_MS)
+    server.back_up(tmp_path / "copy")
+    for subject in (
+        Subject("sample", ("cam-1.main.1.1",)), Subject("device", ("cam-2",)), Subject("labeler", ("bob",)),
+    ):  # fmt: skip
+        erase(server.store, subject, who="ann", why="after", now_ms=NOW_MS + 1)
+    restored(tmp_path / "copy", tmp_path / "again")
+    again = open_server(tmp_path / "again")
+    later = tmp_path / "data" / "catalogue.db"
+    done = repeat(again.store, later, who="ann", why="again", now_ms=NOW_MS + 2)
+    assert [set(one.counts) >= {table} for one, table in zip(done, ("sample", "label", "sample"), strict=True)]
+    assert all(one.id > trail.RAISED for one in done)  # above any that a device has obeyed since
+    with again.store.database.read() as connection:
+        assert list(connection.scalars(sa.select(sample.c.id))) == ["cam-1.main.1.2"]
+        assert list(labelers.names(connection)) == ["cy"]
+    assert set(again.take(1).values()) == {"refused"}
+    (once_more,) = repeat(again.store, later, who="ann", why="again", now_ms=NOW_MS + 3)
+    assert (once_more.counts, once_more.ordered) == ({}, ("cam-2",))  # nothing was left; the device is told again
+
+
 def test_numbers_of_orders_are_above_those_that_devices_heard_since(
     server: Server, tmp_path: Path, open_server
 ) -> None:
@@ -253,6 +282,26 @@ def test_keys_come_only_when_asked_for_and_nobody_else_reads_them(server: Server
             assert (folder / name).read_text() == name
             assert stat.S_IMODE((folder / name).stat().st_mode) == 0o600
     assert stat.S_IMODE((tmp_path / "copy").stat().st_mode) == 0o700
+
+
+def test_a_catalogue_in_postgresql_goes_into_a_file_and_back(postgresql, tmp_path: Path, open_server) -> None:
+    server = open_server(tmp_path / "data", postgresql.of_folder(tmp_path / "data"))
+    server.take(0, 1, 2)
+    made = server.back_up(tmp_path / "copy").manifest
+    server.take(3)
+    assert (made.rows["sample"], restore.check(tmp_path / "copy")) == (3, [])
+    restored(tmp_path / "copy", tmp_path / "file")
+    assert open_server(tmp_path / "file").seqs() == [0, 1, 2]
+    settings = postgresql.of_folder(tmp_path / "again")
+    restore.restore(tmp_path / "copy", tmp_path / "again", settings, who="ann", why="moved", now_ms=NOW_MS)
+    again = open_server(tmp_path / "again", settings)
+    assert again.seqs() == [0, 1, 2]
+    assert not list((tmp_path / "again").glob("catalogue.db*"))
+    assert set(again.take(2, 5).values()) == {"duplicate", "accepted"}
+    with pytest.raises(StoreError, match="has rows in the table"):  # nothing is restored over what is there
+        restore.restore(tmp_path / "copy", tmp_path / "third", settings, who="ann", why="moved", now_ms=NOW_MS)
+    for folder in ("data", "again"):
+        postgresql.give_back((tmp_path / folder).resolve())
 
 
 def test_the_commands(tmp_path: Path, capsys) -> None:

@@ -19,7 +19,6 @@ from rich.console import Console
 from edge_agent.contract.artifact import decode_manifest, read_artifact
 from server import config, status
 from server.collect.ingest import Ingest
-from server.errors import ServerError, StoreError
 from server.govern.erase import erase
 from server.govern.subject import Subject
 from server.release.registry import add_artifact, publish_passed
@@ -36,7 +35,6 @@ from server.store import (
     versions,
 )
 from server.store.labels import Label
-from server.store.lock import is_held, only_one
 from server.store.schema import event, label, reference, sample, version
 from server.store.store import Store
 from server.teach import proposals, training
@@ -422,18 +420,6 @@ def test_what_is_erased_while_a_snapshot_is_made_is_not_in_it(store, monkeypatch
     with store.database.read() as connection:
         assert gone not in snapshots.sample_ids(connection, snapshot.id)
         assert len(snapshots.every(connection)) == 1
-
-
-def test_one_at_a_time_works_on_a_folder(tmp_path):
-    assert not is_held(tmp_path)
-    with only_one(tmp_path):
-        assert is_held(tmp_path)
-        with pytest.raises(ServerError, match="another winnow-server works here"), only_one(tmp_path):
-            pass
-    assert not is_held(tmp_path)
-    (tmp_path / "file").touch()
-    with pytest.raises(StoreError), only_one(tmp_path / "file"):
-        pass
 
 
 # --- real trainings ---

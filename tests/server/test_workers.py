@@ -118,7 +118,8 @@ def remembered(crew: Crew) -> dict[str, object]:
     }
 
 
-@settings(max_examples=5)
+@pytest.mark.catalogues
+@settings(max_examples=3)
 @given(data=st.data())
 def test_whoever_takes_what_in_whatever_order_the_store_holds_the_same(
     empty: Path, tmp_path_factory: pytest.TempPathFactory, data: st.DataObject
@@ -138,6 +139,7 @@ def test_whoever_takes_what_in_whatever_order_the_store_holds_the_same(
     three.close()
 
 
+@pytest.mark.catalogues
 def test_of_two_that_take_the_same_at_once_one_accepts_each_sample(crew: Crew) -> None:
     """Re-sent samples, and every part of large ones, at two workers in the same moment, again and again."""
     for seq in range(0, 40, 4):
@@ -151,6 +153,7 @@ def test_of_two_that_take_the_same_at_once_one_accepts_each_sample(crew: Crew) -
     assert len(crew.rows(sa.select(sample.c.id))) == 40
 
 
+@pytest.mark.catalogues
 def test_two_that_each_get_some_parts_at_once_make_the_sample_whole(crew: Crew) -> None:
     for seq in range(15):
         pieces = uploads("cam-1", seq, data=image(seq, (3, 200, 200)))
@@ -161,6 +164,7 @@ def test_two_that_each_get_some_parts_at_once_make_the_sample_whole(crew: Crew) 
     assert crew.rows(sa.select(part.c.sample_id)) == []
 
 
+@pytest.mark.catalogues
 def test_two_that_count_the_same_heartbeats_at_once_count_them_once(crew: Crew) -> None:
     for step in range(1, 15):
         at_once(crew, [message("cam-1", "heartbeat", counted(step)), message("cam-1", "event", encode(event(step)))])
@@ -185,6 +189,7 @@ def at_once(crew: Crew, *batches: Sequence[Message]) -> list[Taken]:
     return [told[0], told[1]]
 
 
+@pytest.mark.catalogues
 def test_what_comes_late_by_a_slower_worker_does_not_undo_what_is_known(crew: Crew) -> None:
     quick, slow = crew.workers
     quick.take([message("cam-1", "birth", encode(birth("a")), at_ms=NOW_MS + 20)])

@@ -20,6 +20,7 @@ class Status(BaseModel):
 
     fleet: str
     running: bool = Field(description="a server, on this store")
+    leaders: dict[str, str] = Field(description="who does what one process alone may; empty: nobody")
     devices: int
     online: int
     samples: dict[str, int] = Field(description="stored, by the reason of their selection")
@@ -34,6 +35,7 @@ class Status(BaseModel):
     teaching: Anything = Field(description="what the next round waits for")
     portfolio: list[Anything]
     rollouts: list[Anything] = Field(description="the newest of each channel")
+    disk: Anything | None = Field(description="bytes used, bound and free, and when it is full; as of the last hour")
 
 
 class Accuracy(BaseModel):

@@ -7,11 +7,22 @@ from typing import Annotated
 from fastapi import APIRouter, Form, Request, Response
 from fastapi.concurrency import run_in_threadpool
 from fastapi.responses import RedirectResponse, StreamingResponse
+from pydantic import BaseModel
 
 from server.store import users
+from server.store.leadership import SEATS
+from server.store.presence import leader
 from server.web.access import COOKIE, Viewer
 from server.web.frame import Frame
 from server.web.live import STREAMS_MAX, news
+
+
+class Health(BaseModel):
+    """That this process answers, reads the store, and whether somebody does what one alone may."""
+
+    role: str
+    led: dict[str, bool]
+
 
 REFUSALS = 10  # of one address in a minute; guessing passwords is to be hopeless, mistyping them is not
 WINDOW_MS = 60_000
@@ -25,6 +36,11 @@ def router(frame: Frame) -> APIRouter:
     @made.get("/")
     async def front(_: Viewer) -> Response:
         return RedirectResponse("/fleet", status_code=303)
+
+    @made.get("/healthz")
+    def health() -> Health:
+        """For whoever watches the process: who may not sign in is told no names."""
+        return Health(role=frame.role, led={name: bool(leader(frame.store, name)) for name in SEATS})
 
     @made.get("/sign-in")
     async def form(request: Request, next: str = "/") -> Response:

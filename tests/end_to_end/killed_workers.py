@@ -1,12 +1,27 @@
-"""Three processes take in what one fleet sends; each is killed in mid-stream, and nothing is lost or doubled."""
+"""Is anything lost or doubled when the processes that take in are killed, one after the other, in mid-stream?
+
+A server with three of them, and light devices that send small samples and large ones, heartbeats and events. In the end
+what is stored is exactly what the devices sent, each of them has its receipts, and each end of a worker was said.
+
+Longer than the test in `test_killed_workers.py`; with a file, and with PostgreSQL where it is here:
+
+    python tests/end_to_end/killed_workers.py [--seconds 120]
+"""
 
 from __future__ import annotations
 
+import argparse
+import sys
+import tempfile
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Sequence
+from contextlib import ExitStack
 from pathlib import Path
 
-import pytest
+if __name__ == "__main__":  # pytest does it for the test
+    sys.path[:0] = [str(Path(__file__).parents[depth]) for depth in (0, 1, 2)]
+
+import postgres
 import sqlalchemy as sa
 from device_words import birth, event, frames, heartbeat, image
 from processes import Programs, children_of, kill
@@ -21,9 +36,8 @@ from server.store.schema import event as event_table
 from server.store.schema import part, sample
 from server.store.store import Store
 
-pytestmark = pytest.mark.end_to_end
-
-WORKERS, DEVICES, SAMPLES, LARGE = 3, 6, 36, 3  # samples of each device, and how many of them come in parts
+WORKERS, DEVICES = 3, 6
+LARGE_EVERY = 12  # samples, one comes in parts
 EVERY_S = 0.05  # between samples of a device
 
 SERVER = """
@@ -48,7 +62,7 @@ class Fleet:
     def __init__(self, folder: Path, programs: Programs, *, divide: str, store: str = "") -> None:
         config = folder / "server.toml"
         config.write_text(SERVER.format(workers=WORKERS, divide=divide) + store)
-        self._programs = programs
+        self.programs = programs
         self.server = programs.run(folder / "server.log", "server", "run", str(config))
         programs.wait_for("all workers", lambda: self.server.said().count(": takes ") == WORKERS)
         settings = load_config(config)
@@ -65,15 +79,21 @@ class Fleet:
                 found[words[words.index("--worker") + 1]] = pid
         return [found[name] for name in sorted(found)]
 
+    def kill(self, turn: int) -> None:
+        """One that is there, the next one each time."""
+        self.programs.wait_for("a worker", self.workers)
+        there = self.workers()
+        kill(there[turn % len(there)])
+
     def feed(self, seq: int) -> None:
         """Every device has a new sample; it says something else, too."""
         for one in self.devices:
-            large = image(seq, (3, 300, 301)) if seq % (SAMPLES // LARGE) == 0 else None
+            large = image(seq, (3, 300, 301)) if seq % LARGE_EVERY == 0 else None
             one.waiting[f"{one.name}.main.1.{seq}"] = frames(one.name, seq, data=large)
             one.tell("heartbeat", encode(heartbeat("s", uptime_s=float(seq))))
 
-    def expected(self) -> list[str]:
-        return sorted(f"{one.name}.main.1.{seq}" for one in self.devices for seq in range(SAMPLES))
+    def expected(self, samples: int) -> list[str]:
+        return sorted(f"{one.name}.main.1.{seq}" for one in self.devices for seq in range(samples))
 
     def rows(self, what: sa.Select) -> Sequence:
         with self.store.database.read() as connection:
@@ -85,42 +105,24 @@ class Fleet:
         self.store.close()
 
 
-@pytest.fixture
-def programs() -> Iterator[Programs]:
-    with Programs() as running:
-        yield running
-
-
-@pytest.mark.parametrize("divide", ["auto", "devices"])
-def test_each_is_killed_in_mid_stream_and_nothing_is_lost_or_doubled(
-    tmp_path: Path, programs: Programs, divide: str
-) -> None:
-    fleet = Fleet(tmp_path, programs, divide=divide)
-    try:
-        strike(fleet)
-        programs.wait_for("all receipted", lambda: not any(one.waiting for one in fleet.devices))
-        judge(fleet)
-    finally:
-        fleet.close()
-
-
-def strike(fleet: Fleet) -> None:
+def strike(fleet: Fleet, samples: int, kills: int) -> None:
     """Devices send; one worker after the other is killed meanwhile."""
+    every = samples // kills
     for one in fleet.devices:
         one.say("birth", encode(birth("s")))
-    for seq in range(SAMPLES):
+    for seq in range(samples):
         fleet.feed(seq)
         time.sleep(EVERY_S)
-        if seq % (SAMPLES // WORKERS) == SAMPLES // WORKERS // 2:
-            kill(fleet.workers()[seq * WORKERS // SAMPLES % len(fleet.workers())])
+        if seq % every == every // 2 and seq // every < kills:
+            fleet.kill(seq // every)
         for one in fleet.devices:
             one.tell("event", encode(event(seq)))
 
 
-def judge(fleet: Fleet) -> None:
-    assert sorted(row.id for row in fleet.rows(sa.select(sample.c.id))) == fleet.expected()
+def judge(fleet: Fleet, samples: int, kills: int) -> None:
+    assert sorted(row.id for row in fleet.rows(sa.select(sample.c.id))) == fleet.expected(samples)
     with fleet.store.database.read() as connection:
-        for name in body_names(connection, fleet.expected()).values():
+        for name in body_names(connection, fleet.expected(samples)).values():
             fleet.store.blobs.get(name)
         for known in devices.devices(connection):
             assert (known.messages_bad, known.throttled) == (0, 0)
@@ -129,5 +131,37 @@ def judge(fleet: Fleet) -> None:
     said = fleet.rows(sa.select(event_table.c.device, event_table.c.n).where(event_table.c.device != ""))
     assert len(said) == len(set(said))
     ended = fleet.rows(sa.select(event_table.c.text).where(event_table.c.kind == ENDED))
-    assert len(ended) == WORKERS
+    assert len(ended) == kills
     assert all("was killed by SIGKILL" in text for (text,) in ended)
+
+
+def run(folder: Path, *, engine: str, divide: str, samples: int, kills: int) -> None:
+    """One run; AssertionError when something does not hold."""
+    with ExitStack() as stack:
+        store = ""
+        if engine == "postgresql":
+            server = stack.enter_context(postgres.running())
+            server.create("winnow")
+            store = f'[store]\nurl = "{server.settings("winnow").url}"\n'
+        programs = stack.enter_context(Programs())
+        fleet = Fleet(folder, programs, divide=divide, store=store)
+        stack.callback(fleet.close)
+        strike(fleet, samples, kills)
+        programs.wait_for("all receipted", lambda: not any(one.waiting for one in fleet.devices), within_s=120.0)
+        judge(fleet, samples, kills)
+
+
+def main(say: Callable[[str], None] = print) -> None:
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("--seconds", type=float, default=120.0, help="of sending, of all runs together")
+    samples = int(parser.parse_args().seconds / 4 / EVERY_S)
+    for engine in ["sqlite", *([] if postgres.WHY_NOT else ["postgresql"])]:
+        for divide in ("auto", "devices"):
+            kills = max(WORKERS, samples // 60)
+            with tempfile.TemporaryDirectory() as folder:
+                run(Path(folder), engine=engine, divide=divide, samples=samples, kills=kills)
+            say(f"{engine}, {divide}: {samples} samples of {DEVICES} devices, {kills} workers killed: none lost")
+
+
+if __name__ == "__main__":
+    main()
