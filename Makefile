@@ -6,7 +6,7 @@ ARGS ?=
 export PYTHONUNBUFFERED := 1
 
 .DEFAULT_GOAL := help
-.PHONY: help setup browser demo demo-quick test test-arm test-postgres lint docs screenshots bench soak fuzz test-ray label-studio wheels deb test-deb clean
+.PHONY: help setup browser demo demo-quick test test-arm test-postgres test-s3 lint docs screenshots bench soak fuzz test-ray label-studio wheels deb test-deb clean
 
 help:  ## list these targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-13s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -38,6 +38,9 @@ endif
 test-arm: setup  ## the agent on aarch64, under emulation as a Raspberry Pi 4 and 5 (a part of `make test`)
 	@$(BIN)/python scripts/arm.py
 	$(BIN)/python -m pytest tests/end_to_end/test_arm.py $(ARGS)
+
+test-s3: setup  ## the tests of the server with the bytes in a bucket, all of them (what holds blobs is tested over both in `make test`)
+	$(BIN)/python -m pytest -n 3 --dist loadfile tests/server --blobs bucket $(ARGS)
 
 test-postgres: setup  ## the tests of the server with the catalogue in PostgreSQL, all of them (some run over both in `make test`)
 	$(BIN)/python -m pytest -n 3 --dist loadfile tests/server --catalogue postgresql $(ARGS)

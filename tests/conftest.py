@@ -17,6 +17,9 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         choices=("sqlite", "postgresql"),
         help="what keeps the catalogue in tests/server (else SQLite, and in those marked `catalogues` both)",
     )
+    parser.addoption(
+        "--blobs", choices=("shards", "bucket"), default="shards", help="what holds the bytes in tests/server"
+    )
 
 
 @pytest.fixture

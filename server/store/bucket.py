@@ -34,12 +34,11 @@ log = logging.getLogger(__name__)
 class Bucket(Blobs):
     """Bytes by their sha256, under a prefix of a bucket."""
 
-    def __init__(self, address: Address, *, at_once: int = AT_ONCE, part_bytes: int = PART_BYTES) -> None:
+    def __init__(self, address: Address, *, at_once: int = AT_ONCE) -> None:
         """Nothing is asked of the server yet: see `look`. StoreError when there are no credentials, or no client."""
         self._address = address
         self._s3 = S3(address)
         self._ahead = AHEAD * at_once
-        self._part_bytes = part_bytes
         self._pool = ThreadPoolExecutor(at_once, thread_name_prefix="s3")
 
     @property
@@ -113,10 +112,10 @@ class Bucket(Blobs):
         sha256, body = item
         key = self._address.key(sha256)
         put = partial(obstore.put, self._s3.objects, key, body)
-        if len(body) > self._part_bytes:
+        if len(body) > PART_BYTES:
             if not self.has(sha256):
                 with self._s3.faults(key):
-                    put(chunk_size=self._part_bytes, max_concurrency=PARTS_AT_ONCE)
+                    put(chunk_size=PART_BYTES, max_concurrency=PARTS_AT_ONCE)
             return
         with self._s3.faults(key):
             try:

@@ -90,6 +90,7 @@ def sqlite_backup(source: Path, target: Path) -> None:
         of.backup(to)
 
 
+@pytest.mark.of_shards
 def test_every_row_finds_its_bytes_and_what_came_later_is_missing(tmp_path: Path) -> None:
     store = Store.open(tmp_path / "data")
     ingest = Ingest(store, fleet=FLEET, offline_after_s=90.0)
@@ -115,6 +116,7 @@ def test_every_row_finds_its_bytes_and_what_came_later_is_missing(tmp_path: Path
     restored.close()
 
 
+@pytest.mark.of_shards
 def test_a_server_goes_on_from_it_and_says_what_it_lost(server: Server, open_server, tmp_path: Path) -> None:
     server.take(0, 1, 2)
     made = server.back_up(tmp_path / "copy").manifest
@@ -333,6 +335,7 @@ print("done", flush=True)
 """
 
 
+@pytest.mark.of_shards
 def test_a_killed_backup_leaves_the_one_before_and_the_next_goes_on(server: Server, tmp_path: Path) -> None:
     server.take(0, 1)
     target = tmp_path / "copy"
@@ -362,6 +365,7 @@ def list_of(target: Path) -> list[bytes]:
         return shard.execute("SELECT sha256 FROM blob").fetchall()
 
 
+@pytest.mark.of_shards
 def test_while_devices_send_and_samples_are_erased(server: Server, tmp_path: Path, open_server) -> None:
     target, stopping, accepted = tmp_path / "copy", threading.Event(), set[int]()
 

