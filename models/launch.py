@@ -11,6 +11,7 @@ ended, it is said which one and what it said last, and all begin again from the 
 from __future__ import annotations
 
 import contextlib
+import os
 import shutil
 import signal
 import subprocess
@@ -148,7 +149,7 @@ def command(place: Path, launch: Launch) -> list[str]:
     """Of the program that starts the ranks of this machine and waits for them."""
     program = "models.node" if launch.kind == "torchrun" else "models.on_ray"
     told = [f"--processes={launch.processes}", f"--nodes={launch.nodes}", f"--rendezvous={launch.rendezvous}"]
-    return [sys.executable, "-m", program, str(place), *told]
+    return [sys.executable, "-m", program, str(place), *told, f"--parent={os.getpid()}"]
 
 
 def _watched(argv: list[str], place: Path, listener: Listener) -> int:

@@ -108,7 +108,8 @@ class Learner:
             if pairs is not None:
                 blamed = blamed + self._unlabelled_loss(*pairs)
         self._optimiser.zero_grad(set_to_none=True)
-        ours = blamed * self._ranks.world  # gradients come to their mean over the ranks, and the sum is wanted
+        # Gradients come to their mean over the ranks, and the sum is wanted.
+        ours = blamed * self._ranks.world if self._ranks.together else blamed
         ours.backward()  # type: ignore[no-untyped-call]
         self._optimiser.step()
         self._schedule.step()

@@ -37,11 +37,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--nodes", type=int, default=1, help="machines")
     parser.add_argument("--node", type=int, default=0, help="number of this machine: 1, 2 ...")
     parser.add_argument("--rendezvous", default="", help="host:port of the first machine")
+    parser.add_argument("--parent", type=int, default=0, help="id of the process that it ends with")
     parser.add_argument("--join", action="store_true", help="wait for trainings, and learn each with the others")
     options = parser.parse_args(arguments)
     if options.join:
         return _join(options)
-    die_with_parent(signal.SIGTERM, parent=os.getppid())
+    die_with_parent(signal.SIGTERM, parent=options.parent)
     return _run(options.folder, options)
 
 
@@ -86,7 +87,7 @@ def _run(folder: Path, options: argparse.Namespace) -> int:
     processes = f"--nproc-per-node={options.processes or _gpus()}"
     told = [*_where(options), processes, "--max-restarts=0", f"--log-dir={folder / LOGS}", "--redirects=3"]
     try:
-        run(parse_args([*told, "-m", "models.rank", str(folder)]))  # type: ignore[no-untyped-call]
+        run(parse_args([*told, "-m", "models.rank", str(folder), str(os.getpid())]))  # type: ignore[no-untyped-call]
     except ChildFailedError as error:
         deaths = [Death(rank, one.local_rank, one.exitcode) for rank, one in error.failures.items()]
         (folder / DIED).write_bytes(msgspec.json.encode(deaths))

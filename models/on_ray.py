@@ -10,7 +10,6 @@ ends with the training. The folder has to be one that every machine of the clust
 from __future__ import annotations
 
 import argparse
-import os
 import signal
 import sys
 import tempfile
@@ -32,8 +31,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--processes", type=int, default=0, help="workers; 0: one for each GPU of the cluster, or one")
     parser.add_argument("--nodes", type=int, default=1, help="Ray knows its own")
     parser.add_argument("--rendezvous", default="", help="address of a cluster; empty: one of its own")
+    parser.add_argument("--parent", type=int, default=0, help="id of the process that it ends with")
     options = parser.parse_args(arguments)
-    die_with_parent(signal.SIGTERM, parent=os.getppid())
+    die_with_parent(signal.SIGTERM, parent=options.parent)
     try:
         import ray
         from ray.train import FailureConfig, RunConfig, ScalingConfig
@@ -63,7 +63,7 @@ def _work(told: dict[str, Any]) -> None:
     folder = Path(told["folder"])
     try:
         with group() as ranks:
-            take_part(folder, ranks)
+            take_part(folder, ranks, shared=True)
     except WinnowError as error:
         (folder / REFUSED).write_text(str(error))
         raise

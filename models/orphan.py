@@ -15,8 +15,8 @@ _PDEATHSIG = 1
 
 
 def die_with_parent(number: signal.Signals, *, parent: int) -> None:
-    """Ask for the signal when `parent`, which started us, is gone; if it is gone already, end."""
-    if sys.platform != "linux":
+    """Ask for the signal when `parent`, which started us, is gone; if it is gone already, end. 0: nobody minds us."""
+    if sys.platform != "linux" or not parent:
         return
     ctypes.CDLL(None).prctl(_PDEATHSIG, int(number), 0, 0, 0)
     if os.getppid() != parent:

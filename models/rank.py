@@ -1,6 +1,6 @@
 """One of the processes that learn a net together.
 
-    torchrun ... -m models.rank FOLDER
+    torchrun ... -m models.rank FOLDER [PARENT]
 
 It reads the job in the folder (job.py); that of another machine than the first is filled first (shards.py). The first
 rank writes there how far it is and, in the end, the weights. A job that does not fit is refused in a file, and not
@@ -10,7 +10,6 @@ begun again.
 from __future__ import annotations
 
 import dataclasses
-import os
 import signal
 import sys
 from collections.abc import Sequence
@@ -31,8 +30,9 @@ from models.train import Net, learned, threads
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Learn; returns the exit status."""
-    (folder,) = [Path(one) for one in arguments or sys.argv[1:]]
-    die_with_parent(signal.SIGKILL, parent=os.getppid())
+    place, *parent = arguments or sys.argv[1:]
+    folder = Path(place)
+    die_with_parent(signal.SIGKILL, parent=int(parent[0]) if parent else 0)
     try:
         with group() as ranks:
             take_part(folder, ranks)
@@ -42,9 +42,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     return 0
 
 
-def take_part(folder: Path, ranks: Ranks) -> None:
-    """Learn what is in the folder of the first node, with the others."""
-    if ranks.world > ranks.beside:
+def take_part(folder: Path, ranks: Ranks, *, shared: bool = False) -> None:
+    """Learn what is in the folder of the first node, with the others; shared: every node sees it."""
+    if ranks.world > ranks.beside and not shared:
         ranks = handed_out(folder, ranks)
     job, begun, digest = read(folder)
     if ranks.shard is not None and ranks.node == 0:  # whose file has all

@@ -165,7 +165,7 @@ def learned(
         ranks=ranks,
     )
     learner.run(checkpoint=checkpoint, progress=progress)
-    if not settings.pieces:
+    if not (settings.pieces and ranks.together):
         module.cpu()
     return net
 
