@@ -18,6 +18,8 @@ from edge_agent.contract.reports import SampleHeader
 from edge_agent.contract.topics import Address
 from edge_agent.contract.types import Sample, SampleId
 
+_ITEM_BYTES = {name: np.dtype(name).itemsize for name in DTYPES}
+
 
 def encode_sample(sample: Sample, *, codec: images.Codec | None = None) -> tuple[SampleHeader, bytes]:
     """A sample as it is kept in the outbox: its header (of part 0 of 1) and its whole body.
@@ -83,7 +85,7 @@ def check_sample_header(header: SampleHeader, address: Address) -> SampleId:
         raise MessageError(f"sample {header.id}: came by the topic of device {address.device!r}")
     if header.dtype not in DTYPES:
         raise MessageError(f"sample {header.id}: dtype {header.dtype[:20]!r}, expected one of {', '.join(DTYPES)}")
-    if len(header.shape) > 6 or any(n < 1 for n in header.shape) or decoded_bytes(header) > SAMPLE_MAX_BYTES:
+    if len(header.shape) > 6 or min(header.shape, default=1) < 1 or decoded_bytes(header) > SAMPLE_MAX_BYTES:
         raise MessageError(f"sample {header.id}: shape {header.shape[:8]} of {header.dtype} is empty or too large")
     if header.encoding in images.KINDS and not images.is_image(header.shape, header.dtype, header.encoding):
         raise MessageError(f"sample {header.id}: {header.encoding}, but {header.shape} of {header.dtype} is no image")
@@ -110,7 +112,7 @@ def check_sample_header(header: SampleHeader, address: Address) -> SampleId:
 
 def decoded_bytes(header: SampleHeader) -> int:
     """Bytes of the array that the header describes."""
-    return math.prod(header.shape, start=np.dtype(header.dtype).itemsize)
+    return math.prod(header.shape, start=_ITEM_BYTES[header.dtype])
 
 
 def decode_body(header: SampleHeader, body: bytes) -> NDArray[np.generic]:
