@@ -19,7 +19,7 @@ from server import config
 from server.errors import StoreError
 from server.store.blobs import Blobs
 from server.store.database import Database, placed
-from server.store.migrations import migrate
+from server.store.migrations import is_there, migrate
 from server.store.sandbox import Sandbox
 
 
@@ -48,6 +48,11 @@ class Store:
         except StoreError:
             database.close()
             raise
+
+    @classmethod
+    def is_there(cls, folder: Path, settings: config.Store) -> bool:
+        """Whether there is one, which opening would make; StoreError when that cannot be known."""
+        return is_there(placed(folder, settings))
 
     def arguments(self) -> list[str]:
         """For a child that is to open it too: see `accept`."""
