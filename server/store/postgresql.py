@@ -53,7 +53,6 @@ class Postgres:
             url,
             connect_args={"options": _options(url)},
             isolation_level="READ COMMITTED",
-            pool_pre_ping=True,  # one that a restarted server has closed is replaced before it is used
             pool_size=5,
             max_overflow=CONNECTIONS - 5,
         )
