@@ -57,7 +57,6 @@ class Postgres:
             isolation_level="READ COMMITTED",
             json_serializer=dumps,
             json_deserializer=loads,
-            pool_pre_ping=True,  # one that a restarted server has closed is replaced before it is used
             pool_size=5,
             max_overflow=CONNECTIONS - 5,
         )
