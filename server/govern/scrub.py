@@ -44,7 +44,9 @@ def _orphans(connection: sa.Connection) -> list[str]:
 def _names_blob(column: sa.Column[Any]) -> bool:
     if column.table.name in ("doomed_blob", "part"):
         return False
-    return column.name in ("body_sha256", "manifest_sha256", "weights_sha256") or column.table.name == "parcel"
+    if column.table.name == "parcel":
+        return column.name.endswith("sha256")
+    return column.name in ("body_sha256", "manifest_sha256", "weights_sha256")
 
 
 class Scrub:

@@ -13,6 +13,7 @@ import numpy as np
 import paho.mqtt.client as mqtt
 import pytest
 import sqlalchemy as sa
+from catalogue import settings_of
 from device_words import FLEET, NOW_MS, birth, frames, heartbeat, image, sample
 from link import Link
 from paho.mqtt.enums import CallbackAPIVersion
@@ -213,6 +214,7 @@ def an_uplink(link, outbox):
 SERVER = """
 import itertools, os, signal, sys, time
 from pathlib import Path
+from server import config
 from server.collect.collector import Collector
 from server.collect.gateway import BrokerAddress
 from server.collect.ingest import Ingest
@@ -222,7 +224,7 @@ count = itertools.count(1)
 def die(_):  # stored, and the receipts perhaps not sent yet
     if next(count) == groups:
         os.kill(os.getpid(), signal.SIGKILL)
-ingest = Ingest(Store.open(folder), fleet=fleet, offline_after_s=90.0)
+ingest = Ingest(Store.open(folder, config.Store(url=sys.argv[5])), fleet=fleet, offline_after_s=90.0)
 address = BrokerAddress("127.0.0.1", port)
 Collector(ingest, address, fleet=fleet, now_ms=lambda: 1, commit_rows=7, on_samples=die).start()
 time.sleep(120)
@@ -234,7 +236,8 @@ def test_a_server_killed_in_mid_stream_loses_and_doubles_nothing(tmp_path, devic
     folder = tmp_path / "store"
 
     def serve(groups):
-        return subprocess.Popen([sys.executable, "-c", SERVER, str(folder), str(broker.port), FLEET, str(groups)])
+        words = (str(folder), str(broker.port), FLEET, str(groups), settings_of(folder).url)
+        return subprocess.Popen([sys.executable, "-c", SERVER, *words])
 
     for groups in (1, 2, 3):
         assert serve(groups).wait(WAIT_S) == -signal.SIGKILL
@@ -257,6 +260,7 @@ def break_store(store, how):
         connection.exec_driver_sql(how)
 
 
+@pytest.mark.of_a_file
 def test_one_message_that_cannot_be_taken_does_not_stop_the_others(collect, device, store, caplog):
     """As if a rule of ours were wrong: the catalogue itself refuses one sample."""
     break_store(
