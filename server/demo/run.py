@@ -14,7 +14,7 @@ import secrets
 import signal
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from importlib.metadata import version as installed_version
 from pathlib import Path
@@ -28,7 +28,7 @@ from models import data as model_data
 from models import fashion
 from models.data import Labelled, default_cache
 from server.config import load_config
-from server.demo import arms, gather, overhead, report
+from server.demo import arms, control, gather, overhead, report
 from server.demo.fleet import Fleet, call
 from server.demo.options import Options, Size, size_of
 from server.demo.scenario import Scenario, by_device, mixed
@@ -144,20 +144,15 @@ def _report(
     try:
         shipped = arms.shipped(store)
         picks = gather.picks(store, scenario)
-        with stage(console, f"control: {len(picks)} trainings on as many labels, picked at random") as advance:
-            rng = np.random.default_rng([options.seed, 1])
-            random = arms.at_random(store, scenario, picks, config.teach, rng, advance=advance)
+        said = f"control: {size.draws} times {len(picks)} trainings on as many labels, picked at random"
+        with stage(console, said) as advance:
+            drawn = control.at_random(
+                store, scenario, picks, config.teach, seed=options.seed, draws=size.draws, advance=advance
+            )
         with stage(console, "overhead of the agent") as advance:
             ratio = _overhead(workspace, shipped[0], scenario, size, advance)
-        control = {"winnow": shipped, "frozen": shipped[:1], "random": [*shipped[:1], *random]}
-        executed = [eye.version for eye in watch.eyes]
-        right = {
-            arm: arms.as_executed(scenario.streams, executed, control[arm], scenario.names)
-            for arm in ("frozen", "random")
-        }
-        right["winnow"] = [eye.right for eye in watch.eyes]
-        timelines = gather.Timelines(scenario, watch, right)
-        test = scenario.test
+        ways = [shipped, shipped[:1], *([*shipped[:1], *models] for models in drawn)]
+        timelines = gather.Timelines(scenario, watch, _on_the_streams(scenario, watch, ways))
         return report.Report(
             task=options.task,
             quick=options.quick,
@@ -168,12 +163,10 @@ def _report(
             devices=gather.devices(store, watch.eyes),
             rounds=gather.rounds(store, watch),
             labels=picks[-1].labels if picks else 0,
+            draws=size.draws,
             label_share=size.label_share,
             bytes=gather.sent_bytes(scenario, store),
-            accuracy={
-                arm: arms.accuracy(arms.right(models[-1], test.x, test.y, scenario.names))
-                for arm, models in control.items()
-            },
+            accuracy=_at_the_end(scenario, ways),
             accuracy_stream=timelines.after_the_change(),
             selected=sum(sum(eye.beat.counts.selected.values()) for eye in watch.eyes if eye.beat),
             late_at_s=timelines.late_at_s,
@@ -189,11 +182,34 @@ def _report(
         store.close()
 
 
+Ways = Sequence[Sequence[arms.Model]]
+"""The versions of each arm, oldest first: ours, the first alone, and one for every random draw."""
+
+
+def _on_the_streams(scenario: Scenario, watch: Watch, ways: Ways) -> dict[str, gather.Right]:
+    """Per arm and stream, who was right, by the version in force at each moment; ours is what devices said."""
+    executed = [eye.version for eye in watch.eyes]
+    frozen, *random = [arms.as_executed(scenario.streams, executed, way, scenario.names) for way in ways[1:]]
+    mean = [arms.mean(draws) for draws in zip(*random, strict=True)]
+    return {"winnow": [eye.right for eye in watch.eyes], "frozen": frozen, "random": mean}
+
+
+def _at_the_end(scenario: Scenario, ways: Ways) -> dict[str, report.Accuracy]:
+    """Per arm, its last version on the held-out test."""
+    winnow, frozen, *random = [arms.right(way[-1], scenario.test.x, scenario.test.y, scenario.names) for way in ways]
+    return {
+        "winnow": arms.accuracy(winnow),
+        "frozen": arms.accuracy(frozen),
+        "random": arms.accuracy(arms.mean(random)),
+    }
+
+
 def _notes(watch: Watch, size: Size, undone: str) -> list[str]:
     notes = [
         "Accuracy at the end is on samples of the late stream's mix that nothing was trained on or judged by.",
         f"The streams played {watch.rate_per_s:.1f} samples/s each, so that the rounds fit this machine's speed.",
-        "Random is the same first model, retrained as often, in the same way, from as many labels.",
+        "Random is the same first model, retrained as often, in the same way, from as many labels; "
+        f"mean of {size.draws} draws.",
         f"Recovered: the sound devices' rolling accuracy is back within {100 * gather.NEAR:.0f} points for good.",
         "Bytes are of whole messages as encoded, each sample once.",
         f"Overhead: the quickest of {size.overhead_repeats} runs of the agent and of a bare loop, as whole processes.",
