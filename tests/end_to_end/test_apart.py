@@ -7,19 +7,21 @@ import json
 import socket
 import urllib.request
 from collections.abc import Iterator
-from contextlib import closing, redirect_stderr, redirect_stdout
+from contextlib import ExitStack, redirect_stderr, redirect_stdout
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import postgres
 import pytest
 import quadrants
 from broker import Broker
 from device_words import frames
 from fetching import Device
-from processes import Program, Programs, query
+from processes import Program, Programs
 
 from server.__main__ import main
+from server.config import load_config
 from server.errors import ServerError
 from server.store import users
 from server.store.leadership import SEATS
@@ -35,6 +37,8 @@ SETTINGS = """
 fleet = "test"
 data_dir = "data"
 lease_s = 10.0
+[store]
+url = "{catalogue}"
 [broker]
 url = "{broker}"
 [web]
@@ -58,13 +62,15 @@ CLASSES = ["a", "b", "c", "d"]
 class Parts:
     """The processes of one server, on one machine."""
 
-    def __init__(self, folder: Path, broker: Broker, programs: Programs) -> None:
+    def __init__(self, folder: Path, broker: Broker, programs: Programs, *, catalogue: str = "") -> None:
+        """`catalogue`: its URL; empty: SQLite."""
         self.folder, self.programs = folder, programs
         self.url = f"mqtt://{broker.host}:{broker.port}"
         self.config = str(folder / "server.toml")
         with socket.create_server(("127.0.0.1", 0)) as probe:
             self.health: int = probe.getsockname()[1]
-        (folder / "server.toml").write_text(SETTINGS.format(broker=self.url))
+        (folder / "server.toml").write_text(SETTINGS.format(broker=self.url, catalogue=catalogue))
+        self.store = Store.open(folder / "data", load_config(folder / "server.toml").store)
 
     def start(self, name: str, *words: str) -> Program:
         return self.programs.run(self.folder / f"{name}.log", "server", *words, self.config)
@@ -77,7 +83,7 @@ class Parts:
         return out.getvalue()
 
     def token(self, name: str, role: Role) -> str:
-        with Store.open(self.folder / "data").database.write() as connection:
+        with self.store.database.write() as connection:
             users.add(connection, name, role, password_hash="", by="test", now_ms=1)
         return self.say("user", "token", name, "--name", "test").split()[-1]
 
@@ -86,7 +92,8 @@ class Parts:
             return json.load(answer)
 
     def query(self, sql: str) -> list[tuple]:
-        return query(self.folder / "data" / "catalogue.db", sql)
+        with self.store.database.read() as connection:
+            return [tuple(row) for row in connection.exec_driver_sql(sql)]
 
     def wait(self, what: str, sql: str, rows: list[tuple]) -> None:
         self.programs.wait_for(what, lambda: self.query(sql) == rows, within_s=PATIENCE_S)
@@ -103,12 +110,19 @@ class Parts:
 
 
 @pytest.fixture
-def parts(tmp_path: Path) -> Iterator[Parts]:
-    broker = Broker(tmp_path)
-    broker.start()
-    with Programs() as programs:
-        yield Parts(tmp_path, broker, programs)
-    broker.kill()
+def parts(tmp_path: Path, request: pytest.FixtureRequest) -> Iterator[Parts]:
+    with ExitStack() as stack:
+        catalogue = ""
+        if request.config.getoption("--catalogue") == "postgresql":
+            server = stack.enter_context(postgres.running())
+            server.create("parts")
+            catalogue = server.settings("parts").url
+        broker = Broker(tmp_path)
+        broker.start()
+        stack.callback(broker.kill)
+        made = Parts(tmp_path, broker, stack.enter_context(Programs()), catalogue=catalogue)
+        stack.callback(made.store.close)
+        yield made
 
 
 LED = "select holder <> '', term from leadership where name = '{}'"
@@ -154,8 +168,7 @@ def test_a_fleet_is_taught_by_processes_of_one_part_each_and_who_leads_is_killed
         assert parts.query("select number from version") == [(1,)]
         assert parts.query("select run_id from training_order") == [(1,)]
         assert parts.query("select count(*) from sample where origin = 'device'") == [(4,)]
-        with closing(Store.open(parts.folder / "data")) as store:
-            assert all(leader(store, name) for name in SEATS)
+        assert all(leader(parts.store, name) for name in SEATS)
     finally:
         device.stop()
     for program in parts.programs:
