@@ -5,7 +5,7 @@
     train      begins rounds and sees them end: one leads, others stand by
 
 `winnow-server ingest` (roles/ingest.py) takes in beside them. They meet in the catalogue and at the broker, nowhere
-else; docs/processes.md says what each needs.
+else; docs/processes.md says what each needs. What a process does not need it does not load.
 """
 
 from __future__ import annotations
@@ -18,17 +18,16 @@ from pathlib import Path
 from typing import Literal
 
 from server.config import ServerConfig
-from server.roles.collecting import ANSWERED
 from server.roles.election import Election
 from server.roles.health import Health, told
-from server.roles.leading import READY_S, lead
-from server.roles.showing import show
-from server.roles.teaching import teach_of
 from server.roles.tick import Step, Tick
+from server.store.leadership import Name
 from server.store.lock import one_of_several
 from server.store.store import Store
 
-Role = Literal["web", "schedule", "train"]
+Role = Literal["web"] | Name
+Act = Callable[[Store, Callable[[], bool]], None]
+"""Do it on a store, as long as the second says so."""
 
 log = logging.getLogger(__name__)
 
@@ -54,32 +53,45 @@ class Apart:
             store = Store.open(Path(config.server.data_dir), config.store)
             stack.callback(store.close)
             if self._role == "web":
+                from server.roles.showing import show
+
                 show(stack, config, store, role="web", now_ms=self._now_ms)
                 self._stopping.wait()
             else:
-                self._elected(stack, store, "schedule" if self._role == "schedule" else "train")
+                self._elected(stack, store, self._role)
             log.info("stopping")
 
-    def _elected(self, stack: ExitStack, store: Store, name: Literal["schedule", "train"]) -> None:
+    def _elected(self, stack: ExitStack, store: Store, name: Name) -> None:
+        act = self._scheduling() if name == "schedule" else self._training()  # loaded before it is needed in haste
         election = Election(store, name, lease_s=self._config.server.lease_s)
         health = Health(name, lambda: election.terms if election.acts else {}, self._looked_s)
         stack.enter_context(told(health, self._health_at))
-        act = self._schedule if name == "schedule" else self._train
         election.lead(self._stopping, lambda held: act(held, lambda: election.acts))
 
-    def _schedule(self, store: Store, acts: Callable[[], bool]) -> None:
-        with ExitStack() as stack:
-            leading = lead(stack, self._config, store, now_ms=self._now_ms, kinds=ANSWERED)
-            leading.wait_ready(min(READY_S, self._config.server.lease_s / 3))  # it goes on trying
-            self._look(leading.steps, acts)
+    def _scheduling(self) -> Act:
+        from server.roles.collecting import ANSWERED
+        from server.roles.leading import READY_S, lead
 
-    def _train(self, store: Store, acts: Callable[[], bool]) -> None:
-        teach = teach_of(self._config, store)
-        teach.recover(now_ms=self._now_ms())
-        try:
-            self._look([lambda now_ms: teach.tick(now_ms=now_ms)], acts)
-        finally:
-            teach.stop(now_ms=self._now_ms())
+        def act(store: Store, acts: Callable[[], bool]) -> None:
+            with ExitStack() as stack:
+                leading = lead(stack, self._config, store, now_ms=self._now_ms, kinds=ANSWERED)
+                leading.wait_ready(min(READY_S, self._config.server.lease_s / 3))  # it goes on trying
+                self._look(leading.steps, acts)
+
+        return act
+
+    def _training(self) -> Act:
+        from server.roles.teaching import teach_of
+
+        def act(store: Store, acts: Callable[[], bool]) -> None:
+            teach = teach_of(self._config, store)
+            teach.recover(now_ms=self._now_ms())
+            try:
+                self._look([lambda now_ms: teach.tick(now_ms=now_ms)], acts)
+            finally:
+                teach.stop(again=True, now_ms=self._now_ms())  # another may stand by
+
+        return act
 
     def _look(self, steps: Sequence[Step], acts: Callable[[], bool]) -> None:
         self._tick = Tick(steps, now_ms=self._now_ms, acts=acts)

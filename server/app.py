@@ -14,7 +14,7 @@ import logging
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, closing, contextmanager
 from pathlib import Path
 
 from edge_agent.contract.wire import UP
@@ -32,9 +32,10 @@ from server.roles.showing import show
 from server.roles.tick import Tick, always
 from server.roles.workers import Workers, remember
 from server.store import training_orders
-from server.store.database import is_there
+from server.store.database import Database, is_there
 from server.store.leadership import SEATS
 from server.store.lock import one_of_several, one_server
+from server.store.migrations import tried
 from server.store.presence import leader
 from server.store.store import Store
 from server.store.versions import Version
@@ -111,6 +112,9 @@ def check_parts(config: ServerConfig) -> list[str]:
         mosquitto = find_mosquitto(config.broker.binary)
         lines.append(f"broker: {mosquitto.binary} {'.'.join(map(str, mosquitto.version))}, as a child")
         check_authority(config)
+    if config.store.shared:
+        with closing(Database(config.store)) as database:
+            lines.append(f"catalogue: {tried(database)}")
     rings = parse(config.rollout.rings, config.rollout.rules, config.rollout)
     lines.append(f"rings: {', '.join(ring.name for ring in rings)}")
     if boards := budgets.parse(config.gates.budgets):

@@ -144,7 +144,7 @@ def running(*, durable: bool = False) -> Iterator[Server]:
         try:
             yield server
         finally:
-            server.stop()
+            server.stop(kill=True)  # nobody needs what is in it
     finally:
         shutil.rmtree(place, ignore_errors=True)
 

@@ -109,6 +109,8 @@ class Election:
             with self._renewed():
                 try:
                     act(self._store.under(self.terms))
+                    if not stopped.is_set():
+                        log.warning("%s: not renewed in time, so this process stands again", ", ".join(self._names))
                 except DeposedError as error:
                     log.warning("%s", error)
 

@@ -36,6 +36,8 @@ from server.store.schema import sample
 from server.store.shards import Shards
 from server.store.store import Store
 
+pytestmark = pytest.mark.of_a_file
+
 
 class Server:
     """A data folder, and what devices say to it."""

@@ -17,6 +17,8 @@ from server.store.schema import device
 from server.store.store import Store
 from server.teach.snapshot import freeze
 
+pytestmark = pytest.mark.catalogues
+
 NAMES = ("coat", "boot", "bag")
 REASONS = ("informative", "random", "drift")
 COUNT = 60
@@ -145,6 +147,7 @@ def test_the_newest_come_first_and_with_labels_the_last_labelled(store):
     assert labelled[0] == f"cam-{(COUNT - 2) % 4}.main.1.{COUNT - 2}"
 
 
+@pytest.mark.of_a_file
 def test_every_order_is_read_from_its_index(store):
     """None is sorted: a page of a million costs what one of sixty does."""
     searches = (

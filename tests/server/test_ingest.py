@@ -516,6 +516,7 @@ def test_a_group_that_could_not_be_stored_is_taken_again_as_a_whole(ingest, stor
     assert len(rows(store, event_table)) == len(rows(store, quarantine)) == device(store).messages_bad == 1
 
 
+@pytest.mark.of_a_file
 def test_a_full_disk_is_a_store_error(ingest, store):
     with store.database.read() as connection:
         pages = connection.exec_driver_sql("PRAGMA page_count").scalar()
@@ -523,3 +524,43 @@ def test_a_full_disk_is_a_store_error(ingest, store):
     batch = [m for seq in range(200) for m in uploads("cam-1", seq)]
     with pytest.raises(StoreError, match=r"catalogue\.db: database or disk is full"):
         ingest.take(batch)
+
+
+# --- what no text in PostgreSQL may hold ---
+
+
+@pytest.mark.parametrize(
+    ("kind", "payload"),
+    [
+        ("event", encode(msgspec.structs.replace(event(1), text="the lens\0is dirty"))),
+        ("event", encode(msgspec.structs.replace(event(1), detail={"where": "\\\0"}))),
+        ("birth", encode(msgspec.structs.replace(birth("a"), machine="m\0"))),
+        ("heartbeat", encode(msgspec.structs.replace(heartbeat("a"), session="a\0"))),
+        ("sample", frames("cam-1", 1, ref="row\0")[0]),
+    ],
+)
+def test_a_text_with_the_character_nul_is_set_aside(ingest, store, kind, payload):
+    taken = ingest.take([message("cam-1", kind, payload)])
+    (row,) = rows(store, quarantine)
+    assert "a text holds the character NUL" in row.reason
+    assert set(answers(taken.receipts).values()) == ({"refused"} if kind == "sample" else set())
+    assert rows(store, event_table) == []
+
+
+def test_what_only_looks_like_it_is_taken(ingest, store):
+    ingest.take([message("cam-1", "event", encode(msgspec.structs.replace(event(1), text="a path: C:\\u0000")))])
+    assert [row.text for row in rows(store, event_table)] == ["a path: C:\\u0000"]
+    assert rows(store, quarantine) == []
+
+
+def test_a_reason_that_quotes_it_is_kept_without(ingest, store):
+    ingest.take([message("cam-1", "sample", frames("cam-1", 1, id="cam-1.main.1.\0")[0])])
+    (row,) = rows(store, quarantine)
+    assert "\0" not in row.reason
+
+
+def test_a_version_that_no_version_can_be_is_set_aside(ingest, store):
+    model = msgspec.structs.replace(birth("a").model, version=2**31)
+    ingest.take([message("cam-1", "birth", encode(msgspec.structs.replace(birth("a"), model=model)))])
+    (row,) = rows(store, quarantine)
+    assert "model.version 2147483648, expected 0..2147483647" in row.reason

@@ -14,6 +14,8 @@ from server.store import labels, snapshots
 from server.store.labels import CANNOT_TELL, Label
 from server.store.store import Store
 
+pytestmark = pytest.mark.catalogues
+
 
 @pytest.fixture
 def store(tmp_path):
@@ -88,6 +90,7 @@ def test_the_schema_only_grows(tmp_path_factory, batches):
     store.close()
 
 
+@pytest.mark.of_a_file
 def test_what_the_tables_hold_is_counted_so_that_no_query_for_labels_walks_all_samples(store):
     every = [take(store, seq) for seq in range(60)]
     with store.database.write() as connection:

@@ -18,10 +18,12 @@ import sqlalchemy as sa
 from device_words import FLEET, answers, birth, event, heartbeat, image, message, uploads
 
 from edge_agent.contract.wire import encode
+from server import __main__ as program
 from server import config
 from server.collect.ingest import Ingest
 from server.errors import ServerConfigError, StoreError
 from server.store import devices, labels, postgresql, schema, trail
+from server.store.migrations import current_schema
 from server.store.store import Store
 
 WAIT_S = 60.0
@@ -263,6 +265,20 @@ def test_a_password_comes_from_its_file(tmp_path, databases):
     with pytest.raises(ServerConfigError, match=r"\[store\] password_file: .*No such file"):
         Store.open(tmp_path, config.Store(url=url, password_file=str(tmp_path / "none")))
     server.drop("locked")
+
+
+def test_check_says_what_is_there(tmp_path, databases, capsys):
+    databases.server.create("fresh")
+    url = databases.server.settings("fresh").url
+    (tmp_path / "server.toml").write_text(f'[store]\nurl = "{url}"\n[broker]\nplain = true\n')
+    assert program.main(["check", str(tmp_path / "server.toml")]) == 0
+    assert "/fresh?connect_timeout=10, no tables yet" in capsys.readouterr().out
+    Store.open(tmp_path / "data", config.Store(url=url)).close()
+    assert program.main(["check", str(tmp_path / "server.toml")]) == 0
+    assert f"schema {current_schema()}" in capsys.readouterr().out
+    databases.server.drop("fresh")
+    assert program.main(["check", str(tmp_path / "server.toml")]) == 1
+    assert 'database "fresh" does not exist' in capsys.readouterr().err
 
 
 def test_what_the_url_says_of_tls_is_obeyed(tmp_path, databases):

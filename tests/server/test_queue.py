@@ -524,9 +524,10 @@ SERVE = """
 import sys, time
 from pathlib import Path
 import numpy as np
+from server import config
 from server.label.queue import Queue, Rules
 from server.store.store import Store
-store = Store.open(Path(sys.argv[1]))
+store = Store.open(Path(sys.argv[1]), config.Store(url=sys.argv[3]))
 queue = Queue(store, Rules(), now_ms=lambda: time.time_ns() // 1_000_000, rng=np.random.default_rng())
 while tasks := queue.next(sys.argv[2]):
     print(tasks[0].sample_id, flush=True)
@@ -535,9 +536,11 @@ while tasks := queue.next(sys.argv[2]):
 
 
 def test_processes_that_label_at_once_share_the_queue(store, queue, tmp_path):
-    folder = str(tmp_path / "store")
+    folder, url = str(tmp_path / "store"), store.settings.url
     running = [
-        subprocess.Popen([sys.executable, "-c", SERVE, folder, who], stdout=subprocess.PIPE, text=True, cwd=Path.cwd())
+        subprocess.Popen(
+            [sys.executable, "-c", SERVE, folder, who, url], stdout=subprocess.PIPE, text=True, cwd=Path.cwd()
+        )
         for who in ("ann", "bob", "cyd")
     ]
     said = [one for process in running for one in process.communicate(timeout=120)[0].split()]

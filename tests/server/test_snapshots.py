@@ -27,6 +27,8 @@ from server.teach.imports import import_file
 from server.teach.listing import is_whole, shown
 from server.teach.snapshot import freeze
 
+pytestmark = pytest.mark.catalogues
+
 SELECTIONS = (SELECTION, msgspec.structs.replace(SELECTION, reason="random"))
 
 

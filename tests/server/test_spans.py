@@ -142,6 +142,7 @@ def test_a_fold_that_is_stopped_is_made_good_by_the_next(store):
     assert len(rows(store)) == 3 * 8
 
 
+@pytest.mark.of_a_file
 def test_looking_for_old_hours_reads_keys_alone(store):
     """No row, and nothing under the lock of writers: a second index would cost every heartbeat, and gain less."""
     live_30_hours(store, "cam")

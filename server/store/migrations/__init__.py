@@ -48,6 +48,11 @@ def found_schema(database: Database) -> str:
         return connection.exec_driver_sql("SELECT version_num FROM alembic_version").scalar() or ""
 
 
+def tried(database: Database) -> str:
+    """What a catalogue is, in words, without making anything of it; StoreError when it cannot be reached."""
+    return f"{database.name}, {f'schema {found}' if (found := found_schema(database)) else 'no tables yet'}"
+
+
 def stamp(connection: sa.Connection, said: str) -> None:
     """Say in place of its number what a catalogue is."""
     connection.execute(sa.text("UPDATE alembic_version SET version_num = :said"), {"said": said})
