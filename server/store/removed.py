@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import zlib
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -53,18 +53,37 @@ def add(connection: sa.Connection, rows: Iterable[Any]) -> None:
 def known(connection: sa.Connection, bodies: Mapping[str, str]) -> dict[str, str]:
     """Of these ids (-> sha256 of the body) those that were removed -> that sha256, or "" when it was another body."""
     wanted: dict[Run, dict[int, str]] = defaultdict(dict)
+    if not bodies or connection.execute(sa.select(removed.c.id).limit(1)).first() is None:
+        return {}
     for id_ in bodies:
         one = SampleId.parse(id_)
         wanted[one.device, one.stream, one.boot][one.seq] = id_
     found: dict[str, str] = {}
-    for run, seqs in wanted.items():
-        near = (removed.c.first_seq <= max(seqs), removed.c.last_seq >= min(seqs))
-        for packed in connection.scalars(sa.select(removed.c.packed).where(*_of(run), *near)):
-            each = _unpack(packed)
-            for seq, body in each[np.isin(each["seq"], list(seqs))][["seq", "body"]].tolist():
-                id_ = seqs[seq]
-                found[id_] = bodies[id_] if _short(bodies[id_]) == body else ""
+    for run, packed in _near(connection, wanted):
+        each, seqs = _unpack(packed), wanted[run]
+        for seq, body in each[np.isin(each["seq"], list(seqs))][["seq", "body"]].tolist():
+            id_ = seqs[seq]
+            found[id_] = bodies[id_] if _short(bodies[id_]) == body else ""
     return found
+
+
+def _near(connection: sa.Connection, wanted: Mapping[Run, Mapping[int, str]]) -> Iterator[tuple[Run, bytes]]:
+    """Rows that may hold some of the numbers: what comes in order is beyond all of them, and costs one question."""
+    low, high = min(min(seqs) for seqs in wanted.values()), max(max(seqs) for seqs in wanted.values())
+    borders = (removed.c.device, removed.c.stream, removed.c.boot, removed.c.first_seq, removed.c.last_seq)
+    query = sa.select(removed.c.id, *borders).where(removed.c.device.in_({run[0] for run in wanted}))
+    near: dict[int, Run] = {}
+    for number, device, stream, boot, first, last in connection.execute(
+        query.where(removed.c.first_seq <= high, removed.c.last_seq >= low)
+    ):
+        run = (device, stream, boot)
+        if any(first <= seq <= last for seq in wanted.get(run, ())):
+            near[number] = run
+    if near:
+        for number, packed in connection.execute(
+            sa.select(removed.c.id, removed.c.packed).where(removed.c.id.in_(list(near)))
+        ):
+            yield near[number], packed
 
 
 def counts(connection: sa.Connection) -> dict[str, dict[str, int]]:

@@ -300,6 +300,7 @@ def test_a_catalogue_in_postgresql_goes_into_a_file_and_back(postgresql, tmp_pat
     assert again.seqs() == [0, 1, 2]
     assert not list((tmp_path / "again").glob("catalogue.db*"))
     assert set(again.take(2, 5).values()) == {"duplicate", "accepted"}
+    again.store.close()
     with pytest.raises(StoreError, match="has rows in the table"):  # nothing is restored over what is there
         restore.restore(tmp_path / "copy", tmp_path / "third", settings, who="ann", why="moved", now_ms=NOW_MS)
     for folder in ("data", "again"):

@@ -287,7 +287,7 @@ def totals(scene: Scene) -> dict[str, Any]:
 
 
 @given(st.lists(st.tuples(st.integers(1, 30), st.integers(0, 3), st.booleans()), min_size=1, max_size=25))
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=12, deadline=None)
 def test_months_of_stretches_have_the_sums_of_their_days(lasting, steps) -> None:
     scene, read, day, boot, version = lasting, 0, 0, 1, 1
     store = scene.store
