@@ -13,8 +13,8 @@ import msgspec
 _encoder = msgspec.json.Encoder()
 
 
-def encoded(value: msgspec.Struct) -> msgspec.Raw:
-    """For a JSON column: the same as its builtins, without making them."""
+def encoded(value: object) -> msgspec.Raw:
+    """For a JSON column: of a struct the same as its builtins, without making them. OverflowError beyond 64 bits."""
     return msgspec.Raw(_encoder.encode(value))
 
 

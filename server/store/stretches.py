@@ -10,7 +10,7 @@ carries the counts at its end as they were said, which is where the next differe
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime, timezone
 from itertools import zip_longest
 from typing import Any, NamedTuple
@@ -21,6 +21,7 @@ import sqlalchemy as sa
 from edge_agent.contract.wire import Heartbeat, StreamCounts
 from server.store import beats, labels, spans, vectors
 from server.store.consensus import scorable
+from server.store.encoded import encoded
 from server.store.schema import consensus, sample, stretch
 from server.store.spoken import Spoken
 
@@ -166,6 +167,7 @@ def added(one: Mapping[str, Sequence[float]], other: Mapping[str, Sequence[float
     return {name: vectors.added(one.get(name, ()), other.get(name, ())) for name in names}
 
 
+_JSON = ("selected", "sums", "counted")
 _KEPT = ("model_version", "day", "first_seq", "last_seq", "read", "scored", "invalid", "selected", "sums", "counted")
 
 
@@ -227,12 +229,24 @@ class _Pending:
 
     def write(self, connection: sa.Connection) -> None:
         if self._grown:
-            grown = [{name: row[name] for name in _KEPT} | {"of": number} for number, row in self._grown.items()]
+            grown = [_written(row, _KEPT) | {"of": number} for number, row in self._grown.items()]
             changes: dict[str, Any] = {name: sa.bindparam(name) for name in _KEPT}
             connection.execute(sa.update(stretch).where(stretch.c.id == sa.bindparam("of")).values(changes), grown)
         if self._begun:
-            connection.execute(sa.insert(stretch), self._begun)
+            connection.execute(sa.insert(stretch), [_written(row, row) for row in self._begun])
         spans.add(connection, self._seen)
+
+
+def _written(row: dict[str, Any], names: Iterable[str]) -> dict[str, Any]:
+    """Those of its values, JSON as the text that it becomes, which is made in a tenth of the time so."""
+    return {name: _text(row[name]) if name in _JSON else row[name] for name in names}
+
+
+def _text(value: Any) -> Any:
+    try:
+        return encoded(value)
+    except OverflowError:  # sums of what a device claims may not fit 64 bits
+        return value
 
 
 def _counted(kept: Any) -> StreamCounts:
