@@ -10,6 +10,7 @@ carries the counts at its end as they were said, which is where the next differe
 
 from __future__ import annotations
 
+import operator
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime, timezone
 from itertools import zip_longest
@@ -258,11 +259,17 @@ def _counted(kept: Any) -> StreamCounts:
 
 def _follows(before: StreamCounts, after: StreamCounts) -> bool:
     """Whether `after` was counted later in the same run: nothing of it went down. Late heartbeats and liars do not."""
-    pairs = [(getattr(before, name), getattr(after, name)) for name in ("scored", "invalid", "epoch", "through_seq")]
-    pairs += [(n, after.selected.get(why, 0)) for why, n in before.selected.items()]
-    for name in ("utility_histogram", "classes"):
-        pairs += zip_longest(getattr(before, name), getattr(after, name), fillvalue=0)
-    return after.read > before.read and all(less <= more for less, more in pairs)
+    names = ("scored", "invalid", "epoch", "through_seq")
+    if after.read <= before.read or any(getattr(before, name) > getattr(after, name) for name in names):
+        return False
+    reasons = all(n <= after.selected.get(why, 0) for why, n in before.selected.items())
+    pairs = ((getattr(before, name), getattr(after, name)) for name in ("utility_histogram", "classes"))
+    return reasons and all(_no_less(less, more) for less, more in pairs)
+
+
+def _no_less(before: Sequence[int], after: Sequence[int]) -> bool:
+    """Of counts, none of them below 0; where one is shorter, it has 0."""
+    return all(map(operator.le, before, after)) and not any(before[len(after) :])
 
 
 def _of_one_model(before: StreamCounts, border: StreamCounts | None, after: StreamCounts) -> bool:
