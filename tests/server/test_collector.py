@@ -201,6 +201,27 @@ def test_a_device_whose_wire_breaks_and_whose_server_goes_has_each_sample_stored
     link.close()
 
 
+def test_a_server_whose_wire_breaks_in_mid_message_reads_on_where_the_next_begins(broker, device, store):
+    """What was read ahead of a connection that is gone must not be taken for the next one's."""
+    link = Link(broker.port)
+    ingest = Ingest(store, fleet=FLEET, offline_after_s=90.0)
+    address = BrokerAddress(HOST, link.port)
+    collector = Collector(ingest, address, fleet=FLEET, now_ms=lambda: NOW_MS, commit_rows=10)
+    collector.start()
+    assert collector.wait_ready(WAIT_S)
+    cam = device("cam-1")
+    cam.waiting |= {f"cam-1.main.1.{n}": frames("cam-1", n, data=image(n, (3, 20 + 9 * n, 100))) for n in range(40)}
+    for left in (30, 15, 3):
+        wait_for(lambda left=left: len(cam.waiting) <= left)
+        link.cut()
+        link.mend()
+    wait_for(lambda: not cam.waiting)
+    collector.stop()
+    link.close()
+    assert stored(store) == expected(("cam-1", 40))
+    assert known(store, "cam-1").messages_bad == 0
+
+
 def an_uplink(link, outbox):
     return Uplink(
         host=link.host, port=link.port, tls=None, username="", password="", fleet=FLEET, device="cam-1", session="s",
