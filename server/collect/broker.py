@@ -119,7 +119,7 @@ def configuration(port: int, *, user: str, entry: Entry | None = None, acl_file:
             f"user {user}",  # as root it would change its user, and by that lose the signal of our death
             f"max_packet_size {_PACKET_BYTES}",
             "max_inflight_messages 100",
-            "max_queued_messages 1000",  # to one client; more is dropped, and devices send it again
+            "max_queued_messages 50000",  # to one client: births of a fleet when the server comes back; more is lost
             f"max_queued_bytes {64 * 1024 * 1024}",
             "set_tcp_nodelay true",
             "sys_interval 0",

@@ -267,11 +267,11 @@ def _check_counts(counts: StreamCounts) -> None:
         *counts.classes,
         *counts.signals[:1],
     )
-    if not all(0 <= n < _INT8 for n in whole) or not 0 <= counts.model_version < _INT4:
+    if min(whole) < 0 or max(whole) >= _INT8 or not 0 <= counts.model_version < _INT4:
         raise MessageError(f"heartbeat: a count is below 0 or does not fit 64 bits, through_seq {counts.through_seq}")
-    if not all(abs(n) < _INT8 for n in counts.signals):
+    if counts.signals and not (min(counts.signals) > -_INT8 and max(counts.signals) < _INT8):
         raise MessageError("heartbeat: a sum of signals does not fit 64 bits")
-    if not all(0.0 <= total < _INT8 for total in counts.confidence_sums):
+    if counts.confidence_sums and not (min(counts.confidence_sums) >= 0.0 and max(counts.confidence_sums) < _INT8):
         raise MessageError("heartbeat: confidence_sums: expected finite numbers from 0 on")
     bins, sums = len(counts.utility_histogram), len(counts.confidence_sums)
     if bins != sums or bins > BINS:

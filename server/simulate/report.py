@@ -163,19 +163,27 @@ def grown(simulations: Sequence[Simulation]) -> dict[str, Growth]:
 
 
 def per_thousand(report: Report) -> dict[str, str]:
-    """What 1,000 devices more cost, by the largest simulation; in words."""
-    largest = max(report.simulations, key=lambda one: one.devices)
-    found, k = largest.figures, largest.devices / 1000.0
+    """What 1,000 devices more cost, in words: between the smallest and the largest simulation, or by the only one."""
+    few, many = (choose(report.simulations, key=lambda one: one.devices) for choose in (min, max))
     words = {}
-    for name, what in (("server_cores_steady", "server"), ("broker_cores_steady", "broker")):
-        if name in found:
-            words[f"{what}, cores at rest"] = f"{found[name] / k:.4f}"
-    for name, what in (("server_bytes_per_device", "server"), ("broker_bytes_per_device", "broker")):
-        if name in found:
-            words[f"{what}, memory"] = f"{found[name] / 1000:.1f} MB"
+    for who in ("server", "broker"):
+        for name, what, unit in (
+            (f"{who}_cores_steady", "cores at rest", 1.0),
+            (f"{who}_rss_bytes", "MB of memory", 1e6),
+        ):
+            if (more := _slope(few, many, name)) is not None:
+                words[f"{who}, {what}"] = f"{1000 * more / unit:.4g}"
     if report.device_day_bytes:
-        words["disk a day, before anything is rolled up"] = f"{report.device_day_bytes / 1e6:.2f} GB"
+        words["GB of disk a day, before anything is rolled up"] = f"{report.device_day_bytes / 1e6:.3g}"
     return words
+
+
+def _slope(few: Simulation, many: Simulation, name: str) -> float | None:
+    if name not in few.figures or name not in many.figures:
+        return None
+    if few.devices == many.devices:
+        return many.figures[name] / many.devices
+    return (many.figures[name] - few.figures[name]) / (many.devices - few.devices)
 
 
 def machine() -> dict[str, str]:
@@ -219,7 +227,7 @@ def lines(report: Report) -> list[str]:
         rows = sorted(report.device_day.items(), key=lambda item: -item[1].bytes)
         said += [f"  {name:<20}{table.rows:>10,.1f} rows{table.bytes:>12,.0f} bytes" for name, table in rows]
         said.append("")
-    said += ["1,000 devices cost:", *(f"  {name:<44}{value}" for name, value in per_thousand(report).items())]
+    said += ["1,000 devices more cost:", *(f"  {name:<44}{value}" for name, value in per_thousand(report).items())]
     return [*said, "", *report.notes]
 
 

@@ -28,7 +28,7 @@ START_S = 60.0  # for the processes that play devices
 ONE = name_of(0)  # device whose page is looked at
 PATHS = (
     "/sign-in", "/fleet", "/api/v1/devices?limit=100", "/api/v1/fleet/map", f"/devices/{ONE}", f"/api/v1/devices/{ONE}",
-    f"/api/v1/devices/{ONE}/history", "/data", "/api/v1/samples", "/api/v1/status", "/rollouts",
+    f"/api/v1/devices/{ONE}/history", "/data", "/api/v1/samples", "/label", "/models", "/rollouts",
 )  # fmt: skip
 NOTES = (
     "MQTT without TLS: each device would need a certificate. A handshake costs the broker more than all else of a "

@@ -14,7 +14,7 @@ _encoder = msgspec.json.Encoder()
 
 
 def encoded(value: object) -> msgspec.Raw:
-    """For a JSON column: a struct of ours, or builtins without NaN."""
+    """For a JSON column: of a struct the same as its builtins, without making them. OverflowError beyond 64 bits."""
     return msgspec.Raw(_encoder.encode(value))
 
 

@@ -10,8 +10,9 @@ carries the counts at its end as they were said, which is where the next differe
 
 from __future__ import annotations
 
+import operator
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from datetime import datetime, timezone
 from itertools import zip_longest
 from typing import Any, NamedTuple
@@ -199,6 +200,7 @@ def added(one: Mapping[str, Sequence[float]], other: Mapping[str, Sequence[float
     return {name: vectors.added(one.get(name, ()), other.get(name, ())) for name in names}
 
 
+_JSON = ("selected", "sums", "counted")
 _KEPT = ("model_version", "day", "first_seq", "last_seq", "read", "scored", "invalid", "selected", "sums", "counted")
 
 
@@ -260,18 +262,24 @@ class _Pending:
 
     def write(self, connection: sa.Connection) -> None:
         if self._grown:
-            grown = [_row(row) | {"of": number} for number, row in self._grown.items()]
+            grown = [_written(row, _KEPT) | {"of": number} for number, row in self._grown.items()]
             changes: dict[str, Any] = {name: sa.bindparam(name) for name in _KEPT}
             connection.execute(sa.update(stretch).where(stretch.c.id == sa.bindparam("of")).values(changes), grown)
         if self._begun:
-            connection.execute(sa.insert(stretch), self._begun)
+            connection.execute(sa.insert(stretch), [_written(row, row) for row in self._begun])
         spans.add(connection, self._seen)
 
 
-def _row(kept: Mapping[str, Any]) -> dict[str, Any]:
-    """What changes in a row that grows."""
-    vectors_of = {name: encoded(kept[name]) for name in ("selected", "sums")}
-    return {name: kept[name] for name in _KEPT} | vectors_of
+def _written(row: dict[str, Any], names: Iterable[str]) -> dict[str, Any]:
+    """Those of its values, JSON as the text that it becomes, which is made in a tenth of the time so."""
+    return {name: _text(row[name]) if name in _JSON else row[name] for name in names}
+
+
+def _text(value: Any) -> Any:
+    try:
+        return encoded(value)
+    except OverflowError:  # sums of what a device claims may not fit 64 bits
+        return value
 
 
 def _counted(kept: Any) -> StreamCounts:
@@ -283,11 +291,17 @@ def _counted(kept: Any) -> StreamCounts:
 
 def _follows(before: StreamCounts, after: StreamCounts) -> bool:
     """Whether `after` was counted later in the same run: nothing of it went down. Late heartbeats and liars do not."""
-    pairs = [(getattr(before, name), getattr(after, name)) for name in ("scored", "invalid", "epoch", "through_seq")]
-    pairs += [(n, after.selected.get(why, 0)) for why, n in before.selected.items()]
-    for name in ("utility_histogram", "classes"):
-        pairs += zip_longest(getattr(before, name), getattr(after, name), fillvalue=0)
-    return after.read > before.read and all(less <= more for less, more in pairs)
+    names = ("scored", "invalid", "epoch", "through_seq")
+    if after.read <= before.read or any(getattr(before, name) > getattr(after, name) for name in names):
+        return False
+    reasons = all(n <= after.selected.get(why, 0) for why, n in before.selected.items())
+    pairs = ((getattr(before, name), getattr(after, name)) for name in ("utility_histogram", "classes"))
+    return reasons and all(_no_less(less, more) for less, more in pairs)
+
+
+def _no_less(before: Sequence[int], after: Sequence[int]) -> bool:
+    """Of counts, none of them below 0; where one is shorter, it has 0."""
+    return all(map(operator.le, before, after)) and not any(before[len(after) :])
 
 
 def _of_one_model(before: StreamCounts, border: StreamCounts | None, after: StreamCounts) -> bool:

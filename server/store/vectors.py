@@ -6,6 +6,7 @@ which is exact to 2^53, takes any number that a device may claim, and is read te
 
 from __future__ import annotations
 
+import operator
 from collections.abc import Sequence
 
 import numpy as np
@@ -20,10 +21,11 @@ def added(*vectors: Sequence[float]) -> list[float]:
     >>> added([1, 2], [3, 4, 5])
     [4, 6, 5]
     """
-    total: list[float] = [0] * max(map(len, vectors), default=0)
+    total: list[float] = []
     for vector in vectors:
-        for i, number in enumerate(vector):
-            total[i] += number
+        both = list(map(operator.add, total, vector))
+        longer = total if len(total) > len(vector) else vector
+        total = [*both, *longer[len(both) :]]
     return total
 
 

@@ -207,3 +207,13 @@ def test_what_cannot_be_is_not_added(lasting):
         counts = msgspec.structs.replace(good.counts, **changes)
         take(lasting, device, encode(msgspec.structs.replace(good, counts=counts)))
         assert found(lasting, "odd") == before, changes
+
+
+def test_sums_of_claims_that_do_not_fit_64_bits_are_kept(lasting):
+    device = Device("liar")
+    for version, claimed in ((1, 2**63 - 1), (2, 1 - 2**63)):
+        device.see(100)
+        said = msgspec.json.decode(device.beat(), type=Heartbeat)
+        counts = msgspec.structs.replace(said.counts, epoch=version - 1, model_version=version, signals=(100, claimed))
+        take(lasting, device, encode(msgspec.structs.replace(said, counts=counts, cuts=())))
+    assert [one.sums["signals"][1] for one in found(lasting, "liar")] == [2**63 - 1, 2 - 2**64]
