@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
 import sqlalchemy as sa
@@ -14,7 +15,8 @@ from numpy.typing import NDArray
 
 from edge_agent.contract.types import Prediction, Sample, SampleId, Selection
 from edge_agent.contract.wire import encode_sample, sample_frames
-from server.demo.arms import Picked, accuracy
+from server.demo.arms import accuracy
+from server.demo.control import Picked
 from server.demo.report import Accuracy, Bytes, DeviceReport, RoundReport, Timeline
 from server.demo.scenario import Scenario, Stream
 from server.demo.watch import Eye, Watch
@@ -27,7 +29,7 @@ WINDOW = 400  # samples of the rolling accuracy; fewer is noise, more smears the
 POINTS = 240  # of a curve
 NEAR = 0.05  # of the accuracy before the new classes: as close counts as recovered
 
-Right = Sequence[NDArray[np.bool_]]  # per stream, (N,) who was right
+Right = Sequence[NDArray[Any]]  # per stream, (N,) who was right, or the share of several models that were
 
 
 def picks(store: Store, scenario: Scenario) -> list[Picked]:
@@ -220,7 +222,7 @@ class Timelines:
     def _window(samples: int) -> int:
         return min(WINDOW, max(20, samples // 20))
 
-    def _rolling(self, right: NDArray[np.bool_], window: int) -> NDArray[np.float64]:
+    def _rolling(self, right: NDArray[Any], window: int) -> NDArray[np.float64]:
         """[i]: mean of the `window` samples before i; shorter at the start."""
         total = np.concatenate([[0], np.cumsum(right)])
         first = np.maximum(np.arange(len(total)) - window, 0)

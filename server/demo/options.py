@@ -36,6 +36,7 @@ class Size(NamedTuple):
     overhead_s: float  # of the bare loop
     overhead_repeats: int
     calm: float  # how much longer the streams play than the rounds should take
+    draws: int  # of the labels picked at random; fewer, and which they were is most of the difference to ours
     taught: float  # share of the labels to come that the last round knows: it must go out while the streams still play
 
 
@@ -65,6 +66,7 @@ def size_of(options: Options) -> Size:
         soak_s=1.0 if quick else 3.0,
         overhead_s=1.0 if quick else 2.0,
         overhead_repeats=2 if quick else 3,
-        calm=1.5 if quick else 1.4,
+        calm=2.0 if quick else 1.4,
+        draws=3 if quick else 2,
         taught=0.75 if quick else 0.62,
     )

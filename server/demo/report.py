@@ -79,6 +79,7 @@ class Report(msgspec.Struct, kw_only=True):
     devices: dict[str, DeviceReport]
     rounds: list[RoundReport]
     labels: int
+    draws: int  # of as many labels at random
     label_share: float
     bytes: Bytes
     accuracy: dict[str, Accuracy]  # on held-out data of the late stream: winnow, frozen, random
@@ -111,7 +112,10 @@ def summary(report: Report) -> list[tuple[str, str]]:
     rows = [
         ("accuracy, late stream", _interval(accuracy["winnow"])),
         ("  frozen first model", f"{_interval(accuracy['frozen'])}   Winnow is {gain * 100:+.1f} points"),
-        ("  random, as many labels", f"{_interval(accuracy['random'])}   Winnow is {ahead * 100:+.1f} points"),
+        (
+            "  random, as many labels",
+            f"{_interval(accuracy['random'])}   Winnow is {ahead * 100:+.1f} points (mean of {report.draws} draws)",
+        ),
         (
             "labels used",
             f"{report.labels:,} of {report.selected:,} selected; budget {report.label_share:.0%} of the stream",

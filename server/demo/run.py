@@ -21,6 +21,7 @@ from pathlib import Path
 from types import FrameType
 
 import numpy as np
+from numpy.typing import NDArray
 from rich.console import Console
 
 from edge_agent.contract.artifact import write_artifact
@@ -28,7 +29,7 @@ from models import data as model_data
 from models import fashion
 from models.data import Labelled, default_cache
 from server.config import load_config
-from server.demo import arms, gather, overhead, report
+from server.demo import arms, control, gather, overhead, report
 from server.demo.fleet import Fleet, call
 from server.demo.options import Options, Size, size_of
 from server.demo.scenario import Scenario, by_device, mixed
@@ -144,20 +145,26 @@ def _report(
     try:
         shipped = arms.shipped(store)
         picks = gather.picks(store, scenario)
-        with stage(console, f"control: {len(picks)} trainings on as many labels, picked at random") as advance:
-            rng = np.random.default_rng([options.seed, 1])
-            random = arms.at_random(store, scenario, picks, config.teach, rng, advance=advance)
+        said = f"control: {size.draws} times {len(picks)} trainings on as many labels, picked at random"
+        with stage(console, said) as advance:
+            drawn = control.at_random(
+                store, scenario, picks, config.teach, seed=options.seed, draws=size.draws, advance=advance
+            )
         with stage(console, "overhead of the agent") as advance:
             ratio = _overhead(workspace, shipped[0], scenario, size, advance)
-        control = {"winnow": shipped, "frozen": shipped[:1], "random": [*shipped[:1], *random]}
         executed = [eye.version for eye in watch.eyes]
-        right = {
-            arm: arms.as_executed(scenario.streams, executed, control[arm], scenario.names)
-            for arm in ("frozen", "random")
+        random = [[*shipped[:1], *models] for models in drawn]
+        played = [arms.as_executed(scenario.streams, executed, models, scenario.names) for models in random]
+        right: dict[str, gather.Right] = {
+            "winnow": [eye.right for eye in watch.eyes],
+            "frozen": arms.as_executed(scenario.streams, executed, shipped[:1], scenario.names),
+            "random": [arms.mean(draws) for draws in zip(*played, strict=True)],
         }
-        right["winnow"] = [eye.right for eye in watch.eyes]
         timelines = gather.Timelines(scenario, watch, right)
-        test = scenario.test
+
+        def at_the_end(models: list[arms.Model]) -> NDArray[np.bool_]:
+            return arms.right(models[-1], scenario.test.x, scenario.test.y, scenario.names)
+
         return report.Report(
             task=options.task,
             quick=options.quick,
@@ -168,11 +175,13 @@ def _report(
             devices=gather.devices(store, watch.eyes),
             rounds=gather.rounds(store, watch),
             labels=picks[-1].labels if picks else 0,
+            draws=size.draws,
             label_share=size.label_share,
             bytes=gather.sent_bytes(scenario, store),
             accuracy={
-                arm: arms.accuracy(arms.right(models[-1], test.x, test.y, scenario.names))
-                for arm, models in control.items()
+                "winnow": arms.accuracy(at_the_end(shipped)),
+                "frozen": arms.accuracy(at_the_end(shipped[:1])),
+                "random": arms.accuracy(arms.mean([at_the_end(models) for models in random])),
             },
             accuracy_stream=timelines.after_the_change(),
             selected=sum(sum(eye.beat.counts.selected.values()) for eye in watch.eyes if eye.beat),
@@ -193,7 +202,8 @@ def _notes(watch: Watch, size: Size, undone: str) -> list[str]:
     notes = [
         "Accuracy at the end is on samples of the late stream's mix that nothing was trained on or judged by.",
         f"The streams played {watch.rate_per_s:.1f} samples/s each, so that the rounds fit this machine's speed.",
-        "Random is the same first model, retrained as often, in the same way, from as many labels.",
+        "Random is the same first model, retrained as often, in the same way, from as many labels; "
+        f"mean of {size.draws} draws.",
         f"Recovered: the sound devices' rolling accuracy is back within {100 * gather.NEAR:.0f} points for good.",
         "Bytes are of whole messages as encoded, each sample once.",
         f"Overhead: the quickest of {size.overhead_repeats} runs of the agent and of a bare loop, as whole processes.",
