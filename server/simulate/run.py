@@ -31,8 +31,7 @@ PATHS = (
     f"/api/v1/devices/{ONE}/history", "/data", "/api/v1/samples", "/label", "/models", "/rollouts",
 )  # fmt: skip
 NOTES = (
-    "MQTT without TLS: each device would need a certificate. A handshake costs the broker more than all else of a "
-    "connection.",
+    "MQTT without TLS: each device would need a certificate, and the broker would have a handshake more for each.",
     "The players share the machine with server and broker; what they use of it stands in their column.",
     "Publish to receipt is seen from the device, its own process's delays included (`late_ms`).",
 )

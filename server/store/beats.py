@@ -8,7 +8,7 @@ next slice of the device begins: what is long ago is not looked at as closely, a
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from math import isfinite
 from operator import add as add_up
 from typing import NamedTuple
@@ -118,9 +118,9 @@ def _add(
     new = insert(connection, beat)
     keys = [beat.c.device, beat.c.start_ms, beat.c.step_ms]
     connection.execute(new.on_conflict_do_update(index_elements=keys, set_={"figures": new.excluded.figures}), rows)
-    for name in _first_in_an_hour(connection, names, start_ms):
+    if first := _first_in_an_hour(connection, names, start_ms):
         for step_ms, next_ms, stay_ms in zip(STEPS_MS, STEPS_MS[1:], kept_ms, strict=False):
-            _fold(connection, name, step_ms, next_ms, before_ms=(start_ms - stay_ms) // next_ms * next_ms)
+            _fold(connection, first, step_ms, next_ms, before_ms=(start_ms - stay_ms) // next_ms * next_ms)
 
 
 def _first_in_an_hour(connection: sa.Connection, names: list[str], start_ms: int) -> set[str]:
@@ -132,12 +132,14 @@ def _first_in_an_hour(connection: sa.Connection, names: list[str], start_ms: int
     return set(names) - set(connection.scalars(query))
 
 
-def _fold(connection: sa.Connection, device: str, step_ms: int, next_ms: int, *, before_ms: int) -> None:
-    old = sa.and_(beat.c.device == device, beat.c.step_ms == step_ms, beat.c.start_ms < before_ms)
-    found: dict[int, list[list[float]]] = {}
-    for row in connection.execute(sa.delete(beat).where(old).returning(beat.c.start_ms, beat.c.figures)):
-        found.setdefault(row.start_ms // next_ms * next_ms, []).append(unpack(row.figures))
-    for start_ms, parts in found.items():
+def _fold(connection: sa.Connection, names: Collection[str], step_ms: int, next_ms: int, *, before_ms: int) -> None:
+    """Of all these devices at once: at the full hour it is every device's turn."""
+    old = sa.and_(beat.c.device.in_(names), beat.c.step_ms == step_ms, beat.c.start_ms < before_ms)
+    found: dict[tuple[str, int], list[list[float]]] = {}
+    gone = sa.delete(beat).where(old).returning(beat.c.device, beat.c.start_ms, beat.c.figures)
+    for row in connection.execute(gone):
+        found.setdefault((row.device, row.start_ms // next_ms * next_ms), []).append(unpack(row.figures))
+    for (device, start_ms), parts in found.items():
         there = connection.execute(sa.delete(beat).where(_key(device, start_ms, next_ms)).returning(beat.c.figures))
         _put(connection, device, start_ms, next_ms, _together([*parts, *(unpack(row.figures) for row in there)]))
 
