@@ -28,7 +28,6 @@ from server.errors import StoreError
 from server.label import quality
 from server.release.commands import summary
 from server.store import devices, gaps, labels, portfolios, rollouts, runs, samples, usage, versions
-from server.store.database import is_there
 from server.store.leadership import SEATS
 from server.store.presence import leader
 from server.store.store import Store
@@ -49,7 +48,7 @@ PIPED_COLUMNS = 200  # nothing is cut off when somebody else reads it
 def opened(config: ServerConfig) -> Iterator[Store]:
     """The store that is there; StoreError when there is none yet."""
     folder = Path(config.server.data_dir)
-    if not is_there(folder, config.store):
+    if not Store.is_there(folder, config.store):
         raise StoreError(f"{folder}: no data yet: start `winnow-server run`, or import some")
     store = Store.open(folder, config.store)
     try:

@@ -45,6 +45,7 @@ PURGE_SAMPLES_MAX = 20  # that one of them names
 TRANSFORMS_MAX = 16  # of one sample
 PARKED_SHOWN = 3  # refused samples that a heartbeat names
 DTYPES = ("uint8", "int8", "int16", "uint16", "int32", "int64", "float16", "float32", "float64")
+_ITEM_BYTES = {name: np.dtype(name).itemsize for name in DTYPES}
 
 Transform = Annotated[str, msgspec.Meta(max_length=120)]
 """One that was applied, as the device's configuration names it."""
@@ -566,7 +567,7 @@ def check_sample_header(header: SampleHeader, address: Address) -> SampleId:
         raise MessageError(f"sample {header.id}: came by the topic of device {address.device!r}")
     if header.dtype not in DTYPES:
         raise MessageError(f"sample {header.id}: dtype {header.dtype[:20]!r}, expected one of {', '.join(DTYPES)}")
-    if len(header.shape) > 6 or any(n < 1 for n in header.shape) or decoded_bytes(header) > SAMPLE_MAX_BYTES:
+    if len(header.shape) > 6 or min(header.shape, default=1) < 1 or decoded_bytes(header) > SAMPLE_MAX_BYTES:
         raise MessageError(f"sample {header.id}: shape {header.shape[:8]} of {header.dtype} is empty or too large")
     if header.encoding in images.KINDS and not images.is_image(header.shape, header.dtype, header.encoding):
         raise MessageError(f"sample {header.id}: {header.encoding}, but {header.shape} of {header.dtype} is no image")
@@ -593,7 +594,7 @@ def check_sample_header(header: SampleHeader, address: Address) -> SampleId:
 
 def decoded_bytes(header: SampleHeader) -> int:
     """Bytes of the array that the header describes."""
-    return math.prod(header.shape, start=np.dtype(header.dtype).itemsize)
+    return math.prod(header.shape, start=_ITEM_BYTES[header.dtype])
 
 
 def decode_body(header: SampleHeader, body: bytes) -> NDArray[np.generic]:

@@ -100,8 +100,8 @@ class Gateway:
         self.ready = threading.Event()
         """Set while connected and subscribed."""
         self._address = address
-        self._fleet = fleet
         self._filters = list(filters)
+        self._state_topic = server_state_topic(fleet)
         self._voice = voice
         self._now_ms = now_ms
         self._deliver = deliver
@@ -137,9 +137,7 @@ class Gateway:
         if self._address.tls is not None:
             client.tls_set_context(self._address.tls)
         if self._voice == "server":
-            client.will_set(server_state_topic(self._fleet), self._state(online=False), qos=1, retain=True)
-        if self._voice == "worker":
-            client.message_callback_add(server_state_topic(self._fleet), self._on_state)
+            client.will_set(self._state_topic, self._state(online=False), qos=1, retain=True)
         client.max_inflight_messages_set(INFLIGHT)
         client.reconnect_delay_set(min_delay=1, max_delay=RECONNECT_MAX_S)
         client.on_connect = self._on_connect
@@ -151,7 +149,7 @@ class Gateway:
         return client
 
     def _say(self, *, online: bool) -> mqtt.MQTTMessageInfo:
-        return self._client.publish(server_state_topic(self._fleet), self._state(online=online), 1, retain=True)
+        return self._client.publish(self._state_topic, self._state(online=online), 1, retain=True)
 
     def _state(self, *, online: bool) -> bytes:
         return encode(ServerState(online=online, at_ms=self._now_ms()))
@@ -167,7 +165,7 @@ class Gateway:
         if reason.is_failure:
             self._complain(f"refuses us: {reason}")
             return
-        told = [server_state_topic(self._fleet)] if self._voice == "worker" else []
+        told = [self._state_topic] if self._voice == "worker" else []
         client.subscribe([(topic, 1) for topic in (*self._filters, *told)])
         if self._voice == "server":
             self._say(online=True)
@@ -189,9 +187,9 @@ class Gateway:
         if reason.is_failure:
             self._complain(f"connection lost: {reason}")
 
-    def _on_state(self, _client: mqtt.Client, _data: Any, message: mqtt.MQTTMessage) -> None:
+    def _contradict(self, said: bytes) -> None:
         try:
-            online = decode(ServerState, bytes(message.payload)).online
+            online = decode(ServerState, said).online
         except MessageError:
             return
         if not online:  # an older word, or of one that went: devices would keep from us what we can take
@@ -202,4 +200,7 @@ class Gateway:
             topic = message.topic
         except UnicodeDecodeError:  # no topic of ours; it will be set aside as such
             topic = ""
-        self._deliver(topic, bytes(message.payload))
+        if topic == self._state_topic:  # only a worker listens to it
+            self._contradict(bytes(message.payload))
+        else:
+            self._deliver(topic, bytes(message.payload))

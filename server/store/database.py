@@ -156,12 +156,6 @@ def kept(settings: config.Store) -> Kept:
     return Sqlite(path_of(settings))
 
 
-def is_there(folder: Path, settings: config.Store) -> bool:
-    """Whether something is to be read there, which opening would make anew."""
-    where = placed(folder, settings)
-    return where.shared or path_of(where).exists()
-
-
 def path_of(settings: config.Store) -> Path:
     """Of a catalogue that is a file, and has its URL."""
     return Path(settings.url.removeprefix(_FILE))

@@ -13,8 +13,8 @@ import msgspec
 _encoder = msgspec.json.Encoder()
 
 
-def encoded(value: msgspec.Struct) -> msgspec.Raw:
-    """For a JSON column: the same as its builtins, without making them."""
+def encoded(value: object) -> msgspec.Raw:
+    """For a JSON column: a struct of ours, or builtins without NaN."""
     return msgspec.Raw(_encoder.encode(value))
 
 

@@ -18,7 +18,7 @@ from edge_agent.contract.encoding import unpack
 from edge_agent.contract.errors import MessageError
 from edge_agent.contract.images import KINDS
 from server.errors import StoreError
-from server.store.insert import insert_new
+from server.store.insert import add, insert_new
 from server.store.schema import consensus, sample
 from server.store.store import Store
 
@@ -43,9 +43,8 @@ def insert_samples(connection: sa.Connection, rows: Sequence[Mapping[str, Any]])
 
 
 def add_samples(connection: sa.Connection, rows: Sequence[Mapping[str, Any]]) -> None:
-    """Add rows that are known not to be there, at half the cost."""
-    if rows:
-        connection.execute(sa.insert(sample), list(rows))
+    """Add rows of the table `sample` that are known not to be there."""
+    add(connection, sample, rows)
 
 
 def body_names(connection: sa.Connection, ids: Collection[str]) -> dict[str, str]:

@@ -23,7 +23,7 @@ from server.errors import StoreError
 from server.store import leadership
 from server.store.blobs import Blobs
 from server.store.database import Database, placed
-from server.store.migrations import migrate
+from server.store.migrations import is_there, migrate
 from server.store.sandbox import Sandbox
 from server.store.shards import Shards
 
@@ -62,6 +62,11 @@ class Store:
             return self
         fenced = self.database.fenced(partial(leadership.check, terms=terms))
         return dataclasses.replace(self, database=fenced, terms=terms)
+
+    @classmethod
+    def is_there(cls, folder: Path, settings: config.Store) -> bool:
+        """Whether there is one, which opening would make; StoreError when that cannot be known."""
+        return is_there(placed(folder, settings))
 
     def arguments(self) -> list[str]:
         """For a child that is to open it too: see `accept`."""

@@ -23,6 +23,7 @@ import sqlalchemy as sa
 from edge_agent.contract.wire import Heartbeat, StreamCounts
 from server.store import beats, labels, removed, spans, vectors
 from server.store.consensus import scorable
+from server.store.encoded import encoded
 from server.store.schema import consensus, sample, stretch
 from server.store.spoken import Spoken
 
@@ -239,7 +240,7 @@ class _Pending:
         version = counts.model_version if _of_one_model(before, border, counts) else 0
         values: dict[str, Any] = _difference(before, counts) | {
             "last_seq": counts.through_seq,
-            "counted": msgspec.to_builtins(counts),
+            "counted": encoded(counts),
         }
         self._seen.append(spans.Seen(run.device, version, values["sums"], now_ms))
         if (told := beats.of_scores(run.device, values["sums"], at_ms=now_ms)) is not None:
@@ -259,12 +260,18 @@ class _Pending:
 
     def write(self, connection: sa.Connection) -> None:
         if self._grown:
-            grown = [{name: row[name] for name in _KEPT} | {"of": number} for number, row in self._grown.items()]
+            grown = [_row(row) | {"of": number} for number, row in self._grown.items()]
             changes: dict[str, Any] = {name: sa.bindparam(name) for name in _KEPT}
             connection.execute(sa.update(stretch).where(stretch.c.id == sa.bindparam("of")).values(changes), grown)
         if self._begun:
             connection.execute(sa.insert(stretch), self._begun)
         spans.add(connection, self._seen)
+
+
+def _row(kept: Mapping[str, Any]) -> dict[str, Any]:
+    """What changes in a row that grows."""
+    vectors_of = {name: encoded(kept[name]) for name in ("selected", "sums")}
+    return {name: kept[name] for name in _KEPT} | vectors_of
 
 
 def _counted(kept: Any) -> StreamCounts:

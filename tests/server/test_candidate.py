@@ -15,6 +15,7 @@ import numpy as np
 import pytest
 import quadrants
 import sqlalchemy as sa
+from catalogue import settings_of
 from device_words import FLEET, NOW_MS, frames, message
 from torch import nn
 
@@ -85,6 +86,7 @@ def here(store: Store, tmp_path: Path, **told: object) -> tuple[runs.Run, list[s
 
 def child(tmp_path: Path, **told: object) -> subprocess.Popen[bytes]:
     command = [sys.executable, "-m", "server.teach.run", "--data-dir", str(tmp_path / "store"), "--why", "a test"]
+    command += ["--store", msgspec.json.encode(settings_of(tmp_path / "store")).decode()]
     command += ["--settings", msgspec.json.encode(settings(**told)).decode()]
     root = Path(__file__).resolve().parents[2]
     return subprocess.Popen(command, cwd=root, env={**os.environ, "PYTHONPATH": str(root)}, stdout=subprocess.PIPE)

@@ -13,6 +13,7 @@ import numpy as np
 import paho.mqtt.client as mqtt
 import pytest
 import sqlalchemy as sa
+from catalogue import settings_of
 from device_words import FLEET, NOW_MS, birth, frames, heartbeat, image, sample
 from link import Link
 from paho.mqtt.enums import CallbackAPIVersion
@@ -201,6 +202,27 @@ def test_a_device_whose_wire_breaks_and_whose_server_goes_has_each_sample_stored
     link.close()
 
 
+def test_a_server_whose_wire_breaks_in_mid_message_reads_on_where_the_next_begins(broker, device, store):
+    """What was read ahead of a connection that is gone must not be taken for the next one's."""
+    link = Link(broker.port)
+    ingest = Ingest(store, fleet=FLEET, offline_after_s=90.0)
+    address = BrokerAddress(HOST, link.port)
+    collector = Collector(ingest, address, fleet=FLEET, now_ms=lambda: NOW_MS, commit_rows=10)
+    collector.start()
+    assert collector.wait_ready(WAIT_S)
+    cam = device("cam-1")
+    cam.waiting |= {f"cam-1.main.1.{n}": frames("cam-1", n, data=image(n, (3, 20 + 9 * n, 100))) for n in range(40)}
+    for left in (30, 15, 3):
+        wait_for(lambda left=left: len(cam.waiting) <= left)
+        link.cut()
+        link.mend()
+    wait_for(lambda: not cam.waiting)
+    collector.stop()
+    link.close()
+    assert stored(store) == expected(("cam-1", 40))
+    assert known(store, "cam-1").messages_bad == 0
+
+
 def an_uplink(link, outbox):
     return Uplink(
         host=link.host, port=link.port, tls=None, username="", password="", fleet=FLEET, device="cam-1", session="s",
@@ -213,6 +235,7 @@ def an_uplink(link, outbox):
 SERVER = """
 import itertools, os, signal, sys, time
 from pathlib import Path
+from server import config
 from server.collect.collector import Collector
 from server.collect.gateway import BrokerAddress
 from server.collect.ingest import Ingest
@@ -222,7 +245,7 @@ count = itertools.count(1)
 def die(_):  # stored, and the receipts perhaps not sent yet
     if next(count) == groups:
         os.kill(os.getpid(), signal.SIGKILL)
-ingest = Ingest(Store.open(folder), fleet=fleet, offline_after_s=90.0)
+ingest = Ingest(Store.open(folder, config.Store(url=sys.argv[5])), fleet=fleet, offline_after_s=90.0)
 address = BrokerAddress("127.0.0.1", port)
 Collector(ingest, address, fleet=fleet, now_ms=lambda: 1, commit_rows=7, on_samples=die).start()
 time.sleep(120)
@@ -234,7 +257,8 @@ def test_a_server_killed_in_mid_stream_loses_and_doubles_nothing(tmp_path, devic
     folder = tmp_path / "store"
 
     def serve(groups):
-        return subprocess.Popen([sys.executable, "-c", SERVER, str(folder), str(broker.port), FLEET, str(groups)])
+        words = (str(folder), str(broker.port), FLEET, str(groups), settings_of(folder).url)
+        return subprocess.Popen([sys.executable, "-c", SERVER, *words])
 
     for groups in (1, 2, 3):
         assert serve(groups).wait(WAIT_S) == -signal.SIGKILL
@@ -257,6 +281,7 @@ def break_store(store, how):
         connection.exec_driver_sql(how)
 
 
+@pytest.mark.of_a_file
 def test_one_message_that_cannot_be_taken_does_not_stop_the_others(collect, device, store, caplog):
     """As if a rule of ours were wrong: the catalogue itself refuses one sample."""
     break_store(

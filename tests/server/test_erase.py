@@ -38,6 +38,7 @@ def world(tmp_path: Path) -> Iterator[World]:
     made.store.close()
 
 
+@pytest.mark.of_a_file
 def test_no_byte_of_a_device_is_left_in_any_file_though_a_server_has_them_open(world: World) -> None:
     server = Store.open(world.folder)  # as the running server does, which goes on
     with server.database.read() as connection:
@@ -166,6 +167,7 @@ def test_devices_are_told_to_purge_until_they_say_that_they_did(world: World) ->
     assert files_with(world.folder, b"cam-2.main.1.50") == []  # nor is what was ordered kept
 
 
+@pytest.mark.of_a_file
 def test_pieces_of_it_and_messages_that_named_it_go_and_others_stay(world: World) -> None:
     for seq in (90, 92):
         large = np.random.default_rng(seq).integers(0, 256, (700, 700), np.uint8)

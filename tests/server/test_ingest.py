@@ -496,6 +496,7 @@ def test_a_device_that_speaks_seldom_is_not_taken_for_dead(ingest, store):
 # --- the store fails ---
 
 
+@pytest.mark.of_a_file
 def test_a_group_that_could_not_be_stored_is_taken_again_as_a_whole(ingest, store):
     with store.database.write() as connection:
         full = "CREATE TRIGGER full BEFORE INSERT ON event BEGIN SELECT RAISE(ABORT, 'injected'); END"

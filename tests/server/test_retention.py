@@ -399,7 +399,7 @@ def test_a_store_at_its_bound_stays_there(tmp_path: Path) -> None:
         assert usage.over(store, 3_000_000) <= 0
         assert on_disk() <= 4_200_000  # what is used, and a shard that is being filled
     kept = scene.read(sa.select(sample.c.utility))
-    assert len(kept) > 30
+    assert len(kept) > 15  # of fewer there is room where empty tables take more of it
     assert min(row.utility for row in kept) > 0.5  # of 200, the most useful
     store.close()
 
