@@ -22,7 +22,7 @@ import sqlalchemy as sa
 
 from server.config import Retention
 from server.keep import tables
-from server.keep.rules import CLASSES, DAY_MS, YOUNG_MS
+from server.keep.rules import CLASSES, DAY_MS, YOUNG_MS, enough
 from server.store import passing, rules, trail, usage
 from server.store.schema import sample
 from server.store.store import Store
@@ -95,7 +95,7 @@ class Sweep:
         find = partial(passing.least_useful, before_ms=now_ms - YOUNG_MS, limit=LOOK)
         while (over := usage.over(self._store, self._settings.max_bytes)) > 0:
             wanted = over + int((1.0 - LEAVES) * self._settings.max_bytes)
-            found = list(_as_many_as(self._found(find), wanted))
+            found = list(enough(self._found(find), wanted))
             if not found:
                 return
             yield from self._remove(found, f"the store was {over} bytes over its bound", now_ms)
@@ -124,11 +124,3 @@ class Sweep:
         passing.drop_bytes(self._store)
         self._gone["sample"] += len(rows)
         log.info("%d samples were removed: %s", len(rows), why)
-
-
-def _as_many_as(rows: Sequence[Any], wanted_bytes: int) -> Iterator[Any]:
-    for row in rows:
-        if wanted_bytes <= 0:
-            return
-        wanted_bytes -= row.body_bytes
-        yield row
