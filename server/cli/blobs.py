@@ -60,6 +60,7 @@ def lifecycle(
     versions_days: Annotated[
         int, typer.Option(min=1, help="until versions that were replaced or deleted go; in a bucket that keeps them")
     ] = 30,
+    as_json: AsJson = False,
     by: By = "",
     why: Why = NO_REASON,
 ) -> None:
@@ -78,7 +79,10 @@ def lifecycle(
     address = Address.of(config.store.blobs, endpoint=config.store.s3_endpoint, region=config.store.s3_region)
     bucket, ours = rules.Lifecycle(address), rules.wanted(address.under, versions_days=versions_days)
     there = bucket.rules()
-    typer.echo(views.as_json({"Rules": ours}))
+    if as_json:
+        typer.echo(views.as_json({"Rules": ours}))
+    for rule in () if as_json else ours:
+        typer.echo(f"{rule['ID']}: {', '.join(f'{key} {value}' for key, value in rules.deeds(rule).items())}")
     if apply:
         bucket.put(rules.beside(there, ours))
         with views.opened(config) as store, store.database.write() as connection:

@@ -52,6 +52,15 @@ def beside(rules: Sequence[Rule], ours: Sequence[Rule]) -> list[Rule]:
     return [*(rule for rule in rules if rule.get("ID") not in names), *ours]
 
 
+def deeds(rule: Rule) -> dict[str, Any]:
+    """What a rule does, without its name and what it is of.
+
+    >>> deeds(wanted("")[0])
+    {'AbortIncompleteMultipartUpload': {'DaysAfterInitiation': 1}}
+    """
+    return {key: value for key, value in rule.items() if key not in ("ID", "Status", "Filter", "Prefix")}
+
+
 def dangers(rules: Sequence[Rule], prefix: str) -> list[str]:
     """What rules would do to objects that the catalogue names, in a sentence each.
 

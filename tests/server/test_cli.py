@@ -15,7 +15,8 @@ from server import __main__ as program
 
 # They do something, and say no more than that it is done.
 ACTS = {
-    "init", "run", "broker-certificate", "train", "demo", "backtest", "export", "request", "cancel-request",
+    "init", "run", "ingest", "schedule", "web",
+    "broker-certificate", "train", "demo", "backtest", "export", "request", "cancel-request",
     "device enrol", "device revoke", "device channel", "device ring", "device site", "device pause", "device resume",
     "device budget",
     "webhook test", "data import", "data rule", "model add",

@@ -72,7 +72,7 @@ def configured(s3: S3Server, folder: Path, prefix: str) -> str:
 def test_by_command(s3: S3Server, tmp_path: Path) -> None:
     path, run = configured(s3, tmp_path, "kept"), CliRunner()
     Store.open(tmp_path / "winnow-server-data", s3.settings("kept")).close()
-    shown = run.invoke(commands, ["lifecycle", path])
+    shown = run.invoke(commands, ["lifecycle", "--json", path])
     rules = Lifecycle(s3.address("kept"))
     assert shown.exit_code == 0, shown.output
     assert [rule["ID"] for rule in json.loads(shown.stdout)["Rules"]] == ["winnow-parts:kept/", "winnow-versions:kept/"]
