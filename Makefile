@@ -6,7 +6,7 @@ ARGS ?=
 export PYTHONUNBUFFERED := 1
 
 .DEFAULT_GOAL := help
-.PHONY: help setup browser demo demo-quick test test-arm test-postgres lint docs screenshots bench soak fuzz label-studio wheels deb test-deb clean
+.PHONY: help setup browser demo demo-quick test test-arm test-postgres test-s3 lint docs screenshots bench soak fuzz test-ray label-studio wheels deb test-deb clean
 
 help:  ## list these targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-13s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -39,6 +39,9 @@ test-arm: setup  ## the agent on aarch64, under emulation as a Raspberry Pi 4 an
 	@$(BIN)/python scripts/arm.py
 	$(BIN)/python -m pytest tests/end_to_end/test_arm.py $(ARGS)
 
+test-s3: setup  ## the tests of the server with the bytes in a bucket, all of them (what holds blobs is tested over both in `make test`)
+	$(BIN)/python -m pytest -n 3 --dist loadfile tests/server --blobs bucket $(ARGS)
+
 test-postgres: setup  ## the tests of the server with the catalogue in PostgreSQL, all of them (some run over both in `make test`)
 	$(BIN)/python -m pytest -n 3 --dist loadfile tests/server --catalogue postgresql $(ARGS)
 
@@ -58,14 +61,19 @@ screenshots: setup browser  ## docs/img/*.png of the pages, from a quick demo
 bench: setup  ## every benchmark, one after the other
 	@set -e; for file in benchmarks/*.py; do echo "== $$file"; case $$file in */_*) ;; *) $(BIN)/python $$file $(ARGS);; esac; done
 
-soak: setup  ## everything fails for minutes, nothing is lost (ARGS="--seconds 600 --seed 7" and others)
+soak: setup  ## everything fails for minutes, nothing is lost; large nets learn (ARGS="--seconds 600 --seed 7" and others)
 	@$(BIN)/python tests/end_to_end/chaos.py $(ARGS)
 	@$(BIN)/python tests/end_to_end/killed_workers.py
+	$(BIN)/python -m pytest -m pretrained
 
 fuzz: setup  ## properties with new draws, then random messages at every decoder, guided by coverage (ARGS="--seconds 600")
 	$(BIN)/python -m pytest -n 2 -m hypothesis --hypothesis-profile exploring
 	@$(BIN)/python -m pip install -q -c constraints.txt -e '.[fuzz]'
 	@PYTHONPATH=. $(BIN)/python tests/fuzz/decoders.py $(ARGS)
+
+test-ray: setup  ## install Ray, and hold rounds in ranks, two machines and a real Ray against one process (minutes)
+	@$(BIN)/python -m pip install -q -c constraints.txt -e '.[ray]'
+	$(BIN)/python -m pytest tests/end_to_end/launchers.py
 
 label-studio: setup  ## install a real Label Studio beside us (1 GB, minutes) and hold ours against it
 	@$(PYTHON) scripts/label_studio.py

@@ -5,8 +5,9 @@
     start      seconds of CPU from the start of the process to its first prediction, against the same
     installed  bytes of the packages that `pip install` brings, and of our own
 
-The two start turn by turn, from bytecode, as pip leaves it. The wheels for aarch64 are listed by
-`python scripts/arm.py --wheels`.
+The two start turn by turn, from bytecode, as pip leaves it, in an environment that has what a device has and no more:
+what else is installed here would be found, and some of it loaded (msgspec takes typing_extensions where it is). The
+wheels for aarch64 are listed by `python scripts/arm.py --wheels`.
 
     python benchmarks/footprint.py [--quick]
 """
@@ -15,7 +16,6 @@ from __future__ import annotations
 
 import argparse
 import os
-import re
 import statistics
 import subprocess
 import sys
@@ -29,10 +29,12 @@ from typing import NamedTuple
 
 import numpy as np
 from _paced import SPENT
+from packaging.requirements import Requirement
 
 import edge_agent
 
 ROOT = Path(edge_agent.__file__).parent.parent
+OURS = "winnow-edge"
 RATE_PER_S = 50.0
 MEMORY_MB, START_RATIO = 80.0, 1.5
 LONGEST_S = 120.0  # to a first prediction, on a machine that others load
@@ -86,6 +88,7 @@ def main() -> None:
         prepare(folder)
         with broker(folder) as url:
             (folder / "agent.toml").write_text(AGENT.format(folder=folder, rate=RATE_PER_S, broker=url))
+            python = environment(folder / "venv")
             commands = {
                 "bare": ["-c", BARE, str(folder), str(RATE_PER_S)],
                 "agent": ["-m", "edge_agent", "run", str(folder / "agent.toml")],
@@ -93,7 +96,7 @@ def main() -> None:
             found: dict[str, list[Cost]] = {kind: [] for kind in commands}
             for _ in range(starts + 1):
                 for kind, words in commands.items():
-                    found[kind].append(cost(folder, words, run_s))
+                    found[kind].append(cost(folder, [python, *words], run_s))
     bare, agent = (middle(found[kind][1:]) for kind in ("bare", "agent"))  # the first ones write bytecode
     print(f"{'':8} {'resident MB':>12} {'CPU to first prediction, s':>28}")
     for kind, one in (("bare", bare), ("agent", agent)):
@@ -150,17 +153,16 @@ def broker(folder: Path) -> Iterator[str]:
 def cost(folder: Path, words: list[str], run_s: float) -> Cost:
     """Of a process that runs for so long."""
     (folder / SPENT).unlink(missing_ok=True)
-    path = os.pathsep.join((str(ROOT), str(Path(__file__).parent)))
-    env = {**os.environ, "PYTHONPATH": path, "OPENBLAS_NUM_THREADS": "1"}
+    env = {**os.environ, "PYTHONPATH": str(Path(__file__).parent), "OPENBLAS_NUM_THREADS": "1"}
     env.pop("PYTHONDONTWRITEBYTECODE", None)
     env["PYTHONPYCACHEPREFIX"] = str(folder / "bytecode")
     with open(folder / "log.txt", "wb") as log:
-        process = subprocess.Popen([sys.executable, *words], env=env, stdout=log, stderr=log)
+        process = subprocess.Popen(words, env=env, stdout=log, stderr=log)
     try:
         until = time.monotonic() + LONGEST_S
         while not (folder / SPENT).exists():
             if process.poll() is not None or time.monotonic() > until:
-                raise SystemExit(f"{words[:2]} predicts nothing: {(folder / 'log.txt').read_text()[-2000:]}")
+                raise SystemExit(f"{words[1:3]} predicts nothing: {(folder / 'log.txt').read_text()[-2000:]}")
             time.sleep(0.1)
         time.sleep(run_s)
         status = Path(f"/proc/{process.pid}/status").read_text()
@@ -171,19 +173,39 @@ def cost(folder: Path, words: list[str], run_s: float) -> Cost:
         process.wait()
 
 
+def environment(folder: Path) -> str:
+    """Python of an environment with the base install alone, by links to what is installed here."""
+    subprocess.run([sys.executable, "-m", "venv", "--without-pip", str(folder)], check=True)
+    (site,) = folder.glob("lib/python*/site-packages")
+    (site / "edge_agent").symlink_to(ROOT / "edge_agent")
+    for package in packages():
+        for name in {file.parts[0] for file in package.files or []} - {"..", "__pycache__", "__editable__"}:
+            place = Path(str(package.locate_file(name)))
+            ours = package.name == OURS and not name.endswith("dist-info")
+            if not ours and place.exists() and not (site / name).exists():
+                (site / name).symlink_to(place)
+    return str(folder / "bin" / "python")
+
+
+def packages() -> list[metadata.Distribution]:
+    """Ours, and what `pip install` brings with it."""
+    found, waiting = dict[str, metadata.Distribution](), [OURS]
+    while waiting:
+        name = waiting.pop()
+        if name not in found:
+            found[name] = metadata.distribution(name)
+            needs = map(Requirement, found[name].requires or [])
+            waiting += [need.name.lower() for need in needs if not need.marker or need.marker.evaluate({"extra": ""})]
+    return list(found.values())
+
+
 def installed() -> dict[str, float]:
     """Package -> MB of its files, of the base install; ours without the server."""
     sizes = {"winnow-agent": sum(file.stat().st_size for file in (ROOT / "edge_agent").rglob("*.py")) / 1e6}
-    waiting = metadata.requires("winnow-edge") or []
-    while waiting:
-        named, _, marker = waiting.pop().partition(";")
-        name = re.match(r"[A-Za-z0-9._-]+", named)[0].lower()
-        if marker or name in sizes:  # extras, and what an older Python needs
-            continue
-        package = metadata.distribution(name)
-        places = [Path(str(file.locate())) for file in package.files or []]
-        sizes[name] = sum(place.stat().st_size for place in places if place.is_file()) / 1e6
-        waiting += package.requires or []
+    for package in packages():
+        if package.name != OURS:
+            places = [Path(str(file.locate())) for file in package.files or []]
+            sizes[package.name] = sum(place.stat().st_size for place in places if place.is_file()) / 1e6
     return sizes
 
 

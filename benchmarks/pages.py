@@ -27,7 +27,7 @@ import sqlalchemy as sa
 from lineage import build
 from playwright.sync_api import Browser, Page, expect
 
-sys.path += [str(Path(__file__).resolve().parent.parent / where) for where in ("tests", "tests/end_to_end")]
+sys.path.append(str(Path(__file__).resolve().parent.parent / "tests"))
 
 import browser as browsers
 from processes import Program, wait_for

@@ -32,8 +32,9 @@ from torch.nn import functional
 
 sys.path.insert(0, str(Path(__file__).parents[1]))  # where it is not installed
 from models import samples
-from models.learn import LABEL_SMOOTHING, WEIGHT_DECAY, Settings
+from models.learn import WEIGHT_DECAY
 from models.recipes.catalogue import build
+from models.settings import LABEL_SMOOTHING, Settings
 from models.train import Beside, Net, fit
 
 TARGET = 0.9

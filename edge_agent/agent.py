@@ -194,7 +194,8 @@ class Agent:
             request=lambda fetch: self.uplink is not None and self.uplink.fetch(fetch),
             report=self.account.report,
             trust=parts.make_trust(self.config, self.folder, stop=self._stopping),
-            https=parts.make_https(
+            https=functools.partial(
+                parts.make_https,
                 self.config,
                 may=lambda: self.uplink is not None and self.uplink.carries(),
                 came=lambda size: self.uplink.carried(size) if self.uplink else None,

@@ -36,6 +36,7 @@ from edge_agent.contract.outputs import said_max_bytes
 from edge_agent.contract.types import Prediction, Reading, Sample, SampleId, Selection
 from edge_agent.contract.wire import DriftState, RequestState, StreamCounts
 from edge_agent.extras import Extras
+from edge_agent.latency import KEPT, percentile_ms
 from edge_agent.model import Model, misfit
 from edge_agent.pulse import Pulse
 from edge_agent.send.writer import Handover
@@ -44,7 +45,6 @@ from edge_agent.shadow import Shadow, Shadowed
 log = logging.getLogger(__name__)
 
 HEADER_BYTES = 500  # of a sample's header and topic: what sending costs beside the data
-LATENCIES = 1024  # kept for the percentiles
 KEEP_S = 300.0  # longest time until the state is kept though nothing was selected: more is repeated after a power cut,
 # less wears a flash card
 PREDICTION = np.dtype([("seq", "<u8"), ("version", "<u4"), ("label", "<u2"), ("confidence", "<f4")])
@@ -199,12 +199,12 @@ class Loop:
         model = self._model
         if not inferred:
             model.infer(row)
-        if model.manifest.task == "classification":
-            said = Prediction(*top(model.logits[row], inverse_temperature=self._inverse_temperature))
-        else:
-            further = None if model.further is None else model.further[row]
-            said = answer_of(model.manifest, model.logits[row], further)
-        return said if model.is_sound(row) else said._replace(confidence=math.nan)  # the graph may have masked it
+        if self._classifies:
+            label, confidence = top(model.logits[row], inverse_temperature=self._inverse_temperature)
+            return Prediction(label, confidence if model.is_sound(row) else math.nan)  # the graph may have masked it
+        further = None if model.further is None else model.further[row]
+        said = answer_of(model.manifest, model.logits[row], further)
+        return said if model.is_sound(row) else said._replace(confidence=math.nan)
 
     def _idle(self, stopping: threading.Event) -> None:
         self.pulse.beat()  # a block may be let wait for longer than a watchdog does
@@ -381,10 +381,11 @@ class Loop:
             self._model, self._next = model, None
             self._sample_bytes = sample_bytes(model)
             self._inverse_temperature = 1.0 / model.manifest.temperature
+            self._classifies = model.manifest.task == "classification"
             self._scorer = self._make_scorer(model)
             self._runs = 0
             self._invalid = 0
-            self._latency_s: deque[float] = deque(maxlen=LATENCIES)
+            self._latency_s: deque[float] = deque(maxlen=KEPT)
             self._confidence = Confidence()
         self._meet()
 
@@ -487,6 +488,6 @@ class Loop:
         with self._lock:
             runs, invalid, about = self._runs, self._invalid, self._model.manifest
             seconds, confidence = list(self._latency_s), self._confidence.mean()
-        p50, p95 = np.percentile(seconds, (50, 95)) * 1000.0 if seconds else (0.0, 0.0)
+        p50_ms, p95_ms = (percentile_ms(seconds, share) for share in (0.5, 0.95))
         expected = about.reference.confidence_mean
-        return Vitals(about.version, runs, invalid, float(p50), float(p95), confidence, expected)
+        return Vitals(about.version, runs, invalid, p50_ms, p95_ms, confidence, expected)

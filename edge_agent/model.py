@@ -13,29 +13,21 @@ from __future__ import annotations
 import functools
 import sys
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import msgspec
 import numpy as np
-import onnxruntime as ort
 from numpy.typing import NDArray
-from onnxruntime.capi import onnxruntime_pybind11_state as ort_state
 
 from edge_agent.contract.artifact import Manifest, read_artifact, read_manifest
 from edge_agent.contract.errors import ArtifactError, IncompatibleError
-from edge_agent.contract.graph import check_graph
 from edge_agent.contract.outputs import BOXES_OFF, looked_at, outputs_of
-from edge_agent.providers import KNOWN, PROCESSOR, TELL, Chain, Name, Providers, executing
+from edge_agent.providers import PROCESSOR, Chain, Name, Providers, executing
+from edge_agent.runtime import ORT_ERRORS, open_session, refusing
 
 EXIT_REFUSED = 3
-ORT_ERRORS: tuple[type[Exception], ...] = (
-    RuntimeError,
-    ValueError,
-    *(kind for kind in vars(ort_state).values() if isinstance(kind, type) and issubclass(kind, Exception)),
-)  # they have no root of their own
 BLOCK_BYTES = 16 << 20  # of samples held by a block whose length is not given: more is memory, and comes later;
 # fewer rows share the cost of a pass, which finds its code and tables evicted by the model: 0.5 ms after a 0.4 ms one
 BLOCK_ROWS = (8, 256)  # fewest and most rows then; by 256 a pass costs 2 us a sample, and more only comes later
@@ -43,7 +35,6 @@ SCORE_BYTES = 64  # that a pass touches for each class of a row, counted in for 
 WARM_RUNS = 4  # the first runs allocate and choose kernels: 6 times slower than later ones
 TOGETHER = 8  # samples to one run where it pays: 3 times faster at 20 us a sample; more hardly is, and leaves more over
 SMALL_BYTES = 64 * 1024  # a larger sample comes with a slower model, and several of them leave the cache
-SAID_CHARS = 220  # of onnxruntime's words: a reason for a refusal is kept with 300
 FAST_S = 0.001  # a run that is longer gains nothing by company, and would keep the loop from its orders
 
 Floats = NDArray[np.float32]
@@ -88,11 +79,12 @@ class Model:
         # Whole numbers are always sound: few places, always in the cache, do for all. Floats are looked at by blocks.
         places = self.rows if self.dtype.kind == "f" else together
         self._inputs: NDArray[np.generic] = np.zeros((places, *self.shape), self.dtype)
+        self._finite = np.empty(self.shape, np.bool_) if self.dtype.kind == "f" else None
         self.logits = self._ring(self._gives.logits)
         self.embedding = self._ring_of_embedding()
         self.further = self._ring(self._gives.further_shape) if self._gives.further else None
-        with _refusing(f"version {self.version}: cannot bind its input and outputs"):
-            self._runs = [self._bind(row) for row in range(self.rows)]
+        with refusing(f"version {self.version}: cannot bind its input and outputs"):
+            self._alone: dict[int, Callable[[], None]] = {0: self._bind(0)}  # runs of single rows, as they are needed
         pays = self._warm(clock) < FAST_S and together > 1
         self.together = together if pays and self._is_alike(together) else 1
         self.steps = tuple(self._step(row) for row in range(self.rows))
@@ -105,11 +97,11 @@ class Model:
     def run(self, row: int, sample: NDArray[np.generic]) -> None:
         """Infer on (*shape); results stand in that row of `logits` and `embedding`."""
         self._place(row)[...] = sample
-        self._runs[row]()
+        self._run_of(row)()
 
     def infer(self, row: int) -> None:
         """Infer on the sample that stands in the place of that row, alone: for what no step has inferred on."""
-        self._runs[row]()
+        self._run_of(row)()
 
     def broken(self, count: int) -> NDArray[np.bool_] | None:
         """(count,) which of the first samples have NaN or inf, though logits may be finite; None when none has."""
@@ -125,11 +117,10 @@ class Model:
 
     def is_sound(self, row: int) -> bool:
         """Whether the sample in the place of that row is of finite numbers."""
-        if self.dtype.kind != "f":
+        if self._finite is None:
             return True
-        # A sum is several times cheaper than a look at each; it may also overflow.
-        with np.errstate(over="ignore", invalid="ignore"):
-            return bool(np.isfinite(self._place(row).sum()) or np.isfinite(self._place(row)).all())
+        np.isfinite(self._inputs[row % len(self._inputs)], out=self._finite)
+        return b"\0" not in self._finite.tobytes()  # half of what `all` takes for a small one
 
     def predict(self, batch: NDArray[np.generic]) -> NDArray[np.float32]:
         """Logits (N, C), or (N, T, C), of (N, *shape), outside the ring."""
@@ -198,9 +189,15 @@ class Model:
 
     def _step(self, row: int) -> Step:
         if self.together == 1:
-            return self._place(row), self._runs[row]
+            return self._place(row), self._run_of(row)
         first, position = row - row % self.together, row % self.together
         return self._place(row), self._bind(first, self.together) if position == self.together - 1 else None
+
+    def _run_of(self, row: int) -> Callable[[], None]:
+        run = self._alone.get(row)
+        if run is None:
+            run = self._alone[row] = self._bind(row)
+        return run
 
     def _bind(self, row: int, count: int = 1) -> Callable[[], None]:
         """A run over `count` rows from `row` on."""
@@ -217,7 +214,7 @@ class Model:
     def _warm(self, clock: Callable[[], float]) -> float:
         """Seconds of the fastest of the first runs."""
         took = []
-        with _refusing(f"version {self.version} does not run"):
+        with refusing(f"version {self.version} does not run"):
             for _ in range(WARM_RUNS):
                 began = clock()
                 self.run(0, np.zeros(self.shape, self.dtype))
@@ -230,7 +227,7 @@ class Model:
         Else decisions would depend on company: dynamic quantisation, for one, takes its scale from the whole batch.
         """
         samples = self.manifest.golden.inputs.array()
-        if len(np.unique(samples, axis=0)) < 2:  # the same in company of itself says nothing
+        if all(np.array_equal(one, samples[0]) for one in samples[1:]):  # the same in company of itself says nothing
             return False
         try:
             run = self._bind(0, count)
@@ -255,24 +252,6 @@ class Model:
         """Each output that is read, and where its rows stand."""
         about = self.manifest
         return (about.logits, self.logits), (about.embedding, self.embedding), (self._gives.further, self.further)
-
-
-def open_session(data: bytes, *, threads: int = 1, chain: Chain = PROCESSOR) -> ort.InferenceSession:
-    """A session that does not spin (57 % of a core wasted at 50 Hz otherwise); IncompatibleError when it cannot be."""
-    check_graph(data)
-    options = ort.SessionOptions()
-    options.intra_op_num_threads = 1 if chain.own_threads else threads
-    options.inter_op_num_threads = 1
-    options.log_severity_level = 3
-    options.add_session_config_entry("session.intra_op.allow_spinning", "0")
-    if chain != PROCESSOR:
-        options.add_session_config_entry(TELL, "1")
-    with _refusing(f"onnxruntime {ort.__version__} cannot load it"):
-        # Its own fallback goes on with the processor, and prints that: nobody would know.
-        session = ort.InferenceSession(data, options, providers=chain.for_onnxruntime(), enable_fallback=0)
-    if KNOWN[chain.names[0]] not in session.get_providers():  # it leaves out what does not start, and logs why
-        raise IncompatibleError(f"{chain.names[0]} does not start: its libraries, or what it runs on, are not there")
-    return session
 
 
 def load(
@@ -305,20 +284,9 @@ def load(
             providers.failed(chain.names[0], sha256, str(error))
             passed_over(f"{chain.names[0]}: {error}")
         else:
-            providers.used(sha256)
+            providers.used(sha256, chain.names[0])
             return model
     raise AssertionError("the processor is last, and raises")
-
-
-@contextmanager
-def _refusing(what: str) -> Iterator[None]:
-    """Turn onnxruntime's errors into IncompatibleError; of their pages of text the first line says it, at its ends."""
-    try:
-        yield
-    except ORT_ERRORS as error:
-        line = next(iter(str(error).strip().splitlines()), type(error).__name__)
-        brief = line if len(line) <= SAID_CHARS else f"{line[: SAID_CHARS // 2]} ... {line[-SAID_CHARS // 2 :]}"
-        raise IncompatibleError(f"{what}: {brief}") from error
 
 
 def misfit(manifest: Manifest, data: NDArray[np.generic]) -> str:

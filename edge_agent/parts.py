@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import functools
 import logging
-import ssl
 import sys
 import threading
 from collections.abc import Callable
@@ -33,12 +32,12 @@ from edge_agent.send.outbox import Outbox
 from edge_agent.send.privacy import Privacy
 from edge_agent.send.recent import Recent
 from edge_agent.send.uplink import Uplink
-from edge_agent.update.https import Https
 from edge_agent.update.trial import run_check
 from edge_agent.update.trust import Trust
 
 if TYPE_CHECKING:
     from edge_agent.identity.renewal import Renewal
+    from edge_agent.update.https import Https
 
 log = logging.getLogger(__name__)
 
@@ -77,6 +76,10 @@ def make_trust(config: AgentConfig, folder: Path, *, stop: threading.Event) -> T
 
 def make_https(config: AgentConfig, *, may: Callable[[], bool], came: Callable[[int], None]) -> Https:
     """For servers that offer models that way."""
+    import ssl  # with HTTP a tenth of the agent's start, for whoever has such a server
+
+    from edge_agent.update.https import Https
+
     return Https(lambda: ssl.create_default_context(cafile=config.uplink.ca_file or None), may=may, came=came)
 
 

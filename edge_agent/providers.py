@@ -6,8 +6,8 @@ one that does not start, or gives other answers than the golden ones, is passed 
 and every provider that was passed over is named, with the reason.
 
 A provider that failed with a model is not tried with it again: the reason stands in a file beside the engines that
-TensorRT built, in a folder to each model (by the hash of its file), until onnxruntime is another, or somebody deletes
-it.
+TensorRT built, in a folder to each model (by the hash of its file), until onnxruntime is another, a week has passed (a
+driver may have been mended meanwhile), or somebody deletes it.
 """
 
 from __future__ import annotations
@@ -15,7 +15,8 @@ from __future__ import annotations
 import contextlib
 import os
 import shutil
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal, NamedTuple
 
@@ -38,6 +39,7 @@ KNOWN: dict[Name, str] = {
 TELL = "session.record_ep_graph_assignment_info"  # key of a session's configuration; older builds pass it over
 ON_A_GPU = frozenset({"tensorrt", "cuda"})
 REASON_CHARS = 300
+AGAIN_S = 7 * 86_400.0  # until one that failed is tried again: sooner, and a board builds engines in vain more often
 
 
 class Chain(NamedTuple):
@@ -77,12 +79,14 @@ class Providers:
         engines: Path | None = None,
         precision: Precision = "fp32",
         threads: int = 1,
+        wall_s: Callable[[], float] = time.time,
     ) -> None:
         """`engines`: where to keep what TensorRT builds, and what failed; None: nothing is kept."""
         self.names: tuple[Name, ...] = (*(name for name in dict.fromkeys(names) if name != CPU), CPU)
         self._engines = engines
         self._precision = precision
         self._threads = threads
+        self._wall_s = wall_s
 
     def tries(self, sha256: str) -> Iterator[Tried]:
         """Chains for a model, best first; the processor alone is last."""
@@ -112,10 +116,11 @@ class Providers:
                 note.parent.mkdir(parents=True, exist_ok=True)
                 note.write_text(why[:REASON_CHARS], encoding="utf-8")
 
-    def used(self, sha256: str) -> None:
-        """A model runs: what is kept for it is the newest."""
+    def used(self, sha256: str, name: Name = CPU) -> None:
+        """A model runs, on a provider: what is kept for it is the newest, and that this one ever failed is past."""
         if self._engines is not None and (self._engines / sha256).is_dir():
             with contextlib.suppress(OSError):
+                self._note(name, sha256).unlink(missing_ok=True)
                 os.utime(self._engines / sha256)
 
     def sweep(self, keep: int) -> None:
@@ -134,8 +139,11 @@ class Providers:
     def _failed_before(self, name: Name, sha256: str) -> str:
         if self._engines is None:
             return ""
+        note = self._note(name, sha256)
         try:
-            return self._note(name, sha256).read_text(encoding="utf-8", errors="replace")
+            age_s = self._wall_s() - note.stat().st_mtime
+            # A board without a clock of its own may have written it in another year.
+            return note.read_text(encoding="utf-8", errors="replace") if abs(age_s) < AGAIN_S else ""
         except OSError:
             return ""
 

@@ -57,9 +57,13 @@ class Session:
             model = self._loop.model
             if x.shape != model.shape or x.dtype != model.dtype:
                 raise self._misfit(x)
-            self._next.append(Reading(x.copy() if copy else x, self._seq, ref))
+            answered = self._go_on(Reading(x.copy() if copy else x, self._seq, ref))
             self._seq += 1
-            return self._go_on(x)
+            if answered is None:
+                raise EdgeError("process: this agent was closed, or failed before: open it again")
+            if (said := answered[1]) is None:  # another model took over in this very call
+                raise self._misfit(x)
+            return said
 
     def close(self) -> None:
         """Keep what is in hand, and end. What was selected and not sent waits on disk for the next time."""
@@ -101,12 +105,13 @@ class Session:
         """Of one sample."""
         return str(self._loop.model.dtype)
 
-    def _go_on(self, x: NDArray[np.generic]) -> Prediction:
-        for _, said in self._steps:
-            if said is None:  # another model took over in this very call
-                raise self._misfit(x)
-            return said
-        raise EdgeError("process: this agent was closed, or failed before: open it again")
+    def _go_on(self, given: Reading | None) -> tuple[Reading | None, Prediction | None] | None:
+        """What the loop says of it; None when the loop has ended, which then takes nothing more."""
+        self._next.append(given)
+        answered = next(self._steps, None)
+        if answered is None:
+            self._next.clear()
+        return answered
 
     def _misfit(self, x: NDArray[np.generic]) -> SourceError:
         return SourceError(f"process: {misfit(self._loop.model.manifest, x)}".replace("the source", "the caller"))
@@ -114,6 +119,5 @@ class Session:
     def _flush(self) -> None:
         while not self._closed.wait(self._flush_s):
             with self._lock:
-                if not self._closed.is_set():
-                    self._next.append(None)
-                    next(self._steps, None)
+                if not self._closed.is_set() and self._go_on(None) is None:
+                    return

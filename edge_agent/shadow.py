@@ -25,9 +25,8 @@ from edge_agent.choose.novelty import Floats
 from edge_agent.choose.selector import Chosen
 from edge_agent.choose.tasks.scoring import scoring
 from edge_agent.contract.types import Reading
+from edge_agent.latency import KEPT, percentile_ms
 from edge_agent.model import Model, Step
-
-LATENCIES = 1024  # kept for the percentile
 
 
 class Shadowed(NamedTuple):
@@ -58,7 +57,7 @@ class Shadow:
         self._took_s: list[float] = []
         self._delays: list[tuple[int, float]] = []  # which of the loop's latencies, and by how much
         self._samples = self._invalid = self._agreed = 0
-        self._latency_s: deque[float] = deque(maxlen=LATENCIES)
+        self._latency_s: deque[float] = deque(maxlen=KEPT)
         self._confidence, self._running = Confidence(), Confidence()
 
     def between(self, steps: Sequence[Step], readings: Sequence[Reading], took_s: list[float]) -> tuple[Step, ...]:
@@ -160,14 +159,12 @@ class Shadow:
 
     def shadowed(self) -> Shadowed:
         """Of all the samples seen, this run."""
-        seconds = list(self._latency_s)
-        p95_ms = float(np.percentile(seconds, 95)) * 1000.0 if seconds else 0.0
         return Shadowed(
             version=self.model.version,
             samples=self._samples,
             invalid=self._invalid,
             agreed=self._agreed,
-            latency_p95_ms=p95_ms,
+            latency_p95_ms=percentile_ms(self._latency_s, 0.95),
             confidence=self._confidence.mean(),
             expected=self.model.manifest.reference.confidence_mean,
             running_confidence=self._running.mean(),

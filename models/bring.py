@@ -1,4 +1,4 @@
-"""How does somebody's own ONNX classifier become an artifact?
+"""How does somebody's own ONNX classifier or detector become an artifact?
 
     graph -> preparation in front -> logits and embedding for its outputs -> float and int8, compared -> one of them,
     with its manifest: calibrated temperature, golden inputs, reference of the stream
@@ -18,18 +18,21 @@ import numpy as np
 from numpy.typing import NDArray
 from onnx import ModelProto, TensorProto, helper, load_model_from_string
 
+from edge_agent.contract.artifact import Answer
 from edge_agent.contract.errors import IncompatibleError
 from models import evaluate, preparation, taps
 from models.errors import DataError
 from models.graph import DTYPES, check_shape, load, the_input
+from models.kinds.kind import run
 from models.package import About, Packaged, describe
-from models.precision import Compared, Limits, compare, judge
+from models.precision import Compared, Limits, by_agreement, compare, judge
 from models.preparation import Preparation
 from models.taps import Found, Taps
 
 SAMPLES_MIN = 16
 CHECKED = 32  # samples on which what was put in front is held against numpy
 CLOSE = 1e-3  # of the range of the logits: order of additions; a wrong constant is far off
+BEYOND = 2.0  # of the image, that no corner of a box that matters is
 SUMS_TO_ONE = 1e-2  # float32 sums of many trees' shares
 
 Precision = Literal["auto", "int8", "float"]
@@ -60,12 +63,13 @@ def bring(
     data: NDArray[Any],
     y: NDArray[Any] | None = None,
     named: Taps = UNNAMED,
+    boxes: str = "",
     prepare: Preparation | None = None,
     precision: Precision = "auto",
     limits: Limits | None = None,
     clock: Callable[[], float] = time.perf_counter,
 ) -> Brought:
-    """Make an artifact of an ONNX classifier.
+    """Make an artifact of an ONNX classifier, or of a detector whose outputs are as `Answer` has them.
 
     Args:
         onnx: the model, weights inside; one input of float32, uint8 or token ids, whose batch axis is free or 1.
@@ -74,6 +78,7 @@ def bring(
         y: (N,) their classes where known. The even rows calibrate; the odd ones judge and, with y, give temperature and
             metrics.
         named: logits and embedding, where they cannot be found; `taps.NONE`: it is to have no embedding.
+        boxes: name of a detector's corners (N, A, 4); its logits (N, A, C) are named, too, since they have no one form.
         prepare: what is to be done to a sample before the net sees it; None: nothing.
         precision: "auto": int8 unless it hurts; "int8" in any case; "float".
         limits: from where on it hurts.
@@ -85,9 +90,11 @@ def bring(
     """
     _check_data(data, y)
     given = Given(data[::2], data[1::2], None if y is None else y[1::2])
-    tapped, found = taps.tap_model(load(onnx), named, task=about.task)
+    if about.task == "detection":
+        named, about = _of_detector(named, boxes), replace(about, answer=Answer(boxes=boxes))
+    tapped, found = taps.tap_model(load(onnx), named, task=about.task, more=boxes)
     tapped, note = _prepared(tapped, found.taps.logits, prepare, given) if prepare else (tapped, "")
-    tapped = shaped(tapped, found.taps)
+    tapped = shaped(tapped)
     notes = (*about.notes, *([note] if note else []), found.why)
     about = replace(about, logits=found.taps.logits, embedding=found.taps.embedding, notes=notes)
     return ship(tapped, about, given, found, precision=precision, limits=limits, clock=clock)
@@ -108,6 +115,8 @@ def ship(
     plain = _described(tapped, about, given, int8=False, variant="cpu-int8" if quantised else "cpu-fp32")
     if found.scores:
         _check_scores(plain, given)
+    if about.task == "detection":
+        _check_detector(plain, given)
     if precision == "float" or quantised:
         return Brought(_noted(plain, "it was int8 when it came" if quantised else ""), found, None, "")
     return _chosen(plain, tapped, about, given, found, precision, limits or Limits(), clock)
@@ -136,7 +145,10 @@ def _chosen(
             raise
         why = f"float: {error}"
         return Brought(_noted(plain, why), found, None, why)
-    compared = compare(plain.onnx, small.onnx, given.x, given.y, logits=about.logits, clock=clock)
+    if about.task == "classification":
+        compared = compare(plain.onnx, small.onnx, given.x, given.y, logits=about.logits, clock=clock)
+    else:
+        compared = by_agreement(plain.onnx, small.onnx, given.x, small.int8_agreement, clock=clock)
     hurts = judge(compared, limits)
     if hurts and precision == "auto":
         return Brought(_noted(plain, f"float: {hurts}"), found, compared, hurts)
@@ -182,15 +194,14 @@ def _prepared(tapped: bytes, logits: str, said: Preparation, given: Given) -> tu
     return after, f"prepared in the graph: {plan.words()}"
 
 
-def shaped(tapped: bytes, found: Taps) -> bytes:
+def shaped(tapped: bytes) -> bytes:
     """A tapped model with the shapes of its outputs, the batch axis free: not every operator lets them be inferred."""
     model = load_model_from_string(tapped)
     check_shape(model.graph)
     shape, dtype = _sample_of(model)
     session, sample = evaluate.open_session(tapped), np.zeros((1, *shape), dtype)
-    embedding = found.embedding or found.logits
-    arrays = evaluate.run_session(session, sample, logits=found.logits, embedding=embedding)
-    for output, array in zip(model.graph.output, arrays, strict=False):  # one output of two, where both are the same
+    arrays = evaluate.run_outputs(session, sample, [output.name for output in model.graph.output])
+    for output, array in zip(model.graph.output, arrays, strict=True):
         sizes = [None, *array.shape[1:]]
         output.CopyFrom(helper.make_tensor_value_info(output.name, TensorProto.FLOAT, sizes))
     shaped: bytes = model.SerializeToString()
@@ -207,6 +218,37 @@ def _check_scores(plain: Packaged, given: Given) -> None:
             f"what the graph gives beside its label sums to {sums.min():.3g} .. {sums.max():.3g}, expected "
             "probabilities that sum to 1 (calibrate the classifier: sklearn.calibration.CalibratedClassifierCV)"
         )
+
+
+def _of_detector(named: Taps, boxes: str) -> Taps:
+    if not (named.logits and boxes):
+        raise IncompatibleError(
+            "a detector's outputs are named: logits (N, A, C), a sigmoid each, and boxes (N, A, 4) of left, top, right "
+            "and bottom in 0..1, of all A places, before any suppression"
+        )
+    return named._replace(embedding=named.embedding or taps.NONE)
+
+
+def _check_detector(plain: Packaged, given: Given) -> None:
+    """IncompatibleError where corners or logits are surely in another form."""
+    found = run(plain.onnx, plain.manifest, given.x)
+    if found.more is None:  # a detector without boxes was refused before
+        return
+    corners = found.more[_surest(found.logits)]
+    if np.abs(corners).max() > BEYOND:
+        raise IncompatibleError(
+            f"boxes go from {corners.min():.4g} to {corners.max():.4g}: expected left, top, right and bottom in 0..1: "
+            "divide pixels by the side of the image in the graph"
+        )
+    if (corners[:, :2] > corners[:, 2:]).any():
+        raise IncompatibleError("boxes end before they begin: expected left, top, right, bottom, not centre and size")
+    if found.logits.min() >= 0.0 and found.logits.max() <= 1.0:
+        raise IncompatibleError("logits lie in 0..1: expected what is before the sigmoid, not after it")
+
+
+def _surest(logits: NDArray[Any]) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
+    """Of each sample the place that it is surest of, of logits (N, A, C)."""
+    return np.arange(len(logits)), logits.max(axis=2).argmax(axis=1)
 
 
 def input_of(onnx: bytes, prepare: Preparation | None) -> tuple[tuple[int, ...], str]:

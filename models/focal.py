@@ -13,6 +13,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from models.detector import Detector
+from models.ranks import Total, itself
 
 GAMMA, ALPHA = 2.0, 0.25  # the paper's
 MIDDLE = 1.5  # strides from a box's middle within which places learn it (FCOS's centre sampling)
@@ -26,8 +27,8 @@ class Assigned(NamedTuple):
     box: Tensor
 
 
-def detection(net: Detector, raw: Tensor, y: Tensor, weight: Tensor) -> Tensor:
-    """Of raw (B, A, C + 4) by the true boxes y (B, M, 6); weight: (B, 1) of an image."""
+def detection(net: Detector, raw: Tensor, y: Tensor, weight: Tensor, *, total: Total = itself) -> Tensor:
+    """Of raw (B, A, C + 4) by the true boxes y (B, M, 6); weight: (B, 1) of an image; total: as in loss.py."""
     with torch.no_grad():
         due = assign(net, y)
     found = due.label >= 0
@@ -36,7 +37,7 @@ def detection(net: Detector, raw: Tensor, y: Tensor, weight: Tensor) -> Tensor:
     apart = 1.0 - giou(net.boxes(raw), torch.where(found.unsqueeze(2), due.box, torch.tensor(0.5, device=raw.device)))
     by_box = torch.where(found, apart, torch.zeros_like(apart)).sum(dim=1)
     blamed = (by_class + BOXES_WEIGHT * by_box) * weight[:, 0]
-    return blamed.sum() / (found.sum(dim=1) * weight[:, 0]).sum().clamp(min=1.0)
+    return blamed.sum() / total((found.sum(dim=1) * weight[:, 0]).sum()).clamp(min=1.0)
 
 
 def focal(logits: Tensor, wanted: Tensor) -> Tensor:

@@ -119,6 +119,31 @@ def compare(
     )
 
 
+def by_agreement(
+    float_file: bytes,
+    int8_file: bytes,
+    x: NDArray[Any],
+    agreement: float,
+    *,
+    clock: Callable[[], float] = time.perf_counter,
+) -> Compared:
+    """The same of what has no one class: `agreement` is the mean score of int8's answers by float's."""
+    float_ms, int8_ms = medians([float_file, int8_file], x[:1], clock=clock)
+    return Compared(
+        samples=len(x),
+        agreement=agreement,
+        float_accuracy=None,
+        int8_accuracy=None,
+        loss=None,
+        low=None,
+        high=None,
+        float_bytes=len(float_file),
+        int8_bytes=len(int8_file),
+        float_ms=float_ms,
+        int8_ms=int8_ms,
+    )
+
+
 def medians(files: list[bytes], sample: NDArray[Any], *, clock: Callable[[], float] = time.perf_counter) -> list[float]:
     """Median ms of a run of each file on sample (1, *shape), one thread; in turns, so that noise meets all alike."""
     runs = []

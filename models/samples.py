@@ -10,6 +10,9 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from models.ranks import Draw, Ranks
+
+AT_ONCE = 1024  # samples that are looked at in one pass
 CLIPPINGS = 200  # each comes nearer by a constant factor
 SAMPLE_SHARE = 0.5  # of a GPU's free memory that samples may take; what is larger comes batch by batch
 
@@ -57,31 +60,66 @@ def importance(probability: NDArray[np.float64], *, clip: float) -> Tensor:
     return torch.tensor(weight / weight.mean(), dtype=torch.float32)
 
 
+class Batch(NamedTuple):
+    """What one rank has of a batch."""
+
+    rows: Tensor  # (B,) which of the samples, on the device that learns
+    x: Tensor  # (B, *shape) raw, there too
+    draw: Draw  # how what is random about the whole batch comes to its own part
+    size: int  # rows of the whole batch
+
+
 class Samples(NamedTuple):
-    """What a net is to learn from, on the device that learns; x may stay beside it."""
+    """What a net is to learn from, on the device that learns; x may stay beside it.
 
-    x: Tensor  # (N, *shape) raw
-    y: Tensor  # (N,) int64 classes, or what else the truth of the task is (contract/score.py), float32
-    shares: Tensor  # (N,) float64, on the CPU: how often each comes per epoch
-    weight: Tensor  # (N, T) float32: what it counts for with each head
-    teacher: Tensor | None  # (N, K) log-probabilities of the K classes that the parent knows, softened; None: no parent
-    focus: Tensor  # (N,) float32: how much each is to stay as the parent has it
-    unlabelled: Tensor | None  # (M, *shape) raw; None: none wanted
+    M of the N samples teach; the others are kept back.
+    """
 
-    def batches(self, order: Sequence[Tensor]) -> Iterator[tuple[Tensor, Tensor]]:
-        """Rows and raw samples of each batch, on the device that learns; order: rows of each, on the CPU.
+    x: Tensor  # (N, *shape) raw, or those of this node
+    first: int  # number of the first row of x
+    place: Tensor  # (M,) int64, on the CPU: which of the N
+    y: Tensor  # (M,) int64 classes, or what else the truth of the task is (contract/score.py), float32
+    shares: Tensor  # (M,) float64, on the CPU: how often each comes per epoch
+    weight: Tensor  # (M, T) float32: what it counts for with each head
+    teacher: Tensor | None  # (M, K) log-probabilities of the K classes that the parent knows, softened; None: no parent
+    focus: Tensor  # (M,) float32: how much each is to stay as the parent has it
+    unlabelled: Tensor | None  # (L, *shape) raw; None: none wanted
+
+    def batches(self, order: Sequence[Tensor], ranks: Ranks) -> Iterator[Batch]:
+        """Of each batch the part of this rank, on the device that learns; order: rows of each batch, on the CPU.
 
         Nothing waits for the device: the rows go there as one, and samples that stay here through page-locked memory.
         """
-        device = self.y.device
-        there = torch.split(torch.cat(list(order)).to(device), [len(rows) for rows in order])
-        for here, rows in zip(order, there, strict=True):
-            yield rows, self.x[rows] if self.x.device == device else _sent(self.x, here, device)
+        draws = [ranks.part(self.place[rows]) for rows in order]
+        mine = [rows if draw.own is None else rows[draw.own] for rows, draw in zip(order, draws, strict=True)]
+        sizes, rows = [len(one) for one in mine], torch.cat(mine)
+        there = torch.split(rows.to(self.y.device), sizes)
+        at = torch.split((self.place[rows] - self.first).to(self.x.device), sizes)
+        for whole, draw, own, places in zip(order, draws, there, at, strict=True):
+            yield Batch(own, taken(self.x, places, self.y.device), draw, len(whole))
 
 
-def _sent(x: Tensor, rows: Tensor, device: torch.device) -> Tensor:
-    locked = torch.empty((len(rows), *x.shape[1:]), dtype=x.dtype, pin_memory=device.type == "cuda")
-    return torch.index_select(x, 0, rows, out=locked).to(device, non_blocking=True)
+class Held(NamedTuple):
+    """What is kept back to look at after each epoch."""
+
+    x: Tensor  # (N, *shape) raw, or those of this node
+    first: int  # number of the first row of x
+    place: Tensor  # (H,) int64, on the CPU: which of the N
+    y: Tensor  # (H, ...) their truth, on the device that learns
+
+    def part(self, rows: Tensor, ranks: Ranks) -> tuple[Tensor, Tensor]:
+        """Those of some rows that this rank is to look at, and their samples on the device that learns."""
+        own = ranks.part(self.place[rows]).own
+        mine = rows if own is None else rows[own]
+        return mine, taken(self.x, (self.place[mine] - self.first).to(self.x.device), self.y.device)
+
+
+def taken(x: Tensor, places: Tensor, device: torch.device) -> Tensor:
+    """Rows of x on the device; places: where x is. Through page-locked memory, if x is elsewhere."""
+    if x.device == device:
+        return x[places]
+    locked = torch.empty((len(places), *x.shape[1:]), dtype=x.dtype, pin_memory=device.type == "cuda")
+    return torch.index_select(x, 0, places, out=locked).to(device, non_blocking=True)
 
 
 def bootstrap(count: int, heads: int, *, seed: int) -> Tensor:

@@ -1,8 +1,8 @@
 """How does a network learn, from scratch or from its parent?
 
 `fit` puts the pieces together: where the weights begin (start.py), what is learned from and how often (samples.py),
-what is kept back (split.py), and the loop (learn.py). The same call gives the same weights on the same machine and
-number of threads, killed and resumed or not.
+what is kept back (split.py), the loop (learn.py), and which processes run it (launch.py). The same call gives the same
+weights on the same machine with as many threads and processes, killed and resumed or not.
 """
 
 from __future__ import annotations
@@ -24,15 +24,21 @@ from torch import Tensor
 from edge_agent.contract.errors import ArtifactError
 from edge_agent.contract.task import Task
 from models import augment, loss, samples, split, start
-from models.checkpoint import Checkpoint, digest_of
+from models.checkpoint import Checkpoint
 from models.curve import Progress
 from models.data import DTYPES, require_finite, require_truth
 from models.errors import DataError
-from models.learn import AT_ONCE, LABEL_SMOOTHING, Learner, Part, Settings
+from models.job import Beside, Job, Rows
+from models.launch import HERE, Launch, launched
+from models.learn import Learner
 from models.net import Network, Shape
+from models.pieces import whole
+from models.ranks import Ranks
 from models.recipes.catalogue import build
+from models.samples import AT_ONCE
+from models.settings import LABEL_SMOOTHING, Part, Settings
 
-__all__ = ["LABEL_SMOOTHING", "Beside", "Net", "Part", "Settings", "fit", "threads"]
+__all__ = ["LABEL_SMOOTHING", "Beside", "Net", "Part", "Settings", "fit", "learned", "threads"]
 
 
 @dataclass(frozen=True)
@@ -49,7 +55,7 @@ class Net:
     def weights(self) -> bytes:
         """Everything needed to go on training, for `load`."""
         buffer = io.BytesIO()
-        state = {name: tensor.cpu() for name, tensor in self.module.state_dict().items()}
+        state = {name: tensor.cpu() for name, tensor in whole(self.module.state_dict()).items()}
         plain = {"recipe": self.recipe, "shape": self.shape, "dtype": self.dtype, "classes": self.classes}
         torch.save({**plain, "task": self.task, "heads": self.module.heads, "state": state}, buffer)
         return buffer.getvalue()
@@ -80,17 +86,6 @@ class Net:
             raise ArtifactError(f"weights of {len(data)} bytes: {error}; expected those of Net.weights()") from error
 
 
-@dataclass(frozen=True, kw_only=True)
-class Beside:
-    """What may be known of the samples beside their classes; only some settings ask for it."""
-
-    device: NDArray[Any] | None = None  # (N,) where each came from: for `patience`
-    order: NDArray[Any] | None = None  # (N,) numbers by which they came there: for `patience`
-    known: NDArray[np.bool_] | None = None  # (N,) which the parent learned from: for `replay`
-    probability: NDArray[np.float64] | None = None  # (N,) of selection, in (0, 1]: for `importance_clip`
-    unlabelled: NDArray[Any] | None = None  # (M, *shape) raw: for `pseudo_labels`
-
-
 def fit(
     x: NDArray[Any],
     y: NDArray[Any],
@@ -102,6 +97,8 @@ def fit(
     progress: Progress | None = None,
     beside: Beside | None = None,
     folder: Path | None = None,
+    launch: Launch = HERE,
+    rows: Rows | None = None,
 ) -> Net:
     """Train from scratch, or on from a parent; new classes grow its head.
 
@@ -115,38 +112,73 @@ def fit(
         progress: called after each epoch.
         beside: what more is known of the samples.
         folder: where a checkpoint is kept: the same call after a kill goes on from it. None: nowhere.
+        launch: by which processes.
+        rows: how other machines read x by themselves; None: they are sent it.
 
     Raises:
         DataError: x or y do not fit each other, or the parent.
+        RankError: one of several processes died, again and again.
         ArtifactError: the parent's bytes are no weights.
         OSError: the checkpoint cannot be written.
     """
     _check(x, y, classes, task)
     _check_settings(settings, task)
-    beside = beside or Beside()
-    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    given = beside or Beside()
+    job = Job(x=x, y=y, classes=classes, settings=settings, task=task, parent=parent, beside=given, rows=rows)
     with threads(settings.threads):
         before = None if parent is None else Net.load(parent)
-        net = _begun(x, y, classes, settings, before, task)
-        # Channels last is 15 % faster than NCHW on a CPU; torch's types do not know the argument.
-        module = net.module.to(device=device, memory_format=torch.channels_last)  # type: ignore[call-overload]
-        known = y if task == "classification" else np.zeros(len(y), np.int64)  # none of its samples has one class
-        back = split.kept_back(known, beside.device, beside.order, seed=settings.seed) if settings.patience else None
-        back = back if back is not None and back.any() else None  # of a handful nothing can be spared
-        if settings.patience and back is None and progress is not None:
-            progress(0.0, "nothing can be kept back of so few samples: it does not stop early")
-        learner = Learner(
-            module,
-            _samples(x, y, beside, settings, before, back, device),
-            settings,
-            part=settings.part if before else "whole",
-            augment=augment.chosen(module.prepare.layout, settings.augment, task),
-            kept_back=None if back is None else (torch.tensor(x[back]), _truth(y[back]).to(device)),
-        )
-        kept = None if folder is None else Checkpoint(folder, _digest(x, y, classes, settings, task, parent, beside))
-        learner.run(checkpoint=kept, progress=progress)
+        net = _begun(job, before)
+        if launch.kind != "here":
+            return Net.load(launched(job, net.weights(), launch, folder=folder, progress=progress))
+        kept = None if folder is None else Checkpoint(folder, job.digest())
+        return learned(job, net, before, Ranks(), checkpoint=kept, progress=progress)
+
+
+def learned(
+    job: Job, net: Net, before: Net | None, ranks: Ranks, *, checkpoint: Checkpoint | None, progress: Progress | None
+) -> Net:
+    """Let `net` learn, alone or as one of several ranks; each comes to the same.
+
+    Args:
+        job: what is learned from; of a rank whose node has a shard of the samples, x is that shard.
+        net: as it is before the first step.
+        before: the parent; None: from scratch.
+        ranks: who learns.
+        checkpoint: where it goes on from; the same for all ranks.
+        progress: called after each epoch, of the first rank.
+    """
+    settings = job.settings
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    # Channels last is 15 % faster than NCHW on a CPU; torch's types do not know the argument.
+    module = net.module.to(device=device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+    back = _kept_back(job)
+    if settings.patience and back is None and progress is not None:
+        progress(0.0, "nothing can be kept back of so few samples: it does not stop early")
+    data = samples.home(torch.as_tensor(np.require(job.x, requirements=["C", "W"])), device)
+    learner = Learner(
+        module,
+        _samples(job, data, before, back, device, ranks),
+        settings,
+        part=settings.part if before else "whole",
+        augment=augment.chosen(module.prepare.layout, settings.augment, job.task),
+        kept_back=None if back is None else _held(job, data, back, device, ranks),
+        ranks=ranks,
+    )
+    learner.run(checkpoint=checkpoint, progress=progress)
+    if not (settings.pieces and ranks.together):
         module.cpu()
     return net
+
+
+def _kept_back(job: Job) -> NDArray[np.bool_] | None:
+    """(N,) which samples are looked at and not learned from; None: none."""
+    if not job.settings.patience:
+        return None
+    known = (
+        job.y if job.task == "classification" else np.zeros(len(job.y), np.int64)
+    )  # none of its samples has one class
+    back = split.kept_back(known, job.beside.device, job.beside.order, seed=job.settings.seed)
+    return back if back.any() else None  # of a handful nothing can be spared
 
 
 def _check(x: NDArray[Any], y: NDArray[Any], classes: int, task: Task) -> None:
@@ -175,8 +207,9 @@ def _truth(y: NDArray[Any]) -> Tensor:
     return torch.tensor(y.astype(np.int64 if y.ndim == 1 else np.float32))
 
 
-def _begun(x: NDArray[Any], y: NDArray[Any], classes: int, settings: Settings, before: Net | None, task: Task) -> Net:
+def _begun(job: Job, before: Net | None) -> Net:
     """The net as it is before the first step; that of the parent is left as it was."""
+    x, y, classes, settings, task = job.x, job.y, job.classes, job.settings, job.task
     shape, dtype = tuple(x.shape[1:]), str(x.dtype)
     recipe = start.recipe_for(shape, dtype, settings.recipe, before.recipe if before else "", task)
     if before is None:
@@ -194,27 +227,26 @@ def _begun(x: NDArray[Any], y: NDArray[Any], classes: int, settings: Settings, b
 
 
 def _samples(
-    x: NDArray[Any],
-    y: NDArray[Any],
-    beside: Beside,
-    settings: Settings,
-    before: Net | None,
-    back: NDArray[np.bool_] | None,
-    device: torch.device,
+    job: Job, data: Tensor, before: Net | None, back: NDArray[np.bool_] | None, device: torch.device, ranks: Ranks
 ) -> samples.Samples:
-    rows: Any = slice(None) if back is None else ~back  # a slice copies nothing, and samples may be most of the memory
-    data, truth = torch.as_tensor(np.require(x[rows], requirements=["C", "W"])), _truth(y[rows])
+    settings, beside = job.settings, job.beside
+    rows: Any = slice(None) if back is None else ~back
+    truth = _truth(job.y[rows])
+    place = torch.arange(len(job.y)) if back is None else torch.tensor(np.flatnonzero(~back))
     known = None if beside.known is None or before is None else torch.tensor(beside.known[rows])
-    weight = samples.bootstrap(len(data), settings.heads, seed=settings.seed)
+    weight = samples.bootstrap(len(truth), settings.heads, seed=settings.seed)
     if settings.importance_clip and beside.probability is not None:
         weight = weight * samples.importance(beside.probability[rows], clip=settings.importance_clip).unsqueeze(1)
-    teacher, focus = None, torch.zeros(len(data))
+    teaching = samples.Held(data, _first_row(ranks), place, truth.to(device))
+    teacher, focus = None, torch.zeros(len(truth))
     if before and settings.distil:
-        teacher, focus = _teacher(before.module.to(device), data, truth, device)
+        teacher, focus = _teacher(before.module.to(device), teaching, ranks)
     wants_more = settings.pseudo_labels and beside.unlabelled is not None and len(beside.unlabelled)
     return samples.Samples(
-        x=samples.home(data, device),
-        y=truth.to(device),
+        x=data,
+        first=teaching.first,
+        place=place,
+        y=teaching.y,
         shares=samples.shares(truth, known, replay=settings.replay),
         weight=weight.to(device),
         teacher=teacher,
@@ -223,25 +255,27 @@ def _samples(
     )
 
 
-def _teacher(parent: Network, x: Tensor, y: Tensor, device: torch.device) -> tuple[Tensor, Tensor]:
+def _held(job: Job, data: Tensor, back: NDArray[np.bool_], device: torch.device, ranks: Ranks) -> samples.Held:
+    place = torch.tensor(np.flatnonzero(back))
+    return samples.Held(data, _first_row(ranks), place, _truth(job.y[back]).to(device))
+
+
+def _first_row(ranks: Ranks) -> int:
+    return 0 if ranks.shard is None else ranks.shard[0]
+
+
+def _teacher(parent: Network, of: samples.Held, ranks: Ranks) -> tuple[Tensor, Tensor]:
     """What the parent says of every sample as it came, softened, and how much each is to stay so."""
+    logits: Tensor | None = None
     with torch.no_grad():
-        logits = torch.cat([parent(part.to(device))[0] for part in torch.split(x, AT_ONCE)])
-    return loss.softened(logits), loss.focus(logits, y.to(device))
-
-
-def _digest(
-    x: NDArray[Any],
-    y: NDArray[Any],
-    classes: int,
-    settings: Settings,
-    task: Task,
-    parent: bytes | None,
-    beside: Beside,
-) -> str:
-    """Of all that the outcome depends on."""
-    more = (beside.device, beside.order, beside.known, beside.probability, beside.unlabelled)
-    return digest_of(settings, x, y, classes, task.encode(), parent, *more)
+        for part in torch.split(torch.arange(len(of.y)), AT_ONCE):
+            rows, x = of.part(part, ranks)
+            said = parent(x)[0]
+            logits = said.new_zeros((len(of.y), *said.shape[1:])) if logits is None else logits
+            logits[rows.to(logits.device)] = said
+    assert logits is not None  # noqa: S101 - there are two samples at least
+    logits = ranks.total(logits)  # each rank has asked for its part
+    return loss.softened(logits), loss.focus(logits, of.y)
 
 
 @contextmanager

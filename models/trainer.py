@@ -12,7 +12,7 @@ import logging
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import msgspec
 import numpy as np
@@ -24,7 +24,11 @@ from edge_agent.contract.task import Task as Kind
 from models.bring import shaped
 from models.curve import Progress
 from models.errors import DataError
+from models.launch import HERE, Launch
 from models.taps import Taps, tap
+
+if TYPE_CHECKING:
+    from models.job import Rows
 
 log = logging.getLogger(__name__)
 
@@ -61,6 +65,8 @@ class Task:
     told: Mapping[str, Any] = field(default_factory=dict)  # what [teach] says; keys that it leaves out are missing
     folder: Path  # for what lets a killed training go on; of this task alone, and gone when it is done
     progress: Progress
+    rows: Rows | None = None  # how other machines read x by themselves; None: they are sent it
+    launch: Launch = HERE  # by which processes, as [teach] says; the model is the same, and a trainer may do without
 
 
 class Trained(NamedTuple):
@@ -91,7 +97,7 @@ def run(name: str, task: Task) -> Trained:
         raise DataError(f"trainer {name!r}: of a detector it names logits, embedding and, in its answer, boxes")
     more, named = answer.boxes or answer.spread, Taps(trained.logits, trained.embedding)
     onnx, taps = tap(trained.onnx, named, task=task.task, more=more)
-    onnx = onnx if more else shaped(onnx, taps)
+    onnx = onnx if more else shaped(onnx)
     return trained._replace(onnx=onnx, logits=taps.logits, embedding=taps.embedding)
 
 
@@ -142,6 +148,8 @@ def train(task: Task) -> Trained:
         progress=task.progress,
         beside=beside,
         folder=task.folder,
+        launch=task.launch,
+        rows=task.rows,
     )
     made = Trained(to_onnx(net), net.weights(), "logits", "embedding", from_scratch=not parent)
     return made._replace(answer=answer_of(net))

@@ -2,7 +2,7 @@
 
 agent-config.md, server-config.md   every key of the two TOML files, from their msgspec structs
 agent-cli.md, server-cli.md         every command, from argparse and typer
-wire.md                             every message, from the source of edge_agent/contract/wire.py
+wire.md                             every message, from the source of edge_agent/contract/
 api.md                              what programs can ask, from the description that the server gives of itself
 """
 
@@ -22,7 +22,7 @@ from page import NOTE, table
 
 from edge_agent import __main__ as agent_program
 from edge_agent.config import AgentConfig
-from edge_agent.contract import types, wire
+from edge_agent.contract import desired, reports, types, wire
 from edge_agent.contract.settings import of_many, table_of
 from server import __main__ as server_program
 from server.config import ServerConfig
@@ -247,7 +247,7 @@ def wire_page() -> str:
 
 def structs() -> Iterator[tuple[str, str, list[tuple[str, str, str, str]]]]:
     """Name, docstring and fields of every struct of the wire, in the order of the source; comments are the meaning."""
-    for module in (wire, types):
+    for module in (reports, desired, types):
         source = inspect.getsource(module)
         lines = source.splitlines()
         for node in ast.parse(source).body:

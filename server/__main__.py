@@ -10,6 +10,8 @@ from edge_agent.contract.errors import EXIT_CONFIG, ConfigError, WinnowError
 from server.cli import (
     apart,
     backtest,
+    backup,
+    blobs,
     bring,
     data,
     demo,
@@ -36,6 +38,7 @@ from server.cli import (
     status,
     store,
     train,
+    usage,
     user,
     webhook,
 )
@@ -74,9 +77,12 @@ model.model.add_typer(bring.commands)
 app.add_typer(model.commands)
 app.add_typer(rollout.rollouts, name="rollout")
 app.add_typer(keys.keys, name="keys")
+store.store.add_typer(usage.commands)
+store.store.add_typer(blobs.blobs, name="blobs")
 app.add_typer(store.store, name="store")
 app.add_typer(user.users, name="user")
 app.add_typer(webhook.commands)
+app.add_typer(backup.commands)
 app.add_typer(govern.commands)
 app.add_typer(demo.commands)
 app.add_typer(simulate.commands)

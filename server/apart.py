@@ -89,7 +89,7 @@ class Apart:
             try:
                 self._look([lambda now_ms: teach.tick(now_ms=now_ms)], acts)
             finally:
-                teach.stop(now_ms=self._now_ms())
+                teach.stop(again=True, now_ms=self._now_ms())  # another may stand by
 
         return act
 

@@ -32,7 +32,7 @@ from server.roles.showing import show
 from server.roles.tick import Tick, always
 from server.roles.workers import Workers, remember
 from server.store import training_orders
-from server.store.database import Database, is_there
+from server.store.database import Database
 from server.store.leadership import SEATS
 from server.store.lock import one_of_several, one_server
 from server.store.migrations import tried
@@ -135,7 +135,7 @@ def check_parts(config: ServerConfig) -> list[str]:
 
 def order_round(config: ServerConfig, *, who: str, why: str) -> int | None:
     """Leave an order for a round with whoever begins them; returns its number. None: nobody does now."""
-    if not is_there(Path(config.server.data_dir), config.store):
+    if not Store.is_there(Path(config.server.data_dir), config.store):
         return None
     with open_store(config) as store:
         if not leader(store, "train"):

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import ipaddress
 import re
+from itertools import pairwise
 from pathlib import Path
 from typing import Annotated, Literal, get_args
 from urllib.parse import urlsplit
@@ -15,7 +16,7 @@ import msgspec
 from msgspec import Meta
 
 from edge_agent.contract import settings
-from edge_agent.contract.errors import ConfigError
+from edge_agent.contract.errors import ConfigError, did_you_mean
 from edge_agent.contract.task import Task
 from edge_agent.contract.types import is_name
 from edge_agent.contract.wire import ROOT
@@ -24,6 +25,8 @@ from server.errors import ServerConfigError
 Share = Annotated[float, Meta(ge=0.0, le=1.0)]
 Dial = Literal["propose", "approve", "auto"]
 SQLITE, POSTGRESQL = "sqlite", "postgresql"  # what keeps a catalogue, as its URL begins
+BUCKET_URL = re.compile(r"s3://([a-z0-9][a-z0-9.\-]{1,61}[a-z0-9])((?:/(?!\.)[\w.=\-]+)*)/?", re.ASCII)
+"""S3's rules for the name of a bucket, and of a key what no server takes amiss."""
 STABLE = "stable"  # the channel that a device is in unless an operator says otherwise
 
 
@@ -71,6 +74,19 @@ class Store(Section, frozen=True, kw_only=True):
         ),
     ] = ""
     password_file: Annotated[str, Meta(description="file with the password for PostgreSQL; empty: none is needed")] = ""
+    blobs: Annotated[
+        str,
+        Meta(
+            description="of samples and models: `s3://bucket/prefix`, or a folder; empty: `blobs` in the data folder; see [blobs.md](../blobs.md)"
+        ),
+    ] = ""
+    s3_endpoint: Annotated[
+        str,
+        Meta(
+            description="`https://host:port` of an S3 that is not AWS's; credentials are looked for as AWS's tools do"
+        ),
+    ] = ""
+    s3_region: Annotated[str, Meta(description="of the bucket; empty: as AWS's tools find it, else us-east-1")] = ""
 
     @property
     def shared(self) -> bool:
@@ -390,7 +406,29 @@ class Teach(Section, frozen=True, kw_only=True):
         Literal["on", "off"] | None,
         Meta(description="by torch.compile, which needs a C compiler; off where nobody says otherwise"),
     ] = None
-    threads: Annotated[int, Meta(ge=1, description="torch threads")] = 1
+    pieces: Annotated[
+        bool | None,
+        Meta(
+            description="of several processes each has a part of every weight (FSDP2), for nets too large for one GPU; otherwise a copy (DDP)"
+        ),
+    ] = None
+    threads: Annotated[int, Meta(ge=1, description="torch threads, of each process")] = 1
+    launch: Annotated[
+        Literal["here", "torchrun", "ray"],
+        Meta(
+            description="who learns: one process; several that are started by `torchrun`; workers of Ray Train (`winnow-edge[ray]`). docs/training.md says what is the same"
+        ),
+    ] = "here"
+    processes: Annotated[
+        int, Meta(ge=0, description="processes of each machine, of `ray` in all; 0: one for each GPU, or one")
+    ] = 0
+    nodes: Annotated[int, Meta(ge=1, description="machines of `torchrun`; the others run `python -m models.node`")] = 1
+    rendezvous: Annotated[
+        str,
+        Meta(
+            description="`host:port` of this machine where the others find it; of `ray` the address of its cluster, empty: one of its own"
+        ),
+    ] = ""
     int8: Annotated[bool, Meta(description="quantise to int8; otherwise fp32 is shipped")] = True
     seed: Annotated[int, Meta(ge=0, description="of initialisation and order")] = 0
 
@@ -606,7 +644,78 @@ class Alarms(Section, frozen=True, kw_only=True):
     ] = 3600.0
 
 
-AlarmKind = Literal["silent", "drift", "halted", "queue_empty", "queue_full", "proposed"]
+RetentionClass = Literal["unlabelled", "audit", "labelled", "held_out"]
+LOOKS_BACK_DAYS = 31
+"""As long as accuracies, rollouts' figures and comparisons with the random arm look back, and a day."""
+
+
+class Retention(Section, frozen=True, kw_only=True):
+    """How long what comes in is kept, and in which detail: see [retention.md](../retention.md)."""
+
+    classes: Annotated[
+        tuple[str, ...],
+        Meta(
+            description='days that samples are kept, by their class: `["unlabelled=90", "audit=365", "labelled=1000", "held_out=1000"]`; what is not named is kept for ever, and what something rests on always'
+        ),
+    ] = ()
+    by_rules: Annotated[
+        bool,
+        Meta(description="also remove what a data rule says was kept for long enough, unless something rests on it"),
+    ] = False
+    max_bytes: Annotated[
+        int,
+        Meta(
+            ge=0,
+            description="of the catalogue and the blobs together, above which unlabelled samples go, the least useful first; 0: no bound",
+        ),
+    ] = 0
+    min_free_bytes: Annotated[
+        int,
+        Meta(
+            ge=0,
+            description="of the disk, below which no sample is taken in: receipts wait, and devices keep what they have",
+        ),
+    ] = 100_000_000
+    slices_days: Annotated[
+        int, Meta(ge=1, description="heartbeats are kept in slices of five minutes for so long; then by the hour")
+    ] = 2
+    hours_days: Annotated[int, Meta(ge=2, description="by the hour for so long; then by the day")] = 60
+    events_days: Annotated[
+        int, Meta(ge=LOOKS_BACK_DAYS, description="events of devices and of the server, and what is done with")
+    ] = 365
+    history_days: Annotated[
+        int,
+        Meta(
+            ge=LOOKS_BACK_DAYS,
+            description="what devices counted, and how they were by the day, for so long; then it is deleted",
+        ),
+    ] = 1095
+
+    def days(self) -> dict[RetentionClass, int]:
+        """By class; 0: for ever. ServerConfigError when `classes` is no such list, or a class goes too soon.
+
+        >>> Retention(classes=("unlabelled=90",)).days()
+        {'unlabelled': 90, 'audit': 0, 'labelled': 0, 'held_out': 0}
+        """
+        found: dict[RetentionClass, int] = dict.fromkeys(get_args(RetentionClass), 0)
+        for spec in self.classes:
+            name, equals, days = spec.partition("=")
+            if name not in found or not equals or not days.isdecimal():
+                near = did_you_mean(name, found)
+                raise ServerConfigError(
+                    f"[retention] classes: got {spec!r}, expected CLASS=DAYS, with one of {', '.join(found)}{near}"
+                )
+            least = 1 if name == "unlabelled" else LOOKS_BACK_DAYS
+            if 0 < int(days) < least:
+                raise ServerConfigError(
+                    f"[retention] classes: got {spec!r}, expected at least {least} days, or 0 for ever: accuracies and "
+                    "rollouts look back as far, and would be judged by what happens to be left"
+                )
+            found[msgspec.convert(name, RetentionClass)] = int(days)
+        return found
+
+
+AlarmKind = Literal["silent", "drift", "halted", "queue_empty", "queue_full", "proposed", "disk"]
 
 
 class Webhook(Section, frozen=True, kw_only=True):
@@ -616,9 +725,9 @@ class Webhook(Section, frozen=True, kw_only=True):
     events: Annotated[
         tuple[AlarmKind, ...],
         Meta(
-            description="`silent` (a device), `drift`, `halted` (a rollout), `queue_empty`, `queue_full` (of labels), `proposed` (a version or a round waits for somebody)"
+            description="`silent` (a device), `drift`, `halted` (a rollout), `queue_empty`, `queue_full` (of labels), `proposed` (a version or a round waits for somebody), `disk` (it fills up)"
         ),
-    ] = ("silent", "drift", "halted", "queue_empty", "queue_full", "proposed")
+    ] = ("silent", "drift", "halted", "queue_empty", "queue_full", "proposed", "disk")
     secret_file: Annotated[
         str, Meta(description="file with the secret that signs the messages; empty: they are not signed")
     ] = ""
@@ -666,6 +775,7 @@ class ServerConfig(Section, frozen=True, kw_only=True):
     rollout: Rollout = Rollout()
     autonomy: Autonomy = Autonomy()
     drift: Drift = Drift()
+    retention: Retention = Retention()
     web: Web = Web()
     alarms: Alarms = Alarms()
     webhook: tuple[Webhook, ...] = ()
@@ -687,8 +797,11 @@ def load_config(path: Path) -> ServerConfig:
         if not is_host(name):
             raise ServerConfigError(f"{path}: [server] names: got {name!r}, expected a host name or an address")
     config.autonomy.dials()
+    _check_retention(config.retention, path)
+    _check_blobs(config.store, path)
     _check_web(config.web, path)
     _check_told(config, path)
+    _check_launch(config.teach, path)
     if config.broker.url and config.broker.plain:
         raise ServerConfigError(f"{path}: [broker] plain is of the broker that Winnow starts: leave it out beside url")
     folder = path.resolve().parent
@@ -741,12 +854,36 @@ def placed_store(store: Store, folder: Path, *, where: str) -> Store:
         store,
         url=start + str(folder / file) if file else store.url,
         password_file=_placed(folder, store.password_file),
+        blobs=_placed(folder, store.blobs),
     )
+
+
+def _check_blobs(store: Store, path: Path) -> None:
+    if ":" in store.blobs and not BUCKET_URL.fullmatch(store.blobs):
+        raise ServerConfigError(
+            f"{path}: [store] blobs: got {_unsaid(store.blobs)!r}, expected s3://bucket/prefix or a folder"
+        )
+    if store.s3_endpoint and not re.fullmatch(r"https?://[^/@?#]+/?", store.s3_endpoint):
+        raise ServerConfigError(
+            f"{path}: [store] s3_endpoint: got {_unsaid(store.s3_endpoint)!r}, expected https://host:port; keys belong "
+            "where AWS's tools look for them (docs/blobs.md)"
+        )
 
 
 def _unsaid(url: str) -> str:
     """A URL as it may be shown."""
     return re.sub(r"(?<=:)[^:@/]*(?=@)", "...", url)
+
+
+def _check_retention(retention: Retention, path: Path) -> None:
+    retention.days()
+    steps = ("slices_days", "hours_days", "history_days")
+    for less, more in pairwise(steps):
+        if getattr(retention, less) > getattr(retention, more):
+            raise ServerConfigError(
+                f"{path}: [retention] {less} = {getattr(retention, less)}: expected at most {more}, which is "
+                f"{getattr(retention, more)}: one follows the other"
+            )
 
 
 def _check_web(web: Web, path: Path) -> None:
@@ -757,6 +894,22 @@ def _check_web(web: Web, path: Path) -> None:
             f"{path}: [web] listen = {web.listen!r}: passwords would go over the network in the clear: set cert_file, "
             "or leave it on this machine behind a proxy that has TLS"
         )
+
+
+def _check_launch(teach: Teach, path: Path) -> None:
+    if teach.launch == "here" and (teach.processes > 1 or teach.nodes > 1 or teach.rendezvous):
+        raise ServerConfigError(
+            f"{path}: [teach] launch = 'here' is one process: say launch = 'torchrun' or 'ray', or leave processes, nodes "
+            "and rendezvous out"
+        )
+    host, _, port = teach.rendezvous.rpartition(":")
+    if teach.launch == "torchrun" and teach.nodes > 1 and not (host and port.isdecimal()):
+        raise ServerConfigError(
+            f"{path}: [teach] rendezvous = {teach.rendezvous!r}: expected host:port of this machine, where the other "
+            f"{teach.nodes - 1} find it"
+        )
+    if teach.launch == "ray" and teach.nodes > 1:
+        raise ServerConfigError(f"{path}: [teach] nodes = {teach.nodes}: Ray knows its machines: leave it out")
 
 
 def _check_told(config: ServerConfig, path: Path) -> None:

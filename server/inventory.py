@@ -12,7 +12,7 @@ import sqlalchemy as sa
 from server.errors import StoreError
 from server.release.signing import Signing
 from server.status import stamp
-from server.store import devices, erasures, events, executing, gaps, identities, rollouts, samples, versions
+from server.store import devices, erasures, events, executing, gaps, identities, removed, rollouts, samples, versions
 from server.store.schema import rollout
 from server.store.store import Store
 
@@ -23,13 +23,14 @@ LAST_EVENTS = 20
 def fleet(store: Store) -> list[View]:
     """One row per device that was seen or enrolled."""
     with store.database.read() as connection:
-        stored = samples.sample_counts(connection)
+        stored, gone = samples.sample_counts(connection), removed.counts(connection)
         seen = {device.name: device for device in devices.devices(connection)}
         missing = gaps.missing(connection, list(seen.values()))
         certificates, revoked = identities.latest_certificates(connection), identities.revoked(connection)
         return [
-            _device(name, seen.get(name), sum(stored.get(name, {}).values()))
+            _device(name, seen.get(name), _sum(stored, name) + _sum(gone, name))
             | {
+                "removed": _sum(gone, name),
                 "missing": missing.get(name, 0),
                 "certificate_until": stamp(certificates[name].not_after_ms) if name in certificates else None,
                 "revoked": name in revoked,
@@ -65,6 +66,10 @@ def _device(name: str, device: devices.Device | None, stored: int) -> View:
     }
 
 
+def _sum(counts: dict[str, dict[str, int]], name: str) -> int:
+    return sum(counts.get(name, {}).values())
+
+
 def models(store: Store, signing: Signing) -> list[View]:
     """One row per version. `signed_until`: the day by which people have to sign anew; None: nobody vouches for it."""
     until = signing.kept_until() if signing.ready else ""
@@ -95,8 +100,10 @@ def device(store: Store, name: str) -> View:
     with store.database.read() as connection:
         found = devices.find(connection, name)
         certificate = identities.latest_certificate(connection, name)
-        stored, missing = samples.sample_counts(connection).get(name, {}), gaps.missing(connection, [found])
-        return _device(name, found, sum(stored.values())) | {
+        missing = gaps.missing(connection, [found])
+        stored, gone = samples.sample_counts(connection), removed.counts(connection)
+        return _device(name, found, _sum(stored, name) + _sum(gone, name)) | {
+            "removed": _sum(gone, name),
             "ring": found.ring,
             "site": found.site,
             "missing": missing[name],

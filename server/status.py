@@ -27,17 +27,7 @@ from server.config import ServerConfig
 from server.errors import StoreError
 from server.label import quality
 from server.release.commands import summary
-from server.store import (
-    devices,
-    gaps,
-    labels,
-    portfolios,
-    rollouts,
-    runs,
-    samples,
-    versions,
-)
-from server.store.database import is_there
+from server.store import devices, gaps, labels, portfolios, rollouts, runs, samples, usage, versions
 from server.store.leadership import SEATS
 from server.store.presence import leader
 from server.store.store import Store
@@ -58,7 +48,7 @@ PIPED_COLUMNS = 200  # nothing is cut off when somebody else reads it
 def opened(config: ServerConfig) -> Iterator[Store]:
     """The store that is there; StoreError when there is none yet."""
     folder = Path(config.server.data_dir)
-    if not is_there(folder, config.store):
+    if not Store.is_there(folder, config.store):
         raise StoreError(f"{folder}: no data yet: start `winnow-server run`, or import some")
     store = Store.open(folder, config.store)
     try:
@@ -96,6 +86,7 @@ def overview(config: ServerConfig, store: Store, *, now_ms: int) -> View:
             "teaching": _teaching(connection, config, now_ms),
             "portfolio": _portfolio(connection),
             "rollouts": _rollouts(connection),
+            "disk": usage.outline(connection, config.retention, now_ms=now_ms),
         }
 
 
@@ -209,6 +200,8 @@ def print_overview(view: View, console: Console) -> None:
         "last run": _run_line(last) if last else "none",
         "teaching": _teaching_line(view["teaching"]),
     }
+    if view["disk"]:
+        lines["disk"] = usage.line(view["disk"])
     if view["missing"]:
         lines["missing"] = f"{view['missing']} samples that devices had kept will not come: see `winnow-server devices`"
     for name, text in lines.items():

@@ -3,14 +3,22 @@
 from __future__ import annotations
 
 import random
+from pathlib import Path
 from typing import Any
 
 import sqlalchemy as sa
 
+from server import config
+from server.store import database
 from server.store.schema import metadata
 
 TEXTS = ("", "plain", "Zoë, Ångström, 猫", 'a "quoted" \\ text', "CAM-1", "cam-1", "\u2028", "𝄞")
 JSONS: tuple[Any, ...] = ({}, [], {"a": [1, 2.5, "x"], "b": None}, {"long": 2**60, "tiny": 5e-324}, "text", 0)
+
+
+def settings_of(folder: Path) -> config.Store:
+    """For another process, what keeps the catalogue that a test opens by its folder."""
+    return database.placed(folder, config.Store())
 
 
 def fill(connection: sa.Connection, rows: int, tables: sa.MetaData = metadata) -> None:

@@ -17,6 +17,9 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         choices=("sqlite", "postgresql"),
         help="what keeps the catalogue in tests/server (else SQLite, and in those marked `catalogues` both)",
     )
+    parser.addoption(
+        "--blobs", choices=("shards", "bucket"), default="shards", help="what holds the bytes in tests/server"
+    )
 
 
 @pytest.fixture
@@ -29,3 +32,16 @@ def secure_broker(tmp_path_factory: pytest.TempPathFactory):
     broker.start()
     yield broker
     broker.stop()
+
+
+@pytest.fixture(scope="module")
+def s3(tmp_path_factory: pytest.TempPathFactory):
+    """A real S3 with one bucket, and the credentials of its owner in the environment."""
+    from s3 import S3Server, act_as  # here: the agent's tests run where the server is not installed
+
+    with pytest.MonkeyPatch.context() as patch:
+        act_as("owner", patch)
+        server = S3Server(tmp_path_factory.mktemp("s3"))
+        server.start()
+        yield server
+        server.kill()

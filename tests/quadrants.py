@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from edge_agent.contract.artifact import MODEL, Manifest, OnnxFile, Tensor, read_artifact, sha256_hex, write_artifact
-from edge_agent.model import open_session
+from edge_agent.runtime import open_session
 
 ARTIFACT = Path(__file__).parent / "golden" / "artifact-1"
 CLASSES = 4

@@ -28,7 +28,8 @@ AGENT_PARTS = (
     {"block"},
     {"config"},  # has the options of sources
     {"source", "model", "choose", "send", "update", "identity", "status", "metrics", "systemd"},
-    {"lock", "history", "providers", "pulse", "pace", "heat", "listener"},
+    {"runtime"},
+    {"lock", "history", "providers", "pulse", "pace", "heat", "listener", "latency"},
     {"contract"},
 )
 SERVER_PARTS = (
@@ -41,7 +42,7 @@ SERVER_PARTS = (
     {"web"},
     {"inventory"},
     {"status"},
-    {"collect", "label", "teach", "release", "identity", "govern", "tell"},
+    {"collect", "label", "teach", "release", "identity", "govern", "tell", "keep"},
     {"audit", "drift"},
     {"store", "child"},
     {"config"},
@@ -85,7 +86,11 @@ EXTRAS = (
     "serial",
 )
 LOADED_NEVER = ("torch", "onnx", "sqlalchemy", "fastapi", "tuf")  # python-tuf by a child process
-READ_ENVIRONMENT = {"models/data.py:default_cache", "edge_agent/systemd.py:read_environment"}
+READ_ENVIRONMENT = {
+    "models/data.py:default_cache",
+    "models/ranks.py:group",  # how torchrun and Ray speak to a rank
+    "edge_agent/systemd.py:read_environment",
+}
 FORGIVING = {  # where Exception may be caught: supervising loops, and around a user's plug-in
     "models/trainer.py:_asked",
     "edge_agent/agent.py:*",

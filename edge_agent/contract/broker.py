@@ -7,11 +7,13 @@ from __future__ import annotations
 
 import ipaddress
 import socket
-import ssl
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 from urllib.parse import urlsplit
 
 from edge_agent.contract.errors import ConfigError, did_you_mean
+
+if TYPE_CHECKING:
+    import ssl
 
 PORTS = {"mqtt": 1883, "mqtts": 8883}
 
@@ -94,6 +96,8 @@ def _is_this_machine(host: str) -> bool:
 
 def tls_context(files: TlsFiles) -> ssl.SSLContext:
     """A context that checks the broker's name and certificate; ConfigError when a file cannot be used."""
+    import ssl  # megabytes, that whoever has no TLS does without
+
     try:
         context = ssl.create_default_context(cafile=files.ca_file or None)
         if files.cert_file:

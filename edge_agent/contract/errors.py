@@ -21,7 +21,6 @@ An expected outcome (nothing selected, outbox full) is a value, not an exception
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Iterable
 
 EXIT_CONFIG = 78
@@ -91,5 +90,7 @@ def did_you_mean(word: str, known: Iterable[str]) -> str:
     >>> did_you_mean("zzz", ["margin"])
     ''
     """
+    import difflib  # only a mistake needs it
+
     near = difflib.get_close_matches(word, list(known), n=1)
     return f" (did you mean '{near[0]}'?)" if near else ""

@@ -9,45 +9,22 @@ from __future__ import annotations
 import contextlib
 import logging
 import socket
-import ssl
 import threading
 from collections.abc import Callable, Sequence
-from typing import Any, NamedTuple
+from typing import Any
 
 import paho.mqtt.client as mqtt
 from paho.mqtt.enums import CallbackAPIVersion
 from paho.mqtt.reasoncodes import ReasonCode
 
-from edge_agent.contract.broker import TlsFiles, send_at_once, tls_context
+from edge_agent.contract.broker import send_at_once
 from edge_agent.contract.errors import ConfigError, UplinkError
+from edge_agent.send.access import Access
 
 log = logging.getLogger(__name__)
 
 CONNECT_S = 10.0  # longest wait for the broker's answer to CONNECT
 CLOSE_S = 2.0  # longest wait for what was published last to leave, before the connection is cut
-
-
-class Access(NamedTuple):
-    """How to get in, and as whom."""
-
-    host: str
-    port: int
-    client_id: str
-    username: str
-    password: str
-    tls: TlsFiles | None
-    keepalive_s: int
-
-    def context(self) -> ssl.SSLContext | None:
-        """For TLS, of the files as they are now: certificates are renewed. ConfigError when one is no good."""
-        return tls_context(self.tls) if self.tls else None
-
-
-def packet_bytes(topic: str, payload: bytes, *, qos: int) -> int:
-    """Bytes of a PUBLISH packet (MQTT 3.1.1, section 3.3): its header, topic, number and payload."""
-    rest = 2 + len(topic.encode()) + (2 if qos else 0) + len(payload)
-    length_of_length = 1 + (rest > 127) + (rest > 16_383) + (rest > 2_097_151)
-    return 1 + length_of_length + rest
 
 
 class Connection:

@@ -15,8 +15,8 @@ from collections.abc import Callable
 
 from edge_agent.contract.errors import OutboxError
 from edge_agent.contract.wire import Receipt, sample_frames
+from edge_agent.send.access import packet_bytes
 from edge_agent.send.allowance import Allowance
-from edge_agent.send.connection import packet_bytes
 from edge_agent.send.outbox import Outbox, Waiting
 from edge_agent.send.window import Window
 

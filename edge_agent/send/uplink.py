@@ -20,6 +20,7 @@ import queue
 import threading
 import time
 from collections.abc import Callable
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -40,15 +41,18 @@ from edge_agent.contract.wire import (
     encode,
     up_topic,
 )
+from edge_agent.send.access import Access, packet_bytes
 from edge_agent.send.allowance import Allowance
 from edge_agent.send.beats import Beats
-from edge_agent.send.connection import Access, Connection, packet_bytes
 from edge_agent.send.event_queue import EventQueue
 from edge_agent.send.inbox import Inbox
 from edge_agent.send.lull import spares_link
 from edge_agent.send.outbox import Outbox
 from edge_agent.send.sender import Sender
 from edge_agent.send.window import Window, retry_wait_s
+
+if TYPE_CHECKING:
+    from edge_agent.send.connection import Connection
 
 log = logging.getLogger(__name__)
 
@@ -235,6 +239,8 @@ class Uplink:
             failures += 1
 
     def _new_connection(self) -> Connection:
+        from edge_agent.send.connection import Connection  # brings paho, HTTP and TLS: no sample waits for those
+
         will = self._topic("death"), encode(Death(session=self._session))
         return Connection(self._access, will=will, received=self._received, ended=self._wake.set)
 

@@ -17,7 +17,7 @@ from edge_agent.source import Counts, Fit, Source, options
 def open_source(source: options.Source, *, fit: Fit, counts: Counts | None = None) -> Source:
     """Make it; ConfigError when there is no such kind or it lacks something, SourceError when the sensor fails."""
     if source.kind in MAKERS:
-        return MAKERS[source.kind](source, fit, counts or Counts())
+        return MAKERS[source.kind](source, fit, counts or Counts(), **options.tables_of(source))
     module, _, name = source.kind.partition(":")
     if not name:
         known = ", ".join(MAKERS)
@@ -31,10 +31,9 @@ def open_source(source: options.Source, *, fit: Fit, counts: Counts | None = Non
     return cast(Source, plug_in(path=Path(source.path), fit=fit, rate_per_s=source.rate_per_s))
 
 
-def _folder(source: options.Source, fit: Fit, counts: Counts) -> Source:
+def _folder(source: options.Source, fit: Fit, counts: Counts, *, frame: options.Frame) -> Source:
     from edge_agent.source.folder import Folder
 
-    frame = source.frame or options.Frame()
     return Folder(Path(source.path), fit=fit, frame=frame, poll_s=source.poll_s, counts=counts)
 
 
@@ -44,89 +43,83 @@ def _replay(source: options.Source, _fit: Fit, _counts: Counts) -> Source:
     return Replay(Path(source.path), rate_per_s=source.rate_per_s)
 
 
-def _wav(source: options.Source, fit: Fit, _counts: Counts) -> Source:
+def _wav(source: options.Source, fit: Fit, _counts: Counts, *, window: options.Window) -> Source:
     from edge_agent.source.wav import Wav
 
-    return Wav(Path(source.path), fit=fit, window=_window(source), rate_per_s=source.rate_per_s)
+    return Wav(Path(source.path), fit=fit, window=window, rate_per_s=source.rate_per_s)
 
 
-def _camera(source: options.Source, fit: Fit, counts: Counts) -> Source:
+def _camera(
+    source: options.Source, fit: Fit, counts: Counts, *, camera: options.Camera, frame: options.Frame
+) -> Source:
     from edge_agent.source.camera import Camera
     from edge_agent.source.live import Live
 
-    camera = Camera(
-        source.camera or options.Camera(),
-        fit=fit,
-        frame=source.frame or options.Frame(),
-        rate_per_s=source.rate_per_s,
-        counts=counts,
-    )
-    keep = _keep(source, "every" if camera.is_file else "newest")
-    return Live(camera, keep=keep, room=source.room, counts=counts)
+    opened = Camera(camera, fit=fit, frame=frame, rate_per_s=source.rate_per_s, counts=counts)
+    keep = _keep(source, "every" if opened.is_file else "newest")
+    return Live(opened, keep=keep, room=source.room, counts=counts)
 
 
-def _stdin(source: options.Source, fit: Fit, counts: Counts) -> Source:
+def _stdin(source: options.Source, fit: Fit, counts: Counts, *, lines: options.Lines, window: options.Window) -> Source:
     from edge_agent.source.lines import LineReader
     from edge_agent.source.live import Live
     from edge_agent.source.port import Stdin
 
-    reader = LineReader(Stdin(), fit=fit, lines=_lines(source), window=_window(source), counts=counts)
+    reader = LineReader(Stdin(), fit=fit, lines=lines, window=window, counts=counts)
     return Live(reader, keep=_keep(source), room=source.room, counts=counts)
 
 
-def _serial(source: options.Source, fit: Fit, counts: Counts) -> Source:
+def _serial(
+    source: options.Source,
+    fit: Fit,
+    counts: Counts,
+    *,
+    serial: options.Serial,
+    lines: options.Lines,
+    window: options.Window,
+) -> Source:
     from edge_agent.source.lines import LineReader
     from edge_agent.source.live import Live
     from edge_agent.source.port import Serial
 
-    port = Serial(source.serial or options.Serial())
-    reader = LineReader(port, fit=fit, lines=_lines(source), window=_window(source), counts=counts)
+    reader = LineReader(Serial(serial), fit=fit, lines=lines, window=window, counts=counts)
     return Live(reader, keep=_keep(source), room=source.room, counts=counts)
 
 
-def _mqtt(source: options.Source, fit: Fit, counts: Counts) -> Source:
+def _mqtt(
+    source: options.Source,
+    fit: Fit,
+    counts: Counts,
+    *,
+    mqtt: options.Mqtt,
+    lines: options.Lines,
+    window: options.Window,
+) -> Source:
     from edge_agent.source.live import Live
     from edge_agent.source.mqtt import Mqtt
 
-    told = source.mqtt or options.Mqtt()
-    sensors = Mqtt(told, fit=fit, lines=_lines(source), window=_window(source), counts=counts)
+    sensors = Mqtt(mqtt, fit=fit, lines=lines, window=window, counts=counts)
     return Live(sensors, keep=_keep(source), room=source.room, counts=counts)
 
 
-def _mic(source: options.Source, fit: Fit, counts: Counts) -> Source:
+def _mic(source: options.Source, fit: Fit, counts: Counts, *, mic: options.Mic, window: options.Window) -> Source:
     from edge_agent.source.live import Live
     from edge_agent.source.mic import Mic
 
-    mic = Mic(source.mic or options.Mic(), fit=fit, window=_window(source), counts=counts)
-    return Live(mic, keep=_keep(source), room=source.room, counts=counts)
+    return Live(Mic(mic, fit=fit, window=window, counts=counts), keep=_keep(source), room=source.room, counts=counts)
 
 
-def _push(source: options.Source, fit: Fit, counts: Counts) -> Source:
+def _push(source: options.Source, fit: Fit, counts: Counts, *, push: options.Push, frame: options.Frame) -> Source:
     from edge_agent.source.push import Push
 
-    return Push(
-        source.push or options.Push(),
-        fit=fit,
-        frame=source.frame or options.Frame(),
-        keep=_keep(source),
-        room=source.room,
-        counts=counts,
-    )
+    return Push(push, fit=fit, frame=frame, keep=_keep(source), room=source.room, counts=counts)
 
 
 def _keep(source: options.Source, usual: Literal["every", "newest"] = "every") -> Literal["every", "newest"]:
     return usual if source.keep == "auto" else source.keep
 
 
-def _lines(source: options.Source) -> options.Lines:
-    return source.lines or options.Lines()
-
-
-def _window(source: options.Source) -> options.Window:
-    return source.window or options.Window()
-
-
-MAKERS: dict[str, Callable[[options.Source, Fit, Counts], Source]] = {
+MAKERS: dict[str, Callable[..., Source]] = {
     "folder": _folder,
     "replay": _replay,
     "camera": _camera,

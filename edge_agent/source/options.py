@@ -217,6 +217,11 @@ TABLES: dict[str, dict[str, type[Options]]] = {
 ALL_TABLES = frozenset(name for tables in TABLES.values() for name in tables)
 
 
+def tables_of(source: Source) -> dict[str, Any]:
+    """The tables of its kind; one that was not given has its defaults."""
+    return {name: getattr(source, name) or make() for name, make in TABLES.get(source.kind, {}).items()}
+
+
 def settle(source: Source, there: Callable[[str], str]) -> Source:
     """With the tables of its kind, defaults filled in, paths as `there` says; ConfigError for one of another kind."""
     tables = TABLES.get(source.kind, {})
@@ -224,7 +229,7 @@ def settle(source: Source, there: Callable[[str], str]) -> Source:
         if getattr(source, name) is not None:
             kinds = ", ".join(kind for kind, of_kind in TABLES.items() if name in of_kind)
             raise ConfigError(f"[source.{name}] is of kind {kinds}, and [source] kind is {source.kind!r}: take it out")
-    filled: dict[str, Any] = {name: getattr(source, name) or make() for name, make in tables.items()}
+    filled = tables_of(source)
     if "camera" in filled:
         names = ("device", "password_file") if filled["camera"].is_of_a_file else ("password_file",)
         filled["camera"] = _there(filled["camera"], there, *names)

@@ -18,6 +18,7 @@ import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import msgspec
 
@@ -34,11 +35,13 @@ from edge_agent.contract.trust import BUNDLE
 from edge_agent.contract.wire import Assignment, BlockHeader, Desired, Fetch, ModelState, Parcel
 from edge_agent.update import slots
 from edge_agent.update.fetch import ArtifactFetch
-from edge_agent.update.https import Https
 from edge_agent.update.installed import NOTHING, Detail, Installed, Kind, Report
 from edge_agent.update.probation import Figures
 from edge_agent.update.trial import CheckStoppedError
 from edge_agent.update.trust import Trust
+
+if TYPE_CHECKING:
+    from edge_agent.update.https import Https
 
 log = logging.getLogger(__name__)
 
@@ -82,7 +85,7 @@ class Updater(Installed):
         request: Callable[[Fetch], bool],
         report: Report,
         trust: Trust | None = None,
-        https: Https | None = None,
+        https: Callable[[], Https] | None = None,
         monotonic: Callable[[], float] = time.monotonic,
     ) -> None:
         """As `Installed`, whose start it counts; and besides.
@@ -97,13 +100,14 @@ class Updater(Installed):
             request: sends a Fetch; False when it cannot now.
             report: tells the server.
             trust: whom to believe; None: unsigned versions are taken.
-            https: for servers that offer files that way; None: blocks come as messages.
+            https: makes what fetches from servers that offer files that way; None: blocks come as messages.
             monotonic: clock of the thread, seconds.
         """
         super().__init__(folder, variant=variant, max_starts=max_starts, keep_versions=keep_versions, report=report)
         self.needs = needs
         self._check, self._request, self._monotonic = check, request, monotonic
-        self._trust, self._https = trust, https
+        self._trust, self._make_https = trust, https
+        self._https: Https | None = None  # made when a server first offers files that way
         self._inbox: Desired | None = None
         self._order: Desired | None = None  # the last that was looked at
         self._dropped: GivenUp | None = None
@@ -323,6 +327,8 @@ class Updater(Installed):
 
     def _ask(self, fetch: ArtifactFetch, wanted: Fetch, now_s: float) -> None:
         url = fetch.assignment.url
+        if url and self._https is None and self._make_https is not None:
+            self._https = self._make_https()
         if self._https is not None and url and (blocks := self._https.get(url, wanted)):
             fetch.asked(wanted, now_s)
             for header, data in blocks:

@@ -34,7 +34,7 @@ class _Bag(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """x: (N, L) int64, 0 where there is no text -> (N, D)."""
-        total, count = torch.zeros(1, 1), torch.zeros(1, 1)
+        total = count = torch.zeros(1, 1, device=x.device)
         for number, factors in enumerate(FACTORS):
             last = self.length - number
             code = torch.zeros_like(x[:, :last])

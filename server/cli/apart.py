@@ -2,18 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Annotated
-
 import typer
 
-from server.cli.options import Config, log_plainly, now_ms, until_told
+from server.cli.options import Config, Health, log_plainly, now_ms, until_told
 from server.config import load_config
 
 commands = typer.Typer()
-
-Health = Annotated[
-    str, typer.Option("--health", metavar="HOST:PORT", help="where to answer /healthz and /metrics; empty: nowhere")
-]
 
 
 @commands.command("web", epilog="Example: winnow-server web server.toml")

@@ -16,7 +16,10 @@ commands = typer.Typer()
 
 
 Net = Annotated[
-    str, typer.Argument(metavar="NET", help="an ONNX classifier, or a ready body to put a head on: lite0, minilm")
+    str,
+    typer.Argument(
+        metavar="NET", help="an ONNX classifier or detector, or a ready body to put a head on: lite0, minilm"
+    ),
 ]
 Data = Annotated[Path, typer.Option(help="a folder of images by class, images alone, or an .npz with x, y, names")]
 Labels = Annotated[
@@ -45,6 +48,7 @@ def model_import(
     prepare: Prepare = "",
     logits: Annotated[str, typer.Option(help="name of the tensor, where it cannot be found")] = "",
     embedding: Annotated[str, typer.Option(help="likewise; none: it is to have none")] = "",
+    boxes: Annotated[str, typer.Option(help="of a detector: name of its corners (N, A, 4), which are in 0..1")] = "",
     precision: Forms = "auto",
     min_agreement: Agreement = 0.97,
     max_loss: Loss = 0.01,
@@ -72,6 +76,7 @@ def model_import(
             prepare=prepare,
             logits=logits,
             embedding=embedding,
+            boxes=boxes,
             precision=precision,
             limits=(min_agreement, max_loss),
             size=size,

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from server.cli.options import Config, log_plainly, now_ms, until_told
+from server.cli.options import Config, Health, log_plainly, now_ms, until_told
 from server.config import ServerConfig, load_config
 from server.errors import ServerConfigError
 
@@ -20,7 +20,7 @@ Group = Annotated[
 
 
 @commands.command("ingest", epilog="Example: winnow-server ingest --worker 2/3 server.toml")
-def ingest(path: Config, worker: Worker = "", group: Group = "") -> None:
+def ingest(path: Config, worker: Worker = "", group: Group = "", health: Health = "") -> None:
     """Take in what devices send, and nothing else, until it is stopped; see docs/workers.md.
 
     Without an option: as many as [collect] workers says, started and watched by this one; or this one alone.
@@ -28,13 +28,15 @@ def ingest(path: Config, worker: Worker = "", group: Group = "") -> None:
     config = load_config(path)
     if worker and group:
         raise ServerConfigError("--worker and --group: expected one of them")
+    if health and config.collect.workers and not worker and not group:
+        raise ServerConfigError("--health: of which? give it to each that is started with --worker K/N")
     log_plainly()
     if config.collect.workers and not worker and not group:
         _watch(path, config)
         return
     from server.roles.ingest import Intake, Place
 
-    intake = Intake(config, Place.parse(worker) if worker else Place(group=group), now_ms=now_ms)
+    intake = Intake(config, Place.parse(worker) if worker else Place(group=group), now_ms=now_ms, health=health)
     until_told(intake.stop)
     intake.run()
 

@@ -16,6 +16,9 @@ Config = Annotated[Path, typer.Argument(metavar="server.toml", help="the configu
 AsJson = Annotated[bool, typer.Option("--json", help="as JSON, for programs")]
 By = Annotated[str, typer.Option("--by", help="who says so; empty: whoever is logged in here")]
 Why = Annotated[str, typer.Option("--why", help="kept in the audit trail")]
+Health = Annotated[
+    str, typer.Option("--health", metavar="HOST:PORT", help="where to answer /healthz and /metrics; empty: nowhere")
+]
 NO_REASON = "no reason given"
 
 

@@ -8,9 +8,9 @@ from typing import Annotated
 
 import typer
 
-from server.cli.options import Config, log_plainly, now_ms, until_told
+from server.cli.options import Config, Health, log_plainly, now_ms, until_told
 from server.config import ServerConfig, load_config
-from server.errors import TrainingError
+from server.errors import ServerConfigError, TrainingError
 
 commands = typer.Typer()
 
@@ -38,9 +38,7 @@ def train(
             "(docs/processes.md)",
         ),
     ] = False,
-    health: Annotated[
-        str, typer.Option("--health", metavar="HOST:PORT", help="with --wait: where to answer /healthz and /metrics")
-    ] = "",
+    health: Health = "",
 ) -> None:
     """Train on what is labelled now, and publish the model if it passes the gates: the way to a first model, too.
 
@@ -49,6 +47,8 @@ def train(
     """
     if wait:
         return _wait(path, health)
+    if health:
+        raise ServerConfigError("--health: goes with --wait, for a process that stays")
     from server.app import order_round, train_once
     from server.store.trail import person
 

@@ -13,20 +13,20 @@ Samples that came as images are handed back, to be proven (prover.py); what that
 from __future__ import annotations
 
 import math
-from collections import Counter, defaultdict
+from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
-from typing import Any, TypeVar
+from typing import TypeVar
 
 import sqlalchemy as sa
 
-from edge_agent.contract.task import plain
-from edge_agent.contract.wire import Birth, Death, Event, Fetch, Heartbeat, Receipt, SampleHeader
+from edge_agent.contract.wire import Birth, Death, Fetch, Heartbeat, Receipt, SampleHeader
 from server.collect.inbound import Bad, Heard, Message, Picture, Piece, Said, Upload, check_body, hear
 from server.collect.receipts import Answers
-from server.store import arrivals, beats, devices, erasures, gaps, identities, parts, samples, stretches
-from server.store.spoken import Spoken, W
+from server.collect.recording import record
+from server.collect.row import row_of
+from server.store import beats, devices, erasures, identities, parts, removed, room, samples
 from server.store.store import Store
 
 Whole = Upload | Picture
@@ -123,9 +123,23 @@ class _Group:
 class Ingest:
     """Takes messages into the store."""
 
-    def __init__(self, store: Store, *, fleet: str, offline_after_s: float) -> None:
-        """Take from the devices of `fleet`; one silent for `offline_after_s` counts as offline."""
+    def __init__(
+        self,
+        store: Store,
+        *,
+        fleet: str,
+        offline_after_s: float,
+        min_free_bytes: int = 0,
+        kept_ms: Sequence[int] = beats.KEPT_MS,
+    ) -> None:
+        """Take from the devices of `fleet`; one silent for `offline_after_s` counts as offline.
+
+        With less than `min_free_bytes` free on the disk no sample is taken, nor what comes in one group with it.
+        kept_ms: as in beats.add.
+        """
+        self._kept_ms = kept_ms
         self._store = store
+        self._min_free_bytes = min_free_bytes
         self._fleet = fleet
         self._offline_after_ms = int(offline_after_s * 1000)
         self._swept_ms, self._silent_ms = 0, -math.inf  # of the last look for the silent, and of the next
@@ -140,13 +154,13 @@ class Ingest:
             new, pictures, kept = self._sort(connection, group)
             bodies = {upload.header.body_sha256: upload.body for upload in new}
             flushed = self._flusher.submit(self._store.blobs.put_named, bodies)
-            samples.add_samples(connection, [_row(upload) for upload in new])
+            samples.add_samples(connection, [row_of(upload) for upload in new])
             for upload in new:
                 group.answers.accept(upload.device, upload.header.id)
             for piece in kept:
                 parts.put_part(connection, piece.header, piece.data, now_ms=piece.message.received_ms)
             parts.delete_parts(connection, group.answered_in_parts())
-            _record(connection, group)
+            record(connection, group.said, group.bad, kept_ms=self._kept_ms)
             flushed.result()  # bodies are on the disk before the rows that name them
         return _taken(group, len(new), pictures)
 
@@ -179,7 +193,9 @@ class Ingest:
     def _sort(self, connection: sa.Connection, group: _Group) -> tuple[list[Upload], list[Picture], list[Piece]]:
         """What is to be stored, to be proven, and to be kept until the rest comes; all else has its answer."""
         items: list[Whole | Piece] = [*group.uploads, *group.pictures, *group.pieces]
-        known = samples.body_names(connection, {item.header.id for item in items})
+        said = {item.header.id: item.header.body_sha256 for item in items}
+        known = samples.body_names(connection, said)
+        known |= removed.known(connection, {id_: sha256 for id_, sha256 in said.items() if id_ not in known})
         whole, kept = _join(connection, [piece for piece in group.pieces if group.is_new(piece, known)])
         for item in whole:
             group.add(item)
@@ -189,6 +205,8 @@ class Ingest:
                 known[upload.header.id] = upload.header.body_sha256
                 new.append(upload)
         pictures = [picture for picture in group.pictures if group.is_new(picture, known)]
+        if new or kept or pictures:
+            room.check(self._store.folder, self._min_free_bytes)
         gone = _erased(connection, group, [*new, *pictures, *kept])
         return _without(gone, new), _without(gone, pictures), _without(gone, kept)
 
@@ -225,53 +243,6 @@ def _body(connection: sa.Connection, header: SampleHeader, here: dict[int, bytes
     return parts.join_parts(connection, header, here)
 
 
-def _record(connection: sa.Connection, group: _Group) -> None:
-    """Take in what devices said of themselves: of each its first word, then of each its second.
-
-    So each is heard in order, and what many say at once is read and written at once.
-    """
-    turns: list[list[Said]] = []
-    words: Counter[str] = Counter()
-    for said in group.said:
-        if words[said.device] == len(turns):
-            turns.append([])
-        turns[words[said.device]].append(said)
-        words[said.device] += 1
-    for turn in turns:
-        _hear_all(connection, turn)
-    closed = erasures.closed(connection)
-    for bad in group.bad:
-        devices.record_bad(
-            connection,
-            bad.device,
-            topic=bad.message.topic,
-            payload=b"" if bad.device in closed else bad.message.payload,
-            reason=bad.reason,
-            now_ms=bad.message.received_ms,
-        )
-
-
-def _hear_all(connection: sa.Connection, said: Sequence[Said]) -> None:
-    births, beating = _of(said, Birth), _of(said, Heartbeat)
-    if births or beating:
-        gaps.notice(connection, [*births, *beating])
-    if births:
-        devices.record_births(connection, births)
-        arrivals.add(connection, births)
-    if beating:
-        devices.record_heartbeats(connection, beating)
-        scored = stretches.record(connection, beating)
-        beats.add(connection, [*map(beats.of_heartbeat, beating), *scored])
-    for death in _of(said, Death):
-        devices.record_death(connection, death)
-    for event in _of(said, Event):
-        devices.record_event(connection, event)
-
-
-def _of(said: Sequence[Said], kind: type[W]) -> list[Spoken[W]]:
-    return [Spoken(one.device, one.word, one.message.received_ms) for one in said if isinstance(one.word, kind)]
-
-
 def _erased(connection: sa.Connection, group: _Group, items: Sequence[Whole | Piece]) -> set[str]:
     """Ids that are not to come back; their devices are told to forget them too. What these say of it is heard first."""
     for said in group.said:
@@ -292,42 +263,6 @@ def _shut_out(item: Heard) -> Bad:
     """What a revoked device said: a broker may let it in although we do not."""
     sample_id = item.header.id if isinstance(item, (Upload, Picture, Piece)) else getattr(item, "sample_id", "")
     return Bad(item.message, item.device, f"device {item.device!r} is revoked", sample_id)
-
-
-def _row(upload: Upload) -> dict[str, Any]:
-    header, selection = upload.header, upload.header.selection
-    return {
-        "id": header.id,
-        "device": upload.id.device,
-        "stream": upload.id.stream,
-        "boot": upload.id.boot,
-        "seq": upload.id.seq,
-        "ref": header.ref[:200],
-        "origin": "device",
-        "split": samples.split_of(selection.reason),
-        "captured_at_ms": header.captured_at_ms,
-        "received_at_ms": upload.message.received_ms,
-        "dtype": header.dtype,
-        "shape": list(header.shape),
-        "encoding": header.encoding,
-        "body_sha256": header.body_sha256,
-        "body_bytes": header.body_bytes,
-        "predicted": header.label,
-        "confidence": header.confidence,
-        "model_version": header.model_version,
-        "reason": selection.reason,
-        "probability": selection.probability,
-        "floor": selection.floor,
-        "utility": selection.utility,
-        "novelty": selection.novelty,
-        "threshold": selection.threshold,
-        "tokens": selection.tokens,
-        "strategy": selection.strategy[:40],
-        "acquisition": selection.acquisition[:100],
-        "shadow_probability": selection.shadow_probability,
-        "transforms": list(header.transforms) or None,
-        "said": None if header.said is None else plain(header.said),
-    }
 
 
 def _taken(group: _Group, samples_new: int, pictures: list[Picture]) -> Taken:

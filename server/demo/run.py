@@ -14,14 +14,13 @@ import secrets
 import signal
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from importlib.metadata import version as installed_version
 from pathlib import Path
 from types import FrameType
 
 import numpy as np
-from numpy.typing import NDArray
 from rich.console import Console
 
 from edge_agent.contract.artifact import write_artifact
@@ -152,19 +151,8 @@ def _report(
             )
         with stage(console, "overhead of the agent") as advance:
             ratio = _overhead(workspace, shipped[0], scenario, size, advance)
-        executed = [eye.version for eye in watch.eyes]
-        random = [[*shipped[:1], *models] for models in drawn]
-        played = [arms.as_executed(scenario.streams, executed, models, scenario.names) for models in random]
-        right: dict[str, gather.Right] = {
-            "winnow": [eye.right for eye in watch.eyes],
-            "frozen": arms.as_executed(scenario.streams, executed, shipped[:1], scenario.names),
-            "random": [arms.mean(draws) for draws in zip(*played, strict=True)],
-        }
-        timelines = gather.Timelines(scenario, watch, right)
-
-        def at_the_end(models: list[arms.Model]) -> NDArray[np.bool_]:
-            return arms.right(models[-1], scenario.test.x, scenario.test.y, scenario.names)
-
+        ways = [shipped, shipped[:1], *([*shipped[:1], *models] for models in drawn)]
+        timelines = gather.Timelines(scenario, watch, _on_the_streams(scenario, watch, ways))
         return report.Report(
             task=options.task,
             quick=options.quick,
@@ -178,11 +166,7 @@ def _report(
             draws=size.draws,
             label_share=size.label_share,
             bytes=gather.sent_bytes(scenario, store),
-            accuracy={
-                "winnow": arms.accuracy(at_the_end(shipped)),
-                "frozen": arms.accuracy(at_the_end(shipped[:1])),
-                "random": arms.accuracy(arms.mean([at_the_end(models) for models in random])),
-            },
+            accuracy=_at_the_end(scenario, ways),
             accuracy_stream=timelines.after_the_change(),
             selected=sum(sum(eye.beat.counts.selected.values()) for eye in watch.eyes if eye.beat),
             late_at_s=timelines.late_at_s,
@@ -196,6 +180,28 @@ def _report(
         )
     finally:
         store.close()
+
+
+Ways = Sequence[Sequence[arms.Model]]
+"""The versions of each arm, oldest first: ours, the first alone, and one for every random draw."""
+
+
+def _on_the_streams(scenario: Scenario, watch: Watch, ways: Ways) -> dict[str, gather.Right]:
+    """Per arm and stream, who was right, by the version in force at each moment; ours is what devices said."""
+    executed = [eye.version for eye in watch.eyes]
+    frozen, *random = [arms.as_executed(scenario.streams, executed, way, scenario.names) for way in ways[1:]]
+    mean = [arms.mean(draws) for draws in zip(*random, strict=True)]
+    return {"winnow": [eye.right for eye in watch.eyes], "frozen": frozen, "random": mean}
+
+
+def _at_the_end(scenario: Scenario, ways: Ways) -> dict[str, report.Accuracy]:
+    """Per arm, its last version on the held-out test."""
+    winnow, frozen, *random = [arms.right(way[-1], scenario.test.x, scenario.test.y, scenario.names) for way in ways]
+    return {
+        "winnow": arms.accuracy(winnow),
+        "frozen": arms.accuracy(frozen),
+        "random": arms.accuracy(arms.mean(random)),
+    }
 
 
 def _notes(watch: Watch, size: Size, undone: str) -> list[str]:

@@ -23,14 +23,11 @@ from server.govern.foreseen import carried_away
 from server.govern.membership import Left
 from server.govern.scrub import finish
 from server.govern.subject import Subject, check, chosen
-from server.store import erasures, identities, questions, runs, trail
+from server.store import erasures, identities, named, passing, questions, removed, runs, trail
 from server.store.erasures import Erasure
-from server.store.insert import insert
 from server.store.schema import (
     card,
     device,
-    doomed_blob,
-    duplicate,
     metadata,
     part,
     quarantine,
@@ -39,7 +36,6 @@ from server.store.schema import (
     version,
 )
 from server.store.store import Store
-from server.store.text import begins, holds
 
 KEPT = {"device", "token", "certificate", "revocation", "rollout_step", "data_rule"}
 KEPT |= {"sample", "erased_device", "purge_order", "device_order"}
@@ -97,7 +93,7 @@ class _Act:
         left = membership.leave(connection, self._subject, number, self._ready)
         self._counts.update(left.counts)
         learned = tuple(n for n, by in erasures.learned(connection).items() if number in by)
-        self._doom([row.body_sha256 for row in going])
+        named.doom(self._connection, [row.body_sha256 for row in going])
         self._doom_derived(going, left, learned)
         self._leave_reports(ids, left)
         erasures.bury(connection, number, hashes)
@@ -117,8 +113,11 @@ class _Act:
         for row in going:
             if row.origin == "device":
                 boots[row.device][str(row.boot)] += 1
+        if self._subject.kind == "device":  # what is left of those that were not kept goes too
+            for name, counts in removed.by_boot(self._connection, self._subject.names[0]).items():
+                boots[name].update({str(boot): number for boot, number in counts.items()})
         return Erasure(
-            id=0,
+            id=_number(self._connection),
             at_ms=self._now_ms,
             kind=self._subject.kind,
             subject=self._pseudonym(),
@@ -139,11 +138,6 @@ class _Act:
         query = sa.select(version.c.number).where(version.c.snapshot_id.in_(snapshot_ids)).order_by(version.c.number)
         return tuple(self._connection.scalars(query))
 
-    def _doom(self, names: Iterable[str]) -> None:
-        rows = [{"sha256": name} for name in dict.fromkeys(names)]
-        if rows:
-            self._connection.execute(insert(self._connection, doomed_blob).on_conflict_do_nothing(), rows)
-
     def _doom_derived(self, going: Sequence[Any], left: Left, learned: Sequence[int]) -> None:
         """What was made of it: cards that tell of it, references computed on it, golden inputs that are it."""
         connection = self._connection
@@ -152,11 +146,11 @@ class _Act:
             (card, sa.or_(card.c.version.in_(of), card.c.version.in_(learned))),
             (reference, sa.literal(any(row.origin == "import" and row.split == "holdout" for row in going))),
         ):
-            self._doom(connection.scalars(sa.select(table.c.body_sha256).where(where)))
+            named.doom(connection, connection.scalars(sa.select(table.c.body_sha256).where(where)))
             self._delete(table, where)
         _stop_runs(connection, left.members, self._now_ms)
         redacted = goldens.redact(self._store, connection, going)
-        self._doom(redacted)
+        named.doom(connection, redacted)
         if redacted:
             self._counts["golden inputs"] = len(redacted)
 
@@ -177,11 +171,12 @@ class _Act:
         if kind == "labeler":
             self._counts.update(answers.delete(self._connection, names[0]))
             return
-        for table in reversed(metadata.sorted_tables):
-            if kind == "device" and "device" in table.c and table.name not in KEPT:
-                self._delete(table, table.c.device == names[0])
-            for column in filter(_points_at_sample, table.c):
-                self._delete(table, column.in_(self._chosen))
+        if kind == "device":
+            for table in reversed(metadata.sorted_tables):
+                if "device" in table.c and table.name not in KEPT:
+                    self._delete(table, table.c.device == names[0])
+        for column in passing.pointing():
+            self._delete(column.table, column.in_(self._chosen))
         questions.forget(self._connection, ids)
         self._delete_pieces()
         self._delete(sample, sample.c.id.in_(self._chosen))
@@ -190,15 +185,15 @@ class _Act:
         """Of samples that are not whole yet, of what could not be read, and of what the device said last."""
         connection, names = self._connection, self._subject.names
         if self._subject.kind == "device":
-            self._delete(part, begins(part.c.sample_id, f"{names[0]}."))
+            self._delete(part, part.c.sample_id.startswith(f"{names[0]}.", autoescape=True))
             values = {"birth": sa.null(), "heartbeat": sa.null()}
             connection.execute(sa.update(device).where(device.c.name == names[0]).values(values))
             self._counts.update(told.forget(connection, names[0]))
             return
         for name in names:
             self._delete(part, part.c.sample_id == name)
-            said = holds(quarantine.c.payload, name.encode()), holds(quarantine.c.reason, name)
-            self._delete(quarantine, sa.or_(*said))
+            in_payload = sa.func.instr(quarantine.c.payload, name.encode()) > 0
+            self._delete(quarantine, sa.or_(in_payload, quarantine.c.reason.contains(name, autoescape=True)))
 
     def _delete(self, table: sa.Table, where: sa.ColumnElement[bool]) -> None:
         if gone := self._connection.execute(sa.delete(table).where(where)).rowcount:
@@ -231,16 +226,13 @@ class _Act:
         trail.record(self._connection, "erase", subject, why=why, who=who, detail=detail, now_ms=self._now_ms)
 
 
+def _number(connection: sa.Connection) -> int:
+    """The next. A restored catalogue has forgotten numbers that devices obeyed: it goes on above them."""
+    return max(erasures.last_id(connection), trail.RAISED * trail.restores(connection)) + 1
+
+
 def _stop_runs(connection: sa.Connection, snapshot_ids: Collection[str], now_ms: int) -> None:
     """A round that is at it with some of what goes: nothing comes of it."""
     for one in runs.in_state(connection, *runs.UNFINISHED):
         if one.snapshot_id in snapshot_ids:
             runs.fail(connection, one.id, error="some of what it learns from was erased meanwhile", now_ms=now_ms)
-
-
-def _points_at_sample(column: sa.Column[Any]) -> bool:
-    if column.table in (sample, part):
-        return False
-    if column is duplicate.c.stands_with:
-        return True
-    return column.name == "sample_id" or any(key.column is sample.c.id for key in column.foreign_keys)

@@ -6,12 +6,10 @@ deleted then, and every file that held any is written anew. Killed in between, i
 
 from __future__ import annotations
 
-from typing import Any
-
 import sqlalchemy as sa
 
-from server.store import chores, erasures
-from server.store.schema import doomed_blob, metadata
+from server.store import chores, erasures, named
+from server.store.schema import doomed_blob
 from server.store.store import Store
 
 AGAIN_MS = 60_000  # between tries of a running server: writing a large catalogue anew takes seconds
@@ -24,27 +22,12 @@ def finish(store: Store, *, now_ms: int) -> None:
             return
     chores.drop_exports(store)
     with store.database.write() as connection:  # nobody puts bytes meanwhile that we are about to delete
-        store.blobs.erase(_orphans(connection))
+        store.blobs.erase(named.orphans(connection))
         connection.execute(sa.delete(doomed_blob))
     store.blobs.scrub()
     store.database.forget_deleted()
     with store.database.write() as connection:
         erasures.finish(connection, now_ms=now_ms)
-
-
-def _orphans(connection: sa.Connection) -> list[str]:
-    """The doomed blobs that no row names."""
-    named = [column for table in metadata.sorted_tables for column in table.c if _names_blob(column)]
-    query = sa.select(doomed_blob.c.sha256)
-    for column in named:
-        query = query.where(doomed_blob.c.sha256.not_in(sa.select(column).where(column.is_not(None))))
-    return list(connection.scalars(query))
-
-
-def _names_blob(column: sa.Column[Any]) -> bool:
-    if column.table.name in ("doomed_blob", "part"):
-        return False
-    return column.name in ("body_sha256", "manifest_sha256", "weights_sha256") or column.table.name == "parcel"
 
 
 class Scrub:

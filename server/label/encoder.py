@@ -23,7 +23,7 @@ from edge_agent.contract.errors import IncompatibleError, WinnowError
 from server.errors import StoreError
 from server.store import embeddings, samples, versions
 from server.store.embeddings import Embedding
-from server.store.samples import sample_array
+from server.store.samples import sample_arrays
 from server.store.store import Store
 from server.store.versions import Version
 
@@ -95,7 +95,7 @@ class Encoder:
 
     def _encode(self, model: _Model, rows: Sequence[Any]) -> list[Embedding]:
         """All of `rows`, those without an outcome too."""
-        fitting = [(row, x) for row in rows if (x := self._array(model, row)) is not None]
+        fitting = list(self._arrays([row for row in rows if self._fits(model, row)]))
         outcome = self._outcomes(model, fitting) if fitting else {}
         return [Embedding(row.id, model.number, *outcome.get(row.id, (None, None))) for row in rows]
 
@@ -114,20 +114,22 @@ class Encoder:
         halves = [np.clip(part, -HALF_MAX, HALF_MAX).astype(np.float16) for part in (vectors, logits)]
         return {row.id: (halves[0][i], halves[1][i]) for i, (row, _) in enumerate(fitting) if usable[i]}
 
-    def _array(self, model: _Model, row: Any) -> NDArray[np.generic] | None:
+    def _fits(self, model: _Model, row: Any) -> bool:
         spec = model.manifest.input
-        if (tuple(row.shape), row.dtype) != (tuple(spec.shape), spec.dtype):
+        fits = (tuple(row.shape), row.dtype) == (tuple(spec.shape), spec.dtype)
+        if not fits:
             got = f"{tuple(row.shape)} {row.dtype}"
             said = f"{row.id}: is {got}, version {model.number} takes {tuple(spec.shape)} {spec.dtype}"
             self._complain((model.number, got), said)
-            return None
-        try:
-            return sample_array(self._store, row)
-        except StoreError as error:
-            if error.__cause__ is not None:  # the disk, not the body: another time it may be read
-                raise
-            self._complain(StoreError, f"{row.id}: {error}")
-            return None
+        return fits
+
+    def _arrays(self, rows: Sequence[Any]) -> Iterator[tuple[Any, NDArray[np.generic]]]:
+        """Of those that can be read."""
+        for row, array in sample_arrays(self._store, rows):
+            if isinstance(array, StoreError):
+                self._complain(StoreError, f"{row.id}: {array}")
+            else:
+                yield row, array
 
     def _complain(self, kind: object, what: str) -> None:
         if kind not in self._said:

@@ -32,6 +32,7 @@ from server.label.labeler import LATER, Answer, Labeler, People, Question, ask
 from server.label.prices import Price
 from server.label.queue import PERSON, Queue, Rules
 from server.label.teacher import Teacher
+from server.label.truth import answerable
 from server.store import consensus, labels, questions
 from server.store.consensus import AGAIN, FIRST, TEACHER
 from server.store.questions import Queued
@@ -233,7 +234,7 @@ class Labelling:
             guess=guess_of(row, names),
             confidence=row.confidence or 0.0,
             load=lambda: sample_array(self._store, row),
-            said=named(row.said, names),
+            said=answerable(named(row.said, names), self._rules.task),
         )
 
     def _keep(self, said: Sequence[Said]) -> None:

@@ -18,6 +18,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -30,7 +31,7 @@ from edge_agent.contract.errors import WinnowError
 from server.errors import LabelError, ServerConfigError, StoreError
 from server.label.labeler import LATER, Answer, Question, imported, make
 from server.store import labels
-from server.store.samples import sample_array
+from server.store.samples import sample_arrays
 from server.store.store import Store
 
 Floats = NDArray[np.float64]
@@ -108,11 +109,10 @@ class Teacher:
 
     def _see(self, store: Store, rows: Sequence[Any]) -> None:
         """Of another shape, or damaged: not learned from."""
-        for row in rows:
-            try:
-                self._known[row.id] = self._logits([sample_array(store, row)])[0]
-            except (LabelError, StoreError):
-                continue
+        for row, array in sample_arrays(store, rows):
+            with suppress(LabelError):
+                if not isinstance(array, StoreError):
+                    self._known[row.id] = self._logits([array])[0]
 
     def _logits(self, arrays: Sequence[NDArray[Any]]) -> Floats:
         """(N, C); arrays of one shape are run together."""

@@ -65,6 +65,15 @@ def read(said: Named, index: Mapping[str, int], *, task: Task) -> Truth:
     return Truth(applies=tuple(Applies(one.label) for one in truth.applies if one.probability >= LIKELY))
 
 
+def answerable(said: Named | None, task: Task) -> Named | None:
+    """What a model said, so that it can be given back as an answer: one that found nothing says so in as many words.
+
+    >>> answerable({}, "detection")
+    {'boxes': []}
+    """
+    return said if said is None or task not in KINDS else {KINDS[task]: [], **said}
+
+
 def refuse_class(said: str, task: Task) -> None:
     """LabelError when a class is no answer on a server of that task."""
     if task != "classification" and said != CANNOT_TELL:

@@ -104,6 +104,7 @@ class Meant(NamedTuple):
 
     devices: list[str]
     revoked: list[str]  # left out
+    unknown: list[str]  # names that no device has, or none has any more; left out
     online: int
     paused: int
     budgeted: int  # with a budget by order
@@ -116,13 +117,15 @@ def meant(store: Store, whom: str | Sequence[str]) -> Meant:
     """What an order to `whom`, or to those of these names, would come to. OrderError: nobody is meant."""
     with store.database.read() as connection:
         fleet = _fleet(connection)
-        asked = _asked(connection, fleet, whom) if isinstance(whom, str) else [name for name in whom if name in fleet]
+        listed = _asked(connection, fleet, whom) if isinstance(whom, str) else whom
+        asked, unknown = [one for one in listed if one in fleet], [one for one in listed if one not in fleet]
         names, gone = _left(connection, fleet, asked)
         given = device_orders.standing(connection)
     places = [fleet[name] for name in names]
     return Meant(
         devices=names,
         revoked=gone,
+        unknown=unknown,
         online=sum(place.online for place in places),
         paused=sum("pause" in given.get(name, {}) for name in names),
         budgeted=sum("budget" in given.get(name, {}) for name in names),

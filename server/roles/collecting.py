@@ -11,6 +11,7 @@ from server.collect.gateway import BrokerAddress, Voice
 from server.collect.ingest import Ingest
 from server.collect.turns import UNLIMITED, Limit
 from server.config import ServerConfig
+from server.store.beats import DAY_MS
 from server.store.store import Store
 
 ANSWERED: tuple[Up, ...] = ("fetch",)
@@ -34,10 +35,16 @@ def collector_of(
     sweeps: bool = True,
 ) -> Collector:
     """As configured; the rest as in Collector. `among`: how many share what one device may send."""
-    collect, fleet = config.collect, config.server.fleet
+    collect, retention, fleet = config.collect, config.retention, config.server.fleet
     rates = (collect.device_messages_per_s, collect.device_bytes_per_s)
     return Collector(
-        Ingest(store, fleet=fleet, offline_after_s=collect.offline_after_s),
+        Ingest(
+            store,
+            fleet=fleet,
+            offline_after_s=collect.offline_after_s,
+            min_free_bytes=retention.min_free_bytes,
+            kept_ms=(retention.slices_days * DAY_MS, retention.hours_days * DAY_MS),
+        ),
         address,
         fleet=fleet,
         now_ms=now_ms,

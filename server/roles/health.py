@@ -36,8 +36,8 @@ class Health:
     """What a process says of itself. `leads`: seat -> term. `looked_s`: of `monotonic`, when its last look ended."""
 
     role: str
-    leads: Callable[[], Mapping[str, int]]
-    looked_s: Callable[[], float | None]
+    leads: Callable[[], Mapping[str, int]] = dict
+    looked_s: Callable[[], float | None] = lambda: None
     monotonic: Callable[[], float] = field(default=time.monotonic)
 
     def said(self) -> dict[str, Any]:

@@ -27,6 +27,7 @@ from server.identity.authority import Authority
 from server.identity.credentials import worker_context
 from server.roles.collecting import TAKEN, collector_of
 from server.roles.devices import BROKER_URL, check_authority, client_of, external
+from server.roles.health import Health, told
 from server.store.lock import taking_in
 from server.store.store import Store
 
@@ -68,9 +69,9 @@ class Addresses(NamedTuple):
 class Intake:
     """One of the processes that take in."""
 
-    def __init__(self, config: ServerConfig, place: Place, *, now_ms: Callable[[], int]) -> None:
-        """Nothing happens yet."""
-        self._config, self._place, self._now_ms = config, place, now_ms
+    def __init__(self, config: ServerConfig, place: Place, *, now_ms: Callable[[], int], health: str = "") -> None:
+        """Nothing happens yet. `health`: host:port at which the process says how it is; empty: nowhere."""
+        self._config, self._place, self._now_ms, self._health_at = config, place, now_ms, health
         self._stopping = threading.Event()
 
     def stop(self) -> None:
@@ -84,6 +85,7 @@ class Intake:
             stack.enter_context(taking_in(Path(config.server.data_dir)))
             store = Store.open(Path(config.server.data_dir), config.store)
             stack.callback(store.close)
+            stack.enter_context(told(Health("ingest"), self._health_at))
             addresses = addresses_of(config, place, now_ms=self._now_ms())
             division = divide(config, place, addresses)
             collector = collector_of(

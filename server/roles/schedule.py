@@ -5,6 +5,7 @@
     greet        who has connected is told what is wanted of it, whichever process took the birth in
     fleet        rollouts go on, orders and requests are passed on
     sweep        parcels that nobody needs, and counts of what the tables hold; scrub: what was erased
+    keep         what was kept for long enough goes, and what is used of the disk is noted
     announced    devices, in Home Assistant
 
 Each is a look at the store, once a second; a look finds what a killed one left.
@@ -22,6 +23,7 @@ from server.config import ServerConfig
 from server.govern import card as cards
 from server.govern.scrub import Scrub
 from server.identity.copies import Copies
+from server.keep.sweep import Sweep
 from server.release.downloads import Publish
 from server.release.fleet import Fleet
 from server.release.registry import publish_passed
@@ -58,6 +60,7 @@ class Schedule:
         self._steering = Steering(store, portfolio.parse(config.choose.portfolio), rng=np.random.default_rng())
         self._copies = Copies(store, now_ms=now_ms)
         self._scrub = Scrub(store)
+        self._keep = Sweep(store, config.retention)
         self._announced = HomeAssistant(store, config.home_assistant, fleet=name, publish=publish)
         self._fleet = Fleet(
             store,
@@ -82,6 +85,7 @@ class Schedule:
             self._greet,
             self._fleet.tick,
             self._scrub.tick,
+            self._keep.tick,
             lambda now_ms: cards.keep(self._store, self._config.govern, now_ms=now_ms),
             self._announced.tick,
         )

@@ -35,7 +35,7 @@ DAY_MS = 86_400_000
 STEPS_MS = (300_000, 3_600_000, DAY_MS)
 """Of 10,000 devices, the first fill some 900 MB in two days; shorter ones, more."""
 KEPT_MS = (2 * DAY_MS, 60 * DAY_MS)
-"""How long those of a length stay before they are folded into the next."""
+"""How long those of a length stay before they are folded into the next, unless somebody says otherwise."""
 
 
 class Past(NamedTuple):
@@ -74,14 +74,14 @@ def of_scores(device: str, sums: Mapping[str, Sequence[float]], *, at_ms: int) -
     return Told(device, [*nothing, *counts, *nothing, *totals, *nothing, *means], at_ms)
 
 
-def add(connection: sa.Connection, told: Sequence[Told]) -> None:
-    """Add figures to the slices of their time. A slice that is new has the device's old ones folded."""
+def add(connection: sa.Connection, told: Sequence[Told], *, kept_ms: Sequence[int] = KEPT_MS) -> None:
+    """Add figures to the slices of their time. A slice that is new has the device's old ones folded, by `kept_ms`."""
     by_start: dict[int, dict[str, list[Sequence[float]]]] = {}
     for one in told:
         start_ms = one.at_ms // STEPS_MS[0] * STEPS_MS[0]
         by_start.setdefault(start_ms, {}).setdefault(one.device, []).append(one.figures)
     for start_ms, figures in by_start.items():
-        _add(connection, start_ms, figures)
+        _add(connection, start_ms, figures, kept_ms)
 
 
 def past(connection: sa.Connection, device: str, *, since_ms: int) -> Past:
@@ -103,7 +103,9 @@ def past(connection: sa.Connection, device: str, *, since_ms: int) -> Past:
     )
 
 
-def _add(connection: sa.Connection, start_ms: int, figures: dict[str, list[Sequence[float]]]) -> None:
+def _add(
+    connection: sa.Connection, start_ms: int, figures: dict[str, list[Sequence[float]]], kept_ms: Sequence[int]
+) -> None:
     names = list(figures)
     there = sa.select(beat.c.device, beat.c.figures).where(
         beat.c.device.in_(names), beat.c.start_ms == start_ms, beat.c.step_ms == STEPS_MS[0]
@@ -117,8 +119,8 @@ def _add(connection: sa.Connection, start_ms: int, figures: dict[str, list[Seque
     keys = [beat.c.device, beat.c.start_ms, beat.c.step_ms]
     connection.execute(new.on_conflict_do_update(index_elements=keys, set_={"figures": new.excluded.figures}), rows)
     if first := _first_in_an_hour(connection, names, start_ms):
-        for step_ms, next_ms, kept_ms in zip(STEPS_MS, STEPS_MS[1:], KEPT_MS, strict=False):
-            _fold(connection, first, step_ms, next_ms, before_ms=(start_ms - kept_ms) // next_ms * next_ms)
+        for step_ms, next_ms, stay_ms in zip(STEPS_MS, STEPS_MS[1:], kept_ms, strict=False):
+            _fold(connection, first, step_ms, next_ms, before_ms=(start_ms - stay_ms) // next_ms * next_ms)
 
 
 def _first_in_an_hour(connection: sa.Connection, names: list[str], start_ms: int) -> set[str]:

@@ -44,6 +44,12 @@ class Kept(Protocol):
     def analyse(self) -> None:
         """Count anew what the tables hold."""
 
+    def used_bytes(self) -> int:
+        """Of the disk, by what is in it."""
+
+    def copy_to(self, path: Path) -> None:
+        """Write all rows, as they are at one moment, into a new SQLite file, durably. StoreError."""
+
     def forget_deleted(self) -> None:
         """Leave no byte of rows that were deleted. StoreError: to be done again."""
 
@@ -99,6 +105,16 @@ class Database:
         with self._faults(), self._writing:
             self._kept.forget_deleted()
 
+    def copy_to(self, path: Path) -> None:
+        """Write all rows, as they are at one moment, into a new SQLite file, durably; no writer waits. StoreError."""
+        with self._faults():
+            self._kept.copy_to(path)
+
+    def used_bytes(self) -> int:
+        """Of the disk, by what is in it."""
+        with self._faults():
+            return self._kept.used_bytes()
+
     def analyse(self) -> None:
         """Count anew what the tables hold: without it a million samples are walked to find a thousand labels."""
         with self._faults(), self._writing:
@@ -138,12 +154,6 @@ def kept(settings: config.Store) -> Kept:
 
         return Postgres(settings)
     return Sqlite(path_of(settings))
-
-
-def is_there(folder: Path, settings: config.Store) -> bool:
-    """Whether something is to be read there, which opening would make anew."""
-    where = placed(folder, settings)
-    return where.shared or path_of(where).exists()
 
 
 def path_of(settings: config.Store) -> Path:

@@ -96,8 +96,8 @@ def digest(hashes: Iterable[str]) -> str:
 
 
 def insert_erasure(connection: sa.Connection, made: Erasure) -> int:
-    """Keep one, whatever its id says; returns the id it has."""
-    values = {name: value for name, value in made._asdict().items() if name != "id"}
+    """Keep one; returns its id, which is the next where it says 0."""
+    values = {name: value for name, value in made._asdict().items() if name != "id" or value}
     number: int = connection.execute(sa.insert(erasure).values(values).returning(erasure.c.id)).scalar_one()
     return number
 

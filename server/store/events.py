@@ -54,3 +54,9 @@ def last_alarms(connection: sa.Connection, *, version: int) -> dict[str, sa.Row[
     alarms = sa.and_(event.c.kind == "alarm", event.c.model_version == version)
     newest = sa.select(sa.func.max(event.c.id)).where(alarms).group_by(event.c.device)
     return {row.device: row for row in connection.execute(sa.select(event).where(event.c.id.in_(newest)))}
+
+
+def newest() -> sa.Select[tuple[int]]:
+    """The newest of each kind, version and device: what was last said stands, however long ago it was."""
+    about = event.c.detail["device"].as_string()  # of the server's own: whom it is about
+    return sa.select(sa.func.max(event.c.id)).group_by(event.c.device, event.c.kind, event.c.model_version, about)

@@ -18,7 +18,7 @@ import msgspec
 import sqlalchemy as sa
 
 from edge_agent.contract.wire import Birth, Heartbeat, OutboxState
-from server.store import erasures
+from server.store import erasures, removed
 from server.store.devices import Device, Kept
 from server.store.insert import insert
 from server.store.schema import device, gap, sample
@@ -86,12 +86,13 @@ def _read(words: list[object]) -> list[OutboxState]:
 
 
 def _stored(connection: sa.Connection) -> dict[str, dict[int, int]]:
-    """Samples by device and boot; those that were here and are erased count as well."""
+    """Samples by device and boot; those that were here and are erased, or were removed, count as well."""
     counts: dict[str, dict[int, int]] = defaultdict(dict)
     query = sa.select(sample.c.device, sample.c.boot, sa.func.count()).where(sample.c.origin == "device")
     for name, boot, number in connection.execute(query.group_by(sample.c.device, sample.c.boot)):
         counts[name][boot] = number
-    for name, boots in erasures.stored(connection).items():
-        for boot, number in boots.items():
-            counts[name][boot] = counts[name].get(boot, 0) + number
+    for gone in (erasures.stored(connection), removed.by_boot(connection)):
+        for name, boots in gone.items():
+            for boot, number in boots.items():
+                counts[name][boot] = counts[name].get(boot, 0) + number
     return counts

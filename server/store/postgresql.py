@@ -15,6 +15,7 @@ import re
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 import sqlalchemy as sa
@@ -56,7 +57,6 @@ class Postgres:
             isolation_level="READ COMMITTED",
             json_serializer=dumps,
             json_deserializer=loads,
-            pool_pre_ping=True,  # one that a restarted server has closed is replaced before it is used
             pool_size=5,
             max_overflow=CONNECTIONS - 5,
         )
@@ -91,6 +91,19 @@ class Postgres:
         with self.engine.connect() as connection, connection.begin():
             if tables := _tables(connection):  # of none it would be of all, those of the server itself included
                 connection.exec_driver_sql(f"ANALYZE {', '.join(tables)}")
+
+    def used_bytes(self) -> int:
+        """Of its tables and indexes; room of deleted rows, which is used again, counted."""
+        query = "SELECT sum(pg_total_relation_size(relid)) FROM pg_stat_user_tables WHERE schemaname = current_schema()"
+        with self.reading() as connection:
+            return int(connection.exec_driver_sql(query).scalar() or 0)
+
+    def copy_to(self, path: Path) -> None:
+        """Into a SQLite file, table by table, in one transaction that sees one state."""
+        from server.store.extract import into_file
+
+        with self.reading() as connection:
+            into_file(connection, path)
 
     def forget_deleted(self) -> None:
         """Write the tables anew that hold anything; StoreError when somebody reads an older state: to be done again.

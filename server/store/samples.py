@@ -7,8 +7,8 @@ arrival, by why it was selected, and for ever.
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Collection, Mapping, Sequence
-from typing import Any, Literal
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from typing import Any, Literal, TypeVar
 
 import numpy as np
 import sqlalchemy as sa
@@ -94,10 +94,31 @@ def sample_array(store: Store, row: sa.Row[Any]) -> NDArray[np.generic]:
 
     StoreError when its body is missing or damaged.
     """
-    body, shape = store.blobs.get(row.body_sha256), tuple(row.shape)
+    ((_, array),) = sample_arrays(store, [row])
+    if isinstance(array, StoreError):
+        raise array
+    return array
+
+
+Row = TypeVar("Row")
+
+
+def sample_arrays(store: Store, rows: Sequence[Row]) -> Iterator[tuple[Row, NDArray[np.generic] | StoreError]]:
+    """The same of many, each with its row, in order; bodies are read ahead.
+
+    Of one that is missing or damaged, what is wrong with it. StoreError, raised, when none can be read now.
+    """
+    bodies = store.blobs.get_many(row.body_sha256 for row in rows)  # type: ignore[attr-defined]  # of `sample`
+    for row, body in zip(rows, bodies, strict=True):
+        yield row, body if isinstance(body, StoreError) else unpacked(store, row, body)
+
+
+def unpacked(store: Store, row: Any, body: bytes) -> NDArray[np.generic] | StoreError:
+    """The array of a body that was read, or what is wrong with it."""
+    shape = tuple(row.shape)
     try:
         if row.encoding in KINDS:
             return store.images.decode(body, row.encoding, shape)
         return unpack(row.encoding, body, dtype=row.dtype, shape=shape)
     except (MessageError, ValueError, TypeError) as error:
-        raise StoreError(f"sample {row.id}: body is not {row.shape} of {row.dtype}: {error}") from None
+        return StoreError(f"sample {row.id}: body is not {row.shape} of {row.dtype}: {error}")

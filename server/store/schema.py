@@ -25,7 +25,8 @@ from sqlalchemy import (
 
 metadata = MetaData()
 
-Id = BigInteger().with_variant(Integer, "sqlite")  # row ids, and what names one; SQLite's integers are all as wide
+Whole = BigInteger().with_variant(Integer, "sqlite")  # 64 bits in both: SQLite's integers are all as wide
+Id = Whole  # row ids, and what names one
 
 device = Table(
     "device",
@@ -38,12 +39,12 @@ device = Table(
     Column("boot", BigInteger, nullable=False, default=0),
     Column("birth", JSON),  # the last Birth, as sent
     Column("heartbeat", JSON),  # the last Heartbeat, as sent
-    Column("messages_bad", Integer, nullable=False, default=0),  # from it, undecodable
+    Column("messages_bad", Whole, nullable=False, default=0),  # from it, undecodable
     Column(
         "throttled", BigInteger, nullable=False, server_default="0"
     ),  # from it, left for want of room: it sent too much
     Column("desired", JSON),  # the Desired in force, as published
-    Column("desired_revision", Integer, nullable=False, default=0),
+    Column("desired_revision", Whole, nullable=False, default=0),
     Column("arm", String(140)),  # strategy/acquisition that the portfolio told it; null: its own
     Column("channel", String(63), nullable=False, server_default="stable"),  # whose rollouts concern it
     Column("ring", String(63)),  # where an operator put it; null: drawn anew for every version
@@ -77,7 +78,7 @@ delivery = Table(  # a message to a webhook (deliveries.py)
     Column("body", Text, nullable=False),
     Column("made_at_ms", BigInteger, nullable=False),
     Column("state", String(10), nullable=False),  # waiting, delivered, dead
-    Column("tries", Integer, nullable=False),
+    Column("tries", Whole, nullable=False),
     Column("next_at_ms", BigInteger, nullable=False),
     Column("ended_at_ms", BigInteger),
     Column("error", Text, nullable=False, server_default=""),  # of the last try
@@ -100,7 +101,7 @@ device_order = Table(  # what an operator told a device; the latest of each word
     Column("who", String(200), nullable=False),
     Column("why", Text, nullable=False),
     Column("at_ms", BigInteger, nullable=False),
-    Column("revision", Integer, nullable=False),  # over all devices; only grows
+    Column("revision", Whole, nullable=False),  # over all devices; only grows
 )
 Index("device_order_by_revision", device_order.c.revision)
 
@@ -119,7 +120,7 @@ certificate = Table(  # every one that the fleet's CA gave to a device
     "certificate",
     metadata,
     Column("serial", String(40), primary_key=True),  # hex
-    Column("n", Integer, nullable=False),  # of the device's: the highest is the one in force
+    Column("n", Whole, nullable=False),  # of the device's: the highest is the one in force
     Column("device", String(63), nullable=False),
     Column("key_sha256", String(64), nullable=False),
     Column("issued_at_ms", BigInteger, nullable=False),
@@ -158,10 +159,10 @@ sample = Table(
     Column("shape", JSON, nullable=False),
     Column("encoding", String(10), nullable=False),
     Column("body_sha256", String(64), nullable=False),  # of the encoded body: its name among the blobs
-    Column("body_bytes", Integer, nullable=False),
-    Column("predicted", Integer),  # class index by the device's model; null for imports
+    Column("body_bytes", Whole, nullable=False),
+    Column("predicted", Whole),  # class index by the device's model; null for imports
     Column("confidence", Float),
-    Column("model_version", Integer),
+    Column("model_version", Whole),
     Column("reason", String(20)),
     Column("probability", Float),  # of selection; null for imports
     Column("floor", Float),  # the part of it by which every sample alike is taken
@@ -191,7 +192,7 @@ stretch = Table(  # of a stream: what was seen there, sent or not (stretches.py)
     Column("stream", String(63), nullable=False),
     Column("boot", BigInteger, nullable=False),
     Column("session", String(64), nullable=False),
-    Column("model_version", Integer, nullable=False),  # 0: of several
+    Column("model_version", Whole, nullable=False),  # 0: of several
     Column("day", String(10), nullable=False),  # the server heard of it, UTC
     Column("first_seq", BigInteger, nullable=False),
     Column("last_seq", BigInteger, nullable=False),
@@ -209,7 +210,7 @@ span = Table(  # of time: what a device's stream looked like to a model (spans.p
     "span",
     metadata,
     Column("device", String(63), primary_key=True),
-    Column("model_version", Integer, primary_key=True, autoincrement=False),
+    Column("model_version", Whole, primary_key=True, autoincrement=False),
     Column("start_ms", BigInteger, primary_key=True, autoincrement=False),  # the server heard of it from then on
     Column("signals", LargeBinary, nullable=False),  # as StreamCounts has them: samples, then sums; packed (vectors.py)
     Column("classes", LargeBinary, nullable=False),  # predicted, packed
@@ -229,7 +230,7 @@ reference = Table(  # what a model's signals are on held-out samples (references
     metadata,
     Column("onnx_sha256", String(64), primary_key=True),
     Column("body_sha256", String(64), nullable=False),
-    Column("samples", Integer, nullable=False),
+    Column("samples", Whole, nullable=False),
     Column("at_ms", BigInteger, nullable=False),
 )
 
@@ -238,8 +239,8 @@ part = Table(  # of samples larger than one message, until all are here
     metadata,
     Column("sample_id", String(190), primary_key=True),
     Column("body_sha256", String(64), primary_key=True),  # of the whole: parts of different bodies never mix
-    Column("part", Integer, primary_key=True, autoincrement=False),
-    Column("parts", Integer, nullable=False),
+    Column("part", Whole, primary_key=True, autoincrement=False),
+    Column("parts", Whole, nullable=False),
     Column("received_at_ms", BigInteger, nullable=False),
     Column("data", LargeBinary, nullable=False),
 )
@@ -253,7 +254,7 @@ quarantine = Table(  # what devices sent that is not of the wire format
     Column("received_at_ms", BigInteger, nullable=False),
     Column("reason", Text, nullable=False),
     Column("payload", LargeBinary, nullable=False),  # its first 4 KB
-    Column("payload_bytes", Integer, nullable=False),
+    Column("payload_bytes", Whole, nullable=False),
 )
 
 portfolio = Table(  # of arms, see teach/portfolio.py; one row to a channel
@@ -272,12 +273,12 @@ event = Table(
     Column("id", Id, primary_key=True, autoincrement=True),
     Column("device", String(63), nullable=False),  # empty: the server itself
     Column("boot", BigInteger, nullable=False),
-    Column("n", Integer, nullable=False),
+    Column("n", Whole, nullable=False),
     Column("at_ms", BigInteger, nullable=False),
     Column("received_at_ms", BigInteger, nullable=False),
     Column("kind", String(20), nullable=False),
     Column("text", Text, nullable=False),
-    Column("model_version", Integer, nullable=False, default=0),
+    Column("model_version", Whole, nullable=False, default=0),
     Column("detail", JSON, nullable=False),
 )
 Index("event_by_device", event.c.device, event.c.id)
@@ -297,7 +298,7 @@ gap = Table(  # samples that went with a device's outbox (gaps.py)
 class_name = Table(  # the label schema: class index -> name; only grows
     "class_name",
     metadata,
-    Column("index", Integer, primary_key=True, autoincrement=False),
+    Column("index", Whole, primary_key=True, autoincrement=False),
     Column("name", String(200), nullable=False, unique=True),
 )
 
@@ -306,17 +307,17 @@ label = Table(  # answers; which class is in force for a sample, `consensus` say
     metadata,
     Column("id", Id, primary_key=True, autoincrement=True),
     Column("sample_id", String(190), ForeignKey("sample.id"), nullable=False),
-    Column("class_index", Integer, nullable=False),  # or CANNOT_TELL, NONE_OF_THESE, VALUED
+    Column("class_index", Whole, nullable=False),  # or CANNOT_TELL, NONE_OF_THESE, VALUED
     Column("labeler", String(100), nullable=False),  # a person's name, or a program's or model's with its version
     Column("at_ms", BigInteger, nullable=False),
     Column("seconds", Float, nullable=False, default=0.0),  # a person's time
     Column("probability", Float),  # of being asked about, once here: 1 / weight; null where not left to chance
     Column("plan_ms", BigInteger),  # when it was drawn out of what waited; null where not left to chance
-    Column("stands_for", Integer, nullable=False, default=1),  # itself, and what was spared beside it
+    Column("stands_for", Whole, nullable=False, default=1),  # itself, and what was spared beside it
     Column("kind", String(100), nullable=False, server_default=""),  # of labeler: human, teacher, oracle, a plug-in ...
     Column("price", Float, nullable=False, server_default="0"),  # in the currency of the configuration, as of then
     Column("purpose", String(20), nullable=False, server_default="first"),  # first, again, second look, gold
-    Column("guess", Integer),  # class that a model gave it beforehand; null: none
+    Column("guess", Whole),  # class that a model gave it beforehand; null: none
     Column("guess_by", String(100), nullable=False, server_default=""),  # that model: "version 7"
     Column("shown", Boolean, nullable=False, server_default="0"),  # the guess, before the answer
     Column("key", String(200)),  # whoever sends an answer again sends it with the same key: it counts once
@@ -332,14 +333,14 @@ consensus = Table(  # the class in force of every answered sample: what its labe
     "consensus",
     metadata,
     Column("sample_id", String(190), ForeignKey("sample.id", ondelete="CASCADE"), primary_key=True),
-    Column("class_index", Integer, nullable=False),  # or CANNOT_TELL, NONE_OF_THESE, VALUED
+    Column("class_index", Whole, nullable=False),  # or CANNOT_TELL, NONE_OF_THESE, VALUED
     Column("confidence", Float),  # probability of that class by what is known of the labelers; null: nothing is
-    Column("labelers", Integer, nullable=False),  # whose answers count
+    Column("labelers", Whole, nullable=False),  # whose answers count
     Column("labeler", String(100), nullable=False),  # the last of them who said so
     Column("label_id", Id, nullable=False),  # the newest that counts
     Column("probability", Float),  # of being asked about, as the newest label that was drawn has it
     Column("plan_ms", BigInteger),
-    Column("stands_for", Integer, nullable=False),
+    Column("stands_for", Whole, nullable=False),
     Column("truth", JSON(none_as_null=True)),  # what the answers come to, where class_index is VALUED; else null
 )
 Index("consensus_by_label", consensus.c.label_id)
@@ -353,8 +354,8 @@ question = Table(  # what labelers are to be asked: the queue
     Column("id", Id, primary_key=True, autoincrement=True),
     Column("sample_id", String(190), ForeignKey("sample.id", ondelete="CASCADE"), nullable=False),
     Column("purpose", String(20), nullable=False),  # first, again, second look
-    Column("wanted", Integer, nullable=False),  # labelers
-    Column("turn", Integer, nullable=False),  # the lowest first: 0, somebody asked for it; 1, a plan did
+    Column("wanted", Whole, nullable=False),  # labelers
+    Column("turn", Whole, nullable=False),  # the lowest first: 0, somebody asked for it; 1, a plan did
     Column("at_ms", BigInteger, nullable=False),
     Column("probability", Float),  # probability, plan_ms: as of the label that it leads to
     Column("plan_ms", BigInteger),
@@ -372,7 +373,7 @@ lease = Table(  # who is being asked about what: nobody else is, until it runs o
     Column("purpose", String(20), nullable=False),
     Column("at_ms", BigInteger, nullable=False),
     Column("until_ms", BigInteger, nullable=False),
-    Column("guess", Integer),
+    Column("guess", Whole),
     Column("guess_by", String(100), nullable=False),
     Column("confidence", Float),  # of the guess
     Column("shown", Boolean, nullable=False),
@@ -385,7 +386,7 @@ gold = Table(  # samples whose class is known for sure: labelers are measured by
     "gold",
     metadata,
     Column("sample_id", String(190), ForeignKey("sample.id", ondelete="CASCADE"), primary_key=True),
-    Column("class_index", Integer, nullable=False),  # or NONE_OF_THESE, VALUED
+    Column("class_index", Whole, nullable=False),  # or NONE_OF_THESE, VALUED
     Column("labeler", String(100), nullable=False),  # who says so
     Column("at_ms", BigInteger, nullable=False),
     Column("truth", JSON(none_as_null=True)),  # where class_index is VALUED; else null
@@ -403,7 +404,7 @@ embedding = Table(  # what a model makes of a sample, so that the server can cho
     "embedding",
     metadata,
     Column("sample_id", String(190), ForeignKey("sample.id", ondelete="CASCADE"), primary_key=True),
-    Column("version", Integer, nullable=False),
+    Column("version", Whole, nullable=False),
     Column("vector", LargeBinary),  # (D,) float16; null: the model cannot be run on it
     Column("logits", LargeBinary),  # (C,) float16, over the temperature
 )
@@ -413,7 +414,7 @@ place = Table(  # where a sample lies on the map of embeddings (places.py); a ro
     "place",
     metadata,
     Column("sample_id", String(190), ForeignKey("sample.id", ondelete="CASCADE"), primary_key=True),
-    Column("version", Integer, nullable=False),  # whose embeddings these are
+    Column("version", Whole, nullable=False),  # whose embeddings these are
     Column("x", Float, nullable=False),  # 0..1
     Column("y", Float, nullable=False),
 )
@@ -446,7 +447,7 @@ data_rule = Table(  # what may be done with whose samples; only added to, the la
     Column("consent", String(20), nullable=False),
     Column("region", String(100), nullable=False),
     Column("retention", String(63), nullable=False),  # name of the class
-    Column("retention_days", Integer, nullable=False),  # 0: for ever
+    Column("retention_days", Whole, nullable=False),  # 0: for ever
     Column("uses", JSON, nullable=False),
     Column("ended", Boolean, nullable=False),  # from here on the wider rule is in force
     Column("at_ms", BigInteger, nullable=False),
@@ -459,10 +460,10 @@ snapshot = Table(
     Column("id", String(64), primary_key=True),  # sha256 over all that it holds
     Column("created_at_ms", BigInteger, nullable=False),
     Column("classes", JSON, nullable=False),  # names, in index order
-    Column("train_count", Integer, nullable=False),
-    Column("holdout_count", Integer, nullable=False),
-    Column("device_label_count", Integer, nullable=False),  # labels that came from devices
-    Column("format", Integer, nullable=False, server_default="1"),  # of what the id is made of
+    Column("train_count", Whole, nullable=False),
+    Column("holdout_count", Whole, nullable=False),
+    Column("device_label_count", Whole, nullable=False),  # labels that came from devices
+    Column("format", Whole, nullable=False, server_default="1"),  # of what the id is made of
     Column("rules", JSON, nullable=False, server_default="[]"),  # the data rules that were in force
 )
 
@@ -471,11 +472,11 @@ snapshot_member = Table(
     metadata,
     Column("snapshot_id", String(64), ForeignKey("snapshot.id"), primary_key=True),
     Column("sample_id", String(190), ForeignKey("sample.id"), primary_key=True),
-    Column("class_index", Integer, nullable=False),
+    Column("class_index", Whole, nullable=False),
     Column("split", String(10), nullable=False),
     Column("probability", Float),  # of having come into this split; null for imports
     Column("labeler", String(100), nullable=False, server_default=""),  # whose answer it is
-    Column("rule", Integer),  # index into the snapshot's rules; null: from before there were any
+    Column("rule", Whole),  # index into the snapshot's rules; null: from before there were any
     Column("truth", JSON(none_as_null=True)),  # contract/task.py Truth, where class_index is VALUED; else null
 )
 
@@ -487,6 +488,7 @@ snapshot_left_out = Table(  # labelled, and yet no member
     Column("why", String(20), nullable=False),
     Column("beside", String(190), nullable=False),  # the held-out sample that it is like, or near to
 )
+Index("snapshot_left_out_by_sample", snapshot_left_out.c.sample_id)
 Index("snapshot_member_by_sample", snapshot_member.c.sample_id, snapshot_member.c.snapshot_id)
 
 run = Table(
@@ -494,7 +496,7 @@ run = Table(
     metadata,
     Column("id", Id, primary_key=True, autoincrement=True),
     Column("snapshot_id", String(64), ForeignKey("snapshot.id"), nullable=False),
-    Column("champion", Integer, nullable=False),  # version it started from, 0: none
+    Column("champion", Whole, nullable=False),  # version it started from, 0: none
     Column("recipe", String(100), nullable=False),
     Column("state", String(20), nullable=False),  # training, judging, published, rejected, failed
     Column("started_at_ms", BigInteger, nullable=False),
@@ -508,7 +510,7 @@ curve = Table(  # how a training went, epoch by epoch (curves.py); null: not kno
     metadata,
     Column("id", Id, primary_key=True, autoincrement=True),
     Column("run_id", Id, ForeignKey("run.id"), nullable=False),
-    Column("epoch", Integer, nullable=False),
+    Column("epoch", Whole, nullable=False),
     Column("loss", Float),
     Column("held_loss", Float),
     Column("held_accuracy", Float),  # 0..1
@@ -520,13 +522,13 @@ Index("curve_by_run", curve.c.run_id, curve.c.epoch)
 version = Table(
     "version",
     metadata,
-    Column("number", Integer, primary_key=True, autoincrement=False),  # only grows
+    Column("number", Whole, primary_key=True, autoincrement=False),  # only grows
     Column("name", String(100), nullable=False),
-    Column("parent", Integer, nullable=False),
+    Column("parent", Whole, nullable=False),
     Column("snapshot_id", String(64), nullable=False, default=""),
     Column("run_id", Id),
     Column("manifest_sha256", String(64), nullable=False),
-    Column("manifest_bytes", Integer, nullable=False),
+    Column("manifest_bytes", Whole, nullable=False),
     Column("created_at_ms", BigInteger, nullable=False),
     Column("weights_sha256", String(64), nullable=False, default=""),  # torch checkpoint, to train on from
     Column("metrics", JSON, nullable=False),
@@ -539,15 +541,15 @@ parcel = Table(  # a smaller form of a model file, as a blob
     Column("packing", String(20), primary_key=True),
     Column("base_sha256", String(64), primary_key=True),  # the file needed to unpack it; empty: none
     Column("sha256", String(64), nullable=False),
-    Column("bytes", Integer, nullable=False),
+    Column("bytes", Whole, nullable=False),
 )
 
 rollout = Table(
     "rollout",
     metadata,
     Column("id", Id, primary_key=True, autoincrement=True),
-    Column("version", Integer, ForeignKey("version.number"), nullable=False),
-    Column("previous", Integer, nullable=False),
+    Column("version", Whole, ForeignKey("version.number"), nullable=False),
+    Column("previous", Whole, nullable=False),
     Column("plan", JSON, nullable=False),  # rings with their rules
     Column("state", JSON, nullable=False),  # as release/rollout.py defines it
     Column("brief", JSON, nullable=False, server_default="{}"),  # what lists show of the state (rollouts.py)
@@ -589,7 +591,7 @@ request = Table(  # "more like this", to devices
     Column("sample_id", String(190), ForeignKey("sample.id"), nullable=False),
     Column("devices", JSON(none_as_null=True)),  # names; null: all, those to come included
     Column("similar", Float, nullable=False),  # least cosine
-    Column("count", Integer, nullable=False),  # samples at most, of each device
+    Column("count", Whole, nullable=False),  # samples at most, of each device
     Column("created_at_ms", BigInteger, nullable=False),
     Column("until_ms", BigInteger, nullable=False),
     Column("cancelled_at_ms", BigInteger),
@@ -628,7 +630,7 @@ erasure = Table(  # what was forgotten at somebody's word, without what it was (
 erasure_key = Table(  # so that a tombstone tells an id only to whoever has this; one row
     "erasure_key",
     metadata,
-    Column("id", Integer, primary_key=True, autoincrement=False),
+    Column("id", Whole, primary_key=True, autoincrement=False),
     Column("key", LargeBinary, nullable=False),
 )
 
@@ -678,10 +680,35 @@ doomed_blob = Table(  # named by a row that went; deleted when no other names it
     Column("sha256", String(64), primary_key=True),
 )
 
+removed = Table(  # samples of a run that were not kept for longer; how they counted stays (removed.py)
+    "removed",
+    metadata,
+    Column("id", Id, primary_key=True, autoincrement=True),
+    Column("device", String(63), nullable=False),
+    Column("stream", String(63), nullable=False),
+    Column("boot", BigInteger, nullable=False),
+    Column("first_seq", BigInteger, nullable=False),
+    Column("last_seq", BigInteger, nullable=False),
+    Column("samples", Integer, nullable=False),
+    Column("reasons", JSON, nullable=False),  # of their selection -> samples
+    Column("packed", LargeBinary, nullable=False),  # a few bytes of each
+)
+Index("removed_by_run", removed.c.device, removed.c.stream, removed.c.boot, removed.c.first_seq)
+
+usage = Table(  # how much of the disk is used for what, day by day (usage.py)
+    "usage",
+    metadata,
+    Column("day", String(10), primary_key=True),  # UTC
+    Column("name", String(60), primary_key=True),
+    Column("rows", BigInteger, nullable=False),
+    Column("bytes", BigInteger, nullable=False),
+    Column("at_ms", BigInteger, nullable=False),
+)
+
 card = Table(  # model and data card of a version, as they were when it was published (govern/card.py)
     "card",
     metadata,
-    Column("version", Integer, ForeignKey("version.number"), primary_key=True, autoincrement=False),
+    Column("version", Whole, ForeignKey("version.number"), primary_key=True, autoincrement=False),
     Column("at_ms", BigInteger, nullable=False),
     Column("body_sha256", String(64), nullable=False),
 )

@@ -7,6 +7,7 @@ returned is on disk: WAL with `synchronous=FULL`.
 from __future__ import annotations
 
 import contextlib
+import os
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -71,6 +72,23 @@ class Sqlite:
             connection.exec_driver_sql(f"PRAGMA analysis_limit={ANALYSED_ROWS}")
             connection.exec_driver_sql("ANALYZE")
 
+    def used_bytes(self) -> int:
+        """Of the file; free pages, which are used again, not counted."""
+        with self.reading() as connection:
+            names = ("page_count", "freelist_count", "page_size")
+            pages, free, size = (int(connection.exec_driver_sql(f"PRAGMA {name}").scalar() or 0) for name in names)
+            return (pages - free) * size
+
+    def copy_to(self, path: Path) -> None:
+        """One transaction, which keeps no writer waiting; what was deleted is not in it."""
+        with contextlib.closing(self.engine.raw_connection()) as connection:
+            path.unlink(missing_ok=True)
+            try:
+                connection.cursor().execute("VACUUM INTO ?", (str(path),))
+                _flush(path)
+            except (sqlite3.Error, OSError) as error:
+                raise StoreError(f"{path}: {error}") from error
+
     def forget_deleted(self) -> None:
         """Leave no byte of rows that were deleted in the file, nor in its log. StoreError: to be done again."""
         with contextlib.closing(self.engine.raw_connection()) as connection:
@@ -99,6 +117,15 @@ def forget_deleted(connection: Any) -> None:
         if time.monotonic() > until_s:
             raise sqlite3.OperationalError("database is locked: its log cannot be emptied while somebody reads it")
         time.sleep(WAL_AGAIN_S)
+
+
+def _flush(path: Path) -> None:
+    for one in (path, path.parent):
+        handle = os.open(one, os.O_RDONLY)
+        try:
+            os.fsync(handle)
+        finally:
+            os.close(handle)
 
 
 def _to_wal(connection: Any) -> None:

@@ -1,7 +1,7 @@
 """Where is everything that is remembered?
 
     <folder>/catalogue.db    what is known, in rows (schema.py); or a database elsewhere: [store] url
-    <folder>/blobs/          the bytes, by hash (blobs.py)
+    <folder>/blobs/          the bytes, by hash (blobs.py); or a bucket: [store] blobs
 
 A row never names bytes that are not there: blobs are put first, rows second. Images stay as they were sent; whoever
 wants their pixels has them decoded in a process of its own (sandbox.py).
@@ -23,8 +23,9 @@ from server.errors import StoreError
 from server.store import leadership
 from server.store.blobs import Blobs
 from server.store.database import Database, placed
-from server.store.migrations import migrate
+from server.store.migrations import is_there, migrate
 from server.store.sandbox import Sandbox
+from server.store.shards import Shards
 
 
 @dataclass(frozen=True)
@@ -49,10 +50,11 @@ class Store:
         database = Database(settings)
         try:
             migrate(database)
-            return cls(folder, settings, database, Blobs(folder / "blobs"))
+            blobs = open_blobs(settings.blobs or str(folder / "blobs"), settings)
         except StoreError:
             database.close()
             raise
+        return cls(folder, settings, database, blobs)
 
     def under(self, terms: Mapping[str, int]) -> Store:
         """The same, for one who leads: a write raises DeposedError when one of its terms is over (leadership.py)."""
@@ -60,6 +62,11 @@ class Store:
             return self
         fenced = self.database.fenced(partial(leadership.check, terms=terms))
         return dataclasses.replace(self, database=fenced, terms=terms)
+
+    @classmethod
+    def is_there(cls, folder: Path, settings: config.Store) -> bool:
+        """Whether there is one, which opening would make; StoreError when that cannot be known."""
+        return is_there(placed(folder, settings))
 
     def arguments(self) -> list[str]:
         """For a child that is to open it too: see `accept`."""
@@ -71,6 +78,22 @@ class Store:
         self.images.close()
         self.blobs.close()
         self.database.close()
+
+
+def open_blobs(where: str, settings: config.Store = config.Store()) -> Blobs:  # noqa: B008 - frozen
+    """The blobs in a folder, or in s3://bucket/prefix by the settings' endpoint and region."""
+    if "://" not in where:
+        return Shards(Path(where))
+    from server.store.bucket import Bucket
+    from server.store.s3 import Address
+
+    bucket = Bucket(Address.of(where, endpoint=settings.s3_endpoint.rstrip("/"), region=settings.s3_region))
+    try:
+        bucket.look()
+    except StoreError:
+        bucket.close()
+        raise
+    return bucket
 
 
 def accept(parser: argparse.ArgumentParser) -> None:

@@ -11,16 +11,18 @@ carries the counts at its end as they were said, which is where the next differe
 from __future__ import annotations
 
 import operator
-from collections.abc import Iterable, Mapping, Sequence
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from datetime import datetime, timezone
 from itertools import zip_longest
 from typing import Any, NamedTuple
 
 import msgspec
+import numpy as np
 import sqlalchemy as sa
 
 from edge_agent.contract.wire import Heartbeat, StreamCounts
-from server.store import beats, labels, spans, vectors
+from server.store import beats, labels, removed, spans, vectors
 from server.store.consensus import scorable
 from server.store.encoded import encoded
 from server.store.schema import consensus, sample, stretch
@@ -59,6 +61,16 @@ class Stretch(NamedTuple):
     invalid: int
     selected: dict[str, int]  # reason -> samples
     sums: Sums  # name of VECTORS -> sums over every scored sample
+
+
+class Uploaded(NamedTuple):
+    """Samples of a stretch that were sent, which the model called the same, captured in the same hour of the day."""
+
+    stretch_id: int
+    predicted: int | None
+    hour: int  # UTC
+    recent: bool
+    samples: int
 
 
 def record(connection: sa.Connection, said: Sequence[Spoken[Heartbeat]]) -> list[beats.Told]:
@@ -122,16 +134,36 @@ def labelled(connection: sa.Connection, *, since_day: str = "") -> Sequence[Any]
 
 
 def uploaded(connection: sa.Connection, *, since_day: str = "", recent_ms: int = 0) -> Sequence[Any]:
-    """What the devices sent: rows of stretch_id, predicted, hour (of capture, UTC, 0..23) and how many samples.
+    """What the devices sent, what was removed since among it: rows like Uploaded.
 
-    And whether they are recent: captured at `recent_ms` or later.
+    recent: captured at `recent_ms` or later, which is the start of an hour.
     """
     hour = (sample.c.captured_at_ms // 3_600_000 % 24).label("hour")
     recent = (sample.c.captured_at_ms >= recent_ms).label("recent")
     of = (stretch.c.id.label("stretch_id"), sample.c.predicted, hour, recent)
     query = sa.select(*of, sa.func.count().label("samples")).select_from(sample.join(stretch, _around()))
     query = query.where(sample.c.origin == "device", stretch.c.day >= since_day)
-    return connection.execute(query.group_by(*of)).all()
+    return [*connection.execute(query.group_by(*of)), *_uploaded_once(connection, since_day, recent_ms)]
+
+
+def _uploaded_once(connection: sa.Connection, since_day: str, recent_ms: int) -> Iterator[Uploaded]:
+    """The same of samples that were removed since."""
+    parts = removed.parts(connection)
+    if not parts:
+        return
+    query = sa.select(stretch.c.id, stretch.c.device, stretch.c.stream, stretch.c.boot)
+    query = query.add_columns(stretch.c.first_seq, stretch.c.last_seq).where(stretch.c.day >= since_day)
+    runs: dict[removed.Run, list[Any]] = {}
+    for row in connection.execute(query):
+        runs.setdefault((row.device, row.stream, row.boot), []).append(row)
+    for part in parts:
+        for row in runs.get(part[:3], ()):
+            first, last = np.searchsorted(part.each["seq"], [row.first_seq, row.last_seq + 1])
+            some = part.each[first:last]
+            found = Counter(zip(some["predicted"].tolist(), some["hour"].tolist(), strict=True))
+            for (label, hour), number in found.items():
+                said = None if label == removed.NONE else label
+                yield Uploaded(row.id, said, hour % 24, hour * removed.HOUR_MS >= recent_ms, number)
 
 
 def _around() -> sa.ColumnElement[bool]:
@@ -210,7 +242,7 @@ class _Pending:
         version = counts.model_version if _of_one_model(before, border, counts) else 0
         values: dict[str, Any] = _difference(before, counts) | {
             "last_seq": counts.through_seq,
-            "counted": msgspec.to_builtins(counts),
+            "counted": encoded(counts),
         }
         self._seen.append(spans.Seen(run.device, version, values["sums"], now_ms))
         if (told := beats.of_scores(run.device, values["sums"], at_ms=now_ms)) is not None:

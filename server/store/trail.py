@@ -19,6 +19,9 @@ import sqlalchemy as sa
 from server.store.schema import trail
 
 SERVER = "server"  # who, where nobody gave the word
+RESTORE = "restore"  # what, where a catalogue was put back from a backup
+RAISED = 1_000_000
+"""By how much numbers that devices remember are raised then: above any that was given since the backup."""
 FIRST = "0" * 64  # the sha256 before the first
 
 
@@ -83,6 +86,11 @@ def entries(
     if hidden:
         query = query.where(trail.c.what.not_in(hidden))
     return [Entry(*row) for row in connection.execute(query)][::-1]
+
+
+def restores(connection: sa.Connection) -> int:
+    """How often it was put back from a backup."""
+    return connection.scalar(sa.select(sa.func.count()).where(trail.c.what == RESTORE)) or 0
 
 
 class Wanted(NamedTuple):

@@ -1,7 +1,7 @@
 """Which rounds did people ask for?
 
 An order waits here until whoever begins rounds begins it; it is answered with the run that came of it. One whose round
-was interrupted waits again, for another process perhaps.
+died with whoever began it waits again, for another process perhaps.
 """
 
 from __future__ import annotations

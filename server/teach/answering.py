@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,6 +16,9 @@ from edge_agent.contract.artifact import Manifest
 from server.teach.gates.answers import Said
 from server.teach.gates.held import Names
 from server.teach.gates.paired import Floats
+
+if TYPE_CHECKING:
+    from models.kinds.kind import Outputs
 
 LATENCY_SAMPLES = 200
 LEAST_LIKELY = 1e-12  # of a class that a model does not know: its logarithm must be a number
@@ -33,19 +36,21 @@ class Model(Protocol):
         """The file."""
 
 
+def run(model: Model, x: NDArray[Any]) -> Outputs:
+    """All that it gives of samples x: (N, *shape)."""
+    from models.kinds.kind import run
+
+    return run(model.onnx, model.manifest, x)
+
+
+def members(model: Model, ran: Outputs) -> NDArray[np.float64]:
+    """Logits (N, T, C) of T members, 1 where it is no committee."""
+    return np.asarray(ran.logits, np.float64).reshape(len(ran.logits), -1, len(model.manifest.classes))
+
+
 def logits(model: Model, x: NDArray[Any]) -> NDArray[np.float64]:
-    """(N, T, C) of T members, 1 where it is no committee."""
-    return run(model, x)[0]
-
-
-def run(model: Model, x: NDArray[Any]) -> tuple[NDArray[np.float64], NDArray[np.float32]]:
-    """Logits (N, T, C) and embedding (N, D); where it has none, its logits again."""
-    from models.evaluate import open_session, run_session
-
-    manifest = model.manifest
-    embedding = manifest.embedding or manifest.logits  # one output is enough here
-    said, embedded = run_session(open_session(model.onnx), x, logits=manifest.logits, embedding=embedding)
-    return np.asarray(said, np.float64).reshape(len(x), -1, len(manifest.classes)), embedded
+    """(N, T, C) of samples x, as `members`."""
+    return members(model, run(model, x))
 
 
 def outputs(model: Model, x: NDArray[Any], names: Sequence[str]) -> list[NDArray[np.float32]]:
@@ -69,10 +74,10 @@ def top(probs: Floats, names: Names) -> Names:
     return np.where(probs.max(axis=1) > 0.0, names[np.argmax(probs, axis=1)], "")
 
 
-def said(model: Model, x: NDArray[Any], label: Names) -> Said:
-    """What it says of samples x: (N, *shape) whose classes are `label`: (N,)."""
+def said(model: Model, ran: Outputs, label: Names) -> Said:
+    """What it says, having given `ran`, of samples whose classes are `label`: (N,)."""
     manifest = model.manifest
-    probs = probabilities(logits(model, x), manifest.temperature)
+    probs = probabilities(members(model, ran), manifest.temperature)
     names = np.array(manifest.classes, dtype=np.str_)
     of_label = likelihood(probs, names, label)
     brier = np.square(probs).sum(axis=1) - 2.0 * of_label + 1.0
@@ -101,14 +106,14 @@ def strangeness(model: Model, x: NDArray[Any]) -> dict[str, Floats]:
     The last is Mahalanobis' (Lee et al., NeurIPS 2018), in the directions that the manifest states.
     """
     manifest = model.manifest
-    members, embedding = run(model, x)
-    logits_ = np.nan_to_num(members.mean(axis=1) / manifest.temperature)
+    ran = run(model, x)
+    logits_ = np.nan_to_num(members(model, ran).mean(axis=1) / manifest.temperature)
     most = logits_.max(axis=1)
     found = {"energy": -(most + np.log(np.exp(logits_ - most[:, None]).sum(axis=1))), "max_logit": -most}
     if manifest.embedding and manifest.reference.whitening is not None:
         whitening = np.asarray(manifest.reference.whitening.array(), np.float64)
         centres = np.asarray(manifest.reference.class_centres.array(), np.float64) @ whitening
-        away = (np.nan_to_num(embedding) @ whitening)[:, None] - centres[None]
+        away = (np.nan_to_num(ran.embedding) @ whitening)[:, None] - centres[None]
         found["mahalanobis"] = np.square(away).sum(axis=2).min(axis=1)
     return found
 

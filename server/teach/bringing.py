@@ -40,6 +40,7 @@ class Wanted(NamedTuple):
     prepare: str = ""
     logits: str = ""
     embedding: str = ""
+    boxes: str = ""
     precision: Precision = "auto"
     limits: tuple[float, float] = (0.97, 0.01)  # least agreement of int8 with float, most loss of accuracy
     size: int = 0
@@ -94,7 +95,9 @@ def _given(wanted: Wanted) -> tuple[Brought, Seen]:
     seen = folder.look(wanted.data, shape=shape, dtype=dtype)
     if wanted.task != "classification" and seen.y is not None:
         raise DataError(f"--task {wanted.task}: {wanted.data} has one class for each sample: expected images alone")
-    names = _names(wanted.labels or seen.names)
+    if wanted.boxes and wanted.task != "detection":
+        raise DataError(f"--boxes does not go with --task {wanted.task}")
+    names = _names(wanted.labels or seen.names, least=1 if wanted.task == "detection" else 2)
     sound = finite_rows(seen.x)
     brought = bring.bring(
         onnx,
@@ -102,6 +105,7 @@ def _given(wanted: Wanted) -> tuple[Brought, Seen]:
         data=_mixed(seen.x[sound]),
         y=None if seen.y is None else _mixed(_renumbered(seen, names, wanted.data)[sound]),
         named=Taps(wanted.logits, wanted.embedding),
+        boxes=wanted.boxes,
         prepare=prepare,
         precision=wanted.precision,
         limits=_limits(wanted),
@@ -114,7 +118,7 @@ def _ready(wanted: Wanted) -> tuple[Brought, Seen, bytes]:
     from models.errors import DataError
     from models.folder import Seen, load
 
-    _refuse(wanted, "a ready body: it learns the data's classes", "labels", "prepare", "logits", "embedding")
+    _refuse(wanted, "a ready body: it learns the data's classes", "labels", "prepare", "logits", "embedding", "boxes")
     if wanted.task != "classification":
         raise DataError(f"--task {wanted.task}: a head for a ready body tells one class of each sample")
 
@@ -132,11 +136,12 @@ def _refuse(wanted: Wanted, what: str, *options: str) -> None:
         raise DataError(f"{said[0]} does not go with {what}")
 
 
-def _names(names: tuple[str, ...]) -> tuple[str, ...]:
+def _names(names: tuple[str, ...], *, least: int) -> tuple[str, ...]:
     from models.errors import DataError
 
-    if len(names) < 2 or len(set(names)) < len(names):
-        raise DataError(f"classes are {', '.join(names) or 'not named'}, expected two or more, each once: --labels")
+    if len(names) < least or len(set(names)) < len(names):
+        expected = "two or more" if least > 1 else "one or more"
+        raise DataError(f"classes are {', '.join(names) or 'not named'}, expected {expected}, each once: --labels")
     return names
 
 

@@ -11,6 +11,7 @@ from __future__ import annotations
 import hashlib
 import logging
 import shutil
+from collections.abc import Iterator
 from datetime import datetime, timezone
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -23,9 +24,10 @@ from edge_agent.contract.artifact import InputSpec
 from server import config
 from server.errors import StoreError
 from server.store import snapshots, versions
-from server.store.samples import sample_array
+from server.store.samples import sample_arrays
 from server.store.snapshots import Snapshot
 from server.store.store import Store
+from server.teach import elsewhere
 from server.teach.champions import Champion
 from server.teach.dataset import Dataset, Part
 from server.teach.progress import Progress, Say
@@ -39,7 +41,7 @@ log = logging.getLogger(__name__)
 CALIBRATION_SAMPLES = 512  # ranges settle with a few hundred; more only take time
 HOW = (
     "recipe", "heads", "epochs", "batch_size", "learning_rate", "threads", "seed", "part", "shrink", "distil", "ema",
-    "augment", "replay", "patience", "importance_clip", "pseudo_labels", "precision", "compile",
+    "augment", "replay", "patience", "importance_clip", "pseudo_labels", "precision", "compile", "pieces",
 )  # fmt: skip
 """Keys of [teach] that a trainer is told; the others say when to train, by whom, and what becomes of it."""
 
@@ -116,6 +118,7 @@ def _task(
     to: Progress,
 ) -> Task:
     from models import trainer
+    from models.launch import Launch
 
     part = data.train
     known = _known(store, part, base)
@@ -134,6 +137,8 @@ def _task(
         told=told(teach),
         folder=folder,
         progress=to,
+        rows=elsewhere.rows(store, part.sample.tolist()) if teach.nodes > 1 else None,
+        launch=Launch(kind=teach.launch, processes=teach.processes, nodes=teach.nodes, rendezvous=teach.rendezvous),
     )
 
 
@@ -159,18 +164,17 @@ def _unlabelled(store: Store, snapshot: Snapshot, takes: InputSpec) -> NDArray[A
     with store.database.read() as connection:
         rows: list[Any] = list(snapshots.unlabelled(connection, snapshot.id))
     wanted = [row for row in rows if (tuple(row.shape), row.dtype) == (takes.shape, takes.dtype)]
-    arrays = [array for row in wanted if (array := _array(store, row)) is not None]
+    arrays = list(_sound(store, wanted))
     return np.stack(arrays) if arrays else np.zeros((0, *takes.shape), takes.dtype)
 
 
-def _array(store: Store, row: Any) -> NDArray[Any] | None:
-    """A sample that can be read and is finite."""
-    try:
-        array = sample_array(store, row)
-    except StoreError as error:
-        log.warning("training: %s is left out: %s", row.id, error)
-        return None
-    return array if array.dtype.kind != "f" or np.isfinite(array).all() else None
+def _sound(store: Store, rows: list[Any]) -> Iterator[NDArray[Any]]:
+    """Samples that can be read and are finite."""
+    for row, array in sample_arrays(store, rows):
+        if isinstance(array, StoreError):
+            log.warning("training: %s is left out: %s", row.id, array)
+        elif array.dtype.kind != "f" or np.isfinite(array).all():
+            yield array
 
 
 def _packaged(

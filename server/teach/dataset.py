@@ -18,7 +18,7 @@ from edge_agent.contract.artifact import InputSpec
 from edge_agent.contract.task import Task, truth_of
 from server.errors import StoreError, TrainingError
 from server.store import snapshots
-from server.store.samples import sample_array
+from server.store.samples import sample_arrays
 from server.store.snapshots import Snapshot
 from server.store.store import Store
 from server.teach.portfolio import arm_of
@@ -57,6 +57,17 @@ class Dataset:
     damaged: tuple[str, ...] = ()  # ids of members whose bytes are not what they were, or gone: left out
 
 
+@dataclass(frozen=True)
+class Members:
+    """Rows of a snapshot that a model can learn from or be judged by, in order of sample id."""
+
+    train: list[Any]
+    holdout: list[Any]
+    classes: int
+    left_out: int  # members of another shape, dtype or task
+    task: Task
+
+
 def load(
     store: Store,
     snapshot: Snapshot,
@@ -69,7 +80,37 @@ def load(
 
     Raises:
         TrainingError: a split is empty, or more than max_damaged_share of it (and FEW_DAMAGED) is damaged.
-        StoreError: the disk cannot be read.
+        StoreError: the blobs cannot be read.
+    """
+    found = members(store, snapshot, takes=takes, task=task)
+    damaged: list[str] = []
+    train, holdout = (
+        _sound(store, rows, split, max_damaged_share, damaged, (found.task, found.classes))
+        for split, rows in (("train", found.train), ("holdout", found.holdout))
+    )
+    return Dataset(train=train, holdout=holdout, left_out=found.left_out, task=found.task, damaged=tuple(damaged))
+
+
+def _sound(
+    store: Store, rows: list[Any], split: str, max_damaged_share: float, damaged: list[str], of: tuple[Task, int]
+) -> Part:
+    """A split, without what cannot be read, whose ids are added to `damaged`."""
+    x, sound = read(store, rows)
+    lost = [row.id for row, is_sound in zip(rows, sound, strict=True) if not is_sound]
+    if not sound.any() or len(lost) > max(FEW_DAMAGED, max_damaged_share * len(rows)):
+        raise TrainingError(
+            f"{len(lost)} of {len(rows)} {split} samples are damaged, as {lost[-1]}: restore the blobs from a backup, "
+            "or raise [snapshot] max_damaged_share"
+        )
+    damaged += lost
+    kept = [row for row, is_sound in zip(rows, sound, strict=True) if is_sound]
+    return _part(kept, x[sound] if lost else x, *of)
+
+
+def members(store: Store, snapshot: Snapshot, *, takes: InputSpec | None, task: Task | None = None) -> Members:
+    """What `load` reads, without the bodies: the same on every node that shares the catalogue.
+
+    TrainingError when a split is empty.
     """
     with store.database.read() as connection:
         rows = snapshots.members(connection, snapshot.id)
@@ -83,20 +124,42 @@ def load(
     kind = (takes.shape, takes.dtype) if takes else kinds.most_common(1)[0][0]
     fitting = [row for row in rows if (tuple(row.shape), row.dtype) == kind]
     parts = {split: [row for row in fitting if row.frozen_split == split] for split in ("train", "holdout")}
-    for split, members in parts.items():
-        if not members:
+    for split, some in parts.items():
+        if not some:
             seen = ", ".join(f"{count} of {shape} {dtype}" for (shape, dtype), count in kinds.most_common(3))
             raise TrainingError(
                 f"snapshot {snapshot.id[:12]}: no {split} sample of {kind[0]} {kind[1]}, but {seen}: take some in with "
                 f"`winnow-server data import FILE.npz --split {split} server.toml`"
             )
-    damaged: list[str] = []
-    train, holdout = (
-        _read(store, parts[split], split, max_damaged_share, damaged, (task, len(snapshot.classes)))
-        for split in ("train", "holdout")
-    )
-    left_out = total - len(fitting)
-    return Dataset(train=train, holdout=holdout, left_out=left_out, task=task, damaged=tuple(damaged))
+    return Members(**parts, classes=len(snapshot.classes), left_out=total - len(fitting), task=task)
+
+
+def shard(count: int, part: int, parts: int) -> slice:
+    """Which rows one of so many readers reads: they differ by one at most, and every row is read by one.
+
+    >>> [shard(7, part, 3) for part in range(3)]
+    [slice(0, 2, None), slice(2, 4, None), slice(4, 7, None)]
+    """
+    return slice(count * part // parts, count * (part + 1) // parts)
+
+
+def read(store: Store, rows: list[Any]) -> tuple[NDArray[Any], NDArray[np.bool_]]:
+    """The bodies of rows of one kind, all of `members` or a `shard` of them, straight from the blobs.
+
+    Returns:
+        x (N, *shape), zeros in the place of what is damaged or gone, and (N,) whether each is sound: rows keep their
+        places, so that those who read a shard each need not tell each other what they found.
+
+    StoreError when the blobs cannot be read.
+    """
+    sound = np.zeros(len(rows), np.bool_)
+    x = np.zeros((len(rows), *rows[0].shape), rows[0].dtype) if rows else np.zeros(0)
+    for place, (row, array) in enumerate(sample_arrays(store, rows)):
+        if isinstance(array, StoreError):
+            log.warning("%s: left out: %s", row.id, array)
+        else:
+            x[place], sound[place] = array, True
+    return x, sound
 
 
 def _task_of(row: Any) -> Task:
@@ -104,33 +167,10 @@ def _task_of(row: Any) -> Task:
     return "classification" if row.truth is None else truth_of(row.truth).task
 
 
-def _read(
-    store: Store, rows: list[Any], split: str, max_damaged_share: float, damaged: list[str], of: tuple[Task, int]
-) -> Part:
-    """A split, without what cannot be read, whose ids are added to `damaged`."""
-    sound, arrays = [], []
-    for row in rows:
-        try:
-            arrays.append(sample_array(store, row))
-            sound.append(row)
-        except StoreError as error:
-            if error.__cause__ is not None:  # the disk, not the body: another time it may be read
-                raise
-            log.warning("%s: left out: %s", row.id, error)
-            damaged.append(row.id)
-    lost = len(rows) - len(sound)
-    if not sound or lost > max(FEW_DAMAGED, max_damaged_share * len(rows)):
-        raise TrainingError(
-            f"{lost} of {len(rows)} {split} samples are damaged, as {damaged[-1]}: restore the blobs from a backup, or "
-            "raise [snapshot] max_damaged_share"
-        )
-    return _part(sound, arrays, *of)
-
-
-def _part(rows: list[Any], arrays: list[NDArray[Any]], task: Task, classes: int) -> Part:
+def _part(rows: list[Any], x: NDArray[Any], task: Task, classes: int) -> Part:
     one_class = task == "classification"
     return Part(
-        x=np.stack(arrays),
+        x=x,
         y=np.array([row.class_index for row in rows], dtype=np.int64)
         if one_class
         else score.truths([truth_of(row.truth) for row in rows], task, classes),

@@ -21,8 +21,10 @@ from server.teach.answering import (
     latency_ms,
     likelihood,
     logits,
+    members,
     probabilities,
     right,
+    run,
     said,
     strangeness,
     top,
@@ -42,6 +44,7 @@ from server.teach.gates.trust import Labelled
 from server.teach.gates.verdict import Verdict
 
 if TYPE_CHECKING:
+    from models.kinds.kind import Outputs
     from models.package import Packaged
 
 HARD_SAMPLES = 256  # that are disturbed: a figure to three points, for 4,000 inferences
@@ -82,7 +85,9 @@ def judge_candidate(
     """
     part, names = data.holdout, np.array(classes, dtype=np.str_)
     asked = Asked(data.task, names, valued.scale_of(names, champion, packaged))
-    ours, theirs = asked.of(packaged, part), asked.of(champion, part) if champion else None
+    ran = run(packaged, part.x)  # once: a large model and many held-out samples take longer than all else here
+    ours = asked.read(packaged, ran, part)
+    theirs = asked.of(champion, part) if champion else None
     held = _held(part, asked, ours, theirs, known.sites)
     figures = {"onnx_bytes": float(len(packaged.onnx)), "latency_ms": latency_ms(packaged.onnx, part.x)}
     figures |= _figures("candidate", held, held.candidate, ours)
@@ -101,9 +106,9 @@ def judge_candidate(
         held=held,
         against=against,
         int8=_int8(packaged, len(held.label)) if int8 else None,
-        labelled=_labelled(packaged, data, names, known) if data.task == "classification" else (),
+        labelled=_labelled(packaged, ran, data, names, known) if data.task == "classification" else (),
         cost=Cost(figures["latency_ms"], len(packaged.onnx), factors),
-        broken=[*terms.broken(packaged, champion), *terms.unsound(packaged, part.x)],
+        broken=[*terms.broken(packaged, champion), *terms.unsound(ran)],
     )
     drawn = portraits(held, ours) if isinstance(ours, Said) else {}
     return Judged(held, figures, judge(evidence, rules=rules), drawn)
@@ -122,9 +127,13 @@ class Asked(NamedTuple):
 
     def of(self, model: Model, part: Part) -> Answers:
         """What it answers to the samples of a part."""
+        return self.read(model, run(model, part.x), part)
+
+    def read(self, model: Model, ran: Outputs, part: Part) -> Answers:
+        """The same, of what it gave of them."""
         if self.task == "classification" or model.manifest.task != self.task:
-            return said(model, part.x, self.label(part))
-        return valued.answers(model, part.x, part.y, self.names, self.scale)
+            return said(model, ran, self.label(part))
+        return valued.answers(model, ran, part.y, self.names, self.scale)
 
     def score(self, answered: Answers, label: Names, known: Names | None = None) -> Scores:
         """(N,) of each sample; of boxes, numbers and several classes by those in `known` alone."""
@@ -233,8 +242,8 @@ def _hard(
     return disturbed, Strange((ours[0], theirs[0]), (ours[1], theirs[1])), figures
 
 
-def _labelled(candidate: Model, data: Dataset, names: Names, known: Known) -> list[Labelled]:
-    """What the candidate makes of the labels of devices, and of the answers of labelers."""
+def _labelled(candidate: Model, ran: Outputs, data: Dataset, names: Names, known: Known) -> list[Labelled]:
+    """What the candidate makes of the labels of devices, and of the answers of labelers; `ran`: of what is held out."""
     parts = [(part, part.stream) for part in (data.train, data.holdout)]
     ids = np.concatenate([part.sample[rows] for part, rows in parts])
     some = np.sort(np.random.default_rng(0).permutation(len(ids))[:LABELLED_MOST])
@@ -244,7 +253,11 @@ def _labelled(candidate: Model, data: Dataset, names: Names, known: Known) -> li
     def column(name: str) -> NDArray[Any]:
         return np.concatenate([getattr(part, name)[rows] for part, rows in parts])[some]
 
-    probs, classes = probabilities(logits(candidate, column("x")), candidate.manifest.temperature), _names(candidate)
+    taught = data.train.x[data.train.stream]
+    seen = some[some < len(taught)]
+    held = members(candidate, ran)[data.holdout.stream][some[len(seen) :] - len(taught)]
+    said_of = [logits(candidate, taught[seen]), held] if len(seen) else [held]
+    probs, classes = probabilities(np.concatenate(said_of), candidate.manifest.temperature), _names(candidate)
 
     def of(kind: str, who: Names, rows: NDArray[np.intp], label: Names) -> Labelled:
         mine = probs[rows]

@@ -66,11 +66,11 @@ def learn(store: Store, manifest: Manifest, onnx: bytes, *, now_ms: int) -> int:
 def _bodies(store: Store, rows: Sequence[Any]) -> list[tuple[Any, NDArray[np.generic]]]:
     """(row, sample) of those that can be read."""
     bodies = []
-    for row in rows:
-        try:
-            bodies.append((row, samples.sample_array(store, row)))
-        except StoreError as error:
-            log.warning("reference: %s is left out: %s", row.id, error)
+    for row, array in samples.sample_arrays(store, rows):
+        if isinstance(array, StoreError):
+            log.warning("reference: %s is left out: %s", row.id, array)
+        else:
+            bodies.append((row, array))
     return bodies
 
 

@@ -67,13 +67,8 @@ class Teach:
         return self._child is not None
 
     def recover(self, *, now_ms: int) -> None:
-        """Mark what a dead server left unfinished; before the first `tick`."""
-        with self._store.database.write() as connection:
-            for run in runs.in_state(connection, *runs.UNFINISHED):
-                runs.fail(connection, run.id, error=runs.INTERRUPTED, now_ms=now_ms)
-                if runs.interrupted(connection) < PATIENCE:  # else it is the round that brings its machine down
-                    training_orders.reopen(connection, run.id)
-                log.warning("run %d: was interrupted; its labels count as new", run.id)
+        """Mark what a dead server left unfinished, and wait again for what was ordered; before the first `tick`."""
+        self._interrupt(again=True, now_ms=now_ms)
 
     def tick(self, *, now_ms: int) -> None:
         """See whether the round has ended, and whether one is due."""
@@ -97,13 +92,21 @@ class Teach:
         log.info("a round begins, %s", why)
         self._child = _Child(self._store, self._settings, why, after=before)
 
-    def stop(self, *, now_ms: int) -> None:
-        """End a round that is at it; it counts as interrupted."""
+    def stop(self, *, again: bool = False, now_ms: int) -> None:
+        """End a round that is at it; it counts as interrupted. `again`: what was ordered by hand still is."""
         if self._child is None:
             return
         self._child.stop()
         self._child = None
-        self.recover(now_ms=now_ms)
+        self._interrupt(again=again, now_ms=now_ms)
+
+    def _interrupt(self, *, again: bool, now_ms: int) -> None:
+        with self._store.database.write() as connection:
+            for run in runs.in_state(connection, *runs.UNFINISHED):
+                runs.fail(connection, run.id, error=runs.INTERRUPTED, now_ms=now_ms)
+                if again and runs.interrupted(connection) < PATIENCE:  # else it may be what brings its machine down
+                    training_orders.reopen(connection, run.id)
+                log.warning("run %d: was interrupted; its labels count as new", run.id)
 
     def _end(self, child: _Child, now_ms: int) -> None:
         self._child = None

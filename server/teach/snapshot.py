@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import logging
 from collections import Counter
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from itertools import groupby
 from typing import Any, NamedTuple
 
@@ -22,7 +22,7 @@ from server.config import Snapshot as Settings
 from server.errors import StoreError, TrainingError
 from server.store import embeddings, erasures, fingerprints, labels, samples, snapshots, versions
 from server.store.rules import Rule, in_force, rule_of
-from server.store.samples import sample_array
+from server.store.samples import sample_arrays
 from server.store.snapshots import NO_CLASS, UNLABELLED, LeftOut, Member, Snapshot
 from server.store.store import Store
 from server.teach import contamination
@@ -221,7 +221,7 @@ def _made(store: Store, rows: Sequence[Any]) -> list[tuple[str, fingerprints.Fin
         at_once = max(1, BATCH_BYTES // (int(np.prod(shape)) * np.dtype(dtype).itemsize))
         for start in range(0, len(every), at_once):
             some = every[start : start + at_once]
-            read = [(row.id, array) for row in some if (array := _array(store, row)) is not None]
+            read = list(_read(store, some))
             if read:
                 names, arrays = zip(*read, strict=True)
                 made += zip(names, made_of(np.stack(arrays)), strict=True)
@@ -232,11 +232,10 @@ def _kind(row: Any) -> tuple[tuple[int, ...], str]:
     return tuple(row.shape), row.dtype
 
 
-def _array(store: Store, row: Any) -> Any:
-    try:
-        return sample_array(store, row)
-    except StoreError as error:
-        if error.__cause__ is not None:  # the disk, not the body
-            raise
-        log.warning("%s: nobody can say what it shows: %s", row.id, error)
-        return None
+def _read(store: Store, rows: Sequence[Any]) -> Iterator[tuple[str, Any]]:
+    """Ids and arrays, of those that can be read."""
+    for row, array in sample_arrays(store, rows):
+        if isinstance(array, StoreError):
+            log.warning("%s: nobody can say what it shows: %s", row.id, array)
+        else:
+            yield row.id, array

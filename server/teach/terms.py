@@ -5,7 +5,7 @@ What devices rely on: the same input, classes only added, the same task, and the
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,13 +14,14 @@ from edge_agent.contract.artifact import Tensor
 from edge_agent.contract.errors import WinnowError
 from server.teach.answering import Model, outputs
 
+if TYPE_CHECKING:
+    from models.kinds.kind import Outputs
 
-def unsound(candidate: Model, x: NDArray[Any]) -> list[str]:
-    """That it says what is no number of samples x: (N, *shape)."""
-    from models.kinds.kind import run
 
-    none = int(np.count_nonzero(~run(candidate.onnx, candidate.manifest, x).sound))
-    return [f"its logits are not finite on {none} of {len(x)} held-out samples"] if none else []
+def unsound(ran: Outputs) -> list[str]:
+    """That what it gave of held-out samples is no number."""
+    none = int(np.count_nonzero(~ran.sound))
+    return [f"its logits are not finite on {none} of {len(ran.logits)} held-out samples"] if none else []
 
 
 def broken(candidate: Model, champion: Model | None) -> list[str]:

@@ -24,21 +24,21 @@ from server.teach.gates.values import Values
 
 if TYPE_CHECKING:
     from models.kinds.boxes import Detection
+    from models.kinds.kind import Outputs
     from models.kinds.values import Regression
 
 Valued = Several | Values | Detected
 
 
-def answers(model: Model, x: NDArray[Any], y: NDArray[Any], names: Names, scale: Floats) -> Valued:
-    """Of samples x: (N, *shape) with the truth y of the model's task.
+def answers(model: Model, outputs: Outputs, y: NDArray[Any], names: Names, scale: Floats) -> Valued:
+    """Of samples with the truth y of the model's task, of which it gave `outputs`.
 
     names: of the C classes or K targets that y knows. scale: (K,) that errors of numbers are counted in.
     """
-    from models.kinds.kind import kind_of, run
+    from models.kinds.kind import kind_of
     from models.kinds.several import probability
 
     manifest = model.manifest
-    outputs = run(model.onnx, manifest, x)
     kind = kind_of(manifest.task, manifest.classes, manifest.answer)
     if manifest.task == "multilabel":
         chance = probability(outputs.logits, manifest.temperature)

@@ -13,12 +13,14 @@ import sqlalchemy as sa
 from server.config import AlarmKind, ServerConfig
 from server.drift.watch import KIND as DRIFT
 from server.drift.watch import Verdict
-from server.store import devices, events, identities, labels, rollouts, versions
+from server.store import devices, events, identities, labels, rollouts, usage, versions
 from server.store.alarms import Alarm, of_device
 from server.store.schema import device, event, run, sample
 
 DAY_MS = 86_400_000
 EASED = 0.9  # of queue_full below which that alarm is over: 1 would tell of every sample that comes and goes
+FREE_TIMES = 2  # of min_free_bytes, below which it is an alarm: later, and receipts wait before anybody knows
+FULL_DAYS = 7  # in which the disk will be full, as it grows
 LABELS = "labels"
 PROPOSAL = "proposal"  # kind of the event (teach/proposals.py)
 CALM = ("nobody", "cannot tell")
@@ -38,6 +40,7 @@ def conditions(
     yield from _drift(connection, now_ms)
     yield from _rollouts(connection, config, now_ms)
     yield from _queue(connection, config, stand, now_ms)
+    yield from _disk(connection, config, now_ms)
 
 
 def _silent(
@@ -116,3 +119,20 @@ def _queue(
         )
         if newest_ms is not None and newest_ms <= now_ms - int(rules.queue_empty_s * 1000):
             yield Alarm("queue_empty", LABELS, "no sample waits for a label, and none comes", newest_ms)
+
+
+def _disk(connection: sa.Connection, config: ServerConfig, now_ms: int) -> Iterator[Alarm]:
+    """By what was noted in the last hour: a look at the disk itself is not the store's."""
+    at_ms, found = usage.noted(connection)
+    if not found:
+        return
+    rules = config.retention
+    look = usage.outlook(connection, found, max_bytes=rules.max_bytes, now_ms=now_ms)
+    if rules.max_bytes and look.bytes > rules.max_bytes:
+        text = f"the store has {look.bytes} bytes of at most {rules.max_bytes}, and what is left may not go"
+        yield Alarm("disk", "bound of the store", text, at_ms)
+    if look.free_bytes < FREE_TIMES * rules.min_free_bytes:
+        text = f"{look.free_bytes} bytes are free; below {rules.min_free_bytes} no sample is taken in"
+        yield Alarm("disk", "free space", text, at_ms)
+    elif look.full_in_days is not None and look.full_in_days < FULL_DAYS and not rules.max_bytes:
+        yield Alarm("disk", "growth", f"the disk is full in {look.full_in_days:.0f} days, as it grows", at_ms)

@@ -22,7 +22,7 @@ from prometheus_client.exposition import CONTENT_TYPE_LATEST, generate_latest
 from prometheus_client.registry import Collector
 
 from server.config import AlarmKind
-from server.store import alarms, deliveries, device_orders, labels, rollouts, samples, versions
+from server.store import alarms, deliveries, device_orders, labels, removed, rollouts, samples, usage, versions
 from server.store.leadership import SEATS
 from server.store.presence import leader
 from server.store.schema import device, quarantine, run, snapshot
@@ -74,8 +74,11 @@ class Figures(Collector):
     def _of_store(self) -> Iterator[Metric]:
         with self._store.database.read() as connection:
             stored: Counter[str] = Counter()
+            gone: Counter[str] = Counter()
             for counts in samples.sample_counts(connection).values():
                 stored.update(counts)
+            for counts in removed.counts(connection).values():
+                gone.update(counts)
             said = labels.counts(connection)
             champion = versions.champion(connection)
             last = rollouts.newest(connection).values()  # a channel has one under way, its newest
@@ -87,7 +90,8 @@ class Figures(Collector):
             throttled = connection.scalar(sa.select(sa.func.sum(device.c.throttled))) or 0
             aside = connection.scalar(sa.select(sa.func.count()).select_from(quarantine)) or 0
             frozen = connection.scalar(sa.select(sa.func.count()).select_from(snapshot)) or 0
-        yield _counter("winnow_samples_stored", "Samples stored, by why they were selected", "reason", stored)
+        yield _counter("winnow_samples_stored", "Samples stored, by why they were selected", "reason", stored + gone)
+        yield _counter("winnow_samples_removed", "Of these, not kept for longer", "reason", gone)
         yield _gauge("winnow_labels_waiting", "Samples that wait for a label", value=said.waiting)
         yield _counter("winnow_labels", "Samples of devices that were labelled", value=said.labelled)
         yield _gauge(
@@ -119,8 +123,24 @@ class Figures(Collector):
             "winnow_webhook_messages", "Messages that wait for a receiver, or were given up", "state", messages
         )
         yield _gauge("winnow_devices_paused", "Devices whose uploads an operator has paused", value=paused)
+        yield from self._of_disk()
         free = shutil.disk_usage(self._store.folder).free
         yield _gauge("winnow_disk_free_bytes", "Free where the data lie", value=free)
+
+    def _of_disk(self) -> Iterator[Metric]:
+        with self._store.database.read() as connection:
+            _, found = usage.noted(connection)
+        for start, label, text in (
+            (usage.CLASS, "class", "Bytes of samples, by how long they are kept"),
+            (usage.TABLE, "table", "Bytes of the catalogue, by table, about"),
+        ):
+            values = {name: one.bytes for name, one in usage.picked(found, start)}
+            yield _gauge(f"winnow_{label}_bytes", text, label, values)
+        for name in (usage.BLOBS, usage.CATALOGUE):
+            if name in found:
+                yield _gauge(
+                    f"winnow_{name}_bytes", f"Bytes of the {name}, as of the last hour", value=found[name].bytes
+                )
 
 
 def router(frame: Frame) -> APIRouter:

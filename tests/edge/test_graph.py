@@ -15,7 +15,7 @@ from hypothesis import given, settings
 from edge_agent.contract.artifact import MODEL, InputSpec, OnnxFile, read_artifact, sha256_hex, write_artifact
 from edge_agent.contract.errors import IncompatibleError
 from edge_agent.contract.graph import DEPTH, check_graph
-from edge_agent.model import open_session
+from edge_agent.runtime import open_session
 from edge_agent.update.trial import run_check
 
 MEMORY_BYTES = 2_000_000_000

@@ -228,7 +228,7 @@ class Member(Device):
     https = None
 
     def besides(self):
-        return {"https": self.https}
+        return {"https": lambda: self.https}
 
 
 @pytest.fixture

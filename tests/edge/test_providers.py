@@ -10,6 +10,7 @@ import os
 import subprocess
 import sys
 import threading
+import time
 from pathlib import Path
 
 import msgspec
@@ -70,6 +71,21 @@ def test_a_provider_is_tried_with_those_after_it_and_once_it_failed_without_it(t
     assert tried("cd" * 32)[0] == (("tensorrt", "cuda", "cpu"), "")
     monkeypatch.setattr(ort, "__version__", "99.0")  # a new onnxruntime is a new chance
     assert tried()[1] == (("cuda", "cpu"), "")
+
+
+def test_a_provider_that_failed_is_tried_again_after_a_week_and_forgiven_once_it_runs(
+    tmp_path: Path, monkeypatch
+) -> None:
+    monkeypatch.setattr(ort, "get_available_providers", lambda: list(KNOWN.values()))
+    now_s = [time.time()]
+    providers = Providers(("cuda",), engines=tmp_path, wall_s=lambda: now_s[0])
+    providers.failed("cuda", SHA, "no driver")
+    for days, found in ((0.0, "cuda: no driver"), (6.9, "cuda: no driver"), (7.1, "")):
+        now_s[0] = time.time() + 86_400.0 * days
+        assert next(providers.tries(SHA)).why_not == found
+    now_s[0] = time.time()
+    providers.used(SHA, "cuda")
+    assert next(providers.tries(SHA)).chain is not None
 
 
 def test_engines_are_kept_apart_by_the_hash_of_the_file_and_go_with_it(tmp_path: Path, monkeypatch) -> None:

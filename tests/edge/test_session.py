@@ -169,6 +169,26 @@ def test_one_agent_to_a_folder_and_none_after_the_end(here: Path) -> None:
     assert threading.active_count() == before
 
 
+def test_after_a_failure_of_the_loop_nothing_is_taken_in_any_more(here: Path) -> None:
+    """A graph that looks up a row by what the sample says: of a row that is not there onnxruntime raises."""
+    nodes: list[graphs.Node] = [
+        ("ReduceMax", ["x"], ["most"], {"axes": [1], "keepdims": 0}),
+        ("Cast", ["most"], ["row"], {"to": 7}),
+        ("Gather", ["w", "row"], ["logits"], {}),
+    ]
+    shutil.rmtree(here / "first")
+    graphs.artifact(here / "first", nodes, {"w": np.eye(3, dtype=np.float32)}, outputs={"logits": ["n", 3]}, classes=3)
+    sound, beyond = np.ones(graphs.WIDTH, np.float32), np.full(graphs.WIDTH, 99, np.float32)
+    with Agent.open(configure(here)) as agent:
+        assert agent.process(sound).label == 1
+        with pytest.raises(Exception, match="indices element out of data bounds"):
+            agent.process(beyond)
+        for _ in range(3):
+            with pytest.raises(EdgeError, match="failed before: open it again"):
+                agent.process(sound)
+        assert not agent._next
+
+
 def test_without_a_model_it_says_so(here: Path) -> None:
     toml = configure(here)
     toml.write_text(toml.read_text().replace('artifact = "first"', ""))

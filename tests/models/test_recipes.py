@@ -10,6 +10,7 @@ import pytest
 import torch
 
 from models import evaluate
+from models.blame import blame
 from models.errors import DataError
 from models.export import to_onnx
 from models.package import package
@@ -106,3 +107,25 @@ def test_lite0_starts_from_what_imagenet_taught_it_and_ships() -> None:
     assert evaluate.accuracy(logits, y) > 0.9
     with pytest.raises(DataError, match="from 32x32"):
         build("lite0", (16, 64, 3), classes=2, seed=0)
+
+
+@pytest.mark.parametrize(
+    ("recipe", "shape", "dtype", "task"),
+    [
+        ("cnn", (28, 28), torch.uint8, "classification"),
+        ("cnn1d", (50, 3), torch.float32, "multilabel"),
+        ("mlp", (9,), torch.float32, "regression"),
+        ("text", (40,), torch.uint8, "classification"),
+        ("fcos", (48, 48), torch.uint8, "detection"),
+    ],
+)
+def test_nothing_is_made_on_a_cpu_where_the_samples_are_elsewhere(
+    recipe: str, shape: tuple[int, ...], dtype: torch.dtype, task: str
+) -> None:
+    """As on a GPU, which may not be here: the device `meta` refuses to be mixed with another, too."""
+    net = build(recipe, shape, classes=3, seed=0, task=task).to("meta")
+    truth = {"classification": torch.zeros(4, dtype=torch.long), "detection": torch.zeros(4, 2, 6)}
+    y = truth.get(task, torch.zeros(4, 3)).to("meta")
+    raw, _ = net.raw(torch.zeros((4, *shape), dtype=dtype, device="meta"))
+    blame(net, raw, y, torch.ones(4, 1, device="meta"), smoothing=0.05).backward()
+    assert all(weight.grad is not None for weight in net.parameters())

@@ -2,14 +2,17 @@
 
 Over SQLite; those of modules marked `catalogues` over PostgreSQL, too; all of them over one with `--catalogue`, but for
 those that are `of_a_file`. A test opens its store by a folder, and never says what keeps the catalogue: here the one
-place that decides it is turned.
+place that decides it is turned. With `--blobs bucket` the bytes of all of them lie in an S3, but for those that are
+`of_shards`.
 """
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+import msgspec
 import postgres
 import pytest
 
@@ -26,6 +29,13 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     both, file = map(metafunc.definition.get_closest_marker, ("catalogues", "of_a_file"))
     if not file and (asked == KINDS[1] or (both and not asked)):
         metafunc.parametrize("catalogue", [asked] if asked else KINDS, indirect=True, scope="module")
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    if config.getoption("--blobs") == "bucket":
+        for item in items:
+            if item.get_closest_marker("of_shards"):
+                item.add_marker(pytest.mark.skip(reason="looks into shards, or copies their folder"))
 
 
 class Databases:
@@ -103,7 +113,10 @@ def catalogue(request: pytest.FixtureRequest) -> Iterator[str]:
     databases: Databases = request.getfixturevalue("postgresql")
 
     def placed(folder: Path, settings: config.Store) -> config.Store:
-        return settings if settings.url else databases.of_folder(folder)
+        if settings.url:
+            return settings
+        kept = databases.of_folder(folder)
+        return msgspec.structs.replace(settings, url=kept.url, password_file=kept.password_file)  # blobs as they are
 
     with pytest.MonkeyPatch.context() as patch:
         for module in (database, store):
@@ -111,6 +124,27 @@ def catalogue(request: pytest.FixtureRequest) -> Iterator[str]:
         yield kind
     for folder in list(databases.of):
         databases.give_back(folder)
+
+
+@pytest.fixture(scope="module", autouse=True)
+def bytes_elsewhere(request: pytest.FixtureRequest, catalogue: str) -> Iterator[None]:
+    """With `--blobs bucket`, the bytes of every folder's store lie under a prefix of their own in a real S3."""
+    if request.config.getoption("--blobs") != "bucket":
+        yield
+        return
+    server, before = request.getfixturevalue("s3"), store.placed
+
+    def placed(folder: Path, settings: config.Store) -> config.Store:
+        prefix = f"folders/{hashlib.sha256(bytes(folder.resolve())).hexdigest()[:16]}"
+        where = server.settings(prefix)
+        settings = before(folder, settings)
+        if settings.blobs:
+            return settings
+        return msgspec.structs.replace(settings, blobs=where.blobs, s3_endpoint=where.s3_endpoint)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(store, "placed", placed)
+        yield
 
 
 @pytest.fixture

@@ -6,10 +6,13 @@ import json
 from pathlib import Path
 
 import numpy as np
+import onnx
 import pytest
+import scenes
 from PIL import Image
 
-from edge_agent.contract.artifact import read_artifact
+from edge_agent.choose.tasks.scoring import answer_of
+from edge_agent.contract.artifact import read_artifact, read_manifest
 from edge_agent.contract.errors import EXIT_CONFIG
 from edge_agent.model import Model
 from server.__main__ import main
@@ -119,4 +122,58 @@ def test_what_does_not_fit_is_told(
     words = [given.pop("net"), *(word for pair in given.items() if pair[1] for word in pair), "--out", tmp_path / "a"]
     got, _, error = run(capsys, *words)
     assert (got, said in error) == (status, True), error
+    assert not (tmp_path / "a").exists()
+
+
+def detector_words(folder: Path) -> list[object]:
+    (folder / "net.onnx").write_bytes(scenes.graph())
+    frames = folder / "frames"
+    frames.mkdir()
+    for number, frame in enumerate(scenes.stream(40, seed=2)):
+        Image.fromarray(frame).save(frames / f"{number:02}.png")
+    words = ["--task", "detection", "--data", frames, "--labels", "bright,dark", "--out", folder / "a"]
+    return [folder / "net.onnx", *words]
+
+
+def test_a_detector_is_brought_and_finds_what_its_graph_finds(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    words = [*detector_words(tmp_path), "--logits", "logits", "--boxes", "boxes", "--embedding", "embedding"]
+    status, said, error = run(capsys, *words)
+    assert status == 0, error
+    assert "int8" in said
+    manifest, _ = read_artifact(tmp_path / "a", variant=next(iter(read_manifest(tmp_path / "a").files)))
+    assert (manifest.task, manifest.classes, manifest.embedding) == ("detection", ("bright", "dark"), "embedding")
+    assert manifest.answer is not None
+    assert manifest.answer.boxes == "boxes"
+    model = Model(tmp_path / "a", variant=next(iter(manifest.files)))
+    model.check_golden()
+    model.run(0, scenes.picture({5: scenes.brightness(0.9)}))
+    (box,) = answer_of(manifest, model.logits[0], model.further[0]).said.boxes
+    assert (box.label, box.score) == (0, pytest.approx(0.9, abs=0.05))
+    np.testing.assert_allclose((box.left, box.top, box.right, box.bottom), scenes.corners()[5], atol=1e-3)
+
+
+@pytest.mark.parametrize(
+    ("given", "said"),
+    [
+        ([], "a detector's outputs are named: logits (N, A, C)"),
+        (["--logits", "logits", "--boxes", "corners"], "the graph has no tensor 'corners'"),
+        (["--logits", "logits", "--boxes", "in_pixels"], "expected left, top, right and bottom in 0..1: divide pixels"),
+        (["--logits", "scores", "--boxes", "boxes"], "expected what is before the sigmoid"),
+        (["--logits", "logits", "--boxes", "embedding"], "has shape"),
+    ],
+)
+def test_a_detector_of_another_form_is_refused(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], given: list[str], said: str
+) -> None:
+    words = detector_words(tmp_path)
+    file = tmp_path / "net.onnx"
+    net = onnx.load(file)
+    net.graph.initializer.append(onnx.numpy_helper.from_array(np.array([16.0], np.float32), "side"))
+    net.graph.node.append(onnx.helper.make_node("Mul", ["boxes", "side"], ["in_pixels"]))
+    net.graph.node.append(onnx.helper.make_node("Sigmoid", ["logits"], ["scores"]))
+    onnx.save(net, file)
+    status, _, error = run(capsys, *words, *given)
+    assert (status, said in error) == (1, True), error
     assert not (tmp_path / "a").exists()

@@ -83,8 +83,8 @@ def here(store: Store, tmp_path: Path, **told: object) -> tuple[runs.Run, list[s
 # --- going on ---
 
 
-def child(tmp_path: Path, **told: object) -> subprocess.Popen[bytes]:
-    command = [sys.executable, "-m", "server.teach.run", "--data-dir", str(tmp_path / "store"), "--why", "a test"]
+def child(store: Store, **told: object) -> subprocess.Popen[bytes]:
+    command = [sys.executable, "-m", "server.teach.run", *store.arguments(), "--why", "a test"]
     command += ["--settings", msgspec.json.encode(settings(**told)).decode()]
     root = Path(__file__).resolve().parents[2]
     return subprocess.Popen(command, cwd=root, env={**os.environ, "PYTHONPATH": str(root)}, stdout=subprocess.PIPE)
@@ -92,7 +92,7 @@ def child(tmp_path: Path, **told: object) -> subprocess.Popen[bytes]:
 
 def test_a_killed_run_s_labels_are_learned_from_where_it_was(store, tmp_path):
     told = {"epochs": 100, "ema": 0.9}
-    first = child(tmp_path, **told)
+    first = child(store, **told)
     checkpoints = tmp_path / "store" / CHECKPOINTS
     deadline = time.monotonic() + 60
     while not list(checkpoints.glob("*/checkpoint.pt")) and time.monotonic() < deadline:
@@ -100,7 +100,7 @@ def test_a_killed_run_s_labels_are_learned_from_where_it_was(store, tmp_path):
     os.kill(first.pid, signal.SIGKILL)
     assert first.wait(60) == -signal.SIGKILL
     first.stdout.close()
-    again = child(tmp_path, **told)
+    again = child(store, **told)
     lines = again.communicate(timeout=200)[0].decode().splitlines()
     with store.database.read() as connection:
         (resumed,) = runs.latest(connection)

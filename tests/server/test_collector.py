@@ -13,6 +13,7 @@ import numpy as np
 import paho.mqtt.client as mqtt
 import pytest
 import sqlalchemy as sa
+from catalogue import settings_of
 from device_words import FLEET, NOW_MS, birth, frames, heartbeat, image, sample
 from link import Link
 from paho.mqtt.enums import CallbackAPIVersion
@@ -234,6 +235,7 @@ def an_uplink(link, outbox):
 SERVER = """
 import itertools, os, signal, sys, time
 from pathlib import Path
+from server import config
 from server.collect.collector import Collector
 from server.collect.gateway import BrokerAddress
 from server.collect.ingest import Ingest
@@ -243,7 +245,7 @@ count = itertools.count(1)
 def die(_):  # stored, and the receipts perhaps not sent yet
     if next(count) == groups:
         os.kill(os.getpid(), signal.SIGKILL)
-ingest = Ingest(Store.open(folder), fleet=fleet, offline_after_s=90.0)
+ingest = Ingest(Store.open(folder, config.Store(url=sys.argv[5])), fleet=fleet, offline_after_s=90.0)
 address = BrokerAddress("127.0.0.1", port)
 Collector(ingest, address, fleet=fleet, now_ms=lambda: 1, commit_rows=7, on_samples=die).start()
 time.sleep(120)
@@ -255,7 +257,8 @@ def test_a_server_killed_in_mid_stream_loses_and_doubles_nothing(tmp_path, devic
     folder = tmp_path / "store"
 
     def serve(groups):
-        return subprocess.Popen([sys.executable, "-c", SERVER, str(folder), str(broker.port), FLEET, str(groups)])
+        words = (str(folder), str(broker.port), FLEET, str(groups), settings_of(folder).url)
+        return subprocess.Popen([sys.executable, "-c", SERVER, *words])
 
     for groups in (1, 2, 3):
         assert serve(groups).wait(WAIT_S) == -signal.SIGKILL
@@ -278,6 +281,7 @@ def break_store(store, how):
         connection.exec_driver_sql(how)
 
 
+@pytest.mark.of_a_file
 def test_one_message_that_cannot_be_taken_does_not_stop_the_others(collect, device, store, caplog):
     """As if a rule of ours were wrong: the catalogue itself refuses one sample."""
     break_store(
@@ -411,3 +415,35 @@ def test_an_image_in_parts_is_put_together_and_its_parts_go(collect, device, sto
         (row,) = connection.execute(sa.select(sample_table)).all()
         assert connection.execute(sa.select(sa.func.count()).select_from(part)).scalar() == 0
     np.testing.assert_array_equal(sample_array(store, row), noise)
+
+
+def test_while_the_bucket_is_away_receipts_are_late_and_nothing_is_lost(broker, device, tmp_path, s3, caplog):
+    """A real S3, killed in mid-stream."""
+    caplog.set_level(logging.WARNING)
+    store = Store.open(tmp_path / "data", s3.settings("collected"))
+    told = threading.Event()
+    collector = Collector(
+        Ingest(store, fleet=FLEET, offline_after_s=90.0), BrokerAddress(HOST, broker.port), fleet=FLEET,
+        now_ms=lambda: NOW_MS, commit_rows=20, on_samples=lambda _: told.set(),
+    )  # fmt: skip
+    collector.start()
+    assert collector.wait_ready(WAIT_S)
+    cam, other = device("cam-1", 100), device("cam-2", 100)
+    assert told.wait(WAIT_S)
+    s3.kill()
+    for sender in (cam, other):  # the first may all be there by now
+        sender.waiting |= {f"{sender.name}.main.1.{seq}": frames(sender.name, seq) for seq in range(100, 200)}
+    wait_for(lambda: "nothing can be stored, devices keep what they have: s3://fleet/collected" in caplog.text)
+    wait_for(lambda: len(cam.waiting) + len(other.waiting) == 400 - len(stored(store)))  # receipts are on their way
+    assert 0 < len(stored(store)) <= 200
+    s3.start()
+    wait_for(lambda: not cam.waiting and not other.waiting)
+    collector.stop()
+    assert stored(store) == expected(("cam-1", 200), ("cam-2", 200))
+    assert sorted(id_ for _, id_ in {*cam.told, *other.told}) == stored(store)
+    with store.database.read() as connection:
+        rows = connection.execute(sa.select(sample_table)).all()
+    assert set(store.blobs.names()) == {row.body_sha256 for row in rows}
+    for row in rows[::50]:
+        assert sample_array(store, row).shape == tuple(row.shape)
+    store.close()

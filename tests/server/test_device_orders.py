@@ -144,6 +144,7 @@ def test_what_an_order_would_come_to_is_said_before(scene):
     assert (found.devices, found.revoked, found.paused, found.budgeted) == (["cam-2", "cam-3"], ["cam-1"], 1, 0)
     assert (found.sites, found.rings, found.online) == ({"north": 1, "": 1}, {"": 1, "canary": 1}, 2)
     assert orders.meant(scene.store, ["cam-3", "gone"]).devices == ["cam-3"]
+    assert (orders.meant(scene.store, ["cam-3", "gone"]).unknown, found.unknown) == (["gone"], [])
     for whom, why in (([], "nothing fits"), (["cam-1"], "revoked"), ("cam-1", "revoked"), ("cam-9", "never been seen")):
         with pytest.raises(OrderError, match=why):
             orders.meant(scene.store, whom)

@@ -122,6 +122,7 @@ def test_what_is_not_published_is_refused_at_once_and_costs_no_turn(scene):
     assert scene.downloads.step(0.0) == IDLE_S
 
 
+@pytest.mark.of_shards
 def test_a_damaged_file_is_refused_and_the_others_go_on(scene, caplog):
     name = bytes.fromhex(scene.onnx_sha256)
     scene.store.blobs._shards[0]._connection.execute("UPDATE blob SET data = ? WHERE sha256 = ?", (b"?", name))

@@ -175,6 +175,7 @@ def test_a_token_that_is_late_unknown_or_replaced_lets_nobody_in(enrolment, make
             enrolment.enrol(ask(bad), now_ms=clock.ms)
 
 
+@pytest.mark.of_a_file
 def test_the_store_keeps_no_secret(store, make_token, tmp_path):
     token = make_token()
     store.close()

@@ -38,6 +38,8 @@ def world(tmp_path: Path) -> Iterator[World]:
     made.store.close()
 
 
+@pytest.mark.of_shards
+@pytest.mark.of_a_file
 def test_no_byte_of_a_device_is_left_in_any_file_though_a_server_has_them_open(world: World) -> None:
     server = Store.open(world.folder)  # as the running server does, which goes on
     with server.database.read() as connection:
@@ -166,6 +168,7 @@ def test_devices_are_told_to_purge_until_they_say_that_they_did(world: World) ->
     assert files_with(world.folder, b"cam-2.main.1.50") == []  # nor is what was ordered kept
 
 
+@pytest.mark.of_a_file
 def test_pieces_of_it_and_messages_that_named_it_go_and_others_stay(world: World) -> None:
     for seq in (90, 92):
         large = np.random.default_rng(seq).integers(0, 256, (700, 700), np.uint8)
@@ -259,6 +262,7 @@ def test_by_command(world: World, tmp_path: Path, capsys) -> None:
 # --- when something goes wrong, and when others add tables ---
 
 
+@pytest.mark.of_shards
 def test_bytes_that_could_not_be_deleted_at_once_are_deleted_later(world: World) -> None:
     shard = sqlite3.connect(next((world.folder / "blobs").glob("*.db")), timeout=0.1, isolation_level=None)
     shard.execute("BEGIN IMMEDIATE")  # somebody writes into the shard for a very long time

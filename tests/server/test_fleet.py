@@ -440,6 +440,7 @@ def test_a_halted_version_may_be_tried_again_by_hand(scene):
     assert scene.current().status == "running"
 
 
+@pytest.mark.of_a_file  # which takes what is no JSON
 def test_a_list_of_rollouts_reads_no_state(scene):
     scene.connects("cam-1", "cam-2")
     scene.add(2)

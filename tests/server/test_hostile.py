@@ -19,6 +19,7 @@ import paho.mqtt.client as mqtt
 import pytest
 import sqlalchemy as sa
 from broker import Broker
+from catalogue import settings_of
 from device_words import FLEET, frames, image, message, uploads
 from paho.mqtt.enums import CallbackAPIVersion
 
@@ -41,13 +42,14 @@ DECODER_BYTES = 700 << 20  # of address space: what it starts with, and decoder.
 SERVER = """
 import sys
 from pathlib import Path
+from server import config
 from server.collect.collector import Collector
 from server.collect.gateway import BrokerAddress
 from server.collect.ingest import Ingest
 from server.store.store import Store
 folder, port, fleet = Path(sys.argv[1]), int(sys.argv[2]), sys.argv[3]
 collector = Collector(
-    Ingest(Store.open(folder), fleet=fleet, offline_after_s=90.0),
+    Ingest(Store.open(folder, config.Store(url=sys.argv[4])), fleet=fleet, offline_after_s=90.0),
     BrokerAddress("127.0.0.1", port), fleet=fleet, now_ms=lambda: 1, commit_rows=20)
 collector.start()
 print(collector.wait_ready(20.0), flush=True)
@@ -79,6 +81,7 @@ def broker(tmp_path):
 @pytest.fixture
 def server(tmp_path, broker):
     words = [sys.executable, "-c", SERVER, str(tmp_path / "store"), str(broker.port), FLEET]
+    words.append(settings_of(tmp_path / "store").url)
     process = subprocess.Popen(words, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
     assert process.stdout.readline().strip() == b"True"
     yield process

@@ -518,6 +518,7 @@ def test_not_to_ask_before_somebody_may_be_silent_changes_nothing(lasting, heard
 # --- the store fails ---
 
 
+@pytest.mark.of_a_file
 def test_a_group_that_could_not_be_stored_is_taken_again_as_a_whole(ingest, store):
     with store.database.write() as connection:
         full = "CREATE TRIGGER full BEFORE INSERT ON event BEGIN SELECT RAISE(ABORT, 'injected'); END"

@@ -11,9 +11,11 @@ from device_words import NOW_MS
 
 from edge_agent.contract.artifact import decode_manifest, encode_manifest, read_artifact
 from server.__main__ import main
-from server.errors import TrainingError
+from server.errors import DeposedError, TrainingError
+from server.release import registry
 from server.release.registry import add_artifact, publish_passed
-from server.store import parcels, runs, trail
+from server.roles.election import Election
+from server.store import parcels, runs, trail, versions
 from server.store.store import Store
 from server.teach import judgement
 from server.teach.gates.verdict import Gate, Verdict, checked
@@ -54,6 +56,23 @@ def judged_run(store, *gates: Gate, champion: int = 0, state: str = "rejected") 
 
 def overridden(store, run_id: int, *, by: str = "ada", why: str = "cam-2 is scrapped") -> judgement.Override:
     return judgement.override(store, run_id, by=by, why=why, now_ms=NOW_MS)
+
+
+def test_two_that_publish_at_once_make_one_version_and_who_was_deposed_none(store, monkeypatch):
+    judged_run(store, OPEN, state="passed")
+    with store.database.read() as connection:
+        seen = runs.in_state(connection, "passed")
+    monkeypatch.setattr(registry.runs, "in_state", lambda *_: seen)  # by both, before either wrote
+    election = Election(store, "schedule", lease_s=60.0)
+    assert election.stand()
+    deposed = store.under(election.terms)
+    election.give_back()
+    assert Election(store, "schedule", lease_s=60.0).stand()
+    with pytest.raises(DeposedError):
+        publish_passed(deposed, now_ms=NOW_MS)
+    assert [len(publish_passed(store, now_ms=NOW_MS)) for _ in range(2)] == [1, 0]
+    with store.database.read() as connection:
+        assert len(versions.every(connection)) == 1
 
 
 def test_an_override_publishes_and_stays_with_the_version_and_in_the_trail(store):

@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 from kind_worlds import KINDS, Kind, fetched, world
 from two_rounds import Taught, mean_score, two_rounds
+from whole_loop import goes_round
 
 from edge_agent.choose.acquisition import Scorer
 from edge_agent.choose.drift import MONTH_S, Watch
@@ -77,6 +78,10 @@ def _as_sensed(x: np.ndarray, folder: Path, model: Model) -> Iterator[np.ndarray
     fit = Fit(model.shape, model.dtype.name)
     source = Wav(folder / "said.wav", fit=fit, window=Window(rate_per_s=8_000.0))
     yield from (reading.data for reading in source.readings(Start()) if reading is not None)
+
+
+def test_a_whole_agent_is_given_it_by_a_whole_server(taught: Taught, tmp_path: Path) -> None:
+    goes_round(taught, tmp_path)
 
 
 def test_a_device_tells_that_mail_is_no_longer_as_it_was_in_july() -> None:

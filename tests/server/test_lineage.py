@@ -213,6 +213,8 @@ def report(world, number: int) -> dict:
         return runs.get(connection, number).report
 
 
+@pytest.mark.of_shards
+@pytest.mark.of_a_file
 def test_a_card_is_kept_as_it_was_and_made_anew_without_what_was_erased(world, tmp_path, capsys):
     shutil.copytree(world[1], tmp_path, dirs_exist_ok=True)
     copy = Store.open(tmp_path / "data")
@@ -312,6 +314,7 @@ def test_one_whose_settings_were_changed_in_the_record_is_not_the_same(world):
             connection.execute(sa.update(run_table).where(run_table.c.id == 1).values(report=report))
 
 
+@pytest.mark.of_a_file
 def test_what_cannot_be_made_again_is_said(world, tmp_path):
     _, folder = world
     shutil.copytree(folder / "data", tmp_path / "data")
@@ -330,6 +333,8 @@ def test_what_cannot_be_made_again_is_said(world, tmp_path):
     copy.close()
 
 
+@pytest.mark.of_shards
+@pytest.mark.of_a_file
 def test_a_round_under_which_its_samples_are_erased_leaves_nothing(world, tmp_path):
     shutil.copytree(world[1] / "data", tmp_path / "data")
     copy = Store.open(tmp_path / "data")

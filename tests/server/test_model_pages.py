@@ -24,6 +24,8 @@ from server.web import branches, confusion, gate_rows
 from server.web.fleet_table import FleetTable
 from server.web.model_list import ModelList
 
+pytestmark = pytest.mark.of_a_file  # it copies one
+
 NOW_MS = 1_790_000_000_000
 
 

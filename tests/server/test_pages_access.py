@@ -17,7 +17,9 @@ from server.collect.ingest import Ingest
 from server.errors import ServerConfigError, StoreError
 from server.govern.erase import erase
 from server.govern.subject import Subject
+from server.roles.election import Election
 from server.store import questions, trail, users
+from server.store.lock import one_of_several, one_server
 from server.store.questions import Queued
 from server.store.store import Store
 from server.web.access import COOKIE, CSRF_HEADER, digest, hash_password
@@ -147,6 +149,28 @@ def test_a_token_that_has_run_out_is_good_no_more(scene):
     assert client.get("/api/v1/devices").status_code == 200
     scene.now_ms += 1000
     assert client.get("/api/v1/devices").status_code == 401
+
+
+def test_behind_a_proxy_any_web_server_takes_what_another_has_shown(tmp_path):
+    proxy = {"user_header": "X-Forwarded-User", "proxies": ("10.0.0.1",)}
+    one, other = Scene(tmp_path, **proxy), Scene(tmp_path, **proxy)
+    one.add("ada", "labeler")
+    shown, asked = (scene.client(client=("10.0.0.1", 1), headers={"X-Forwarded-User": "ada"}) for scene in (one, other))
+    assert asked.post("/api/v1/label/hint", headers={CSRF_HEADER: "made up"}).status_code == 403
+    assert asked.post("/api/v1/label/hint", headers={CSRF_HEADER: csrf_of(shown)}).status_code == 200
+    one.store.close()
+    other.store.close()
+
+
+def test_whether_it_is_well_and_somebody_leads_is_told_without_a_sign_in(scene):
+    client = scene.client()
+    assert client.get("/healthz").json() == {"role": "web", "led": {"schedule": False, "train": False}}
+    with one_of_several(scene.store.folder):
+        assert Election(scene.store, "train", lease_s=60.0).stand()
+        assert client.get("/healthz").json()["led"] == {"schedule": False, "train": True}
+    with one_server(scene.store.folder):  # all parts in one
+        assert client.get("/healthz").json()["led"] == {"schedule": True, "train": True}
+    assert client.get("/healthz").json()["led"] == {"schedule": False, "train": False}  # whoever led was killed
 
 
 def test_a_header_names_who_comes_only_from_the_proxy(tmp_path):

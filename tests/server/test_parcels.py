@@ -117,6 +117,7 @@ def test_old_weights_need_no_delta_against_themselves(store, tmp_path):
     assert [parcel.packing for parcel in found(store, again)] == ["zstd"]
 
 
+@pytest.mark.of_shards
 def test_a_damaged_base_costs_only_its_parcel(store, tmp_path, caplog):
     old = published(store, tmp_path, 1, OLD)
     name = bytes.fromhex(old.sha256)

@@ -40,7 +40,7 @@ from server.store.store import Store
 from server.teach import proposals, training
 from server.teach import snapshot as snapshot_of
 from server.teach.imports import import_file
-from server.teach.rounds import LOOK_MS, RETRY_MS, Teach, describe
+from server.teach.rounds import LOOK_MS, PATIENCE, RETRY_MS, Teach, describe
 from server.teach.snapshot import freeze
 from server.teach.when import Due
 
@@ -401,6 +401,23 @@ def test_a_round_answers_the_orders_that_were_there_when_it_was_frozen(store):
         run_id = runs.insert(connection, snapshot_id=snapshot.id, champion=0, recipe="", report={}, now_ms=NOW_MS)
         training_orders.begun(connection, run_id, until=first)
         assert training_orders.waiting(connection).id == late
+
+
+def test_an_order_whose_round_was_interrupted_waits_again_but_not_for_ever(store, tmp_path):
+    label_devices(store, 0, 10)
+    snapshot = freeze(store, now_ms=NOW_MS)
+    teach = teaching(store, tmp_path)
+    with store.database.write() as connection:
+        order = training_orders.add(connection, who="ada", why="", now_ms=NOW_MS)
+    for left in range(PATIENCE - 1, -1, -1):  # whoever begins it dies under it, each time
+        with store.database.write() as connection:
+            assert training_orders.waiting(connection).id == order
+            given = {"snapshot_id": snapshot.id, "champion": 0, "recipe": "", "report": {}, "now_ms": NOW_MS}
+            training_orders.begun(connection, runs.insert(connection, **given), until=order)
+        teach.recover(now_ms=NOW_MS)
+        with store.database.read() as connection:
+            assert (training_orders.waiting(connection) is None) == (left == 0)
+            assert runs.interrupted(connection) == PATIENCE - left
 
 
 def test_what_is_erased_while_a_snapshot_is_made_is_not_in_it(store, monkeypatch):

@@ -17,6 +17,7 @@ from typing import NamedTuple
 import numpy as np
 import pytest
 import quadrants
+from catalogue import settings_of
 from device_words import FLEET, frames
 from fetching import Device
 
@@ -58,6 +59,7 @@ class Program:
             broker=config.Broker(plain=True),
             rollout=config.Rollout(rings=("canary=cam-1", "all"), soak_s=0.5, timeout_s=60.0),
             web=config.Web(port=0),
+            store=settings_of(self.data),
             **sections,
         )
         self.toml.write_text(settings.show(made), encoding="utf-8")
@@ -217,7 +219,9 @@ def _is_gone(pid: int) -> bool:
 # --- the command line ---
 
 
-def test_mistakes_are_one_line_and_say_what_to_do(program, tmp_path):
+def test_mistakes_are_one_line_and_say_what_to_do(tmp_path, nothing_yet):
+    nothing_yet(tmp_path / "data")
+    program = Program(tmp_path)
     nothing = program.call("status")
     assert nothing.returncode == 1
     assert nothing.stderr.startswith("winnow-server: ")

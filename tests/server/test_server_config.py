@@ -43,6 +43,13 @@ def test_an_empty_file_is_enough_and_paths_are_meant_from_it(tmp_path: Path) -> 
 @pytest.mark.parametrize(
     ("text", "said"),
     [
+        ("[teach]\nprocesses = 2", r"\[teach\] launch = 'here' is one process"),
+        ("[teach]\nlaunch = 'torchrun'\nnodes = 2", r"\[teach\] rendezvous = '': expected host:port of this machine"),
+        (
+            "[teach]\nlaunch = 'torchrun'\nnodes = 3\nrendezvous = 'gpu-1'",
+            r"\[teach\] rendezvous = 'gpu-1': .* the other 2",
+        ),
+        ("[teach]\nlaunch = 'ray'\nnodes = 2", r"\[teach\] nodes = 2: Ray knows its machines"),
         ("[teach]\nepoch = 3", r"unknown key \[teach\] epoch \(did you mean 'epochs'\?\)"),
         ("[rollot]\n", r"unknown key rollot \(did you mean 'rollout'\?\)"),
         ("[gates]\nmax_drop = 2.0", "gates.max_drop: Expected `float` <= 1.0"),
@@ -82,3 +89,26 @@ def test_a_url_that_cannot_be_meant_is_an_error_and_no_password_is_shown(tmp_pat
     with pytest.raises(ServerConfigError, match=said) as found:
         stated(tmp_path, f'[store]\nurl = "{url}"\n')
     assert "hunter2" not in str(found.value)
+
+
+def test_blobs_lie_in_a_folder_beside_the_file_or_in_a_bucket(tmp_path):
+    assert stated(tmp_path, "").store.blobs == ""
+    assert stated(tmp_path, '[store]\nblobs = "bytes"\n').store.blobs == str(tmp_path / "bytes")
+    far = stated(tmp_path, '[store]\nblobs = "s3://fleet/farm"\ns3_endpoint = "http://10.0.0.5:8333"\n').store
+    assert (far.blobs, far.s3_endpoint) == ("s3://fleet/farm", "http://10.0.0.5:8333")
+
+
+@pytest.mark.parametrize(
+    ("stating", "said"),
+    [
+        ('blobs = "s3:/fleet"', r"\[store\] blobs: got 's3:/fleet', expected s3://bucket/prefix or a folder"),
+        ('blobs = "gs://fleet/farm"', "expected s3://bucket/prefix or a folder"),
+        ('blobs = "s3://Fleet"', "expected s3://bucket/prefix or a folder"),
+        ('blobs = "s3://key:secret@fleet/farm"', r"got 's3://key:\.\.\.@fleet/farm', expected s3://bucket"),
+        ('s3_endpoint = "10.0.0.5:8333"', "expected https://host:port"),
+        ('s3_endpoint = "https://key:secret@host"', r"got 'https://key:\.\.\.@host', expected https://host:port; keys"),
+    ],
+)
+def test_blobs_that_lie_nowhere(tmp_path, stating, said):
+    with pytest.raises(ServerConfigError, match=said):
+        stated(tmp_path, f"[store]\n{stating}\n")

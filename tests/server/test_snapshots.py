@@ -338,3 +338,20 @@ def test_a_damaged_body_does_not_keep_a_snapshot_from_being_made(store):
     damage(store, 3, 4)
     snapshot = freeze(store, now_ms=NOW_MS)
     assert (snapshot.train_count, snapshot.holdout_count) == (15, 5)
+
+
+# --- shards of one ----------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("parts", [1, 2, 3, 7, 40])
+def test_shards_together_are_what_one_reads_and_a_damaged_body_keeps_its_place(store, parts):
+    snapshot = freeze(store, now_ms=NOW_MS)
+    whole = dataset.load(store, snapshot, takes=None).train
+    rows = dataset.members(store, snapshot, takes=None).train
+    damage(store, int(rows[4].id.rpartition(".")[2]))
+    read = [dataset.read(store, rows[dataset.shard(len(rows), part, parts)]) for part in range(parts)]
+    x, sound = (np.concatenate([one[i] for one in read if len(one[1])]) for i in range(2))
+    assert [row.id for row in rows] == whole.sample.tolist()
+    assert np.flatnonzero(~sound).tolist() == [4]
+    assert not x[4].any()
+    np.testing.assert_array_equal(x[sound], whole.x[sound])

@@ -13,7 +13,7 @@ import pytest
 from device_words import FLEET, NOW_MS
 from fastapi.testclient import TestClient
 from task_worlds import world
-from two_rounds import Taught, mean_score, two_rounds
+from two_rounds import SERVER, Taught, mean_score, two_rounds
 
 from edge_agent.choose.tasks.scoring import scoring
 from edge_agent.contract import score
@@ -21,6 +21,7 @@ from edge_agent.contract.artifact import write_artifact
 from edge_agent.contract.task import Task, truth_of
 from edge_agent.model import Model
 from edge_agent.send.outbox import Outbox
+from models import evaluate
 from models.kinds.kind import kind_of, run
 from models.package import Packaged
 from server import config
@@ -117,7 +118,7 @@ def test_its_pages_are_drawn(taught: Taught, path: str) -> None:
             told = {"secret_sha256": digest("secret"), "expires_at_ms": None, "by": "test", "now_ms": NOW_MS}
             users.add_token(connection, "ada", "test", **told)
     settings = config.ServerConfig(
-        server=config.Server(fleet=FLEET, data_dir=str(taught.folder / "store"), task=taught.what.task)
+        server=config.Server(fleet=FLEET, data_dir=str(taught.folder / SERVER), task=taught.what.task)
     )
     app = make_app(taught.store, settings, now_ms=lambda: NOW_MS)
     answer = TestClient(app, headers={"Authorization": "Bearer secret"}, follow_redirects=False).get(f"/{path}")
@@ -131,6 +132,18 @@ def judged(taught: Taught, onnx: bytes) -> Verdict:
     made = Packaged(taught.after.manifest, onnx, 1.0, None, None)
     told = {"int8": False, "rules": config.Gates(), "known": Known()}
     return judging.judge_candidate(taught.data, taught.what.names, made, taught.after, **told).verdict
+
+
+def test_each_model_is_run_once_on_what_is_held_out(taught: Taught, monkeypatch: pytest.MonkeyPatch) -> None:
+    inferred, really = [], evaluate.run_outputs
+
+    def counted(session: object, x: np.ndarray, names: object, **more: object) -> object:
+        inferred.append(x is taught.data.holdout.x)
+        return really(session, x, names, **more)
+
+    monkeypatch.setattr(evaluate, "run_outputs", counted)
+    judged(taught, taught.after.onnx)
+    assert sum(inferred) == 2
 
 
 def shifted(onnx: bytes, by: list[float]) -> bytes:

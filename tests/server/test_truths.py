@@ -314,6 +314,20 @@ def test_a_program_may_answer_what_the_model_said(store: Store) -> None:
     assert standing(store, 6).truth == {"applies": [[1, 1.0]]}
 
 
+def test_a_program_may_answer_that_the_model_found_nothing(store: Store) -> None:
+    class Echo:
+        def label(self, batch: list[Any]) -> list[Any]:
+            return [one.said for one in batch]
+
+    ingest = Ingest(store, fleet=FLEET, offline_after_s=90.0)
+    ingest.take(uploads("cam-1", 6, said=Said()))
+    asked = Labelling(store, Echo(), name="echo", batch=8, now_ms=lambda: NOW_MS, rules=Rules(task="detection"))
+    with store.database.write() as connection:
+        labels.add(connection, [labels.Label(name(seq), labels.CANNOT_TELL, "ann", NOW_MS) for seq in range(6)])
+    assert asked.step()
+    assert standing(store, 6).truth == {"boxes": []}
+
+
 def test_a_snapshot_holds_truths_as_they_were(store: Store) -> None:
     queue = queue_of(store, "detection")
     for seq in range(6):

@@ -7,12 +7,14 @@ old as it was, or current. The highest number is the current schema, and equals 
 from __future__ import annotations
 
 import logging
+from contextlib import closing
 from pathlib import Path
 
 import sqlalchemy as sa
 
+from server import config
 from server.errors import StoreError
-from server.store.database import Database
+from server.store.database import Database, path_of
 
 COPYING = "copying "  # in place of a number, of a catalogue that is not whole yet (copying.py)
 VERSIONS = Path(__file__).parent / "versions"
@@ -46,6 +48,14 @@ def found_schema(database: Database) -> str:
         if not sa.inspect(connection).has_table("alembic_version"):
             return ""
         return connection.exec_driver_sql("SELECT version_num FROM alembic_version").scalar() or ""
+
+
+def is_there(settings: config.Store) -> bool:
+    """Whether there is a catalogue at a URL, which opening would make; StoreError when it cannot be reached."""
+    if not settings.shared:
+        return path_of(settings).exists()
+    with closing(Database(settings)) as database:
+        return bool(found_schema(database))
 
 
 def tried(database: Database) -> str:

@@ -18,7 +18,7 @@ from server.errors import StoreError
 from server.store.snapshots import Snapshot
 from server.store.store import Store
 from server.teach.export.journal import Chunk, File, Journal
-from server.teach.export.record import Record, damaged, lines
+from server.teach.export.record import Record, lines, pictures
 
 PARTS = "parts"
 
@@ -59,16 +59,12 @@ def written(
     """Write the pictures of some: (record, path), their files, and how many were damaged."""
     said: list[tuple[Record, str]] = []
     files, lost = [], 0
-    for record in records:
-        try:
-            kind, body = record.picture(store)
-        except StoreError as error:
-            if not damaged(error):
-                raise
+    for record, picture in pictures(store, records):
+        if isinstance(picture, StoreError):
             lost += 1
             continue
-        path = place(record, kind)
-        files.append(journal.put(path, body))
+        path = place(record, picture.kind)
+        files.append(journal.put(path, picture.body))
         said.append((record, path))
     return said, files, lost
 

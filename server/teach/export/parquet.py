@@ -18,7 +18,7 @@ from server.store.snapshots import Snapshot
 from server.store.store import Store
 from server.teach.export.croissant import described
 from server.teach.export.journal import Chunk, File, Journal
-from server.teach.export.record import Record, damaged
+from server.teach.export.record import Record, arrays
 
 GROUP_BYTES = 32_000_000  # of bodies in memory at once; fewer make readers slow, more take memory
 
@@ -59,12 +59,8 @@ class Parquet:
     def _groups(self, records: Iterable[Record], counts: dict[str, int]) -> Iterable[list[dict[str, Any]]]:
         group: list[dict[str, Any]] = []
         size = 0
-        for record in records:
-            try:
-                array = record.array(self._store)
-            except StoreError as error:
-                if not damaged(error):
-                    raise
+        for record, array in arrays(self._store, records):
+            if isinstance(array, StoreError):
                 counts["damaged"] += 1
                 continue
             little = array.astype(array.dtype.newbyteorder("<"), copy=False)

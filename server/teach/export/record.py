@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Iterator
 from typing import Any, NamedTuple
 
 import msgspec
@@ -11,11 +12,18 @@ from numpy.typing import NDArray
 from edge_agent.contract.images import KINDS, Codec, encode_image, is_image
 from server.errors import StoreError
 from server.store.rules import Rule
-from server.store.samples import sample_array
+from server.store.samples import sample_arrays, unpacked
 from server.store.store import Store
 from server.store.wording import View
 
 PNG = Codec("png", 90)
+
+
+class Picture(NamedTuple):
+    """An image file."""
+
+    kind: str
+    body: bytes
 
 
 class Record(NamedTuple):
@@ -63,19 +71,28 @@ class Record(NamedTuple):
         """Whether it can be an image file."""
         return self.row.encoding in KINDS or is_image(tuple(self.row.shape), self.row.dtype, "png")
 
-    def array(self, store: Store) -> NDArray[np.generic]:
-        """What the device sent."""
-        return sample_array(store, self.row)
 
-    def picture(self, store: Store) -> tuple[str, bytes]:
-        """(kind, bytes of the file): as it was sent where that was an image, else as PNG, without loss.
+def arrays(store: Store, records: Iterable[Record]) -> Iterator[tuple[Record, NDArray[np.generic] | StoreError]]:
+    """What devices sent, or what is wrong with it; in order, read ahead."""
+    every = list(records)
+    found = sample_arrays(store, [record.row for record in every])
+    return ((record, array) for record, (_, array) in zip(every, found, strict=True))
 
-        StoreError when it is damaged. What the device sent is decoded in the sandbox alone, so as to be known sound.
-        """
-        array = self.array(store)
-        if self.row.encoding in KINDS:
-            return self.row.encoding, store.blobs.get(self.row.body_sha256)
-        return "png", encode_image(array, PNG)
+
+def pictures(store: Store, records: Iterable[Record]) -> Iterator[tuple[Record, Picture | StoreError]]:
+    """The same as files: as they were sent where those were images, else as PNG, without loss."""
+    every = list(records)
+    bodies = store.blobs.get_many(record.row.body_sha256 for record in every)
+    for record, body in zip(every, bodies, strict=True):
+        yield record, body if isinstance(body, StoreError) else _picture(store, record.row, body)
+
+
+def _picture(store: Store, row: Any, body: bytes) -> Picture | StoreError:
+    """What the device sent is decoded in the sandbox alone, so as to be known sound."""
+    array = unpacked(store, row, body)
+    if isinstance(array, StoreError):
+        return array
+    return Picture(row.encoding, body) if row.encoding in KINDS else Picture("png", encode_image(array, PNG))
 
 
 def size_of(record: Record) -> tuple[int, int]:
@@ -86,8 +103,3 @@ def size_of(record: Record) -> tuple[int, int]:
 def lines(rows: list[dict[str, Any]]) -> bytes:
     """As JSON, one a line."""
     return msgspec.json.Encoder().encode_lines(rows)
-
-
-def damaged(error: StoreError) -> bool:
-    """Whether it is the body that is wrong, and not the disk."""
-    return error.__cause__ is None

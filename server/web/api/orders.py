@@ -46,6 +46,7 @@ class Foreseen(BaseModel):
 
     devices: list[str]
     revoked: list[str] = Field(description="left out: they hear nothing any more")
+    unknown: list[str] = Field(description="names that no device has, or none has any more; left out")
     online: int
     paused: int
     budgeted: int = Field(description="with a budget by order")

@@ -35,6 +35,7 @@ class Status(BaseModel):
     teaching: Anything = Field(description="what the next round waits for")
     portfolio: list[Anything]
     rollouts: list[Anything] = Field(description="the newest of each channel")
+    disk: Anything | None = Field(description="bytes used, bound and free, and when it is full; as of the last hour")
 
 
 class Accuracy(BaseModel):

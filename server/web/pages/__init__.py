@@ -4,6 +4,7 @@ from server.web.pages import (
     against,
     data,
     device,
+    disk,
     erasures,
     exports,
     fleet,
@@ -21,5 +22,5 @@ from server.web.pages import (
 
 MODULES = (
     front, fleet, device, orders, label, data, samples, snapshots, exports, models, version, against, rollouts, trail,
-    governance, erasures,
+    governance, erasures, disk,
 )  # fmt: skip

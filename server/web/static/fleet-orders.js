@@ -44,6 +44,7 @@
     meant = found.devices;
     const word = form.elements.word.value, also = [];
     if (found.revoked.length) also.push(`${number(found.revoked.length)} revoked, left out`);
+    if (found.unknown.length) also.push(`${number(found.unknown.length)} not here any more, left out`);
     if (found.paused) also.push(`${number(found.paused)} paused already`);
     if (word === "budget" && found.budgeted) also.push(`${number(found.budgeted)} with a budget by order, which this one replaces`);
     const [now, none] = { channel: ["channels"], ring: ["rings", "drawn anew"], site: ["sites", "no site"] }[word] ?? [];

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -24,6 +24,7 @@ from server.teach.champions import Champion
 from server.teach.run import CHECKPOINTS
 from server.teach.training import Settings, begin, run_round
 
+SERVER = "server"  # the folder of its data
 FIRST, ALL = 0.3, 0.8  # of the samples: what the champion knows, and what is labelled; the rest nobody saw
 
 
@@ -92,17 +93,34 @@ class Taught:
 @contextmanager
 def two_rounds(what: World, folder: Path, *, champion_epochs: int) -> Iterator[Taught]:
     """From no model to a second version, by what the server does."""
-    store = Store.open(folder / "store")
-    first, last = (round(share * len(what.x)) for share in (FIRST, ALL))
-    label(store, what, 0, first)
-    passed(teach(store, what, folder, epochs=champion_epochs))
-    before = published(store, 1)
-    label(store, what, first, last)
+    with closing(Store.open(folder / SERVER)) as store:
+        label(store, what, 0, _first(what))
+        passed(teach(store, what, folder, epochs=champion_epochs))
+        yield _second(store, what, folder, published(store, 1))
+
+
+@contextmanager
+def after_one(what: World, folder: Path) -> Iterator[Taught]:
+    """The second version, of a server that was given the first."""
+    with closing(Store.open(folder / SERVER)) as store:
+        label(store, what, 0, _first(what))
+        before = champions.load(store, 1)
+        assert before is not None
+        yield _second(store, what, folder, before)
+
+
+def _first(what: World) -> int:
+    return round(FIRST * len(what.x))
+
+
+def _second(store: Store, what: World, folder: Path, before: Champion) -> Taught:
+    """The rest is labelled, and taught."""
+    last = round(ALL * len(what.x))
+    label(store, what, _first(what), last)
     done = passed(teach(store, what, folder))
     after = published(store, 2)
     with store.database.read() as connection:
         frozen = snapshots.get(connection, done.snapshot_id)
     assert frozen is not None
     data = dataset.load(store, frozen, takes=after.manifest.input)
-    yield Taught(folder, store, what, before, after, done.report, data, slice(last, None))
-    store.close()
+    return Taught(folder, store, what, before, after, done.report, data, slice(last, None))

@@ -1,0 +1,62 @@
+"""How is what devices say of themselves kept?"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+
+import sqlalchemy as sa
+
+from edge_agent.contract.wire import Birth, Death, Event, Heartbeat
+from server.collect.inbound import Bad, Said
+from server.store import arrivals, beats, devices, erasures, gaps, stretches
+from server.store.spoken import Spoken, W
+
+
+def record(
+    connection: sa.Connection, all_said: Sequence[Said], all_bad: Sequence[Bad], *, kept_ms: Sequence[int]
+) -> None:
+    """Take in what devices said of themselves: of each its first word, then of each its second.
+
+    So each is heard in order, and what many say at once is read and written at once.
+    """
+    turns: list[list[Said]] = []
+    words: Counter[str] = Counter()
+    for said in all_said:
+        if words[said.device] == len(turns):
+            turns.append([])
+        turns[words[said.device]].append(said)
+        words[said.device] += 1
+    for turn in turns:
+        _hear_all(connection, turn, kept_ms)
+    closed = erasures.closed(connection)
+    for bad in all_bad:
+        devices.record_bad(
+            connection,
+            bad.device,
+            topic=bad.message.topic,
+            payload=b"" if bad.device in closed else bad.message.payload,
+            reason=bad.reason,
+            now_ms=bad.message.received_ms,
+        )
+
+
+def _hear_all(connection: sa.Connection, said: Sequence[Said], kept_ms: Sequence[int]) -> None:
+    births, beating = _of(said, Birth), _of(said, Heartbeat)
+    if births or beating:
+        gaps.notice(connection, [*births, *beating])
+    if births:
+        devices.record_births(connection, births)
+        arrivals.add(connection, births)
+    if beating:
+        devices.record_heartbeats(connection, beating)
+        scored = stretches.record(connection, beating)
+        beats.add(connection, [*map(beats.of_heartbeat, beating), *scored], kept_ms=kept_ms)
+    for death in _of(said, Death):
+        devices.record_death(connection, death)
+    for event in _of(said, Event):
+        devices.record_event(connection, event)
+
+
+def _of(said: Sequence[Said], kind: type[W]) -> list[Spoken[W]]:
+    return [Spoken(one.device, one.word, one.message.received_ms) for one in said if isinstance(one.word, kind)]

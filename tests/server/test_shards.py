@@ -1,0 +1,92 @@
+"""What shards alone do: files of SQLite, one after the other."""
+
+import sqlite3
+import subprocess
+import sys
+
+import pytest
+
+from server.errors import StoreError
+from server.store.shards import Shards
+
+
+def test_a_body_damaged_on_disk_is_not_handed_out(tmp_path):
+    blobs = Shards(tmp_path)
+    whole, damaged = blobs.put_many([b"w" * 20_000, b"d" * 20_000])
+    blobs.close()
+    file = tmp_path / "000001.db"
+    content = file.read_bytes()
+    at = content.index(b"d" * 1000)
+    file.write_bytes(content[:at] + b"!" + content[at + 1 :])
+    blobs = Shards(tmp_path)
+    assert blobs.get(whole) == b"w" * 20_000
+    with pytest.raises(StoreError, match="damaged"):
+        blobs.get(damaged)
+    blobs.close()
+
+
+def test_a_file_that_is_no_shard_is_an_error_that_names_it(tmp_path):
+    (tmp_path / "000001.db").write_bytes(b"not a database" * 1000)
+    with pytest.raises(StoreError, match=r"000001\.db"):
+        Shards(tmp_path)
+
+
+def test_a_full_shard_is_followed_by_another(tmp_path):
+    blobs = Shards(tmp_path, shard_bytes=200_000)
+    bodies = [bytes([i]) * 30_000 for i in range(20)] + [b"larger than a shard" * 20_000]
+    names = blobs.put_many(bodies)
+    assert len(list(tmp_path.glob("*.db"))) > 3
+    assert blobs.put_many(bodies) == names
+    blobs.close()
+    again = Shards(tmp_path, shard_bytes=200_000)
+    assert [again.get(name) for name in names] == bodies
+    assert len(again) == len(bodies)
+    again.close()
+
+
+def test_two_that_are_open_at_once_see_each_others_shards(tmp_path):
+    one, other = (Shards(tmp_path, shard_bytes=50_000) for _ in range(2))
+    mine = one.put_many([bytes([i]) * 30_000 for i in range(6)])
+    theirs = other.put_many([bytes([100 + i]) * 30_000 for i in range(6)] + [bytes([0]) * 30_000])
+    assert all(other.has(name) for name in mine)
+    assert all(len(one.get(name)) == 30_000 for name in theirs)
+    assert len(one) == len(other) == 12
+    one.close()
+    other.close()
+
+
+def test_shards_are_as_they_should_be(tmp_path):
+    Shards(tmp_path).close()
+    connection = sqlite3.connect(tmp_path / "000001.db")
+    assert connection.execute("PRAGMA page_size").fetchone() == (16384,)
+    assert connection.execute("PRAGMA journal_mode").fetchone() == ("wal",)
+    connection.close()
+
+
+def test_what_was_put_outlives_a_kill(tmp_path):
+    code = (
+        "import os, sys; from pathlib import Path; from server.store.shards import Shards\n"
+        "print(Shards(Path(sys.argv[1])).put(b'kept'), flush=True); os.kill(os.getpid(), 9)"
+    )
+    run = subprocess.run([sys.executable, "-c", code, str(tmp_path)], capture_output=True, text=True)
+    assert run.returncode == -9
+    blobs = Shards(tmp_path)
+    assert blobs.get(run.stdout.strip()) == b"kept"
+    blobs.close()
+
+
+def test_a_shard_that_had_something_erased_is_to_be_written_anew_until_it_was(tmp_path):
+    blobs = Shards(tmp_path, shard_bytes=1)
+    first, _ = (blobs.put(bytes([n]) * 100) for n in range(2))
+
+    def marked() -> list[int]:
+        return [shard._number("PRAGMA user_version") for shard in blobs._shards]
+
+    assert blobs.erase([first, "00" * 32]) == 1
+    assert marked() == [1, 0]
+    blobs.close()
+    blobs = Shards(tmp_path, shard_bytes=1)  # killed in between, it is known still
+    assert marked() == [1, 0]
+    blobs.scrub()
+    assert marked() == [0, 0]
+    blobs.close()
