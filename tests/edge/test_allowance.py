@@ -12,9 +12,9 @@ from hypothesis import strategies as st
 from sending import a_put
 
 from edge_agent.contract.wire import BODY_MAX_BYTES, sample_frames
+from edge_agent.send.access import packet_bytes
 from edge_agent.send.allowance import EXCESS, HEADER_MAX_BYTES, WINDOW_S, Allowance
 from edge_agent.send.beats import Beats
-from edge_agent.send.connection import packet_bytes
 
 DAY_S = 86_400.0
 TOPIC = "winnow/1/default/dev/up/sample"

@@ -190,7 +190,7 @@ def test_a_device_that_was_left_out_takes_nobody_with_it(store):
 
 def test_fingerprints_are_made_once(store, monkeypatch):
     first = freeze(store, now_ms=NOW_MS)
-    monkeypatch.setattr("server.teach.snapshot.sample_array", None)  # nothing is read again
+    monkeypatch.setattr("server.teach.snapshot.sample_arrays", None)  # nothing is read again
     assert freeze(store, now_ms=NOW_MS) == first
     with store.database.read() as connection:
         assert len(stored.of(connection, [f"cam-{n}.main.1.{seq}" for n in (1, 2) for seq in range(10)])) == 20
