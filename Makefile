@@ -27,9 +27,9 @@ demo-quick: setup  ## the same in about two minutes
 test: setup browser lint  ## set-up, lint, types, every test (the agent's under Python 3.10 too, where it is installed)
 	@$(PYTHON) scripts/py310.py
 	@$(BIN)/python scripts/arm.py --where-possible
-ifeq ($(ARGS),)  # a third waits with many; the demo, which is measured, has the machine to itself
-	$(BIN)/python -m pytest -n 3 --dist loadfile --ignore tests/end_to_end
-	$(BIN)/python -m pytest -n 2 --dist loadfile --ignore tests/end_to_end/test_demo.py tests/end_to_end
+ifeq ($(ARGS),)  # half of them wait with many; the demo, which is measured, has the machine to itself
+	$(BIN)/python -m pytest -n 4 --dist loadfile --ignore tests/end_to_end
+	$(BIN)/python -m pytest -n 3 --dist loadfile --ignore tests/end_to_end/test_demo.py tests/end_to_end
 	$(BIN)/python -m pytest tests/end_to_end/test_demo.py
 else
 	$(BIN)/python -m pytest $(ARGS)
@@ -61,10 +61,10 @@ screenshots: setup browser  ## docs/img/*.png of the pages, from a quick demo
 bench: setup  ## every benchmark, one after the other
 	@set -e; for file in benchmarks/*.py; do echo "== $$file"; case $$file in */_*) ;; *) $(BIN)/python $$file $(ARGS);; esac; done
 
-soak: setup  ## everything fails for minutes, nothing is lost; large nets learn (ARGS="--seconds 600 --seed 7" and others)
+soak: setup  ## everything fails for minutes, nothing is lost; large nets learn, leaders die (ARGS="--seconds 600 --seed 7" and others)
 	@$(BIN)/python tests/end_to_end/chaos.py $(ARGS)
 	@$(BIN)/python tests/end_to_end/killed_workers.py
-	$(BIN)/python -m pytest -m pretrained
+	$(BIN)/python -m pytest -m long
 
 fuzz: setup  ## properties with new draws, then random messages at every decoder, guided by coverage (ARGS="--seconds 600")
 	$(BIN)/python -m pytest -n 2 -m hypothesis --hypothesis-profile exploring

@@ -138,6 +138,7 @@ def _alike(one: bytes, other: bytes) -> None:
 # --- launched ---
 
 
+@pytest.mark.long
 def test_a_rank_that_is_killed_changes_nothing(learned: Path, tmp_path: Path) -> None:
     job, said = in_ranks.long(), []
     killed: list[int] = []

@@ -16,7 +16,7 @@ from models.trainer import settings_of
 from server.teach.answering import run
 from server.teach.valued import Detected, answers
 
-pytestmark = [pytest.mark.pretrained, pytest.mark.timeout(900)]
+pytestmark = [pytest.mark.long, pytest.mark.timeout(900)]
 
 TAUGHT = 320
 

@@ -21,7 +21,7 @@ from models.train import Net
 from server.__main__ import main
 from server.teach.champions import Champion
 
-pytestmark = pytest.mark.pretrained
+pytestmark = pytest.mark.long
 
 COUNT, KNOWN, PIECES = 300, 60, 24  # mails, those that the first head is of, and word pieces of each
 CONFIG = '[server]\ndata_dir = "server"\nfleet = "test"\ntask = "classification"\n'
