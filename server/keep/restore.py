@@ -76,7 +76,8 @@ def restore(folder: Path, data_dir: Path, settings: config.Store, *, who: str, w
         _copy_files(folder, made, beside)
     except OSError as error:
         raise StoreError(f"{error.filename}: {error.strerror}") from error
-    store = Store.open(beside, msgspec.structs.replace(settings, url=""))
+    blobs = _blobs(settings.blobs, data_dir, beside)
+    store = Store.open(beside, msgspec.structs.replace(settings, url="", blobs=blobs))
     try:
         count = _copy_blobs(folder, made, store)
         _settle(store, made, who=who, why=why, now_ms=now_ms)
@@ -93,6 +94,14 @@ def restore(folder: Path, data_dir: Path, settings: config.Store, *, who: str, w
 def _check_empty(data_dir: Path) -> None:
     if data_dir.exists() and (not data_dir.is_dir() or any(data_dir.iterdir())):
         raise StoreError(f"{data_dir}: is not empty: move it away first; nothing is ever restored over what is there")
+
+
+def _blobs(where: str, data_dir: Path, beside: Path) -> str:
+    """Where they are put: what is to be below the data folder comes into place with it."""
+    if not where or "://" in where:
+        return where
+    wanted, below = Path(where).resolve(), data_dir.resolve()
+    return str(beside / wanted.relative_to(below)) if wanted.is_relative_to(below) else where
 
 
 def _copy_catalogue(folder: Path, made: Manifest, to: Path) -> None:
@@ -125,7 +134,7 @@ def _copy_blobs(folder: Path, made: Manifest, store: Store) -> int:
     blobs = Shards(folder / BLOBS, journal="DELETE")
     try:
         copied = bodies.copy(blobs, store.blobs)
-        if isinstance(store.blobs, Shards):  # a bucket may hold more, and is no one's to empty
+        if Path(store.blobs.where).is_relative_to(store.folder):  # elsewhere may be more, and is no one's to empty
             store.blobs.erase(list(absent(store.blobs.names(), blobs.names())))  # of another try, from another backup
     finally:
         blobs.close()

@@ -226,6 +226,30 @@ def test_nothing_is_restored_over_what_is_there_nor_mixed(server: Server, tmp_pa
         back_up(Source(other.store, "barn"), tmp_path / "copy", now_ms=NOW_MS)
 
 
+@pytest.mark.of_shards
+def test_a_folder_of_blobs_elsewhere_is_added_to_and_never_emptied(server: Server, tmp_path: Path, open_server) -> None:
+    server.take(0)
+    server.back_up(tmp_path / "copy")
+    settings = Settings(blobs=str(tmp_path / "elsewhere"))
+    other = open_server(tmp_path / "other", settings)
+    other.take(0, 1, 2)
+    restore.restore(tmp_path / "copy", tmp_path / "again", settings, who="ann", why="moved", now_ms=NOW_MS)
+    assert open_server(tmp_path / "again", settings).seqs() == [0]
+    assert other.seqs() == [0, 1, 2]
+
+
+@pytest.mark.of_shards
+def test_a_folder_of_blobs_below_the_data_folder_comes_into_place_with_it(
+    server: Server, tmp_path: Path, open_server
+) -> None:
+    server.take(0)
+    server.back_up(tmp_path / "copy")
+    settings = Settings(blobs=str(tmp_path / "again" / "bytes"))
+    restore.restore(tmp_path / "copy", tmp_path / "again", settings, who="ann", why="moved", now_ms=NOW_MS)
+    assert open_server(tmp_path / "again", settings).seqs() == [0]
+    assert (tmp_path / "again" / "bytes" / "000001.db").is_file()
+
+
 def test_what_was_erased_since_is_erased_again_by_a_later_catalogue(
     server: Server, tmp_path: Path, open_server
 ) -> None:
