@@ -45,7 +45,10 @@ class Restored(NamedTuple):
 def check(folder: Path) -> list[str]:
     """Read all of a backup; what is wrong with it, in words. StoreError when there is none."""
     made = manifest.read(folder)
-    wrong = [f"{name}: its bytes changed" for name, sha256 in made.files.items() if not _is(folder / name, sha256)]
+    wrong = []
+    for name, sha256 in made.files.items():
+        if not _is(folder / made.files_in / name, sha256):
+            wrong.append(f"{made.files_in}/{name}: its bytes changed")
     catalogue = folder / made.catalogue
     if not _is(catalogue, made.catalogue_sha256):
         return [*wrong, f"{made.catalogue}: is missing, or its bytes changed"]
@@ -88,7 +91,7 @@ def restore(folder: Path, data_dir: Path, settings: config.Store, *, who: str, w
     if settings.url:
         _take_over(beside, settings)
     _put(beside, data_dir)
-    return Restored(made, count, any(name.startswith(("identity/", "keys/")) for name in made.files))
+    return Restored(made, count, made.has_keys)
 
 
 def _check_empty(data_dir: Path) -> None:
@@ -121,10 +124,11 @@ def _copy_files(folder: Path, made: Manifest, to: Path) -> None:
     for name, sha256 in made.files.items():
         if name == "server.toml":
             continue  # the one that is in force names the folder
-        if not _is(folder / name, sha256):
-            raise StoreError(f"{folder / name}: is missing, or its bytes changed since it was copied")
+        path = folder / made.files_in / name
+        if not _is(path, sha256):
+            raise StoreError(f"{path}: is missing, or its bytes changed since it was copied")
         (to / name).parent.mkdir(parents=True, exist_ok=True, mode=0o700)
-        write_durably(to / name, (folder / name).read_bytes(), mode=0o600)
+        write_durably(to / name, path.read_bytes(), mode=0o600)
 
 
 def _copy_blobs(folder: Path, made: Manifest, store: Store) -> int:
