@@ -206,7 +206,7 @@ class Ingest:
                 new.append(upload)
         pictures = [picture for picture in group.pictures if group.is_new(picture, known)]
         if new or kept or pictures:
-            room.check(self._store.folder, self._min_free_bytes)
+            room.check(self._store.folders, self._min_free_bytes)
         gone = _erased(connection, group, [*new, *pictures, *kept])
         return _without(gone, new), _without(gone, pictures), _without(gone, kept)
 

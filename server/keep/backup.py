@@ -11,6 +11,7 @@ A backup that is killed leaves the one before it in force; the next goes on with
 
 from __future__ import annotations
 
+import shutil
 import time
 from collections.abc import Callable
 from importlib.metadata import version
@@ -34,6 +35,7 @@ from server.store.store import Store
 OPEN_FILES = ("trust/**/*", "broker/broker.port")  # beside the catalogue; nothing in them is secret
 KEY_FILES = ("identity/**/*", "keys/**/*")
 CATALOGUE = "catalogue-{}.db"
+FILES = "files-{}"
 TRIES = 6  # while what the copy names is deleted; fewer fail beside a long sweep
 AGAIN_S = 1.0
 _AT_ONCE = 500  # blobs to one commit
@@ -67,13 +69,20 @@ def back_up(
         before = manifest.read(target) if (target / manifest.FILE).exists() else None
         if before is not None and before.fleet != source.fleet:
             raise StoreError(f"{target}: holds a backup of fleet {before.fleet!r}, this is {source.fleet!r}")
-        _drop_catalogues(target, keep=before.catalogue if before else "")
+        if before is not None and before.has_keys and not keys:
+            raise StoreError(f"{target}: has the fleet's keys, and would lose them: say --keys, or give another DIR")
+        _drop_others(target, before)
+        _private(target / BLOBS)
         blobs = Shards(target / BLOBS, journal="DELETE")
         try:
             catalogue, copied = _rows_and_bytes(source, target, blobs, now_ms, sleep)
-            made = _described(source, catalogue, blobs, copied, _files(source, target, keys), now_ms)
+            files_in = target / FILES.format(now_ms)
+            files = _files(source, files_in, keys)
+            made = _described(source, catalogue, blobs, copied, now_ms, files_in=files_in.name, files=files)
+            for path in (catalogue, *(target / BLOBS).glob("*.db")):
+                _private(path, mode=0o600)
             manifest.write(target, made)
-            _drop_catalogues(target, keep=made.catalogue)
+            _drop_others(target, made)
             removed = _drop_bytes(
                 source, catalogue, blobs, erased=before is not None and made.erasures > before.erasures
             )
@@ -105,7 +114,14 @@ def _rows_and_bytes(
 
 
 def _described(
-    source: Source, catalogue: Path, blobs: Blobs, copied: Copied, files: dict[str, str], now_ms: int
+    source: Source,
+    catalogue: Path,
+    blobs: Blobs,
+    copied: Copied,
+    now_ms: int,
+    *,
+    files_in: str,
+    files: dict[str, str],
 ) -> Manifest:
     with opened(catalogue) as connection:
         counts, newest = rows.counts(connection), erasures.last_id(connection)
@@ -123,6 +139,7 @@ def _described(
         blob_bytes=blobs.total_bytes,
         damaged=copied.damaged,
         erasures=newest,
+        files_in=files_in,
         files=files,
     )
 
@@ -130,17 +147,18 @@ def _described(
 # --- files beside the catalogue ---------------------------------------------------------------------------------------
 
 
-def _files(source: Source, target: Path, keys: bool) -> dict[str, str]:
-    """Copy them, for nobody else to read; path below DIR -> sha256."""
+def _files(source: Source, to: Path, keys: bool) -> dict[str, str]:
+    """Copy them into a folder of their own, for nobody else to read; path below it -> sha256."""
     found: dict[str, str] = {}
+    _private(to)
     data_dir = source.store.folder
     for pattern in (*OPEN_FILES, *(KEY_FILES if keys else ())):
         for path in sorted(data_dir.glob(pattern)):
             if path.is_file() and path.name != "lock":
                 name = path.relative_to(data_dir)
-                found[str(name)] = _copy_file(path, target / name)
+                found[str(name)] = _copy_file(path, to / name)
     if source.config is not None:
-        found["server.toml"] = _copy_file(source.config, target / "server.toml")
+        found["server.toml"] = _copy_file(source.config, to / "server.toml")
     return found
 
 
@@ -153,22 +171,25 @@ def _copy_file(path: Path, to: Path) -> str:
     return sha256_of(to)
 
 
-def _private(folder: Path) -> None:
+def _private(path: Path, *, mode: int = 0o700) -> None:
+    """For nobody else to read; a folder is made where nothing is."""
     try:
-        folder.mkdir(parents=True, exist_ok=True, mode=0o700)
-        folder.chmod(0o700)
+        if not path.is_file():
+            path.mkdir(parents=True, exist_ok=True, mode=mode)
+        path.chmod(mode)
     except OSError as error:
-        raise StoreError(f"{folder}: {error.strerror}") from error
+        raise StoreError(f"{path}: {error.strerror}") from error
 
 
 # --- what nothing needs any more --------------------------------------------------------------------------------------
 
 
-def _drop_catalogues(target: Path, *, keep: str) -> None:
-    """Those of backups before, and what a killed one left."""
-    for path in target.glob("catalogue-*"):
-        if path.name != keep:
-            path.unlink(missing_ok=True)
+def _drop_others(target: Path, kept: Manifest | None) -> None:
+    """Catalogues and files of backups before, and what a killed one left."""
+    keep = (kept.catalogue, kept.files_in) if kept else ()
+    for path in (*target.glob("catalogue-*"), *target.glob("files-*")):
+        if path.name not in keep:
+            shutil.rmtree(path) if path.is_dir() else path.unlink(missing_ok=True)
 
 
 def _drop_bytes(source: Source, catalogue: Path, blobs: Blobs, *, erased: bool) -> int:

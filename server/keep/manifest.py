@@ -3,8 +3,8 @@
 DIR/backup.json             this: replaced last and in one step, so that a backup is whole or is the one before
 DIR/catalogue-<ms>.db       the rows, as they were at one moment
 DIR/blobs/                  the bytes, in shards; there may be more of them than the rows name
-DIR/server.toml  trust/     the configuration; what devices check models by
-DIR/identity/  keys/        the fleet's CA, and what signs models: where somebody asked for them
+DIR/files-<ms>/             server.toml; trust/, what devices check models by; where somebody asked for them
+                            identity/ and keys/: the fleet's CA, and what signs models
 """
 
 from __future__ import annotations
@@ -40,7 +40,13 @@ class Manifest(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     blob_bytes: int  # of the shards
     damaged: tuple[str, ...] = ()  # blobs that the server itself could not read any more
     erasures: int = 0  # the newest that it knows of
-    files: dict[str, str] = {}  # path below DIR -> sha256
+    files_in: str  # name of their folder
+    files: dict[str, str] = {}  # path below that -> sha256
+
+    @property
+    def has_keys(self) -> bool:
+        """Whether those of the CA or of the signatures are among the files."""
+        return any(name.startswith(("identity/", "keys/")) for name in self.files)
 
 
 def read(folder: Path) -> Manifest:

@@ -45,7 +45,10 @@ class Restored(NamedTuple):
 def check(folder: Path) -> list[str]:
     """Read all of a backup; what is wrong with it, in words. StoreError when there is none."""
     made = manifest.read(folder)
-    wrong = [f"{name}: its bytes changed" for name, sha256 in made.files.items() if not _is(folder / name, sha256)]
+    wrong = []
+    for name, sha256 in made.files.items():
+        if not _is(folder / made.files_in / name, sha256):
+            wrong.append(f"{made.files_in}/{name}: its bytes changed")
     catalogue = folder / made.catalogue
     if not _is(catalogue, made.catalogue_sha256):
         return [*wrong, f"{made.catalogue}: is missing, or its bytes changed"]
@@ -76,7 +79,8 @@ def restore(folder: Path, data_dir: Path, settings: config.Store, *, who: str, w
         _copy_files(folder, made, beside)
     except OSError as error:
         raise StoreError(f"{error.filename}: {error.strerror}") from error
-    store = Store.open(beside, msgspec.structs.replace(settings, url=""))
+    blobs = _blobs(settings.blobs, data_dir, beside)
+    store = Store.open(beside, msgspec.structs.replace(settings, url="", blobs=blobs))
     try:
         count = _copy_blobs(folder, made, store)
         _settle(store, made, who=who, why=why, now_ms=now_ms)
@@ -87,12 +91,20 @@ def restore(folder: Path, data_dir: Path, settings: config.Store, *, who: str, w
     if settings.url:
         _take_over(beside, settings)
     _put(beside, data_dir)
-    return Restored(made, count, any(name.startswith(("identity/", "keys/")) for name in made.files))
+    return Restored(made, count, made.has_keys)
 
 
 def _check_empty(data_dir: Path) -> None:
     if data_dir.exists() and (not data_dir.is_dir() or any(data_dir.iterdir())):
         raise StoreError(f"{data_dir}: is not empty: move it away first; nothing is ever restored over what is there")
+
+
+def _blobs(where: str, data_dir: Path, beside: Path) -> str:
+    """Where they are put: what is to be below the data folder comes into place with it."""
+    if not where or "://" in where:
+        return where
+    wanted, below = Path(where).resolve(), data_dir.resolve()
+    return str(beside / wanted.relative_to(below)) if wanted.is_relative_to(below) else where
 
 
 def _copy_catalogue(folder: Path, made: Manifest, to: Path) -> None:
@@ -112,10 +124,11 @@ def _copy_files(folder: Path, made: Manifest, to: Path) -> None:
     for name, sha256 in made.files.items():
         if name == "server.toml":
             continue  # the one that is in force names the folder
-        if not _is(folder / name, sha256):
-            raise StoreError(f"{folder / name}: is missing, or its bytes changed since it was copied")
+        path = folder / made.files_in / name
+        if not _is(path, sha256):
+            raise StoreError(f"{path}: is missing, or its bytes changed since it was copied")
         (to / name).parent.mkdir(parents=True, exist_ok=True, mode=0o700)
-        write_durably(to / name, (folder / name).read_bytes(), mode=0o600)
+        write_durably(to / name, path.read_bytes(), mode=0o600)
 
 
 def _copy_blobs(folder: Path, made: Manifest, store: Store) -> int:
@@ -125,7 +138,7 @@ def _copy_blobs(folder: Path, made: Manifest, store: Store) -> int:
     blobs = Shards(folder / BLOBS, journal="DELETE")
     try:
         copied = bodies.copy(blobs, store.blobs)
-        if isinstance(store.blobs, Shards):  # a bucket may hold more, and is no one's to empty
+        if Path(store.blobs.where).is_relative_to(store.folder):  # elsewhere may be more, and is no one's to empty
             store.blobs.erase(list(absent(store.blobs.names(), blobs.names())))  # of another try, from another backup
     finally:
         blobs.close()

@@ -25,6 +25,7 @@ from server.keep import tables
 from server.keep.rules import CLASSES, DAY_MS, YOUNG_MS, enough
 from server.store import passing, rules, trail, usage
 from server.store.schema import sample
+from server.store.shards import Shards
 from server.store.store import Store
 
 log = logging.getLogger(__name__)
@@ -32,6 +33,7 @@ log = logging.getLogger(__name__)
 EVERY_MS = 3_600_000
 AT_ONCE = 1000  # samples to a transaction: more hold up ingest, fewer make a longer trail
 LOOK = 20_000  # that are found at once: a look goes over all that may not go
+FREED = 0.5  # of the bytes that went; less, and small bodies went that leave pages half empty: these are put together
 LEAVES = 0.95  # of the bound, so that the next sample does not begin another sweep
 
 _NAMED = 20  # devices in an entry of the trail
@@ -93,12 +95,26 @@ class Sweep:
 
     def _room(self, now_ms: int) -> Iterator[None]:
         find = partial(passing.least_useful, before_ms=now_ms - YOUNG_MS, limit=LOOK)
-        while (over := usage.over(self._store, self._settings.max_bytes)) > 0:
+        over = self._over()
+        while over > 0:
             wanted = over + int((1.0 - LEAVES) * self._settings.max_bytes)
             found = list(enough(self._found(find), wanted))
             if not found:
                 return
             yield from self._remove(found, f"the store was {over} bytes over its bound", now_ms)
+            before, over = over, self._over()
+            if before - over < FREED * sum(row.body_bytes for row in found) and isinstance(self._store.blobs, Shards):
+                for _ in self._store.blobs.pack():
+                    yield
+                over = self._over()
+            if over >= before:
+                log.warning(
+                    "%d samples were removed, and the store is no smaller: no more go in this sweep", len(found)
+                )
+                return
+
+    def _over(self) -> int:
+        return usage.over(self._store, self._settings.max_bytes)
 
     def _found(self, find: Find) -> Sequence[Any]:
         with self._store.database.read() as connection:  # looked for without the right to write

@@ -98,11 +98,13 @@ def remove(connection: sa.Connection, rows: Sequence[Any]) -> None:
 
 
 def drop_bytes(store: Store) -> int:
-    """Delete the bytes of samples that were removed, unless another row names them; returns how many went."""
+    """Delete the bytes of samples that were removed, unless another row names them; returns how many went.
+
+    Some of an erasure that is not finished may be among them: these leave no trace, once govern/scrub.py is done.
+    """
     with store.database.write() as connection:  # nobody puts bytes meanwhile that we are about to delete
-        if erasures.unfinished(connection):
-            return 0  # those have to go without a trace: govern/scrub.py
-        gone = store.blobs.delete_many(named.orphans(connection))
+        forget = store.blobs.erase if erasures.unfinished(connection) else store.blobs.delete_many
+        gone = forget(named.orphans(connection))
         connection.execute(sa.delete(doomed_blob))
     return gone
 

@@ -90,10 +90,7 @@ class Shards(Blobs):
 
     def names(self, after: str = "") -> Iterator[str]:
         """Of all shards; what is in two of them is named once."""
-        with self._lock:
-            self._look_again()
-            shards = list(self._shards)
-        every = heapq.merge(*(self._names_in(shard, bytes.fromhex(after)) for shard in shards))
+        every = heapq.merge(*(self._names_in(shard, bytes.fromhex(after)) for shard in self._every()))
         return (name.hex() for name, _ in groupby(every))
 
     def _names_in(self, shard: _Shard, after: bytes) -> Iterator[bytes]:
@@ -116,9 +113,8 @@ class Shards(Blobs):
     def _forget(self, names: Iterable[str], *, mark: bool) -> int:
         wanted = [_raw(sha256) for sha256 in names]
         with self._lock:
-            self._look_again()
             gone = 0
-            for shard in self._shards:
+            for shard in self._every():
                 mine = [name for name in wanted if shard.has(name)]
                 gone += len(mine)
                 shard.erase(mine, mark=mark)
@@ -126,29 +122,30 @@ class Shards(Blobs):
 
     def scrub(self) -> None:
         """In the files, and in their logs."""
-        with self._lock:
-            self._look_again()
-            for shard in self._shards:
-                shard.scrub()
+        list(self.pack(marked=True))
+
+    def pack(self, *, marked: bool = False) -> Iterator[None]:
+        """Write one after the other anew, so that no page is half empty; `marked`: those that `erase` noted."""
+        for shard in self._every():
+            with self._lock:
+                shard.scrub(always=not marked)
+            yield
 
     def __len__(self) -> int:
         with self._lock:
-            self._look_again()
-            return sum(shard.count() for shard in self._shards)
+            return sum(shard.count() for shard in self._every())
 
     @property
     def total_bytes(self) -> int:
         """Bytes of the shards in use."""
         with self._lock:
-            self._look_again()
-            return sum(shard.used_bytes() for shard in self._shards)
+            return sum(shard.used_bytes() for shard in self._every())
 
     @property
     def free_bytes(self) -> int:
         """Of all shards."""
         with self._lock:
-            self._look_again()
-            return sum(shard.free_bytes() for shard in self._shards)
+            return sum(shard.free_bytes() for shard in self._every())
 
     def close(self) -> None:
         """Close every shard."""
@@ -161,10 +158,12 @@ class Shards(Blobs):
         return next((shard for shard in reversed(self._shards) if shard.has(name)), None)
 
     def _find_anew(self, name: bytes) -> _Shard | None:
-        found = self._find(name)
-        if found is None and self._look_again():
-            found = self._find(name)
-        return found
+        return self._find(name) or (self._find(name) if self._look_again() else None)
+
+    def _every(self) -> list[_Shard]:
+        with self._lock:
+            self._look_again()
+            return list(self._shards)
 
     def _look_again(self) -> bool:
         """Open shards that another process has made since; whether there were any."""
@@ -253,8 +252,8 @@ class _Shard:
                 if mark:
                     connection.execute("PRAGMA user_version = 1")  # to be written anew, whatever happens meanwhile
 
-    def scrub(self) -> None:
-        if self._number("PRAGMA user_version"):
+    def scrub(self, *, always: bool) -> None:
+        if always or self._number("PRAGMA user_version"):
             with self._errors():
                 forget_deleted(self._connection)
                 self._connection.execute("PRAGMA user_version = 0")

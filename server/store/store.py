@@ -56,6 +56,11 @@ class Store:
             raise
         return cls(folder, settings, database, blobs)
 
+    @property
+    def folders(self) -> tuple[Path, ...]:
+        """Those that it fills: the data folder, and the blobs' where they are in one."""
+        return (self.folder, Path(self.blobs.where)) if isinstance(self.blobs, Shards) else (self.folder,)
+
     def under(self, terms: Mapping[str, int]) -> Store:
         """The same, for one who leads: a write raises DeposedError when one of its terms is over (leadership.py)."""
         if not terms:

@@ -67,7 +67,7 @@ def measure(store: Store) -> dict[str, Used]:
     return {
         BLOBS: Used(0, blobs),
         CATALOGUE: Used(0, catalogue),
-        FREE: Used(0, room.free_bytes(store.folder)),
+        FREE: Used(0, min(map(room.free_bytes, store.folders))),
         UNUSED: Used(0, unused),
         MODELS: Used(0, max(0, blobs - bodies)),
         **{CLASS + name: one for name, one in classes.items()},

@@ -55,7 +55,7 @@ class _Found(NamedTuple):
 def freeze(store: Store, *, now_ms: int, settings: Settings = DEFAULT, unlabelled: bool = False) -> Snapshot:
     """Freeze the labelled samples, and what waits if wanted; the same labels give the same snapshot.
 
-    What is erased while it is made is not in it. StoreError: erasures come faster than it can be made.
+    What is erased or removed while it is made is not in it. StoreError: that goes faster than it can be made.
     """
     for _ in range(TRIES):
         found = _look(store, unlabelled)
@@ -64,7 +64,9 @@ def freeze(store: Store, *, now_ms: int, settings: Settings = DEFAULT, unlabelle
             left_out += _duplicates(store, found, {one.sample_id for one in left_out}, settings)
         if (made := _keep(store, found, left_out, now_ms)) is not None:
             return made
-    raise StoreError(f"snapshot: something was erased each of {TRIES} times while it was made: try again later")
+    raise StoreError(
+        f"snapshot: something was erased or removed each of {TRIES} times while it was made: try again later"
+    )
 
 
 def _look(store: Store, unlabelled: bool) -> _Found:
@@ -84,7 +86,7 @@ def _look(store: Store, unlabelled: bool) -> _Found:
 
 
 def _keep(store: Store, found: _Found, left_out: list[LeftOut], now_ms: int) -> Snapshot | None:
-    """None: something was erased since that may be in it."""
+    """None: something was erased since that may be in it, or one of its samples was removed."""
     gone = {one.sample_id for one in left_out}
     asked = asked_about(found.rows, found.plans)
     used, rules = _used(found)
@@ -121,6 +123,9 @@ def _keep(store: Store, found: _Found, left_out: list[LeftOut], now_ms: int) -> 
     )
     with store.database.write() as connection:
         if erasures.last_id(connection) != found.erasure:
+            return None
+        ids = {*(one.sample_id for one in members), *(one.sample_id for one in left_out)}
+        if len(samples.body_names(connection, ids)) < len(ids):
             return None
         snapshots.insert(connection, made, members, left_out)
         kept = snapshots.get(connection, made.id) or made

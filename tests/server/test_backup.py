@@ -226,6 +226,30 @@ def test_nothing_is_restored_over_what_is_there_nor_mixed(server: Server, tmp_pa
         back_up(Source(other.store, "barn"), tmp_path / "copy", now_ms=NOW_MS)
 
 
+@pytest.mark.of_shards
+def test_a_folder_of_blobs_elsewhere_is_added_to_and_never_emptied(server: Server, tmp_path: Path, open_server) -> None:
+    server.take(0)
+    server.back_up(tmp_path / "copy")
+    settings = Settings(blobs=str(tmp_path / "elsewhere"))
+    other = open_server(tmp_path / "other", settings)
+    other.take(0, 1, 2)
+    restore.restore(tmp_path / "copy", tmp_path / "again", settings, who="ann", why="moved", now_ms=NOW_MS)
+    assert open_server(tmp_path / "again", settings).seqs() == [0]
+    assert other.seqs() == [0, 1, 2]
+
+
+@pytest.mark.of_shards
+def test_a_folder_of_blobs_below_the_data_folder_comes_into_place_with_it(
+    server: Server, tmp_path: Path, open_server
+) -> None:
+    server.take(0)
+    server.back_up(tmp_path / "copy")
+    settings = Settings(blobs=str(tmp_path / "again" / "bytes"))
+    restore.restore(tmp_path / "copy", tmp_path / "again", settings, who="ann", why="moved", now_ms=NOW_MS)
+    assert open_server(tmp_path / "again", settings).seqs() == [0]
+    assert (tmp_path / "again" / "bytes" / "000001.db").is_file()
+
+
 def test_what_was_erased_since_is_erased_again_by_a_later_catalogue(
     server: Server, tmp_path: Path, open_server
 ) -> None:
@@ -276,14 +300,52 @@ def test_keys_come_only_when_asked_for_and_nobody_else_reads_them(server: Server
         (server.folder / name).parent.mkdir()
         (server.folder / name).write_text(name)
     server.back_up(tmp_path / "open")
-    assert not (tmp_path / "open" / "identity").exists()
-    server.back_up(tmp_path / "copy", keys=True)
+    assert not list((tmp_path / "open").rglob("identity"))
+    made = server.back_up(tmp_path / "copy", keys=True).manifest
     restored(tmp_path / "copy", tmp_path / "again")
-    for folder in (tmp_path / "copy", tmp_path / "again"):
+    for folder in (tmp_path / "copy" / made.files_in, tmp_path / "again"):
         for name in ("identity/ca.key", "keys/root.pem", "trust/bundle.json"):
             assert (folder / name).read_text() == name
             assert stat.S_IMODE((folder / name).stat().st_mode) == 0o600
-    assert stat.S_IMODE((tmp_path / "copy").stat().st_mode) == 0o700
+    for path in (tmp_path / "copy", *(tmp_path / "copy").rglob("*")):
+        if path.suffix != ".lock":  # it is empty
+            assert (path, stat.S_IMODE(path.stat().st_mode)) == (path, 0o700 if path.is_dir() else 0o600)
+
+
+def test_a_backup_with_keys_never_becomes_one_without(server: Server, tmp_path: Path) -> None:
+    (server.folder / "keys").mkdir()
+    (server.folder / "keys" / "root.pem").write_text("secret")
+    server.back_up(tmp_path / "copy")
+    before = server.back_up(tmp_path / "copy", keys=True, now_ms=NOW_MS + 1).manifest
+    with pytest.raises(StoreError, match="say --keys, or give another DIR"):
+        server.back_up(tmp_path / "copy", now_ms=NOW_MS + 2)
+    assert (manifest.read(tmp_path / "copy"), restore.check(tmp_path / "copy")) == (before, [])
+    (server.folder / "keys" / "root.pem").unlink()
+    server.back_up(tmp_path / "copy", keys=True, now_ms=NOW_MS + 3)
+    assert not list((tmp_path / "copy").rglob("root.pem"))
+
+
+def test_a_backup_that_ends_before_its_manifest_leaves_the_files_of_the_one_before(
+    server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    bundle = server.folder / "trust" / "bundle.json"
+    bundle.parent.mkdir()
+    bundle.write_text("one")
+    before = server.back_up(tmp_path / "copy").manifest
+    bundle.write_text("two")
+
+    def killed(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patched:
+        patched.setattr(manifest, "write", killed)
+        with pytest.raises(KeyboardInterrupt):
+            server.back_up(tmp_path / "copy", now_ms=NOW_MS + 1)
+    assert (manifest.read(tmp_path / "copy"), restore.check(tmp_path / "copy")) == (before, [])
+    restored(tmp_path / "copy", tmp_path / "again")
+    assert (tmp_path / "again" / "trust" / "bundle.json").read_text() == "one"
+    made = server.back_up(tmp_path / "copy", now_ms=NOW_MS + 2).manifest
+    assert [path.name for path in (tmp_path / "copy").glob("files-*")] == [made.files_in]
 
 
 def test_a_catalogue_in_postgresql_goes_into_a_file_and_back(postgresql, tmp_path: Path, open_server) -> None:

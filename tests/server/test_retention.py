@@ -21,6 +21,7 @@ from server.audit import bias
 from server.collect.ingest import Ingest
 from server.config import LOOKS_BACK_DAYS, Retention, RetentionClass, load_config
 from server.errors import ServerConfigError, StoreError
+from server.govern import scrub
 from server.govern.erase import erase
 from server.govern.subject import Subject
 from server.inventory import fleet
@@ -402,6 +403,37 @@ def test_a_store_at_its_bound_stays_there(tmp_path: Path) -> None:
     assert len(kept) > 15  # of fewer there is room where empty tables take more of it
     assert min(row.utility for row in kept) > 0.5  # of 200, the most useful
     store.close()
+
+
+def test_small_bodies_go_no_further_than_the_bound_asks(scene: Scene) -> None:
+    rng = np.random.default_rng(0)
+    told = []
+    for seq in range(1500):
+        how = selection(utility=float(rng.random())) | {"data": rng.integers(0, 256, (32, 32), np.uint8)}
+        told += [message("cam-1", "sample", one, at_ms=LATER - 3 * DAY_MS) for one in frames("cam-1", seq, **how)]
+    scene.ingest.take(told)
+    bound = usage.over(scene.store, 1) - 150_000
+    scene.sweep(max_bytes=bound)
+    assert usage.over(scene.store, bound) <= 0
+    gone = 1500 - len(scene.seqs())
+    assert 100 < gone < 500  # 150 KB and a twentieth of what there is, of some KB each
+
+
+def test_a_sweep_beside_an_erasure_that_is_not_finished_removes_no_more_than_it_must(
+    scene: Scene, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rng = np.random.default_rng(0)
+    scene.send(99, days_ago=3, data=rng.integers(0, 256, (200, 200), np.uint8))
+    for seq in range(40):
+        scene.send(seq, days_ago=3, data=rng.integers(0, 256, (200, 200), np.uint8))
+    with monkeypatch.context() as patched:
+        patched.setattr("server.govern.erase.finish", lambda *_, **__: None)  # killed there
+        erase(scene.store, Subject("sample", ("cam-1.main.1.99",)), who="ann", why="a face", now_ms=LATER)
+    bound = usage.over(scene.store, 1) - 300_000
+    scene.sweep(max_bytes=bound)
+    assert usage.over(scene.store, bound) <= 0
+    assert 25 <= len(scene.seqs()) < 40
+    scrub.finish(scene.store, now_ms=LATER)
 
 
 def test_a_bound_that_cannot_be_kept_removes_nothing_that_is_protected(scene: Scene) -> None:

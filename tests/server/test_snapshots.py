@@ -15,7 +15,7 @@ from server.collect.ingest import Ingest
 from server.config import Snapshot as Settings
 from server.errors import StoreError, TrainingError
 from server.govern.lineage import labelers_of
-from server.store import consensus, labels, questions, rules, snapshots
+from server.store import consensus, labels, passing, questions, rules, snapshots
 from server.store.labels import CANNOT_TELL, Label
 from server.store.rules import Rule
 from server.store.schema import sample
@@ -52,6 +52,22 @@ def relabel(store, seq: int, class_index: int) -> None:
 def frozen(store, snapshot_id: str) -> list[tuple[str, int]]:
     with store.database.read() as connection:
         return [(row.id, row.class_index) for row in snapshots.members(connection, snapshot_id)]
+
+
+def test_what_retention_removes_while_it_is_made_is_not_in_it(store, monkeypatch):
+    look = snapshot_made._look
+
+    def then_removed(*arguments):
+        found = look(*arguments)
+        monkeypatch.setattr(snapshot_made, "_look", look)
+        with store.database.write() as connection:
+            passing.remove(connection, connection.execute(sa.select(sample).where(sample.c.seq == 5)).all())
+        return found
+
+    monkeypatch.setattr(snapshot_made, "_look", then_removed)
+    made = freeze(store, now_ms=NOW_MS)
+    assert "cam-1.main.1.5" not in dict(frozen(store, made.id))
+    assert made.train_count + made.holdout_count == 19
 
 
 def test_the_same_labels_give_the_same_snapshot(store):

@@ -3,21 +3,25 @@
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
 import msgspec
 import pytest
 from api_scene import Scene
-from device_words import NOW_MS
+from device_words import FLEET, NOW_MS, uploads
 from fastapi.testclient import TestClient
 
 from server import config
 from server.__main__ import main
+from server.collect.ingest import Ingest
 from server.config import Retention
+from server.errors import StoreError
 from server.keep.sweep import Sweep
 from server.status import overview
-from server.store import usage
+from server.store import room, usage
+from server.store.store import Store
 from server.tell.conditions import conditions
 
 DAY_MS = 86_400_000
@@ -75,6 +79,20 @@ def test_it_is_an_alarm_when_the_bound_is_not_kept_or_the_disk_fills_up(scene: S
         look = usage.outlook(connection, found, max_bytes=0, now_ms=NOW_MS)
     assert look.full_in_days is not None
     assert look.full_in_days < 7
+
+
+def test_the_disk_of_the_blobs_counts_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    store = Store.open(tmp_path / "data", config.Store(blobs=str(tmp_path / "bytes")))
+    disk = shutil.disk_usage(tmp_path)
+    monkeypatch.setattr(shutil, "disk_usage", lambda path: disk._replace(free=7 if path.name == "bytes" else 900))
+    assert usage.measure(store)[usage.FREE].bytes == 7
+    room.check(store.folders, 7)
+    with pytest.raises(StoreError, match="bytes: 0 MB are free"):
+        room.check(store.folders, 8)
+    full = Ingest(store, fleet=FLEET, offline_after_s=90.0, min_free_bytes=8)
+    with pytest.raises(StoreError, match="make room"):
+        full.take(list(uploads("cam-1", 0)))
+    store.close()
 
 
 def test_the_commands(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
