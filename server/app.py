@@ -85,7 +85,8 @@ class Server:
             teach.recover(now_ms=now_ms())
             leading = lead(stack, config, store, now_ms=now_ms, kinds=ANSWERED if config.collect.workers else UP)
             _work(stack, config, self._path, store)
-            stack.callback(lambda: teach.stop(now_ms=now_ms()))
+            again = config.store.shared  # another may stand by
+            stack.callback(lambda: teach.stop(again=again, now_ms=now_ms()))
             if config.web.enabled:
                 hint = leading.labelling.hint if leading.labelling is not None else nothing
                 show(stack, config, store, role="run", now_ms=now_ms, hint=hint)

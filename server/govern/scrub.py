@@ -35,10 +35,12 @@ class Scrub:
 
     def __init__(self, store: Store) -> None:
         self._store = store
-        self._not_before_ms = 0
+        self._not_before_ms: int | None = None
 
     def tick(self, now_ms: int) -> None:
         """Look whether something is left to delete; not while the command is likely at it still."""
+        if self._not_before_ms is None:  # not at once: whoever lost its seat over it would lose it again, without end
+            self._not_before_ms = now_ms + AGAIN_MS
         if now_ms < self._not_before_ms:
             return
         self._not_before_ms = now_ms + AGAIN_MS

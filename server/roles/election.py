@@ -106,13 +106,14 @@ class Election:
                 continue
             said = False
             log.info("leads: %s", ", ".join(f"{name}, term {term}" for name, term in self.terms.items()))
-            with self._renewed():
-                try:
+            try:
+                with self._renewed():
                     act(self._store.under(self.terms))
                     if not stopped.is_set():
                         log.warning("%s: not renewed in time, so this process stands again", ", ".join(self._names))
-                except DeposedError as error:
-                    log.warning("%s", error)
+            except StoreError as error:  # deposed, or the catalogue is away: it comes again
+                log.warning("%s: this process stands again: %s", ", ".join(self._names), error)
+                stopped.wait(self._lease_s / LOOKS)
 
     @contextmanager
     def won(self) -> Iterator[Store]:

@@ -264,6 +264,23 @@ def test_who_cannot_reach_the_catalogue_acts_no_more_before_another_may(store, m
     assert now_s[0] < 100.0 + LEASE_S
 
 
+@pytest.mark.parametrize("error", [StoreError("the catalogue is away"), DeposedError("train: term 1 is over")])
+def test_who_loses_the_catalogue_while_it_leads_stands_again(store, error):
+    World(store, np.random.default_rng(0))
+    stopped, led = threading.Event(), []
+
+    def act(held: Store) -> None:
+        led.append(held.terms)
+        if len(led) == 1:
+            raise error
+        stopped.set()
+
+    Election(store, "train", lease_s=0.6).lead(stopped, act)
+    assert led == [{"train": 1}, {"train": 2}]
+    with store.database.read() as connection:
+        assert leadership.led(connection, "train") is None
+
+
 def _name_a_class(store: Store, index: int) -> None:
     with store.database.write() as connection:
         connection.execute(sa.insert(class_name).values(index=index, name=str(index)))

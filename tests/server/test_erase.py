@@ -18,11 +18,11 @@ from server import config
 from server.__main__ import main
 from server.errors import GovernError, StoreError
 from server.govern.erase import KEPT
-from server.govern.scrub import finish
+from server.govern.scrub import AGAIN_MS, Scrub, finish
 from server.inventory import fleet as fleet_rows
 from server.release.fleet import Fleet
 from server.store import devices, erasures, requests, runs, samples, snapshots, trail
-from server.store.schema import doomed_blob, duplicate, event, metadata, part, quarantine, sample, version
+from server.store.schema import doomed_blob, duplicate, erasure, event, metadata, part, quarantine, sample, version
 from server.store.spoken import Spoken
 from server.store.sqlite import sqlite3
 from server.store.store import Store
@@ -276,6 +276,16 @@ def test_bytes_that_could_not_be_deleted_at_once_are_deleted_later(world: World)
     shard.close()
     finish(world.store, now_ms=NOW_MS + 2)
     assert [files_with(world.folder, mark) for mark in marks(4)] == [[], [], []]
+
+
+def test_a_server_that_begins_does_not_write_all_anew_before_anything_else(world: World) -> None:
+    world.erase("sample", "cam-1.main.1.4")
+    with world.store.database.write() as connection:  # as if it had been killed
+        connection.execute(sa.update(erasure).values(finished_at_ms=None))
+    scrub, now_ms = Scrub(world.store), NOW_MS + 10 * AGAIN_MS
+    for after_ms, left in ((0, 1), (AGAIN_MS - 1, 1), (AGAIN_MS, 0)):
+        scrub.tick(now_ms + after_ms)
+        assert world.count(erasure, erasure.c.finished_at_ms.is_(None)) == left
 
 
 def test_what_points_at_it_in_any_table_goes(world: World) -> None:

@@ -22,6 +22,7 @@ from server import __main__ as program
 from server import config
 from server.collect.ingest import Ingest
 from server.errors import ServerConfigError, StoreError
+from server.roles.election import Election
 from server.store import devices, labels, postgresql, schema, trail
 from server.store.migrations import current_schema
 from server.store.store import Store
@@ -337,6 +338,31 @@ def test_as_long_as_somebody_reads_an_older_state_it_is_to_be_done_again(store, 
         reader.execute("COMMIT")
     store.database.forget_deleted()
     assert traces(store, databases) == 0
+
+
+def test_a_seat_is_renewed_while_the_tables_are_written_anew(store, databases):
+    election = Election(store, "schedule", lease_s=10.0)
+    assert election.stand()
+    Ingest(store, fleet=FLEET, offline_after_s=90.0).take([message("cam-1", "event", TRACE)])
+    with ThreadPoolExecutor(1) as pool, databases.server.connect(named(store, databases)) as reader:
+        reader.execute("BEGIN ISOLATION LEVEL REPEATABLE READ")
+        reader.execute("SELECT 1")  # so that it takes long
+        with store.database.write() as connection:
+            connection.execute(sa.delete(schema.quarantine))
+        scrubbing = pool.submit(store.under(election.terms).database.forget_deleted)
+        wait_for(lambda: vacuums(store))
+        election.renew()
+        assert not scrubbing.done()
+        reader.execute("COMMIT")
+        scrubbing.result(WAIT_S)
+    assert traces(store, databases) == 0
+
+
+def vacuums(store) -> bool:
+    """Whether a session is at it, or about to be again."""
+    query = "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND query LIKE 'VACUUM (FULL%%'"
+    with store.database.read() as connection:
+        return connection.exec_driver_sql(query).scalar_one() > 0
 
 
 def named(store, databases) -> str:

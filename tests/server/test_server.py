@@ -10,7 +10,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
-from contextlib import redirect_stderr, redirect_stdout
+from contextlib import ExitStack, closing, redirect_stderr, redirect_stdout
 from pathlib import Path
 from typing import NamedTuple
 
@@ -26,7 +26,7 @@ from edge_agent.contract.errors import EXIT_CONFIG
 from server import config
 from server.__main__ import main
 from server.roles.devices import BROKER_URL
-from server.store import labels, rollouts, runs
+from server.store import labels, rollouts, runs, training_orders
 from server.store.store import Store
 from server.teach.snapshot import freeze
 
@@ -51,7 +51,7 @@ def call(*words: str) -> Done:
 class Program:
     """`winnow-server`, as a user has it."""
 
-    def __init__(self, folder: Path, **sections: object) -> None:
+    def __init__(self, folder: Path, store: config.Store | None = None, **sections: object) -> None:
         self.toml = folder / "server.toml"
         self.data = folder / "data"
         made = config.ServerConfig(
@@ -59,7 +59,7 @@ class Program:
             broker=config.Broker(plain=True),
             rollout=config.Rollout(rings=("canary=cam-1", "all"), soak_s=0.5, timeout_s=60.0),
             web=config.Web(port=0),
-            store=settings_of(self.data),
+            store=store or settings_of(self.data),
             **sections,
         )
         self.toml.write_text(settings.show(made), encoding="utf-8")
@@ -77,10 +77,14 @@ class Program:
         until(lambda: (self.data / BROKER_URL).exists() or self._process.poll() is not None)
         return (self.data / BROKER_URL).read_text()
 
-    def end(self, number: int = signal.SIGTERM) -> int:
+    def end(self, number: int = signal.SIGTERM, *, within_s: float = 5.0) -> int:
         assert self._process is not None
         self._process.send_signal(number)
-        return self._process.wait(5)
+        return self._process.wait(within_s)
+
+    def kill(self) -> None:
+        if self._process is not None and self._process.poll() is None:
+            self.end(signal.SIGKILL)
 
     def said(self) -> str:
         return self.toml.with_name("server.log").read_text()
@@ -102,8 +106,7 @@ def program(tmp_path):
         teach=config.Teach(enabled=False),
     )
     yield made
-    if made._process is not None and made._process.poll() is None:
-        made.end(signal.SIGKILL)
+    made.kill()
 
 
 def test_a_model_goes_to_the_canary_then_to_all_over_the_broker(program, tmp_path):
@@ -188,6 +191,31 @@ def test_a_round_at_work_ends_with_the_server(tmp_path):
     training.kill()
     training.wait()
     until(lambda: _is_gone(child))
+
+
+def test_what_was_ordered_waits_for_another_where_several_work_on_a_catalogue(tmp_path, postgresql):
+    kept = postgresql.of_folder(tmp_path / "data")
+    program = Program(tmp_path, kept, teach=config.Teach(epochs=500))
+    program.call("data", "import", str(_labelled(tmp_path)), "--split", "train")
+    program.call("data", "import", str(_labelled(tmp_path, "held", seed=1)), "--split", "holdout")
+    with closing(Store.open(program.data, kept)) as store, ExitStack() as stack:
+        stack.callback(program.kill)
+        with store.database.write() as connection:
+            order = training_orders.add(connection, who="ada", why="", now_ms=1)
+
+        def waiting() -> training_orders.Order | None:
+            with store.database.read() as connection:
+                return training_orders.waiting(connection)
+
+        program.start()
+        until(lambda: waiting() is None)
+        assert program.end(within_s=30.0) == 0, program.said()
+        said = waiting()
+        assert said is not None
+        assert said.id == order
+        with store.database.read() as connection:
+            assert [run.error for run in runs.in_state(connection, "failed")] == [runs.INTERRUPTED]
+    postgresql.give_back((tmp_path / "data").resolve())
 
 
 def _labelled(folder: Path, name: str = "first", *, seed: int = 0) -> Path:
