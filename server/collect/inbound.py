@@ -43,6 +43,7 @@ from edge_agent.contract.wire import (
     parse_topic,
     part_size,
 )
+from server.store.devices import LONGEST_BEAT_S
 
 ID_MAX_CHARS = 190
 _INT4 = 2**31
@@ -236,12 +237,19 @@ def _word(kind: str, payload: bytes) -> Word:
         _check_outbox(word.outbox)
         if not 0 <= word.model.version < _INT4:
             raise MessageError(f"{kind}: model.version {str(word.model.version)[:24]}, expected 0..{_INT4 - 1}")
+    beat_s = word.interval_s if isinstance(word, Birth) else _promised_s(word)
+    if not 0.0 <= beat_s <= LONGEST_BEAT_S:
+        raise MessageError(f"{kind}: {beat_s:g} s to the next heartbeat, expected 0..{LONGEST_BEAT_S:g}")
     if isinstance(word, Heartbeat):
         for counts in (*word.cuts, word.counts):
             _check_counts(counts)
     if len(getattr(word, "session", "")) > _SESSION_MAX_CHARS:
         raise MessageError(f"{kind}: session is longer than {_SESSION_MAX_CHARS} characters")
     return word
+
+
+def _promised_s(word: Word) -> float:
+    return word.link.heartbeat_s if isinstance(word, Heartbeat) and word.link is not None else 0.0
 
 
 def _check_outbox(outbox: OutboxState) -> None:

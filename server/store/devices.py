@@ -33,6 +33,9 @@ _AT_ONCE = 500  # names to one question
 HEARTBEATS_MISSED = 3
 """Of a device that speaks seldom (quiet hours, a metered link). Fewer, and one lost heartbeat is taken for a death."""
 
+LONGEST_BEAT_S = 1e7
+"""Between heartbeats, four months. More is no promise, and times a few thousand no number that a catalogue can hold."""
+
 RESERVED = 1
 """The first of the two numbers of devices' locks; the catalogue's own lock is one of the others (postgresql.py)."""
 
@@ -262,6 +265,7 @@ def mark_offline(connection: sa.Connection, *, now_ms: int, after_ms: int) -> Si
         device.c.birth["interval_s"].as_float(),
         0.0,
     )
+    beat_s = sa.case((beat_s < LONGEST_BEAT_S, beat_s), else_=LONGEST_BEAT_S)  # what an older server took in
     missed_ms = HEARTBEATS_MISSED * 1000.0 * beat_s
     longest_ms = sa.case((missed_ms > after_ms, missed_ms), else_=float(after_ms))
     silent = sa.and_(device.c.online, now_ms - device.c.last_seen_ms > longest_ms)

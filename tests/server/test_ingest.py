@@ -34,6 +34,7 @@ from server.store import arrivals, devices, samples
 from server.store.schema import event as event_table
 from server.store.schema import part, quarantine
 from server.store.schema import sample as sample_table
+from server.store.spoken import Spoken
 from server.store.store import Store
 
 
@@ -491,6 +492,25 @@ def test_a_device_that_speaks_seldom_is_not_taken_for_dead(ingest, store):
     ingest.take([message("cam-2", "birth", encode(slow))])
     assert ingest.sweep(NOW_MS + 1_800_000) == []
     assert ingest.sweep(NOW_MS + 1_800_001) == ["cam-2"]
+
+
+@pytest.mark.parametrize("beat_s", [1e308, 1.1e7, -1.0])
+def test_a_next_heartbeat_in_a_thousand_years_is_set_aside(ingest, store, beat_s):
+    link = LinkState(sent_bytes=0, received_bytes=0, heartbeat_s=beat_s)
+    ingest.take([message("cam-1", "birth", encode(msgspec.structs.replace(birth("a"), interval_s=beat_s)))])
+    ingest.take([message("cam-1", "heartbeat", encode(msgspec.structs.replace(heartbeat("a"), link=link)))])
+    assert ["s to the next heartbeat, expected 0..1e+07" in row.reason for row in rows(store, quarantine)] == [True] * 2
+    assert (device(store).birth, device(store).heartbeat) == (None, None)
+
+
+def test_one_that_is_stored_keeps_nobody_else_online(ingest, store):
+    said = msgspec.structs.replace(birth("a"), interval_s=1e308)
+    ingest.take([message(name, "birth", encode(birth("a"))) for name in ("cam-1", "cam-2")])
+    with store.database.write() as connection:
+        devices.record_births(connection, [Spoken("cam-1", said, NOW_MS)])
+    assert ingest.sweep(NOW_MS + 90_001) == ["cam-2"]
+    assert ingest.sweep(NOW_MS + 3 * 10**10) == []
+    assert ingest.sweep(NOW_MS + 3 * 10**10 + 1) == ["cam-1"]
 
 
 @settings(max_examples=15)
