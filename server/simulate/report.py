@@ -112,9 +112,10 @@ class Report(msgspec.Struct, kw_only=True):
 
 
 def figures(of: Simulation) -> dict[str, float]:
-    """What one wants to know of a simulation; what could not be measured is left out.
+    """What one wants to know of a simulation; what could not be measured, or is of a phase not done, is left out.
 
-    ms per message are of one processor: of the server's in the phase that has little else, less what it costs idle.
+    ms per message are of one processor: all that the server used in the phase that has little else, by its births or
+    heartbeats; of the burst what is beyond the steady phase, without which nobody knows what a sample costs.
     """
     found: dict[str, float] = {}
     births, steady, burst = (_phases(of, name) for name in ("births", "steady", "burst"))
@@ -131,10 +132,10 @@ def figures(of: Simulation) -> dict[str, float]:
         _put(found, "broker_cores_steady", None if broker_s is None else broker_s / wall_s)
         found["heartbeat_bytes"] = sum(one.message_bytes.get("heartbeat", 0) for one in steady) / beats
     if burst and burst[0].samples:
-        idle = (cpu_s or 0.0) / wall_s if wall_s else 0.0
         spent = burst[0].server_cpu_s
-        beyond = None if spent is None else max(0.0, spent - idle * burst[0].wall_s)
-        _put(found, "server_ms_per_sample", _per(beyond, burst[0].samples))
+        if wall_s and spent is not None and cpu_s is not None:
+            beyond = max(0.0, spent - cpu_s / wall_s * burst[0].wall_s)
+            _put(found, "server_ms_per_sample", _per(beyond, burst[0].samples))
         found["samples_per_s"] = burst[0].samples / burst[0].wall_s
         _put(found, "receipt_p50_ms", burst[0].receipt_p50_ms)
         _put(found, "receipt_p99_ms", burst[0].receipt_p99_ms)
@@ -265,7 +266,7 @@ def _number(value: float | None, digits: int = 1) -> str:
 
 
 def _phases(of: Simulation, name: str) -> list[Phase]:
-    return [one for one in of.phases if one.name == name]
+    return [one for one in of.phases if one.name == name and one.done]
 
 
 def _sum(phases: Sequence[Phase], value: Callable[[Phase], float | None]) -> float | None:

@@ -277,6 +277,25 @@ def test_tallies_add_up(parts: list[tuple[int, int, float]]) -> None:
     assert found.late_s == max((s for _, _, s in parts), default=0.0)
 
 
+def test_a_phase_that_is_not_done_has_no_figures() -> None:
+    def figures(*, done: bool, steady: bool) -> dict[str, float]:
+        named = ("births", "burst", "rollout", "restart")
+        phases = [report.Phase(name=name, wall_s=2.0, done=done, samples=8, server_cpu_s=1.0) for name in named]
+        if steady:
+            phases.append(report.Phase(name="steady", wall_s=4.0, messages={"heartbeat": 9}, server_cpu_s=0.4))
+        accounts = report.Accounts(put=8, answered=8, waiting=0, refused=0, duplicates=0, stored=8, bad=0)
+        return report.figures(
+            report.Simulation(devices=1, processes=1, heartbeat_s=1.0, body_bytes=1, phases=phases, accounts=accounts)
+        )
+
+    of_those = {"connects_per_s", "samples_per_s", "rollout_s", "restart_s", "server_ms_per_sample"}
+    whole = figures(done=True, steady=True)
+    assert whole.keys() >= of_those
+    assert whole["server_ms_per_sample"] == pytest.approx(100.0)  # 1 s less 2 s at a tenth of a core, by 8
+    assert figures(done=True, steady=False).keys() & of_those == of_those - {"server_ms_per_sample"}
+    assert not figures(done=False, steady=True).keys() & of_those
+
+
 def test_what_cannot_be_is_said() -> None:
     assert numbers("100,1_000") == (100, 1000)
     assert parse("steady=5, day") == (Step("steady", 5.0), Step("day", 120.0))
