@@ -10,7 +10,9 @@ from __future__ import annotations
 
 import logging
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from functools import cache, partial
+from itertools import chain
 
 import bsdiff4
 import sqlalchemy as sa
@@ -59,14 +61,27 @@ def sweep(store: Store, *, now_ms: int) -> int:
     Kept are those of the newest NEWEST_KEPT versions, of what devices execute or are ordered to, and of what the newest
     rollout of a channel goes to or falls back to. What is not published yet is left alone. StoreError: try again.
     """
+    files_of = cache(partial(_files_of, store))
     with store.database.read() as connection:
-        files = set(connection.scalars(sa.select(parcel.c.file_sha256)))
-        every, wanted = versions.every(connection), _wanted(connection)
+        if not _old(connection, files_of):
+            return 0
+    with store.database.write() as connection:  # whatever a device needs since then is seen, and nothing comes between
+        files = _old(connection, files_of)
+        return _delete(store, connection, files, now_ms=now_ms) if files else 0
+
+
+def _old(connection: sa.Connection, files_of: Callable[[str], frozenset[str]]) -> set[str]:
+    """Files that have parcels, of published versions, and that no device can need. `files_of`: of a manifest."""
+    files = set(connection.scalars(sa.select(parcel.c.file_sha256)))
+    every, wanted = versions.every(connection), _wanted(connection)
     wanted |= {version.number for version in every[-NEWEST_KEPT:]}
-    files -= _files_of(store, (version for version in every if version.number in wanted))
-    if files:
-        files &= _files_of(store, (version for version in every if version.number not in wanted))
-    return _delete(store, files, now_ms=now_ms) if files else 0
+    for version in every:
+        if version.number in wanted:
+            files -= files_of(version.manifest_sha256)
+    if not files:  # mostly; then the manifests of old versions need not be read
+        return files
+    old = (files_of(version.manifest_sha256) for version in every if version.number not in wanted)
+    return files.intersection(chain.from_iterable(old))
 
 
 def _wanted(connection: sa.Connection) -> set[int]:
@@ -84,34 +99,28 @@ def _wanted(connection: sa.Connection) -> set[int]:
     return numbers
 
 
-def _files_of(store: Store, some: Iterable[versions.Version]) -> set[str]:
-    found: set[str] = set()
-    for version in some:
-        manifest = decode_manifest(store.blobs.get(version.manifest_sha256), where=f"version {version.number}")
-        found |= {file.sha256 for file in manifest.files.values()}
-    return found
+def _files_of(store: Store, manifest_sha256: str) -> frozenset[str]:
+    manifest = decode_manifest(store.blobs.get(manifest_sha256), where=f"manifest {manifest_sha256[:12]}")
+    return frozenset(file.sha256 for file in manifest.files.values())
 
 
-def _delete(store: Store, files: set[str], *, now_ms: int) -> int:
+def _delete(store: Store, connection: sa.Connection, files: set[str], *, now_ms: int) -> int:
     """Bytes first: a server that is killed in between finds the rows, and the same work to do again."""
     old = parcel.c.file_sha256.in_(list(files))
-    with store.database.read() as connection:
-        rows = connection.execute(sa.select(parcel).where(old)).all()
-        hashes = {row.sha256 for row in rows}
-        others = set(connection.scalars(sa.select(parcel.c.sha256).where(parcel.c.sha256.in_(hashes), ~old)))
-        others |= set(connection.scalars(sa.select(sample.c.body_sha256).where(sample.c.body_sha256.in_(hashes))))
-    for sha256 in hashes - others:
-        store.blobs.delete(sha256)
-    with store.database.write() as connection:
-        connection.execute(sa.delete(parcel).where(old))
-        trail.record(
-            connection,
-            "delete",
-            "parcels",
-            why=f"no device runs their versions or is ordered to, and they are not among the newest {NEWEST_KEPT}",
-            detail={"parcels": len(rows), "bytes": sum(row.bytes for row in rows), "files": sorted(files)},
-            now_ms=now_ms,
-        )
+    rows = connection.execute(sa.select(parcel).where(old)).all()
+    hashes = {row.sha256 for row in rows}
+    others = set(connection.scalars(sa.select(parcel.c.sha256).where(parcel.c.sha256.in_(hashes), ~old)))
+    others |= set(connection.scalars(sa.select(sample.c.body_sha256).where(sample.c.body_sha256.in_(hashes))))
+    store.blobs.delete_many(hashes - others)
+    connection.execute(sa.delete(parcel).where(old))
+    trail.record(
+        connection,
+        "delete",
+        "parcels",
+        why=f"no device runs their versions or is ordered to, and they are not among the newest {NEWEST_KEPT}",
+        detail={"parcels": len(rows), "bytes": sum(row.bytes for row in rows), "files": sorted(files)},
+        now_ms=now_ms,
+    )
     return len(rows)
 
 

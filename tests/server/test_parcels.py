@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import random
 
 import msgspec
@@ -16,8 +17,10 @@ from edge_agent.contract.artifact import OnnxFile, read_artifact, sha256_hex, wr
 from edge_agent.contract.parcel import unpack
 from edge_agent.contract.wire import BLOCK_BYTES, PARCELS_MAX, Assignment, BlockHeader, Desired, decode_frame, encode
 from server.collect.ingest import Ingest
+from server.errors import DeposedError
 from server.release.blocks import Blocks
 from server.release.registry import add_artifact
+from server.roles.election import Election
 from server.store import devices, identities, parcels, rollouts, trail
 from server.store.schema import sample
 from server.store.store import Store
@@ -208,3 +211,24 @@ def test_a_sweep_that_was_killed_is_done_again_and_touches_nothing_else(store, t
     assert store.blobs.has(second.sha256)
     assert found(store, files[0]) == found(store, files[1]) == ()
     assert found(store, candidate) != ()
+
+
+def test_who_was_deposed_or_is_overtaken_by_an_order_deletes_nothing(store, tmp_path):
+    first, *_ = [published(store, tmp_path, number, weights(number)) for number in range(1, parcels.NEWEST_KEPT + 2)]
+    (made,) = found(store, first)
+    for _ in range(2):
+        election = Election(store, "schedule", lease_s=60.0)
+        assert election.stand()
+        election.give_back()
+    with pytest.raises(DeposedError):
+        swept(store.under({"schedule": 1}))
+    assert store.blobs.has(made.sha256)
+
+    def order(connection: sa.Connection) -> None:  # after the look, before anything is deleted
+        rollouts.insert(connection, number=1, previous=0, plan={}, state={}, now_ms=NOW_MS)
+
+    assert swept(dataclasses.replace(store, database=store.database.fenced(order))) == 0
+    assert (store.blobs.has(made.sha256), found(store, first)) == (True, (made,))
+    with store.database.write() as connection:
+        rollouts.insert(connection, number=2, previous=0, plan={}, state={}, now_ms=NOW_MS)
+    assert swept(store) == 1
