@@ -5,8 +5,10 @@ session is a clean one, so what was published while it was away is gone, or with
 again.
 
     server   says that the server is there, and the broker, by the will, that it is not
-    worker   is one of several, and contradicts whoever says that nobody is there
+    worker   is one of several
     silent   leaves that to others
+
+The first two contradict whoever says that nobody is there: it may be the will of a server that died a while ago.
 """
 
 from __future__ import annotations
@@ -106,7 +108,8 @@ class Gateway:
         self._now_ms = now_ms
         self._deliver = deliver
         self._client = self._make_client()
-        self._complained = False
+        self._complained = self._leaving = False
+        self._watch: int | None = 0  # number of the server's request to hear what is said of it
 
     def start(self) -> None:
         """Connect, in the background, and again whenever the connection is lost."""
@@ -115,6 +118,7 @@ class Gateway:
 
     def stop(self) -> None:
         """Go; whoever speaks for the server says that it is going."""
+        self._leaving = True
         if self._client.is_connected() and self._voice == "server":
             goodbye = self._say(online=False)
             try:
@@ -169,12 +173,15 @@ class Gateway:
         client.subscribe([(topic, 1) for topic in (*self._filters, *told)])
         if self._voice == "server":
             self._say(online=True)
+            _, self._watch = client.subscribe(self._state_topic, 1)  # now, or we hear our own will of the last time
 
-    def _on_subscribe(self, _client: mqtt.Client, _data: Any, _mid: int, reasons: list[Any], _properties: Any) -> None:
-        for topic, reason in zip(self._filters, reasons, strict=False):
+    def _on_subscribe(self, _client: mqtt.Client, _data: Any, mid: int, reasons: list[Any], _properties: Any) -> None:
+        for topic, reason in zip([self._state_topic] if mid == self._watch else self._filters, reasons, strict=False):
             if reason.is_failure:
                 self._complain(f"does not let us listen to {topic}: {reason}")
                 return
+        if mid == self._watch:
+            return
         _log.info("listening at %s:%d", self._address.host, self._address.port)
         self._complained = False
         self.ready.set()
@@ -192,7 +199,7 @@ class Gateway:
             online = decode(ServerState, said).online
         except MessageError:
             return
-        if not online:  # an older word, or of one that went: devices would keep from us what we can take
+        if not online and not self._leaving:  # an older word, or of one that went: devices would keep samples back
             self._say(online=True)
 
     def _on_message(self, _client: mqtt.Client, _data: Any, message: mqtt.MQTTMessage) -> None:
@@ -200,7 +207,7 @@ class Gateway:
             topic = message.topic
         except UnicodeDecodeError:  # no topic of ours; it will be set aside as such
             topic = ""
-        if topic == self._state_topic:  # only a worker listens to it
+        if topic == self._state_topic:  # the silent do not listen to it
             self._contradict(bytes(message.payload))
         else:
             self._deliver(topic, bytes(message.payload))

@@ -12,6 +12,7 @@ behind is marked `interrupted`; its labels count as new again.
 from __future__ import annotations
 
 import logging
+import shutil
 import signal
 import subprocess
 import sys
@@ -27,6 +28,7 @@ from server.store import erasures, labels, rollouts, runs, training_orders, vers
 from server.store.store import Store
 from server.teach import outlook, proposals
 from server.teach.gates.verdict import Gate, Verdict
+from server.teach.run import CHECKPOINTS
 from server.teach.training import Settings
 from server.teach.when import Due, Look, due
 
@@ -101,6 +103,7 @@ class Teach:
         self._interrupt(again=again, now_ms=now_ms)
 
     def _interrupt(self, *, again: bool, now_ms: int) -> None:
+        self._clear()
         with self._store.database.write() as connection:
             for run in runs.in_state(connection, *runs.UNFINISHED):
                 runs.fail(connection, run.id, error=runs.INTERRUPTED, now_ms=now_ms)
@@ -108,8 +111,16 @@ class Teach:
                     training_orders.reopen(connection, run.id)
                 log.warning("run %d: was interrupted; its labels count as new", run.id)
 
+    def _clear(self) -> None:
+        """Take away the samples that ranks learned from: a round that was killed left them where no erasure looks."""
+        from models.launch import FOLDER
+
+        for job in (self._store.folder / CHECKPOINTS).glob(f"*/{FOLDER}"):
+            shutil.rmtree(job, ignore_errors=True)
+
     def _end(self, child: _Child, now_ms: int) -> None:
         self._child = None
+        self._clear()
         with self._store.database.write() as connection:
             for run in runs.in_state(connection, *runs.UNFINISHED):  # unless it has said how it ended
                 runs.fail(connection, run.id, error=child.error(), now_ms=now_ms)

@@ -11,9 +11,11 @@ from __future__ import annotations
 
 import argparse
 import os
+import signal
 import sys
 import time
 from collections.abc import Sequence
+from types import FrameType
 
 import msgspec
 
@@ -33,6 +35,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--why", required=True)
     options = parser.parse_args(arguments)
     os.nice(_NICE)
+    signal.signal(signal.SIGTERM, _leave)
     store = accepted(options)
     try:
         run_id = begin(store, options.settings, why=options.why, say=_say, now_ms=_now_ms)
@@ -43,6 +46,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     finally:
         store.close()
     return 0
+
+
+def _leave(number: int, _frame: FrameType | None) -> None:
+    """Told to go, we clean up first: the job of ranks holds samples."""
+    sys.exit(128 + number)
 
 
 def _now_ms() -> int:

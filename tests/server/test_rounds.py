@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import io
 import time
+from pathlib import Path
 
 import msgspec
 import numpy as np
@@ -17,6 +18,8 @@ from device_words import FLEET, NOW_MS, SELECTION, frames, message
 from rich.console import Console
 
 from edge_agent.contract.artifact import decode_manifest, read_artifact
+from models.checkpoint import FILE
+from models.launch import FOLDER
 from server import config, status
 from server.collect.ingest import Ingest
 from server.govern.erase import erase
@@ -41,6 +44,7 @@ from server.teach import proposals, training
 from server.teach import snapshot as snapshot_of
 from server.teach.imports import import_file
 from server.teach.rounds import LOOK_MS, PATIENCE, RETRY_MS, Teach, describe
+from server.teach.run import CHECKPOINTS
 from server.teach.snapshot import freeze
 from server.teach.when import Due
 
@@ -390,6 +394,45 @@ def test_a_round_that_dies_while_it_freezes_leaves_nothing_and_is_tried_again_in
     teach.stop(now_ms=NOW_MS)
     with store.database.read() as connection:
         assert runs.last_id(connection) == 0
+
+
+def job_of_ranks(store) -> tuple[Path, Path]:
+    """What a round in ranks that was killed leaves: the samples they learned from, and a checkpoint."""
+    home = store.folder / CHECKPOINTS / "aa"
+    (home / FOLDER).mkdir(parents=True)
+    (home / FOLDER / "job.safetensors").write_bytes(b"samples")
+    (home / FILE).write_bytes(b"weights")
+    return home / FOLDER, home / FILE
+
+
+def test_samples_that_ranks_learned_from_do_not_outlive_the_round(store, tmp_path):
+    label_devices(store, 0, 10)
+    teach = teaching(store, tmp_path)
+    job, checkpoint = job_of_ranks(store)
+    teach.recover(now_ms=NOW_MS)  # of a server that was killed
+    assert not job.exists()
+    for stop in (True, False):  # of a round that is stopped, or is killed by the system
+        teach.begin(why="asked")
+        job.mkdir()
+        if stop:
+            teach.stop(now_ms=NOW_MS)
+        else:
+            teach._child._process.kill()
+            while teach.busy:
+                time.sleep(0.02)
+                teach.watch(now_ms=NOW_MS)
+        assert not job.exists()
+    assert checkpoint.exists()  # the same labels go on from it
+
+
+def test_a_round_that_is_told_to_end_leaves_in_good_order(store, tmp_path):
+    label_devices(store, 0, 40, audit=True)
+    teach = teaching(store, tmp_path, epochs=5000)
+    teach.begin(why="asked")
+    began(teach, store)
+    teach._child._process.terminate()
+    run = finish(teach, store)
+    assert (run.state, run.error.split(":")[0]) == ("failed", "ended with 143")
 
 
 def test_a_round_answers_the_orders_that_were_there_when_it_was_frozen(store):

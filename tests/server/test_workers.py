@@ -35,7 +35,7 @@ from edge_agent.contract.wire import (
 )
 from server.collect.collector import Collector
 from server.collect.division import WHOLE, Shared, Slice
-from server.collect.gateway import BrokerAddress
+from server.collect.gateway import BrokerAddress, Voice
 from server.collect.inbound import Message
 from server.collect.ingest import Ingest, Taken
 from server.collect.probe import shares
@@ -282,7 +282,8 @@ def test_a_worker_has_a_name_of_its_own_at_a_broker_that_knows_its_clients(tmp_p
     broker.stop()
 
 
-def test_a_worker_contradicts_who_says_that_nobody_is_there(tmp_path: Path) -> None:
+@pytest.mark.parametrize("voice", ["worker", "server"])
+def test_a_worker_contradicts_who_says_that_nobody_is_there(tmp_path: Path, voice: Voice) -> None:
     broker = Broker(tmp_path)
     broker.start()
     said: list[bool] = []
@@ -294,14 +295,19 @@ def test_a_worker_contradicts_who_says_that_nobody_is_there(tmp_path: Path) -> N
     store = Store.open(tmp_path / "store")
     ingest = Ingest(store, fleet=FLEET, offline_after_s=90.0)
     address = BrokerAddress(broker.host, broker.port)
-    worker = Collector(ingest, address, fleet=FLEET, now_ms=now_ms, commit_rows=10, voice="worker")
+    worker = Collector(ingest, address, fleet=FLEET, now_ms=now_ms, commit_rows=10, voice=voice)
     worker.start()
     assert worker.wait_ready(WAIT_S)
-    other.publish(server_state_topic(FLEET), encode(ServerState(online=False, at_ms=1)), 1)
-    wait_for(lambda: said == [False, True])
+    hello = [True] if voice == "server" else []
+    wait_for(lambda: said == hello)
+    # As the broker says the will of a server that died a while ago.
+    other.publish(server_state_topic(FLEET), encode(ServerState(online=False, at_ms=1)), 1, retain=True)
+    wait_for(lambda: said == [*hello, False, True])
     worker.stop()
+    goodbye = [False] if voice == "server" else []  # a worker goes without a word: others may be there
+    wait_for(lambda: said == [*hello, False, True, *goodbye])
     other.disconnect()
     other.loop_stop()
     store.close()
     broker.kill()
-    assert said == [False, True]  # it goes without a word: others may be there
+    assert said == [*hello, False, True, *goodbye]
