@@ -152,15 +152,17 @@ class Collector:
                 swept = time.monotonic()
 
     def _take(self, batch: list[Message | Proven]) -> None:
-        """Take a group; one message that the rules cannot cope with does not take the others with it."""
+        """Take a group; one message that the rules cannot cope with is set aside, and takes no others with it."""
         try:
             taken = self._take_patiently(batch)
-        except Exception:  # noqa: BLE001 - the supervising loop: a mistake of ours must not end the collecting
+        except Exception as error:  # noqa: BLE001 - the supervising loop: a mistake of ours must not end the collecting
             if len(batch) > 1:
                 for message in batch:
                     self._take([message])
             else:
-                _log.exception("%s: a message could not be taken, and is left", _topic(batch[0]))
+                _log.exception("%s: a message could not be taken, and is left", _message(batch[0]).topic)
+                if not isinstance(batch[0], Bad):
+                    self._take([_set_aside(batch[0], error)])
             return
         if taken is not None:
             _call(self._tell, taken)
@@ -204,8 +206,18 @@ class Collector:
             _log.debug("sweep: %s", error)  # said where samples are taken
 
 
-def _topic(item: Message | Proven) -> str:
-    return item.topic if isinstance(item, Message) else item.message.topic
+def _message(item: Message | Proven) -> Message:
+    return item if isinstance(item, Message) else item.message
+
+
+def _set_aside(item: Message | Proven, error: Exception) -> Bad:
+    """Counted, and kept to be looked at, but not refused: the mistake may be ours, and the sample comes again."""
+    message = _message(item)
+    try:
+        device = parse_topic(message.topic).device
+    except MessageError:
+        device = ""
+    return Bad(message, device, f"could not be taken: {type(error).__name__}: {error}")
 
 
 def _call(callback: Callable[..., None], *args: Any) -> None:

@@ -52,6 +52,8 @@ _LIMITS = {"boot": _INT8, "at_ms": _INT8, "captured_at_ms": _INT8, "n": _INT4, "
 """Integers that have a column of their own must fit into it: the decoder takes larger ones."""
 _NUL = re.compile(rb"(?<!\\)(?:\\\\)*\\u0000")
 """As JSON writes the character that no text in PostgreSQL may hold; after backslashes in pairs it is none."""
+_LONG = re.compile(rb"[0-9]{19}")
+"""As many digits as a number of 64 bits may just have: with fewer, none in a message is larger."""
 _SESSION_MAX_CHARS = 64
 _CLASSES_MAX = 10_000  # more than a heartbeat has room for beside the rest
 _SIGNALS_MAX = 1 + len(SCALARS) + LARGEST
@@ -233,6 +235,8 @@ def _word(kind: str, payload: bytes) -> Word:
     else:
         word = decode(Fetch, payload)
     _check_integers(word)
+    if _LONG.search(payload) and not _fits(msgspec.to_builtins(word)):
+        raise MessageError(f"{kind}: a whole number does not fit 64 bits")
     if isinstance(word, Birth | Heartbeat):
         _check_outbox(word.outbox)
         if not 0 <= word.model.version < _INT4:
@@ -299,3 +303,12 @@ def _check_integers(message: msgspec.Struct) -> None:
         value = getattr(message, name, 0)
         if not 0 <= value < limit:
             raise MessageError(f"{type(message).__name__}: {name} {str(value)[:24]}, expected 0..{limit - 1}")
+
+
+def _fits(value: object) -> bool:
+    """Whether every whole number in it fits 64 bits; no deeper than the wire's structures are."""
+    if isinstance(value, dict):
+        return all(_fits(key) and _fits(one) for key, one in value.items())
+    if isinstance(value, list | tuple):
+        return all(map(_fits, value))
+    return not isinstance(value, int) or -_INT8 <= value < _INT8

@@ -21,6 +21,8 @@ from typing import TypeVar
 
 import sqlalchemy as sa
 
+from edge_agent.contract.errors import MessageError
+from edge_agent.contract.types import SampleId
 from edge_agent.contract.wire import Birth, Death, Fetch, Heartbeat, Receipt, SampleHeader
 from server.collect.inbound import Bad, Heard, Message, Picture, Piece, Said, Upload, check_body, hear
 from server.collect.receipts import Answers
@@ -106,7 +108,7 @@ class _Group:
     def answered_in_parts(self) -> set[str]:
         """Ids of samples that came in parts and have their answer, so that the parts may go."""
         proven = {upload.header.id for upload in self.uploads if upload.header.parts > 1}
-        refused = {bad.sample_id for bad in self.bad if bad.sample_id.startswith(f"{bad.device}.")}  # nobody else's
+        refused = {bad.sample_id for bad in self.bad if _is_of(bad.device, bad.sample_id)}  # nobody else's
         return proven | refused | {p.header.id for p in self.pieces if self.answers.answered(p.device, p.header.id)}
 
     def seen_ms(self) -> dict[str, int]:
@@ -118,6 +120,13 @@ class _Group:
             if item.device and not (isinstance(item, Said) and isinstance(item.word, Death)):
                 seen[item.device] = max(item.message.received_ms, seen.get(item.device, 0))
         return seen
+
+
+def _is_of(device: str, sample_id: str) -> bool:
+    try:
+        return SampleId.parse(sample_id).device == device
+    except MessageError:
+        return False
 
 
 class Ingest:

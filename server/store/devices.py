@@ -260,12 +260,12 @@ def mark_offline(connection: sa.Connection, *, now_ms: int, after_ms: int) -> Si
     Named are those for which that is news. Whoever is heard, is silent no earlier than `next_ms`: not to ask before
     spares a walk through all devices every second.
     """
-    beat_s = sa.func.coalesce(
+    said_s = sa.func.coalesce(
         sa.func.nullif(device.c.heartbeat["link"]["heartbeat_s"].as_float(), 0.0),
         device.c.birth["interval_s"].as_float(),
         0.0,
     )
-    beat_s = sa.case((beat_s < LONGEST_BEAT_S, beat_s), else_=LONGEST_BEAT_S)  # what an older server took in
+    beat_s = sa.case((said_s < LONGEST_BEAT_S, said_s), else_=LONGEST_BEAT_S)  # what an older server took in
     missed_ms = HEARTBEATS_MISSED * 1000.0 * beat_s
     longest_ms = sa.case((missed_ms > after_ms, missed_ms), else_=float(after_ms))
     silent = sa.and_(device.c.online, now_ms - device.c.last_seen_ms > longest_ms)

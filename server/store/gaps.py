@@ -31,7 +31,8 @@ GAPS_MAX = 100
 
 def notice(connection: sa.Connection, said: Sequence[Spoken[Birth] | Spoken[Heartbeat]]) -> None:
     """To be called before the devices' last words are replaced: an outbox that is another one leaves a gap."""
-    begun = [word["outbox"]["since_boot"].as_integer() for word in (device.c.birth, device.c.heartbeat)]
+    said_first = [word["outbox"]["since_boot"].as_string() for word in (device.c.birth, device.c.heartbeat)]
+    begun = [sa.cast(boot, sa.BigInteger) for boot in said_first]
     query = sa.select(device.c.name, *begun).where(device.c.name.in_([one.device for one in said]))
     since = {name: [boot for boot in boots if boot is not None] for name, *boots in connection.execute(query)}
     for one in said:

@@ -292,6 +292,11 @@ def test_one_message_that_cannot_be_taken_does_not_stop_the_others(collect, devi
     cam = device("cam-1", 10)
     wait_for(lambda: list(cam.waiting) == ["cam-1.main.1.3"])
     assert "a message could not be taken" in caplog.text
+    wait_for(lambda: known(store, "cam-1").messages_bad)
+    with store.database.read() as connection:
+        (reason, *_) = connection.scalars(sa.select(quarantine.c.reason))
+    assert "could not be taken: IntegrityError: " in reason
+    assert "injected" in reason
     break_store(store, "DROP TRIGGER broken")
     wait_for(lambda: not cam.waiting)
     assert stored(store) == expected(("cam-1", 10))

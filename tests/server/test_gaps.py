@@ -96,6 +96,12 @@ def test_an_agent_that_does_not_say_since_when_it_counts_has_no_gaps(server: Ser
     assert (server.shows("missing"), server.rows(gap)) == ((0,), 0)
 
 
+def test_a_device_may_have_begun_to_count_in_any_boot(server: Server) -> None:
+    server.hears(2**40, an_outbox(10, 0, since=2**40))
+    server.hears(2**62, an_outbox(0, 0, since=2**62))
+    assert (server.shows("missing"), server.rows(gap)) == ((10,), 1)
+
+
 def test_gaps_of_one_device_are_bounded(server: Server) -> None:
     for boot in range(1, GAPS_MAX + 10):
         server.hears(boot, an_outbox(10, 0, rows=10, since=boot))

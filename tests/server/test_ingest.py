@@ -602,6 +602,24 @@ def test_a_reason_that_quotes_it_is_kept_without(ingest, store):
     assert "\0" not in row.reason
 
 
+@pytest.mark.parametrize("kind", ["birth", "heartbeat", "event"])
+def test_a_number_that_no_column_has_room_for_is_set_aside(ingest, store, kind):
+    said = {
+        "birth": msgspec.structs.replace(birth("a"), outbox=msgspec.structs.replace(birth("a").outbox, bytes=10**400)),
+        "heartbeat": msgspec.structs.replace(heartbeat("a"), rss_bytes=10**400),
+        "event": msgspec.structs.replace(event(1), detail={"n": 2**63}),
+    }
+    ingest.take([message("cam-1", kind, json.dumps(msgspec.to_builtins(said[kind], str_keys=True)).encode())])
+    assert ["a whole number does not fit 64 bits" in row.reason for row in rows(store, quarantine)] == [True]
+    assert device(store).messages_bad == 1
+
+
+def test_the_largest_number_is_taken(ingest, store):
+    largest = msgspec.structs.replace(event(1), detail={"n": 2**63 - 1, "least": -(2**63)})
+    ingest.take([message("cam-1", "event", encode(largest))])
+    assert [row.detail for row in rows(store, event_table)] == [{"n": 2**63 - 1, "least": -(2**63)}]
+
+
 def test_a_version_that_no_version_can_be_is_set_aside(ingest, store):
     model = msgspec.structs.replace(birth("a").model, version=2**31)
     ingest.take([message("cam-1", "birth", encode(msgspec.structs.replace(birth("a"), model=model)))])
