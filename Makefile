@@ -21,7 +21,7 @@ browser: setup  ## a browser for the tests of the pages
 demo: setup  ## the whole loop on real images, under 5 minutes (ARGS="--task watch" and others)
 	@$(BIN)/winnow-server demo $(ARGS)
 
-demo-quick: setup  ## the same in about two minutes
+demo-quick: setup  ## the same in two to three minutes
 	@$(BIN)/winnow-server demo --quick $(ARGS)
 
 test: setup browser lint  ## set-up, lint, types, every test (the agent's under Python 3.10 too, where it is installed)
