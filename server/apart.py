@@ -62,11 +62,24 @@ class Apart:
             log.info("stopping")
 
     def _elected(self, stack: ExitStack, store: Store, name: Name) -> None:
-        act = self._scheduling() if name == "schedule" else self._training()  # loaded before it is needed in haste
+        # Loaded before it is needed in haste.
+        act = self._watched(self._scheduling() if name == "schedule" else self._training())
         election = Election(store, name, lease_s=self._config.server.lease_s)
         health = Health(name, lambda: election.terms if election.acts else {}, self._looked_s)
         stack.enter_context(told(health, self._health_at))
         election.lead(self._stopping, lambda held: act(held, lambda: election.acts))
+
+    def _watched(self, act: Act) -> Act:
+        """The same, with a first look that is overdue in time where the beginning hangs; not since it last led."""
+
+        def watched(store: Store, acts: Callable[[], bool]) -> None:
+            self._tick = Tick((), now_ms=self._now_ms)
+            try:
+                act(store, acts)
+            finally:
+                self._tick = None
+
+        return watched
 
     def _scheduling(self) -> Act:
         from server.roles.collecting import ANSWERED
@@ -98,4 +111,5 @@ class Apart:
         self._tick.until(self._stopping)
 
     def _looked_s(self) -> float | None:
-        return self._tick.looked_s if self._tick else None
+        tick = self._tick  # another thread asks
+        return tick.looked_s if tick else None

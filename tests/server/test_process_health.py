@@ -4,13 +4,20 @@ from __future__ import annotations
 
 import json
 import socket
+import time
 import urllib.error
 import urllib.request
+from collections.abc import Callable
+from contextlib import closing
 
 import pytest
 
+from server.apart import Apart
+from server.config import ServerConfig
 from server.errors import ServerConfigError
 from server.roles.health import STILL_S, Health, told
+from server.roles.tick import always
+from server.store.store import Store
 
 
 @pytest.fixture
@@ -57,3 +64,20 @@ def test_nobody_is_told_where_nobody_asked_and_an_address_that_is_none_is_refuse
             pass
     with told(Health("ingest"), at), pytest.raises(ServerConfigError, match="cannot listen"), told(Health("web"), at):
         pass
+
+
+def test_what_hangs_as_it_begins_to_lead_is_overdue_each_time_and_never_by_what_was_before(tmp_path):
+    apart = Apart(ServerConfig(), "train", now_ms=lambda: 0)
+    now_s, said = [0.0], []
+    health = Health("train", lambda: {"train": 1}, apart._looked_s, monotonic=lambda: now_s[0])
+
+    def act(_store: Store, _acts: Callable[[], bool]) -> None:
+        for now_s[0] in (time.monotonic(), time.monotonic() + STILL_S):
+            said.append(health.said()["well"])
+
+    with closing(Store.open(tmp_path)) as store:
+        for _ in range(2):
+            apart._watched(act)(store, always)
+            now_s[0] += 10 * STILL_S  # another leads for long
+            assert health.said()["well"]
+    assert said == [True, False] * 2
