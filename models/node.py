@@ -22,7 +22,7 @@ from pathlib import Path
 
 import msgspec
 
-from models.launch import DIED, LOGS, Death, obituary
+from models.launch import DIED, LOGS, REFUSED, Death, obituary
 from models.orphan import die_with_parent
 
 LOOK_S = 1.0  # between two looks whether the first machine has a training
@@ -68,6 +68,9 @@ def _joined(options: argparse.Namespace) -> str:
             code = _run(Path(folder), options)
         except RuntimeError as error:  # torch's, of a first machine that is gone
             return f"the first machine is gone: {error}"
+        refused = Path(folder, REFUSED)
+        if refused.exists():
+            return f"it was refused: {refused.read_text()}"
         return "it ended" if code == 0 else obituary(Path(folder), code)
 
 

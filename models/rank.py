@@ -38,6 +38,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             take_part(folder, ranks)
     except WinnowError as error:
         (folder / REFUSED).write_text(str(error))
+        print(error, file=sys.stderr, flush=True)  # noqa: T201 - the log of a rank
         return 1
     return 0
 

@@ -66,16 +66,25 @@ class Workers:
         while not self._stopping.is_set():
             started = time.monotonic()
             # Killed with us: what it has in hand comes again, and nobody is there to start it anew.
-            process = spawn(command, output=sys.stderr.fileno(), death_signal=signal.SIGKILL)
+            try:
+                process = spawn(command, output=sys.stderr.fileno(), death_signal=signal.SIGKILL)
+            except OSError as error:  # no memory, or no more processes: a while later there may be
+                backoff_s = self._again(number, f"could not be started: {error}", min(2 * backoff_s, BACKOFF_MAX_S))
+                continue
             self._processes[number] = process
             if self._stopping.is_set():
                 process.terminate()
             code = process.wait()
             if self._stopping.is_set():
                 return
-            backoff_s = BACKOFF_MIN_S if time.monotonic() - started > STEADY_S else min(2 * backoff_s, BACKOFF_MAX_S)
-            self._ended(f"worker {number} of {len(self._threads)} {_how(code)}: starting it again in {backoff_s:.1f} s")
-            self._stopping.wait(backoff_s)
+            steady = time.monotonic() - started > STEADY_S
+            backoff_s = self._again(number, _how(code), BACKOFF_MIN_S if steady else min(2 * backoff_s, BACKOFF_MAX_S))
+
+    def _again(self, number: int, how: str, backoff_s: float) -> float:
+        """Say it, and wait; returns how long."""
+        self._ended(f"worker {number} of {len(self._threads)} {how}: starting it again in {backoff_s:.1f} s")
+        self._stopping.wait(backoff_s)
+        return backoff_s
 
 
 def remember(store: Store, *, now_ms: Callable[[], int]) -> Callable[[str], None]:

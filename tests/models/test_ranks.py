@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import argparse
+import contextlib
 import io
 import os
 import signal
@@ -19,7 +21,8 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from models import augment, launch
+from models import augment, launch, node
+from models import rank as rank_program
 from models.checkpoint import FILE
 from models.curve import Point
 from models.errors import DataError, RankError
@@ -211,3 +214,18 @@ def test_a_job_that_a_rank_refuses_is_not_begun_again(tmp_path: Path, monkeypatc
     x, y = np.zeros((4, 5), np.float32), np.arange(4) % 2
     with pytest.raises(DataError, match="^no such recipe$"):
         fit(x, y, classes=2, settings=Settings(), launch=Launch(kind="torchrun"), folder=tmp_path)
+
+
+def test_why_another_machine_refuses_a_job_is_said_there(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    def refuse(*_: object) -> None:
+        raise DataError("no such recipe")
+
+    monkeypatch.setattr(rank_program, "group", contextlib.nullcontext)
+    monkeypatch.setattr(rank_program, "die_with_parent", lambda *_, **__: None)
+    monkeypatch.setattr(rank_program, "take_part", refuse)
+    assert rank_program.main([str(tmp_path)]) == 1
+    assert capfd.readouterr().err == "no such recipe\n"
+    monkeypatch.setattr(node, "_run", lambda folder, _: rank_program.main([str(folder)]))
+    assert node._joined(argparse.Namespace()) == "it was refused: no such recipe"

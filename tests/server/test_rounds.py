@@ -22,9 +22,11 @@ from models.checkpoint import FILE
 from models.launch import FOLDER
 from server import config, status
 from server.collect.ingest import Ingest
+from server.errors import TrainingError
 from server.govern.erase import erase
 from server.govern.subject import Subject
 from server.release.registry import add_artifact, publish_passed
+from server.roles.teaching import came_of
 from server.store import (
     consensus,
     labels,
@@ -433,6 +435,20 @@ def test_a_round_that_is_told_to_end_leaves_in_good_order(store, tmp_path):
     teach._child._process.terminate()
     run = finish(teach, store)
     assert (run.state, run.error.split(":")[0]) == ("failed", "ended with 143")
+
+
+def test_a_round_by_hand_led_to_its_version_whoever_published_it(store, tmp_path):
+    label_devices(store, 0, 20)
+    with pytest.raises(TrainingError, match="no round could begin: no memory"):
+        came_of(store, after=0, trouble="no memory")
+    ended_run(store, "published")  # by another process, before we looked
+    quadrants.artifact(tmp_path / "1", version=1)
+    add_artifact(store, tmp_path / "1", weights=None, now_ms=NOW_MS)
+    with pytest.raises(TrainingError, match="run 1 published"):
+        came_of(store, after=0, trouble="")
+    with store.database.write() as connection:
+        connection.execute(sa.update(version).values(run_id=1))
+    assert came_of(store, after=0, trouble="").number == 1
 
 
 def test_a_round_answers_the_orders_that_were_there_when_it_was_frozen(store):

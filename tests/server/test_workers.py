@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import errno
 import shutil
+import subprocess
+import sys
 import threading
 from collections import Counter
 from collections.abc import Iterator, Sequence
@@ -33,6 +36,7 @@ from edge_agent.contract.wire import (
     server_state_topic,
     up_topic,
 )
+from server import child
 from server.collect.collector import Collector
 from server.collect.division import WHOLE, Shared, Slice
 from server.collect.gateway import BrokerAddress, Voice
@@ -44,6 +48,7 @@ from server.config import Server, ServerConfig
 from server.errors import ServerConfigError
 from server.roles.devices import client_of
 from server.roles.ingest import Addresses, Place, addresses_of, divide
+from server.roles.workers import Workers
 from server.store import arrivals, devices
 from server.store.schema import event as event_table
 from server.store.schema import part, sample, stretch
@@ -311,3 +316,22 @@ def test_a_worker_contradicts_who_says_that_nobody_is_there(tmp_path: Path, voic
     store.close()
     broker.kill()
     assert said == [*hello, False, True, *goodbye]
+
+
+def test_a_worker_that_cannot_be_started_is_tried_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    said: list[str] = []
+    starts: list[int] = []
+
+    def spawn(_command: list[str], **options: object) -> subprocess.Popen[bytes]:
+        starts.append(1)
+        if len(starts) < 3:
+            raise OSError(errno.EAGAIN, "no more processes")
+        return child.spawn([sys.executable, "-c", "import time; time.sleep(600)"], **options)  # type: ignore[arg-type]
+
+    monkeypatch.setattr("server.roles.workers.spawn", spawn)
+    workers = Workers(tmp_path / "server.toml", 1, ended=said.append)
+    workers.start()
+    wait_for(lambda: len(starts) == 3)
+    workers.stop()
+    why = f"worker 1 of 1 could not be started: [Errno {errno.EAGAIN}] no more processes: starting it again in"
+    assert said == [f"{why} 0.4 s", f"{why} 0.8 s"]
