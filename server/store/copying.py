@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, closing, contextmanager
 from typing import Any, NamedTuple
 
 import msgspec
@@ -57,6 +57,8 @@ def copy(
     if source.url == target.url:
         raise StoreError(f"{target.url}: that is where it is")
     with ExitStack() as stack:
+        for folder in sorted({path_of(one).parent.resolve() for one in (source, target) if not one.shared}):
+            stack.enter_context(only_one(folder))
         old, new = (stack.enter_context(_alone(settings)) for settings in (source, target))
         migrate(old)
         _begin(old, new)
@@ -74,11 +76,7 @@ def copy(
 @contextmanager
 def _alone(settings: config.Store) -> Iterator[Database]:
     """The catalogue, of which nobody else may be at work. StoreError when somebody is."""
-    with ExitStack() as stack:
-        if not settings.shared:
-            stack.enter_context(only_one(path_of(settings).parent))
-        database = Database(settings)
-        stack.callback(database.close)
+    with closing(Database(settings)) as database:
         if others := database.others():
             raise StoreError(f"{database.name}: {others} connections of others: stop the servers that work on it first")
         yield database

@@ -123,7 +123,7 @@ class Database:
             self._kept.analyse()
 
     def others(self) -> int:
-        """How many connections others have to it, as far as that can be known: 0 of a file. Before we have several."""
+        """How many connections others have to it, of a file 1 at most. Before we have several."""
         with self._faults():
             return self._kept.others()
 

@@ -159,11 +159,20 @@ def _check(connection: Any, _record: object) -> None:
     version, collation, letters, encoding = found
     if version < OLDEST:
         raise ServerConfigError(f"[store] url: PostgreSQL {version}, expected {OLDEST} or newer")
-    if not {collation, letters}.issubset(_BY_BYTES) or encoding != "UTF8":
+    plain = {collation, letters}.issubset(_BY_BYTES) and encoding == "UTF8"
+    if not plain or not _orders_by_bytes(connection):
+        provider = " of another provider than libc" if plain else ""
         raise ServerConfigError(
-            f"[store] url: a database with collation {collation} and encoding {encoding}, expected C and UTF8: "
-            "CREATE DATABASE winnow TEMPLATE template0 ENCODING 'UTF8' LOCALE 'C'"
+            f"[store] url: a database with collation {collation}{provider} and encoding {encoding}, expected C and "
+            "UTF8: CREATE DATABASE winnow TEMPLATE template0 ENCODING 'UTF8' LOCALE_PROVIDER libc LOCALE 'C'"
         )
+
+
+def _orders_by_bytes(connection: Any) -> bool:
+    """Whether text is ordered, and made lower case, as SQLite does: ICU may do both, whatever the locale is called."""
+    (found,) = connection.execute("SELECT 'B' < 'a' AND lower(chr(201)) = chr(201)").fetchone()  # E with an accent
+    connection.rollback()
+    return bool(found)
 
 
 def _tables(connection: sa.Connection) -> list[str]:

@@ -63,7 +63,17 @@ class Sqlite:
                 yield connection
 
     def others(self) -> int:
-        """A file does not know: whoever works on a data folder holds its lock (lock.py)."""
+        """1 when anybody else has it open, whatever folder's lock he holds: then it cannot leave WAL. 0: nobody."""
+        if not self._path.exists():
+            return 0
+        with contextlib.closing(sqlite3.connect(self._path, timeout=0.0, isolation_level=None)) as connection:
+            try:
+                connection.execute("PRAGMA journal_mode=DELETE")
+                _to_wal(connection)
+            except sqlite3.OperationalError as error:
+                if "locked" not in str(error):
+                    raise StoreError(f"{self.name}: {error}") from error
+                return 1
         return 0
 
     def analyse(self) -> None:

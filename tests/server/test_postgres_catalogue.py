@@ -249,6 +249,13 @@ def test_a_database_that_orders_text_otherwise_is_refused(tmp_path, databases):
     databases.server.drop("other")
 
 
+def test_one_whose_c_is_only_a_name_is_refused(tmp_path, databases):
+    databases.server.create("other", more="LOCALE_PROVIDER icu ICU_LOCALE 'en-US' LOCALE 'C'")
+    with pytest.raises(ServerConfigError, match="collation C of another provider than libc .* LOCALE_PROVIDER libc"):
+        Store.open(tmp_path, databases.server.settings("other"))
+    databases.server.drop("other")
+
+
 def test_a_password_comes_from_its_file(tmp_path, databases):
     server = databases.server
     server.create("locked")

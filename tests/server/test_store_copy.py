@@ -117,6 +117,18 @@ def test_not_while_a_server_works_on_the_folder_nor_into_somebody_elses_copy(tmp
         copying.copy(source, target)
 
 
+def test_a_file_that_somebody_works_on_from_another_folder_is_not_copied(tmp_path, source):
+    elsewhere, target = config.Store(url=source.url), config.Store(url=f"sqlite:///{tmp_path}/source/new.db")
+    store = Store.open(tmp_path / "data", elsewhere)
+    with pytest.raises(StoreError, match="1 connections of others: stop the servers"):
+        copying.copy(source, target)
+    with store.database.write() as connection:  # nothing is changed for him
+        assert connection.exec_driver_sql("PRAGMA journal_mode").scalar_one() == "wal"
+    store.close()
+    copying.copy(source, target)  # into the same folder
+    assert everything(target) == everything(source)
+
+
 def cut_short(table: str) -> None:
     raise StoreError(f"cut short at {table}")
 
