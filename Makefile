@@ -27,9 +27,9 @@ demo-quick: setup  ## the same in two to three minutes
 test: setup browser lint  ## set-up, lint, types, every test (the agent's under Python 3.10 too, where it is installed)
 	@$(PYTHON) scripts/py310.py
 	@$(BIN)/python scripts/arm.py --where-possible
-ifeq ($(ARGS),)  # half of them wait with many; the demo, which is measured, has the machine to itself
-	$(BIN)/python -m pytest -n 4 --dist loadfile --ignore tests/end_to_end
-	$(BIN)/python -m pytest -n 3 --dist loadfile --ignore tests/end_to_end/test_demo.py tests/end_to_end
+ifeq ($(ARGS),)  # a third waits with many; the demo, which is measured, has the machine to itself
+	$(BIN)/python -m pytest -n 3 --dist loadfile --ignore tests/end_to_end
+	$(BIN)/python -m pytest -n 2 --dist loadfile --ignore tests/end_to_end/test_demo.py tests/end_to_end
 	$(BIN)/python -m pytest tests/end_to_end/test_demo.py
 else
 	$(BIN)/python -m pytest $(ARGS)
