@@ -4,9 +4,10 @@ PYTHON ?= python3
 BIN := .venv/bin
 ARGS ?=
 export PYTHONUNBUFFERED := 1
+unexport PYTHONDONTWRITEBYTECODE  # the tests start hundreds of programs, each a third faster from bytecode
 
 .DEFAULT_GOAL := help
-.PHONY: help setup browser demo demo-quick test test-arm test-postgres test-s3 lint docs screenshots bench soak fuzz test-ray label-studio wheels deb test-deb clean
+.PHONY: help setup checked agent310 browser demo demo-quick test test-arm test-postgres test-s3 lint docs screenshots bench soak fuzz test-ray label-studio wheels deb test-deb clean
 
 help:  ## list these targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-13s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -24,8 +25,8 @@ demo: setup  ## the whole loop on real images, under 5 minutes (ARGS="--task wat
 demo-quick: setup  ## the same in two to three minutes
 	@$(BIN)/winnow-server demo --quick $(ARGS)
 
-test: setup browser lint  ## set-up, lint, types, every test (the agent's under Python 3.10 too, where it is installed)
-	@$(PYTHON) scripts/py310.py
+test: setup browser  ## set-up, lint, types, every test (the agent's under Python 3.10 too, where it is installed)
+	@$(MAKE) --no-print-directory -j 2 checked agent310
 	@$(BIN)/python scripts/arm.py --where-possible
 ifeq ($(ARGS),)  # a third waits with many; the demo, which is measured, has the machine to itself
 	$(BIN)/python -m pytest -n 3 --dist loadfile --ignore tests/end_to_end
@@ -45,12 +46,18 @@ test-s3: setup  ## the tests of the server with the bytes in a bucket, all of th
 test-postgres: setup  ## the tests of the server with the catalogue in PostgreSQL, all of them (some run over both in `make test`)
 	$(BIN)/python -m pytest -n 3 --dist loadfile tests/server --catalogue postgresql $(ARGS)
 
-# The agent supports Python 3.10: ruff takes all code as such (pyproject.toml), mypy the agent, a second time.
 lint: setup  ## ruff and mypy
+	@$(MAKE) --no-print-directory checked
+
+# The agent supports Python 3.10: ruff takes all code as such (pyproject.toml), mypy the agent, a second time.
+checked:
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/mypy --python-version 3.10 -p edge_agent
+
+agent310:
+	@$(PYTHON) scripts/py310.py
 
 docs: setup  ## regenerate docs/reference/ from the code
 	@$(BIN)/python scripts/docs.py

@@ -24,7 +24,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy import stats
+from scipy.special import bdtr
 
 from edge_agent.contract.artifact import read_artifact
 from edge_agent.contract.errors import WinnowError
@@ -165,7 +165,7 @@ def sure_from(confidence: Floats, right: NDArray[np.bool_], *, max_error: float)
         if (1.0 - max_error) ** number > RISK:
             continue  # not even without a mistake would it pass: how many there are tells nothing of the outcome
         wrong = number - int(right[above].sum())
-        if stats.binom.cdf(wrong, number, max_error) > RISK:
+        if bdtr(wrong, number, max_error) > RISK:
             break
         found = step
     return found
