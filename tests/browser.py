@@ -11,7 +11,7 @@ from typing import Any
 
 import msgspec
 import pytest
-from playwright.sync_api import Browser, BrowserContext, Error, Page, sync_playwright
+from playwright.sync_api import Browser, BrowserContext, Error, Page, expect, sync_playwright
 
 from edge_agent.contract.task import Task
 from server import config
@@ -27,11 +27,13 @@ ARGUMENTS = (
     "--disable-component-update", "--disable-sync",
 )  # fmt: skip
 PASSWORD = "correct horse battery"
+WAIT_MS = 30_000  # for what a page shall show: three tests share two cores, and each may start a server
 
 
 @contextmanager
 def started() -> Iterator[Browser]:
     """The system's chromium, or Playwright's own; skips the test where there is none."""
+    expect.set_options(timeout=WAIT_MS)
     with sync_playwright() as playwright:
         path = next((found for name in NAMES if (found := shutil.which(name))), None)
         try:

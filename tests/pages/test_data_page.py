@@ -127,7 +127,7 @@ def test_those_picked_are_asked_about_with_a_reason(chromium, served):
 def test_the_map_is_drawn_in_the_background_and_picks(chromium, served):
     page = served.sign_in(chromium, "viewer", viewport={"width": 1280, "height": 1000})
     page.goto(f"{served.url}/data?view=map")
-    expect(page.locator("#map-about")).to_contain_text(f"{COUNT} samples as version 1 sees them", timeout=30_000)
+    expect(page.locator("#map-about")).to_contain_text(f"{COUNT} samples as version 1 sees them")
     assert browsers.serious(page) == []
     group = page.locator("#groups button", has_text="bottom right")
     count = int(group.locator(".num").inner_text())

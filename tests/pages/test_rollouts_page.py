@@ -43,7 +43,7 @@ def test_an_operator_sees_a_rollout_fill_and_halts_it(chromium, site, fleet):
     page.click("text=Halt")
     expect(page.locator("#now")).to_contain_text("the server has not seen it yet")
     fleet.run(2.0)
-    expect(page.locator("#now .state").first).to_have_text("halted", timeout=10_000)
+    expect(page.locator("#now .state").first).to_have_text("halted")
     expect(page.locator("#now")).to_contain_text("the line is being moved")
     assert page.problems == []
     page.close()
