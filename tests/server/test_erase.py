@@ -285,6 +285,7 @@ def test_a_server_that_begins_does_not_write_all_anew_before_anything_else(world
     scrub, now_ms = Scrub(world.store), NOW_MS + 10 * AGAIN_MS
     for after_ms, left in ((0, 1), (AGAIN_MS - 1, 1), (AGAIN_MS, 0)):
         scrub.tick(now_ms + after_ms)
+        scrub.stop(timeout_s=60.0)
         assert world.count(erasure, erasure.c.finished_at_ms.is_(None)) == left
 
 
