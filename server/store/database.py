@@ -23,6 +23,8 @@ from server import config
 from server.errors import StoreError
 from server.store.sqlite import Sqlite
 
+TOGETHER = "winnow_together"
+"""An option of a connection: who has it writes together with others."""
 _FILE = f"{config.SQLITE}:///"
 
 
@@ -93,7 +95,7 @@ class Database:
         with self._faults(), alone, self._kept.writing(together=together) as connection:
             if self._check is not None:
                 self._check(connection)
-            yield connection
+            yield connection.execution_options(**{TOGETHER: together})
 
     @contextmanager
     def beside(self) -> Iterator[sa.Connection]:
