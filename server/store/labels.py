@@ -30,6 +30,8 @@ from server.store.schema import consensus as in_force_
 
 __all__ = ["CANNOT_TELL", "NONE_OF_THESE", "VALUED", "Label"]
 
+_KEY_CHARS = 200  # of the column
+
 
 class Label(NamedTuple):
     """One answer."""
@@ -179,8 +181,7 @@ def key_of(said: str | None) -> str | None:
     >>> key_of("cam-1.main.1.7:ann:1"), key_of("k" * 300)[:12]
     ('cam-1.main.1.7:ann:1', 'sha256:17b16')
     """
-    room = label.c.key.type.length
-    return said if said is None or len(said) <= room else f"sha256:{hashlib.sha256(said.encode()).hexdigest()}"
+    return said if said is None or len(said) <= _KEY_CHARS else f"sha256:{hashlib.sha256(said.encode()).hexdigest()}"
 
 
 def has_key(connection: sa.Connection, key: str) -> bool:

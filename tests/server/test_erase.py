@@ -95,6 +95,7 @@ def test_it_is_refused_when_it_comes_again_and_its_device_is_to_forget_it(world:
     assert world.count(quarantine) == 0
 
 
+@pytest.mark.catalogues
 def test_one_that_has_not_come_yet_may_be_erased_and_never_comes(world: World) -> None:
     assert world.erase("sample", "cam-1.main.1.77").counts == {}
     assert world.send("cam-1", 77) == {"cam-1.main.1.77": "refused"}
