@@ -19,8 +19,8 @@ from typing import Literal
 
 from server.config import ServerConfig
 from server.roles.election import Election
-from server.roles.health import Health, told
-from server.roles.tick import Step, Tick
+from server.roles.health import Health, Pulse, told
+from server.roles.tick import Step
 from server.store.leadership import Name
 from server.store.lock import one_of_several
 from server.store.store import Store
@@ -39,7 +39,7 @@ class Apart:
         """Nothing happens yet. `health`: host:port at which the process says how it is; empty: nowhere."""
         self._config, self._role, self._now_ms, self._health_at = config, role, now_ms, health
         self._stopping = threading.Event()
-        self._tick: Tick | None = None
+        self._pulse = Pulse(now_ms=now_ms)
 
     def stop(self) -> None:
         """Ask `run` to end; from any thread, not from a signal handler (it may hold the lock of the event)."""
@@ -63,23 +63,16 @@ class Apart:
 
     def _elected(self, stack: ExitStack, store: Store, name: Name) -> None:
         # Loaded before it is needed in haste.
-        act = self._watched(self._scheduling() if name == "schedule" else self._training())
+        act = self._scheduling() if name == "schedule" else self._training()
         election = Election(store, name, lease_s=self._config.server.lease_s)
-        health = Health(name, lambda: election.terms if election.acts else {}, self._looked_s)
+        health = Health(name, lambda: election.terms, lambda: self._pulse.looked_s, lambda: election.acts)
         stack.enter_context(told(health, self._health_at))
-        election.lead(self._stopping, lambda held: act(held, lambda: election.acts))
 
-    def _watched(self, act: Act) -> Act:
-        """The same, with a first look that is overdue in time where the beginning hangs; not since it last led."""
+        def led(held: Store) -> None:
+            with self._pulse.leading():
+                act(held, lambda: election.acts)
 
-        def watched(store: Store, acts: Callable[[], bool]) -> None:
-            self._tick = Tick((), now_ms=self._now_ms)
-            try:
-                act(store, acts)
-            finally:
-                self._tick = None
-
-        return watched
+        election.lead(self._stopping, led, well=self._pulse.beats)
 
     def _scheduling(self) -> Act:
         from server.roles.collecting import ANSWERED
@@ -107,9 +100,4 @@ class Apart:
         return act
 
     def _look(self, steps: Sequence[Step], acts: Callable[[], bool]) -> None:
-        self._tick = Tick(steps, now_ms=self._now_ms, acts=acts)
-        self._tick.until(self._stopping)
-
-    def _looked_s(self) -> float | None:
-        tick = self._tick  # another thread asks
-        return tick.looked_s if tick else None
+        self._pulse.look(steps, self._stopping, acts=acts)

@@ -15,6 +15,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, closing, contextmanager
+from functools import partial
 from pathlib import Path
 
 from edge_agent.contract.wire import UP
@@ -26,10 +27,11 @@ from server.roles import teaching
 from server.roles.collecting import ANSWERED
 from server.roles.devices import check_authority, external
 from server.roles.election import Election
+from server.roles.health import Pulse
 from server.roles.labelling import labeler_of, teacher_of
 from server.roles.leading import READY_S, lead
 from server.roles.showing import show
-from server.roles.tick import Tick, always
+from server.roles.tick import always
 from server.roles.workers import Workers, remember
 from server.store import training_orders
 from server.store.database import Database
@@ -59,6 +61,7 @@ class Server:
         """Nothing happens yet. `path`: the file that the configuration is of, for processes that are started by it."""
         self._config, self._path = config, path
         self._stopping = threading.Event()
+        self._pulse = Pulse(now_ms=now_ms)
 
     def stop(self) -> None:
         """Ask `run` to end; from any thread, not from a signal handler (it may hold the lock of the event)."""
@@ -73,14 +76,16 @@ class Server:
             stack.callback(store.close)
             if config.store.shared:  # the lock speaks for this machine alone, and others may work on the catalogue
                 election = Election(store, *SEATS, lease_s=config.server.lease_s)
-                election.lead(self._stopping, lambda held: self._act(held, lambda: election.acts))
+                led = partial(self._act, acts=lambda: election.acts)
+                election.lead(self._stopping, led, well=self._pulse.beats)
             else:
-                self._act(store, always)
+                self._act(store, acts=always)
             log.info("stopping")
 
-    def _act(self, store: Store, acts: Callable[[], bool]) -> None:
+    def _act(self, store: Store, *, acts: Callable[[], bool]) -> None:
         config = self._config
         with ExitStack() as stack:
+            stack.enter_context(self._pulse.leading())
             teach = teaching.teach_of(config, store)
             teach.recover(now_ms=now_ms())
             leading = lead(stack, config, store, now_ms=now_ms, kinds=ANSWERED if config.collect.workers else UP)
@@ -92,7 +97,7 @@ class Server:
                 show(stack, config, store, role="run", now_ms=now_ms, hint=hint)
             leading.wait_ready(READY_S)  # it says itself what is wrong, and goes on trying
             log.info("stop with Ctrl-C")
-            Tick([*leading.steps, lambda ms: teach.tick(now_ms=ms)], now_ms=now_ms, acts=acts).until(self._stopping)
+            self._pulse.look([*leading.steps, lambda ms: teach.tick(now_ms=ms)], self._stopping, acts=acts)
 
 
 def _work(stack: ExitStack, config: ServerConfig, path: Path, store: Store) -> None:

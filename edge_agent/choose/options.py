@@ -6,6 +6,7 @@ from typing import Annotated, Literal
 
 from msgspec import Meta
 
+from edge_agent.contract.limits import ACQUISITION_MAX_CHARS
 from edge_agent.contract.settings import Section, Share
 
 
@@ -15,7 +16,8 @@ class Choose(Section, frozen=True, kw_only=True):
     acquisition: Annotated[
         str,
         Meta(
-            description="`margin`, `least_confidence`, `entropy`, `energy`, or `package.module:name`; of a model with several heads also their disagreement: `vote_entropy`, `consensus_entropy`, `kl_max`, `bald`, or what a label tells about the stream of late: `epig`; what they mean of boxes, several classes and numbers: docs/tasks.md"
+            max_length=ACQUISITION_MAX_CHARS,
+            description="`margin`, `least_confidence`, `entropy`, `energy`, or `package.module:name`; of a model with several heads also their disagreement: `vote_entropy`, `consensus_entropy`, `kl_max`, `bald`, or what a label tells about the stream of late: `epig`; what they mean of boxes, several classes and numbers: docs/tasks.md",
         ),
     ] = "margin"
     strategy: Annotated[

@@ -13,7 +13,15 @@ from edge_agent.contract import images
 from edge_agent.contract.encoding import Encoding, pack, unpack
 from edge_agent.contract.errors import MessageError
 from edge_agent.contract.frame import encode_frame
-from edge_agent.contract.limits import BODY_MAX_BYTES, DTYPES, PART_MIN_BYTES, SAMPLE_MAX_BYTES
+from edge_agent.contract.limits import (
+    ACQUISITION_MAX_CHARS,
+    BODY_MAX_BYTES,
+    DTYPES,
+    PART_MIN_BYTES,
+    REF_MAX_CHARS,
+    SAMPLE_MAX_BYTES,
+    STRATEGY_MAX_CHARS,
+)
 from edge_agent.contract.reports import SampleHeader
 from edge_agent.contract.topics import Address
 from edge_agent.contract.types import Sample, SampleId
@@ -29,7 +37,9 @@ def encode_sample(sample: Sample, *, codec: images.Codec | None = None) -> tuple
     encoding, body = _pack(sample.data, codec)
     header = SampleHeader(
         id=str(sample.id),
-        ref=sample.ref[:200].encode("utf-8", "replace").decode(),  # a file name need not be UTF-8, the wire must
+        ref=sample.ref[:REF_MAX_CHARS]
+        .encode("utf-8", "replace")
+        .decode(),  # a file name need not be UTF-8, the wire must
         captured_at_ms=sample.captured_at_ms,
         dtype=str(sample.data.dtype),
         shape=tuple(sample.data.shape),
@@ -44,6 +54,10 @@ def encode_sample(sample: Sample, *, codec: images.Codec | None = None) -> tuple
         said=sample.prediction.said,
     )
     return header, body
+
+
+def _text(name: str) -> str:
+    return name.encode("utf-8", "replace").decode()  # a file's need not be UTF-8, the wire must
 
 
 def _pack(data: NDArray[np.generic], codec: images.Codec | None) -> tuple[Encoding | images.Kind, bytes]:
@@ -107,6 +121,13 @@ def check_sample_header(header: SampleHeader, address: Address) -> SampleId:
         )
     if said.shadow_probability is not None and not 0.0 < said.shadow_probability <= 1.0:
         raise MessageError(f"sample {header.id}: shadow_probability {said.shadow_probability}: expected 0 < it <= 1")
+    for name, text, most in (
+        ("ref", header.ref, REF_MAX_CHARS),
+        ("strategy", said.strategy, STRATEGY_MAX_CHARS),
+        ("acquisition", said.acquisition, ACQUISITION_MAX_CHARS),
+    ):
+        if len(text) > most:
+            raise MessageError(f"sample {header.id}: {name} of {len(text)} characters, expected {most} at most")
     return sample_id
 
 

@@ -36,6 +36,7 @@ from server.store.schema import (
     version,
 )
 from server.store.store import Store
+from server.store.text import begins, holds
 
 KEPT = {"device", "token", "certificate", "revocation", "rollout_step", "data_rule"}
 KEPT |= {"sample", "erased_device", "purge_order", "device_order"}
@@ -185,15 +186,15 @@ class _Act:
         """Of samples that are not whole yet, of what could not be read, and of what the device said last."""
         connection, names = self._connection, self._subject.names
         if self._subject.kind == "device":
-            self._delete(part, part.c.sample_id.startswith(f"{names[0]}.", autoescape=True))
+            self._delete(part, begins(part.c.sample_id, f"{names[0]}."))
             values = {"birth": sa.null(), "heartbeat": sa.null()}
             connection.execute(sa.update(device).where(device.c.name == names[0]).values(values))
             self._counts.update(told.forget(connection, names[0]))
             return
         for name in names:
             self._delete(part, part.c.sample_id == name)
-            in_payload = sa.func.instr(quarantine.c.payload, name.encode()) > 0
-            self._delete(quarantine, sa.or_(in_payload, quarantine.c.reason.contains(name, autoescape=True)))
+            named = sa.or_(holds(quarantine.c.payload, name.encode()), holds(quarantine.c.reason, name))
+            self._delete(quarantine, named)
 
     def _delete(self, table: sa.Table, where: sa.ColumnElement[bool]) -> None:
         if gone := self._connection.execute(sa.delete(table).where(where)).rowcount:

@@ -24,7 +24,7 @@ from server.errors import StoreError
 from server.keep import bodies, manifest, rows
 from server.keep.bodies import absent
 from server.keep.manifest import BLOBS, Manifest, chunks, sha256_of
-from server.store import copying, erasures, trail
+from server.store import copying, erasures, trail, versions
 from server.store.migrations import current_schema
 from server.store.reading import opened
 from server.store.schema import device, web_session
@@ -165,6 +165,7 @@ def _settle(store: Store, made: Manifest, *, who: str, why: str, now_ms: int) ->
             "made_at_ms": made.made_at_ms,
             "catalogue_sha256": made.catalogue_sha256,
             "erasures": erasures.last_id(connection),
+            "version": versions.next_number(connection) - 1,
             "rows": msgspec.to_builtins(made.rows),
         }
         trail.record(connection, trail.RESTORE, "the catalogue", why=why, who=who, detail=detail, now_ms=now_ms)

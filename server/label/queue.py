@@ -153,7 +153,7 @@ class Queue:
         """
         with self._store.database.write() as connection:
             here = samples.body_names(connection, [one.sample_id for one in replies])
-            for one in replies:
+            for one in (reply._replace(key=labels.key_of(reply.key)) for reply in replies):
                 if one.sample_id not in here:
                     raise LabelError(f"{one.sample_id}: no such sample: it was erased, or its id is another")
                 said = meant(connection, one, task=self._rules.task, who=labeler, new=new_class, now_ms=self._now_ms())

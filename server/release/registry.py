@@ -70,11 +70,12 @@ def _publish(store: Store, run: runs.Run, *, now_ms: int) -> Version | None:
 def _next_number(connection: sa.Connection) -> int:
     """Above what any device executes too: one that was given a model which we never saw would refuse a lower one.
 
-    A device that says a number beyond BELIEVED lies: numbers only grow, and it is not to use them up.
+    After a restore above what it may have been given since the backup, and refused. A device that says a number beyond
+    BELIEVED lies: numbers only grow, and it is not to use them up.
     """
     said = [device.heartbeat or device.birth for device in devices.devices(connection)]
     executed = max((word.model.version for word in said if word and word.model.version <= BELIEVED), default=0)
-    return max(versions.next_number(connection), executed + 1)
+    return max(versions.next_number(connection), executed + 1, trail.versions_from(connection))
 
 
 def publish_again(connection: sa.Connection, store: Store, number: int, *, now_ms: int) -> Version:

@@ -1,6 +1,9 @@
 """Which of several processes acts, where only one may?
 
     stands -> leads, renewed each third of its lease -> stands again, when that failed for two thirds, or another leads
+                     not renewed once it hangs
+
+A renewal waits for no other write (`Database.beside`): whatever they wait for, a seat is not lost over it.
 
 Who leads writes under its term (store/leadership.py), so that a write of one that was deposed is refused. What is no
 write (a message to a device, a webhook) is kept apart by time: who was not renewed stops a third of the lease before
@@ -23,6 +26,7 @@ from functools import partial
 import sqlalchemy as sa
 
 from server.errors import DeposedError, ServerError, StoreError
+from server.roles.tick import always
 from server.store import leadership
 from server.store.leadership import Name, Seat
 from server.store.store import Store
@@ -79,10 +83,15 @@ class Election:
 
     def renew(self) -> None:
         """Ask for another lease. DeposedError: another leads; StoreError: it could not be asked for."""
-        terms = self.terms
-        if not self._claim(()) or self.terms != terms:
+        asked_s = self._elapsed()  # before: the lease begins when the catalogue answers, or not at all
+        try:
+            with self._store.database.beside() as connection:
+                until_ms = self._clock(connection) + self._lease_ms
+                leadership.renew(connection, self.terms, self.holder, until_ms=until_ms)
+        except DeposedError:
             self.terms = {}
-            raise DeposedError(f"{', '.join(self._names)}: another leads by now")
+            raise
+        self._until_s = asked_s + ACTS_SHARE * self._lease_s
 
     def give_back(self) -> None:
         """Lead no more: whoever stands may begin at once."""
@@ -91,10 +100,12 @@ class Election:
             with self._store.database.write() as connection:
                 leadership.give_back(connection, terms)
 
-    def lead(self, stopped: threading.Event, act: Callable[[Store], None]) -> None:
+    def lead(
+        self, stopped: threading.Event, act: Callable[[Store], None], *, well: Callable[[], bool] = always
+    ) -> None:
         """Stand until `stopped`; whenever elected, `act` on the store under our term. It is to end when `acts` does.
 
-        It is called in the thread that called this.
+        It is called in the thread that called this. `well`: whether it gets on; once not, the seats are not renewed.
         """
         said = False
         while not stopped.is_set():
@@ -107,7 +118,7 @@ class Election:
             said = False
             log.info("leads: %s", ", ".join(f"{name}, term {term}" for name, term in self.terms.items()))
             try:
-                with self._renewed():
+                with self._renewed(well):
                     act(self._store.under(self.terms))
                     if not stopped.is_set():
                         log.warning("%s: not renewed in time, so this process stands again", ", ".join(self._names))
@@ -151,10 +162,10 @@ class Election:
             return False
 
     @contextmanager
-    def _renewed(self) -> Iterator[None]:
-        """As long as the block runs; given back at its end."""
+    def _renewed(self, well: Callable[[], bool] = always) -> Iterator[None]:
+        """As long as the block runs, and is well; given back at its end."""
         done = threading.Event()
-        thread = threading.Thread(target=self._renew_until, args=(done,), name="election", daemon=True)
+        thread = threading.Thread(target=self._renew_until, args=(done, well), name="election", daemon=True)
         thread.start()
         try:
             yield
@@ -166,9 +177,12 @@ class Election:
             except StoreError as error:
                 log.warning("%s: could not be given back, and runs out: %s", ", ".join(self._names), error)
 
-    def _renew_until(self, done: threading.Event) -> None:
+    def _renew_until(self, done: threading.Event, well: Callable[[], bool]) -> None:
         wait_s = self._lease_s / RENEWALS
         while not done.wait(wait_s):
+            if not well():
+                log.error("%s: this process hangs: not renewed, so that another takes over", ", ".join(self._names))
+                return
             try:
                 self.renew()
                 wait_s = self._lease_s / RENEWALS

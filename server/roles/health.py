@@ -4,7 +4,7 @@
     GET /metrics   the same for Prometheus
 
 For the processes that have no pages, at an address that is given to each when it starts; nothing that is secret, and
-nothing that can be changed.
+nothing that can be changed. Who hangs while it leads renews its seat no more (election.py): another takes over.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ import json
 import logging
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -25,27 +25,68 @@ from prometheus_client.exposition import CONTENT_TYPE_LATEST, generate_latest
 from prometheus_client.registry import Collector
 
 from server.errors import ServerConfigError
+from server.roles.tick import Step, Tick, always
 
-STILL_S = 120.0  # without a look: shorter ends a server that reads 10,000 devices, longer leaves one that hangs
+STILL_S = 120.0  # in one step: shorter ends a server that reads 10,000 devices, longer leaves one that hangs
 
 log = logging.getLogger(__name__)
 
 
+class Pulse:
+    """Whether who leads now and then gets on with it. Asked from any thread."""
+
+    def __init__(self, *, now_ms: Callable[[], int], monotonic: Callable[[], float] = time.monotonic) -> None:
+        """It does not lead yet."""
+        self._now_ms, self._monotonic = now_ms, monotonic
+        self._tick: Tick | None = None
+
+    @contextmanager
+    def leading(self) -> Iterator[None]:
+        """As long as the block runs: a first look is overdue in time where the beginning hangs."""
+        self._tick = Tick((), now_ms=self._now_ms, monotonic=self._monotonic)
+        try:
+            yield
+        finally:
+            self._tick = None
+
+    def look(self, steps: Sequence[Step], stopped: threading.Event, *, acts: Callable[[], bool] = always) -> None:
+        """Take the steps once a second, until `stopped`, or as long as it `acts`."""
+        self._tick = Tick(steps, now_ms=self._now_ms, acts=acts, monotonic=self._monotonic)
+        self._tick.until(stopped)
+
+    @property
+    def looked_s(self) -> float | None:
+        """When its last step ended, by `monotonic`; None: it does not lead."""
+        tick = self._tick
+        return tick.looked_s if tick else None
+
+    def beats(self) -> bool:
+        """False when a look is overdue."""
+        looked_s = self.looked_s
+        return looked_s is None or self._monotonic() - looked_s < STILL_S
+
+
 @dataclass
 class Health:
-    """What a process says of itself. `leads`: seat -> term. `looked_s`: of `monotonic`, when its last look ended."""
+    """What a process says of itself.
+
+    leads: seat -> term, from when it has them until all it does with them has ended. acts: whether they are still its.
+    looked_s: of `monotonic`, when its last look ended.
+    """
 
     role: str
     leads: Callable[[], Mapping[str, int]] = dict
     looked_s: Callable[[], float | None] = lambda: None
+    acts: Callable[[], bool] = always
     monotonic: Callable[[], float] = field(default=time.monotonic)
 
     def said(self) -> dict[str, Any]:
-        """As it is shown; `well` is false when a look is overdue."""
+        """As it is shown; `well` is false when a look is overdue, also when it has lost its seats over that."""
         terms = dict(self.leads())
         looked_s = self.looked_s()
         age_s = self.monotonic() - looked_s if terms and looked_s is not None else 0.0
-        return {"role": self.role, "leads": terms, "looked_s_ago": round(age_s, 1), "well": age_s < STILL_S}
+        leads = terms if self.acts() else {}
+        return {"role": self.role, "leads": leads, "looked_s_ago": round(age_s, 1), "well": age_s < STILL_S}
 
 
 class _Figures(Collector):

@@ -63,6 +63,7 @@ def lead(
     collector.start()
     stack.callback(collector.stop)
     steps: list[Step] = [devices.tick, *schedule.steps]
+    stack.callback(schedule.stop, timeout_s=STOP_S)
     if labelling is not None:
         labelling.start()
         stack.callback(labelling.stop, timeout_s=STOP_S)

@@ -90,6 +90,10 @@ class Schedule:
             self._announced.tick,
         )
 
+    def stop(self, *, timeout_s: float) -> None:
+        """Wait so long for what is not done between two looks."""
+        self._scrub.stop(timeout_s=timeout_s)
+
     def _greet(self, _now_ms: int) -> None:
         with self._store.database.read() as connection:
             found = arrivals.waiting(connection)

@@ -26,12 +26,19 @@ def always() -> bool:
 class Tick:
     """Runs the steps, and says once what goes wrong."""
 
-    def __init__(self, steps: Sequence[Step], *, now_ms: Callable[[], int], acts: Callable[[], bool] = always) -> None:
+    def __init__(
+        self,
+        steps: Sequence[Step],
+        *,
+        now_ms: Callable[[], int],
+        acts: Callable[[], bool] = always,
+        monotonic: Callable[[], float] = time.monotonic,
+    ) -> None:
         """Nothing is looked at yet. `acts`: whether this process may; once not, no step begins."""
-        self._steps, self._now_ms, self._acts = steps, now_ms, acts
+        self._steps, self._now_ms, self._acts, self._monotonic = steps, now_ms, acts, monotonic
         self._complaints: set[str] = set()  # of the last look
-        self.looked_s = time.monotonic()
-        """When the last look ended."""
+        self.looked_s = monotonic()
+        """When the last step ended, by `monotonic`."""
 
     def until(self, stopped: threading.Event) -> None:
         """Look once a second, until `stopped`, or as long as this process may."""
@@ -51,5 +58,6 @@ class Tick:
                 complaints.add(complaint)
                 if complaint not in self._complaints:
                     log.exception("a step of the scheduler failed, and is tried again")
+            self.looked_s = self._monotonic()
         self._complaints = complaints
-        self.looked_s = time.monotonic()
+        self.looked_s = self._monotonic()

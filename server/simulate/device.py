@@ -18,7 +18,6 @@ import numpy as np
 from edge_agent.contract.artifact import decode_manifest
 from edge_agent.contract.errors import MessageError
 from edge_agent.contract.wire import (
-    Assignment,
     BlockHeader,
     Desired,
     EventKind,
@@ -34,9 +33,9 @@ from edge_agent.contract.wire import (
     encode,
 )
 from edge_agent.send.window import Window
-from edge_agent.update.fetch import WINDOW as BLOCKS_AT_ONCE
 from edge_agent.update.fetch import Requests
 from server.simulate import words
+from server.simulate.fetching import Fetching
 from server.simulate.shelf import Shelf
 from server.simulate.tally import Tally
 from server.simulate.words import Self
@@ -88,7 +87,7 @@ class Device:
         self._waiting: deque[int] = deque()  # numbers of samples not sent yet
         self._first_sent_s: dict[str, float] = {}  # of those on their way
         self._window: Window | None = None  # made when there is something to send: most devices are idle
-        self._fetching: _Fetching | None = None
+        self._fetching: Fetching | None = None
 
     # --- what happens to it ---
 
@@ -237,7 +236,7 @@ class Device:
         self._revision = desired.revision
         at = self._fetching.assignment.version if self._fetching else self.version
         if wanted.version > at:
-            self._fetching = _Fetching(wanted)
+            self._fetching = Fetching(wanted)
 
     def _fetch(self, now_s: float) -> float:
         fetching = self._fetching
@@ -266,7 +265,7 @@ class Device:
         if not fetching.missing:
             self._whole(fetching, now_s)
 
-    def _whole(self, fetching: _Fetching, now_s: float) -> None:
+    def _whole(self, fetching: Fetching, now_s: float) -> None:
         data = self._shelf.whole(fetching.sha256)
         if fetching.file_is_manifest:
             file = next(iter(decode_manifest(data, where=fetching.sha256).files.values()))
@@ -281,27 +280,3 @@ class Device:
         self._slot, self._trial_ends_s = "steady", math.inf
         self._tally.commits += 1
         self._tell("commit", f"version {self.version} is committed", at_ms)
-
-
-class _Fetching:
-    """A version on its way: its manifest, then the file that it names."""
-
-    def __init__(self, assignment: Assignment) -> None:
-        self.assignment = assignment
-        self.file_is_manifest = True
-        self._aim(assignment.manifest_sha256, assignment.manifest_bytes)
-
-    def follow(self, sha256: str, total_bytes: int) -> None:
-        """The manifest is here: now the file."""
-        self.file_is_manifest = False
-        self._aim(sha256, total_bytes)
-
-    def _aim(self, sha256: str, total_bytes: int) -> None:
-        self.sha256 = sha256
-        self.missing = tuple(range(Shelf.blocks_of(total_bytes)))
-        self._blocks = len(self.missing)
-        self.requests = Requests(window=BLOCKS_AT_ONCE)
-
-    @property
-    def share(self) -> float:
-        return 0.0 if self.file_is_manifest else 1.0 - len(self.missing) / self._blocks

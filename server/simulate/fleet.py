@@ -14,8 +14,8 @@ from typing import NamedTuple
 
 from server.errors import ServerError
 from server.simulate import crowd
-from server.simulate.crowd import Spec, Verb
 from server.simulate.tally import Tally, together
+from server.simulate.verbs import Look, Spec, Verb
 
 ANSWER_S = 60.0  # longest that a process may be busy
 END_S = 5.0
@@ -78,7 +78,7 @@ class Fleet:
 
     def look(self) -> Seen:
         """How all are doing; waits are told once."""
-        self.tell(crowd.Look())
+        self.tell(Look())
         tallies, to_give = [], 0
         for pipe, process in zip(self._pipes, self._processes, strict=True):
             if not pipe.poll(ANSWER_S):

@@ -18,13 +18,13 @@ from collections.abc import Callable
 
 import numpy as np
 
-from server.simulate.crowd import Connect, Give, Leave
 from server.simulate.fleet import Fleet, Seen
 from server.simulate.host import Host
 from server.simulate.meter import Cost
 from server.simulate.options import Options, Step
 from server.simulate.report import Pages, Phase, line, quantile_ms
 from server.simulate.tally import Tally
+from server.simulate.verbs import Connect, Give, Leave
 from server.simulate.visits import Visits
 
 LOOK_S = 0.25

@@ -15,13 +15,14 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from server.simulate import day, report
-from server.simulate.crowd import Spec, name_of
 from server.simulate.device import Habits
 from server.simulate.fleet import Fleet
 from server.simulate.host import Host
+from server.simulate.member import name_of
 from server.simulate.options import Options
 from server.simulate.phases import Phases
 from server.simulate.report import Accounts, Report, Simulation
+from server.simulate.verbs import Spec
 from server.simulate.visits import Visits
 
 START_S = 60.0  # for the processes that play devices

@@ -2,16 +2,19 @@
 
     mark       the target, which must be empty, is stamped as the copy that it becomes: no server opens it
     copy       every table, parents first, in order of its primary key, a batch to a transaction
-    verify     counts, and a hash over all rows in that order, of both
+    verify     counts, and the sums of all rows' hashes, of both
     unmark     it is a catalogue like any other
 
 One that is cut short goes on after the last row that is there. What changes in the source meanwhile is found at the
-end; rows go over as they are stored, JSON as text.
+end; rows go over as they are stored, JSON as text. What only one engine can hold is changed on both sides alike, as
+little as can be (`_Alike`).
 """
 
 from __future__ import annotations
 
 import hashlib
+import math
+import re
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, closing, contextmanager
 from typing import Any, NamedTuple
@@ -25,12 +28,17 @@ from server import config
 from server.config import POSTGRESQL
 from server.errors import StoreError
 from server.store.database import Database, path_of
+from server.store.insert import insert
 from server.store.lock import only_one
 from server.store.migrations import COPYING, current_schema, found_schema, migrate, stamp
 from server.store.schema import metadata
 
 BATCH_ROWS = 1000  # fewer are more commits than work, more is memory, and lost again by a kill
-_MARK_CHARS = 20
+_MARK_CHARS = 17  # of the source's name, hashed; with the schema's number 30, of the 32 that Alembic's column has
+_SUMS = 1 << 256  # of hashes: in whatever order
+_NUL, _INSTEAD = "\0", "\ufffd"
+_JSON_NUL = re.compile(r"(?<!\\)((?:\\\\)*)\\u0000")
+"""As JSON writes it; after an odd number of backslashes it is none."""
 Row = tuple[Any, ...]
 Say = Callable[[str], None]
 
@@ -40,7 +48,7 @@ class Copied(NamedTuple):
 
     table: str
     rows: int
-    sha256: str  # over its rows, in order of the primary key; the same on both sides
+    sha256: str  # the sum of its rows'; the same on both sides, also where texts are changed, and so their order
 
 
 def copy(
@@ -84,12 +92,14 @@ def _alone(settings: config.Store) -> Iterator[Database]:
 
 def _begin(old: Database, new: Database) -> None:
     """See that the target may be written, and mark it. StoreError when it may not."""
-    mark = f"{COPYING}{hashlib.sha256(old.name.encode()).hexdigest()[:_MARK_CHARS]}"
+    source = hashlib.sha256(old.name.encode()).hexdigest()[:_MARK_CHARS]
+    mark = f"{COPYING}{current_schema()} {source}"
     found = found_schema(new)
     if found == mark:
         return
     if found.startswith(COPYING):
-        raise StoreError(f"{new.name}: a copy of another catalogue was begun in it: expected an empty database")
+        what = "by another version of this program" if found.endswith(source) else "of another catalogue"
+        raise StoreError(f"{new.name}: a copy {what} was begun in it: expected an empty database")
     migrate(new)
     with new.write() as connection:
         for table in metadata.sorted_tables:
@@ -102,36 +112,63 @@ def _copy(old: Database, new: Database, table: sa.Table, batch: int) -> None:
     with new.read() as connection:
         key = list(table.primary_key.columns)
         last = connection.execute(sa.select(*key).order_by(*(part.desc() for part in key)).limit(1)).first()
+    if last is not None and any(isinstance(part, str) and _INSTEAD in part for part in last):
+        last = None  # it may have another key in the source: from the first on, and what is there stays
     for rows in _batches(old, table, batch, after=last):
         with new.write() as connection:
+            put = insert(connection, table).on_conflict_do_nothing(index_elements=key)
             try:
-                connection.execute(sa.insert(table), [dict(zip(table.c.keys(), row, strict=True)) for row in rows])
-            except sa.exc.DataError as error:
-                raise StoreError(f"{new.name}: table {table.name}: {str(error.orig).strip()}") from error
+                connection.execute(put, [dict(zip(table.c.keys(), row, strict=True)) for row in rows])
+            except (sa.exc.DataError, sa.exc.IntegrityError) as error:
+                some = " to ".join(_named(table, row) for row in (rows[0], rows[-1]))
+                raise StoreError(f"{new.name}: table {table.name}, rows {some}: {str(error.orig).strip()}") from error
 
 
 def _batches(database: Database, table: sa.Table, size: int, *, after: Any = None) -> Iterator[Sequence[Row]]:
     """Rows in order of the primary key, from beyond one on."""
-    key = list(table.primary_key.columns)
-    places = [table.c.keys().index(part.name) for part in key]
+    key, alike = list(table.primary_key.columns), _Alike(table)
     query = sa.select(table).order_by(*key).limit(size)
     while True:
         beyond = () if after is None else (sa.tuple_(*key) > sa.tuple_(*map(_literal, after, key)),)
         with database.read() as connection:
-            rows = [_writable(row) for row in connection.execute(query.where(*beyond))]
+            rows = connection.execute(query.where(*beyond)).all()
         if not rows:
             return
-        yield rows
-        after = [rows[-1][place] for place in places]
+        yield [alike(row) for row in rows]
+        after = _key(table, rows[-1])  # as it is there
+
+
+def _key(table: sa.Table, row: Any) -> list[Any]:
+    return [row[table.c.keys().index(part.name)] for part in table.primary_key.columns]
+
+
+def _named(table: sa.Table, row: Row) -> str:
+    return "(" + ", ".join(str(part) for part in _key(table, row)) + ")"
 
 
 def _literal(value: Any, column: sa.ColumnElement[Any]) -> sa.ColumnElement[Any]:
     return sa.literal(value, column.type)
 
 
-def _writable(row: Any) -> Row:
-    """Without the one character that a text in PostgreSQL cannot have; a device may have said it long ago."""
-    return tuple(value.replace("\0", "\ufffd") if isinstance(value, str) else value for value in row)
+class _Alike:
+    """A row as both engines can hold it.
+
+    PostgreSQL has no text with the character NUL; a JSON that names it can be put there, and is an error once it is
+    asked for a part. SQLite has no NaN, and only one zero.
+    """
+
+    def __init__(self, table: sa.Table) -> None:
+        self._json = [isinstance(column.type, _Json) for column in table.c]
+
+    def __call__(self, row: Any) -> Row:
+        return tuple(map(self._value, row, self._json))
+
+    def _value(self, value: Any, json: bool) -> Any:
+        if isinstance(value, str):
+            return _JSON_NUL.sub(r"\1\\ufffd", value) if json else value.replace(_NUL, _INSTEAD)
+        if isinstance(value, float):
+            return None if math.isnan(value) else value + 0.0  # of which -0.0 is 0.0
+        return value
 
 
 def _verify(old: Database, new: Database, table: sa.Table, batch: int) -> Copied:
@@ -146,12 +183,11 @@ def _verify(old: Database, new: Database, table: sa.Table, batch: int) -> Copied
 
 
 def _hashed(database: Database, table: sa.Table, batch: int) -> Copied:
-    digest, rows = hashlib.sha256(), 0
+    total, rows = 0, 0
     for some in _batches(database, table, batch):
         rows += len(some)
-        for row in some:
-            digest.update(msgspec.msgpack.encode(row))
-    return Copied(str(table.name), rows, digest.hexdigest())
+        total += sum(int.from_bytes(hashlib.sha256(msgspec.msgpack.encode(row)).digest(), "big") for row in some)
+    return Copied(str(table.name), rows, f"{total % _SUMS:064x}")
 
 
 def _count_on(connection: sa.Connection) -> None:

@@ -23,6 +23,8 @@ from server import config
 from server.errors import StoreError
 from server.store.sqlite import Sqlite
 
+TOGETHER = "winnow_together"
+"""An option of a connection: who has it writes together with others."""
 _FILE = f"{config.SQLITE}:///"
 
 
@@ -38,6 +40,9 @@ class Kept(Protocol):
     def writing(self, *, together: bool) -> AbstractContextManager[sa.Connection]:
         """A transaction that nobody writes beside; or, `together`, only those who say so too."""
 
+    def beside(self) -> AbstractContextManager[sa.Connection]:
+        """A transaction that waits for the rows that it writes alone, where the engine can."""
+
     def others(self) -> int:
         """Connections that are not ours, as far as that can be known."""
 
@@ -52,6 +57,9 @@ class Kept(Protocol):
 
     def forget_deleted(self) -> None:
         """Leave no byte of rows that were deleted. StoreError: to be done again."""
+
+    def close(self) -> None:
+        """Close every connection."""
 
 
 class Database:
@@ -87,6 +95,16 @@ class Database:
         with self._faults(), alone, self._kept.writing(together=together) as connection:
             if self._check is not None:
                 self._check(connection)
+            yield connection.execution_options(**{TOGETHER: together})
+
+    @contextmanager
+    def beside(self) -> Iterator[sa.Connection]:
+        """A transaction that waits for no other write, nor for a free connection, where the engine can.
+
+        Only for rows of which each is right by itself, whatever is written meanwhile.
+        """
+        alone = nullcontext() if self.shared else self._writing
+        with self._faults(), alone, self._kept.beside() as connection:
             yield connection
 
     @property
@@ -129,7 +147,7 @@ class Database:
 
     def close(self) -> None:
         """Close every connection."""
-        self.engine.dispose()
+        self._kept.close()
 
     @contextmanager
     def _faults(self) -> Iterator[None]:

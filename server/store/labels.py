@@ -13,6 +13,7 @@ that one. Nor does one wait that is left out with its device (identities.py). Wh
 
 from __future__ import annotations
 
+import hashlib
 from collections import Counter
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
@@ -28,6 +29,8 @@ from server.store.schema import class_name, duplicate, gold, label, question, sa
 from server.store.schema import consensus as in_force_
 
 __all__ = ["CANNOT_TELL", "NONE_OF_THESE", "VALUED", "Label"]
+
+_KEY_CHARS = 200  # of the column
 
 
 class Label(NamedTuple):
@@ -170,6 +173,15 @@ def purpose_of(connection: sa.Connection, sample_id: str, labeler: str) -> str |
     """Why that labeler was asked when he last answered about a sample; None: no answer of his stands."""
     mine = (label.c.sample_id == sample_id, label.c.labeler == labeler, label.c.undone_at_ms.is_(None))
     return connection.scalar(sa.select(label.c.purpose).where(*mine).order_by(label.c.id.desc()).limit(1))
+
+
+def key_of(said: str | None) -> str | None:
+    """As it is kept: a hash of one that no column has room for, as of a sample and a labeler with long names.
+
+    >>> key_of("cam-1.main.1.7:ann:1"), key_of("k" * 300)[:12]
+    ('cam-1.main.1.7:ann:1', 'sha256:17b16')
+    """
+    return said if said is None or len(said) <= _KEY_CHARS else f"sha256:{hashlib.sha256(said.encode()).hexdigest()}"
 
 
 def has_key(connection: sa.Connection, key: str) -> bool:

@@ -6,7 +6,7 @@ A seat is a lease with a number. Who holds it renews it long before it runs out;
 holds it has stopped by then. That is by clocks, and clocks are not to be trusted with what counts: every write of a
 holder names its term in its own transaction, and one of an older term is refused (a fencing token: Kleppmann, "How to
 do distributed locking", 2016; leases: Gray and Cheriton, SOSP 1989). A seat changes hands in a write of its own, and
-writes follow one another (database.py).
+writes follow one another (database.py). It is renewed beside them, by its row alone, which whoever claims it waits for.
 
 The clock is the catalogue's: of the PostgreSQL server, and of the one machine that SQLite is on. If it is set forward,
 a seat may change hands early; if it is set back, whoever stands waits as long as a lease by his own clock, sees that
@@ -70,10 +70,10 @@ def clock_ms(connection: sa.Connection) -> int:
     return int(connection.execute(_NOW_MS[connection.dialect.name]).scalar_one())
 
 
-def seats(connection: sa.Connection, names: Collection[str]) -> Sequence[Seat]:
-    """As they are, in the order of the names; one that nobody ever held is free."""
-    rows = connection.execute(sa.select(leadership).where(leadership.c.name.in_(list(names))))
-    found = {row.name: Seat(*row) for row in rows}
+def seats(connection: sa.Connection, names: Collection[str], *, locked: bool = False) -> Sequence[Seat]:
+    """As they are, in the order of the names; one that nobody ever held is free. locked: none is renewed meanwhile."""
+    query = sa.select(leadership).where(leadership.c.name.in_(list(names))).order_by(leadership.c.name)
+    found = {row.name: Seat(*row) for row in connection.execute(query.with_for_update() if locked else query)}
     return [found.get(name, Seat(name, "", 0, 0, 0)) for name in names]
 
 
@@ -86,8 +86,8 @@ def claim(
     now_ms: int,
     stale: Collection[Seat] = (),
 ) -> Sequence[Seat]:
-    """Take or renew all of these seats, or none; returns them as they are then."""
-    held = seats(connection, names)
+    """Take all of these seats, or none; returns them as they are then."""
+    held = seats(connection, names, locked=True)
     become = [asked(seat, holder, lease_ms=lease_ms, now_ms=now_ms, stale=stale) for seat in held]
     taken = [seat for seat in become if seat is not None]
     if len(taken) < len(held):
@@ -96,6 +96,14 @@ def claim(
         new = insert(connection, leadership).values(seat._asdict())
         connection.execute(new.on_conflict_do_update(index_elements=["name"], set_=seat._asdict()))
     return taken
+
+
+def renew(connection: sa.Connection, terms: Mapping[str, int], holder: str, *, until_ms: int) -> None:
+    """Hold seats for longer. DeposedError when one is not held under its term any more: none is renewed."""
+    for name, term in sorted(terms.items()):  # whoever claims several locks them in this order too
+        mine = (leadership.c.name == name, leadership.c.term == term, leadership.c.holder == holder)
+        if not connection.execute(sa.update(leadership).where(*mine).values(until_ms=until_ms)).rowcount:
+            raise DeposedError(f"{name}: another leads by now")
 
 
 def give_back(connection: sa.Connection, terms: Mapping[str, int]) -> None:

@@ -46,13 +46,22 @@ def of(connection: sa.Connection, files: Iterable[str]) -> tuple[Parcel, ...]:
 
 def make(store: Store, manifest: Manifest) -> list[Parcel]:
     """Make the parcels of a manifest's files, whose bytes are here, and keep those that save something."""
-    with store.database.read() as connection:
-        bases = _bases(store, connection)
-    made = [p for file in manifest.files.values() if store.blobs.has(file.sha256) for p in _of_file(store, file, bases)]
-    if made:
-        with store.database.write() as connection:
-            connection.execute(insert(connection, parcel).on_conflict_do_nothing(), [_row(p) for p in made])
-    return made
+    while True:
+        with store.database.read() as connection:
+            bases = _bases(store, connection)
+        here = [file for file in manifest.files.values() if store.blobs.has(file.sha256)]
+        made = [parcel for file in here for parcel in _of_file(store, file, bases)]
+        if not made or _named(store, made):
+            return made
+
+
+def _named(store: Store, made: Sequence[Parcel]) -> bool:
+    """Put their rows there. False: a sweep came between, and took bytes that an old version had as well."""
+    with store.database.write() as connection:  # nobody deletes bytes meanwhile
+        if not all(store.blobs.has(one.sha256) for one in made):
+            return False
+        connection.execute(insert(connection, parcel).on_conflict_do_nothing(), [_row(one) for one in made])
+    return True
 
 
 def sweep(store: Store, *, now_ms: int) -> int:

@@ -4,6 +4,7 @@
     writing            alone: an advisory lock is held until the end of the transaction, so that writers follow one
                        another as they do in a file
     writing together   beside others that say so too (the same lock, shared), never beside one that writes alone
+    beside             without the lock, by a connection that is kept for it: who renews a seat waits for nobody
 
 READ COMMITTED for writers: whoever holds the lock sees all that was committed before it, in each statement, and
 nobody's work meanwhile but of those it writes together with (docs/adr/0032).
@@ -51,15 +52,8 @@ class Postgres:
         """Nothing is asked yet. ServerConfigError when the driver or the password is not here."""
         url = _url(settings)
         self.name = url.render_as_string(hide_password=True).replace("+psycopg", "", 1)
-        self.engine = sa.create_engine(
-            url,
-            connect_args={"options": _options(url)},
-            isolation_level="READ COMMITTED",
-            json_serializer=dumps,
-            json_deserializer=loads,
-            pool_size=5,
-            max_overflow=CONNECTIONS - 5,
-        )
+        self.engine = _engine(url, pool_size=5, max_overflow=CONNECTIONS - 5)
+        self._aside = _engine(url, pool_size=1, max_overflow=0)  # pages that wait for a table may have all others
         self._readers = self.engine.execution_options(isolation_level="REPEATABLE READ", postgresql_readonly=True)
         sa.event.listen(self.engine, "first_connect", _check)
 
@@ -76,6 +70,17 @@ class Postgres:
         with self.engine.connect() as connection, connection.begin():
             connection.exec_driver_sql(f"SELECT {take}({LOCK})")
             yield connection
+
+    @contextmanager
+    def beside(self) -> Iterator[sa.Connection]:
+        """A transaction that waits for the rows that it writes alone."""
+        with self._aside.connect() as connection, connection.begin():
+            yield connection
+
+    def close(self) -> None:
+        """Close every connection."""
+        self._aside.dispose()
+        self.engine.dispose()
 
     def others(self) -> int:
         """Sessions of anybody else in this database."""
@@ -126,6 +131,17 @@ class Postgres:
             if time.monotonic() > until_s:
                 raise StoreError(f"{self.name}: somebody reads an older state: {left[0]} keeps what was deleted")
             time.sleep(AGAIN_S)
+
+
+def _engine(url: sa.URL, **pool: int) -> sa.Engine:
+    return sa.create_engine(
+        url,
+        connect_args={"options": _options(url)},
+        isolation_level="READ COMMITTED",
+        json_serializer=dumps,
+        json_deserializer=loads,
+        **pool,
+    )
 
 
 def _url(settings: config.Store) -> sa.URL:

@@ -10,7 +10,7 @@ import contextlib
 import os
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -61,6 +61,14 @@ class Sqlite:
             connection = plain.execution_options(winnow_write=True)
             with connection.begin():
                 yield connection
+
+    def beside(self) -> AbstractContextManager[sa.Connection]:
+        """As any other."""
+        return self.writing(together=False)
+
+    def close(self) -> None:
+        """Close every connection."""
+        self.engine.dispose()
 
     def others(self) -> int:
         """1 when anybody else has it open, whatever folder's lock he holds: then it cannot leave WAL. 0: nobody."""

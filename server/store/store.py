@@ -23,6 +23,7 @@ from server.errors import StoreError
 from server.store import leadership
 from server.store.blobs import Blobs
 from server.store.database import Database, placed
+from server.store.fitting import insist
 from server.store.migrations import is_there, migrate
 from server.store.sandbox import Sandbox
 from server.store.shards import Shards
@@ -50,6 +51,7 @@ class Store:
         database = Database(settings)
         try:
             migrate(database)
+            insist(database)
             blobs = open_blobs(settings.blobs or str(folder / "blobs"), settings)
         except StoreError:
             database.close()

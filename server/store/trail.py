@@ -22,6 +22,8 @@ SERVER = "server"  # who, where nobody gave the word
 RESTORE = "restore"  # what, where a catalogue was put back from a backup
 RAISED = 1_000_000
 """By how much numbers that devices remember are raised then: above any that was given since the backup."""
+VERSIONS_RAISED = 1000
+"""The same of versions, whose numbers people read: more than a fleet is given between two backups."""
 FIRST = "0" * 64  # the sha256 before the first
 
 
@@ -86,6 +88,13 @@ def entries(
     if hidden:
         query = query.where(trail.c.what.not_in(hidden))
     return [Entry(*row) for row in connection.execute(query)][::-1]
+
+
+def versions_from(connection: sa.Connection) -> int:
+    """The lowest number that no device was given before the catalogue was last put back; 1: it never was."""
+    newest = sa.select(trail.c.detail).where(trail.c.what == RESTORE).order_by(trail.c.id.desc()).limit(1)
+    last = (connection.scalar(newest) or {}).get("version")  # who restored before it was noted goes on as it was
+    return 1 if last is None else last + VERSIONS_RAISED + 1
 
 
 def restores(connection: sa.Connection) -> int:

@@ -28,6 +28,7 @@ from edge_agent.choose.acquisition import BUILT_IN
 from edge_agent.choose.strategy import STRATEGIES
 from edge_agent.choose.targets import OF_COMMITTEES
 from edge_agent.contract.errors import did_you_mean
+from edge_agent.contract.limits import ACQUISITION_MAX_CHARS
 from server.errors import ServerConfigError
 from server.teach.lesson import Gain, total
 
@@ -85,6 +86,10 @@ def _parse(name: str) -> Arm:
     if acquisition in STRATEGIES and not strategy:
         return Arm(acquisition, "margin")
     arm = Arm(strategy or "novelty_quantile", acquisition)
+    if len(acquisition) > ACQUISITION_MAX_CHARS:
+        raise ServerConfigError(
+            f"portfolio: {name!r}: {len(acquisition)} characters, expected {ACQUISITION_MAX_CHARS} at most"
+        )
     if acquisition in OF_COMMITTEES:
         raise ServerConfigError(
             f"portfolio: {name!r}: asks a model of several heads, and devices of a fleet run models of one head, too, "

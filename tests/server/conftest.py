@@ -19,6 +19,7 @@ import pytest
 from server import config
 from server.store import database, store
 from server.store.migrations import current_schema
+from server.store.schema import metadata
 from server.store.store import Store
 
 KINDS = ("sqlite", "postgresql")
@@ -85,13 +86,15 @@ class Databases:
             mine = f"{held} AND relnamespace = 'public'::regnamespace AND relname <> 'alembic_version'"
             try:
                 schema = connection.execute("SELECT version_num FROM alembic_version").fetchall()
+                held_in = "SELECT tablename FROM pg_tables WHERE schemaname = 'public'"
+                every = {row[0] for row in connection.execute(held_in)}
                 tables = [row[0] for row in connection.execute(mine)]
                 if tables:
                     connection.execute("SET lock_timeout = '1s'")
                     connection.execute(f"TRUNCATE {', '.join(tables)} RESTART IDENTITY CASCADE")
             except psycopg.Error:
                 return False
-            return schema == [(current_schema(),)]
+            return schema == [(current_schema(),)] and every - {"alembic_version"} == set(metadata.tables)
 
 
 @pytest.fixture(scope="session")

@@ -18,6 +18,7 @@ import sqlalchemy as sa
 from device_words import FLEET, NOW_MS, answers, heartbeat, message, uploads
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from quadrants import ARTIFACT
 
 from edge_agent.contract.wire import Desired, OutboxState, encode
 from server.__main__ import main
@@ -31,6 +32,7 @@ from server.inventory import fleet
 from server.keep import manifest, restore
 from server.keep.backup import Made, Source, back_up
 from server.keep.bodies import absent
+from server.release.registry import add_artifact, publish_again
 from server.store import devices, labelers, labels, samples, trail
 from server.store.schema import sample
 from server.store.shards import Shards
@@ -293,6 +295,21 @@ def test_numbers_of_orders_are_above_those_that_devices_heard_since(
         assert device.desired is not None
         assert (device.desired.strategy, device.desired.revision > heard.revision) == ("gumbel", True)
         assert devices.set_desired(connection, "cam-1", device.desired) == device.desired
+
+
+def test_the_first_version_after_a_restore_is_one_that_no_device_has_refused(
+    server: Server, tmp_path: Path, open_server
+) -> None:
+    add_artifact(server.store, ARTIFACT, weights=None, now_ms=NOW_MS)
+    server.back_up(tmp_path / "copy")
+    with server.store.database.write() as connection:
+        refused = publish_again(connection, server.store, 1, now_ms=NOW_MS)
+    assert refused.number == 2
+    restored(tmp_path / "copy", tmp_path / "again")
+    again = open_server(tmp_path / "again").store
+    for expected in (1 + trail.VERSIONS_RAISED + 1, 1 + trail.VERSIONS_RAISED + 2):
+        with again.database.write() as connection:
+            assert publish_again(connection, again, 1, now_ms=NOW_MS).number == expected
 
 
 def test_keys_come_only_when_asked_for_and_nobody_else_reads_them(server: Server, tmp_path: Path) -> None:

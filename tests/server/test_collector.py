@@ -302,15 +302,27 @@ def test_one_message_that_cannot_be_taken_does_not_stop_the_others(collect, devi
     assert stored(store) == expected(("cam-1", 10))
 
 
+FULL = {  # what a full disk is like, and how there is room again
+    "sqlite": ("ALTER TABLE sample RENAME TO elsewhere", "ALTER TABLE elsewhere RENAME TO sample"),
+    "postgresql": (
+        "CREATE FUNCTION refuse() RETURNS trigger LANGUAGE plpgsql AS"
+        " $$ BEGIN RAISE 'no room' USING ERRCODE = 'disk_full'; END $$;"
+        "CREATE TRIGGER broken BEFORE INSERT ON sample EXECUTE FUNCTION refuse()",
+        "DROP FUNCTION refuse CASCADE",
+    ),
+}
+
+
 def test_while_nothing_can_be_stored_nothing_is_receipted(collect, device, store, caplog):
     caplog.set_level(logging.WARNING)
     collect()
-    break_store(store, "ALTER TABLE sample RENAME TO elsewhere")
+    full, room = FULL[store.database.engine.dialect.name]
+    break_store(store, full)
     cam = device("cam-1", 5)
     wait_for(lambda: "nothing can be stored" in caplog.text)
     assert len(cam.waiting) == 5
     assert cam.told == []
-    break_store(store, "ALTER TABLE elsewhere RENAME TO sample")
+    break_store(store, room)
     wait_for(lambda: not cam.waiting)
     assert caplog.text.count("nothing can be stored") == caplog.text.count("storing again") == 1
     assert stored(store) == expected(("cam-1", 5))

@@ -255,7 +255,7 @@ def test_who_cannot_reach_the_catalogue_acts_no_more_before_another_may(store, m
     def fails(*_: object, **__: object) -> Any:
         raise StoreError("disk full")
 
-    monkeypatch.setattr(leadership, "claim", fails)
+    monkeypatch.setattr(leadership, "renew", fails)
     for _ in range(3):
         now_s[0] += LEASE_S / 3 - 0.01
         with pytest.raises(StoreError, match="disk full"):

@@ -95,6 +95,7 @@ def test_it_is_refused_when_it_comes_again_and_its_device_is_to_forget_it(world:
     assert world.count(quarantine) == 0
 
 
+@pytest.mark.catalogues
 def test_one_that_has_not_come_yet_may_be_erased_and_never_comes(world: World) -> None:
     assert world.erase("sample", "cam-1.main.1.77").counts == {}
     assert world.send("cam-1", 77) == {"cam-1.main.1.77": "refused"}
@@ -285,6 +286,7 @@ def test_a_server_that_begins_does_not_write_all_anew_before_anything_else(world
     scrub, now_ms = Scrub(world.store), NOW_MS + 10 * AGAIN_MS
     for after_ms, left in ((0, 1), (AGAIN_MS - 1, 1), (AGAIN_MS, 0)):
         scrub.tick(now_ms + after_ms)
+        scrub.stop(timeout_s=60.0)
         assert world.count(erasure, erasure.c.finished_at_ms.is_(None)) == left
 
 

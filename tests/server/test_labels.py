@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import msgspec
 import pytest
-import sqlalchemy as sa
 from device_words import FLEET, NOW_MS, SELECTION, frames, message
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from plans import plans, walked
 
 from server.collect.ingest import Ingest
 from server.store import labels, snapshots
@@ -90,24 +90,20 @@ def test_the_schema_only_grows(tmp_path_factory, batches):
     store.close()
 
 
-@pytest.mark.of_a_file
 def test_what_the_tables_hold_is_counted_so_that_no_query_for_labels_walks_all_samples(store):
     every = [take(store, seq) for seq in range(60)]
     with store.database.write() as connection:
         labels.ensure_names(connection, ["cat"])
         labels.add(connection, [Label(every[0], 0, "ann", 1, kind="human")])
 
-    def plan() -> str:
-        asked: list[tuple] = []
-        engine = store.database.engine
-        sa.event.listen(engine, "before_cursor_execute", lambda _c, _k, text, values, *_: asked.append((text, values)))
+    def ask():
         with store.database.read() as connection:
             snapshots.count_new(connection, "")
-            text, values = asked[-1]
-            return str([row[3] for row in connection.exec_driver_sql(f"EXPLAIN QUERY PLAN {text}", values)])
 
     store.database.analyse()
-    assert "SCAN sample" not in plan()
+    (plan,) = plans(store, ask)
+    assert "sample" not in walked(plan), plan
+    asks = "SELECT tablename FROM pg_stats" if store.database.shared else "SELECT DISTINCT tbl FROM sqlite_stat1"
     with store.database.read() as connection:
-        counted = set(connection.exec_driver_sql("SELECT DISTINCT tbl FROM sqlite_stat1").scalars())
+        counted = set(connection.exec_driver_sql(asks).scalars())
     assert {"sample", "label", "consensus"} <= counted

@@ -232,3 +232,33 @@ def test_who_was_deposed_or_is_overtaken_by_an_order_deletes_nothing(store, tmp_
     with store.database.write() as connection:
         rollouts.insert(connection, number=2, previous=0, plan={}, state={}, now_ms=NOW_MS)
     assert swept(store) == 1
+
+
+class SweptOnce:
+    """Blobs, of which a sweep begins right after something was put."""
+
+    def __init__(self, store: Store) -> None:
+        self._store, self._swept = store, 0
+
+    def __getattr__(self, name: str):
+        return getattr(self._store.blobs, name)
+
+    def put(self, data: bytes) -> str:
+        sha256 = self._store.blobs.put(data)
+        if not self._swept:
+            self._swept = swept(self._store)
+            assert self._swept == 1
+            assert not self._store.blobs.has(sha256)
+        return sha256
+
+
+def test_parcels_whose_bytes_a_sweep_takes_before_they_have_a_row_are_made_again(store, tmp_path):
+    """Of old weights that are to be published again: the parcel that is made is the one that is old."""
+    first = published(store, tmp_path, 1, OLD)
+    for number in range(2, parcels.NEWEST_KEPT + 2):
+        published(store, tmp_path, number, weights(number))
+    manifest, _ = read_artifact(tmp_path / "1")
+    beside = dataclasses.replace(store, blobs=SweptOnce(store))
+    (made,) = parcels.make(beside, manifest)
+    assert found(store, first) == (made,)
+    assert store.blobs.has(made.sha256)

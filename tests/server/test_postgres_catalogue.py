@@ -10,6 +10,7 @@ import random
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
 from pathlib import Path
 
 import postgres
@@ -23,7 +24,7 @@ from server import config
 from server.collect.ingest import Ingest
 from server.errors import ServerConfigError, StoreError
 from server.roles.election import Election
-from server.store import devices, labels, postgresql, schema, trail
+from server.store import devices, labels, leadership, postgresql, schema, trail
 from server.store.migrations import current_schema
 from server.store.store import Store
 
@@ -363,6 +364,59 @@ def test_a_seat_is_renewed_while_the_tables_are_written_anew(store, databases):
         reader.execute("COMMIT")
         scrubbing.result(WAIT_S)
     assert traces(store, databases) == 0
+
+
+def test_a_seat_is_renewed_though_all_writers_and_readers_wait_for_a_table(store, databases, monkeypatch):
+    """As it is written anew: who writes waits for it with the right to write, and pages have every connection."""
+    election = Election(store, "schedule", "train", lease_s=10.0)
+    assert election.stand()
+    query = sa.select(sa.func.count()).select_from(schema.quarantine)
+
+    def read() -> int:
+        with store.database.read() as connection:
+            return connection.scalar(query)
+
+    def write() -> int:
+        with store.database.write() as connection:
+            return connection.scalar(query)
+
+    with ThreadPoolExecutor(25) as pool, databases.server.connect(named(store, databases)) as table:
+        table.execute("BEGIN")
+        table.execute("LOCK TABLE quarantine IN ACCESS EXCLUSIVE MODE")  # what VACUUM FULL takes
+        waits = "SELECT count(*) FROM pg_locks WHERE NOT granted AND locktype = %s"
+
+        def ungranted(kind: str) -> int:
+            return table.execute(waits, [kind]).fetchone()[0]
+
+        running = [pool.submit(write)]
+        wait_for(lambda: ungranted("relation") == 1)
+        running += [pool.submit(read) for _ in range(postgresql.CONNECTIONS - 1)]
+        wait_for(lambda: ungranted("relation") == postgresql.CONNECTIONS)
+        running.append(pool.submit(read))  # has not even a connection
+        election.renew()
+        assert not any(one.done() for one in running)
+        table.execute("COMMIT")
+        assert [one.result(WAIT_S) for one in running] == [0] * len(running)
+
+
+def test_who_claims_a_seat_sees_that_it_was_renewed_while_it_asked(store, databases):
+    first = Election(store, "train", lease_s=60.0)
+    assert first.stand()
+
+    def claim() -> bool:
+        with closing(Store.open(store.folder, store.settings)) as other:
+            with other.database.read() as connection:
+                stale = leadership.seats(connection, ["train"])
+            return Election(other, "train", lease_s=60.0)._claim(stale)  # as if it had not changed for a lease
+
+    with ThreadPoolExecutor(1) as pool:
+        with store.database.beside() as connection:
+            leadership.renew(connection, first.terms, first.holder, until_ms=leadership.clock_ms(connection) + 90_000)
+            claiming = pool.submit(claim)
+            wait_for(lambda: waiting(store) == 1)
+        assert not claiming.result(WAIT_S)
+    first.renew()
+    assert first.acts
 
 
 def vacuums(store) -> bool:

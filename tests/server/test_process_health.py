@@ -4,19 +4,21 @@ from __future__ import annotations
 
 import json
 import socket
+import threading
 import time
 import urllib.error
 import urllib.request
 from collections.abc import Callable
-from contextlib import closing
 
 import pytest
+from catalogue import settings_of
 
-from server.apart import Apart
+from server.apart import Act, Apart
+from server.config import Server as ServerSettings
 from server.config import ServerConfig
-from server.errors import ServerConfigError
-from server.roles.health import STILL_S, Health, told
-from server.roles.tick import always
+from server.errors import DeposedError, ServerConfigError
+from server.roles import health
+from server.roles.health import STILL_S, Health, Pulse, told
 from server.store.store import Store
 
 
@@ -66,18 +68,92 @@ def test_nobody_is_told_where_nobody_asked_and_an_address_that_is_none_is_refuse
         pass
 
 
-def test_what_hangs_as_it_begins_to_lead_is_overdue_each_time_and_never_by_what_was_before(tmp_path):
-    apart = Apart(ServerConfig(), "train", now_ms=lambda: 0)
+def test_what_hangs_as_it_begins_to_lead_is_overdue_each_time_and_never_by_what_was_before():
     now_s, said = [0.0], []
-    health = Health("train", lambda: {"train": 1}, apart._looked_s, monotonic=lambda: now_s[0])
+    pulse = Pulse(now_ms=lambda: 0, monotonic=lambda: now_s[0])
+    health = Health("train", lambda: {"train": 1}, lambda: pulse.looked_s, monotonic=lambda: now_s[0])
+    for _ in range(2):
+        with pulse.leading():
+            for wait_s in (0.0, STILL_S):
+                now_s[0] += wait_s
+                said.append((health.said()["well"], pulse.beats()))
+        now_s[0] += 10 * STILL_S  # another leads for long
+        assert (health.said()["well"], pulse.beats()) == (True, True)
+    assert said == [(True, True), (False, False)] * 2
 
-    def act(_store: Store, _acts: Callable[[], bool]) -> None:
-        for now_s[0] in (time.monotonic(), time.monotonic() + STILL_S):
-            said.append(health.said()["well"])
 
-    with closing(Store.open(tmp_path)) as store:
-        for _ in range(2):
-            apart._watched(act)(store, always)
-            now_s[0] += 10 * STILL_S  # another leads for long
-            assert health.said()["well"]
-    assert said == [True, False] * 2
+def test_many_steps_that_are_long_are_no_step_that_hangs():
+    now_s, stopped, said = [0.0], threading.Event(), []
+    pulse = Pulse(now_ms=lambda: 0, monotonic=lambda: now_s[0])
+
+    def long(_now_ms: int) -> None:
+        now_s[0] += 0.9 * STILL_S
+        said.append(pulse.beats())
+
+    def last(_now_ms: int) -> None:
+        stopped.set()
+
+    pulse.look([long, long, long, last], stopped)
+    assert said == [True] * 3
+
+
+class Hanging(Apart):
+    """Whose first look does not end before it is told to; what it wrote then, or why not."""
+
+    def __init__(self, config: ServerConfig, health: str = "") -> None:
+        super().__init__(config, "train", now_ms=lambda: 0, health=health)
+        self.led: list[int] = []
+        self.hangs, self.go_on = threading.Event(), threading.Event()
+        self.refused = ""
+        self.thread = threading.Thread(target=self.run, daemon=True)
+        self.thread.start()
+
+    def _training(self) -> Act:
+        def act(store: Store, acts: Callable[[], bool]) -> None:
+            self.led.append(store.terms["train"])
+
+            def step(_now_ms: int) -> None:
+                if self.led != [1]:
+                    return
+                self.hangs.set()
+                assert self.go_on.wait(30.0)
+                try:
+                    with store.database.write():
+                        pass
+                except DeposedError as error:
+                    self.refused = str(error)
+
+            self._look([step], acts)
+
+        return act
+
+
+def until(true: Callable[[], object]) -> None:
+    end_s = time.monotonic() + 30.0
+    while not true():
+        assert time.monotonic() < end_s, "waited in vain"
+        time.sleep(0.02)
+
+
+@pytest.mark.catalogues
+def test_a_leader_that_hangs_is_not_renewed_so_that_another_leads_and_it_says_that_it_hangs(
+    tmp_path, monkeypatch, at, catalogue
+):
+    monkeypatch.setattr(health, "STILL_S", 1.5)
+    config = ServerConfig(server=ServerSettings(data_dir=str(tmp_path), lease_s=1.2), store=settings_of(tmp_path))
+    Store.open(tmp_path, config.store).close()
+    first = Hanging(config, at)
+    assert first.hangs.wait(30.0)
+    second = Hanging(config)
+    until(lambda: second.led)
+    assert (first.led, second.led) == ([1], [2])
+    status, said = read(at, "healthz")
+    assert (status, json.loads(said)["leads"]) == (503, {})
+    first.go_on.set()
+    until(lambda: first.refused)
+    assert "train: term 1 is over, 2 has begun" in first.refused
+    until(lambda: read(at, "healthz")[0] == 200)  # it stands by
+    for one in (second, first):
+        one.stop()
+        one.thread.join(30.0)
+        assert not one.thread.is_alive()

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import sqlalchemy as sa
 from device_words import FLEET, NOW_MS, event, heartbeat, message
+from plans import plans, reads_keys_alone
 from quadrants import ARTIFACT, images
 
 from edge_agent.contract.artifact import read_artifact
@@ -142,18 +143,12 @@ def test_a_fold_that_is_stopped_is_made_good_by_the_next(store):
     assert len(rows(store)) == 3 * 8
 
 
-@pytest.mark.of_a_file
 def test_looking_for_old_hours_reads_keys_alone(store):
     """No row, and nothing under the lock of writers: a second index would cost every heartbeat, and gain less."""
     live_30_hours(store, "cam")
     spans.fold(store.database, before_ms=spans.old_before(NOW_MS))
-    seen: list[str] = []
-    sa.event.listen(store.database.engine, "before_cursor_execute", lambda _c, _u, what, *_: seen.append(what))
-    spans.fold(store.database, before_ms=spans.old_before(NOW_MS))
-    (asks,) = (what for what in seen if "BEGIN" not in what and "PRAGMA" not in what)
-    with store.database.read() as connection:
-        plan = connection.exec_driver_sql(f"EXPLAIN QUERY PLAN {asks}", (HOUR, OLD_SPAN_MS, 0)).all()
-    assert any("USING COVERING INDEX" in row[-1] for row in plan), plan
+    (plan,) = plans(store, lambda: spans.fold(store.database, before_ms=spans.old_before(NOW_MS)))
+    assert reads_keys_alone(plan), plan
 
 
 def test_edge_of_what_is_old_moves_once_a_day():

@@ -15,10 +15,10 @@ from catalogue import fill
 from server import __main__ as program
 from server import config
 from server.errors import StoreError
-from server.store import copying, labels, trail
+from server.store import copying, labels, schema, trail
 from server.store.database import Database, placed
 from server.store.lock import only_one
-from server.store.schema import chore, metadata, user
+from server.store.schema import chore, metadata, sample, skill, user
 from server.store.store import Store
 
 ROWS = 30
@@ -152,6 +152,78 @@ def test_a_text_that_postgresql_cannot_hold_is_changed_as_little_as_can_be(tmp_p
     store.close()
     copying.copy(store.settings, target)
     assert [row.why for row in everything(target)["trail"]] == ["be\ufffdcause"]
+
+
+def test_a_json_that_names_nul_is_changed_too_so_that_it_can_be_asked_for_its_parts(tmp_path, target):
+    said = {"nul": "a\0\0b", "after a backslash": "\\\0", "none": "\\u0000", "nor here": "\\\\u0000", "key\0": "x"}
+    store = Store.open(tmp_path / "nul")
+    with store.database.write() as connection:
+        trail.record(connection, "train", "run 1", why="", detail=said, now_ms=1)
+    store.close()
+    copying.copy(store.settings, target)
+    expected = {key.replace("\0", "\ufffd"): value.replace("\0", "\ufffd") for key, value in said.items()}
+    assert [row.detail for row in everything(target)["trail"]] == [expected]
+    database = Database(target)
+    with database.read() as connection:
+        parts = [connection.scalar(sa.select(schema.trail.c.detail[key].as_string())) for key in expected]
+    database.close()
+    assert parts == list(expected.values())
+
+
+def test_a_zero_with_a_sign_and_what_is_no_number_are_alike_in_both(tmp_path, target):
+    store = Store.open(tmp_path / "old", target)
+    with store.database.write() as connection:
+        fill(connection, 3)
+        for id_, utility in (("id000001", -0.0), ("id000002", float("nan")), ("id000003", 0.5)):
+            connection.execute(sa.update(sample).where(sample.c.id == id_).values(utility=utility))
+    store.close()
+    back = config.Store(url=f"sqlite:///{tmp_path}/back.db")
+    copying.copy(target, back)
+    rows = everything(back)["sample"]
+    assert {repr(row.utility) for row in rows} == {"0.0", "None", "0.5"}
+
+
+def test_keys_that_change_come_over_once_each_though_it_was_cut_short(tmp_path, target):
+    there = 3
+    names = ["a", "a\0", "a\0b", "ab", "z"]  # in the order of a file; then those with NUL come after "ab"
+    store = Store.open(tmp_path / "nul")
+
+    def add(some):
+        with store.database.write() as connection:
+            connection.execute(sa.insert(skill), [{"labeler": name, "counts": [], "label_id": 1} for name in some])
+
+    def cut(table):
+        if table == after_skill:
+            raise StoreError("cut short")
+
+    tables = [table.name for table in metadata.sorted_tables]
+    after_skill = tables[tables.index("skill") + 1]
+    add(names[:there])
+    store.database.close()
+    with pytest.raises(StoreError, match="cut short"):
+        copying.copy(store.settings, target, say=cut)
+    add(names[there:])
+    store.close()
+    done = copying.copy(store.settings, target, batch=2)
+    assert {row.labeler for row in everything(target)["skill"]} == {name.replace("\0", "\ufffd") for name in names}
+    assert next(one.rows for one in done if one.table == "skill") == len(names)
+
+
+def test_a_copy_that_another_version_began_is_not_gone_on_with(source, target, monkeypatch):
+    with pytest.raises(StoreError, match="cut short"):
+        copying.copy(source, target, say=cut_short)
+    monkeypatch.setattr(copying, "current_schema", lambda: "9999")
+    with pytest.raises(StoreError, match="a copy by another version of this program was begun in it"):
+        copying.copy(source, target)
+
+
+def test_of_rows_that_cannot_be_put_the_keys_are_said(tmp_path, source, target):
+    store = Store.open(tmp_path / "long", source)
+    with store.database.write() as connection:
+        connection.execute(sa.update(sample).where(sample.c.id == "id000003").values(reason="r" * 100))
+    store.close()
+    with pytest.raises(StoreError, match=r"table sample, rows \(id000001\) to \(id000005\): value too long"):
+        copying.copy(source, target, batch=5)
 
 
 def test_the_command_says_what_it_did_and_what_it_cannot(capsys, source, target):
