@@ -19,6 +19,6 @@ def among(connection: sa.Connection, column: sa.Column[Any], values: Iterable[st
     """Whether a column has one of these values, each of which is looked up in its index."""
     found = list(values)
     if connection.dialect.name == POSTGRESQL:
-        return column == sa.any_(sa.bindparam(None, found, postgresql.ARRAY(column.type)))  # type: ignore[no-any-return]
+        return column == sa.any_(sa.bindparam(None, found, postgresql.ARRAY(column.type)))
     listed = sa.func.json_each(sa.bindparam(None, json.dumps(found), sa.Text)).table_valued("value")
     return column.in_(sa.select(listed.c.value))

@@ -21,10 +21,13 @@ class _Compiled(NamedTuple):
 
 
 class Many:
-    """A statement with one parameter to each of `names`."""
+    """A statement with parameters."""
 
     def __init__(self, make: Callable[[sa.Connection], sa.Executable], *names: str) -> None:
-        """make: the statement for whatever a connection leads to; asked once for each kind of it."""
+        """make: the statement for whatever a connection leads to, asked once for each kind of it.
+
+        names: of the columns that an INSERT gets from the rows; what else is said has parameters of its own.
+        """
         self._make, self._names = make, names
         self._compiled: dict[str, _Compiled] = {}
 
@@ -35,7 +38,8 @@ class Many:
             connection.exec_driver_sql(found.text, found.ready(rows))
 
     def _compile(self, connection: sa.Connection) -> _Compiled:
-        made: Any = self._make(connection).compile(dialect=connection.dialect, column_keys=list(self._names))  # type: ignore[attr-defined]
+        keys = list(self._names) or None
+        made: Any = self._make(connection).compile(dialect=connection.dialect, column_keys=keys)  # type: ignore[attr-defined]
         names = list(made.positiontup or made.params)
         ready = _as_tuples(names) if made.positional else _as_mappings(names)
         return self._compiled.setdefault(connection.dialect.name, _Compiled(made.string, ready))

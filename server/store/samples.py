@@ -66,7 +66,7 @@ def _raw(text: str | None) -> msgspec.Raw | None:
 def body_names(connection: sa.Connection, ids: Collection[str]) -> dict[str, str]:
     """The sha256 of the body, for those of the ids that are here."""
     query = sa.select(sample.c.id, sample.c.body_sha256).where(among(connection, sample.c.id, ids))
-    return {id_: sha256 for id_, sha256 in connection.execute(query)}
+    return {row.id: row.body_sha256 for row in connection.execute(query)}
 
 
 def newest_ms(connection: sa.Connection) -> int:
