@@ -121,11 +121,17 @@ def record_births(
     rows = []
     for one in said:
         found = known.get(one.device)
-        if found is None or not (found.boot < one.word.boot or not _earlier(one.at_ms, found.said_ms)):
-            continue
-        outweighed = found.heartbeat is not None and found.heartbeat.session == one.word.session
-        rows.append(_row(one) | {"at_ms": found.said_ms if outweighed else one.at_ms})
+        if found is not None and _begins(one, found):
+            outweighed = found.heartbeat is not None and found.heartbeat.session == one.word.session
+            rows.append(_row(one) | {"at_ms": found.said_ms if outweighed else one.at_ms})
     _BORN.run(connection, rows)
+
+
+def _begins(one: Spoken[Birth], found: Last) -> bool:
+    mine = one.word.session
+    if found.session == mine and (found.birth is None or found.birth.session != mine):
+        return True  # its heartbeat was quicker
+    return found.boot < one.word.boot or not _earlier(one.at_ms, found.said_ms)
 
 
 def record_heartbeats(
