@@ -22,7 +22,7 @@ import sqlalchemy as sa
 from server.govern.erase import erase
 from server.govern.lineage import trace
 from server.govern.subject import Subject
-from server.store import devices, labels, snapshots, versions
+from server.store import heard, labels, snapshots, versions
 from server.store.schema import label, sample
 from server.store.snapshots import Member, Snapshot
 from server.store.store import Store
@@ -51,7 +51,7 @@ def build(store: Store, count: int) -> None:
     body = store.blobs.put(b"12345678")
     with store.database.write() as connection:
         labels.ensure_names(connection, [str(n) for n in range(10)])
-        devices.record_seen(connection, {f"cam-{n}": 1 for n in range(DEVICES)})
+        heard.record_seen(connection, {f"cam-{n}": 1 for n in range(DEVICES)})
         for start in range(0, count, AT_ONCE):
             some = [row(n, body) for n in range(start, min(count, start + AT_ONCE))]
             connection.execute(sa.insert(sample), some)

@@ -148,7 +148,7 @@ class Collect(Section, frozen=True, kw_only=True):
         ),
     ] = "auto"
 
-    commit_rows: Annotated[int, Meta(ge=1, le=10_000, description="samples to one commit at most")] = 250
+    commit_rows: Annotated[int, Meta(ge=1, le=10_000, description="samples to one commit at most")] = 1000
     offline_after_s: Annotated[float, Meta(gt=0.0, description="silence after which a device counts as offline")] = 90.0
     backlog_bytes: Annotated[
         int,

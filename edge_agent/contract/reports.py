@@ -236,7 +236,7 @@ class Fetch(msgspec.Struct, frozen=True, kw_only=True):
     blocks: tuple[int, ...]
 
 
-class SampleHeader(msgspec.Struct, frozen=True, kw_only=True):
+class SampleHeader(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     """What stands before a sample's bytes. One larger than BODY_MAX_BYTES goes in `parts`, each with this header.
 
     A slow link sends more and smaller parts than needed; `part_size` says how large they are.

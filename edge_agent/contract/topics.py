@@ -56,7 +56,7 @@ def probe_topic(fleet: str, name: str) -> str:
     return f"{ROOT}/{fleet}/server/probe/{name}"
 
 
-@lru_cache(maxsize=8192)  # of a fleet's server, the same ones all the time
+@lru_cache(maxsize=32_768)  # of a fleet's server, the same ones all the time: of 10,000 devices some 20,000
 def parse_topic(topic: str) -> Address:
     """Take a device topic apart; MessageError when it is none."""
     parts = topic.split("/")

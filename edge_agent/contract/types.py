@@ -23,6 +23,10 @@ NAME_PATTERN = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,62}")
 NUMBER_PATTERN = re.compile(r"0|[1-9][0-9]{0,17}")
 """Boots and sequences: one spelling of each, and it fits 64 bits."""
 
+_ID_PATTERN = re.compile(
+    rf"({NAME_PATTERN.pattern})\.({NAME_PATTERN.pattern})\.({NUMBER_PATTERN.pattern})\.({NUMBER_PATTERN.pattern})"
+)
+
 Reason = Literal["informative", "explore", "random", "drift", "disagreement", "requested"]
 """Why a sample was selected: the rule, the rule's floor, the random arm, an alarm's grant, a trial, a person."""
 
@@ -54,11 +58,9 @@ class SampleId(NamedTuple):
         >>> SampleId.parse("cam-1.main.7.1204").seq
         1204
         """
-        parts = text.split(".")
-        if len(parts) == 4 and is_name(parts[0]) and is_name(parts[1]):
-            boot, seq = parts[2], parts[3]
-            if NUMBER_PATTERN.fullmatch(boot) and NUMBER_PATTERN.fullmatch(seq):
-                return cls(parts[0], parts[1], int(boot), int(seq))
+        if found := _ID_PATTERN.fullmatch(text):
+            device, stream, boot, seq = found.groups()
+            return cls(device, stream, int(boot), int(seq))
         raise MessageError(f"sample id: got {text[:80]!r}, expected device.stream.boot.sequence")
 
 

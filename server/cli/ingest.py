@@ -34,10 +34,12 @@ def ingest(path: Config, worker: Worker = "", group: Group = "", health: Health 
     if config.collect.workers and not worker and not group:
         _watch(path, config)
         return
+    from server.roles import interpreter
     from server.roles.ingest import Intake, Place
 
     intake = Intake(config, Place.parse(worker) if worker else Place(group=group), now_ms=now_ms, health=health)
     until_told(intake.stop)
+    interpreter.settle()
     intake.run()
 
 

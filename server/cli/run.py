@@ -18,9 +18,11 @@ def run(path: Config) -> None:
     config = load_config(path)
     log_plainly()
     from server.app import Server
+    from server.roles import interpreter
 
     server = Server(config, path)
     until_told(server.stop)
+    interpreter.settle()
     server.run()
 
 

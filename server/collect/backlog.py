@@ -9,16 +9,26 @@ import math
 import threading
 import time
 from collections import Counter
-from typing import Generic, TypeVar
+from collections.abc import Sequence
+from typing import Generic, NamedTuple, TypeVar
 
 from server.collect.turns import Offer, Turns
 
 T = TypeVar("T")
 
-GROUP_WORK = 4 << 20  # of one group: more, and all wait for the large samples of one; less is more commits
+GROUP_WORK = 16 << 20  # of one group: more, and all wait for the large samples of one; less is more commits
 LINGER_S = 0.5
 """How long that for which nobody waits may wait for company. A commit costs as much as some twenty heartbeats: shorter,
 and 10,000 devices at rest take more of a processor; longer, and pages and rollouts are told late how devices are."""
+
+
+class Put(NamedTuple, Generic[T]):
+    """What is brought: of whom, of how many bytes, and how long it may wait for company."""
+
+    device: str
+    item: T
+    size: int
+    linger_s: float = 0.0
 
 
 class Backlog(Generic[T]):
@@ -29,20 +39,27 @@ class Backlog(Generic[T]):
         self._changed = threading.Condition()
         self._throttled: Counter[str] = Counter()
         self._go_s = math.inf  # when the next group is to be taken; of the monotonic clock
+        self._news = False  # of which nobody was told
         self.stopped = False
 
     def put(self, device: str, item: T, size: int, *, linger_s: float = 0.0) -> None:
         """Wait for room; what is over the device's share is left, and counted. It may wait so long for company."""
+        self.put_all([Put(device, item, size, linger_s)])
+
+    def put_all(self, brought: Sequence[Put[T]]) -> None:
+        """The same of several, in their order; who takes them is woken once."""
         with self._changed:
-            while not self.stopped:
-                if self._offer(device, item, size, linger_s) != "full":
-                    return
-                self._changed.wait()
+            for one in brought:
+                while not self.stopped and self._offer(one) == "full":
+                    self._wake()
+                    self._changed.wait()
+            self._wake()
 
     def put_or_leave(self, device: str, item: T, size: int) -> bool:
         """Whether there was room; what is left is counted."""
         with self._changed:
-            answer = self._offer(device, item, size)
+            answer = self._offer(Put(device, item, size))
+            self._wake()
             self._throttled[device] += answer == "full"
             return answer == "taken"
 
@@ -86,16 +103,21 @@ class Backlog(Generic[T]):
             self.stopped = True
             self._changed.notify_all()
 
-    def _offer(self, device: str, item: T, size: int, linger_s: float = 0.0) -> Offer:
-        answer = self._turns.offer(device, item, size)
+    def _offer(self, one: Put[T]) -> Offer:
+        answer = self._turns.offer(one.device, one.item, one.size)
         if answer == "taken":
-            go_s = time.monotonic() + linger_s
-            if not linger_s or go_s < self._go_s:  # else nobody is woken for it: it goes with others
+            go_s = time.monotonic() + one.linger_s
+            if not one.linger_s or go_s < self._go_s:  # else nobody is woken for it: it goes with others
                 self._go_s = min(self._go_s, go_s)
-                self._changed.notify_all()
+                self._news = True
         elif answer == "share":
-            self._throttled[device] += 1
+            self._throttled[one.device] += 1
         return answer
+
+    def _wake(self) -> None:
+        if self._news:
+            self._changed.notify_all()
+            self._news = False
 
     def _ready_s(self, most: int) -> float:
         """Seconds until a group may be taken; infinite while nothing is here."""

@@ -18,17 +18,18 @@ import logging
 import threading
 import time
 from collections import Counter
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Sequence
 from typing import Any
 
 from edge_agent.contract.errors import MessageError
 from edge_agent.contract.wire import UP, Fetch, Up, down_topic, encode, parse_topic
-from server.collect.backlog import LINGER_S, Backlog
+from server.collect.backlog import LINGER_S, Backlog, Put
 from server.collect.division import WHOLE, Division
 from server.collect.gateway import BrokerAddress, Gateway, Voice
 from server.collect.inbound import Bad, Message, Upload
 from server.collect.ingest import Ingest, Proven, Taken
 from server.collect.prover import Prover
+from server.collect.reader import Published
 from server.collect.turns import NO_LIMIT, Limit, Turns
 from server.errors import StoreError
 
@@ -128,16 +129,17 @@ class Collector:
         """Send something to a device; may be called from any thread."""
         self._gateway.publish(topic, payload, qos=qos, retain=retain)
 
-    def _deliver(self, topic: str, payload: bytes) -> None:
-        try:
-            address = parse_topic(topic)
-            device, kind = address.device, address.kind
-        except MessageError:
-            device = kind = ""  # all that nobody sent wait in one line
-        if not self._takes(device):
-            return
-        linger_s = LINGER_S if kind == "heartbeat" else 0.0  # nobody waits for an answer to one
-        self._backlog.put(device, Message(topic, payload, self._now_ms()), len(payload), linger_s=linger_s)
+    def _deliver(self, found: Sequence[Published]) -> None:
+        now_ms, mine = self._now_ms(), list[Put[Message | Proven]]()
+        for topic, payload in found:
+            try:
+                _, device, _, kind = parse_topic(topic)
+            except MessageError:
+                device = kind = ""  # all that nobody sent wait in one line
+            if self._takes(device):
+                linger_s = LINGER_S if kind == "heartbeat" else 0.0  # nobody waits for an answer to one
+                mine.append(Put(device, Message(topic, payload, now_ms), len(payload), linger_s))
+        self._backlog.put_all(mine)
 
     def _proven(self, found: Upload | Bad) -> None:
         self._backlog.put_back(found.device, found)

@@ -34,7 +34,7 @@ from edge_agent.contract.broker import (
 )
 from edge_agent.contract.errors import ConfigError, MessageError
 from edge_agent.contract.wire import ServerState, decode, encode, server_state_topic
-from server.collect.reader import Reader
+from server.collect.reader import Published, Reader
 from server.errors import ServerConfigError
 
 KEEPALIVE_S = 30
@@ -93,9 +93,9 @@ class Gateway:
         filters: Sequence[str],
         voice: Voice,
         now_ms: Callable[[], int],
-        deliver: Callable[[str, bytes], None],
+        deliver: Callable[[Sequence[Published]], None],
     ) -> None:
-        """Listen to `filters`: `deliver(topic, payload)` is called from the network thread for all that comes by them.
+        """Listen to `filters`: `deliver` is given, in the network thread, all that comes by them, some at once.
 
         It may block: the broker is held back then.
         """
@@ -134,7 +134,10 @@ class Gateway:
 
     def _make_client(self) -> mqtt.Client:
         client = Reader(
-            CallbackAPIVersion.VERSION2, client_id=f"winnow-server-{secrets.token_hex(6)}", protocol=mqtt.MQTTv311
+            CallbackAPIVersion.VERSION2,
+            client_id=f"winnow-server-{secrets.token_hex(6)}",
+            protocol=mqtt.MQTTv311,
+            heard=self._on_messages,
         )
         if self._address.username:
             client.username_pw_set(self._address.username, self._address.password or None)
@@ -148,7 +151,6 @@ class Gateway:
         client.on_connect_fail = self._on_connect_fail
         client.on_subscribe = self._on_subscribe
         client.on_disconnect = self._on_disconnect
-        client.on_message = self._on_message
         client.on_socket_open = send_at_once
         return client
 
@@ -202,12 +204,10 @@ class Gateway:
         if not online and not self._leaving:  # an older word, or of one that went: devices would keep samples back
             self._say(online=True)
 
-    def _on_message(self, _client: mqtt.Client, _data: Any, message: mqtt.MQTTMessage) -> None:
-        try:
-            topic = message.topic
-        except UnicodeDecodeError:  # no topic of ours; it will be set aside as such
-            topic = ""
-        if topic == self._state_topic:  # the silent do not listen to it
-            self._contradict(bytes(message.payload))
-        else:
-            self._deliver(topic, bytes(message.payload))
+    def _on_messages(self, found: Sequence[Published]) -> None:
+        said = [one.payload for one in found if one.topic == self._state_topic]  # the silent do not listen to it
+        if said:
+            found = [one for one in found if one.topic != self._state_topic]
+            for word in said:
+                self._contradict(word)
+        self._deliver(found)

@@ -28,7 +28,7 @@ from server.collect.inbound import Bad, Heard, Message, Picture, Piece, Said, Up
 from server.collect.receipts import Answers
 from server.collect.recording import record
 from server.collect.row import row_of
-from server.store import beats, devices, erasures, identities, parts, removed, room, samples
+from server.store import beats, erasures, heard, identities, parts, removed, room, samples, silence
 from server.store.store import Store
 
 Whole = Upload | Picture
@@ -158,8 +158,8 @@ class Ingest:
         """Check and store a group; StoreError when that cannot be, and then the same group may be taken again."""
         group = self._hear(batch)
         with self._store.database.write(together=True) as connection:  # from here on nothing is erased, no blob deleted
-            devices.reserve(connection, group.devices())
-            devices.record_seen(connection, group.seen_ms())
+            heard.reserve(connection, group.devices())
+            heard.record_seen(connection, group.seen_ms())
             new, pictures, kept = self._sort(connection, group)
             bodies = {upload.header.body_sha256: upload.body for upload in new}
             flushed = self._flusher.submit(self._store.blobs.put_named, bodies)
@@ -179,17 +179,17 @@ class Ingest:
             parts.expire_parts(connection, before_ms=now_ms - PARTS_EXPIRE_MS)
             if self._swept_ms <= now_ms <= self._silent_ms:
                 return []
-            silence = devices.mark_offline(connection, now_ms=now_ms, after_ms=self._offline_after_ms)
+            fallen = silence.mark_offline(connection, now_ms=now_ms, after_ms=self._offline_after_ms)
         self._swept_ms = now_ms
         # A device that nobody knows yet may come online at any time, and be silent so long afterwards.
-        self._silent_ms = min(silence.next_ms or math.inf, now_ms + self._offline_after_ms)
-        return silence.names
+        self._silent_ms = min(fallen.next_ms or math.inf, now_ms + self._offline_after_ms)
+        return fallen.names
 
     def count_throttled(self, counts: Mapping[str, int]) -> None:
         """Add messages that were left for want of room to what is known of their devices."""
         if counts:
             with self._store.database.write() as connection:
-                devices.record_throttled(connection, counts)
+                heard.record_throttled(connection, counts)
 
     def _hear(self, batch: Sequence[Message | Proven]) -> _Group:
         with self._store.database.read() as connection:

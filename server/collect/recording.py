@@ -9,7 +9,7 @@ import sqlalchemy as sa
 
 from edge_agent.contract.wire import Birth, Death, Event, Heartbeat
 from server.collect.inbound import Bad, Said
-from server.store import arrivals, beats, devices, erasures, gaps, stretches
+from server.store import arrivals, beats, erasures, events, gaps, heard, stretches
 from server.store.spoken import Spoken, W
 
 
@@ -31,7 +31,7 @@ def record(
         _hear_all(connection, turn, kept_ms)
     closed = erasures.closed(connection)
     for bad in all_bad:
-        devices.record_bad(
+        heard.record_bad(
             connection,
             bad.device,
             topic=bad.message.topic,
@@ -43,19 +43,20 @@ def record(
 
 def _hear_all(connection: sa.Connection, said: Sequence[Said], kept_ms: Sequence[int]) -> None:
     births, beating = _of(said, Birth), _of(said, Heartbeat)
-    if births or beating:
-        gaps.notice(connection, [*births, *beating])
+    words: list[Spoken[Birth] | Spoken[Heartbeat]] = [*births, *beating]
+    known = heard.last(connection, [one.device for one in words]) if words else {}
+    gaps.notice(connection, words, known)
     if births:
-        devices.record_births(connection, births)
+        heard.record_births(connection, births, known)
         arrivals.add(connection, births)
     if beating:
-        devices.record_heartbeats(connection, beating)
+        heard.record_heartbeats(connection, beating, known)
         scored = stretches.record(connection, beating)
         beats.add(connection, [*map(beats.of_heartbeat, beating), *scored], kept_ms=kept_ms)
     for death in _of(said, Death):
-        devices.record_death(connection, death)
+        heard.record_death(connection, death)
     for event in _of(said, Event):
-        devices.record_event(connection, event)
+        events.record(connection, event)
 
 
 def _of(said: Sequence[Said], kind: type[W]) -> list[Spoken[W]]:

@@ -7,10 +7,11 @@ from typing import Any
 from edge_agent.contract.task import plain
 from server.collect.inbound import Upload
 from server.store import samples
+from server.store.encoded import text
 
 
 def row_of(upload: Upload) -> dict[str, Any]:
-    """Of the table `sample`."""
+    """Of the table `sample`; JSON as text."""
     header, selection = upload.header, upload.header.selection
     return {
         "id": header.id,
@@ -24,7 +25,7 @@ def row_of(upload: Upload) -> dict[str, Any]:
         "captured_at_ms": header.captured_at_ms,
         "received_at_ms": upload.message.received_ms,
         "dtype": header.dtype,
-        "shape": list(header.shape),
+        "shape": text(header.shape),
         "encoding": header.encoding,
         "body_sha256": header.body_sha256,
         "body_bytes": header.body_bytes,
@@ -41,6 +42,6 @@ def row_of(upload: Upload) -> dict[str, Any]:
         "strategy": selection.strategy[:40],
         "acquisition": selection.acquisition[:100],
         "shadow_probability": selection.shadow_probability,
-        "transforms": list(header.transforms) or None,
-        "said": None if header.said is None else plain(header.said),
+        "transforms": text(header.transforms) if header.transforms else None,
+        "said": None if header.said is None else text(plain(header.said)),
     }

@@ -125,6 +125,8 @@ class Turns(Generic[T]):
 
     def due_s(self, now_s: float) -> float:
         """Seconds until `take` gives one; infinite while nothing waits."""
+        if not self._limited:
+            return 0.0 if self._order else math.inf
         return min((self._held_s(device, now_s) for device in self._order), default=math.inf)
 
     def _pop(self, device: str, line: _Line[T]) -> T:

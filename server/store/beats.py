@@ -18,7 +18,9 @@ import sqlalchemy as sa
 from numpy.typing import NDArray
 
 from edge_agent.contract.wire import Heartbeat
+from server.store.among import among
 from server.store.insert import insert
+from server.store.many import Many
 from server.store.schema import beat
 from server.store.spoken import Spoken
 from server.store.vectors import pack, table, unpack
@@ -108,19 +110,26 @@ def _add(
 ) -> None:
     names = list(figures)
     there = sa.select(beat.c.device, beat.c.figures).where(
-        beat.c.device.in_(names), beat.c.start_ms == start_ms, beat.c.step_ms == STEPS_MS[0]
+        among(connection, beat.c.device, names), beat.c.start_ms == start_ms, beat.c.step_ms == STEPS_MS[0]
     )
     for name, before in connection.execute(there).all():
         figures[name].append(unpack(before))
         names.remove(name)
     same = {"start_ms": start_ms, "step_ms": STEPS_MS[0]}
     rows = [same | {"device": name, "figures": pack(_together(parts))} for name, parts in figures.items()]
-    new = insert(connection, beat)
-    keys = [beat.c.device, beat.c.start_ms, beat.c.step_ms]
-    connection.execute(new.on_conflict_do_update(index_elements=keys, set_={"figures": new.excluded.figures}), rows)
+    _ADDED.run(connection, rows)
     if first := _first_in_an_hour(connection, names, start_ms):
         for step_ms, next_ms, stay_ms in zip(STEPS_MS, STEPS_MS[1:], kept_ms, strict=False):
             _fold(connection, first, step_ms, next_ms, before_ms=(start_ms - stay_ms) // next_ms * next_ms)
+
+
+def _added(connection: sa.Connection) -> sa.Executable:
+    new, keys = insert(connection, beat), [beat.c.device, beat.c.start_ms, beat.c.step_ms]
+    made: sa.Executable = new.on_conflict_do_update(index_elements=keys, set_={"figures": new.excluded.figures})
+    return made
+
+
+_ADDED = Many(_added, *beat.c.keys())
 
 
 def _first_in_an_hour(connection: sa.Connection, names: list[str], start_ms: int) -> set[str]:
@@ -128,7 +137,8 @@ def _first_in_an_hour(connection: sa.Connection, names: list[str], start_ms: int
     if not names:
         return set()
     hour = beat.c.start_ms.between(start_ms // STEPS_MS[1] * STEPS_MS[1], start_ms - 1)
-    query = sa.select(beat.c.device).where(beat.c.device.in_(names), hour, beat.c.step_ms == STEPS_MS[0]).distinct()
+    query = sa.select(beat.c.device).where(among(connection, beat.c.device, names), hour)
+    query = query.where(beat.c.step_ms == STEPS_MS[0]).distinct()
     return set(names) - set(connection.scalars(query))
 
 

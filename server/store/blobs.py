@@ -11,12 +11,13 @@ What was put is durable when the call returns, is not written twice, and is chec
 from __future__ import annotations
 
 import hashlib
+import re
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Protocol
 
 from server.errors import StoreError
 
-HEX = frozenset("0123456789abcdef")
+_NAME = re.compile("[0-9a-f]{64}")
 
 
 class Blobs(Protocol):
@@ -100,7 +101,7 @@ def is_name(sha256: str) -> bool:
     >>> is_name("ab" * 32), is_name("AB" * 32), is_name("no hex")
     (True, False, False)
     """
-    return len(sha256) == 64 and set(sha256) <= HEX
+    return _NAME.fullmatch(sha256) is not None
 
 
 def named(sha256: str) -> str:

@@ -89,7 +89,7 @@ class Database:
         """A transaction: committed, and on disk, when the block ends; undone when it raises.
 
         together: others that say so may write at the same time, here or elsewhere. Then what is read and written must
-        be nobody else's: see `devices.reserve`. Nobody else writes meanwhile, whatever he writes.
+        be nobody else's: see `heard.reserve`. Nobody else writes meanwhile, whatever he writes.
         """
         alone = nullcontext() if together and self.shared else self._writing
         with self._faults(), alone, self._kept.writing(together=together) as connection:

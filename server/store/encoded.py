@@ -18,6 +18,11 @@ def encoded(value: object) -> msgspec.Raw:
     return msgspec.Raw(_encoder.encode(value))
 
 
+def text(value: object) -> str:
+    """The same, for a row that goes to the driver as it is (many.py)."""
+    return _encoder.encode(value).decode()
+
+
 def dumps(value: object) -> str:
     """Of an engine: a value of a JSON column as text.
 

@@ -1,6 +1,6 @@
 """What happened that somebody may want to know?
 
-Devices' events come by ingest (devices.record_event). The server's own stand beside them, of device "".
+Devices' events come by ingest. The server's own stand beside them, of device "".
 """
 
 from __future__ import annotations
@@ -10,7 +10,9 @@ from typing import Any
 
 import sqlalchemy as sa
 
+from edge_agent.contract.wire import Event
 from server.store.schema import event
+from server.store.spoken import Spoken
 
 SERVER = ""
 
@@ -33,6 +35,28 @@ def say(
             detail=dict(detail),
         )
     )
+
+
+def record(connection: sa.Connection, heard: Spoken[Event]) -> bool:
+    """Add an event; False when it is here already, known by (boot, n) and its time, as a wiped device counts anew."""
+    name, said, now_ms = heard.device, heard.word, heard.at_ms
+    same = (event.c.device == name, event.c.boot == said.boot, event.c.n == said.n, event.c.at_ms == said.at_ms)
+    if connection.execute(sa.select(event.c.id).where(*same)).first() is not None:
+        return False
+    connection.execute(
+        sa.insert(event).values(
+            device=name,
+            boot=said.boot,
+            n=said.n,
+            at_ms=said.at_ms,
+            received_at_ms=now_ms,
+            kind=said.kind,
+            text=said.text,
+            model_version=said.model_version,
+            detail=said.detail,
+        )
+    )
+    return True
 
 
 def of_device(connection: sa.Connection, device: str, *, below: int = 0, limit: int) -> Sequence[sa.Row[Any]]:

@@ -12,7 +12,7 @@ what it had given receipts for, the sum over all that was taken says it: taken =
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import msgspec
 import sqlalchemy as sa
@@ -20,6 +20,7 @@ import sqlalchemy as sa
 from edge_agent.contract.wire import Birth, Heartbeat, OutboxState
 from server.store import erasures, removed
 from server.store.devices import Device, Kept
+from server.store.heard import Last
 from server.store.insert import insert
 from server.store.schema import device, gap, sample
 from server.store.spoken import Spoken
@@ -29,14 +30,14 @@ GAPS_MAX = 100
 """Kept of each device. Fewer hide what a bad card costs; more lets a device that lies fill the disk."""
 
 
-def notice(connection: sa.Connection, said: Sequence[Spoken[Birth] | Spoken[Heartbeat]]) -> None:
-    """To be called before the devices' last words are replaced: an outbox that is another one leaves a gap."""
-    said_first = [word["outbox"]["since_boot"].as_string() for word in (device.c.birth, device.c.heartbeat)]
-    begun = [sa.cast(boot, sa.BigInteger) for boot in said_first]
-    query = sa.select(device.c.name, *begun).where(device.c.name.in_([one.device for one in said]))
-    since = {name: [boot for boot in boots if boot is not None] for name, *boots in connection.execute(query)}
+def notice(
+    connection: sa.Connection, said: Sequence[Spoken[Birth] | Spoken[Heartbeat]], known: Mapping[str, Last]
+) -> None:
+    """Before the devices' last words, `known`, are replaced: an outbox that is another one leaves a gap."""
     for one in said:
-        if any(boot < one.word.outbox.since_boot for boot in since.get(one.device, ())):
+        found = known.get(one.device)
+        words = (found.birth, found.heartbeat) if found else ()
+        if any(word is not None and word.outbox.since_boot < one.word.outbox.since_boot for word in words):
             _notice(connection, one.device, one.word.outbox, now_ms=one.at_ms)
 
 

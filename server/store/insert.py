@@ -20,14 +20,6 @@ def insert(connection: sa.Connection, table: sa.Table) -> Any:
     return (postgresql if connection.dialect.name == POSTGRESQL else sqlite).insert(table)
 
 
-def add(connection: sa.Connection, table: sa.Table, rows: Sequence[Mapping[str, Any]]) -> None:
-    """Add rows that are known not to be there: in a file at half of what it costs to ask which are."""
-    if connection.dialect.name == POSTGRESQL:
-        insert_new(connection, table, rows)
-    elif rows:
-        connection.execute(sa.insert(table), list(rows))
-
-
 def insert_new(connection: sa.Connection, table: sa.Table, rows: Sequence[Mapping[str, Any]]) -> set[Any]:
     """Add those whose key is not there yet; returns these keys. `rows` have the same columns; one is the key.
 

@@ -10,6 +10,7 @@ from collections import defaultdict
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from typing import Any, Literal, TypeVar
 
+import msgspec
 import numpy as np
 import sqlalchemy as sa
 from numpy.typing import NDArray
@@ -17,15 +18,16 @@ from numpy.typing import NDArray
 from edge_agent.contract.encoding import unpack
 from edge_agent.contract.errors import MessageError
 from edge_agent.contract.images import KINDS
+from server.config import POSTGRESQL
 from server.errors import StoreError
-from server.store.insert import add, insert_new
+from server.store.among import among
+from server.store.insert import insert_new
+from server.store.many import Many
 from server.store.schema import consensus, sample
 from server.store.store import Store
 
 AUDIT_REASONS = ("random", "explore")
 """Reasons whose samples stand for the whole stream: never trained on, they say how good a model is."""
-
-_IDS_AT_ONCE = 500  # values in one IN (...): SQLite allows 32,766
 
 
 def split_of(reason: str) -> Literal["train", "holdout"]:
@@ -43,20 +45,28 @@ def insert_samples(connection: sa.Connection, rows: Sequence[Mapping[str, Any]])
 
 
 def add_samples(connection: sa.Connection, rows: Sequence[Mapping[str, Any]]) -> None:
-    """Add rows of the table `sample` that are known not to be there."""
-    add(connection, sample, rows)
+    """Add rows of the table `sample` that are known not to be there, what is JSON in them as text (encoded.py).
+
+    To a file at half of what it costs to ask which are there.
+    """
+    if connection.dialect.name == POSTGRESQL:
+        raw = [column.name for column in sample.c if isinstance(column.type, sa.JSON)]
+        insert_new(connection, sample, [{**row, **{name: _raw(row[name]) for name in raw}} for row in rows])
+    else:
+        _ADDED.run(connection, rows)
+
+
+_ADDED = Many(lambda _: sa.insert(sample), *sample.c.keys())
+
+
+def _raw(text: str | None) -> msgspec.Raw | None:
+    return None if text is None else msgspec.Raw(text)
 
 
 def body_names(connection: sa.Connection, ids: Collection[str]) -> dict[str, str]:
     """The sha256 of the body, for those of the ids that are here."""
-    found: dict[str, str] = {}
-    wanted = list(ids)
-    for start in range(0, len(wanted), _IDS_AT_ONCE):
-        query = sa.select(sample.c.id, sample.c.body_sha256).where(
-            sample.c.id.in_(wanted[start : start + _IDS_AT_ONCE])
-        )
-        found.update((row.id, row.body_sha256) for row in connection.execute(query))
-    return found
+    query = sa.select(sample.c.id, sample.c.body_sha256).where(among(connection, sample.c.id, ids))
+    return {row.id: row.body_sha256 for row in connection.execute(query)}
 
 
 def newest_ms(connection: sa.Connection) -> int:

@@ -67,7 +67,6 @@ class Shards(Blobs):
         left = {_raw(sha256): body for sha256, body in bodies.items()}
         with self._lock:
             self._look_again()
-            left = self._missing(left)
             while left:
                 left = self._fill(left)
 
@@ -176,7 +175,8 @@ class Shards(Blobs):
         self._shards.append(_Shard(self._folder / f"{len(self._shards) + 1:06d}.db", self._journal))
 
     def _missing(self, bodies: dict[bytes, bytes]) -> dict[bytes, bytes]:
-        return {name: body for name, body in bodies.items() if self._find(name) is None}
+        here = {name for shard in self._shards for name in shard.among(list(bodies))}
+        return {name: body for name, body in bodies.items() if name not in here} if here else bodies
 
     def _fill(self, bodies: dict[bytes, bytes]) -> dict[bytes, bytes]:
         """Put what fits of what is missing into one shard, at least one body into an empty one; what is left."""
@@ -239,6 +239,14 @@ class _Shard:
         with self._errors():
             found = self._connection.execute("SELECT 1 FROM blob WHERE sha256 = ?", (name,)).fetchone()
         return found is not None
+
+    def among(self, names: list[bytes]) -> Iterator[bytes]:
+        """Those of them that are in it."""
+        for start in range(0, len(names), NAMES_AT_ONCE):
+            some = names[start : start + NAMES_AT_ONCE]
+            query = f"SELECT sha256 FROM blob WHERE sha256 IN ({', '.join('?' * len(some))})"  # noqa: S608 - question marks
+            with self._errors():
+                yield from [bytes(name) for (name,) in self._connection.execute(query, some)]
 
     def names(self, after: bytes, count: int) -> list[bytes]:
         query = "SELECT sha256 FROM blob WHERE sha256 > ? ORDER BY sha256 LIMIT ?"

@@ -16,8 +16,10 @@ import numpy as np
 import sqlalchemy as sa
 from numpy.typing import NDArray
 
+from server.store.among import among
 from server.store.database import Database
 from server.store.insert import insert
+from server.store.many import Many
 from server.store.schema import span
 from server.store.vectors import added, pack, table, unpack
 
@@ -68,7 +70,7 @@ def _add(
     names = {device for device, _ in found}
     query = sa.select(span.c.device, span.c.model_version, span.c.signals, span.c.classes)
     for device, version, *before in connection.execute(
-        query.where(span.c.device.in_(names), span.c.start_ms == start_ms)
+        query.where(among(connection, span.c.device, names), span.c.start_ms == start_ms)
     ):
         if (device, version) in found:
             found[device, version].append((unpack(before[0]), unpack(before[1])))
@@ -76,10 +78,17 @@ def _add(
     for (device, version), parts in found.items():
         signals, classes = (added(*vectors) for vectors in zip(*parts, strict=True))
         rows.append({"device": device, "model_version": version, "start_ms": start_ms} | _row(signals, classes))
-    new = insert(connection, span)
-    keys = [span.c.device, span.c.model_version, span.c.start_ms]
+    _ADDED.run(connection, rows)
+
+
+def _added(connection: sa.Connection) -> sa.Executable:
+    new, keys = insert(connection, span), [span.c.device, span.c.model_version, span.c.start_ms]
     changes = {name: new.excluded[name] for name in ("signals", "classes")}
-    connection.execute(new.on_conflict_do_update(index_elements=keys, set_=changes), rows)
+    made: sa.Executable = new.on_conflict_do_update(index_elements=keys, set_=changes)
+    return made
+
+
+_ADDED = Many(_added, *span.c.keys())
 
 
 def of_version(connection: sa.Connection, version: int, *, before_ms: int) -> dict[str, History]:

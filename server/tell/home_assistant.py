@@ -19,7 +19,7 @@ from edge_agent.contract.wire import up_topic
 from server import config
 from server.store import announcements, identities
 from server.store.announcements import WITHDRAWN, Heard
-from server.store.devices import HEARTBEATS_MISSED
+from server.store.silence import HEARTBEATS_MISSED
 from server.store.store import Store
 
 REST_MS = 30_000  # between looks: reading 10,000 devices costs a good part of a second

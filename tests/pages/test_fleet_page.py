@@ -8,7 +8,7 @@ import browser as browsers
 import pytest
 from playwright.sync_api import expect
 
-from server.store import device_orders, devices, identities, trail, whereabouts
+from server.store import device_orders, heard, identities, silence, trail, whereabouts
 
 COUNT = 10_000
 
@@ -56,8 +56,8 @@ def test_what_changes_is_shown_without_loading_again(page, served):
     row = page.locator("#devices tbody tr:not([aria-hidden])").first
     expect(row.locator(".state")).to_have_text("online")
     with served.store.database.write() as connection:
-        devices.mark_offline(connection, now_ms=10**15, after_ms=0)
-        devices.record_seen(connection, {"cam-00002": time.time_ns() // 1_000_000})
+        silence.mark_offline(connection, now_ms=10**15, after_ms=0)
+        heard.record_seen(connection, {"cam-00002": time.time_ns() // 1_000_000})
     expect(row.locator(".state")).to_have_text("offline")
 
 

@@ -20,7 +20,7 @@ from server.govern.subject import Subject
 from server.release import orders, places
 from server.release.fleet import Fleet
 from server.release.orders import Budget
-from server.store import device_orders, devices, identities, rollouts, trail, users, whereabouts
+from server.store import device_orders, heard, identities, rollouts, trail, users, whereabouts
 from server.store.store import Store
 from server.web.access import digest
 from server.web.app import make_app
@@ -161,7 +161,7 @@ def test_many_are_placed_or_none(scene):
         assert {one.channel for one in whereabouts.every(connection)} == {"stable"}
     names = [f"unit-{n}" for n in range(1200)]  # more than go into one statement
     with scene.store.database.write() as connection:
-        devices.record_seen(connection, dict.fromkeys(names, NOW_MS))
+        heard.record_seen(connection, dict.fromkeys(names, NOW_MS))
     places.put(scene.store, names, channel="beta", why="tried", who="anna", now_ms=NOW_MS)
     with scene.store.database.read() as connection:
         assert {one.name for one in whereabouts.every(connection) if one.channel == "beta"} == {*names}

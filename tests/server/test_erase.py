@@ -21,7 +21,7 @@ from server.govern.erase import KEPT
 from server.govern.scrub import AGAIN_MS, Scrub, finish
 from server.inventory import fleet as fleet_rows
 from server.release.fleet import Fleet
-from server.store import devices, erasures, requests, runs, samples, snapshots, trail
+from server.store import devices, erasures, events, requests, runs, samples, snapshots, trail
 from server.store.schema import doomed_blob, duplicate, erasure, event, metadata, part, quarantine, sample, version
 from server.store.spoken import Spoken
 from server.store.sqlite import sqlite3
@@ -292,7 +292,7 @@ def test_a_server_that_begins_does_not_write_all_anew_before_anything_else(world
 
 def test_what_points_at_it_in_any_table_goes(world: World) -> None:
     with world.store.database.write() as connection:
-        devices.record_event(connection, Spoken("cam-1", decode_event(), NOW_MS))
+        events.record(connection, Spoken("cam-1", decode_event(), NOW_MS))
         connection.execute(sa.insert(duplicate).values(sample_id="cam-2.main.1.50", stands_with="cam-1.main.1.1"))
         asked = requests.Request(0, "cam-1.main.1.2", None, 0.9, 5, NOW_MS, NOW_MS + 10)
         requests.insert(connection, asked)

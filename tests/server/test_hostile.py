@@ -29,7 +29,7 @@ from edge_agent.contract.wire import FRAME_MAX_BYTES, Receipt, decode, down_topi
 from server.collect.inbound import Bad, Picture, hear
 from server.collect.ingest import Ingest
 from server.errors import StoreError
-from server.store import devices, sandbox
+from server.store import devices, heard, sandbox
 from server.store.sandbox import Sandbox
 from server.store.schema import part, quarantine
 from server.store.schema import sample as sample_table
@@ -123,9 +123,9 @@ def test_the_whole_corpus_is_counted_and_set_aside_in_bounded_memory_and_others_
     with store.database.read() as connection:
         assert connection.execute(sa.select(sa.func.count()).where(sample_table.c.device == "bad")).scalar() == 0
         kept = connection.execute(sa.select(quarantine).where(quarantine.c.device == "bad")).all()
-    assert len(kept) == devices.QUARANTINE_ROWS
+    assert len(kept) == heard.QUARANTINE_ROWS
     assert all(row.reason for row in kept)
-    assert sum(len(row.payload) for row in kept) <= devices.QUARANTINE_ROWS * devices.QUARANTINE_PAYLOAD_BYTES
+    assert sum(len(row.payload) for row in kept) <= heard.QUARANTINE_ROWS * heard.QUARANTINE_PAYLOAD_BYTES
     store.close()
 
 

@@ -30,7 +30,7 @@ from server.collect.inbound import Message
 from server.collect.ingest import PARTS_EXPIRE_MS, Ingest
 from server.collect.receipts import Answers
 from server.errors import StoreError
-from server.store import arrivals, devices, samples
+from server.store import arrivals, devices, heard, samples, silence
 from server.store.schema import event as event_table
 from server.store.schema import part, quarantine
 from server.store.schema import sample as sample_table
@@ -507,7 +507,7 @@ def test_one_that_is_stored_keeps_nobody_else_online(ingest, store):
     said = msgspec.structs.replace(birth("a"), interval_s=1e308)
     ingest.take([message(name, "birth", encode(birth("a"))) for name in ("cam-1", "cam-2")])
     with store.database.write() as connection:
-        devices.record_births(connection, [Spoken("cam-1", said, NOW_MS)])
+        heard.record_births(connection, [Spoken("cam-1", said, NOW_MS)])
     assert ingest.sweep(NOW_MS + 90_001) == ["cam-2"]
     assert ingest.sweep(NOW_MS + 3 * 10**10) == []
     assert ingest.sweep(NOW_MS + 3 * 10**10 + 1) == ["cam-1"]
@@ -523,12 +523,12 @@ def test_not_to_ask_before_somebody_may_be_silent_changes_nothing(lasting, heard
     store, now_ms = lasting[1], NOW_MS
     patient = Ingest(store, fleet=FLEET, offline_after_s=90.0)
     with store.database.write() as connection:
-        devices.mark_offline(connection, now_ms=NOW_MS + 10**12, after_ms=0)
+        silence.mark_offline(connection, now_ms=NOW_MS + 10**12, after_ms=0)
     for gap_s, who in heard:
         now_ms += 1000 * gap_s
         found = patient.sweep(now_ms)
         with store.database.write() as connection:
-            assert devices.mark_offline(connection, now_ms=now_ms, after_ms=90_000).names == []  # it left nobody out
+            assert silence.mark_offline(connection, now_ms=now_ms, after_ms=90_000).names == []  # it left nobody out
         assert all(name.endswith(f"-{run}") for name in found)
         if who:
             said = msgspec.structs.replace(birth("a"), interval_s=60.0 if who == "slow" else 30.0)

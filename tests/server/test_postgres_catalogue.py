@@ -24,7 +24,7 @@ from server import config
 from server.collect.ingest import Ingest
 from server.errors import ServerConfigError, StoreError
 from server.roles.election import Election
-from server.store import devices, labels, leadership, postgresql, schema, trail
+from server.store import devices, heard, labels, leadership, postgresql, schema, trail
 from server.store.migrations import current_schema
 from server.store.store import Store
 
@@ -201,7 +201,7 @@ def test_of_two_bodies_under_one_id_that_come_at_once_one_is_refused(store):
     takers = [Ingest(store, fleet=FLEET, offline_after_s=90.0) for _ in bodies]
     with ThreadPoolExecutor(2) as pool:
         with store.database.write(together=True) as connection:
-            devices.reserve(connection, ["cam-1"])
+            heard.reserve(connection, ["cam-1"])
             running = [pool.submit(taker.take, body) for taker, body in zip(takers, bodies, strict=True)]
             wait_for(lambda: waiting(store) == 2)  # both have looked, and neither knows of the other
         told = [answers(one.result(WAIT_S).receipts)["cam-1.main.1.2"] for one in running]

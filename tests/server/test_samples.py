@@ -8,7 +8,7 @@ from device_words import birth, event, heartbeat, image
 from edge_agent.contract.types import Reason
 from edge_agent.contract.wire import Assignment, Death, Desired
 from server.errors import StoreError
-from server.store import devices, samples
+from server.store import devices, events, heard, samples, silence
 from server.store.schema import event as event_table
 from server.store.schema import quarantine, sample
 from server.store.spoken import Spoken
@@ -75,7 +75,7 @@ def test_what_was_drawn_from_the_whole_stream_judges_and_the_rest_teaches():
 
 
 def seen(connection, name="cam-1", at_ms=1000):
-    devices.record_seen(connection, {name: at_ms})
+    heard.record_seen(connection, {name: at_ms})
     return next(device for device in devices.devices(connection) if device.name == name)
 
 
@@ -90,8 +90,8 @@ def test_a_device_is_known_from_its_first_sign_of_life(store):
 def test_what_it_said_comes_back_as_it_was(store):
     with store.database.write() as connection:
         seen(connection)
-        devices.record_births(connection, [Spoken("cam-1", birth("a", boot=4), 7000)])
-        devices.record_heartbeats(connection, [Spoken("cam-1", heartbeat("a", boot=4), 7000)])
+        heard.record_births(connection, [Spoken("cam-1", birth("a", boot=4), 7000)])
+        heard.record_heartbeats(connection, [Spoken("cam-1", heartbeat("a", boot=4), 7000)])
         found = seen(connection)
     assert (found.birth, found.heartbeat) == (birth("a", boot=4), heartbeat("a", boot=4))
     assert (found.session, found.boot) == ("a", 4)
@@ -100,20 +100,20 @@ def test_what_it_said_comes_back_as_it_was(store):
 def test_only_the_death_of_the_current_session_counts(store):
     with store.database.write() as connection:
         seen(connection)
-        devices.record_births(connection, [Spoken("cam-1", birth("new"), 7000)])
-        devices.record_death(connection, Spoken("cam-1", Death(session="old"), 7000))
+        heard.record_births(connection, [Spoken("cam-1", birth("new"), 7000)])
+        heard.record_death(connection, Spoken("cam-1", Death(session="old"), 7000))
         assert devices.devices(connection)[0].online
-        devices.record_death(connection, Spoken("cam-1", Death(session="new"), 7000))
+        heard.record_death(connection, Spoken("cam-1", Death(session="new"), 7000))
         assert not devices.devices(connection)[0].online
 
 
 def test_a_heartbeat_tells_of_a_session_whose_birth_was_missed(store):
     with store.database.write() as connection:
         seen(connection)
-        devices.record_births(connection, [Spoken("cam-1", birth("a", boot=4), 7000)])
-        devices.record_heartbeats(connection, [Spoken("cam-1", heartbeat("b", boot=5), 7000)])
+        heard.record_births(connection, [Spoken("cam-1", birth("a", boot=4), 7000)])
+        heard.record_heartbeats(connection, [Spoken("cam-1", heartbeat("b", boot=5), 7000)])
         stale = Spoken("cam-1", heartbeat("a", boot=4), 8000)  # from before the reboot
-        devices.record_heartbeats(connection, [stale])
+        heard.record_heartbeats(connection, [stale])
         found = devices.devices(connection)[0]
     assert (found.session, found.boot, found.heartbeat, found.said_ms) == ("b", 5, heartbeat("b", boot=5), 7000)
 
@@ -131,31 +131,31 @@ def test_the_silent_go_offline_once(store):
     with store.database.write() as connection:
         seen(connection, "quiet", 1000)
         seen(connection, "lively", 2000)
-        assert devices.mark_offline(connection, now_ms=2000 + 90_000, after_ms=90_000) == (["quiet"], 2000 + 90_000)
-        assert devices.mark_offline(connection, now_ms=2000 + 90_000, after_ms=90_000).names == []
+        assert silence.mark_offline(connection, now_ms=2000 + 90_000, after_ms=90_000) == (["quiet"], 2000 + 90_000)
+        assert silence.mark_offline(connection, now_ms=2000 + 90_000, after_ms=90_000).names == []
         assert [device.online for device in devices.devices(connection)] == [True, False]
 
 
 def test_an_event_is_kept_once(store):
     with store.database.write() as connection:
-        assert devices.record_event(connection, Spoken("cam-1", event(1), 5))
-        assert not devices.record_event(connection, Spoken("cam-1", event(1), 6))
-        assert devices.record_event(connection, Spoken("cam-2", event(1), 5))
-        assert devices.record_event(connection, Spoken("cam-1", event(2), 5))
-        assert devices.record_event(connection, Spoken("cam-1", event(1, at_ms=99), 5))  # wiped, it counts anew
+        assert events.record(connection, Spoken("cam-1", event(1), 5))
+        assert not events.record(connection, Spoken("cam-1", event(1), 6))
+        assert events.record(connection, Spoken("cam-2", event(1), 5))
+        assert events.record(connection, Spoken("cam-1", event(2), 5))
+        assert events.record(connection, Spoken("cam-1", event(1, at_ms=99), 5))  # wiped, it counts anew
         assert connection.execute(sa.select(sa.func.count()).select_from(event_table)).scalar() == 4
 
 
 def test_bad_messages_are_counted_for_ever_and_the_newest_kept(store):
     with store.database.write() as connection:
         seen(connection)
-        for number in range(devices.QUARANTINE_ROWS + 20):
-            devices.record_bad(connection, "cam-1", topic="t", payload=b"%d" % number, reason="r", now_ms=number)
-        devices.record_bad(connection, "", topic="x" * 999, payload=b"y" * 9999, reason="r", now_ms=0)
-        assert devices.devices(connection)[0].messages_bad == devices.QUARANTINE_ROWS + 20
+        for number in range(heard.QUARANTINE_ROWS + 20):
+            heard.record_bad(connection, "cam-1", topic="t", payload=b"%d" % number, reason="r", now_ms=number)
+        heard.record_bad(connection, "", topic="x" * 999, payload=b"y" * 9999, reason="r", now_ms=0)
+        assert devices.devices(connection)[0].messages_bad == heard.QUARANTINE_ROWS + 20
         kept = connection.execute(sa.select(quarantine).order_by(quarantine.c.id)).all()
     assert [row.payload for row in kept[:-1]] == [b"%d" % number for number in range(20, 120)]
-    assert (len(kept[-1].payload), kept[-1].payload_bytes) == (devices.QUARANTINE_PAYLOAD_BYTES, 9999)
+    assert (len(kept[-1].payload), kept[-1].payload_bytes) == (heard.QUARANTINE_PAYLOAD_BYTES, 9999)
 
 
 def test_the_revision_of_what_is_wanted_only_grows(store):

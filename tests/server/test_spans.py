@@ -16,7 +16,7 @@ from edge_agent.contract.artifact import read_artifact
 from edge_agent.contract.wire import StreamCounts, encode
 from server.collect.ingest import Ingest
 from server.errors import StoreError
-from server.store import devices, events, references, rules, spans
+from server.store import devices, events, heard, references, rules, spans
 from server.store.schema import reference, sample, span
 from server.store.spans import OLD_AFTER_MS, OLD_SPAN_MS, SPAN_MS
 from server.store.spoken import Spoken
@@ -256,8 +256,8 @@ def test_the_servers_own_events_are_numbered_and_found_by_version(store):
 def test_the_newest_alarm_of_each_device(store):
     alarm = msgspec.structs.replace(event(1), model_version=1)
     with store.database.write() as connection:
-        devices.record_seen(connection, {"cam": NOW_MS})
-        devices.record_event(connection, Spoken("cam", alarm, NOW_MS))
-        devices.record_event(connection, Spoken("cam", msgspec.structs.replace(alarm, n=2, text="again"), NOW_MS))
+        heard.record_seen(connection, {"cam": NOW_MS})
+        events.record(connection, Spoken("cam", alarm, NOW_MS))
+        events.record(connection, Spoken("cam", msgspec.structs.replace(alarm, n=2, text="again"), NOW_MS))
         found = events.last_alarms(connection, version=1)
     assert {name: row.text for name, row in found.items()} == {"cam": "again"}
