@@ -33,7 +33,7 @@ from server.keep import manifest, restore
 from server.keep.backup import Made, Source, back_up
 from server.keep.bodies import absent
 from server.release.registry import add_artifact, publish_again
-from server.store import devices, labelers, labels, samples, trail
+from server.store import devices, erasures, labelers, labels, samples, trail
 from server.store.schema import sample
 from server.store.shards import Shards
 from server.store.store import Store
@@ -278,6 +278,30 @@ def test_what_was_erased_since_is_erased_again_by_a_later_catalogue(
     assert set(again.take(1).values()) == {"refused"}
     (once_more,) = repeat(again.store, later, who="ann", why="again", now_ms=NOW_MS + 3)
     assert (once_more.counts, once_more.ordered) == ({}, ("cam-2",))  # nothing was left; the device is told again
+
+
+def test_what_came_and_was_erased_since_does_not_come_again(server: Server, tmp_path: Path, open_server) -> None:
+    server.take(0)
+    server.back_up(tmp_path / "copy")
+    server.take(1, 2)
+    server.take(0, device="cam-9")
+    for subject in (Subject("sample", ("cam-1.main.1.1",)), Subject("device", ("cam-9",))):
+        erase(server.store, subject, who="ann", why="after", now_ms=NOW_MS + 1)
+    restored(tmp_path / "copy", tmp_path / "again")
+    again, later = open_server(tmp_path / "again"), tmp_path / "data" / "catalogue.db"
+    for _ in range(2):  # twice is once
+        assert repeat(again.store, later, who="ann", why="again", now_ms=NOW_MS + 2) == []
+    assert again.take(1, 2) == {"cam-1.main.1.1": "refused", "cam-1.main.1.2": "accepted"}
+    assert set(again.take(0, device="cam-9").values()) == {"refused"}
+    with again.store.database.read() as connection:
+        orders = erasures.orders(connection)
+        assert {name: [one.samples for one in mine] for name, mine in orders.items()} == {
+            "cam-1": [("cam-1.main.1.1",)],
+            "cam-9": [()],
+        }
+        assert all(one.id > trail.RAISED for mine in orders.values() for one in mine)
+        taken = [one for one in trail.entries(connection) if one.what == "take over an erasure"]
+    assert [one.subject.split()[0] for one in taken] == ["sample", "device"]
 
 
 def test_numbers_of_orders_are_above_those_that_devices_heard_since(
