@@ -107,8 +107,10 @@ def _take_over(connection: sa.Connection, one: Forgotten, *, who: str, why: str,
     if not hashes and not closed:
         return
     number = erasures.next_id(connection)
-    values = {"id": number, "at_ms": now_ms, "who": who, "why": why, "counts": {}, "boots": {}}
-    made = one.said._replace(**values, sha256=erasures.digest(hashes), finished_at_ms=now_ms)
+    sha256 = erasures.digest(hashes)
+    made = one.said._replace(
+        id=number, at_ms=now_ms, who=who, why=why, counts={}, boots={}, sha256=sha256, finished_at_ms=now_ms
+    )
     erasures.insert_erasure(connection, made)
     erasures.bury(connection, number, hashes)
     for row in closed:
