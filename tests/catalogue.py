@@ -29,6 +29,24 @@ def fill(connection: sa.Connection, rows: int, tables: sa.MetaData = metadata) -
             connection.execute(sa.insert(table), [_row(table, n, rng) for n in range(1, rows + 1)])
 
 
+def fill_disk(connection: sa.Connection, table: str) -> None:
+    """From now on writing into a table fails, and the engine says that it is not for what is written."""
+    if connection.dialect.name == config.SQLITE:
+        connection.exec_driver_sql(f"ALTER TABLE {table} RENAME TO {table}_elsewhere")
+        return
+    refuse = "CREATE FUNCTION refuse() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN RAISE 'no room' USING ERRCODE = "
+    connection.exec_driver_sql(f"{refuse}'disk_full'; END $$")
+    connection.exec_driver_sql(f"CREATE TRIGGER full_disk BEFORE INSERT ON {table} EXECUTE FUNCTION refuse()")
+
+
+def make_room(connection: sa.Connection, table: str) -> None:
+    """It can be written into again."""
+    if connection.dialect.name == config.SQLITE:
+        connection.exec_driver_sql(f"ALTER TABLE {table}_elsewhere RENAME TO {table}")
+    else:
+        connection.exec_driver_sql("DROP FUNCTION refuse CASCADE")
+
+
 def _row(table: sa.Table, n: int, rng: random.Random) -> dict[str, Any]:
     return {column.name: _value(column, n, rng) for column in table.c}
 

@@ -118,7 +118,7 @@ class _Act:
             for name, counts in removed.by_boot(self._connection, self._subject.names[0]).items():
                 boots[name].update({str(boot): number for boot, number in counts.items()})
         return Erasure(
-            id=_number(self._connection),
+            id=erasures.next_id(self._connection),
             at_ms=self._now_ms,
             kind=self._subject.kind,
             subject=self._pseudonym(),
@@ -225,11 +225,6 @@ class _Act:
         }
         subject = f"{self._subject.kind} {self._pseudonym()}"
         trail.record(self._connection, "erase", subject, why=why, who=who, detail=detail, now_ms=self._now_ms)
-
-
-def _number(connection: sa.Connection) -> int:
-    """The next. A restored catalogue has forgotten numbers that devices obeyed: it goes on above them."""
-    return max(erasures.last_id(connection), trail.RAISED * trail.restores(connection)) + 1
 
 
 def _stop_runs(connection: sa.Connection, snapshot_ids: Collection[str], now_ms: int) -> None:

@@ -23,7 +23,7 @@ import sqlalchemy as sa
 
 from edge_agent.contract.types import SampleId
 from edge_agent.contract.wire import PURGE_SAMPLES_MAX, PURGES_MAX, Purge, Purged
-from server.store import snapshots, versions
+from server.store import snapshots, trail, versions
 from server.store.insert import insert
 from server.store.schema import (
     erased_device,
@@ -73,11 +73,11 @@ def key(connection: sa.Connection) -> bytes:
     return connection.scalar(sa.select(erasure_key.c.key)) or b""
 
 
-def make_key(connection: sa.Connection) -> bytes:
-    """The key, made the first time."""
+def make_key(connection: sa.Connection, given: bytes = b"") -> bytes:
+    """The key, made the first time, or `given` then."""
     found = key(connection)
     if not found:
-        found = secrets.token_bytes(KEY_BYTES)
+        found = given or secrets.token_bytes(KEY_BYTES)
         connection.execute(sa.insert(erasure_key).values(id=1, key=found))
     return found
 
@@ -112,6 +112,11 @@ def every(connection: sa.Connection) -> Sequence[Erasure]:
     return [Erasure(*row) for row in connection.execute(sa.select(erasure).order_by(erasure.c.id))]
 
 
+def next_id(connection: sa.Connection) -> int:
+    """Of one more. A restored catalogue has forgotten numbers that devices obeyed: it goes on above them."""
+    return max(last_id(connection), trail.RAISED * trail.restores(connection)) + 1
+
+
 def last_id(connection: sa.Connection) -> int:
     """Of the newest; 0: there is none."""
     return connection.scalar(sa.select(sa.func.max(erasure.c.id))) or 0
@@ -125,6 +130,16 @@ def unfinished(connection: sa.Connection) -> bool:
 def finish(connection: sa.Connection, *, now_ms: int) -> None:
     """No bytes of what was erased so far are here any more."""
     connection.execute(sa.update(erasure).where(erasure.c.finished_at_ms.is_(None)).values(finished_at_ms=now_ms))
+
+
+def tombstones(connection: sa.Connection, erasure_id: int) -> frozenset[str]:
+    """Those of one erasure."""
+    return frozenset(connection.scalars(sa.select(tombstone.c.sha256).where(tombstone.c.erasure_id == erasure_id)))
+
+
+def lacking(connection: sa.Connection, hashes: Collection[str]) -> set[str]:
+    """Of these the hashes for which there is no tombstone."""
+    return set(hashes) - set(connection.scalars(sa.select(tombstone.c.sha256)))
 
 
 def bury(connection: sa.Connection, erasure_id: int, hashes: Iterable[str]) -> None:

@@ -33,7 +33,7 @@ from server.keep import manifest, restore
 from server.keep.backup import Made, Source, back_up
 from server.keep.bodies import absent
 from server.release.registry import add_artifact, publish_again
-from server.store import devices, labelers, labels, samples, trail
+from server.store import devices, erasures, labelers, labels, samples, trail
 from server.store.schema import sample
 from server.store.shards import Shards
 from server.store.store import Store
@@ -280,6 +280,30 @@ def test_what_was_erased_since_is_erased_again_by_a_later_catalogue(
     assert (once_more.counts, once_more.ordered) == ({}, ("cam-2",))  # nothing was left; the device is told again
 
 
+def test_what_came_and_was_erased_since_does_not_come_again(server: Server, tmp_path: Path, open_server) -> None:
+    server.take(0)
+    server.back_up(tmp_path / "copy")
+    server.take(1, 2)
+    server.take(0, device="cam-9")
+    for subject in (Subject("sample", ("cam-1.main.1.1",)), Subject("device", ("cam-9",))):
+        erase(server.store, subject, who="ann", why="after", now_ms=NOW_MS + 1)
+    restored(tmp_path / "copy", tmp_path / "again")
+    again, later = open_server(tmp_path / "again"), tmp_path / "data" / "catalogue.db"
+    for _ in range(2):  # twice is once
+        assert repeat(again.store, later, who="ann", why="again", now_ms=NOW_MS + 2) == []
+    assert again.take(1, 2) == {"cam-1.main.1.1": "refused", "cam-1.main.1.2": "accepted"}
+    assert set(again.take(0, device="cam-9").values()) == {"refused"}
+    with again.store.database.read() as connection:
+        orders = erasures.orders(connection)
+        assert {name: [one.samples for one in mine] for name, mine in orders.items()} == {
+            "cam-1": [("cam-1.main.1.1",)],
+            "cam-9": [()],
+        }
+        assert all(one.id > trail.RAISED for mine in orders.values() for one in mine)
+        taken = [one for one in trail.entries(connection) if one.what == "take over an erasure"]
+    assert [one.subject.split()[0] for one in taken] == ["sample", "device"]
+
+
 def test_numbers_of_orders_are_above_those_that_devices_heard_since(
     server: Server, tmp_path: Path, open_server
 ) -> None:
@@ -297,6 +321,7 @@ def test_numbers_of_orders_are_above_those_that_devices_heard_since(
         assert devices.set_desired(connection, "cam-1", device.desired) == device.desired
 
 
+@pytest.mark.of_shards  # in a bucket a test's bytes go by the name of the folder, which a restore changes
 def test_the_first_version_after_a_restore_is_one_that_no_device_has_refused(
     server: Server, tmp_path: Path, open_server
 ) -> None:
@@ -365,6 +390,7 @@ def test_a_backup_that_ends_before_its_manifest_leaves_the_files_of_the_one_befo
     assert [path.name for path in (tmp_path / "copy").glob("files-*")] == [made.files_in]
 
 
+@pytest.mark.of_shards  # in a bucket a test's bytes go by the name of the folder, which a restore changes
 def test_a_catalogue_in_postgresql_goes_into_a_file_and_back(postgresql, tmp_path: Path, open_server) -> None:
     server = open_server(tmp_path / "data", postgresql.of_folder(tmp_path / "data"))
     server.take(0, 1, 2)

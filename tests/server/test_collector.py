@@ -13,7 +13,7 @@ import numpy as np
 import paho.mqtt.client as mqtt
 import pytest
 import sqlalchemy as sa
-from catalogue import settings_of
+from catalogue import fill_disk, make_room, settings_of
 from device_words import FLEET, NOW_MS, birth, frames, heartbeat, image, sample
 from link import Link
 from paho.mqtt.enums import CallbackAPIVersion
@@ -302,27 +302,17 @@ def test_one_message_that_cannot_be_taken_does_not_stop_the_others(collect, devi
     assert stored(store) == expected(("cam-1", 10))
 
 
-FULL = {  # what a full disk is like, and how there is room again
-    "sqlite": ("ALTER TABLE sample RENAME TO elsewhere", "ALTER TABLE elsewhere RENAME TO sample"),
-    "postgresql": (
-        "CREATE FUNCTION refuse() RETURNS trigger LANGUAGE plpgsql AS"
-        " $$ BEGIN RAISE 'no room' USING ERRCODE = 'disk_full'; END $$;"
-        "CREATE TRIGGER broken BEFORE INSERT ON sample EXECUTE FUNCTION refuse()",
-        "DROP FUNCTION refuse CASCADE",
-    ),
-}
-
-
 def test_while_nothing_can_be_stored_nothing_is_receipted(collect, device, store, caplog):
     caplog.set_level(logging.WARNING)
     collect()
-    full, room = FULL[store.database.engine.dialect.name]
-    break_store(store, full)
+    with store.database.write() as connection:
+        fill_disk(connection, "sample")
     cam = device("cam-1", 5)
     wait_for(lambda: "nothing can be stored" in caplog.text)
     assert len(cam.waiting) == 5
     assert cam.told == []
-    break_store(store, room)
+    with store.database.write() as connection:
+        make_room(connection, "sample")
     wait_for(lambda: not cam.waiting)
     assert caplog.text.count("nothing can be stored") == caplog.text.count("storing again") == 1
     assert stored(store) == expected(("cam-1", 5))

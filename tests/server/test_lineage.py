@@ -72,7 +72,7 @@ def send(store: Store, name: str, first: int, last: int, labeler: str) -> None:
 
 
 @pytest.fixture(scope="module")
-def world(tmp_path_factory: pytest.TempPathFactory):
+def world(tmp_path_factory: pytest.TempPathFactory, catalogue: str):  # anew for what looks at a file
     """Version 1 of imports, version 2 that went on with what two devices sent, rolled out to one of them."""
     folder = tmp_path_factory.mktemp("lineage")
     store = Store.open(folder / "data")

@@ -14,10 +14,12 @@ import pytest
 from catalogue import settings_of
 
 from server.apart import Act, Apart
+from server.app import Server
 from server.config import Server as ServerSettings
 from server.config import ServerConfig
 from server.errors import DeposedError, ServerConfigError
 from server.roles import health
+from server.roles.election import Election
 from server.roles.health import STILL_S, Health, Pulse, told
 from server.store.store import Store
 
@@ -157,3 +159,31 @@ def test_a_leader_that_hangs_is_not_renewed_so_that_another_leads_and_it_says_th
         one.stop()
         one.thread.join(30.0)
         assert not one.thread.is_alive()
+
+
+def test_a_run_that_hangs_on_a_shared_catalogue_makes_room_too(tmp_path, monkeypatch, postgresql):
+    monkeypatch.setattr(health, "STILL_S", 1.0)
+    where = postgresql.of_folder(tmp_path)
+    config = ServerConfig(server=ServerSettings(data_dir=str(tmp_path / "data"), lease_s=1.2), store=where)
+    hangs, go_on = threading.Event(), threading.Event()
+
+    class Stuck(Server):
+        def _act(self, store: Store, *, acts: Callable[[], bool]) -> None:
+            with self._pulse.leading():
+                hangs.set()
+                assert go_on.wait(30.0)
+                assert not acts()
+                self.stop()
+
+    thread = threading.Thread(target=Stuck(config, tmp_path / "server.toml").run, daemon=True)
+    thread.start()
+    assert hangs.wait(30.0)
+    store = Store.open(tmp_path / "beside", where)
+    other = Election(store, "schedule", "train", lease_s=1.2)
+    until(other.stand)
+    assert set(other.terms.values()) == {2}
+    go_on.set()
+    thread.join(30.0)
+    assert not thread.is_alive()
+    store.close()
+    postgresql.give_back(tmp_path.resolve())
