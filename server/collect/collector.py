@@ -187,8 +187,8 @@ class Collector:
                 return taken
 
     def _tell(self, taken: Taken) -> None:
-        for device, receipt in taken.receipts:
-            self.publish(down_topic(self._fleet, device, "receipt"), encode(receipt))
+        receipts = ((down_topic(self._fleet, device, "receipt"), encode(receipt)) for device, receipt in taken.receipts)
+        self._gateway.publish_all(receipts)
         for device, fetch in taken.fetches:
             _call(self._on_fetch, device, fetch)
         for picture in taken.pictures:
