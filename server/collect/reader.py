@@ -67,7 +67,7 @@ class Reader(mqtt.Client):
                 elif self._inflight_messages < self._max_inflight_messages:
                     self._inflight_messages += 1
                     message.state = MessageState.MQTT_MS_WAIT_FOR_PUBACK
-                    packets += _packed(topic.encode(), number, payload)
+                    packets += packed(topic.encode(), number, payload)
         if packets:
             self._packet_queue(_PUBLISH, bytes(packets), 0, 1)
 
@@ -80,7 +80,7 @@ class Reader(mqtt.Client):
             return MQTTErrorCode.MQTT_ERR_AGAIN
         except OSError:
             return super()._packet_read()  # finds the same, and says so
-        taken = _published(self._buffer, self._at)
+        taken = published(self._buffer, self._at)
         if not taken.found:
             return super()._packet_read()
         self._at = taken.until
@@ -117,7 +117,7 @@ class _Taken(NamedTuple):
     until: int
 
 
-def _published(data: bytes, at: int) -> _Taken:
+def published(data: bytes, at: int) -> _Taken:
     """The messages of QoS 0 or 1 that lie whole in the buffer from `at` on, up to whatever else is there.
 
     MQTT 3.1.1, sections 2.2 and 3.3: first byte, length in one to four digits of 7 bits, topic, number (QoS 1), body.
@@ -150,7 +150,7 @@ def _length(data: bytes, at: int) -> tuple[int, int]:
     return 0, at
 
 
-def _packed(topic: bytes, number: int, payload: bytes) -> bytes:
+def packed(topic: bytes, number: int, payload: bytes) -> bytes:
     """PUBLISH of QoS 1."""
     left = 4 + len(topic) + len(payload)
     digits = bytearray()
