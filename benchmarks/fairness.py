@@ -66,8 +66,9 @@ from server.collect.inbound import Message
 from server.store.store import Store
 folder, port, fleet, line = Path(sys.argv[1]), int(sys.argv[2]), sys.argv[3], sys.argv[4]
 class OneLine(Collector):
-    def _deliver(self, topic, payload):
-        self._backlog.put("", Message(topic, payload, self._now_ms()), len(payload))
+    def _deliver(self, found):
+        for topic, payload in found:
+            self._backlog.put("", Message(topic, payload, self._now_ms()), len(payload))
 ingest = Ingest(Store.open(folder), fleet=fleet, offline_after_s=90.0)
 collector = {"turns": Collector, "one line": OneLine}[line](
     ingest, BrokerAddress("127.0.0.1", port), fleet=fleet, now_ms=lambda: time.time_ns() // 1_000_000,

@@ -4,9 +4,11 @@ A real broker, and `winnow-server ingest` as a process of its own, with an SQLit
 paho, subscribed with QoS 1, which acknowledges and counts, and nothing else. Both get the same messages from one
 broker: they are stopped (SIGSTOP) while its queue is filled, so that no publisher is waited for, and what is measured
 begins when they go on. For the ingest it ends when the last sample has its receipt: checked, de-duplicated, on disk,
-answered.
+answered. A third says how much of that is the price of being durable at all: `_durable.py` decodes, hashes, writes a
+row and a body to a group commit and answers, by the same paho and SQLite, and checks nothing.
 
     samples/s        by the clock, of one process over the bare consumer; medians of interleaved rounds
+    over the floor   samples/s and CPU of one process, against what is durable and no more
     CPU a sample     of the process, and of two that share, where there are too few cores for two to be faster than one
     CPU a heartbeat  of devices with a stream of ten classes: 10,000 of them say 333 a second
 
@@ -239,16 +241,33 @@ class Receipts:
 def ingest(port: int, packets: bytes, count: int, *, workers: int = 1) -> Taken:
     """The real command, as one process or as several that share."""
     with tempfile.TemporaryDirectory() as folder, serving(Path(folder), port, workers) as processes:
-        receipts = Receipts(port, count)
-        with stopped(*processes):
-            publish(port, packets, count)
-            before_s = cpu_s(processes)
-        began_s = time.monotonic()
-        assert receipts.all.wait(ENOUGH_S)
-        took_s = time.monotonic() - began_s
-        used_s = cpu_s(processes) - before_s
-        receipts.close()
+        return answered(processes, port, packets, count)
+
+
+def answered(processes: Sequence[subprocess.Popen[bytes]], port: int, packets: bytes, count: int) -> Taken:
+    """From when they go on until the last sample has its receipt."""
+    receipts = Receipts(port, count)
+    with stopped(*processes):
+        publish(port, packets, count)
+        before_s = cpu_s(processes)
+    began_s = time.monotonic()
+    assert receipts.all.wait(ENOUGH_S)
+    took_s = time.monotonic() - began_s
+    used_s = cpu_s(processes) - before_s
+    receipts.close()
     return Taken(count / took_s, 1e6 * used_s / count)
+
+
+def durable(port: int, packets: bytes, count: int) -> Taken:
+    """What is durable and no more (_durable.py)."""
+    with tempfile.TemporaryDirectory() as folder:
+        process = start(str(ROOT / "benchmarks" / "_durable.py"), str(port), str(Path(folder) / "all.db"), FLEET)
+        assert process.stdout is not None
+        assert process.stdout.readline().strip() == b"ready"
+        taken = answered([process], port, packets, count)
+        process.kill()
+        process.communicate()
+    return taken
 
 
 def beating(port: int, packets: bytes, count: int) -> Taken:
@@ -311,6 +330,7 @@ def main() -> None:
             for _ in range(rounds):
                 for name, taken in (
                     (f"bare {size}", bare(broker.port, packets, count)),
+                    (f"floor {size}", durable(broker.port, packets, count)),
                     (f"one {size}", ingest(broker.port, packets, count)),
                     (f"two {size}", ingest(broker.port, packets, count, workers=2)),
                 ):
@@ -330,6 +350,13 @@ def show(found: dict[str, list[Taken]]) -> None:
     for size in SIZES:
         pairs = zip(found[f"one {size}"], found[f"bare {size}"], strict=True)
         ratio("ingest_over_bare_" + size, statistics.median(one.per_s / two.per_s for one, two in pairs), ">=", 0.7)
+    for size in SIZES:
+        one, floor = middle[f"one {size}"], middle[f"floor {size}"]
+        pairs = zip(found[f"one {size}"], found[f"floor {size}"], strict=True)
+        over = statistics.median(mine.per_s / least.per_s for mine, least in pairs)
+        print(
+            f"  {size}: {over:.2f} of the floor's samples/s, {one.cpu_us / floor.cpu_us:.2f} times its processor time"
+        )
     for size in SIZES:
         two, one = middle[f"two {size}"], middle[f"one {size}"]
         if (os.cpu_count() or 1) >= CORES_FOR_TWO:

@@ -57,29 +57,24 @@ def opened(config: ServerConfig) -> Iterator[Store]:
         store.close()
 
 
-def overview(config: ServerConfig, store: Store, *, now_ms: int) -> View:
-    """The whole loop, in figures."""
+def overview(config: ServerConfig, store: Store, *, now_ms: int, over_all: View | None = None) -> View:
+    """The whole loop, in figures. `over_all`: as made before, by the function of that name."""
     leaders = {name: leader(store, name) for name in SEATS}
+    found = figures_over_all(store, now_ms=now_ms) if over_all is None else over_all
     with store.database.read() as connection:
-        fleet = devices.kept(connection)
-        reasons: Counter[str] = Counter()
-        for counts in samples.sample_counts(connection).values():
-            reasons.update(counts)
         champion = versions.champion(connection)
         last = runs.latest(connection)
-        return {
+        known, online = devices.count(connection)
+        return found | {
             "fleet": config.server.fleet,
             "running": any(leaders.values()),
             "leaders": leaders,
-            "devices": len(fleet),
-            "online": sum(device.online for device in fleet),
-            "samples": dict(sorted(reasons.items())),
-            "missing": sum(gaps.missing(connection, fleet).values()),
+            "devices": known,
+            "online": online,
+            "samples": samples.counts_by_reason(connection),
             "labels": labels.counts(connection)._asdict(),
             "labelling": quality.effort(connection, since_ms=0, currency=config.labeler.currency)
             | quality.at_hand(connection, now_ms=now_ms),
-            "accuracy": estimates.fleet(gather(connection, since_day=_since(ACCURACY_DAYS, now_ms))),
-            "yield": _yield(connection, now_ms),
             "classes": list(labels.names(connection)),
             "champion": champion.number if champion else None,
             "run": _run(last[0]) if last else None,
@@ -87,6 +82,17 @@ def overview(config: ServerConfig, store: Store, *, now_ms: int) -> View:
             "portfolio": _portfolio(connection),
             "rollouts": _rollouts(connection),
             "disk": usage.outline(connection, config.retention, now_ms=now_ms),
+        }
+
+
+def figures_over_all(store: Store, *, now_ms: int) -> View:
+    """What every device, and all that it counted lately, is read for: seconds, with 10,000 of them."""
+    with store.database.read() as connection:
+        return {
+            "missing": sum(gaps.missing(connection, devices.kept(connection)).values()),
+            "accuracy": estimates.fleet(gather(connection, since_day=_since(ACCURACY_DAYS, now_ms))),
+            "yield": _yield(connection, now_ms),
+            "as_of_ms": now_ms,
         }
 
 

@@ -17,7 +17,7 @@ import logging
 import secrets
 import ssl
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any, Literal, NamedTuple
 
 import paho.mqtt.client as mqtt
@@ -132,7 +132,11 @@ class Gateway:
         """Send; what cannot be sent now is sent on the next connection, unless `qos` is 0."""
         self._client.publish(topic, payload, qos, retain)
 
-    def _make_client(self) -> mqtt.Client:
+    def publish_all(self, messages: Iterable[tuple[str, bytes]]) -> None:
+        """The same of many, in QoS 1: (topic, payload)."""
+        self._client.publish_all(messages)
+
+    def _make_client(self) -> Reader:
         client = Reader(
             CallbackAPIVersion.VERSION2,
             client_id=f"winnow-server-{secrets.token_hex(6)}",

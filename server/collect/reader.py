@@ -9,11 +9,11 @@ later paho does not ask these methods any more, all is as it was, and slower.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any, NamedTuple
 
 import paho.mqtt.client as mqtt
-from paho.mqtt.enums import MQTTErrorCode
+from paho.mqtt.enums import MessageState, MQTTErrorCode
 
 READ_BYTES = 1 << 18  # less is more calls, more is a copy that does not fit the processor's cache
 _PUBLISH, _PUBACK, _QOS_1 = 0x30, 0x40, 0x02
@@ -54,6 +54,23 @@ class Reader(mqtt.Client):
             self._acks.clear()
         return done
 
+    def publish_all(self, messages: Iterable[tuple[str, bytes]]) -> None:
+        """As paho's `publish` of each, QoS 1; what the window has room for goes in one piece."""
+        packets = bytearray()
+        with self._out_message_mutex:
+            for topic, payload in messages:
+                number = self._mid_generate()
+                message = self._out_messages[number] = mqtt.MQTTMessage(number, topic.encode())
+                message.payload, message.qos, message.state = payload, 1, MessageState.MQTT_MS_QUEUED
+                if self.socket() is None:
+                    message.state = MessageState.MQTT_MS_PUBLISH  # paho sends it with the next connection
+                elif self._inflight_messages < self._max_inflight_messages:
+                    self._inflight_messages += 1
+                    message.state = MessageState.MQTT_MS_WAIT_FOR_PUBACK
+                    packets += packed(topic.encode(), number, payload)
+        if packets:
+            self._packet_queue(_PUBLISH, bytes(packets), 0, 1)
+
     def _packet_read(self) -> MQTTErrorCode:
         if self._in_packet["command"]:  # the rest of one
             return super()._packet_read()
@@ -63,7 +80,7 @@ class Reader(mqtt.Client):
             return MQTTErrorCode.MQTT_ERR_AGAIN
         except OSError:
             return super()._packet_read()  # finds the same, and says so
-        taken = _published(self._buffer, self._at)
+        taken = published(self._buffer, self._at)
         if not taken.found:
             return super()._packet_read()
         self._at = taken.until
@@ -100,7 +117,7 @@ class _Taken(NamedTuple):
     until: int
 
 
-def _published(data: bytes, at: int) -> _Taken:
+def published(data: bytes, at: int) -> _Taken:
     """The messages of QoS 0 or 1 that lie whole in the buffer from `at` on, up to whatever else is there.
 
     MQTT 3.1.1, sections 2.2 and 3.3: first byte, length in one to four digits of 7 bits, topic, number (QoS 1), body.
@@ -131,6 +148,18 @@ def _length(data: bytes, at: int) -> tuple[int, int]:
         if byte < 0x80:
             return length, at + digit + 1
     return 0, at
+
+
+def packed(topic: bytes, number: int, payload: bytes) -> bytes:
+    """PUBLISH of QoS 1."""
+    left = 4 + len(topic) + len(payload)
+    digits = bytearray()
+    while left > 0x7F:
+        digits.append(left & 0x7F | 0x80)
+        left >>= 7
+    digits.append(left)
+    head = (bytes((_PUBLISH | _QOS_1,)), digits, len(topic).to_bytes(2, "big"), topic, number.to_bytes(2, "big"))
+    return b"".join((*head, payload))
 
 
 def _text(topic: bytes) -> str:

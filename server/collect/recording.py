@@ -9,7 +9,7 @@ import sqlalchemy as sa
 
 from edge_agent.contract.wire import Birth, Death, Event, Heartbeat
 from server.collect.inbound import Bad, Said
-from server.store import arrivals, beats, erasures, events, gaps, heard, stretches
+from server.store import arrivals, beats, counted, erasures, events, gaps, heard
 from server.store.spoken import Spoken, W
 
 
@@ -51,7 +51,7 @@ def _hear_all(connection: sa.Connection, said: Sequence[Said], kept_ms: Sequence
         arrivals.add(connection, births)
     if beating:
         heard.record_heartbeats(connection, beating, known)
-        scored = stretches.record(connection, beating)
+        scored = counted.record(connection, beating)
         beats.add(connection, [*map(beats.of_heartbeat, beating), *scored], kept_ms=kept_ms)
     for death in _of(said, Death):
         heard.record_death(connection, death)

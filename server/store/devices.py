@@ -73,6 +73,14 @@ def devices(connection: sa.Connection, names: Collection[str] | None = None) -> 
     return found
 
 
+def count(connection: sa.Connection) -> tuple[int, int]:
+    """How many there are, and how many of them are online."""
+    every, online = connection.execute(
+        sa.select(sa.func.count(), sa.func.count().filter(device.c.online)).select_from(device)
+    ).one()
+    return every, online
+
+
 def kept(connection: sa.Connection) -> list[Kept]:
     """Of all devices what their outboxes keep, by name: a third of the time that whole ones take to read."""
     words = [(word["boot"], word["outbox"]) for word in (device.c.heartbeat, device.c.birth)]

@@ -99,6 +99,12 @@ def sample_counts(connection: sa.Connection) -> dict[str, dict[str, int]]:
     return dict(counts)
 
 
+def counts_by_reason(connection: sa.Connection) -> dict[str, int]:
+    """Samples by reason of selection, in its order; what no device chose has the reason "import"."""
+    found = connection.execute(sa.select(sample.c.reason, sa.func.count()).group_by(sample.c.reason))
+    return dict(sorted((reason or "import", number) for reason, number in found))
+
+
 def sample_array(store: Store, row: sa.Row[Any]) -> NDArray[np.generic]:
     """What the device sent: array of the dtype and shape of the row (of the table `sample`).
 

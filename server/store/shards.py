@@ -12,30 +12,15 @@ import contextlib
 import heapq
 import threading
 from collections.abc import Iterable, Iterator, Mapping
-from contextlib import contextmanager
 from itertools import groupby
 from pathlib import Path
-from typing import Any, Literal
 
 from server.errors import StoreError
 from server.store.blobs import Blobs, checked, is_name, named
-from server.store.sqlite import BUSY_S, forget_deleted, sqlite3
+from server.store.shard import NAMES_AT_ONCE, Journal, Shard
 
 SHARD_BYTES = 1024 * 1024 * 1024
-NAMES_AT_ONCE = 1000
 ROOMY = 0.9  # of a shard in use, below which it is filled again: higher changes shards all the time
-PAGE_BYTES = 16 * 1024  # of a shard: bodies are some 20 KB; smaller pages mean longer chains of them
-
-Journal = Literal["WAL", "DELETE"]
-"""DELETE: for a folder on another machine, where WAL's shared memory is none (sqlite.org/wal.html, 2.1)."""
-
-_SETTINGS = (
-    f"PRAGMA page_size={PAGE_BYTES}",  # before the first page is written, or it has no effect
-    "PRAGMA journal_mode={journal}",
-    "PRAGMA synchronous=FULL",
-    "PRAGMA secure_delete=ON",
-    "CREATE TABLE IF NOT EXISTS blob (sha256 BLOB PRIMARY KEY, data BLOB NOT NULL)",
-)
 
 
 class Shards(Blobs):
@@ -48,7 +33,7 @@ class Shards(Blobs):
         self._filled = ""  # name of the shard that is filled, if not the last
         self._shard_bytes = shard_bytes
         self._lock = threading.RLock()
-        self._shards: list[_Shard] = []
+        self._shards: list[Shard] = []
         try:
             folder.mkdir(parents=True, exist_ok=True)
         except OSError as error:
@@ -92,7 +77,7 @@ class Shards(Blobs):
         every = heapq.merge(*(self._names_in(shard, bytes.fromhex(after)) for shard in self._every()))
         return (name.hex() for name, _ in groupby(every))
 
-    def _names_in(self, shard: _Shard, after: bytes) -> Iterator[bytes]:
+    def _names_in(self, shard: Shard, after: bytes) -> Iterator[bytes]:
         while True:
             with self._lock:
                 some = shard.names(after, NAMES_AT_ONCE)
@@ -153,13 +138,13 @@ class Shards(Blobs):
                 shard.close()
             self._shards.clear()
 
-    def _find(self, name: bytes) -> _Shard | None:
+    def _find(self, name: bytes) -> Shard | None:
         return next((shard for shard in reversed(self._shards) if shard.has(name)), None)
 
-    def _find_anew(self, name: bytes) -> _Shard | None:
+    def _find_anew(self, name: bytes) -> Shard | None:
         return self._find(name) or (self._find(name) if self._look_again() else None)
 
-    def _every(self) -> list[_Shard]:
+    def _every(self) -> list[Shard]:
         with self._lock:
             self._look_again()
             return list(self._shards)
@@ -168,11 +153,11 @@ class Shards(Blobs):
         """Open shards that another process has made since; whether there were any."""
         paths = sorted(self._folder.glob("[0-9]*.db"))
         new = paths[len(self._shards) :]
-        self._shards += [_Shard(path, self._journal) for path in new]
+        self._shards += [Shard(path, self._journal) for path in new]
         return bool(new)
 
     def _grow(self) -> None:
-        self._shards.append(_Shard(self._folder / f"{len(self._shards) + 1:06d}.db", self._journal))
+        self._shards.append(Shard(self._folder / f"{len(self._shards) + 1:06d}.db", self._journal))
 
     def _missing(self, bodies: dict[bytes, bytes]) -> dict[bytes, bytes]:
         here = {name for shard in self._shards for name in shard.among(list(bodies))}
@@ -202,7 +187,7 @@ class Shards(Blobs):
             self._grow()
         self._filled = (roomy or self._shards[-1:])[0].path.name
 
-    def _fitting(self, shard: _Shard, bodies: dict[bytes, bytes]) -> dict[bytes, bytes]:
+    def _fitting(self, shard: Shard, bodies: dict[bytes, bytes]) -> dict[bytes, bytes]:
         room = self._shard_bytes - shard.used_bytes()
         fits: dict[bytes, bytes] = {}
         for name, body in bodies.items():
@@ -211,95 +196,6 @@ class Shards(Blobs):
                 break
             fits[name] = body
         return fits
-
-
-class _Shard:
-    """One file."""
-
-    def __init__(self, path: Path, journal: Journal) -> None:
-        self.path = path
-        with self._errors():
-            self._connection: Any = sqlite3.connect(
-                str(path), timeout=BUSY_S, isolation_level=None, check_same_thread=False
-            )
-            for statement in _SETTINGS:
-                self._connection.execute(statement.format(journal=journal))
-
-    def put(self, bodies: dict[bytes, bytes]) -> None:
-        """In a transaction."""
-        with self._errors():
-            self._connection.executemany("INSERT INTO blob VALUES (?, ?) ON CONFLICT DO NOTHING", bodies.items())
-
-    def get(self, name: bytes) -> bytes:
-        with self._errors():
-            row = self._connection.execute("SELECT data FROM blob WHERE sha256 = ?", (name,)).fetchone()
-        return bytes(row[0]) if row else b""
-
-    def has(self, name: bytes) -> bool:
-        with self._errors():
-            found = self._connection.execute("SELECT 1 FROM blob WHERE sha256 = ?", (name,)).fetchone()
-        return found is not None
-
-    def among(self, names: list[bytes]) -> Iterator[bytes]:
-        """Those of them that are in it."""
-        for start in range(0, len(names), NAMES_AT_ONCE):
-            some = names[start : start + NAMES_AT_ONCE]
-            query = f"SELECT sha256 FROM blob WHERE sha256 IN ({', '.join('?' * len(some))})"  # noqa: S608 - question marks
-            with self._errors():
-                yield from [bytes(name) for (name,) in self._connection.execute(query, some)]
-
-    def names(self, after: bytes, count: int) -> list[bytes]:
-        query = "SELECT sha256 FROM blob WHERE sha256 > ? ORDER BY sha256 LIMIT ?"
-        with self._errors():
-            return [bytes(name) for (name,) in self._connection.execute(query, (after, count))]
-
-    def erase(self, names: list[bytes], *, mark: bool) -> None:
-        if names:
-            with self.transaction() as connection:
-                connection.executemany("DELETE FROM blob WHERE sha256 = ?", [(name,) for name in names])
-                if mark:
-                    connection.execute("PRAGMA user_version = 1")  # to be written anew, whatever happens meanwhile
-
-    def scrub(self, *, always: bool) -> None:
-        if always or self._number("PRAGMA user_version"):
-            with self._errors():
-                forget_deleted(self._connection)
-                self._connection.execute("PRAGMA user_version = 0")
-
-    def count(self) -> int:
-        return self._number("SELECT count(*) FROM blob")
-
-    def used_bytes(self) -> int:
-        return PAGE_BYTES * (self._number("PRAGMA page_count") - self._number("PRAGMA freelist_count"))
-
-    def free_bytes(self) -> int:
-        return PAGE_BYTES * self._number("PRAGMA freelist_count")
-
-    def close(self) -> None:
-        self._connection.close()
-
-    def _number(self, query: str) -> int:
-        with self._errors():
-            return int(self._connection.execute(query).fetchone()[0])
-
-    @contextmanager
-    def transaction(self) -> Iterator[Any]:
-        with self._errors():
-            self._connection.execute("BEGIN IMMEDIATE")
-            try:
-                yield self._connection
-                self._connection.execute("COMMIT")
-            except BaseException:
-                if self._connection.in_transaction:  # SQLite has already undone it when the disk is full
-                    self._connection.execute("ROLLBACK")
-                raise
-
-    @contextmanager
-    def _errors(self) -> Iterator[None]:
-        try:
-            yield
-        except sqlite3.Error as error:
-            raise StoreError(f"{self.path}: {error}") from error
 
 
 def _raw(sha256: str) -> bytes:

@@ -13,6 +13,7 @@ from server.store.users import Role
 from server.web.access import Viewer
 from server.web.api.answers import Anything
 from server.web.frame import Frame
+from server.web.seldom import Seldom
 
 
 class Status(BaseModel):
@@ -24,6 +25,9 @@ class Status(BaseModel):
     devices: int
     online: int
     samples: dict[str, int] = Field(description="stored, by the reason of their selection")
+    as_of_ms: int = Field(
+        description="when missing, accuracy and yield were counted: for a large fleet they are not counted each time"
+    )
     missing: int = Field(description="kept by devices, and will not come")
     labels: dict[str, int]
     labelling: Anything = Field(description="minutes, money, and what waits")
@@ -65,10 +69,11 @@ class Me(BaseModel):
 def router(frame: Frame) -> APIRouter:
     """Its routes."""
     made = APIRouter(tags=["status"])
+    over_all = Seldom(lambda: views.figures_over_all(frame.store, now_ms=frame.now_ms()))
 
     @made.get("/status", summary="How the loop is doing")
     def status(_: Viewer) -> Status:
-        return Status(**views.overview(frame.config, frame.store, now_ms=frame.now_ms()))
+        return Status(**views.overview(frame.config, frame.store, now_ms=frame.now_ms(), over_all=over_all.get()))
 
     @made.get("/accuracy", summary="How accurate the fleet is")
     def accuracy(
