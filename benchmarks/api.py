@@ -95,7 +95,7 @@ def compare(folder: Path, name: str, rounds: int) -> tuple[dict[str, list[Turn]]
     (folder / "agent.toml").write_text(TOML)
     with Agent.open(folder / "agent.toml") as agent:
         calls = {"run": plain(artifact), "IOBinding": bound(artifact, x[0])}
-        calls |= {"process": answers(agent, copy=True), "no copy": answers(agent, copy=False)}
+        calls["process"] = answers(agent)
         found: dict[str, list[Turn]] = {kind: [] for kind in calls}
         single: dict[str, list[float]] = {kind: [] for kind in calls}
         for _ in range(rounds + WARM_ROUNDS):
@@ -149,9 +149,9 @@ def bound(artifact: Path, like: np.ndarray) -> Callable[[np.ndarray], int]:
     return call
 
 
-def answers(agent: Session, *, copy: bool) -> Callable[[np.ndarray], int]:
+def answers(agent: Session) -> Callable[[np.ndarray], int]:
     def call(sample: np.ndarray) -> int:
-        return agent.process(sample, copy=copy).label
+        return agent.process(sample).label
 
     return call
 

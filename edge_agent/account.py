@@ -112,8 +112,8 @@ class Account:
 
     def _beat(self, cpu: CpuMeter) -> Heartbeat:
         loop = self.loop
-        vitals = loop.vitals() if loop else None
-        counts, cuts = loop.said() if loop else (StreamCounts(read=0, scored=0, invalid=0, selected={}), ())
+        vitals = loop.record.vitals() if loop else None
+        counts, cuts = loop.record.said() if loop else (StreamCounts(read=0, scored=0, invalid=0, selected={}), ())
         return Heartbeat(
             session=self.session,
             boot=self._boot,

@@ -39,9 +39,10 @@ from edge_agent.extras import SHADOW, WANTED, Extras
 from edge_agent.housekeeping import Housekeeping
 from edge_agent.loader import Loader
 from edge_agent.lock import only_one
-from edge_agent.loop import CURSOR, DRIFT, FRAMES, SELECTOR, TARGETS, Cursor, Identity, Loop, sample_bytes
+from edge_agent.loop import CURSOR, DRIFT, FRAMES, SELECTOR, TARGETS, Cursor, Loop
 from edge_agent.model import TOGETHER, Model
 from edge_agent.orders import Orders, configured, desired_over
+from edge_agent.outgoing import Identity, sample_bytes
 from edge_agent.pace import Pace
 from edge_agent.pulse import Pulse
 from edge_agent.send.allowance import Allowance
@@ -256,7 +257,7 @@ class Agent:
                 raise ConfigError(f"{path}: no model to run")
             with agent._on_trial(model):
                 loop = agent._begin(model, running)
-            return Session(loop, running.pop_all(), flush_s=config.model.flush_ms / 1000.0)
+            return Session(loop, running.pop_all())
 
     def run(self) -> None:
         """Run until the source ends (and `stop_at_end`), or `stop`. Raises what the model or the stream raised."""

@@ -22,10 +22,12 @@ AGENT_PARTS = (
     {"__main__"},
     {"agent", "check", "testing"},
     {"housekeeping", "account", "orders", "stream", "session", "parts", "loader", "thermostat"},
+    {"answers"},
     {"loop"},
     {"extras"},
     {"shadow"},
-    {"block"},
+    {"block", "record", "outgoing"},
+    {"batch"},
     {"config"},  # has the options of sources
     {"source", "model", "choose", "send", "update", "identity", "status", "metrics", "systemd"},
     {"runtime"},
@@ -94,6 +96,7 @@ READ_ENVIRONMENT = {
 FORGIVING = {  # where Exception may be caught: supervising loops, and around a user's plug-in
     "models/trainer.py:_asked",
     "edge_agent/agent.py:*",
+    "edge_agent/answers.py:_work",  # of a thread: what it raises is raised in the caller's
     "edge_agent/contract/images.py:decode_image",  # parsers of other people's making
     "edge_agent/housekeeping.py:run",
     "edge_agent/loop.py:_score",
