@@ -38,6 +38,7 @@ class Answers:
         self._empty: SimpleQueue[Batch] = SimpleQueue()
         self._over = False  # nothing more is taken in
         self._failed: Exception | None = None  # of the thread behind
+        self._told = False  # of it, to the caller
         self._busy = False  # the thread behind, with a block
         self._begin(loop.model)
         self._behind = threading.Thread(target=self._work, name="blocks", daemon=True)
@@ -97,13 +98,16 @@ class Answers:
             self._full.put(self._batch)
             self._full.put(None)
         self._behind.join()
-        if self._failed is not None:
+        if self._failed is None:
+            self._loop.keep()
+        elif not self._told:
             raise self._failed
-        self._loop.keep()
 
     def _refuse(self) -> None:
-        failed, self._failed = self._failed, None
-        raise failed or EdgeError("this agent failed before: open it again")
+        if self._failed is not None and not self._told:
+            self._told = True
+            raise self._failed
+        raise EdgeError("this agent failed before: open it again")
 
     # --- behind ---
 
@@ -142,9 +146,13 @@ class Answers:
                 return self._full.get(timeout=self._loop.flush_s)
             except Empty:
                 self._loop.pulse.beat()
-            with self._turn:
+            if not self._turn.acquire(blocking=False):
+                continue  # whoever is in a call looks to it himself, and may wait for this thread
+            try:
                 if (batch := self._waiting()) is not None:
                     return batch
+            finally:
+                self._turn.release()
 
     def _waiting(self) -> Batch | None:
         """What has filled for long enough; where nobody asks an empty one, for the orders that came."""
