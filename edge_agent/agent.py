@@ -73,14 +73,21 @@ class Agent:
     """One device's agent: `run` until the source ends or `stop` is called; or `open` it, for a loop of one's own."""
 
     def __init__(
-        self, config: AgentConfig, *, manager: Manager = NOBODY, root: Path = ROOT, own_source: bool = True
+        self,
+        config: AgentConfig,
+        *,
+        manager: Manager = NOBODY,
+        root: Path = ROOT,
+        own_source: bool = True,
+        settled: Callable[[], None] = lambda: None,
     ) -> None:
         """Open everything that is on disk; ConfigError, ArtifactError or OutboxError when it cannot work so.
 
         `manager`: who started it; `root`: where the machine says how it is. `own_source`: False where samples come by
-        `open`, not from `[source]`.
+        `open`, not from `[source]`. `settled` is called when all is there that stays, but perhaps a first model.
         """
         self.config = config
+        self._settled = settled
         self._pulse = Pulse(manager.stuck_s)
         self._watchdog = Watchdog(manager, self._pulse)
         self._pace = Pace(max_rate_per_s=config.model.max_rate_per_s)
@@ -88,6 +95,7 @@ class Agent:
         self.folder = Path(config.device.data_dir)
         self.folder.mkdir(parents=True, exist_ok=True)
         self._stopping = threading.Event()
+        self._answered = threading.Event()  # the first samples
         self._loop: Loop | None = None
         self._ended = False  # the source, by itself
         outbox = config.outbox
@@ -265,7 +273,9 @@ class Agent:
             model = self._start(running)
             if model is not None and self._stream is not None:
                 with self._on_trial(model):
-                    self._ended = self._stream.play(self._begin(model, running), self._stopping)
+                    loop = self._begin(model, running)
+                    self._settled()
+                    self._ended = self._stream.play(loop, self._stopping)
 
     def _start(self, running: ExitStack) -> Model | None:
         """Everything but the loop; `running` ends it. The model to begin with; None: stopped before there was one."""
@@ -277,7 +287,7 @@ class Agent:
         running.callback(self._last_status)
         model = self._loader.here()  # first, or the first word to the server would be that none runs
         if self.uplink:
-            self.uplink.start()
+            self.uplink.start(after=self._answered if model else None)  # what runs goes before what is told of it
             running.callback(self._stop_uplink, self.uplink)
         if self.config.metrics.listen:
             running.callback(self._serve_metrics())
@@ -292,7 +302,10 @@ class Agent:
         self.updater.start()
         running.callback(self.updater.stop)
         running.callback(self._stopping.set)
-        return model or self._loader.first()
+        if model is None:
+            self._settled()
+            model = self._loader.first()
+        return model
 
     def _serve_metrics(self) -> Callable[[], None]:
         """What ends it. Where it cannot listen that is said, and stops nothing."""
@@ -388,6 +401,7 @@ class Agent:
             targets=self._go_on(TARGETS, lambda saved: Targets(saved=saved)),
             frames=self._go_on(FRAMES, lambda saved: Frames(saved=saved)),
             pulse=self._pulse,
+            answered=self._answered,
         )
 
     # --- what the server wants ---

@@ -76,16 +76,18 @@ class Loop:
         targets: Targets | None = None,
         frames: Frames | None = None,
         pulse: Pulse | None = None,
+        answered: threading.Event | None = None,
         wall_ms: Callable[[], int] = lambda: time.time_ns() // 1_000_000,
     ) -> None:
         """ConfigError when the acquisition function cannot be found or a budget can never pay for a sample.
 
         `watch` looks out for drift; `on_alarm` is told of it, with the labels it freed, and must not wait. `extras`
         says what is sent beside the selector's choice; `targets` is what EPIG goes on with, `frames` what a detector;
-        `pulse` beats with it.
+        `pulse` beats with it; `answered` is set when the first block is finished.
         """
         self.cursor = cursor
         self.pulse = pulse or Pulse()
+        self._answered = answered or threading.Event()
         self._identity = identity
         self._acquisition = acquisition
         self._selector = selector
@@ -190,6 +192,8 @@ class Loop:
         if batch.readings:
             self._decide(batch)
             batch.clear()
+            if not self._answered.is_set():
+                self._answered.set()
         self._obey()
         self._settle()
 

@@ -63,6 +63,7 @@ LULL_LOOK_S = 2.0  # how long the end of a lull may go unnoticed
 DRAIN_LOOK_S = 0.05
 FAREWELL_S = 2.0  # longest wait for the broker to have the last words; shorter loses them on a slow link
 FAREWELL_LOOK_S = 0.01
+LATEST_S = 2.0  # that a connection lets a device's first answers go before it: the server waits for a silent source
 JOIN_S = 15.0  # longest wait for the thread to end: a connection that is being made, and a clean close
 
 
@@ -128,10 +129,12 @@ class Uplink:
         self._down, self._short_s = False, 0.0  # and said so; how long the next part has to wait for the allowance
         self._wake, self._server_back, self._stopping = threading.Event(), threading.Event(), threading.Event()
         self._news = threading.Event()  # for the next heartbeat, which is due then
+        self._after: threading.Event | None = None
         self._thread = threading.Thread(target=self._run, name="uplink", daemon=True)
 
-    def start(self) -> None:
-        """Begin to connect; returns at once."""
+    def start(self, after: threading.Event | None = None) -> None:
+        """Begin to connect once `after` is set, or soon; returns at once."""
+        self._after = after
         self._thread.start()
 
     def stop(self, *, drain_s: float = 0.0) -> None:
@@ -141,6 +144,8 @@ class Uplink:
             self._stopping.wait(DRAIN_LOOK_S)
         self._stopping.set()
         self._wake.set()
+        if self._after is not None:
+            self._after.set()
         self._thread.join(JOIN_S)
 
     @property
@@ -216,6 +221,8 @@ class Uplink:
     # --- sending: the uplink's own thread ---------------------------------------------------------------------------
 
     def _run(self) -> None:
+        if self._after is not None:
+            self._after.wait(LATEST_S)
         failures = 0
         while not self._stopping.is_set():
             connection = self._new_connection()
