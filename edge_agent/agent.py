@@ -86,16 +86,14 @@ class Agent:
         `manager`: who started it; `root`: where the machine says how it is. `own_source`: False where samples come by
         `open`, not from `[source]`. `settled` is called when all is there that stays, but perhaps a first model.
         """
-        self.config = config
-        self._settled = settled
+        self.config, self._settled = config, settled
         self._pulse = Pulse(manager.stuck_s)
         self._watchdog = Watchdog(manager, self._pulse)
         self._pace = Pace(max_rate_per_s=config.model.max_rate_per_s)
         self._thermostat = Thermostat(self._pace, hot_c=config.model.hot_c, report=self._report_error, root=root)
         self.folder = Path(config.device.data_dir)
         self.folder.mkdir(parents=True, exist_ok=True)
-        self._stopping = threading.Event()
-        self._answered = threading.Event()  # the first samples
+        self._stopping, self._answered = threading.Event(), threading.Event()  # the latter: the first samples
         self._loop: Loop | None = None
         self._ended = False  # the source, by itself
         outbox = config.outbox

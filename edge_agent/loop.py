@@ -24,17 +24,18 @@ from edge_agent.choose.disagreement import Share
 from edge_agent.choose.drift import Alarm, Watch
 from edge_agent.choose.rules import Rules
 from edge_agent.choose.selector import Chosen, Selector
-from edge_agent.choose.targets import EPIG, Targets
+from edge_agent.choose.targets import Targets
 from edge_agent.choose.tasks.frames import Frames
-from edge_agent.choose.tasks.scoring import Scoring, scoring
 from edge_agent.contract.errors import ConfigError
 from edge_agent.contract.types import Reading
 from edge_agent.contract.wire import DriftState, RequestState
 from edge_agent.extras import Extras
+from edge_agent.lookout import Lookout
 from edge_agent.model import Model, misfit
 from edge_agent.outgoing import Identity, records_of, sample_bytes, samples_of
 from edge_agent.pulse import Pulse
 from edge_agent.record import Record
+from edge_agent.scores import Scores
 from edge_agent.send.writer import Handover
 from edge_agent.shadow import Shadow
 
@@ -89,25 +90,22 @@ class Loop:
         self.pulse = pulse or Pulse()
         self._answered = answered or threading.Event()
         self._identity = identity
-        self._acquisition = acquisition
         self._selector = selector
         self.flush_s = flush_s
         self._hand_over = hand_over
-        self._watch = watch
-        self._on_alarm = on_alarm
+        self._lookout = Lookout(watch, on_alarm=lambda alarm: on_alarm(alarm, self._selector.grant()))
         self._log_predictions = log_predictions
         self.extras = extras or Extras()
-        self._targets, self._frames = targets or Targets(), frames or Frames()
+        self._scores = Scores(model.manifest, acquisition, targets=targets or Targets(), frames=frames or Frames())
         self._wall_ms = wall_ms
-        self._lock = threading.Lock()  # of the orders and the watch; held once a block
+        self._lock = threading.Lock()  # of what others order; held once a block
         self._model = model
         self._next: Model | None = None
         self._orders: tuple[Rules, str, str] | None = None
         self.record = Record(model.manifest, stream=identity.stream)
-        self._complaints: set[str] = set()
         self._batch = Batch(model)
         self._earned_until_s = self._kept_s = time.monotonic()
-        self._meet(model)
+        self._meet()
         self._steps = model.steps
         self._company: tuple[Shadow | None, Model] = (None, model)
         self._accompany()
@@ -181,7 +179,7 @@ class Loop:
         if first and reading.data.size and self.record.read == 0 and self.cursor == Cursor():
             raise ConfigError(f"[source] {text}: choose a source and a model that fit each other")
         if reading.data.size:  # an empty one was complained of by the source
-            self._complain(text)
+            self._scores.complain(text)
         self.record.skip()
 
     # --- a block ---
@@ -199,7 +197,7 @@ class Loop:
 
     def _decide(self, batch: Batch) -> None:
         model, count = batch.model, len(batch.readings)
-        scored = self._score(batch)
+        scored = self._scores.of(batch)
         self._earn()
         chosen = self._selector.offer(scored, model.embedding, count=count, sample_bytes=self._sample_bytes)
         now_ms = self._wall_ms()
@@ -209,32 +207,8 @@ class Loop:
         self.record.add(batch, scored, chosen)
         last = batch.readings[-1]
         self.cursor = Cursor(last.seq + 1, last.mark)
-        self._look(batch, scored)
+        self.record.add_signals(self._lookout.look(batch, scored))
         self._give(batch, scored, chosen)
-
-    def _look(self, batch: Batch, scored: Scored) -> None:
-        watch, model = self._watch, batch.model
-        if watch is None:
-            return
-        with self._lock:
-            alarm = watch.look(scored, model.logits, model.embedding, count=len(batch.readings))
-        self.record.add_signals(watch.latest)
-        if alarm is not None:
-            self._on_alarm(alarm, self._selector.grant())
-
-    def _score(self, batch: Batch) -> Scored:
-        model, count = batch.model, len(batch.readings)
-        try:
-            scored = self._scorer.score(model.logits, model.further, count=count)
-        except Exception as error:  # noqa: BLE001 - a plug-in may raise anything; its samples count as invalid
-            self._complain(f"acquisition {self._acquisition}: {type(error).__name__}: {error}")
-            nothing = np.zeros(model.rows, np.float32)
-            return Scored(nothing * np.float32(np.nan), nothing.astype(np.intp), nothing, energy=nothing)
-        broken = model.broken(count)
-        if broken is not None:
-            scored.utility[:count][broken] = np.nan
-            scored.confidence[:count][broken] = 0.0  # not NaN: that would be held against the model
-        return scored
 
     def _give(self, batch: Batch, scored: Scored, chosen: list[Chosen]) -> None:
         samples = samples_of(
@@ -242,7 +216,7 @@ class Loop:
             scored,
             chosen,
             identity=self._identity,
-            acquisition=self._acquisition,
+            acquisition=self._scores.acquisition,
             now_ms=self._wall_ms(),
         )
         records = records_of(batch, scored) if self._log_predictions else b""
@@ -257,14 +231,14 @@ class Loop:
 
     def _state(self) -> dict[str, bytes]:
         self._kept_s = time.monotonic()
-        state = {CURSOR: msgspec.json.encode(self.cursor), SELECTOR: self._selector.save(), **self.extras.save()}
-        if self._watch is not None:
-            state[DRIFT] = self._watch.save()
-        if targets := self._targets.save():
-            state[TARGETS] = targets
-        if frames := self._frames.save():
-            state[FRAMES] = frames
-        return state
+        state = {
+            CURSOR: msgspec.json.encode(self.cursor),
+            SELECTOR: self._selector.save(),
+            DRIFT: self._lookout.save(),
+            TARGETS: self._scores.targets.save(),
+            FRAMES: self._scores.frames.save(),
+        }
+        return {key: saved for key, saved in state.items() if saved} | self.extras.save()
 
     def _settle(self) -> None:
         """What came for the extras meanwhile: orders, and samples out of the recent ring."""
@@ -279,17 +253,11 @@ class Loop:
     def _payable(self) -> bool:
         return self._selector.purse.allows_beside(self._sample_bytes)
 
-    def _complain(self, text: str) -> None:
-        if text not in self._complaints and len(self._complaints) < 100:
-            self._complaints.add(text)
-            log.warning("%s: such samples are counted as invalid and skipped", text)
-
     def _earn(self) -> None:
-        now = time.monotonic()
-        self._selector.purse.pass_time(now - self._earned_until_s)
-        if self._watch is not None:
-            self._watch.pass_time(now - self._earned_until_s)
-        self._earned_until_s = now
+        passed_s = time.monotonic() - self._earned_until_s
+        self._selector.purse.pass_time(passed_s)
+        self._lookout.pass_time(passed_s)
+        self._earned_until_s += passed_s
 
     # --- model and orders ---
 
@@ -300,30 +268,16 @@ class Loop:
             if model is None:
                 return
             self._model = model
-            if self._watch is not None:
-                self._watch.model_changed(model.manifest, embedding=model.embedding is not None)
         self.extras.take_over(model)
+        self._scores.meet(model.manifest, self._scores.acquisition)
         self.record.model_changed(model.manifest)
-        self._meet(model)
+        self._lookout.meet(model)
+        self._meet()
 
-    def _meet(self, model: Model) -> None:
-        self._sample_bytes = sample_bytes(model)
-        self._scorer = self._make_scorer(model)
-        self._introduce()
-
-    def _introduce(self) -> None:
+    def _meet(self) -> None:
         about = self._model.manifest
-        self._selector.meet(model=f"{about.name} {about.version}", acquisition=self._acquisition)
-
-    def _make_scorer(self, model: Model) -> Scoring:
-        about = model.manifest
-        name = f"{about.name} {about.version}"
-        self._targets.meet(name if self._acquisition == EPIG else "")
-        self._frames.meet(name if about.task == "detection" else "")
-        scorer = scoring(about, self._acquisition, targets=self._targets, frames=self._frames)
-        if scorer.complaint:
-            log.warning("model version %d: %s", about.version, scorer.complaint)
-        return scorer
+        self._sample_bytes = sample_bytes(self._model)
+        self._selector.meet(model=f"{about.name} {about.version}", acquisition=self._scores.acquisition)
 
     def _obey(self) -> None:
         with self._lock:
@@ -335,10 +289,9 @@ class Loop:
         if chosen_by and strategy.STRATEGIES[chosen_by] is not type(self._selector):
             # Another one earns on with the same tokens and draws on from the same generator: both are in what is saved.
             self._selector = strategy.make(chosen_by, rules, np.random.default_rng(), saved=self._selector.save())
-        if acquisition != self._acquisition:
-            self._acquisition = acquisition
-            self._scorer = self._make_scorer(self._model)
-        self._introduce()
+        if acquisition != self._scores.acquisition:
+            self._scores.meet(self._model.manifest, acquisition)
+        self._meet()
 
     def swap(self, model: Model) -> None:
         """Let a loaded model take over at the end of the block."""
@@ -384,10 +337,7 @@ class Loop:
 
     def drift(self) -> DriftState | None:
         """Whether the stream is as it was; None when nobody looks."""
-        if self._watch is None:
-            return None
-        with self._lock:
-            return self._watch.state
+        return self._lookout.state()
 
     def requests(self) -> tuple[RequestState, ...]:
         """How the open requests do."""

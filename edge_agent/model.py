@@ -23,10 +23,10 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
-from edge_agent.contract.artifact import Manifest, read_artifact, read_manifest
+from edge_agent.contract.artifact import Manifest, read_artifact
 from edge_agent.contract.errors import ArtifactError, IncompatibleError
 from edge_agent.contract.outputs import BOXES_OFF, looked_at, outputs_of
-from edge_agent.providers import PROCESSOR, Chain, Name, Providers, executing
+from edge_agent.providers import PROCESSOR, Chain, Name, executing
 from edge_agent.runtime import ORT_ERRORS, open_session, refusing
 
 EXIT_REFUSED = 3
@@ -268,41 +268,6 @@ class Model:
         """Each output that is read, and where its rows stand."""
         about = self.manifest
         return (about.logits, self.logits), (about.embedding, self.embedding), (self._gives.further, self.further)
-
-
-def load(
-    folder: Path,
-    providers: Providers,
-    *,
-    variant: str,
-    threads: int = 1,
-    block: int = 0,
-    together: int = TOGETHER,
-    passed_over: Callable[[str], None] = lambda _: None,
-) -> Model:
-    """The artifact on the first chain on which it starts and gives its golden answers; ArtifactError when none does.
-
-    `passed_over` is told of each that is not it, and why. The processor's answers are not looked at: the check of a
-    new version did that, on this machine.
-    """
-    sha256 = read_manifest(folder).variant(variant).sha256
-    for chain, why_not in providers.tries(sha256):
-        if chain is None:
-            passed_over(why_not)
-            continue
-        try:
-            model = Model(folder, variant=variant, threads=threads, block=block, together=together, chain=chain)
-            if chain != PROCESSOR:
-                model.check_golden()
-        except IncompatibleError as error:
-            if chain == PROCESSOR:
-                raise
-            providers.failed(chain.names[0], sha256, str(error))
-            passed_over(f"{chain.names[0]}: {error}")
-        else:
-            providers.used(sha256, chain.names[0])
-            return model
-    raise AssertionError("the processor is last, and raises")
 
 
 def misfit(manifest: Manifest, data: NDArray[np.generic]) -> str:

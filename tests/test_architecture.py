@@ -26,7 +26,7 @@ AGENT_PARTS = (
     {"loop"},
     {"extras"},
     {"shadow"},
-    {"block", "record", "outgoing"},
+    {"block", "record", "outgoing", "scores", "lookout"},
     {"batch"},
     {"config"},  # has the options of sources
     {"source", "model", "choose", "send", "update", "identity", "status", "metrics", "systemd"},
@@ -99,7 +99,7 @@ FORGIVING = {  # where Exception may be caught: supervising loops, and around a 
     "edge_agent/answers.py:_work",  # of a thread: what it raises is raised in the caller's
     "edge_agent/contract/images.py:decode_image",  # parsers of other people's making
     "edge_agent/housekeeping.py:run",
-    "edge_agent/loop.py:_score",
+    "edge_agent/scores.py:of",
     "edge_agent/send/uplink.py:_run",
     "edge_agent/stream.py:_guarded",
     "edge_agent/source/live.py:_run",  # of a thread: what it raises is raised in the loop's

@@ -70,6 +70,8 @@ JOIN_S = 15.0  # longest wait for the thread to end: a connection that is being 
 class Uplink:
     """Keeps a connection, and sends what waits. All methods may be called from any thread."""
 
+    _after: threading.Event | None = None  # what it lets go before it connects
+
     def __init__(
         self,
         *,
@@ -129,7 +131,6 @@ class Uplink:
         self._down, self._short_s = False, 0.0  # and said so; how long the next part has to wait for the allowance
         self._wake, self._server_back, self._stopping = threading.Event(), threading.Event(), threading.Event()
         self._news = threading.Event()  # for the next heartbeat, which is due then
-        self._after: threading.Event | None = None
         self._thread = threading.Thread(target=self._run, name="uplink", daemon=True)
 
     def start(self, after: threading.Event | None = None) -> None:

@@ -507,7 +507,7 @@ def test_the_first_word_to_the_server_says_which_version_runs(
     agent = Agent(load_config(configure(here, broker=f"mqtt://{broker.host}:{broker.port}")))
     start, said = agent.uplink.start, []
 
-    def begin() -> None:
+    def begin(after: threading.Event | None) -> None:
         said.extend([agent.account.birth().model.version, agent.account.heartbeat().model.version])
         start()
         agent.stop()
