@@ -138,7 +138,7 @@ class Housekeeping:
     def _tend_candidate(self, state: Staged | Trial, vitals: Vitals, now_s: float) -> None:
         if isinstance(state, Staged) and state.committed == 0:
             self._updater.take(state.candidate)  # what runs was refused, and only for want of another: no measure
-        elif isinstance(state, Staged) and state.committed == vitals.version == self._loop.coming_version:
+        elif isinstance(state, Staged) and state.committed == vitals.version == self._loop.coming.version:
             self._tend_staged(state.candidate, vitals, now_s)
         if isinstance(state, Trial) and state.candidate == vitals.version:
             self._tend_trial(state, vitals, now_s)
@@ -211,7 +211,7 @@ class Housekeeping:
         """Hand the loop what it should run, and end a shadow that is not wanted any more."""
         state, beside = self._updater.slot_state(), self._beside
         folder = self._updater.running_folder()
-        if folder is not None and int(folder.name) != self._loop.coming_version:
+        if folder is not None and int(folder.name) != self._loop.coming.version:
             ready = beside is not None and beside.model.version == int(folder.name)
             if model := beside.model if ready and beside else self._load(folder):
                 self._loop.swap(model)

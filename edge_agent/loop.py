@@ -321,11 +321,6 @@ class Loop:
         return self._model
 
     @property
-    def coming_version(self) -> int:
-        """The version that executes, or is about to."""
-        return self.coming.version
-
-    @property
     def coming(self) -> Model:
         """The model that executes, or is about to."""
         return self._next or self._model

@@ -145,7 +145,7 @@ def test_a_swap_misses_no_sample(tmp_path: Path) -> None:
         for reading in readings(X):
             if reading and reading.seq == 700:
                 loop.swap(newer)
-                assert loop.coming_version == 2
+                assert loop.coming.version == 2
                 assert loop.record.vitals().version == 1
             yield reading
 
