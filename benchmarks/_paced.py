@@ -11,6 +11,7 @@ import numpy as np
 from edge_agent.contract.types import Reading
 from edge_agent.source import Fit, Start
 
+FLUSHED_S = 0.02  # by then a block has waited for long enough, as footprint.py configures it
 SPENT = "first.txt"  # beside the recording: seconds of CPU until the first prediction
 
 
@@ -23,7 +24,8 @@ class Paced:
     def readings(self, start: Start) -> Iterator[Reading | None]:
         """For ever."""
         yield Reading(self._x[0], start.seq)
-        yield None  # nobody waits any longer for company: what was read is inferred on
+        time.sleep(FLUSHED_S)
+        yield None  # it has waited for long enough: what was read is inferred on, scored and chosen from
         spent = time.process_time()
         self._path.with_name(SPENT).write_text(f"{spent}")
         begun, seq = time.monotonic(), start.seq

@@ -43,8 +43,9 @@ from edge_agent.choose.rules import Rules
 from edge_agent.contract.artifact import MODEL, write_artifact
 from edge_agent.contract.types import Reading
 from edge_agent.contract.wire import Birth, ModelState
-from edge_agent.loop import Cursor, Identity, Loop
+from edge_agent.loop import Cursor, Loop
 from edge_agent.model import TOGETHER, Model
+from edge_agent.outgoing import Identity
 from edge_agent.send.outbox import Outbox
 from edge_agent.send.uplink import Uplink
 from edge_agent.send.writer import Writer

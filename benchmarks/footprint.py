@@ -48,6 +48,7 @@ path = "{folder}/x.npy"
 rate_per_s = {rate}
 [model]
 artifact = "{folder}/artifact"
+flush_ms = 5
 [budget]
 label_share = 0.05
 [uplink]

@@ -40,8 +40,9 @@ from edge_agent.config import Update
 from edge_agent.contract.artifact import encode_manifest, write_artifact
 from edge_agent.contract.types import Reading
 from edge_agent.housekeeping import Housekeeping
-from edge_agent.loop import Cursor, Identity, Loop
+from edge_agent.loop import Cursor, Loop
 from edge_agent.model import Model
+from edge_agent.outgoing import Identity
 from edge_agent.update.slots import Staged, Steady
 from edge_agent.update.updater import Updater
 from models.package import Packaged, package
@@ -177,7 +178,7 @@ def play(folder: Path, name: str, rate_per_s: float, versions: int) -> Found:
     loop.run(stream.readings(stopping), stopping)
     for thread in threads:
         thread.join()
-    return Found(stream.ready_s, stream.given - loop.counts().scored, phases)
+    return Found(stream.ready_s, stream.given - loop.record.counts().scored, phases)
 
 
 def make(x: np.ndarray, rng: np.random.Generator) -> Packaged:
@@ -221,7 +222,9 @@ def bring(
             unpacked = updater.shelf.unpack(arrival, encode_manifest(manifest), made.onnx)
             staged = time.perf_counter()
             updater.stage(unpacked, version)
-            looks = wait(lambda version=version: (seen := loop.shadowed()) is not None and seen.version == version)
+            looks = wait(
+                lambda version=version: (seen := loop.extras.shadowed()) is not None and seen.version == version
+            )
             swaps = wait(lambda: not isinstance(updater.slot_state(), Staged))
             done = wait(lambda version=version: updater.slot_state() == Steady(committed=version))
             phases.append(Phase("rest", staged - min(REST_S, done - staged), staged))

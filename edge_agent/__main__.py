@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import faulthandler
+import gc
 import logging
 import os
 import signal
@@ -12,11 +13,7 @@ import threading
 import time
 from pathlib import Path
 
-from edge_agent.config import load_config
-from edge_agent.contract import settings
 from edge_agent.contract.errors import EXIT_CONFIG, ConfigError, WinnowError
-from edge_agent.lock import only_one
-from edge_agent.systemd import read_environment
 
 log = logging.getLogger("edge_agent")
 
@@ -45,7 +42,7 @@ def parser() -> argparse.ArgumentParser:
         epilog=EPILOG,
         formatter_class=raw,
     )
-    commands = top.add_subparsers(dest="command", required=True, metavar="COMMAND")
+    commands = top.add_subparsers(dest="command", required=True, metavar="COMMAND", prog="winnow-agent")
     for name, about in (
         ("run", "run the agent until it is stopped (SIGTERM or Ctrl-C)"),
         ("check", "check the configuration, the model and the source; print what is in force"),
@@ -93,6 +90,11 @@ def main(argv: list[str] | None = None) -> int:
 
 def run(path: Path) -> None:
     """Run the agent until SIGTERM or SIGINT."""
+    gc.disable()  # all that a start makes stays: a tenth of it would go into looking for what does not
+    from edge_agent.config import load_config
+    from edge_agent.lock import only_one
+    from edge_agent.systemd import read_environment
+
     faulthandler.enable(2)  # where it stood, when a watchdog or a library aborts it
     manager = read_environment()
     config = load_config(path, credentials=manager.credentials)
@@ -102,16 +104,25 @@ def run(path: Path) -> None:
     from edge_agent.agent import Agent
 
     with only_one(Path(config.device.data_dir)):
-        agent = Agent(config, manager=manager)
+        agent = Agent(config, manager=manager, settled=_collect)
         for number in (signal.SIGTERM, signal.SIGINT):
             # In a thread: a handler interrupts the main thread, which may hold the lock of the very event it would set.
             signal.signal(number, lambda *_: threading.Thread(target=agent.stop).start())
         agent.run()
 
 
+def _collect() -> None:
+    """Garbage from now on, and never again look at what stays."""
+    gc.freeze()
+    gc.enable()
+
+
 def check(path: Path) -> None:
     """Read the configuration, load the model, open the source, hold one against the other."""
     from edge_agent.check import check_parts
+    from edge_agent.config import load_config
+    from edge_agent.contract import settings
+    from edge_agent.systemd import read_environment
 
     config = load_config(path, credentials=read_environment().credentials)
     for line in check_parts(config):
@@ -143,6 +154,7 @@ def enrol(word: str, folder: Path) -> None:
 
 def status(path: Path, *, as_json: bool, healthy: bool) -> int:
     """Print the last status.json, in words or as it is; 1 when it is to be `healthy` and is not."""
+    from edge_agent.config import load_config
     from edge_agent.status import describe, read_status
 
     found = read_status(Path(load_config(path).device.data_dir))

@@ -7,10 +7,10 @@ kept on the device too: history.py). Any thread may ask.
 from __future__ import annotations
 
 import logging
+import os
 import sys
 import threading
 import time
-import uuid
 from collections.abc import Callable
 from pathlib import Path
 
@@ -61,7 +61,7 @@ class Account:
         tell: Callable[[Event], None],
     ) -> None:
         """`folder` is for status.json; `tell` sends an event, the others are asked whenever something is said."""
-        self.session = uuid.uuid4().hex[:16]
+        self.session = os.urandom(8).hex()
         self.loop: Loop | None = None
         self._folder = folder
         self._boot = boot
@@ -112,8 +112,8 @@ class Account:
 
     def _beat(self, cpu: CpuMeter) -> Heartbeat:
         loop = self.loop
-        vitals = loop.vitals() if loop else None
-        counts, cuts = loop.said() if loop else (StreamCounts(read=0, scored=0, invalid=0, selected={}), ())
+        vitals = loop.record.vitals() if loop else None
+        counts, cuts = loop.record.said() if loop else (StreamCounts(read=0, scored=0, invalid=0, selected={}), ())
         return Heartbeat(
             session=self.session,
             boot=self._boot,

@@ -39,9 +39,10 @@ from edge_agent.extras import SHADOW, WANTED, Extras
 from edge_agent.housekeeping import Housekeeping
 from edge_agent.loader import Loader
 from edge_agent.lock import only_one
-from edge_agent.loop import CURSOR, DRIFT, FRAMES, SELECTOR, TARGETS, Cursor, Identity, Loop, sample_bytes
+from edge_agent.loop import CURSOR, DRIFT, FRAMES, SELECTOR, TARGETS, Cursor, Loop
 from edge_agent.model import TOGETHER, Model
 from edge_agent.orders import Orders, configured, desired_over
+from edge_agent.outgoing import Identity, sample_bytes
 from edge_agent.pace import Pace
 from edge_agent.pulse import Pulse
 from edge_agent.send.allowance import Allowance
@@ -72,21 +73,27 @@ class Agent:
     """One device's agent: `run` until the source ends or `stop` is called; or `open` it, for a loop of one's own."""
 
     def __init__(
-        self, config: AgentConfig, *, manager: Manager = NOBODY, root: Path = ROOT, own_source: bool = True
+        self,
+        config: AgentConfig,
+        *,
+        manager: Manager = NOBODY,
+        root: Path = ROOT,
+        own_source: bool = True,
+        settled: Callable[[], None] = lambda: None,
     ) -> None:
         """Open everything that is on disk; ConfigError, ArtifactError or OutboxError when it cannot work so.
 
         `manager`: who started it; `root`: where the machine says how it is. `own_source`: False where samples come by
-        `open`, not from `[source]`.
+        `open`, not from `[source]`. `settled` is called when all is there that stays, but perhaps a first model.
         """
-        self.config = config
+        self.config, self._settled = config, settled
         self._pulse = Pulse(manager.stuck_s)
         self._watchdog = Watchdog(manager, self._pulse)
         self._pace = Pace(max_rate_per_s=config.model.max_rate_per_s)
         self._thermostat = Thermostat(self._pace, hot_c=config.model.hot_c, report=self._report_error, root=root)
         self.folder = Path(config.device.data_dir)
         self.folder.mkdir(parents=True, exist_ok=True)
-        self._stopping = threading.Event()
+        self._stopping, self._answered = threading.Event(), threading.Event()  # the latter: the first samples
         self._loop: Loop | None = None
         self._ended = False  # the source, by itself
         outbox = config.outbox
@@ -256,7 +263,7 @@ class Agent:
                 raise ConfigError(f"{path}: no model to run")
             with agent._on_trial(model):
                 loop = agent._begin(model, running)
-            return Session(loop, running.pop_all(), flush_s=config.model.flush_ms / 1000.0)
+            return Session(loop, running.pop_all())
 
     def run(self) -> None:
         """Run until the source ends (and `stop_at_end`), or `stop`. Raises what the model or the stream raised."""
@@ -264,7 +271,9 @@ class Agent:
             model = self._start(running)
             if model is not None and self._stream is not None:
                 with self._on_trial(model):
-                    self._ended = self._stream.play(self._begin(model, running), self._stopping)
+                    loop = self._begin(model, running)
+                    self._settled()
+                    self._ended = self._stream.play(loop, self._stopping)
 
     def _start(self, running: ExitStack) -> Model | None:
         """Everything but the loop; `running` ends it. The model to begin with; None: stopped before there was one."""
@@ -276,7 +285,7 @@ class Agent:
         running.callback(self._last_status)
         model = self._loader.here()  # first, or the first word to the server would be that none runs
         if self.uplink:
-            self.uplink.start()
+            self.uplink.start(after=self._answered if model else None)  # what runs goes before what is told of it
             running.callback(self._stop_uplink, self.uplink)
         if self.config.metrics.listen:
             running.callback(self._serve_metrics())
@@ -291,7 +300,10 @@ class Agent:
         self.updater.start()
         running.callback(self.updater.stop)
         running.callback(self._stopping.set)
-        return model or self._loader.first()
+        if model is None:
+            self._settled()
+            model = self._loader.first()
+        return model
 
     def _serve_metrics(self) -> Callable[[], None]:
         """What ends it. Where it cannot listen that is said, and stops nothing."""
@@ -387,6 +399,7 @@ class Agent:
             targets=self._go_on(TARGETS, lambda saved: Targets(saved=saved)),
             frames=self._go_on(FRAMES, lambda saved: Frames(saved=saved)),
             pulse=self._pulse,
+            answered=self._answered,
         )
 
     # --- what the server wants ---

@@ -20,9 +20,10 @@ from edge_agent.contract.settings import read_secret
 from edge_agent.contract.types import Reading
 from edge_agent.identity.papers import Papers
 from edge_agent.identity.portal import Portal
-from edge_agent.loop import sample_bytes
-from edge_agent.model import Model, load, misfit
+from edge_agent.loader import load
+from edge_agent.model import Model, misfit
 from edge_agent.orders import configured
+from edge_agent.outgoing import sample_bytes
 from edge_agent.providers import Providers
 from edge_agent.send.lull import parse_hours
 from edge_agent.send.privacy import Privacy

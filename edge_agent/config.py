@@ -3,7 +3,7 @@
 One file, `agent.toml`. Only `[device] name` has no default. `winnow-agent check agent.toml` prints what is in force.
 """
 
-from __future__ import annotations
+# Annotations are not postponed here: msgspec would compile each of them at every start (docs/adr/0041).
 
 from collections.abc import Callable
 from pathlib import Path

@@ -129,7 +129,7 @@ class Extras:
                     id=block.id_of(reading),
                     ref=reading.ref,
                     captured_at_ms=block.now_ms,
-                    data=reading.data,
+                    data=reading.data.copy(),
                     prediction=scored.prediction(row),
                     utility=float(scored.utility[row]),
                     version=block.model.version,

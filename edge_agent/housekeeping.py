@@ -19,8 +19,9 @@ import numpy as np
 from edge_agent.choose.disagreement import Share
 from edge_agent.config import Update
 from edge_agent.contract.errors import IncompatibleError
-from edge_agent.loop import Loop, Vitals
+from edge_agent.loop import Loop
 from edge_agent.model import Model
+from edge_agent.record import Vitals
 from edge_agent.send.health import rss_bytes
 from edge_agent.shadow import Shadowed
 from edge_agent.update.installed import Detail
@@ -101,7 +102,7 @@ class Housekeeping:
                 self._tend_heat(time.monotonic())
                 self.tend_model(time.monotonic())
                 if (passed_s := time.monotonic() - looked_s) >= due_s:
-                    before, read = read, self._loop.counts().read
+                    before, read = read, self._loop.record.counts().read
                     looked_s, due_s = looked_s + passed_s, self._status_s
                     self._say((read - before) / passed_s)
             except Exception:
@@ -131,13 +132,13 @@ class Housekeeping:
         if isinstance(state, Steady):  # nearly always; to ask for vitals ten times a second cost half of an idle agent
             self._live = None
         else:
-            self._tend_candidate(state, self._loop.vitals(), now_s)
+            self._tend_candidate(state, self._loop.record.vitals(), now_s)
         self._bring()
 
     def _tend_candidate(self, state: Staged | Trial, vitals: Vitals, now_s: float) -> None:
         if isinstance(state, Staged) and state.committed == 0:
             self._updater.take(state.candidate)  # what runs was refused, and only for want of another: no measure
-        elif isinstance(state, Staged) and state.committed == vitals.version == self._loop.coming_version:
+        elif isinstance(state, Staged) and state.committed == vitals.version == self._loop.coming.version:
             self._tend_staged(state.candidate, vitals, now_s)
         if isinstance(state, Trial) and state.candidate == vitals.version:
             self._tend_trial(state, vitals, now_s)
@@ -152,7 +153,7 @@ class Housekeeping:
         elif self._beside is None or self._beside.model.version != version:
             self._end_shadow()
             self._beside = self._begin_shadow(now_s)
-        elif (seen := self._loop.shadowed()) is not None and seen.version == version:
+        elif (seen := self._loop.extras.shadowed()) is not None and seen.version == version:
             self._judge_shadow(self._beside, seen, vitals, now_s)
 
     def _begin_shadow(self, now_s: float) -> Beside | None:
@@ -210,7 +211,7 @@ class Housekeeping:
         """Hand the loop what it should run, and end a shadow that is not wanted any more."""
         state, beside = self._updater.slot_state(), self._beside
         folder = self._updater.running_folder()
-        if folder is not None and int(folder.name) != self._loop.coming_version:
+        if folder is not None and int(folder.name) != self._loop.coming.version:
             ready = beside is not None and beside.model.version == int(folder.name)
             if model := beside.model if ready and beside else self._load(folder):
                 self._loop.swap(model)
@@ -219,7 +220,7 @@ class Housekeeping:
 
     def _end_shadow(self) -> None:
         if self._beside is not None:
-            self._loop.end_shadow()
+            self._loop.extras.end_shadow()
             self._beside = None
 
 

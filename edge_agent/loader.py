@@ -12,9 +12,10 @@ from collections.abc import Callable
 from pathlib import Path
 
 from edge_agent.config import AgentConfig
-from edge_agent.contract.errors import ArtifactError, ConfigError, StaleError
-from edge_agent.model import TOGETHER, Model, load
-from edge_agent.providers import Providers
+from edge_agent.contract.artifact import read_manifest
+from edge_agent.contract.errors import ArtifactError, ConfigError, IncompatibleError, StaleError
+from edge_agent.model import TOGETHER, Model
+from edge_agent.providers import PROCESSOR, Providers
 from edge_agent.pulse import LOADING_S, Pulse
 from edge_agent.send.health import rss_bytes
 from edge_agent.update.trial import CheckStoppedError
@@ -130,3 +131,38 @@ class Loader:
         if text not in self._told:
             self._told.add(text)
             self._report(text)
+
+
+def load(
+    folder: Path,
+    providers: Providers,
+    *,
+    variant: str,
+    threads: int = 1,
+    block: int = 0,
+    together: int = TOGETHER,
+    passed_over: Callable[[str], None] = lambda _: None,
+) -> Model:
+    """The artifact on the first chain on which it starts and gives its golden answers; ArtifactError when none does.
+
+    `passed_over` is told of each that is not it, and why. The processor's answers are not looked at: the check of a
+    new version did that, on this machine.
+    """
+    sha256 = read_manifest(folder).variant(variant).sha256
+    for chain, why_not in providers.tries(sha256):
+        if chain is None:
+            passed_over(why_not)
+            continue
+        try:
+            model = Model(folder, variant=variant, threads=threads, block=block, together=together, chain=chain)
+            if chain != PROCESSOR:
+                model.check_golden()
+        except IncompatibleError as error:
+            if chain == PROCESSOR:
+                raise
+            providers.failed(chain.names[0], sha256, str(error))
+            passed_over(f"{chain.names[0]}: {error}")
+        else:
+            providers.used(sha256, chain.names[0])
+            return model
+    raise AssertionError("the processor is last, and raises")

@@ -10,7 +10,9 @@ waits for a single sample: a small model infers on several in one run, where eac
 
 from __future__ import annotations
 
+import copy
 import functools
+import math
 import sys
 import time
 from collections.abc import Callable
@@ -21,10 +23,10 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
-from edge_agent.contract.artifact import Manifest, read_artifact, read_manifest
+from edge_agent.contract.artifact import Manifest, read_artifact
 from edge_agent.contract.errors import ArtifactError, IncompatibleError
 from edge_agent.contract.outputs import BOXES_OFF, looked_at, outputs_of
-from edge_agent.providers import PROCESSOR, Chain, Name, Providers, executing
+from edge_agent.providers import PROCESSOR, Chain, Name, executing
 from edge_agent.runtime import ORT_ERRORS, open_session, refusing
 
 EXIT_REFUSED = 3
@@ -32,6 +34,7 @@ BLOCK_BYTES = 16 << 20  # of samples held by a block whose length is not given: 
 # fewer rows share the cost of a pass, which finds its code and tables evicted by the model: 0.5 ms after a 0.4 ms one
 BLOCK_ROWS = (8, 256)  # fewest and most rows then; by 256 a pass costs 2 us a sample, and more only comes later
 SCORE_BYTES = 64  # that a pass touches for each class of a row, counted in for the same reason
+FEW = 4096  # numbers, for a product that a library does not spread over threads
 WARM_RUNS = 4  # the first runs allocate and choose kernels: 6 times slower than later ones
 TOGETHER = 8  # samples to one run where it pays: 3 times faster at 20 us a sample; more hardly is, and leaves more over
 SMALL_BYTES = 64 * 1024  # a larger sample comes with a slower model, and several of them leave the cache
@@ -74,20 +77,31 @@ class Model:
         spec = self.manifest.input
         self.shape, self.dtype = tuple(spec.shape), np.dtype(spec.dtype)
         self._gives = outputs_of(self.manifest, {output.name: output.shape for output in self._session.get_outputs()})
-        self.rows = block or self._rows_by_size()
+        self._block = block
+        self.rows = block or self._rows_by_size(BLOCK_BYTES)
         together = together if self._sample_bytes() <= SMALL_BYTES and together <= self.rows else 1
         # Whole numbers are always sound: few places, always in the cache, do for all. Floats are looked at by blocks.
-        places = self.rows if self.dtype.kind == "f" else together
+        self._lay(self.rows if self.dtype.kind == "f" else together)
+        pays = self._warm(clock) < FAST_S and together > 1
+        self.together = together if pays and self._is_alike(together) else 1
+        self.steps = tuple(self._step(row) for row in range(self.rows))
+
+    def twin(self) -> Model:
+        """The same version over a ring of its own, half as long, in which every sample keeps its place; one by one."""
+        twin = copy.copy(self)
+        twin.together, twin.rows = 1, self._block or self._rows_by_size(BLOCK_BYTES // 2)
+        twin._lay(twin.rows)
+        twin.steps = tuple(twin._step(row) for row in range(twin.rows))
+        return twin
+
+    def _lay(self, places: int) -> None:
+        """Out the ring, with so many places for samples."""
         self._inputs: NDArray[np.generic] = np.zeros((places, *self.shape), self.dtype)
-        self._finite = np.empty(self.shape, np.bool_) if self.dtype.kind == "f" else None
         self.logits = self._ring(self._gives.logits)
         self.embedding = self._ring_of_embedding()
         self.further = self._ring(self._gives.further_shape) if self._gives.further else None
         with refusing(f"version {self.version}: cannot bind its input and outputs"):
             self._alone: dict[int, Callable[[], None]] = {0: self._bind(0)}  # runs of single rows, as they are needed
-        pays = self._warm(clock) < FAST_S and together > 1
-        self.together = together if pays and self._is_alike(together) else 1
-        self.steps = tuple(self._step(row) for row in range(self.rows))
 
     @property
     def version(self) -> int:
@@ -117,10 +131,12 @@ class Model:
 
     def is_sound(self, row: int) -> bool:
         """Whether the sample in the place of that row is of finite numbers."""
-        if self._finite is None:
+        if self.dtype.kind != "f":
             return True
-        np.isfinite(self._inputs[row % len(self._inputs)], out=self._finite)
-        return b"\0" not in self._finite.tobytes()  # half of what `all` takes for a small one
+        place = self._inputs[row % len(self._inputs)]
+        if place.size <= FEW and math.isfinite(np.vdot(place, place)):  # a fifth of what it takes to look at each
+            return True
+        return bool(np.isfinite(place).all())
 
     def predict(self, batch: NDArray[np.generic]) -> NDArray[np.float32]:
         """Logits (N, C), or (N, T, C), of (N, *shape), outside the ring."""
@@ -154,10 +170,10 @@ class Model:
                 f"version {self.version}: {what} is off by {difference:.4g}, at most {tolerance:.4g} expected"
             )
 
-    def _rows_by_size(self) -> int:
+    def _rows_by_size(self, block_bytes: int) -> int:
         fewest, most = BLOCK_ROWS
         row_bytes = self._sample_bytes() + SCORE_BYTES * int(np.prod(self._gives.logits))
-        return min(max(BLOCK_BYTES // row_bytes, fewest), most)
+        return min(max(block_bytes // row_bytes, fewest), most)
 
     def _sample_bytes(self) -> int:
         return int(np.prod(self.shape)) * self.dtype.itemsize
@@ -230,63 +246,28 @@ class Model:
         if all(np.array_equal(one, samples[0]) for one in samples[1:]):  # the same in company of itself says nothing
             return False
         try:
+            alone = []
+            for sample in samples[: 2 * count - 1]:
+                self.run(0, sample)
+                alone.append([ring[0].copy() for _, ring in self._rings() if ring is not None])
             run = self._bind(0, count)
             for shift in range(count):
-                chosen = [samples[(place + shift) % len(samples)] for place in range(count)]
-                for row, sample in enumerate(chosen):
-                    self.run(row, sample)
-                alone = self._said(count)
-                for row, sample in enumerate(chosen):
-                    self._place(row)[...] = sample
+                chosen = [(place + shift) % len(alone) for place in range(count)]
+                for row, which in enumerate(chosen):
+                    self._place(row)[...] = samples[which]
                 run()
-                if any(not np.array_equal(a, b) for a, b in zip(alone, self._said(count), strict=True)):
-                    return False
+                found = [ring for _, ring in self._rings() if ring is not None]
+                for row, which in enumerate(chosen):
+                    if any(not np.array_equal(ring[row], said) for ring, said in zip(found, alone[which], strict=True)):
+                        return False
         except ORT_ERRORS:  # the graph takes one sample at a time
             return False
         return True
-
-    def _said(self, count: int) -> list[NDArray[np.float32]]:
-        return [ring[:count].copy() for _, ring in self._rings() if ring is not None]
 
     def _rings(self) -> tuple[tuple[str, Floats | None], ...]:
         """Each output that is read, and where its rows stand."""
         about = self.manifest
         return (about.logits, self.logits), (about.embedding, self.embedding), (self._gives.further, self.further)
-
-
-def load(
-    folder: Path,
-    providers: Providers,
-    *,
-    variant: str,
-    threads: int = 1,
-    block: int = 0,
-    together: int = TOGETHER,
-    passed_over: Callable[[str], None] = lambda _: None,
-) -> Model:
-    """The artifact on the first chain on which it starts and gives its golden answers; ArtifactError when none does.
-
-    `passed_over` is told of each that is not it, and why. The processor's answers are not looked at: the check of a
-    new version did that, on this machine.
-    """
-    sha256 = read_manifest(folder).variant(variant).sha256
-    for chain, why_not in providers.tries(sha256):
-        if chain is None:
-            passed_over(why_not)
-            continue
-        try:
-            model = Model(folder, variant=variant, threads=threads, block=block, together=together, chain=chain)
-            if chain != PROCESSOR:
-                model.check_golden()
-        except IncompatibleError as error:
-            if chain == PROCESSOR:
-                raise
-            providers.failed(chain.names[0], sha256, str(error))
-            passed_over(f"{chain.names[0]}: {error}")
-        else:
-            providers.used(sha256, chain.names[0])
-            return model
-    raise AssertionError("the processor is last, and raises")
 
 
 def misfit(manifest: Manifest, data: NDArray[np.generic]) -> str:

@@ -33,11 +33,11 @@ from edge_agent.send.privacy import Privacy
 from edge_agent.send.recent import Recent
 from edge_agent.send.uplink import Uplink
 from edge_agent.update.trial import run_check
-from edge_agent.update.trust import Trust
 
 if TYPE_CHECKING:
     from edge_agent.identity.renewal import Renewal
     from edge_agent.update.https import Https
+    from edge_agent.update.trust import Trust
 
 log = logging.getLogger(__name__)
 
@@ -65,6 +65,8 @@ def make_trust(config: AgentConfig, folder: Path, *, stop: threading.Event) -> T
     """None where unsigned models are taken; that is said where a server may send some."""
     update = config.update
     if update.trust:
+        from edge_agent.update.trust import Trust  # signatures, for whoever asks for some
+
         ask = functools.partial(
             run_check, timeout_s=update.check_timeout_s, memory_bytes=update.check_memory_bytes, stop=stop
         )

@@ -14,7 +14,6 @@ from __future__ import annotations
 
 import contextlib
 import os
-import shutil
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -128,6 +127,8 @@ class Providers:
         if self._engines is not None and self._engines.is_dir():
             folders = sorted(self._engines.iterdir(), key=lambda folder: folder.stat().st_mtime, reverse=True)
             for folder in folders[keep:]:
+                import shutil
+
                 shutil.rmtree(folder, ignore_errors=True)
 
     def _make_room(self, names: tuple[Name, ...], sha256: str) -> None:

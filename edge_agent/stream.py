@@ -11,6 +11,7 @@ import threading
 import time
 from collections.abc import Callable, Generator, Iterator
 
+from edge_agent.answers import Answers
 from edge_agent.config import Source
 from edge_agent.contract.errors import SourceError, WinnowError
 from edge_agent.contract.types import Reading
@@ -91,11 +92,21 @@ class Stream:
     def _answer(
         self, loop: Loop, opened: Answering, readings: Iterator[Reading | None], stopping: threading.Event
     ) -> None:
-        for reading, said in loop.steps(readings, stopping, answering=True):
-            if reading is not None:
-                about = loop.model.manifest
-                name = about.outcomes[said.label] if said is not None else ""
-                opened.answer(reading, said, about.version, name)
+        answers = Answers(loop)
+        try:
+            for reading in readings:
+                if reading is None:
+                    answers.idle()
+                else:
+                    about = answers.model.manifest
+                    said = answers.of(reading.data, reading.seq, reading.ref, reading.mark)
+                    if said is None:
+                        loop.refuse(reading, first=False)
+                    opened.answer(reading, said, about.version, about.outcomes[said.label] if said else "")
+                if stopping.is_set():
+                    break
+        finally:
+            answers.close()
 
     def _readings(self, loop: Loop, opened: Opened, stopping: threading.Event) -> Generator[Reading | None, None, None]:
         """The source's readings; when it ends and the agent is to stay, silence."""

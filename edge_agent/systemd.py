@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import logging
 import os
-import socket
 import threading
 from typing import NamedTuple
 
@@ -35,6 +34,8 @@ class Manager(NamedTuple):
         """Such as READY=1; lost where nobody listens."""
         if not self.socket:
             return
+        import socket  # where there is one
+
         address = "\0" + self.socket[1:] if self.socket.startswith("@") else self.socket
         try:
             with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_CLOEXEC) as sender:

@@ -35,8 +35,9 @@ from edge_agent.contract.wire import (
     encode,
 )
 from edge_agent.housekeeping import Housekeeping
-from edge_agent.loop import Cursor, Identity, Loop
+from edge_agent.loop import Cursor, Loop
 from edge_agent.model import Model
+from edge_agent.outgoing import Identity
 from edge_agent.update.trial import run_check
 from edge_agent.update.trust import BUILT_MS, Trust
 from edge_agent.update.updater import Updater
@@ -227,8 +228,8 @@ class Device:
 
     def _stream(self, loop: Loop) -> None:
         loop.run(self._readings(), threading.Event())
-        if not self.executed or self.executed[-1] != loop.vitals().version:
-            self.executed.append(loop.vitals().version)
+        if not self.executed or self.executed[-1] != loop.record.vitals().version:
+            self.executed.append(loop.record.vitals().version)
 
     def _readings(self) -> Iterator[Reading | None]:
         for _ in range(SAMPLES):

@@ -22,10 +22,12 @@ AGENT_PARTS = (
     {"__main__"},
     {"agent", "check", "testing"},
     {"housekeeping", "account", "orders", "stream", "session", "parts", "loader", "thermostat"},
+    {"answers"},
     {"loop"},
     {"extras"},
     {"shadow"},
-    {"block"},
+    {"block", "record", "outgoing", "scores", "lookout"},
+    {"batch"},
     {"config"},  # has the options of sources
     {"source", "model", "choose", "send", "update", "identity", "status", "metrics", "systemd"},
     {"runtime"},
@@ -94,9 +96,10 @@ READ_ENVIRONMENT = {
 FORGIVING = {  # where Exception may be caught: supervising loops, and around a user's plug-in
     "models/trainer.py:_asked",
     "edge_agent/agent.py:*",
+    "edge_agent/answers.py:_work",  # of a thread: what it raises is raised in the caller's
     "edge_agent/contract/images.py:decode_image",  # parsers of other people's making
     "edge_agent/housekeeping.py:run",
-    "edge_agent/loop.py:_score",
+    "edge_agent/scores.py:of",
     "edge_agent/send/uplink.py:_run",
     "edge_agent/stream.py:_guarded",
     "edge_agent/source/live.py:_run",  # of a thread: what it raises is raised in the loop's

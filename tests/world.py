@@ -18,9 +18,10 @@ from edge_agent.choose.quantile import NoveltyQuantile
 from edge_agent.config import AgentConfig, Budget, Device
 from edge_agent.contract.types import Reading
 from edge_agent.contract.wire import Heartbeat
-from edge_agent.loop import Cursor, Identity, Loop
+from edge_agent.loop import Cursor, Loop
 from edge_agent.model import Model
 from edge_agent.orders import configured
+from edge_agent.outgoing import Identity
 from server.__main__ import main
 from server.inventory import fleet
 from server.store.store import Store

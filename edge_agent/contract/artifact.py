@@ -7,7 +7,7 @@ own hash stands in the device's assignment, so one hash vouches for everything. 
     models/7/model.onnx        the variant this device runs
 """
 
-from __future__ import annotations
+# Annotations are not postponed here: msgspec would compile each of them at every start (docs/adr/0041).
 
 import base64
 import hashlib
@@ -39,7 +39,7 @@ class Tensor(msgspec.Struct, frozen=True, kw_only=True):
     data: str
 
     @classmethod
-    def of(cls, array: NDArray[np.generic]) -> Tensor:
+    def of(cls, array: NDArray[np.generic]) -> "Tensor":
         """Pack an array."""
         packed = zlib.compress(np.ascontiguousarray(array).tobytes(), 9)
         return cls(dtype=str(array.dtype), shape=tuple(array.shape), data=base64.b64encode(packed).decode())

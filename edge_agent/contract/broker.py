@@ -6,7 +6,6 @@ Of both programs' configuration; and how both send to it.
 from __future__ import annotations
 
 import ipaddress
-import socket
 from typing import TYPE_CHECKING, Any, NamedTuple
 from urllib.parse import urlsplit
 
@@ -110,4 +109,6 @@ def tls_context(files: TlsFiles) -> ssl.SSLContext:
 
 def send_at_once(_client: object, _data: object, wire: Any) -> None:
     """For paho's `on_socket_open`: a small packet, as a receipt, does not wait for the word on the one before."""
+    import socket
+
     wire.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)

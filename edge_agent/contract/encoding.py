@@ -18,7 +18,6 @@ import zlib
 from typing import Literal
 
 import numpy as np
-import zstandard
 from numpy.typing import NDArray
 
 from edge_agent.contract.errors import MessageError
@@ -41,6 +40,8 @@ def pack(array: NDArray[np.generic]) -> tuple[Encoding, bytes]:
     raw = array.tobytes()
     if len(raw) <= SMALL_BYTES:
         return _shortest(("raw", raw), ("zlib", zlib.compress(raw, 6)))
+    import zstandard  # no device needs it before it sends
+
     compressor = zstandard.ZstdCompressor(level=LEVEL)
     differences = compressor.compress(_differences(array))
     return _shortest(("raw", raw), ("zstd", compressor.compress(raw)), ("delta-zstd", differences))
@@ -70,12 +71,21 @@ def _inflate(encoding: Encoding, body: bytes, expected: int) -> bytes:
             return body
         if encoding == "zlib":
             return zlib.decompressobj().decompress(body, expected + 1)
+        return _decompress(body, expected)
+    except (zlib.error, ValueError) as error:
+        raise MessageError(f"{encoding}: {error}") from error
+
+
+def _decompress(body: bytes, expected: int) -> bytes:
+    import zstandard
+
+    try:
         # As a stream: asked for a whole, zstandard would allocate what the frame announces.
         stream = zstandard.ZstdDecompressor(max_window_size=WINDOW_MAX_BYTES).stream_reader(body)
         raw: bytes = stream.read(expected + 1)
         return raw
-    except (zlib.error, zstandard.ZstdError) as error:
-        raise MessageError(f"{encoding}: {error}") from error
+    except zstandard.ZstdError as error:
+        raise ValueError(str(error)) from error
 
 
 def _differences(array: NDArray[np.generic]) -> bytes:

@@ -16,7 +16,6 @@ import itertools
 from collections.abc import Callable
 
 import numpy as np
-import zstandard
 from numpy.typing import NDArray
 
 from edge_agent.contract.artifact import OnnxFile, check_bytes
@@ -42,6 +41,8 @@ def unpack(parcel: Parcel, data: bytes, *, base: bytes, file: OnnxFile) -> bytes
 
 
 def _inflated(data: bytes, _base: bytes, size: int, where: str) -> bytes:
+    import zstandard
+
     try:
         # As a stream: asked for a whole, zstandard would allocate what the frame announces.
         stream = zstandard.ZstdDecompressor(max_window_size=1 << WINDOW_LOG).stream_reader(data)

@@ -4,7 +4,7 @@ One TOML file, once, into frozen structs that forbid unknown keys. Every mistake
 and what was expected, and the nearest valid key. Nothing here reads the environment.
 """
 
-from __future__ import annotations
+# Annotations are not postponed here: msgspec would compile each of them at every start (docs/adr/0041).
 
 import re
 import sys

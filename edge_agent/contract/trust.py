@@ -17,7 +17,6 @@ imported when there is something to check, by a process that ends afterwards.
 from __future__ import annotations
 
 import contextlib
-import tempfile
 from collections.abc import Iterable, Iterator
 from datetime import datetime, timezone
 from pathlib import Path
@@ -154,6 +153,8 @@ def vouch(bundle: Bundle, claim: Claim, *, anchor: bytes, now_ms: int, seen: Bun
     from tuf.api import exceptions as tuf_errors
 
     try:
+        import tempfile
+
         with tempfile.TemporaryDirectory(prefix="winnow-") as name:
             folder = Path(name)
             updater = _updater(folder, bundle, anchor=anchor, now_ms=now_ms, seen=seen)

@@ -1,6 +1,6 @@
 """What can be set of the outbox, of what is remembered, and of the link?"""
 
-from __future__ import annotations
+# Annotations are not postponed here: msgspec would compile each of them at every start (docs/adr/0041).
 
 import math
 from typing import Annotated, Literal

@@ -15,7 +15,6 @@ from __future__ import annotations
 
 import contextlib
 import logging
-import shutil
 import sqlite3
 import threading
 import time
@@ -44,6 +43,7 @@ from edge_agent.send.outbox_file import (
     Totals,
     connect,
     forget_deleted,
+    free_bytes,
     is_damaged,
     next_boot,
     open_file,
@@ -102,7 +102,7 @@ class Outbox:
         self._path = path
         self._limits = Limits(max_rows, max_bytes)
         self._min_free_disk_bytes = min_free_disk_bytes
-        self._free_disk_bytes = free_disk_bytes or (lambda: shutil.disk_usage(path.parent).free)
+        self._free_disk_bytes = free_disk_bytes or (lambda: free_bytes(path.parent))
         self._now_ms, self._monotonic = now_ms, monotonic
         self._opened_s = monotonic()
         self._lock = threading.Lock()

@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import contextlib
 import logging
-import shutil
+import os
 import sqlite3
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -270,6 +270,12 @@ def _make_indexes(db: sqlite3.Connection) -> None:
         db.execute(f"CREATE INDEX IF NOT EXISTS {name} ON sample ({columns})")
 
 
+def free_bytes(folder: Path) -> int:
+    """That a program without privileges may still write to the file system of a folder."""
+    found = os.statvfs(folder)
+    return found.f_bavail * found.f_frsize
+
+
 def is_damaged(error: Exception, folder: Path) -> bool:
     """Whether a file in `folder` is, by what SQLite said of it.
 
@@ -277,7 +283,7 @@ def is_damaged(error: Exception, folder: Path) -> bool:
     """
     if type(error) is sqlite3.DatabaseError:
         return True
-    return "disk I/O error" in str(error) and shutil.disk_usage(folder).free >= TIGHT_BYTES
+    return "disk I/O error" in str(error) and free_bytes(folder) >= TIGHT_BYTES
 
 
 def _set_aside(path: Path, *, now_ms: int, why: str) -> Path:

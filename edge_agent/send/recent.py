@@ -12,7 +12,6 @@ from __future__ import annotations
 import contextlib
 import logging
 import queue
-import shutil
 import threading
 import time
 from collections.abc import Callable
@@ -25,6 +24,7 @@ from numpy.typing import NDArray
 from edge_agent.contract.outputs import said_bytes
 from edge_agent.contract.types import Prediction, SampleId
 from edge_agent.contract.wire import Request
+from edge_agent.send.outbox_file import free_bytes
 from edge_agent.send.privacy import Privacy, Private
 from edge_agent.send.ring import Gone, Kept, Place, Ring, pack, pack_sample
 
@@ -213,7 +213,7 @@ class Recent:
 
     def _flush(self) -> None:
         records, self._pending, self._pending_bytes = b"".join(self._pending), [], 0
-        if records and shutil.disk_usage(self._folder).free >= self._min_free_disk_bytes + len(records):
+        if records and free_bytes(self._folder) >= self._min_free_disk_bytes + len(records):
             self._ring.append(records)
 
     def _search(self, request: Request) -> None:

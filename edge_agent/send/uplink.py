@@ -63,11 +63,14 @@ LULL_LOOK_S = 2.0  # how long the end of a lull may go unnoticed
 DRAIN_LOOK_S = 0.05
 FAREWELL_S = 2.0  # longest wait for the broker to have the last words; shorter loses them on a slow link
 FAREWELL_LOOK_S = 0.01
+LATEST_S = 2.0  # that a connection lets a device's first answers go before it: the server waits for a silent source
 JOIN_S = 15.0  # longest wait for the thread to end: a connection that is being made, and a clean close
 
 
 class Uplink:
     """Keeps a connection, and sends what waits. All methods may be called from any thread."""
+
+    _after: threading.Event | None = None  # what it lets go before it connects
 
     def __init__(
         self,
@@ -130,8 +133,9 @@ class Uplink:
         self._news = threading.Event()  # for the next heartbeat, which is due then
         self._thread = threading.Thread(target=self._run, name="uplink", daemon=True)
 
-    def start(self) -> None:
-        """Begin to connect; returns at once."""
+    def start(self, after: threading.Event | None = None) -> None:
+        """Begin to connect once `after` is set, or soon; returns at once."""
+        self._after = after
         self._thread.start()
 
     def stop(self, *, drain_s: float = 0.0) -> None:
@@ -141,6 +145,8 @@ class Uplink:
             self._stopping.wait(DRAIN_LOOK_S)
         self._stopping.set()
         self._wake.set()
+        if self._after is not None:
+            self._after.set()
         self._thread.join(JOIN_S)
 
     @property
@@ -216,6 +222,8 @@ class Uplink:
     # --- sending: the uplink's own thread ---------------------------------------------------------------------------
 
     def _run(self) -> None:
+        if self._after is not None:
+            self._after.wait(LATEST_S)
         failures = 0
         while not self._stopping.is_set():
             connection = self._new_connection()

@@ -11,7 +11,6 @@ cannot be read; the agent then opens it again, later and later. One whose sample
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
 from typing import NamedTuple, Protocol, runtime_checkable
 
 from edge_agent.contract.types import Prediction, Reading
@@ -33,7 +32,6 @@ class Fit(NamedTuple):
     dtype: str
 
 
-@dataclass
 class Counts:
     """What became no sample since the agent's start; a source counts up, anybody may look.
 
@@ -41,9 +39,8 @@ class Counts:
     frames or requests that held no sample.
     """
 
-    skipped: int = 0
-    gaps: int = 0
-    unreadable: int = 0
+    def __init__(self) -> None:
+        self.skipped = self.gaps = self.unreadable = 0
 
 
 class Source(Protocol):

@@ -4,7 +4,7 @@
 those of the chosen kind may be there.
 """
 
-from __future__ import annotations
+# Annotations are not postponed here: msgspec would compile each of them at every start (docs/adr/0041).
 
 from collections.abc import Callable
 from typing import Annotated, Any, Literal

@@ -1,6 +1,6 @@
 """What can be set of how a new model is taken?"""
 
-from __future__ import annotations
+# Annotations are not postponed here: msgspec would compile each of them at every start (docs/adr/0041).
 
 from typing import Annotated
 

@@ -11,7 +11,6 @@ Always true: a folder with a number passed its golden test on this device once.
 from __future__ import annotations
 
 import os
-import shutil
 from collections.abc import Collection
 from pathlib import Path
 
@@ -74,13 +73,13 @@ class Shelf:
         if self._incoming.is_dir():
             for other in self._incoming.iterdir():
                 if other.name != str(version):
-                    shutil.rmtree(other)
+                    _delete(other)
         return self._incoming / str(version)
 
     def clear_arrivals(self) -> None:
         """Nothing is wanted any more."""
         if self._incoming.is_dir():
-            shutil.rmtree(self._incoming)
+            _delete(self._incoming)
 
     def unpack(self, arrival: Path, manifest: bytes, onnx: bytes) -> Path:
         """An artifact folder to be tested. The manifest goes in last, and byte for byte as it was hashed."""
@@ -94,7 +93,7 @@ class Shelf:
         """Give a tested artifact its number. An older folder of that number was given up, and makes way."""
         target = self.path(version)
         if target.exists():
-            shutil.rmtree(target)
+            _delete(target)
         folder.rename(target)
         top = os.open(self._folder, os.O_RDONLY)
         try:
@@ -108,4 +107,10 @@ class Shelf:
         kept = [version for version in versions if version not in useless][:keep]
         for version in versions:
             if version not in kept and version not in needed:
-                shutil.rmtree(self.path(version))
+                _delete(self.path(version))
+
+
+def _delete(folder: Path) -> None:
+    import shutil  # brings compression along, which no start needs
+
+    shutil.rmtree(folder)

@@ -30,7 +30,7 @@ Nothing here touches a file or a clock: a transition takes a state and returns t
 state writes it down before acting on it. A power cut then repeats a step at worst.
 """
 
-from __future__ import annotations
+# Annotations are not postponed here: msgspec would compile each of them at every start (docs/adr/0041).
 
 from typing import Literal
 

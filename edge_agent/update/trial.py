@@ -11,16 +11,19 @@ import logging
 import os
 import resource
 import signal
-import subprocess
 import threading
 import time
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import msgspec
 
 from edge_agent.contract import errors
 from edge_agent.contract.errors import ArtifactError, EdgeError, IncompatibleError, StaleError
+
+if TYPE_CHECKING:
+    import subprocess
 
 log = logging.getLogger(__name__)
 
@@ -55,6 +58,8 @@ def run_check(argv: Sequence[str], *, timeout_s: float, memory_bytes: int, stop:
         CheckStoppedError: when `stop` is set.
         OSError: when the program cannot be started.
     """
+    import subprocess  # where there is something to check
+
     with subprocess.Popen(
         list(argv),
         stdin=subprocess.DEVNULL,
@@ -87,6 +92,8 @@ def _cap(pid: int, timeout_s: float, memory_bytes: int) -> None:
 
 
 def _wait(child: subprocess.Popen[bytes], timeout_s: float, stop: threading.Event | None) -> tuple[bytes, bytes]:
+    import subprocess
+
     until_s = time.monotonic() + timeout_s
     while True:
         try:

@@ -28,7 +28,7 @@ import msgspec
 
 from edge_agent.contract.artifact import sha256_hex, write_durably
 from edge_agent.contract.errors import ConfigError, EdgeError, IncompatibleError, SignatureError
-from edge_agent.contract.trust import Bundle, Claim, decode_bundle, lasts, signed_ms, vouch
+from edge_agent.contract.trust import BUNDLE, Bundle, Claim, decode_bundle, lasts, signed_ms, vouch
 from edge_agent.contract.wire import Assignment
 from edge_agent.update.trial import EXIT_REFUSED
 
@@ -129,8 +129,9 @@ class Trust:
         )
         self._put(bundle, claim, clock_ms=self._clock_ms())
 
-    def vouch_by_hand(self, version: int, manifest: bytes, bundle: Path) -> None:
+    def vouch_by_hand(self, version: int, manifest: bytes, artifact: Path) -> None:
         """The same for an artifact that somebody put on this device. Whoever can do that need not prove its age."""
+        bundle = artifact / BUNDLE
         try:
             data = bundle.read_bytes()
         except OSError as error:

@@ -31,17 +31,16 @@ from edge_agent.contract.errors import (
     StaleError,
     UplinkError,
 )
-from edge_agent.contract.trust import BUNDLE
 from edge_agent.contract.wire import Assignment, BlockHeader, Desired, Fetch, ModelState, Parcel
 from edge_agent.update import slots
-from edge_agent.update.fetch import ArtifactFetch
 from edge_agent.update.installed import NOTHING, Detail, Installed, Kind, Report
 from edge_agent.update.probation import Figures
 from edge_agent.update.trial import CheckStoppedError
-from edge_agent.update.trust import Trust
 
 if TYPE_CHECKING:
+    from edge_agent.update.fetch import ArtifactFetch
     from edge_agent.update.https import Https
+    from edge_agent.update.trust import Trust
 
 log = logging.getLogger(__name__)
 
@@ -136,7 +135,7 @@ class Updater(Installed):
         self._fit(manifest)
         data = (artifact / MANIFEST).read_bytes()
         if self._trust is not None:
-            self._trust.vouch_by_hand(version, data, artifact / BUNDLE)
+            self._trust.vouch_by_hand(version, data, artifact)
         self._check(artifact)
         folder = self.shelf.unpack(self.shelf.arrival(version), data, onnx)
         self.adopt(folder, version)
@@ -290,6 +289,8 @@ class Updater(Installed):
             raise DowngradeError(f"version {version} is older than {state.committed}, which was committed here")
         if answer != "yes":
             return None
+        from edge_agent.update.fetch import ArtifactFetch  # what is fetched is seldom, and it brings signatures along
+
         folder = self.shelf.arrival(version)
         vouch = self._vouch if self._trust is not None else None
         return ArtifactFetch(folder, assignment, variant=self.variant, fits=self._fit, cellar=self, vouch=vouch)

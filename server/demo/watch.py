@@ -20,7 +20,7 @@ from sqlite_utils import Database
 
 from edge_agent.contract.errors import MessageError
 from edge_agent.contract.wire import Heartbeat, decode
-from edge_agent.loop import PREDICTION
+from edge_agent.outgoing import PREDICTION
 from edge_agent.status import STATUS
 from server.demo.scenario import Stream
 from server.demo.workspace import Workspace

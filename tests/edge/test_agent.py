@@ -38,7 +38,7 @@ from edge_agent.contract.wire import (
     decode_body,
 )
 from edge_agent.lock import only_one
-from edge_agent.loop import PREDICTION
+from edge_agent.outgoing import PREDICTION
 from edge_agent.send.outbox import Outbox
 from edge_agent.send.ring import Ring
 from edge_agent.source import Fit, Start
@@ -507,7 +507,7 @@ def test_the_first_word_to_the_server_says_which_version_runs(
     agent = Agent(load_config(configure(here, broker=f"mqtt://{broker.host}:{broker.port}")))
     start, said = agent.uplink.start, []
 
-    def begin() -> None:
+    def begin(after: threading.Event | None) -> None:
         said.extend([agent.account.birth().model.version, agent.account.heartbeat().model.version])
         start()
         agent.stop()
@@ -568,8 +568,8 @@ def test_a_staged_model_is_tried_and_committed_without_a_server(here: Path) -> N
     thread.start()
     try:
         wait_for(lambda: agent.updater.slot_state() == slots.Steady(committed=2))
-        read = agent.account.loop.counts().read
-        wait_for(lambda: agent.account.loop.counts().read > read)
+        read = agent.account.loop.record.counts().read
+        wait_for(lambda: agent.account.loop.record.counts().read > read)
     finally:
         agent.stop()
         thread.join(20)

@@ -24,9 +24,10 @@ from edge_agent.contract.artifact import Manifest, Reference, Tensor
 from edge_agent.contract.errors import ConfigError, IncompatibleError
 from edge_agent.contract.types import Reading
 from edge_agent.contract.wire import Desired
-from edge_agent.loop import CURSOR, SELECTOR, TARGETS, Cursor, Identity, Loop
+from edge_agent.loop import CURSOR, SELECTOR, TARGETS, Cursor, Loop
 from edge_agent.model import Model, main
 from edge_agent.orders import configured, desired_over
+from edge_agent.outgoing import Identity
 from edge_agent.send.writer import Handover
 
 HEADS, CLASSES, HIDDEN = 3, 4, 8
@@ -91,7 +92,7 @@ def test_disagreement_is_asked_for_and_the_mean_of_the_heads_is_the_prediction(
     loop.run((Reading(row, seq) for seq, row in enumerate(x)), threading.Event())
     samples = [sample for item in handed for sample in item.samples]
     assert len(samples) > 40
-    assert loop.counts().scored == 600
+    assert loop.record.counts().scored == 600
     logits = model.predict(x)
     assert logits.shape == (600, HEADS, CLASSES)
     p = mean_probabilities(logits)

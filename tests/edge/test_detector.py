@@ -34,8 +34,9 @@ from edge_agent.contract.outputs import said_bytes
 from edge_agent.contract.task import Applies, Box, Said, Value
 from edge_agent.contract.types import Reading
 from edge_agent.contract.wire import SampleHeader, decode_frame, encode_sample, sample_frames
-from edge_agent.loop import CURSOR, DRIFT, FRAMES, SELECTOR, Cursor, Identity, Loop, sample_bytes
+from edge_agent.loop import CURSOR, DRIFT, FRAMES, SELECTOR, Cursor, Loop
 from edge_agent.model import Model, main
+from edge_agent.outgoing import Identity, sample_bytes
 from edge_agent.send.writer import Handover
 
 COUNT = 600
@@ -82,7 +83,7 @@ def test_every_frame_is_answered_and_what_is_sent_carries_its_boxes(folder: Path
     model.check_golden()
     loop = loop_over(model, handed)
     loop.run(readings(), threading.Event())
-    counts, samples = loop.counts(), samples_of(handed)
+    counts, samples = loop.record.counts(), samples_of(handed)
     assert (counts.read, counts.scored, counts.invalid) == (COUNT, COUNT, 0)
     assert 40 < len(samples) < 90
     assert len(counts.classes) == 3
@@ -171,7 +172,7 @@ def test_a_stream_of_which_other_things_are_found_raises_an_alarm(folder: Path) 
     moved = [alarm for alarm in told if alarm.kind == "moved"]
     assert len(moved) == 1
     assert moved[0].since < 1000
-    counts = loop.counts()
+    counts = loop.record.counts()
     assert counts.signals[0] == counts.scored == 2400
     assert counts.classes[2] > 1000
 
@@ -191,14 +192,14 @@ def beside(folder: Path, **changes: object) -> tuple[Loop, list[Handover]]:
 
 def test_a_detector_agrees_with_itself(tmp_path: Path) -> None:
     loop, handed = beside(tmp_path)
-    seen = loop.shadowed()
+    seen = loop.extras.shadowed()
     assert (seen.samples, seen.invalid, seen.agreed) == (COUNT, 0, COUNT)
     assert {s.selection.reason for s in samples_of(handed)} <= {"informative", "explore", "random"}
 
 
 def test_labels_go_where_two_detectors_differ(tmp_path: Path) -> None:
     loop, handed = beside(tmp_path, shift=-2.0)
-    seen = loop.shadowed()
+    seen = loop.extras.shadowed()
     assert seen.samples == COUNT
     assert 0.5 * COUNT < seen.agreed < 0.95 * COUNT
     taken = [s for s in samples_of(handed) if s.selection.reason == "disagreement"]

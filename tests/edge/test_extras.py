@@ -20,8 +20,9 @@ from edge_agent.contract.errors import IncompatibleError
 from edge_agent.contract.types import Reading, Sample
 from edge_agent.contract.wire import Request
 from edge_agent.extras import SHADOW, WANTED, Extras
-from edge_agent.loop import CURSOR, SELECTOR, Cursor, Identity, Loop
+from edge_agent.loop import CURSOR, SELECTOR, Cursor, Loop
 from edge_agent.model import Model
+from edge_agent.outgoing import Identity
 from edge_agent.send.recent import Recent
 from edge_agent.send.writer import Handover
 
@@ -120,7 +121,7 @@ def test_neighbours_in_the_stream_are_sent_beside_what_the_selector_takes() -> N
     assert own == [(s.id, s.selection) for s in plain.samples]  # the selector does not notice
     (state,) = run.loop.requests()
     assert (state.id, state.found, state.recalled) == (5, len(found), 0)
-    counts = run.loop.counts()
+    counts = run.loop.record.counts()
     assert counts.selected["requested"] == len(found)
     assert counts.scored == sum(counts.selected.values()) + sum(counts.unsent_classes)
 
@@ -178,8 +179,8 @@ def test_recent_samples_are_found_sent_once_and_counted_apart(recent: Recent) ->
     (state,) = run.loop.requests()
     assert state.searched is not None
     found = run.of("requested")
-    assert 0 < len(found) == state.found == state.recalled == run.loop.counts().recalled
-    assert "requested" not in run.loop.counts().selected
+    assert 0 < len(found) == state.found == state.recalled == run.loop.record.counts().recalled
+    assert "requested" not in run.loop.record.counts().selected
     assert not before & {str(sample.id) for sample in found}
     assert np.mean(Y[[sample.id.seq for sample in found]] == RARE) > 0.9
     for sample in found:
@@ -219,7 +220,7 @@ def test_a_shadow_model_gets_labels_where_it_disagrees(tmp_path: Path) -> None:
     assert 20 < len(found) <= 0.02 * COUNT + 20
     assert differ[[sample.id.seq for sample in found]].mean() > 0.8
     assert all(s.selection.probability == s.selection.shadow_probability <= 0.5 for s in found)
-    shadowed = run.loop.shadowed()
+    shadowed = run.loop.extras.shadowed()
     assert shadowed is not None
     assert (shadowed.version, shadowed.invalid) == (2, 0)
     assert 0.45 * COUNT < shadowed.samples < 0.55 * COUNT
@@ -245,9 +246,9 @@ def test_a_shadow_trial_goes_on_after_a_restart(tmp_path: Path) -> None:
     second = begin(Run(state=first.state()), 99)
     second.play(start=second.loop.cursor.seq)
     assert [(s.id, s.selection) for s in first.samples + second.samples] == [(s.id, s.selection) for s in whole.samples]
-    second.loop.end_shadow()
+    second.loop.extras.end_shadow()
     second.loop.run(iter(()), threading.Event())
-    assert second.loop.shadowed() is None
+    assert second.loop.extras.shadowed() is None
 
 
 def test_a_shadow_model_of_other_inputs_is_refused(tmp_path: Path) -> None:
@@ -271,7 +272,7 @@ def test_a_shadow_model_decides_the_same_whatever_blocks_and_company(tmp_path: P
     for options in ({"block": 7}, {"block": 16, "together": 1}, {"block": 1}):
         other = play(**options)
         assert [(s.id, s.selection) for s in other.samples] == [(s.id, s.selection) for s in whole.samples]
-        assert other.loop.shadowed()[:4] == whole.loop.shadowed()[:4]
+        assert other.loop.extras.shadowed()[:4] == whole.loop.extras.shadowed()[:4]
 
 
 def test_a_shadow_that_takes_over_is_none_any_more(tmp_path: Path) -> None:
@@ -282,7 +283,7 @@ def test_a_shadow_that_takes_over_is_none_any_more(tmp_path: Path) -> None:
     run.play(end=500)
     run.loop.swap(candidate)
     run.play(start=500, end=1500)
-    assert run.loop.shadowed() is None
+    assert run.loop.extras.shadowed() is None
     taken = [sample for sample in run.samples if sample.model_version == 2]
     said = candidate.predict(X[[sample.id.seq for sample in taken]]).argmax(axis=1)
     assert [sample.prediction.label for sample in taken] == said.tolist() != []

@@ -21,8 +21,9 @@ from edge_agent.contract.errors import ArtifactError
 from edge_agent.contract.types import Reading
 from edge_agent.contract.wire import Desired
 from edge_agent.housekeeping import Housekeeping
-from edge_agent.loop import Cursor, Identity, Loop
+from edge_agent.loop import Cursor, Loop
 from edge_agent.model import Model
+from edge_agent.outgoing import Identity
 from edge_agent.send.writer import Handover
 from edge_agent.update.slots import Staged, Steady, Trial
 from edge_agent.update.updater import Updater
@@ -140,11 +141,11 @@ def test_a_good_model_is_tried_beside_then_live_and_committed(tmp_path: Path) ->
     assert (state.version, state.slot, state.trying) == (1, "staged", 2)
     assert 0 < state.tried < 200
     device.until(Trial)
-    assert device.loop.shadowed() is None or device.loop.shadowed().version == 2
+    assert device.loop.extras.shadowed() is None or device.loop.extras.shadowed().version == 2
     device.look()
     state = device.updater.state()
     assert (state.version, state.slot, state.trying) == (2, "trial", 2)
-    assert device.loop.shadowed() is None
+    assert device.loop.extras.shadowed() is None
     device.until(Steady)
     assert device.slots == Steady(committed=2)
     assert device.told == [("staged", ""), ("trial", "shadow"), ("trial", "live"), ("commit", "")]
@@ -155,7 +156,7 @@ def test_a_good_model_is_tried_beside_then_live_and_committed(tmp_path: Path) ->
 
 
 def test_no_sample_is_missed_and_each_is_answered_by_the_one_that_runs(tmp_path: Path) -> None:
-    from edge_agent.loop import PREDICTION
+    from edge_agent.outgoing import PREDICTION
 
     another(tmp_path / "new", version=2, noise=1.5)
     device = Device(tmp_path / "models")
@@ -221,7 +222,7 @@ def test_a_model_that_gives_no_finite_result_is_given_up(tmp_path: Path, shadow_
     assert device.slots.committed == device.loop.model.version == 1
     assert device.told[-1][0] == ("refused" if shadow_samples else "revert")
     if shadow_samples:
-        counts = device.loop.counts()
+        counts = device.loop.record.counts()
         assert counts.invalid == 0  # nobody got an answer of it
 
 
@@ -284,7 +285,7 @@ def test_a_model_that_is_late_is_refused_before_anybody_waits_for_it(tmp_path: P
     device.stage(tmp_path / "new", 2)
     device.look(8)
     assert "95 % of the samples took up to" in device.why
-    assert device.loop.vitals().latency_p95_ms < 8.0  # what the shadow took is not held against the running one
+    assert device.loop.record.vitals().latency_p95_ms < 8.0  # what the shadow took is not held against the running one
 
 
 def test_a_model_that_takes_too_much_memory_is_refused(tmp_path: Path) -> None:
@@ -332,7 +333,7 @@ def test_a_model_withdrawn_from_the_shadow_leaves_it(tmp_path: Path) -> None:
     device.updater.step(0.0)
     device.look(2)
     assert device.slots == Steady(committed=1)
-    assert device.loop.shadowed() is None
+    assert device.loop.extras.shadowed() is None
     assert device.updater.state().trying == 0
 
 
@@ -355,12 +356,12 @@ def test_a_model_leaves_the_shadow_though_the_one_that_takes_its_place_cannot_be
     device = Device(tmp_path / "models")
     device.stage(tmp_path / "new", 2)
     device.look(3)
-    assert device.loop.shadowed() is not None
+    assert device.loop.extras.shadowed() is not None
     device.stage(tmp_path / "newer", 3)
     (device.folder / "3" / MODEL).write_bytes(b"damaged since")
     device.look(2)
     assert 3 in device.slots.refused
-    assert device.loop.shadowed() is None
+    assert device.loop.extras.shadowed() is None
 
 
 @pytest.mark.parametrize("shadow_samples", [200, 0])

@@ -17,8 +17,9 @@ from edge_agent.choose.quantile import NoveltyQuantile
 from edge_agent.choose.rules import Rules
 from edge_agent.contract.errors import ConfigError
 from edge_agent.contract.types import Reading
-from edge_agent.loop import CURSOR, DRIFT, INVALID_LABEL, PREDICTION, SELECTOR, Cursor, Identity, Loop
+from edge_agent.loop import CURSOR, DRIFT, SELECTOR, Cursor, Loop
 from edge_agent.model import Model
+from edge_agent.outgoing import INVALID_LABEL, PREDICTION, Identity
 from edge_agent.pulse import Pulse
 from edge_agent.send.writer import Handover
 
@@ -74,7 +75,7 @@ def test_every_sample_is_predicted_once_and_some_are_selected() -> None:
     outcome = Outcome()
     loop = make(outcome)
     loop.run(readings(X), threading.Event())
-    predictions, counts = outcome.predictions(), loop.counts()
+    predictions, counts = outcome.predictions(), loop.record.counts()
     assert predictions["seq"].tolist() == list(range(COUNT))
     expected = Model(ARTIFACT).predict(X).argmax(axis=1)
     assert (predictions["label"] == expected).all()
@@ -130,8 +131,8 @@ def test_the_same_decisions_for_any_blocks_and_in_any_company(sizes: list[int]) 
         at, turn = end, turn + 1
     assert company.predictions().tolist() == alone.predictions().tolist()
     assert [s.selection for s in company.samples] == [s.selection for s in alone.samples]
-    assert loop.vitals().samples == COUNT
-    assert loop.vitals().latency_p50_ms > 0.0
+    assert loop.record.vitals().samples == COUNT
+    assert loop.record.vitals().latency_p50_ms > 0.0
 
 
 def test_a_swap_misses_no_sample(tmp_path: Path) -> None:
@@ -144,8 +145,8 @@ def test_a_swap_misses_no_sample(tmp_path: Path) -> None:
         for reading in readings(X):
             if reading and reading.seq == 700:
                 loop.swap(newer)
-                assert loop.coming_version == 2
-                assert loop.vitals().version == 1
+                assert loop.coming.version == 2
+                assert loop.record.vitals().version == 1
             yield reading
 
     loop.run(swapping(), threading.Event())
@@ -153,9 +154,9 @@ def test_a_swap_misses_no_sample(tmp_path: Path) -> None:
     assert outcome.predictions()["seq"].tolist() == list(range(COUNT))
     assert versions[:700].tolist() == [1] * 700
     assert set(versions[700 + newer.rows :].tolist()) == {2}  # at the end of the block
-    assert loop.vitals().samples == (versions == 2).sum()
+    assert loop.record.vitals().samples == (versions == 2).sum()
     assert {s.model_version for s in outcome.samples} == {1, 2}
-    counts, (cut,) = loop.said()  # what was counted of each model can be told apart, to the sample
+    counts, (cut,) = loop.record.said()  # what was counted of each model can be told apart, to the sample
     assert (cut.model_version, cut.through_seq, cut.read) == (1, (versions == 1).sum() - 1, (versions == 1).sum())
     assert (counts.stream, counts.model_version, counts.through_seq, counts.read) == ("main", 2, COUNT - 1, COUNT)
     assert sum(cut.selected.values()) == sum(s.model_version == 1 for s in outcome.samples)
@@ -171,7 +172,7 @@ def test_samples_that_do_not_fit_are_counted_and_skipped() -> None:
         Reading(X[1], 3),
     ]
     loop.run(iter(odd), threading.Event())
-    counts = loop.counts()
+    counts = loop.record.counts()
     assert (counts.read, counts.scored, counts.invalid) == (4, 2, 2)
 
 
@@ -185,7 +186,7 @@ def test_a_misfit_after_a_restart_is_counted_and_skipped() -> None:
     wrong = iter([Reading(np.zeros((3, 3), np.uint8), 7)])
     loop = make(Outcome(), cursor=Cursor(7, "mark"))
     loop.run(wrong, threading.Event())
-    assert loop.counts().invalid == 1
+    assert loop.record.counts().invalid == 1
 
 
 def test_a_stop_keeps_the_state_though_nothing_was_selected() -> None:
@@ -206,7 +207,7 @@ def test_a_slow_stream_does_not_wait_for_its_block() -> None:
         for reading in readings(X, end=50):
             yield reading
             yield None
-            assert loop.counts().read == reading.seq + 1
+            assert loop.record.counts().read == reading.seq + 1
 
     loop.run(slow(), threading.Event())
 
@@ -222,7 +223,7 @@ def test_a_stop_finishes_what_is_in_hand() -> None:
             yield None
 
     loop.run(endless(), stopping)
-    assert loop.counts().read == 40
+    assert loop.record.counts().read == 40
 
 
 def broken(logits: np.ndarray) -> np.ndarray:
@@ -233,8 +234,8 @@ def test_a_plug_in_that_fails_costs_its_samples_not_the_stream() -> None:
     outcome = Outcome()
     loop = make(outcome, acquisition=f"{__name__}:broken")
     loop.run(readings(X, end=64), threading.Event())
-    assert loop.counts().invalid == 64
-    assert loop.vitals().invalid == 0  # not the model's fault
+    assert loop.record.counts().invalid == 64
+    assert loop.record.vitals().invalid == 0  # not the model's fault
     assert not outcome.samples
     assert set(outcome.predictions()["label"].tolist()) == {INVALID_LABEL}
 

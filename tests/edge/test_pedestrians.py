@@ -11,8 +11,9 @@ from edge_agent.choose.quantile import NoveltyQuantile
 from edge_agent.choose.rules import Rules
 from edge_agent.contract.artifact import MANIFEST
 from edge_agent.contract.types import Reading
-from edge_agent.loop import Cursor, Identity, Loop
+from edge_agent.loop import Cursor, Loop
 from edge_agent.model import Model
+from edge_agent.outgoing import Identity
 from edge_agent.send.writer import Handover
 
 pytest.importorskip("onnx")  # the agent's own environment has none, nor what makes the detector

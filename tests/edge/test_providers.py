@@ -24,7 +24,8 @@ from edge_agent.__main__ import main
 from edge_agent.config import load_config
 from edge_agent.contract.artifact import Golden, Tensor, decode_manifest
 from edge_agent.contract.errors import ConfigError, IncompatibleError
-from edge_agent.model import EXIT_REFUSED, load
+from edge_agent.loader import load
+from edge_agent.model import EXIT_REFUSED
 from edge_agent.providers import KNOWN, PROCESSOR, Chain, Providers
 
 LACKING = [name for name, full in KNOWN.items() if full not in ort.get_available_providers()]

@@ -26,8 +26,9 @@ from edge_agent.config import load_config
 from edge_agent.contract.errors import ConfigError, SourceError
 from edge_agent.contract.types import Reading
 from edge_agent.contract.wire import Heartbeat, SourceState
-from edge_agent.loop import Cursor, Identity, Loop
+from edge_agent.loop import Cursor, Loop
 from edge_agent.model import Model
+from edge_agent.outgoing import Identity
 from edge_agent.source import Fit, Start
 from edge_agent.source.options import Camera, Push, Source
 from edge_agent.status import describe, read_status
@@ -88,7 +89,7 @@ def test_a_source_that_fails_is_opened_again_and_the_device_says_so(monkeypatch:
     stream = Stream(Source(kind=f"{__name__}:Failing", stop_at_end=True), report=report)
     loop = make_loop()
     assert stream.play(loop, threading.Event())
-    assert loop.counts().read == 30
+    assert loop.record.counts().read == 30
     assert said == ["source: the cable is loose: again in 0 s"] * 2
     assert seen == ["the cable is loose"] * 2
     assert stream.state() == SourceState(kind=f"{__name__}:Failing", restarts=2)
@@ -108,7 +109,7 @@ def test_a_loop_that_is_slower_than_its_camera_says_how_much_it_passed_over(tmp_
     assert stream.play(loop, threading.Event())
     skipped = stream.state().skipped
     assert skipped > 100
-    assert loop.counts().read + skipped == 200
+    assert loop.record.counts().read + skipped == 200
 
 
 # --- the whole program ---
@@ -239,4 +240,4 @@ def test_who_pushes_gets_what_the_model_says(tmp_path: Path) -> None:
     assert [said["label"] for _, said in answers] == expected.tolist()
     names = Model(ARTIFACT).manifest.classes
     assert [said["name"] for _, said in answers] == [names[label] for label in expected]
-    assert loop.counts().read == 60
+    assert loop.record.counts().read == 60

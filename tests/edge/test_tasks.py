@@ -26,8 +26,9 @@ from edge_agent.contract.artifact import Answer, Golden, Manifest, Tensor
 from edge_agent.contract.errors import ConfigError, IncompatibleError
 from edge_agent.contract.task import MOST
 from edge_agent.contract.types import Reading
-from edge_agent.loop import Cursor, Identity, Loop
+from edge_agent.loop import Cursor, Loop
 from edge_agent.model import Model
+from edge_agent.outgoing import Identity
 from edge_agent.send.writer import Handover
 
 NAMES = [*BUILT_IN, *OF_COMMITTEES]
@@ -344,7 +345,7 @@ def run(model: Model, acquisition: str = "margin") -> tuple[list, Loop]:
     )
     loop.run((Reading(row, seq) for seq, row in enumerate(stream(500))), threading.Event())
     assert loop.drift().watching
-    assert loop.counts().signals[0] == 500
+    assert loop.record.counts().signals[0] == 500
     return [sample for item in handed for sample in item.samples], loop
 
 
@@ -390,7 +391,7 @@ def test_a_model_of_several_classes_says_each(tmp_path: Path, heads: int) -> Non
     model = Model(tmp_path)
     model.check_golden()
     samples, loop = run(model, "bald" if heads > 1 else "margin")
-    assert loop.counts().scored == 500
+    assert loop.record.counts().scored == 500
     assert len(samples) > 30
     z = model.predict(stream(500)).reshape(500, heads, 5)
     p = (1.0 / (1.0 + np.exp(-z))).mean(axis=1)
@@ -408,7 +409,7 @@ def test_a_regressor_says_each_number_with_its_spread(tmp_path: Path, heads: int
     model = Model(tmp_path)
     model.check_golden()
     samples, loop = run(model)
-    assert loop.counts().classes == (500, 0)
+    assert loop.record.counts().classes == (500, 0)
     z = model.predict(stream(500)).reshape(500, heads, 2).astype(float)
     variance = z.var(axis=1) + (np.exp(stream(500)[:, :1]) if spread else 0.0)
     for sample in samples:
@@ -444,14 +445,14 @@ def test_two_models_of_a_task_are_compared_by_their_answers(tmp_path: Path, task
     loop.shadow(other, Share(1.0, 0.1), np.random.default_rng(0))
     loop.run(iter([]), threading.Event())
     loop.run(iter(readings), threading.Event())
-    seen = loop.shadowed()
+    seen = loop.extras.shadowed()
     assert (seen.samples, seen.invalid, seen.agreed) == (400, 0, 400)  # the same model, under another number
     linear(tmp_path / "3", targets=2, heads=3, version=3, seed=6, **made)
     loop.shadow(Model(tmp_path / "3"), Share(1.0, 0.1), np.random.default_rng(0))
     loop.run(iter([]), threading.Event())
     loop.run(iter(readings), threading.Event())
-    assert loop.shadowed().version == 3
-    assert 0 < loop.shadowed().agreed < 300
+    assert loop.extras.shadowed().version == 3
+    assert 0 < loop.extras.shadowed().agreed < 300
     assert any(s.selection.reason == "disagreement" for item in handed for s in item.samples)
 
 

@@ -15,10 +15,7 @@ from typing import Protocol
 
 from edge_agent.choose.acquisition import Floats, Scored, Scorer
 from edge_agent.choose.targets import Targets
-from edge_agent.choose.tasks.detection import Detection
 from edge_agent.choose.tasks.frames import Frames
-from edge_agent.choose.tasks.multilabel import Multilabel
-from edge_agent.choose.tasks.regression import Regression
 from edge_agent.contract.artifact import Answer, Manifest
 from edge_agent.contract.types import Prediction
 
@@ -53,10 +50,16 @@ def scoring(
     `targets`, `frames`: what EPIG and a detector's stream go on with.
     """
     answer, temperature, members = manifest.answer or Answer(), manifest.temperature, manifest.members
-    if manifest.task == "multilabel":
+    if manifest.task == "multilabel":  # a device loads what its model needs
+        from edge_agent.choose.tasks.multilabel import Multilabel
+
         return Multilabel(acquisition, temperature=temperature, members=members)
     if manifest.task == "regression":
+        from edge_agent.choose.tasks.regression import Regression
+
         return Regression(acquisition, temperature=temperature, members=members, scale=answer.scale)
     if manifest.task == "detection":
+        from edge_agent.choose.tasks.detection import Detection
+
         return Detection(acquisition, temperature=temperature, answer=answer, frames=frames)
     return Scorer(acquisition, temperature=temperature, members=members, targets=targets)
