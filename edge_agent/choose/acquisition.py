@@ -162,8 +162,13 @@ def _entropy(s: Softmax) -> Floats:
     mean /= s.total
     utility: Floats = np.log(s.total)
     utility -= mean
-    utility /= np.float32(math.log(classes))
+    utility /= _log(classes)
     return utility
+
+
+@lru_cache(maxsize=8)
+def _log(classes: int) -> np.float32:
+    return np.float32(math.log(classes))
 
 
 def _energy(s: Softmax) -> Floats:
