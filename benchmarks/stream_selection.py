@@ -6,6 +6,8 @@ taught. Random has a converged curve of its own, from which "random would have n
 
 The published strategies decide as scikit-activeml's do (tests/server/test_published.py); those whose running mean
 overspends are given so much less that all spend the same. Data that are not installed are named and left out.
+What an audit costs is told by two that are beside the comparison: ours without its floor, and the quantile filter with
+a floor of the same share.
 
     python benchmarks/stream_selection.py [--quick] [--only NAME] [--strategies a,b] [--seeds N] [--out DIR]
 
@@ -26,8 +28,10 @@ from typing import Any, NamedTuple
 import numpy as np
 from _streams import STREAMS, Stream, material
 
+from edge_agent.choose.rules import Rules
 from models.errors import DataError
 from server.backtest import grid, strategies
+from server.backtest.published import QuantileFilter
 from server.backtest.replay import Settings
 from server.backtest.report import table
 from server.backtest.strategies import DEPTH
@@ -36,8 +40,9 @@ from server.backtest.summary import Line, estimate, lines
 OURS = "winnow"
 BARE = "unaudited"  # tells what the floor costs: the published have none, and nothing to judge a model by
 OVERSPENT = {"variable": 0.0045, "split": 0.0045, "random_variable": 0.0045}  # of the stream, whatever the budget
+FLOORED = "biqf+floor"  # tells the same of the published filter
 RIVALS = (*(f"{name}=" for name in OVERSPENT), "biqf", "density")  # with "=", at equal spending
-OWN = (OURS, BARE, "vessal", "margin", "least_confidence", "entropy")
+OWN = (OURS, BARE, FLOORED, "vessal", "margin", "least_confidence", "entropy")
 QUICK = ("random", OURS, "variable=", "biqf")
 GEO_MEAN = 1.9
 # Plain cross-entropy, as in the settings that the target is stated for. With the product's label smoothing random gains
@@ -66,6 +71,7 @@ def main() -> None:
     for name, less in OVERSPENT.items():
         strategies.STRATEGIES[f"{name}="] = spending_less(strategies.STRATEGIES[name], less)
     strategies.STRATEGIES[BARE] = partial(strategies.STRATEGIES[OURS], audit=False)
+    strategies.STRATEGIES[FLOORED] = Floored
     wanted = tuple(filter(None, options.strategies.split(","))) or (QUICK if options.quick else (*OWN, *RIVALS))
     only = options.only.split(",") if options.only else [s.name for s in STREAMS if s.anchor or not options.quick]
     found = []
@@ -84,6 +90,24 @@ def main() -> None:
 def spending_less(make: strategies.Make, less: float) -> strategies.Make:
     """The strategy with a budget smaller by `less`, so that it spends what it was asked to."""
     return lambda share, rng: make(share - less, rng)
+
+
+class Floored:
+    """The quantile filter, but for the share of the budget that ours takes of every sample alike."""
+
+    def __init__(self, share: float, rng: np.random.Generator) -> None:
+        rules = Rules(label_share=share)
+        self._rng, self._floor = rng, rules.floor
+        self._filter = QuantileFilter(share - rules.floor, rng)
+
+    def choose(self, logits: np.ndarray, embedding: np.ndarray) -> list[int]:
+        """See strategies.Chooser."""
+        at_random = np.flatnonzero(self._rng.random(len(logits)) < self._floor)
+        return sorted({*at_random.tolist(), *self._filter.choose(logits, embedding)})
+
+    def model_changed(self, known: np.ndarray) -> None:
+        """See strategies.Chooser."""
+        self._filter.model_changed(known)
 
 
 def replay(stream: Stream, what: grid.Grid, out: Path) -> list[Found]:

@@ -89,7 +89,7 @@ def softmax(logits: Floats, *, out: Floats | None = None) -> Softmax:
 
     Every temporary of (N, C) spared is worth more than a pass over one: at C = 1000 they do not stay in the cache.
     """
-    label = logits.argmax(axis=1)
+    label = logits.argmax(1)
     at = _starts(*logits.shape) + label
     top = logits.take(at)
     finite = _finite(logits)
@@ -99,7 +99,7 @@ def softmax(logits: Floats, *, out: Floats | None = None) -> Softmax:
         with np.errstate(invalid="ignore"):  # inf - inf: the row becomes NaN, as it should
             shifted = np.subtract(logits, top[:, None], out=out)
     exp = np.exp(shifted)
-    return Softmax(shifted, exp, np.add.reduce(exp, axis=1), label, top, at, finite)
+    return Softmax(shifted, exp, np.add.reduce(exp, 1), label, top, at, finite)
 
 
 @lru_cache(maxsize=8)
@@ -158,7 +158,7 @@ def _entropy(s: Softmax) -> Floats:
     # Without the floor a masked class would give 0 * -inf = NaN; exp(-110) is 0 in float32, so that it changes nothing
     # of the other rows.
     shifted = s.shifted if s.finite else np.maximum(s.shifted, -110.0)
-    mean = np.add.reduce(np.multiply(s.exp, shifted, out=shifted), axis=1)
+    mean = np.add.reduce(np.multiply(s.exp, shifted, out=shifted), 1)
     mean /= s.total
     utility: Floats = np.log(s.total)
     utility -= mean
