@@ -168,7 +168,8 @@ def _entropy(s: Softmax) -> Floats:
 
 @lru_cache(maxsize=8)
 def _log(classes: int) -> np.float32:
-    return np.float32(math.log(classes))
+    nats: np.float32 = np.float32(math.log(classes))
+    return nats
 
 
 def _energy(s: Softmax) -> Floats:
