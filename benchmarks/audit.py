@@ -68,9 +68,10 @@ def measure(name: str, played: Played, share: float, repetitions: int) -> list[s
     truth = float(played.right.mean())
     best, even = limit(played, utility, draws), rmse(found["uniform"], truth)
     labels, worth = (np.mean([getattr(e, key) for e in found["Hajek"]]) for key in ("labels", "effective"))
-    enough = np.mean([e.enough for e in found["Hajek"]])
+    said = [e for e in found["post-stratified"] if e.enough]
+    held = f"; of these the post-stratified interval held the truth in {coverage(said, truth):.1%}" if said else ""
     print(f"{name}: true accuracy {truth:.4f}; {labels:.0f} labels worth {worth:.0f}; {repetitions} repetitions")
-    print(f"enough to be said in {enough:.0%} of them\n")
+    print(f"enough to be said in {len(said) / repetitions:.0%} of them{held}\n")
     print(f"{'estimator':16} {'bias':>8} {'RMSE':>8} {'/uniform':>9} {'coverage':>9} {'half-width':>11}")
     for kind, several in found.items():
         errors = np.array([e.value for e in several]) - truth

@@ -13,6 +13,7 @@ from __future__ import annotations
 import importlib
 import math
 from collections.abc import Callable
+from functools import lru_cache
 from typing import Any, NamedTuple, Protocol
 
 import numpy as np
@@ -33,8 +34,9 @@ Acquisition = Callable[[Floats], Floats]
 class Softmax(NamedTuple):
     """One pass over logits, shared by every built-in.
 
-    shifted: (N, C) logits less their row's maximum. exp: (N, C) of it. total: (N,) sum of exp. label: (N,) arg max.
-    top: (N,) the maximum that was taken off. at: (N,) where it stood in all N * C.
+    shifted: (N, C) logits less their row's maximum, free to be worked in. exp: (N, C) of it. total: (N,) sum of exp.
+    label: (N,) arg max. top: (N,) the maximum that was taken off. at: (N,) where it stood in all N * C. finite: no
+    logit is NaN or inf.
     """
 
     shifted: Floats
@@ -43,6 +45,7 @@ class Softmax(NamedTuple):
     label: NDArray[np.intp]
     top: Floats
     at: NDArray[np.intp]
+    finite: bool
 
 
 class Answers(Protocol):
@@ -81,18 +84,37 @@ class Scored(NamedTuple):
         return Prediction(int(self.label[row]), float(self.confidence[row]), said)
 
 
-def softmax(logits: Floats) -> Softmax:
-    """The shared pass over logits (N, C); it works in their memory, which is `shifted` afterwards.
+def softmax(logits: Floats, *, out: Floats | None = None) -> Softmax:
+    """The shared pass over logits (N, C). `shifted` lies in `out`, which may be the logits' own memory.
 
     Every temporary of (N, C) spared is worth more than a pass over one: at C = 1000 they do not stay in the cache.
     """
-    label = logits.argmax(axis=1)
-    at = np.arange(0, logits.size, logits.shape[1]) + label
+    label = logits.argmax(1)
+    at = _starts(*logits.shape) + label
     top = logits.take(at)
-    with np.errstate(invalid="ignore"):  # inf - inf: the row becomes NaN, as it should
-        shifted = np.subtract(logits, top[:, None], out=logits)
+    finite = _finite(logits)
+    if finite:
+        shifted = np.subtract(logits, top[:, None], out=out)
+    else:
+        with np.errstate(invalid="ignore"):  # inf - inf: the row becomes NaN, as it should
+            shifted = np.subtract(logits, top[:, None], out=out)
     exp = np.exp(shifted)
-    return Softmax(shifted, exp, exp.sum(axis=1), label, top, at)
+    return Softmax(shifted, exp, np.add.reduce(exp, 1), label, top, at, finite)
+
+
+@lru_cache(maxsize=8)
+def _starts(samples: int, classes: int) -> NDArray[np.intp]:
+    """Where each row begins in all of them."""
+    return np.arange(0, samples * classes, classes)
+
+
+def _finite(logits: Floats) -> bool:
+    """Whether none is NaN or inf; False as well where their squares overflow.
+
+    One product of BLAS: without it every block pays for np.errstate and for what masked classes need.
+    """
+    flat = logits.ravel()
+    return math.isfinite(flat.dot(flat))
 
 
 def top(logits: Floats, *, inverse_temperature: float = 1.0) -> tuple[int, float]:
@@ -117,10 +139,11 @@ def top(logits: Floats, *, inverse_temperature: float = 1.0) -> tuple[int, float
 
 def _margin(s: Softmax) -> Floats:
     s.exp.put(s.at, 0.0)  # for the moment: at C = 1000 a copy costs half as much again, a partition four times as much
-    second = s.exp.max(axis=1)
+    second = s.exp.take(_starts(*s.exp.shape) + s.exp.argmax(axis=1))  # a third of what max takes over few classes
     s.exp.put(s.at, 1.0)
-    utility: Floats = 1.0 - (1.0 - second) / s.total
-    return utility
+    utility: Floats = np.subtract(1.0, second, out=second)
+    utility /= s.total
+    return np.subtract(1.0, utility, out=utility)
 
 
 def _least_confidence(s: Softmax) -> Floats:
@@ -132,10 +155,21 @@ def _entropy(s: Softmax) -> Floats:
     classes = s.exp.shape[1]
     if classes < 2:
         return np.zeros_like(s.total)
-    # exp(-100) is 0 in float32; without the floor a masked class would give 0 * -inf = NaN.
-    mean = np.einsum("nc,nc->n", s.exp, np.maximum(s.shifted, -100.0)) / s.total
-    utility: Floats = (np.log(s.total) - mean) / np.float32(math.log(classes))
+    # Without the floor a masked class would give 0 * -inf = NaN; exp(-110) is 0 in float32, so that it changes nothing
+    # of the other rows.
+    shifted = s.shifted if s.finite else np.maximum(s.shifted, -110.0)
+    mean = np.add.reduce(np.multiply(s.exp, shifted, out=shifted), 1)
+    mean /= s.total
+    utility: Floats = np.log(s.total)
+    utility -= mean
+    utility /= _log(classes)
     return utility
+
+
+@lru_cache(maxsize=8)
+def _log(classes: int) -> np.float32:
+    nats: np.float32 = np.float32(math.log(classes))
+    return nats
 
 
 def _energy(s: Softmax) -> Floats:
@@ -149,22 +183,22 @@ def margin(logits: Floats) -> Floats:
     >>> margin(np.log(np.array([[0.5, 0.5, 0.0], [0.9, 0.1, 0.0]], np.float32) + 1e-9)).round(2).tolist()
     [1.0, 0.20000000298023224]
     """
-    return _margin(softmax(logits.copy()))
+    return _margin(softmax(logits))
 
 
 def least_confidence(logits: Floats) -> Floats:
     """1 - p1 (Lewis and Gale, SIGIR 1994)."""
-    return _least_confidence(softmax(logits.copy()))
+    return _least_confidence(softmax(logits))
 
 
 def entropy(logits: Floats) -> Floats:
     """Entropy in nats over log C, so that a uniform row scores 1 (Shannon 1948; Settles 2009, 3.1)."""
-    return _entropy(softmax(logits.copy()))
+    return _entropy(softmax(logits))
 
 
 def energy(logits: Floats) -> Floats:
     """-logsumexp(logits): high where the model has seen little of the kind (Liu et al., NeurIPS 2020). Unbounded."""
-    return _energy(softmax(logits.copy()))
+    return _energy(softmax(logits))
 
 
 BUILT_IN: dict[str, Callable[[Softmax], Floats]] = {
@@ -212,7 +246,7 @@ class Scorer:
                 asked = self._targets.utility(members, count=len(logits) if count is None else count)
         if self._plug_in is not None:
             asked = self._plug_in(scaled.copy())
-        shared = softmax(scaled)
+        shared = softmax(scaled, out=scaled)
         confidence: Floats = 1.0 / shared.total
         utility = self._built_in(shared) if asked is None else asked
         if asked is not None:

@@ -75,6 +75,16 @@ def test_unusable_logits_score_nan_and_masked_classes_do_not(name: str) -> None:
     assert np.isfinite(utility[3])
 
 
+@given(LOGITS)
+def test_a_row_scores_alike_whatever_else_is_in_its_block(logits: np.ndarray) -> None:
+    beside = np.zeros((3, logits.shape[1]), np.float32)
+    beside[0, 0], beside[1, 0], beside[2] = np.nan, -np.inf, 1e30  # the last: finite, and its square is not
+    for name in BUILT_IN:
+        alone, among = Scorer(name).score(logits), Scorer(name).score(np.concatenate([logits, beside]))
+        assert among.utility[: len(logits)].tobytes() == alone.utility.tobytes()
+        assert np.isfinite(among.utility[-1])
+
+
 def test_temperature_softens() -> None:
     logits = np.array([[4.0, 0.0, 0.0]], np.float32)
     cold, warm = Scorer("margin").score(logits), Scorer("margin", temperature=4.0).score(logits)
