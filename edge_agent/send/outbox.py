@@ -8,7 +8,7 @@ In one SQLite file (outbox_file.py), from one durable commit until its receipt. 
 be evicted. Both count against the limits on bytes and rows; past a limit the least useful goes, counted by reason in
 the same commit. Too little free disk is a limit as well: what is here may not grow, and a sample is kept only in the
 place of less useful ones. A full disk is an expected state, not an error: what finds no room is counted, and storing
-resumes by itself.
+resumes by itself. What is evicted while it is on its way may arrive after all: by its receipt it counts as acked.
 """
 
 from __future__ import annotations
@@ -51,6 +51,8 @@ from edge_agent.send.outbox_file import (
 
 log = logging.getLogger(__name__)
 
+LATE = 1000  # of the last evicted, those whose receipt is still known for one: more than are ever on their way
+
 
 class Put(NamedTuple):
     """A sample on its way in: its header (of part 0 of 1) and its whole encoded body."""
@@ -64,6 +66,11 @@ class Waiting(NamedTuple):
 
     header: SampleHeader
     body: bytes
+
+
+class _Evicted(NamedTuple):
+    reason: str
+    label: int
 
 
 class Outbox:
@@ -107,6 +114,7 @@ class Outbox:
         self._opened_s = monotonic()
         self._lock = threading.Lock()
         self._storing = True
+        self._evicted: dict[str, _Evicted] = {}  # the last ones of this run, by id
         self._state: dict[str, bytes] = {}  # as it stands in the file, as far as this run wrote it
         self._connect, self._on_damage = connect, on_damage
         self._db, self.damage = open_file(path, now_ms=now_ms(), connect=connect)
@@ -181,10 +189,16 @@ class Outbox:
 
     def ack(self, ids: Collection[str]) -> int:
         """Forget samples that the server has; returns how many were here. Unknown ids are ignored."""
-        with self._held(), self._ledger.commit() as totals:
-            labels = [label for id_ in ids if (label := self._remove(totals, id_)) is not None]
-            for label in labels:
-                totals.acked(label)
+        with self._held():
+            late = [self._evicted[id_] for id_ in ids if id_ in self._evicted]
+            with self._ledger.commit() as totals:
+                labels = [label for id_ in ids if (label := self._remove(totals, id_)) is not None]
+                for label in labels:
+                    totals.acked(label)
+                for reason, label in late:
+                    totals.arrived(label, evicted=reason)
+            for id_ in ids:
+                self._evicted.pop(id_, None)
             return len(labels)
 
     def park(self, id_: str, reason: str) -> bool:
@@ -271,14 +285,18 @@ class Outbox:
         """False when the disk is full."""
         try:
             with self._ledger.commit() as totals:
-                self._store(totals, rows, room=room)
+                evicted = self._store(totals, rows, room=room)
                 self._db.executemany("INSERT OR REPLACE INTO state (key, value) VALUES (?, ?)", changed.items())
         except DiskFullError:
             return False
         self._state |= changed
+        self._evicted |= evicted
+        for id_ in list(self._evicted)[:-LATE]:
+            del self._evicted[id_]
         return True
 
-    def _store(self, totals: Totals, rows: Sequence[Put], *, room: bool) -> None:
+    def _store(self, totals: Totals, rows: Sequence[Put], *, room: bool) -> dict[str, _Evicted]:
+        """Returns what was evicted for it, by id."""
         limits = self._limits
         if not room:
             limits = Limits(min(limits.rows, totals.rows + totals.parked), min(limits.bytes, totals.bytes))
@@ -291,11 +309,15 @@ class Outbox:
                 totals.count(PUT)
                 totals.rows += 1
                 totals.bytes += len(body)
+        evicted = dict[str, _Evicted]()
         while passed := limits.passed(rows=totals.rows + totals.parked, size=totals.bytes):
             victim = least_useful(self._db, delivered=totals.delivered)
-            if self._remove(totals, victim) is None:
+            label = self._remove(totals, victim)
+            if label is None:
                 raise sqlite3.IntegrityError(f"{totals.rows} rows and {totals.bytes} bytes counted that are not there")
-            totals.count(EVICTED + (f"full_{passed}" if room else "disk"))
+            evicted[victim] = _Evicted(f"full_{passed}" if room else "disk", label)
+            totals.count(EVICTED + evicted[victim].reason)
+        return evicted
 
     def _insert(self, header: SampleHeader, body: bytes) -> int:
         """1, or 0 when the id is already here. A utility that is not a number is stored as NULL, the least of all."""

@@ -126,6 +126,11 @@ class Totals(msgspec.Struct):
         if self.delivered(label) < FEW_OF_CLASS:
             self.count(f"{DELIVERED}{label}")
 
+    def arrived(self, label: int, *, evicted: str) -> None:
+        """The server has a sample of this class that was evicted on its way, for that reason."""
+        self.count(EVICTED + evicted, -1)
+        self.acked(label)
+
     def begun_anew(self) -> dict[str, int]:
         """The counters with which a fresh file begins, in place of one whose rows are lost."""
         begun = Totals(counters=dict(self.counters))

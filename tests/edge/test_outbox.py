@@ -19,7 +19,7 @@ from sending import a_put, ids
 
 from edge_agent.contract.errors import MessageError, OutboxError
 from edge_agent.send.eviction import FEW_OF_CLASS
-from edge_agent.send.outbox import Outbox, Put
+from edge_agent.send.outbox import LATE, Outbox, Put
 
 PLENTY = 1 << 40
 NOW_MS = 1_790_000_000_000  # in September 2026
@@ -200,6 +200,18 @@ def test_of_ten_times_too_much_the_most_useful_is_kept(path):
     best = {f"dev.main.1.{seq}" for seq in utility.argsort()[-150:]}
     assert len(best.intersection(ids(outbox.peek(1000)))) >= 0.9 * 150
     assert (outbox.status().evicted, left(outbox)) == ({"full_rows": 1350}, 0)
+
+
+def test_what_arrives_after_it_was_evicted_counts_as_arrived(path):
+    outbox = an_outbox(path, max_rows=2)
+    outbox.put([a_put(seq, utility=seq / 10) for seq in range(1, 4)])
+    assert (outbox.status().evicted, outbox.status().acked_total) == ({"full_rows": 1}, 0)
+    for _ in range(2):  # a receipt may come twice
+        assert outbox.ack(["dev.main.1.1", "dev.main.1.9"]) == 0
+        assert (outbox.status().evicted, outbox.status().acked_total, left(outbox)) == ({"full_rows": 0}, 1, 0)
+    outbox.put([a_put(seq, utility=1.0) for seq in range(10, 10 + LATE + 3)])  # evicts LATE + 3
+    assert outbox.ack(["dev.main.1.2", "dev.main.1.3"]) == 0  # nobody knows those any more
+    assert (outbox.status().evicted, outbox.status().acked_total, left(outbox)) == ({"full_rows": LATE + 3}, 1, 0)
 
 
 def test_state_that_is_as_it_was_is_not_written_again(path):
