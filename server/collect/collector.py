@@ -19,7 +19,6 @@ import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Collection, Sequence
-from concurrent.futures import Future
 from typing import Any
 
 from edge_agent.contract.errors import MessageError
@@ -28,7 +27,7 @@ from server.collect.backlog import LINGER_S, Backlog, Put
 from server.collect.division import WHOLE, Division
 from server.collect.gateway import BrokerAddress, Gateway, Voice
 from server.collect.inbound import Bad, Message, Upload
-from server.collect.ingest import Group, Ingest, Proven, Taken
+from server.collect.ingest import Ingest, Proven, Taken
 from server.collect.prover import Prover
 from server.collect.reader import Published
 from server.collect.turns import NO_LIMIT, Limit, Turns
@@ -146,23 +145,18 @@ class Collector:
         self._backlog.put_back(found.device, found)
 
     def _work(self) -> None:
-        """While a group is stored the next one is checked; if there is none, nobody waits for one."""
         swept = time.monotonic()
-        now: tuple[list[Message | Proven], Future[Group]] | None = None
         while not self._stopping.is_set():
-            batch = self._backlog.gather(self._commit_rows, patience_s=0.0 if now else TICK_S)
-            then = (batch, self._ingest.hear(batch)) if batch else None
-            if now is not None:
-                self._take(*now)
-            now = then
+            if batch := self._backlog.gather(self._commit_rows, patience_s=TICK_S):
+                self._take(batch)
             if time.monotonic() - swept >= SWEEP_S:
                 _call(self._sweep)
                 swept = time.monotonic()
 
-    def _take(self, batch: list[Message | Proven], ahead: Future[Group] | None = None) -> None:
+    def _take(self, batch: list[Message | Proven]) -> None:
         """Take a group; one message that the rules cannot cope with is set aside, and takes no others with it."""
         try:
-            taken = self._take_patiently(batch, ahead)
+            taken = self._take_patiently(batch)
         except Exception as error:  # noqa: BLE001 - the supervising loop: a mistake of ours must not end the collecting
             if len(batch) > 1:
                 for message in batch:
@@ -175,14 +169,13 @@ class Collector:
         if taken is not None:
             _call(self._tell, taken)
 
-    def _take_patiently(self, batch: list[Message | Proven], ahead: Future[Group] | None) -> Taken | None:
+    def _take_patiently(self, batch: list[Message | Proven]) -> Taken | None:
         """Try until the store can; None when we are told to stop before."""
         delay_s = RETRY_MIN_S
         while True:
             try:
-                taken = self._ingest.take(batch, ahead)
+                taken = self._ingest.take(batch)
             except StoreError as error:
-                ahead = None
                 if delay_s == RETRY_MIN_S:
                     _log.error("nothing can be stored, devices keep what they have: %s", error)
                 if self._stopping.wait(delay_s):

@@ -15,7 +15,7 @@ from __future__ import annotations
 import math
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import TypeVar
 
@@ -51,7 +51,7 @@ class Taken:
 
 
 @dataclass
-class Group:
+class _Group:
     """Messages on their way into the store."""
 
     uploads: list[Upload] = field(default_factory=list)
@@ -153,14 +153,10 @@ class Ingest:
         self._offline_after_ms = int(offline_after_s * 1000)
         self._swept_ms, self._silent_ms = 0, -math.inf  # of the last look for the silent, and of the next
         self._flusher = ThreadPoolExecutor(1, thread_name_prefix="flush")  # bodies, while the rows are written
-        self._checker = ThreadPoolExecutor(1, thread_name_prefix="check")  # the next group, while one is written
 
-    def take(self, batch: Sequence[Message | Proven], ahead: Future[Group] | None = None) -> Taken:
-        """Check and store a group; StoreError when that cannot be, and then the same group may be taken again.
-
-        ahead: what `hear` was begun to make of it. It serves once.
-        """
-        group = self._hear(batch) if ahead is None else ahead.result()
+    def take(self, batch: Sequence[Message | Proven]) -> Taken:
+        """Check and store a group; StoreError when that cannot be, and then the same group may be taken again."""
+        group = self._hear(batch)
         with self._store.database.write(together=True) as connection:  # from here on nothing is erased, no blob deleted
             heard.reserve(connection, group.devices())
             heard.record_seen(connection, group.seen_ms())
@@ -176,10 +172,6 @@ class Ingest:
             record(connection, group.said, group.bad, kept_ms=self._kept_ms)
             flushed.result()  # bodies are on the disk before the rows that name them
         return _taken(group, len(new), pictures)
-
-    def hear(self, batch: Sequence[Message | Proven]) -> Future[Group]:
-        """Begin to check a group, while another is on its way to the disk."""
-        return self._checker.submit(self._hear, batch)
 
     def sweep(self, now_ms: int) -> list[str]:
         """Count silent devices as offline and forget parts that never became whole; returns who fell silent."""
@@ -199,15 +191,15 @@ class Ingest:
             with self._store.database.write() as connection:
                 heard.record_throttled(connection, counts)
 
-    def _hear(self, batch: Sequence[Message | Proven]) -> Group:
+    def _hear(self, batch: Sequence[Message | Proven]) -> _Group:
         with self._store.database.read() as connection:
-            group = Group(revoked=identities.revoked(connection))
+            group = _Group(revoked=identities.revoked(connection))
         for message in batch:
             item = hear(message, fleet=self._fleet) if isinstance(message, Message) else message
             group.add(_shut_out(item) if item.device in group.revoked else item)
         return group
 
-    def _sort(self, connection: sa.Connection, group: Group) -> tuple[list[Upload], list[Picture], list[Piece]]:
+    def _sort(self, connection: sa.Connection, group: _Group) -> tuple[list[Upload], list[Picture], list[Piece]]:
         """What is to be stored, to be proven, and to be kept until the rest comes; all else has its answer."""
         items: list[Whole | Piece] = [*group.uploads, *group.pictures, *group.pieces]
         said = {item.header.id: item.header.body_sha256 for item in items}
@@ -260,7 +252,7 @@ def _body(connection: sa.Connection, header: SampleHeader, here: dict[int, bytes
     return parts.join_parts(connection, header, here)
 
 
-def _erased(connection: sa.Connection, group: Group, items: Sequence[Whole | Piece]) -> set[str]:
+def _erased(connection: sa.Connection, group: _Group, items: Sequence[Whole | Piece]) -> set[str]:
     """Ids that are not to come back; their devices are told to forget them too. What these say of it is heard first."""
     for said in group.said:
         if isinstance(said.word, Birth | Heartbeat) and said.word.outbox.purged is not None:
@@ -282,7 +274,7 @@ def _shut_out(item: Heard) -> Bad:
     return Bad(item.message, item.device, f"device {item.device!r} is revoked", sample_id)
 
 
-def _taken(group: Group, samples_new: int, pictures: list[Picture]) -> Taken:
+def _taken(group: _Group, samples_new: int, pictures: list[Picture]) -> Taken:
     words = [(item.device, item.word) for item in group.said]
     return Taken(
         receipts=group.answers.receipts(),
