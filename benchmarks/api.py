@@ -6,8 +6,8 @@ loop did before: `session.run(["logits"], {name: x})` and the label's arg max, p
 about 0.4 ms a sample, one of about 20 us, each sample alone, as whoever waits for an answer runs it. Medians of paired
 rounds: of wall time, which other programs disturb; of the caller's own CPU time, which is what a call costs the caller,
 and is claimed; and of the whole process's, which counts the scores of a block, selection, drift watch, and the packing
-and storing of what was selected as well, all of which other threads do meanwhile. And the latest 1 % of single calls: of
-a caller who never pauses some wait for the block before.
+and storing of what was selected as well, all of which other threads do meanwhile. And the latest 1 % of single calls:
+of a caller who never pauses some wait for the block before.
 
     python benchmarks/api.py [--quick]
 """

@@ -55,7 +55,7 @@ class Answers:
         return self._batch.model
 
     def of(self, x: NDArray[np.generic], seq: int, ref: str = "", mark: str = "") -> Prediction | None:
-        """What the model says of a sample, which is copied, and has those marks of a Reading.
+        """What the model says of a sample, which is copied. `seq`, `ref`, `mark`: as of a Reading.
 
         None, and nothing is counted, when it does not fit. What failed is raised, once; EdgeError from then on.
         """
@@ -145,7 +145,7 @@ class Answers:
             try:
                 return self._full.get(timeout=self._loop.flush_s)
             except Empty:
-                self._loop.pulse.beat()
+                pass
             if not self._turn.acquire(blocking=False):
                 continue  # whoever is in a call looks to it himself, and may wait for this thread
             try:
@@ -156,6 +156,7 @@ class Answers:
 
     def _waiting(self) -> Batch | None:
         """What has filled for long enough; where nobody asks an empty one, for the orders that came."""
+        self._loop.pulse.beat()  # here, where no call is stuck
         batch, flush_s = self._batch, self._loop.flush_s
         if not self._full.empty() or (batch.readings and not batch.has_waited(flush_s)):
             return None
