@@ -75,6 +75,20 @@ def utility(pool: Pool) -> Floats:
     return value
 
 
+def foremost(value: Floats, count: int) -> Rows:
+    """The `count` rows of the highest value (N,), best first; of equals the earlier. Only those are put in order.
+
+    >>> foremost(np.array([1.0, 3.0, 2.0, 3.0]), 3).tolist()
+    [1, 3, 2]
+    """
+    below = -value
+    if not 0 < count < len(below):
+        return np.argsort(below, kind="stable")[:count]
+    last = np.partition(below, count - 1)[count - 1]
+    rows = np.flatnonzero(~(below > last))  # NaN is the last of all, and is not > either
+    return rows[np.argsort(below[rows], kind="stable")][:count]
+
+
 def uniform(size: int, count: int, *, rng: np.random.Generator) -> Choice:
     """`count` of `size` rows, all alike."""
     taken = min(count, size)
@@ -223,11 +237,11 @@ def balanced_order(pool: Pool) -> Rows:
 
 
 def _margin_k_centre(pool: Pool, count: int, _rng: np.random.Generator) -> Rows:
-    return k_centre(pool, count, among=np.argsort(-utility(pool), kind="stable")[: PREFILTER * count])
+    return k_centre(pool, count, among=foremost(utility(pool), PREFILTER * count))
 
 
 ORDERS: dict[str, Callable[[Pool, int, np.random.Generator], Rows]] = {
-    "margin": lambda pool, count, _rng: np.argsort(-utility(pool), kind="stable")[:count],
+    "margin": lambda pool, count, _rng: foremost(utility(pool), count),
     "margin_k_centre": _margin_k_centre,
     "k_centre": lambda pool, count, _rng: k_centre(pool, count),
     "typical": lambda pool, count, rng: typical_order(pool, count, rng)[:count],

@@ -12,6 +12,7 @@ from server.label.choice import (
     STRATEGIES,
     Badge,
     choose,
+    foremost,
     gumbel_top_k,
     lure_weights,
     utility,
@@ -150,6 +151,12 @@ def test_first_rounds_cover_the_clusters_however_few_picks_there_are_at_once(at_
     per_cluster = np.bincount(home[picked], minlength=10)
     assert per_cluster.min() >= 2
     assert per_cluster.max() <= 12
+
+
+@given(st.lists(st.sampled_from([0.0, 0.5, 1.0, float("nan")]), max_size=12), st.integers(0, 15))
+def test_the_foremost_are_those_that_a_stable_order_has_first(values, count):
+    value = np.array(values, np.float32)
+    assert foremost(value, count).tolist() == np.argsort(-value, kind="stable")[:count].tolist()
 
 
 def test_a_price_is_divided_by():
