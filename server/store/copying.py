@@ -28,6 +28,7 @@ from server import config
 from server.config import POSTGRESQL
 from server.errors import StoreError
 from server.store.database import Database, path_of
+from server.store.fitting import INSTEAD, without_nul
 from server.store.insert import insert
 from server.store.lock import only_one
 from server.store.migrations import COPYING, current_schema, found_schema, migrate, stamp
@@ -36,7 +37,6 @@ from server.store.schema import metadata
 BATCH_ROWS = 1000  # fewer are more commits than work, more is memory, and lost again by a kill
 _MARK_CHARS = 17  # of the source's name, hashed; with the schema's number 30, of the 32 that Alembic's column has
 _SUMS = 1 << 256  # of hashes: in whatever order
-_NUL, _INSTEAD = "\0", "\ufffd"
 _JSON_NUL = re.compile(r"(?<!\\)((?:\\\\)*)\\u0000")
 """As JSON writes it; after an odd number of backslashes it is none."""
 Row = tuple[Any, ...]
@@ -112,7 +112,7 @@ def _copy(old: Database, new: Database, table: sa.Table, batch: int) -> None:
     with new.read() as connection:
         key = list(table.primary_key.columns)
         last = connection.execute(sa.select(*key).order_by(*(part.desc() for part in key)).limit(1)).first()
-    if last is not None and any(isinstance(part, str) and _INSTEAD in part for part in last):
+    if last is not None and any(isinstance(part, str) and INSTEAD in part for part in last):
         last = None  # it may have another key in the source: from the first on, and what is there stays
     for rows in _batches(old, table, batch, after=last):
         with new.write() as connection:
@@ -165,7 +165,7 @@ class _Alike:
 
     def _value(self, value: Any, json: bool) -> Any:
         if isinstance(value, str):
-            return _JSON_NUL.sub(r"\1\\ufffd", value) if json else value.replace(_NUL, _INSTEAD)
+            return _JSON_NUL.sub(r"\1\\ufffd", value) if json else without_nul(value)
         if isinstance(value, float):
             return None if math.isnan(value) else value + 0.0  # of which -0.0 is 0.0
         return value

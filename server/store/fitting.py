@@ -14,12 +14,18 @@ import sqlalchemy as sa
 from server.errors import StoreError
 from server.store.database import TOGETHER, Database
 
+INSTEAD = "\ufffd"  # of NUL, where a text is kept whatever it says
 _QUOTED = 40  # characters of what does not fit
 
 
 def insist(database: Database) -> None:
     """Have whatever is written alone looked at: StoreError says which text does not fit, and nothing is written."""
     sa.event.listen(database.engine, "before_cursor_execute", _look)
+
+
+def without_nul(text: str) -> str:
+    """As either engine takes it."""
+    return text.replace("\0", INSTEAD)
 
 
 def _look(connection: sa.Connection, _cursor: Any, _text: str, _given: Any, context: Any, _many: bool) -> None:

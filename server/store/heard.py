@@ -24,6 +24,7 @@ from edge_agent.contract.wire import Birth, Death, Heartbeat
 from server.config import POSTGRESQL
 from server.store.among import among
 from server.store.encoded import text
+from server.store.fitting import without_nul
 from server.store.insert import insert
 from server.store.many import Many
 from server.store.schema import device, quarantine
@@ -198,9 +199,9 @@ def record_bad(connection: sa.Connection, name: str, *, topic: str, payload: byt
     connection.execute(
         sa.insert(quarantine).values(
             device=name,
-            topic=topic[:200],
+            topic=without_nul(topic[:200]),
             received_at_ms=now_ms,
-            reason=reason[:QUARANTINE_REASON_CHARS].replace("\0", "\ufffd"),  # it may quote what no text may hold
+            reason=without_nul(reason[:QUARANTINE_REASON_CHARS]),  # it may quote what no text may hold
             payload=payload[:QUARANTINE_PAYLOAD_BYTES],
             payload_bytes=len(payload),
         )

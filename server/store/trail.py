@@ -16,6 +16,7 @@ from typing import Any, NamedTuple
 import msgspec
 import sqlalchemy as sa
 
+from server.store.fitting import without_nul
 from server.store.schema import trail
 
 SERVER = "server"  # who, where nobody gave the word
@@ -62,7 +63,7 @@ def record(
     last = connection.execute(sa.select(trail.c.id, trail.c.sha256).order_by(trail.c.id.desc()).limit(1)).first()
     previous = last.sha256 if last else FIRST
     kept = msgspec.json.decode(msgspec.json.encode(dict(detail or {})))  # as it will be read: the hash is of that
-    who, subject, why = (text.replace("\0", "\ufffd") for text in (who, subject, why))  # which no engine may refuse
+    who, subject, why = map(without_nul, (who, subject, why))  # which no engine may refuse
     said = Entry((last.id if last else 0) + 1, now_ms, who, what, subject, why, kept, previous, "")
     entry = said._replace(sha256=_hash(said))
     connection.execute(sa.insert(trail).values(entry._asdict()))
