@@ -22,6 +22,8 @@ from server.store.lock import only_one
 from server.store.schema import chore, metadata, sample, skill, user
 from server.store.store import Store
 
+pytestmark = pytest.mark.of_a_file  # both engines, whatever the others run over
+
 ROWS = 30
 
 
