@@ -98,13 +98,17 @@ def record_seen(connection: sa.Connection, seen_ms: Mapping[str, int]) -> None:
 def _seen(connection: sa.Connection) -> sa.Executable:
     statement = insert(connection, device)
     now_ms = statement.excluded.last_seen_ms
-    before = sa.and_(now_ms < device.c.last_seen_ms, now_ms > device.c.last_seen_ms - sa.literal_column(str(BACK_MS)))
+    earlier, lost = (
+        sa.and_(now_ms < than_ms, now_ms > than_ms - sa.literal_column(str(BACK_MS)))
+        for than_ms in (device.c.last_seen_ms, device.c.lost_ms)
+    )
     given: dict[str, Any] = {name: sa.literal_column(value) for name, value in _NEW.items()}
     made: sa.Executable = statement.values(given).on_conflict_do_update(
         index_elements=[device.c.name],
         set_={
-            "last_seen_ms": sa.case((before, device.c.last_seen_ms), else_=now_ms),
-            "online": sa.case((before, device.c.online), else_=sa.true()),
+            "last_seen_ms": sa.case((earlier, device.c.last_seen_ms), else_=now_ms),
+            "online": sa.case((sa.or_(earlier, lost), device.c.online), else_=sa.true()),
+            "lost_ms": sa.case((sa.or_(earlier, lost), device.c.lost_ms), else_=sa.literal_column("0")),
         },
     )
     return made
@@ -190,7 +194,7 @@ def record_death(connection: sa.Connection, said: Spoken[Death]) -> None:
     is written later, does not bring it back.
     """
     mine = (device.c.name == said.device, device.c.session == said.word.session, device.c.last_seen_ms <= said.at_ms)
-    connection.execute(sa.update(device).where(*mine).values(online=False, last_seen_ms=said.at_ms))
+    connection.execute(sa.update(device).where(*mine).values(online=False, lost_ms=said.at_ms))
 
 
 def record_bad(connection: sa.Connection, name: str, *, topic: str, payload: bytes, reason: str, now_ms: int) -> None:

@@ -50,6 +50,7 @@ device = Table(
     Column("ring", String(63)),  # where an operator put it; null: drawn anew for every version
     Column("site", String(63), nullable=False, server_default=""),  # where it is, as an operator said
     Column("said_ms", BigInteger, nullable=False, server_default="0"),  # when its word on what it runs came
+    Column("lost_ms", BigInteger, nullable=False, server_default="0"),  # when the broker lost it, unless heard since
 )
 
 arrival = Table(  # a birth that nobody has answered yet (arrivals.py)

@@ -51,7 +51,7 @@ def test_an_earlier_sign_of_life_changes_nothing_and_brings_nobody_back(store):
     found = hears(store, (0, birth("a")), (10, SAMPLE), (4, SAMPLE))
     assert (found.last_seen_ms, found.online) == (NOW_MS + 10 * S, True)
     found = hears(store, (20, Death(session="a")), (15, SAMPLE), (16, heartbeat("a")))
-    assert (found.last_seen_ms, found.online) == (NOW_MS + 20 * S, False)
+    assert (found.last_seen_ms, found.online) == (NOW_MS + 16 * S, False)
     found = hears(store, (21, SAMPLE))
     assert (found.last_seen_ms, found.online) == (NOW_MS + 21 * S, True)
 
