@@ -30,7 +30,7 @@ test: setup browser  ## set-up, lint, types, every test (the agent's under Pytho
 	@$(BIN)/python scripts/arm.py --where-possible
 ifeq ($(ARGS),)  # a third waits with many; the demo, which is measured, has the machine to itself
 	$(BIN)/python -m pytest -n 3 --dist loadfile --ignore tests/end_to_end
-	$(BIN)/python -m pytest -n 3 --dist loadfile --ignore tests/end_to_end/test_demo.py tests/end_to_end
+	$(BIN)/python -m pytest -n 2 --dist loadfile --ignore tests/end_to_end/test_demo.py tests/end_to_end
 	$(BIN)/python -m pytest tests/end_to_end/test_demo.py
 else
 	$(BIN)/python -m pytest $(ARGS)
