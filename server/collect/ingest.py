@@ -156,8 +156,9 @@ class Ingest:
 
     def take(self, batch: Sequence[Message | Proven]) -> Taken:
         """Check and store a group; StoreError when that cannot be, and then the same group may be taken again."""
-        group = self._hear(batch)
+        items = [hear(one, fleet=self._fleet) if isinstance(one, Message) else one for one in batch]
         with self._store.database.write(together=True) as connection:  # from here on nothing is erased, no blob deleted
+            group = _group(items, revoked=identities.revoked(connection))  # and nobody is revoked
             heard.reserve(connection, group.devices())
             heard.record_seen(connection, group.seen_ms())
             new, pictures, kept = self._sort(connection, group)
@@ -190,14 +191,6 @@ class Ingest:
         if counts:
             with self._store.database.write() as connection:
                 heard.record_throttled(connection, counts)
-
-    def _hear(self, batch: Sequence[Message | Proven]) -> _Group:
-        with self._store.database.read() as connection:
-            group = _Group(revoked=identities.revoked(connection))
-        for message in batch:
-            item = hear(message, fleet=self._fleet) if isinstance(message, Message) else message
-            group.add(_shut_out(item) if item.device in group.revoked else item)
-        return group
 
     def _sort(self, connection: sa.Connection, group: _Group) -> tuple[list[Upload], list[Picture], list[Piece]]:
         """What is to be stored, to be proven, and to be kept until the rest comes; all else has its answer."""
@@ -266,6 +259,13 @@ def _erased(connection: sa.Connection, group: _Group, items: Sequence[Whole | Pi
 
 def _without(ids: set[str], items: list[_Item]) -> list[_Item]:
     return [item for item in items if item.header.id not in ids]
+
+
+def _group(items: Iterable[Heard], *, revoked: frozenset[str]) -> _Group:
+    group = _Group(revoked=revoked)
+    for item in items:
+        group.add(_shut_out(item) if item.device in revoked else item)
+    return group
 
 
 def _shut_out(item: Heard) -> Bad:

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import threading
+import time
+
 import pytest
 from cryptography import x509
 from device_words import FLEET, answers, birth, heartbeat, image, message, uploads
@@ -63,6 +66,18 @@ def test_its_samples_are_refused_and_its_words_counted(store, ingest):
     with store.database.write() as connection:
         identities.readmit(connection, "cam-1", now_ms=LATER_MS)
     assert answers(ingest.take(uploads("cam-1", 9)).receipts) == {"cam-1.main.1.9": "accepted"}
+
+
+def test_what_waits_for_the_catalogue_while_it_is_revoked_is_refused_and_brings_it_not_back(store, ingest):
+    told = []
+    taking = threading.Thread(target=lambda: told.append(ingest.take(uploads("cam-1", 8))))
+    with store.database.write() as connection:
+        taking.start()
+        time.sleep(0.2)  # until it waits; shorter, and less is shown
+        identities.revoke(connection, "cam-1", why="", samples_left_out=False, now_ms=LATER_MS)
+    taking.join()
+    assert answers(told[0].receipts) == {"cam-1.main.1.8": "refused"}
+    assert not device(store, "cam-1").online
 
 
 def test_a_large_sample_of_a_revoked_device_is_refused_by_its_first_part(store, ingest):
