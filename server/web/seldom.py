@@ -13,9 +13,9 @@ from typing import Generic, TypeVar
 
 T = TypeVar("T")
 
-SHARE = (
-    0.01  # of a processor: more, and programs that ask all the time slow down the pages; less, and figures are older
-)
+SHARE = 0.01
+"""Of a processor: more, and programs that ask all the time slow down the pages; less, and figures are older."""
+
 QUICK_S = 0.25
 
 
