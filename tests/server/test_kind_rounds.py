@@ -25,12 +25,10 @@ from models.package import package
 from models.train import Settings, fit
 
 JULY, LATER = ([calendar.timegm((2002, month, 1, 0, 0, 0)) for month in pair] for pair in ((7, 8), (8, 11)))
-EPOCHS: dict[Kind, int] = {
-    "table": 4,
-    "text": 2,
-    "sound": 5,
-    "watch": 3,
-}  # of the first training: a champion that can be beaten
+EPOCHS: dict[Kind, int] = {"table": 4, "text": 2, "sound": 5, "watch": 3}
+"""Of the first training: a champion that can be beaten."""
+
+pytestmark = pytest.mark.of_a_file  # what was taught is copied to a whole server
 
 
 @pytest.fixture(scope="module", params=KINDS)

@@ -162,6 +162,7 @@ def test_behind_a_proxy_any_web_server_takes_what_another_has_shown(tmp_path):
     other.store.close()
 
 
+@pytest.mark.of_a_file  # of a folder of its own: who holds it, leads
 def test_whether_it_is_well_and_somebody_leads_is_told_without_a_sign_in(scene):
     client = scene.client()
     assert client.get("/healthz").json() == {"role": "web", "led": {"schedule": False, "train": False}}
