@@ -28,7 +28,7 @@ JULY, LATER = ([calendar.timegm((2002, month, 1, 0, 0, 0)) for month in pair] fo
 EPOCHS: dict[Kind, int] = {"table": 4, "text": 2, "sound": 5, "watch": 3}
 """Of the first training: a champion that can be beaten."""
 
-pytestmark = pytest.mark.of_a_file  # what was taught is copied to a whole server
+pytestmark = [pytest.mark.of_a_file, pytest.mark.of_shards]  # what was taught is copied to a whole server
 
 
 @pytest.fixture(scope="module", params=KINDS)

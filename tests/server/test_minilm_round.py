@@ -40,7 +40,8 @@ def pieces() -> World:
 
 
 @pytest.mark.timeout(900)
-@pytest.mark.of_a_file  # it copies one
+@pytest.mark.of_a_file
+@pytest.mark.of_shards  # both are copied to a whole server
 def test_a_frozen_transformer_goes_from_an_import_to_a_device(tmp_path: Path) -> None:
     what = pieces()
     (tmp_path / "server.toml").write_text(CONFIG)
