@@ -35,6 +35,14 @@ def pytest_collection() -> Generator[None, object, object]:
         gc.enable()
 
 
+@pytest.fixture(scope="session")
+def migrated(tmp_path_factory: pytest.TempPathFactory):
+    """New catalogues in files, for whoever opens many; see there."""
+    from catalogue import Migrated  # here: the agent's tests run where the server is not installed
+
+    return Migrated(tmp_path_factory.mktemp("migrated"))
+
+
 @pytest.fixture
 def secure_broker(tmp_path_factory: pytest.TempPathFactory):
     """The server's broker child with TLS, a fleet CA and access rules; `secure_broker.ca` makes members."""
