@@ -60,7 +60,7 @@ class Served:
         )
         with self.store.database.write() as connection:
             for role in users.ROLES:
-                users.add(connection, role, role, password_hash=_hashed(), by="test", now_ms=now_ms())
+                users.add(connection, role, role, password_hash=hashed_password(), by="test", now_ms=now_ms())
         self._pages = Pages(self.store, settings, now_ms=now_ms)
         self._chores = Chores(self.store, now_ms=now_ms)
         self._chores.start()
@@ -85,8 +85,8 @@ class Served:
 
 
 @cache
-def _hashed() -> str:
-    """It takes long, as it should."""
+def hashed_password() -> str:
+    """PASSWORD, as it is kept: hashing takes long, as it should."""
     return hash_password(PASSWORD)
 
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 import shutil
 import subprocess
 
-import browser
 import pytest
+from browser import PASSWORD, hashed_password, plant_devices
 from device_words import FLEET, heartbeat, message, uploads
 from fastapi.testclient import TestClient
 from prometheus_client.parser import text_string_to_metric_families
@@ -26,7 +26,6 @@ from server.web.access import COOKIE, CSRF_HEADER, digest, hash_password
 from server.web.app import make_app
 
 NOW_MS = 1_790_000_000_000
-PASSWORD = "correct horse battery"
 
 
 class Scene:
@@ -38,7 +37,7 @@ class Scene:
 
     def add(self, name: str, role: users.Role) -> None:
         with self.store.database.write() as connection:
-            users.add(connection, name, role, password_hash=hash_password(PASSWORD), by="test", now_ms=self.now_ms)
+            users.add(connection, name, role, password_hash=hashed_password(), by="test", now_ms=self.now_ms)
 
     def client(self, **options) -> TestClient:
         return TestClient(self.app, follow_redirects=False, **options)
@@ -207,7 +206,7 @@ def test_nothing_is_ordered_from_a_page_without_a_reason(scene, path, said):
 
 
 def test_monitoring_reads_the_fleet_in_words_of_its_own(scene):
-    browser.plant_devices(scene.store, 100, now_ms=NOW_MS)
+    plant_devices(scene.store, 100, now_ms=NOW_MS)
     answer = scene.signed_in("vera").get("/metrics")
     families = {one.name: one for one in text_string_to_metric_families(answer.text)}
     states = {one.labels["state"]: one.value for one in families["winnow_devices"].samples}
