@@ -6,7 +6,7 @@ import shutil
 import subprocess
 
 import pytest
-from browser import PASSWORD, hashed_password, plant_devices
+from browser import HASHED, PASSWORD, plant_devices
 from device_words import FLEET, heartbeat, message, uploads
 from fastapi.testclient import TestClient
 from prometheus_client.parser import text_string_to_metric_families
@@ -35,9 +35,9 @@ class Scene:
         settings = config.ServerConfig(web=config.Web(**web))
         self.app = make_app(self.store, settings, now_ms=lambda: self.now_ms)
 
-    def add(self, name: str, role: users.Role) -> None:
+    def add(self, name: str, role: users.Role, *, hashed: str = HASHED) -> None:
         with self.store.database.write() as connection:
-            users.add(connection, name, role, password_hash=hashed_password(), by="test", now_ms=self.now_ms)
+            users.add(connection, name, role, password_hash=hashed, by="test", now_ms=self.now_ms)
 
     def client(self, **options) -> TestClient:
         return TestClient(self.app, follow_redirects=False, **options)
@@ -241,6 +241,15 @@ def test_passwords_go_over_no_network_in_the_clear(tmp_path):
         config.load_config(toml)
     toml.write_text('[web]\nlisten = "0.0.0.0"\ncert_file = "web.pem"\n')
     assert config.load_config(toml).web.cert_file == str(tmp_path / "web.pem")
+
+
+def test_a_password_is_kept_so_that_trying_many_takes_long(scene):
+    kept = hash_password(PASSWORD)
+    assert kept.startswith("$argon2id$v=19$m=65536,t=3,p=4$")  # RFC 9106, where memory is short
+    scene.add("lea", "labeler", hashed=kept)
+    scene.signed_in("lea")
+    wrong = {"name": "lea", "password": PASSWORD.upper()}
+    assert scene.client().post("/sign-in", data=wrong).status_code == 401
 
 
 def test_a_short_password_is_refused():

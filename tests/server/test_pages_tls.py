@@ -7,7 +7,7 @@ import http.client
 import ssl
 
 import pytest
-from browser import PASSWORD, hashed_password
+from browser import HASHED, PASSWORD
 from fleet_ca import FleetCA
 
 from server import config
@@ -25,7 +25,7 @@ def serve(tmp_path):
     with contextlib.ExitStack() as stack:
         store = stack.enter_context(contextlib.closing(Store.open(tmp_path / "store")))
         with store.database.write() as connection:
-            users.add(connection, "vera", "viewer", password_hash=hashed_password(), by="test", now_ms=NOW_MS)
+            users.add(connection, "vera", "viewer", password_hash=HASHED, by="test", now_ms=NOW_MS)
 
         def serve(**web) -> int:
             settings = config.ServerConfig(server=config.Server(data_dir=str(tmp_path)), web=config.Web(port=0, **web))
