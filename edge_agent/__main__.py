@@ -91,6 +91,13 @@ def main(argv: list[str] | None = None) -> int:
 def run(path: Path) -> None:
     """Run the agent until SIGTERM or SIGINT."""
     gc.disable()  # all that a start makes stays: a tenth of it would go into looking for what does not
+    try:
+        _run(path)
+    finally:
+        gc.enable()  # it may have ended before it was settled, and whoever called goes on
+
+
+def _run(path: Path) -> None:
     from edge_agent.config import load_config
     from edge_agent.lock import only_one
     from edge_agent.systemd import read_environment

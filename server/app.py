@@ -13,8 +13,8 @@ from __future__ import annotations
 import logging
 import threading
 import time
-from collections.abc import Callable, Iterator
-from contextlib import ExitStack, closing, contextmanager
+from collections.abc import Callable
+from contextlib import ExitStack, closing
 from functools import partial
 from pathlib import Path
 
@@ -39,7 +39,7 @@ from server.store.leadership import SEATS
 from server.store.lock import one_of_several, one_server
 from server.store.migrations import tried
 from server.store.presence import leader
-from server.store.store import Store
+from server.store.store import Store, open_store
 from server.store.versions import Version
 from server.teach import portfolio
 from server.teach.gates import budgets
@@ -156,13 +156,3 @@ def train_once(config: ServerConfig, *, why: str) -> Version:
         election = Election(store, "train", lease_s=config.server.lease_s)
         with election.won() as held:
             return teaching.train_once(config, held, why=why, now_ms=now_ms)
-
-
-@contextmanager
-def open_store(config: ServerConfig) -> Iterator[Store]:
-    """The store of a configuration, closed at the end."""
-    store = Store.open(Path(config.server.data_dir), config.store)
-    try:
-        yield store
-    finally:
-        store.close()

@@ -5,19 +5,18 @@ from __future__ import annotations
 import shutil
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from functools import cache
 from pathlib import Path
 from typing import Any
 
 import msgspec
 import pytest
+from argon2 import PasswordHasher
 from playwright.sync_api import Browser, BrowserContext, Error, Page, expect, sync_playwright
 
 from edge_agent.contract.task import Task
 from server import config
 from server.store import users
 from server.store.store import Store
-from server.web.access import hash_password
 from server.web.chores import Chores
 from server.web.service import Pages
 
@@ -27,6 +26,7 @@ ARGUMENTS = (
     "--disable-component-update", "--disable-sync",
 )  # fmt: skip
 PASSWORD = "correct horse battery"
+HASHED = PasswordHasher(time_cost=1, memory_cost=64, parallelism=1).hash(PASSWORD)  # tried in no time
 WAIT_MS = 30_000  # for what a page shall show: three tests share two cores, and each may start a server
 
 
@@ -60,7 +60,7 @@ class Served:
         )
         with self.store.database.write() as connection:
             for role in users.ROLES:
-                users.add(connection, role, role, password_hash=_hashed(), by="test", now_ms=now_ms())
+                users.add(connection, role, role, password_hash=HASHED, by="test", now_ms=now_ms())
         self._pages = Pages(self.store, settings, now_ms=now_ms)
         self._chores = Chores(self.store, now_ms=now_ms)
         self._chores.start()
@@ -82,12 +82,6 @@ class Served:
         page.click("main button")
         page.wait_for_url(f"{self.url}/fleet")
         return page
-
-
-@cache
-def _hashed() -> str:
-    """It takes long, as it should."""
-    return hash_password(PASSWORD)
 
 
 def plant_devices(store: Store, count: int, *, now_ms: int) -> None:

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import gc
+from collections.abc import Generator
 from pathlib import Path
 
 import pytest
@@ -20,6 +22,25 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption(
         "--blobs", choices=("shards", "bucket"), default="shards", help="what holds the bytes in tests/server"
     )
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_collection() -> Generator[None, object, object]:
+    """What is imported stays: it need not be walked by every collection of garbage, which comes the sooner for that."""
+    gc.disable()
+    try:
+        return (yield)
+    finally:
+        gc.freeze()
+        gc.enable()
+
+
+@pytest.fixture(scope="session")
+def migrated(tmp_path_factory: pytest.TempPathFactory):
+    """New catalogues in files, for whoever opens many; see there."""
+    from catalogue import Migrated  # here: the agent's tests run where the server is not installed
+
+    return Migrated(tmp_path_factory.mktemp("migrated"))
 
 
 @pytest.fixture

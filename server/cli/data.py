@@ -35,7 +35,7 @@ def data_import(
     by: By = "",
 ) -> None:
     """Take in labelled samples; the same file again adds nothing."""
-    from server.app import open_store
+    from server.store.store import open_store
     from server.store.trail import person
     from server.teach.imports import import_file
 

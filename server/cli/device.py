@@ -116,8 +116,8 @@ def revoke(
 
 
 def _say_if_not_running(config: ServerConfig) -> None:
-    from server.app import open_store
     from server.store.presence import leader
+    from server.store.store import open_store
 
     with open_store(config) as store:
         if not leader(store, "schedule"):

@@ -65,12 +65,12 @@ def erase(
 ) -> None:
     """Forget something: its rows, its bytes in every file here, and what its device still has of it. For ever."""
     from server import status as views
-    from server.app import open_store
     from server.govern.erase import erase as forget
     from server.govern.foreseen import foresee, lines
     from server.govern.subject import Subject
     from server.label import label_studio
     from server.store import trail
+    from server.store.store import open_store
 
     given = [
         Subject("device", (device,)) if device else None,

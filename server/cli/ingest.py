@@ -47,8 +47,8 @@ def _watch(path: Path, config: ServerConfig) -> None:
     """Start the workers, and start again those that end."""
     import threading
 
-    from server.app import open_store
     from server.roles.workers import Workers, remember
+    from server.store.store import open_store
 
     stopping = threading.Event()
     until_told(stopping.set)

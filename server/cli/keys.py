@@ -143,8 +143,8 @@ def _say_pending(signing: Signing) -> None:
 
 def note(path: Path, what: str, subject: str, by: str, detail: Mapping[str, object]) -> None:
     """Into the audit trail, when it is done: keys are files, no part of a transaction."""
-    from server.app import open_store
     from server.store import trail
+    from server.store.store import open_store
 
     with open_store(load_config(path)) as store, store.database.write() as connection:
         trail.record(connection, what, subject, why="", who=by or trail.person(), detail=detail, now_ms=now_ms())

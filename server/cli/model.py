@@ -63,8 +63,8 @@ def model_add(
     by: By = "",
 ) -> None:
     """Publish an artifact folder under the number in its manifest; a running server rolls it out by itself."""
-    from server.app import open_store
     from server.release.registry import add_artifact
+    from server.store.store import open_store
     from server.store.trail import person
     from server.teach.reference import learn
 
@@ -101,9 +101,9 @@ def model_sign(
     by: By = "",
 ) -> None:
     """Vouch for a published version by hand: with the keys that are here, and those given."""
-    from server.app import open_store
     from server.release.signing import Signing
     from server.store import versions
+    from server.store.store import open_store
 
     config = load_config(path)
     signing = Signing(Path(config.server.data_dir))
@@ -124,9 +124,9 @@ def model_export(
     variant: Annotated[str, typer.Option(help="which of its files: cpu-int8 or cpu-fp32")] = "cpu-int8",
 ) -> None:
     """Write a version as an artifact folder, with the signatures that vouch for it: to carry it to a device by hand."""
-    from server.app import open_store
     from server.release.registry import export
     from server.release.signing import Signing
+    from server.store.store import open_store
 
     config = load_config(path)
     with open_store(config) as store:

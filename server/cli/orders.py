@@ -25,8 +25,8 @@ Why = Annotated[str, typer.Option("--why", help="kept in the audit trail, and to
 )
 def pause(whom: Whom, path: Config, why: Why = "", by: By = "") -> None:
     """Keep samples on devices: they go on being selected, into the outbox, and are sent after `resume`."""
-    from server.app import open_store
     from server.release import orders
+    from server.store.store import open_store
     from server.store.trail import person
 
     with open_store(load_config(path)) as store:
@@ -37,8 +37,8 @@ def pause(whom: Whom, path: Config, why: Why = "", by: By = "") -> None:
 @commands.command("resume", epilog="Example: winnow-server device resume site:north server.toml")
 def resume(whom: Whom, path: Config, why: Why = "", by: By = "") -> None:
     """Let samples go again."""
-    from server.app import open_store
     from server.release import orders
+    from server.store.store import open_store
     from server.store.trail import person
 
     with open_store(load_config(path)) as store:
@@ -61,8 +61,8 @@ def budget(
     by: By = "",
 ) -> None:
     """Put a budget in place of the one before; what is not named here is as the device's own file says."""
-    from server.app import open_store
     from server.release import orders
+    from server.store.store import open_store
     from server.store.trail import person
 
     wanted = orders.Budget(label_share, labels_per_day, bytes_per_day)

@@ -54,8 +54,8 @@ def put_at_site(
 
 
 def _put(whom: str, path: Path, by: str, why: str, **where: str) -> str:
-    from server.app import open_store
     from server.release import orders, places
+    from server.store.store import open_store
     from server.store.trail import person
 
     with open_store(load_config(path)) as store:

@@ -29,8 +29,8 @@ def request(
     why: Why = "",
 ) -> None:
     """Ask devices for more samples like one: those that go by, and recent ones that they still have."""
-    from server.app import open_store
     from server.release import requests
+    from server.store.store import open_store
     from server.store.trail import person
 
     with open_store(load_config(path)) as store:
@@ -72,8 +72,8 @@ def cancel_request(
     why: Why = "",
 ) -> None:
     """End a request before its time."""
-    from server.app import open_store
     from server.release import requests
+    from server.store.store import open_store
     from server.store.trail import person
 
     with open_store(load_config(path)) as store:

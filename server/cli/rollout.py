@@ -37,9 +37,9 @@ def start(
     by: By = "",
 ) -> None:
     """Roll a version out. By itself the server does so with what is published, unless `[autonomy]` says otherwise."""
-    from server.app import open_store
     from server.release import commands
     from server.release.signing import Signing
+    from server.store.store import open_store
     from server.store.trail import person
 
     config = load_config(path)
@@ -117,8 +117,8 @@ def rollback(number: Number, path: Config, reason: Reason = NO_REASON, by: By = 
 
 
 def _say(word: str, number: int, path: Path, reason: str, by: str) -> None:
-    from server.app import open_store
     from server.release import commands
+    from server.store.store import open_store
     from server.store.trail import person
 
     said = next(one for one in commands.WORDS if one == word)

@@ -49,7 +49,7 @@ def rule(
     why: Why = NO_REASON,
 ) -> None:
     """Set what may be done with samples, from the next snapshot and export on; what is not named stays as it is."""
-    from server.app import open_store
+    from server.store.store import open_store
     from server.teach import data_rule
 
     said: dict[str, Any] = {"purpose": purpose, "licence": licence, "consent": consent, "region": region}

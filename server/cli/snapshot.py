@@ -127,7 +127,7 @@ def export_to(
     why: Why = NO_REASON,
 ) -> None:
     """Write a snapshot to a folder, as far as the data rules of now allow it; the same command again goes on."""
-    from server.app import open_store
+    from server.store.store import open_store
     from server.teach.export.run import export
 
     with open_store(load_config(path)) as store:

@@ -37,8 +37,8 @@ def show(path: Config, as_json: AsJson = False) -> None:
 def sweep(path: Config, as_json: AsJson = False) -> None:
     """Do at once what a running server does once an hour: what [retention] says is due goes. The trail says what."""
     from server import status as views
-    from server.app import open_store
     from server.keep.sweep import Sweep
+    from server.store.store import open_store
 
     config = load_config(path)
     with open_store(config) as store:

@@ -23,9 +23,9 @@ AsRole = Annotated[str, typer.Option("--role", help="viewer, labeler, operator o
 @users.command("add", epilog="Example: winnow-server user add ada --role admin server.toml")
 def add(name: Name, path: Config, role: AsRole = "viewer", by: By = "", why: Why = NO_REASON) -> None:
     """Let somebody sign in; the password is asked for, or read from a pipe. None where a proxy signs people in."""
-    from server.app import open_store
     from server.store import trail
     from server.store import users as stored
+    from server.store.store import open_store
 
     config = load_config(path)
     hashed = "" if config.web.user_header else _password()
@@ -46,9 +46,9 @@ def change(
     why: Why = NO_REASON,
 ) -> None:
     """Change what somebody may do; whoever has signed in has to do it again."""
-    from server.app import open_store
     from server.store import trail
     from server.store import users as stored
+    from server.store.store import open_store
 
     hashed = _password() if password else None
     with open_store(load_config(path)) as store, store.database.write() as connection:
@@ -94,9 +94,9 @@ def token(
     why: Why = NO_REASON,
 ) -> None:
     """Make a token with which a program may do what somebody may. It is shown once."""
-    from server.app import open_store
     from server.store import trail
     from server.store import users as stored
+    from server.store.store import open_store
     from server.web.access import digest
 
     secret, now = secrets.token_urlsafe(32), now_ms()
@@ -149,9 +149,9 @@ def revoke_token(
     why: Why = NO_REASON,
 ) -> None:
     """End a token."""
-    from server.app import open_store
     from server.store import trail
     from server.store import users as stored
+    from server.store.store import open_store
 
     with open_store(load_config(path)) as store, store.database.write() as connection:
         stored.revoke_token(connection, number, by=by or trail.person(), why=why, now_ms=now_ms())

@@ -11,7 +11,8 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -85,6 +86,16 @@ class Store:
         self.images.close()
         self.blobs.close()
         self.database.close()
+
+
+@contextmanager
+def open_store(whole: config.ServerConfig) -> Iterator[Store]:
+    """The store of a configuration, closed at the end."""
+    store = Store.open(Path(whole.server.data_dir), whole.store)
+    try:
+        yield store
+    finally:
+        store.close()
 
 
 def open_blobs(where: str, settings: config.Store = config.Store()) -> Blobs:  # noqa: B008 - frozen

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import json
 import os
 import shutil
@@ -364,6 +365,7 @@ def test_what_the_operator_has_to_mend(
     np.savez(here / "wide.npz", x=np.zeros((3, 9, 9), np.uint8))
     assert main([command, str(configure(here, **change))]) == EXIT_CONFIG
     assert said in capsys.readouterr().err
+    assert gc.isenabled()  # who called goes on, and would keep all its garbage
 
 
 @pytest.mark.parametrize(

@@ -17,8 +17,9 @@ def chromium():
 
 
 @pytest.fixture
-def served(tmp_path):
-    made = browsers.Served(tmp_path, now_ms=lambda: time.time_ns() // 1_000_000)
+def served(tmp_path, migrated):
+    with migrated.given():
+        made = browsers.Served(tmp_path, now_ms=lambda: time.time_ns() // 1_000_000)
     yield made
     made.close()
     made.store.close()

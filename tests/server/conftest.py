@@ -15,6 +15,7 @@ from pathlib import Path
 import msgspec
 import postgres
 import pytest
+from catalogue import Migrated
 
 from server import config
 from server.store import database, store
@@ -107,11 +108,12 @@ def postgresql(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Databases]:
 
 
 @pytest.fixture(scope="module", autouse=True)
-def catalogue(request: pytest.FixtureRequest) -> Iterator[str]:
+def catalogue(request: pytest.FixtureRequest, migrated: Migrated) -> Iterator[str]:
     """What keeps the catalogues of this module's tests: each folder has one of its own."""
     kind = getattr(request, "param", KINDS[0])
     if kind == KINDS[0]:
-        yield kind
+        with migrated.given():
+            yield kind
         return
     databases: Databases = request.getfixturevalue("postgresql")
 
@@ -151,12 +153,14 @@ def bytes_elsewhere(request: pytest.FixtureRequest, catalogue: str) -> Iterator[
 
 
 @pytest.fixture
-def nothing_yet(request: pytest.FixtureRequest, catalogue: str) -> Callable[[Path], None]:
+def nothing_yet(request: pytest.FixtureRequest, catalogue: str, migrated: Migrated) -> Callable[[Path], None]:
     """Sees that the catalogue of a folder is one that has no table yet."""
 
     def make(folder: Path) -> None:
         if catalogue != KINDS[0]:
             request.getfixturevalue("postgresql").empty(folder)
+        else:
+            migrated.empty(folder)
 
     return make
 

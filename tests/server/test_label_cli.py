@@ -12,7 +12,6 @@ from device_words import FLEET, uploads
 from PIL import Image
 
 from server.__main__ import main
-from server.app import open_store
 from server.cli.options import now_ms
 from server.collect.ingest import Ingest
 from server.config import load_config
@@ -21,7 +20,7 @@ from server.roles.labelling import labelling_of
 from server.store import labels, questions, trail
 from server.store.lock import only_one
 from server.store.schema import label
-from server.store.store import Store
+from server.store.store import Store, open_store
 
 
 @pytest.fixture

@@ -5,8 +5,8 @@ from __future__ import annotations
 import shutil
 import subprocess
 
-import browser
 import pytest
+from browser import HASHED, PASSWORD, plant_devices
 from device_words import FLEET, heartbeat, message, uploads
 from fastapi.testclient import TestClient
 from prometheus_client.parser import text_string_to_metric_families
@@ -26,7 +26,6 @@ from server.web.access import COOKIE, CSRF_HEADER, digest, hash_password
 from server.web.app import make_app
 
 NOW_MS = 1_790_000_000_000
-PASSWORD = "correct horse battery"
 
 
 class Scene:
@@ -36,9 +35,9 @@ class Scene:
         settings = config.ServerConfig(web=config.Web(**web))
         self.app = make_app(self.store, settings, now_ms=lambda: self.now_ms)
 
-    def add(self, name: str, role: users.Role) -> None:
+    def add(self, name: str, role: users.Role, *, hashed: str = HASHED) -> None:
         with self.store.database.write() as connection:
-            users.add(connection, name, role, password_hash=hash_password(PASSWORD), by="test", now_ms=self.now_ms)
+            users.add(connection, name, role, password_hash=hashed, by="test", now_ms=self.now_ms)
 
     def client(self, **options) -> TestClient:
         return TestClient(self.app, follow_redirects=False, **options)
@@ -208,7 +207,7 @@ def test_nothing_is_ordered_from_a_page_without_a_reason(scene, path, said):
 
 
 def test_monitoring_reads_the_fleet_in_words_of_its_own(scene):
-    browser.plant_devices(scene.store, 100, now_ms=NOW_MS)
+    plant_devices(scene.store, 100, now_ms=NOW_MS)
     answer = scene.signed_in("vera").get("/metrics")
     families = {one.name: one for one in text_string_to_metric_families(answer.text)}
     states = {one.labels["state"]: one.value for one in families["winnow_devices"].samples}
@@ -243,6 +242,15 @@ def test_passwords_go_over_no_network_in_the_clear(tmp_path):
         config.load_config(toml)
     toml.write_text('[web]\nlisten = "0.0.0.0"\ncert_file = "web.pem"\n')
     assert config.load_config(toml).web.cert_file == str(tmp_path / "web.pem")
+
+
+def test_a_password_is_kept_so_that_trying_many_takes_long(scene):
+    kept = hash_password(PASSWORD)
+    assert kept.startswith("$argon2id$v=19$m=65536,t=3,p=4$")  # RFC 9106, where memory is short
+    scene.add("lea", "labeler", hashed=kept)
+    scene.signed_in("lea")
+    wrong = {"name": "lea", "password": PASSWORD.upper()}
+    assert scene.client().post("/sign-in", data=wrong).status_code == 401
 
 
 def test_a_short_password_is_refused():

@@ -7,17 +7,16 @@ import http.client
 import ssl
 
 import pytest
+from browser import HASHED, PASSWORD
 from fleet_ca import FleetCA
 
 from server import config
 from server.errors import ServerError
 from server.store import users
 from server.store.store import Store
-from server.web.access import hash_password
 from server.web.service import Pages
 
 NOW_MS = 1_790_000_000_000
-PASSWORD = "correct horse battery"
 FORM = {"Content-Type": "application/x-www-form-urlencoded"}
 
 
@@ -26,7 +25,7 @@ def serve(tmp_path):
     with contextlib.ExitStack() as stack:
         store = stack.enter_context(contextlib.closing(Store.open(tmp_path / "store")))
         with store.database.write() as connection:
-            users.add(connection, "vera", "viewer", password_hash=hash_password(PASSWORD), by="test", now_ms=NOW_MS)
+            users.add(connection, "vera", "viewer", password_hash=HASHED, by="test", now_ms=NOW_MS)
 
         def serve(**web) -> int:
             settings = config.ServerConfig(server=config.Server(data_dir=str(tmp_path)), web=config.Web(port=0, **web))
