@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from itertools import chain
 from pathlib import Path
 from typing import Any, Literal
 
 from server.errors import StoreError
+from server.store.many import of_several, pieces
 from server.store.sqlite import BUSY_S, forget_deleted, sqlite3
 
 NAMES_AT_ONCE = 1000
@@ -16,6 +18,9 @@ PAGE_BYTES = 16 * 1024  # of a shard: bodies are some 20 KB; smaller pages mean 
 Journal = Literal["WAL", "DELETE"]
 """DELETE: for a folder on another machine, where WAL's shared memory is none (sqlite.org/wal.html, 2.1)."""
 
+PIECE_BYTES = 1 << 20  # to a statement: SQLite has a copy of them, and keeps the last one
+_PUT = "INSERT INTO blob VALUES (?, ?) ON CONFLICT DO NOTHING"
+_OF_SEVERAL = of_several(_PUT)
 _SETTINGS = (
     f"PRAGMA page_size={PAGE_BYTES}",  # before the first page is written, or it has no effect
     "PRAGMA journal_mode={journal}",
@@ -40,8 +45,13 @@ class Shard:
 
     def put(self, bodies: dict[bytes, bytes]) -> None:
         """In a transaction."""
+        most = PIECE_BYTES // max((1, *map(len, bodies.values())))
         with self._errors():
-            self._connection.executemany("INSERT INTO blob VALUES (?, ?) ON CONFLICT DO NOTHING", bodies.items())
+            for some in pieces(list(bodies.items()), [size for size in _OF_SEVERAL if size <= most]):
+                if text := _OF_SEVERAL.get(len(some)):
+                    self._connection.execute(text, list(chain.from_iterable(some)))
+                else:
+                    self._connection.executemany(_PUT, some)
 
     def get(self, name: bytes) -> bytes:
         """The bytes of that name; b"" where there are none."""
