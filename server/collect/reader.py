@@ -3,9 +3,9 @@
 paho reads a packet in four calls to the system, waits for the next one by a fifth, makes some twenty objects of it, and
 sends each acknowledgement by two more. Here what has come is read at once into memory that stays, the messages that lie
 whole in it are taken out of it and handed on together, and their acknowledgements go together once all is taken: each
-still after its message was delivered. The broker's acknowledgements are taken together as well. The beginning of a message waits there for its rest. All else of the protocol is
-paho's, and so is a message that is larger than the buffer. Where a later paho does not ask these methods any more, all
-is as it was, and slower.
+still after its message was delivered. The broker's own acknowledgements are taken together as well. The beginning of a
+message waits there for its rest. All else of the protocol is paho's, and so is a message that is larger than the
+buffer. Where a later paho does not ask these methods any more, all is as it was, and slower.
 """
 
 from __future__ import annotations
@@ -124,7 +124,8 @@ class Reader(mqtt.Client):
 
     def _receive(self) -> None:
         """More, behind what is there; OSError as from paho's `_sock_recv`."""
-        left, sock = self._end - self._at, self.socket()
+        left = self._end - self._at
+        sock: Any = self.socket()
         self._buffer[:left] = self._buffer[self._at : self._end]
         self._at, self._end = 0, left
         if sock is None:
@@ -208,7 +209,7 @@ def _length(data: memoryview, at: int, end: int) -> tuple[int, int]:
     return 0, at
 
 
-def packed(topic: bytes, number: int, payload: bytes, *, retain: bool = False) -> bytes:
+def packed(topic: bytes, number: int, payload: bytes | bytearray, *, retain: bool = False) -> bytes:
     """PUBLISH of QoS 1."""
     left = 4 + len(topic) + len(payload)
     digits = bytearray()
@@ -216,7 +217,13 @@ def packed(topic: bytes, number: int, payload: bytes, *, retain: bool = False) -
         digits.append(left & 0x7F | 0x80)
         left >>= 7
     digits.append(left)
-    head = (bytes((_PUBLISH | _QOS_1 | retain,)), digits, len(topic).to_bytes(2, "big"), topic, number.to_bytes(2, "big"))
+    head = (
+        bytes((_PUBLISH | _QOS_1 | retain,)),
+        digits,
+        len(topic).to_bytes(2, "big"),
+        topic,
+        number.to_bytes(2, "big"),
+    )
     return b"".join((*head, payload))
 
 
@@ -229,4 +236,4 @@ def _text(topic: bytes) -> str:
 
 
 def _ack(number: memoryview | bytes) -> bytes:
-    return b"\x40\x02%b" % number
+    return b"\x40\x02" + bytes(number)

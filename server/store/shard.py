@@ -1,9 +1,8 @@
 """How are bytes kept in one SQLite file?
 
-With a journal of what a commit writes over, and not in WAL: bodies are written once, to where they stay. In WAL they are
-written twice, and 20 KB take half as much again. Who reads in another process waits while a commit is flushed. The
-journal is cut to nothing, which is flushed too: were it deleted, it might be back after a power cut, and undo what was
-committed.
+With a journal of what a commit writes over, not in WAL: bodies are written once, to where they stay. In WAL they are
+written twice. Who reads in another process waits while a commit is flushed. The journal is cut to nothing, which is
+flushed too: were it deleted, it might be back after a power cut, and undo what was committed.
 """
 
 from __future__ import annotations
@@ -21,6 +20,8 @@ from server.store.sqlite import BUSY_S, CACHE_KB, forget_deleted, keep_journal, 
 NAMES_AT_ONCE = 1000
 PAGE_BYTES = 16 * 1024  # of a shard: bodies are some 20 KB; smaller pages mean longer chains of them
 
+Named = dict[bytes, bytes | memoryview]
+"""Bodies by the bytes of their names."""
 PIECE_BYTES = 1 << 20  # to a statement: SQLite has a copy of them, and keeps the last one
 _PUT = "INSERT INTO blob VALUES (?, ?) ON CONFLICT DO NOTHING"
 _OF_SEVERAL = of_several(_PUT)
@@ -47,7 +48,7 @@ class Shard:
             for statement in _SETTINGS:
                 self._connection.execute(statement)
 
-    def put(self, bodies: dict[bytes, bytes]) -> None:
+    def put(self, bodies: Named) -> None:
         """In a transaction."""
         most = PIECE_BYTES // max((1, *map(len, bodies.values())))
         with self._errors():
