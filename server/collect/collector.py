@@ -29,7 +29,7 @@ from server.collect.backlog import LINGER_S, Backlog, Put
 from server.collect.division import WHOLE, Division
 from server.collect.gateway import BrokerAddress, Gateway, Voice
 from server.collect.inbound import Bad, Message, Upload
-from server.collect.ingest import Ingest, Item, Proven, Taken
+from server.collect.ingest import Ingest, Item, Taken
 from server.collect.prover import Prover
 from server.collect.reader import Published
 from server.collect.turns import NO_LIMIT, Limit, Turns
@@ -96,9 +96,7 @@ class Collector:
         self._sweeps = sweeps
         self._on_fetch = on_fetch
         self._on_samples = on_samples
-        self._backlog: Backlog[Message | Proven] = Backlog(
-            Turns(room=backlog_bytes, device_share=device_share, limit=limit)
-        )
+        self._backlog: Backlog[Item] = Backlog(Turns(room=backlog_bytes, device_share=device_share, limit=limit))
         self._prover = Prover(Backlog(Turns(room=backlog_bytes, device_share=device_share)), done=self._proven)
         self._left: Counter[str] = Counter()  # device -> messages left for want of room, not in the store yet
         self._stopping = threading.Event()
@@ -136,7 +134,7 @@ class Collector:
         self._gateway.publish(topic, payload, qos=qos, retain=retain)
 
     def _deliver(self, found: Sequence[Published]) -> None:
-        now_ms, mine = self._now_ms(), list[Put[Message | Proven]]()
+        now_ms, mine = self._now_ms(), list[Put[Item]]()
         for topic, payload in found:
             try:
                 _, device, _, kind = parse_topic(topic)
@@ -153,10 +151,11 @@ class Collector:
     def _check(self) -> None:
         while not self._stopping.is_set():
             if batch := self._backlog.gather(self._commit_rows, patience_s=TICK_S):
-                try:
-                    self._checked.put(self._ingest.check(batch))
-                except Exception:  # noqa: BLE001 - the supervising loop: the writer finds out of which message it is
-                    self._checked.put(batch)
+                _call(self._hear, batch)  # where that fails, the writer finds out of which message it is
+                self._checked.put(batch)
+
+    def _hear(self, batch: list[Item]) -> None:
+        batch[:] = self._ingest.check(batch)
 
     def _write(self) -> None:
         swept = time.monotonic()
