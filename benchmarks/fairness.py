@@ -63,7 +63,9 @@ from server.collect.collector import Collector
 from server.collect.gateway import BrokerAddress
 from server.collect.ingest import Ingest
 from server.collect.inbound import Message
+from server.roles import interpreter
 from server.store.store import Store
+interpreter.settle()
 folder, port, fleet, line = Path(sys.argv[1]), int(sys.argv[2]), sys.argv[3], sys.argv[4]
 class OneLine(Collector):
     def _deliver(self, found):

@@ -47,7 +47,7 @@ def pack(array: NDArray[np.generic]) -> tuple[Encoding, bytes]:
     return _shortest(("raw", raw), ("zstd", compressor.compress(raw)), ("delta-zstd", differences))
 
 
-def unpack(encoding: Encoding, body: bytes, *, dtype: str, shape: tuple[int, ...]) -> NDArray[np.generic]:
+def unpack(encoding: Encoding, body: bytes | memoryview, *, dtype: str, shape: tuple[int, ...]) -> NDArray[np.generic]:
     """The array again, shape and dtype as given, not to be written to.
 
     MessageError when the body is not one; never inflates past what shape and dtype say, and a bit.
@@ -65,7 +65,7 @@ def _shortest(*forms: tuple[Encoding, bytes]) -> tuple[Encoding, bytes]:
     return min(forms, key=lambda form: len(form[1]))
 
 
-def _inflate(encoding: Encoding, body: bytes, expected: int) -> bytes:
+def _inflate(encoding: Encoding, body: bytes | memoryview, expected: int) -> bytes | memoryview:
     try:
         if encoding == "raw":
             return body
@@ -76,7 +76,7 @@ def _inflate(encoding: Encoding, body: bytes, expected: int) -> bytes:
         raise MessageError(f"{encoding}: {error}") from error
 
 
-def _decompress(body: bytes, expected: int) -> bytes:
+def _decompress(body: bytes | memoryview, expected: int) -> bytes:
     import zstandard
 
     try:
@@ -98,7 +98,7 @@ def _differences(array: NDArray[np.generic]) -> bytes:
     return weights
 
 
-def _sums(raw: bytes, dtype: np.dtype[np.generic], shape: tuple[int, ...]) -> NDArray[np.generic]:
+def _sums(raw: bytes | memoryview, dtype: np.dtype[np.generic], shape: tuple[int, ...]) -> NDArray[np.generic]:
     word = _WORDS[dtype.itemsize]
     weights = np.frombuffer(raw, np.uint8).reshape(dtype.itemsize, -1)
     changes = np.ascontiguousarray(weights.T).reshape(-1).view(word).reshape(shape or (1,))

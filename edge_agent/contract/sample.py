@@ -136,7 +136,7 @@ def decoded_bytes(header: SampleHeader) -> int:
     return math.prod(header.shape, start=_ITEM_BYTES[header.dtype])
 
 
-def decode_body(header: SampleHeader, body: bytes) -> NDArray[np.generic]:
+def decode_body(header: SampleHeader, body: bytes | memoryview) -> NDArray[np.generic]:
     """The array of a whole body. MessageError when length, hash or encoding is off; never inflates past the shape.
 
     The header is one that check_sample_header let pass: it bounds the shape and knows the dtype.
@@ -145,13 +145,13 @@ def decode_body(header: SampleHeader, body: bytes) -> NDArray[np.generic]:
     encoding = header.encoding
     try:
         if encoding == "png" or encoding == "jpeg" or encoding == "webp":  # images.KINDS, in words that mypy reads
-            return images.decode_image(body, encoding, header.shape)
+            return images.decode_image(bytes(body), encoding, header.shape)
         return unpack(encoding, body, dtype=header.dtype, shape=header.shape)
     except MessageError as error:
         raise MessageError(f"sample {header.id}: {error}") from error
 
 
-def check_whole(header: SampleHeader, body: bytes) -> None:
+def check_whole(header: SampleHeader, body: bytes | memoryview) -> None:
     """MessageError unless all of the body is there, and none of it changed."""
     if len(body) != header.body_bytes or hashlib.sha256(body).hexdigest() != header.body_sha256:
         raise MessageError(f"sample {header.id}: body of {len(body)} bytes does not match its header's length and hash")

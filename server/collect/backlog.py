@@ -1,6 +1,7 @@
 """What has come and is not taken in yet?
 
-One thread brings it, another takes it, in the order that turns.py decides.
+One thread brings it, another takes it, in the order that turns.py decides: a group while nothing else is on its way to
+the disk, and one more meanwhile where it is full, so that it can be checked while the one before is written.
 """
 
 from __future__ import annotations
@@ -40,6 +41,7 @@ class Backlog(Generic[T]):
         self._throttled: Counter[str] = Counter()
         self._go_s = math.inf  # when the next group is to be taken; of the monotonic clock
         self._news = False  # of which nobody was told
+        self._under_way = 0  # groups that were taken and are not done
         self.stopped = False
 
     def put(self, device: str, item: T, size: int, *, linger_s: float = 0.0) -> None:
@@ -71,11 +73,11 @@ class Backlog(Generic[T]):
             self._changed.notify_all()
 
     def gather(self, most: int, *, patience_s: float) -> list[T]:
-        """At most so many, in turn, of what is here; empty when none comes in `patience_s`.
+        """At most so many, in turn, of what is here; empty when none comes in `patience_s`. Say `done` of each group.
 
         It does not wait for more, but for where all that is here may linger: while one group is on its way to the disk,
         the next one gathers by itself, the larger the longer that takes. To wait as well makes all wait for a device
-        that never stops sending.
+        that never stops sending. Only what is full already is taken sooner: it could not become larger.
         """
         with self._changed:
             self._wait(patience_s, most)
@@ -87,9 +89,16 @@ class Backlog(Generic[T]):
                 if (item := self._turns.take(time.monotonic())) is None:
                     break
                 batch.append(item)
+            self._under_way += 1
             self._go_s = 0.0 if len(self._turns) else math.inf
             self._changed.notify_all()  # there is room
             return batch
+
+    def done(self) -> None:
+        """A group that was gathered is."""
+        with self._changed:
+            self._under_way -= 1
+            self._changed.notify_all()
 
     def throttled(self) -> dict[str, int]:
         """Device -> messages that were left since this was last asked."""
@@ -122,7 +131,10 @@ class Backlog(Generic[T]):
     def _ready_s(self, most: int) -> float:
         """Seconds until a group may be taken; infinite while nothing is here."""
         now_s = time.monotonic()
-        lingers_s = 0.0 if len(self._turns) >= most else self._go_s - now_s
+        full = len(self._turns) >= most or self._turns.waiting >= GROUP_WORK
+        if self._under_way > full:
+            return math.inf  # `done` says when
+        lingers_s = 0.0 if full else self._go_s - now_s
         return max(0.0, lingers_s, self._turns.due_s(now_s))  # a device at its limit may go on then
 
     def _wait(self, longest_s: float, most: int) -> None:

@@ -1,20 +1,22 @@
 """How does what devices say get into the store while everything goes on?
 
-    broker -> network thread -> backlog (bounded) -> worker thread -> store -> receipts
-                                   |<----- prover <-----| images
+    broker -> network thread -> backlog (bounded) -> checker thread -> writer thread -> store -> receipts
+                                   |<------------- prover <--------------| images
 
 The network thread only puts into the backlog, and waits when it is full: the broker then holds back, and in the end the
 devices' outboxes do. Nobody waits for a device that fills its share alone: what it sends beyond is left, counted, and
-comes again. The worker takes in groups what came meanwhile, the devices by turns, so that many samples share one flush
-of the disk; images go by way of the prover. Nothing is receipted before it is on disk; what is lost on the way is sent
-again.
+comes again. The writer takes in groups what came meanwhile, the devices by turns, so that many samples share one flush
+of the disk; while it writes, a group that is full already is checked. Images go by way of the prover. Nothing is
+receipted before it is on disk; what is lost on the way is sent again.
 
 Several processes may each have a collector: division.py says which messages are whose.
 """
 
 from __future__ import annotations
 
+import contextlib
 import logging
+import queue
 import threading
 import time
 from collections import Counter
@@ -27,7 +29,7 @@ from server.collect.backlog import LINGER_S, Backlog, Put
 from server.collect.division import WHOLE, Division
 from server.collect.gateway import BrokerAddress, Gateway, Voice
 from server.collect.inbound import Bad, Message, Upload
-from server.collect.ingest import Ingest, Proven, Taken
+from server.collect.ingest import Ingest, Item, Taken
 from server.collect.prover import Prover
 from server.collect.reader import Published
 from server.collect.turns import NO_LIMIT, Limit, Turns
@@ -48,7 +50,7 @@ def nothing(*_args: object) -> None:
 
 
 class Collector:
-    """Listens to the fleet. The callbacks are called from the worker thread, after the commit."""
+    """Listens to the fleet. The callbacks are called from the writer thread, after the commit."""
 
     def __init__(
         self,
@@ -94,9 +96,7 @@ class Collector:
         self._sweeps = sweeps
         self._on_fetch = on_fetch
         self._on_samples = on_samples
-        self._backlog: Backlog[Message | Proven] = Backlog(
-            Turns(room=backlog_bytes, device_share=device_share, limit=limit)
-        )
+        self._backlog: Backlog[Item] = Backlog(Turns(room=backlog_bytes, device_share=device_share, limit=limit))
         self._prover = Prover(Backlog(Turns(room=backlog_bytes, device_share=device_share)), done=self._proven)
         self._left: Counter[str] = Counter()  # device -> messages left for want of room, not in the store yet
         self._stopping = threading.Event()
@@ -104,11 +104,14 @@ class Collector:
         self._gateway = Gateway(
             address, fleet=fleet, filters=filters, voice=voice, now_ms=now_ms, deliver=self._deliver
         )
-        self._worker = threading.Thread(target=self._work, name="collect", daemon=True)
+        self._checked: queue.SimpleQueue[Sequence[Item]] = queue.SimpleQueue()  # one at most: see Backlog.gather
+        self._checker = threading.Thread(target=self._check, name="check", daemon=True)
+        self._writer = threading.Thread(target=self._write, name="collect", daemon=True)
 
     def start(self) -> None:
         """Listen, from now on."""
-        self._worker.start()
+        self._checker.start()
+        self._writer.start()
         self._prover.start()
         self._gateway.start()
 
@@ -121,8 +124,9 @@ class Collector:
         self._stopping.set()
         self._backlog.stop()
         self._prover.stop()
-        if self._worker.is_alive():
-            self._worker.join()
+        for thread in (self._checker, self._writer):
+            if thread.is_alive():
+                thread.join()
         self._gateway.stop()
 
     def publish(self, topic: str, payload: bytes, *, qos: int = 1, retain: bool = False) -> None:
@@ -130,7 +134,7 @@ class Collector:
         self._gateway.publish(topic, payload, qos=qos, retain=retain)
 
     def _deliver(self, found: Sequence[Published]) -> None:
-        now_ms, mine = self._now_ms(), list[Put[Message | Proven]]()
+        now_ms, mine = self._now_ms(), list[Put[Item]]()
         for topic, payload in found:
             try:
                 _, device, _, kind = parse_topic(topic)
@@ -144,16 +148,26 @@ class Collector:
     def _proven(self, found: Upload | Bad) -> None:
         self._backlog.put_back(found.device, found)
 
-    def _work(self) -> None:
-        swept = time.monotonic()
+    def _check(self) -> None:
         while not self._stopping.is_set():
             if batch := self._backlog.gather(self._commit_rows, patience_s=TICK_S):
-                self._take(batch)
+                _call(self._hear, batch)  # where that fails, the writer finds out of which message it is
+                self._checked.put(batch)
+
+    def _hear(self, batch: list[Item]) -> None:
+        batch[:] = self._ingest.check(batch)
+
+    def _write(self) -> None:
+        swept = time.monotonic()
+        while not self._stopping.is_set():
+            with contextlib.suppress(queue.Empty):
+                self._take(self._checked.get(timeout=TICK_S))
+                self._backlog.done()
             if time.monotonic() - swept >= SWEEP_S:
                 _call(self._sweep)
                 swept = time.monotonic()
 
-    def _take(self, batch: list[Message | Proven]) -> None:
+    def _take(self, batch: Sequence[Item]) -> None:
         """Take a group; one message that the rules cannot cope with is set aside, and takes no others with it."""
         try:
             taken = self._take_patiently(batch)
@@ -169,7 +183,7 @@ class Collector:
         if taken is not None:
             _call(self._tell, taken)
 
-    def _take_patiently(self, batch: list[Message | Proven]) -> Taken | None:
+    def _take_patiently(self, batch: Sequence[Item]) -> Taken | None:
         """Try until the store can; None when we are told to stop before."""
         delay_s = RETRY_MIN_S
         while True:
@@ -208,11 +222,11 @@ class Collector:
             _log.debug("sweep: %s", error)  # said where samples are taken
 
 
-def _message(item: Message | Proven) -> Message:
+def _message(item: Item) -> Message:
     return item if isinstance(item, Message) else item.message
 
 
-def _set_aside(item: Message | Proven, error: Exception) -> Bad:
+def _set_aside(item: Item, error: Exception) -> Bad:
     """Counted, and kept to be looked at, but not refused: the mistake may be ours, and the sample comes again."""
     message = _message(item)
     try:

@@ -1,7 +1,8 @@
 """Which messages are taken in?
 
 `take` is given a group of messages and returns when they are on disk; the receipts that it returns may be sent then,
-and not before. Every step can be repeated, so a group whose commit failed is simply taken again.
+and not before. Every step can be repeated, so a group whose commit failed is simply taken again. `check` is the part of
+it that needs no store, for whoever has a group at hand while another is written.
 
 Several processes may take messages of one device at once, the parts of one sample among them. A transaction begins by
 reserving its devices, and reads what is known of them after that: it is what others have committed, and nobody changes
@@ -31,6 +32,8 @@ from server.collect.row import row_of
 from server.store import beats, erasures, heard, identities, parts, removed, room, samples, silence
 from server.store.store import Store
 
+Item = Message | Heard
+"""As it came, or checked already."""
 Whole = Upload | Picture
 _Item = TypeVar("_Item", Upload, Picture, Piece)
 Proven = Upload | Bad
@@ -154,9 +157,13 @@ class Ingest:
         self._swept_ms, self._silent_ms = 0, -math.inf  # of the last look for the silent, and of the next
         self._flusher = ThreadPoolExecutor(1, thread_name_prefix="flush")  # bodies, while the rows are written
 
-    def take(self, batch: Sequence[Message | Proven]) -> Taken:
+    def check(self, batch: Sequence[Item]) -> list[Heard]:
+        """What the messages of a group say."""
+        return [hear(one, fleet=self._fleet) if isinstance(one, Message) else one for one in batch]
+
+    def take(self, batch: Sequence[Item]) -> Taken:
         """Check and store a group; StoreError when that cannot be, and then the same group may be taken again."""
-        items = [hear(one, fleet=self._fleet) if isinstance(one, Message) else one for one in batch]
+        items = self.check(batch)
         with self._store.database.write(together=True) as connection:  # from here on nothing is erased, no blob deleted
             group = _group(items, revoked=identities.revoked(connection))  # and nobody is revoked
             heard.reserve(connection, group.devices())

@@ -60,6 +60,7 @@ class Prover:
         while not self._waiting.stopped:
             for picture in self._waiting.gather(1, patience_s=TICK_S):
                 self._prove(picture)
+                self._waiting.done()
 
     def _prove(self, picture: Picture) -> None:
         try:

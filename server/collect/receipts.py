@@ -54,7 +54,10 @@ class Answers:
         for device, answers in self._answers.items():
             ids = list(answers)
             for start in range(0, len(ids), RECEIPT_IDS):
-                found.append((device, _receipt({id_: answers[id_] for id_ in ids[start : start + RECEIPT_IDS]})))
+                some = ids[start : start + RECEIPT_IDS]
+                found.append(
+                    (device, _receipt(answers if len(some) == len(ids) else {id_: answers[id_] for id_ in some}))
+                )
         return found
 
     def _answer(self, device: str, sample_id: str, answer: tuple[int, str]) -> None:
@@ -63,10 +66,14 @@ class Answers:
 
 
 def _receipt(answers: dict[str, tuple[int, str]]) -> Receipt:
+    told: tuple[list[str], ...] = ([], [], [], [])
+    for id_, (answer, _) in answers.items():
+        told[answer].append(id_)
+    accepted, duplicate, erased, refused = told
     return Receipt(
-        accepted=tuple(id_ for id_, (answer, _) in answers.items() if answer == _ACCEPTED),
-        duplicate=tuple(id_ for id_, (answer, _) in answers.items() if answer == _DUPLICATE),
+        accepted=tuple(accepted),
+        duplicate=tuple(duplicate),
         # A device that does not know of erasure parks what was erased, and sends it no more.
-        refused={id_: reason for id_, (answer, reason) in answers.items() if answer in (_ERASED, _REFUSED)},
-        erased=tuple(id_ for id_, (answer, _) in answers.items() if answer == _ERASED),
+        refused={id_: answers[id_][1] for id_ in answers if answers[id_][0] >= _ERASED} if erased or refused else {},
+        erased=tuple(erased),
     )

@@ -73,13 +73,13 @@ def back_up(
             raise StoreError(f"{target}: has the fleet's keys, and would lose them: say --keys, or give another DIR")
         _drop_others(target, before)
         _private(target / BLOBS)
-        blobs = Shards(target / BLOBS, journal="DELETE")
+        blobs = Shards(target / BLOBS)
         try:
             catalogue, copied = _rows_and_bytes(source, target, blobs, now_ms, sleep)
             files_in = target / FILES.format(now_ms)
             files = _files(source, files_in, keys)
             made = _described(source, catalogue, blobs, copied, now_ms, files_in=files_in.name, files=files)
-            for path in (catalogue, *(target / BLOBS).glob("*.db")):
+            for path in (catalogue, *(target / BLOBS).glob("*.db*")):
                 _private(path, mode=0o600)
             manifest.write(target, made)
             _drop_others(target, made)

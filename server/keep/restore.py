@@ -54,7 +54,7 @@ def check(folder: Path) -> list[str]:
         return [*wrong, f"{made.catalogue}: is missing, or its bytes changed"]
     if not (folder / BLOBS).is_dir():
         return [*wrong, f"{BLOBS}: is missing"]
-    blobs = Shards(folder / BLOBS, journal="DELETE")
+    blobs = Shards(folder / BLOBS)
     try:
         wrong += [f"blob {name}: is damaged" for name in bodies.damaged(blobs)]
         if len(blobs) < made.blobs:
@@ -135,7 +135,7 @@ def _copy_blobs(folder: Path, made: Manifest, store: Store) -> int:
     """Every one is checked; whatever rows name must be there, but for what was damaged already."""
     if not (folder / BLOBS).is_dir():
         raise StoreError(f"{folder / BLOBS}: is missing")
-    blobs = Shards(folder / BLOBS, journal="DELETE")
+    blobs = Shards(folder / BLOBS)
     try:
         copied = bodies.copy(blobs, store.blobs)
         if Path(store.blobs.where).is_relative_to(store.folder):  # elsewhere may be more, and is no one's to empty

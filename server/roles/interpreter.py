@@ -5,7 +5,9 @@ from __future__ import annotations
 import gc
 import sys
 
-SWITCH_S = 0.0005
+from server.store.sqlite import bind_as_it_is
+
+SWITCH_S = 0.0001
 """How long one thread may keep another from the interpreter: longer (it is 5 ms), and whoever reads from the broker
 waits for whoever checks and writes, with the broker's window full; shorter, and more is spent on changing over."""
 NEW_OBJECTS = 20_000
@@ -16,5 +18,6 @@ sample costs goes into looking through the backlog; more, and what does refer to
 def settle() -> None:
     """Once everything is loaded, which is looked through no more."""
     sys.setswitchinterval(SWITCH_S)
+    bind_as_it_is()
     gc.freeze()
     gc.set_threshold(NEW_OBJECTS, *gc.get_threshold()[1:])

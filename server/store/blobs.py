@@ -31,7 +31,7 @@ class Blobs(Protocol):
     def where(self) -> str:
         """In words that an operator knows: a folder, or s3://bucket/prefix."""
 
-    def put_named(self, bodies: Mapping[str, bytes]) -> None:
+    def put_named(self, bodies: Mapping[str, bytes | memoryview]) -> None:
         """Keep bodies whose sha256 the caller has just checked.
 
         They are durable when this returns. What is there already is not written again. StoreError when they cannot be

@@ -58,7 +58,7 @@ class Bucket(Blobs):
                 raise
             log.warning("%s", error)
 
-    def put_named(self, bodies: Mapping[str, bytes]) -> None:
+    def put_named(self, bodies: Mapping[str, bytes | memoryview]) -> None:
         """Each is an object of its own; the first that fails ends it."""
         named_bodies = [(named(sha256), body) for sha256, body in bodies.items()]
         for _ in in_order(self._pool, self._put, named_bodies, ahead=self._ahead):
@@ -105,7 +105,7 @@ class Bucket(Blobs):
         """Let what is under way end."""
         self._pool.shutdown(cancel_futures=True)
 
-    def _put(self, item: tuple[str, bytes]) -> None:
+    def _put(self, item: tuple[str, bytes | memoryview]) -> None:
         import obstore
         from obstore.exceptions import AlreadyExistsError
 

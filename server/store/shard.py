@@ -1,26 +1,35 @@
-"""How are bytes kept in one SQLite file?"""
+"""How are bytes kept in one SQLite file?
+
+With a journal of what a commit writes over, not in WAL: bodies are written once, to where they stay. In WAL they are
+written twice. Who reads in another process waits while a commit is flushed. The journal is cut to nothing, which is
+flushed too: were it deleted, it might be back after a power cut, and undo what was committed.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from itertools import chain
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 from server.errors import StoreError
-from server.store.sqlite import BUSY_S, forget_deleted, sqlite3
+from server.store.many import of_several, pieces
+from server.store.sqlite import BUSY_S, CACHE_KB, forget_deleted, keep_journal, sqlite3
 
 NAMES_AT_ONCE = 1000
 PAGE_BYTES = 16 * 1024  # of a shard: bodies are some 20 KB; smaller pages mean longer chains of them
 
-Journal = Literal["WAL", "DELETE"]
-"""DELETE: for a folder on another machine, where WAL's shared memory is none (sqlite.org/wal.html, 2.1)."""
-
+Named = dict[bytes, bytes | memoryview]
+"""Bodies by the bytes of their names."""
+PIECE_BYTES = 1 << 20  # to a statement: SQLite has a copy of them, and keeps the last one
+_PUT = "INSERT INTO blob VALUES (?, ?) ON CONFLICT DO NOTHING"
+_OF_SEVERAL = of_several(_PUT)
 _SETTINGS = (
     f"PRAGMA page_size={PAGE_BYTES}",  # before the first page is written, or it has no effect
-    "PRAGMA journal_mode={journal}",
     "PRAGMA synchronous=FULL",
     "PRAGMA secure_delete=ON",
+    f"PRAGMA cache_size=-{CACHE_KB}",  # more than a commit writes: what does not fit is flushed before its time
     "CREATE TABLE IF NOT EXISTS blob (sha256 BLOB PRIMARY KEY, data BLOB NOT NULL)",
 )
 
@@ -28,20 +37,26 @@ _SETTINGS = (
 class Shard:
     """One file."""
 
-    def __init__(self, path: Path, journal: Journal) -> None:
+    def __init__(self, path: Path) -> None:
         """Open or make it. Every method raises StoreError when the file cannot be read or written."""
         self.path = path
         with self._errors():
             self._connection: Any = sqlite3.connect(
                 str(path), timeout=BUSY_S, isolation_level=None, check_same_thread=False
             )
+            keep_journal(self._connection, "TRUNCATE")
             for statement in _SETTINGS:
-                self._connection.execute(statement.format(journal=journal))
+                self._connection.execute(statement)
 
-    def put(self, bodies: dict[bytes, bytes]) -> None:
+    def put(self, bodies: Named) -> None:
         """In a transaction."""
+        most = PIECE_BYTES // max((1, *map(len, bodies.values())))
         with self._errors():
-            self._connection.executemany("INSERT INTO blob VALUES (?, ?) ON CONFLICT DO NOTHING", bodies.items())
+            for some in pieces(list(bodies.items()), [size for size in _OF_SEVERAL if size <= most]):
+                if text := _OF_SEVERAL.get(len(some)):
+                    self._connection.execute(text, list(chain.from_iterable(some)))
+                else:
+                    self._connection.executemany(_PUT, some)
 
     def get(self, name: bytes) -> bytes:
         """The bytes of that name; b"" where there are none."""

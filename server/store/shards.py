@@ -17,7 +17,7 @@ from pathlib import Path
 
 from server.errors import StoreError
 from server.store.blobs import Blobs, checked, is_name, named
-from server.store.shard import NAMES_AT_ONCE, Journal, Shard
+from server.store.shard import NAMES_AT_ONCE, Named, Shard
 
 SHARD_BYTES = 1024 * 1024 * 1024
 ROOMY = 0.9  # of a shard in use, below which it is filled again: higher changes shards all the time
@@ -26,10 +26,9 @@ ROOMY = 0.9  # of a shard in use, below which it is filled again: higher changes
 class Shards(Blobs):
     """Bytes by their sha256, in a folder."""
 
-    def __init__(self, folder: Path, *, shard_bytes: int = SHARD_BYTES, journal: Journal = "WAL") -> None:
+    def __init__(self, folder: Path, *, shard_bytes: int = SHARD_BYTES) -> None:
         """Open or make the shards in `folder`; a shard that has reached `shard_bytes` is followed by another."""
         self._folder = folder
-        self._journal = journal
         self._filled = ""  # name of the shard that is filled, if not the last
         self._shard_bytes = shard_bytes
         self._lock = threading.RLock()
@@ -47,7 +46,7 @@ class Shards(Blobs):
         """The folder."""
         return str(self._folder)
 
-    def put_named(self, bodies: Mapping[str, bytes]) -> None:
+    def put_named(self, bodies: Mapping[str, bytes | memoryview]) -> None:
         """One commit, or one for each shard where a shard fills up."""
         left = {_raw(sha256): body for sha256, body in bodies.items()}
         with self._lock:
@@ -153,17 +152,17 @@ class Shards(Blobs):
         """Open shards that another process has made since; whether there were any."""
         paths = sorted(self._folder.glob("[0-9]*.db"))
         new = paths[len(self._shards) :]
-        self._shards += [Shard(path, self._journal) for path in new]
+        self._shards += [Shard(path) for path in new]
         return bool(new)
 
     def _grow(self) -> None:
-        self._shards.append(Shard(self._folder / f"{len(self._shards) + 1:06d}.db", self._journal))
+        self._shards.append(Shard(self._folder / f"{len(self._shards) + 1:06d}.db"))
 
-    def _missing(self, bodies: dict[bytes, bytes]) -> dict[bytes, bytes]:
+    def _missing(self, bodies: Named) -> Named:
         here = {name for shard in self._shards for name in shard.among(list(bodies))}
         return {name: body for name, body in bodies.items() if name not in here} if here else bodies
 
-    def _fill(self, bodies: dict[bytes, bytes]) -> dict[bytes, bytes]:
+    def _fill(self, bodies: Named) -> Named:
         """Put what fits of what is missing into one shard, at least one body into an empty one; what is left."""
         last = self._shards[-1]
         with last.transaction():  # whoever puts something has this one, so that nobody puts the same elsewhere
@@ -187,9 +186,9 @@ class Shards(Blobs):
             self._grow()
         self._filled = (roomy or self._shards[-1:])[0].path.name
 
-    def _fitting(self, shard: Shard, bodies: dict[bytes, bytes]) -> dict[bytes, bytes]:
+    def _fitting(self, shard: Shard, bodies: Named) -> Named:
         room = self._shard_bytes - shard.used_bytes()
-        fits: dict[bytes, bytes] = {}
+        fits: Named = {}
         for name, body in bodies.items():
             room -= len(body)
             if room < 0 and (fits or shard.count()):

@@ -12,7 +12,7 @@ import time
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import sqlalchemy as sa
 
@@ -24,10 +24,10 @@ try:  # carries a current SQLite; Python's own may have the WAL-reset bug (< 3.5
 except ImportError:  # pragma: no cover - where no wheel of it exists
     import sqlite3
 
-__all__ = ["BUSY_S", "Sqlite", "forget_deleted", "sqlite3"]
+__all__ = ["BUSY_S", "CACHE_KB", "Sqlite", "bind_as_it_is", "forget_deleted", "keep_journal", "sqlite3"]
 
 BUSY_S = 30.0
-WAL_AGAIN_S = 0.01
+AGAIN_S = 0.01
 CACHE_KB = 32 * 1024  # of a connection at most: less, and what is written in all places is read again for each group
 LOG_PAGES = 8000  # 32 MB: fewer, and a page that every group writes to is copied as often; more is read after a crash
 ANALYSED_ROWS = 400  # of each index: fewer misjudges what is uneven, more takes longer for no better plan
@@ -80,7 +80,7 @@ class Sqlite:
         with contextlib.closing(sqlite3.connect(self._path, timeout=0.0, isolation_level=None)) as connection:
             try:
                 connection.execute("PRAGMA journal_mode=DELETE")
-                _to_wal(connection)
+                keep_journal(connection, "WAL")
             except sqlite3.OperationalError as error:
                 if "locked" not in str(error):
                     raise StoreError(f"{self.name}: {error}") from error
@@ -121,10 +121,21 @@ class Sqlite:
 
 def _configure(connection: Any, _record: object) -> None:
     connection.isolation_level = None  # we say BEGIN ourselves: see _begin
-    _to_wal(connection)
+    keep_journal(connection, "WAL")
     settings = (f"cache_size=-{CACHE_KB}", f"wal_autocheckpoint={LOG_PAGES}")
     for pragma in ("synchronous=FULL", "foreign_keys=ON", "secure_delete=ON", *settings):
         connection.execute(f"PRAGMA {pragma}")
+
+
+def bind_as_it_is() -> None:
+    """For every connection of this process: None and bytes are taken as quickly as numbers.
+
+    Of each the driver asks the object, the protocol and the type in vain how it is to be adapted, for 2 us. Where there
+    is an adapter it calls that: each of these gives back what it is given, and none is written in Python.
+    """
+    sqlite3.register_adapter(type(None), {}.get)
+    sqlite3.register_adapter(bytes, bytes)
+    sqlite3.register_adapter(memoryview, memoryview)
 
 
 def forget_deleted(connection: Any) -> None:
@@ -138,7 +149,7 @@ def forget_deleted(connection: Any) -> None:
     while connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()[0]:  # somebody reads an older state
         if time.monotonic() > until_s:
             raise sqlite3.OperationalError("database is locked: its log cannot be emptied while somebody reads it")
-        time.sleep(WAL_AGAIN_S)
+        time.sleep(AGAIN_S)
 
 
 def _flush(path: Path) -> None:
@@ -150,17 +161,17 @@ def _flush(path: Path) -> None:
             os.close(handle)
 
 
-def _to_wal(connection: Any) -> None:
-    """Of two that turn a new file to WAL at once, SQLite tells one "locked" without waiting: it tries again."""
+def keep_journal(connection: Any, kind: Literal["WAL", "TRUNCATE"]) -> None:
+    """Of two that turn a file to or from WAL at once, SQLite tells one "locked" without waiting: it tries again."""
     until_s = time.monotonic() + BUSY_S
     while True:
         try:
-            connection.execute("PRAGMA journal_mode=WAL")
+            connection.execute(f"PRAGMA journal_mode={kind}")
             return
         except sqlite3.OperationalError as error:
             if "locked" not in str(error) or time.monotonic() > until_s:
                 raise
-            time.sleep(WAL_AGAIN_S)
+            time.sleep(AGAIN_S)
 
 
 def _begin(connection: sa.Connection) -> None:

@@ -205,7 +205,7 @@ def test_damage_is_found_where_it_is(server: Server, tmp_path: Path) -> None:
     with pytest.raises(StoreError, match="cannot be trusted"):
         restored(target, tmp_path / "again")
     catalogue.write_bytes(whole)
-    blobs = Shards(target / "blobs", journal="DELETE")
+    blobs = Shards(target / "blobs")
     name = next(blobs.names())
     blobs.close()
     with contextlib.closing(sqlite3.connect(target / "blobs" / "000001.db")) as shard, shard:

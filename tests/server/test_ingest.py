@@ -117,6 +117,15 @@ def test_repeated_and_reordered_messages_give_one_row_each(ingest, store):
     assert rows(store, quarantine) == []
 
 
+def test_what_was_checked_ahead_is_taken_as_what_was_not(ingest, store):
+    group = [*uploads("cam-1", 1), *uploads("cam-1", 2), message("cam-1", "sample", b"no frame")]
+    ahead = ingest.check(group)
+    assert rows(store, sample_table) == []
+    assert answers(ingest.take(ahead).receipts) == {"cam-1.main.1.1": "accepted", "cam-1.main.1.2": "accepted"}
+    assert answers(ingest.take(group).receipts) == {"cam-1.main.1.1": "duplicate", "cam-1.main.1.2": "duplicate"}
+    assert device(store).messages_bad == 2
+
+
 def test_the_same_id_with_other_bytes_is_refused_not_called_a_duplicate(ingest, store):
     ingest.take(uploads("cam-1", 1))
     taken = ingest.take(uploads("cam-1", 1, data=image(99)))

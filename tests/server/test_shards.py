@@ -1,13 +1,14 @@
 """What shards alone do: files of SQLite, one after the other."""
 
-import sqlite3
 import subprocess
 import sys
+import threading
 
 import pytest
 
 from server.errors import StoreError
 from server.store.shards import Shards
+from server.store.sqlite import sqlite3  # the one that shards have: a second library in one process sees no locks of it
 
 
 def test_a_body_damaged_on_disk_is_not_handed_out(tmp_path):
@@ -59,8 +60,42 @@ def test_shards_are_as_they_should_be(tmp_path):
     Shards(tmp_path).close()
     connection = sqlite3.connect(tmp_path / "000001.db")
     assert connection.execute("PRAGMA page_size").fetchone() == (16384,)
-    assert connection.execute("PRAGMA journal_mode").fetchone() == ("wal",)
+    assert connection.execute("PRAGMA journal_mode").fetchone() == ("delete",)  # not WAL, the rest is each connection's
     connection.close()
+
+
+def test_a_shard_of_before_is_taken_out_of_wal(tmp_path):
+    blobs = Shards(tmp_path)
+    name = blobs.put(b"kept")
+    blobs.close()
+    connection = sqlite3.connect(tmp_path / "000001.db", check_same_thread=False)
+    connection.execute("PRAGMA journal_mode=WAL")
+    closer = threading.Timer(0.2, connection.close)  # who had it open as it was goes
+    connection.execute("SELECT count(*) FROM blob").fetchone()
+    closer.start()
+    blobs = Shards(tmp_path)
+    assert blobs.get(name) == b"kept"
+    blobs.put(b"more")
+    assert not (tmp_path / "000001.db-wal").exists()
+    assert (tmp_path / "000001.db-journal").stat().st_size == 0
+    blobs.close()
+
+
+def test_what_is_put_while_another_process_reads_waits_for_it_and_is_there(tmp_path):
+    one, other = Shards(tmp_path), Shards(tmp_path)
+    name = one.put(b"first" * 9000)
+    reading = sqlite3.connect(tmp_path / "000001.db", isolation_level=None)
+    reading.execute("BEGIN")
+    reading.execute("SELECT count(*) FROM blob").fetchone()
+    put = threading.Thread(target=other.put, args=(b"second",))
+    put.start()
+    put.join(0.2)
+    assert put.is_alive()
+    reading.execute("COMMIT")
+    put.join()
+    assert (one.get(name), len(one)) == (b"first" * 9000, 2)
+    for each in (one, other, reading):
+        each.close()
 
 
 def test_what_was_put_outlives_a_kill(tmp_path):
