@@ -1,4 +1,4 @@
-"""Do a video file and a network camera become samples? Through OpenCV, and a camera that serves motion JPEG."""
+"""Do a video file and a network camera become samples? Through OpenCV, and cameras on loopback: HTTP and RTSP."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from rtsp import Rtsp
 
 from edge_agent.contract.errors import ConfigError, SourceError
 from edge_agent.contract.types import Reading
@@ -97,6 +98,11 @@ def test_a_video_keeps_the_contract_of_a_source(tmp_path: Path) -> None:
 # --- a network camera ---
 
 
+def grey(number: int) -> bytes:
+    """A picture of 64 x 48, brighter than the one before it, as JPEG."""
+    return cv2.imencode(".jpg", np.full((48, 64, 3), number % 250, np.uint8))[1].tobytes()
+
+
 class Served:
     """A camera on loopback that serves motion JPEG: frame after frame, until it is told to end."""
 
@@ -111,8 +117,7 @@ class Served:
                 self.end_headers()
                 number = 0
                 while not served.ending.wait(0.01):
-                    level = 100 if frozen else number % 250
-                    jpeg = cv2.imencode(".jpg", np.full((48, 64, 3), level, np.uint8))[1].tobytes()
+                    jpeg = grey(100 if frozen else number)
                     head = f"--frame\r\nContent-Type: image/jpeg\r\nContent-Length: {len(jpeg)}\r\n\r\n"
                     self.wfile.write(head.encode() + jpeg + b"\r\n")
                     number += 1
@@ -176,6 +181,18 @@ def test_a_camera_that_ends_is_a_source_error_and_can_be_opened_again(served: Se
     readings = camera(served.url).readings(Start())
     assert len(present(readings, 2)) == 2
     readings.close()
+
+
+def test_a_camera_that_speaks_rtsp_keeps_the_contract_of_a_source(tmp_path: Path) -> None:
+    (tmp_path / "word").write_text("p@ss/word\n")
+    made = Rtsp(grey, (64, 48), word="ada:p@ss/word")
+    try:
+        secret = {"username": "ada", "password_file": str(tmp_path / "word")}
+        check_source(lambda: camera(made.url, **secret), live=True, readings=4)
+        with pytest.raises(SourceError, match="stream1: cannot be opened"):
+            present(camera(made.url).readings(Start()), 1)
+    finally:
+        made.close()
 
 
 def test_a_camera_that_repeats_itself_is_frozen() -> None:

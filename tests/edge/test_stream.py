@@ -17,6 +17,7 @@ import msgspec
 import numpy as np
 import pytest
 from quadrants import ARTIFACT, artifact, images
+from rtsp import Rtsp
 
 from edge_agent import stream as streams
 from edge_agent.__main__ import main
@@ -28,7 +29,7 @@ from edge_agent.contract.types import Reading
 from edge_agent.contract.wire import Heartbeat, SourceState
 from edge_agent.loop import Cursor, Loop
 from edge_agent.model import Model
-from edge_agent.outgoing import Identity
+from edge_agent.outgoing import PREDICTION, Identity
 from edge_agent.source import Fit, Start
 from edge_agent.source.options import Camera, Push, Source
 from edge_agent.status import describe, read_status
@@ -139,6 +140,10 @@ def beat(folder: Path) -> Heartbeat:
     return msgspec.json.decode((folder / "data" / "status.json").read_bytes(), type=Heartbeat)
 
 
+def predicted(folder: Path) -> list[int]:
+    return np.fromfile(folder / "data" / "predictions.bin", PREDICTION)["seq"].tolist()
+
+
 def test_lines_of_another_program_are_run_and_counted(tmp_path: Path) -> None:
     """`sensor | winnow-agent run agent.toml`: a TOML file and nothing else."""
     path = configure(tmp_path, 'kind = "stdin"\nstop_at_end = true\n[source.window]\nsize = 1\n')
@@ -187,6 +192,41 @@ def test_a_serial_port_that_is_pulled_out_is_waited_for(tmp_path: Path, monkeypa
     until(lambda: agent.account.look().source.restarts >= 2)
     agent.stop()
     running.join(WAIT_S)
+
+
+def test_a_network_camera_that_goes_is_looked_for_until_it_is_there_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    cv2 = pytest.importorskip("cv2")
+    monkeypatch.setattr(streams, "RETRY_S", (0.05, 0.1))
+
+    def frame(number: int) -> bytes:
+        return cv2.imencode(".jpg", np.full((48, 64, 3), number % 250, np.uint8))[1].tobytes()
+
+    from edge_agent.agent import Agent
+
+    there = Rtsp(frame, (64, 48))
+    source = f'kind = "camera"\n[source.camera]\ndevice = "{there.url}"\ntimeout_s = 0.3\n'
+    agent = Agent(load_config(configure(tmp_path, source)))
+    running = threading.Thread(target=agent.run, daemon=True)
+    running.start()
+
+    def goes_on() -> None:
+        before = agent.account.look().counts.read
+        until(lambda: agent.account.look().counts.read > before + 20)
+        assert agent.account.look().source.failing == ""
+
+    for _ in range(2):
+        goes_on()
+        there.close()
+        until(lambda: "stream1" in agent.account.look().source.failing)
+        there = Rtsp(frame, (64, 48), port=there.port)
+        goes_on()
+    assert agent.account.look().source.restarts >= 2
+    agent.stop()
+    running.join(WAIT_S)
+    there.close()
+    assert predicted(tmp_path) == list(range(beat(tmp_path).counts.read))
 
 
 def test_check_says_both_shapes_and_lets_the_source_go(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
