@@ -106,7 +106,7 @@ def test_the_set_up_makes_what_broker_and_server_need(tmp_path: Path) -> None:
 @pytest.mark.long
 @pytest.mark.timeout(1800)
 def test_the_image_of_the_server_is_made_and_starts_as_composed(tmp_path: Path) -> None:
-    """What its Dockerfile runs, in a plain virtual environment: minutes, and what pip downloads, PyTorch included."""
+    """Minutes, and what pip downloads, PyTorch included: TORCH_INDEX names where from, as `--build-arg` does."""
     made = built(DEPLOY / "server/Dockerfile", tmp_path / "image")
     assert str(made) in said_by(made / "bin/python", "import server; print(server.__file__)")
     starts_as_composed(tmp_path, {"PATH": str(made / "bin"), "PYTHONPATH": ""})
