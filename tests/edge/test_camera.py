@@ -1,4 +1,4 @@
-"""Do a video file and a network camera become samples? Through OpenCV, and cameras on loopback: HTTP and RTSP."""
+"""Do a video file and a network camera become samples? Through OpenCV, and a camera that serves motion JPEG."""
 
 from __future__ import annotations
 
@@ -13,7 +13,6 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from rtsp import Rtsp
 
 from edge_agent.contract.errors import ConfigError, SourceError
 from edge_agent.contract.types import Reading
@@ -181,18 +180,6 @@ def test_a_camera_that_ends_is_a_source_error_and_can_be_opened_again(served: Se
     readings = camera(served.url).readings(Start())
     assert len(present(readings, 2)) == 2
     readings.close()
-
-
-def test_a_camera_that_speaks_rtsp_keeps_the_contract_of_a_source(tmp_path: Path) -> None:
-    (tmp_path / "word").write_text("p@ss/word\n")
-    made = Rtsp(grey, (64, 48), word="ada:p@ss/word")
-    try:
-        secret = {"username": "ada", "password_file": str(tmp_path / "word")}
-        check_source(lambda: camera(made.url, **secret), live=True, readings=4)
-        with pytest.raises(SourceError, match="stream1: cannot be opened"):
-            present(camera(made.url).readings(Start()), 1)
-    finally:
-        made.close()
 
 
 def test_a_camera_that_repeats_itself_is_frozen() -> None:

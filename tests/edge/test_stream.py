@@ -17,7 +17,6 @@ import msgspec
 import numpy as np
 import pytest
 from quadrants import ARTIFACT, artifact, images
-from rtsp import Rtsp
 
 from edge_agent import stream as streams
 from edge_agent.__main__ import main
@@ -29,7 +28,7 @@ from edge_agent.contract.types import Reading
 from edge_agent.contract.wire import Heartbeat, SourceState
 from edge_agent.loop import Cursor, Loop
 from edge_agent.model import Model
-from edge_agent.outgoing import PREDICTION, Identity
+from edge_agent.outgoing import Identity
 from edge_agent.source import Fit, Start
 from edge_agent.source.options import Camera, Push, Source
 from edge_agent.status import describe, read_status
@@ -96,6 +95,30 @@ def test_a_source_that_fails_is_opened_again_and_the_device_says_so(monkeypatch:
     assert stream.state() == SourceState(kind=f"{__name__}:Failing", restarts=2)
 
 
+class Absent:
+    """Has no sensor the first time."""
+
+    made = 0
+
+    def __init__(self, *, path: Path, fit: Fit, rate_per_s: float) -> None:
+        Absent.made += 1
+        if Absent.made == 1:
+            raise OSError(19, "No such device")
+
+    def readings(self, start: Start) -> Iterator[Reading | None]:
+        yield Reading(np.zeros((8, 8), np.uint8), start.seq)
+
+
+def test_a_plug_in_whose_sensor_is_not_there_yet_is_made_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(streams, "RETRY_S", (0.01, 1.0))
+    Absent.made = 0
+    said: list[str] = []
+    stream, loop = Stream(Source(kind=f"{__name__}:Absent", stop_at_end=True), report=said.append), make_loop()
+    assert stream.play(loop, threading.Event())
+    assert said == [f"source: {__name__}:Absent: OSError: [Errno 19] No such device: again in 0 s"]
+    assert loop.record.counts().read == 1
+
+
 def test_a_loop_that_is_slower_than_its_camera_says_how_much_it_passed_over(tmp_path: Path) -> None:
     cv2 = pytest.importorskip("cv2")
     writer = cv2.VideoWriter(str(tmp_path / "a.avi"), cv2.VideoWriter_fourcc(*"MJPG"), 25.0, (8, 8))
@@ -138,10 +161,6 @@ def configure(folder: Path, source: str) -> Path:
 
 def beat(folder: Path) -> Heartbeat:
     return msgspec.json.decode((folder / "data" / "status.json").read_bytes(), type=Heartbeat)
-
-
-def predicted(folder: Path) -> list[int]:
-    return np.fromfile(folder / "data" / "predictions.bin", PREDICTION)["seq"].tolist()
 
 
 def test_lines_of_another_program_are_run_and_counted(tmp_path: Path) -> None:
@@ -192,41 +211,6 @@ def test_a_serial_port_that_is_pulled_out_is_waited_for(tmp_path: Path, monkeypa
     until(lambda: agent.account.look().source.restarts >= 2)
     agent.stop()
     running.join(WAIT_S)
-
-
-def test_a_network_camera_that_goes_is_looked_for_until_it_is_there_again(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    cv2 = pytest.importorskip("cv2")
-    monkeypatch.setattr(streams, "RETRY_S", (0.05, 0.1))
-
-    def frame(number: int) -> bytes:
-        return cv2.imencode(".jpg", np.full((48, 64, 3), number % 250, np.uint8))[1].tobytes()
-
-    from edge_agent.agent import Agent
-
-    there = Rtsp(frame, (64, 48))
-    source = f'kind = "camera"\n[source.camera]\ndevice = "{there.url}"\ntimeout_s = 0.3\n'
-    agent = Agent(load_config(configure(tmp_path, source)))
-    running = threading.Thread(target=agent.run, daemon=True)
-    running.start()
-
-    def goes_on() -> None:
-        before = agent.account.look().counts.read
-        until(lambda: agent.account.look().counts.read > before + 20)
-        assert agent.account.look().source.failing == ""
-
-    for _ in range(2):
-        goes_on()
-        there.close()
-        until(lambda: "stream1" in agent.account.look().source.failing)
-        there = Rtsp(frame, (64, 48), port=there.port)
-        goes_on()
-    assert agent.account.look().source.restarts >= 2
-    agent.stop()
-    running.join(WAIT_S)
-    there.close()
-    assert predicted(tmp_path) == list(range(beat(tmp_path).counts.read))
 
 
 def test_check_says_both_shapes_and_lets_the_source_go(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
