@@ -133,6 +133,16 @@ def test_systemd_takes_the_unit(file: Path, tmp_path: Path) -> None:
     assert (done.returncode, [line for line in done.stderr.splitlines() if file.name in line]) == (0, [])
 
 
+def test_the_unit_lets_every_sensor_at_its_devices() -> None:
+    """By the names of /proc/devices: what libcamera opens of a Raspberry Pi, V4L2, ALSA and the serial ports."""
+    allowed = set(re.findall(r"^DeviceAllow=char-(\w+) rw$", UNIT.read_text(), re.MULTILINE))
+    assert allowed == {"video4linux", "media", "dma_heap", "alsa", "ttyUSB", "ttyACM", "ttyS", "ttyAMA"}
+    assert "SupplementaryGroups=video audio dialout" in UNIT.read_text()
+    jetson = (AGENT / "gpu.conf").read_text()
+    assert "DevicePolicy=auto" in jetson
+    assert "PrivateTmp=no" in jetson  # /tmp/argus_socket
+
+
 def test_the_agents_unit_is_exposed_little(tmp_path: Path) -> None:
     argv = [tool("systemd-analyze"), "security", "--offline=true", "--threshold=25", str(UNIT)]
     done = subprocess.run(argv, capture_output=True, text=True, check=False)
