@@ -7,6 +7,7 @@ import re
 import shutil
 import subprocess
 import sys
+import zipfile
 from pathlib import Path
 
 import pytest
@@ -114,6 +115,48 @@ def test_credentials_are_handed_on_while_they_are_there(tmp_path: Path) -> None:
         subprocess.run(["sh", "-c", steps, str(INSTALL)], check=True)
         assert drop_in.exists() == there
         assert not there or f"LoadCredential=password:{secret}" in drop_in.read_text()
+
+
+def wheel(folder: Path, name: str, *, code: str = "", needs: str = "") -> Path:
+    """One that installs the module `onnxruntime` with that code, if any."""
+    made = folder / f"{name}-1.0-py3-none-any.whl"
+    info = f"{name}-1.0.dist-info"
+    with zipfile.ZipFile(made, "w") as packed:
+        if code:
+            packed.writestr("onnxruntime/__init__.py", code)
+        needed = f"Requires-Dist: {needs}\n" if needs else ""
+        packed.writestr(f"{info}/METADATA", f"Metadata-Version: 2.1\nName: {name}\nVersion: 1.0\n{needed}")
+        packed.writestr(f"{info}/WHEEL", "Wheel-Version: 1.0\nRoot-Is-Purelib: true\nTag: py3-none-any\n")
+        packed.writestr(f"{info}/RECORD", f"{info}/RECORD,,\n")
+    return made
+
+
+def test_another_build_of_onnxruntime_is_still_there_after_the_script_ran_again(tmp_path: Path) -> None:
+    """Two builds are two packages of the same files: taking the one away takes those of the other."""
+    wheels = tmp_path / "wheels"
+    wheels.mkdir()
+    wheel(wheels, "winnow_edge", needs="onnxruntime")
+    wheel(wheels, "onnxruntime", code="build = 'cpu'")
+    gpu = wheel(wheels, "onnxruntime_gpu", code="build = 'gpu'")
+    script, _, _ = INSTALL.read_text().rpartition('read_options "$@"')
+    assert "PREFIX=/opt/winnow" in script
+    script = script.replace("PREFIX=/opt/winnow", f"PREFIX={tmp_path}")
+    given = f"python={sys.executable}\npackage=winnow-edge\nwheels={wheels}\n"
+
+    def runs(more: str) -> subprocess.CompletedProcess[str]:
+        steps = f"{script}\n{given}{more}\ncheck_build\nmake_venv\n"
+        return subprocess.run(["sh", "-c", steps, str(INSTALL)], capture_output=True, text=True, check=False)
+
+    for _ in range(2):
+        done = runs(f"onnxruntime={gpu}")
+        assert done.returncode == 0, done.stderr
+        code = "import onnxruntime; print(onnxruntime.build)"
+        said = subprocess.run([tmp_path / "venv/bin/python", "-c", code], capture_output=True, text=True, check=False)
+        assert said.stdout == "gpu\n", said.stderr
+    done = runs("")
+    assert done.returncode == 1
+    assert "onnxruntime_gpu-1.0 is installed" in done.stderr
+    assert "--onnxruntime" in done.stderr
 
 
 def test_script_image_and_package_bring_the_same_unless_told_otherwise() -> None:
