@@ -5,6 +5,7 @@
     mosquitto   2.0 or newer: the system's, installed, or unpacked into the cache folder
     postgresql  15 or newer, for tests: the system's, or installed where that needs no password
     data        the images and recordings of the demo, in the cache folder
+    promtool    for tests of what Prometheus is given: the system's, or unpacked into the cache folder
     mail        a year's mail for tests, a few MB, by npm
     voices      a telephone exchange's prompts for tests, 90 MB of Debian packages; where these or the mail cannot be
                 had, those tests are skipped, and say so
@@ -20,7 +21,8 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from broker import get_mosquitto, link
+import broker
+import promtool
 from database import get_postgresql
 from environment import ensure, find_python
 from step import ROOT, ask, demand, take
@@ -38,12 +40,22 @@ def main() -> None:
     options = parser.parse_args()
     python = Path(take("python", lambda: str(find_python(OLDEST_PYTHON, options.python))))
     take("packages", lambda: _packages(python))
-    take("mosquitto", lambda: get_mosquitto(rootless=options.rootless))
-    link(VENV / "bin")
+    take("mosquitto", lambda: broker.get_mosquitto(rootless=options.rootless))
+    take("promtool", promtool.get_promtool)
+    for program in (broker.unpacked(), promtool.unpacked()):
+        _link(program)
     take("postgresql", lambda: get_postgresql(rootless=options.rootless))
     take("data", _data)
     take("mail", lambda: _fetched("mail"))
     take("voices", lambda: _fetched("voices"))
+
+
+def _link(program: Path) -> None:
+    """Put an unpacked program, if there is one, where it is looked for: beside the Python that runs us."""
+    place = VENV / "bin" / program.name
+    place.unlink(missing_ok=True)
+    if program.exists():
+        place.symlink_to(program)
 
 
 def _packages(python: Path) -> str:

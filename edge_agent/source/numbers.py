@@ -46,7 +46,7 @@ class Numbers:
         self.check_held(found, _shown(text))
         return found
 
-    def check_held(self, found: NDArray[np.generic], shown: str) -> None:
+    def check_held(self, found: NDArray[Any], shown: str) -> None:
         """ValueError when the model takes whole numbers, and cannot hold these. `shown`: what they came in."""
         if self._limits is None:
             return

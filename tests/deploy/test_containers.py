@@ -21,7 +21,8 @@ from typing import Any
 import numpy as np
 import pytest
 from quadrants import ARTIFACT, images
-from test_install import ROOT, tool
+from test_install import ROOT
+from tool import tool
 
 DEPLOY = ROOT / "deploy"
 COMPOSE = DEPLOY / "compose"

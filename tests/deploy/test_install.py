@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import re
-import shutil
 import subprocess
 import sys
 import zipfile
@@ -12,19 +11,12 @@ from pathlib import Path
 
 import pytest
 import wheelhouse
+from tool import tool
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 AGENT = ROOT / "deploy/agent"
 INSTALL = AGENT / "install.sh"
 UNIT = AGENT / "winnow-agent.service"
-
-
-def tool(name: str) -> str:
-    """From our own environment (the dev extra), or the system's."""
-    found = shutil.which(name, path=f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}")
-    if found is None:
-        pytest.skip(f"{name} is not installed here")
-    return found
 
 
 def install(*options: str, first: Path | None = None) -> subprocess.CompletedProcess[str]:
