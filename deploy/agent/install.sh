@@ -166,7 +166,7 @@ make_venv() {
         run "$python" -m venv --clear $PREFIX/venv
     fi
     pip_install --upgrade "$package"
-    [ -z "$packaged" ] || pip_install --force-reinstall --no-deps winnow-edge # another build may have the same number
+    pip_install --force-reinstall --no-deps "$package" # another build may have the same number
     if [ -n "$onnxruntime" ]; then
         run "$PREFIX/venv/bin/python" -m pip uninstall --quiet --yes onnxruntime
         pip_install --upgrade "$onnxruntime"

@@ -109,43 +109,61 @@ def test_credentials_are_handed_on_while_they_are_there(tmp_path: Path) -> None:
         assert not there or f"LoadCredential=password:{secret}" in drop_in.read_text()
 
 
-def wheel(folder: Path, name: str, *, code: str = "", needs: str = "") -> Path:
-    """One that installs the module `onnxruntime` with that code, if any."""
+def wheel(folder: Path, name: str, module: str, code: str, *, needs: str = "") -> Path:
     made = folder / f"{name}-1.0-py3-none-any.whl"
     info = f"{name}-1.0.dist-info"
+    needed = f"Requires-Dist: {needs}\n" if needs else ""
     with zipfile.ZipFile(made, "w") as packed:
-        if code:
-            packed.writestr("onnxruntime/__init__.py", code)
-        needed = f"Requires-Dist: {needs}\n" if needs else ""
+        packed.writestr(f"{module}.py", code)
         packed.writestr(f"{info}/METADATA", f"Metadata-Version: 2.1\nName: {name}\nVersion: 1.0\n{needed}")
         packed.writestr(f"{info}/WHEEL", "Wheel-Version: 1.0\nRoot-Is-Purelib: true\nTag: py3-none-any\n")
         packed.writestr(f"{info}/RECORD", f"{info}/RECORD,,\n")
     return made
 
 
+class Board:
+    """Where install.sh makes an environment, of wheels that hold a line each."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder, self.wheels = folder, folder / "wheels"
+        self.wheels.mkdir()
+        wheel(self.wheels, "onnxruntime", "onnxruntime", "build = 'cpu'")
+        self.gpu = wheel(self.wheels, "onnxruntime_gpu", "onnxruntime", "build = 'gpu'")
+        self.bring("first")
+
+    def bring(self, build: str) -> None:
+        wheel(self.wheels, "winnow_edge", "edge_agent", f"build = {build!r}", needs="onnxruntime")
+
+    def install(self, *, onnxruntime: Path | str = "") -> subprocess.CompletedProcess[str]:
+        script, _, _ = INSTALL.read_text().rpartition('read_options "$@"')
+        assert "PREFIX=/opt/winnow" in script
+        script = script.replace("PREFIX=/opt/winnow", f"PREFIX={self.folder}")
+        given = f"python={sys.executable}\npackage=winnow-edge\nwheels={self.wheels}\nonnxruntime={onnxruntime}"
+        argv = ["sh", "-c", f"{script}\n{given}\ncheck_build\nmake_venv\n", str(INSTALL)]
+        return subprocess.run(argv, capture_output=True, text=True, check=False)
+
+    def build_of(self, module: str) -> str:
+        argv = [self.folder / "venv/bin/python", "-I", "-c", f"import {module}; print({module}.build)"]
+        return subprocess.run(argv, capture_output=True, text=True, check=True).stdout.strip()
+
+
+def test_run_again_it_brings_a_build_of_the_same_number(tmp_path: Path) -> None:
+    board = Board(tmp_path)
+    for build in ("first", "second"):
+        board.bring(build)
+        done = board.install()
+        assert done.returncode == 0, done.stderr
+        assert board.build_of("edge_agent") == build
+
+
 def test_another_build_of_onnxruntime_is_still_there_after_the_script_ran_again(tmp_path: Path) -> None:
     """Two builds are two packages of the same files: taking the one away takes those of the other."""
-    wheels = tmp_path / "wheels"
-    wheels.mkdir()
-    wheel(wheels, "winnow_edge", needs="onnxruntime")
-    wheel(wheels, "onnxruntime", code="build = 'cpu'")
-    gpu = wheel(wheels, "onnxruntime_gpu", code="build = 'gpu'")
-    script, _, _ = INSTALL.read_text().rpartition('read_options "$@"')
-    assert "PREFIX=/opt/winnow" in script
-    script = script.replace("PREFIX=/opt/winnow", f"PREFIX={tmp_path}")
-    given = f"python={sys.executable}\npackage=winnow-edge\nwheels={wheels}\n"
-
-    def runs(more: str) -> subprocess.CompletedProcess[str]:
-        steps = f"{script}\n{given}{more}\ncheck_build\nmake_venv\n"
-        return subprocess.run(["sh", "-c", steps, str(INSTALL)], capture_output=True, text=True, check=False)
-
+    board = Board(tmp_path)
     for _ in range(2):
-        done = runs(f"onnxruntime={gpu}")
+        done = board.install(onnxruntime=board.gpu)
         assert done.returncode == 0, done.stderr
-        code = "import onnxruntime; print(onnxruntime.build)"
-        said = subprocess.run([tmp_path / "venv/bin/python", "-c", code], capture_output=True, text=True, check=False)
-        assert said.stdout == "gpu\n", said.stderr
-    done = runs("")
+        assert board.build_of("onnxruntime") == "gpu"
+    done = board.install()
     assert done.returncode == 1
     assert "onnxruntime_gpu-1.0 is installed" in done.stderr
     assert "--onnxruntime" in done.stderr
