@@ -163,23 +163,40 @@ def beat(folder: Path) -> Heartbeat:
     return msgspec.json.decode((folder / "data" / "status.json").read_bytes(), type=Heartbeat)
 
 
-def test_lines_of_another_program_are_run_and_counted(tmp_path: Path) -> None:
+def piped_into(path: Path) -> subprocess.Popen[bytes]:
     """`sensor | winnow-agent run agent.toml`: a TOML file and nothing else."""
-    path = configure(tmp_path, 'kind = "stdin"\nstop_at_end = true\n[source.window]\nsize = 1\n')
-    x = images(50)[0]
-    lines = [json.dumps(one.ravel().tolist()) for one in x] + ["[1, 2]", "nonsense"]
-    done = subprocess.run(
+    return subprocess.Popen(
         [sys.executable, "-m", "edge_agent", "run", str(path)],
-        input="\n".join(lines).encode(),
-        capture_output=True,
-        timeout=60,
-        check=False,
+        stdin=subprocess.PIPE,
+        stderr=subprocess.PIPE,
         env={**os.environ, "PYTHONPATH": str(Path(streams.__file__).parent.parent)},
     )
-    assert done.returncode == 0, done.stderr
+
+
+def test_lines_of_another_program_are_run_and_counted(tmp_path: Path) -> None:
+    agent = piped_into(configure(tmp_path, 'kind = "stdin"\nstop_at_end = true\n[source.window]\nsize = 1\n'))
+    lines = [json.dumps(one.ravel().tolist()) for one in images(50)[0]] + ["[1, 2]", "nonsense"]
+    said = agent.communicate("\n".join(lines).encode(), timeout=60)[1]
+    assert agent.returncode == 0, said
     assert beat(tmp_path).counts.read == 50
     assert beat(tmp_path).source == SourceState(kind="stdin", unreadable=2)
     assert "source     stdin, 2 unreadable" in describe(read_status(tmp_path / "data"))
+
+
+def test_that_the_program_which_wrote_has_ended_is_said(tmp_path: Path) -> None:
+    agent = piped_into(configure(tmp_path, 'kind = "stdin"\n[source.window]\nsize = 1\n'))
+    try:
+        agent.stdin.write(json.dumps(images(1)[0].ravel().tolist()).encode())
+        agent.stdin.close()
+        until((tmp_path / "data" / "status.json").exists)
+        until(lambda: beat(tmp_path).source.failing)
+        until(lambda: beat(tmp_path).counts.read == 1)
+        assert "FAILING: the program that wrote into it has ended" in describe(read_status(tmp_path / "data"))
+    finally:
+        agent.terminate()
+        said = agent.stderr.read().decode()
+        agent.wait(WAIT_S)
+    assert "error: source: stdin: the program that wrote into it has ended" in said
 
 
 def test_a_serial_port_that_is_pulled_out_is_waited_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
