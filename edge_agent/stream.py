@@ -116,10 +116,18 @@ class Stream:
         finally:
             let_go(readings)
         if not self._source.stop_at_end:
-            log.info("the source has ended; waiting for a stop")
+            self._note_end()
             while True:
                 stopping.wait(IDLE_S)
                 yield None
+
+    def _note_end(self) -> None:
+        """A recording has an end; a program that wrote into ours and has ended is a sensor that died."""
+        if self._source.kind == "stdin":
+            self._failing = "the program that wrote into it has ended; whoever starts both has to start them again"
+            self._report(f"source: stdin: {self._failing}")
+        else:
+            log.info("the source has ended; waiting for a stop")
 
     def _noticed(self, readings: Iterator[Reading | None]) -> Iterator[Reading | None]:
         """With the first sample, a source that failed is well again."""

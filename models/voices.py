@@ -28,15 +28,16 @@ def fetch(file: Path, *, say: Callable[[str], None]) -> None:
     """Write x (N, 8000) int16, y (N,) and names as .npz; DataError when a package cannot be had."""
     x: list[NDArray[np.int16]] = []
     y: list[int] = []
-    for label, code in enumerate(CODES):
-        say(f"voices: Debian package asterisk-core-sounds-{code}-wav")
-        with tempfile.TemporaryDirectory(prefix="winnow-") as temporary:
+    with tempfile.TemporaryDirectory(prefix="winnow-") as temporary:  # one: apt's lists are fetched into it once
+        for label, code in enumerate(CODES):
+            say(f"voices: Debian package asterisk-core-sounds-{code}-wav")
             root = debian.unpacked(f"asterisk-core-sounds-{code}-wav", Path(temporary))
-            found = [_first_second(path) for path in sorted((root / SOUNDS).rglob("*.wav"))]
-        x += [window for window in found if window is not None]
-        y += [label] * (len(x) - len(y))
-        if y.count(label) == 0:
-            raise DataError(f"asterisk-core-sounds-{code}-wav: no .wav of {RATE} Hz and a second or more in {SOUNDS}")
+            found = [_first_second(path) for path in sorted((root / SOUNDS).glob(f"{code}_*/**/*.wav"))]
+            x += [window for window in found if window is not None]
+            y += [label] * (len(x) - len(y))
+            if y.count(label) == 0:
+                wanted = f"no .wav of {RATE} Hz and a second or more in {SOUNDS}"
+                raise DataError(f"asterisk-core-sounds-{code}-wav: {wanted}")
     np.savez_compressed(file, x=np.stack(x), y=np.array(y, np.int64), names=np.array(NAMES))
 
 

@@ -38,9 +38,10 @@ OLD = "python_version < '3.11'"  # the one marker that a dependency of ours has
 WHEELS = ROOT / "docs" / "wheels.md"
 PAGE = """# What the agent installs on aarch64
 
-Every package that `pip install winnow-edge` brings, as of the pinned versions, with its wheel: nothing is compiled on
-the board. Written by `python3 scripts/arm.py --wheels`; `make test-arm` resolves it anew. JetPack 6 has Python 3.10,
-Raspberry Pi OS 12 has 3.11. There is no wheel of onnxruntime for 32-bit ARM (armv7): such boards cannot run the agent.
+Every package that `pip install winnow-edge` brings, then what its extras for sensors add, as of the pinned versions,
+with its wheel: nothing is compiled on the board. Written by `python3 scripts/arm.py --wheels`; `make test-arm` resolves
+it anew. JetPack 6 has Python 3.10, Raspberry Pi OS 12 has 3.11. There is no wheel of onnxruntime for 32-bit ARM
+(armv7): such boards cannot run the agent.
 
 """
 
@@ -196,7 +197,7 @@ def resolved(python: str) -> dict[str, str]:
     """Package -> the file that an aarch64 board with that Python installs; StepFailed when something has no wheel."""
     said = _pip(
         "install", "--dry-run", "--ignore-installed", "--report", "-", "--target", "none",
-        *wheelhouse.choice("arm64", python), *_dependencies(python),
+        *wheelhouse.choice("arm64", python), *_dependencies(python), *extras().values(),
     )  # fmt: skip
     items = json.loads(said)["install"]
     return {item["metadata"]["name"].lower(): item["download_info"]["url"].rpartition("/")[2] for item in items}
@@ -204,19 +205,21 @@ def resolved(python: str) -> dict[str, str]:
 
 def table(by_python: dict[str, dict[str, str]]) -> str:
     """Markdown: a row to a package, a column to a Python; the version, and which platform its wheel is for."""
-    names = sorted({name for found in by_python.values() for name in found})
+    of = {re.split("[<>=]", needed)[0]: extra for extra, needed in extras().items()}
+    names = sorted({name for found in by_python.values() for name in found}, key=lambda name: (of.get(name, ""), name))
     rows = [["package", *(f"Python {python}" for python in by_python)], ["---"] * (1 + len(by_python))]
     for name in names:
-        rows.append([name, *(_brief(found.get(name, "")) for found in by_python.values())])
+        shown = f"{name}, of `{of[name]}`" if name in of else name
+        rows.append([shown, *(brief(found.get(name, "")) for found in by_python.values())])
     return "".join(f"| {' | '.join(row)} |\n" for row in rows)
 
 
-def _brief(file: str) -> str:
+def brief(file: str) -> str:
     """Version and platform of a wheel's file name.
 
-    >>> _brief("numpy-2.4.6-cp311-cp311-manylinux_2_27_aarch64.manylinux_2_28_aarch64.whl")
+    >>> brief("numpy-2.4.6-cp311-cp311-manylinux_2_27_aarch64.manylinux_2_28_aarch64.whl")
     '2.4.6, aarch64'
-    >>> _brief("tuf-7.0.1-py3-none-any.whl")
+    >>> brief("tuf-7.0.1-py3-none-any.whl")
     '7.0.1, any'
     """
     if not file:
@@ -235,6 +238,12 @@ def _dependencies(python: str) -> list[str]:
     lines = re.findall(r'^\s*"([^"]+)"', listed[1] if listed else "", re.MULTILINE)
     named = [line.partition(";") for line in lines]
     return [name.strip() for name, _, marker in named if not marker or (OLD in marker) == (python == "3.10")]
+
+
+def extras() -> dict[str, str]:
+    """Those of pyproject.toml that the agent has some use for, one package each."""
+    found = re.findall(r'^(images|camera|serial) = \["([^"]+)"\]', (ROOT / "pyproject.toml").read_text(), re.MULTILINE)
+    return dict(found)
 
 
 def _pip(*words: str) -> str:

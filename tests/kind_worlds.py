@@ -5,8 +5,8 @@ text    800 mails in the order in which they came, July to October 2002: wanted 
 sound   500 prompts of a telephone exchange, half a second each: which of five languages (models/voices.py)
 watch   500 windows of 2 s of a smartwatch: which of seven exercises (seglearn's; models/data.py)
 
-Mail and voices are those that `python -m models.data fetch` keeps; where they are not, the test is skipped. `make
-setup` fetches the mail; voices are 90 MB of Debian packages, for whoever wants them.
+Mail and voices are those that `python -m models.data fetch` keeps, as `make setup` does; where it could not, the test
+is skipped.
 """
 
 from __future__ import annotations

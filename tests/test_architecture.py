@@ -102,6 +102,7 @@ FORGIVING = {  # where Exception may be caught: supervising loops, and around a 
     "edge_agent/scores.py:of",
     "edge_agent/send/uplink.py:_run",
     "edge_agent/stream.py:_guarded",
+    "edge_agent/source/kinds.py:_plug_in",
     "edge_agent/source/live.py:_run",  # of a thread: what it raises is raised in the loop's
     "edge_agent/send/privacy.py:_run",
     "edge_agent/testing.py:_transformed",

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 import wave
 from pathlib import Path
 
+import msgspec
 import numpy as np
 from processes import Programs, query
 from two_rounds import SERVER, Taught
 from world import Served
 
+from edge_agent.choose.acquisition import Scored
 from edge_agent.choose.tasks.scoring import scoring
 from edge_agent.contract.artifact import write_artifact
 from models.kinds.kind import run
@@ -66,10 +69,16 @@ def goes_round(taught: Taught, folder: Path, *, samples: int = 40, within_s: flo
         rows = _stored(served)
     found = run(made.onnx, made.manifest, x)
     scored = scoring(made.manifest, "margin").score(found.logits, found.more)
-    for seq, predicted, confidence in rows:
+    for seq, predicted, confidence, said in rows:
         row = seq % len(x)
         assert predicted == scored.label[row]
         assert abs(confidence - scored.confidence[row]) < 1e-3
+        assert said == answered(scored, row)
+
+
+def answered(scored: Scored, row: int) -> dict[str, object] | None:
+    """What a sample carries to the server beside its class: None of a classifier."""
+    return None if scored.answers is None else json.loads(msgspec.json.encode(scored.answers.said(row)))
 
 
 def recorded(x: np.ndarray, folder: Path) -> str:
@@ -93,8 +102,10 @@ def _runs(served: Served) -> tuple[int, str]:
 
 
 def _stored(served: Served) -> list[tuple]:
-    """Of the second version: number, class, confidence."""
-    return query(
+    """Of the second version: number, class, confidence, and what it said beside."""
+    columns = "seq, predicted, confidence, said"
+    rows = query(
         served.catalogue,
-        "select seq, predicted, confidence from sample where device = 'cam-9' and model_version = 2 order by seq",
+        f"select {columns} from sample where device = 'cam-9' and model_version = 2 order by seq",
     )
+    return [(*row, None if said is None else json.loads(said)) for *row, said in rows]

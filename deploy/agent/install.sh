@@ -136,6 +136,13 @@ check_files() {
     fi
 }
 
+check_build() { # pip would put PyPI's build over another one
+    [ -z "$packaged" ] && [ -z "$onnxruntime" ] || return 0
+    for info in "$PREFIX"/venv/lib/python3.*/site-packages/onnxruntime_*.dist-info; do
+        [ ! -d "$info" ] || fail "$(basename "$info" .dist-info) is installed, in place of PyPI's onnxruntime: name it again (--onnxruntime FILE), or first remove $PREFIX/venv"
+    done
+}
+
 make_user() {
     getent passwd $USER_NAME >/dev/null && return
     run useradd --system --user-group --home-dir $STATE --no-create-home --shell /usr/sbin/nologin $USER_NAME
@@ -159,10 +166,12 @@ make_venv() {
         run "$python" -m venv --clear $PREFIX/venv
     fi
     pip_install --upgrade "$package"
-    [ -z "$packaged" ] || pip_install --force-reinstall --no-deps winnow-edge # another build may have the same number
+    pip_install --force-reinstall --no-deps "$package" # another build may have the same number
     if [ -n "$onnxruntime" ]; then
         run "$PREFIX/venv/bin/python" -m pip uninstall --quiet --yes onnxruntime
         pip_install --upgrade "$onnxruntime"
+        # All builds are of the same files: what went just now were those of one that was here already.
+        pip_install --force-reinstall --no-deps "$onnxruntime"
     fi
 }
 
@@ -210,6 +219,7 @@ install_all() {
     check_machine
     choose_python
     check_files
+    check_build
     [ -n "$dry" ] || [ "$(id -u)" = 0 ] || fail "not root: sudo sh $0, or --dry-run to see what it would do"
     make_user
     make_folders

@@ -15,12 +15,13 @@ import zlib
 from collections.abc import Callable, Iterator
 from datetime import datetime, timezone
 from pathlib import Path
+from queue import Empty, SimpleQueue
 from typing import Any, Protocol
 from urllib.parse import quote
 
 from edge_agent.contract.errors import ConfigError, SourceError
 from edge_agent.contract.settings import read_secret
-from edge_agent.source import Counts, Fit, Start
+from edge_agent.source import IDLE_S, Counts, Fit, Start
 from edge_agent.source import options as told
 from edge_agent.source.frame import Frames, Picture
 from edge_agent.source.live import Taken
@@ -205,30 +206,51 @@ def _no_gstreamer(cv2: Any) -> str:
 
 
 class PiCamera:
-    """A Raspberry Pi's own camera."""
+    """A Raspberry Pi's own camera.
+
+    Whoever asks it for a frame and waits, waits for ever where the sensor's cable is loose; and so does whoever stops
+    it while a frame is asked for. So it is asked, and looked whether it has answered; and closed, not stopped.
+    """
 
     def __init__(self, picamera2: Any, options: told.Camera) -> None:
         """SourceError when there is none, or it is another's."""
+        self._answers: SimpleQueue[Any] = SimpleQueue()  # picamera2's jobs that are done
+        self._is_asked = False
         try:
             self._camera = picamera2()
+        except (RuntimeError, IndexError) as error:
+            raise _no_picamera(error) from error
+        try:
             main: dict[str, Any] = {"format": "BGR888"}  # libcamera's name of RGB in memory
             if options.width and options.height:
                 main["size"] = (options.width, options.height)
             controls = {"FrameRate": options.frames_per_s} if options.frames_per_s else {}
             self._camera.configure(self._camera.create_video_configuration(main=main, controls=controls))
             self._camera.start()
-        except (RuntimeError, IndexError) as error:
-            raise SourceError(f"{PICAMERA}: {error}: is a camera connected, and free?") from error
+        except RuntimeError as error:
+            self._camera.close()  # or nobody gets it until this process ends
+            raise _no_picamera(error) from error
 
     def read(self) -> Picture | None:
-        """The next frame; the camera waits for it."""
-        picture: Picture = self._camera.capture_array("main")
+        """The next frame, or None when it has not come within IDLE_S."""
+        if not self._is_asked:
+            self._camera.capture_array("main", signal_function=self._answers.put)
+            self._is_asked = True
+        try:
+            job = self._answers.get(timeout=IDLE_S)
+        except Empty:
+            return None
+        self._is_asked = False
+        picture: Picture = job.get_result()
         return picture
 
     def close(self) -> None:
         """Let others have it."""
-        self._camera.stop()
         self._camera.close()
+
+
+def _no_picamera(error: Exception) -> SourceError:
+    return SourceError(f"{PICAMERA}: {error}: is a camera connected, and free?")
 
 
 def _opencv() -> Any:

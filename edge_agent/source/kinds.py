@@ -10,7 +10,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Literal, cast
 
-from edge_agent.contract.errors import ConfigError, did_you_mean
+from edge_agent.contract.errors import ConfigError, SourceError, WinnowError, did_you_mean
 from edge_agent.source import Counts, Fit, Source, options
 
 
@@ -18,6 +18,11 @@ def open_source(source: options.Source, *, fit: Fit, counts: Counts | None = Non
     """Make it; ConfigError when there is no such kind or it lacks something, SourceError when the sensor fails."""
     if source.kind in MAKERS:
         return MAKERS[source.kind](source, fit, counts or Counts(), **options.tables_of(source))
+    return _plug_in(source, fit)
+
+
+def _plug_in(source: options.Source, fit: Fit) -> Source:
+    """Somebody's own; what it raises while it is made is the sensor's failure, and it is made again."""
     module, _, name = source.kind.partition(":")
     if not name:
         known = ", ".join(MAKERS)
@@ -25,10 +30,15 @@ def open_source(source: options.Source, *, fit: Fit, counts: Counts | None = Non
             f"[source] kind = {source.kind!r}: unknown{did_you_mean(source.kind, MAKERS)}; known: {known}"
         )
     try:
-        plug_in = getattr(importlib.import_module(module), name)
+        make = getattr(importlib.import_module(module), name)
     except (ImportError, AttributeError) as error:
         raise ConfigError(f"[source] kind = {source.kind!r}: {error}") from error
-    return cast(Source, plug_in(path=Path(source.path), fit=fit, rate_per_s=source.rate_per_s))
+    try:
+        return cast(Source, make(path=Path(source.path), fit=fit, rate_per_s=source.rate_per_s))
+    except WinnowError:
+        raise
+    except Exception as error:
+        raise SourceError(f"{source.kind}: {type(error).__name__}: {error}") from error
 
 
 def _folder(source: options.Source, fit: Fit, counts: Counts, *, frame: options.Frame) -> Source:

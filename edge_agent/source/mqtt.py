@@ -119,7 +119,9 @@ class Mqtt:
     def _steps(self, sensor: Sensor, payload: bytes) -> NDArray[np.generic]:
         """(n, channels); ValueError when the payload is none of that."""
         if self._raw is not None:
-            return np.frombuffer(payload, self._raw).reshape(-1, self._cut.channels)
+            found = np.frombuffer(payload, self._raw).reshape(-1, self._cut.channels)
+            sensor.numbers.check_held(found, f"{len(payload)} bytes")
+            return found
         lines = [sensor.numbers.steps(line) for line in payload.decode("utf-8", "replace").splitlines()]
         return np.concatenate(lines) if lines else np.empty((0, self._cut.channels))
 

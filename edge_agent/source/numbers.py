@@ -43,11 +43,16 @@ class Numbers:
             return self._none()
         first, self._first = self._first, False
         found = self._json(text) if text[0] in "[{" else self._csv(text, first=first)
-        if self._limits is not None:
-            low, high = self._limits.min, self._limits.max
-            if not ((found >= low) & (found <= high) & (found == np.rint(found))).all():
-                raise ValueError(f"{_shown(text)}: the model takes whole numbers from {low} to {high}")
+        self.check_held(found, _shown(text))
         return found
+
+    def check_held(self, found: NDArray[Any], shown: str) -> None:
+        """ValueError when the model takes whole numbers, and cannot hold these. `shown`: what they came in."""
+        if self._limits is None:
+            return
+        low, high = self._limits.min, self._limits.max
+        if not ((found >= low) & (found <= high) & (found == np.rint(found))).all():
+            raise ValueError(f"{shown}: the model takes whole numbers from {low} to {high}")
 
     def _csv(self, text: str, *, first: bool) -> Steps:
         words = SEPARATOR.split(text.rstrip(" ,;"))  # many a sensor ends each number with a comma

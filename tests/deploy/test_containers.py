@@ -1,8 +1,8 @@
 """Are the images and compose.yaml sound, as far as that can be seen without Docker?
 
 A real linter and the schema of the Compose specification look at them; the broker of compose.yaml is started, with the
-files and by the commands of its set-up, and the server that goes with it. (`make test-deb` runs what the agent's
-Dockerfile runs.)
+files and by the commands of its set-up, and the server that goes with it. What the Dockerfiles run is run in plain
+virtual environments by `make soak`. (`make test-deb` runs the agent's in a Debian of its own.)
 """
 
 from __future__ import annotations
@@ -12,16 +12,17 @@ import os
 import re
 import shutil
 import socket
-import ssl
 import subprocess
 import sys
 import time
-import urllib.request
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
-from test_install import ROOT, tool
+from quadrants import ARTIFACT, images
+from test_install import ROOT
+from tool import tool
 
 DEPLOY = ROOT / "deploy"
 COMPOSE = DEPLOY / "compose"
@@ -100,6 +101,75 @@ def free_port() -> int:
 
 def test_the_set_up_makes_what_broker_and_server_need(tmp_path: Path) -> None:
     """The commands of compose.yaml, its paths put elsewhere; then the two programs that it starts."""
+    starts_as_composed(tmp_path, {"PATH": str(Path(sys.executable).parent), "PYTHONPATH": str(ROOT)})
+
+
+@pytest.mark.long
+@pytest.mark.timeout(1800)
+def test_the_image_of_the_server_is_made_and_starts_as_composed(tmp_path: Path) -> None:
+    """Minutes, and what pip downloads, PyTorch included: TORCH_INDEX names where from, as `--build-arg` does."""
+    made = built(DEPLOY / "server/Dockerfile", tmp_path / "image")
+    assert str(made) in said_by(made / "bin/python", "import server; print(server.__file__)")
+    starts_as_composed(tmp_path, {"PATH": str(made / "bin"), "PYTHONPATH": ""})
+
+
+@pytest.mark.long
+@pytest.mark.timeout(900)
+def test_the_image_of_the_agent_is_made_and_starts(tmp_path: Path) -> None:
+    made = built(DEPLOY / "agent/Dockerfile", tmp_path / "image")
+    assert str(made) in said_by(made / "bin/python", "import edge_agent; print(edge_agent.__file__)")
+    np.savez(tmp_path / "stream.npz", x=images(300)[0])
+    (tmp_path / "agent.toml").write_text(
+        f'[device]\nname = "cam"\n[model]\nartifact = "{ARTIFACT}"\nvariant = "cpu-fp32"\n'
+        '[source]\nkind = "replay"\npath = "stream.npz"\nstop_at_end = true\n'
+    )
+    for words in (("run",), ("status",)):
+        argv = [made / "bin/python", "-I", made / "bin/winnow-agent", *words, tmp_path / "agent.toml"]
+        done = subprocess.run(argv, capture_output=True, text=True, check=False)
+        assert done.returncode == 0, done.stderr
+    assert "300 read" in done.stdout
+
+
+def built(file: Path, folder: Path) -> Path:
+    """The virtual environment that the first stage of a Dockerfile makes, in that folder in place of a container's."""
+    base, made = folder / "base", folder / "venv"
+    subprocess.run([sys.executable, "-m", "venv", base], check=True)
+    environment = {**os.environ, "PYTHONPATH": ""}
+    environment["PATH"] = f"{base / 'bin'}{os.pathsep}{os.environ['PATH']}"
+    where = folder
+    for word, rest in instructions(file):
+        rest = rest.replace("/opt/winnow/venv", str(made))
+        if word == "WORKDIR":
+            where = folder / rest.lstrip("/")
+            where.mkdir()
+        elif word == "COPY":
+            *sources, target = rest.split()
+            for source in sources:
+                subprocess.run(["cp", "-r", ROOT / source, where / target], check=True)
+        elif word == "ARG":
+            name, _, value = rest.partition("=")
+            environment.setdefault(name, value)
+        elif word == "RUN":
+            done = subprocess.run(
+                ["sh", "-c", rest], cwd=where, env=environment, capture_output=True, text=True, check=False
+            )
+            assert done.returncode == 0, done.stderr[-2000:]
+    return made
+
+
+def instructions(file: Path) -> list[tuple[str, str]]:
+    """Of the first stage: (word, the rest of its line)."""
+    text = "".join(line for line in file.read_text().splitlines(keepends=True) if not line.startswith("#"))
+    first = text.replace("\\\n", " ").split("\nFROM ")[0]
+    return [(word, rest) for word, _, rest in (line.partition(" ") for line in first.splitlines())]
+
+
+def said_by(python: Path, code: str) -> str:
+    return subprocess.run([python, "-I", "-c", code], capture_output=True, text=True, check=True).stdout
+
+
+def starts_as_composed(tmp_path: Path, program: dict[str, str]) -> None:
+    """What compose.yaml sets up and starts, with the programs in the PATH of `program`, is healthy."""
     mosquitto = tool("mosquitto")
     broker_port, web_port, portal_port = free_port(), free_port(), free_port()
     places = {
@@ -127,8 +197,8 @@ def test_the_set_up_makes_what_broker_and_server_need(tmp_path: Path) -> None:
     who = "user root\n" if os.geteuid() == 0 else ""  # in the container it is started as the user who owns the key
     (tmp_path / "mosquitto.conf").write_text(who + moved((DEPLOY / "broker/mosquitto.conf").read_text()))
     script = moved(services()["setup"]["command"][0])
-    path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
-    environment = {**os.environ, "PATH": path, "WINNOW_NAME": "localhost", "PYTHONPATH": str(ROOT)}
+    path = f"{program['PATH']}{os.pathsep}{os.environ['PATH']}"
+    environment = {**os.environ, **program, "PATH": path, "WINNOW_NAME": "localhost"}
     for _ in range(2):  # the second start of a fleet changes nothing
         subprocess.run(["sh", "-ec", script], env=environment, check=True, capture_output=True)
     server = ["winnow-server", "run", str(tmp_path / "etc/server.toml")]
@@ -137,7 +207,7 @@ def test_the_set_up_makes_what_broker_and_server_need(tmp_path: Path) -> None:
         subprocess.Popen(server, env=environment, stderr=subprocess.PIPE, text=True),
     ]
     try:
-        assert answers(f"https://127.0.0.1:{web_port}/sign-in", running[1])
+        assert becomes_healthy(running[1], port=web_port, environment=environment)
     finally:
         for process in running:
             process.terminate()
@@ -146,13 +216,13 @@ def test_the_set_up_makes_what_broker_and_server_need(tmp_path: Path) -> None:
     assert f"broker mqtts://localhost:{broker_port}" in said
 
 
-def answers(url: str, server: subprocess.Popen[str]) -> bool:
-    context = ssl._create_unverified_context()
+def becomes_healthy(server: subprocess.Popen[str], *, port: int, environment: dict[str, str]) -> bool:
+    """Whether the HEALTHCHECK of the server's Dockerfile is content within a minute."""
+    text = (DEPLOY / "server/Dockerfile").read_text()
+    command = json.loads(re.findall(r"^HEALTHCHECK .* CMD (.*)$", text, re.MULTILINE)[0].replace("8080", str(port)))
     until_s = time.monotonic() + 60.0
     while time.monotonic() < until_s and server.poll() is None:
-        try:
-            with urllib.request.urlopen(url, timeout=5, context=context) as answer:
-                return answer.status == 200
-        except OSError:
-            time.sleep(0.2)
+        if subprocess.run(command, env=environment, capture_output=True, check=False).returncode == 0:
+            return True
+        time.sleep(0.2)
     return False

@@ -4,26 +4,19 @@ from __future__ import annotations
 
 import os
 import re
-import shutil
 import subprocess
 import sys
+import zipfile
 from pathlib import Path
 
 import pytest
 import wheelhouse
+from tool import tool
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 AGENT = ROOT / "deploy/agent"
 INSTALL = AGENT / "install.sh"
 UNIT = AGENT / "winnow-agent.service"
-
-
-def tool(name: str) -> str:
-    """From our own environment (the dev extra), or the system's."""
-    found = shutil.which(name, path=f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}")
-    if found is None:
-        pytest.skip(f"{name} is not installed here")
-    return found
 
 
 def install(*options: str, first: Path | None = None) -> subprocess.CompletedProcess[str]:
@@ -116,6 +109,66 @@ def test_credentials_are_handed_on_while_they_are_there(tmp_path: Path) -> None:
         assert not there or f"LoadCredential=password:{secret}" in drop_in.read_text()
 
 
+def wheel(folder: Path, name: str, module: str, code: str, *, needs: str = "") -> Path:
+    made = folder / f"{name}-1.0-py3-none-any.whl"
+    info = f"{name}-1.0.dist-info"
+    needed = f"Requires-Dist: {needs}\n" if needs else ""
+    with zipfile.ZipFile(made, "w") as packed:
+        packed.writestr(f"{module}.py", code)
+        packed.writestr(f"{info}/METADATA", f"Metadata-Version: 2.1\nName: {name}\nVersion: 1.0\n{needed}")
+        packed.writestr(f"{info}/WHEEL", "Wheel-Version: 1.0\nRoot-Is-Purelib: true\nTag: py3-none-any\n")
+        packed.writestr(f"{info}/RECORD", f"{info}/RECORD,,\n")
+    return made
+
+
+class Board:
+    """Where install.sh makes an environment, of wheels that hold a line each."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder, self.wheels = folder, folder / "wheels"
+        self.wheels.mkdir()
+        wheel(self.wheels, "onnxruntime", "onnxruntime", "build = 'cpu'")
+        self.gpu = wheel(self.wheels, "onnxruntime_gpu", "onnxruntime", "build = 'gpu'")
+        self.bring("first")
+
+    def bring(self, build: str) -> None:
+        wheel(self.wheels, "winnow_edge", "edge_agent", f"build = {build!r}", needs="onnxruntime")
+
+    def install(self, *, onnxruntime: Path | str = "") -> subprocess.CompletedProcess[str]:
+        script, _, _ = INSTALL.read_text().rpartition('read_options "$@"')
+        assert "PREFIX=/opt/winnow" in script
+        script = script.replace("PREFIX=/opt/winnow", f"PREFIX={self.folder}")
+        given = f"python={sys.executable}\npackage=winnow-edge\nwheels={self.wheels}\nonnxruntime={onnxruntime}"
+        argv = ["sh", "-c", f"{script}\n{given}\ncheck_build\nmake_venv\n", str(INSTALL)]
+        return subprocess.run(argv, capture_output=True, text=True, check=False)
+
+    def build_of(self, module: str) -> str:
+        argv = [self.folder / "venv/bin/python", "-I", "-c", f"import {module}; print({module}.build)"]
+        return subprocess.run(argv, capture_output=True, text=True, check=True).stdout.strip()
+
+
+def test_run_again_it_brings_a_build_of_the_same_number(tmp_path: Path) -> None:
+    board = Board(tmp_path)
+    for build in ("first", "second"):
+        board.bring(build)
+        done = board.install()
+        assert done.returncode == 0, done.stderr
+        assert board.build_of("edge_agent") == build
+
+
+def test_another_build_of_onnxruntime_is_still_there_after_the_script_ran_again(tmp_path: Path) -> None:
+    """Two builds are two packages of the same files: taking the one away takes those of the other."""
+    board = Board(tmp_path)
+    for _ in range(2):
+        done = board.install(onnxruntime=board.gpu)
+        assert done.returncode == 0, done.stderr
+        assert board.build_of("onnxruntime") == "gpu"
+    done = board.install()
+    assert done.returncode == 1
+    assert "onnxruntime_gpu-1.0 is installed" in done.stderr
+    assert "--onnxruntime" in done.stderr
+
+
 def test_script_image_and_package_bring_the_same_unless_told_otherwise() -> None:
     assert f"package='winnow-edge[{wheelhouse.EXTRAS}]'" in INSTALL.read_text()
     assert f"\nARG EXTRAS={wheelhouse.EXTRAS}\n" in (AGENT / "Dockerfile").read_text()
@@ -131,6 +184,16 @@ def test_systemd_takes_the_unit(file: Path, tmp_path: Path) -> None:
     unit.write_text(re.sub(r"ExecStart=\S+", f"ExecStart={sys.executable}", file.read_text()))
     done = subprocess.run([tool("systemd-analyze"), "verify", str(unit)], capture_output=True, text=True, check=False)
     assert (done.returncode, [line for line in done.stderr.splitlines() if file.name in line]) == (0, [])
+
+
+def test_the_unit_lets_every_sensor_at_its_devices() -> None:
+    """By the names of /proc/devices: what libcamera opens of a Raspberry Pi, V4L2, ALSA and the serial ports."""
+    allowed = set(re.findall(r"^DeviceAllow=char-(\w+) rw$", UNIT.read_text(), re.MULTILINE))
+    assert allowed == {"video4linux", "media", "dma_heap", "alsa", "ttyUSB", "ttyACM", "ttyS", "ttyAMA"}
+    assert "SupplementaryGroups=video audio dialout" in UNIT.read_text()
+    jetson = (AGENT / "gpu.conf").read_text()
+    assert "DevicePolicy=auto" in jetson
+    assert "PrivateTmp=no" in jetson  # /tmp/argus_socket
 
 
 def test_the_agents_unit_is_exposed_little(tmp_path: Path) -> None:

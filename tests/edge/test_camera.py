@@ -97,6 +97,11 @@ def test_a_video_keeps_the_contract_of_a_source(tmp_path: Path) -> None:
 # --- a network camera ---
 
 
+def grey(number: int) -> bytes:
+    """A picture of 64 x 48, brighter than the one before it, as JPEG."""
+    return cv2.imencode(".jpg", np.full((48, 64, 3), number % 250, np.uint8))[1].tobytes()
+
+
 class Served:
     """A camera on loopback that serves motion JPEG: frame after frame, until it is told to end."""
 
@@ -111,8 +116,7 @@ class Served:
                 self.end_headers()
                 number = 0
                 while not served.ending.wait(0.01):
-                    level = 100 if frozen else number % 250
-                    jpeg = cv2.imencode(".jpg", np.full((48, 64, 3), level, np.uint8))[1].tobytes()
+                    jpeg = grey(100 if frozen else number)
                     head = f"--frame\r\nContent-Type: image/jpeg\r\nContent-Length: {len(jpeg)}\r\n\r\n"
                     self.wfile.write(head.encode() + jpeg + b"\r\n")
                     number += 1

@@ -44,9 +44,11 @@ def sensors(broker: Broker) -> Iterator[Sensors]:
     sensors.client.loop_stop()
 
 
-def subscribe(broker: Broker, counts: Counts | None = None, *, window: told.Window | None = None, **changes) -> Source:
+def subscribe(
+    broker: Broker, counts: Counts | None = None, *, window: told.Window | None = None, fit: Fit = FIT, **changes
+) -> Source:
     mqtt = told.Mqtt(**{"broker": f"mqtt://{broker.host}:{broker.port}", "topic": "s/+", "qos": 1, **changes})
-    return open_source(told.Source(kind="mqtt", mqtt=mqtt, window=window), fit=FIT, counts=counts)
+    return open_source(told.Source(kind="mqtt", mqtt=mqtt, window=window), fit=fit, counts=counts)
 
 
 def listening(source: Source) -> Iterator[Reading | None]:
@@ -100,6 +102,16 @@ def test_a_message_may_be_bytes_of_numbers(broker: Broker, sensors: Sensors, raw
     found = present(readings, 3)
     assert [reading.data.tolist() for reading in found] == values.reshape(3, 4, 2).tolist()
     assert counts.unreadable == 1
+    readings.close()
+
+
+def test_bytes_of_numbers_that_the_model_cannot_hold_are_unreadable(broker: Broker, sensors: Sensors) -> None:
+    counts = Counts()
+    readings = listening(subscribe(broker, counts, raw="<i2", fit=Fit((4, 2), "uint8")))
+    for values in (np.full(8, 256), np.full(8, -1), np.arange(8)):
+        sensors.publish("s/a", values.astype("<i2").tobytes())
+    assert present(readings, 1)[0].data.tolist() == np.arange(8).reshape(4, 2).tolist()
+    assert counts.unreadable == 2
     readings.close()
 
 

@@ -136,6 +136,14 @@ def test_folder_goes_on_after_its_mark(tmp_path: Path) -> None:
     assert [(r.ref, r.seq) for r in again] == [("2.npy", 2), ("3.npy", 3)]
 
 
+def test_a_folder_and_a_recording_keep_the_contract_of_a_source(tmp_path: Path) -> None:
+    for number in range(6):
+        np.save(tmp_path / f"{number}.npy", np.full(FIT.shape, number, FIT.dtype))
+    np.savez(tmp_path / "a.npz", x=np.arange(12.0).reshape(6, 2))
+    check_source(lambda: Folder(tmp_path, fit=FIT, poll_s=0.01), readings=6)
+    check_source(lambda: Replay(tmp_path / "a.npz"), readings=6)
+
+
 def test_files_that_keep_their_old_times_are_not_passed_over(tmp_path: Path) -> None:
     drop(tmp_path, "b.npy", np.zeros((8, 8), np.uint8), at_s=2_000_000_000)
     readings = folder(tmp_path, Clock()).readings(Start())

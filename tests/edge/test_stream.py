@@ -95,6 +95,30 @@ def test_a_source_that_fails_is_opened_again_and_the_device_says_so(monkeypatch:
     assert stream.state() == SourceState(kind=f"{__name__}:Failing", restarts=2)
 
 
+class Absent:
+    """Has no sensor the first time."""
+
+    made = 0
+
+    def __init__(self, *, path: Path, fit: Fit, rate_per_s: float) -> None:
+        Absent.made += 1
+        if Absent.made == 1:
+            raise OSError(19, "No such device")
+
+    def readings(self, start: Start) -> Iterator[Reading | None]:
+        yield Reading(np.zeros((8, 8), np.uint8), start.seq)
+
+
+def test_a_plug_in_whose_sensor_is_not_there_yet_is_made_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(streams, "RETRY_S", (0.01, 1.0))
+    Absent.made = 0
+    said: list[str] = []
+    stream, loop = Stream(Source(kind=f"{__name__}:Absent", stop_at_end=True), report=said.append), make_loop()
+    assert stream.play(loop, threading.Event())
+    assert said == [f"source: {__name__}:Absent: OSError: [Errno 19] No such device: again in 0 s"]
+    assert loop.record.counts().read == 1
+
+
 def test_a_loop_that_is_slower_than_its_camera_says_how_much_it_passed_over(tmp_path: Path) -> None:
     cv2 = pytest.importorskip("cv2")
     writer = cv2.VideoWriter(str(tmp_path / "a.avi"), cv2.VideoWriter_fourcc(*"MJPG"), 25.0, (8, 8))
@@ -139,23 +163,40 @@ def beat(folder: Path) -> Heartbeat:
     return msgspec.json.decode((folder / "data" / "status.json").read_bytes(), type=Heartbeat)
 
 
-def test_lines_of_another_program_are_run_and_counted(tmp_path: Path) -> None:
+def piped_into(path: Path) -> subprocess.Popen[bytes]:
     """`sensor | winnow-agent run agent.toml`: a TOML file and nothing else."""
-    path = configure(tmp_path, 'kind = "stdin"\nstop_at_end = true\n[source.window]\nsize = 1\n')
-    x = images(50)[0]
-    lines = [json.dumps(one.ravel().tolist()) for one in x] + ["[1, 2]", "nonsense"]
-    done = subprocess.run(
+    return subprocess.Popen(
         [sys.executable, "-m", "edge_agent", "run", str(path)],
-        input="\n".join(lines).encode(),
-        capture_output=True,
-        timeout=60,
-        check=False,
+        stdin=subprocess.PIPE,
+        stderr=subprocess.PIPE,
         env={**os.environ, "PYTHONPATH": str(Path(streams.__file__).parent.parent)},
     )
-    assert done.returncode == 0, done.stderr
+
+
+def test_lines_of_another_program_are_run_and_counted(tmp_path: Path) -> None:
+    agent = piped_into(configure(tmp_path, 'kind = "stdin"\nstop_at_end = true\n[source.window]\nsize = 1\n'))
+    lines = [json.dumps(one.ravel().tolist()) for one in images(50)[0]] + ["[1, 2]", "nonsense"]
+    said = agent.communicate("\n".join(lines).encode(), timeout=60)[1]
+    assert agent.returncode == 0, said
     assert beat(tmp_path).counts.read == 50
     assert beat(tmp_path).source == SourceState(kind="stdin", unreadable=2)
     assert "source     stdin, 2 unreadable" in describe(read_status(tmp_path / "data"))
+
+
+def test_that_the_program_which_wrote_has_ended_is_said(tmp_path: Path) -> None:
+    agent = piped_into(configure(tmp_path, 'kind = "stdin"\n[source.window]\nsize = 1\n'))
+    try:
+        agent.stdin.write(json.dumps(images(1)[0].ravel().tolist()).encode())
+        agent.stdin.close()
+        until((tmp_path / "data" / "status.json").exists)
+        until(lambda: beat(tmp_path).source.failing)
+        until(lambda: beat(tmp_path).counts.read == 1)
+        assert "FAILING: the program that wrote into it has ended" in describe(read_status(tmp_path / "data"))
+    finally:
+        agent.terminate()
+        said = agent.stderr.read().decode()
+        agent.wait(WAIT_S)
+    assert "error: source: stdin: the program that wrote into it has ended" in said
 
 
 def test_a_serial_port_that_is_pulled_out_is_waited_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

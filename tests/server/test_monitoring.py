@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import re
-import shutil
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
@@ -12,6 +11,7 @@ from pathlib import Path
 import pytest
 from device_words import heartbeat
 from prometheus_client import CollectorRegistry, generate_latest
+from tool import tool
 
 from edge_agent import metrics as agent_metrics
 from edge_agent.contract.wire import DriftState, LinkState
@@ -26,10 +26,7 @@ DASHBOARD = DEPLOY / "grafana" / "winnow.json"
 
 @pytest.fixture
 def promtool() -> str:
-    found = shutil.which("promtool")
-    if not found:
-        pytest.skip("promtool is not here: the Debian package `prometheus` has it")
-    return found
+    return tool("promtool")
 
 
 def run(promtool: str, *arguments: object, text: str = "") -> None:

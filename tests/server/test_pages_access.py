@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 import subprocess
 
 import pytest
@@ -10,6 +9,7 @@ from browser import HASHED, PASSWORD, plant_devices
 from device_words import FLEET, heartbeat, message, uploads
 from fastapi.testclient import TestClient
 from prometheus_client.parser import text_string_to_metric_families
+from tool import tool
 
 from edge_agent.contract.wire import encode
 from server import config
@@ -219,11 +219,8 @@ def test_monitoring_reads_the_fleet_in_words_of_its_own(scene):
 
 
 def test_monitoring_is_happy_with_the_names(scene):
-    program = shutil.which("promtool")
-    if program is None:
-        pytest.skip("promtool is not installed (Debian: apt-get install prometheus)")
     text = scene.signed_in("vera").get("/metrics").content
-    done = subprocess.run([program, "check", "metrics"], input=text, capture_output=True, check=False)
+    done = subprocess.run([tool("promtool"), "check", "metrics"], input=text, capture_output=True, check=False)
     assert (done.returncode, done.stdout + done.stderr) == (0, b"")
 
 

@@ -14,6 +14,7 @@ from device_words import FLEET, NOW_MS
 from fastapi.testclient import TestClient
 from task_worlds import world
 from two_rounds import SERVER, Taught, mean_score, two_rounds
+from whole_loop import goes_round
 
 from edge_agent.choose.tasks.scoring import scoring
 from edge_agent.contract import score
@@ -105,6 +106,10 @@ def test_a_whole_agent_runs_it(taught: Taught, tmp_path: Path) -> None:
         assert header.said == answers.said(int(header.id.rpartition(".")[2])), header.id
     if made.manifest.task == "detection":
         assert any(header.said.boxes for header in sent if header.said)
+
+
+def test_a_whole_agent_is_given_it_by_a_whole_server(taught: Taught, tmp_path: Path) -> None:
+    goes_round(taught, tmp_path)
 
 
 @pytest.mark.parametrize(
