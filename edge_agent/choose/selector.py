@@ -51,7 +51,7 @@ class State(Tokens, kw_only=True):
     moves: float = 0.0  # mean distance of a sample to the one before
     warm: list[float] | None = None  # values that a new model's are ranked among, in rising order; None once warm
     met: int = 0  # values seen since a model change
-    lately: list[float] = []  # the last values, oldest first
+    lately: list[float] = msgspec.field(default_factory=list)  # the last values, oldest first
     generator: bytes = b""
     ring: bytes = b""
     sent: int = 0

@@ -255,7 +255,7 @@ def unordered(count: int, *, seed: int) -> tuple[np.ndarray, np.ndarray]:
 def test_a_new_model_is_met_by_the_last_values_where_the_stream_has_no_order(
     make: Callable[..., tuple[np.ndarray, np.ndarray]], fewest: int, most: int
 ) -> None:
-    """Half of what it sees first is above nearly all; in scenes the last values are of one, and it is left to chance."""
+    """Half of what it sees first is above nearly all; in scenes, whose last values are of one, chance decides."""
     chosen = 0
     for seed in range(100):
         utility, embedding = make(410, seed=seed)
