@@ -7,7 +7,9 @@
     calm        = 1 + 3 * alike                             alike: does the stream come in scenes? (scenes.py)
 
 `theta` follows Robbins and Monro (1951), scaled by the spread of v, so that it also follows a new model. `pace` leans
-on the bucket: fuller means more willing.
+on the bucket: fuller means more willing. A new model's first values are ranked among the last of the model before, each
+of which makes room for one of its own, and not drawn at random: it scores much as the one before did. Where a stream
+comes in scenes the last values are those of one or two, and say nothing of the next (docs/adr/0044).
 
 Uncertainty comes by the scene: a threshold as sharp as for an unordered stream asks over and over about one scene, and
 never about those that a model is sure of and wrong about. Where neighbours are alike it is softer (docs/adr/0020), and
@@ -21,7 +23,7 @@ Everything else is the Selector's.
 from __future__ import annotations
 
 import math
-from bisect import insort
+from bisect import bisect_left, insort
 from typing import ClassVar
 
 from edge_agent.choose.novelty import RING, Memory, Novelty
@@ -36,6 +38,8 @@ CALM = 3.0  # softer by so much where neighbours are wholly alike, and duplicate
 # scenes out and asks twice about others, higher is random in scenes
 SPREAD_MIN = 1e-6  # lets theta move again after a stretch of equal values
 NOVELTY_MIN = 1e-6  # of the mean: a camera that shows the same for days must not bring it to 0
+LATELY = 30  # values of the model before; fewer misjudge theta, more are an old model's for longer than they help
+UNORDERED = 0.1  # least `alike` of a stream in scenes: it is within .06 along data in no order, .12 to .8 in bursts
 KNEE = 0.25  # of the mean novelty; what is nearer is discounted as a near-duplicate, what is farther is not favoured:
 # rewarding distance itself spends labels on outliers (docs/adr/0001)
 
@@ -43,8 +47,15 @@ KNEE = 0.25  # of the mean novelty; what is nearer is discounted as a near-dupli
 class NoveltyQuantile(Selector):
     """A Selector with the rule above."""
 
-    strategy: ClassVar[str] = "novelty-quantile-3"
+    strategy: ClassVar[str] = "novelty-quantile-4"
     memory_of: ClassVar[type[Memory]] = Novelty
+
+    def model_changed(self) -> None:
+        """See Selector; the last values stand in for those that the new model has not given yet."""
+        super().model_changed()
+        state = self._state
+        if state.alike < UNORDERED and len(state.lately) == LATELY and self.rules.label_share < 1.0:
+            state.warm = sorted(state.lately)
 
     def _walk(
         self, row: int, count: int, utilities: list[float], distances: list[float], needs: list[float]
@@ -52,6 +63,7 @@ class NoveltyQuantile(Selector):
         """See Selector."""
         state, bucket, share = self._state, self.purse.labels, self.rules.label_share
         theta, spread, mean_novelty, warm = state.theta, state.spread, state.mean_novelty, state.warm
+        met, lately = state.met, state.lately
         tokens, rate, depth = bucket.tokens, bucket.rate, bucket.depth
         alike, moves, beside, sent = state.alike, state.moves, self._beside, min(self._novelty.sent, RING)
         asked = None
@@ -64,7 +76,7 @@ class NoveltyQuantile(Selector):
                 relative = novelty / (KNEE * calm * mean_novelty)
                 value = utility * relative * relative if relative < 1.0 else utility
                 if beside and (moved := beside[row]) < math.inf:  # else nothing to compare it with
-                    step = NOVELTY_ALPHA if warm is None else max(NOVELTY_ALPHA, 1.0 / (1.0 + len(warm)))
+                    step = NOVELTY_ALPHA if warm is None else max(NOVELTY_ALPHA, 1.0 / (1.0 + met))
                     moves += step * (moved - moves)
                     if moves > 0.0:
                         mean_novelty += step * moved / moves * (novelty - mean_novelty)
@@ -86,14 +98,20 @@ class NoveltyQuantile(Selector):
                     if spread < SPREAD_MIN:
                         spread = SPREAD_MIN
                 elif share < 1.0:  # else everything is wanted, for good
+                    if len(warm) > met:  # the oldest that is not this model's makes room
+                        del warm[bisect_left(warm, lately[0])]
                     insort(warm, value)
                     if len(warm) > WARM:
                         warm = None
+                met += 1
+                if len(lately) == LATELY:
+                    del lately[0]
+                lately.append(value)
                 if lean > needs[row]:
                     asked = Asked(row, lean, threshold)
             row += 1
         state.theta, state.spread, state.mean_novelty, state.warm = theta, spread, mean_novelty, warm
-        state.alike, state.moves, bucket.tokens = alike, moves, tokens
+        state.alike, state.moves, state.met, bucket.tokens = alike, moves, met, tokens
         return asked
 
 

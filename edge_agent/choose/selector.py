@@ -49,7 +49,9 @@ class State(Tokens, kw_only=True):
     spread: float = 0.0
     mean_novelty: float = 1.0
     moves: float = 0.0  # mean distance of a sample to the one before
-    warm: list[float] | None = None  # values seen since a model change, in rising order; None once warm
+    warm: list[float] | None = None  # values that a new model's are ranked among, in rising order; None once warm
+    met: int = 0  # values seen since a model change
+    lately: list[float] = msgspec.field(default_factory=list)  # the last values, oldest first
     generator: bytes = b""
     ring: bytes = b""
     sent: int = 0
@@ -212,12 +214,14 @@ class Selector(ABC):
         """Say whose scores are offered from now on, by name and version; those of another begin afresh."""
         state = self._state
         if (state.model, state.acquisition) != (model, acquisition):
+            if state.acquisition != acquisition:
+                state.lately = []  # of another scale
             state.model, state.acquisition = model, acquisition
             self.model_changed()
 
     def model_changed(self) -> None:
         """Start again with a uniform draw: scores and sketches of another model mean nothing to this one's."""
-        self._state.warm = []
+        self._state.warm, self._state.met = [], 0
         self._state.mean_novelty, self._state.moves = 1.0, 0.0
         self._novelty.forget()
         self._before.forget()

@@ -19,7 +19,7 @@ from server.backtest import strategies
 from server.backtest.material import Material
 from server.backtest.replay import Cell, Classifier, Reference, Settings, play, reference, teach
 
-ENGINE = 3  # raised with every change to how cells are made: older ones are then not gone on with
+ENGINE = 4  # raised with every change to how cells are made: older ones are then not gone on with
 Done = Callable[[str], None]
 """Called after each cell with a line for people."""
 MadeT = TypeVar("MadeT", Cell, Reference)

@@ -60,6 +60,7 @@ class OnDevice:
             self._rules = self._rules._replace(floor_share=0.0, random_share=0.0)
         self._chosen_by = chosen_by
         self._selector = strategy.make(chosen_by, self._rules, rng)
+        self._selector.meet(model="", acquisition=acquisition)
         self.probability: list[float] = []  # of what was chosen last
 
     def choose(self, logits: Floats, embedding: Floats) -> list[int]:
@@ -81,8 +82,7 @@ class OnDevice:
         if chosen_by != self._chosen_by:
             self._chosen_by = chosen_by
             self._selector = strategy.make(chosen_by, self._rules, self._rng, saved=self._selector.save())
-        else:
-            self._selector.model_changed()
+        self._selector.meet(model="", acquisition=acquisition)
 
     def model_changed(self, known: Floats) -> None:  # noqa: ARG002 - the seam's
         """See Chooser."""

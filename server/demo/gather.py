@@ -143,7 +143,7 @@ def _frame_bytes(stream: Stream) -> NDArray[np.int64]:
         novelty=0.123456789,
         threshold=0.123456789,
         tokens=12.3456789,
-        strategy="novelty-quantile-3",
+        strategy="novelty-quantile-4",
     )
     sizes = np.zeros(len(stream.y), np.int64)
     for row, data in enumerate(stream.x):

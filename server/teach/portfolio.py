@@ -109,7 +109,7 @@ def _parse(name: str) -> Arm:
 def arm_of(strategy: str, acquisition: str) -> str:
     """The arm's name, of what a sample carries; "" when its device does not say.
 
-    >>> arm_of("novelty-quantile-3", "margin")
+    >>> arm_of("novelty-quantile-4", "margin")
     'novelty_quantile/margin'
     """
     return f"{strategy.rpartition('-')[0].replace('-', '_')}/{acquisition}" if acquisition else ""

@@ -4,6 +4,7 @@ import os
 import platform
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import msgspec
@@ -14,7 +15,7 @@ from hypothesis import strategies as st
 
 from edge_agent.choose.acquisition import Scored
 from edge_agent.choose.novelty import Projection
-from edge_agent.choose.quantile import NoveltyQuantile
+from edge_agent.choose.quantile import LATELY, NoveltyQuantile
 from edge_agent.choose.rules import Rules
 from edge_agent.choose.scenes import Before
 from edge_agent.choose.selector import Chosen, Selector, State
@@ -242,6 +243,67 @@ def test_a_new_model_with_other_scores_does_not_change_the_rate() -> None:
     one.model_changed()
     chosen = play(one, utility, embedding, [BLOCK], begin=10_000)
     assert 0.04 < len(chosen) / 10_000 < 0.06
+
+
+def unordered(count: int, *, seed: int) -> tuple[np.ndarray, np.ndarray]:
+    """Utilities and embeddings of strangers."""
+    rng = np.random.default_rng(seed)
+    return rng.beta(1, 6, count).astype(np.float32), rng.normal(size=(count, DIMENSIONS)).astype(np.float32)
+
+
+@pytest.mark.parametrize(("make", "fewest", "most"), [(unordered, 300, 700), (stream, 20, 90)])
+def test_a_new_model_is_met_by_the_last_values_where_the_stream_has_no_order(
+    make: Callable[..., tuple[np.ndarray, np.ndarray]], fewest: int, most: int
+) -> None:
+    """Half of what it sees first is above nearly all; in scenes, whose last values are of one, chance decides."""
+    chosen = 0
+    for seed in range(100):
+        utility, embedding = make(410, seed=seed)
+        one = selector(0.05, seed=seed)
+        play(one, utility[:400], embedding[:400], [BLOCK])
+        one.model_changed()
+        utility[400:] = np.linspace(0.0, 1.0, 10, dtype=np.float32)
+        chosen += len(play(one, utility, embedding, [BLOCK], begin=400))
+    assert fewest < chosen < most
+
+
+def test_the_values_of_the_model_before_make_room_for_its_own() -> None:
+    utility, embedding = unordered(400, seed=1)
+    one = selector()
+    play(one, utility, embedding, [BLOCK])
+    one.model_changed()
+    utility, embedding = unordered(LATELY + 40, seed=2)
+    utility -= 5.0
+    play(one, utility[:10], embedding[:10], [BLOCK])
+    assert sum(value < -1.0 for value in one._state.warm or []) == 10
+    assert len(one._state.warm or []) == LATELY
+    one = selector(saved=one.save())
+    play(one, utility, embedding, [BLOCK], begin=10)
+    assert len(one._state.warm or []) == LATELY + 40
+    assert max(one._state.warm or [0.0]) < -1.0
+
+
+def test_the_values_of_another_acquisition_are_not_gone_on_with() -> None:
+    utility, embedding = unordered(400, seed=1)
+    one = selector()
+    one.meet(model="m 1", acquisition="margin")
+    play(one, utility, embedding, [BLOCK])
+    one.meet(model="m 2", acquisition="margin")
+    assert len(one._state.warm or []) == LATELY
+    one.meet(model="m 2", acquisition="entropy")
+    assert one._state.warm == []
+
+
+def test_of_an_older_rules_state_the_budgets_are_gone_on_with() -> None:
+    utility, embedding = unordered(400, seed=1)
+    one = selector()
+    play(one, utility, embedding, [BLOCK])
+    state = msgspec.msgpack.decode(one.save())
+    older = {key: value for key, value in state.items() if key not in ("met", "lately")}
+    two = selector(seed=9, saved=msgspec.msgpack.encode({**older, "strategy": "novelty-quantile-3"}))
+    assert two.purse.label_tokens == one.purse.label_tokens
+    assert two._rng.random() == one._rng.random()
+    assert (two._state.warm, two._state.lately, two._state.met) == ([], [], 0)
 
 
 def test_bytes_a_day_are_kept_to() -> None:
