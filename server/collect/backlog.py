@@ -132,7 +132,7 @@ class Backlog(Generic[T]):
         """Seconds until a group may be taken; infinite while nothing is here."""
         now_s = time.monotonic()
         full = len(self._turns) >= most or self._turns.waiting >= GROUP_WORK
-        if self._under_way > full:
+        if self._under_way >= (2 if full else 1):
             return math.inf  # `done` says when
         lingers_s = 0.0 if full else self._go_s - now_s
         return max(0.0, lingers_s, self._turns.due_s(now_s))  # a device at its limit may go on then

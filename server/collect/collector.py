@@ -160,8 +160,11 @@ class Collector:
     def _write(self) -> None:
         swept = time.monotonic()
         while not self._stopping.is_set():
+            batch: Sequence[Item] = ()
             with contextlib.suppress(queue.Empty):
-                self._take(self._checked.get(timeout=TICK_S))
+                batch = self._checked.get(timeout=TICK_S)
+            if batch:
+                self._take(batch)
                 self._backlog.done()
             if time.monotonic() - swept >= SWEEP_S:
                 _call(self._sweep)
