@@ -51,15 +51,15 @@ def listed(connection: sa.Connection, columns: Sequence[sa.Column[Any]]) -> List
 
 
 class Question:
-    """What is asked of many values again and again."""
+    """What is asked again and again, mostly of many values."""
 
     def __init__(self, make: Callable[[sa.Connection], sa.Select[Any]]) -> None:
         """make: the question for whatever a connection leads to, asked once for each kind of it; JSON cast to text."""
         self._make = make
         self._compiled: dict[str, Compiled] = {}
 
-    def ask(self, connection: sa.Connection, values: Sequence[str | int], **more: object) -> Sequence[Any]:
-        """Its rows, where it has `among`. more: its other parameters."""
+    def ask(self, connection: sa.Connection, values: Sequence[str | int] = (), **more: object) -> Sequence[Any]:
+        """Its rows. values: of its `among`; more: its other parameters."""
         return self._ask(connection, {_GIVEN: _as_list(connection, values)} | more)
 
     def ask_of(self, connection: sa.Connection, rows: Sequence[Sequence[str | int]]) -> Sequence[Any]:

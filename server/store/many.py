@@ -99,7 +99,7 @@ def of_several(text: str) -> dict[int, str]:
 
 
 def _as_tuples(names: Sequence[str]) -> Callable[[Rows], Sequence[Any]]:
-    pick = itemgetter(*names) if len(names) > 1 else lambda row: (row[names[0]],)
+    pick = itemgetter(*names) if len(names) > 1 else lambda row: tuple(row[name] for name in names)
     return lambda rows: list(map(pick, rows))
 
 
