@@ -208,5 +208,7 @@ def _together(parts: NDArray[np.float64], of: NDArray[np.int64]) -> list[bytes]:
     starts = np.searchsorted(of[order], np.arange(of.max() + 1))
     counts, sums, largest = np.split(parts[order], 3, axis=1)
     said = np.maximum.reduceat(np.where(counts > 0, largest, -np.inf), starts)
-    total = np.add.reduceat(counts, starts)
-    return packed(np.concatenate((total, np.add.reduceat(sums, starts), np.where(total > 0, said, 0.0)), axis=1))
+    number = np.add.reduceat(counts, starts)
+    with np.errstate(over="ignore", invalid="ignore"):  # a device may claim any number
+        total = np.add.reduceat(sums, starts)
+    return packed(np.concatenate((number, total, np.where(number > 0, said, 0.0)), axis=1))
