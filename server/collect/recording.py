@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Sequence
+from typing import Any
 
 import sqlalchemy as sa
 
 from edge_agent.contract.wire import Birth, Death, Event, Heartbeat
 from server.collect.inbound import Bad, Said
 from server.store import arrivals, beats, counted, erasures, events, gaps, heard
-from server.store.spoken import Spoken, W
+from server.store.spoken import Spoken
 
 
 def record(
@@ -42,8 +43,11 @@ def record(
 
 
 def _hear_all(connection: sa.Connection, said: Sequence[Said], kept_ms: Sequence[int]) -> None:
-    births, beating = _of(said, Birth), _of(said, Heartbeat)
-    words: list[Spoken[Birth] | Spoken[Heartbeat]] = [*births, *beating]
+    by_kind: dict[type, list[Spoken[Any]]] = defaultdict(list)
+    for one in said:
+        by_kind[type(one.word)].append(Spoken(one.device, one.word, one.message.received_ms))
+    births, beating = by_kind[Birth], by_kind[Heartbeat]
+    words = [*births, *beating]
     known = heard.last(connection, [one.device for one in words]) if words else {}
     gaps.notice(connection, words, known)
     if births:
@@ -53,11 +57,7 @@ def _hear_all(connection: sa.Connection, said: Sequence[Said], kept_ms: Sequence
         heard.record_heartbeats(connection, beating, known)
         scored = counted.record(connection, beating)
         beats.add(connection, [*map(beats.of_heartbeat, beating), *scored], kept_ms=kept_ms)
-    for death in _of(said, Death):
+    for death in by_kind[Death]:
         heard.record_death(connection, death)
-    for event in _of(said, Event):
+    for event in by_kind[Event]:
         events.record(connection, event)
-
-
-def _of(said: Sequence[Said], kind: type[W]) -> list[Spoken[W]]:
-    return [Spoken(one.device, one.word, one.message.received_ms) for one in said if isinstance(one.word, kind)]

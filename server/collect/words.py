@@ -26,6 +26,7 @@ _NUL = re.compile(rb"(?<!\\)(?:\\\\)*\\u0000")
 _LONG = re.compile(rb'[\s:,\[-][0-9]{19}|"-?[0-9]{19,}"\s*:')
 """As many digits as a number of 64 bits may just have, in a number or a key: with fewer, none is larger."""
 _DIGITS = bytes.maketrans(b"123456789", b"000000000")
+_RUN = re.compile(rb"0*")
 _SESSION_MAX_CHARS = 64
 CLASSES_MAX = 10_000  # more than a heartbeat has room for beside the rest
 _SIGNALS_MAX = 1 + len(SCALARS) + LARGEST
@@ -127,7 +128,13 @@ def check_integers(message: msgspec.Struct) -> None:
 
 def _may_be_long(payload: bytes) -> bool:
     """Whether a number in it may not fit 64 bits: of most, known in a fraction of what it takes to look."""
-    return b"0" * 19 in payload.translate(_DIGITS) and _LONG.search(payload) is not None
+    digits = payload.translate(_DIGITS)
+    start = 0
+    while (start := digits.find(b"0" * 19, start)) >= 0:
+        if any(_LONG.match(payload, max(0, start - back)) for back in (1, 2)):  # a quote and a sign
+            return True
+        start = _RUN.match(digits, start).end()  # type: ignore[union-attr]  # it matches anything
+    return False
 
 
 def _fits(value: object) -> bool:

@@ -1,27 +1,35 @@
 """Which rows are of these thousand?
 
-The values go as one list, whatever their number: a parameter to each takes longer to write than its row to find.
+The values go as one list, whatever their number: a parameter to each takes longer to write than its row to find. What
+is asked for every group of messages is compiled once, and its rows are as the driver gives them: SQLAlchemy takes as
+long to make a question and to read its rows as some dozens of rows take to be found.
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import sqlalchemy as sa
 from sqlalchemy.dialects import postgresql
 
 from server.config import POSTGRESQL
+from server.store.many import Compiled, compiled
+
+_GIVEN = "given"
 
 
-def among(connection: sa.Connection, column: sa.Column[Any], values: Iterable[str | int]) -> sa.ColumnElement[bool]:
-    """Whether a column has one of these values, each of which is looked up in its index."""
-    found = list(values)
+def among(
+    connection: sa.Connection, column: sa.Column[Any], values: Iterable[str | int] | None = None
+) -> sa.ColumnElement[bool]:
+    """Whether a column has one of these values, each looked up in its index. None: those of a `Question`."""
+    found = None if values is None else _as_list(connection, list(values))
+    name = _GIVEN if values is None else None
     if connection.dialect.name == POSTGRESQL:
-        return column == sa.any_(sa.bindparam(None, found, postgresql.ARRAY(column.type)))
-    listed = sa.func.json_each(sa.bindparam(None, json.dumps(found), sa.Text)).table_valued("value")
-    return column.in_(sa.select(listed.c.value))
+        return column == sa.any_(sa.bindparam(name, found, postgresql.ARRAY(column.type)))
+    each = sa.func.json_each(sa.bindparam(name, found, sa.Text)).table_valued("value")
+    return column.in_(sa.select(each.c.value))
 
 
 class Listed(NamedTuple):
@@ -31,13 +39,47 @@ class Listed(NamedTuple):
     columns: Sequence[sa.ColumnElement[Any]]
 
 
-def listed(connection: sa.Connection, columns: Sequence[sa.Column[Any]], rows: Sequence[Sequence[Any]]) -> Listed:
-    """Some rows of these columns' types."""
+def listed(connection: sa.Connection, columns: Sequence[sa.Column[Any]]) -> Listed:
+    """The rows of a `Question`, of these columns' types."""
     if connection.dialect.name == POSTGRESQL:
-        each = zip(columns, zip(*rows, strict=True), strict=True)
-        lists = (sa.bindparam(None, list(values), postgresql.ARRAY(column.type)) for column, values in each)
-        given = sa.func.unnest(*lists).table_valued(*(column.name for column in columns), name="given").render_derived()
+        lists = (sa.bindparam(f"{_GIVEN}_{place}", None, _list_of(one)) for place, one in enumerate(columns))
+        given = sa.func.unnest(*lists).table_valued(*(one.name for one in columns), name="given").render_derived()
         return Listed(given, list(given.c))
-    made = sa.func.json_each(sa.bindparam(None, json.dumps(rows), sa.Text)).table_valued("value", name="given")
+    made = sa.func.json_each(sa.bindparam(_GIVEN, None, sa.Text)).table_valued("value", name="given")
     parts = (sa.func.json_extract(made.c.value, f"$[{place}]", type_=one.type) for place, one in enumerate(columns))
     return Listed(made, list(parts))
+
+
+class Question:
+    """What is asked again and again, mostly of many values."""
+
+    def __init__(self, make: Callable[[sa.Connection], sa.Select[Any]]) -> None:
+        """make: the question for whatever a connection leads to, asked once for each kind of it; JSON cast to text."""
+        self._make = make
+        self._compiled: dict[str, Compiled] = {}
+
+    def ask(self, connection: sa.Connection, values: Sequence[str | int] = (), **more: object) -> Sequence[Any]:
+        """Its rows. values: of its `among`; more: its other parameters."""
+        return self._ask(connection, {_GIVEN: _as_list(connection, values)} | more)
+
+    def ask_of(self, connection: sa.Connection, rows: Sequence[Sequence[str | int]]) -> Sequence[Any]:
+        """Its rows, where it has `listed`; of one row at least."""
+        if connection.dialect.name != POSTGRESQL:
+            return self._ask(connection, {_GIVEN: json.dumps(rows)})
+        columns = zip(*rows, strict=True)
+        return self._ask(connection, {f"{_GIVEN}_{place}": list(values) for place, values in enumerate(columns)})
+
+    def _ask(self, connection: sa.Connection, given: Mapping[str, object]) -> Sequence[Any]:
+        kind = connection.dialect.name
+        found = self._compiled.get(kind)
+        if found is None:
+            found = self._compiled[kind] = compiled(connection, self._make(connection))
+        return connection.exec_driver_sql(found.text, found.ready([{**found.said, **given}])[0]).all()
+
+
+def _as_list(connection: sa.Connection, values: Sequence[str | int]) -> object:
+    return list(values) if connection.dialect.name == POSTGRESQL else json.dumps(values)
+
+
+def _list_of(column: sa.Column[Any]) -> sa.types.TypeEngine[Any]:
+    return postgresql.ARRAY(column.type)

@@ -8,22 +8,23 @@ next slice of the device begins: what is long ago is not looked at as closely, a
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Collection, Mapping, Sequence
-from math import isfinite
-from operator import add as add_up
-from typing import NamedTuple
+from itertools import count
+from operator import mul
+from typing import Any, NamedTuple
 
 import numpy as np
 import sqlalchemy as sa
 from numpy.typing import NDArray
 
 from edge_agent.contract.wire import Heartbeat
-from server.store.among import among
+from server.store.among import Question, among
 from server.store.insert import insert
 from server.store.many import Many
 from server.store.schema import beat
 from server.store.spoken import Spoken
-from server.store.vectors import pack, table, unpack
+from server.store.vectors import packed, table
 
 FIGURES = (
     "samples_per_s", "latency_p50_ms", "latency_p95_ms", "rss_bytes", "cpu_share", "temperature_c",
@@ -49,17 +50,24 @@ class Past(NamedTuple):
     largest: NDArray[np.float32]  # (m, F)
 
 
+class _Key(NamedTuple):
+    device: str
+    start_ms: int
+    step_ms: int
+
+
 class Told(NamedTuple):
-    """Figures of a device: of each how many said it, the sum, and the largest; 3 F numbers."""
+    """Figures of a device, each the sum over so many heartbeats or samples; None or not finite: nobody said it."""
 
     device: str
-    figures: Sequence[float]
+    figures: Sequence[float | None]  # (F,)
+    number: float
     at_ms: int
 
 
 def of_heartbeat(said: Spoken[Heartbeat]) -> Told:
     """What a heartbeat says of its device."""
-    return Told(said.device, _figures(said.word), said.at_ms)
+    return Told(said.device, _figures(said.word), 1.0, said.at_ms)
 
 
 def of_scores(device: str, sums: Mapping[str, Sequence[float]], *, at_ms: int) -> Told | None:
@@ -68,22 +76,18 @@ def of_scores(device: str, sums: Mapping[str, Sequence[float]], *, at_ms: int) -
     samples = float(sum(histogram))
     if samples <= 0:
         return None
-    utility = sum(n * (place + 0.5) for place, n in enumerate(histogram)) / len(histogram)
+    utility = (sum(map(mul, histogram, count())) + samples / 2) / len(histogram)  # each of the middle of its bin
     confidence = float(sum(sums.get("confidence_sums", ())))
-    nothing = [0.0] * OF_SAMPLES
-    counts, totals = [samples, samples], [utility, confidence]
-    means = [utility / samples, confidence / samples]
-    return Told(device, [*nothing, *counts, *nothing, *totals, *nothing, *means], at_ms)
+    return Told(device, [*(None,) * OF_SAMPLES, utility, confidence], samples, at_ms)
 
 
 def add(connection: sa.Connection, told: Sequence[Told], *, kept_ms: Sequence[int] = KEPT_MS) -> None:
     """Add figures to the slices of their time. A slice that is new has the device's old ones folded, by `kept_ms`."""
-    by_start: dict[int, dict[str, list[Sequence[float]]]] = {}
+    by_start: dict[int, list[Told]] = defaultdict(list)
     for one in told:
-        start_ms = one.at_ms // STEPS_MS[0] * STEPS_MS[0]
-        by_start.setdefault(start_ms, {}).setdefault(one.device, []).append(one.figures)
-    for start_ms, figures in by_start.items():
-        _add(connection, start_ms, figures, kept_ms)
+        by_start[one.at_ms // STEPS_MS[0] * STEPS_MS[0]].append(one)
+    for start_ms, some in by_start.items():
+        _add(connection, start_ms, some, kept_ms)
 
 
 def past(connection: sa.Connection, device: str, *, since_ms: int) -> Past:
@@ -105,22 +109,26 @@ def past(connection: sa.Connection, device: str, *, since_ms: int) -> Past:
     )
 
 
-def _add(
-    connection: sa.Connection, start_ms: int, figures: dict[str, list[Sequence[float]]], kept_ms: Sequence[int]
-) -> None:
-    names = list(figures)
-    there = sa.select(beat.c.device, beat.c.figures).where(
-        among(connection, beat.c.device, names), beat.c.start_ms == start_ms, beat.c.step_ms == STEPS_MS[0]
-    )
-    for name, before in connection.execute(there).all():
-        figures[name].append(unpack(before))
-        names.remove(name)
+def _add(connection: sa.Connection, start_ms: int, told: Sequence[Told], kept_ms: Sequence[int]) -> None:
+    names = list({one.device: None for one in told})
+    there: dict[str, bytes] = dict(map(tuple, _THERE.ask(connection, names, start_ms=start_ms)))
+    place = {name: number for number, name in enumerate(names)}
+    of = np.array([place[name] for name in (*there, *(one.device for one in told))])
+    total = _together(np.concatenate((_read(list(there.values())), _counted(told))), of)
     same = {"start_ms": start_ms, "step_ms": STEPS_MS[0]}
-    rows = [same | {"device": name, "figures": pack(_together(parts))} for name, parts in figures.items()]
-    _ADDED.run(connection, rows)
-    if first := _first_in_an_hour(connection, names, start_ms):
+    _ADDED.run(connection, [same | {"device": name, "figures": one} for name, one in zip(names, total, strict=True)])
+    new = [name for name in names if name not in there]
+    if first := _first_in_an_hour(connection, new, start_ms):
         for step_ms, next_ms, stay_ms in zip(STEPS_MS, STEPS_MS[1:], kept_ms, strict=False):
             _fold(connection, first, step_ms, next_ms, before_ms=(start_ms - stay_ms) // next_ms * next_ms)
+
+
+def _there(connection: sa.Connection) -> sa.Select[Any]:
+    mine = among(connection, beat.c.device), beat.c.start_ms == sa.bindparam("start_ms")
+    return sa.select(beat.c.device, beat.c.figures).where(*mine, beat.c.step_ms == STEPS_MS[0])
+
+
+_THERE = Question(_there)
 
 
 def _added(connection: sa.Connection) -> sa.Executable:
@@ -144,29 +152,27 @@ def _first_in_an_hour(connection: sa.Connection, names: list[str], start_ms: int
 
 def _fold(connection: sa.Connection, names: Collection[str], step_ms: int, next_ms: int, *, before_ms: int) -> None:
     """Of all these devices at once: at the full hour it is every device's turn."""
-    old = sa.and_(beat.c.device.in_(names), beat.c.step_ms == step_ms, beat.c.start_ms < before_ms)
-    found: dict[tuple[str, int], list[list[float]]] = {}
-    gone = sa.delete(beat).where(old).returning(beat.c.device, beat.c.start_ms, beat.c.figures)
-    for row in connection.execute(gone):
-        found.setdefault((row.device, row.start_ms // next_ms * next_ms), []).append(unpack(row.figures))
-    for (device, start_ms), parts in found.items():
-        there = connection.execute(sa.delete(beat).where(_key(device, start_ms, next_ms)).returning(beat.c.figures))
-        _put(connection, device, start_ms, next_ms, _together([*parts, *(unpack(row.figures) for row in there)]))
+    mine = among(connection, beat.c.device, names)
+    old = sa.and_(mine, beat.c.step_ms == step_ms, beat.c.start_ms < before_ms)
+    columns = beat.c.device, beat.c.start_ms, beat.c.figures
+    parts: dict[_Key, list[bytes]] = {}
+    for device, start_ms, figures in connection.execute(sa.delete(beat).where(old).returning(*columns)):
+        parts.setdefault(_Key(device, start_ms // next_ms * next_ms, next_ms), []).append(figures)
+    if not parts:
+        return
+    starts_ms = [key.start_ms for key in parts]
+    there = sa.and_(mine, beat.c.step_ms == next_ms, beat.c.start_ms.between(min(starts_ms), max(starts_ms)))
+    for device, start_ms, figures in connection.execute(sa.select(*columns).where(there)):
+        if (some := parts.get(_Key(device, start_ms, next_ms))) is not None:
+            some.append(figures)
+    of = np.repeat(np.arange(len(parts)), list(map(len, parts.values())))
+    total = _together(_read([figures for some in parts.values() for figures in some]), of)
+    _ADDED.run(connection, [key._asdict() | {"figures": one} for key, one in zip(parts, total, strict=True)])
 
 
-def _key(device: str, start_ms: int, step_ms: int) -> sa.ColumnElement[bool]:
-    return sa.and_(beat.c.device == device, beat.c.start_ms == start_ms, beat.c.step_ms == step_ms)
-
-
-def _put(connection: sa.Connection, device: str, start_ms: int, step_ms: int, figures: Sequence[float]) -> None:
-    values = {"device": device, "start_ms": start_ms, "step_ms": step_ms, "figures": pack(figures)}
-    connection.execute(sa.insert(beat).values(values))
-
-
-def _figures(said: Heartbeat) -> list[float]:
-    """Counts (0 or 1), sums and largest, of one heartbeat."""
+def _figures(said: Heartbeat) -> list[float | None]:
     drift, outbox = said.drift, said.outbox
-    values: list[float | None] = [
+    return [
         said.samples_per_s,
         said.latency_p50_ms,
         said.latency_p95_ms,
@@ -178,23 +184,31 @@ def _figures(said: Heartbeat) -> list[float]:
         outbox.oldest_age_s,
         said.label_tokens,
         drift.statistic / drift.threshold if drift and drift.watching and drift.threshold > 0 else None,
-        *(None for _ in FIGURES[OF_SAMPLES:]),
+        *(None,) * (len(FIGURES) - OF_SAMPLES),
     ]
-    known = [value is not None and isfinite(value) for value in values]
-    plain = [float(value or 0.0) if there else 0.0 for value, there in zip(values, known, strict=True)]
-    return [*map(float, known), *plain, *plain]
 
 
-def _together(parts: Sequence[Sequence[float]]) -> list[float]:
-    """Figures of all of them; in plain Python, as there are mostly two or three, of a few dozen numbers."""
-    total = list(parts[0])
-    for part in parts[1:]:
-        total = _both(total, part)
-    return total
+def _counted(told: Sequence[Told]) -> NDArray[np.float64]:
+    """(m, 3 F): how many said each figure, the sum, and the largest."""
+    sums = np.array([one.figures for one in told], np.float64)  # None is NaN there
+    number = np.array([[one.number] for one in told])
+    known = np.isfinite(sums)
+    sums[~known] = 0.0
+    return np.concatenate((known * number, sums, sums / number), axis=1)
 
 
-def _both(one: Sequence[float], other: Sequence[float]) -> list[float]:
-    n = len(FIGURES)
-    seen = zip(one[:n], other[:n], one[2 * n :], other[2 * n :], strict=True)
-    largest = [(max(a, b) if there else a) if here else b for here, there, a, b in seen]
-    return [*map(add_up, one[: 2 * n], other[: 2 * n]), *largest]
+def _read(rows: Sequence[bytes]) -> NDArray[np.float64]:
+    """(m, 3 F) of packed ones."""
+    return table(rows, np.float64).reshape(len(rows), 3 * len(FIGURES))
+
+
+def _together(parts: NDArray[np.float64], of: NDArray[np.int64]) -> list[bytes]:
+    """Those of (m, 3 F), packed, the parts of one as one; of: (m,) which of 0..k-1 each is of, of each some."""
+    order = np.argsort(of, kind="stable")
+    starts = np.searchsorted(of[order], np.arange(of.max() + 1))
+    counts, sums, largest = np.split(parts[order], 3, axis=1)
+    said = np.maximum.reduceat(np.where(counts > 0, largest, -np.inf), starts)
+    number = np.add.reduceat(counts, starts)
+    with np.errstate(over="ignore", invalid="ignore"):  # a device may claim any number
+        total = np.add.reduceat(sums, starts)
+    return packed(np.concatenate((number, total, np.where(number > 0, said, 0.0)), axis=1))

@@ -24,6 +24,7 @@ import sqlalchemy as sa
 from edge_agent.contract.types import SampleId
 from edge_agent.contract.wire import PURGE_SAMPLES_MAX, PURGES_MAX, Purge, Purged
 from server.store import snapshots, trail, versions
+from server.store.among import Question
 from server.store.insert import insert
 from server.store.schema import (
     erased_device,
@@ -70,7 +71,11 @@ class Known(NamedTuple):
 
 def key(connection: sa.Connection) -> bytes:
     """The key of all tombstones; b"" as long as nothing was erased."""
-    return connection.scalar(sa.select(erasure_key.c.key)) or b""
+    rows = _KEY.ask(connection)
+    return bytes(rows[0][0]) if rows else b""
+
+
+_KEY = Question(lambda _: sa.select(erasure_key.c.key))
 
 
 def make_key(connection: sa.Connection, given: bytes = b"") -> bytes:
@@ -184,7 +189,10 @@ def learned(connection: sa.Connection) -> dict[int, list[int]]:
 
 def closed(connection: sa.Connection) -> frozenset[str]:
     """Devices that were erased as a whole."""
-    return frozenset(connection.scalars(sa.select(erased_device.c.device)))
+    return frozenset(name for (name,) in _CLOSED.ask(connection))
+
+
+_CLOSED = Question(lambda _: sa.select(erased_device.c.device))
 
 
 def refused(connection: sa.Connection, ids: Collection[str]) -> dict[str, str]:

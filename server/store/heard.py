@@ -22,7 +22,7 @@ import sqlalchemy as sa
 
 from edge_agent.contract.wire import Birth, Death, Heartbeat
 from server.config import POSTGRESQL
-from server.store.among import among
+from server.store.among import Question, among
 from server.store.encoded import text
 from server.store.fitting import without_nul
 from server.store.insert import insert
@@ -57,6 +57,9 @@ class Word(msgspec.Struct, frozen=True, gc=False):
     uptime_s: float = 0.0
 
 
+_WORD = msgspec.json.Decoder(Word)
+
+
 class Last(NamedTuple):
     """Of a device, what it said last."""
 
@@ -81,13 +84,20 @@ def reserve(connection: sa.Connection, names: Collection[str]) -> None:
 
 def last(connection: sa.Connection, names: Collection[str]) -> dict[str, Last]:
     """What these devices said last, those that were seen."""
-    words = (sa.cast(device.c[name], sa.Text) for name in ("birth", "heartbeat"))
-    query = sa.select(device.c.name, device.c.boot, device.c.session, device.c.said_ms, *words)
     found = {}
-    for name, boot, session, said_ms, *said in connection.execute(query.where(among(connection, device.c.name, names))):
-        birth, heartbeat = (None if word is None else msgspec.json.decode(word, type=Word) for word in said)
+    for name, boot, session, said_ms, *said in _LAST.ask(connection, list(names)):
+        birth, heartbeat = (None if word is None else _WORD.decode(word) for word in said)
         found[name] = Last(boot, session, said_ms, birth, heartbeat)
     return found
+
+
+def _last(connection: sa.Connection) -> sa.Select[Any]:
+    words = (sa.cast(device.c[name], sa.Text) for name in ("birth", "heartbeat"))
+    query = sa.select(device.c.name, device.c.boot, device.c.session, device.c.said_ms, *words)
+    return query.where(among(connection, device.c.name))
+
+
+_LAST = Question(_last)
 
 
 def record_seen(connection: sa.Connection, seen_ms: Mapping[str, int]) -> None:

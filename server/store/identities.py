@@ -13,6 +13,7 @@ from typing import NamedTuple
 
 import sqlalchemy as sa
 
+from server.store.among import Question
 from server.store.schema import certificate, device, revocation, sample, token
 
 
@@ -123,8 +124,10 @@ def readmit(connection: sa.Connection, name: str, *, now_ms: int) -> None:
 
 def revoked(connection: sa.Connection) -> frozenset[str]:
     """The devices that are shut out now."""
-    query = sa.select(revocation.c.device).where(revocation.c.readmitted_at_ms.is_(None))
-    return frozenset(connection.scalars(query))
+    return frozenset(name for (name,) in _REVOKED.ask(connection))
+
+
+_REVOKED = Question(lambda _: sa.select(revocation.c.device).where(revocation.c.readmitted_at_ms.is_(None)))
 
 
 def history(connection: sa.Connection) -> list[Revocation]:

@@ -26,10 +26,13 @@ of 128 columns). What is left goes row by row."""
 _GROUP = re.compile(r" VALUES (\([^()]*\))")
 
 
-class _Compiled(NamedTuple):
+class Compiled(NamedTuple):
+    """A statement as a driver has it."""
+
     text: str
     ready: Callable[[Rows], Sequence[Any]]  # as the driver takes them
-    several: Mapping[int, str]  # rows -> the statement of so many
+    positional: bool
+    said: Mapping[str, Any]  # what the statement itself says of its parameters
 
 
 class Many:
@@ -41,25 +44,31 @@ class Many:
         names: of the columns that an INSERT gets from the rows; what else is said has parameters of its own.
         """
         self._make, self._names = make, names
-        self._compiled: dict[str, _Compiled] = {}
+        self._compiled: dict[str, tuple[Compiled, Mapping[int, str]]] = {}  # with that of several rows, by their number
 
     def run(self, connection: sa.Connection, rows: Rows) -> None:
         """With each of the rows, name -> value; of what is more in them nothing is looked at."""
         if rows:
-            found = self._compiled.get(connection.dialect.name) or self._compile(connection)
-            for some in pieces(found.ready(rows), list(found.several)):
-                if text := found.several.get(len(some)):
+            found, several = self._compiled.get(connection.dialect.name) or self._compile(connection)
+            for some in pieces(found.ready(rows), list(several)):
+                if text := several.get(len(some)):
                     connection.exec_driver_sql(text, tuple(chain.from_iterable(some)))
                 else:
                     connection.exec_driver_sql(found.text, some)
 
-    def _compile(self, connection: sa.Connection) -> _Compiled:
-        keys = list(self._names) or None
-        made: Any = self._make(connection).compile(dialect=connection.dialect, column_keys=keys)  # type: ignore[attr-defined]
-        names = list(made.positiontup or made.params)
-        ready = _as_tuples(names) if made.positional else _as_mappings(names)
-        several = of_several(made.string) if made.positional else {}
-        return self._compiled.setdefault(connection.dialect.name, _Compiled(made.string, ready, several))
+    def _compile(self, connection: sa.Connection) -> tuple[Compiled, Mapping[int, str]]:
+        made = compiled(connection, self._make(connection), self._names)
+        several = of_several(made.text) if made.positional else {}
+        return self._compiled.setdefault(connection.dialect.name, (made, several))
+
+
+def compiled(connection: sa.Connection, statement: sa.Executable, names: Sequence[str] = ()) -> Compiled:
+    """For whatever a connection leads to; `names` as in Many."""
+    made: Any = statement.compile(dialect=connection.dialect, column_keys=list(names) or None)  # type: ignore[attr-defined]
+    said = {name: value for name, value in made.params.items() if value is not None}
+    order = list(made.positiontup or made.params)
+    ready = _as_tuples(order) if made.positional else _as_mappings(order)
+    return Compiled(made.string, ready, made.positional, said)
 
 
 def pieces(rows: Sequence[T], sizes: Sequence[int]) -> Iterator[Sequence[T]]:
@@ -90,7 +99,7 @@ def of_several(text: str) -> dict[int, str]:
 
 
 def _as_tuples(names: Sequence[str]) -> Callable[[Rows], Sequence[Any]]:
-    pick = itemgetter(*names) if len(names) > 1 else lambda row: (row[names[0]],)
+    pick = itemgetter(*names) if len(names) > 1 else lambda row: tuple(row[name] for name in names)
     return lambda rows: list(map(pick, rows))
 
 

@@ -20,6 +20,7 @@ import sqlalchemy as sa
 from numpy.typing import NDArray
 
 from edge_agent.contract.types import SampleId
+from server.store.among import Question
 from server.store.schema import removed
 
 HOUR_MS = 3_600_000
@@ -53,7 +54,7 @@ def add(connection: sa.Connection, rows: Iterable[Any]) -> None:
 def known(connection: sa.Connection, bodies: Mapping[str, str]) -> dict[str, str]:
     """Of these ids (-> sha256 of the body) those that were removed -> that sha256, or "" when it was another body."""
     wanted: dict[Run, dict[int, str]] = defaultdict(dict)
-    if not bodies or connection.execute(sa.select(removed.c.id).limit(1)).first() is None:
+    if not bodies or not _ANY.ask(connection):
         return {}
     for id_ in bodies:
         one = SampleId.parse(id_)
@@ -65,6 +66,9 @@ def known(connection: sa.Connection, bodies: Mapping[str, str]) -> dict[str, str
             id_ = seqs[seq]
             found[id_] = bodies[id_] if _short(bodies[id_]) == body else ""
     return found
+
+
+_ANY = Question(lambda _: sa.select(removed.c.id).limit(1))
 
 
 def _near(connection: sa.Connection, wanted: Mapping[Run, Mapping[int, str]]) -> Iterator[tuple[Run, bytes]]:

@@ -20,7 +20,7 @@ from edge_agent.contract.errors import MessageError
 from edge_agent.contract.images import KINDS
 from server.config import POSTGRESQL
 from server.errors import StoreError
-from server.store.among import among
+from server.store.among import Question, among
 from server.store.insert import insert_new
 from server.store.many import Many
 from server.store.schema import consensus, sample
@@ -65,8 +65,14 @@ def _raw(text: str | None) -> msgspec.Raw | None:
 
 def body_names(connection: sa.Connection, ids: Collection[str]) -> dict[str, str]:
     """The sha256 of the body, for those of the ids that are here."""
-    query = sa.select(sample.c.id, sample.c.body_sha256).where(among(connection, sample.c.id, ids))
-    return {row.id: row.body_sha256 for row in connection.execute(query)}
+    return dict(map(tuple, _BODIES.ask(connection, list(ids)))) if ids else {}
+
+
+def _bodies(connection: sa.Connection) -> sa.Select[Any]:
+    return sa.select(sample.c.id, sample.c.body_sha256).where(among(connection, sample.c.id))
+
+
+_BODIES = Question(_bodies)
 
 
 def newest_ms(connection: sa.Connection) -> int:

@@ -10,13 +10,13 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
 from itertools import groupby
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import sqlalchemy as sa
 from numpy.typing import NDArray
 
-from server.store.among import among
+from server.store.among import Question, among
 from server.store.database import Database
 from server.store.insert import insert
 from server.store.many import Many
@@ -68,10 +68,7 @@ def _add(
     found: dict[tuple[str, int], list[tuple[Sequence[float], Sequence[float]]]],
 ) -> None:
     names = {device for device, _ in found}
-    query = sa.select(span.c.device, span.c.model_version, span.c.signals, span.c.classes)
-    for device, version, *before in connection.execute(
-        query.where(among(connection, span.c.device, names), span.c.start_ms == start_ms)
-    ):
+    for device, version, *before in _THERE.ask(connection, list(names), start_ms=start_ms):
         if (device, version) in found:
             found[device, version].append((unpack(before[0]), unpack(before[1])))
     rows = []
@@ -79,6 +76,14 @@ def _add(
         signals, classes = (added(*vectors) for vectors in zip(*parts, strict=True))
         rows.append({"device": device, "model_version": version, "start_ms": start_ms} | _row(signals, classes))
     _ADDED.run(connection, rows)
+
+
+def _there(connection: sa.Connection) -> sa.Select[Any]:
+    query = sa.select(span.c.device, span.c.model_version, span.c.signals, span.c.classes)
+    return query.where(among(connection, span.c.device), span.c.start_ms == sa.bindparam("start_ms"))
+
+
+_THERE = Question(_there)
 
 
 def _added(connection: sa.Connection) -> sa.Executable:

@@ -17,6 +17,8 @@ from server.store.schema import beat
 from server.store.spoken import Spoken
 from server.store.store import Store
 
+pytestmark = pytest.mark.catalogues
+
 MIDNIGHT = 20_000 * DAY_MS
 RATE, HEAT, DRIFT = (FIGURES.index(name) for name in ("samples_per_s", "temperature_c", "drift"))
 
@@ -91,6 +93,36 @@ def test_folding_keeps_every_sum_and_bounds_the_rows(store, slices, run):
     assert figures[:, 0].sum() == len(slices)
     assert figures[:, len(FIGURES) + RATE].sum() == rates.sum()
     assert found.largest[:, RATE].max() == rates.max()
+
+
+@settings(max_examples=25, deadline=None)
+@given(st.lists(st.tuples(st.sampled_from("abc"), st.none() | st.integers(-9, 9)), max_size=12), st.integers(0, 12))
+def test_many_devices_at_once_are_as_one_after_the_other(store, said, at_once):
+    with store.database.write() as connection:
+        connection.execute(sa.delete(beat).where(beat.c.device.in_(list("abc"))))
+        told = [beats.of_heartbeat(_hot(name, heat)) for name, heat in said]
+        beats.add(connection, told[:at_once])
+        beats.add(connection, told[at_once:])
+        found = {name: beats.past(connection, name, since_ms=0) for name in "abc"}
+    for name, past in found.items():
+        mine = [heat for of, heat in said if of == name]
+        warm = [heat for heat in mine if heat is not None]
+        assert past.start_ms.tolist() == [MIDNIGHT] * bool(mine)
+        assert past.mean[~np.isnan(past.mean[:, HEAT]), HEAT].tolist() == pytest.approx([np.mean(warm)] if warm else [])
+        assert past.largest[~np.isnan(past.largest[:, HEAT]), HEAT].tolist() == ([max(warm)] if warm else [])
+
+
+def _hot(name: str, heat: int | None) -> Spoken:
+    return Spoken(name, msgspec.structs.replace(heartbeat("a"), temperature_c=heat), MIDNIGHT)
+
+
+def test_no_number_that_a_device_may_claim_stands_in_the_way_of_others(store):
+    with store.database.write() as connection:
+        for _ in range(2):
+            say(connection, "loud", MIDNIGHT, samples_per_s=1.7e308)
+            say(connection, "loud", MIDNIGHT, samples_per_s=-1.7e308)
+        say(connection, "quiet", MIDNIGHT, samples_per_s=5.0)
+        assert beats.past(connection, "quiet", since_ms=0).mean[0, RATE] == 5.0
 
 
 def test_a_device_nobody_heard_has_no_past(store):
