@@ -166,7 +166,7 @@ class Push(Options, frozen=True, kw_only=True):
 
 
 class Source(Options, frozen=True, kw_only=True):
-    """Where samples come from: see [sources.md](../sources.md)."""
+    """Where samples come from: see [sources](../sources/README.md)."""
 
     kind: Annotated[
         str,
