@@ -61,6 +61,7 @@ PHOTOGRAPHS = ("astronaut", "camera", "chelsea", "coffee", "motorcycle_left", "r
 CROPS = 90
 
 Array = NDArray[np.generic]
+Shape = list[str | int | None]
 
 
 def folder() -> Path:
@@ -108,7 +109,7 @@ def translated(graph: bytes) -> bytes:
         rows = [made.rows(f"BoxPredictor_{level}/{head}/BiasAdd", width) for level in range(len(MAPS))]
         made.nodes.append(helper.make_node("Concat", rows, [name], axis=1))
     pixels = helper.make_tensor_value_info(INPUT, TensorProto.FLOAT, ["n", 3, SIDE, SIDE])
-    shapes = {"encoded": ["n", ANCHORS, 4], "scores": ["n", ANCHORS, 2]}
+    shapes: dict[str, Shape] = {"encoded": ["n", ANCHORS, 4], "scores": ["n", ANCHORS, 2]}
     told = [helper.make_tensor_value_info(name, TensorProto.FLOAT, shape) for name, shape in shapes.items()]
     heads = helper.make_graph(made.nodes, "pedestrians", [pixels], told, made.weights)
     model = helper.make_model(heads, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
@@ -233,7 +234,7 @@ def _whole(heads: bytes, corners: Array) -> bytes:
         helper.make_node("ReduceMean", [FEATURES], ["embedding"], axes=[2, 3], keepdims=0),
     ]
     nodes = [*before, *graph.node, *behind]
-    shapes = {"logits": ["n", ANCHORS, 1], "boxes": ["n", ANCHORS, 4], "embedding": ["n", DEPTH]}
+    shapes: dict[str, Shape] = {"logits": ["n", ANCHORS, 1], "boxes": ["n", ANCHORS, 4], "embedding": ["n", DEPTH]}
     made = helper.make_graph(
         nodes,
         "pedestrians",
