@@ -1,7 +1,7 @@
 """A trainer for the real detector of people: its body stays, what its heads make of it for `person` is learned.
 
 As SSD is (Liu et al., ECCV 2016): an anchor is a person's where it overlaps one by half, or most of all anchors; of the
-others the three surest to each of these count. What it begins with, and leaves, is the graph in float32.
+others the ten surest to each of these count. What it begins with, and leaves, is the graph in float32.
 """
 
 from __future__ import annotations
@@ -19,8 +19,8 @@ from edge_agent.contract.boxes import overlap
 from models.trainer import Task, Trained
 
 ANSWER = Answer(boxes="boxes", score_min=0.4, overlap_max=0.5, most=50)
-NEAR, NEGATIVES = 0.5, 3
-RATE, BATCH = 0.003, 16
+NEAR, NEGATIVES = 0.5, 10
+RATE, BATCH = 0.01, 16
 
 
 def finetune(task: Task) -> Trained:

@@ -19,18 +19,18 @@ SCORE_MIN, OVERLAP_MAX = 0.4, 0.5
 
 
 def dusk(count: int) -> World:
-    """`count` crops, two of three with somebody on them, shuffled."""
+    """`count` crops, every other with somebody on it, shuffled."""
     rng, photos = np.random.default_rng(5), pedestrians.photographs()
     by_day = np.stack([_crop(photos[_name(number)], rng) for number in rng.permutation(count)])
     light = by_day * LIGHT + rng.normal(0.0, NOISE, by_day.shape)
     x = np.clip(np.rint(light), 0, 255).astype(np.uint8)
-    told = {"trainer": "pedestrian_heads:finetune", "epochs": 30}
+    told = {"trainer": "pedestrian_heads:finetune", "epochs": 40, "int8": False}  # the gate of int8 refuses it: 0.95
     return World("detection", ("person",), x, _found(by_day), told)
 
 
 def _name(number: np.int64) -> str:
-    which = PEOPLE if number % 3 else OTHERS
-    return which[number // 3 % len(which)]
+    which = PEOPLE if number % 2 else OTHERS
+    return which[number // 2 % len(which)]
 
 
 def _crop(photo: np.ndarray, rng: np.random.Generator) -> np.ndarray:
