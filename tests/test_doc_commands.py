@@ -24,7 +24,11 @@ BLOCKS = re.compile(r"(?:^    [^\n]*\n|^\n(?=    ))+|^```(?:sh|console|bash|text
 
 def commands() -> Iterator[tuple[str, str]]:
     """(page, command), of what stands in blocks."""
-    for path in [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]:
+    for path in [
+        ROOT / "README.md",
+        *sorted((ROOT / "docs").glob("*.md")),
+        *sorted((ROOT / "docs/sources").glob("*.md")),
+    ]:
         for block in BLOCKS.findall(path.read_text(encoding="utf-8")):
             for line in block.replace("\\\n", " ").splitlines():
                 if SHOWN.match(command := line.strip().removeprefix("$ ")):
@@ -70,7 +74,7 @@ def test_what_cannot_be_typed_is_found() -> None:
         with pytest.raises(Exception, match="bogus|Missing"):
             parse(wrong.split())
     assert len(ALL) > 80
-    assert {"boards.md", "bring-a-model.md", "sources.md"} <= {page for page, _ in ALL}
+    assert {"boards.md", "bring-a-model.md", "stdin.md"} <= {page for page, _ in ALL}
 
 
 TABLES = re.compile(r"^ *\[\w+\]$", re.MULTILINE)

@@ -96,7 +96,7 @@ def softmax(logits: Floats, *, out: Floats | None = None) -> Softmax:
     if finite:
         shifted = np.subtract(logits, top[:, None], out=out)
     else:
-        with np.errstate(invalid="ignore"):  # inf - inf: the row becomes NaN, as it should
+        with np.errstate(invalid="ignore", over="ignore"):  # inf - inf: the row becomes NaN; -inf is as good as -1e38
             shifted = np.subtract(logits, top[:, None], out=out)
     exp = np.exp(shifted)
     return Softmax(shifted, exp, np.add.reduce(exp, 1), label, top, at, finite)
@@ -111,10 +111,21 @@ def _starts(samples: int, classes: int) -> NDArray[np.intp]:
 def _finite(logits: Floats) -> bool:
     """Whether none is NaN or inf; False as well where their squares overflow.
 
-    One product of BLAS: without it every block pays for np.errstate and for what masked classes need.
+    One product of BLAS: without it every block pays for np.errstate and for what masked classes need. `dot` is the
+    same, but warns where it overflows.
     """
     flat = logits.ravel()
-    return math.isfinite(flat.dot(flat))
+    return math.isfinite(np.vdot(flat, flat))
+
+
+def scaled(logits: Floats, inverse_temperature: np.float32) -> Floats:
+    """After temperature scaling; a finite logit stays finite."""
+    if inverse_temperature <= 1.0 or _finite(logits):
+        return logits * inverse_temperature
+    with np.errstate(over="ignore"):
+        larger: Floats = logits * inverse_temperature
+    np.copyto(larger, np.copysign(np.finfo(np.float32).max, logits), where=np.isfinite(logits) & np.isinf(larger))
+    return larger
 
 
 def top(logits: Floats, *, inverse_temperature: float = 1.0) -> tuple[int, float]:
@@ -125,10 +136,10 @@ def top(logits: Floats, *, inverse_temperature: float = 1.0) -> tuple[int, float
     (1, 0.75)
     """
     if logits.ndim == 2:
-        logits, inverse_temperature = consensus((logits * np.float32(inverse_temperature))[:, None])[0], 1.0
+        logits, inverse_temperature = consensus(scaled(logits, np.float32(inverse_temperature))[:, None])[0], 1.0
     if len(logits) > FEW:
         label = int(logits.argmax())
-        with np.errstate(invalid="ignore"):  # inf - inf, as in softmax
+        with np.errstate(invalid="ignore", over="ignore"):  # as in softmax
             shifted = (logits - logits[label]) * np.float32(inverse_temperature)
         return label, 1.0 / float(np.exp(shifted).sum())
     values = logits.tolist()
@@ -235,18 +246,18 @@ class Scorer:
 
         count: rows that are new samples of the stream, in order; None: all. The others are left over in the ring.
         """
-        scaled = logits * self._inverse_temperature
+        ready = scaled(logits, self._inverse_temperature)
         asked = None
-        if scaled.ndim == 3:
-            members = np.ascontiguousarray(scaled.transpose(1, 0, 2))
-            scaled = consensus(members)
+        if ready.ndim == 3:
+            members = np.ascontiguousarray(ready.transpose(1, 0, 2))
+            ready = consensus(members)
             if self._disagreement is not None:
                 asked = self._disagreement(members)
             elif self._targets is not None:
                 asked = self._targets.utility(members, count=len(logits) if count is None else count)
         if self._plug_in is not None:
-            asked = self._plug_in(scaled.copy())
-        shared = softmax(scaled, out=scaled)
+            asked = self._plug_in(ready.copy())
+        shared = softmax(ready, out=ready)
         confidence: Floats = 1.0 / shared.total
         utility = self._built_in(shared) if asked is None else asked
         if asked is not None:

@@ -35,7 +35,8 @@ def consensus(logits: Floats) -> Floats:
     where a member is not usable.
     """
     top = logits.max(axis=2, keepdims=True)
-    with np.errstate(invalid="ignore", divide="ignore"):  # inf - inf: NaN, as it should; log 0 where all mask a class
+    # inf - inf: NaN, as it should; log 0 where all mask a class; a difference beyond float32 is as good as -inf.
+    with np.errstate(invalid="ignore", divide="ignore", over="ignore"):
         exp = np.exp(logits - top)
         total = exp.sum(axis=2, keepdims=True)
         spoken: Floats = np.log((exp / total).mean(axis=0)) + (top + np.log(total)).mean(axis=0)
@@ -129,7 +130,7 @@ def usable(logits: Floats) -> NDArray[np.bool_]:
 
 def probabilities(logits: Floats) -> Floats:
     """(T, N, C) each member's softmax; NaN where it is not usable."""
-    with np.errstate(invalid="ignore"):  # inf - inf: an unusable row becomes NaN
+    with np.errstate(invalid="ignore", over="ignore"):  # inf - inf: an unusable row becomes NaN; else as in consensus
         exp: Floats = np.exp(logits - logits.max(axis=2, keepdims=True))
     p: Floats = exp / exp.sum(axis=2, keepdims=True)
     return p

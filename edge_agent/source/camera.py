@@ -1,8 +1,9 @@
 """How does a camera become a source?
 
-USB and network cameras, video files and GStreamer pipelines through OpenCV; a Raspberry Pi's own through picamera2. It
-is read as fast as it gives frames, so that none is old; `rate_per_s` takes some of them. One that gives no frame for
-`timeout_s`, or the same one for `frozen_s`, is a SourceError: the agent opens it again.
+USB and network cameras and video files through OpenCV; a GStreamer pipeline through OpenCV in a process of its own; a
+Raspberry Pi's own through picamera2. It is read as fast as it gives frames, so that none is old; `rate_per_s` takes
+some of them. One that gives no frame for `timeout_s`, or the same one for `frozen_s`, is a SourceError: the agent opens
+it again.
 
 A sample's reference is the frame's time and size, and where a part of it, or a part of the model's input, was used,
 which: "2026-11-26T18:40:01.123Z 640x480 640x480+0+0 320x240+0+40" (part of the picture, place in the input).
@@ -21,13 +22,13 @@ from urllib.parse import quote
 
 from edge_agent.contract.errors import ConfigError, SourceError
 from edge_agent.contract.settings import read_secret
-from edge_agent.source import IDLE_S, Counts, Fit, Start
+from edge_agent.source import IDLE_S, Counts, Fit, Start, opencv
 from edge_agent.source import options as told
 from edge_agent.source.frame import Frames, Picture
 from edge_agent.source.live import Taken
 from edge_agent.source.options import PICAMERA
+from edge_agent.source.pipeline import Pipeline
 
-OPEN_S = 10.0  # longest wait for a network camera to answer
 RETRY_S = 0.01  # after a read that gave nothing
 STEP = 8  # every so many rows and columns are looked at to tell whether a camera is frozen
 
@@ -66,7 +67,7 @@ class Camera:
         self._counts = counts
         self._monotonic = monotonic
         self._wall_s = wall_s
-        self._cv2 = _opencv()
+        self._cv2 = opencv.load()
         self._picamera = _picamera() if options.device == PICAMERA else None
         self.is_file = Path(options.device).is_file()
 
@@ -116,7 +117,9 @@ class Camera:
     def _open(self, first: int) -> Driver:
         if self._picamera is not None:
             return PiCamera(self._picamera, self._options)
-        return OpenCv(self._cv2, self._options, self._address, first=first if self.is_file else 0)
+        if self._options.is_a_pipeline:
+            return Pipeline(self._cv2, self._options, self._address)
+        return opencv.OpenCv(self._cv2, self._options, self._address, first=first if self.is_file else 0)
 
 
 class Stillness:
@@ -138,43 +141,6 @@ class Stillness:
         return now_s - self._since_s > self._frozen_s
 
 
-class OpenCv:
-    """A camera, an address, a file or a pipeline, as cv2.VideoCapture knows them."""
-
-    def __init__(self, cv2: Any, options: told.Camera, address: str, *, first: int = 0) -> None:
-        """SourceError when it cannot be opened. `address`: with its secret, never told. `first`: frame of a file."""
-        self._cv2 = cv2
-        device = options.device
-        self._capture = cv2.VideoCapture(*_named(cv2, address, options.timeout_s))
-        if not self._capture.isOpened():
-            self._capture.release()
-            hint = _no_gstreamer(cv2) if "!" in device else ""
-            raise SourceError(f"{device}: cannot be opened{hint or ': is it there, and is it free?'}")
-        for key, value in (
-            (cv2.CAP_PROP_FRAME_WIDTH, options.width),
-            (cv2.CAP_PROP_FRAME_HEIGHT, options.height),
-            (cv2.CAP_PROP_FPS, options.frames_per_s),
-            (cv2.CAP_PROP_POS_FRAMES, first),
-        ):
-            if value:
-                self._capture.set(key, value)
-
-    def read(self) -> Picture | None:
-        """The next frame; OpenCV waits for it."""
-        found, picture = self._capture.read()
-        if not found:
-            return None
-        if picture.ndim == 2 or picture.shape[2] == 1:
-            grey: Picture = picture.reshape(picture.shape[:2])
-            return grey
-        turned: Picture = self._cv2.cvtColor(picture, self._cv2.COLOR_BGR2RGB)
-        return turned
-
-    def close(self) -> None:
-        """Let others have it."""
-        self._capture.release()
-
-
 def _address(options: told.Camera) -> str:
     """The device, with user and password where one is needed; ConfigError when they stand in it."""
     scheme, mark, rest = options.device.partition("://")
@@ -184,25 +150,6 @@ def _address(options: told.Camera) -> str:
         return options.device
     user = ":".join(quote(word, safe="") for word in (options.username, read_secret(options.password_file)) if word)
     return f"{scheme}://{user}@{rest}"
-
-
-def _named(cv2: Any, device: str, timeout_s: float) -> tuple[Any, ...]:
-    """What VideoCapture is made with."""
-    if device.isdecimal():
-        return (int(device),)
-    if "!" in device:
-        return device, cv2.CAP_GSTREAMER
-    if "://" in device:
-        limits = [cv2.CAP_PROP_OPEN_TIMEOUT_MSEC, int(OPEN_S * 1000)]
-        limits += [cv2.CAP_PROP_READ_TIMEOUT_MSEC, int(timeout_s * 1000)]
-        return device, cv2.CAP_FFMPEG, limits
-    return (device,)
-
-
-def _no_gstreamer(cv2: Any) -> str:
-    if cv2.videoio_registry.hasBackend(cv2.CAP_GSTREAMER):
-        return ": does `gst-launch-1.0` run it, and does it end in `appsink`?"
-    return ": this OpenCV has no GStreamer (that of pip has none): use the one of JetPack, or apt's python3-opencv"
 
 
 class PiCamera:
@@ -251,16 +198,6 @@ class PiCamera:
 
 def _no_picamera(error: Exception) -> SourceError:
     return SourceError(f"{PICAMERA}: {error}: is a camera connected, and free?")
-
-
-def _opencv() -> Any:
-    try:
-        import cv2
-    except ImportError as error:
-        raise ConfigError(
-            f"[source] kind = 'camera' needs OpenCV: pip install 'winnow-edge[camera]' (import cv2 says: {error})"
-        ) from error
-    return cv2
 
 
 def _picamera() -> Any:

@@ -55,10 +55,15 @@ class Camera(Options, frozen=True, kw_only=True):
     ] = 0.0
 
     @property
+    def is_a_pipeline(self) -> bool:
+        """Whether the device is a pipeline of GStreamer."""
+        return "!" in self.device
+
+    @property
     def is_of_a_file(self) -> bool:
         """Whether the device has a place in the file system, by its spelling: no number, address or pipeline."""
         other = self.device.isdecimal() or self.device == PICAMERA
-        return not other and "://" not in self.device and "!" not in self.device
+        return not other and "://" not in self.device and not self.is_a_pipeline
 
 
 class Frame(Options, frozen=True, kw_only=True):
@@ -161,7 +166,7 @@ class Push(Options, frozen=True, kw_only=True):
 
 
 class Source(Options, frozen=True, kw_only=True):
-    """Where samples come from: see [sources.md](../sources.md)."""
+    """Where samples come from: see [sources](../sources/README.md)."""
 
     kind: Annotated[
         str,

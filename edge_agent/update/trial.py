@@ -84,7 +84,8 @@ def _cap(pid: int, timeout_s: float, memory_bytes: int) -> None:
         resource.prlimit(pid, resource.RLIMIT_CORE, (0, 0))  # or a model that crashes it fills the disk
         if memory_bytes:
             resource.prlimit(pid, resource.RLIMIT_AS, (memory_bytes, memory_bytes))
-        os.setpriority(os.PRIO_PROCESS, pid, NICENESS)
+        niceness = os.getpriority(os.PRIO_PROCESS, pid)  # the agent's own: only root could go below it
+        os.setpriority(os.PRIO_PROCESS, pid, max(niceness, NICENESS))
         with contextlib.suppress(OSError):  # not offered everywhere
             Path(f"/proc/{pid}/oom_score_adj").write_text("1000")  # when memory runs out it goes, not the agent
     except ProcessLookupError:

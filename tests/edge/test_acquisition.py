@@ -1,12 +1,15 @@
 from __future__ import annotations
 
+import math
+
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
-from edge_agent.choose.acquisition import BUILT_IN, Scorer, energy, entropy, least_confidence, margin
+from edge_agent.choose.acquisition import BUILT_IN, Scorer, energy, entropy, least_confidence, margin, top
+from edge_agent.choose.targets import OF_COMMITTEES
 from edge_agent.contract.errors import ConfigError
 
 LOGITS = hnp.arrays(
@@ -73,6 +76,33 @@ def test_unusable_logits_score_nan_and_masked_classes_do_not(name: str) -> None:
     utility = Scorer(name).score(logits).utility
     assert np.isnan(utility[:3]).all()
     assert np.isfinite(utility[3])
+
+
+@pytest.mark.filterwarnings("error")
+@pytest.mark.parametrize("size", [1e19, 1e30, 3e38])
+@pytest.mark.parametrize("temperature", [0.05, 1.0, 4.0])
+@pytest.mark.parametrize("classes", [3, 40])
+def test_logits_of_any_finite_size_score_as_what_they_are(size: float, temperature: float, classes: int) -> None:
+    """Sure; sure against a huge one; two huge ones that are equal. Squares and differences of these leave float32."""
+    logits = np.zeros((3, classes), np.float32)
+    logits[0, 1], logits[1, :2], logits[2, :2] = size, (-size, size), size
+    for name, halves in (("margin", 1.0), ("least_confidence", 0.5), ("entropy", math.log(2) / math.log(classes))):
+        scored = Scorer(name, temperature=temperature).score(logits.copy())
+        assert scored.utility.tolist() == pytest.approx([0.0, 0.0, halves], abs=1e-6)
+        assert scored.label.tolist() == [1, 1, 0]
+    energies = Scorer("energy", temperature=temperature).score(logits.copy()).utility
+    assert energies.tolist() == pytest.approx([-min(size / temperature, float(np.finfo(np.float32).max))] * 3)
+    assert [top(row, inverse_temperature=1.0 / temperature) for row in logits] == [(1, 1.0), (1, 1.0), (0, 0.5)]
+
+
+@pytest.mark.filterwarnings("error")
+@pytest.mark.parametrize("name", ["margin", *OF_COMMITTEES])
+def test_a_committee_of_huge_logits_scores_as_one_of_large_ones(name: str) -> None:
+    """A member each for two classes, all for one, all for two."""
+    logits = np.zeros((3, 2, 4), np.float32)
+    logits[0, 0, 0] = logits[0, 1, 1] = logits[1, :, 2] = logits[2, :, :2] = 100.0
+    large, huge = (Scorer(name, members=2).score(logits * np.float32(by)) for by in (1.0, 1e36))
+    assert huge.utility.tolist() == pytest.approx(large.utility.tolist(), abs=1e-6)
 
 
 @given(LOGITS)

@@ -1,5 +1,6 @@
 """The check in a process of its own, against real processes."""
 
+import subprocess
 import sys
 import threading
 import time
@@ -60,6 +61,20 @@ def test_time_on_the_processor_is_capped_and_no_core_is_left():
         "assert r.getrlimit(r.RLIMIT_CORE) == (0, 0)",
         timeout_s=20.0,
     )
+
+
+@pytest.mark.parametrize("more", [0, 15])
+def test_the_stream_goes_first_and_nobody_goes_below_the_niceness_that_he_was_started_with(more):
+    """What root may do, the agent's user may not."""
+    checker = "import os, time; time.sleep(0.3); print(os.nice(0)); raise SystemExit(3)"
+    agent = (
+        f"import os, sys; from edge_agent.update.trial import run_check; print(own := os.nice({more}))\n"
+        f"try: run_check([sys.executable, '-c', {checker!r}], timeout_s=20.0, memory_bytes=0)\n"
+        "except Exception as error: print(str(error).split()[-1])"
+    )
+    done = subprocess.run([sys.executable, "-c", agent], capture_output=True, text=True, check=True)
+    own, of_the_checker = map(int, done.stdout.split())
+    assert of_the_checker == max(own, 10)
 
 
 def test_a_checker_that_hangs_is_killed_with_its_children(tmp_path):
