@@ -9,6 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from emulated import on_every_board, python
 from processes import Programs, query
 from quadrants import another, artifact, images, overflowing
 from world import AGENT, SHARE, Served, expected
@@ -24,7 +25,7 @@ soak_s = 0.5
 
 
 @pytest.fixture
-def world(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, here: None) -> Iterator[Served]:
+def world(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Served]:
     """A server that knows the agent's model."""
     monkeypatch.chdir(tmp_path)
     artifact(tmp_path / "first")
@@ -32,12 +33,15 @@ def world(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, here: None) -> Iterat
         yield Served(tmp_path, programs, settings=RINGS, before=[("model", "add", str(tmp_path / "first"))])
 
 
-def test_an_agent_selects_as_here_sends_and_changes_its_model(python: Path, world: Served) -> None:
+@on_every_board
+def test_an_agent_selects_as_here_sends_and_changes_its_model(
+    board: str, world: Served, monkeypatch: pytest.MonkeyPatch
+) -> None:
     np.savez(world.folder / "pi.npz", x=images(ROWS, seed=5)[0])
     settings = AGENT.format(name="pi", rate=100, share=SHARE, broker=world.broker_url, updates="true")
     # A bad model is to run, and be reverted; and emulated times say nothing.
     settings = settings.replace("shadow_samples = 20", "shadow_samples = 0\nmax_latency_ratio = 1000.0")
-    world.start_agent("pi", settings, python=str(python))
+    world.start_agent("pi", settings, python=str(python(board, monkeypatch)))
     wait = world.programs.wait_for
     path = world.folder / "pi" / "status.json"
 

@@ -11,6 +11,7 @@ import arm
 import numpy as np
 import predict
 import pytest
+from emulated import on_every_board, python
 from step import StepFailed
 
 from edge_agent.contract.artifact import write_artifact
@@ -34,11 +35,11 @@ def int8(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-@pytest.mark.usefixtures("here")
-def test_predictions_are_the_same(python: Path, int8: Path, tmp_path: Path) -> None:
+@on_every_board
+def test_predictions_are_the_same(board: str, int8: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     x = data.load_fashion(data.default_cache())[1].x[:100]
     np.save(tmp_path / "x.npy", x)
-    words = [python, Path(predict.__file__), int8, tmp_path / "x.npy", tmp_path / "said.npy"]
+    words = [python(board, monkeypatch), Path(predict.__file__), int8, tmp_path / "x.npy", tmp_path / "said.npy"]
     done = subprocess.run(words, capture_output=True, text=True, check=False)
     assert done.stdout.split() == ["aarch64"], done.stderr
     there, here = np.load(tmp_path / "said.npy"), predict.said(int8, x)
