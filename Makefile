@@ -3,18 +3,27 @@
 PYTHON ?= python3
 BIN := .venv/bin
 ARGS ?=
+# Nothing in these goes by a clock: they have what others leave of the machine, while those wait.
+BESIDE_DEMO := $(addprefix tests/,edge/test_drift.py edge/test_selector.py server/test_fleet_drift.py server/test_gates.py server/test_gates_catch.py server/test_rollout_properties.py)
+BESIDE_FLEETS := tests/models tests/end_to_end/test_arm_alike.py
+SETUP = $(PYTHON) scripts/setup.py $(if $(filter-out python3,$(PYTHON)),--python $(PYTHON))
 export PYTHONUNBUFFERED := 1
 unexport PYTHONDONTWRITEBYTECODE  # the tests start hundreds of programs, each a third faster from bytecode
 
 .DEFAULT_GOAL := help
-.PHONY: help setup checked agent310 browser demo demo-quick test test-arm test-postgres test-s3 lint docs screenshots bench soak fuzz test-ray label-studio wheels deb test-deb clean
+.PHONY: help setup python programs checked agent310 arm measured beside-demo fleets beside-fleets browser demo demo-quick test test-arm test-postgres test-s3 lint docs screenshots bench soak fuzz test-ray label-studio wheels deb test-deb clean
 
 help:  ## list these targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-13s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
-setup:  ## .venv, mosquitto, data; seconds when they are there (PYTHON=python3.12 names another Python)
+setup: python  ## .venv, mosquitto, data; seconds when they are there (PYTHON=python3.12 names another Python)
+	@$(SETUP)
+
+python:
 	@command -v $(PYTHON) > /dev/null || { echo "setup: no $(PYTHON) in PATH: install Python 3.11 or newer (Debian, Ubuntu: sudo apt-get install python3 python3-venv)"; exit 1; }
-	@$(PYTHON) scripts/setup.py $(if $(filter-out python3,$(PYTHON)),--python $(PYTHON))
+
+programs: python
+	@$(SETUP) --programs
 
 browser: setup  ## a browser for the tests of the pages
 	@$(PYTHON) scripts/browser.py
@@ -25,20 +34,21 @@ demo: setup  ## the whole loop on real images, under 5 minutes (ARGS="--task wat
 demo-quick: setup  ## the same in two to three minutes
 	@$(BIN)/winnow-server demo --quick $(ARGS)
 
-test: setup browser  ## set-up, lint, types, every test (the agent's under Python 3.10 too, where it is installed)
-	@$(MAKE) --no-print-directory -j 2 checked agent310
-	@$(BIN)/python scripts/arm.py --where-possible
-ifeq ($(ARGS),)  # a third waits with many; the demo, which is measured, has the machine to itself
-	$(BIN)/python -m pytest -n 3 --dist loadfile --ignore tests/end_to_end
-	$(BIN)/python -m pytest -n 2 --dist loadfile --ignore tests/end_to_end/test_demo.py tests/end_to_end
-	$(BIN)/python -m pytest tests/end_to_end/test_demo.py
+# pip works for one core at most, the demo and the fleets wait for their streams: something is done beside each of them.
+test: programs  ## set-up, lint, types, every test (the agent's under Python 3.10 too, where it is installed)
+	@$(MAKE) --no-print-directory -j 2 browser agent310
+ifeq ($(ARGS),)  # in the middle a third waits with many; three at once need no threads of their own
+	@$(MAKE) --no-print-directory -j 2 measured beside-demo
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 3 --dist loadfile --ignore tests/end_to_end $(addprefix --ignore ,$(BESIDE_DEMO) $(BESIDE_FLEETS))
+	@$(MAKE) --no-print-directory -j 2 fleets beside-fleets
 else
+	@$(MAKE) --no-print-directory checked arm
 	$(BIN)/python -m pytest $(ARGS)
 endif
 
 test-arm: setup  ## the agent on aarch64, under emulation as a Raspberry Pi 4 and 5 (a part of `make test`)
 	@$(BIN)/python scripts/arm.py
-	$(BIN)/python -m pytest tests/end_to_end/test_arm.py $(ARGS)
+	$(BIN)/python -m pytest tests/end_to_end/test_arm.py tests/end_to_end/test_arm_alike.py $(ARGS)
 
 test-s3: setup  ## the tests of the server with the bytes in a bucket, all of them (what holds blobs is tested over both in `make test`)
 	$(BIN)/python -m pytest -n 3 --dist loadfile tests/server --blobs bucket $(ARGS)
@@ -58,6 +68,22 @@ checked:
 
 agent310:
 	@$(PYTHON) scripts/py310.py
+
+arm:
+	@$(BIN)/python scripts/arm.py --where-possible
+
+measured:
+	$(BIN)/python -m pytest tests/end_to_end/test_demo.py
+
+beside-demo:
+	@nice -n 19 $(MAKE) --no-print-directory checked arm
+	nice -n 19 $(BIN)/python -m pytest $(BESIDE_DEMO)
+
+fleets:
+	$(BIN)/python -m pytest -n 2 --dist loadfile --ignore tests/end_to_end/test_demo.py $(addprefix --ignore ,$(BESIDE_FLEETS)) tests/end_to_end
+
+beside-fleets:
+	nice -n 19 $(BIN)/python -m pytest $(BESIDE_FLEETS)
 
 docs: setup  ## regenerate docs/reference/ from the code
 	@$(BIN)/python scripts/docs.py

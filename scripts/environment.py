@@ -63,7 +63,8 @@ def ensure(folder: Path, python: Path, constraints: Path, installs: list[list[st
     note("packages", f"installing into {folder.name}, minutes the first time{warning}")
     quiet = [] if sys.stdout.isatty() else ["-qq"]
     for install in installs:
-        demand([own, "-m", "pip", "install", *quiet, "-c", constraints, *install], PIP_ADVICE)
+        # Not compiled: most of it is never imported, and what is, is compiled then.
+        demand([own, "-m", "pip", "install", "--no-compile", *quiet, "-c", constraints, *install], PIP_ADVICE)
     (folder / STAMP).write_text(wanted)
     return f"{folder.name} has what {constraints.name} pins"
 

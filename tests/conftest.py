@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import gc
+import os
 from collections.abc import Generator
 from pathlib import Path
 
@@ -22,6 +23,18 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption(
         "--blobs", choices=("shards", "bucket"), default="shards", help="what holds the bytes in tests/server"
     )
+
+
+MEMORY, ROOM_BYTES = Path("/dev/shm"), 4_000_000_000
+
+
+def pytest_configure() -> None:
+    """What tests write is in memory where there is room: what is asked onto a disk is waited for, hundreds of times."""
+    if not MEMORY.is_dir() or not os.access(MEMORY, os.W_OK):
+        return
+    there = os.statvfs(MEMORY)
+    if there.f_bavail * there.f_frsize > ROOM_BYTES and not there.f_flag & os.ST_NOEXEC:
+        os.environ.setdefault("PYTEST_DEBUG_TEMPROOT", str(MEMORY))  # pytest's own word for where its folders are
 
 
 @pytest.hookimpl(wrapper=True)

@@ -86,6 +86,7 @@ def test_labels_go_where_the_models_differ() -> None:
     assert (utility[taken] == 1.0).mean() > 0.8  # of the stream 10 %
 
 
+@pytest.mark.chance
 def test_the_difference_of_accuracies_is_estimated_without_bias() -> None:
     """Sum of (candidate right - champion right) / p over what is taken, against the truth of the whole stream."""
     rng = np.random.default_rng(5)

@@ -114,6 +114,7 @@ def mostly_dead(count: int, seed: int) -> np.ndarray:
 STREAMS = (steady, autocorrelated, bursty, heavy_tailed, dead_units, mostly_dead, tied)
 
 
+@pytest.mark.chance
 @pytest.mark.parametrize("stream", STREAMS)
 def test_false_alarms_are_no_more_frequent_than_stated(stream) -> None:
     """Of the samples that are watched: those that make a level cannot raise an alarm."""
@@ -129,6 +130,7 @@ def test_false_alarms_are_no_more_frequent_than_stated(stream) -> None:
     assert alarms <= expected + 3 * np.sqrt(expected)
 
 
+@pytest.mark.chance
 def test_evidence_reaches_c_no_sooner_than_after_c_scores_on_average() -> None:
     """Whatever the distribution: heavy tails, ties throughout, a centre that is wrong."""
     runs = []
@@ -202,6 +204,7 @@ def of_the_first_level(seed: int, samples: int, stream=steady) -> list[Alarm]:
     return [alarm for _, alarm in play(one, stream(COMPARED, seed), [BLOCK])]
 
 
+@pytest.mark.chance
 @pytest.mark.parametrize("samples", [100, 500])
 def test_a_stream_like_the_reference_does_not_differ_from_it(samples: int) -> None:
     assert not [alarm for seed in range(100) for alarm in of_the_first_level(seed, samples)]

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import functools
 import threading
 from collections.abc import Iterator
 from pathlib import Path
@@ -116,12 +117,18 @@ def test_a_block_that_waits_long_for_its_samples_is_no_standstill() -> None:
     assert late_s == [-30.0] * 5
 
 
+@functools.cache
+def one_by_one() -> Outcome:
+    outcome = Outcome()
+    make(outcome, model=Model(ARTIFACT, together=1)).run(readings(X), threading.Event())
+    return outcome
+
+
 @settings(deadline=None, max_examples=15)
 @given(st.lists(st.integers(1, 90), min_size=1, max_size=5))
 def test_the_same_decisions_for_any_blocks_and_in_any_company(sizes: list[int]) -> None:
     """The loop flushes after so many samples, in turn."""
-    alone, company = Outcome(), Outcome()
-    make(alone, model=Model(ARTIFACT, together=1)).run(readings(X), threading.Event())
+    alone, company = one_by_one(), Outcome()
     model = Model(ARTIFACT, clock=lambda: 0.0)
     assert model.together == 8
     loop, turn, at = make(company, model=model), 0, 0

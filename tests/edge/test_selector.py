@@ -65,6 +65,7 @@ def test_the_same_decisions_for_any_chunking(sizes: list[int], seed: int) -> Non
     )
 
 
+@pytest.mark.chance
 @pytest.mark.skipif(platform.machine() not in ("x86_64", "AMD64"), reason="kernels of one processor")
 @pytest.mark.parametrize("kernels", ["Haswell"])
 def test_the_same_decisions_for_any_chunking_on_processors_that_round_by_the_row(kernels: str) -> None:
@@ -106,6 +107,7 @@ def test_the_budget_is_spent(share: float) -> None:
     assert 0.9 * share < len(chosen) / len(utility) < 1.1 * share
 
 
+@pytest.mark.chance
 def test_the_recorded_probability_is_the_one_that_decides() -> None:
     """Among samples selected with p, the weights 1/p must add up to the length of the stream (Horvitz-Thompson)."""
     estimates = []
@@ -362,6 +364,7 @@ def test_a_grant_is_spent_once_and_soon_on_top_of_the_budget() -> None:
     assert all(0.0 < c.selection.floor <= c.selection.probability for c in drift)
 
 
+@pytest.mark.chance
 def test_the_recorded_probability_holds_while_a_grant_is_spent() -> None:
     estimates = []
     for seed in range(60):

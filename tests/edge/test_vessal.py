@@ -82,6 +82,7 @@ def test_the_budget_is_spent(share: float) -> None:
     assert 0.85 * share < len(chosen) / len(logits) < 1.1 * share
 
 
+@pytest.mark.chance
 def test_the_recorded_probability_is_the_one_that_decides() -> None:
     """Among samples selected with p, the weights 1/p must add up to the length of the stream (Horvitz-Thompson)."""
     logits, embedding = stream(4000, seed=1)

@@ -65,7 +65,9 @@ def test_what_went_with_a_damaged_outbox_is_counted_and_said(world: World) -> No
     world.wait("all of it again", lambda: len(camera.stored()) == before + len(camera.expected))
     world.wait("and known", lambda: world.heard("cam-1").outbox.rows == 0)
     assert world.heard("cam-1").outbox.evicted == {"damaged": held}
-    ((text,),) = query(world.catalogue, "select text from event where kind = 'error'")
+    said = "select text from event where kind = 'error'"
+    world.wait("and why", lambda: query(world.catalogue, said))  # it comes in a message of its own
+    ((text,),) = query(world.catalogue, said)
     assert "outbox" in text
     assert "set aside" in text
     (row,) = world.shown()

@@ -66,7 +66,7 @@ def rows(side: int = SIDE) -> bytes:
 
 
 BOMB = zlib.compress(bytes(60_000_000), 9)
-ZSTD_BOMB = zstandard.ZstdCompressor(level=19).compress(bytes(60_000_000))
+ZSTD_BOMB = zstandard.compress(bytes(60_000_000))
 WIDE_WINDOW = b"\x28\xb5\x2f\xfd\0\xa8" + bytes(20)  # announces a window of 2 GB (RFC 8878, 3.1.1.1.2)
 LYING_SIZE = b"\x28\xb5\x2f\xfd\xe0" + b"\xff" * 7 + b"\x7f" + b"\x01\0\0"  # announces content of 2^63 - 1 bytes
 ENDLESS_TEXT = chunk(b"zTXt", b"a\0\0" + BOMB)

@@ -269,7 +269,7 @@ def play(
     return state, watcher
 
 
-@settings(max_examples=1000, deadline=None)
+@settings(max_examples=3 * settings().max_examples, deadline=None)
 @given(scenes())
 def test_a_ring_never_starts_while_an_earlier_gate_fails_and_a_rollout_always_ends(scene):
     plan, fleet, words, tick_s, away = scene
@@ -280,7 +280,7 @@ def test_a_ring_never_starts_while_an_earlier_gate_fails_and_a_rollout_always_en
         assert len(watcher.told) <= watcher.radius()
 
 
-@settings(max_examples=600, deadline=None)
+@settings(max_examples=2 * settings().max_examples, deadline=None)
 @given(scenes())
 def test_a_bad_model_never_gets_beyond_the_first_ring(scene):
     plan, fleet, words, tick_s, away = scene
@@ -294,7 +294,6 @@ def test_a_bad_model_never_gets_beyond_the_first_ring(scene):
     assert isinstance(state, Halted) or not watcher.told
 
 
-@settings(max_examples=150, deadline=None)
 @given(scenes())
 def test_a_good_model_reaches_everybody_who_is_there(scene):
     plan, fleet, words, tick_s, away = scene

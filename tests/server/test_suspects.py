@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import importlib.util
+
 import numpy as np
 import pytest
 import quadrants
@@ -16,7 +18,7 @@ from server.store import labels
 from server.store.labels import Label
 from server.store.store import Store
 
-pytest.importorskip("cleanlab")
+pytestmark = pytest.mark.skipif(importlib.util.find_spec("cleanlab") is None, reason="cleanlab is not installed")
 COUNT = 160
 
 
