@@ -17,6 +17,7 @@ from pathlib import Path
 import msgspec
 import onnxruntime as ort
 
+from edge_agent import __version__
 from edge_agent.choose.drift import Alarm
 from edge_agent.contract.wire import (
     Birth,
@@ -84,14 +85,12 @@ class Account:
 
     def birth(self) -> Birth:
         """Said on every connect."""
-        from importlib.metadata import version as installed_version  # a tenth of what the agent costs to import
-
         model = self._model()
         return Birth(
             session=self.session,
             boot=self._boot,
             at_ms=now_ms(),
-            agent=installed_version("winnow-edge"),
+            agent=__version__,
             runtime=f"onnxruntime {ort.__version__}{f' on {model.provider}' if model.provider else ''}, "
             f"python {sys.version.split()[0]}",
             machine=machine(),

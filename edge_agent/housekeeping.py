@@ -14,9 +14,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple
 
-import numpy as np
-
 from edge_agent.choose.disagreement import Share
+from edge_agent.choose.splitmix import SplitMix64
 from edge_agent.config import Update
 from edge_agent.contract.errors import IncompatibleError
 from edge_agent.loop import Loop
@@ -64,7 +63,7 @@ class Housekeeping:
         load: Callable[[Path], Model | None],
         write_status: Callable[[float], None],
         status_s: float,
-        rng: np.random.Generator,
+        rng: SplitMix64,
         met: Callable[[Model], None] = lambda _: None,
         tend_heat: Callable[[float], None] = lambda _: None,
     ) -> None:
