@@ -158,7 +158,7 @@ class Account:
             what = f"{alarm.signal} moved{trial}"
             since = f"since about {alarm.since} samples ({_span(alarm.since_s)}) ago"
         text = f"{what}: {alarm.before:.3g} -> {alarm.after:.3g}{unit}, {since}; {labels:.0f} labels freed"
-        detail = {**alarm._asdict(), "slot": model.slot, "labels": labels}
+        detail = {**msgspec.structs.asdict(alarm), "slot": model.slot, "labels": labels}
         self.report("alarm", text, model.version, detail)
 
     def report(self, kind: EventKind, text: str, version: int, detail: dict[str, str | int | float]) -> None:

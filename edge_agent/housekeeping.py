@@ -12,7 +12,8 @@ import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import NamedTuple
+
+import msgspec
 
 from edge_agent.choose.disagreement import Share
 from edge_agent.choose.splitmix import SplitMix64
@@ -36,7 +37,7 @@ FIRST_STATUS_S = 2.0  # after a start: who has just set it up wants to see it
 STATUS_S = 30.0  # longest time between two writings of status.json: more is old news, less wears a flash card
 
 
-class Beside(NamedTuple):
+class Beside(msgspec.Struct, frozen=True):
     """A model in the shadow of the running one."""
 
     model: Model
@@ -44,7 +45,7 @@ class Beside(NamedTuple):
     rss_bytes: int  # of the process before it was loaded
 
 
-class Live(NamedTuple):
+class Live(msgspec.Struct, frozen=True):
     """A model on probation."""
 
     version: int
@@ -172,7 +173,7 @@ class Housekeeping:
         elapsed_s = now_s - beside.since_s
         self._updater.progress(seen.samples, rule.share(seen.samples, elapsed_s))
         usual = seen.running_confidence  # on the same samples
-        candidate, champion = _figures(seen), _figures(vitals._replace(confidence=usual))
+        candidate, champion = _figures(seen), _figures(msgspec.structs.replace(vitals, confidence=usual))
         grew_bytes = rss_bytes() - beside.rss_bytes
         verdict = rule.judge(
             candidate,

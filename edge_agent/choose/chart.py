@@ -11,8 +11,8 @@ Ranks come from counts in fixed bins; ties are broken at random, which keeps the
 from __future__ import annotations
 
 import math
-from typing import NamedTuple
 
+import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
@@ -30,7 +30,7 @@ STEEPEST = 1e-9  # a p-value counts as no less
 GOLDEN = 0.6180339887498949
 
 
-class Leader(NamedTuple):
+class Leader(msgspec.Struct, frozen=True):
     """The chart with most evidence. begun: the score after which, by its best bet, the change set in."""
 
     chart: int

@@ -16,8 +16,6 @@ The draw is independent of the selector's. A sample that both take keeps the sel
 
 from __future__ import annotations
 
-from typing import NamedTuple
-
 import msgspec
 import numpy as np
 from numpy.typing import NDArray
@@ -35,7 +33,7 @@ MEMORY = 200  # samples that the running mean of u goes back: fewer make p jumpy
 MEAN_MIN = 1e-4  # two models that never differed: the first difference is taken for certain, and no zero divides
 
 
-class Share(NamedTuple):
+class Share(msgspec.Struct, frozen=True):
     """How much of the stream: `seen` by the candidate (each costs a run of it), and taken at most for labels."""
 
     seen: float

@@ -71,7 +71,7 @@ class Chosen(NamedTuple):
     selection: Selection
 
 
-class Asked(NamedTuple):
+class Asked(msgspec.Struct, frozen=True):
     """A sample that the rule asks for; the budget has not been asked yet."""
 
     row: int
