@@ -43,6 +43,7 @@ import edge_agent
 from edge_agent.choose.drift import Watch
 from edge_agent.choose.quantile import NoveltyQuantile
 from edge_agent.choose.rules import Rules
+from edge_agent.choose.splitmix import SplitMix64
 from edge_agent.contract.artifact import MODEL, write_artifact
 from edge_agent.contract.types import Reading
 from edge_agent.contract.wire import Birth, ModelState
@@ -210,7 +211,7 @@ class Running:
             host=HOST, port=self._broker.port, tls=None, username="", password="", fleet="bench", device="bench",
             session="bench", outbox=self._outbox, window=32, retry_first_s=2.0, retry_max_s=10.0, keepalive_s=30,
             heartbeat_s=3600.0, heartbeat=lambda: None, on_desired=lambda _: None, on_block=lambda *_: None,
-            rng=np.random.default_rng(0),
+            uniform=np.random.default_rng(0).random,
             birth=lambda: Birth(
                 session="bench", boot=boot, at_ms=0, agent="", runtime="", machine="", stream="main", model=state,
                 outbox=self._outbox.status(),
@@ -222,7 +223,7 @@ class Running:
         model = Model(artifact, together=together)
         self._loop = Loop(
             model,
-            NoveltyQuantile(Rules(label_share=SHARE), np.random.default_rng(0)),
+            NoveltyQuantile(Rules(label_share=SHARE), SplitMix64(0)),
             identity=Identity("bench", "main", boot),
             acquisition="margin",
             cursor=Cursor(),

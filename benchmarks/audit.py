@@ -21,6 +21,7 @@ from _played import Played, play, play_watch
 from edge_agent.choose.acquisition import Scorer
 from edge_agent.choose.quantile import NoveltyQuantile
 from edge_agent.choose.rules import Rules
+from edge_agent.choose.splitmix import SplitMix64
 from edge_agent.choose.tally import BINS, bin_of
 from models.errors import DataError
 from server.audit.estimators import Estimate, Stream, difference, hajek, post_stratified
@@ -115,7 +116,7 @@ def utilities(played: Played) -> np.ndarray:
 
 def select(played: Played, share: float, seed: int) -> Drawn:
     """Rows that the device's selector picks of the stream, and their probabilities."""
-    selector = NoveltyQuantile(Rules(label_share=share), np.random.default_rng(seed))
+    selector = NoveltyQuantile(Rules(label_share=share), SplitMix64(seed))
     scorer = Scorer("margin", temperature=played.temperature)
     rows, probabilities = [], []
     for start in range(0, len(played.right), BLOCK):

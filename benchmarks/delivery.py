@@ -257,7 +257,7 @@ def an_uplink(outbox: Outbox, port: int) -> Uplink:
         host=HOST, port=port, tls=None, username="", password="", fleet=FLEET, device=DEVICE, session="bench",
         outbox=outbox, window=WINDOW, retry_first_s=10.0, retry_max_s=60.0, keepalive_s=60, heartbeat_s=3600.0,
         birth=lambda: a_birth("bench"), heartbeat=lambda: None, on_desired=lambda _: None, on_block=lambda *_: None,
-        rng=np.random.default_rng(0),
+        uniform=np.random.default_rng(0).random,
     )  # fmt: skip
 
 

@@ -36,6 +36,7 @@ import numpy as np
 from edge_agent.choose.drift import Watch
 from edge_agent.choose.quantile import NoveltyQuantile
 from edge_agent.choose.rules import Rules
+from edge_agent.choose.splitmix import SplitMix64
 from edge_agent.config import Update
 from edge_agent.contract.artifact import encode_manifest, write_artifact
 from edge_agent.contract.types import Reading
@@ -150,7 +151,7 @@ def play(folder: Path, name: str, rate_per_s: float, versions: int) -> Found:
     model = Model(folder / "models" / "1")
     loop = Loop(
         model,
-        NoveltyQuantile(Rules(label_share=0.01), np.random.default_rng(0)),
+        NoveltyQuantile(Rules(label_share=0.01), SplitMix64(0)),
         identity=Identity("bench", "main", 1),
         acquisition="margin",
         cursor=Cursor(),
@@ -165,7 +166,7 @@ def play(folder: Path, name: str, rate_per_s: float, versions: int) -> Found:
     )  # fmt: skip
     house = Housekeeping(
         loop, updater, update=update, load=Model, write_status=lambda _: None, status_s=30.0,
-        rng=np.random.default_rng(1),
+        rng=SplitMix64(1),
     )  # fmt: skip
     stopping, stream = threading.Event(), Stream(x, rate_per_s)
     phases: list[Phase] = []

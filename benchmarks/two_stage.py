@@ -24,6 +24,7 @@ from _streams import fashion, filmed, mnist
 from edge_agent.choose.acquisition import Scored, Scorer
 from edge_agent.choose.quantile import NoveltyQuantile
 from edge_agent.choose.selector import Selector
+from edge_agent.choose.splitmix import SplitMix64
 from edge_agent.config import AgentConfig, Budget, Device
 from edge_agent.orders import configured
 from models.data import Labelled
@@ -133,7 +134,7 @@ def run(fleet: Fleet, arm: Arm, seed: int, budget: list[int] | None) -> Course:
     """One arm; `budget` is labels in each round, None: all that is sent."""
     rng = np.random.default_rng([seed, 1])
     stream = fleet.material.stream
-    selectors = [_selector(arm.times, np.random.default_rng([seed, 2, device])) for device in range(DEVICES)]
+    selectors = [_selector(arm.times, SplitMix64(seed, 2, device)) for device in range(DEVICES)]
     model = teach(fleet.material, [], seed=seed, settings=TRAINING)
     waiting: dict[int, str] = {}  # row -> reason
     labelled: list[int] = []
@@ -165,7 +166,7 @@ def run(fleet: Fleet, arm: Arm, seed: int, budget: list[int] | None) -> Course:
     )
 
 
-def _selector(times: float, rng: np.random.Generator) -> Selector:
+def _selector(times: float, rng: SplitMix64) -> Selector:
     budget = Budget(label_share=SHARE, over_selection=times, drift_reserve_labels=0.0)
     return NoveltyQuantile(configured(AgentConfig(device=Device(name="cam"), budget=budget)).rules, rng)
 

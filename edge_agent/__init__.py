@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+__version__ = "0.1.0"  # as pyproject.toml has it: to ask what is installed costs a megabyte
+
 if TYPE_CHECKING:
     from edge_agent.agent import Agent as Agent
 

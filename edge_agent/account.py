@@ -17,6 +17,7 @@ from pathlib import Path
 import msgspec
 import onnxruntime as ort
 
+from edge_agent import __version__
 from edge_agent.choose.drift import Alarm
 from edge_agent.contract.wire import (
     Birth,
@@ -84,14 +85,12 @@ class Account:
 
     def birth(self) -> Birth:
         """Said on every connect."""
-        from importlib.metadata import version as installed_version  # a tenth of what the agent costs to import
-
         model = self._model()
         return Birth(
             session=self.session,
             boot=self._boot,
             at_ms=now_ms(),
-            agent=installed_version("winnow-edge"),
+            agent=__version__,
             runtime=f"onnxruntime {ort.__version__}{f' on {model.provider}' if model.provider else ''}, "
             f"python {sys.version.split()[0]}",
             machine=machine(),
@@ -159,7 +158,7 @@ class Account:
             what = f"{alarm.signal} moved{trial}"
             since = f"since about {alarm.since} samples ({_span(alarm.since_s)}) ago"
         text = f"{what}: {alarm.before:.3g} -> {alarm.after:.3g}{unit}, {since}; {labels:.0f} labels freed"
-        detail = {**alarm._asdict(), "slot": model.slot, "labels": labels}
+        detail = {**msgspec.structs.asdict(alarm), "slot": model.slot, "labels": labels}
         self.report("alarm", text, model.version, detail)
 
     def report(self, kind: EventKind, text: str, version: int, detail: dict[str, str | int | float]) -> None:

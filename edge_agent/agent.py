@@ -24,11 +24,11 @@ from pathlib import Path
 from typing import TypeVar
 
 import msgspec
-import numpy as np
 
 from edge_agent import parts
 from edge_agent.account import Account
 from edge_agent.choose import strategy
+from edge_agent.choose.splitmix import SplitMix64
 from edge_agent.choose.targets import Targets
 from edge_agent.choose.tasks.frames import Frames
 from edge_agent.config import AgentConfig, load_config, parse_listen
@@ -356,7 +356,7 @@ class Agent:
             self.updater,
             update=self.config.update,
             load=self._loader.load,
-            rng=np.random.default_rng(),
+            rng=SplitMix64(),
             write_status=self.account.write_status,
             status_s=self.config.uplink.heartbeat_s,
             met=self._check_orders,
@@ -382,7 +382,7 @@ class Agent:
             self._go_on(
                 SELECTOR,
                 lambda saved: strategy.make(
-                    orders.strategy, orders.rules, np.random.default_rng(self.config.choose.seed), saved=saved
+                    orders.strategy, orders.rules, SplitMix64(self.config.choose.seed), saved=saved
                 ),
             ),
             identity=Identity(self.config.device.name, self.config.source.stream, self.boot),

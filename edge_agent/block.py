@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import NamedTuple
+
+import msgspec
 
 from edge_agent.choose.acquisition import Scored
 from edge_agent.contract.types import Reading, SampleId
 from edge_agent.model import Model
 
 
-class Block(NamedTuple):
+class Block(msgspec.Struct, frozen=True):
     """A scored block, as the loop has it."""
 
     readings: Sequence[Reading]

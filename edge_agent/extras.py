@@ -19,6 +19,7 @@ from edge_agent.block import Block
 from edge_agent.choose.disagreement import Disagreement, Share
 from edge_agent.choose.novelty import Floats
 from edge_agent.choose.selector import Chosen
+from edge_agent.choose.splitmix import SplitMix64
 from edge_agent.choose.wanted import Running, Sketcher, Wanted
 from edge_agent.contract.errors import ConfigError, IncompatibleError
 from edge_agent.contract.types import Prediction, Sample, SampleId
@@ -55,7 +56,7 @@ class Extras:
         with self._lock:
             self._requests = requests
 
-    def shadow(self, model: Model, share: Share, running: Model, rng: np.random.Generator) -> None:
+    def shadow(self, model: Model, share: Share, running: Model, rng: SplitMix64) -> None:
         """Run `model` beside `running` from the end of the block.
 
         IncompatibleError when its inputs or its task are others.
@@ -80,7 +81,7 @@ class Extras:
         with self._lock:
             self._next_shadow = (None,)
 
-    def _beside(self, model: Model, share: Share, rng: np.random.Generator) -> Shadow:
+    def _beside(self, model: Model, share: Share, rng: SplitMix64) -> Shadow:
         try:
             return Shadow(model, Disagreement(model.version, share, rng, saved=self._saved_shadow))
         except ConfigError as error:

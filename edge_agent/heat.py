@@ -9,7 +9,7 @@ two nothing changes. Pure: what is seen, and when, are arguments.
 
 from __future__ import annotations
 
-from typing import NamedTuple
+import msgspec
 
 SHARES = (1.0, 0.5, 0.25, 0.125)  # of its time that the agent works; less would look like a standstill
 NEAR_C = 2.0  # below its limit a zone counts as hot: less, and the kernel is there first; more, and work is lost early
@@ -18,7 +18,7 @@ SLOWER_AFTER_S = 20.0  # between two steps down: sooner takes a second step befo
 FASTER_AFTER_S = 60.0  # of being cool, to each step up
 
 
-class Seen(NamedTuple):
+class Seen(msgspec.Struct, frozen=True):
     """One look at the machine."""
 
     over_c: float | None = None  # of the zone nearest to its limit, degrees above it; None: no zone has one

@@ -12,11 +12,11 @@ import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import NamedTuple
 
-import numpy as np
+import msgspec
 
 from edge_agent.choose.disagreement import Share
+from edge_agent.choose.splitmix import SplitMix64
 from edge_agent.config import Update
 from edge_agent.contract.errors import IncompatibleError
 from edge_agent.loop import Loop
@@ -37,7 +37,7 @@ FIRST_STATUS_S = 2.0  # after a start: who has just set it up wants to see it
 STATUS_S = 30.0  # longest time between two writings of status.json: more is old news, less wears a flash card
 
 
-class Beside(NamedTuple):
+class Beside(msgspec.Struct, frozen=True):
     """A model in the shadow of the running one."""
 
     model: Model
@@ -45,7 +45,7 @@ class Beside(NamedTuple):
     rss_bytes: int  # of the process before it was loaded
 
 
-class Live(NamedTuple):
+class Live(msgspec.Struct, frozen=True):
     """A model on probation."""
 
     version: int
@@ -64,7 +64,7 @@ class Housekeeping:
         load: Callable[[Path], Model | None],
         write_status: Callable[[float], None],
         status_s: float,
-        rng: np.random.Generator,
+        rng: SplitMix64,
         met: Callable[[Model], None] = lambda _: None,
         tend_heat: Callable[[float], None] = lambda _: None,
     ) -> None:
@@ -173,7 +173,7 @@ class Housekeeping:
         elapsed_s = now_s - beside.since_s
         self._updater.progress(seen.samples, rule.share(seen.samples, elapsed_s))
         usual = seen.running_confidence  # on the same samples
-        candidate, champion = _figures(seen), _figures(vitals._replace(confidence=usual))
+        candidate, champion = _figures(seen), _figures(msgspec.structs.replace(vitals, confidence=usual))
         grew_bytes = rss_bytes() - beside.rss_bytes
         verdict = rule.judge(
             candidate,

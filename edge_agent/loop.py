@@ -14,7 +14,6 @@ import time
 from collections.abc import Callable, Iterator
 
 import msgspec
-import numpy as np
 
 from edge_agent.batch import Batch
 from edge_agent.block import Block
@@ -24,6 +23,7 @@ from edge_agent.choose.disagreement import Share
 from edge_agent.choose.drift import Alarm, Watch
 from edge_agent.choose.rules import Rules
 from edge_agent.choose.selector import Chosen, Selector
+from edge_agent.choose.splitmix import SplitMix64
 from edge_agent.choose.targets import Targets
 from edge_agent.choose.tasks.frames import Frames
 from edge_agent.contract.errors import ConfigError
@@ -288,7 +288,7 @@ class Loop:
         self._selector.change(rules)
         if chosen_by and strategy.STRATEGIES[chosen_by] is not type(self._selector):
             # Another one earns on with the same tokens and draws on from the same generator: both are in what is saved.
-            self._selector = strategy.make(chosen_by, rules, np.random.default_rng(), saved=self._selector.save())
+            self._selector = strategy.make(chosen_by, rules, SplitMix64(), saved=self._selector.save())
         if acquisition != self._scores.acquisition:
             self._scores.meet(self._model.manifest, acquisition)
         self._meet()
@@ -306,7 +306,7 @@ class Loop:
         with self._lock:
             self._orders = (rules, acquisition, chosen_by)
 
-    def shadow(self, model: Model, share: Share, rng: np.random.Generator) -> None:
+    def shadow(self, model: Model, share: Share, rng: SplitMix64) -> None:
         """Let a second model see a share of the samples, and send those on which it says something else.
 
         Every sample that it sees costs a run of it, in the loop. IncompatibleError when its inputs are others.

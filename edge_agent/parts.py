@@ -14,9 +14,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import msgspec
-import numpy as np
 
 from edge_agent.choose.drift import Watch
+from edge_agent.choose.splitmix import SplitMix64
 from edge_agent.choose.wanted import pick
 from edge_agent.config import AgentConfig
 from edge_agent.contract.artifact import read_manifest
@@ -157,7 +157,7 @@ def make_uplink(
         heartbeat=heartbeat,
         on_desired=on_desired,
         on_block=on_block,
-        rng=np.random.default_rng(),
+        uniform=SplitMix64().draw,
         allowance=allowance,
         lull=Lulls(parse_hours(uplink.quiet_hours), Path(uplink.metered_file) if uplink.metered_file else None).why,
     )
@@ -172,7 +172,7 @@ def make_renewal(config: AgentConfig, *, report: Callable[[str], None]) -> Renew
     uplink = config.uplink
     papers = Papers(ca_file=Path(uplink.ca_file), cert_file=Path(uplink.cert_file))
     papers.check(config.device.name)
-    return Renewal(papers, Portal.parse(uplink.renewal), report=report, rng=np.random.default_rng())
+    return Renewal(papers, Portal.parse(uplink.renewal), report=report, uniform=SplitMix64().draw)
 
 
 def make_watch(config: AgentConfig, model: Model, *, saved: bytes) -> Watch:

@@ -19,6 +19,8 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal, NamedTuple
 
+import msgspec
+
 if TYPE_CHECKING:
     import onnxruntime as ort
 
@@ -41,7 +43,7 @@ REASON_CHARS = 300
 AGAIN_S = 7 * 86_400.0  # until one that failed is tried again: sooner, and a board builds engines in vain more often
 
 
-class Chain(NamedTuple):
+class Chain(msgspec.Struct, frozen=True):
     """What one session is made with: providers, best first, each with its options."""
 
     names: tuple[Name, ...] = (CPU,)

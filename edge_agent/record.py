@@ -5,8 +5,8 @@ from __future__ import annotations
 import threading
 from collections import deque
 from collections.abc import Sequence
-from typing import NamedTuple
 
+import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
@@ -20,7 +20,7 @@ from edge_agent.contract.wire import StreamCounts
 from edge_agent.latency import KEPT, percentile_ms
 
 
-class Vitals(NamedTuple):
+class Vitals(msgspec.Struct, frozen=True):
     """How the running model does since it took over. invalid: sound samples for which it gave no finite logits."""
 
     version: int

@@ -9,7 +9,8 @@ from __future__ import annotations
 import logging
 import os
 import threading
-from typing import NamedTuple
+
+import msgspec
 
 from edge_agent.pulse import STUCK_S, Pulse
 
@@ -18,7 +19,7 @@ log = logging.getLogger(__name__)
 PINGS = 4  # to one WatchdogSec: one that is late by a busy machine must not be the end
 
 
-class Manager(NamedTuple):
+class Manager(msgspec.Struct, frozen=True):
     """Of this process; all empty where there is none."""
 
     socket: str = ""

@@ -11,13 +11,13 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import msgspec
-import numpy as np
 import quadrants
 from simulated_network import Network
 
 from edge_agent.account import Account
 from edge_agent.choose.quantile import NoveltyQuantile
 from edge_agent.choose.rules import Rules
+from edge_agent.choose.splitmix import SplitMix64
 from edge_agent.config import Update
 from edge_agent.contract.errors import ArtifactError, MessageError
 from edge_agent.contract.types import Reading
@@ -177,7 +177,7 @@ class Device:
         self.updater.needs = model.manifest.input
         loop = self._account.loop = Loop(
             model,
-            NoveltyQuantile(Rules(label_share=0.01), np.random.default_rng(0)),
+            NoveltyQuantile(Rules(label_share=0.01), SplitMix64(0)),
             identity=Identity(self.name, "main", self.boot),
             acquisition="margin",
             cursor=Cursor(),
@@ -192,7 +192,7 @@ class Device:
             load=self._load,
             write_status=lambda _: None,
             status_s=30.0,
-            rng=np.random.default_rng(0),
+            rng=SplitMix64(0),
         )
         return loop
 

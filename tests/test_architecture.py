@@ -14,6 +14,8 @@ from typing import NamedTuple
 
 import pytest
 
+import edge_agent
+
 ROOT = Path(__file__).resolve().parent.parent
 PACKAGES = ("edge_agent", "server", "models")
 
@@ -88,6 +90,7 @@ EXTRAS = (
     "serial",
 )
 LOADED_NEVER = ("torch", "onnx", "sqlalchemy", "fastapi", "tuf")  # python-tuf by a child process
+STARTED_WITHOUT = ("argparse", "importlib.metadata", "numpy.random", "ssl", "paho", "http.client")  # megabytes
 READ_ENVIRONMENT = {
     "models/data.py:default_cache",
     "models/ranks.py:group",  # how torchrun and Ray speak to a rank
@@ -328,6 +331,20 @@ def test_the_agent_loads_nothing_of_the_extras() -> None:
     code = (
         "import sys, edge_agent.__main__, edge_agent.agent\n"
         f"print(*[name for name in {LOADED_NEVER!r} if name in sys.modules])"
+    )
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stdout.strip()) == (0, ""), done.stderr
+
+
+def test_the_agent_says_the_version_that_is_installed() -> None:
+    project = (ROOT / "pyproject.toml").read_text(encoding="utf-8")
+    assert f'\nversion = "{edge_agent.__version__}"\n' in project
+
+
+def test_what_a_start_does_without_is_not_loaded() -> None:
+    code = (
+        "import sys, edge_agent.__main__, edge_agent.agent\n"
+        f"print(*[name for name in {STARTED_WITHOUT!r} if name in sys.modules])"
     )
     done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=False)
     assert (done.returncode, done.stdout.strip()) == (0, ""), done.stderr

@@ -16,6 +16,7 @@ from collections.abc import Callable
 from functools import lru_cache
 from typing import Any, NamedTuple, Protocol
 
+import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
@@ -31,7 +32,7 @@ Floats = NDArray[np.float32]
 Acquisition = Callable[[Floats], Floats]
 
 
-class Softmax(NamedTuple):
+class Softmax(msgspec.Struct, frozen=True):
     """One pass over logits, shared by every built-in.
 
     shifted: (N, C) logits less their row's maximum, free to be worked in. exp: (N, C) of it. total: (N,) sum of exp.

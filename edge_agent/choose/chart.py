@@ -11,10 +11,12 @@ Ranks come from counts in fixed bins; ties are broken at random, which keeps the
 from __future__ import annotations
 
 import math
-from typing import NamedTuple
 
+import msgspec
 import numpy as np
 from numpy.typing import NDArray
+
+from edge_agent.choose.splitmix import draw_of
 
 Floats = NDArray[np.float64]
 
@@ -28,7 +30,7 @@ STEEPEST = 1e-9  # a p-value counts as no less
 GOLDEN = 0.6180339887498949
 
 
-class Leader(NamedTuple):
+class Leader(msgspec.Struct, frozen=True):
     """The chart with most evidence. begun: the score after which, by its best bet, the change set in."""
 
     chart: int
@@ -97,7 +99,7 @@ class Charts:
             before = both.sum(axis=2)
             larger, reached = larger + before[0], reached + before[1]
         seen = np.arange(self.closed, self.closed + len(place))[:, None]
-        draws = (_draw((self._seed << 40) + seen) + self._spacing) % 1.0
+        draws = (draw_of((self._seed << 40) + seen) + self._spacing) % 1.0
         ranks: Floats = (larger + draws * (reached - larger + 1.0)) / (seen + 1.0)
         counted = np.bincount((place + self._places * BINS).ravel(), minlength=self._centre.size * BINS)
         self._reached[:, :-1] += counted.reshape(-1, BINS)[:, ::-1].cumsum(axis=1)[:, ::-1]
@@ -151,12 +153,3 @@ def _bets(p: Floats, count: int) -> Floats:
     bets[..., 1] = 0.5 / np.sqrt(p)
     bets[..., 2] = 1.0 / (np.maximum(p, least) * mass)
     return bets
-
-
-def _draw(numbers: NDArray[np.int64]) -> Floats:
-    """Uniform on [0, 1), the same for the same number: splitmix64 (Steele et al., OOPSLA 2014)."""
-    z = numbers.astype(np.uint64) * np.uint64(0x9E3779B97F4A7C15) + np.uint64(0x9E3779B97F4A7C15)  # modulo 2^64
-    z = (z ^ (z >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
-    z = (z ^ (z >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
-    draws: Floats = ((z ^ (z >> np.uint64(31))) >> np.uint64(11)) / (1 << 53)
-    return draws

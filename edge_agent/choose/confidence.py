@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import math
 from collections import deque
-from typing import NamedTuple
 
+import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
@@ -18,7 +18,7 @@ GROUPS = 40  # kept, 1,000 samples: fewer know the mean worse, more remember wha
 LEAST = 6  # groups that an error can be taken from
 
 
-class Mean(NamedTuple):
+class Mean(msgspec.Struct, frozen=True):
     """Of confidence. error: standard error; None: too few samples."""
 
     value: float

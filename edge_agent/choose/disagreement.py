@@ -16,13 +16,11 @@ The draw is independent of the selector's. A sample that both take keeps the sel
 
 from __future__ import annotations
 
-import json
-from typing import NamedTuple
-
 import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
+from edge_agent.choose.splitmix import SplitMix64
 from edge_agent.contract.bucket import Bucket
 from edge_agent.contract.errors import ConfigError
 from edge_agent.contract.types import Selection
@@ -35,7 +33,7 @@ MEMORY = 200  # samples that the running mean of u goes back: fewer make p jumpy
 MEAN_MIN = 1e-4  # two models that never differed: the first difference is taken for certain, and no zero divides
 
 
-class Share(NamedTuple):
+class Share(msgspec.Struct, frozen=True):
     """How much of the stream: `seen` by the candidate (each costs a run of it), and taken at most for labels."""
 
     seen: float
@@ -57,7 +55,7 @@ class State(msgspec.Struct, kw_only=True):
 class Disagreement:
     """Decides which of the samples that a candidate saw are sent because of it."""
 
-    def __init__(self, version: int, share: Share, rng: np.random.Generator, *, saved: bytes = b"") -> None:
+    def __init__(self, version: int, share: Share, rng: SplitMix64, *, saved: bytes = b"") -> None:
         """Of candidate `version`. What was saved under another is not gone on with. ConfigError: cannot be read."""
         self.share = share
         self._rng = rng
@@ -68,7 +66,7 @@ class Disagreement:
 
     def draws(self, count: int) -> tuple[NDArray[np.intp], NDArray[np.float64]]:
         """For the next `count` samples: the rows that the candidate is to see, and the draws (count,) that decide."""
-        both = self._rng.random((count, 2))  # row by row, so that the blocks do not matter
+        both = self._rng.draws(2 * count).reshape(count, 2)  # row by row, so that the blocks do not matter
         return np.flatnonzero(both[:, 0] < self.share.seen), both[:, 1]
 
     def probability(self, utility: float) -> float:
@@ -112,14 +110,14 @@ class Disagreement:
     def save(self) -> bytes:
         """The state, for another to go on from."""
         self.state.tokens = self._bucket.tokens
-        self.state.generator = json.dumps(self._rng.bit_generator.state).encode()
+        self.state.generator = self._rng.save()
         return msgspec.msgpack.encode(self.state)
 
     def _load(self, saved: bytes) -> None:
         try:
             state = msgspec.msgpack.decode(saved, type=State)
             if state.version == self.state.version:
-                self._rng.bit_generator.state = json.loads(state.generator)
+                self._rng.load(state.generator)
                 self.state = state
                 self._bucket.tokens = min(state.tokens, self._bucket.depth)
         except (msgspec.DecodeError, ValueError, TypeError, KeyError) as error:

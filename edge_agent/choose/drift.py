@@ -24,7 +24,7 @@ The same stream gives the same alarms in any blocks, and after a restart.
 from __future__ import annotations
 
 import math
-from typing import Literal, NamedTuple
+from typing import Literal
 
 import msgspec
 import numpy as np
@@ -64,7 +64,7 @@ MARGIN = 1.5  # by which evidence is discounted: where few units spark, scores a
 FIRST_RATE_PER_S = 1.0  # of samples, until some time has passed
 
 
-class Alarm(NamedTuple):
+class Alarm(msgspec.Struct, frozen=True):
     """Something moved, or the stream differs from what the model was made for from the start.
 
     kind: "moved" against the stream's own level, or "differs" from the manifest's reference. signal: of UNITS, where it

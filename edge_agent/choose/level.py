@@ -19,6 +19,7 @@ from __future__ import annotations
 import math
 from typing import NamedTuple
 
+import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
@@ -39,7 +40,7 @@ NEAR = 0.15  # spreads; a number nearer to the usual counts as usual. Less, and 
 TINY = 1e-9
 
 
-class Layout(NamedTuple):
+class Layout(msgspec.Struct, frozen=True):
     """How many of a group's numbers are means of what. directions: 0 without an embedding."""
 
     scalars: int

@@ -10,8 +10,8 @@ manifest expects of the classes that the stream does show (its centres, weighted
 from __future__ import annotations
 
 import math
-from typing import NamedTuple
 
+import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
@@ -30,7 +30,7 @@ MATTERS = {  # the least offset that is told; smaller ones are found on any devi
 }
 
 
-class Offset(NamedTuple):
+class Offset(msgspec.Struct, frozen=True):
     """How far a signal is from what the manifest expects.
 
     expected, found: of the signal; of classes and embedding 0 and `size`. size: in the units of MATTERS, with its sign

@@ -16,7 +16,6 @@ For a given state, the same stream gives the same decisions whatever blocks it c
 
 from __future__ import annotations
 
-import json
 import math
 from abc import ABC, abstractmethod
 from typing import ClassVar, NamedTuple
@@ -30,6 +29,7 @@ from edge_agent.choose.novelty import Memory
 from edge_agent.choose.purse import Purse, Tokens
 from edge_agent.choose.rules import Rules
 from edge_agent.choose.scenes import Before
+from edge_agent.choose.splitmix import SplitMix64
 from edge_agent.contract.errors import ConfigError
 from edge_agent.contract.types import Reason, Selection
 
@@ -53,7 +53,7 @@ class State(Tokens, kw_only=True):
     met: int = 0  # values seen since a model change
     lately: list[float] = msgspec.field(default_factory=list)  # the last values, oldest first
     generator: bytes = b""
-    ring: bytes = b""
+    sketches: bytes = b""  # what was sent lately; one that is called `ring` was sketched otherwise, and means nothing
     sent: int = 0
     alike: float = 0.0
     before: bytes = b""
@@ -71,7 +71,7 @@ class Chosen(NamedTuple):
     selection: Selection
 
 
-class Asked(NamedTuple):
+class Asked(msgspec.Struct, frozen=True):
     """A sample that the rule asks for; the budget has not been asked yet."""
 
     row: int
@@ -89,7 +89,7 @@ class Selector(ABC):
     strategy: ClassVar[str]  # as recorded with every selection
     memory_of: ClassVar[type[Memory]]
 
-    def __init__(self, rules: Rules, rng: np.random.Generator, *, saved: bytes = b"") -> None:
+    def __init__(self, rules: Rules, rng: SplitMix64, *, saved: bytes = b"") -> None:
         """`rng` decides, unless `saved` carries a generator's state. ConfigError when `saved` cannot be read."""
         self._keep_to(rules)
         self._rng = rng
@@ -125,7 +125,7 @@ class Selector(ABC):
         distances = [1.0] * count if sketches is None else self._novelty.distance(sketches).tolist()
         self._beside = [] if sketches is None else self._before.distance(sketches, count).tolist()
         utilities = scored.utility.tolist()
-        draws = self._rng.random(count)
+        draws = self._rng.draws(count)
         needs = self._needs(draws).tolist()
         chosen: list[Chosen] = []
         row = -1
@@ -232,8 +232,8 @@ class Selector(ABC):
         """The state, for a new Selector with the same rules to continue from."""
         self.purse.note()
         state = self._state
-        state.generator = json.dumps(self._rng.bit_generator.state).encode()  # integers of 128 bits
-        state.ring = self._novelty.memory.tobytes()
+        state.generator = self._rng.save()
+        state.sketches = self._novelty.memory.tobytes()
         state.sent = self._novelty.sent
         state.before = self._before.save()
         return msgspec.msgpack.encode(state)
@@ -241,10 +241,10 @@ class Selector(ABC):
     def _load(self, saved: bytes) -> None:
         try:
             state = msgspec.msgpack.decode(saved, type=State)
-            self._rng.bit_generator.state = json.loads(state.generator)
-            if state.strategy == self.strategy:
+            self._rng.load(state.generator)
+            if state.strategy == self.strategy and state.sketches:
                 shape = self._novelty.memory.shape
-                self._novelty.memory = np.frombuffer(state.ring, np.float32).reshape(shape).copy()
+                self._novelty.memory = np.frombuffer(state.sketches, np.float32).reshape(shape).copy()
                 self._novelty.sent = state.sent
                 self._before = Before(saved=state.before)
         except (msgspec.DecodeError, ValueError, TypeError, KeyError) as error:

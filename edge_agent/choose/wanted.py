@@ -17,7 +17,6 @@ A sketch belongs to one version of the model; under another the request waits un
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import NamedTuple
 
 import msgspec
 import numpy as np
@@ -50,7 +49,7 @@ class Sketcher:
         return self._project(embedding - self._mean if fits else embedding)
 
 
-class Running(NamedTuple):
+class Running(msgspec.Struct, frozen=True):
     """What a request is held against. version, embeds: of the model that runs. now_ms: wall clock, ms since 1970."""
 
     version: int

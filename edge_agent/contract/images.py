@@ -10,8 +10,9 @@ stranger wrote: the server runs them in a process of their own (server/store/san
 from __future__ import annotations
 
 import io
-from typing import Any, Literal, NamedTuple, get_args
+from typing import Any, Literal, get_args
 
+import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
@@ -25,7 +26,7 @@ _MODES = {"png": ("L", "RGB"), "jpeg": ("L", "RGB"), "webp": ("RGB",)}  # WebP k
 _PNG_EFFORT = 6  # of zlib: 9 takes several times as long on a small processor, for a hundredth of the bytes
 
 
-class Codec(NamedTuple):
+class Codec(msgspec.Struct, frozen=True):
     """How a device sends its images. quality: 1..100, of JPEG and WebP."""
 
     kind: Kind

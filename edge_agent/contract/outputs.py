@@ -11,8 +11,9 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from typing import Any, NamedTuple
+from typing import Any
 
+import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
@@ -26,7 +27,7 @@ BOXES_OFF = 0.05  # of the image, that corners may differ by between processors:
 SAID_BYTES: dict[Task, int] = {"classification": 0, "multilabel": 14, "detection": 49, "regression": 22}  # of each part
 
 
-class Outputs(NamedTuple):
+class Outputs(msgspec.Struct, frozen=True):
     """What is read of a sample: shape of the logits; name and shape of what the task reads beside, "" for nothing."""
 
     logits: Shape

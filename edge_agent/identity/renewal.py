@@ -12,8 +12,6 @@ import threading
 import time
 from collections.abc import Callable
 
-import numpy as np
-
 from edge_agent.contract.enrolment import RENEW, Renew, Renewed, renewal_bytes
 from edge_agent.contract.errors import IdentityError, UplinkError
 from edge_agent.contract.keys import sign, signing_request
@@ -47,16 +45,16 @@ class Renewal:
         portal: Portal,
         *,
         report: Callable[[str], None],
-        rng: np.random.Generator,
+        uniform: Callable[[], float],
         clock: Callable[[], float] = time.time,
     ) -> None:
-        """`report` is told what an operator should know; `clock` gives s since 1970."""
+        """`report` is told what an operator should know; `uniform` draws from [0, 1); `clock` gives s since 1970."""
         self._papers = papers
         self._portal = portal
         self._report = report
         self._clock = clock
-        self._rng = rng
-        self._share = float(rng.uniform(FROM_SHARE, TO_SHARE))
+        self._uniform = uniform
+        self._share = FROM_SHARE + (TO_SHARE - FROM_SHARE) * uniform()
         self._failures = 0
         self._complaint = ""
         self._stopping = threading.Event()
@@ -93,7 +91,7 @@ class Renewal:
             wait_s = self.look()
         except (IdentityError, UplinkError) as error:
             self._complain(str(error))
-            wait_s = min(RETRY_FIRST_S * 2.0**self._failures, RETRY_MAX_S) * float(self._rng.uniform(0.5, 1.0))
+            wait_s = min(RETRY_FIRST_S * 2.0**self._failures, RETRY_MAX_S) * (0.5 + 0.5 * self._uniform())
             self._failures = min(self._failures + 1, 20)  # far beyond the longest wait
         else:
             self._failures, self._complaint = 0, ""

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING
+
+import msgspec
 
 from edge_agent.contract.broker import TlsFiles, tls_context
 
@@ -10,7 +12,7 @@ if TYPE_CHECKING:
     import ssl
 
 
-class Access(NamedTuple):
+class Access(msgspec.Struct, frozen=True):
     """How to get in, and as whom."""
 
     host: str

@@ -13,7 +13,9 @@ from __future__ import annotations
 
 import sqlite3
 from collections.abc import Callable
-from typing import Literal, NamedTuple
+from typing import Literal
+
+import msgspec
 
 FEW_OF_CLASS = 3
 """With fewer delivered than this, the newest sample of a predicted class is kept until nothing else is left to evict.
@@ -23,7 +25,7 @@ newest of nearly every class for a long time, and cannot follow utility.
 """
 
 
-class Limits(NamedTuple):
+class Limits(msgspec.Struct, frozen=True):
     """How much may be kept."""
 
     rows: int

@@ -13,7 +13,8 @@ import re
 from collections.abc import Callable, Iterable
 from datetime import datetime
 from pathlib import Path
-from typing import NamedTuple
+
+import msgspec
 
 from edge_agent.contract.errors import ConfigError
 from edge_agent.contract.wire import Held
@@ -32,7 +33,7 @@ def spares_link(held: Held) -> bool:
     return held not in ("", "paused")
 
 
-class Span(NamedTuple):
+class Span(msgspec.Struct, frozen=True):
     """Minutes of the day, from `begin` (in it) to `end` (not in it); over midnight when `end` is the smaller."""
 
     begin: int

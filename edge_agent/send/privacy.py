@@ -21,7 +21,7 @@ from __future__ import annotations
 
 import importlib
 from collections.abc import Callable, Sequence
-from typing import Any, NamedTuple
+from typing import Any
 
 import msgspec
 import numpy as np
@@ -38,7 +38,7 @@ BLANK = "blank"
 _NAME_MAX = 120  # characters, of the wire
 
 
-class Private(NamedTuple):
+class Private(msgspec.Struct, frozen=True):
     """What may leave, and what was done to it; `sound` is False where it had to be blanked. said: of the model."""
 
     data: Array

@@ -18,6 +18,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple
 
+import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
@@ -56,7 +57,7 @@ class Passing(NamedTuple):
     sketch: NDArray[np.float32] | None
 
 
-class Hit(NamedTuple):
+class Hit(msgspec.Struct, frozen=True):
     """A recent sample that is near to what a request asks for."""
 
     request: Request
@@ -65,7 +66,7 @@ class Hit(NamedTuple):
     sketch: NDArray[np.float32]
 
 
-class Searched(NamedTuple):
+class Searched(msgspec.Struct, frozen=True):
     """All hits of a request have been handed out. unsearchable: of another version, so they could not be compared."""
 
     request: Request

@@ -14,7 +14,6 @@ from __future__ import annotations
 import zlib
 from collections.abc import Iterator
 from pathlib import Path
-from typing import NamedTuple
 
 import msgspec
 import numpy as np
@@ -52,7 +51,7 @@ class Gone(msgspec.Struct, frozen=True, tag="gone"):
     id: str
 
 
-class Place(NamedTuple):
+class Place(msgspec.Struct, frozen=True):
     """Where a record's content lies."""
 
     path: Path

@@ -22,8 +22,6 @@ import time
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
-import numpy as np
-
 from edge_agent.contract.broker import TlsFiles
 from edge_agent.contract.errors import OutboxError, UplinkError
 from edge_agent.contract.wire import (
@@ -93,7 +91,7 @@ class Uplink:
         heartbeat: Callable[[], Heartbeat],
         on_desired: Callable[[Desired], None],
         on_block: Callable[[BlockHeader, bytes], None],
-        rng: np.random.Generator,
+        uniform: Callable[[], float],
         allowance: Allowance | None = None,
         lull: Callable[[], Held] = lambda: "",
         monotonic: Callable[[], float] = time.monotonic,
@@ -102,7 +100,7 @@ class Uplink:
 
         `device` is the client id; an empty `username` is none; `session` names this run in the will. At most `window`
         samples are sent and not yet receipted. A sample without a receipt, and a connection that fails, is tried again
-        after `retry_first_s`, doubling to `retry_max_s`, with jitter from `rng`. `birth` is asked on each connect,
+        after `retry_first_s`, doubling to `retry_max_s`, with jitter from `uniform`. `birth` is asked on each connect,
         `heartbeat` every `heartbeat_s`. `on_desired` is called on each connect and each change, `on_block` for each
         block of an artifact; both should return soon, and what they raise is logged. `allowance`: None is without
         limits. `lull` says why samples are to wait now, "" when they are not.
@@ -113,12 +111,12 @@ class Uplink:
         self._session, self._outbox = session, outbox
         self._retry = {"first_s": retry_first_s, "max_s": retry_max_s}
         self._birth, self._heartbeat = birth, heartbeat
-        self._rng, self._monotonic = rng, monotonic
+        self._uniform, self._monotonic = uniform, monotonic
         self._allowance = allowance or Allowance()
         self._lull, self._paused_ms = lull, 0
         self._held: Held = ""
         self._beats = Beats(heartbeat_s, self._allowance)
-        on_its_way = Window(window, max_bytes=WINDOW_MAX_BYTES, rng=rng, **self._retry)
+        on_its_way = Window(window, max_bytes=WINDOW_MAX_BYTES, uniform=uniform, **self._retry)
         self._sender = Sender(outbox, on_its_way, self._allowance, topic=self._topic("sample"))
         self._inbox = Inbox(
             fleet, device, on_desired=on_desired, on_block=on_block,
@@ -243,7 +241,7 @@ class Uplink:
                 self._connection = None
                 connection.close(cleanly=cleanly)
                 self._take_receipts(at_once=True)
-            self._stopping.wait(retry_wait_s(failures, rng=self._rng, **self._retry))
+            self._stopping.wait(retry_wait_s(failures, uniform=self._uniform, **self._retry))
             failures += 1
 
     def _new_connection(self) -> Connection:

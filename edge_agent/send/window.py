@@ -15,22 +15,23 @@ import math
 from collections.abc import Callable, Iterable
 
 import msgspec
-import numpy as np
 
 
-def retry_wait_s(attempt: int, *, first_s: float, max_s: float, rng: np.random.Generator) -> float:
+def retry_wait_s(attempt: int, *, first_s: float, max_s: float, uniform: Callable[[], float]) -> float:
     """Seconds to wait after failure number `attempt` (0, 1, ..): at random between `first_s` and a doubling limit.
+
+    `uniform` draws from [0, 1).
 
     Full jitter over the part above `first_s`, so that a fleet that lost its broker in one moment does not come back in
     one. The floor keeps a sample from being sent again before its receipt can have come. After M. Brooker,
     "Exponential Backoff And Jitter", AWS Architecture Blog, 2015.
 
-    >>> rng = np.random.default_rng(0)
-    >>> [round(retry_wait_s(n, first_s=2.0, max_s=300.0, rng=rng), 1) for n in (0, 3, 20)]
+    >>> uniform = iter((0.637, 0.270, 0.041)).__next__
+    >>> [round(retry_wait_s(n, first_s=2.0, max_s=300.0, uniform=uniform), 1) for n in (0, 3, 20)]
     [3.3, 10.1, 14.2]
     """
     limit_s = min(max_s, first_s * 2.0 ** min(attempt + 1, 64))
-    return first_s + float(rng.random()) * max(0.0, limit_s - first_s)
+    return first_s + uniform() * max(0.0, limit_s - first_s)
 
 
 FIRST = 32  # samples at first; fewer takes a fast link longer to fill, more floods a broker to which a fleet returns
@@ -48,10 +49,12 @@ class _Sending(msgspec.Struct):
 class Window:
     """Bounded in samples and in bytes; in the order in which samples were first sent."""
 
-    def __init__(self, size: int, *, max_bytes: int, first_s: float, max_s: float, rng: np.random.Generator) -> None:
+    def __init__(
+        self, size: int, *, max_bytes: int, first_s: float, max_s: float, uniform: Callable[[], float]
+    ) -> None:
         """At most `size` samples, FIRST at first, and no further one once `max_bytes` of bodies are on their way.
 
-        `first_s` and `max_s` as in `retry_wait_s`.
+        `first_s`, `max_s` and `uniform` as in `retry_wait_s`.
         """
         self._most = size
         self._size = float(min(size, FIRST))
@@ -60,7 +63,7 @@ class Window:
         self._max_bytes = max_bytes
         self._first_s = first_s
         self._max_s = max_s
-        self._rng = rng
+        self._uniform = uniform
         self._sending: dict[str, _Sending] = {}
         self._bytes = 0
 
@@ -84,7 +87,7 @@ class Window:
         """A sample was sent, for the first time or again; `taken` tells whether the broker has it by now."""
         before = self._sending.get(id_)
         attempts = before.attempts + 1 if before else 0
-        wait_s = retry_wait_s(attempts, first_s=self._first_s, max_s=self._max_s, rng=self._rng)
+        wait_s = retry_wait_s(attempts, first_s=self._first_s, max_s=self._max_s, uniform=self._uniform)
         self._sending[id_] = _Sending(body_bytes, attempts, now_s, now_s + wait_s, taken)
         self._bytes += 0 if before else body_bytes
 

@@ -20,7 +20,8 @@ import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import NamedTuple
+
+import msgspec
 
 from edge_agent.contract.errors import OutboxError
 from edge_agent.contract.images import Codec
@@ -39,7 +40,7 @@ PREDICTIONS_BYTES = 256 << 20  # of the log and of the one before it: 15 million
 LOOK_S = 0.1  # between looks whether a stop has come
 
 
-class Handover(NamedTuple):
+class Handover(msgspec.Struct, frozen=True):
     """Selected samples (maybe none), the state after them, records for the prediction log, and what to purge then."""
 
     samples: list[Sample]

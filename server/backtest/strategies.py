@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 from edge_agent.choose import strategy
 from edge_agent.choose.acquisition import Scorer
 from edge_agent.choose.rules import Rules
+from edge_agent.choose.splitmix import SplitMix64
 from edge_agent.contract.bucket import Bucket
 from edge_agent.contract.errors import did_you_mean
 from server.backtest.published import DELTA, SPLIT_RANDOM, Density, Probabilistic, QuantileFilter, Threshold
@@ -54,12 +55,12 @@ class OnDevice:
         """`chosen_by`: the device's strategy. `novelty`: whether the embedding is shown to it. `audit`: the floor."""
         self._scorer = Scorer(acquisition)
         self._novelty = novelty
-        self._rng = rng
+        self._rng = SplitMix64(int(rng.integers(1 << 63)))
         self._rules = Rules(label_share=share, depth_labels=DEPTH)
         if not audit:
             self._rules = self._rules._replace(floor_share=0.0, random_share=0.0)
         self._chosen_by = chosen_by
-        self._selector = strategy.make(chosen_by, self._rules, rng)
+        self._selector = strategy.make(chosen_by, self._rules, self._rng)
         self._selector.meet(model="", acquisition=acquisition)
         self.probability: list[float] = []  # of what was chosen last
 

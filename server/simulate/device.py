@@ -202,7 +202,7 @@ class Device:
                 max_bytes=WINDOW_BYTES,
                 first_s=habits.retry_first_s,
                 max_s=habits.retry_max_s,
-                rng=self._rng,
+                uniform=self._rng.random,
             )
         for id_ in self._window.due(now_s):
             self._tally.again += 1

@@ -149,7 +149,9 @@ class Member:
     def _again_later(self) -> None:
         habits, crowd = self._crowd.spec.habits, self._crowd
         crowd.answered(self)
-        wait_s = retry_wait_s(self._failures, first_s=habits.retry_first_s, max_s=habits.retry_max_s, rng=crowd.rng)
+        wait_s = retry_wait_s(
+            self._failures, first_s=habits.retry_first_s, max_s=habits.retry_max_s, uniform=crowd.rng.random
+        )
         self._failures += 1
         self.due_s = time.monotonic() + wait_s
         crowd.wake(self._number, self.due_s)

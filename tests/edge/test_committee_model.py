@@ -17,6 +17,7 @@ from edge_agent.choose.committee import COMMITTEE, consensus
 from edge_agent.choose.drift import Watch
 from edge_agent.choose.quantile import NoveltyQuantile
 from edge_agent.choose.rules import Rules
+from edge_agent.choose.splitmix import SplitMix64
 from edge_agent.choose.targets import EPIG, OF_COMMITTEES, Targets
 from edge_agent.config import AgentConfig, Budget, Choose, Device, Source
 from edge_agent.config import Model as ModelConfig
@@ -81,7 +82,7 @@ def test_disagreement_is_asked_for_and_the_mean_of_the_heads_is_the_prediction(
     x, handed = stream(600), list[Handover]()
     loop = Loop(
         model,
-        NoveltyQuantile(Rules(label_share=0.1), np.random.default_rng(0)),
+        NoveltyQuantile(Rules(label_share=0.1), SplitMix64(0)),
         identity=Identity("d", "s", 1),
         acquisition=acquisition,
         cursor=Cursor(),
@@ -109,7 +110,7 @@ def test_disagreement_is_asked_for_and_the_mean_of_the_heads_is_the_prediction(
 def epig_loop(folder: Path, handed: list[Handover], saved: dict[str, bytes]) -> Loop:
     return Loop(
         Model(folder),
-        NoveltyQuantile(Rules(label_share=0.1), np.random.default_rng(0), saved=saved.get(SELECTOR, b"")),
+        NoveltyQuantile(Rules(label_share=0.1), SplitMix64(0), saved=saved.get(SELECTOR, b"")),
         identity=Identity("d", "s", 1),
         acquisition=EPIG,
         cursor=msgspec.json.decode(saved[CURSOR], type=Cursor) if saved else Cursor(),

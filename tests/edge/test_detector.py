@@ -24,6 +24,7 @@ from edge_agent.choose.disagreement import Share
 from edge_agent.choose.drift import Alarm, Watch
 from edge_agent.choose.quantile import NoveltyQuantile
 from edge_agent.choose.rules import Rules
+from edge_agent.choose.splitmix import SplitMix64
 from edge_agent.choose.tasks.frames import Frames
 from edge_agent.choose.tasks.scoring import answer_of
 from edge_agent.config import AgentConfig, Choose, Device, Source, load_config
@@ -57,7 +58,7 @@ def loop_over(
     rules = Rules(label_share=0.1)
     return Loop(
         model,
-        strategy.make(chosen_by, rules, np.random.default_rng(1), saved=state.get(SELECTOR, b"")),
+        strategy.make(chosen_by, rules, SplitMix64(1), saved=state.get(SELECTOR, b"")),
         identity=Identity("cam", "main", 1),
         acquisition="margin",
         cursor=msgspec.json.decode(state[CURSOR], type=Cursor) if state else Cursor(),
@@ -159,7 +160,7 @@ def test_a_stream_of_which_other_things_are_found_raises_an_alarm(folder: Path) 
     model = Model(folder)
     loop = Loop(
         model,
-        NoveltyQuantile(Rules(label_share=0.01), np.random.default_rng(1)),
+        NoveltyQuantile(Rules(label_share=0.01), SplitMix64(1)),
         identity=Identity("cam", "main", 1),
         acquisition="margin",
         cursor=Cursor(),
@@ -184,7 +185,7 @@ def beside(folder: Path, **changes: object) -> tuple[Loop, list[Handover]]:
     scenes.detector(folder / "2", version=2, **changes)
     handed = list[Handover]()
     loop = loop_over(Model(folder / "1"), handed)
-    loop.shadow(Model(folder / "2"), Share(1.0, 0.1), np.random.default_rng(0))
+    loop.shadow(Model(folder / "2"), Share(1.0, 0.1), SplitMix64(0))
     loop.run(iter([]), threading.Event())
     loop.run(readings(), threading.Event())
     return loop, handed
@@ -217,7 +218,7 @@ def test_a_model_of_another_task_cannot_be_the_shadow(tmp_path: Path, folder: Pa
     other = Model(tmp_path / "boxes")
     other.manifest = msgspec.structs.replace(other.manifest, task="multilabel")
     with pytest.raises(IncompatibleError, match="multilabel.*for detection: they cannot be compared"):
-        loop.shadow(other, Share(1.0, 0.1), np.random.default_rng(0))
+        loop.shadow(other, Share(1.0, 0.1), SplitMix64(0))
 
 
 @pytest.mark.parametrize(

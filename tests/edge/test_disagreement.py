@@ -8,13 +8,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from edge_agent.choose.disagreement import DEPTH, Disagreement, Share, disagreement
+from edge_agent.choose.splitmix import SplitMix64
 from edge_agent.contract.errors import ConfigError
 
 
 def rule(
     *, seen: float = 0.5, labels: float = 0.02, seed: int = 1, version: int = 2, saved: bytes = b""
 ) -> Disagreement:
-    return Disagreement(version, Share(seen, labels), np.random.default_rng(seed), saved=saved)
+    return Disagreement(version, Share(seen, labels), SplitMix64(seed), saved=saved)
 
 
 def play(rule: Disagreement, utility: np.ndarray, sizes: list[int]) -> dict[int, float]:

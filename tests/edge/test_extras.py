@@ -15,6 +15,7 @@ from quadrants import ARTIFACT, another, artifact, images
 from edge_agent.choose.disagreement import Share
 from edge_agent.choose.quantile import NoveltyQuantile
 from edge_agent.choose.rules import Rules
+from edge_agent.choose.splitmix import SplitMix64
 from edge_agent.choose.wanted import Sketcher, pick
 from edge_agent.contract.errors import IncompatibleError
 from edge_agent.contract.types import Reading, Sample
@@ -76,7 +77,7 @@ class Run:
         saved = state.get(CURSOR)
         self.loop = Loop(
             model or Model(ARTIFACT),
-            NoveltyQuantile(rules or Rules(label_share=0.02), np.random.default_rng(1), saved=state.get(SELECTOR, b"")),
+            NoveltyQuantile(rules or Rules(label_share=0.02), SplitMix64(1), saved=state.get(SELECTOR, b"")),
             identity=Identity("cam-1", "main", 1),
             acquisition="margin",
             cursor=msgspec.json.decode(saved, type=Cursor) if saved else Cursor(),
@@ -213,7 +214,7 @@ def test_a_shadow_model_gets_labels_where_it_disagrees(tmp_path: Path) -> None:
     differ = champion.predict(X).argmax(axis=1) != candidate.predict(X).argmax(axis=1)
     assert 0.02 < differ.mean() < 0.5
     plain, run = Run().play(), Run(model=champion)
-    run.loop.shadow(candidate, Share(seen=0.5, labels=0.02), np.random.default_rng(3))
+    run.loop.shadow(candidate, Share(seen=0.5, labels=0.02), SplitMix64(3))
     run.loop.run(iter(()), threading.Event())
     run.play()
     found = run.of("disagreement")
@@ -238,7 +239,7 @@ def test_a_shadow_trial_goes_on_after_a_restart(tmp_path: Path) -> None:
     share = Share(seen=0.5, labels=0.02)
 
     def begin(run: Run, seed: int) -> Run:
-        run.loop.shadow(Model(tmp_path), share, np.random.default_rng(seed))
+        run.loop.shadow(Model(tmp_path), share, SplitMix64(seed))
         run.loop.run(iter(()), threading.Event())
         return run
 
@@ -255,7 +256,7 @@ def test_a_shadow_model_of_other_inputs_is_refused(tmp_path: Path) -> None:
     run, other = Run(), Model(ARTIFACT)
     other.shape = (9, 9)
     with pytest.raises(IncompatibleError, match=r"shadow model version 1 takes \(9, 9\) uint8"):
-        run.loop.shadow(other, Share(seen=0.1, labels=0.01), np.random.default_rng(0))
+        run.loop.shadow(other, Share(seen=0.1, labels=0.01), SplitMix64(0))
 
 
 def test_a_shadow_model_decides_the_same_whatever_blocks_and_company(tmp_path: Path) -> None:
@@ -263,7 +264,7 @@ def test_a_shadow_model_decides_the_same_whatever_blocks_and_company(tmp_path: P
 
     def play(**options: int) -> Run:
         run = Run(model=Model(ARTIFACT, **options))
-        run.loop.shadow(Model(tmp_path), Share(seen=0.5, labels=0.02), np.random.default_rng(3))
+        run.loop.shadow(Model(tmp_path), Share(seen=0.5, labels=0.02), SplitMix64(3))
         run.loop.run(iter(()), threading.Event())
         return run.play(end=1000)
 
@@ -279,7 +280,7 @@ def test_a_shadow_that_takes_over_is_none_any_more(tmp_path: Path) -> None:
     """Its runs would write into the memory that it answers from."""
     another(tmp_path, version=2, noise=1.5)
     run, candidate = Run(), Model(tmp_path)
-    run.loop.shadow(candidate, Share(seen=1.0, labels=0.0), np.random.default_rng(3))
+    run.loop.shadow(candidate, Share(seen=1.0, labels=0.0), SplitMix64(3))
     run.play(end=500)
     run.loop.swap(candidate)
     run.play(start=500, end=1500)

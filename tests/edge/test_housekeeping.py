@@ -15,6 +15,7 @@ from quadrants import ARTIFACT, another, artifact, images
 
 from edge_agent.choose.quantile import NoveltyQuantile
 from edge_agent.choose.rules import Rules
+from edge_agent.choose.splitmix import SplitMix64
 from edge_agent.config import Update
 from edge_agent.contract.artifact import MODEL, OnnxFile, read_artifact, sha256_hex, write_artifact
 from edge_agent.contract.errors import ArtifactError
@@ -59,7 +60,7 @@ class Device:
         assert running is not None
         self.loop = Loop(
             self.load(running),
-            NoveltyQuantile(Rules(label_share=0.1), np.random.default_rng(1)),
+            NoveltyQuantile(Rules(label_share=0.1), SplitMix64(1)),
             identity=Identity("cam-1", "main", 1),
             acquisition="margin",
             cursor=Cursor(self.at),
@@ -69,7 +70,7 @@ class Device:
         )
         self.house = Housekeeping(
             self.loop, self.updater, update=self.update, load=self.load, write_status=lambda _: None, status_s=1.0,
-            rng=np.random.default_rng(2),
+            rng=SplitMix64(2),
         )  # fmt: skip
 
     def power_cut(self) -> None:

@@ -16,6 +16,7 @@ from edge_agent.choose import strategy
 from edge_agent.choose.drift import Alarm, Watch
 from edge_agent.choose.quantile import NoveltyQuantile
 from edge_agent.choose.rules import Rules
+from edge_agent.choose.splitmix import SplitMix64
 from edge_agent.contract.errors import ConfigError
 from edge_agent.contract.types import Reading
 from edge_agent.loop import CURSOR, DRIFT, SELECTOR, Cursor, Loop
@@ -47,7 +48,7 @@ class Outcome:
 def make(outcome: Outcome, *, state: dict[str, bytes] | None = None, model: Model | None = None, **changes) -> Loop:
     state = state or {}
     cursor = msgspec.json.decode(state[CURSOR], type=Cursor) if state else Cursor()
-    selector = NoveltyQuantile(Rules(label_share=0.1), np.random.default_rng(1), saved=state.get(SELECTOR, b""))
+    selector = NoveltyQuantile(Rules(label_share=0.1), SplitMix64(1), saved=state.get(SELECTOR, b""))
     return Loop(
         model or Model(ARTIFACT),
         selector,
@@ -291,4 +292,4 @@ def test_another_strategy_goes_on_with_the_same_tokens_and_every_sample_says_wha
     assert set(said[said.index(("vessal-1", "entropy")) :]) == {("vessal-1", "entropy")}
     assert len(said) <= 3 + rules.label_share * COUNT  # not with a bucket filled afresh
     state = outcome.last_state()[SELECTOR]
-    assert strategy.make("vessal", rules, np.random.default_rng(), saved=state).save() == state
+    assert strategy.make("vessal", rules, SplitMix64(), saved=state).save() == state

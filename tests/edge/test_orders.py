@@ -9,6 +9,7 @@ import pytest
 from edge_agent.choose.acquisition import Scored
 from edge_agent.choose.quantile import NoveltyQuantile
 from edge_agent.choose.rules import Rules
+from edge_agent.choose.splitmix import SplitMix64
 from edge_agent.config import AgentConfig, Budget, Choose, Device
 from edge_agent.contract.wire import Desired
 from edge_agent.orders import Orders, configured, desired_over
@@ -81,9 +82,7 @@ def test_what_is_sent_doubles_and_what_is_audited_does_not():
     scored = Scored(utility, np.zeros(20_000, np.intp), 1.0 - utility)
     sent = {}
     for times in (1.0, 2.0):
-        selector = NoveltyQuantile(
-            configured(config(label_share=0.05, over_selection=times)).rules, np.random.default_rng(1)
-        )
+        selector = NoveltyQuantile(configured(config(label_share=0.05, over_selection=times)).rules, SplitMix64(1))
         chosen = selector.offer(scored, None, count=20_000, sample_bytes=1)
         reasons = [one.selection.reason for one in chosen]
         sent[times] = (len(chosen), sum(reason in ("explore", "random") for reason in reasons))

@@ -11,6 +11,7 @@ import pytest
 
 from edge_agent.choose.quantile import NoveltyQuantile
 from edge_agent.choose.rules import Rules
+from edge_agent.choose.splitmix import SplitMix64
 from edge_agent.contract.types import Reading
 from edge_agent.loop import Cursor, Loop
 from edge_agent.model import Model
@@ -51,7 +52,7 @@ def test_people_are_found_on_photographs_and_a_frame_that_misses_one_is_asked_ab
     model.check_golden()
     loop = Loop(
         model,
-        NoveltyQuantile(Rules(label_share=1.0, depth_labels=100.0), np.random.default_rng(1)),
+        NoveltyQuantile(Rules(label_share=1.0, depth_labels=100.0), SplitMix64(1)),
         identity=Identity("cam", "main", 1),
         acquisition="margin",
         cursor=Cursor(),

@@ -149,7 +149,9 @@ def test_what_the_server_calls_erased_is_not_kept_parked(device: Device) -> None
     device.put(1, 2)
     device.writer.stop()
     rng = np.random.default_rng(0)
-    sender = Sender(device.outbox, Window(8, max_bytes=10**6, first_s=1, max_s=2, rng=rng), Allowance(), topic="t")
+    sender = Sender(
+        device.outbox, Window(8, max_bytes=10**6, first_s=1, max_s=2, uniform=rng.random), Allowance(), topic="t"
+    )
     sender.receipt(
         Receipt(refused={"cam-1.main.7.1": "erased", "cam-1.main.7.2": "x"}, erased=("cam-1.main.7.1",)), 0.0
     )

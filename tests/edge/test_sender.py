@@ -30,7 +30,7 @@ def outbox(tmp_path: Path) -> Iterator[Outbox]:
 
 @pytest.fixture
 def sender(outbox: Outbox) -> Sender:
-    window = Window(32, max_bytes=1 << 20, first_s=2.0, max_s=60.0, rng=np.random.default_rng(0))
+    window = Window(32, max_bytes=1 << 20, first_s=2.0, max_s=60.0, uniform=np.random.default_rng(0).random)
     return Sender(outbox, window, Allowance(), topic="t")
 
 

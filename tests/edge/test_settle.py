@@ -22,7 +22,7 @@ def outbox(tmp_path):
 
 def sent(outbox: Outbox, count: int) -> Sender:
     outbox.put([a_put(seq) for seq in range(count)])
-    window = Window(32, max_bytes=10**6, first_s=10.0, max_s=60.0, rng=np.random.default_rng(0))
+    window = Window(32, max_bytes=10**6, first_s=10.0, max_s=60.0, uniform=np.random.default_rng(0).random)
     sender = Sender(outbox, window, Allowance(), topic="t")
     while sender.send(lambda _frame: lambda: True, lambda: NOW_S) == 0.0:
         continue

@@ -22,6 +22,7 @@ from edge_agent import stream as streams
 from edge_agent.__main__ import main
 from edge_agent.choose.quantile import NoveltyQuantile
 from edge_agent.choose.rules import Rules
+from edge_agent.choose.splitmix import SplitMix64
 from edge_agent.config import load_config
 from edge_agent.contract.errors import ConfigError, SourceError
 from edge_agent.contract.types import Reading
@@ -50,7 +51,7 @@ def make_loop(model: Model | None = None, **changes: object) -> Loop:
         "flush_s": 0.05,
         "hand_over": lambda _item: None,
     }
-    selector = NoveltyQuantile(Rules(label_share=0.1), np.random.default_rng(1))
+    selector = NoveltyQuantile(Rules(label_share=0.1), SplitMix64(1))
     return Loop(model or Model(ARTIFACT), selector, **(told | changes))
 
 

@@ -17,6 +17,7 @@ from edge_agent.choose.disagreement import Share
 from edge_agent.choose.drift import Watch
 from edge_agent.choose.quantile import NoveltyQuantile
 from edge_agent.choose.rules import Rules
+from edge_agent.choose.splitmix import SplitMix64
 from edge_agent.choose.targets import OF_COMMITTEES
 from edge_agent.choose.tasks.detection import Detection, expected_f1
 from edge_agent.choose.tasks.frames import Frames
@@ -335,7 +336,7 @@ def run(model: Model, acquisition: str = "margin") -> tuple[list, Loop]:
     handed: list[Handover] = []
     loop = Loop(
         model,
-        NoveltyQuantile(Rules(label_share=0.1), np.random.default_rng(0)),
+        NoveltyQuantile(Rules(label_share=0.1), SplitMix64(0)),
         identity=Identity("d", "s", 1),
         acquisition=acquisition,
         cursor=Cursor(),
@@ -433,7 +434,7 @@ def test_two_models_of_a_task_are_compared_by_their_answers(tmp_path: Path, task
     handed: list[Handover] = []
     loop = Loop(
         Model(tmp_path / "1"),
-        NoveltyQuantile(Rules(label_share=0.05), np.random.default_rng(0)),
+        NoveltyQuantile(Rules(label_share=0.05), SplitMix64(0)),
         identity=Identity("d", "s", 1),
         acquisition="margin",
         cursor=Cursor(),
@@ -442,13 +443,13 @@ def test_two_models_of_a_task_are_compared_by_their_answers(tmp_path: Path, task
     )
     other = Model(tmp_path / "2")
     readings = [Reading(row, seq) for seq, row in enumerate(stream(400))]
-    loop.shadow(other, Share(1.0, 0.1), np.random.default_rng(0))
+    loop.shadow(other, Share(1.0, 0.1), SplitMix64(0))
     loop.run(iter([]), threading.Event())
     loop.run(iter(readings), threading.Event())
     seen = loop.extras.shadowed()
     assert (seen.samples, seen.invalid, seen.agreed) == (400, 0, 400)  # the same model, under another number
     linear(tmp_path / "3", targets=2, heads=3, version=3, seed=6, **made)
-    loop.shadow(Model(tmp_path / "3"), Share(1.0, 0.1), np.random.default_rng(0))
+    loop.shadow(Model(tmp_path / "3"), Share(1.0, 0.1), SplitMix64(0))
     loop.run(iter([]), threading.Event())
     loop.run(iter(readings), threading.Event())
     assert loop.extras.shadowed().version == 3

@@ -155,7 +155,7 @@ def make(outbox) -> Iterator[Callable[..., Uplink]]:
             "heartbeat": lambda: a_heartbeat(outbox),
             "on_desired": lambda desired: None,
             "on_block": lambda header, body: None,
-            "rng": np.random.default_rng(0),
+            "uniform": np.random.default_rng(0).random,
         }
         made.append(Uplink(**{**options, **over}))
         made[-1].start()

@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 from edge_agent.choose.acquisition import Scored, Scorer
 from edge_agent.choose.rules import Rules
 from edge_agent.choose.selector import Chosen, Selector
+from edge_agent.choose.splitmix import SplitMix64
 from edge_agent.choose.strategy import make
 from edge_agent.choose.vessal import RIDGE, SKETCH, Gradients, Vessal
 from edge_agent.contract.errors import ConfigError
@@ -43,7 +44,7 @@ def play(
 
 
 def vessal(share: float = 0.05, *, seed: int = 12_345, saved: bytes = b"", **rules: float) -> Selector:
-    return make("vessal", Rules(label_share=share, **rules), np.random.default_rng(seed), saved=saved)
+    return make("vessal", Rules(label_share=share, **rules), SplitMix64(seed), saved=saved)
 
 
 @settings(deadline=None, max_examples=15)
@@ -176,14 +177,14 @@ def test_a_new_model_does_not_change_the_rate() -> None:
 def test_another_strategy_begins_afresh_but_with_the_tokens_that_are_left(before: str, after: str) -> None:
     logits, embedding = stream(2000, seed=0)
     rules = Rules(label_share=0.05)
-    first = make(before, rules, np.random.default_rng(0))
+    first = make(before, rules, SplitMix64(0))
     play(first, logits, embedding, [BLOCK])
-    second = make(after, rules, np.random.default_rng(0), saved=first.save())
+    second = make(after, rules, SplitMix64(0), saved=first.save())
     assert second.purse.label_tokens == first.purse.label_tokens
     assert play(second, logits, embedding, [BLOCK])
 
 
 def test_an_unknown_strategy_names_the_nearest() -> None:
     with pytest.raises(ConfigError, match="did you mean 'vessal'"):
-        make("vesal", Rules(label_share=0.05), np.random.default_rng(0))
+        make("vesal", Rules(label_share=0.05), SplitMix64(0))
     assert isinstance(vessal(), Vessal)

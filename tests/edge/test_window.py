@@ -14,7 +14,7 @@ from edge_agent.send.window import FIRST, LEAST, Window, retry_wait_s
 
 @given(st.integers(0, 2000), st.floats(0.01, 10), st.floats(0.01, 1000), st.integers(0, 2**32 - 1))
 def test_a_wait_is_never_below_the_first_nor_above_the_limit(attempt, first_s, max_s, seed):
-    wait_s = retry_wait_s(attempt, first_s=first_s, max_s=max_s, rng=np.random.default_rng(seed))
+    wait_s = retry_wait_s(attempt, first_s=first_s, max_s=max_s, uniform=np.random.default_rng(seed).random)
     assert first_s <= wait_s <= max(first_s, max_s)
     assert wait_s <= first_s * 2.0 ** min(attempt + 1, 1000)
 
@@ -22,13 +22,13 @@ def test_a_wait_is_never_below_the_first_nor_above_the_limit(attempt, first_s, m
 def test_waits_double_and_spread_over_their_whole_range():
     rng = np.random.default_rng(1)
     for attempt, limit_s in [(0, 4.0), (1, 8.0), (3, 32.0), (30, 300.0)]:
-        waits = [retry_wait_s(attempt, first_s=2.0, max_s=300.0, rng=rng) for _ in range(2000)]
+        waits = [retry_wait_s(attempt, first_s=2.0, max_s=300.0, uniform=rng.random) for _ in range(2000)]
         shares, _ = np.histogram(waits, bins=4, range=(2.0, limit_s))
         assert shares.min() > 400
 
 
 def a_window(size=3, max_bytes=1000):
-    return Window(size, max_bytes=max_bytes, first_s=1.0, max_s=8.0, rng=np.random.default_rng(0))
+    return Window(size, max_bytes=max_bytes, first_s=1.0, max_s=8.0, uniform=np.random.default_rng(0).random)
 
 
 def yes():

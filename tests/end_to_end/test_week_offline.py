@@ -109,7 +109,7 @@ class Device:
             ),
             on_desired=lambda _desired: None,
             on_block=lambda _header, _body: None,
-            rng=np.random.default_rng(0),
+            uniform=np.random.default_rng(0).random,
         )
 
 

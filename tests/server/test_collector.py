@@ -228,7 +228,7 @@ def an_uplink(link, outbox):
         host=link.host, port=link.port, tls=None, username="", password="", fleet=FLEET, device="cam-1", session="s",
         outbox=outbox, window=16, retry_first_s=0.1, retry_max_s=0.4, keepalive_s=5, heartbeat_s=0.2,
         birth=lambda: birth("s"), heartbeat=lambda: heartbeat("s"), on_desired=lambda _: None,
-        on_block=lambda *_: None, rng=np.random.default_rng(0),
+        on_block=lambda *_: None, uniform=np.random.default_rng(0).random,
     )  # fmt: skip
 
 

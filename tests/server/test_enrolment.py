@@ -492,7 +492,7 @@ def device(web, make_token, tmp_path, clock):
     enrol(make_token("cam-1", web), tmp_path / "device")
     papers = Papers.within(tmp_path / "device" / "identity")
     told: list[str] = []
-    made = Renewal(papers, web, report=told.append, rng=np.random.default_rng(0), clock=clock.now_s)
+    made = Renewal(papers, web, report=told.append, uniform=np.random.default_rng(0).random, clock=clock.now_s)
     return papers, made, told
 
 
@@ -545,7 +545,7 @@ def test_trouble_is_told_once_and_tried_again_ever_later(device, web, clock, ca,
     clock.forward(days=60)
     with socket.create_server(("127.0.0.1", 0)) as probe:
         nobody = Portal("127.0.0.1", probe.getsockname()[1])
-    away = Renewal(papers, nobody, report=told.append, rng=np.random.default_rng(0), clock=clock.now_s)
+    away = Renewal(papers, nobody, report=told.append, uniform=np.random.default_rng(0).random, clock=clock.now_s)
     waits = [away.step() for _ in range(12)]
     assert len(told) == 1
     assert "certificate not renewed" in told[0]
