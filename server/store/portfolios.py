@@ -6,7 +6,7 @@ that it learned from, and with the arms that follow, so that no run is learned f
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import Any, NamedTuple
 
 import sqlalchemy as sa
@@ -51,7 +51,8 @@ def tell(connection: sa.Connection, arms: Mapping[str, str]) -> None:
         connection.execute(sa.update(device).where(device.c.name == name).values(arm=arm))
 
 
-def told(connection: sa.Connection, *, seen_since_ms: int = 0) -> dict[str, str | None]:
-    """The arm of every device that gave a sign of life since."""
-    query = sa.select(device.c.name, device.c.arm).where(device.c.last_seen_ms >= seen_since_ms)
+def told(connection: sa.Connection, *, seen_since_ms: int = 0, but: Collection[str] = ()) -> dict[str, str | None]:
+    """The arm of every device that gave a sign of life since; without those that have one of `but`."""
+    other = sa.or_(device.c.arm.is_(None), device.c.arm.not_in(but)) if but else sa.true()
+    query = sa.select(device.c.name, device.c.arm).where(device.c.last_seen_ms >= seen_since_ms, other)
     return {row.name: row.arm for row in connection.execute(query)}

@@ -41,24 +41,30 @@ class Steering:
 
     def tick(self, now_ms: int) -> None:
         """One look: is there a run to learn from, or a device without an arm?"""
+        if self._arms:
+            self._steer(now_ms)
+        else:
+            self._switch_off(now_ms)
+
+    def _steer(self, now_ms: int) -> None:
         with self._store.database.read() as connection:
             kept = portfolios.get(connection)
-            told = portfolios.told(connection, seen_since_ms=now_ms - HORIZON_MS if self._arms else 0)
-            on = kept is not None and bool(kept.shares)
+            on = _is_on(kept)
             run_id = kept.run_id if kept is not None and on else runs.last_id(connection)
-            run = runs.following(connection, *runs.JUDGED, after=run_id) if self._arms else None
-        if not self._arms:
-            self._switch_off(on or any(told.values()), now_ms)
-            return
+            run = runs.following(connection, *runs.JUDGED, after=run_id)
+            settled = [arm.name for arm in self._arms] if run is None else []
+            told = portfolios.told(connection, seen_since_ms=now_ms - HORIZON_MS, but=settled)
         known = msgspec.convert(kept.state, type=portfolio.State) if kept else None
         state = portfolio.fresh(self._arms, known)
         if run is not None:
             self._learn(state, run, told, now_ms)
-        elif not on or state != known or any(arm not in state.beliefs for arm in told.values()):
-            self._keep(state, run_id, self._completed(state, told), now_ms)
+        elif not on or state != known or told:  # who has an arm of these keeps it
+            self._keep(state, run_id, portfolio.assign(state, sorted(told), self._rng), now_ms)
 
-    def _switch_off(self, was_on: bool, now_ms: int) -> None:
-        if was_on:
+    def _switch_off(self, now_ms: int) -> None:
+        with self._store.database.read() as connection:
+            on = _is_on(portfolios.get(connection))  # not which devices have an arm: of a large fleet a long answer
+        if on:
             with self._store.database.write() as connection:
                 portfolios.switch_off(connection, now_ms=now_ms)
             log.info("no portfolio any more: the devices go by their own configuration")
@@ -67,12 +73,6 @@ class Steering:
         gains = msgspec.convert(run.report.get("gains", {}), type=dict[str, Gain])
         state = portfolio.learn(before, gains, Counter(arm for arm in told.values() if arm))
         self._keep(state, run.id, portfolio.assign(state, sorted(told), self._rng), now_ms, before=before)
-
-    def _completed(self, state: portfolio.State, told: Mapping[str, str | None]) -> dict[str, str]:
-        """Arms for those that have none; the others keep theirs."""
-        return portfolio.assign(
-            state, sorted(name for name, arm in told.items() if arm not in state.beliefs), self._rng
-        )
 
     def _keep(
         self,
@@ -92,6 +92,10 @@ class Steering:
                 events.say(connection, "portfolio", text, version=0, detail=shares, now_ms=now_ms)
                 trail.record(connection, "steer", f"channel {CHANNEL}", why=text, detail=shares, now_ms=now_ms)
                 log.info("portfolio %s", text)
+
+
+def _is_on(kept: Kept | None) -> bool:
+    return kept is not None and bool(kept.shares)
 
 
 def _news(before: portfolio.State, after: portfolio.State) -> str:

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 
-from edge_agent.choose.confidence import Confidence
+from edge_agent.choose.confidence import Confidence, Mean
 from edge_agent.update.probation import Commit, Figures, GoOn, Limits, Pass, Probation, Revert, Shadowing
 
 CHAMPION = Figures(samples=900, latency_p95_ms=4.0)
@@ -164,4 +164,4 @@ def test_the_error_is_that_of_a_mean_of_samples_that_are_alike():
         means.append(one.mean().value)
         errors.append(one.mean().error)
     assert np.std(means) == pytest.approx(np.mean(errors), rel=0.15)
-    assert Confidence().mean() == (0.0, None)
+    assert Confidence().mean() == Mean(0.0, None)
