@@ -48,10 +48,11 @@ class Memory(Protocol):
 
 
 class Projection:
-    """Rows (N, D) to (N, length) by random signs (Achlioptas 2003); the same on every machine for the same seed and D.
+    """Rows (N, D) to (N, length) by columns of a Hadamard matrix under random signs (SRHT; Ailon and Chazelle 2006).
 
-    Each row is rounded to steps of its greatest number, of which there are so many that no sum of them reaches EXACT:
-    30,000 for 512 dimensions.
+    Orthogonal as they are, they tell apart more than as many random columns. The same on every machine for the same
+    seed and D. Each row is rounded to steps of its greatest number, of which there are so many that no sum of them
+    reaches EXACT: 30,000 for 512 dimensions.
     """
 
     def __init__(self, *seed: int, length: int = SKETCH) -> None:
@@ -82,9 +83,21 @@ class Projection:
         return unit
 
     def _draw(self, dimensions: int) -> None:
-        draws = SplitMix64(*self._seed, dimensions).draws(dimensions * self._length)
-        self._matrix = np.where(draws < 0.5, -1.0, 1.0).astype(np.float32).reshape(dimensions, self._length)
+        side = 1 << (max(dimensions, self._length) - 1).bit_length()
+        draws = SplitMix64(*self._seed, dimensions).draws(dimensions + side)
+        signs = np.where(draws[:dimensions] < 0.5, -1.0, 1.0).astype(np.float32)
+        columns = draws[dimensions:].argsort(kind="stable")[: self._length]
+        self._matrix = signs[:, None] * _hadamard(np.arange(dimensions), columns)
         self._steps = np.float32(max(1.0, EXACT // max(1, dimensions) - 1.0))
+
+
+def _hadamard(rows: NDArray[np.intp], columns: NDArray[np.intp]) -> Floats:
+    """(N, K) of the matrix in the order of Sylvester: +1 where row and column share an even number of bits, else -1."""
+    shared = rows[:, None] & columns
+    for width in (32, 16, 8, 4, 2, 1):
+        shared ^= shared >> width
+    parity: Floats = (1 - 2 * (shared & 1)).astype(np.float32)
+    return parity
 
 
 class Novelty:
