@@ -295,6 +295,8 @@ class Uplink:
         beat_s = self._beat(connection)
         if not self._server_online:
             return beat_s
+        if self._server_back.is_set():  # since we looked: its birth goes first
+            return 0.0
         if (wait_s := self._tell_events(connection)) > 0:
             return min(wait_s, beat_s)
         if lull or paused or self._beats.is_due(self._monotonic()):
@@ -375,7 +377,8 @@ class Uplink:
 
     def _note_state(self, online: bool, retained: bool) -> None:
         """Said just now, not kept by the broker: the server came after us, and heard neither birth nor samples."""
-        self._server_online = online
         if online and not retained:
-            self.introduce()
+            self.introduce()  # before samples may go
+        self._server_online = online
+        self._wake.set()
         self._wake.set()

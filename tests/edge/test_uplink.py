@@ -362,6 +362,27 @@ def test_nothing_is_sent_to_a_server_that_is_away(broker, server, outbox, make):
     assert [kind for kind in server.kinds() if kind != "heartbeat"] == ["birth", "birth", "event"] + ["sample"] * 5
 
 
+def test_a_server_that_comes_back_between_two_looks_hears_the_birth_first(broker, server, outbox, make):
+    comes_back = threading.Event()
+
+    def heartbeat() -> Heartbeat:
+        if comes_back.is_set():
+            comes_back.clear()
+            server.state(True)
+            time.sleep(0.3)  # the news arrives while the uplink is here, past its look for them
+        return a_heartbeat(outbox)
+
+    uplink = make(broker, heartbeat=heartbeat)
+    wait_for(lambda: uplink.connected, "connected")
+    server.state(False)
+    pass_heartbeats(server)
+    outbox.put([a_put(seq) for seq in range(5)])
+    uplink.event(an_event(1))
+    comes_back.set()
+    wait_for(lambda: outbox.status().rows == 0, "drained")
+    assert [kind for kind in server.kinds() if kind != "heartbeat"] == ["birth", "birth", "event"] + ["sample"] * 5
+
+
 def test_a_server_that_comes_after_the_device_hears_a_birth(broker, outbox, make):
     outbox.put([a_put(seq) for seq in range(3)])
     beats = []
