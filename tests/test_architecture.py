@@ -33,7 +33,7 @@ AGENT_PARTS = (
     {"config"},  # has the options of sources
     {"source", "model", "choose", "send", "update", "identity", "status", "metrics", "systemd"},
     {"runtime"},
-    {"lock", "history", "providers", "pulse", "pace", "heat", "listener", "latency"},
+    {"mqtt", "memory", "lock", "history", "providers", "pulse", "pace", "heat", "listener", "latency"},
     {"contract"},
 )
 SERVER_PARTS = (
