@@ -36,10 +36,10 @@ fleet = "test"
 task = "classification"
 [broker]
 plain = true
-[teach]
-enabled = false
 [web]
 port = 0
+[teach]
+enabled = false
 """
 
 AGENT = """
@@ -113,16 +113,18 @@ class Served:
         programs: Programs,
         *,
         task: str = "classification",
+        teach: str = "",
         settings: str = "",
         before: Sequence[Sequence[str]] = (),
     ) -> None:
-        """`task`: of the models; `settings`: further ones, TOML. `before`: words of commands that are given before it
-        starts.
+        """`task`: of the models; `teach`: more of [teach], TOML; `settings`: further tables.
+
+        `before`: words of commands that are given before it starts.
         """
         self.folder, self.programs = folder, programs
         self.catalogue = folder / "server" / "catalogue.db"
         self.config = str(folder / "server.toml")
-        (folder / "server.toml").write_text(SERVER.replace("classification", task) + settings)
+        (folder / "server.toml").write_text(SERVER.replace("classification", task) + teach + settings)
         for words in before:
             self.command(*words)
         self.server = programs.run(folder / "server.log", "server", "run", self.config)
