@@ -20,7 +20,7 @@ from onnx import ModelProto, TensorProto, helper, load_model_from_string
 
 from edge_agent.contract.artifact import Answer
 from edge_agent.contract.errors import IncompatibleError
-from models import evaluate, preparation, spread, taps
+from models import evaluate, numbers, preparation, taps
 from models.data import require_truth
 from models.errors import DataError
 from models.graph import DTYPES, check_shape, load, the_input
@@ -92,10 +92,8 @@ def bring(
     """
     _check_data(data, y, about)
     given = Given(data[::2], data[1::2], None if y is None else y[1::2])
-    tapped, found, answer, steady = _tapped(load(onnx), about, named, more, y)
+    tapped, found, answer = _tapped(load(onnx), about, named, more, prepare, given.calibration, y)
     tapped, note = _prepared(tapped, found.taps.logits, prepare, given) if prepare else (tapped, "")
-    if steady and y is not None:
-        tapped = spread.steady(tapped, found.taps.logits, given.calibration, y[::2])
     tapped = shaped(tapped)
     notes = (*about.notes, *([note] if note else []), found.why)
     about = replace(about, logits=found.taps.logits, embedding=found.taps.embedding, notes=notes, answer=answer)
@@ -103,21 +101,29 @@ def bring(
 
 
 class _Tapped(NamedTuple):
-    """The model with its taps for outputs. steady: a regressor that is to be given one spread for all samples."""
+    """The model with its taps for outputs, and how these are read."""
 
     tapped: bytes
     found: Found
     answer: Answer | None
-    steady: bool = False
 
 
-def _tapped(model: ModelProto, about: About, named: Taps, more: str, y: NDArray[Any] | None) -> _Tapped:
+def _tapped(
+    model: ModelProto,
+    about: About,
+    named: Taps,
+    more: str,
+    prepare: Preparation | None,
+    calibration: NDArray[Any],
+    y: NDArray[Any] | None,
+) -> _Tapped:
     if about.task == "regression":
         if y is None:
             raise DataError("a regressor is brought with its truths: expected y (N, K), NaN where one is not known")
-        numbers, scale = spread.find(model.graph, named, more, y[::2]), tuple(spread.scale_of(y[::2]).tolist())
-        tapped = taps.retap(model, numbers.found, "" if numbers.steady else numbers.spread)
-        return _Tapped(tapped, numbers.found, Answer(spread=numbers.spread, scale=scale), numbers.steady)
+        x, known = preparation.plan(model, prepare).apply(calibration) if prepare else calibration, y[::2]
+        found, spread = numbers.find(model, named, more, x, known)
+        answer = Answer(spread=spread, scale=tuple(numbers.scale_of(known).tolist()))
+        return _Tapped(taps.retap(model, found, spread), found, answer)
     named = _of_detector(named, more) if about.task == "detection" else named
     answer = Answer(boxes=more) if about.task == "detection" else about.answer
     return _Tapped(*taps.tap_model(model, named, task=about.task, more=more), answer)
@@ -209,8 +215,8 @@ def _prepared(tapped: bytes, logits: str, said: Preparation, given: Given) -> tu
         raise DataError(f"data is {some.dtype} {some.shape}, the prepared model takes {wanted}")
     preparation.put_in_front(model, plan)
     after: bytes = model.SerializeToString()
-    expected = evaluate.run_onnx(tapped, plan.apply(some), logits=logits, embedding=logits)[0]
-    got = evaluate.run_onnx(after, some, logits=logits, embedding=logits)[0]
+    (expected,) = evaluate.run_outputs(evaluate.open_session(tapped), plan.apply(some), [logits])
+    (got,) = evaluate.run_outputs(evaluate.open_session(after), some, [logits])
     if not np.allclose(expected, got, rtol=0.0, atol=CLOSE * max(1.0, float(np.ptp(expected)))):
         raise IncompatibleError(
             f"what was put in front of the net is off by {np.abs(expected - got).max():.3g} from the same in numpy: "

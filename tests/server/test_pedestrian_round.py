@@ -84,7 +84,7 @@ max_latency_ratio = 1000  # this is about answers
 
 pytestmark = [
     pytest.mark.long,
-    pytest.mark.timeout(900),
+    pytest.mark.timeout(1800),
     pytest.mark.of_a_file,
     pytest.mark.of_shards,  # both are read while the server writes
     pytest.mark.skipif(not MADE.exists(), reason="no real detector: python scripts/pedestrians.py makes it"),
@@ -127,9 +127,8 @@ def _round(what: World, folder: Path, programs: Programs) -> Round:
     programs.wait_for("every one has its boxes", lambda: _labelled(served) == len(seen), within_s=60)
     served.command("train", "--why", "it is dark")
     fresh = itertools.cycle(range(BY_DAY + COUNT, len(what.x)))
-    programs.wait_for(
-        "a round", lambda: query(served.catalogue, "select 1 from run where ended_at_ms > 0") != [], within_s=400
-    )
+    programs.wait_for("a round", lambda: _round_ended(served) != "", within_s=1200)
+    assert _round_ended(served) in ("passed", "published"), served.server.said()[-4000:]
 
     def arrived() -> bool:
         camera.show(next(fresh))
@@ -172,7 +171,7 @@ def test_the_device_asks_about_what_it_lost_within_its_budget(went_round: Round)
     assert len(anyway) >= 40
     assert np.mean([row["utility"] for row in chosen_for]) > np.mean([row["utility"] for row in anyway]) + 0.05
     gone = next(row for row in rows if row["seq"] >= BY_DAY)  # who was followed by day is not found any more
-    assert gone["said"]["boxes"] == []
+    assert "boxes" not in gone["said"]
 
 
 def test_its_heads_learn_dusk_and_it_passes_the_gates(went_round: Round) -> None:
@@ -199,7 +198,7 @@ def test_the_device_runs_what_was_signed_and_says_what_the_server_says(went_roun
     before, after = went_round.bundles
     assert before != after
     check_answers(went_round.after, went_round.what.x, [(row_of(ref), *said) for _, ref, *said in went_round.second])
-    assert any(said["boxes"] for *_, said in went_round.second)
+    assert any("boxes" in said for *_, said in went_round.second)
 
 
 def _weights(data: bytes) -> dict[str, np.ndarray]:
@@ -217,6 +216,12 @@ def _done(served: Served, frames: int) -> bool:
         return False
     beat = served.beat("cam-9")
     return beat.counts.read == frames and beat.outbox.acked_total == sum(beat.counts.selected.values())
+
+
+def _round_ended(served: Served) -> str:
+    """How; "": it did not yet."""
+    rows = query(served.catalogue, "select state from run where ended_at_ms is not null")
+    return str(rows[0][0]) if rows else ""
 
 
 def _labelled(served: Served) -> int:
