@@ -122,11 +122,12 @@ def _tapped(
             raise DataError("a regressor is brought with its truths: expected y (N, K), NaN where one is not known")
         x, known = preparation.plan(model, prepare).apply(calibration) if prepare else calibration, y[::2]
         found, spread = numbers.find(model, named, more, x, known)
-        answer = Answer(spread=spread, scale=tuple(numbers.scale_of(known).tolist()))
-        return _Tapped(taps.retap(model, found, spread), found, answer)
-    named = _of_detector(named, more) if about.task == "detection" else named
-    answer = Answer(boxes=more) if about.task == "detection" else about.answer
-    return _Tapped(*taps.tap_model(model, named, task=about.task, more=more), answer)
+        scale = tuple(numbers.scale_of(known).tolist())
+        return _Tapped(taps.retap(model, found, spread), found, Answer(spread=spread, scale=scale))
+    if about.task == "detection":
+        named = _of_detector(named, more)
+        return _Tapped(*taps.tap_model(model, named, task=about.task, more=more), Answer(boxes=more))
+    return _Tapped(*taps.tap_model(model, named, task=about.task), about.answer)
 
 
 def ship(

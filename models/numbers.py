@@ -93,7 +93,7 @@ def find(model: ModelProto, named: Taps, spread: str, x: NDArray[Any], y: NDArra
 
 
 def _only_output(graph: GraphProto, spread: str) -> str:
-    means = [entry.name for entry in graph.output if entry.name != spread]
+    means = [str(entry.name) for entry in graph.output if entry.name != spread]
     if len(means) != 1:
         raise IncompatibleError(f"the outputs are {', '.join(means)}: name the one of means (N, K): --logits")
     return means[0]

@@ -60,9 +60,10 @@ class Walked:
 
     def axes(self, node: NodeProto) -> list[int]:
         """What is reduced: an attribute up to opset 17, an input since."""
-        said = {attribute.name: helper.get_attribute_value(attribute) for attribute in node.attribute}
-        weight = self._weights.get(node.input[1]) if len(node.input) > 1 else None
-        return said.get("axes", []) if weight is None else numpy_helper.to_array(weight).tolist()
+        if len(node.input) > 1:
+            weight = self._weights.get(node.input[1])
+            return [] if weight is None else [int(axis) for axis in numpy_helper.to_array(weight)]
+        return [axis for attribute in node.attribute if attribute.name == "axes" for axis in attribute.ints]
 
     def source(self, name: str) -> str:
         """What is dropped out of, or named anew."""
