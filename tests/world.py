@@ -19,6 +19,7 @@ from edge_agent.choose.splitmix import SplitMix64
 from edge_agent.config import AgentConfig, Budget, Device
 from edge_agent.contract.types import Reading
 from edge_agent.contract.wire import Heartbeat
+from edge_agent.intake import Intake
 from edge_agent.loop import Cursor, Loop
 from edge_agent.model import Model
 from edge_agent.orders import configured
@@ -221,7 +222,7 @@ def expected(name: str, rows: int, seed: int) -> list[int]:
         hand_over=handed.append,
     )
     x = images(rows, seed=seed)[0]
-    loop.run((Reading(row, seq) for seq, row in enumerate(x)), threading.Event())
+    Intake(loop).run((Reading(row, seq) for seq, row in enumerate(x)), threading.Event())
     return [sample.id.seq for item in handed for sample in item.samples]
 
 

@@ -22,6 +22,7 @@ from edge_agent.choose.splitmix import SplitMix64
 from edge_agent.contract.artifact import write_artifact
 from edge_agent.contract.errors import IncompatibleError
 from edge_agent.contract.types import Reading
+from edge_agent.intake import Intake
 from edge_agent.loop import Cursor, Loop
 from edge_agent.model import Model
 from edge_agent.outgoing import Identity
@@ -207,7 +208,7 @@ def test_a_device_then_asks_at_random_within_its_budget(tmp_path: Path) -> None:
         hand_over=handed.append,
     )
     stream = np.random.default_rng(5).normal(size=(2000, 6)).astype(np.float32)
-    loop.run((Reading(x, seq) for seq, x in enumerate(stream)), threading.Event())
+    Intake(loop).run((Reading(x, seq) for seq, x in enumerate(stream)), threading.Event())
     chosen = [sample for item in handed for sample in item.samples]
     assert 0.17 * 2000 < len(chosen) <= 0.2 * 2000 + 5
     assert len({sample.selection.utility for sample in chosen}) == 1
