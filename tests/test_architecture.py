@@ -23,12 +23,12 @@ PACKAGES = ("edge_agent", "server", "models")
 AGENT_PARTS = (
     {"__main__"},
     {"agent", "check", "testing"},
-    {"housekeeping", "account", "orders", "stream", "session", "parts", "loader", "thermostat"},
-    {"answers"},
+    {"housekeeping", "account", "standing", "stream", "session", "parts", "loader", "thermostat"},
+    {"answers", "intake"},
     {"loop"},
     {"extras"},
     {"shadow"},
-    {"block", "record", "outgoing", "scores", "lookout"},
+    {"block", "record", "outgoing", "scores", "lookout", "orders"},
     {"batch"},
     {"config"},  # has the options of sources
     {"source", "model", "choose", "send", "update", "identity", "status", "metrics", "systemd"},
