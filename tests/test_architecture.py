@@ -257,6 +257,17 @@ def test_the_environment_is_read_by_the_named_loaders_only(trees: dict[Path, ast
     assert not wrong, "\n".join(wrong)
 
 
+def test_no_chance_on_a_device_is_numpys(trees: dict[Path, ast.Module]) -> None:
+    wrong = [
+        f"{name_of(path)}:{node.lineno}"
+        for path, tree in trees.items()
+        if name_of(path).startswith("edge_agent/") and name_of(path) != "edge_agent/testing.py"  # a user's, beside it
+        for node in ast.walk(tree)
+        if isinstance(node, ast.Attribute) and ast.unparse(node).startswith(("np.random", "numpy.random"))
+    ]
+    assert not wrong, "\n".join(wrong)
+
+
 def reads_environment(node: ast.AST) -> bool:
     """os.environ[...], os.environ.get, os.getenv; `{**os.environ, ...}` hands it on to a child and reads nothing."""
     if isinstance(node, ast.Subscript):
