@@ -388,9 +388,7 @@ class Agent:
             model,
             self._go_on(
                 SELECTOR,
-                lambda saved: strategy.make(
-                    orders.strategy, orders.rules, SplitMix64(self.config.choose.seed), saved=saved
-                ),
+                lambda saved: strategy.make(orders.strategy, orders.rules, parts.make_chance(self.config), saved=saved),
             ),
             identity=Identity(self.config.device.name, self.config.source.stream, self.boot),
             acquisition=orders.acquisition,

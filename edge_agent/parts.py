@@ -44,6 +44,11 @@ log = logging.getLogger(__name__)
 RECENT, ENGINES = "recent", "engines"
 
 
+def make_chance(config: AgentConfig) -> SplitMix64:
+    """By which the selector draws; no two streams of a fleet draw alike, or all would audit the same moments."""
+    return SplitMix64(config.choose.seed, *f"{config.device.name}.{config.source.stream}".encode())
+
+
 def make_recent(config: AgentConfig, folder: Path, *, privacy: Privacy) -> Recent | None:
     """None without a ring; what is left of one is deleted then."""
     recent, folder = config.recent, folder / RECENT

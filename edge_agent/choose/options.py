@@ -39,7 +39,11 @@ class Choose(Section, frozen=True, kw_only=True):
         ),
     ] = 0.05
     seed: Annotated[
-        int, Meta(ge=0, description="of the generator that decides; with the state saved, a run repeats")
+        int,
+        Meta(
+            ge=0,
+            description="of the generator that decides, with the names of device and stream; with the state saved, a run repeats",
+        ),
     ] = 0
 
 

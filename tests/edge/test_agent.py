@@ -149,6 +149,22 @@ def test_run_to_the_end_of_the_source(here: Path) -> None:
     assert agent.writer.lost == 0
 
 
+def test_devices_with_one_stream_audit_different_moments_of_it_and_each_repeats_its_own(here: Path) -> None:
+    def audited(name: str) -> set[int]:
+        toml = configure(here)
+        toml.write_text(toml.read_text().replace('"cam"', f'"{name}"'))
+        Agent(load_config(toml)).run()
+        outbox = Outbox(here / "data" / "outbox.db", max_bytes=1 << 30, max_rows=10_000, min_free_disk_bytes=0)
+        selected = [row.header for row in outbox.peek(10_000)]
+        outbox.close()
+        shutil.rmtree(here / "data")
+        return {int(one.id.rpartition(".")[2]) for one in selected if one.selection.reason in {"explore", "random"}}
+
+    first, other = audited("cam"), audited("cam-2")
+    assert first == audited("cam")
+    assert len(first - other) > len(first & other)
+
+
 def test_a_second_run_goes_on_where_the_first_has_ended(here: Path) -> None:
     toml = configure(here)
     Agent(load_config(toml)).run()
