@@ -4,7 +4,8 @@ PYTHON ?= python3
 BIN := .venv/bin
 ARGS ?=
 # Nothing in these goes by a clock: they have what others leave of the machine, while those wait.
-BESIDE_DEMO := $(addprefix tests/,edge/test_drift.py edge/test_selector.py server/test_fleet_drift.py server/test_gates.py server/test_gates_catch.py server/test_rollout_properties.py)
+BESIDE_DEMO := $(addprefix tests/edge/test_,drift.py selector.py wire.py) \
+	$(addprefix tests/server/test_,api.py backtest.py fleet_drift.py gates.py gates_catch.py lineage.py pages_access.py rollout_properties.py)
 BESIDE_FLEETS := tests/models tests/end_to_end/test_arm_alike.py
 SETUP = $(PYTHON) scripts/setup.py $(if $(filter-out python3,$(PYTHON)),--python $(PYTHON))
 export PYTHONUNBUFFERED := 1
@@ -79,8 +80,8 @@ beside-demo:
 	@nice -n 19 $(MAKE) --no-print-directory checked arm
 	nice -n 19 $(BIN)/python -m pytest $(BESIDE_DEMO)
 
-fleets:
-	$(BIN)/python -m pytest -n 2 --dist loadfile --ignore tests/end_to_end/test_demo.py $(addprefix --ignore ,$(BESIDE_FLEETS)) tests/end_to_end
+fleets:  # in the order of their names: by the number of their tests, the emulated boards, two of minutes, would be last
+	$(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder --ignore tests/end_to_end/test_demo.py $(addprefix --ignore ,$(BESIDE_FLEETS)) tests/end_to_end
 
 beside-fleets:
 	nice -n 19 $(BIN)/python -m pytest $(BESIDE_FLEETS)
