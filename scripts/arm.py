@@ -76,8 +76,9 @@ CPU revision\t: 3
 
 """
 # A child that starts `sys.executable` comes through this script as well: the kernel cannot run what it names otherwise.
+# Bytecode is kept, beside the sources: compiling them would be two thirds of an emulated start of the agent.
 START = """#!/bin/sh
-export PYTHONHOME="{root}/usr" PYTHONPATH="{site}${{PYTHONPATH:+:$PYTHONPATH}}" PYTHONDONTWRITEBYTECODE=1
+export PYTHONHOME="{root}/usr" PYTHONPATH="{site}${{PYTHONPATH:+:$PYTHONPATH}}"
 exec "{emulator}" -cpu {cpu} -L "{root}" -0 "$0" "{root}/usr/bin/{python}" "$@"
 """
 

@@ -10,6 +10,7 @@ from hypothesis import settings
 
 # A verdict on a commit is the same each time; `make fuzz` draws anew, and more.
 settings.register_profile("repeatable", derandomize=True, deadline=None)  # how long it takes is not its verdict
+settings.register_profile("brief", settings.get_profile("repeatable"), max_examples=25)  # what was drawn elsewhere, too
 settings.register_profile("exploring", max_examples=1000, derandomize=False, deadline=None)
 settings.load_profile("repeatable")
 

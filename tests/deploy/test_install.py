@@ -147,8 +147,12 @@ class Board:
         return subprocess.run(argv, capture_output=True, text=True, check=True).stdout.strip()
 
 
-def test_run_again_it_brings_a_build_of_the_same_number(tmp_path: Path) -> None:
-    board = Board(tmp_path)
+@pytest.fixture(scope="module")
+def board(tmp_path_factory: pytest.TempPathFactory) -> Board:
+    return Board(tmp_path_factory.mktemp("board"))
+
+
+def test_run_again_it_brings_a_build_of_the_same_number(board: Board) -> None:
     for build in ("first", "second"):
         board.bring(build)
         done = board.install()
@@ -156,9 +160,8 @@ def test_run_again_it_brings_a_build_of_the_same_number(tmp_path: Path) -> None:
         assert board.build_of("edge_agent") == build
 
 
-def test_another_build_of_onnxruntime_is_still_there_after_the_script_ran_again(tmp_path: Path) -> None:
+def test_another_build_of_onnxruntime_is_still_there_after_the_script_ran_again(board: Board) -> None:
     """Two builds are two packages of the same files: taking the one away takes those of the other."""
-    board = Board(tmp_path)
     for _ in range(2):
         done = board.install(onnxruntime=board.gpu)
         assert done.returncode == 0, done.stderr

@@ -14,6 +14,8 @@ from processes import Programs, query
 from quadrants import another
 from world import World
 
+from server.release.fleet import REST_MS
+
 pytestmark = pytest.mark.end_to_end
 
 PEOPLE = """
@@ -95,10 +97,11 @@ def test_a_rollout_is_started_and_halted_while_agents_run(world: World, chromium
     page.click("main button >> text=Start")
     expect(page.locator(".rings .current h2")).to_contain_text("canary")
     world.wait("the canary runs version 2", lambda: versions_of(world) == {"cam-1": 2, "cam-2": 1})
-    expect(page.locator(".rings .current")).to_contain_text("running", timeout=15_000)
+    # A look at the fleet is followed by a rest of nine times its length (release/fleet.py), up to half a minute.
+    expect(page.locator(".rings .current")).to_contain_text("running", timeout=REST_MS + browsers.WAIT_MS)
     page.fill("input[name=reason]", "the line is being moved")
     page.click("text=Halt")
-    expect(page.locator("#now .state").first).to_have_text("halted", timeout=15_000)
+    expect(page.locator("#now .state").first).to_have_text("halted")
     expect(page.locator("#now")).to_contain_text("the line is being moved")
     ordered = "select name from device where json_extract(desired, '$.model.version') = 2"
     assert query(world.catalogue, ordered) in ([], [("cam-1",)])  # to nobody else

@@ -16,10 +16,15 @@ def chromium():
         yield found
 
 
-@pytest.fixture
-def served(tmp_path, migrated):
+@pytest.fixture(scope="module", autouse=True)
+def migrated_once(migrated):
     with migrated.given():
-        made = browsers.Served(tmp_path, now_ms=lambda: time.time_ns() // 1_000_000)
+        yield
+
+
+@pytest.fixture
+def served(tmp_path):
+    made = browsers.Served(tmp_path, now_ms=lambda: time.time_ns() // 1_000_000)
     yield made
     made.close()
     made.store.close()
