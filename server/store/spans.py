@@ -16,7 +16,7 @@ import numpy as np
 import sqlalchemy as sa
 from numpy.typing import NDArray
 
-from server.store.among import Question, among
+from server.store.among import Lookup, Question, listed
 from server.store.database import Database
 from server.store.insert import insert
 from server.store.many import Many
@@ -67,10 +67,8 @@ def _add(
     start_ms: int,
     found: dict[tuple[str, int], list[tuple[Sequence[float], Sequence[float]]]],
 ) -> None:
-    names = {device for device, _ in found}
-    for device, version, *before in _THERE.ask(connection, list(names), start_ms=start_ms):
-        if (device, version) in found:
-            found[device, version].append((unpack(before[0]), unpack(before[1])))
+    for device, version, signals, classes in _THERE.ask_of(connection, list(found), start_ms=start_ms):
+        found[device, version].append((unpack(signals), unpack(classes)))
     rows = []
     for (device, version), parts in found.items():
         signals, classes = (added(*vectors) for vectors in zip(*parts, strict=True))
@@ -79,8 +77,11 @@ def _add(
 
 
 def _there(connection: sa.Connection) -> sa.Select[Any]:
+    given = listed(connection, [span.c.device, span.c.model_version])
+    mine = (column == other for column, other in zip((span.c.device, span.c.model_version), given.columns, strict=True))
     query = sa.select(span.c.device, span.c.model_version, span.c.signals, span.c.classes)
-    return query.where(among(connection, span.c.device), span.c.start_ms == sa.bindparam("start_ms"))
+    query = query.select_from(Lookup(given.rows, span, sa.and_(*mine)))
+    return query.where(span.c.start_ms == sa.bindparam("start_ms"))
 
 
 _THERE = Question(_there)
