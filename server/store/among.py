@@ -51,9 +51,9 @@ class Lookup(sa.Join):
 @compiles(Lookup, "sqlite")
 def _as_cross_join(join: Lookup, compiler: SQLCompiler, *, asfrom: bool = False, **options: Any) -> str:  # noqa: ARG001
     """By this word alone SQLite takes the order of the tables from the statement (sqlite.org/optoverview.html, 6.2)."""
-    assert join.onclause is not None
     left, right = (compiler.process(side, asfrom=True, **options) for side in (join.left, join.right))
-    return f"{left} CROSS JOIN {right} ON {compiler.process(join.onclause, **options)}"
+    on: Any = join.onclause
+    return f"{left} CROSS JOIN {right} ON {compiler.process(on, **options)}"
 
 
 class Listed(NamedTuple):
