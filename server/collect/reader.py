@@ -21,7 +21,7 @@ import paho.mqtt.client as mqtt
 from paho.mqtt.enums import MessageState, MQTTErrorCode
 
 READ_BYTES = 1 << 18  # less is more calls, more does not fit the processor's cache
-REST_S = 0.02
+REST_S = 0.05
 """Shorter, and the heartbeats of 10,000 devices still come one by one; longer, and so much later comes a sample among
 them. What is sent does not wait."""
 REST_MESSAGES = 64  # beyond so many at once there is no rest: they would come faster than they are read

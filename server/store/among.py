@@ -86,13 +86,12 @@ class Question:
         """Its rows. values: of its `looked_up`; more: its other parameters."""
         return self._ask(connection, {_GIVEN: _as_list(connection, values)} | more)
 
-    def ask_of(self, connection: sa.Connection, rows: Sequence[Sequence[str | int]], **more: object) -> Sequence[Any]:
+    def ask_of(self, connection: sa.Connection, rows: Sequence[Sequence[str | int]]) -> Sequence[Any]:
         """Its rows, where it has `listed`; of one row at least."""
         if connection.dialect.name != POSTGRESQL:
-            return self._ask(connection, {_GIVEN: json.dumps(rows)} | more)
+            return self._ask(connection, {_GIVEN: json.dumps(rows)})
         columns = zip(*rows, strict=True)
-        given = {f"{_GIVEN}_{place}": list(values) for place, values in enumerate(columns)}
-        return self._ask(connection, given | more)
+        return self._ask(connection, {f"{_GIVEN}_{place}": list(values) for place, values in enumerate(columns)})
 
     def _ask(self, connection: sa.Connection, given: Mapping[str, object]) -> Sequence[Any]:
         kind = connection.dialect.name
