@@ -47,6 +47,7 @@ from edge_agent.choose.splitmix import SplitMix64
 from edge_agent.contract.artifact import MODEL, write_artifact
 from edge_agent.contract.types import Reading
 from edge_agent.contract.wire import Birth, ModelState
+from edge_agent.intake import Intake
 from edge_agent.loop import Cursor, Loop
 from edge_agent.model import TOGETHER, Model
 from edge_agent.outgoing import Identity
@@ -248,7 +249,7 @@ class Running:
     def play(self) -> None:
         """All samples, as fast as they are taken."""
         readings = (Reading(sample, self._seq + row) for row, sample in enumerate(self._x))
-        self._loop.run(readings, threading.Event())
+        Intake(self._loop).run(readings, threading.Event())
         self._seq += len(self._x)
 
     def settle(self) -> None:

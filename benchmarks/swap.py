@@ -41,6 +41,7 @@ from edge_agent.config import Update
 from edge_agent.contract.artifact import encode_manifest, write_artifact
 from edge_agent.contract.types import Reading
 from edge_agent.housekeeping import Housekeeping
+from edge_agent.intake import Intake
 from edge_agent.loop import Cursor, Loop
 from edge_agent.model import Model
 from edge_agent.outgoing import Identity
@@ -176,7 +177,7 @@ def play(folder: Path, name: str, rate_per_s: float, versions: int) -> Found:
     ]
     for thread in threads:
         thread.start()
-    loop.run(stream.readings(stopping), stopping)
+    Intake(loop).run(stream.readings(stopping), stopping)
     for thread in threads:
         thread.join()
     return Found(stream.ready_s, stream.given - loop.record.counts().scored, phases)

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import faulthandler
-import gc
 import logging
 import os
 import signal
 import sys
 import threading
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -103,14 +103,13 @@ def _command(words: list[str]) -> int:
 
 def run(path: Path) -> None:
     """Run the agent until SIGTERM or SIGINT."""
-    gc.disable()  # all that a start makes stays: a tenth of it would go into looking for what does not
-    try:
-        _run(path)
-    finally:
-        gc.enable()  # it may have ended before it was settled, and whoever called goes on
+    from edge_agent import memory
+
+    with memory.starting():
+        _run(path, settled=memory.settle)
 
 
-def _run(path: Path) -> None:
+def _run(path: Path, *, settled: Callable[[], None]) -> None:
     from edge_agent.config import load_config
     from edge_agent.lock import only_one
     from edge_agent.systemd import read_environment
@@ -124,17 +123,11 @@ def _run(path: Path) -> None:
     from edge_agent.agent import Agent
 
     with only_one(Path(config.device.data_dir)):
-        agent = Agent(config, manager=manager, settled=_collect)
+        agent = Agent(config, manager=manager, settled=settled)
         for number in (signal.SIGTERM, signal.SIGINT):
             # In a thread: a handler interrupts the main thread, which may hold the lock of the very event it would set.
             signal.signal(number, lambda *_: threading.Thread(target=agent.stop).start())
         agent.run()
-
-
-def _collect() -> None:
-    """Garbage from now on, and never again look at what stays."""
-    gc.freeze()
-    gc.enable()
 
 
 def check(path: Path) -> None:

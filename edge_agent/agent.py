@@ -3,13 +3,13 @@
 The only file that knows every part, and the only forgiving one. It opens the parts, carries values between them, and
 keeps house beside the loop:
 
-    loop (main thread)   source -> model -> scores -> selector -> writer             loop.py
+    loop (main thread)   source -> model -> scores -> selector -> writer             intake.py, loop.py
     writer, uplink       outbox -> broker -> receipt                                 send/
     updater              desired -> blocks -> checked artifact                       update/
     housekeeping         a staged model is tried beside the running one, then live    housekeeping.py
 
-How a stream goes on when its source fails is in stream.py, what the agent says of itself in account.py. Somebody's own
-loop may take the place of the source: session.py.
+How a stream goes on when its source fails is in stream.py, what the agent says of itself in account.py, what it is told
+in standing.py. Somebody's own loop may take the place of the source: session.py.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
-from typing import TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
 import msgspec
 
@@ -34,15 +34,15 @@ from edge_agent.choose.tasks.frames import Frames
 from edge_agent.config import AgentConfig, load_config, parse_listen
 from edge_agent.contract import images
 from edge_agent.contract.errors import ConfigError, IncompatibleError, OutboxError
-from edge_agent.contract.wire import Desired, Event, ModelState
+from edge_agent.contract.wire import Desired, Event, ModelState, Purge
 from edge_agent.extras import SHADOW, WANTED, Extras
 from edge_agent.housekeeping import Housekeeping
 from edge_agent.loader import Loader
 from edge_agent.lock import only_one
 from edge_agent.loop import CURSOR, DRIFT, FRAMES, SELECTOR, TARGETS, Cursor, Loop
 from edge_agent.model import TOGETHER, Model
-from edge_agent.orders import Orders, configured, desired_over
-from edge_agent.outgoing import Identity, sample_bytes
+from edge_agent.orders import configured
+from edge_agent.outgoing import Identity
 from edge_agent.pace import Pace
 from edge_agent.pulse import Pulse
 from edge_agent.send.allowance import Allowance
@@ -52,12 +52,15 @@ from edge_agent.send.privacy import Privacy
 from edge_agent.send.purging import Purging
 from edge_agent.send.uplink import Uplink
 from edge_agent.send.writer import Handover, Writer
-from edge_agent.session import Session
+from edge_agent.standing import Standing, read
 from edge_agent.status import STATUS
 from edge_agent.stream import Stream
 from edge_agent.systemd import NOBODY, Manager, Watchdog
 from edge_agent.thermostat import Thermostat
 from edge_agent.update.updater import Updater
+
+if TYPE_CHECKING:
+    from edge_agent.session import Session
 
 log = logging.getLogger(__name__)
 
@@ -116,11 +119,7 @@ class Agent:
         self.renewal = parts.make_renewal(config, report=self._report_error) if config.uplink.renewal else None
         if self.outbox.damage:
             self._report_damage(self.outbox.damage)
-        self._revision = 0  # the server's last, this run: one restored from a backup counts from further back
-        self._desired = self._go_on(DESIRED, _read_desired)
-        self._ordering = threading.Lock()  # of the two: an order may come while the loop is being made
-        self._orders = desired_over(configured(config), self._desired)
-        self._pause_uplink()
+        self.standing = self._make_standing()
         self.extras = self._go_on(
             WANTED, lambda saved: Extras(wanted=saved, shadow=self.outbox.state(SHADOW) or b"", recent=self.recent)
         )
@@ -156,7 +155,7 @@ class Agent:
             outbox=self.outbox.status,
             messages_bad=lambda: self.uplink.messages_bad if self.uplink else 0,
             link=lambda: self.uplink.link if self.uplink else None,
-            budgets=lambda: self._orders.budgets(),
+            budgets=lambda: self.standing.budgets(),
             source=lambda: self._stream.state() if self._stream else None,
             pace=lambda: self._thermostat.state if self._stream else None,
             tell=self._tell,
@@ -221,6 +220,14 @@ class Agent:
             allowance=self._go_on(LINK, self._make_allowance),
         )
 
+    def _make_standing(self) -> Standing:
+        return Standing(
+            configured(self.config),
+            self._go_on(DESIRED, read),
+            pause=self.uplink.pause if self.uplink else lambda _at_ms: None,
+            complain=self._report_error,
+        )
+
     def _make_writer(self) -> Writer:
         outbox = self.config.outbox
         return Writer(
@@ -253,6 +260,8 @@ class Agent:
         Waits for the server to send a first model where there is none. ConfigError, and EdgeError when another agent
         works in the same data folder; errors of models as `run`.
         """
+        from edge_agent.session import Session  # of no use to an agent that runs by itself
+
         config = load_config(Path(path))
         with ExitStack() as running:
             running.enter_context(only_one(Path(config.device.data_dir)))
@@ -346,9 +355,7 @@ class Agent:
     def _begin(self, model: Model, running: ExitStack) -> Loop:
         """A loop for the model, and housekeeping beside it."""
         self._loop = self.account.loop = loop = self._make_loop(model)
-        with self._ordering:  # one may have come meanwhile
-            self._orders = orders = self._orders_for(model)
-            loop.change(orders.rules, orders.acquisition, orders.strategy)
+        self.standing.begin(loop, model)
         self.updater.executing(model.version)
         self.account.report("started", f"boot {self.boot}, model version {model.version}", model.version, {})
         house = Housekeeping(
@@ -359,7 +366,7 @@ class Agent:
             rng=SplitMix64(),
             write_status=self.account.write_status,
             status_s=self.config.uplink.heartbeat_s,
-            met=self._check_orders,
+            met=self.standing.meet,
             tend_heat=self._thermostat.tend if self._stream and self.config.model.slow_when_hot else lambda _: None,
         )
         thread = threading.Thread(target=house.run, args=(self._stopping,), name="housekeeping", daemon=True)
@@ -376,7 +383,7 @@ class Agent:
 
     def _make_loop(self, model: Model) -> Loop:
         self.updater.needs = model.manifest.input
-        orders = self._orders_for(model)
+        orders = self.standing.over(model)
         return Loop(
             model,
             self._go_on(
@@ -409,53 +416,14 @@ class Agent:
 
         A revision older than the last is ignored; the same one again (it is retained) is a new try for the model.
         """
-        if desired.revision < self._revision:
+        if not self.standing.take(desired, functools.partial(self._keep, desired.purges)):
             return
-        self._revision = desired.revision
-        with self._ordering:
-            self._obey(desired)
         self.extras.want(desired.requests)
         if self.uplink:
             self.uplink.beat()  # it says what is in force now, to whoever waits for it
         if self.config.update.enabled:
             self.updater.on_desired(desired)
 
-    def _obey(self, desired: Desired) -> None:
-        """A pause, budgets, acquisition function and strategy; and note what is to be purged."""
-        self._desired = msgspec.structs.replace(desired, model=None, requests=(), purges=())
-        self._pause_uplink()
-        self._take_orders(self._loop.model if self._loop is not None else None)
-        # Before anything is decided by it, so that the next start begins with it.
-        saved = {DESIRED: msgspec.json.encode(self._desired)}
-        self.writer.hand_over(Handover([], saved, purges=self.purging.new(desired.purges)))
-        if self._loop is not None:
-            self._loop.change(*self._orders[:3])
-
-    def _check_orders(self, model: Model) -> None:
-        """Another model runs: what of the orders could not be may be now, and the other way round."""
-        with self._ordering:
-            self._take_orders(model)
-            if self._loop is not None:
-                self._loop.change(*self._orders[:3])
-
-    def _take_orders(self, model: Model | None) -> None:
-        before, self._orders = self._orders, self._orders_for(model)
-        if self._orders.complaint and self._orders.complaint != before.complaint:
-            self._report_error(self._orders.complaint)
-
-    def _pause_uplink(self) -> None:
-        if self.uplink:
-            self.uplink.pause(self._desired.pause.at_ms if self._desired.pause else 0)
-
-    def _orders_for(self, model: Model | None) -> Orders:
-        """What is in force while `model` runs; None: not known yet."""
-        return desired_over(
-            configured(self.config),
-            self._desired,
-            members=model.manifest.members if model else 0,
-            sample_bytes=sample_bytes(model) if model else 0,
-        )
-
-
-def _read_desired(saved: bytes) -> Desired:
-    return msgspec.json.decode(saved, type=Desired) if saved else Desired(revision=0)
+    def _keep(self, purges: tuple[Purge, ...], desired: bytes) -> None:
+        """An order for the next start, and what is to be purged."""
+        self.writer.hand_over(Handover([], {DESIRED: desired}, purges=self.purging.new(purges)))

@@ -1,6 +1,6 @@
-"""What happens to every sample?
+"""What happens to every block of samples?
 
-    reading -> row of the ring -> model -> (block full, or its time is up) -> scores -> selector -> writer
+    batch -> scores -> selector -> writer
 
 Nothing here waits for disk or network. A new model is swapped in between two blocks: it was loaded and run beforehand,
 so the loop only changes a reference, and no sample is missed.
@@ -11,7 +11,7 @@ from __future__ import annotations
 import logging
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 
 import msgspec
 
@@ -37,7 +37,6 @@ from edge_agent.pulse import Pulse
 from edge_agent.record import Record
 from edge_agent.scores import Scores
 from edge_agent.send.writer import Handover
-from edge_agent.shadow import Shadow
 
 log = logging.getLogger(__name__)
 
@@ -56,8 +55,7 @@ class Cursor(msgspec.Struct, frozen=True):
 class Loop:
     """Runs in one thread; `swap`, `change`, `shadow` and what is under "looking" may be called from others.
 
-    It takes readings by itself (`run`), or from somebody who fills batches of his own (answers.py) and has them
-    finished, one after the other.
+    It is given batches, which intake.py or answers.py fill, one after the other.
     """
 
     def __init__(
@@ -103,75 +101,11 @@ class Loop:
         self._next: Model | None = None
         self._orders: tuple[Rules, str, str] | None = None
         self.record = Record(model.manifest, stream=identity.stream)
-        self._batch = Batch(model)
         self._earned_until_s = self._kept_s = time.monotonic()
         self._meet()
-        self._steps = model.steps
-        self._company: tuple[Shadow | None, Model] = (None, model)
-        self._accompany()
         selector.purse.check(self._sample_bytes)
 
-    # --- the stream ---
-
-    def run(self, readings: Iterator[Reading | None], stopping: threading.Event) -> None:
-        """Take readings until they end or `stopping` is set; what is in hand is finished first, and the state kept."""
-        clock, batch = time.perf_counter, self._batch
-        block, began_s, took_s = batch.readings, batch.began_s, batch.took_s
-        model, steps = self._model, self._steps
-        shape, dtype, last = model.shape, model.dtype, model.rows - 1
-        due_s = 0.0
-        for reading in readings:
-            if reading is None:
-                self._idle(stopping)
-            elif reading.data.shape != shape or reading.data.dtype != dtype:
-                self.refuse(reading, first=not block)
-            else:  # each sample passes here: every call counts
-                row = len(block)
-                place, infer = steps[row]
-                now = clock()
-                place[...] = reading.data
-                block.append(reading)
-                began_s.append(now)
-                if row == 0:
-                    due_s = now + self.flush_s
-                if infer is not None:
-                    infer()
-                    ended = clock()
-                    took_s.append(ended - now)
-                    now = ended
-                if row < last and now <= due_s:
-                    continue
-                self._finish()
-            if not block:
-                if stopping.is_set():
-                    break
-                if steps is not self._steps:
-                    model, steps = self._model, self._steps
-                    shape, dtype, last = model.shape, model.dtype, model.rows - 1
-        self._finish()
-        self.keep()
-
-    def _idle(self, stopping: threading.Event) -> None:
-        self.pulse.beat()  # a block may be let wait for longer than a watchdog does
-        if not self._batch.readings or self._batch.has_waited(self.flush_s) or stopping.is_set():
-            self._finish()
-
-    def _finish(self) -> None:
-        batch = self._batch
-        if (beside := self._company[0]) is not None:
-            beside.deduct(batch.took_s)
-        batch.infer_rest()
-        self.finish(batch)
-        self.take_over()
-        batch.model = self._model
-        self._accompany()
-
-    def _accompany(self) -> None:
-        """A shadow model sees its samples within the steps of the running one; without it they are what they were."""
-        model, batch, beside = self._model, self._batch, self.extras.beside
-        if (beside, model) != self._company:
-            self._company = (beside, model)
-            self._steps = beside.between(model.steps, batch.readings, batch.took_s) if beside else model.steps
+    # --- a block ---
 
     def refuse(self, reading: Reading, *, first: bool) -> None:
         """Count a sample that does not fit the model. ConfigError of the very first: `first` says that none waits."""
@@ -181,8 +115,6 @@ class Loop:
         if reading.data.size:  # an empty one was complained of by the source
             self._scores.complain(text)
         self.record.skip()
-
-    # --- a block ---
 
     def finish(self, batch: Batch) -> None:
         """Score, choose and hand over what is in it, which empties it; then obey what was ordered meanwhile."""

@@ -11,11 +11,11 @@ import threading
 import time
 from collections.abc import Callable, Generator, Iterator
 
-from edge_agent.answers import Answers
 from edge_agent.config import Source
 from edge_agent.contract.errors import SourceError, WinnowError
 from edge_agent.contract.types import Reading
 from edge_agent.contract.wire import SourceState
+from edge_agent.intake import Intake
 from edge_agent.loop import Loop
 from edge_agent.pace import Pace
 from edge_agent.source import IDLE_S, Answering, Counts, Fit, Start, let_go
@@ -59,13 +59,13 @@ class Stream:
     def play(self, loop: Loop, stopping: threading.Event) -> bool:
         """Run the loop until `stopping` or the end of the source; whether it ended by itself."""
         first_s, longest_s = RETRY_S
-        wait_s = first_s
+        wait_s, intake = first_s, Intake(loop)
         while not stopping.is_set():
             begun_s = time.monotonic()
             try:
-                self._run(loop, stopping)
+                self._run(loop, intake, stopping)
             except SourceError as error:
-                loop.run(iter(()), stopping)  # what is in hand was read, and is not read again
+                intake.run(iter(()), stopping)  # what is in hand was read, and is not read again
                 wait_s = first_s if time.monotonic() - begun_s > longest_s else wait_s
                 self._failing = str(error)
                 self._report(f"source: {error}: again in {wait_s:.0f} s")
@@ -77,7 +77,7 @@ class Stream:
                 return not stopping.is_set()
         return False
 
-    def _run(self, loop: Loop, stopping: threading.Event) -> None:
+    def _run(self, loop: Loop, intake: Intake, stopping: threading.Event) -> None:
         fit = Fit(loop.model.shape, str(loop.model.dtype))
         opened = open_source(self._source, fit=fit, counts=self._counts)
         readings = self._readings(loop, opened, stopping)
@@ -85,13 +85,15 @@ class Stream:
             if isinstance(opened, Answering):
                 self._answer(loop, opened, self._pace.through(readings), stopping)
             else:
-                loop.run(self._pace.through(readings), stopping)
+                intake.run(self._pace.through(readings), stopping)
         finally:
             readings.close()  # its threads end with it
 
     def _answer(
         self, loop: Loop, opened: Answering, readings: Iterator[Reading | None], stopping: threading.Event
     ) -> None:
+        from edge_agent.answers import Answers  # where somebody waits for them
+
         answers = Answers(loop)
         try:
             for reading in readings:

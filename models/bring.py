@@ -1,4 +1,4 @@
-"""How does somebody's own ONNX classifier or detector become an artifact?
+"""How does somebody's own ONNX classifier, regressor or detector become an artifact?
 
     graph -> preparation in front -> logits and embedding for its outputs -> float and int8, compared -> one of them,
     with its manifest: calibrated temperature, golden inputs, reference of the stream
@@ -20,7 +20,8 @@ from onnx import ModelProto, TensorProto, helper, load_model_from_string
 
 from edge_agent.contract.artifact import Answer
 from edge_agent.contract.errors import IncompatibleError
-from models import evaluate, preparation, taps
+from models import evaluate, numbers, preparation, taps
+from models.data import require_truth
 from models.errors import DataError
 from models.graph import DTYPES, check_shape, load, the_input
 from models.kinds.kind import run
@@ -63,22 +64,23 @@ def bring(
     data: NDArray[Any],
     y: NDArray[Any] | None = None,
     named: Taps = UNNAMED,
-    boxes: str = "",
+    more: str = "",
     prepare: Preparation | None = None,
     precision: Precision = "auto",
     limits: Limits | None = None,
     clock: Callable[[], float] = time.perf_counter,
 ) -> Brought:
-    """Make an artifact of an ONNX classifier, or of a detector whose outputs are as `Answer` has them.
+    """Make an artifact of an ONNX classifier or regressor, or of a detector whose outputs are as `Answer` has them.
 
     Args:
         onnx: the model, weights inside; one input of float32, uint8 or token ids, whose batch axis is free or 1.
         about: what nobody can measure; classes in the order of the logits.
         data: (N, *shape) raw samples as devices give them, at least 16, like the stream's.
-        y: (N,) their classes where known. The even rows calibrate; the odd ones judge and, with y, give temperature and
-            metrics.
+        y: (N,) their classes where known; of a regressor (N, K) its numbers, NaN where one is not known. The even rows
+            calibrate; the odd ones judge and, with y, give temperature and metrics.
         named: logits and embedding, where they cannot be found; `taps.NONE`: it is to have no embedding.
-        boxes: name of a detector's corners (N, A, 4); its logits (N, A, C) are named, too, since they have no one form.
+        more: name of a detector's corners (N, A, 4), whose logits (N, A, C) are named, too, since they have no one
+            form; of a regressor's log variances (N, K), where it has any.
         prepare: what is to be done to a sample before the net sees it; None: nothing.
         precision: "auto": int8 unless it hurts; "int8" in any case; "float".
         limits: from where on it hurts.
@@ -88,16 +90,44 @@ def bring(
         DataError: data, y or prepare do not fit the model.
         IncompatibleError: not a model of this kind, or it cannot be quantised and has to be; says why.
     """
-    _check_data(data, y)
+    _check_data(data, y, about)
     given = Given(data[::2], data[1::2], None if y is None else y[1::2])
-    if about.task == "detection":
-        named, about = _of_detector(named, boxes), replace(about, answer=Answer(boxes=boxes))
-    tapped, found = taps.tap_model(load(onnx), named, task=about.task, more=boxes)
+    tapped, found, answer = _tapped(load(onnx), about, named, more, prepare, given.calibration, y)
     tapped, note = _prepared(tapped, found.taps.logits, prepare, given) if prepare else (tapped, "")
     tapped = shaped(tapped)
     notes = (*about.notes, *([note] if note else []), found.why)
-    about = replace(about, logits=found.taps.logits, embedding=found.taps.embedding, notes=notes)
+    about = replace(about, logits=found.taps.logits, embedding=found.taps.embedding, notes=notes, answer=answer)
     return ship(tapped, about, given, found, precision=precision, limits=limits, clock=clock)
+
+
+class _Tapped(NamedTuple):
+    """The model with its taps for outputs, and how these are read."""
+
+    tapped: bytes
+    found: Found
+    answer: Answer | None
+
+
+def _tapped(
+    model: ModelProto,
+    about: About,
+    named: Taps,
+    more: str,
+    prepare: Preparation | None,
+    calibration: NDArray[Any],
+    y: NDArray[Any] | None,
+) -> _Tapped:
+    if about.task == "regression":
+        if y is None:
+            raise DataError("a regressor is brought with its truths: expected y (N, K), NaN where one is not known")
+        x, known = preparation.plan(model, prepare).apply(calibration) if prepare else calibration, y[::2]
+        found, spread = numbers.find(model, named, more, x, known)
+        scale = tuple(numbers.scale_of(known).tolist())
+        return _Tapped(taps.retap(model, found, spread), found, Answer(spread=spread, scale=scale))
+    if about.task == "detection":
+        named = _of_detector(named, more)
+        return _Tapped(*taps.tap_model(model, named, task=about.task, more=more), Answer(boxes=more))
+    return _Tapped(*taps.tap_model(model, named, task=about.task), about.answer)
 
 
 def ship(
@@ -167,10 +197,12 @@ def _noted(packaged: Packaged, note: str) -> Packaged:
     return replace(packaged, manifest=msgspec.structs.replace(manifest, notes=notes))
 
 
-def _check_data(data: NDArray[Any], y: NDArray[Any] | None) -> None:
+def _check_data(data: NDArray[Any], y: NDArray[Any] | None, about: About) -> None:
     if len(data) < SAMPLES_MIN:
         raise DataError(f"data has {len(data)} samples, expected at least {SAMPLES_MIN}")
-    if y is not None and y.shape != (len(data),):
+    if y is not None and about.task == "regression":
+        require_truth(y, about.task, samples=len(data), classes=len(about.names))
+    elif y is not None and y.shape != (len(data),):
         raise DataError(f"y has shape {y.shape}, expected ({len(data)},): one for each sample of data")
 
 
@@ -184,8 +216,8 @@ def _prepared(tapped: bytes, logits: str, said: Preparation, given: Given) -> tu
         raise DataError(f"data is {some.dtype} {some.shape}, the prepared model takes {wanted}")
     preparation.put_in_front(model, plan)
     after: bytes = model.SerializeToString()
-    expected = evaluate.run_onnx(tapped, plan.apply(some), logits=logits, embedding=logits)[0]
-    got = evaluate.run_onnx(after, some, logits=logits, embedding=logits)[0]
+    (expected,) = evaluate.run_outputs(evaluate.open_session(tapped), plan.apply(some), [logits])
+    (got,) = evaluate.run_outputs(evaluate.open_session(after), some, [logits])
     if not np.allclose(expected, got, rtol=0.0, atol=CLOSE * max(1.0, float(np.ptp(expected)))):
         raise IncompatibleError(
             f"what was put in front of the net is off by {np.abs(expected - got).max():.3g} from the same in numpy: "

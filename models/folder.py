@@ -34,10 +34,13 @@ class Loaded(NamedTuple):
 
 
 class Seen(NamedTuple):
-    """x: (N, *shape). y: (N,) index into names; None when nobody told the classes, and names are none."""
+    """x: (N, *shape). y: (N,) index into names, or (N, K) a number of each.
+
+    None when nobody told, and names are none.
+    """
 
     x: NDArray[Any]
-    y: NDArray[np.int64] | None
+    y: NDArray[Any] | None
     names: tuple[str, ...]
     notes: tuple[str, ...]
 

@@ -22,16 +22,13 @@ from onnx import GraphProto, ModelProto, NodeProto, TensorProto, helper, numpy_h
 
 from edge_agent.contract.errors import IncompatibleError
 from edge_agent.contract.task import Task
-from models.graph import IR_VERSION, constants, forget_unused_domains, load, reads
+from models.graph import IR_VERSION, forget_unused_domains, load, reads
+from models.walk import HEADS, Walked
 
 THROUGH = {"Identity", "Cast", "QuantizeLinear", "DequantizeLinear"}
 NORMALISING = {"Softmax", "LogSoftmax", "Sigmoid", "ArgMax"}
 POOLING = {"GlobalAveragePool", "ReduceMean", "AveragePool", "Relu"}  # behind a classifier that is a convolution
 OWNED = POOLING | {"Reshape", "Flatten", "Squeeze", "Add"}
-TRANSPARENT = {"Identity", "Dropout"}
-HEADS = {"Gemm", "MatMul"}
-LINEAR = {"LinearClassifier", "SVMClassifier"}  # of ai.onnx.ml
-AROUND = {"Concat", "Sub", "Sigmoid", "Softmax", "Add", "Cast", "Identity", "Normalizer", "Reshape", "ZipMap"}
 LABELS = {TensorProto.INT64, TensorProto.STRING}
 NONE = "none"  # named as the embedding of a graph that is to have none
 MADE = "winnow"  # begins the names of what is added
@@ -66,54 +63,6 @@ class _Tail(NamedTuple):
     sigmoid: bool
 
 
-class _Graph:
-    """A graph to walk in."""
-
-    def __init__(self, graph: GraphProto) -> None:
-        self.graph = graph
-        self.made_by: dict[str, NodeProto] = {name: node for node in graph.node for name in node.output}
-        self.fixed = constants(graph)
-        self._weights = {tensor.name: tensor for tensor in graph.initializer}
-
-    def moving(self, node: NodeProto) -> list[str]:
-        """Its inputs that depend on the sample; of the shape of a Reshape, as exporters compute it, nothing is told."""
-        if node.op_type == "Reshape":
-            return [node.input[0]]
-        return [name for name in node.input if name and name not in self.fixed]
-
-    def is_head(self, node: NodeProto) -> bool:
-        """A dense layer with constant weights."""
-        moving = self.moving(node)
-        return node.op_type in HEADS and len(moving) == 1 and node.input[0] == moving[0]
-
-    def is_pointwise(self, node: NodeProto) -> bool:
-        """A convolution of 1x1 over all channels."""
-        said = {attribute.name: helper.get_attribute_value(attribute) for attribute in node.attribute}
-        kernel = said.get("kernel_shape") or self._shape(node.input[1])[2:] if node.op_type == "Conv" else [0]
-        return set(kernel) == {1} and said.get("group", 1) == 1
-
-    def width(self, node: NodeProto) -> int:
-        """How many units a last layer has; 0: not known."""
-        shape = self._shape(node.input[1])
-        if len(shape) < 2:
-            return 0
-        turned = any(attribute.name == "transB" and attribute.i for attribute in node.attribute)
-        return shape[0] if turned or node.op_type == "Conv" else shape[-1]
-
-    def source(self, name: str) -> str:
-        """What is dropped out of, or named anew."""
-        while name in self.made_by and self.made_by[name].op_type in TRANSPARENT:
-            name = self.made_by[name].input[0]
-        return name
-
-    def _shape(self, name: str) -> list[int]:
-        while name not in self._weights and name in self.made_by and self.made_by[name].input:
-            name = self.made_by[name].input[0]  # dequantised, or transposed: then the width is not known by it
-            if name in self.made_by and self.made_by[name].op_type == "Transpose":
-                return []
-        return list(self._weights[name].dims) if name in self._weights else []
-
-
 def tap(onnx: bytes, named: Taps, *, task: Task = "classification", more: str = "") -> tuple[bytes, Taps]:
     """The model with logits and embedding for its only outputs, and their names; an empty name is to be found.
 
@@ -128,7 +77,7 @@ def tap_model(model: ModelProto, named: Taps, *, task: Task = "classification", 
     found = find(model.graph, logits=named.logits, embedding=named.embedding, task=task)
     if more and more not in {name for node in model.graph.node for name in node.output}:
         raise IncompatibleError(f"the graph has no tensor {more!r}")
-    return _retap(model, found, more), found
+    return retap(model, found, more), found
 
 
 def find(graph: GraphProto, *, logits: str = "", embedding: str = "", task: Task = "classification") -> Found:
@@ -136,7 +85,7 @@ def find(graph: GraphProto, *, logits: str = "", embedding: str = "", task: Task
 
     IncompatibleError lists the candidates.
     """
-    walked = _Graph(graph)
+    walked = Walked(graph)
     tensors = walked.made_by.keys() | {entry.name for entry in graph.input}
     for given in (logits, embedding):
         if given and given != NONE and given not in tensors:
@@ -158,7 +107,7 @@ def find(graph: GraphProto, *, logits: str = "", embedding: str = "", task: Task
     return found
 
 
-def _walk(start: str, walked: _Graph) -> _Tail | None:
+def _walk(start: str, walked: Walked) -> _Tail | None:
     """From an output back to the last layer; None when there is none."""
     at = logits = start
     owned = pooled = sigmoid = False
@@ -179,7 +128,7 @@ def _walk(start: str, walked: _Graph) -> _Tail | None:
     return None
 
 
-def _of_tail(tail: _Tail, walked: _Graph, *, named: str, task: Task) -> Found:
+def _of_tail(tail: _Tail, walked: Walked, *, named: str, task: Task) -> Found:
     head, logits = walked.made_by[tail.head], named or tail.logits
     width, units = walked.width(head), f"the last layer, {head.op_type} {head.name or tail.head!r}"
     if tail.sigmoid and width != 1 and task == "classification":
@@ -199,8 +148,8 @@ def _of_tail(tail: _Tail, walked: _Graph, *, named: str, task: Task) -> Found:
     if width == 1 and task == "classification":
         column, both = f"{MADE}_column", f"{MADE}_logits"
         weights += [
-            _tensor([-1, 1], f"{MADE}_to_column"),
-            _tensor([[0.0, 1.0]], f"{MADE}_zero_one"),
+            tensor_of([-1, 1], f"{MADE}_to_column"),
+            tensor_of([[0.0, 1.0]], f"{MADE}_zero_one"),
         ]
         nodes += [
             helper.make_node("Reshape", [logits, weights[0].name], [column], name=column),
@@ -210,7 +159,7 @@ def _of_tail(tail: _Tail, walked: _Graph, *, named: str, task: Task) -> Found:
     return Found(Taps(logits, embedding), why, tuple(nodes), tuple(weights))
 
 
-def _scores(graph: GraphProto, walked: _Graph) -> str:
+def _scores(graph: GraphProto, walked: Walked) -> str:
     """What scikit-learn's converter calls probabilities: the one output beside that of the label. "": no such graph."""
     others = []
     for entry in graph.output:
@@ -222,37 +171,25 @@ def _scores(graph: GraphProto, walked: _Graph) -> str:
     return str(node.input[0] if node is not None and node.op_type == "ZipMap" else others[0])
 
 
-def _of_scores(scores: str, walked: _Graph) -> Found:
+def _of_scores(scores: str, walked: Walked) -> Found:
     floor, above, logits = f"{MADE}_floor", f"{MADE}_above", f"{MADE}_logits"
     nodes = (
         helper.make_node("Max", [scores, floor], [above], name=above),
         helper.make_node("Log", [above], [logits], name=logits),
     )
-    embedding = _behind(scores, walked)
+    embedding = walked.embedding_behind(scores)
     why = f"the graph has probabilities ({scores!r}) and no last dense layer: their logarithms are the logits; "
     why += "what its classifier is given is the embedding" if embedding else "it has no embedding"
-    return Found(Taps(logits, embedding), why, nodes, (_tensor([PROBABILITY_FLOOR], floor),), scores=True)
+    return Found(Taps(logits, embedding), why, nodes, (tensor_of([PROBABILITY_FLOOR], floor),), scores=True)
 
 
-def _behind(scores: str, walked: _Graph) -> str:
-    """What the nearest linear or dense classifier is given; "" when it is of another kind."""
-    wave = [scores]
-    while wave:
-        nodes = [node for name in wave if (node := walked.made_by.get(name)) is not None]
-        for node in nodes:
-            if node.op_type in LINEAR or walked.is_head(node):
-                return walked.source(node.input[0])
-        wave = [name for node in nodes if node.op_type in AROUND for name in walked.moving(node)]
-    return ""
-
-
-def _tensor(values: list[Any], name: str) -> TensorProto:
+def tensor_of(values: list[Any], name: str) -> TensorProto:
     """float32, or int64 of whole numbers."""
     array = np.array(values)
     return numpy_helper.from_array(array.astype(np.float32) if array.dtype.kind == "f" else array, name)
 
 
-def _candidates(walked: _Graph) -> str:
+def _candidates(walked: Walked) -> str:
     pairs = [
         f"logits={node.output[0]!r} with embedding={node.input[0]!r}"
         for node in walked.graph.node
@@ -261,8 +198,8 @@ def _candidates(walked: _Graph) -> str:
     return "; ".join(pairs[-5:]) or "none (no dense layer with constant weights)"
 
 
-def _retap(model: ModelProto, found: Found, more: str) -> bytes:
-    """Make the taps the only outputs and drop what they do not need."""
+def retap(model: ModelProto, found: Found, more: str) -> bytes:
+    """Make the taps, and `more` where it is named, the only outputs, and drop what they do not need."""
     graph, taps = model.graph, found.taps
     graph.node.extend(found.nodes)
     graph.initializer.extend(found.weights)

@@ -35,6 +35,7 @@ from edge_agent.contract.wire import (
     encode,
 )
 from edge_agent.housekeeping import Housekeeping
+from edge_agent.intake import Intake
 from edge_agent.loop import Cursor, Loop
 from edge_agent.model import Model
 from edge_agent.outgoing import Identity
@@ -227,7 +228,7 @@ class Device:
             self._loop = self._begin()
 
     def _stream(self, loop: Loop) -> None:
-        loop.run(self._readings(), threading.Event())
+        Intake(loop).run(self._readings(), threading.Event())
         if not self.executed or self.executed[-1] != loop.record.vitals().version:
             self.executed.append(loop.record.vitals().version)
 

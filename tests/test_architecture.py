@@ -23,17 +23,17 @@ PACKAGES = ("edge_agent", "server", "models")
 AGENT_PARTS = (
     {"__main__"},
     {"agent", "check", "testing"},
-    {"housekeeping", "account", "orders", "stream", "session", "parts", "loader", "thermostat"},
-    {"answers"},
+    {"housekeeping", "account", "standing", "stream", "session", "parts", "loader", "thermostat"},
+    {"answers", "intake"},
     {"loop"},
     {"extras"},
     {"shadow"},
-    {"block", "record", "outgoing", "scores", "lookout"},
+    {"block", "record", "outgoing", "scores", "lookout", "orders"},
     {"batch"},
     {"config"},  # has the options of sources
     {"source", "model", "choose", "send", "update", "identity", "status", "metrics", "systemd"},
     {"runtime"},
-    {"lock", "history", "providers", "pulse", "pace", "heat", "listener", "latency"},
+    {"mqtt", "memory", "lock", "history", "providers", "pulse", "pace", "heat", "listener", "latency"},
     {"contract"},
 )
 SERVER_PARTS = (
@@ -253,6 +253,17 @@ def test_the_environment_is_read_by_the_named_loaders_only(trees: dict[Path, ast
         for path, tree in trees.items()
         for node, function in with_function(tree)
         if reads_environment(node) and f"{name_of(path)}:{function}" not in READ_ENVIRONMENT
+    ]
+    assert not wrong, "\n".join(wrong)
+
+
+def test_no_chance_on_a_device_is_numpys(trees: dict[Path, ast.Module]) -> None:
+    wrong = [
+        f"{name_of(path)}:{node.lineno}"
+        for path, tree in trees.items()
+        if name_of(path).startswith("edge_agent/") and name_of(path) != "edge_agent/testing.py"  # a user's, beside it
+        for node in ast.walk(tree)
+        if isinstance(node, ast.Attribute) and ast.unparse(node).startswith(("np.random", "numpy.random"))
     ]
     assert not wrong, "\n".join(wrong)
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 import wave
+from collections.abc import Iterable
 from pathlib import Path
 
 import msgspec
@@ -17,6 +18,7 @@ from edge_agent.choose.acquisition import Scored
 from edge_agent.choose.tasks.scoring import scoring
 from edge_agent.contract.artifact import write_artifact
 from models.kinds.kind import run
+from server.teach.champions import Champion
 
 TIMES = 100  # that the stream repeats itself: longer than any test waits
 RATE_PER_S = 200.0
@@ -63,14 +65,18 @@ def goes_round(taught: Taught, folder: Path, *, samples: int = 40, within_s: flo
         write_artifact(folder / "first", taught.before.manifest, taught.before.onnx)
         kind = recorded(x, folder)
         served.start_agent("cam-9", AGENT.format(kind=kind, rate=RATE_PER_S, broker=served.broker_url))
-        programs.wait_for("version 2 is committed", lambda: _runs(served) == (2, "steady"), within_s=within_s)
-        programs.wait_for("samples that it chose", lambda: len(_stored(served)) >= samples, within_s=within_s)
+        programs.wait_for("version 2 is committed", lambda: runs(served) == (2, "steady"), within_s=within_s)
+        programs.wait_for("samples that it chose", lambda: len(chosen(served, 2)) >= samples, within_s=within_s)
         assert served.beat("cam-9").counts.invalid == 0
-        rows = _stored(served)
+        rows = chosen(served, 2)
+    check_answers(made, x, [(seq % len(x), *said) for seq, _, *said in rows])
+
+
+def check_answers(made: Champion, x: np.ndarray, rows: Iterable[tuple]) -> None:
+    """What a device said by that version of rows of x (row, class, confidence, what it said beside) is what it says."""
     found = run(made.onnx, made.manifest, x)
     scored = scoring(made.manifest, "margin").score(found.logits, found.more)
-    for seq, predicted, confidence, said in rows:
-        row = seq % len(x)
+    for row, predicted, confidence, said in rows:
         assert predicted == scored.label[row]
         assert abs(confidence - scored.confidence[row]) < 1e-3
         assert said == answered(scored, row)
@@ -94,18 +100,19 @@ def recorded(x: np.ndarray, folder: Path) -> str:
     return "wav"
 
 
-def _runs(served: Served) -> tuple[int, str]:
+def runs(served: Served) -> tuple[int, str]:
+    """The version on the device, and its slot."""
     if not (served.folder / "cam-9" / "status.json").exists():
         return 0, ""
     model = served.beat("cam-9").model
     return model.version, model.slot
 
 
-def _stored(served: Served) -> list[tuple]:
-    """Of the second version: number, class, confidence, and what it said beside."""
-    columns = "seq, predicted, confidence, said"
+def chosen(served: Served, version: int) -> list[tuple]:
+    """What the server has by that version: number, the source's name, class, confidence, and what it said beside."""
+    columns = "seq, ref, predicted, confidence, said"
     rows = query(
         served.catalogue,
-        f"select {columns} from sample where device = 'cam-9' and model_version = 2 order by seq",
+        f"select {columns} from sample where device = 'cam-9' and model_version = {version} order by seq",
     )
     return [(*row, None if said is None else json.loads(said)) for *row, said in rows]

@@ -19,6 +19,7 @@ from edge_agent.choose.splitmix import SplitMix64
 from edge_agent.config import AgentConfig, Budget, Device
 from edge_agent.contract.types import Reading
 from edge_agent.contract.wire import Heartbeat
+from edge_agent.intake import Intake
 from edge_agent.loop import Cursor, Loop
 from edge_agent.model import Model
 from edge_agent.orders import configured
@@ -36,10 +37,10 @@ fleet = "test"
 task = "classification"
 [broker]
 plain = true
-[teach]
-enabled = false
 [web]
 port = 0
+[teach]
+enabled = false
 """
 
 AGENT = """
@@ -113,16 +114,18 @@ class Served:
         programs: Programs,
         *,
         task: str = "classification",
+        teach: str = "",
         settings: str = "",
         before: Sequence[Sequence[str]] = (),
     ) -> None:
-        """`task`: of the models; `settings`: further ones, TOML. `before`: words of commands that are given before it
-        starts.
+        """`task`: of the models; `teach`: more of [teach], TOML; `settings`: further tables.
+
+        `before`: words of commands that are given before it starts.
         """
         self.folder, self.programs = folder, programs
         self.catalogue = folder / "server" / "catalogue.db"
         self.config = str(folder / "server.toml")
-        (folder / "server.toml").write_text(SERVER.replace("classification", task) + settings)
+        (folder / "server.toml").write_text(SERVER.replace("classification", task) + teach + settings)
         for words in before:
             self.command(*words)
         self.server = programs.run(folder / "server.log", "server", "run", self.config)
@@ -219,7 +222,7 @@ def expected(name: str, rows: int, seed: int) -> list[int]:
         hand_over=handed.append,
     )
     x = images(rows, seed=seed)[0]
-    loop.run((Reading(row, seq) for seq, row in enumerate(x)), threading.Event())
+    Intake(loop).run((Reading(row, seq) for seq, row in enumerate(x)), threading.Event())
     return [sample.id.seq for item in handed for sample in item.samples]
 
 

@@ -101,6 +101,7 @@ class Saved(msgspec.Struct, kw_only=True):
     level: bytes  # empty while learning
     charts: bytes
     found: Alarm | None  # not told yet
+    drawn: str = ""  # by what its directions were (signals.py); empty: the manifest has them, or numpy drew them
 
 
 class Watch:
@@ -340,6 +341,7 @@ class Watch:
             level=b"" if self._level is None else self._level.numbers(),
             charts=b"" if self._charts is None else self._charts.numbers().tobytes(),
             found=self._found,
+            drawn=self._signals.drawn,
         )
         return msgspec.msgpack.encode(saved)
 
@@ -347,6 +349,8 @@ class Watch:
         try:
             state = msgspec.msgpack.decode(saved, type=Saved)
             if state.model == self._model:
+                if state.drawn != self._signals.drawn:
+                    raise ValueError("it is of directions that were drawn otherwise")
                 self._restore(state)
         except (msgspec.DecodeError, ValueError) as error:
             raise ConfigError(f"saved drift state: {error}: remove it to start afresh") from error

@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edge_agent.choose.acquisition import Scored
-from edge_agent.choose.splitmix import SplitMix64
+from edge_agent.choose.hadamard import directions
 
 Floats = NDArray[np.float32]
 
@@ -48,11 +48,10 @@ class Memory(Protocol):
 
 
 class Projection:
-    """Rows (N, D) to (N, length) by columns of a Hadamard matrix under random signs (SRHT; Ailon and Chazelle 2006).
+    """Rows (N, D) to (N, length) by the directions of hadamard.py; the same on every machine for the same seed and D.
 
-    Orthogonal as they are, they tell apart more than as many random columns. The same on every machine for the same
-    seed and D. Each row is rounded to steps of its greatest number, of which there are so many that no sum of them
-    reaches EXACT: 30,000 for 512 dimensions.
+    Each row is rounded to steps of its greatest number, of which there are so many that no sum of them reaches EXACT:
+    30,000 for 512 dimensions.
     """
 
     def __init__(self, *seed: int, length: int = SKETCH) -> None:
@@ -83,21 +82,8 @@ class Projection:
         return unit
 
     def _draw(self, dimensions: int) -> None:
-        side = 1 << (max(dimensions, self._length) - 1).bit_length()
-        draws = SplitMix64(*self._seed, dimensions).draws(dimensions + side)
-        signs = np.where(draws[:dimensions] < 0.5, -1.0, 1.0).astype(np.float32)
-        columns = draws[dimensions:].argsort(kind="stable")[: self._length]
-        self._matrix = signs[:, None] * _hadamard(np.arange(dimensions), columns)
+        self._matrix = directions(dimensions, self._length, seed=self._seed)
         self._steps = np.float32(max(1.0, EXACT // max(1, dimensions) - 1.0))
-
-
-def _hadamard(rows: NDArray[np.intp], columns: NDArray[np.intp]) -> Floats:
-    """(N, K) of the matrix in the order of Sylvester: +1 where row and column share an even number of bits, else -1."""
-    shared = rows[:, None] & columns
-    for width in (32, 16, 8, 4, 2, 1):
-        shared ^= shared >> width
-    parity: Floats = (1 - 2 * (shared & 1)).astype(np.float32)
-    return parity
 
 
 class Novelty:

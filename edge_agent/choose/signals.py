@@ -17,6 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edge_agent.choose.acquisition import Scored
+from edge_agent.choose.hadamard import directions
 from edge_agent.contract.artifact import Reference
 
 Ints = NDArray[np.int64]
@@ -26,6 +27,7 @@ CLIP = 4.0  # of z
 SPREAD_FLOOR = 0.2  # of the median sd: what varies less counts as varying so much
 LARGEST = 32  # of K; more is slower, and each direction is known less well
 SCALARS = ("confidence", "energy", "distance")
+DRAWN = "hadamard"  # by what directions are drawn; sums along others mean nothing to these
 
 
 class Rows(NamedTuple):
@@ -43,6 +45,7 @@ class Signals:
         self._inverse_temperature = np.float32(1.0 / temperature)
         self._mean = np.asarray(reference.embedding_mean.array(), np.float32)
         self._whiten = _whitening(reference) if embedding else None
+        self.drawn = DRAWN if embedding and _drawn(reference) else ""  # by what, where the manifest has none
         self.directions = 0 if self._whiten is None else self._whiten.shape[1]
         self.centres = self._seen_as(np.asarray(reference.class_centres.array(), np.float32), reference)
 
@@ -84,13 +87,17 @@ class Signals:
 
 
 def _whitening(reference: Reference) -> NDArray[np.float32]:
-    """(D, K): the manifest's; else its sd alone and, past LARGEST, random directions (Achlioptas 2003)."""
+    """(D, K): the manifest's; else its sd alone and, past LARGEST, directions that are drawn (hadamard.py)."""
     if reference.whitening is not None:
         return np.asarray(reference.whitening.array(), np.float32)
     sd = np.asarray(reference.embedding_sd.array(), np.float64)
     inverse = 1.0 / np.maximum(sd, SPREAD_FLOOR * float(np.median(sd)) + 1e-9)
-    if len(sd) <= LARGEST:
+    if not _drawn(reference):
         return np.diag(inverse).astype(np.float32)
-    signs = np.random.default_rng(0).choice((-1.0, 1.0), size=(len(sd), LARGEST)) / np.sqrt(len(sd))
+    signs = directions(len(sd), LARGEST, seed=(0,)) / np.sqrt(len(sd))
     projection: NDArray[np.float32] = (inverse[:, None] * signs).astype(np.float32)
     return projection
+
+
+def _drawn(reference: Reference) -> bool:
+    return reference.whitening is None and reference.embedding_sd.shape[0] > LARGEST

@@ -13,12 +13,10 @@ import threading
 from collections.abc import Callable, Sequence
 from typing import Any
 
-import paho.mqtt.client as mqtt
-from paho.mqtt.enums import CallbackAPIVersion
-from paho.mqtt.reasoncodes import ReasonCode
-
 from edge_agent.contract.broker import send_at_once
 from edge_agent.contract.errors import ConfigError, UplinkError
+from edge_agent.mqtt import CallbackAPIVersion, ReasonCode
+from edge_agent.mqtt import client as mqtt
 from edge_agent.send.access import Access
 
 log = logging.getLogger(__name__)

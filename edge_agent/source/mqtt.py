@@ -17,13 +17,13 @@ from collections.abc import Iterator
 from typing import Any, NamedTuple
 
 import numpy as np
-import paho.mqtt.client as paho
 from numpy.typing import NDArray
-from paho.mqtt.enums import CallbackAPIVersion
 
 from edge_agent.contract.broker import TlsFiles, parse_broker, tls_context
 from edge_agent.contract.errors import ConfigError, SourceError
 from edge_agent.contract.settings import read_secret
+from edge_agent.mqtt import CallbackAPIVersion
+from edge_agent.mqtt import client as paho
 from edge_agent.source import IDLE_S, Counts, Fit, Start
 from edge_agent.source import options as told
 from edge_agent.source.live import Taken

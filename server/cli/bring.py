@@ -18,10 +18,15 @@ commands = typer.Typer()
 Net = Annotated[
     str,
     typer.Argument(
-        metavar="NET", help="an ONNX classifier or detector, or a ready body to put a head on: lite0, minilm"
+        metavar="NET", help="an ONNX classifier, regressor or detector, or a ready body to put a head on: lite0, minilm"
     ),
 ]
-Data = Annotated[Path, typer.Option(help="a folder of images by class, images alone, or an .npz with x, y, names")]
+Data = Annotated[
+    Path,
+    typer.Option(
+        help="a folder of images by class, images alone, or an .npz with x, y, names; of a regressor x, values, names"
+    ),
+]
 Labels = Annotated[
     str, typer.Option(help="its classes in the order of its logits: a .txt, one a line, or a,b,c; empty: the data's")
 ]
@@ -49,6 +54,7 @@ def model_import(
     logits: Annotated[str, typer.Option(help="name of the tensor, where it cannot be found")] = "",
     embedding: Annotated[str, typer.Option(help="likewise; none: it is to have none")] = "",
     boxes: Annotated[str, typer.Option(help="of a detector: name of its corners (N, A, 4), which are in 0..1")] = "",
+    spread: Annotated[str, typer.Option(help="of a regressor: name of its log variances (N, K), if it has any")] = "",
     precision: Forms = "auto",
     min_agreement: Agreement = 0.97,
     max_loss: Loss = 0.01,
@@ -77,6 +83,7 @@ def model_import(
             logits=logits,
             embedding=embedding,
             boxes=boxes,
+            spread=spread,
             precision=precision,
             limits=(min_agreement, max_loss),
             size=size,

@@ -79,10 +79,11 @@ class Report(msgspec.Struct, kw_only=True):
     devices: dict[str, DeviceReport]
     rounds: list[RoundReport]
     labels: int
-    draws: int  # of as many labels at random
+    random_draws: list[float]  # accuracy at the end of each draw of as many labels at random; `accuracy` has their mean
     label_share: float
     bytes: Bytes
     accuracy: dict[str, Accuracy]  # on held-out data of the late stream: winnow, frozen, random
+    accuracy_degraded: dict[str, Accuracy]  # on that part of it which is as the degraded device sees it; empty: none is
     accuracy_stream: dict[str, Accuracy]  # on the streams themselves after the change
     selected: int
     late_at_s: float | None
@@ -109,13 +110,15 @@ def summary(report: Report) -> list[tuple[str, str]]:
     accuracy, sent = report.accuracy, report.bytes
     gain = accuracy["winnow"].value - accuracy["frozen"].value
     ahead = accuracy["winnow"].value - accuracy["random"].value
+    draws = ", ".join(f"{value:.1%}" for value in report.random_draws)
     rows = [
         ("accuracy, late stream", _interval(accuracy["winnow"])),
         ("  frozen first model", f"{_interval(accuracy['frozen'])}   Winnow is {gain * 100:+.1f} points"),
         (
             "  random, as many labels",
-            f"{_interval(accuracy['random'])}   Winnow is {ahead * 100:+.1f} points (mean of {report.draws} draws)",
+            f"{_interval(accuracy['random'])}   Winnow is {ahead * 100:+.1f} points (mean of draws: {draws})",
         ),
+        *_degraded(report.accuracy_degraded),
         (
             "labels used",
             f"{report.labels:,} of {report.selected:,} selected; budget {report.label_share:.0%} of the stream",
@@ -136,6 +139,13 @@ def summary(report: Report) -> list[tuple[str, str]]:
     rows.append(("selected samples lost", f"{lost} of {sum(d.selected for d in report.devices.values()):,}"))
     rows.append(("wall time", f"{report.wall_s:.0f} s"))
     return rows
+
+
+def _degraded(accuracy: dict[str, Accuracy]) -> list[tuple[str, str]]:
+    if not accuracy:
+        return []
+    others = f"random {accuracy['random'].value:.1%}, frozen {accuracy['frozen'].value:.1%}"
+    return [("  of the degraded sensor", f"{_interval(accuracy['winnow'])}   {others}")]
 
 
 def unaccounted(device: DeviceReport) -> int:

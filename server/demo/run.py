@@ -21,6 +21,7 @@ from pathlib import Path
 from types import FrameType
 
 import numpy as np
+from numpy.typing import NDArray
 from rich.console import Console
 
 from edge_agent.contract.artifact import write_artifact
@@ -153,6 +154,7 @@ def _report(
             ratio = _overhead(workspace, shipped[0], scenario, size, advance)
         ways = [shipped, shipped[:1], *([*shipped[:1], *models] for models in drawn)]
         timelines = gather.Timelines(scenario, watch, _on_the_streams(scenario, watch, ways))
+        ends = [arms.right(way[-1], scenario.test.x, scenario.test.y, scenario.names) for way in ways]
         return report.Report(
             task=options.task,
             quick=options.quick,
@@ -163,10 +165,13 @@ def _report(
             devices=gather.devices(store, watch.eyes),
             rounds=gather.rounds(store, watch),
             labels=picks[-1].labels if picks else 0,
-            draws=size.draws,
+            random_draws=[float(right.mean()) for right in ends[2:]],
             label_share=size.label_share,
             bytes=gather.sent_bytes(scenario, store),
-            accuracy=_at_the_end(scenario, ways),
+            accuracy=_at_the_end(ends),
+            accuracy_degraded=_at_the_end([right[scenario.degraded] for right in ends])
+            if scenario.degraded.any()
+            else {},
             accuracy_stream=timelines.after_the_change(),
             selected=sum(sum(eye.beat.counts.selected.values()) for eye in watch.eyes if eye.beat),
             late_at_s=timelines.late_at_s,
@@ -194,9 +199,9 @@ def _on_the_streams(scenario: Scenario, watch: Watch, ways: Ways) -> dict[str, g
     return {"winnow": [eye.right for eye in watch.eyes], "frozen": frozen, "random": mean}
 
 
-def _at_the_end(scenario: Scenario, ways: Ways) -> dict[str, report.Accuracy]:
-    """Per arm, its last version on the held-out test."""
-    winnow, frozen, *random = [arms.right(way[-1], scenario.test.x, scenario.test.y, scenario.names) for way in ways]
+def _at_the_end(ends: Sequence[NDArray[np.bool_]]) -> dict[str, report.Accuracy]:
+    """Of each arm's last version, from who was right: ours, the first model, and every random draw."""
+    winnow, frozen, *random = ends
     return {
         "winnow": arms.accuracy(winnow),
         "frozen": arms.accuracy(frozen),
@@ -209,7 +214,8 @@ def _notes(watch: Watch, size: Size, undone: str) -> list[str]:
         "Accuracy at the end is on samples of the late stream's mix that nothing was trained on or judged by.",
         f"The streams played {watch.rate_per_s:.1f} samples/s each, so that the rounds fit this machine's speed.",
         "Random is the same first model, retrained as often, in the same way, from as many labels; "
-        f"mean of {size.draws} draws.",
+        f"mean of {size.draws} draws. Ours is one draw, too: which samples came to be asked about, and what a training "
+        "made of them, is worth as much by luck as those differ.",
         f"Recovered: the sound devices' rolling accuracy is back within {100 * gather.NEAR:.0f} points for good.",
         "Bytes are of whole messages as encoded, each sample once.",
         f"Overhead: the quickest of {size.overhead_repeats} runs of the agent and of a bare loop, as whole processes.",

@@ -10,6 +10,7 @@ Pure: labelled data in, arrays out. Training, stream and test samples are disjoi
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -56,8 +57,14 @@ class Scenario(NamedTuple):
     base: Labelled
     holdout: Labelled
     streams: list[Stream]
-    test: Labelled
+    test: Labelled  # `device`: index of the stream that each is of the kind of
     story: list[str]  # what happens, in words
+
+    @property
+    def degraded(self) -> NDArray[np.bool_]:
+        """(N,) which of the test are as a device sees them whose sensor has got worse."""
+        worse = [index for index, stream in enumerate(self.streams) if stream.degraded_from is not None]
+        return np.isin(np.asarray(self.test.device), worse)
 
 
 def mixed(train: Labelled, test: Labelled, plan: Plan, rng: np.random.Generator) -> Scenario:
@@ -133,7 +140,12 @@ def by_device(data: Labelled, plan: Plan, rng: np.random.Generator, *, known: tu
     story = [
         f"{len(fleet)} devices{all_of_them}; the first model knows {'others' if known else 'the first fifth of each'}"
     ]
-    test = Labelled(np.concatenate([t.x for t in tests]), np.concatenate([t.y for t in tests]), data.names)
+    test = Labelled(
+        np.concatenate([t.x for t in tests]),
+        np.concatenate([t.y for t in tests]),
+        data.names,
+        device=np.repeat(np.arange(len(tests)), [len(t.y) for t in tests]),
+    )
     parts = data.take(base[:cut]), data.take(base[cut:])
     return _numbered(*parts, streams, test, late, [*story, *_changes(plan, streams)])
 
@@ -203,12 +215,12 @@ def _mixed_stream(index: int, pool: _Pool, plan: Plan, late: tuple[int, ...], rn
 
 
 def _late_test(test: Labelled, plan: Plan, rng: np.random.Generator) -> Labelled:
-    """One part in `devices` as the degraded camera sees it."""
-    if plan.degraded is None:
-        return test
+    """One part in `devices` as each camera sees it, the degraded one among them."""
+    device = (np.arange(len(test.y)) + (plan.degraded or 0)) % plan.devices
     x = test.x.copy()
-    x[:: plan.devices] = fog(x[:: plan.devices], rng)
-    return Labelled(x, test.y, test.names)
+    if plan.degraded is not None:
+        x[device == plan.degraded] = fog(x[device == plan.degraded], rng)
+    return replace(test, x=x, device=device)
 
 
 def _class_indices(names: tuple[str, ...], wanted: tuple[str, ...]) -> tuple[int, ...]:
@@ -229,7 +241,7 @@ def _renumbered(classes: int, late: tuple[int, ...]) -> NDArray[np.int64]:
 
 
 def _renumber(data: Labelled, known: NDArray[np.int64], names: tuple[str, ...]) -> Labelled:
-    return Labelled(data.x, known[data.y], names)
+    return replace(data, y=known[data.y], names=names)
 
 
 def _changes(plan: Plan, streams: list[Stream]) -> list[str]:

@@ -17,6 +17,7 @@ import numpy as np
 from edge_agent.contract.artifact import MODEL, Manifest, write_artifact, write_durably
 from edge_agent.contract.errors import ArtifactError
 from edge_agent.contract.task import Task
+from server.store import truth_arrays
 
 if TYPE_CHECKING:
     from models.bring import Brought, Precision
@@ -41,6 +42,7 @@ class Wanted(NamedTuple):
     logits: str = ""
     embedding: str = ""
     boxes: str = ""
+    spread: str = ""
     precision: Precision = "auto"
     limits: tuple[float, float] = (0.97, 0.01)  # least agreement of int8 with float, most loss of accuracy
     size: int = 0
@@ -80,9 +82,8 @@ def bring_folder(wanted: Wanted) -> Done:
 
 def _given(wanted: Wanted) -> tuple[Brought, Seen]:
     _refuse(wanted, "an ONNX file, whose input says it", "size")
-    from models import bring, folder
+    from models import bring
     from models.data import finite_rows
-    from models.errors import DataError
     from models.preparation import read
     from models.taps import Taps
 
@@ -92,20 +93,18 @@ def _given(wanted: Wanted) -> tuple[Brought, Seen]:
         raise ArtifactError(f"{wanted.net}: {error.strerror}: expected an ONNX file, or {_bodies()}") from error
     prepare = read(wanted.prepare) if wanted.prepare else None
     shape, dtype = bring.input_of(onnx, prepare)
-    seen = folder.look(wanted.data, shape=shape, dtype=dtype)
-    if wanted.task != "classification" and seen.y is not None:
-        raise DataError(f"--task {wanted.task}: {wanted.data} has one class for each sample: expected images alone")
-    if wanted.boxes and wanted.task != "detection":
-        raise DataError(f"--boxes does not go with --task {wanted.task}")
-    names = _names(wanted.labels or seen.names, least=1 if wanted.task == "detection" else 2)
+    for option, task in (("boxes", "detection"), ("spread", "regression")):
+        if wanted.task != task:
+            _refuse(wanted, f"--task {wanted.task}", option)
+    seen = _measured(wanted) if wanted.task == "regression" else _looked_at(wanted, shape, dtype)
     sound = finite_rows(seen.x)
     brought = bring.bring(
         onnx,
-        _about(wanted, names, Path(wanted.net).stem),
+        _about(wanted, seen.names, Path(wanted.net).stem),
         data=_mixed(seen.x[sound]),
-        y=None if seen.y is None else _mixed(_renumbered(seen, names, wanted.data)[sound]),
+        y=None if seen.y is None else _mixed(seen.y[sound]),
         named=Taps(wanted.logits, wanted.embedding),
-        boxes=wanted.boxes,
+        more=wanted.boxes or wanted.spread,
         prepare=prepare,
         precision=wanted.precision,
         limits=_limits(wanted),
@@ -113,12 +112,49 @@ def _given(wanted: Wanted) -> tuple[Brought, Seen]:
     return brought, seen
 
 
+def _looked_at(wanted: Wanted, shape: tuple[int, ...], dtype: str) -> Seen:
+    """Samples, and where it is told the class of each, by the model's names."""
+    from models import folder
+    from models.errors import DataError
+
+    seen = folder.look(wanted.data, shape=shape, dtype=dtype)
+    if wanted.task != "classification" and seen.y is not None:
+        raise DataError(f"--task {wanted.task}: {wanted.data} has one class for each sample: expected images alone")
+    names = _names(wanted.labels or seen.names, least=1 if wanted.task == "detection" else 2)
+    return seen._replace(names=names, y=None if seen.y is None else _renumbered(seen, names, wanted.data))
+
+
+def _measured(wanted: Wanted) -> Seen:
+    """Samples and a number of each target, in the order of the model's."""
+    from models.errors import DataError
+    from models.folder import Seen
+
+    _refuse(wanted, "--task regression: the data name its targets, in the model's order", "labels")
+    read = truth_arrays.read(wanted.data)
+    if read.task != "regression":
+        raise DataError(f"--task regression: {wanted.data} is of {read.task}: expected an .npz of x, values and names")
+    y = np.full((len(read.x), len(read.names)), np.nan, np.float32)
+    for row, said in zip(y, read.said, strict=True):
+        for name, number in said["values"]:
+            row[read.names.index(name)] = number
+    return Seen(read.x, y, read.names, ())
+
+
 def _ready(wanted: Wanted) -> tuple[Brought, Seen, bytes]:
     from models import ready
     from models.errors import DataError
     from models.folder import Seen, load
 
-    _refuse(wanted, "a ready body: it learns the data's classes", "labels", "prepare", "logits", "embedding", "boxes")
+    _refuse(
+        wanted,
+        "a ready body: it learns the data's classes",
+        "labels",
+        "prepare",
+        "logits",
+        "embedding",
+        "boxes",
+        "spread",
+    )
     if wanted.task != "classification":
         raise DataError(f"--task {wanted.task}: a head for a ready body tells one class of each sample")
 
@@ -210,10 +246,10 @@ def lines(done: Done, out: Path) -> list[str]:
     """What a person should know."""
     manifest, brought = done.manifest, done.brought
     (variant,) = manifest.files
-    spec = manifest.input
+    spec, what = manifest.input, "targets" if manifest.task == "regression" else "classes"
     said = [
         f"input      {spec.name}: {spec.dtype} {tuple(spec.shape)}",
-        f"logits     {manifest.logits}: {len(manifest.classes)} classes ({', '.join(manifest.classes[:6])})",
+        f"logits     {manifest.logits}: {len(manifest.classes)} {what} ({', '.join(manifest.classes[:6])})",
         f"embedding  {manifest.embedding or 'none: no novelty, no requests for more like one, drift by scores alone'}",
         *(f"note       {note}" for note in (*manifest.notes, *done.notes)),
         *(_table(brought.compared) if brought.compared else []),

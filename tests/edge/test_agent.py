@@ -253,8 +253,9 @@ def test_what_the_server_said_is_in_force_again_at_the_next_start(here: Path) ->
         if start == 0:
             agent._on_desired(Desired(revision=7, label_share=0.2, labels_per_day=100.0, strategy="vessal"))
             agent._on_desired(Desired(revision=6, label_share=0.9))  # overtaken
-        rules = agent._orders.rules
-        assert (rules.label_share, rules.labels_per_day, agent._orders.strategy) == (0.2, 100.0, "vessal")
+        orders = agent.standing.over(None)
+        rules = orders.rules
+        assert (rules.label_share, rules.labels_per_day, orders.strategy) == (0.2, 100.0, "vessal")
         agent.run()
         assert agent.outbox is not None
     assert beat(here).outbox.put_total <= 11  # a tenth of a day's at once, whatever the restarts, and what time earned
@@ -587,13 +588,15 @@ def test_what_a_model_could_not_be_told_is_in_force_with_one_that_can(here: Path
     stage(here, "second", 2, over="first")
     extra = "[update]\nshadow_samples = 100\nshadow_share = 0.5\nprobation_samples = 100\nprobation_s = 0.2\n"
     agent = Agent(load_config(configure(here, extra, rate=2000.0)))
-    agent._obey(Desired(revision=1, acquisition="bald"))  # of the model it says nothing
+    agent.standing.take(
+        Desired(revision=1, acquisition="bald"), keep=lambda _saved: None
+    )  # of the model it says nothing
     thread = threading.Thread(target=agent.run)
     thread.start()
     try:
-        wait_for(lambda: agent.account.loop is not None and "several heads" in agent._orders.budgets().complaint)
+        wait_for(lambda: agent.account.loop is not None and "several heads" in agent.standing.budgets().complaint)
         wait_for(lambda: agent.updater.slot_state() == slots.Steady(committed=2))
-        wait_for(lambda: not agent._orders.complaint)  # nobody said anything new meanwhile
+        wait_for(lambda: not agent.standing.budgets().complaint)  # nobody said anything new meanwhile
     finally:
         agent.stop()
         thread.join(20)

@@ -12,6 +12,7 @@ from test_loop import Outcome, X, make, readings
 
 from edge_agent.answers import Answers
 from edge_agent.contract.errors import EdgeError
+from edge_agent.intake import Intake
 from edge_agent.model import Model
 
 WAIT_S = 10.0
@@ -24,7 +25,7 @@ def ask(answers: Answers, start: int, end: int) -> list[int]:
 
 def test_the_same_decisions_as_of_a_stream() -> None:
     alone, asked = Outcome(), Outcome()
-    make(alone).run(readings(X), threading.Event())
+    Intake(make(alone)).run(readings(X), threading.Event())
     answers = Answers(make(asked, model=Model(ARTIFACT, block=BLOCK)))
     labels = ask(answers, 0, len(X))
     answers.close()

@@ -25,6 +25,7 @@ from edge_agent.contract.artifact import Manifest, Reference, Tensor
 from edge_agent.contract.errors import ConfigError, IncompatibleError
 from edge_agent.contract.types import Reading
 from edge_agent.contract.wire import Desired
+from edge_agent.intake import Intake
 from edge_agent.loop import CURSOR, SELECTOR, TARGETS, Cursor, Loop
 from edge_agent.model import Model, main
 from edge_agent.orders import configured, desired_over
@@ -90,7 +91,7 @@ def test_disagreement_is_asked_for_and_the_mean_of_the_heads_is_the_prediction(
         hand_over=handed.append,
         watch=Watch(model.manifest, false_alarms_per_month=1.0, embedding=True),
     )
-    loop.run((Reading(row, seq) for seq, row in enumerate(x)), threading.Event())
+    Intake(loop).run((Reading(row, seq) for seq, row in enumerate(x)), threading.Event())
     samples = [sample for item in handed for sample in item.samples]
     assert len(samples) > 40
     assert loop.record.counts().scored == 600
@@ -125,10 +126,10 @@ def test_epig_decides_alike_in_any_blocks_and_after_restarts(tmp_path: Path, run
     """The loop flushes at the end of a run, and goes on in another loop from what was saved."""
     committee(tmp_path)
     x, whole, parts, saved, at = stream(600), list[Handover](), list[Handover](), dict[str, bytes](), 0
-    epig_loop(tmp_path, whole, {}).run((Reading(row, seq) for seq, row in enumerate(x)), threading.Event())
+    Intake(epig_loop(tmp_path, whole, {})).run((Reading(row, seq) for seq, row in enumerate(x)), threading.Event())
     for end in (*np.cumsum(runs).tolist(), len(x)):
         rows = range(at, end)
-        epig_loop(tmp_path, parts, saved).run((Reading(x[seq], seq) for seq in rows), threading.Event())
+        Intake(epig_loop(tmp_path, parts, saved)).run((Reading(x[seq], seq) for seq in rows), threading.Event())
         saved, at = parts[-1].state, end
     chosen, again = ([sample for item in each for sample in item.samples] for each in (whole, parts))
     assert len(chosen) > 40

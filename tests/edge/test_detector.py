@@ -35,6 +35,7 @@ from edge_agent.contract.outputs import said_bytes
 from edge_agent.contract.task import Applies, Box, Said, Value
 from edge_agent.contract.types import Reading
 from edge_agent.contract.wire import SampleHeader, decode_frame, encode_sample, sample_frames
+from edge_agent.intake import Intake
 from edge_agent.loop import CURSOR, DRIFT, FRAMES, SELECTOR, Cursor, Loop
 from edge_agent.model import Model, main
 from edge_agent.outgoing import Identity, sample_bytes
@@ -83,7 +84,7 @@ def test_every_frame_is_answered_and_what_is_sent_carries_its_boxes(folder: Path
     model, handed = Model(folder), list[Handover]()
     model.check_golden()
     loop = loop_over(model, handed)
-    loop.run(readings(), threading.Event())
+    Intake(loop).run(readings(), threading.Event())
     counts, samples = loop.record.counts(), samples_of(handed)
     assert (counts.read, counts.scored, counts.invalid) == (COUNT, COUNT, 0)
     assert 40 < len(samples) < 90
@@ -104,7 +105,7 @@ def test_every_frame_is_answered_and_what_is_sent_carries_its_boxes(folder: Path
 
 def test_one_answer_alone_is_what_the_stream_gets(folder: Path) -> None:
     model, handed = Model(folder), list[Handover]()
-    loop_over(model, handed).run(readings(0, 200), threading.Event())
+    Intake(loop_over(model, handed)).run(readings(0, 200), threading.Event())
     for sample in samples_of(handed):
         model.run(0, sample.data)
         assert answer_of(model.manifest, model.logits[0], model.further[0]) == sample.prediction
@@ -114,8 +115,8 @@ def test_the_boxes_are_where_the_cells_are(folder: Path) -> None:
     model, handed = Model(folder), list[Handover]()
     loop = loop_over(model, handed)
     loop.change(Rules(label_share=1.0), "margin")
-    loop.run(iter([]), threading.Event())
-    loop.run(iter([Reading(scenes.picture({6: 1.0, 9: 0.0}), 0)]), threading.Event())
+    Intake(loop).run(iter([]), threading.Event())
+    Intake(loop).run(iter([Reading(scenes.picture({6: 1.0, 9: 0.0}), 0)]), threading.Event())
     (sample,) = samples_of(handed)
     at = scenes.corners()
     said = [(box.label, (box.left, box.top, box.right, box.bottom)) for box in sample.prediction.said.boxes]
@@ -128,13 +129,13 @@ def test_the_same_decisions_for_any_blocks_in_any_company_and_after_a_restart(
     folder: Path, sizes: list[int], together: int
 ) -> None:
     few, whole, parts = 300, list[Handover](), list[Handover]()
-    loop_over(Model(folder, together=1), whole).run(readings(0, few), threading.Event())
+    Intake(loop_over(Model(folder, together=1), whole)).run(readings(0, few), threading.Event())
     model, at, turn = Model(folder, together=together, clock=lambda: 0.0), 0, 0
     assert model.together == together
     state: dict[str, bytes] = {}
     while at < few:
         end = min(few, at + sizes[turn % len(sizes)] * 4)
-        loop_over(model, parts, state=state).run(readings(at, end), threading.Event())
+        Intake(loop_over(model, parts, state=state)).run(readings(at, end), threading.Event())
         state = {key: value for item in parts for key, value in item.state.items()}
         at, turn = end, turn + 1
     assert [(s.id.seq, s.selection, s.prediction) for s in samples_of(parts)] == [
@@ -146,7 +147,7 @@ def test_the_same_decisions_for_any_blocks_in_any_company_and_after_a_restart(
 
 def test_gradients_choose_among_detections_as_well(folder: Path) -> None:
     handed = list[Handover]()
-    loop_over(Model(folder), handed, chosen_by="vessal").run(readings(), threading.Event())
+    Intake(loop_over(Model(folder), handed, chosen_by="vessal")).run(readings(), threading.Event())
     assert 30 < len(samples_of(handed)) < 90
     assert {sample.selection.strategy for sample in samples_of(handed)} == {"vessal-1"}
 
@@ -169,7 +170,7 @@ def test_a_stream_of_which_other_things_are_found_raises_an_alarm(folder: Path) 
         watch=Watch(model.manifest, false_alarms_per_month=1.0, embedding=True),
         on_alarm=lambda alarm, _labels: told.append(alarm),
     )
-    loop.run((Reading(one, seq) for seq, one in enumerate(x)), threading.Event())
+    Intake(loop).run((Reading(one, seq) for seq, one in enumerate(x)), threading.Event())
     moved = [alarm for alarm in told if alarm.kind == "moved"]
     assert len(moved) == 1
     assert moved[0].since < 1000
@@ -186,8 +187,8 @@ def beside(folder: Path, **changes: object) -> tuple[Loop, list[Handover]]:
     handed = list[Handover]()
     loop = loop_over(Model(folder / "1"), handed)
     loop.shadow(Model(folder / "2"), Share(1.0, 0.1), SplitMix64(0))
-    loop.run(iter([]), threading.Event())
-    loop.run(readings(), threading.Event())
+    Intake(loop).run(iter([]), threading.Event())
+    Intake(loop).run(readings(), threading.Event())
     return loop, handed
 
 
@@ -272,7 +273,7 @@ def test_what_a_sample_costs_counts_its_boxes(folder: Path) -> None:
 def test_the_most_boxes_that_a_detector_may_say_fit_on_the_wire(folder: Path) -> None:
     said = Said(boxes=(Box(65535, 0.1, 0.1, 0.2, 0.2, 0.3),) * BOXES_MAX)
     handed = list[Handover]()
-    loop_over(Model(folder), handed).run(readings(0, 200), threading.Event())
+    Intake(loop_over(Model(folder), handed)).run(readings(0, 200), threading.Event())
     sample = samples_of(handed)[0]
     widest = sample._replace(
         prediction=sample.prediction._replace(said=said),

@@ -243,6 +243,57 @@ def test_the_state_of_another_model_is_not_taken_up() -> None:
     assert not watch(one.save(), version=2).watching
 
 
+WIDE = 40  # dimensions, more than directions are looked along
+
+
+def wide(count: int, seed: int) -> np.ndarray:
+    return np.random.default_rng(seed).normal(size=(count, WIDE)).astype(np.float32)
+
+
+def watch_of_drawn_directions(saved: bytes = b"") -> Watch:
+    """Of a manifest that has none."""
+    weights = np.random.default_rng(7).normal(size=(WIDE, C)).astype(np.float32)
+    made = manifest(reference=reference_of(wide(2000, 99), weights))
+    return Watch(made, false_alarms_per_month=MONTH_S / 1e6, embedding=True, saved=saved)
+
+
+def look_at(one: Watch, embedding: np.ndarray) -> list[Alarm]:
+    logits = embedding[:, :C]
+    found = []
+    for begin in range(0, len(embedding), BLOCK):
+        rows = slice(begin, begin + BLOCK)
+        one.pass_time(BLOCK)
+        alarm = one.look(SCORER.score(logits[rows]), logits[rows], embedding[rows], count=len(embedding[rows]))
+        found += [alarm] if alarm else []
+    return found
+
+
+def test_a_wide_embedding_is_watched_along_drawn_directions() -> None:
+    one = watch_of_drawn_directions()
+    look_at(one, wide(64 * BLOCK, 1))
+    moved = wide(32 * BLOCK, 2)
+    moved[:, C:] += np.float32(0.5)  # not what logits and confidence come from
+    assert [alarm.signal for alarm in look_at(one, moved) if alarm.kind == "moved"] == ["embedding"]
+
+
+def test_a_state_along_directions_that_were_drawn_otherwise_begins_afresh_and_says_so() -> None:
+    one = watch_of_drawn_directions()
+    look_at(one, wide(64 * BLOCK, 1))
+    assert watch_of_drawn_directions(one.save()).watching
+    older = msgspec.msgpack.decode(one.save())
+    del older["drawn"]
+    with pytest.raises(ConfigError, match="directions .* drawn otherwise"):
+        watch_of_drawn_directions(msgspec.msgpack.encode(older))
+
+
+def test_a_state_of_before_is_gone_on_with_where_no_directions_are_drawn() -> None:
+    one = watch(every=1e6)
+    play(one, steady(3000, 1), [BLOCK])
+    older = msgspec.msgpack.decode(one.save())
+    del older["drawn"]
+    assert watch(msgspec.msgpack.encode(older), every=1e6).save() == one.save()
+
+
 def test_a_state_that_cannot_be_read_is_refused() -> None:
     with pytest.raises(ConfigError, match="remove it"):
         watch(b"\x81\xa5model\xc0")

@@ -21,6 +21,7 @@ from edge_agent.contract.errors import IncompatibleError
 from edge_agent.contract.types import Reading, Sample
 from edge_agent.contract.wire import Request
 from edge_agent.extras import SHADOW, WANTED, Extras
+from edge_agent.intake import Intake
 from edge_agent.loop import CURSOR, SELECTOR, Cursor, Loop
 from edge_agent.model import Model
 from edge_agent.outgoing import Identity
@@ -88,13 +89,13 @@ class Run:
         )
 
     def play(self, *, start: int = 0, end: int = COUNT) -> Run:
-        self.loop.run((Reading(X[seq], seq, f"row {seq}") for seq in range(start, end)), threading.Event())
+        Intake(self.loop).run((Reading(X[seq], seq, f"row {seq}") for seq in range(start, end)), threading.Event())
         return self
 
     def asked(self, *requests: Request) -> Run:
         """Told before the stream begins."""
         self.loop.extras.want(requests)
-        self.loop.run(iter(()), threading.Event())
+        Intake(self.loop).run(iter(()), threading.Event())
         return self
 
     @property
@@ -175,7 +176,7 @@ def test_recent_samples_are_found_sent_once_and_counted_apart(recent: Recent) ->
     run.asked(request(model))
     deadline = time.monotonic() + 20
     while run.loop.requests()[0].searched is None and time.monotonic() < deadline:
-        run.loop.run(iter([None]), threading.Event())
+        Intake(run.loop).run(iter([None]), threading.Event())
         time.sleep(0.01)
     (state,) = run.loop.requests()
     assert state.searched is not None
@@ -199,7 +200,7 @@ def test_a_recent_sample_is_sent_once_though_two_requests_look_for_it(recent: Re
     run.asked(request(model), request(model, id=6))
     deadline = time.monotonic() + 20
     while any(one.searched is None for one in run.loop.requests()) and time.monotonic() < deadline:
-        run.loop.run(iter([None]), threading.Event())
+        Intake(run.loop).run(iter([None]), threading.Event())
         time.sleep(0.01)
     found = [str(sample.id) for sample in run.of("requested")]
     assert len(found) == len(set(found)) > 0
@@ -215,7 +216,7 @@ def test_a_shadow_model_gets_labels_where_it_disagrees(tmp_path: Path) -> None:
     assert 0.02 < differ.mean() < 0.5
     plain, run = Run().play(), Run(model=champion)
     run.loop.shadow(candidate, Share(seen=0.5, labels=0.02), SplitMix64(3))
-    run.loop.run(iter(()), threading.Event())
+    Intake(run.loop).run(iter(()), threading.Event())
     run.play()
     found = run.of("disagreement")
     assert 20 < len(found) <= 0.02 * COUNT + 20
@@ -240,7 +241,7 @@ def test_a_shadow_trial_goes_on_after_a_restart(tmp_path: Path) -> None:
 
     def begin(run: Run, seed: int) -> Run:
         run.loop.shadow(Model(tmp_path), share, SplitMix64(seed))
-        run.loop.run(iter(()), threading.Event())
+        Intake(run.loop).run(iter(()), threading.Event())
         return run
 
     whole, first = begin(Run(), 3).play(), begin(Run(), 3).play(end=1500)
@@ -248,7 +249,7 @@ def test_a_shadow_trial_goes_on_after_a_restart(tmp_path: Path) -> None:
     second.play(start=second.loop.cursor.seq)
     assert [(s.id, s.selection) for s in first.samples + second.samples] == [(s.id, s.selection) for s in whole.samples]
     second.loop.extras.end_shadow()
-    second.loop.run(iter(()), threading.Event())
+    Intake(second.loop).run(iter(()), threading.Event())
     assert second.loop.extras.shadowed() is None
 
 
@@ -265,7 +266,7 @@ def test_a_shadow_model_decides_the_same_whatever_blocks_and_company(tmp_path: P
     def play(**options: int) -> Run:
         run = Run(model=Model(ARTIFACT, **options))
         run.loop.shadow(Model(tmp_path), Share(seen=0.5, labels=0.02), SplitMix64(3))
-        run.loop.run(iter(()), threading.Event())
+        Intake(run.loop).run(iter(()), threading.Event())
         return run.play(end=1000)
 
     whole = play()

@@ -22,6 +22,7 @@ from edge_agent.contract.errors import ArtifactError
 from edge_agent.contract.types import Reading
 from edge_agent.contract.wire import Desired
 from edge_agent.housekeeping import Housekeeping
+from edge_agent.intake import Intake
 from edge_agent.loop import Cursor, Loop
 from edge_agent.model import Model
 from edge_agent.outgoing import Identity
@@ -92,7 +93,9 @@ class Device:
     def look(self, count: int = 1) -> None:
         for _ in range(count):
             end = self.at + STEP
-            self.loop.run((Reading(self.x[seq % len(self.x)], seq) for seq in range(self.at, end)), threading.Event())
+            Intake(self.loop).run(
+                (Reading(self.x[seq % len(self.x)], seq) for seq in range(self.at, end)), threading.Event()
+            )
             self.at = end
             self.house.tend_model(self.now_s)
             self.now_s += 1.0

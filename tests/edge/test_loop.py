@@ -19,6 +19,7 @@ from edge_agent.choose.rules import Rules
 from edge_agent.choose.splitmix import SplitMix64
 from edge_agent.contract.errors import ConfigError
 from edge_agent.contract.types import Reading
+from edge_agent.intake import Intake
 from edge_agent.loop import CURSOR, DRIFT, SELECTOR, Cursor, Loop
 from edge_agent.model import Model
 from edge_agent.outgoing import INVALID_LABEL, PREDICTION, Identity
@@ -76,7 +77,7 @@ X, Y = images(COUNT)
 def test_every_sample_is_predicted_once_and_some_are_selected() -> None:
     outcome = Outcome()
     loop = make(outcome)
-    loop.run(readings(X), threading.Event())
+    Intake(loop).run(readings(X), threading.Event())
     predictions, counts = outcome.predictions(), loop.record.counts()
     assert predictions["seq"].tolist() == list(range(COUNT))
     expected = Model(ARTIFACT).predict(X).argmax(axis=1)
@@ -92,11 +93,11 @@ def test_every_sample_is_predicted_once_and_some_are_selected() -> None:
 
 def test_a_loop_that_was_killed_goes_on_as_if_nothing_had_happened() -> None:
     whole, first, second = Outcome(), Outcome(), Outcome()
-    make(whole).run(readings(X), threading.Event())
-    make(first).run(readings(X, end=1003), threading.Event())
+    Intake(make(whole)).run(readings(X), threading.Event())
+    Intake(make(first)).run(readings(X, end=1003), threading.Event())
     state = first.last_state()  # what the last commit kept; what came after it is lost
     again = make(second, state=state)
-    again.run(readings(X, start=again.cursor.seq), threading.Event())
+    Intake(again).run(readings(X, start=again.cursor.seq), threading.Event())
     assert again.cursor.seq > 900
     assert [s.id.seq for s in first.samples + second.samples] == [s.id.seq for s in whole.samples]
     assert [s.selection for s in first.samples + second.samples] == [s.selection for s in whole.samples]
@@ -114,14 +115,14 @@ def test_a_block_that_waits_long_for_its_samples_is_no_standstill() -> None:
             late_s.append(pulse.overdue_s())
             yield None
 
-    make(Outcome(), flush_s=1e6, pulse=pulse).run(slow(), threading.Event())
+    Intake(make(Outcome(), flush_s=1e6, pulse=pulse)).run(slow(), threading.Event())
     assert late_s == [-30.0] * 5
 
 
 @functools.cache
 def one_by_one() -> Outcome:
     outcome = Outcome()
-    make(outcome, model=Model(ARTIFACT, together=1)).run(readings(X), threading.Event())
+    Intake(make(outcome, model=Model(ARTIFACT, together=1))).run(readings(X), threading.Event())
     return outcome
 
 
@@ -135,7 +136,7 @@ def test_the_same_decisions_for_any_blocks_and_in_any_company(sizes: list[int]) 
     loop, turn, at = make(company, model=model), 0, 0
     while at < COUNT:
         end = min(COUNT, at + sizes[turn % len(sizes)])
-        loop.run(readings(X, start=at, end=end), threading.Event())
+        Intake(loop).run(readings(X, start=at, end=end), threading.Event())
         at, turn = end, turn + 1
     assert company.predictions().tolist() == alone.predictions().tolist()
     assert [s.selection for s in company.samples] == [s.selection for s in alone.samples]
@@ -157,7 +158,7 @@ def test_a_swap_misses_no_sample(tmp_path: Path) -> None:
                 assert loop.record.vitals().version == 1
             yield reading
 
-    loop.run(swapping(), threading.Event())
+    Intake(loop).run(swapping(), threading.Event())
     versions = outcome.predictions()["version"]
     assert outcome.predictions()["seq"].tolist() == list(range(COUNT))
     assert versions[:700].tolist() == [1] * 700
@@ -179,7 +180,7 @@ def test_samples_that_do_not_fit_are_counted_and_skipped() -> None:
         Reading(np.empty(0, np.uint8), 2),
         Reading(X[1], 3),
     ]
-    loop.run(iter(odd), threading.Event())
+    Intake(loop).run(iter(odd), threading.Event())
     counts = loop.record.counts()
     assert (counts.read, counts.scored, counts.invalid) == (4, 2, 2)
 
@@ -187,13 +188,13 @@ def test_samples_that_do_not_fit_are_counted_and_skipped() -> None:
 def test_a_source_that_never_fits_is_a_mistake_of_the_configuration() -> None:
     wrong = iter([Reading(np.zeros((28, 28), np.float32), 0)])
     with pytest.raises(ConfigError, match=r"\(28, 28\) float32.*\(8, 8\) uint8"):
-        make(Outcome()).run(wrong, threading.Event())
+        Intake(make(Outcome())).run(wrong, threading.Event())
 
 
 def test_a_misfit_after_a_restart_is_counted_and_skipped() -> None:
     wrong = iter([Reading(np.zeros((3, 3), np.uint8), 7)])
     loop = make(Outcome(), cursor=Cursor(7, "mark"))
-    loop.run(wrong, threading.Event())
+    Intake(loop).run(wrong, threading.Event())
     assert loop.record.counts().invalid == 1
 
 
@@ -201,8 +202,8 @@ def test_a_stop_keeps_the_state_though_nothing_was_selected() -> None:
     outcome = Outcome()
     loop = make(outcome)
     loop.change(Rules(label_share=0.0), "margin")
-    loop.run(iter([None]), threading.Event())
-    loop.run(readings(X, end=77), threading.Event())
+    Intake(loop).run(iter([None]), threading.Event())
+    Intake(loop).run(readings(X, end=77), threading.Event())
     assert outcome.samples == []
     assert msgspec.json.decode(outcome.last_state()[CURSOR], type=Cursor).seq == 77
 
@@ -217,7 +218,7 @@ def test_a_slow_stream_does_not_wait_for_its_block() -> None:
             yield None
             assert loop.record.counts().read == reading.seq + 1
 
-    loop.run(slow(), threading.Event())
+    Intake(loop).run(slow(), threading.Event())
 
 
 def test_a_stop_finishes_what_is_in_hand() -> None:
@@ -230,7 +231,7 @@ def test_a_stop_finishes_what_is_in_hand() -> None:
         while True:
             yield None
 
-    loop.run(endless(), stopping)
+    Intake(loop).run(endless(), stopping)
     assert loop.record.counts().read == 40
 
 
@@ -241,7 +242,7 @@ def broken(logits: np.ndarray) -> np.ndarray:
 def test_a_plug_in_that_fails_costs_its_samples_not_the_stream() -> None:
     outcome = Outcome()
     loop = make(outcome, acquisition=f"{__name__}:broken")
-    loop.run(readings(X, end=64), threading.Event())
+    Intake(loop).run(readings(X, end=64), threading.Event())
     assert loop.record.counts().invalid == 64
     assert loop.record.vitals().invalid == 0  # not the model's fault
     assert not outcome.samples
@@ -252,7 +253,7 @@ def test_orders_take_effect_at_the_end_of_a_block() -> None:
     outcome = Outcome()
     loop = make(outcome)
     loop.change(Rules(label_share=0.0, depth_labels=1.0), "entropy")
-    loop.run(readings(X), threading.Event())
+    Intake(loop).run(readings(X), threading.Event())
     assert len(outcome.samples) <= 20 + 1
 
 
@@ -268,7 +269,7 @@ def test_a_change_raises_an_alarm_and_frees_labels() -> None:
         on_alarm=lambda alarm, labels: told.append((alarm, labels)),
     )
     loop._selector.change(Rules(label_share=0.1, reserve_labels=20.0))
-    loop.run(readings(x), threading.Event())
+    Intake(loop).run(readings(x), threading.Event())
     assert [alarm.kind for alarm, _ in told] == ["differs", "moved"]  # its reference is of other images than these
     assert all(labels > 0 for _, labels in told)
     drift = np.array([sample.id.seq for sample in outcome.samples if sample.selection.reason == "drift"])
@@ -286,7 +287,7 @@ def test_another_strategy_goes_on_with_the_same_tokens_and_every_sample_says_wha
     rules = loop.selector.rules
     loop.selector.purse.labels.tokens = 3.0
     loop.change(rules, "entropy", "vessal")
-    loop.run(readings(X), threading.Event())
+    Intake(loop).run(readings(X), threading.Event())
     said = [(sample.selection.strategy, sample.selection.acquisition) for sample in outcome.samples]
     assert set(said[: said.index(("vessal-1", "entropy"))]) <= {("novelty-quantile-4", "margin")}
     assert set(said[said.index(("vessal-1", "entropy")) :]) == {("vessal-1", "entropy")}

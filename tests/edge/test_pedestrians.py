@@ -13,6 +13,7 @@ from edge_agent.choose.quantile import NoveltyQuantile
 from edge_agent.choose.rules import Rules
 from edge_agent.choose.splitmix import SplitMix64
 from edge_agent.contract.types import Reading
+from edge_agent.intake import Intake
 from edge_agent.loop import Cursor, Loop
 from edge_agent.model import Model
 from edge_agent.outgoing import Identity
@@ -61,7 +62,7 @@ def test_people_are_found_on_photographs_and_a_frame_that_misses_one_is_asked_ab
     )
     photos = {name: pedestrians.resized(photo) for name, photo in pedestrians.photographs().items()}
     shown = [photos["camera"]] * 40 + [np.zeros_like(photos["camera"]), photos["astronaut"], photos["coffee"]]
-    loop.run((Reading(x, seq) for seq, x in enumerate(shown)), threading.Event())
+    Intake(loop).run((Reading(x, seq) for seq, x in enumerate(shown)), threading.Event())
     by_seq = {sample.id.seq: sample for item in handed for sample in item.samples}
     assert by_seq[40].prediction.label == by_seq[42].prediction.label == 1  # nothing
     assert by_seq[40].selection.utility > 0.7

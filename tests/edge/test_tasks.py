@@ -27,6 +27,7 @@ from edge_agent.contract.artifact import Answer, Golden, Manifest, Tensor
 from edge_agent.contract.errors import ConfigError, IncompatibleError
 from edge_agent.contract.task import MOST
 from edge_agent.contract.types import Reading
+from edge_agent.intake import Intake
 from edge_agent.loop import Cursor, Loop
 from edge_agent.model import Model
 from edge_agent.outgoing import Identity
@@ -344,7 +345,7 @@ def run(model: Model, acquisition: str = "margin") -> tuple[list, Loop]:
         hand_over=handed.append,
         watch=Watch(model.manifest, false_alarms_per_month=1.0, embedding=False),
     )
-    loop.run((Reading(row, seq) for seq, row in enumerate(stream(500))), threading.Event())
+    Intake(loop).run((Reading(row, seq) for seq, row in enumerate(stream(500))), threading.Event())
     assert loop.drift().watching
     assert loop.record.counts().signals[0] == 500
     return [sample for item in handed for sample in item.samples], loop
@@ -444,14 +445,14 @@ def test_two_models_of_a_task_are_compared_by_their_answers(tmp_path: Path, task
     other = Model(tmp_path / "2")
     readings = [Reading(row, seq) for seq, row in enumerate(stream(400))]
     loop.shadow(other, Share(1.0, 0.1), SplitMix64(0))
-    loop.run(iter([]), threading.Event())
-    loop.run(iter(readings), threading.Event())
+    Intake(loop).run(iter([]), threading.Event())
+    Intake(loop).run(iter(readings), threading.Event())
     seen = loop.extras.shadowed()
     assert (seen.samples, seen.invalid, seen.agreed) == (400, 0, 400)  # the same model, under another number
     linear(tmp_path / "3", targets=2, heads=3, version=3, seed=6, **made)
     loop.shadow(Model(tmp_path / "3"), Share(1.0, 0.1), SplitMix64(0))
-    loop.run(iter([]), threading.Event())
-    loop.run(iter(readings), threading.Event())
+    Intake(loop).run(iter([]), threading.Event())
+    Intake(loop).run(iter(readings), threading.Event())
     assert loop.extras.shadowed().version == 3
     assert 0 < loop.extras.shadowed().agreed < 300
     assert any(s.selection.reason == "disagreement" for item in handed for s in item.samples)

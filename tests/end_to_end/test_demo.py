@@ -66,6 +66,12 @@ def test_the_report_says_what_it_must(report: dict) -> None:
         assert key in report
     assert 0 < report["overhead_ratio"] < 2
     assert set(report["accuracy"]) == {"winnow", "frozen", "random"}
+    draws = report["random_draws"]
+    assert len(draws) == 3
+    assert report["accuracy"]["random"]["value"] == pytest.approx(sum(draws) / 3)
+    assert all(f"{draw:.1%}" in report["page"] for draw in draws)
+    for arm, whole in report["accuracy"].items():  # one of the test's samples in four
+        assert report["accuracy_degraded"][arm]["samples"] == whole["samples"] / 4
     page = report["page"]
     assert page.count("data:image/png;base64,") == 2
     assert "http://" not in page.replace("http://www.w3.org", "")

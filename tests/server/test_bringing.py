@@ -177,3 +177,49 @@ def test_a_detector_of_another_form_is_refused(
     status, _, error = run(capsys, *words, *given)
     assert (status, said in error) == (1, True), error
     assert not (tmp_path / "a").exists()
+
+
+@pytest.fixture
+def ridge(tmp_path: Path) -> list[object]:
+    """Words for a regressor of two targets, and data with a number of one of them missing."""
+    x = np.random.default_rng(4).normal(size=(80, 3)).astype(np.float32)
+    y = np.stack([x[:, 0] * 2.0 + 5.0, x[:, 1]], axis=1)
+    model = pytest.importorskip("sklearn.linear_model").Ridge(alpha=30.0).fit(x, y)
+    made = pytest.importorskip("skl2onnx").to_onnx(model, x[:1], target_opset={"": 17, "ai.onnx.ml": 3})
+    (tmp_path / "net.onnx").write_bytes(made.SerializeToString())
+    y[0, 1] = np.nan
+    np.savez(tmp_path / "some.npz", x=x, values=y, names=np.array(["wear", "heat"]))
+    np.savez(tmp_path / "classes.npz", x=x, y=np.arange(80) % 2)
+    return [tmp_path / "net.onnx", "--task", "regression", "--data", tmp_path / "some.npz", "--out", tmp_path / "a"]
+
+
+def test_a_regressor_that_says_no_spread_is_brought_and_that_is_told(
+    ridge: list[object], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    status, said, error = run(capsys, *ridge)
+    assert status == 0, error
+    assert "2 targets (wear, heat)" in said
+    assert "it says no spread: that of its errors on these data stands for every sample" in said
+    manifest, _ = read_artifact(tmp_path / "a")
+    assert (manifest.task, manifest.classes) == ("regression", ("wear", "heat"))
+    assert manifest.metrics["mae/heat"] > 0.0
+    model = Model(tmp_path / "a")
+    model.check_golden()
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["--labels", "a,b"], "--labels does not go with --task regression: the data name its targets"),
+        (["--boxes", "variable"], "--boxes does not go with --task regression"),
+        (["--spread", "nope"], "the graph has no tensor 'nope'"),
+        (["--data", "classes.npz"], "expected an .npz of x, names, and one of boxes, applies and values"),
+        (["--task", "classification", "--spread", "variable"], "--spread does not go with --task classification"),
+    ],
+)
+def test_what_does_not_go_with_a_regressor_is_told(
+    ridge: list[object], tmp_path: Path, capsys: pytest.CaptureFixture[str], words: list[str], said: str
+) -> None:
+    status, _, error = run(capsys, *ridge, *(tmp_path / word if word.endswith(".npz") else word for word in words))
+    assert (status, said in error) == (1, True), error
+    assert not (tmp_path / "a").exists()

@@ -53,6 +53,8 @@ def test_one_camera_fogs_and_so_does_its_share_of_the_test() -> None:
     assert (made.streams[2].x[200:] != plain.streams[2].x[200:]).mean() > 0.5
     bright = made.test.x.mean(axis=(1, 2)) > 30
     assert bright.mean() == pytest.approx(1 / 3, abs=0.01)
+    assert (bright == made.degraded).all()
+    assert not plain.degraded.any()
     assert not (plain.test.x.mean(axis=(1, 2)) > 30).any()
 
 
@@ -67,6 +69,8 @@ def test_devices_keep_their_own_samples_in_their_order() -> None:
         assert (stream.y[: stream.late_from] < 3).all()
     assert (made.base.y < 3).all()
     assert (made.test.y == 3).any()
+    for index in range(3):
+        assert {number % 3 for number in numbers(made.test.x[made.test.device == index])} == {made_first(made, index)}
 
 
 def made_first(made: Scenario, index: int) -> int:
