@@ -56,7 +56,7 @@ def main() -> None:
 
 def at_rest(devices: Sequence[int]) -> list[str]:
     """Part one; the claims."""
-    found = _play(devices, HEARTBEAT_S, Step("burst", 2.0), Step("restart", 1.0))
+    found = _play(devices, HEARTBEAT_S, Step("burst", 2.0), Step("restart", 1.0), day_devices=5)
     print("", *report.lines(found), sep="\n")
     return [
         *_cores(found.simulations[-1]),
@@ -71,9 +71,11 @@ def as_often() -> str:
     return _claim_of("fleet_cores_of_as_many_heartbeats", found.simulations[-1])
 
 
-def _play(devices: Sequence[int], heartbeat_s: float, *more: Step) -> Report:
+def _play(devices: Sequence[int], heartbeat_s: float, *more: Step, day_devices: int = 0) -> Report:
     steps = (Step("births", HEARTBEAT_S), *[Step("steady", HEARTBEAT_S)] * WINDOWS, *more)
-    options = Options(devices=tuple(devices), steps=steps, heartbeat_s=heartbeat_s, day_devices=5, pages=False)
+    options = Options(
+        devices=tuple(devices), steps=steps, heartbeat_s=heartbeat_s, day_devices=day_devices, pages=False
+    )
     return simulate(options, say=lambda line: print(line, flush=True))
 
 
