@@ -139,7 +139,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         store = Store.open(Path(folder))
         thousand_s = build(store, count)
-        size = (Path(folder) / "catalogue.db").stat().st_size
+        size = store.database.used_bytes()
         print(f"{count} samples, catalogue of {size / 1e6:.0f} MB; a thousand more take {thousand_s * 1000:.0f} ms\n")
         print(f"{'search':<16}{'first, ms':>10}{'rows':>6}{'deep, ms':>10}{'rows':>6}")
         worst = usual = 0.0
@@ -156,6 +156,9 @@ def main() -> None:
     for name, value, limit in (("full_page_s", usual, NOTICED_S), ("sieved_page_s", worst, THREAD_S)):
         print(f"RATIO browse_{name} {value:.3f} target <= {limit:g} {'ok' if value <= limit else 'short'}")
     ratio = offset_s / keyset_s
+    if count < SAMPLES:
+        print(f"{ratio:.1f} times as quick as by OFFSET; what a million rows to skip take, the whole run measures")
+        return
     print(f"RATIO browse_deep_against_offset {ratio:.1f} target >= 10 {'ok' if ratio >= 10 else 'short'}")
 
 

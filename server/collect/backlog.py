@@ -18,7 +18,7 @@ from server.collect.turns import Offer, Turns
 T = TypeVar("T")
 
 GROUP_WORK = 16 << 20  # of one group: more, and all wait for the large samples of one; less is more commits
-LINGER_S = 0.5
+LINGER_S = 1.0
 """How long that for which nobody waits may wait for company. A commit costs as much as some twenty heartbeats: shorter,
 and 10,000 devices at rest take more of a processor; longer, and pages and rollouts are told late how devices are."""
 

@@ -133,7 +133,7 @@ class Collector:
         """Send something to a device; may be called from any thread."""
         self._gateway.publish(topic, payload, qos=qos, retain=retain)
 
-    def _deliver(self, found: Sequence[Published]) -> None:
+    def _deliver(self, found: Sequence[Published]) -> bool:
         now_ms, mine = self._now_ms(), list[Put[Item]]()
         for topic, payload in found:
             try:
@@ -144,6 +144,7 @@ class Collector:
                 linger_s = LINGER_S if kind == "heartbeat" else 0.0  # nobody waits for an answer to one
                 mine.append(Put(device, Message(topic, payload, now_ms), len(payload), linger_s))
         self._backlog.put_all(mine)
+        return all(one.linger_s for one in mine)
 
     def _proven(self, found: Upload | Bad) -> None:
         self._backlog.put_back(found.device, found)

@@ -93,11 +93,11 @@ class Gateway:
         filters: Sequence[str],
         voice: Voice,
         now_ms: Callable[[], int],
-        deliver: Callable[[Sequence[Published]], None],
+        deliver: Callable[[Sequence[Published]], bool],
     ) -> None:
         """Listen to `filters`: `deliver` is given, in the network thread, all that comes by them, some at once.
 
-        It may block: the broker is held back then.
+        It may block: the broker is held back then. It says whether nobody waits for an answer to any of it.
         """
         self.ready = threading.Event()
         """Set while connected and subscribed."""
@@ -208,10 +208,10 @@ class Gateway:
         if not online and not self._leaving:  # an older word, or of one that went: devices would keep samples back
             self._say(online=True)
 
-    def _on_messages(self, found: Sequence[Published]) -> None:
+    def _on_messages(self, found: Sequence[Published]) -> bool:
         said = [one.payload for one in found if one.topic == self._state_topic]  # the silent do not listen to it
         if said:
             found = [one for one in found if one.topic != self._state_topic]
             for word in said:
                 self._contradict(word)
-        self._deliver(found)
+        return self._deliver(found)

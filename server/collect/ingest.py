@@ -154,7 +154,7 @@ class Ingest:
         self._min_free_bytes = min_free_bytes
         self._fleet = fleet
         self._offline_after_ms = int(offline_after_s * 1000)
-        self._swept_ms, self._silent_ms = 0, -math.inf  # of the last look for the silent, and of the next
+        self._swept_ms, self._quiet_ms = 0, -math.inf  # of the last sweep, and until when another would find nothing
         self._flusher = ThreadPoolExecutor(1, thread_name_prefix="flush")  # bodies, while the rows are written
 
     def check(self, batch: Sequence[Item]) -> list[Heard]:
@@ -183,14 +183,15 @@ class Ingest:
 
     def sweep(self, now_ms: int) -> list[str]:
         """Count silent devices as offline and forget parts that never became whole; returns who fell silent."""
+        if self._swept_ms <= now_ms <= self._quiet_ms:
+            return []
         with self._store.database.write() as connection:
-            parts.expire_parts(connection, before_ms=now_ms - PARTS_EXPIRE_MS)
-            if self._swept_ms <= now_ms <= self._silent_ms:
-                return []
+            oldest_ms = parts.expire_parts(connection, before_ms=now_ms - PARTS_EXPIRE_MS)
             fallen = silence.mark_offline(connection, now_ms=now_ms, after_ms=self._offline_after_ms)
         self._swept_ms = now_ms
         # A device that nobody knows yet may come online at any time, and be silent so long afterwards.
-        self._silent_ms = min(fallen.next_ms or math.inf, now_ms + self._offline_after_ms)
+        known_ms = min(fallen.next_ms or math.inf, math.inf if oldest_ms is None else oldest_ms + PARTS_EXPIRE_MS)
+        self._quiet_ms = min(known_ms, now_ms + self._offline_after_ms)
         return fallen.names
 
     def count_throttled(self, counts: Mapping[str, int]) -> None:

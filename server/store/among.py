@@ -3,6 +3,9 @@
 The values go as one list, whatever their number: a parameter to each takes longer to write than its row to find. What
 is asked for every group of messages is compiled once, and its rows are as the driver gives them: SQLAlchemy takes as
 long to make a question and to read its rows as some dozens of rows take to be found.
+
+In a file each value is looked up in an index, whatever was counted of the table: counted when it had ten rows, SQLite
+would read all of its ten thousand for every group.
 """
 
 from __future__ import annotations
@@ -13,6 +16,8 @@ from typing import Any, NamedTuple
 
 import sqlalchemy as sa
 from sqlalchemy.dialects import postgresql
+from sqlalchemy.ext.compiler import compiles
+from sqlalchemy.sql.compiler import SQLCompiler
 
 from server.config import POSTGRESQL
 from server.store.many import Compiled, compiled
@@ -20,16 +25,35 @@ from server.store.many import Compiled, compiled
 _GIVEN = "given"
 
 
-def among(
-    connection: sa.Connection, column: sa.Column[Any], values: Iterable[str | int] | None = None
-) -> sa.ColumnElement[bool]:
-    """Whether a column has one of these values, each looked up in its index. None: those of a `Question`."""
-    found = None if values is None else _as_list(connection, list(values))
-    name = _GIVEN if values is None else None
+def among(connection: sa.Connection, column: sa.Column[Any], values: Iterable[str | int]) -> sa.ColumnElement[bool]:
+    """Whether a column has one of these values."""
+    found = _as_list(connection, list(values))
     if connection.dialect.name == POSTGRESQL:
-        return column == sa.any_(sa.bindparam(name, found, postgresql.ARRAY(column.type)))
-    each = sa.func.json_each(sa.bindparam(name, found, sa.Text)).table_valued("value")
+        return column == sa.any_(sa.bindparam(None, found, _list_of(column)))
+    each = sa.func.json_each(sa.bindparam(None, found, sa.Text)).table_valued("value")
     return column.in_(sa.select(each.c.value))
+
+
+def looked_up(connection: sa.Connection, query: sa.Select[Any], column: sa.Column[Any]) -> sa.Select[Any]:
+    """For a `Question`: of its query's table the rows where an indexed column has one of the given values."""
+    if connection.dialect.name == POSTGRESQL:
+        return query.where(column == sa.any_(sa.bindparam(_GIVEN, None, _list_of(column))))
+    each = sa.func.json_each(sa.bindparam(_GIVEN, None, sa.Text)).table_valued("value", name="given")
+    return query.select_from(Lookup(each, column.table, column == each.c.value))
+
+
+class Lookup(sa.Join):
+    """A join for each of whose left rows its right ones are looked up."""
+
+    inherit_cache = True
+
+
+@compiles(Lookup, "sqlite")
+def _as_cross_join(join: Lookup, compiler: SQLCompiler, *, asfrom: bool = False, **options: Any) -> str:  # noqa: ARG001
+    """By this word alone SQLite takes the order of the tables from the statement (sqlite.org/optoverview.html, 6.2)."""
+    left, right = (compiler.process(side, asfrom=True, **options) for side in (join.left, join.right))
+    on: Any = join.onclause
+    return f"{left} CROSS JOIN {right} ON {compiler.process(on, **options)}"
 
 
 class Listed(NamedTuple):
@@ -59,7 +83,7 @@ class Question:
         self._compiled: dict[str, Compiled] = {}
 
     def ask(self, connection: sa.Connection, values: Sequence[str | int] = (), **more: object) -> Sequence[Any]:
-        """Its rows. values: of its `among`; more: its other parameters."""
+        """Its rows. values: of its `looked_up`; more: its other parameters."""
         return self._ask(connection, {_GIVEN: _as_list(connection, values)} | more)
 
     def ask_of(self, connection: sa.Connection, rows: Sequence[Sequence[str | int]]) -> Sequence[Any]:

@@ -19,7 +19,7 @@ import sqlalchemy as sa
 from numpy.typing import NDArray
 
 from edge_agent.contract.wire import Heartbeat
-from server.store.among import Question, among
+from server.store.among import Question, among, looked_up
 from server.store.insert import insert
 from server.store.many import Many
 from server.store.schema import beat
@@ -124,8 +124,8 @@ def _add(connection: sa.Connection, start_ms: int, told: Sequence[Told], kept_ms
 
 
 def _there(connection: sa.Connection) -> sa.Select[Any]:
-    mine = among(connection, beat.c.device), beat.c.start_ms == sa.bindparam("start_ms")
-    return sa.select(beat.c.device, beat.c.figures).where(*mine, beat.c.step_ms == STEPS_MS[0])
+    mine = beat.c.start_ms == sa.bindparam("start_ms"), beat.c.step_ms == STEPS_MS[0]
+    return looked_up(connection, sa.select(beat.c.device, beat.c.figures).where(*mine), beat.c.device)
 
 
 _THERE = Question(_there)
@@ -144,10 +144,17 @@ def _first_in_an_hour(connection: sa.Connection, names: list[str], start_ms: int
     """Devices whose slice is the first of its hour: what is old changes with the hour."""
     if not names:
         return set()
-    hour = beat.c.start_ms.between(start_ms // STEPS_MS[1] * STEPS_MS[1], start_ms - 1)
-    query = sa.select(beat.c.device).where(among(connection, beat.c.device, names), hour)
-    query = query.where(beat.c.step_ms == STEPS_MS[0]).distinct()
-    return set(names) - set(connection.scalars(query))
+    earlier = _EARLIER.ask(connection, names, first_ms=start_ms // STEPS_MS[1] * STEPS_MS[1], last_ms=start_ms - 1)
+    return set(names).difference(name for (name,) in earlier)
+
+
+def _earlier(connection: sa.Connection) -> sa.Select[Any]:
+    between = beat.c.start_ms.between(sa.bindparam("first_ms"), sa.bindparam("last_ms"))
+    query = sa.select(beat.c.device).where(between, beat.c.step_ms == STEPS_MS[0]).distinct()
+    return looked_up(connection, query, beat.c.device)
+
+
+_EARLIER = Question(_earlier)
 
 
 def _fold(connection: sa.Connection, names: Collection[str], step_ms: int, next_ms: int, *, before_ms: int) -> None:

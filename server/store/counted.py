@@ -16,7 +16,7 @@ import sqlalchemy as sa
 
 from edge_agent.contract.wire import Heartbeat, StreamCounts
 from server.store import beats, spans
-from server.store.among import Question, listed
+from server.store.among import Lookup, Question, listed
 from server.store.encoded import dumps, text
 from server.store.many import Many
 from server.store.schema import stretch
@@ -120,12 +120,13 @@ def _last_rows(connection: sa.Connection, said: Sequence[Spoken[Heartbeat]]) -> 
 
 def _last(connection: sa.Connection) -> sa.Select[Any]:
     given = listed(connection, [stretch.c[name] for name in Run._fields])
-    mine = (stretch.c[name] == column for name, column in zip(Run._fields, given.columns, strict=True))
-    newest = sa.select(sa.func.max(stretch.c.id)).where(*mine).scalar_subquery()
+    of_run = stretch.alias()
+    mine = (of_run.c[name] == column for name, column in zip(Run._fields, given.columns, strict=True))
+    newest = sa.select(sa.func.max(of_run.c.id)).where(*mine).scalar_subquery()
     plain = ("id", *Run._fields, "model_version", "day", "first_seq", "read", "scored", "invalid")
     texts = (sa.cast(stretch.c[name], sa.Text) for name in ("selected", "sums", "counted"))
     query = sa.select(*(stretch.c[name] for name in plain), *texts)
-    return query.where(stretch.c.id.in_(sa.select(newest).select_from(given.rows)))
+    return query.select_from(Lookup(given.rows, stretch, stretch.c.id == newest))
 
 
 _LAST = Question(_last)

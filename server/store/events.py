@@ -80,6 +80,20 @@ def last_alarms(connection: sa.Connection, *, version: int) -> dict[str, sa.Row[
     return {row.device: row for row in connection.execute(sa.select(event).where(event.c.id.in_(newest)))}
 
 
+def last_said_of_each(connection: sa.Connection, kind: str) -> Sequence[sa.Row[Any]]:
+    """The server's newest event of a kind about each version."""
+    mine = sa.and_(event.c.device == SERVER, event.c.kind == kind)
+    newest = sa.select(sa.func.max(event.c.id)).where(mine).group_by(event.c.model_version)
+    return connection.execute(sa.select(event).where(event.c.id.in_(newest))).all()
+
+
+def alarms_since(connection: sa.Connection, since_ms: int) -> Sequence[sa.Row[Any]]:
+    """The newest alarm of drift of each device under each version, of those that came since then."""
+    alarms = sa.and_(event.c.kind == "alarm", event.c.received_at_ms > since_ms)
+    newest = sa.select(sa.func.max(event.c.id)).where(alarms).group_by(event.c.model_version, event.c.device)
+    return connection.execute(sa.select(event).where(event.c.id.in_(newest))).all()
+
+
 def newest() -> sa.Select[tuple[int]]:
     """The newest of each kind, version and device: what was last said stands, however long ago it was."""
     about = event.c.detail["device"].as_string()  # of the server's own: whom it is about

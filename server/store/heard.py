@@ -22,7 +22,7 @@ import sqlalchemy as sa
 
 from edge_agent.contract.wire import Birth, Death, Heartbeat
 from server.config import POSTGRESQL
-from server.store.among import Question, among
+from server.store.among import Question, looked_up
 from server.store.encoded import text
 from server.store.fitting import without_nul
 from server.store.insert import insert
@@ -94,7 +94,7 @@ def last(connection: sa.Connection, names: Collection[str]) -> dict[str, Last]:
 def _last(connection: sa.Connection) -> sa.Select[Any]:
     words = (sa.cast(device.c[name], sa.Text) for name in ("birth", "heartbeat"))
     query = sa.select(device.c.name, device.c.boot, device.c.session, device.c.said_ms, *words)
-    return query.where(among(connection, device.c.name))
+    return looked_up(connection, query, device.c.name)
 
 
 _LAST = Question(_last)

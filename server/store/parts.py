@@ -51,8 +51,11 @@ def delete_parts(connection: sa.Connection, sample_ids: Collection[str]) -> None
         connection.execute(sa.delete(part).where(part.c.sample_id == sample_id))
 
 
-def expire_parts(connection: sa.Connection, *, before_ms: int) -> int:
-    """Forget samples of which no part came since that time; returns how many parts went."""
+def expire_parts(connection: sa.Connection, *, before_ms: int) -> int | None:
+    """Forget samples of which no part came since that time; returns of which of the others it is longest ago."""
     newest = sa.func.max(part.c.received_at_ms)
     silent = sa.select(part.c.sample_id).group_by(part.c.sample_id).having(newest < before_ms)
-    return connection.execute(sa.delete(part).where(part.c.sample_id.in_(silent))).rowcount
+    connection.execute(sa.delete(part).where(part.c.sample_id.in_(silent)))
+    each = sa.select(newest.label("ms")).group_by(part.c.sample_id).subquery()
+    oldest_ms: int | None = connection.scalar(sa.select(sa.func.min(each.c.ms)))
+    return oldest_ms

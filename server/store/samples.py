@@ -20,7 +20,7 @@ from edge_agent.contract.errors import MessageError
 from edge_agent.contract.images import KINDS
 from server.config import POSTGRESQL
 from server.errors import StoreError
-from server.store.among import Question, among
+from server.store.among import Question, looked_up
 from server.store.insert import insert_new
 from server.store.many import Many
 from server.store.schema import consensus, sample
@@ -69,7 +69,7 @@ def body_names(connection: sa.Connection, ids: Collection[str]) -> dict[str, str
 
 
 def _bodies(connection: sa.Connection) -> sa.Select[Any]:
-    return sa.select(sample.c.id, sample.c.body_sha256).where(among(connection, sample.c.id))
+    return looked_up(connection, sa.select(sample.c.id, sample.c.body_sha256), sample.c.id)
 
 
 _BODIES = Question(_bodies)

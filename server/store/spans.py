@@ -16,7 +16,7 @@ import numpy as np
 import sqlalchemy as sa
 from numpy.typing import NDArray
 
-from server.store.among import Question, among
+from server.store.among import Question, looked_up
 from server.store.database import Database
 from server.store.insert import insert
 from server.store.many import Many
@@ -67,10 +67,12 @@ def _add(
     start_ms: int,
     found: dict[tuple[str, int], list[tuple[Sequence[float], Sequence[float]]]],
 ) -> None:
-    names = {device for device, _ in found}
-    for device, version, *before in _THERE.ask(connection, list(names), start_ms=start_ms):
-        if (device, version) in found:
-            found[device, version].append((unpack(before[0]), unpack(before[1])))
+    by_version: dict[int, list[str]] = defaultdict(list)
+    for device, version in found:
+        by_version[version].append(device)
+    for version, names in by_version.items():
+        for device, signals, classes in _THERE.ask(connection, names, version=version, start_ms=start_ms):
+            found[device, version].append((unpack(signals), unpack(classes)))
     rows = []
     for (device, version), parts in found.items():
         signals, classes = (added(*vectors) for vectors in zip(*parts, strict=True))
@@ -79,8 +81,8 @@ def _add(
 
 
 def _there(connection: sa.Connection) -> sa.Select[Any]:
-    query = sa.select(span.c.device, span.c.model_version, span.c.signals, span.c.classes)
-    return query.where(among(connection, span.c.device), span.c.start_ms == sa.bindparam("start_ms"))
+    mine = span.c.model_version == sa.bindparam("version"), span.c.start_ms == sa.bindparam("start_ms")
+    return looked_up(connection, sa.select(span.c.device, span.c.signals, span.c.classes).where(*mine), span.c.device)
 
 
 _THERE = Question(_there)
