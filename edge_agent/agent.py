@@ -65,6 +65,7 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 DRAIN_S = 10.0  # longest wait for receipts when the source has ended
+SETTLED_S = 1.0  # longest wait for the first answers, before all is there that stays
 PREDICTIONS, BEFORE = "predictions.bin", "predictions.before.bin"
 LINK = "link"  # key of the saved state: what is left of the link's bytes of the day
 DESIRED = "desired"  # key of the saved state: the server's last word on budgets, acquisition and strategy
@@ -280,9 +281,7 @@ class Agent:
             model = self._start(running)
             if model is not None and self._stream is not None:
                 with self._on_trial(model):
-                    loop = self._begin(model, running)
-                    self._settled()
-                    self._ended = self._stream.play(loop, self._stopping)
+                    self._ended = self._stream.play(self._begin(model, running), self._stopping)
 
     def _start(self, running: ExitStack) -> Model | None:
         """Everything but the loop; `running` ends it. The model to begin with; None: stopped before there was one."""
@@ -369,11 +368,17 @@ class Agent:
             met=self.standing.meet,
             tend_heat=self._thermostat.tend if self._stream and self.config.model.slow_when_hot else lambda _: None,
         )
-        thread = threading.Thread(target=house.run, args=(self._stopping,), name="housekeeping", daemon=True)
+        thread = threading.Thread(target=self._keep, args=(house,), name="housekeeping", daemon=True)
         thread.start()
         running.callback(thread.join)
+        running.callback(self._answered.set)
         running.callback(self._stopping.set)
         return loop
+
+    def _keep(self, house: Housekeeping) -> None:
+        self._answered.wait(SETTLED_S)  # it looks for garbage, a twentieth of the start: no sample waits for that
+        self._settled()
+        house.run(self._stopping)
 
     def _report_error(self, text: str) -> None:
         self.account.report("error", text, 0, {})
