@@ -368,14 +368,14 @@ class Agent:
             met=self.standing.meet,
             tend_heat=self._thermostat.tend if self._stream and self.config.model.slow_when_hot else lambda _: None,
         )
-        thread = threading.Thread(target=self._keep, args=(house,), name="housekeeping", daemon=True)
+        thread = threading.Thread(target=self._keep_house, args=(house,), name="housekeeping", daemon=True)
         thread.start()
         running.callback(thread.join)
         running.callback(self._answered.set)
         running.callback(self._stopping.set)
         return loop
 
-    def _keep(self, house: Housekeeping) -> None:
+    def _keep_house(self, house: Housekeeping) -> None:
         self._answered.wait(SETTLED_S)  # it looks for garbage, a twentieth of the start: no sample waits for that
         self._settled()
         house.run(self._stopping)

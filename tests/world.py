@@ -14,8 +14,8 @@ import numpy as np
 from processes import Program, Programs, children_of, query
 from quadrants import ARTIFACT, artifact, images
 
+from edge_agent import parts
 from edge_agent.choose.quantile import NoveltyQuantile
-from edge_agent.choose.splitmix import SplitMix64
 from edge_agent.config import AgentConfig, Budget, Device
 from edge_agent.contract.types import Reading
 from edge_agent.contract.wire import Heartbeat
@@ -214,7 +214,7 @@ def expected(name: str, rows: int, seed: int) -> list[int]:
     handed: list = []
     loop = Loop(
         Model(ARTIFACT),
-        NoveltyQuantile(configured(config).rules, SplitMix64(config.choose.seed)),
+        NoveltyQuantile(configured(config).rules, parts.make_chance(config)),
         identity=Identity(name, "main", 1),
         acquisition="margin",
         cursor=Cursor(),
