@@ -12,11 +12,11 @@ from __future__ import annotations
 import logging
 import threading
 from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from edge_agent.block import Block
-from edge_agent.choose.disagreement import Disagreement, Share
 from edge_agent.choose.novelty import Floats
 from edge_agent.choose.selector import Chosen
 from edge_agent.choose.splitmix import SplitMix64
@@ -26,7 +26,10 @@ from edge_agent.contract.types import Prediction, Sample, SampleId
 from edge_agent.contract.wire import Request, RequestState
 from edge_agent.model import Model
 from edge_agent.send.recent import Hit, Passing, Recent
-from edge_agent.shadow import Shadow, Shadowed
+
+if TYPE_CHECKING:
+    from edge_agent.choose.disagreement import Share
+    from edge_agent.shadow import Shadow, Shadowed
 
 log = logging.getLogger(__name__)
 
@@ -82,6 +85,9 @@ class Extras:
             self._next_shadow = (None,)
 
     def _beside(self, model: Model, share: Share, rng: SplitMix64) -> Shadow:
+        from edge_agent.choose.disagreement import Disagreement  # both for trials alone
+        from edge_agent.shadow import Shadow
+
         try:
             return Shadow(model, Disagreement(model.version, share, rng, saved=self._saved_shadow))
         except ConfigError as error:

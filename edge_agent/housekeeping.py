@@ -12,10 +12,10 @@ import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import msgspec
 
-from edge_agent.choose.disagreement import Share
 from edge_agent.choose.splitmix import SplitMix64
 from edge_agent.config import Update
 from edge_agent.contract.errors import IncompatibleError
@@ -23,11 +23,13 @@ from edge_agent.loop import Loop
 from edge_agent.model import Model
 from edge_agent.record import Vitals
 from edge_agent.send.health import rss_bytes
-from edge_agent.shadow import Shadowed
 from edge_agent.update.installed import Detail
 from edge_agent.update.probation import Figures, GoOn, Limits, Probation, Revert, Shadowing
 from edge_agent.update.slots import Staged, Steady, Trial
 from edge_agent.update.updater import Updater
+
+if TYPE_CHECKING:
+    from edge_agent.shadow import Shadowed
 
 log = logging.getLogger(__name__)
 
@@ -160,6 +162,8 @@ class Housekeeping:
         folder, before = self._updater.shadow(), rss_bytes()
         if folder is None or (model := self._load(folder)) is None:
             return None
+        from edge_agent.choose.disagreement import Share
+
         labels = min(self._update.shadow_label_share, self._loop.selector.rules.label_share)
         try:
             self._loop.shadow(model, Share(self._update.shadow_share, labels), self._rng)

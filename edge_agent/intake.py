@@ -11,12 +11,15 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Iterator
+from typing import TYPE_CHECKING
 
 from edge_agent.batch import Batch
 from edge_agent.contract.types import Reading
 from edge_agent.loop import Loop
 from edge_agent.model import Model
-from edge_agent.shadow import Shadow
+
+if TYPE_CHECKING:
+    from edge_agent.shadow import Shadow
 
 
 class Intake:

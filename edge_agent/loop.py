@@ -12,6 +12,7 @@ import logging
 import threading
 import time
 from collections.abc import Callable
+from typing import TYPE_CHECKING
 
 import msgspec
 
@@ -19,7 +20,6 @@ from edge_agent.batch import Batch
 from edge_agent.block import Block
 from edge_agent.choose import strategy
 from edge_agent.choose.acquisition import Scored
-from edge_agent.choose.disagreement import Share
 from edge_agent.choose.drift import Alarm, Watch
 from edge_agent.choose.rules import Rules
 from edge_agent.choose.selector import Chosen, Selector
@@ -37,6 +37,9 @@ from edge_agent.pulse import Pulse
 from edge_agent.record import Record
 from edge_agent.scores import Scores
 from edge_agent.send.writer import Handover
+
+if TYPE_CHECKING:
+    from edge_agent.choose.disagreement import Share
 
 log = logging.getLogger(__name__)
 

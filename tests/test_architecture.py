@@ -90,7 +90,9 @@ EXTRAS = (
     "serial",
 )
 LOADED_NEVER = ("torch", "onnx", "sqlalchemy", "fastapi", "tuf")  # python-tuf by a child process
-STARTED_WITHOUT = ("argparse", "importlib.metadata", "numpy.random", "ssl", "paho", "http.client")  # megabytes
+STARTED_WITHOUT = (  # megabytes, or milliseconds
+    "argparse", "importlib.metadata", "numpy.random", "ssl", "paho", "http.client", "json", "edge_agent.shadow",
+)  # fmt: skip
 READ_ENVIRONMENT = {
     "models/data.py:default_cache",
     "models/ranks.py:group",  # how torchrun and Ray speak to a rank

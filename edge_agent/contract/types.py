@@ -7,6 +7,7 @@ Everything here is a value. Ids are derived, never random, so that a replay repe
 
 from __future__ import annotations
 
+import functools
 import re
 from typing import Literal, NamedTuple
 
@@ -17,15 +18,11 @@ from numpy.typing import NDArray
 from edge_agent.contract.errors import MessageError
 from edge_agent.contract.task import Said
 
-NAME_PATTERN = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,62}")
+NAME = r"[A-Za-z0-9][A-Za-z0-9_-]{0,62}"
 """Fleets, devices and streams: also safe as a topic level, a file name and a certificate's common name."""
 
-NUMBER_PATTERN = re.compile(r"0|[1-9][0-9]{0,17}")
+NUMBER = r"0|[1-9][0-9]{0,17}"
 """Boots and sequences: one spelling of each, and it fits 64 bits."""
-
-_ID_PATTERN = re.compile(
-    rf"({NAME_PATTERN.pattern})\.({NAME_PATTERN.pattern})\.({NUMBER_PATTERN.pattern})\.({NUMBER_PATTERN.pattern})"
-)
 
 Reason = Literal["informative", "explore", "random", "drift", "disagreement", "requested"]
 """Why a sample was selected: the rule, the rule's floor, the random arm, an alarm's grant, a trial, a person."""
@@ -37,7 +34,12 @@ def is_name(text: str) -> bool:
     >>> is_name("cam-1"), is_name("cam/1"), is_name("")
     (True, False, False)
     """
-    return NAME_PATTERN.fullmatch(text) is not None
+    return re.fullmatch(NAME, text) is not None
+
+
+@functools.cache  # a start reads no id, and compiling this takes a millisecond
+def _id_pattern() -> re.Pattern[str]:
+    return re.compile(rf"({NAME})\.({NAME})\.({NUMBER})\.({NUMBER})")
 
 
 class SampleId(NamedTuple):
@@ -58,7 +60,7 @@ class SampleId(NamedTuple):
         >>> SampleId.parse("cam-1.main.7.1204").seq
         1204
         """
-        if found := _ID_PATTERN.fullmatch(text):
+        if found := _id_pattern().fullmatch(text):
             device, stream, boot, seq = found.groups()
             return cls(device, stream, int(boot), int(seq))
         raise MessageError(f"sample id: got {text[:80]!r}, expected device.stream.boot.sequence")

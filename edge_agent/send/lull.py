@@ -21,7 +21,7 @@ from edge_agent.contract.wire import Held
 
 DAY_MIN = 24 * 60
 CLOCK_WORKS_FROM = 2025  # a year; clocks without a battery start in 1970, or where the image was made
-_SPAN = re.compile(r"([01]?\d|2[0-4]):([0-5]\d)\s*-\s*([01]?\d|2[0-4]):([0-5]\d)")
+_SPAN = r"([01]?\d|2[0-4]):([0-5]\d)\s*-\s*([01]?\d|2[0-4]):([0-5]\d)"
 
 
 def spares_link(held: Held) -> bool:
@@ -54,7 +54,7 @@ def parse_hours(texts: Iterable[str]) -> tuple[Span, ...]:
     """
     spans = []
     for text in texts:
-        found = _SPAN.fullmatch(text.strip())
+        found = re.fullmatch(_SPAN, text.strip())
         hours = [int(number) for number in found.groups()] if found else []
         begin, end = (60 * hours[0] + hours[1], 60 * hours[2] + hours[3]) if found else (0, 0)
         if begin in (end, DAY_MIN) or max(begin, end) > DAY_MIN:
