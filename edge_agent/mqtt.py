@@ -18,7 +18,13 @@ REQUEST = "urllib.request"
 
 class _Deferred(ModuleType):
     def __getattr__(self, name: str) -> object:
+        self.leave()
         return getattr(importlib.import_module(self.__name__), name)
+
+    def leave(self) -> None:
+        """Whoever imports it next gets the real one."""
+        if sys.modules.get(self.__name__) is self:
+            del sys.modules[self.__name__]
 
 
 @contextmanager
@@ -27,11 +33,11 @@ def _without_http() -> Iterator[None]:
     if REQUEST in sys.modules:
         yield
         return
-    sys.modules[REQUEST] = urllib.request = _Deferred(REQUEST)
+    sys.modules[REQUEST] = urllib.request = stands = _Deferred(REQUEST)
     try:
         yield
     finally:
-        del sys.modules[REQUEST]
+        stands.leave()
 
 
 with _without_http():

@@ -75,3 +75,13 @@ def test_what_was_loaded_before_stays_as_it_is():
         "print(sys.modules['urllib.request'] is first is urllib.request)"
     )
     assert said_by(code).split() == ["True"]
+
+
+def test_who_imports_it_meanwhile_in_another_thread_gets_the_real_one():
+    code = (
+        "import sys, edge_agent.mqtt as mqtt\n"
+        "with mqtt._without_http():\n"
+        "    from urllib.request import Request\n"
+        "print(Request('http://a/').host, sys.modules['urllib.request'].__file__ is not None)"
+    )
+    assert said_by(code).split() == ["a", "True"]
