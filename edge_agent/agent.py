@@ -88,7 +88,8 @@ class Agent:
         """Open everything that is on disk; ConfigError, ArtifactError or OutboxError when it cannot work so.
 
         `manager`: who started it; `root`: where the machine says how it is. `own_source`: False where samples come by
-        `open`, not from `[source]`. `settled` is called when all is there that stays, but perhaps a first model.
+        `open`, not from `[source]`. `settled` is called when all is there that stays: after the first answers, and
+        before a wait for a first model.
         """
         self.config, self._settled = config, settled
         self._pulse = Pulse(manager.stuck_s)
@@ -376,7 +377,7 @@ class Agent:
         return loop
 
     def _keep_house(self, house: Housekeeping) -> None:
-        self._answered.wait(SETTLED_S)  # it looks for garbage, a twentieth of the start: no sample waits for that
+        self._answered.wait(SETTLED_S)  # to settle takes a twentieth of the start: no first sample waits for that
         self._settled()
         house.run(self._stopping)
 

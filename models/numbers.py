@@ -19,11 +19,11 @@ from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
-from onnx import GraphProto, ModelProto, NodeProto, TensorProto, helper, numpy_helper
+from onnx import GraphProto, ModelProto, NodeProto, TensorProto, helper
 
 from edge_agent.contract.errors import IncompatibleError
 from models import evaluate
-from models.taps import MADE, NONE, Found, Taps, retap
+from models.taps import MADE, NONE, Found, Taps, retap, tensor_of
 from models.walk import Walked
 
 MEANS, HEADS, SPREAD = (f"{MADE}_{name}" for name in ("means", "heads", "spread"))
@@ -160,12 +160,12 @@ def _steady(model: ModelProto, taps: Taps, x: NDArray[Any], y: NDArray[Any]) -> 
         raise IncompatibleError(f"output {taps.logits!r} has {got} numbers a sample, expected {y.shape[1]}: one a name")
     variance = np.nanmean(np.square(means.astype(np.float64) - y), axis=0)
     none, logarithm, zero = (f"{SPREAD}_{part}" for part in ("none", "log", "zero"))
-    always = np.log(np.maximum(variance, np.square(LEAST * scale_of(y)))).astype(np.float32)
+    always = np.log(np.maximum(variance, np.square(LEAST * scale_of(y))))
     more = (
         helper.make_node("Mul", [MEANS, none], [zero]),
         helper.make_node("Add", [zero, logarithm], [SPREAD]),
     )
-    constants = _tensors({none: np.array(0.0, np.float32), logarithm: always})
+    constants = tensor_of(0.0, none), tensor_of(always, logarithm)
     return found._replace(nodes=(*nodes, *more), weights=(*weights, *constants))
 
 
@@ -182,8 +182,4 @@ def _run(model: ModelProto, found: Found, x: NDArray[Any]) -> NDArray[np.float32
 
 
 def _reshaped(name: str, to: str, shape: list[int]) -> tuple[tuple[NodeProto, ...], tuple[TensorProto, ...]]:
-    return (helper.make_node("Reshape", [name, f"{to}_shape"], [to]),), _tensors({f"{to}_shape": np.array(shape)})
-
-
-def _tensors(arrays: dict[str, NDArray[Any]]) -> tuple[TensorProto, ...]:
-    return tuple(numpy_helper.from_array(array, name) for name, array in arrays.items())
+    return (helper.make_node("Reshape", [name, f"{to}_shape"], [to]),), (tensor_of(shape, f"{to}_shape"),)

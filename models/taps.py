@@ -15,9 +15,10 @@ A graph in which they cannot be found for certain is refused, and the message li
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
+from numpy.typing import ArrayLike
 from onnx import GraphProto, ModelProto, NodeProto, TensorProto, helper, numpy_helper
 
 from edge_agent.contract.errors import IncompatibleError
@@ -183,7 +184,7 @@ def _of_scores(scores: str, walked: Walked) -> Found:
     return Found(Taps(logits, embedding), why, nodes, (tensor_of([PROBABILITY_FLOOR], floor),), scores=True)
 
 
-def tensor_of(values: list[Any], name: str) -> TensorProto:
+def tensor_of(values: ArrayLike, name: str) -> TensorProto:
     """float32, or int64 of whole numbers."""
     array = np.array(values)
     return numpy_helper.from_array(array.astype(np.float32) if array.dtype.kind == "f" else array, name)

@@ -76,21 +76,25 @@ def last_said(connection: sa.Connection, kind: str, *, version: int, device: str
 def last_alarms(connection: sa.Connection, *, version: int) -> dict[str, sa.Row[Any]]:
     """The newest alarm of drift of each device, under a version."""
     alarms = sa.and_(event.c.kind == "alarm", event.c.model_version == version)
-    newest = sa.select(sa.func.max(event.c.id)).where(alarms).group_by(event.c.device)
-    return {row.device: row for row in connection.execute(sa.select(event).where(event.c.id.in_(newest)))}
+    return {row.device: row for row in _last_of_each(connection, alarms, event.c.device)}
 
 
 def last_said_of_each(connection: sa.Connection, kind: str) -> Sequence[sa.Row[Any]]:
     """The server's newest event of a kind about each version."""
     mine = sa.and_(event.c.device == SERVER, event.c.kind == kind)
-    newest = sa.select(sa.func.max(event.c.id)).where(mine).group_by(event.c.model_version)
-    return connection.execute(sa.select(event).where(event.c.id.in_(newest))).all()
+    return _last_of_each(connection, mine, event.c.model_version)
 
 
 def alarms_since(connection: sa.Connection, since_ms: int) -> Sequence[sa.Row[Any]]:
     """The newest alarm of drift of each device under each version, of those that came since then."""
     alarms = sa.and_(event.c.kind == "alarm", event.c.received_at_ms > since_ms)
-    newest = sa.select(sa.func.max(event.c.id)).where(alarms).group_by(event.c.model_version, event.c.device)
+    return _last_of_each(connection, alarms, event.c.model_version, event.c.device)
+
+
+def _last_of_each(
+    connection: sa.Connection, which: sa.ColumnElement[bool], *by: sa.Column[Any]
+) -> Sequence[sa.Row[Any]]:
+    newest = sa.select(sa.func.max(event.c.id)).where(which).group_by(*by)
     return connection.execute(sa.select(event).where(event.c.id.in_(newest))).all()
 
 
