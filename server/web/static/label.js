@@ -272,7 +272,7 @@
     if (!known) classes.push(name);
     answer(name, { new_class: !known });
   });
-  document.body.addEventListener("live-labels", progress);
-  document.body.addEventListener("live-fleet", async () => { if (!questions.length && !document.hidden) { await fetchMore(AHEAD); if (mode === "one") show(); } });
+  winnowHear(["labels"], progress);
+  winnowHear(["fleet"], async () => { if (!questions.length) { await fetchMore(AHEAD); if (mode === "one") show(); } });
   (async () => { await Promise.all([fetchMore(AHEAD), progress()]); show(); })();
 })();

@@ -1,19 +1,51 @@
-// News from the server, one stream for all tabs of a browser: whoever holds the lock listens and tells the others.
-// Pages hear "live-fleet", "live-labels", ... on document.body.
+// News from the server, one stream for all tabs of a browser: whoever holds the lock listens and tells the others how
+// things stand. A tab knows how they stood when it was made; of what stands otherwise it hears "live-fleet",
+// "live-labels", ... on document.body, once somebody looks at it.
 "use strict";
 (() => {
   if (!document.querySelector('meta[name="csrf"]').content) return; // nobody has signed in
+  // `load` runs after news of one of these kinds: one run at a time, a rest after each, and one more for what came
+  // meanwhile. So a slow server is not asked anew before it has answered, and news every second ends in a picture.
+  window.winnowHear = (kinds, load, restMs = 0) => {
+    let busy = false, again = false;
+    const run = async () => {
+      again = busy;
+      if (busy) return;
+      busy = true;
+      try {
+        await load();
+      } finally {
+        setTimeout(() => { busy = false; if (again) run(); }, restMs);
+      }
+    };
+    kinds.forEach((kind) => document.body.addEventListener(`live-${kind}`, run));
+  };
+  let known = JSON.parse(document.querySelector('meta[name="known"]').content), latest = known;
+  const look = () => {
+    if (document.hidden) return;
+    const before = known ?? latest;
+    known = latest;
+    Object.keys(latest ?? {}).filter((kind) => String(latest[kind]) !== String(before[kind]))
+      .forEach((kind) => document.body.dispatchEvent(new CustomEvent(`live-${kind}`)));
+  };
+  const learn = (stands) => { latest = stands; look(); };
   const channel = new BroadcastChannel("winnow-live");
-  const tell = (kinds) => kinds.forEach((kind) => document.body.dispatchEvent(new CustomEvent(`live-${kind}`)));
-  channel.onmessage = (message) => tell(message.data);
+  let listens = false;
   const listen = () => new Promise(() => {
-    const source = new EventSource("/live");
-    source.onmessage = (message) => {
-      const kinds = JSON.parse(message.data);
-      channel.postMessage(kinds);
-      tell(kinds);
+    listens = true;
+    new EventSource("/live").onmessage = (message) => {
+      learn(JSON.parse(message.data));
+      channel.postMessage(latest);
     };
   });
-  if (navigator.locks) navigator.locks.request("winnow-live", listen);
-  else listen();
+  document.addEventListener("visibilitychange", look);
+  document.addEventListener("DOMContentLoaded", () => { // then whoever wants to hear does
+    channel.onmessage = ({ data }) => {
+      if (data) learn(data);
+      else if (listens && latest) channel.postMessage(latest); // somebody new asks
+    };
+    channel.postMessage(null);
+    if (navigator.locks) navigator.locks.request("winnow-live", listen);
+    else listen();
+  });
 })();
