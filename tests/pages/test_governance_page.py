@@ -183,3 +183,21 @@ def test_what_is_decided_while_the_trail_is_fetched_is_shown_too(chromium, gover
     expect(page.locator("#trail details[open]")).to_have_count(1)  # what somebody reads stays open
     assert page.problems == []
     page.close()
+
+
+def test_what_cannot_be_fetched_leaves_what_is_shown(chromium, governed):
+    page = governed.sign_in(chromium, "operator")
+    page.goto(f"{governed.url}/governance")
+    before = page.locator("#trail tbody tr").count()
+    page.route(re.compile("/governance"), lambda route: route.fulfill(status=503, json={"detail": "later"}))
+    with page.expect_response(re.compile("/governance")), governed.store.database.write() as connection:
+        trail.record(connection, "place", "device cam-1", why="it moved", who="bob", now_ms=now_ms())
+    page.wait_for_timeout(200)
+    expect(page.locator("#trail tbody tr")).to_have_count(before)
+    page.unroute(re.compile("/governance"))
+    expect(page.locator("#trail tbody tr").first).to_contain_text("device cam-1")  # asked for again
+    page.context.clear_cookies()  # the session has ended
+    with governed.store.database.write() as connection:
+        trail.record(connection, "place", "device cam-2", why="it moved", who="bob", now_ms=now_ms())
+    page.wait_for_url(re.compile("/sign-in"))
+    page.close()

@@ -4,22 +4,29 @@
 "use strict";
 (() => {
   if (!document.querySelector('meta[name="csrf"]').content) return; // nobody has signed in
+  const AGAIN_MS = 5000; // after what could not be fetched
   // `load` runs after news of one of these kinds: one run at a time, a rest after each, and one more for what came
-  // meanwhile. So a slow server is not asked anew before it has answered, and news every second ends in a picture.
+  // meanwhile, or where it failed. So a slow server is not asked anew before it has answered, and news every second end
+  // in a picture.
   window.winnowHear = (kinds, load, restMs = 0) => {
     let busy = false, again = false;
     const run = async () => {
       again = busy;
       if (busy) return;
       busy = true;
-      try {
-        await load();
-      } finally {
-        setTimeout(() => { busy = false; if (again) run(); }, restMs);
-      }
+      const failed = await load().then(() => false, () => true);
+      setTimeout(() => { busy = false; if (again || failed) run(); }, failed ? AGAIN_MS : restMs);
     };
     kinds.forEach((kind) => document.body.addEventListener(`live-${kind}`, run));
   };
+  const retry = ({ sourceEvent }) => {
+    if (sourceEvent?.type.startsWith("live-")) setTimeout(() => document.body.dispatchEvent(new CustomEvent(sourceEvent.type)), AGAIN_MS);
+  };
+  document.addEventListener("htmx:error", (event) => retry(event.detail.ctx));
+  document.addEventListener("htmx:response:error", (event) => {
+    if (event.detail.ctx.response.status === 401) location.reload(); // to sign in
+    else retry(event.detail.ctx);
+  });
   let known = JSON.parse(document.querySelector('meta[name="known"]').content), latest = known;
   const look = () => {
     if (document.hidden) return;
