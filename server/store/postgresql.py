@@ -155,7 +155,7 @@ def _url(settings: config.Store) -> sa.URL:
         raise ServerConfigError(f"[store] password_file: {error}") from error
     url = sa.make_url(settings.url).set(drivername="postgresql+psycopg")
     try:
-        psycopg.conninfo.make_conninfo(**url.query)
+        psycopg.conninfo.make_conninfo(**dict.fromkeys(url.query, "any"))
     except psycopg.Error as error:
         raise ServerConfigError(f"[store] url: {str(error).strip()}: expected libpq's options") from error
     url = url if "connect_timeout" in url.query else url.update_query_dict({"connect_timeout": "10"})
