@@ -9,6 +9,7 @@ import pytest
 from playwright.sync_api import expect
 
 from server.store import device_orders, heard, identities, silence, trail, whereabouts
+from server.web import live
 
 COUNT = 10_000
 
@@ -59,6 +60,22 @@ def test_what_changes_is_shown_without_loading_again(page, served):
         silence.mark_offline(connection, now_ms=10**15, after_ms=0)
         heard.record_seen(connection, {"cam-00002": time.time_ns() // 1_000_000})
     expect(row.locator(".state")).to_have_text("offline")
+
+
+def test_news_come_again_after_the_server_had_none_to_give(page, served):
+    page.route("**/live", lambda route: route.fulfill(status=503, body="{}"), times=1)
+    page.reload()
+    page.fill("input[type=search]", "cam-00001")
+    row = page.locator("#devices tbody tr:not([aria-hidden])").first
+    expect(row.locator(".state")).to_have_text("online")
+    page.wait_for_event("response", lambda answer: answer.url.endswith("/live") and answer.ok, timeout=20_000)
+    page.wait_for_timeout(2 * 1000 * live.PERIOD_S)  # until the stream knows how it was
+    with served.store.database.write() as connection:
+        silence.mark_offline(connection, now_ms=10**15, after_ms=0)
+        heard.record_seen(connection, {"cam-00002": time.time_ns() // 1_000_000})
+    expect(row.locator(".state")).to_have_text("offline")
+    assert len(page.problems) == 1  # the browser says that it was refused
+    page.problems.clear()
 
 
 def test_it_is_usable_without_eyes_or_mouse_and_on_a_telephone(page):
