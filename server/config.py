@@ -712,6 +712,8 @@ class Retention(Section, frozen=True, kw_only=True):
                     "rollouts look back as far, and would be judged by what happens to be left"
                 )
             found[msgspec.convert(name, RetentionClass)] = int(days)
+        if len({spec.partition("=")[0] for spec in self.classes}) < len(self.classes):
+            raise ServerConfigError(f"[retention] classes: got {list(self.classes)}, expected each class once")
         return found
 
 
