@@ -11,6 +11,7 @@ ended, it is said which one and what it said last, and all begin again from the 
 from __future__ import annotations
 
 import contextlib
+import logging
 import os
 import shutil
 import signal
@@ -30,6 +31,8 @@ from models.errors import DataError, RankError
 
 if TYPE_CHECKING:
     from models.job import Job
+
+log = logging.getLogger(__name__)
 
 STARTS = 3  # a rank that dies each time dies of something that starting again does not mend
 POLL_S = 0.1  # between two looks at how far the first rank is
@@ -141,6 +144,7 @@ def _learned(place: Path, launch: Launch, listener: Listener) -> bytes:
             return (place / NET).read_bytes()
         trouble = obituary(place, code)
         if start < STARTS:
+            log.warning("%s", trouble)  # however fresh the last word of progress is
             listener.tell(f"{trouble.split(';')[0]}: all ranks begin again from the last checkpoint")
     raise RankError(f"the training died {STARTS} times, the last time because {trouble}")
 

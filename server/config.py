@@ -712,6 +712,8 @@ class Retention(Section, frozen=True, kw_only=True):
                     "rollouts look back as far, and would be judged by what happens to be left"
                 )
             found[msgspec.convert(name, RetentionClass)] = int(days)
+        if len({spec.partition("=")[0] for spec in self.classes}) < len(self.classes):
+            raise ServerConfigError(f"[retention] classes: got {list(self.classes)}, expected each class once")
         return found
 
 
@@ -863,10 +865,15 @@ def _check_blobs(store: Store, path: Path) -> None:
         raise ServerConfigError(
             f"{path}: [store] blobs: got {_unsaid(store.blobs)!r}, expected s3://bucket/prefix or a folder"
         )
-    if store.s3_endpoint and not re.fullmatch(r"https?://[^/@?#]+/?", store.s3_endpoint):
+    check_endpoint(store.s3_endpoint, where=f"{path}: [store] s3_endpoint")
+
+
+def check_endpoint(url: str, *, where: str) -> None:
+    """ServerConfigError, which begins with `where`, when it is none of an S3; empty is AWS's."""
+    if url and not re.fullmatch(r"https?://[^/@?#]+/?", url):
         raise ServerConfigError(
-            f"{path}: [store] s3_endpoint: got {_unsaid(store.s3_endpoint)!r}, expected https://host:port; keys belong "
-            "where AWS's tools look for them (docs/blobs.md)"
+            f"{where}: got {_unsaid(url)!r}, expected https://host:port; keys belong where AWS's tools look for them "
+            "(docs/blobs.md)"
         )
 
 

@@ -12,6 +12,7 @@
         ├── RequestError       "more like this" of something that nobody can look out for
         ├── GovernError        what is asked about, or is to be erased, is not there
         └── StoreError         the disk or the database
+            ├── AwayError      the catalogue cannot be read or written now: full, locked, or not reached
             └── DeposedError   who wrote leads no more: another may, and this process stands again
 
 What a device sends wrongly is a MessageError of the contract: counted per device, set aside, never a crash.
@@ -64,6 +65,10 @@ class GovernError(ServerError):
 
 class StoreError(ServerError):
     """The store cannot be read or written."""
+
+
+class AwayError(StoreError):
+    """The catalogue cannot be read or written now; what was asked for may be tried again."""
 
 
 class DeposedError(StoreError):

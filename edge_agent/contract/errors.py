@@ -83,14 +83,14 @@ class MessageError(WinnowError):
 
 
 def did_you_mean(word: str, known: Iterable[str]) -> str:
-    """Return " (did you mean 'x'?)" for the nearest known word, or "".
+    """Return " (did you mean 'x'?)" for the nearest known word, or ""; also for one that is known.
 
     >>> did_you_mean("marginn", ["margin", "entropy"])
     " (did you mean 'margin'?)"
-    >>> did_you_mean("zzz", ["margin"])
-    ''
+    >>> did_you_mean("zzz", ["margin"]), did_you_mean("margin", ["margin"])
+    ('', '')
     """
     import difflib  # only a mistake needs it
 
     near = difflib.get_close_matches(word, list(known), n=1)
-    return f" (did you mean '{near[0]}'?)" if near else ""
+    return f" (did you mean '{near[0]}'?)" if near and near[0] != word else ""

@@ -46,9 +46,10 @@ def backup(
         typer.echo(f"{folder}: as of {views.stamp(made.made_at_ms)}, {made.rows['sample']} samples, {made.blobs} blobs")
         typer.echo(f"copied now: {copied.blobs} blobs, {copied.bytes / 1e6:.1f} MB; {done.removed} removed")
     if keys:
-        typer.echo(f"{folder} holds the fleet's keys: {_GUARD}", err=True)
-    if done.manifest.damaged:
-        wrong = [*wrong, f"{len(done.manifest.damaged)} blobs are damaged in the store, as {done.manifest.damaged[0]}"]
+        none = f"there are no keys in {config.server.data_dir}: `winnow-server init` makes them"
+        typer.echo(f"{folder} holds the fleet's keys: {_GUARD}" if done.manifest.has_keys else none, err=True)
+    if lost := done.manifest.damaged:
+        wrong = [*wrong, f"{len(lost)} blobs are damaged or lost in the store, as {lost[0]}"]
     if wrong:
         raise StoreError(f"{folder}: " + "; ".join(wrong[:5]))
 
@@ -96,4 +97,4 @@ def restore(
     if not done.keys:
         typer.echo(f"put identity/ and keys/ into {data_dir} before you start: they are not in this backup")
     for name in made.damaged:
-        typer.echo(f"blob {name} was damaged before the backup was made, and is not here")
+        typer.echo(f"blob {name} was damaged or lost before the backup was made, and is not here")

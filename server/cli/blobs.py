@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 
 from server.cli.options import NO_REASON, AsJson, By, Config, Why, now_ms
-from server.config import Store, load_config
+from server.config import Store, check_endpoint, load_config
 from server.errors import ServerConfigError, StoreError
 
 blobs = typer.Typer(
@@ -35,6 +35,7 @@ def copy(
     from server.keep import bodies
     from server.store.store import open_blobs
 
+    check_endpoint(endpoint, where="--s3-endpoint")
     settings = Store(s3_endpoint=endpoint, s3_region=region)
     if "://" not in source and not Path(source).is_dir():
         raise StoreError(f"{source}: no such folder, expected {_PLACE}")

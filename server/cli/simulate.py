@@ -8,6 +8,7 @@ from typing import Annotated
 import msgspec
 import typer
 
+from server.errors import ServerConfigError
 from server.simulate.options import EXAMPLE
 
 commands = typer.Typer()
@@ -48,6 +49,8 @@ def simulate(
     from server.simulate.run import simulate as run_simulation
     from server.simulate.run import stamp
 
+    if json is not None:
+        _writable(json)
     options = Options(
         devices=numbers(devices),
         processes=processes,
@@ -67,3 +70,11 @@ def simulate(
         json.write_bytes(msgspec.json.format(msgspec.json.encode(found), indent=1))
     for line in report.lines(found):
         typer.echo(line)
+
+
+def _writable(path: Path) -> None:
+    """Before hours are played of which nothing could be kept."""
+    try:
+        path.open("ab").close()
+    except OSError as error:
+        raise ServerConfigError(f"--json: {path}: {error.strerror}") from error

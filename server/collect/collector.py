@@ -39,6 +39,7 @@ BACKLOG_BYTES = 128 * 1024 * 1024
 DEVICE_SHARE = 0.25
 TICK_S = 0.2  # how long a stop may go unnoticed
 SWEEP_S = 1.0
+NAMED = 10  # devices to a line of the log
 RETRY_MIN_S = 0.1
 RETRY_MAX_S = 10.0
 
@@ -217,9 +218,9 @@ class Collector:
     def _sweep(self) -> None:
         self._left += Counter(self._backlog.throttled()) + Counter(self._prover.throttled())
         try:
-            if self._sweeps:
-                for device in self._ingest.sweep(self._now_ms()):
-                    _log.warning("device %s has fallen silent", device)
+            if self._sweeps and (silent := self._ingest.sweep(self._now_ms())):
+                more = " ..." if len(silent) > NAMED else ""  # a server that was away finds all of them at once
+                _log.warning("%d fell silent: %s%s", len(silent), ", ".join(silent[:NAMED]), more)
             self._ingest.count_throttled(self._left)
             self._left.clear()
         except StoreError as error:

@@ -64,6 +64,7 @@ def back_up(
 
     StoreError when it cannot be; then the one before is in force still.
     """
+    _check_apart(source.store, target)
     _private(target)
     with only_one(target):
         before = manifest.read(target) if (target / manifest.FILE).exists() else None
@@ -91,25 +92,37 @@ def back_up(
     return Made(made, copied, removed)
 
 
+def _check_apart(store: Store, target: Path) -> None:
+    """StoreError for a DIR that would be, or go with, what it is a copy of."""
+    for folder in store.folders:
+        if target.resolve().is_relative_to(folder.resolve()):
+            raise StoreError(f"{target}: is in {folder}, of which it is to be a backup: name a folder elsewhere")
+
+
 def _rows_and_bytes(
     source: Source, target: Path, blobs: Blobs, now_ms: int, sleep: Callable[[float], None]
 ) -> tuple[Path, Copied]:
-    """A copy of the catalogue, and all that it names."""
-    done = Copied(0, 0, ())
+    """A copy of the catalogue, and all that it names but for what nobody has: it counts as damaged.
+
+    Rows go before their bytes do. So what a later copy of the catalogue names, and was missing before it was made, is
+    not on its way out: it is lost, and is no reason to back nothing up any more.
+    """
+    done, missing = Copied(0, 0, ()), set[str]()
     for attempt in range(TRIES):
         catalogue = target / CATALOGUE.format(now_ms + attempt)
         source.store.database.copy_to(catalogue)
         more = bodies.copy(source.store.blobs, blobs)
-        done = Copied(done.blobs + more.blobs, done.bytes + more.bytes, more.damaged)
         with opened(catalogue) as connection:
-            missing = [name for name in rows.missing(connection, blobs) if name not in more.damaged]
-        if not missing:
+            now = set(rows.missing(connection, blobs)).difference(more.damaged)
+        lost, missing = now & missing, now
+        done = Copied(done.blobs + more.blobs, done.bytes + more.bytes, tuple(sorted(lost.union(more.damaged))))
+        if lost == now:
             return catalogue, done
         catalogue.unlink()
         sleep(AGAIN_S)
     raise StoreError(
-        f"{target}: the catalogue names {len(missing)} blobs that are not in the store, as {missing[0]}: they were "
-        f"deleted faster than they could be copied, or are lost; the backup before this one is still in force"
+        f"{target}: the catalogue names {len(missing)} blobs that are not in the store, as {min(missing)}: they were "
+        f"deleted faster than they could be copied; the backup before this one is still in force"
     )
 
 

@@ -38,7 +38,7 @@ class Manifest(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     rows: dict[str, int]  # table -> rows
     blobs: int  # that rows name; the files of models are named in manifests, and are there too
     blob_bytes: int  # of the shards
-    damaged: tuple[str, ...] = ()  # blobs that the server itself could not read any more
+    damaged: tuple[str, ...] = ()  # or lost: blobs that the server itself could not read any more
     erasures: int = 0  # the newest that it knows of
     files_in: str  # name of their folder
     files: dict[str, str] = {}  # path below that -> sha256

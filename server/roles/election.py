@@ -107,15 +107,15 @@ class Election:
 
         It is called in the thread that called this. `well`: whether it gets on; once not, the seats are not renewed.
         """
-        said = False
+        said = ""
         while not stopped.is_set():
-            if not self._stood():
-                if not said:
-                    log.info("%s: another leads, this process stands by", ", ".join(self._names))
-                said = True
+            if why := self._stands_by():
+                if why != said:
+                    log.info("%s: %s: this process stands by", ", ".join(self._names), why)
+                said = why
                 stopped.wait(self._lease_s / LOOKS)
                 continue
-            said = False
+            said = ""
             log.info("leads: %s", ", ".join(f"{name}, term {term}" for name, term in self.terms.items()))
             try:
                 with self._renewed(well):
@@ -154,12 +154,12 @@ class Election:
         self._until_s = asked_s + ACTS_SHARE * self._lease_s
         return True
 
-    def _stood(self) -> bool:
+    def _stands_by(self) -> str:
+        """Ask for the seats once; why they are not ours, in words; empty: they are."""
         try:
-            return self.stand()
+            return "" if self.stand() else "another leads"
         except StoreError as error:
-            log.warning("cannot stand for %s: %s", ", ".join(self._names), error)
-            return False
+            return f"nobody knows who leads: {error}"
 
     @contextmanager
     def _renewed(self, well: Callable[[], bool] = always) -> Iterator[None]:

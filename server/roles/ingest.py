@@ -21,7 +21,7 @@ from server.collect.division import GROUP, WHOLE, Division, Shared, Slice
 from server.collect.gateway import BrokerAddress
 from server.collect.probe import shares
 from server.config import ServerConfig
-from server.errors import ServerConfigError
+from server.errors import ServerConfigError, ServerError
 from server.identity import service as identities
 from server.identity.authority import Authority
 from server.identity.credentials import worker_context
@@ -123,7 +123,7 @@ def divide(config: ServerConfig, place: Place, addresses: Addresses) -> Division
 
 
 def addresses_of(config: ServerConfig, place: Place, *, now_ms: int) -> Addresses:
-    """Where the broker is, as whom this one comes in there; ServerConfigError when nobody can say.
+    """Where the broker is, as whom this one comes in there; ServerError when nobody can say.
 
     At a broker that knows its clients by certificates of the fleet's CA each has a name of its own: there a client's
     id is its name, and of two with one name each would end the other's connection. Elsewhere ids are drawn.
@@ -157,10 +157,10 @@ def _said_by_the_server(config: ServerConfig) -> str:
     file = Path(config.server.data_dir) / BROKER_URL
     try:
         return file.read_text().strip()
-    except OSError as error:
-        raise ServerConfigError(
-            f"{file}: {error.strerror}: [broker] url is empty, so the broker is the child of `winnow-server run` on "
-            "this machine, which has not run here: start it, or name a broker"
+    except OSError as error:  # nothing to mend where both are started at once: whoever starts this one tries again
+        raise ServerError(
+            f"{file}: {error.strerror}: [broker] url is empty, so the broker is the child of `winnow-server run` or "
+            "`schedule` on this machine, which has not run here: start it, or name a broker"
         ) from error
 
 

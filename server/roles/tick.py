@@ -10,6 +10,8 @@ import threading
 import time
 from collections.abc import Callable, Sequence
 
+from server.errors import AwayError
+
 log = logging.getLogger(__name__)
 
 TICK_S = 1.0
@@ -47,7 +49,7 @@ class Tick:
 
     def look(self) -> None:
         """One look."""
-        complaints = set()
+        complaints: set[str] = set()
         for step in self._steps:
             if not self._acts():
                 return
@@ -55,9 +57,10 @@ class Tick:
                 step(self._now_ms())
             except Exception as error:  # the supervising loop: all else must go on
                 complaint = f"{type(error).__name__}: {error}"
+                if complaint not in self._complaints | complaints:
+                    where = not isinstance(error, AwayError)  # it is nobody's mistake, and says all
+                    log.error("a step of the scheduler failed, and is tried again: %s", error, exc_info=where)
                 complaints.add(complaint)
-                if complaint not in self._complaints:
-                    log.exception("a step of the scheduler failed, and is tried again")
             self.looked_s = self._monotonic()
         self._complaints = complaints
         self.looked_s = self._monotonic()

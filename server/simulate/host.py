@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 import secrets
 import signal
+import socket
 import subprocess
 import time
 from collections.abc import Iterator
@@ -31,7 +32,7 @@ from server.release.registry import add_artifact
 from server.simulate import artifact, meter, tables
 from server.simulate.meter import Cost
 from server.simulate.options import Options
-from server.simulate.session import Wire
+from server.simulate.session import CONNECT_S, Wire
 from server.store import rollouts, users
 from server.store.schema import device, sample
 from server.store.store import Store
@@ -76,6 +77,7 @@ class Host:
             if address.tls:
                 raise ServerError("--broker: expected mqtt://: each device would need a certificate for mqtts://")
             self.wire = Wire(address.host, address.port)
+            _reach(self.wire)
             return self
         self._prepare()
         self._process = launch.start(self._toml, self._log)
@@ -101,8 +103,11 @@ class Host:
     def _prepare(self) -> None:
         """Configuration, a first version, and somebody who may look at the pages."""
         if self._data.exists():
-            raise ServerError(f"{self._data}: is there already: name another --folder")
-        self._data.mkdir(parents=True)
+            raise ServerError(f"--folder: {self._data} is there already: name another")
+        try:
+            self._data.mkdir(parents=True)
+        except OSError as error:
+            raise ServerError(f"--folder: {self._data}: {error.strerror}") from error
         self._toml.write_text(settings.show(_config(self._data, self._options)), encoding="utf-8")
         self._store = Store.open(self._data)
         self.sha256 = self._publish(1)
@@ -181,6 +186,14 @@ class Host:
     def _count(self, query: sa.Select[Any]) -> int:
         with self.store.database.read() as connection:
             return int(connection.scalar(query) or 0)
+
+
+def _reach(wire: Wire) -> None:
+    """ServerError when nobody listens there: devices would try for minutes, as they should, and say nothing."""
+    try:
+        socket.create_connection(wire[:2], timeout=CONNECT_S).close()
+    except OSError as error:
+        raise ServerError(f"--broker: {wire.host}:{wire.port}: {error.strerror or error}: is it running?") from error
 
 
 @contextmanager

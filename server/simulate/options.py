@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Literal, NamedTuple, get_args
@@ -56,7 +57,10 @@ def parse(text: str) -> tuple[Step, ...]:
     >>> parse("births,steady=5")
     (Step(name='births', amount=0.0), Step(name='steady', amount=5.0))
     """
-    return tuple(_step(part) for part in text.split(",") if part.strip())
+    steps = tuple(_step(part) for part in text.split(",") if part.strip())
+    if not steps:
+        raise ServerConfigError(f"--scenario: got {text!r}, expected phases as {EXAMPLE}")
+    return steps
 
 
 def numbers(text: str) -> tuple[int, ...]:
@@ -69,18 +73,24 @@ def numbers(text: str) -> tuple[int, ...]:
         found = tuple(int(part) for part in text.split(","))
     except ValueError:
         found = ()
-    if not found or min(found) < 1:
-        raise ServerConfigError(f"--devices: got {text!r}, expected whole numbers from 1 on, as 100,1000,10000")
+    if not found or min(found) < 1 or len(set(found)) < len(found):
+        expected = "expected whole numbers from 1 on, each once, as 100,1000,10000"
+        raise ServerConfigError(f"--devices: got {text!r}, {expected}")
     return found
 
 
 def _step(part: str) -> Step:
     said, given, amount = (piece.strip() for piece in part.partition("="))
     names: Sequence[Name] = get_args(Name)
-    for name in names:
-        if name == said:
-            try:
-                return Step(name, float(amount) if given else AMOUNTS[name])
-            except ValueError:
-                break
-    raise ServerConfigError(f"--scenario: got {part!r}{did_you_mean(said, names)}, expected phases as {EXAMPLE}")
+    name = next((name for name in names if name == said), None)
+    if name is None:
+        raise ServerConfigError(f"--scenario: got {part!r}{did_you_mean(said, names)}, expected phases as {EXAMPLE}")
+    if not given:
+        return Step(name, AMOUNTS[name])
+    try:
+        much = float(amount)
+    except ValueError:
+        much = math.nan
+    if not 0.0 <= much < math.inf:
+        raise ServerConfigError(f"--scenario: got {part!r}, expected a number from 0 on, as {name}={AMOUNTS[name]:g}")
+    return Step(name, much)

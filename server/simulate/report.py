@@ -164,26 +164,29 @@ def grown(simulations: Sequence[Simulation]) -> dict[str, Growth]:
 
 
 def per_thousand(report: Report) -> dict[str, str]:
-    """What 1,000 devices more cost, in words: between the smallest and the largest simulation, or by the only one."""
+    """What 1,000 devices more cost, in words: between the smallest and the largest simulation, or by the only one.
+
+    Of the only one, memory is what it takes beyond that of a server without devices.
+    """
     few, many = (choose(report.simulations, key=lambda one: one.devices) for choose in (min, max))
     words = {}
     for who in ("server", "broker"):
-        for name, what, unit in (
-            (f"{who}_cores_steady", "cores at rest", 1.0),
-            (f"{who}_rss_bytes", "MB of memory", 1e6),
-        ):
-            if (more := _slope(few, many, name)) is not None:
+        cores = _slope(few, many, f"{who}_cores_steady")
+        memory = _slope(few, many, f"{who}_rss_bytes", alone=few.figures.get(f"{who}_bytes_per_device"))
+        for what, more, unit in (("cores at rest", cores, 1.0), ("MB of memory", memory, 1e6)):
+            if more is not None:
                 words[f"{who}, {what}"] = f"{1000 * more / unit:.4g}"
     if report.device_day_bytes:
         words["GB of disk a day, before anything is rolled up"] = f"{report.device_day_bytes / 1e6:.3g}"
     return words
 
 
-def _slope(few: Simulation, many: Simulation, name: str) -> float | None:
+def _slope(few: Simulation, many: Simulation, name: str, *, alone: float | None = None) -> float | None:
+    """Of a figure, by a device; `alone`: what is known of it where there is one simulation, else all by all."""
     if name not in few.figures or name not in many.figures:
         return None
     if few.devices == many.devices:
-        return many.figures[name] / many.devices
+        return many.figures[name] / many.devices if alone is None else alone
     return (many.figures[name] - few.figures[name]) / (many.devices - few.devices)
 
 
@@ -228,8 +231,9 @@ def lines(report: Report) -> list[str]:
         rows = sorted(report.device_day.items(), key=lambda item: -item[1].bytes)
         said += [f"  {name:<20}{table.rows:>10,.1f} rows{table.bytes:>12,.0f} bytes" for name, table in rows]
         said.append("")
-    said += ["1,000 devices more cost:", *(f"  {name:<44}{value}" for name, value in per_thousand(report).items())]
-    return [*said, "", *report.notes]
+    if costs := per_thousand(report):
+        said += ["1,000 devices more cost:", *(f"  {name:<48}{value}" for name, value in costs.items()), ""]
+    return [*said, *report.notes]
 
 
 HEAD = (

@@ -14,6 +14,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from server.errors import ServerError
 from server.simulate import day, report
 from server.simulate.device import Habits
 from server.simulate.fleet import Fleet
@@ -21,11 +22,12 @@ from server.simulate.host import Host
 from server.simulate.member import name_of
 from server.simulate.options import Options
 from server.simulate.phases import Phases
-from server.simulate.report import Accounts, Report, Simulation
+from server.simulate.report import Accounts, Report, Simulation, Table
 from server.simulate.verbs import Spec
 from server.simulate.visits import Visits
 
 START_S = 60.0  # for the processes that play devices
+DAY = "day"  # folder of the devices whose day is played
 ONE = name_of(0)  # device whose page is looked at
 PATHS = (
     "/sign-in", "/fleet", "/api/v1/devices?limit=100", "/api/v1/fleet/map", f"/devices/{ONE}", f"/api/v1/devices/{ONE}",
@@ -47,7 +49,7 @@ def simulate(options: Options, *, say: Callable[[str], None]) -> Report:
             say(report.HEAD)
             place = folder / f"{devices}"
             simulations.append(_one(place, options, devices, say))
-        days = day.play(folder / "day", options) if options.day_devices else {}
+        days = _day(folder / DAY, options, say)
     return Report(
         machine=report.machine(),
         simulations=simulations,
@@ -56,6 +58,13 @@ def simulate(options: Options, *, say: Callable[[str], None]) -> Report:
         growth=report.grown(simulations),
         notes=list(NOTES),
     )
+
+
+def _day(folder: Path, options: Options, say: Callable[[str], None]) -> dict[str, Table]:
+    if not options.day_devices:
+        return {}
+    say(f"24 hours of {options.day_devices:,} devices, on a clock of their own")  # minutes without another word
+    return day.play(folder, options)
 
 
 def _one(folder: Path, options: Options, devices: int, say: Callable[[str], None]) -> Simulation:
@@ -112,6 +121,8 @@ def _one(folder: Path, options: Options, devices: int, say: Callable[[str], None
 @contextmanager
 def _folder(options: Options) -> Iterator[Path]:
     if options.folder is not None:
+        if (options.folder / DAY).exists():  # of it nothing would be new, and nothing be counted
+            raise ServerError(f"--folder: {options.folder / DAY} is there already: name another")
         yield options.folder
     else:
         with tempfile.TemporaryDirectory(prefix="winnow-simulate-") as made:

@@ -31,7 +31,7 @@ from server.store.database import Database, path_of
 from server.store.fitting import INSTEAD, without_nul
 from server.store.insert import insert
 from server.store.lock import only_one
-from server.store.migrations import COPYING, current_schema, found_schema, migrate, stamp
+from server.store.migrations import COPYING, current_schema, found_schema, is_there, migrate, stamp
 from server.store.schema import metadata
 
 BATCH_ROWS = 1000  # fewer are more commits than work, more is memory, and lost again by a kill
@@ -64,10 +64,14 @@ def copy(
     """
     if source.url == target.url:
         raise StoreError(f"{target.url}: that is where it is")
+    if not is_there(source):  # opening it would make one, of which nothing is to be copied
+        raise StoreError(f"{source.url}: no catalogue is there")
     with ExitStack() as stack:
         for folder in sorted({path_of(one).parent.resolve() for one in (source, target) if not one.shared}):
             stack.enter_context(only_one(folder))
         old, new = (stack.enter_context(_alone(settings)) for settings in (source, target))
+        if not found_schema(old):
+            raise StoreError(f"{old.name}: no catalogue: it has no tables of one")
         migrate(old)
         _begin(old, new)
         for table in metadata.sorted_tables:

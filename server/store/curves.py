@@ -30,7 +30,7 @@ def add(connection: sa.Connection, run_id: int, points: Sequence[CurvePoint]) ->
 
 
 def of_run(connection: sa.Connection, run_id: int) -> list[CurvePoint]:
-    """In the order of epochs; empty: it said none."""
+    """In the order of epochs; empty: it said none. An epoch that came again is as it was last."""
     columns = [curve.c[name] for name in CurvePoint._fields]
     rows = connection.execute(sa.select(*columns).where(curve.c.run_id == run_id).order_by(curve.c.epoch, curve.c.id))
-    return [CurvePoint(*row) for row in rows]
+    return list({row.epoch: CurvePoint(*row) for row in rows}.values())

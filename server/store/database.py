@@ -20,7 +20,7 @@ import msgspec
 import sqlalchemy as sa
 
 from server import config
-from server.errors import StoreError
+from server.errors import AwayError
 from server.store.sqlite import Sqlite
 
 TOGETHER = "winnow_together"
@@ -156,9 +156,9 @@ class Database:
         except (sa.exc.DatabaseError, sa.exc.InterfaceError) as error:
             if isinstance(error, (sa.exc.IntegrityError, sa.exc.ProgrammingError, sa.exc.DataError)):
                 raise  # our mistake, not the disk's
-            raise StoreError(f"{self.name}: {str(error.orig).strip()}") from error
+            raise AwayError(f"{self.name}: {str(error.orig).strip()}") from error
         except sa.exc.TimeoutError as error:
-            raise StoreError(f"{self.name}: no connection is free: {error}") from error
+            raise AwayError(f"{self.name}: no connection is free: {error}") from error
 
 
 def placed(folder: Path, settings: config.Store) -> config.Store:

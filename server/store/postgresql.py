@@ -146,7 +146,7 @@ def _engine(url: sa.URL, **pool: int) -> sa.Engine:
 
 def _url(settings: config.Store) -> sa.URL:
     try:
-        import psycopg  # noqa: F401 - an extra
+        import psycopg  # an extra
     except ImportError as error:
         raise ServerConfigError(f"[store] url: {error}: pip install 'winnow-edge[postgres]'") from error
     try:
@@ -154,6 +154,10 @@ def _url(settings: config.Store) -> sa.URL:
     except ConfigError as error:
         raise ServerConfigError(f"[store] password_file: {error}") from error
     url = sa.make_url(settings.url).set(drivername="postgresql+psycopg")
+    try:
+        psycopg.conninfo.make_conninfo(**dict.fromkeys(url.query, "any"))
+    except psycopg.Error as error:
+        raise ServerConfigError(f"[store] url: {str(error).strip()}: expected libpq's options") from error
     url = url if "connect_timeout" in url.query else url.update_query_dict({"connect_timeout": "10"})
     return url.set(password=word) if word else url
 

@@ -77,14 +77,14 @@ class Sqlite:
         """1 when anybody else has it open, whatever folder's lock he holds: then it cannot leave WAL. 0: nobody."""
         if not self._path.exists():
             return 0
-        with contextlib.closing(sqlite3.connect(self._path, timeout=0.0, isolation_level=None)) as connection:
-            try:
+        try:
+            with contextlib.closing(sqlite3.connect(self._path, timeout=0.0, isolation_level=None)) as connection:
                 connection.execute("PRAGMA journal_mode=DELETE")
                 keep_journal(connection, "WAL")
-            except sqlite3.OperationalError as error:
-                if "locked" not in str(error):
-                    raise StoreError(f"{self.name}: {error}") from error
-                return 1
+        except sqlite3.Error as error:  # one that is no database, too
+            if "locked" not in str(error):
+                raise StoreError(f"{self.name}: {error}") from error
+            return 1
         return 0
 
     def analyse(self) -> None:

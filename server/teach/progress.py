@@ -49,6 +49,7 @@ class Progress:
         """
         self._say, self._event, self._keep, self._clock = say, event, keep, clock
         self._first: tuple[float, float] | None = None  # share and time: a resumed training does not begin at 0
+        self._share = 0.0  # as of the last call
         self._points: list[CurvePoint] = []  # not kept yet
         self._taken = 0
         self._begun_s = self._said_s = self._told_s = self._kept_s = clock()
@@ -56,7 +57,9 @@ class Progress:
     def __call__(self, share: float, text: str, point: Point | None = None, /) -> None:
         """Say it, unless the last line is fresh; the end is always said. DataError: the point is none."""
         now_s = self._clock()
-        first = self._first = self._first or (share, now_s)
+        if self._first is None or share < self._share:  # it begins, or begins again from a checkpoint
+            self._first = (share, now_s)
+        first, self._share = self._first, share
         rate = (share - first[0]) / (now_s - first[1]) if now_s > first[1] else 0.0
         left_s = (1.0 - share) / rate if rate > 0.0 else None
         line = f"{text} ({share:.0%}" + (f", {left_s:.0f} s left)" if left_s else ")")

@@ -20,6 +20,7 @@ import msgspec
 import sqlalchemy as sa
 
 from server.config import AlarmKind, ServerConfig, host_of
+from server.errors import AwayError
 from server.store import alarms, deliveries, events
 from server.store.alarms import Alarm
 from server.store.store import Store
@@ -73,9 +74,10 @@ class Alarms:
             try:
                 self.look()
                 self._failed = False
-            except Exception:  # a thread that ends is missed by nobody, and the next look may do
+            except Exception as error:  # a thread that ends is missed by nobody, and the next look may do
                 if not (self._failed or self._stopped.is_set()):
-                    log.exception("alarms: a look failed, and is tried again")
+                    where = not isinstance(error, AwayError)
+                    log.error("alarms: a look failed, and is tried again: %s", error, exc_info=where)
                 self._failed = True
 
     def look(self) -> list[Change]:

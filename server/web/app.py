@@ -7,6 +7,7 @@ process of its own.
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Mapping
 from urllib.parse import quote
 
@@ -20,6 +21,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from edge_agent.contract.errors import WinnowError
 from server.config import ServerConfig
+from server.errors import AwayError
 from server.store.store import Store
 from server.web import api, metrics, openapi, pages
 from server.web.access import SignInNeeded, who
@@ -28,7 +30,10 @@ from server.web.body import Bounded
 from server.web.frame import HERE, Frame, nothing
 from server.web.problem import EVERYWHERE, problem
 
+log = logging.getLogger(__name__)
+
 API = "/api/v1"
+FOR_PROGRAMS = ("/healthz", "/metrics")
 HEADERS = {
     # Nothing from elsewhere, nothing inline: a label or a device's name that carries a script stays text.
     "Content-Security-Policy": "default-src 'self'; img-src 'self' data: blob:; "
@@ -123,6 +128,15 @@ def _answer_errors(app: FastAPI, frame: Frame) -> None:
     async def malformed(request: Request, error: RequestValidationError) -> Response:
         said = [f"{'.'.join(str(part) for part in one['loc'][1:])}: {one['msg']}" for one in error.errors()]
         return await refuse(request, 422, "; ".join(said))
+
+    @app.exception_handler(AwayError)
+    async def away(request: Request, error: AwayError) -> Response:
+        log.warning("%s: %s", request.url.path, error)
+        known = getattr(request.state, "person", None)  # nobody can be looked up now, and strangers are told no address
+        why = str(error) if known else "nothing can be looked up now: try again in a moment; the server's log says why"
+        if wants_page(request) and request.url.path not in FOR_PROGRAMS:
+            return frame.page(request, "refused.html", person=known, status=503, why=why)
+        return problem(503, why, {"Retry-After": "5"})
 
     @app.exception_handler(WinnowError)
     async def cannot(request: Request, error: WinnowError) -> Response:

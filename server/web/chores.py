@@ -15,6 +15,7 @@ import threading
 from collections.abc import Callable
 
 from server.child import end, spawn
+from server.errors import AwayError
 from server.store import chores
 from server.store.store import Store
 
@@ -36,6 +37,7 @@ class Chores:
         self._thread = threading.Thread(target=self._work, name="chores", daemon=True)
         self._child: tuple[int, subprocess.Popen[bytes]] | None = None
         self._sweep_at_ms = 0
+        self._failed = False  # and said so
 
     def start(self) -> None:
         """Begin with what waits already."""
@@ -53,8 +55,12 @@ class Chores:
         while not self._stopped.wait(TICK_S):
             try:
                 self._tick()
-            except Exception:  # the supervising loop: one bad order must not end it for good
-                log.exception("what a page asked for failed, and is looked at again")
+                self._failed = False
+            except Exception as error:  # the supervising loop: one bad order must not end it for good
+                if not self._failed:
+                    where = not isinstance(error, AwayError)
+                    log.error("what a page asked for failed, and is looked at again: %s", error, exc_info=where)
+                self._failed = True
         if self._child is not None:
             end([self._child[1]], within_s=END_S)
 

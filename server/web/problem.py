@@ -37,7 +37,7 @@ def may_answer(*statuses: int) -> Responses:
     return {status: {"model": Problem, "description": HTTPStatus(status).phrase} for status in statuses}
 
 
-EVERYWHERE = may_answer(400, 401, 403, 413, 422)
+EVERYWHERE = may_answer(400, 401, 403, 413, 422, 503)
 MISSING = may_answer(404)
 """What is asked about is not there."""
 REFUSED = may_answer(409)

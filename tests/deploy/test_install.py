@@ -189,6 +189,14 @@ def test_systemd_takes_the_unit(file: Path, tmp_path: Path) -> None:
     assert (done.returncode, [line for line in done.stderr.splitlines() if file.name in line]) == (0, [])
 
 
+@pytest.mark.parametrize("file", sorted(ROOT.glob("deploy/*/*.service")), ids=lambda path: path.name)
+def test_systemd_never_gives_a_unit_up_that_is_started_again(file: Path) -> None:
+    """DefaultStartLimitBurst=5 starts in DefaultStartLimitIntervalSec=10s; systemd-system.conf(5)."""
+    said = dict(re.findall(r"^(Restart|RestartSec|StartLimitIntervalSec)=(\S+)$", file.read_text(), re.MULTILINE))
+    assert said["Restart"] == "always"
+    assert said.get("StartLimitIntervalSec") == "0" or 5 * float(said["RestartSec"]) > 10.0
+
+
 def test_the_unit_lets_every_sensor_at_its_devices() -> None:
     """By the names of /proc/devices: what libcamera opens of a Raspberry Pi, V4L2, ALSA and the serial ports."""
     allowed = set(re.findall(r"^DeviceAllow=char-(\w+) rw$", UNIT.read_text(), re.MULTILINE))

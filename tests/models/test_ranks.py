@@ -142,7 +142,7 @@ def _alike(one: bytes, other: bytes) -> None:
 
 
 @pytest.mark.long
-def test_a_rank_that_is_killed_changes_nothing(learned: Path, tmp_path: Path) -> None:
+def test_a_rank_that_is_killed_changes_nothing(learned: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     job, said = in_ranks.long(), []
     killed: list[int] = []
 
@@ -158,6 +158,8 @@ def test_a_rank_that_is_killed_changes_nothing(learned: Path, tmp_path: Path) ->
     assert net.weights() == (learned / "long.0").read_bytes()
     (again,) = [line for line in said if "begin again" in line]
     assert again in [f"rank {k} was killed by SIGKILL: all ranks begin again from the last checkpoint" for k in (0, 1)]
+    (logged,) = [line for line in caplog.messages if "was killed by SIGKILL" in line]
+    assert "; its last lines:\n" in logged
     assert said[-1].startswith("epoch 12/12")
     assert "epoch 1/12" not in "\n".join(said[said.index(again) :])
     assert [path.name for path in tmp_path.iterdir()] == [FILE]

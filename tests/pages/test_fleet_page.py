@@ -139,6 +139,17 @@ def test_news_that_come_faster_than_answers_end_in_a_picture(tabs, served):
         speaker.join()
 
 
+def test_news_come_again_after_the_server_had_none_to_give(tabs, served):
+    refused: list = []
+
+    def refuse_once(route):
+        route.continue_() if refused else refused.append(route.fulfill(status=503, body="{}"))
+
+    page = open_fleet(tabs, served, live=refuse_once)
+    fall_silent(served)
+    expect(first_state(page)).to_have_text("offline")
+
+
 def test_it_is_usable_without_eyes_or_mouse_and_on_a_telephone(page):
     assert browsers.serious(page) == []
     page.set_viewport_size({"width": 390, "height": 800})

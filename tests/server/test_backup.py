@@ -181,17 +181,32 @@ def test_bytes_that_are_deleted_meanwhile_leave_no_hole(server: Server, tmp_path
     assert restore.check(tmp_path / "copy") == []
 
 
-def test_a_blob_that_is_lost_fails_the_backup_and_keeps_the_one_before(server: Server, tmp_path: Path) -> None:
+def test_a_blob_that_is_lost_is_named_and_the_rest_is_backed_up_now_and_after_a_restore(
+    server: Server, tmp_path: Path, open_server
+) -> None:
     server.take(0)
-    before = server.back_up(tmp_path / "copy").manifest
-    server.take(1)
+    server.back_up(tmp_path / "copy")
+    server.take(1, 2)
     with server.store.database.read() as connection:
-        name = connection.scalar(sa.select(sample.c.body_sha256).where(sample.c.seq == 1))
-    server.store.blobs.delete(name)
-    with pytest.raises(StoreError, match=f"1 blobs that are not in the store, as {name}"):
-        server.back_up(tmp_path / "copy", now_ms=NOW_MS + 50, sleep=lambda _: None)
-    assert manifest.read(tmp_path / "copy") == before
+        names = dict(connection.execute(sa.select(sample.c.seq, sample.c.body_sha256)).all())
+    for seq in (0, 1):  # of the first there is a copy
+        server.store.blobs.delete(names[seq])
+    made = server.back_up(tmp_path / "copy", now_ms=NOW_MS + 50, sleep=lambda _: None).manifest
+    assert made.damaged == (names[1],)
     assert restore.check(tmp_path / "copy") == []
+    restored(tmp_path / "copy", tmp_path / "again")
+    again = open_server(tmp_path / "again")
+    assert sorted(again.store.blobs.names()) == sorted((names[0], names[2]))
+    assert again.back_up(tmp_path / "next", sleep=lambda _: None).manifest.damaged == (names[1],)
+
+
+def test_a_folder_that_goes_with_the_data_is_no_place_for_a_backup(server: Server, tmp_path: Path, open_server) -> None:
+    blobs = tmp_path / "elsewhere"
+    other = open_server(tmp_path / "other", Settings(blobs=str(blobs)))
+    for one, target in ((server, server.folder), (server, server.folder / "backup"), (other, blobs / "backup")):
+        with pytest.raises(StoreError, match="of which it is to be a backup: name a folder elsewhere"):
+            one.back_up(target)
+        assert not (target / manifest.FILE).exists()
 
 
 def test_damage_is_found_where_it_is(server: Server, tmp_path: Path) -> None:
@@ -420,6 +435,8 @@ def test_the_commands(tmp_path: Path, capsys) -> None:
     server.store.close()
     assert main(["backup", str(tmp_path / "copy"), "--verify", str(config)]) == 0
     assert "2 samples, 2 blobs" in capsys.readouterr().out
+    assert main(["backup", str(tmp_path / "copy"), "--keys", str(config)]) == 0
+    assert "there are no keys in" in capsys.readouterr().err
     assert main(["restore", str(tmp_path / "copy"), str(config)]) == 1
     assert "is not empty" in capsys.readouterr().err
     (tmp_path / "data").rename(tmp_path / "broken")

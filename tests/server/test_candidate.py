@@ -135,6 +135,24 @@ def test_progress_tells_what_is_left_by_the_pace_since_it_began():
     assert [(detail["share"], detail["left_s"]) for detail in events] == [(0.5, None), (0.9, pytest.approx(17.5))]
 
 
+def test_after_a_fall_back_to_a_checkpoint_what_is_left_is_told_by_the_pace_since_then():
+    said: list[str] = []
+    clock = iter([0.0, 0.0, 50.0, 100.0, 110.0])
+    progress = Progress(said.append, clock=lambda: next(clock))
+    for share in (0.0, 0.5, 0.2, 0.4):
+        progress(share, "epoch")
+    assert said == ["epoch (0%)", "epoch (50%, 50 s left)", "epoch (20%)", "epoch (40%, 30 s left)"]
+
+
+def test_an_epoch_that_came_again_is_one_point_of_the_curve(store):
+    run_id = insert(store)
+    point = curves.CurvePoint(1, 0.9, None, None, None, 1.0)
+    with store.database.write() as connection:
+        curves.add(connection, run_id, [point, point._replace(epoch=2), point._replace(epoch=3)])
+        curves.add(connection, run_id, [point._replace(epoch=2, seconds=9.0)])  # a rank had died
+    assert [(one.epoch, one.seconds) for one in curve_of(store, run_id)] == [(1, 1.0), (2, 9.0), (3, 1.0)]
+
+
 def test_a_long_training_leaves_events(store, tmp_path, monkeypatch):
     monkeypatch.setattr(progress_module, "EVENT_S", 0.0)
     run, _ = here(store, tmp_path)

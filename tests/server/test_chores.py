@@ -21,7 +21,7 @@ from server.store.schema import chore
 from server.store.store import Store
 from server.teach.snapshot import freeze
 from server.web.chore import do, main
-from server.web.chores import Chores
+from server.web.chores import TICK_S, Chores
 
 ORDER = {"form": "csv", "share": False}
 
@@ -158,3 +158,20 @@ def test_what_the_champion_cannot_see_does_not_have_the_map_drawn_again_and_agai
         unseen = [Embedding(f"cam-1.main.1.{seq}", 1, None, None) for seq in range(4, 12)]
         embeddings.put(connection, [*seen, *unseen])
         assert places.embedded(connection, 1) == 4
+
+
+@pytest.mark.of_a_file  # which a folder takes the place of
+def test_while_the_catalogue_is_away_it_is_said_once(store, caplog):
+    chores_of = Chores(store, now_ms=lambda: NOW_MS)
+    chores_of.start()
+    path = store.folder / "catalogue.db"
+    store.database.engine.dispose()
+    path.rename(path.with_suffix(".away"))
+    path.mkdir()
+    time.sleep(4 * TICK_S)
+    path.rmdir()
+    path.with_suffix(".away").rename(path)
+    chores_of.stop()
+    (said,) = [one for one in caplog.records if one.name == "server.web.chores"]
+    assert "unable to open database file" in said.getMessage()
+    assert not said.exc_info

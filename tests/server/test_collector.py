@@ -14,7 +14,7 @@ import paho.mqtt.client as mqtt
 import pytest
 import sqlalchemy as sa
 from catalogue import fill_disk, make_room, settings_of
-from device_words import FLEET, NOW_MS, birth, frames, heartbeat, image, sample
+from device_words import FLEET, NOW_MS, birth, frames, heartbeat, image, message, sample
 from link import Link
 from paho.mqtt.enums import CallbackAPIVersion
 from resending import WAIT_S, Device, wait_for
@@ -454,3 +454,13 @@ def test_while_the_bucket_is_away_receipts_are_late_and_nothing_is_lost(broker, 
     for row in rows[::50]:
         assert sample_array(store, row).shape == tuple(row.shape)
     store.close()
+
+
+def test_who_fell_silent_while_the_server_was_away_is_one_line_of_the_log(collect, store, caplog):
+    Ingest(store, fleet=FLEET, offline_after_s=90.0).take(
+        [message(f"cam-{number:02}", "birth", encode(birth("a")), at_ms=NOW_MS - 600_000) for number in range(25)]
+    )
+    collect()
+    wait_for(lambda: "fell silent" in caplog.text)
+    (line,) = [line for line in caplog.messages if "fell silent" in line]
+    assert line == f"25 fell silent: {', '.join(f'cam-{number:02}' for number in range(10))} ..."

@@ -281,6 +281,24 @@ def test_who_loses_the_catalogue_while_it_leads_stands_again(store, error):
         assert leadership.led(connection, "train") is None
 
 
+def test_who_cannot_ask_does_not_say_that_another_leads_and_says_it_once(store, monkeypatch, caplog):
+    caplog.set_level("INFO")
+    World(store, np.random.default_rng(0))
+    asked, seats = [], leadership.seats
+
+    def fails_at_first(*arguments: Any, **how: Any) -> Any:
+        asked.append(arguments)
+        if len(asked) <= 3:
+            raise StoreError("connection refused")
+        return seats(*arguments, **how)
+
+    monkeypatch.setattr(leadership, "seats", fails_at_first)
+    stopped = threading.Event()
+    Election(store, "train", lease_s=0.3).lead(stopped, lambda _: stopped.set())
+    said = [line for line in caplog.messages if "stands by" in line]
+    assert said == ["train: nobody knows who leads: connection refused: this process stands by"]
+
+
 def _name_a_class(store: Store, index: int) -> None:
     with store.database.write() as connection:
         connection.execute(sa.insert(class_name).values(index=index, name=str(index)))

@@ -106,6 +106,11 @@ def invoke(*words: str) -> tuple[int, str]:
     return done.exit_code, done.output
 
 
+def test_an_endpoint_without_a_scheme_is_one_to_mend(tmp_path: Path) -> None:
+    with pytest.raises(ServerConfigError, match="--s3-endpoint: got '10.0.0.5:8333', expected https://host:port"):
+        invoke("copy", str(tmp_path), "s3://fleet/copied", "--s3-endpoint", "10.0.0.5:8333")
+
+
 def test_blobs_are_copied_there_and_back_and_go_on_where_it_broke_off(s3: S3Server, tmp_path: Path) -> None:
     options = ["--s3-endpoint", s3.endpoint, "--s3-region", "us-east-1"]
     with closing(Shards(tmp_path / "here")) as here:

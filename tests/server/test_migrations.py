@@ -101,6 +101,13 @@ def test_an_upgrade_that_fails_leaves_the_catalogue_as_it_was(tmp_path, nothing_
     database.close()
 
 
+def test_a_new_store_says_nothing_of_how_it_was_made(tmp_path):
+    code = "import logging, pathlib, sys; logging.basicConfig(level='INFO'); from server.store.store import Store; "
+    code += "Store.open(pathlib.Path(sys.argv[1])).close()"
+    done = subprocess.run([sys.executable, "-c", code, str(tmp_path)], check=True, capture_output=True, text=True)
+    assert done.stderr == ""
+
+
 def test_an_up_to_date_store_opens_without_alembic(tmp_path):
     store = Store.open(tmp_path)
     store.close()

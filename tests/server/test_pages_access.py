@@ -173,6 +173,23 @@ def test_whether_it_is_well_and_somebody_leads_is_told_without_a_sign_in(scene):
     assert client.get("/healthz").json()["led"] == {"schedule": False, "train": False}  # whoever led was killed
 
 
+@pytest.mark.of_a_file  # which a folder takes the place of
+def test_while_the_catalogue_is_away_everybody_is_told_to_come_again_and_strangers_no_more(scene, caplog):
+    client, path = scene.signed_in("vera"), scene.store.folder / "catalogue.db"
+    scene.store.database.engine.dispose()
+    path.rename(path.with_suffix(".away"))
+    path.mkdir()
+    page, program, figures = (client.get(of) for of in ("/fleet", "/api/v1/status", "/metrics"))
+    assert [answer.status_code for answer in (page, program, figures)] == [503, 503, 503]
+    assert "try again in a moment" in page.text
+    assert "try again in a moment" in figures.json()["detail"] == program.json()["detail"]
+    assert not any("catalogue.db" in answer.text for answer in (page, program, figures))
+    assert "catalogue.db" in caplog.text
+    path.rmdir()
+    path.with_suffix(".away").rename(path)
+    assert client.get("/fleet").status_code == 200
+
+
 def test_a_header_names_who_comes_only_from_the_proxy(tmp_path):
     scene = Scene(tmp_path, user_header="X-Forwarded-User", proxies=("10.0.0.1",))
     scene.add("vera", "viewer")

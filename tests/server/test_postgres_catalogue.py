@@ -257,6 +257,11 @@ def test_one_whose_c_is_only_a_name_is_refused(tmp_path, databases):
     databases.server.drop("other")
 
 
+def test_an_option_that_libpq_has_not_is_one_to_mend():
+    with pytest.raises(ServerConfigError, match=r'\[store\] url: invalid connection option "bogus"'):
+        postgresql.Postgres(config.Store(url="postgresql://winnow@127.0.0.1/winnow?bogus=1"))
+
+
 def test_a_password_comes_from_its_file(tmp_path, databases):
     server = databases.server
     server.create("locked")

@@ -17,10 +17,11 @@ from server.apart import Act, Apart
 from server.app import Server
 from server.config import Server as ServerSettings
 from server.config import ServerConfig
-from server.errors import DeposedError, ServerConfigError
+from server.errors import AwayError, DeposedError, ServerConfigError
 from server.roles import health
 from server.roles.election import Election
 from server.roles.health import STILL_S, Health, Pulse, told
+from server.roles.tick import Tick
 from server.store.store import Store
 
 
@@ -187,3 +188,17 @@ def test_a_run_that_hangs_on_a_shared_catalogue_makes_room_too(tmp_path, monkeyp
     assert not thread.is_alive()
     store.close()
     postgresql.give_back(tmp_path.resolve())
+
+
+def test_what_several_steps_complain_of_is_said_once_and_a_mistake_with_where_it_is(caplog):
+    def away(_: int) -> None:
+        raise AwayError("connection refused")
+
+    def mistaken(_: int) -> None:
+        raise ValueError("never so")
+
+    tick = Tick([away, away, mistaken], now_ms=lambda: 0)
+    tick.look()
+    tick.look()
+    said = [(one.getMessage().rpartition(": ")[2], bool(one.exc_info)) for one in caplog.records]
+    assert said == [("connection refused", False), ("never so", True)]

@@ -172,7 +172,8 @@ def test_a_class_that_goes_sooner_than_anything_looks_back_is_refused(tmp_path: 
     for text, message_ in (
         ('classes = ["held_out=30"]', "expected at least 31 days, or 0 for ever"),
         ('classes = ["heldout=99"]', "did you mean 'held_out'"),
-        ('classes = ["audit=soon"]', "expected CLASS=DAYS"),
+        ('classes = ["audit=soon"]', "audit, labelled, held_out$"),  # it has its name right
+        ('classes = ["audit=40", "audit=50"]', "expected each class once"),
         ("hours_days = 5000", "hours_days = 5000: expected at most history_days"),
         ("history_days = 30", "31"),
         ("events_days = 3", "31"),

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import hashlib
+import socket
+from contextlib import closing
 from pathlib import Path
 
 import msgspec
@@ -28,6 +30,7 @@ from edge_agent.contract.wire import (
     encode_frame,
     up_topic,
 )
+from server.__main__ import main
 from server.collect.inbound import Bad, Message, Said, Upload, hear
 from server.errors import ServerConfigError, StoreError
 from server.simulate import artifact, day, growth, report
@@ -299,9 +302,51 @@ def test_a_phase_that_is_not_done_has_no_figures() -> None:
 def test_what_cannot_be_is_said() -> None:
     assert numbers("100,1_000") == (100, 1000)
     assert parse("steady=5, day") == (Step("steady", 5.0), Step("day", 120.0))
-    for text in ("", "0", "ten", "1,,2"):
+    for text in ("", "0", "ten", "1,,2", "5,5"):
         with pytest.raises(ServerConfigError, match="--devices"):
             numbers(text)
-    for text in ("stedy", "steady=x"):
+    for text in ("stedy", "steady=x", "steady=-1", "steady=nan", "steady=inf", "", " , "):
         with pytest.raises(ServerConfigError, match="--scenario.*steady"):
             parse(text)
+
+
+@pytest.mark.parametrize("arguments", [["--json", "{folder}/none/fleet.json"], ["--folder", "{folder}/played"]])
+def test_what_could_not_be_kept_is_said_before_anything_is_played(
+    arguments: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "played" / "day").mkdir(parents=True)
+    said = [argument.format(folder=tmp_path) for argument in arguments]
+    with closing(socket.create_server(("127.0.0.1", 0))) as nobody:  # where no phase would ever end
+        broker = f"mqtt://127.0.0.1:{nobody.getsockname()[1]}"
+        assert main(["simulate", "--devices", "1", "--broker", broker, *said]) != 0
+    assert arguments[0] in capsys.readouterr().err
+
+
+def test_a_broker_that_is_not_there_is_said_at_once(capsys: pytest.CaptureFixture[str]) -> None:
+    with closing(socket.create_server(("127.0.0.1", 0))) as gone:
+        port = gone.getsockname()[1]
+    assert main(["simulate", "--devices", "1", "--broker", f"mqtt://127.0.0.1:{port}"]) == 1
+    assert f"--broker: 127.0.0.1:{port}: Connection refused" in capsys.readouterr().err
+
+
+def test_memory_of_devices_is_what_a_server_without_any_does_not_take() -> None:
+    def simulation(devices: int, rss_bytes: int) -> report.Simulation:
+        accounts = report.Accounts(put=0, answered=0, waiting=0, refused=0, duplicates=0, stored=0, bad=0)
+        made = report.Simulation(
+            devices=devices,
+            processes=1,
+            heartbeat_s=1.0,
+            body_bytes=1,
+            phases=[report.Phase(name="births", server_rss_bytes=rss_bytes)],
+            accounts=accounts,
+            empty_server_rss_bytes=190_000_000,
+        )
+        made.figures = report.figures(made)
+        return made
+
+    few, many = simulation(10, 190_200_000), simulation(110, 192_200_000)
+    for simulations in ([few], [few, many]):
+        found = report.Report(machine={}, simulations=simulations)
+        assert report.per_thousand(found) == {"server, MB of memory": "20"}
+    lines = report.lines(report.Report(machine={}, simulations=[few], device_day_bytes=1e6))
+    assert "  GB of disk a day, before anything is rolled up  1" in lines

@@ -236,6 +236,32 @@ def test_of_rows_that_cannot_be_put_the_keys_are_said(tmp_path, source, target):
         copying.copy(source, target, batch=5)
 
 
+@pytest.mark.parametrize(
+    ("made", "said"),
+    [
+        (None, "no catalogue is there"),
+        (b"", "no catalogue: it has no tables of one"),
+        (b"no database at all\n" * 100, "file is not a database"),
+        ("folder", "unable to open database file"),
+    ],
+)
+def test_what_is_no_catalogue_is_not_copied_nor_made_one(tmp_path, made, said):
+    file, target = tmp_path / "old" / "catalog.db", config.Store(url=f"sqlite:///{tmp_path}/new.db")
+    file.parent.mkdir()
+    if isinstance(made, bytes):
+        file.write_bytes(made)
+    elif made:
+        file.mkdir()
+    with pytest.raises(StoreError, match=said):
+        copying.copy(config.Store(url=f"sqlite:///{file}"), target)
+    assert file.exists() is (made is not None)
+
+
+def test_an_empty_database_is_not_copied(tmp_path, target):
+    with pytest.raises(StoreError, match="no catalogue is there"):
+        copying.copy(target, config.Store(url=f"sqlite:///{tmp_path}/new.db"))
+
+
 def test_the_command_says_what_it_did_and_what_it_cannot(capsys, source, target):
     assert program.main(["store", "copy", source.url, target.url, "--json"]) == 0
     said = json.loads(capsys.readouterr().out)

@@ -37,6 +37,7 @@ from edge_agent.contract.wire import (
     up_topic,
 )
 from server import child
+from server.__main__ import main
 from server.collect.collector import Collector
 from server.collect.division import WHOLE, Shared, Slice
 from server.collect.gateway import BrokerAddress, Voice
@@ -237,6 +238,13 @@ def test_a_broker_that_shares_is_believed_and_one_that_only_says_so_is_not(tmp_p
         assert shares(address, address, fleet=FLEET, wait_s=WAIT_S if proven else 0.5) is proven
         broker.kill()
     assert not shares(address, address, fleet=FLEET)  # nobody is there
+
+
+def test_who_is_started_before_the_broker_ever_ran_is_to_be_started_again(tmp_path: Path, capsys) -> None:
+    config = tmp_path / "server.toml"
+    config.write_text('[server]\ndata_dir = "data"\n[broker]\nplain = true\n')
+    assert main(["ingest", str(config)]) == 1  # 78 would have systemd leave it
+    assert "which has not run here: start it, or name a broker" in capsys.readouterr().err
 
 
 def test_a_group_needs_a_broker_that_shares_and_numbered_workers_do_not() -> None:

@@ -69,11 +69,11 @@ def stamp(connection: sa.Connection, said: str) -> None:
 
 
 def _upgrade(database: Database) -> None:
+    logging.getLogger("alembic").setLevel(logging.WARNING)  # it tells of each step; we only want to hear of trouble
     from alembic.operations import Operations  # imported only when there is something to do: it takes a while
     from alembic.runtime.migration import MigrationContext
     from alembic.script import ScriptDirectory
 
-    logging.getLogger("alembic").setLevel(logging.WARNING)  # it tells of each step; we only want to hear of trouble
     scripts = ScriptDirectory(str(Path(__file__).parent))
     with database.write() as connection:
         context = MigrationContext.configure(connection)

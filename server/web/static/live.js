@@ -4,7 +4,7 @@
 "use strict";
 (() => {
   if (!document.querySelector('meta[name="csrf"]').content) return; // nobody has signed in
-  const AGAIN_MS = 5000; // after what could not be fetched
+  const AGAIN_MS = 5000; // after what could not be fetched, and after an answer that is no stream, as while the server cannot read
   // `load` runs after news of one of these kinds: one run at a time, a rest after each, and one more for what came
   // meanwhile, or where it failed. So a slow server is not asked anew before it has answered, and news every second end
   // in a picture.
@@ -38,13 +38,17 @@
   const learn = (stands) => { latest = stands; look(); };
   const channel = new BroadcastChannel("winnow-live");
   let listens = false;
-  const listen = () => new Promise(() => {
-    listens = true;
-    new EventSource("/live").onmessage = (message) => {
+  const open = () => {
+    const source = new EventSource("/live");
+    source.onmessage = (message) => {
       learn(JSON.parse(message.data));
       channel.postMessage(latest);
     };
-  });
+    source.onerror = () => { // a browser gives up at one answer that is no stream
+      if (source.readyState === EventSource.CLOSED) setTimeout(open, AGAIN_MS);
+    };
+  };
+  const listen = () => new Promise(() => { listens = true; open(); });
   document.addEventListener("visibilitychange", look);
   document.addEventListener("DOMContentLoaded", () => { // then whoever wants to hear does
     channel.onmessage = ({ data }) => {
