@@ -45,7 +45,13 @@ def _for_budget(budget: float, lines: Sequence[Line]) -> Advice:
             budget, f"At {budget:.2%}: none of these strategies runs on a device; try --strategies winnow.", ""
         )
     best = _best(able)
-    return Advice(budget, f"At {budget:.2%} of the stream: {_verdict(best)}", TOML[best.strategy].format(budget=budget))
+    toml = "" if _harms(best) else TOML[best.strategy].format(budget=budget)
+    return Advice(budget, f"At {budget:.2%} of the stream: {_verdict(best)}", toml)
+
+
+def _harms(line: Line) -> bool:
+    """Whether it is shown to end below random."""
+    return line.gain.interval is not None and line.gain.interval[1] < 0.0
 
 
 def _best(able: Sequence[Line]) -> Line:
@@ -67,6 +73,6 @@ def _verdict(line: Line) -> str:
     if low > 0.0:
         most = "at least " if line.lower_bound else ""
         return f"{said}. Random would have needed {most}{line.saving.value * used:.0f} labels for that: use it."
-    if high < 0.0:
+    if _harms(line):
         return f"{said}, and that is no accident. It does not pay on this data: label at random, or try another budget."
     return f"{said}: no difference shown. More seeds or labels would tell."
