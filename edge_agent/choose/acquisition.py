@@ -10,7 +10,6 @@ says as one is scored like a single model's logits otherwise.
 
 from __future__ import annotations
 
-import importlib
 import math
 from collections.abc import Callable
 from functools import lru_cache
@@ -23,6 +22,7 @@ from numpy.typing import NDArray
 from edge_agent.choose.committee import COMMITTEE, consensus
 from edge_agent.choose.targets import EPIG, OF_COMMITTEES, Targets
 from edge_agent.contract.errors import ConfigError, did_you_mean
+from edge_agent.contract.settings import imported
 from edge_agent.contract.task import Said
 from edge_agent.contract.types import Prediction
 
@@ -286,14 +286,10 @@ def known_or_plug_in(name: str) -> Acquisition | None:
 
 def load_plug_in(name: str) -> Acquisition:
     """Find `package.module:function`; ConfigError when it is neither that nor a built-in."""
-    module, _, function = name.partition(":")
-    if not function:
+    if not name.partition(":")[2]:
         known = (*BUILT_IN, *OF_COMMITTEES)
         raise ConfigError(f"acquisition {name!r}: unknown{did_you_mean(name, known)}; known: {', '.join(known)}")
-    try:
-        found = getattr(importlib.import_module(module), function)
-    except (ImportError, AttributeError) as error:
-        raise ConfigError(f"acquisition {name!r}: {error}") from error
+    found = imported(name, where="acquisition")
     if not callable(found):
         raise ConfigError(f"acquisition {name!r}: not a function")
     plug_in: Acquisition = found
