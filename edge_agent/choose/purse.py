@@ -26,6 +26,7 @@ class Tokens(msgspec.Struct, kw_only=True):
     energy_tokens: float | None = None
     energy_samples: int = 0  # inferred on, and not yet taken from energy_tokens
     reserve_tokens: float | None = None
+    reserve_samples: int = 0  # that went by, and are not yet in reserve_tokens
     granted_tokens: float = 0.0
 
 
@@ -38,7 +39,9 @@ class Purse:
         self.labels = _labels(rules, tokens=tokens.tokens)
         self.reserve = _reserve(rules)
         if tokens.reserve_tokens is not None:
-            self.reserve.hold(tokens=tokens.reserve_tokens, granted=tokens.granted_tokens)
+            self.reserve.hold(
+                tokens=tokens.reserve_tokens, granted=tokens.granted_tokens, samples=tokens.reserve_samples
+            )
         self._day = _per_day(rules.labels_per_day, tokens.day_tokens)
         self._bytes = _per_day(rules.bytes_per_day, tokens.byte_tokens)
         self._energy = _energy(rules, tokens)
@@ -48,6 +51,7 @@ class Purse:
         tokens = self._tokens
         tokens.tokens = self.labels.tokens
         tokens.reserve_tokens, tokens.granted_tokens = self.reserve.tokens, self.reserve.granted
+        tokens.reserve_samples = self.reserve.samples
         if self._day is not None:
             tokens.day_tokens = self._day.tokens
         if self._bytes is not None:
@@ -59,6 +63,7 @@ class Purse:
 
     def process(self, samples: int) -> None:
         """Inferring on them comes before deciding on the last, in whatever blocks they come."""
+        self.reserve.process(samples)
         if self._energy is not None:
             self._energy.process(samples)
 

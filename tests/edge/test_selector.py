@@ -392,6 +392,37 @@ def test_the_recorded_probability_holds_while_a_grant_is_spent() -> None:
     assert abs(np.mean(estimates) - 1.0) < 4 * standard_error
 
 
+def test_what_is_saved_for_a_change_is_the_same_for_any_chunking_and_after_a_restart() -> None:
+    """0.006 labels a sample: 500 of them are 3, or a little less if each block is added by itself."""
+    utility, embedding = stream(3000, seed=5)
+
+    def run(size: int, *, restarted: bool = False) -> list[Chosen]:
+        one, chosen = selector(0.3, reserve_labels=20.0), []
+        for begin in range(0, 3000, 500):
+            one.grant()
+            for at in range(begin, begin + 500, size):
+                chosen += play(one, utility[: min(at + size, begin + 500)], embedding, [size], begin=at)
+                if restarted:
+                    one = selector(0.3, seed=1, reserve_labels=20.0, saved=one.save())
+        return chosen
+
+    whole = run(BLOCK)
+    assert sum(c.selection.reason == "drift" for c in whole) > 20 + 5
+    assert run(7) == whole
+    assert run(1) == whole
+    assert run(13, restarted=True) == whole
+
+
+def test_what_was_saved_up_stays_so_under_another_share() -> None:
+    utility, embedding = stream(1000, seed=5)
+    one = selector(0.5, reserve_labels=20.0)
+    one.grant()
+    one.purse.reserve.granted = 0.0
+    play(one, utility, embedding, [BLOCK])
+    one.change(Rules(label_share=0.01, reserve_labels=20.0))
+    assert one.grant() == pytest.approx(0.01 * 1000)
+
+
 def test_a_grant_survives_a_restart() -> None:
     utility, embedding = stream(2000, seed=2)
     one = selector(0.02, reserve_labels=20.0)
