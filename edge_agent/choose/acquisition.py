@@ -166,7 +166,8 @@ def _least_confidence(s: Softmax) -> Floats:
 def _entropy(s: Softmax) -> Floats:
     classes = s.exp.shape[1]
     if classes < 2:
-        return np.zeros_like(s.total)
+        nothing: Floats = np.log(s.total)  # 0, or NaN where the logits cannot be used
+        return nothing
     # Without the floor a masked class would give 0 * -inf = NaN; exp(-110) is 0 in float32, so that it changes nothing
     # of the other rows.
     shifted = s.shifted if s.finite else np.maximum(s.shifted, -110.0)

@@ -78,6 +78,8 @@ def test_unusable_logits_score_nan_and_masked_classes_do_not(name: str) -> None:
     utility = Scorer(name).score(logits).utility
     assert np.isnan(utility[:3]).all()
     assert np.isfinite(utility[3])
+    alone = Scorer(name).score(np.array([[np.nan], [np.inf], [-np.inf], [1.0]], np.float32)).utility
+    assert np.isnan(alone).tolist() == [True, True, True, False]
 
 
 @pytest.mark.filterwarnings("error")
