@@ -13,17 +13,21 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from edge_agent.choose.strategy import check
+from edge_agent.config import load_config as load_agent
 from models import train
 from models.data import Labelled
 from models.package import package
 from models.train import fit
 from server.__main__ import main
 from server.backtest import drift, grid, report, strategies
-from server.backtest.advice import advise
+from server.backtest.advice import TOML, advise
 from server.backtest.material import Material, split
 from server.backtest.replay import Cell, Reference, Settings, overdraft, play, teach
 from server.backtest.summary import Line, lines
+from server.config import load_config as load_server
 from server.errors import ServerConfigError
+from server.teach import portfolio
 
 LENGTH = 4000
 
@@ -196,6 +200,21 @@ def test_the_advice_claims_no_more_than_the_interval(curves: list[list[float]], 
     assert bool(advice.toml) == to_paste  # what is advised against is not there to be pasted
 
 
+@pytest.mark.parametrize("strategy", TOML)
+def test_what_is_advised_can_be_pasted(tmp_path: Path, strategy: str) -> None:
+    told = TOML[strategy].format(budget=1e-05)
+    parts = {one.split("; ")[0]: one for one in told.split("# into ")[1:]}
+    assert set(parts) == {"agent.toml"} | ({"server.toml"} if strategy == "portfolio" else set())
+    for file, part in parts.items():
+        head = "[device]\nname = 'cam-1'\n" if file == "agent.toml" else ""
+        (tmp_path / file).write_text(f"{head}# into {part}")
+    assert load_agent(tmp_path / "agent.toml").budget.label_share == 1e-05
+    if strategy == "portfolio":
+        assert len(portfolio.parse(load_server(tmp_path / "server.toml").choose.portfolio)) == 3
+    else:
+        check(load_agent(tmp_path / "agent.toml").choose.strategy)
+
+
 # --- the whole of it ---
 
 ARGUMENTS = (
@@ -212,6 +231,7 @@ def test_the_command_writes_the_report_and_goes_on_from_what_is_done(tmp_path: P
     cells = sorted((out / "cells").glob("*.json"))
     assert len(cells) == 2 * (1 + 3)
     page = (out / "backtest.html").read_text()
+    assert [one["budget"] for one in json.loads(first)["advice"]] == [0.05]
     assert 'src="data:image/png' in page
     assert "http" not in page
     kept = {path: path.stat().st_mtime_ns for path in cells[1:]}
