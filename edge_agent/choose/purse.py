@@ -76,12 +76,14 @@ class Purse:
     # --- spending ---
 
     def allows(self, sample_bytes: int, *, more: float = 0.0, granted: bool = False) -> bool:
-        """Whether one sample, and `more` after it (at most a quarter of a bucket), can be paid.
+        """Whether one sample, and `more` after it, can be paid.
 
+        Of `more` at most a quarter of a bucket is asked for, and no more than it holds beside the one: where a day's
+        limit lets little more than one go at once, nothing would ever be chosen otherwise.
         granted: it does without the bucket of labels.
         """
         return all(
-            bucket.allows(cost + min(more * cost, bucket.depth / 4.0))
+            bucket.allows(cost + min(more * cost, bucket.depth / 4.0, max(0.0, bucket.depth - cost)))
             for bucket, cost in self._costs(sample_bytes, granted=granted)
         )
 
@@ -127,6 +129,11 @@ class Purse:
     def label_tokens(self) -> float:
         """Labels that could be spent at once."""
         return self.labels.tokens if self._day is None else min(self.labels.tokens, self._day.tokens)
+
+    @property
+    def days_are_full(self) -> bool:
+        """Whether no limit a day holds anything back: what the labels' bucket cannot hold is then lost."""
+        return all(bucket.tokens >= bucket.depth for bucket in (self._day, self._bytes) if bucket is not None)
 
     @property
     def byte_tokens(self) -> float | None:
