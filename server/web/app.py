@@ -117,7 +117,11 @@ def _answer_errors(app: FastAPI, frame: Frame) -> None:
     @app.exception_handler(SignInNeeded)
     async def sign_in(request: Request, _: SignInNeeded) -> Response:
         if wants_page(request) and request.method == "GET":
-            return RedirectResponse(f"/sign-in?next={quote(request.url.path)}", status_code=303)
+            asked = request.url.path + (f"?{request.url.query}" if request.url.query else "")
+            return RedirectResponse(f"/sign-in?next={quote(asked)}", status_code=303)
+        if wants_page(request) and request.url.path not in FOR_PROGRAMS:
+            why = "You are not signed in any more: nothing was changed."
+            return frame.page(request, "refused.html", status=401, why=why)
         return problem(401, "sign in, or send Authorization: Bearer TOKEN", {"WWW-Authenticate": "Bearer"})
 
     @app.exception_handler(HTTPException)

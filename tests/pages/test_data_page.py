@@ -124,6 +124,38 @@ def test_those_picked_are_asked_about_with_a_reason(chromium, served):
     page.close()
 
 
+def test_what_is_picked_and_shown_stays_while_the_server_answers_or_does_not(chromium, served):
+    page = served.sign_in(chromium, "operator")
+    page.goto(f"{served.url}/data")
+    expect(page.locator("#tiles li")).to_have_count(60)
+    page.locator("#tiles input").first.check()
+    page.fill("#bulk input[name=why]", "they look alike")
+    held: list = []
+    page.route("**/samples/ask", lambda route: held.append(route))
+    with page.expect_request("**/samples/ask"):
+        page.click("text=Ask for a label")
+    page.click("text=Ask for a label")  # once more, out of impatience
+    page.locator("#tiles input").nth(1).check()
+    assert len(held) == 1
+    held[0].continue_()
+    expect(page.locator("#said")).to_have_text("1 will be labelled next")
+    expect(page.locator("#picked")).to_have_text("1 picked")  # the second
+    page.fill("#bulk input[name=why]", "this one too")
+    page.unroute("**/samples/ask")
+    page.route("**/api/v1/samples**", lambda route: route.abort())
+    page.click("text=Ask for a label")
+    expect(page.locator("#said")).to_contain_text("Failed to fetch")
+    page.evaluate("document.getElementById('said').textContent = ''")
+    page.click("#further")
+    expect(page.locator("#said")).to_contain_text("Failed to fetch")
+    expect(page.locator("#tiles li")).to_have_count(60)
+    expect(page.locator("#bulk input[name=why]")).to_have_value("this one too")
+    page.unroute("**/api/v1/samples**")
+    page.click("#further")
+    expect(page.locator("#tiles li")).to_have_count(80)
+    page.close()
+
+
 def test_the_map_is_drawn_in_the_background_and_picks(chromium, served):
     page = served.sign_in(chromium, "viewer", viewport={"width": 1280, "height": 1000})
     page.goto(f"{served.url}/data?view=map")

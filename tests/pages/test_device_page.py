@@ -14,7 +14,7 @@ from playwright.sync_api import expect
 from edge_agent.contract.wire import DriftState, PaceState, SourceState, encode
 from server.collect.ingest import Ingest
 from server.release.registry import add_artifact
-from server.store import device_orders, devices, requests, trail
+from server.store import device_orders, devices, requests, silence, trail
 
 HOURS = 6
 
@@ -106,7 +106,8 @@ def test_an_operator_moves_it_and_asks_for_more_like_a_sample(chromium, served):
     assert page.locator("#more input[name=why]").evaluate("field => field.validity.valueMissing")
     page.fill("#more input[name=why]", "boots are rare")
     page.click("[aria-label='More like cam-1.main.1.29']")
-    expect(page.locator("main")).to_contain_text("no device could answer")  # version 1 is in no registry here
+    expect(page.locator("#said")).to_contain_text("no device could answer")  # version 1 is in no registry here
+    expect(page.locator("#more input[name=why]")).to_have_value("boots are rare")  # what was typed is not lost
     with served.store.database.read() as connection:
         assert requests.open_ones(connection, now_ms=0) == []
     page.close()
@@ -139,6 +140,25 @@ def test_an_operator_pauses_uploads_and_changes_the_budget(chromium, served):
         ("budget", "operator", "the link is dear"),
         ("resume", "operator", "done"),
     ]
+    assert page.problems == []
+    page.close()
+
+
+def test_the_page_follows_the_device_and_the_days_that_are_wanted(chromium, served):
+    page = served.sign_in(chromium, "viewer")
+    held: list = []
+    page.route("**/history?days=1", lambda route: held.append(route))
+    page.goto(f"{served.url}/devices/cam-1")
+    expect(page.locator("#head .state")).to_have_text("online")
+    page.select_option("#days", "30")
+    expect(page.locator("#charts figure").first).to_be_visible()
+    page.evaluate("document.querySelector('#charts figure').id = 'of-30-days'")
+    with page.expect_response("**/history?days=1"):
+        held[0].continue_()
+    with served.store.database.write() as connection:
+        silence.mark_offline(connection, now_ms=10**15, after_ms=0)
+    expect(page.locator("#head .state")).to_have_text("offline")
+    expect(page.locator("#of-30-days")).to_have_count(1)  # an answer that came late is of days nobody wants now
     assert page.problems == []
     page.close()
 

@@ -92,6 +92,18 @@ def test_what_changes_is_shown_without_loading_again(page, served):
     expect(first_state(page)).to_have_text("offline")
 
 
+def test_a_link_to_some_devices_finds_those_and_the_focus_stays_while_they_change(page, served):
+    page.goto(f"{served.url}/fleet?search=cam-0000")
+    expect(page.locator("#summary")).to_contain_text("10 devices")
+    link = page.locator("#devices a >> text=cam-00004")
+    link.focus()
+    page.locator("#devices a").first.evaluate("link => { window.pressed = link; }")
+    fall_silent(served)
+    expect(first_state(page)).to_have_text("offline")
+    expect(link).to_be_focused()
+    assert page.evaluate("window.pressed.isConnected")  # who presses just then has not pressed in vain
+
+
 def test_what_changed_before_the_news_began_is_shown(tabs, served):
     held: list = []
     page = open_fleet(tabs, served, live=lambda route: held.append(route))

@@ -89,6 +89,26 @@ def test_what_was_said_is_taken_back_and_skipped(chromium, served):
     page.close()
 
 
+def test_what_is_pressed_twice_or_held_down_is_one_answer(chromium, served):
+    page = served.sign_in(chromium, "labeler")
+    page.goto(f"{served.url}/label")
+    expect(page.locator("#one")).to_be_visible()
+    for _ in range(3):
+        page.keyboard.down("1")
+    page.keyboard.up("1")
+    count_of(served, 1)
+    page.dblclick("#classes button >> nth=1")
+    assert sorted(count_of(served, 2).values()) == ["boot", "coat"]
+    page.on("dialog", lambda dialog: dialog.dismiss())
+    page.fill("#new-class input", "sandal")
+    page.keyboard.press("Enter")
+    expect(page.locator("#new-class input")).to_have_value("sandal")  # who says no may mend it
+    page.wait_for_timeout(300)
+    assert len(labelled(served)) == 2
+    assert page.problems == []
+    page.close()
+
+
 def test_who_leaves_while_an_answer_is_on_its_way_is_asked_first(chromium, served):
     page = served.sign_in(chromium, "labeler")
     page.goto(f"{served.url}/label")

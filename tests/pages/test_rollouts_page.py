@@ -8,6 +8,8 @@ from fleet_simulator import FleetSimulator
 from playwright.sync_api import expect
 
 from server import config
+from server.release import commands
+from server.store import trail
 
 RULES = config.Rollout(rings=("canary=1", "all"), soak_s=20.0, timeout_s=120.0)
 
@@ -46,6 +48,33 @@ def test_an_operator_sees_a_rollout_fill_and_halts_it(chromium, site, fleet):
     expect(page.locator("#now .state").first).to_have_text("halted")
     expect(page.locator("#now")).to_contain_text("the line is being moved")
     assert page.problems == []
+    page.close()
+
+
+def test_two_people_at_one_rollout(chromium, site, fleet):
+    fleet.publish(2)
+    fleet.run(30.0)
+    page = site.sign_in(chromium, "operator")
+    page.goto(f"{site.url}/rollouts/1")
+    reason = page.locator("input[name=reason]")
+    reason.press_sequentially("it is too")
+    commands.say(fleet.store, 1, "pause", reason="wait", who="admin", now_ms=fleet.now_ms)
+    fleet.run(2.0)
+    expect(page.locator("#say-resume")).to_be_visible()  # what may be said now, without loading again
+    expect(page.locator("#say-pause")).to_have_count(0)
+    expect(reason).to_be_focused()
+    reason.press_sequentially(" slow")
+    expect(reason).to_have_value("it is too slow")
+    page.evaluate("document.querySelector('input[name=csrf]').value = 'of a session that is over'")
+    page.click("#say-halt")
+    expect(page.locator("#said")).to_contain_text("the page is too old")
+    expect(reason).to_have_value("it is too slow")  # what was typed is not lost
+    page.reload()
+    page.fill("input[name=reason]", "it is too slow")
+    page.dblclick("#say-halt")
+    expect(page.locator("#now")).to_contain_text("the server has not seen it yet")
+    with fleet.store.database.read() as connection:
+        assert [one.why for one in trail.entries(connection, subject="rollout 1")].count("it is too slow") == 1
     page.close()
 
 

@@ -65,9 +65,14 @@ def test_whoever_has_not_signed_in_is_sent_to_do_so_and_programs_are_told(scene)
     client = scene.client()
     page = client.get("/fleet")
     assert (page.status_code, page.headers["location"]) == (303, "/sign-in?next=/fleet")
+    page = client.get("/data?device=cam-1&label=a%26b")  # a search that was sent to somebody
+    assert page.headers["location"] == "/sign-in?next=/data%3Fdevice%3Dcam-1%26label%3Da%2526b"
     answer = client.get("/api/v1/devices")
     assert (answer.status_code, answer.headers["www-authenticate"]) == (401, "Bearer")
     assert client.get("/live").status_code == 303
+    page = client.post("/rollouts/1/halt", data={"reason": "it is too slow"})
+    assert (page.status_code, page.headers["content-type"]) == (401, "text/html; charset=utf-8")
+    assert "You are not signed in any more" in page.text
 
 
 def test_without_a_user_the_page_says_how_to_make_one(tmp_path):
@@ -88,6 +93,7 @@ def test_a_wrong_password_or_name_is_refused_alike(scene, name, password):
     answer = scene.client().post("/sign-in", data={"name": name, "password": password or " "})
     assert answer.status_code == 401
     assert "Name or password is wrong." in answer.text
+    assert f'value="{name}"' in answer.text  # to be mended, not typed again
 
 
 def test_guessing_is_stopped_after_ten_tries_and_starts_again_after_a_minute(scene):
@@ -120,6 +126,17 @@ def test_a_session_ends_by_time_by_signing_out_and_when_the_user_is_changed(scen
         users.change(connection, "vera", disabled=True, by="test", why="left", now_ms=NOW_MS)
     assert client.get("/fleet").status_code == 303
     assert scene.client().post("/sign-in", data={"name": "vera", "password": PASSWORD}).status_code == 401
+
+
+def test_blanks_are_no_reason(scene):
+    plant_devices(scene.store, 1, now_ms=NOW_MS)
+    scene.add("otto", "operator")
+    client = scene.signed_in("otto")
+    csrf = csrf_of(client)
+    page = client.post("/devices/cam-00000/place", data={"csrf": csrf, "channel": "beta", "why": "  "})
+    assert (page.status_code, "why: " in page.text) == (422, True)
+    said = {"devices": "cam-00000", "why": " \t"}
+    assert client.post("/api/v1/orders/pause", json=said, headers={CSRF_HEADER: csrf}).status_code == 422
 
 
 def test_a_program_needs_no_cookie_and_no_csrf_and_its_token_can_be_revoked(scene):

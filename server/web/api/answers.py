@@ -6,7 +6,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from typing import Annotated, Any, TypeVar
 
 from fastapi import HTTPException, Path, Query, Request
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, StringConstraints
 
 from edge_agent.contract.errors import did_you_mean
 
@@ -21,6 +21,7 @@ SampleId = Annotated[str, Path(min_length=1, max_length=190, description="device
 After = Annotated[int, Query(ge=0, le=NUMBER_MAX, description="as `next` of the page before said")]
 Limit = Annotated[int, Query(ge=1, le=LIMIT_MAX)]
 Before = Annotated[int, Query(ge=0, le=NUMBER_MAX, description="as `next` of the page before said")]
+Why = Annotated[str, StringConstraints(strip_whitespace=True, min_length=1, max_length=500)]  # blanks are no reason
 T = TypeVar("T")
 
 
@@ -29,7 +30,7 @@ class Order(BaseModel):
 
     model_config = ConfigDict(extra="forbid")
 
-    why: str = Field(min_length=1, max_length=500, description="kept in the audit trail")
+    why: Why = Field(description="kept in the audit trail")
 
 
 def here(found: T | None, what: str) -> T:

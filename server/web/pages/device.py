@@ -17,6 +17,7 @@ from server.store.devices import Device
 from server.store.schema import event, sample
 from server.store.wording import taken_for
 from server.web.access import Admin, Operator, Viewer
+from server.web.api.answers import Why
 from server.web.frame import Frame
 
 SAMPLES, EVENTS = 24, 30
@@ -35,7 +36,7 @@ def router(frame: Frame) -> APIRouter:
         name: str,
         person: Operator,
         channel: Annotated[str, Form(max_length=63)],
-        why: Annotated[str, Form(min_length=1, max_length=500)],
+        why: Annotated[Why, Form()],
         ring: Annotated[str, Form(max_length=63)] = "",
         site: Annotated[str, Form(max_length=63)] = "",
     ) -> Response:
@@ -58,7 +59,7 @@ def router(frame: Frame) -> APIRouter:
     async def revoke(
         name: str,
         person: Admin,
-        why: Annotated[str, Form(min_length=1, max_length=500)],
+        why: Annotated[Why, Form()],
         leave_out: Annotated[bool, Form()] = False,
     ) -> Response:
         def shut_out() -> None:

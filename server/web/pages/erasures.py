@@ -38,12 +38,13 @@ def router(frame: Frame) -> APIRouter:
         rows = (await run_in_threadpool(_listed, frame))["rows"]
         return csv_of("erasures", COLUMNS, map(_line, rows))
 
-    def look(request: Request, person: Admin, subject: Subject, given: str, wrong: str = "") -> Response:
+    def look(request: Request, person: Admin, subject: Subject, given: str, wrong: str = "", why: str = "") -> Response:
         with frame.store.database.read() as connection:
             found = foresee(connection, subject)
         found = found._replace(elsewhere=(*found.elsewhere, *label_studio.copies(frame.config)))
-        view = {"subject": subject, "found": found, "typed": _typed(subject), "given": given, "wrong": wrong}
-        return frame.page(request, "erase.html", person=person, status=422 if wrong else 200, **view)
+        view = {"subject": subject, "found": found, "typed": _typed(subject), "given": given}
+        status = 422 if wrong else 200
+        return frame.page(request, "erase.html", person=person, status=status, wrong=wrong, why=why, **view)
 
     @made.post("/governance/erasures/look")
     async def foreseen(request: Request, person: Admin, kind: Annotated[Kind, Form()], name: Names) -> Response:
@@ -62,7 +63,7 @@ def router(frame: Frame) -> APIRouter:
         if typed.strip() != _typed(subject) or not why.strip():
             expected = f"{_typed(subject)!r} and a reason"
             wrong = f"Typed {typed!r}, because {why!r}; expected {expected}: nothing was erased."
-            return await run_in_threadpool(look, request, person, subject, name, wrong)
+            return await run_in_threadpool(look, request, person, subject, name, wrong, why)
         done = await run_in_threadpool(
             erase, frame.store, subject, who=person.name, why=why.strip(), now_ms=frame.now_ms()
         )

@@ -15,7 +15,7 @@ from server.teach.export.journal import NAME, Chunk, Finished
 from server.teach.export.run import Format
 from server.teach.listing import SHORT
 from server.web.access import Operator, Viewer
-from server.web.api.answers import Number
+from server.web.api.answers import Number, Why
 from server.web.frame import Frame
 
 ABOUT: dict[Format, str] = {
@@ -41,7 +41,7 @@ def router(frame: Frame) -> APIRouter:
         person: Operator,
         snapshot: Annotated[str, Form(max_length=64)],
         form: Annotated[Format, Form()],
-        why: Annotated[str, Form(min_length=1, max_length=500)],
+        why: Annotated[Why, Form()],
         share: Annotated[bool, Form()] = False,
     ) -> Response:
         await run_in_threadpool(_ask, frame, person.name, snapshot, form, share, why)

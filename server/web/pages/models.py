@@ -13,7 +13,7 @@ from server.store import curves, runs
 from server.teach import judgement
 from server.web import confusion, gate_rows, model_list
 from server.web.access import Admin, Viewer
-from server.web.api.answers import Number
+from server.web.api.answers import Number, Why
 from server.web.figures import pairs
 from server.web.frame import Frame
 from server.web.model_list import ModelList
@@ -51,9 +51,7 @@ def router(frame: Frame) -> APIRouter:
         return csv_of(f"curve-of-round-{number}", curves.CurvePoint._fields, found)
 
     @made.post("/models/rounds/{number}/override")
-    async def override(
-        number: Number, person: Admin, why: Annotated[str, Form(min_length=1, max_length=500)]
-    ) -> Response:
+    async def override(number: Number, person: Admin, why: Annotated[Why, Form()]) -> Response:
         now_ms = frame.now_ms()
         await run_in_threadpool(judgement.override, frame.store, number, by=person.name, why=why, now_ms=now_ms)
         return RedirectResponse(f"/models/rounds/{number}", status_code=303)

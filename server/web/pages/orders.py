@@ -11,6 +11,7 @@ from fastapi.responses import RedirectResponse
 from server.errors import OrderError
 from server.release import orders
 from server.web.access import Operator
+from server.web.api.answers import Why
 from server.web.frame import Frame
 
 
@@ -23,7 +24,7 @@ def router(frame: Frame) -> APIRouter:
         name: str,
         person: Operator,
         word: Annotated[Literal["pause", "resume"], Form()],
-        why: Annotated[str, Form(min_length=1, max_length=500)],
+        why: Annotated[Why, Form()],
         whom: Annotated[str, Form(max_length=100)] = "",
     ) -> Response:
         give = orders.pause if word == "pause" else orders.resume
@@ -35,7 +36,7 @@ def router(frame: Frame) -> APIRouter:
     async def budget(
         name: str,
         person: Operator,
-        why: Annotated[str, Form(min_length=1, max_length=500)],
+        why: Annotated[Why, Form()],
         label_share: Annotated[str, Form(max_length=30)] = "",
         labels_per_day: Annotated[str, Form(max_length=30)] = "",
         bytes_per_day: Annotated[str, Form(max_length=30)] = "",

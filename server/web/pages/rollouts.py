@@ -13,11 +13,12 @@ from server.release import commands, rollout
 from server.release.signing import Signing
 from server.store import versions
 from server.web.access import Operator, Viewer
-from server.web.api.answers import NUMBER_MAX, Number
+from server.web.api.answers import NUMBER_MAX, Number, Why
 from server.web.frame import Frame
 
 WORDS: dict[str, tuple[rollout.Word, ...]] = {
-    "running": ("pause", "resume", "approve", "halt", "rollback"),
+    # The last is the one that comes and goes by itself: no other moves under a finger that is about to press it.
+    "running": ("pause", "resume", "halt", "rollback", "approve"),
     "done": ("rollback",),
     "halted": ("rollback",),
     "superseded": (),
@@ -39,7 +40,7 @@ def router(frame: Frame) -> APIRouter:
     async def start(
         person: Operator,
         version: Annotated[int, Form(ge=1, le=NUMBER_MAX)],
-        why: Annotated[str, Form(min_length=1, max_length=500)],
+        why: Annotated[Why, Form()],
         channel: Annotated[str, Form(max_length=63)] = "stable",
         rings: Annotated[str, Form(max_length=1000)] = "",
     ) -> Response:
@@ -73,7 +74,7 @@ def router(frame: Frame) -> APIRouter:
         number: Number,
         word: rollout.Word,
         person: Operator,
-        reason: Annotated[str, Form(max_length=500, min_length=1)],
+        reason: Annotated[Why, Form()],
     ) -> Response:
         now_ms = frame.now_ms()
         await run_in_threadpool(commands.say, frame.store, number, word, reason=reason, who=person.name, now_ms=now_ms)

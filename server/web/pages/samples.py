@@ -12,6 +12,7 @@ from server.label import picture
 from server.release import requests
 from server.store import samples
 from server.web.access import Operator, Viewer
+from server.web.api.answers import Why
 from server.web.frame import Frame
 from server.web.recording import KEPT
 
@@ -29,7 +30,7 @@ def router(frame: Frame) -> APIRouter:
     async def more(
         sample_id: str,
         person: Operator,
-        why: Annotated[str, Form(min_length=1, max_length=500)],
+        why: Annotated[Why, Form()],
         count: Annotated[int, Form(ge=1, le=1000)] = 20,
         device: Annotated[str, Form(max_length=63)] = "",
     ) -> Response:

@@ -39,7 +39,7 @@
   };
   const load = async () => {
     const answer = await fetch(`/api/v1/runs/${card.dataset.run}/curve`);
-    if (!answer.ok) return;
+    if (!answer.ok) throw new Error(answer.statusText);
     const { points, state } = await answer.json();
     card.hidden = !points.length && state !== "training";
     document.getElementById("curve-said").textContent = points.length ? words(points, state) : "No epoch has ended yet.";
@@ -47,7 +47,6 @@
     drawn = points.length;
     if (points.length) draw(points);
   };
-  winnowHear(["curve", "models"], load);
   follow(() => charts, HEIGHT);
-  load();
+  winnowHear(["curve", "models"], load)();
 })();

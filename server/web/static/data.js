@@ -64,8 +64,12 @@
       rows.slice(first).forEach((row) => { tiles.append(tile(row)); body.append(line(row)); });
       show();
     } catch (error) {
-      if (mine === asked) { rows = []; after = null; tiles.replaceChildren(); body.replaceChildren(); show(error.message); }
-    } finally { loading = false; at("further").disabled = false; }
+      if (mine !== asked) return;
+      if (more) { say(error.message); return; } // what is shown stays, with those picked
+      tiles.replaceChildren();
+      body.replaceChildren();
+      show(error.message);
+    } finally { if (mine === asked) { loading = false; at("further").disabled = false; } }
   };
   const show = (problem = "") => {
     const searched = Object.keys(said()).length > 0;
@@ -135,20 +139,26 @@
     bulk.hidden = picked.size === 0;
     at("picked").textContent = `${number(picked.size)} picked`;
   };
-  bulk?.addEventListener("submit", async (event) => {
-    event.preventDefault();
-    const purpose = event.submitter?.value || "label";
+  const ask = async (purpose) => {
+    const ids = [...picked].slice(0, AT_ONCE); // what is too many for one order stays picked, for the next
     const answer = await fetch("/api/v1/samples/ask", {
       method: "POST", headers: { "Content-Type": "application/json", "X-CSRF-Token": token },
-      body: JSON.stringify({ ids: [...picked].slice(0, AT_ONCE), purpose, why: bulk.elements.why.value }),
+      body: JSON.stringify({ ids, purpose, why: bulk.elements.why.value }),
     });
     const came = await answer.json();
-    if (!answer.ok) return say(came.detail);
+    if (!answer.ok) throw new Error(came.detail);
     const left = came.left ? `, ${came.left} not: ${purpose === "label" ? "they have an answer" : "nobody has labelled them"}` : "";
     say(`${came.asked} ${purpose === "label" ? "will be labelled next" : "will be looked at again"}${left}`);
     bulk.reset();
-    picked = new Set([...picked].slice(AT_ONCE)); // what was too many for one order stays picked, for the next
-    return mark();
+    ids.forEach((id) => picked.delete(id)); // others were picked meanwhile
+    mark();
+  };
+  let asking = false;
+  bulk?.addEventListener("submit", async (event) => {
+    event.preventDefault();
+    if (asking) return;
+    asking = true;
+    try { await ask(event.submitter?.value || "label"); } catch (error) { say(error.message); } finally { asking = false; }
   });
   bulk && at("pick-all").addEventListener("click", () => { rows.forEach((row) => picked.add(row.id)); mark(); });
   bulk && at("pick-none").addEventListener("click", () => { picked = new Set(); mark(); });
@@ -158,7 +168,8 @@
   const map = winnowMap({ canvas: at("plane"), groups: at("groups"), by: at("by"), about: at("map-about"), chosen: fromMap });
   at("chosen-from-map").querySelector("button").addEventListener("click", () => { map.clear(); fromMap([], ""); });
 
-  const turn = (wanted) => { view = wanted; remember(); show(); if (view === "map") map.open(); };
+  const openMap = winnowHear(["chores"], async () => { if (view === "map") await map.open(); });
+  const turn = (wanted) => { view = wanted; remember(); show(); if (view === "map") openMap(); };
   document.querySelectorAll("[data-view]").forEach((button) => button.addEventListener("click", () => turn(button.dataset.view)));
   let timer = 0;
   filters.addEventListener("input", () => { clearTimeout(timer); timer = setTimeout(() => { onMap = null; remember(); load(false); }, SETTLE_MS); });
@@ -166,10 +177,9 @@
   at("clear").addEventListener("click", () => { filters.reset(); onMap = null; remember(); load(false); });
   at("further").addEventListener("click", () => { if (!loading) load(true); });
   winnowHear(["labels"], async () => { if (view === "map") await map.open(); }, 3000);
-  winnowHear(["chores"], async () => { if (view === "map") await map.open(); });
   winnowHear(["fleet"], async () => { if (!rows.length && !onMap && !Object.keys(said()).length) await load(false); });
   recall();
   remember();
   load(false);
-  if (view === "map") map.open();
+  openMap();
 })();

@@ -7,7 +7,7 @@
     ["samples_per_s", "Samples/s"], ["utility", "Utility, mean of all samples"], ["drift", "Drift, share of an alarm", 1], ["confidence", "Confidence, mean of all samples"], ["latency_p95_ms", "Latency p95, ms"],
     ["outbox_rows", "Outbox, samples"], ["rss_bytes", "Memory, MB", null, 1e-6], ["cpu_share", "CPU, cores"], ["temperature_c", "Temperature, °C"],
   ];
-  let charts = [];
+  let charts = [], asked = 0;
   // The time asked for, or as much of it as there is: a young device's past is not a speck at the edge.
   const span = (past) => {
     const from = past.at.length ? Math.max(past.since, past.at[0] - 300000) : past.since;
@@ -55,11 +55,14 @@
     document.getElementById("no-past").hidden = charts.length > 0;
   };
   const load = async () => {
+    const mine = ++asked;
     const answer = await fetch(`/api/v1/devices/${encodeURIComponent(place.dataset.device)}/history?days=${days.value}`);
-    if (answer.ok) draw(await answer.json());
+    if (!answer.ok) throw new Error(answer.statusText);
+    const past = await answer.json();
+    if (mine === asked) draw(past); // else other days are wanted by now
   };
-  winnowHear(["fleet"], load, 10000);
-  days.addEventListener("change", load);
+  const hear = winnowHear(["fleet"], load, 10000);
+  days.addEventListener("change", () => load().catch(hear));
   follow(() => charts, 150);
-  load();
+  hear();
 })();

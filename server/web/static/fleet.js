@@ -32,6 +32,7 @@
   };
   const line = (row) => {
     const made = document.createElement("tr");
+    made.dataset.name = row.name;
     made.style.height = `${ROW}px`;
     const name = document.createElement("td"), link = document.createElement("a");
     link.href = `/devices/${encodeURIComponent(row.name)}`;
@@ -69,6 +70,23 @@
     made.setAttribute("aria-hidden", "true");
     return made;
   };
+  // What has not changed stays the node that it is: under a finger that presses it, and with the keyboard's focus.
+  const place = (before, rows, after) => {
+    const here = new Map([...body.children].map((row) => [row.dataset.name, row]));
+    const wanted = rows.map((row) => {
+      const old = here.get(row.dataset.name);
+      if (!old) return row;
+      [...row.children].forEach((cell, n) => { if (!cell.isEqualNode(old.children[n])) old.children[n].replaceWith(cell); });
+      const box = old.querySelector("input");
+      if (box) box.checked = ticked.has(row.dataset.name);
+      return old;
+    });
+    const stay = new Set(wanted);
+    [...body.children].forEach((row) => { if (!stay.has(row)) row.remove(); });
+    wanted.forEach((row, n) => { if (body.children[n] !== row) body.insertBefore(row, body.children[n] ?? null); });
+    body.prepend(before);
+    body.append(after);
+  };
 
   const draw = async () => {
     const first = Math.max(0, Math.floor(scroll.scrollTop / ROW) - 10);
@@ -89,7 +107,7 @@
       const row = (pages.get(Math.floor(at / PAGE)) || [])[at % PAGE];
       if (row) rows.push(line(row));
     }
-    body.replaceChildren(gap(first), ...rows, gap(Math.max(0, total - first - rows.length)));
+    place(gap(first), rows, gap(Math.max(0, total - first - rows.length)));
   };
   const summary = (found) => {
     const parts = Object.entries(found.states).sort((a, b) => b[1] - a[1]).map(([state, count]) => `${number(count)} ${state}`);
@@ -171,10 +189,10 @@
   };
   let timer = 0;
   const soon = (run, ms) => { clearTimeout(timer); timer = setTimeout(run, ms); };
-  filters.addEventListener("input", () => {
-    Object.assign(query, Object.fromEntries(new FormData(filters)));
-    soon(() => load(false), SETTLE_MS);
-  });
+  const hear = winnowHear(["fleet"], () => load(true));
+  const anew = () => load(false).catch(hear);
+  const search = () => Object.assign(query, Object.fromEntries(new FormData(filters)));
+  filters.addEventListener("input", () => { search(); soon(anew, SETTLE_MS); });
   filters.addEventListener("submit", (event) => event.preventDefault());
   document.querySelectorAll("#devices th[data-key]").forEach((head) => {
     const button = document.createElement("button");
@@ -186,7 +204,7 @@
       order.sort = head.dataset.key;
       document.querySelectorAll("#devices th").forEach((other) => other.removeAttribute("aria-sort"));
       head.setAttribute("aria-sort", order.descending ? "descending" : "ascending");
-      load(false);
+      anew();
     });
   });
   window.winnowFleet = { query, ticked, total: () => total, number, changed: (tell) => { told = tell; tell(); }, load };
@@ -194,9 +212,9 @@
   scroll.addEventListener("scroll", () => {
     if (drawing) return;
     drawing = true;
-    requestAnimationFrame(async () => { drawing = false; await draw(); });
+    requestAnimationFrame(() => { drawing = false; draw().catch(hear); });
   });
   window.addEventListener("resize", paint);
-  winnowHear(["fleet"], () => load(true));
-  load(false);
+  search(); // of the address, or what the browser kept
+  anew();
 })();

@@ -8,7 +8,7 @@
   const { make, boxed, percent } = window.winnowDrawn;
 
   window.winnowForms ??= {};
-  window.winnowForms.detection = ({ at, say: tell, keys, answer, known }) => {
+  window.winnowForms.detection = ({ at, say: tell, keys, answer, once, known }) => {
     let one = null, boxes = [], chosen = -1, past = [], drag = null, pen = "", size = [1, 1];
     const left = new Map(); // sample -> boxes as they were left: one may come back to it, or take the answer back
     const svg = at("drawing"), list = at("boxes");
@@ -186,7 +186,7 @@
     };
     svg.addEventListener("pointerup", drop);
     svg.addEventListener("pointercancel", drop);
-    at("accept").addEventListener("click", accept);
+    at("accept").addEventListener("click", once(accept));
     at("add").addEventListener("click", () => { add({ left: 0.25, top: 0.25, right: 0.75, bottom: 0.75 }); svg.focus(); });
 
     const key = (event, classes) => { // whether it was ours

@@ -4,7 +4,7 @@
   const { percent } = window.winnowDrawn;
   window.winnowForms ??= {};
 
-  window.winnowForms.multilabel = ({ at, keys, answer, known }) => {
+  window.winnowForms.multilabel = ({ at, keys, answer, once, known }) => {
     let one = null, applies = new Set(), past = [];
     const left = new Map(); // sample -> classes as they were left
     const render = () => {
@@ -39,7 +39,7 @@
       render();
     };
     const accept = () => answer([...applies].join(", ") || "none of them", { truth: { applies: [...applies] }, new_class: [...applies].some((name) => !known(name)) });
-    at("accept").addEventListener("click", accept);
+    at("accept").addEventListener("click", once(accept));
     const key = (event, classes) => {
       if (event.key === "Enter" && !event.target.matches("button, summary, a")) { accept(); return true; }
       if (event.key === "u" && past.length) { applies = past.pop(); render(); return true; }

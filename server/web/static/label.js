@@ -16,6 +16,7 @@
     if (!answer.ok) throw Object.assign(new Error(said.detail), { refused: answer.status < 500 });
     return said;
   };
+  const once = (act) => (event) => { if (event.detail < 2) act(); }; // a double click is one answer, not also the next one's
   const say = (text) => { at("said").textContent = text; clearTimeout(say.timer); say.timer = setTimeout(() => { at("said").textContent = ""; }, 4000); };
 
   // What we hold comes first in an answer: to get `count` more, ask for those as well.
@@ -72,7 +73,7 @@
       made.className = name === one.guess ? "" : "quiet";
       key.textContent = KEYS[index];
       made.append(key, ` ${name}`);
-      made.addEventListener("click", () => answer(name));
+      made.addEventListener("click", once(() => answer(name)));
       return made;
     }));
     at("known").replaceChildren(...classes.map((name) => new Option(name)));
@@ -97,7 +98,7 @@
         try {
           const { outcomes } = await post("answers", { answers });
           outcomes.forEach((one, index) => { if (one.error) unkept([answers[index]], one.error); });
-          return progress();
+          return progress().catch(() => {}); // it comes with the next news
         } catch (error) {
           if (error.refused || tries >= 5) return unkept(answers, error.message);
           await new Promise((wake) => setTimeout(wake, 300 * 2 ** tries));
@@ -124,7 +125,7 @@
     (more.new_class ? more.truth?.boxes?.map(([name]) => name) ?? more.truth?.applies ?? [said] : []).forEach((name) => { if (!classes.includes(name)) classes.push(name); });
     advance();
   };
-  const form = window.winnowForms?.[task]?.({ at, say, answer, keys: KEYS, known: (name) => classes.includes(name) });
+  const form = window.winnowForms?.[task]?.({ at, say, answer, keys: KEYS, once, known: (name) => classes.includes(name) });
   const skip = () => {
     const one = current();
     if (!one) return;
@@ -216,7 +217,7 @@
   };
   const progress = async () => {
     const answered = await fetch("/api/v1/label/progress");
-    if (!answered.ok) return;
+    if (!answered.ok) throw new Error(answered.statusText);
     const now = await answered.json();
     at("progress").textContent = `${now.waiting.toLocaleString("en")} wait, ${now.labelled.toLocaleString("en")} are labelled; you: ${now.mine_today} today${now.per_minute ? `, ${now.per_minute.toFixed(0)} a minute` : ""}`;
   };
@@ -226,6 +227,7 @@
     if ((typing && !numbers) || event.ctrlKey || event.metaKey || event.altKey) return;
     if (numbers && typing && !["Enter", "s", "c", "u"].includes(event.key)) return; // no number has those
     const key = event.key;
+    if (event.repeat && !key.startsWith("Arrow") && !["+", "-", "Tab"].includes(key)) return event.preventDefault(); // held down, it answers once
     const done = (act) => { event.preventDefault(); act(); };
     if (mode === "grid") {
       const across = Math.max(1, Math.round(at("tiles").clientWidth / ((at("tiles").children[0]?.offsetWidth || 130) + 16)));
@@ -256,25 +258,25 @@
   at("larger").addEventListener("click", () => magnify(2));
   at("smaller").addEventListener("click", () => magnify(0.5));
   window.addEventListener("resize", () => { winnowSeries.resize(at("plot")); form?.resize?.(); });
-  at("cannot").addEventListener("click", () => answer(words.cannot_tell));
-  at("none")?.addEventListener("click", () => answer(words.none_of_these));
-  at("skip").addEventListener("click", skip);
-  at("undo").addEventListener("click", undo);
-  at("all").addEventListener("click", confirmGrid);
+  at("cannot").addEventListener("click", once(() => answer(words.cannot_tell)));
+  at("none")?.addEventListener("click", once(() => answer(words.none_of_these)));
+  at("skip").addEventListener("click", once(skip));
+  at("undo").addEventListener("click", once(undo));
+  at("all").addEventListener("click", once(confirmGrid));
   at("one-mode").addEventListener("click", () => setMode("one"));
   at("grid-mode")?.addEventListener("click", () => setMode("grid"));
   at("new-class")?.addEventListener("submit", (event) => {
     event.preventDefault();
     const name = event.target.elements.name.value.trim();
     if (!name) return;
-    event.target.reset();
     const known = classes.includes(name);
     if (!known && !confirm(`"${name}" is a new class. Add it? The next version will know it.`)) return;
+    event.target.reset();
     if (form) { form.classify(name); return; }
     if (!known) classes.push(name);
     answer(name, { new_class: !known });
   });
-  winnowHear(["labels"], progress);
+  const tell = winnowHear(["labels"], progress);
   winnowHear(["fleet"], async () => { if (!questions.length) { await fetchMore(AHEAD); if (mode === "one") show(); } });
-  (async () => { await Promise.all([fetchMore(AHEAD), progress()]); show(); })();
+  (async () => { tell(); await fetchMore(AHEAD); show(); })();
 })();

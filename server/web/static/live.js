@@ -7,7 +7,7 @@
   const AGAIN_MS = 5000; // after what could not be fetched, and after an answer that is no stream, as while the server cannot read
   // `load` runs after news of one of these kinds: one run at a time, a rest after each, and one more for what came
   // meanwhile, or where it failed. So a slow server is not asked anew before it has answered, and news every second end
-  // in a picture.
+  // in a picture. What it returns runs it for the first time, under the same rules.
   window.winnowHear = (kinds, load, restMs = 0) => {
     let busy = false, again = false;
     const run = async () => {
@@ -18,9 +18,11 @@
       setTimeout(() => { busy = false; if (again || failed) run(); }, failed ? AGAIN_MS : restMs);
     };
     kinds.forEach((kind) => document.body.addEventListener(`live-${kind}`, run));
+    return run;
   };
-  const retry = ({ sourceEvent }) => {
-    if (sourceEvent?.type.startsWith("live-")) setTimeout(() => document.body.dispatchEvent(new CustomEvent(sourceEvent.type)), AGAIN_MS);
+  const retry = ({ sourceElement, sourceEvent }) => { // what a page fetches when it is made, and what it heard news of
+    const { type = "" } = sourceEvent ?? {}, news = type.startsWith("live-");
+    if (news || type === "load" || type === "again") setTimeout(() => (news ? document.body : sourceElement).dispatchEvent(new CustomEvent(news ? type : "again")), AGAIN_MS);
   };
   document.addEventListener("htmx:error", (event) => retry(event.detail.ctx));
   document.addEventListener("htmx:response:error", (event) => {

@@ -7,7 +7,7 @@
   const NEAR = 6; // pixels that a pointer moves and still clicks
 
   window.winnowMap = ({ canvas, groups, by, about, chosen }) => {
-    let map = null, path = [], frame = null, picked = null;
+    let map = null, path = [], frame = null, picked = null, asked = 0;
     const pen = canvas.getContext("2d");
     const dark = () => matchMedia("(prefers-color-scheme: dark)").matches;
     const codes = () => map[by.value];
@@ -111,11 +111,12 @@
     });
     const clear = () => { path = []; frame = picked = null; draw(); };
     const open = async () => {
-      const answer = await fetch("/api/v1/samples/map");
-      if (!answer.ok) return;
+      const mine = ++asked, answer = await fetch("/api/v1/samples/map");
+      if (!answer.ok) throw new Error(answer.statusText);
       const found = await answer.json(), before = map;
+      if (mine !== asked) return; // an older answer than the one that is shown
       map = found.ids.length ? found : null;
-      if (before && map && before.ids.length !== map.ids.length) { path = []; frame = picked = null; }
+      if (before && map && String(before.ids) !== String(map.ids)) { path = []; frame = picked = null; }
       const state = { drawn: "", drawing: "It is being drawn; it will be here by itself. ", none: "There is no map yet. " }[found.state];
       about.textContent = `${state}${found.why ? `${found.why} ` : ""}${map ? `${map.ids.length.toLocaleString("en").replaceAll(",", " ")} samples as version ${map.version} sees them: those near to each other are alike to it.` : ""}`;
       canvas.hidden = !map;
