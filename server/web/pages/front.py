@@ -58,13 +58,13 @@ def router(frame: Frame) -> APIRouter:
             del refused[old]
         if refused.get(window, 0) >= REFUSALS:
             return frame.page(
-                request, "sign-in.html", status=429, next=_here(next), why="Too many tries: wait a minute.", name=name
+                request, "sign-in.html", status=429, next=_here(next), why="Too many tries: wait a minute.", tried=name
             )
         refused[window] = refused.get(window, 0) + 1  # beforehand: many at once are no way round it
         cookie = await run_in_threadpool(frame.access.sign_in, name, password)
         if cookie is None:
             why = "Name or password is wrong."
-            return frame.page(request, "sign-in.html", status=401, next=_here(next), why=why, name=name)
+            return frame.page(request, "sign-in.html", status=401, next=_here(next), why=why, tried=name)
         refused[window] = refused.get(window, 1) - 1
         response = RedirectResponse(_here(next), status_code=303)
         secure = request.url.scheme == "https"
