@@ -102,6 +102,13 @@ def test_a_link_to_some_devices_finds_those_and_the_focus_stays_while_they_chang
     expect(first_state(page)).to_have_text("offline")
     expect(link).to_be_focused()
     assert page.evaluate("window.pressed.isConnected")  # who presses just then has not pressed in vain
+    page.select_option("select[name=at]", "site-3")
+    expect(page.locator("#summary")).to_contain_text("1 devices")
+    page.click("#devices a")
+    expect(page.locator("h1")).to_have_text("cam-00003")
+    page.go_back()
+    expect(page.locator("#summary")).to_contain_text("1 devices")  # as it was left
+    expect(page.locator("select[name=at]")).to_have_value("site-3")
 
 
 def test_what_changed_before_the_news_began_is_shown(tabs, served):

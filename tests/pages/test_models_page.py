@@ -174,7 +174,7 @@ def test_an_operator_holds_a_rollout_and_an_admin_overrules_the_gates(chromium, 
     page.goto(f"{governed.url}/models/rounds/6")
     page.fill("input[name=why]", "cam-1 was scrapped")
     page.click("text=Overrule the gates")
-    expect(page.locator("main")).to_contain_text("was held against version 2, and the fleet has version 5 by now")
+    expect(page.locator("#said")).to_contain_text("was held against version 2, and the fleet has version 5 by now")
     with governed.store.database.read() as connection:
         assert runs.get(connection, 6).state == "rejected"
         (said,) = [entry for entry in trail.entries(connection) if entry.what == "pause"]

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated
-
-from fastapi import APIRouter, Query, Request, Response
+from fastapi import APIRouter, Request, Response
 
 from server.web.access import Viewer
 from server.web.fleet_table import STATES
@@ -16,7 +14,7 @@ def router(frame: Frame) -> APIRouter:
     made = APIRouter()
 
     @made.get("/fleet")
-    async def fleet(request: Request, person: Viewer, search: Annotated[str, Query(max_length=100)] = "") -> Response:
-        return frame.page(request, "fleet.html", person=person, states=STATES, search=search)
+    async def fleet(request: Request, person: Viewer) -> Response:
+        return frame.page(request, "fleet.html", person=person, states=STATES)
 
     return made

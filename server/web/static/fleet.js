@@ -191,7 +191,19 @@
   const soon = (run, ms) => { clearTimeout(timer); timer = setTimeout(run, ms); };
   const hear = winnowHear(["fleet"], () => load(true));
   const anew = () => load(false).catch(hear);
-  const search = () => Object.assign(query, Object.fromEntries(new FormData(filters)));
+  // The search stands in the address: so it is found again by who goes back, loads anew, or follows a link to some.
+  const search = () => {
+    Object.assign(query, Object.fromEntries(new FormData(filters)));
+    const said = new URLSearchParams(Object.entries(query).filter(([, value]) => value));
+    history.replaceState(null, "", said.size ? `?${said}` : location.pathname);
+  };
+  const recall = () => {
+    for (const [name, value] of [...new URLSearchParams(location.search)].filter(([name]) => name in query)) {
+      const field = filters.elements[name];
+      if (field.tagName === "SELECT" && ![...field.options].some((option) => option.value === value)) field.add(new Option(value, value));
+      field.value = value;
+    }
+  };
   filters.addEventListener("input", () => { search(); soon(anew, SETTLE_MS); });
   filters.addEventListener("submit", (event) => event.preventDefault());
   document.querySelectorAll("#devices th[data-key]").forEach((head) => {
@@ -215,6 +227,7 @@
     requestAnimationFrame(() => { drawing = false; draw().catch(hear); });
   });
   window.addEventListener("resize", paint);
-  search(); // of the address, or what the browser kept
+  recall();
+  search();
   anew();
 })();

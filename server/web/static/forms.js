@@ -3,9 +3,9 @@
 "use strict";
 (() => {
   const sending = new WeakSet(), TWICE_MS = 1000;
-  const refused = async (answer) => answer.status === 401
+  const refused = (answer) => answer.status === 401
     ? "You are not signed in any more. Take with you what you typed, and load the page again."
-    : (await answer.json()).detail;
+    : answer.json().then(({ detail }) => detail, () => `The server failed: ${answer.status}.`);
   const send = async (form, submitter) => {
     const said = document.getElementById("said");
     said.textContent = "";
@@ -13,10 +13,10 @@
       const answer = await fetch(submitter?.hasAttribute("formaction") ? submitter.formAction : form.action, {
         method: "POST", headers: { "HX-Request": "true" }, body: new URLSearchParams(new FormData(form)), // as htmx asks: no page says why not
       });
-      if (!answer.ok) said.textContent = await refused(answer);
+      if (!answer.redirected) said.textContent = await refused(answer); // what was done leads on, be it to a page that fails
       else if (answer.url === location.href.split("#")[0]) { form.reset(); location.reload(); } // and stays where one was
       else location.assign(answer.url);
-      return answer.ok;
+      return answer.redirected;
     } catch (error) {
       said.textContent = `The server did not answer, and may have heard it all the same: look before you send it again. (${error.message})`;
       return false;
