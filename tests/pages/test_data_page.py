@@ -153,6 +153,11 @@ def test_what_is_picked_and_shown_stays_while_the_server_answers_or_does_not(chr
     page.unroute("**/api/v1/samples**")
     page.click("#further")
     expect(page.locator("#tiles li")).to_have_count(80)
+    page.route("**/api/v1/samples**", lambda route: route.fulfill(status=503, json={"detail": "the catalogue is away"}))
+    page.fill("input[name=search]", "cam-1.main.1.2")
+    expect(page.locator("#empty")).to_contain_text("The server did not answer")
+    page.unroute("**/api/v1/samples**")
+    expect(page.locator("#tiles li")).to_have_count(5)  # it is asked again by itself
     page.close()
 
 

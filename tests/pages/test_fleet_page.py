@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import threading
 import time
 
@@ -127,6 +128,12 @@ def test_what_changed_while_nobody_looked_is_shown_when_somebody_does(tabs, serv
     expect(first_state(page)).to_have_text("online", timeout=1)
     page.evaluate("delete document.hidden; document.dispatchEvent(new Event('visibilitychange'))")
     expect(first_state(page)).to_have_text("offline")
+
+
+def test_a_clock_that_is_an_hour_ahead_makes_no_device_old(tabs, served):
+    tabs.add_init_script("const now = Date.now; Date.now = () => now() + 3600000")
+    page = open_fleet(tabs, served)
+    expect(page.locator("#devices tbody tr:not([aria-hidden]) td").last).to_have_text(re.compile(r"^\d+ s$"))
 
 
 def test_a_tab_that_does_not_listen_is_told_by_the_one_that_does(tabs, served):

@@ -55,6 +55,7 @@ def test_twenty_images_by_keyboard(chromium, served):
     page = served.sign_in(chromium, "labeler")
     page.click("nav >> text=Label")
     expect(page.locator("#guess")).to_have_text("version 1 takes it for shirt, 50 %")
+    expect(page.locator("#about")).to_contain_text(" UTC, ")
     assert browsers.serious(page) == []
     keys = ["Enter", "1", "2", "3", "4", "c", "n"] * 3
     for key in keys[:20]:
@@ -106,6 +107,17 @@ def test_what_is_pressed_twice_or_held_down_is_one_answer(chromium, served):
     page.wait_for_timeout(300)
     assert len(labelled(served)) == 2
     assert page.problems == []
+    page.close()
+
+
+def test_a_server_that_is_away_has_not_run_out_of_questions(chromium, served):
+    page = served.sign_in(chromium, "labeler")
+    page.route("**/label/next*", lambda route: route.fulfill(status=503, json={"detail": "the catalogue is away"}))
+    page.goto(f"{served.url}/label")
+    expect(page.locator("#said")).to_have_text("the catalogue is away")
+    expect(page.locator("#nothing")).to_be_hidden()
+    page.unroute("**/label/next*")
+    expect(page.locator("#one")).to_be_visible()  # it is asked again by itself
     page.close()
 
 

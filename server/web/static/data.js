@@ -5,7 +5,7 @@
   const token = document.querySelector('meta[name="csrf"]').content;
   const at = (id) => document.getElementById(id);
   const filters = at("filters"), tiles = at("tiles"), body = at("rows").querySelector("tbody"), bulk = at("bulk");
-  let view = "grid", rows = [], after = null, asked = 0, picked = new Set(), onMap = null, loading = false;
+  let view = "grid", rows = [], after = null, asked = 0, picked = new Set(), onMap = null, loading = false, broken = true; // broken: what was asked for has not been answered
 
   const number = (value, digits = 0) => value === null ? "–" : value.toLocaleString("en", { minimumFractionDigits: digits, maximumFractionDigits: digits }).replaceAll(",", " ");
   const say = (text) => { at("said").textContent = text; clearTimeout(say.timer); say.timer = setTimeout(() => { at("said").textContent = ""; }, 5000); };
@@ -46,7 +46,7 @@
     const answer = await fetch(`/api/v1/samples?${new URLSearchParams({ ...wanted, limit: PAGE })}`);
     if (answer.status === 401) { location.reload(); return null; }
     const found = await answer.json();
-    if (!answer.ok) throw new Error(found.detail);
+    if (!answer.ok) throw Object.assign(new Error(found.detail), { refused: answer.status < 500 });
     return found;
   };
   const load = async (more) => {
@@ -58,6 +58,7 @@
       const found = await fetchPage();
       if (!found || mine !== asked) return;
       const first = rows.length;
+      broken = false;
       rows.push(...found.samples);
       after = onMap ? (rows.length < onMap.ids.length && found.samples.length ? "more" : null) : found.next;
       if (!more) { tiles.replaceChildren(); body.replaceChildren(); }
@@ -66,9 +67,11 @@
     } catch (error) {
       if (mine !== asked) return;
       if (more) { say(error.message); return; } // what is shown stays, with those picked
+      broken = !error.refused;
       tiles.replaceChildren();
       body.replaceChildren();
       show(error.message);
+      if (broken) again();
     } finally { if (mine === asked) { loading = false; at("further").disabled = false; } }
   };
   const show = (problem = "") => {
@@ -80,7 +83,7 @@
     at("further").textContent = rows.length ? "More" : "Look further back";
     const order = query().search ? "by id" : query().labelled === "yes" || query().label || query().labeler || query().agrees ? "last labelled first" : "newest first";
     at("summary").textContent = problem || !rows.length ? "" : `${number(rows.length)}${after === null ? "" : " and more"}, ${onMap ? "from the map" : order}`;
-    const [title, text] = problem ? ["That cannot be searched for", problem]
+    const [title, text] = problem ? [broken ? "The server did not answer" : "That cannot be searched for", problem]
       : after !== null ? ["None among the newest 10 000", "There may be some farther back."]
       : searched || onMap ? ["Nothing fits", "Ask for less, or clear the search."]
       : ["No sample yet", "Devices send what is worth a label; it will be here by itself. Samples of your own come in with winnow-server data import."];
@@ -177,9 +180,12 @@
   at("clear").addEventListener("click", () => { filters.reset(); onMap = null; remember(); load(false); });
   at("further").addEventListener("click", () => { if (!loading) load(true); });
   winnowHear(["labels"], async () => { if (view === "map") await map.open(); }, 3000);
-  winnowHear(["fleet"], async () => { if (!rows.length && !onMap && !Object.keys(said()).length) await load(false); });
+  const again = winnowHear(["fleet"], async () => {
+    if (broken || (!rows.length && !onMap && !Object.keys(said()).length)) await load(false);
+    if (broken) throw new Error("no answer");
+  });
   recall();
   remember();
-  load(false);
+  again();
   openMap();
 })();

@@ -14,9 +14,9 @@
     return [Math.min(from, past.until - 3600000) / 1000, past.until / 1000];
   };
   const clock = (_, splits, __, ___, apart) => splits.map((s, n) => {
-    const time = new Date(s * 1000), day = `${time.getMonth() + 1}`.padStart(2, "0") + "-" + `${time.getDate()}`.padStart(2, "0");
+    const time = new Date(s * 1000).toISOString(), day = time.slice(5, 10);
     if (apart >= 86400) return day;
-    const hour = `${time.getHours()}`.padStart(2, "0") + ":" + `${time.getMinutes()}`.padStart(2, "0");
+    const hour = time.slice(11, 16);
     return n === 0 || hour === "00:00" ? `${hour}\n${day}` : hour;
   });
   const mix = (classes) => {
@@ -50,7 +50,7 @@
         data.push(at.map(() => limit));
         series.push({ label: "alarm", stroke: colour("--bad"), dash: [4, 4], width: 1, points: { show: false } });
       }
-      return [new uPlot({ width: width(box), height: 150, legend: { show: false }, cursor: { y: false }, series, axes: [{ ...axis(), values: clock }, { ...axis(), size: 56 }], scales: { x: { range: () => span(past) }, y: { range: (_, low, high) => [Math.min(0, low), Math.max(high * 1.05, limit ?? 0, 1e-9)] } } }, data, box)];
+      return [new uPlot({ width: width(box), height: 150, tzDate: (s) => uPlot.tzDate(new Date(s * 1000), "Etc/UTC"), legend: { show: false }, cursor: { y: false }, series, axes: [{ ...axis(), values: clock }, { ...axis(), size: 56 }], scales: { x: { range: () => span(past) }, y: { range: (_, low, high) => [Math.min(0, low), Math.max(high * 1.05, limit ?? 0) || 1] } } }, data, box)];
     });
     document.getElementById("no-past").hidden = charts.length > 0;
   };

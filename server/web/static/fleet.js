@@ -8,13 +8,14 @@
   const body = document.querySelector("#devices tbody"), canvas = document.getElementById("map");
   const query = { search: "", state: "", at: "" }, order = { sort: "name", descending: false };
   const ticks = document.querySelector("#devices th.tick"), ticked = new Set();
-  let told = () => {};
+  let told = () => {}, ahead = 0; // of the server's clock, in ms: by that devices were seen
   let pages = new Map(), total = 0, map = { names: [], codes: [], states: [] }, cell = 12, across = 1, asked = 0;
 
   const address = (path, more) => `/api/v1/${path}?${new URLSearchParams({ ...query, ...more })}`;
   const get = async (path, more) => {
     const answer = await fetch(address(path, more));
     if (answer.status === 401) location.reload();
+    ahead = Date.now() - Date.parse(answer.headers.get("Date")) || 0;
     if (!answer.ok) throw new Error((await answer.json()).detail);
     return answer.json();
   };
@@ -49,7 +50,7 @@
       cellOf(number(row.samples_per_s, 1), "num"),
       cellOf(row.selected_share === null ? "–" : `${number(100 * row.selected_share, 2)} %`, "num"),
       cellOf(number(row.outbox_rows), "num"), cellOf(span(row.outbox_age_s), "num"), cellOf(number(row.label_tokens, 1), "num"),
-      cellOf(row.drift || "–"), cellOf(row.clock), cellOf(span((Date.now() - row.last_seen_ms) / 1000), "num"),
+      cellOf(row.drift || "–"), cellOf(row.clock), cellOf(span((Date.now() - ahead - row.last_seen_ms) / 1000), "num"),
     );
     return made;
   };

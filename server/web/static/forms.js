@@ -2,7 +2,9 @@
 // said. A form whose answer is a page of its own or a file (`data-plain`) is left to the browser.
 "use strict";
 (() => {
-  const sending = new WeakSet(), TWICE_MS = 1000;
+  const TWICE_MS = 1000;
+  let sending = new WeakSet();
+  window.addEventListener("pageshow", () => { sending = new WeakSet(); }); // who comes back may send again
   const refused = (answer) => answer.status === 401
     ? "You are not signed in any more. Take with you what you typed, and load the page again."
     : answer.json().then(({ detail }) => detail, () => `The server failed: ${answer.status}.`);
@@ -16,6 +18,7 @@
       if (!answer.redirected) said.textContent = await refused(answer); // what was done leads on, be it to a page that fails
       else if (answer.url === location.href.split("#")[0]) { form.reset(); location.reload(); } // and stays where one was
       else location.assign(answer.url);
+      form.addEventListener("input", () => { said.textContent = ""; }, { once: true });
       return answer.redirected;
     } catch (error) {
       said.textContent = `The server did not answer, and may have heard it all the same: look before you send it again. (${error.message})`;

@@ -19,7 +19,7 @@
   const once = (act) => (event) => { if (event.detail < 2) act(); }; // a double click is one answer, not also the next one's
   const say = (text) => { at("said").textContent = text; clearTimeout(say.timer); say.timer = setTimeout(() => { at("said").textContent = ""; }, 4000); };
 
-  // What we hold comes first in an answer: to get `count` more, ask for those as well.
+  // What we hold comes first in an answer: to get `count` more, ask for those as well. Whether there was an answer.
   const fetchMore = async (count) => {
     while (asking) await asking;
     asking = post(`next?count=${Math.min(60, questions.length + count)}`).then((found) => {
@@ -32,8 +32,8 @@
         else winnowSeries.get(one.sample_id).catch(() => {});
         questions.push(one);
       }
-    }).catch((error) => say(error.message)).finally(() => { asking = null; });
-    await asking;
+    }).then(() => true, (error) => { say(error.message); return false; }).finally(() => { asking = null; });
+    return asking;
   };
   const seconds = () => { const took = (performance.now() - since - hidden) / 1000; return Math.max(0, Math.min(took, 86400)); };
   document.addEventListener("visibilitychange", () => { // a page that nobody looks at takes no time
@@ -65,7 +65,7 @@
     at("one").hidden = !one || mode !== "one";
     if (!one || mode !== "one") return;
     present(one);
-    at("about").textContent = `${one.device}, ${new Date(one.captured_at_ms).toLocaleString()}, ${one.reason ?? "imported"}`;
+    at("about").textContent = `${one.device}, ${new Date(one.captured_at_ms).toISOString().slice(0, 19).replace("T", " ")} UTC, ${one.reason ?? "imported"}`;
     at("guess").textContent = one.guess ? `${one.guess_by} takes it for ${one.guess}${one.confidence == null ? "" : `, ${Math.round(100 * one.confidence)} %`}` : "No guess";
     if (form) form.show(one, words);
     else at("classes").replaceChildren(...classes.slice(0, KEYS.length).map((name, index) => {
@@ -112,7 +112,7 @@
     if (place >= questions.length) place = Math.max(0, questions.length - 1);
     if (questions.length < AHEAD / 2) {
       const wait = sending.then(() => fetchMore(AHEAD)); // else we would be handed what is being answered
-      if (!questions.length) { await wait; }
+      if (!questions.length && !await wait) more();
     }
     show();
   };
@@ -277,6 +277,11 @@
     answer(name, { new_class: !known });
   });
   const tell = winnowHear(["labels"], progress);
-  winnowHear(["fleet"], async () => { if (!questions.length) { await fetchMore(AHEAD); if (mode === "one") show(); } });
-  (async () => { tell(); await fetchMore(AHEAD); show(); })();
+  const more = winnowHear(["fleet"], async () => {
+    if (questions.length) return;
+    if (!await fetchMore(AHEAD)) throw new Error("no answer");
+    if (mode === "one") show();
+  });
+  tell();
+  more();
 })();

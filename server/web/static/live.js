@@ -26,8 +26,10 @@
   };
   document.addEventListener("htmx:error", (event) => retry(event.detail.ctx));
   document.addEventListener("htmx:response:error", (event) => {
-    if (event.detail.ctx.response.status === 401) location.reload(); // to sign in
-    else retry(event.detail.ctx);
+    const typed = [...document.querySelectorAll('main form[method="post"] input')].some((field) => field.value !== field.defaultValue);
+    if (event.detail.ctx.response.status !== 401) retry(event.detail.ctx);
+    else if (!typed) location.reload(); // to sign in
+    else document.getElementById("said").textContent = "You are not signed in any more. Take with you what you typed, and load the page again.";
   });
   let known = JSON.parse(document.querySelector('meta[name="known"]').content), latest = known;
   const look = () => {
