@@ -204,7 +204,7 @@ def test_one_sample_is_shown_whole(chromium, served):
     page = served.sign_in(chromium, "operator")
     page.route(
         "**/near", lambda route: route.fulfill(status=503, body=""), times=1
-    )  # what it fetches is asked for again
+    )  # it is asked again
     page.goto(f"{served.url}/samples/cam-0.main.1.6")
     main = page.locator("main")
     expect(main).to_contain_text("informative")
