@@ -202,9 +202,7 @@ def test_the_map_is_drawn_in_the_background_and_picks(chromium, served):
 def test_one_sample_is_shown_whole(chromium, served):
     freeze(served.store, now_ms=1)
     page = served.sign_in(chromium, "operator")
-    page.route(
-        "**/near", lambda route: route.fulfill(status=503, body=""), times=1
-    )  # it is asked again
+    page.route("**/near", lambda route: route.fulfill(status=503, body=""), times=1)  # it is asked again
     page.goto(f"{served.url}/samples/cam-0.main.1.6")
     main = page.locator("main")
     expect(main).to_contain_text("informative")
