@@ -9,7 +9,7 @@ and what was expected, and the nearest valid key. Nothing here reads the environ
 import re
 import sys
 from pathlib import Path
-from typing import Annotated, Any, TypeVar, get_args, get_origin, get_type_hints
+from typing import Annotated, Any, Literal, TypeVar, get_args, get_origin, get_type_hints
 
 import msgspec
 
@@ -53,6 +53,8 @@ def parse(text: str, kind: type[T], *, where: str) -> T:
         at = re.search(r" - at `\$\.?(.*)`$", message)
         key = at.group(1) if at else ""
         said = message[: at.start()] if at else message
+        if said.startswith("Invalid enum value"):
+            said += f", expected one of {', '.join(_choices(kind, key))}"
         raise ConfigError(f"{where}: {key + ': ' if key else ''}{said}") from error
 
 
@@ -69,6 +71,19 @@ def _refuse_unknown(table: dict[str, Any], kind: type[msgspec.Struct], where: st
             for table_ in tables:
                 if isinstance(table_, dict):
                     _refuse_unknown(table_, inner, where, f"{prefix}{key}.")
+
+
+def _choices(kind: Any, key: str) -> tuple[str, ...]:
+    """What may stand at a key, as `teach.launch` or `webhook[0].events[1]`, of which something else is none."""
+    for name in re.findall(r"[a-z]\w*", key):
+        inner = table_of(kind) or of_many(kind)
+        kind = get_type_hints(inner)[name]
+    return _literals(kind)
+
+
+def _literals(hint: Any) -> tuple[str, ...]:
+    inside = get_args(hint)
+    return inside if get_origin(hint) is Literal else tuple(one for part in inside for one in _literals(part))
 
 
 def of_many(hint: Any) -> Any:
