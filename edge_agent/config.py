@@ -5,6 +5,7 @@ One file, `agent.toml`. Only `[device] name` has no default. `winnow-agent check
 
 # Annotations are not postponed here: msgspec would compile each of them at every start (docs/adr/0041).
 
+import math
 from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated, Literal
@@ -150,6 +151,9 @@ def load_config(path: Path, *, credentials: str | None = None) -> AgentConfig:
         raise ConfigError(
             f"{path}: [budget] energy_per_day_j: expected energy_per_byte_j or energy_per_sample_j as well"
         )
+    for key, amount in msgspec.structs.asdict(budget).items():
+        if math.isinf(amount):
+            raise ConfigError(f"{path}: [budget] {key}: got {amount}, expected a finite number")
     check_limits(config.uplink, str(path))
     if config.metrics.listen:
         parse_listen(config.metrics.listen)

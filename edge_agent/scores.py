@@ -49,6 +49,10 @@ class Scores:
             self.complain(f"acquisition {self.acquisition}: {type(error).__name__}: {error}")
             nothing = np.zeros(model.rows, np.float32)
             return Scored(nothing * np.float32(np.nan), nothing.astype(np.intp), nothing, energy=nothing)
+        if ":" in self.acquisition:
+            sound = np.isfinite(scored.confidence[:count])
+            if not np.isfinite(scored.utility[:count][sound]).all():
+                self.complain(f"acquisition {self.acquisition}: gave NaN or infinity for finite logits")
         broken = model.broken(count)
         if broken is not None:
             scored.utility[:count][broken] = np.nan

@@ -49,6 +49,9 @@ def check_acquisition(function: Acquisition, *, classes: int = 5, tolerance: flo
         )
     _check_direction(function, classes)
     _check_masked(function, logits)
+    with np.errstate(all="ignore"):
+        large = _utility(function, logits * np.float32(100.0))
+    _expect(bool(np.isfinite(large).all()), "logits in the hundreds gave NaN or inf")
 
 
 def check_source(make: Callable[[], Source], *, readings: int = 10, live: bool = False) -> None:

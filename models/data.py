@@ -189,6 +189,10 @@ def load_npz(path: Path) -> Labelled:
         _check_row_array(device, "device", "iuU", "whole numbers or text", len(x), str(path))
     if t is not None:
         _check_row_array(t, "t", "iuf", "numbers that order the samples", len(x), str(path))
+        if unordered := len(t) - int(finite_rows(t).sum()):
+            raise DataError(
+                f"{path}: t holds NaN or infinity for {unordered} samples, expected numbers that order them"
+            )
     return Labelled(np.ascontiguousarray(x), y.astype(np.int64), names, device, t)
 
 
@@ -240,6 +244,8 @@ def _names(names: NDArray[Any] | None, y: NDArray[Any], where: str) -> tuple[str
     if names is None:
         if high > 9_999:
             raise DataError(f"{where}: y goes up to {high}, expected class numbers 0..C-1")
+        if high == 0:
+            raise DataError(f"{where}: y holds class 0 alone, expected two classes or more")
         names = np.asarray([str(k) for k in range(high + 1)])
     if names.ndim != 1 or names.dtype.kind != "U":
         raise DataError(f"{where}: names is {names.dtype} {names.shape}, expected text of shape (C,)")

@@ -103,6 +103,7 @@ FORGIVING = {  # where Exception may be caught: supervising loops, and around a 
     "edge_agent/agent.py:*",
     "edge_agent/answers.py:_work",  # of a thread: what it raises is raised in the caller's
     "edge_agent/contract/images.py:decode_image",  # parsers of other people's making
+    "edge_agent/contract/settings.py:imported",  # the module of a plug-in
     "edge_agent/housekeeping.py:run",
     "edge_agent/scores.py:of",
     "edge_agent/send/uplink.py:_run",

@@ -10,7 +10,6 @@ says as one is scored like a single model's logits otherwise.
 
 from __future__ import annotations
 
-import importlib
 import math
 from collections.abc import Callable
 from functools import lru_cache
@@ -23,6 +22,7 @@ from numpy.typing import NDArray
 from edge_agent.choose.committee import COMMITTEE, consensus
 from edge_agent.choose.targets import EPIG, OF_COMMITTEES, Targets
 from edge_agent.contract.errors import ConfigError, did_you_mean
+from edge_agent.contract.settings import imported
 from edge_agent.contract.task import Said
 from edge_agent.contract.types import Prediction
 
@@ -166,7 +166,8 @@ def _least_confidence(s: Softmax) -> Floats:
 def _entropy(s: Softmax) -> Floats:
     classes = s.exp.shape[1]
     if classes < 2:
-        return np.zeros_like(s.total)
+        nothing: Floats = np.log(s.total)  # 0, or NaN where the logits cannot be used
+        return nothing
     # Without the floor a masked class would give 0 * -inf = NaN; exp(-110) is 0 in float32, so that it changes nothing
     # of the other rows.
     shifted = s.shifted if s.finite else np.maximum(s.shifted, -110.0)
@@ -286,14 +287,10 @@ def known_or_plug_in(name: str) -> Acquisition | None:
 
 def load_plug_in(name: str) -> Acquisition:
     """Find `package.module:function`; ConfigError when it is neither that nor a built-in."""
-    module, _, function = name.partition(":")
-    if not function:
+    if not name.partition(":")[2]:
         known = (*BUILT_IN, *OF_COMMITTEES)
         raise ConfigError(f"acquisition {name!r}: unknown{did_you_mean(name, known)}; known: {', '.join(known)}")
-    try:
-        found = getattr(importlib.import_module(module), function)
-    except (ImportError, AttributeError) as error:
-        raise ConfigError(f"acquisition {name!r}: {error}") from error
+    found = imported(name, where="acquisition")
     if not callable(found):
         raise ConfigError(f"acquisition {name!r}: not a function")
     plug_in: Acquisition = found

@@ -77,9 +77,12 @@ class Reserve:
 
     It earns its share of the label rate, which the bucket goes without, so that both together never let more than
     rate*w + depth + reserve through any window of w samples.
+
+    Samples are counted, and earned by when something is granted or spent: in whatever blocks they come, the sums round
+    alike.
     """
 
-    __slots__ = ("depth", "granted", "rate", "tokens")
+    __slots__ = ("depth", "granted", "rate", "samples", "tokens")
 
     def __init__(self, *, rate: float, depth: float) -> None:
         """`rate`: tokens earned a sample. It starts full."""
@@ -87,18 +90,31 @@ class Reserve:
         self.depth = depth
         self.tokens = depth
         self.granted = 0.0
+        self.samples = 0  # not yet earned by
 
-    def earn(self, samples: int) -> None:
-        """Save up; what is granted and not yet spent counts as held."""
-        self.tokens = min(self.depth - self.granted, self.tokens + self.rate * samples)
+    def process(self, samples: int) -> None:
+        """So many more went by."""
+        self.samples += samples
+
+    def settle(self) -> None:
+        """Save up by what was counted; what is granted and not yet spent counts as held."""
+        self.tokens = min(self.depth - self.granted, self.tokens + self.rate * self.samples)
+        self.samples = 0
 
     def grant(self) -> float:
         """Free all that was saved up; how much that is."""
+        self.settle()
         freed, self.tokens = self.tokens, 0.0
         self.granted += freed
         return freed
 
-    def hold(self, *, tokens: float, granted: float) -> None:
+    def spend(self) -> None:
+        """Take a label of what was granted."""
+        self.settle()
+        self.granted -= 1.0
+
+    def hold(self, *, tokens: float, granted: float, samples: int = 0) -> None:
         """Take over what another held, as far as this one holds it."""
         self.granted = min(granted, self.depth)
         self.tokens = min(tokens, self.depth - self.granted)
+        self.samples = samples

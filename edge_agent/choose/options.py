@@ -66,7 +66,13 @@ class Budget(Section, frozen=True, kw_only=True):
             description="times label_share and depth_labels that are sent, for the server to choose from; its own budget decides what is labelled",
         ),
     ] = 1.0
-    labels_per_day: Annotated[float, Meta(ge=0.0, description="hard limit of labels a day; 0: none")] = 0.0
+    labels_per_day: Annotated[
+        float,
+        Meta(
+            ge=0.0,
+            description="hard limit of labels a day, of which a tenth may go at once: below 14 little is left to the random arm; 0: none",
+        ),
+    ] = 0.0
     bytes_per_day: Annotated[
         float,
         Meta(

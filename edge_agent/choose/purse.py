@@ -26,6 +26,7 @@ class Tokens(msgspec.Struct, kw_only=True):
     energy_tokens: float | None = None
     energy_samples: int = 0  # inferred on, and not yet taken from energy_tokens
     reserve_tokens: float | None = None
+    reserve_samples: int = 0  # that went by, and are not yet in reserve_tokens
     granted_tokens: float = 0.0
 
 
@@ -38,7 +39,9 @@ class Purse:
         self.labels = _labels(rules, tokens=tokens.tokens)
         self.reserve = _reserve(rules)
         if tokens.reserve_tokens is not None:
-            self.reserve.hold(tokens=tokens.reserve_tokens, granted=tokens.granted_tokens)
+            self.reserve.hold(
+                tokens=tokens.reserve_tokens, granted=tokens.granted_tokens, samples=tokens.reserve_samples
+            )
         self._day = _per_day(rules.labels_per_day, tokens.day_tokens)
         self._bytes = _per_day(rules.bytes_per_day, tokens.byte_tokens)
         self._energy = _energy(rules, tokens)
@@ -48,6 +51,7 @@ class Purse:
         tokens = self._tokens
         tokens.tokens = self.labels.tokens
         tokens.reserve_tokens, tokens.granted_tokens = self.reserve.tokens, self.reserve.granted
+        tokens.reserve_samples = self.reserve.samples
         if self._day is not None:
             tokens.day_tokens = self._day.tokens
         if self._bytes is not None:
@@ -59,6 +63,7 @@ class Purse:
 
     def process(self, samples: int) -> None:
         """Inferring on them comes before deciding on the last, in whatever blocks they come."""
+        self.reserve.process(samples)
         if self._energy is not None:
             self._energy.process(samples)
 
@@ -71,12 +76,14 @@ class Purse:
     # --- spending ---
 
     def allows(self, sample_bytes: int, *, more: float = 0.0, granted: bool = False) -> bool:
-        """Whether one sample, and `more` after it (at most a quarter of a bucket), can be paid.
+        """Whether one sample, and `more` after it, can be paid.
 
+        Of `more` at most a quarter of a bucket is asked for, and no more than it holds beside the one: where a day's
+        limit lets little more than one go at once, nothing would ever be chosen otherwise.
         granted: it does without the bucket of labels.
         """
         return all(
-            bucket.allows(cost + min(more * cost, bucket.depth / 4.0))
+            bucket.allows(cost + min(more * cost, bucket.depth / 4.0, max(0.0, bucket.depth - cost)))
             for bucket, cost in self._costs(sample_bytes, granted=granted)
         )
 
@@ -122,6 +129,11 @@ class Purse:
     def label_tokens(self) -> float:
         """Labels that could be spent at once."""
         return self.labels.tokens if self._day is None else min(self.labels.tokens, self._day.tokens)
+
+    @property
+    def days_are_full(self) -> bool:
+        """Whether no limit a day holds anything back: what the labels' bucket cannot hold is then lost."""
+        return all(bucket.tokens >= bucket.depth for bucket in (self._day, self._bytes) if bucket is not None)
 
     @property
     def byte_tokens(self) -> float | None:

@@ -31,7 +31,7 @@ from edge_agent.choose.scenes import ALIKE_ALPHA
 from edge_agent.choose.selector import NOVELTY_ALPHA, PACE, WARM, Asked, Selector
 
 ETA = 0.05  # step of theta in spreads; lower follows a change late, higher makes the rate unsteady
-HASTE = 8.0  # times as fast theta falls while the bucket is full: less wastes budget after a fall, more overshoots it
+HASTE = 8.0  # times as fast theta falls while all buckets are full: less wastes budget after a fall, more overshoots it
 SPREAD_ALPHA = 0.01  # of the running mean |v - theta|, over about 100 samples
 SOFTNESS = 0.1  # temperature in spreads; 0 is a hard threshold (p is 0 or 1), at 0.25 a third goes to the dull bulk
 CALM = 3.0  # softer by so much where neighbours are wholly alike, and duplicates from so much farther off: lower leaves
@@ -65,6 +65,7 @@ class NoveltyQuantile(Selector):
         theta, spread, mean_novelty, warm = state.theta, state.spread, state.mean_novelty, state.warm
         met, lately = state.met, state.lately
         tokens, rate, depth = bucket.tokens, bucket.rate, bucket.depth
+        haste = HASTE if self.purse.days_are_full else 1.0
         alike, moves, beside, sent = state.alike, state.moves, self._beside, min(self._novelty.sent, RING)
         asked = None
         while asked is None and row < count:
@@ -92,7 +93,7 @@ class NoveltyQuantile(Selector):
                 else:
                     lean = self._uniform
                 if warm is None:
-                    rise = 1.0 - share if value > theta else -share if tokens < depth else -share * HASTE
+                    rise = 1.0 - share if value > theta else -share if tokens < depth else -share * haste
                     theta += ETA * spread * rise
                     spread += SPREAD_ALPHA * (abs(value - theta) - spread)
                     if spread < SPREAD_MIN:

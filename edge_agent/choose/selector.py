@@ -139,7 +139,6 @@ class Selector(ABC):
                     self._novelty.remember(sketches[row])
                     distances = self._novelty.distance(sketches).tolist()
         self.purse.process(count - 1 - row)
-        self.purse.reserve.earn(count)
         return chosen
 
     def _needs(self, draws: NDArray[np.float64]) -> NDArray[np.float64]:
@@ -177,7 +176,7 @@ class Selector(ABC):
             return None
         purse.take(sample_bytes, granted=by_grant)
         if by_grant:
-            purse.reserve.granted -= 1.0
+            purse.reserve.spend()
         return Selection(
             reason="drift" if by_grant else self._reason(draw),
             probability=(rule if payable else 0.0) + (BURST - rule if burst else 0.0),
@@ -196,6 +195,7 @@ class Selector(ABC):
 
     def change(self, rules: Rules) -> None:
         """Keep to other rules from now on; tokens earned so far stay, as far as the new buckets hold them."""
+        self.purse.reserve.settle()  # at the share of the label rate that it was until now
         self.purse.note()
         self._keep_to(rules)
         self._mind_share()

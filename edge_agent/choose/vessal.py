@@ -29,6 +29,7 @@ Floats = NDArray[np.float32]
 SKETCH = 64  # dimensions; fewer takes different gradients for the same, more costs time and a larger saved state
 RIDGE = 0.01  # of A, the paper's; lower asks for anything new however sure the model is, higher forgets what was sent
 RULE_MAX = 0.999  # log-odds want less than 1
+NEVER = -60.0  # log-odds of a rule of 0: nothing but the floor is left, which -inf would lose
 MEAN_MIN = 1e-12  # lets q be divided by its mean where all of it is 0
 
 
@@ -103,7 +104,7 @@ class Vessal(Selector):
                 if seen >= self._first:
                     pace = math.exp(PACE * (bucket.tokens / bucket.depth - 0.5))
                     rule = min(RULE_MAX, share * pace * q / max(threshold, MEAN_MIN))
-                    lean = math.log(rule / (1.0 - rule)) if rule > 0.0 else -math.inf
+                    lean = math.log(rule / (1.0 - rule)) if rule > 0.0 else NEVER
                 else:
                     lean = self._uniform
                 state.mean_novelty += max(NOVELTY_ALPHA, 1.0 / (1.0 + seen)) * (q - threshold)

@@ -8,6 +8,7 @@ and what was expected, and the nearest valid key. Nothing here reads the environ
 
 import re
 import sys
+from importlib import import_module
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar, get_args, get_origin, get_type_hints
 
@@ -53,9 +54,22 @@ def parse(text: str, kind: type[T], *, where: str) -> T:
         at = re.search(r" - at `\$\.?(.*)`$", message)
         key = at.group(1) if at else ""
         said = message[: at.start()] if at else message
-        if said.startswith("Invalid enum value"):
-            said += f", expected one of {', '.join(_choices(kind, key))}"
-        raise ConfigError(f"{where}: {key + ': ' if key else ''}{said}") from error
+        raise ConfigError(f"{where}: {key + ': ' if key else ''}{said}{_choice(table, kind, key)}") from error
+
+
+def _choice(table: Any, kind: Any, key: str) -> str:
+    """What the key at `a.b[0]` may be, and which of these was meant, where it is to be one of some words; else ""."""
+    for part in filter(None, re.split(r"[.\[\]]+", key)):
+        if part.isdecimal():
+            table = table[int(part)]
+        else:
+            table = table.get(part)
+            hint = next(field.type for field in msgspec.structs.fields(kind) if field.encode_name == part)
+            hint = get_args(hint)[0] if get_origin(hint) is Annotated else hint
+            kind = table_of(hint) or of_many(hint)
+    if get_origin(kind) is not Literal or not isinstance(table, str):
+        return ""
+    return f"{did_you_mean(table, get_args(kind))}; expected one of {', '.join(get_args(kind))}"
 
 
 def _refuse_unknown(table: dict[str, Any], kind: type[msgspec.Struct], where: str, prefix: str) -> None:
@@ -73,19 +87,6 @@ def _refuse_unknown(table: dict[str, Any], kind: type[msgspec.Struct], where: st
                     _refuse_unknown(table_, inner, where, f"{prefix}{key}.")
 
 
-def _choices(kind: Any, key: str) -> tuple[str, ...]:
-    """What may stand at a key, as `teach.launch` or `webhook[0].events[1]`, of which something else is none."""
-    for name in re.findall(r"[a-z]\w*", key):
-        inner = table_of(kind) or of_many(kind)
-        kind = get_type_hints(inner)[name]
-    return _literals(kind)
-
-
-def _literals(hint: Any) -> tuple[str, ...]:
-    inside = get_args(hint)
-    return inside if get_origin(hint) is Literal else tuple(one for part in inside for one in _literals(part))
-
-
 def of_many(hint: Any) -> Any:
     """What an array of tables (`[[name]]`) holds; anything else as it is."""
     return get_args(hint)[0] if get_origin(hint) is tuple else hint
@@ -97,6 +98,20 @@ def table_of(hint: Any) -> type[msgspec.Struct] | None:
         if isinstance(kind, type) and issubclass(kind, msgspec.Struct) and type(None) in get_args(hint):
             return kind
     return None
+
+
+def imported(place: str, *, where: str) -> Any:
+    """What `package.module:name` names; ConfigError when it is not there, whatever its module raises.
+
+    `where`: the key that names it.
+    """
+    module, _, name = place.partition(":")
+    try:
+        return getattr(import_module(module), name)
+    except (ImportError, AttributeError) as error:
+        raise ConfigError(f"{where} {place!r}: {error}") from error
+    except Exception as error:
+        raise ConfigError(f"{where} {place!r}: importing {module!r} raised {type(error).__name__}: {error}") from error
 
 
 def read_secret(path: str) -> str:

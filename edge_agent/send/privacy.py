@@ -19,7 +19,6 @@ it does for a function of one's own.
 
 from __future__ import annotations
 
-import importlib
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -28,6 +27,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edge_agent.contract.errors import ConfigError, did_you_mean
+from edge_agent.contract.settings import imported
 from edge_agent.contract.task import Box, Said
 from edge_agent.contract.wire import TRANSFORMS_MAX
 
@@ -124,12 +124,8 @@ def _cut(said: Said | None, name: str, shape: tuple[int, ...]) -> Said | None:
 def _make(name: str) -> Transform:
     if len(name) > _NAME_MAX:
         raise ConfigError(f"[privacy] transforms: {name[:40]!r}...: expected {_NAME_MAX} characters at most")
-    module, colon, attribute = name.partition(":")
-    if colon:
-        try:
-            plug_in: Transform = getattr(importlib.import_module(module), attribute)
-        except (ImportError, AttributeError) as error:
-            raise ConfigError(f"[privacy] transforms: {name!r}: {error}") from error
+    if ":" in name:
+        plug_in: Transform = imported(name, where="[privacy] transforms:")
         return plug_in
     word, *numbers = name.split() or [""]
     if word not in _BUILT_IN:

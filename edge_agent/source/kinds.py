@@ -5,12 +5,12 @@ What a kind needs is imported when one is opened, never before.
 
 from __future__ import annotations
 
-import importlib
 from collections.abc import Callable
 from pathlib import Path
 from typing import Literal, cast
 
 from edge_agent.contract.errors import ConfigError, SourceError, WinnowError, did_you_mean
+from edge_agent.contract.settings import imported
 from edge_agent.source import Counts, Fit, Source, options
 
 
@@ -23,16 +23,12 @@ def open_source(source: options.Source, *, fit: Fit, counts: Counts | None = Non
 
 def _plug_in(source: options.Source, fit: Fit) -> Source:
     """Somebody's own; what it raises while it is made is the sensor's failure, and it is made again."""
-    module, _, name = source.kind.partition(":")
-    if not name:
+    if not source.kind.partition(":")[2]:
         known = ", ".join(MAKERS)
         raise ConfigError(
             f"[source] kind = {source.kind!r}: unknown{did_you_mean(source.kind, MAKERS)}; known: {known}"
         )
-    try:
-        make = getattr(importlib.import_module(module), name)
-    except (ImportError, AttributeError) as error:
-        raise ConfigError(f"[source] kind = {source.kind!r}: {error}") from error
+    make = imported(source.kind, where="[source] kind =")
     try:
         return cast(Source, make(path=Path(source.path), fit=fit, rate_per_s=source.rate_per_s))
     except WinnowError:

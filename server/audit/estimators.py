@@ -184,7 +184,7 @@ def _estimate(parts: list[tuple[float, float, _Part]], labels: int, confidence_l
     free = max(1.0, variance**2 / unsure) if unsure > 0.0 else math.inf  # of the sum (Welch 1947)
     unit = sum(share**2 * part.unit for share, _, part in parts)
     effective = 1.0 / sum(share**2 / part.effective for share, _, part in parts)
-    low, high = limits(value, variance, unit, confidence_level=confidence_level, free=free)
+    low, high = limits(value, variance, unit, confidence_level=confidence_level, free=free, alike=effective - 1.0)
     return Estimate(value, low, high, labels, effective)
 
 

@@ -8,25 +8,28 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from typing import NamedTuple
+
+import msgspec
 
 from server.backtest.strategies import ARMS, PORTFOLIO
 from server.backtest.summary import Line
 
 DEFAULT = "winnow"
-AGENT = (
-    '# agent.toml\n[choose]\nstrategy = "{strategy}"\nacquisition = "margin"\n\n[budget]\nlabel_share = {{budget:g}}\n'
-)
+WHERE = "# into {file}; where it has the section already, into that\n"
+BUDGET = "[budget]\nlabel_share = {budget:g}\n"
+AGENT = WHERE.format(file="agent.toml") + '[choose]\nstrategy = "{strategy}"\nacquisition = "margin"\n\n'
 TOML = {  # what a fleet can be told; the others are here for comparison only
-    "winnow": AGENT.format(strategy="novelty_quantile"),
-    "vessal": AGENT.format(strategy="vessal"),
-    PORTFOLIO: f"# server.toml\n[choose]\nportfolio = {json.dumps(ARMS)}\n\n"
-    "# agent.toml\n[budget]\nlabel_share = {budget:g}\n",
+    "winnow": AGENT.format(strategy="novelty_quantile") + BUDGET,
+    "vessal": AGENT.format(strategy="vessal") + BUDGET,
+    PORTFOLIO: WHERE.format(file="server.toml")
+    + f"[choose]\nportfolio = {json.dumps(ARMS)}\n\n"
+    + WHERE.format(file="agent.toml")
+    + BUDGET,
 }
 
 
-class Advice(NamedTuple):
-    """For one budget. toml: to paste; it names the file."""
+class Advice(msgspec.Struct, frozen=True, kw_only=True):
+    """For one budget. toml: to paste; it names the file, and is empty where nothing is advised."""
 
     budget: float
     words: str
@@ -41,11 +44,16 @@ def advise(lines: Sequence[Line]) -> list[Advice]:
 def _for_budget(budget: float, lines: Sequence[Line]) -> Advice:
     able = [line for line in lines if line.budget == budget and line.strategy in TOML]
     if not able:
-        return Advice(
-            budget, f"At {budget:.2%}: none of these strategies runs on a device; try --strategies winnow.", ""
-        )
+        none = f"At {budget:.2%}: none of these strategies runs on a device; try --strategies winnow."
+        return Advice(budget=budget, words=none, toml="")
     best = _best(able)
-    return Advice(budget, f"At {budget:.2%} of the stream: {_verdict(best)}", TOML[best.strategy].format(budget=budget))
+    toml = "" if _harms(best) else TOML[best.strategy].format(budget=budget)
+    return Advice(budget=budget, words=f"At {budget:.2%} of the stream: {_verdict(best)}", toml=toml)
+
+
+def _harms(line: Line) -> bool:
+    """Whether it is shown to end below random."""
+    return line.gain.interval is not None and line.gain.interval[1] < 0.0
 
 
 def _best(able: Sequence[Line]) -> Line:
@@ -67,6 +75,6 @@ def _verdict(line: Line) -> str:
     if low > 0.0:
         most = "at least " if line.lower_bound else ""
         return f"{said}. Random would have needed {most}{line.saving.value * used:.0f} labels for that: use it."
-    if high < 0.0:
+    if _harms(line):
         return f"{said}, and that is no accident. It does not pay on this data: label at random, or try another budget."
     return f"{said}: no difference shown. More seeds or labels would tell."

@@ -7,7 +7,9 @@ decides it. Started again after a kill, the run goes on where it was; with other
 from __future__ import annotations
 
 import hashlib
+import os
 from collections.abc import Callable, Iterable
+from contextlib import suppress
 from functools import partial
 from pathlib import Path
 from typing import NamedTuple, TypeVar
@@ -18,6 +20,7 @@ from models.data import Labelled
 from server.backtest import strategies
 from server.backtest.material import Material
 from server.backtest.replay import Cell, Classifier, Reference, Settings, play, reference, teach
+from server.errors import ServerConfigError
 
 ENGINE = 4  # raised with every change to how cells are made: older ones are then not gone on with
 Done = Callable[[str], None]
@@ -57,6 +60,7 @@ def make(names: Iterable[str], budgets: Iterable[float], seeds: int, settings: S
 def digest_of(data: Labelled, *more: object) -> str:
     """Stands for the data and whatever else decides the outcome of a cell."""
     sha = hashlib.sha256(data.x.tobytes())
+    sha.update(repr((data.x.shape, str(data.x.dtype), data.names)).encode())
     for array in (data.y, data.device, data.t):
         sha.update(repr(None if array is None else array.tolist()).encode())
     return _short(sha.hexdigest(), *more)
@@ -85,7 +89,10 @@ def run(
         done: told of every cell.
         first: the model that runs first; None: one taught with the base of the seed.
     """
-    folder.mkdir(parents=True, exist_ok=True)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise ServerConfigError(f"--out {folder.parent}: {error.strerror}; expected a folder to write in") from error
     cells, references = [], []
     stamp = _short(ENGINE, digest, grid.settings)
     for seed in range(grid.seeds):
@@ -124,11 +131,12 @@ class _Seed:
 
 
 def _once(path: Path, kind: type[MadeT], work: Callable[[], MadeT]) -> MadeT:
-    """What `path` holds, or else what `work` makes; half a file is never left there."""
+    """What `path` holds, or else what `work` makes; half a file is never left there, and two runs may share it."""
     if path.exists():
-        return msgspec.json.decode(path.read_bytes(), type=kind)
+        with suppress(msgspec.DecodeError):  # as a power cut may leave it
+            return msgspec.json.decode(path.read_bytes(), type=kind)
     made = work()
-    beside = path.with_suffix(".new")
+    beside = path.with_suffix(f".{os.getpid()}.new")
     beside.write_bytes(msgspec.json.encode(made))
     beside.replace(path)
     return made

@@ -15,6 +15,7 @@ from models.data import Labelled, finite_rows
 from server.errors import ServerConfigError
 
 TEST_SHARE = 0.2
+FEWEST_TESTS = 50
 TEST_MOST = 5000  # more makes the figures no surer than the seeds are
 STRETCH, STREAM_OF_IT, TEST_END = 25, 19, 24  # of ordered data: rows 0..18 stream, 20..23 test, 19 and 24 dropped
 
@@ -61,10 +62,15 @@ def split(data: Labelled, *, base: int, samples: int, rng: np.random.Generator) 
         data.take(stream[base : base + samples] if samples else stream[base:]),
         data.take(test),
     )
-    if len(material.stream.y) < 2 * base or len(test) < 50 or len(np.unique(material.base.y)) < 2:
+    if len(material.stream.y) < 2 * base or len(test) < FEWEST_TESTS:
         raise ServerConfigError(
-            f"{len(usable)} samples leave {len(material.stream.y)} for the stream, {len(test)} for the test and "
-            f"{len(np.unique(material.base.y))} classes in the first {base}: give more data, or a smaller --base"
+            f"{len(usable)} samples leave {len(material.stream.y)} for the stream and {len(test)} for the test; "
+            f"expected at least {2 * base} (twice --base) and {FEWEST_TESTS}: give more data, or a smaller --base"
+        )
+    if len(found := np.unique(material.base.y)) < 2:
+        raise ServerConfigError(
+            f"the first {base} samples are all of class {data.names[found[0]]}: the first model is taught with them, "
+            "and needs two classes: give a larger --base, or data that hold more than one"
         )
     return material
 

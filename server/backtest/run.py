@@ -25,7 +25,6 @@ from server.backtest.strategies import DEPTH
 from server.backtest.summary import lines
 from server.errors import ServerConfigError
 
-CHECKED = 512  # samples that a given model is checked with
 KEPT_S = 0.3  # a cell that took less was there already, and says nothing of how long the others take
 GIVEN = (
     "The given model ran until the first labels had come; the models after it are Winnow's own, taught from scratch."
@@ -70,6 +69,7 @@ def backtest(options: Options, console: Console) -> report.Report:
 
     seen = material(0)
     _require_spending(options.budgets, len(seen.stream.y))
+    _require_stretches(options.settings.rounds, len(seen.stream.y))
     model = options.model and options.model.read_bytes()
     results = _run(
         what, material, grid.digest_of(data, options.base, options.samples, model, drifts), first, options, console
@@ -101,6 +101,11 @@ def _require_spending(budgets: Sequence[float], stream: int) -> None:
             f"--budgets {min(budgets):g} of a stream of {stream} samples is not one label: expected at least "
             f"{1.0 / stream:.2g}, and better {20.0 / stream:.2g}"
         )
+
+
+def _require_stretches(rounds: int, stream: int) -> None:
+    if rounds > stream:
+        raise ServerConfigError(f"--rounds {rounds}: the stream has {stream} samples, expected at least one for each")
 
 
 def _run(
@@ -159,12 +164,15 @@ def _given(path: Path, data: Labelled) -> Classifier:
         onnx = path.read_bytes()
     except OSError as error:
         raise ArtifactError(f"{path}: {error.strerror}") from error
-    some = data.take(np.flatnonzero(finite_rows(data.x))[:CHECKED])
-    taps = Taps("logits", "embedding")  # those of Winnow's own
-    if not {*taps} <= {output.name for output in open_session(onnx).get_outputs()}:
-        onnx, taps = tap(onnx, Taps("", ""))
-    runs = from_onnx(onnx, taps)
-    classes = runs(some.x[:1])[0].shape[1]
+    some = data.take(np.flatnonzero(finite_rows(data.x))[:1])
+    try:
+        taps = Taps("logits", "embedding")  # those of Winnow's own
+        if not {*taps} <= {output.name for output in open_session(onnx).get_outputs()}:
+            onnx, taps = tap(onnx, Taps("", ""))
+        runs = from_onnx(onnx, taps)
+        classes = runs(some.x)[0].shape[1]
+    except IncompatibleError as error:
+        raise IncompatibleError(f"--model {path}: {error}") from error
     if classes != len(data.names):
         raise IncompatibleError(
             f"{path}: the model has {classes} classes, the data {len(data.names)} ({', '.join(data.names[:5])}); "
@@ -190,6 +198,8 @@ def _notes(options: Options, data: Labelled, what: grid.Grid) -> list[str]:
         "Intervals are 95 %, Student's t over repetitions, which differ in the split (where there is no order), the "
         "network's start and the draws. The gain over random compares equal repetitions.",
     ]
+    if broken := len(data.y) - int(finite_rows(data.x).sum()):
+        notes.append(f"{broken:,} of {len(data.y):,} samples hold NaN or infinity and were left out.")
     if options.drifts:
         notes.append(
             "Where the world changes, the test set changes with it. Curves and tables judge every model by the test "

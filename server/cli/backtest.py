@@ -41,7 +41,11 @@ def backtest(
         ),
     ],
     net: Annotated[
-        Path | None, typer.Option("--model", help="ONNX classifier that runs first; without it one is taught")
+        Path | None,
+        typer.Option(
+            "--model",
+            help="ONNX classifier that runs first, or model.onnx of what `model import` made; without it one is taught",
+        ),
     ] = None,
     strategies: Strategies = "random,margin,winnow,vessal",
     budgets: Annotated[str, typer.Option(help="shares of the stream that may be labelled: 0.01,0.05")] = "0.05",

@@ -113,7 +113,7 @@ def look(given: Given, *, alpha: float) -> Outlook:
     names = [*SCALARS, *(f"embedding {i + 1}" for i in range(width - len(SCALARS)))][:width]
     names += [f"class {name}" for name in given.classes]
     begun = _begun(judged)
-    ask = _Ask(known, describe(known) if known else None, given)
+    ask = _Ask(known, describe(known, given.classes) if known else None, given)
     on = {name: ask.of([(one, begun.get(name))], alpha=alpha / len(series)) for name, one in series.items()}
     left_out: dict[str, str] = {
         name: answer.kind for name, answer in on.items() if answer.kind == "covariate or concept shift"

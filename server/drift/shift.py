@@ -20,6 +20,7 @@ would; and by how much more devices differ, so that one bad lens is not called t
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Literal, NamedTuple
 
 import numpy as np
@@ -106,8 +107,8 @@ class Model(NamedTuple):
     within: Floats = np.zeros((0, 0, 0))
 
 
-def describe(known: Known) -> Model:
-    """What the reference says, once for all windows that are held against it."""
+def describe(known: Known, names: Sequence[str] = ()) -> Model:
+    """What the reference says, once for all windows that are held against it. names: (C,) of the classes."""
     truth, predicted = one_hot(known.true, known.classes), one_hot(known.predicted, known.classes)
     values = known.values[:, CONFIDENCE + 1 :]
     rows = np.concatenate([values, predicted], axis=1)
@@ -115,7 +116,9 @@ def describe(known: Known) -> Model:
     model = Model(rows.mean(axis=0), np.cov(rows, rowvar=False), len(rows), known.classes, "", counts)
     few = int(counts.argmin())
     if counts[few] < LEAST_PER_CLASS:
-        why = f"class {few} has {counts[few]:.0f} held-out samples, {LEAST_PER_CLASS} are needed"
+        why = (
+            f"class {names[few] if names else few} has {counts[few]:.0f} held-out samples, {LEAST_PER_CLASS} are needed"
+        )
         return model._replace(doubt=why)
     confusion = predicted.T @ truth / counts
     if (condition := float(np.linalg.cond(confusion))) > CONDITION:

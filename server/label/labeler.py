@@ -12,7 +12,6 @@ LabelError here: the samples stay unlabelled and are asked again later.
 
 from __future__ import annotations
 
-import importlib
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from enum import Enum
@@ -22,6 +21,8 @@ from typing import Any, Final, NamedTuple, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from edge_agent.contract import settings
+from edge_agent.contract.errors import ConfigError
 from server.errors import LabelError, ServerConfigError
 from server.label.oracle import Oracle
 from server.store import consensus, wording
@@ -118,11 +119,10 @@ def load(kind: str, files: Sequence[str]) -> Labeler:
 
 def imported(place: str, *, key: str) -> Any:
     """What `package.module:name` names; ServerConfigError when it is not there."""
-    module, _, name = place.partition(":")
     try:
-        return getattr(importlib.import_module(module), name)
-    except (ImportError, AttributeError) as error:
-        raise ServerConfigError(f"[labeler] {key} = {place!r}: {error}") from error
+        return settings.imported(place, where=f"[labeler] {key} =")
+    except ConfigError as error:
+        raise ServerConfigError(str(error)) from error
 
 
 def make(made: Callable[..., Any], files: Sequence[str]) -> Any:

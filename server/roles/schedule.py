@@ -38,7 +38,9 @@ from server.tell.home_assistant import HomeAssistant
 
 log = logging.getLogger(__name__)
 
-SWEEP_S = 3600.0  # between looks for parcels that nobody needs, and counts of what the tables hold
+SWEEP_FIRST_S, SWEEP_S = 60.0, 3600.0
+"""Between looks for parcels that nobody needs, and counts of what the tables hold: twice as long after each, up to an
+hour. A fleet that is just coming is counted soon; later, tables grow by less of what they hold."""
 
 
 class Schedule:
@@ -72,7 +74,7 @@ class Schedule:
             files_url=files_url,
             monotonic=time.monotonic,
         )
-        self._sweep_at_s = 0.0  # of the monotonic clock
+        self._sweep_at_s, self._sweep_in_s = 0.0, SWEEP_FIRST_S  # of the monotonic clock
 
     @property
     def steps(self) -> Sequence[Step]:
@@ -113,7 +115,8 @@ class Schedule:
 
     def _sweep(self, now_ms: int) -> None:
         if (now_s := time.monotonic()) >= self._sweep_at_s:
-            self._sweep_at_s = now_s + SWEEP_S
+            self._sweep_at_s = now_s + self._sweep_in_s
+            self._sweep_in_s = min(SWEEP_S, 2.0 * self._sweep_in_s)
             self._store.database.analyse()
             if swept := parcels.sweep(self._store, now_ms=now_ms):
                 log.info("%d parcels of old versions were deleted: no device can need them", swept)

@@ -28,7 +28,6 @@ from server.web.access import SignInNeeded, who
 from server.web.api.answers import nothing_else
 from server.web.body import Bounded
 from server.web.frame import HERE, Frame, nothing
-from server.web.live import Pulse
 from server.web.problem import EVERYWHERE, problem
 
 log = logging.getLogger(__name__)
@@ -66,12 +65,11 @@ def make_app(
         docs_url=None,  # it would load its scripts from elsewhere
         redoc_url=None,
     )
-    app.state.access = frame.access
-    app.state.pulse = Pulse(store)
+    app.state.access, app.state.pulse = frame.access, frame.pulse
     app.mount("/static", StaticFiles(directory=HERE / "static"), name="static")
     app.include_router(metrics.router(frame), include_in_schema=False)
     for module in pages.MODULES:
-        app.include_router(module.router(frame), include_in_schema=False)
+        app.include_router(module.router(frame), include_in_schema=False, dependencies=[Depends(frame.look)])
     routers = [module.router(frame) for module in api.MODULES]
     for router in routers:
         app.include_router(router, prefix=API, responses=EVERYWHERE, dependencies=[Depends(nothing_else)])

@@ -17,8 +17,9 @@ import sqlalchemy as sa
 from edge_agent.contract.wire import ModelState, OutboxState
 from server.store.schema import device
 from server.store.store import Store
+from server.web.live import Pulse
 
-FRESH_MS = 1000  # for so long a look is good enough
+FRESH_MS = 1000  # for so long a look is good enough, unless news said otherwise
 PAGE_MAX = 500
 STATES = ("online", "drift", "trial", "full", "held", "refused", "offline", "never")
 """In the order of the byte that stands for each in the map."""
@@ -69,13 +70,14 @@ class Place(NamedTuple):
 class FleetTable:
     """The table; any thread may ask."""
 
-    def __init__(self, store: Store, *, now_ms: Callable[[], int]) -> None:
-        """Nothing is read until somebody asks."""
-        self._store, self._now_ms = store, now_ms
+    def __init__(self, store: Store, pulse: Pulse, *, now_ms: Callable[[], int]) -> None:
+        """Nothing is read until somebody asks. `pulse`: what tells pages to ask."""
+        self._store, self._pulse, self._now_ms = store, pulse, now_ms
         self._lock = threading.Lock()
         self._rows: dict[str, Row] = {}
         self._known: dict[str, tuple[Any, ...]] = {}
         self._looked_ms = -FRESH_MS
+        self._looked_at: Any = None  # how the fleet stood then: who was told of a change sees it
 
     def page(
         self,
@@ -133,10 +135,10 @@ class FleetTable:
 
     def _look(self) -> list[Row]:
         with self._lock:
-            now_ms = self._now_ms()
-            if now_ms - self._looked_ms >= FRESH_MS or now_ms < self._looked_ms:
+            now_ms, stands = self._now_ms(), self._pulse.state()["fleet"]
+            if stands != self._looked_at or not 0 <= now_ms - self._looked_ms < FRESH_MS:
                 self._refresh()
-                self._looked_ms = now_ms
+                self._looked_ms, self._looked_at = now_ms, stands
             return list(self._rows.values())
 
     def _refresh(self) -> None:

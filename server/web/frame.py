@@ -15,6 +15,7 @@ from server.label.label_studio import project_of
 from server.store.store import Store
 from server.web.access import Access, Person
 from server.web.fleet_table import FleetTable
+from server.web.live import Pulse
 from server.web.words import FILTERS
 
 HERE = Path(__file__).parent
@@ -51,11 +52,16 @@ class Frame:
     ) -> None:
         """Nothing is read yet."""
         self.store, self.config, self.now_ms, self.role, self.hint = store, config, now_ms, role, hint
-        self.table = FleetTable(store, now_ms=now_ms)
+        self.pulse = Pulse(store)
+        self.table = FleetTable(store, self.pulse, now_ms=now_ms)
         self.access = Access(store, config.web, now_ms=now_ms)
         self._templates = Jinja2Templates(HERE / "templates")
         self._templates.env.filters.update(FILTERS)
         self._templates.env.globals.update(places=PLACES, fleet=config.server.fleet, label_studio=project_of(config))
+
+    def look(self, request: Request) -> None:
+        """Before a page is made: how things stand, so that its scripts see what changes from now on (live.py)."""
+        request.state.known = self.pulse.state()
 
     def page(
         self,
@@ -67,5 +73,11 @@ class Frame:
         **values: object,
     ) -> Response:
         """A template, rendered; `person` is who looks at it."""
-        context: Mapping[str, Any] = {"person": person, "path": request.url.path, "now_ms": self.now_ms(), **values}
+        context: Mapping[str, Any] = {
+            "person": person,
+            "path": request.url.path,
+            "now_ms": self.now_ms(),
+            "known": getattr(request.state, "known", None),
+            **values,
+        }
         return self._templates.TemplateResponse(request, name, dict(context), status_code=status)

@@ -1,6 +1,8 @@
 from __future__ import annotations
 
 import math
+import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -76,6 +78,8 @@ def test_unusable_logits_score_nan_and_masked_classes_do_not(name: str) -> None:
     utility = Scorer(name).score(logits).utility
     assert np.isnan(utility[:3]).all()
     assert np.isfinite(utility[3])
+    alone = Scorer(name).score(np.array([[np.nan], [np.inf], [-np.inf], [1.0]], np.float32)).utility
+    assert np.isnan(alone).tolist() == [True, True, True, False]
 
 
 @pytest.mark.filterwarnings("error")
@@ -127,6 +131,32 @@ def test_an_unknown_name_is_answered_with_the_nearest() -> None:
         Scorer("margn")
     with pytest.raises(ConfigError, match="no_such"):
         Scorer("no_such.module:score")
+
+
+@pytest.mark.parametrize(
+    ("module", "said"),
+    [
+        ("def f(z: return", "SyntaxError: invalid syntax"),
+        ("raise RuntimeError('no licence')", "RuntimeError: no licence"),
+        ("import no_such", "No module named 'no_such'"),
+        ("", "has no attribute 'f'"),
+        ("f = 1", "not a function"),
+    ],
+)
+def test_whatever_the_module_of_a_plug_in_raises_is_a_mistake_of_the_configuration(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, module: str, said: str
+) -> None:
+    (tmp_path / "broken_plug_in.py").write_text(module)
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.delitem(sys.modules, "broken_plug_in", raising=False)
+    with pytest.raises(ConfigError, match=f"acquisition 'broken_plug_in:f': .*{said}"):
+        Scorer("broken_plug_in:f")
+
+
+@pytest.mark.parametrize("name", [".relative:f", ":f"])
+def test_a_place_that_is_none_is_a_mistake_of_the_configuration(name: str) -> None:
+    with pytest.raises(ConfigError, match=f"acquisition '{name}'"):
+        Scorer(name)
 
 
 def test_a_plug_in_is_a_function_of_logits() -> None:

@@ -185,6 +185,11 @@ class Buffer:
         return self.kept[: len(logits)]
 
 
+def overflows(logits):
+    p = np.exp(logits)
+    return 1.0 - p.max(axis=1) / p.sum(axis=1)
+
+
 def noisy():
     rng = np.random.default_rng(0)
     return lambda z: acquisition.margin(z) + rng.normal(0, 1e-3, len(z))
@@ -207,6 +212,7 @@ def entropy_unmasked(logits):
         (raises_on_one, r"\(1, 5\) float32: it raised ZeroDivisionError"),
         (noisy(), "when asked again"),
         (entropy_unmasked, "masked class"),
+        (overflows, "in the hundreds"),
         (lambda z: acquisition.margin(z) / 0.0 * 0.0, "NaN or inf"),
         (lambda z: z.max(axis=1), "larger = ask"),
         (writes, "writes into its input"),

@@ -249,6 +249,20 @@ def test_a_plug_in_that_fails_costs_its_samples_not_the_stream() -> None:
     assert set(outcome.predictions()["label"].tolist()) == {INVALID_LABEL}
 
 
+def unsure(logits: np.ndarray) -> np.ndarray:
+    return np.where(logits.argmax(axis=1) == 0, np.nan, logits.max(axis=1))
+
+
+def test_a_plug_in_that_gives_no_numbers_is_told_of_once(caplog: pytest.LogCaptureFixture) -> None:
+    outcome = Outcome()
+    loop = make(outcome, acquisition=f"{__name__}:unsure")
+    Intake(loop).run(readings(X, end=64), threading.Event())
+    assert 0 < loop.record.counts().invalid < 64
+    told = [record.getMessage() for record in caplog.records if "NaN or infinity" in record.getMessage()]
+    assert len(told) == 1
+    assert f"acquisition {__name__}:unsure" in told[0]
+
+
 def test_orders_take_effect_at_the_end_of_a_block() -> None:
     outcome = Outcome()
     loop = make(outcome)

@@ -129,7 +129,7 @@ def test_an_agent_that_asks_for_a_gpu_in_vain_runs_and_says_so(here: Path, capsy
 
 
 def test_an_unknown_provider_is_refused_by_name(here: Path) -> None:  # noqa: F811
-    with pytest.raises(ConfigError, match=r"model.providers\[0\]: .* 'gpu', expected one of tensorrt, cuda"):
+    with pytest.raises(ConfigError, match=r"model.providers\[0\]: Invalid enum value 'gpu'"):
         load_config(configure(here, model='first"\nproviders = ["gpu"]\nvariant = "cpu-fp32'))
 
 

@@ -333,6 +333,43 @@ def test_bytes_a_day_are_kept_to() -> None:
     assert one.purse.byte_tokens == 1000.0
 
 
+def through_days(**limits: float) -> tuple[list[Chosen], np.ndarray]:
+    """Two days of 10,000 samples, as many an hour; what was chosen, and the utilities."""
+    rng = np.random.default_rng(0)
+    utility = rng.random(20_000).astype(np.float32)
+    embedding = rng.normal(size=(len(utility), DIMENSIONS)).astype(np.float32)
+    one, chosen = selector(0.05, **limits), []
+    for begin in range(0, len(utility), 8):
+        one.purse.pass_time(8 * 8.64)
+        chosen += play(one, utility[: begin + 8], embedding, [8], begin=begin)
+    return chosen, utility
+
+
+@pytest.mark.parametrize("limits", [{"labels_per_day": 100.0}, {"bytes_per_day": 10_000.0}])
+def test_a_limit_a_day_makes_it_choose_no_worse(limits: dict[str, float]) -> None:
+    """The labels' bucket is full all the time then, and is not to be emptied at any price."""
+    chosen, utility = through_days(**limits)
+    informative = [utility[c.row] for c in chosen if c.selection.reason == "informative"]
+    assert 80 < len(informative) < len(chosen) <= 200
+    assert np.median(informative) > 0.9
+
+
+@pytest.mark.parametrize("limits", [{"depth_labels": 1.0}, {"depth_labels": 1.3}, {"labels_per_day": 10.0}])
+def test_where_little_more_than_one_may_go_at_once_it_chooses_all_the_same(limits: dict[str, float]) -> None:
+    chosen, utility = through_days(**limits)
+    informative = [utility[c.row] for c in chosen if c.selection.reason == "informative"]
+    assert len(informative) > 0.6 * len(chosen) > 9
+    assert np.median(informative) > 0.8
+
+
+def test_the_same_decisions_for_any_chunking_under_limits_a_day() -> None:
+    utility, embedding = stream(2000, seed=3)
+    one, two = (selector(0.1, labels_per_day=1000.0, bytes_per_day=50_000.0) for _ in range(2))
+    chosen = play(one, utility, embedding, [1, 7, BLOCK, 3])
+    assert chosen == play(two, utility, embedding, [BLOCK])
+    assert 30 < len(chosen) <= 50
+
+
 def test_a_budget_that_can_never_pay_for_a_sample_is_refused() -> None:
     with pytest.raises(ConfigError, match="one sample costs 50000"):
         selector(bytes_per_day=10_000.0).purse.check(50_000)
@@ -390,6 +427,37 @@ def test_the_recorded_probability_holds_while_a_grant_is_spent() -> None:
         estimates.append(sum(1 / c.selection.probability for c in chosen) / len(utility))
     standard_error = np.std(estimates) / np.sqrt(len(estimates))
     assert abs(np.mean(estimates) - 1.0) < 4 * standard_error
+
+
+def test_what_is_saved_for_a_change_is_the_same_for_any_chunking_and_after_a_restart() -> None:
+    """0.006 labels a sample: 500 of them are 3, or a little less if each block is added by itself."""
+    utility, embedding = stream(3000, seed=5)
+
+    def run(size: int, *, restarted: bool = False) -> list[Chosen]:
+        one, chosen = selector(0.3, reserve_labels=20.0), []
+        for begin in range(0, 3000, 500):
+            one.grant()
+            for at in range(begin, begin + 500, size):
+                chosen += play(one, utility[: min(at + size, begin + 500)], embedding, [size], begin=at)
+                if restarted:
+                    one = selector(0.3, seed=1, reserve_labels=20.0, saved=one.save())
+        return chosen
+
+    whole = run(BLOCK)
+    assert sum(c.selection.reason == "drift" for c in whole) > 20 + 5
+    assert run(7) == whole
+    assert run(1) == whole
+    assert run(13, restarted=True) == whole
+
+
+def test_what_was_saved_up_stays_so_under_another_share() -> None:
+    utility, embedding = stream(1000, seed=5)
+    one = selector(0.5, reserve_labels=20.0)
+    one.grant()
+    one.purse.reserve.granted = 0.0
+    play(one, utility, embedding, [BLOCK])
+    one.change(Rules(label_share=0.01, reserve_labels=20.0))
+    assert one.grant() == pytest.approx(0.01 * 1000)
 
 
 def test_a_grant_survives_a_restart() -> None:

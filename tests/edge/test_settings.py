@@ -63,8 +63,13 @@ def test_one_key_is_enough() -> None:
         ('[device]\nname = "a"\n[budget]\nlabel_share = nan', "budget.label_share: Expected `float`"),
         (
             '[device]\nname = "a"\n[log]\nlevel = "loud"',
-            "log.level: .* 'loud', expected one of debug, info",
+            "log.level: Invalid enum value 'loud'; expected one of debug",
         ),
+        (
+            '[device]\nname = "a"\n[choose]\nstrategy = "vesal"',
+            r"choose.strategy: Invalid enum value 'vesal' \(did you mean 'vessal'\?\); expected one of novelty_",
+        ),
+        ('[device]\nname = "a"\n[model]\nproviders = ["cpu", "gpu"]', r"providers\[1\]: .*'gpu' \(did you mean 'cpu'"),
         ("[device\n", "not TOML: .*line 1"),
     ],
 )
@@ -146,3 +151,10 @@ def test_every_unknown_key_is_refused(extra: dict[str, Any]) -> None:
     if unknown:
         with pytest.raises(ConfigError, match="unknown key"):
             parse("".join(f"{key} = {value}\n" for key, value in unknown.items()) + '[device]\nname = "a"\n')
+
+
+@pytest.mark.parametrize("key", ["bytes_per_day", "labels_per_day", "depth_labels", "drift_reserve_labels"])
+def test_a_budget_without_an_end_is_refused_for_it_would_send_nothing(tmp_path: Path, key: str) -> None:
+    path = write(tmp_path, f'[device]\nname = "a"\n[budget]\n{key} = inf\n')
+    with pytest.raises(ConfigError, match=rf"\[budget\] {key}: got inf, expected a finite number"):
+        load_config(path)

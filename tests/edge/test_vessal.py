@@ -103,6 +103,22 @@ def test_every_sample_keeps_the_floor() -> None:
     assert {c.selection.strategy for c in chosen} == {"vessal-1"}
 
 
+@pytest.mark.parametrize(("gap", "scale"), [(200.0, 1.0), (1.0, 0.0)])
+def test_a_sample_without_a_gradient_keeps_the_floor_too(gap: float, scale: float) -> None:
+    """So sure that nothing is left in float32, or an embedding of zeros: the audit must not miss them."""
+    logits, embedding = stream(20_000, seed=5)
+    sure = np.zeros_like(logits)
+    sure[:, 0] = gap
+    sure[::2] = logits[::2]
+    seen = embedding.copy()
+    seen[1::2] *= scale
+    chosen = play(vessal(), sure, seen, [BLOCK])
+    of_them = [c for c in chosen if c.row % 2]
+    assert len(of_them) == pytest.approx(0.005 * 10_000, rel=0.4)
+    assert {c.selection.reason for c in of_them} == {"explore", "random"}
+    assert all(c.selection.probability == pytest.approx(0.005) for c in of_them)
+
+
 def test_near_duplicates_of_what_was_sent_are_passed_over() -> None:
     """One uncertain scene shown for ever, against scenes that change: the second gets the labels."""
     rng = np.random.default_rng(0)

@@ -40,6 +40,8 @@ def test_npz_without_names_counts_its_classes(tmp_path: Path) -> None:
     arrays = good()
     del arrays["names"]
     assert data.load_npz(write(tmp_path / "d.npz", **arrays)).names == ("0", "1", "2")
+    with pytest.raises(DataError, match="y holds class 0 alone, expected two classes"):
+        data.load_npz(write(tmp_path / "d.npz", **arrays | {"y": np.zeros(6, int)}))
 
 
 @pytest.mark.parametrize(
@@ -58,6 +60,7 @@ def test_npz_without_names_counts_its_classes(tmp_path: Path) -> None:
         ({"device": np.zeros((6, 2), int)}, r"device has shape \(6, 2\)"),
         ({"device": np.zeros(6)}, "device is float64"),
         ({"t": np.array(list("abcdef"))}, "t is <U1, expected numbers"),
+        ({"t": np.array([0.0, 1.0, np.nan, 3.0, np.inf, 5.0])}, "t holds NaN or infinity for 2 samples"),
         ({"devices": np.zeros(6, int)}, "unknown array 'devices' \\(did you mean 'device'\\?\\)"),
         ({"names": np.array([{}], dtype=object)}, "holds objects, not numbers"),
     ],

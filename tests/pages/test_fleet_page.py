@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import threading
 import time
 
 import browser as browsers
 import pytest
+import sqlalchemy as sa
 from playwright.sync_api import expect
 
 from server.store import device_orders, heard, identities, silence, trail, whereabouts
-from server.web import live
+from server.store.schema import device
+from server.web.live import PERIOD_S
 
 COUNT = 10_000
 
@@ -52,30 +55,99 @@ def test_the_end_of_the_table_is_one_scroll_away(page):
     expect(page.locator("#devices tbody")).to_contain_text("cam-09999")
 
 
+def fall_silent(served) -> None:
+    with served.store.database.write() as connection:
+        silence.mark_offline(connection, now_ms=10**15, after_ms=0)
+
+
+def first_state(page):
+    return page.locator("#devices tbody tr:not([aria-hidden])").first.locator(".state")
+
+
+@pytest.fixture
+def tabs(chromium, served):
+    """A browser that has signed in, to a fleet of one device that is online."""
+    browsers.plant_devices(served.store, 2, now_ms=time.time_ns() // 1_000_000)
+    with served.store.database.write() as connection:
+        connection.execute(sa.delete(device).where(device.c.name == "cam-00000"))
+    context = chromium.new_context()
+    served.sign_in(context, "viewer").close()
+    yield context
+    context.close()
+
+
+def open_fleet(tabs, served, **routes):
+    page = tabs.new_page()
+    for pattern, route in routes.items():
+        page.route(f"**/{pattern}", route)
+    page.goto(f"{served.url}/fleet")
+    expect(first_state(page)).to_have_text("online")
+    return page
+
+
 def test_what_changes_is_shown_without_loading_again(page, served):
     page.fill("input[type=search]", "cam-00001")
-    row = page.locator("#devices tbody tr:not([aria-hidden])").first
-    expect(row.locator(".state")).to_have_text("online")
-    with served.store.database.write() as connection:
-        silence.mark_offline(connection, now_ms=10**15, after_ms=0)
-        heard.record_seen(connection, {"cam-00002": time.time_ns() // 1_000_000})
-    expect(row.locator(".state")).to_have_text("offline")
+    expect(first_state(page)).to_have_text("online")
+    fall_silent(served)
+    expect(first_state(page)).to_have_text("offline")
 
 
-def test_news_come_again_after_the_server_had_none_to_give(page, served):
-    page.route("**/live", lambda route: route.fulfill(status=503, body="{}"), times=1)
-    page.reload()
-    page.fill("input[type=search]", "cam-00001")
-    row = page.locator("#devices tbody tr:not([aria-hidden])").first
-    expect(row.locator(".state")).to_have_text("online")
-    page.wait_for_event("response", lambda answer: answer.url.endswith("/live") and answer.ok, timeout=20_000)
-    page.wait_for_timeout(2 * 1000 * live.PERIOD_S)  # until the stream knows how it was
-    with served.store.database.write() as connection:
-        silence.mark_offline(connection, now_ms=10**15, after_ms=0)
-        heard.record_seen(connection, {"cam-00002": time.time_ns() // 1_000_000})
-    expect(row.locator(".state")).to_have_text("offline")
-    assert len(page.problems) == 1  # the browser says that it was refused
-    page.problems.clear()
+def test_what_changed_before_the_news_began_is_shown(tabs, served):
+    held: list = []
+    page = open_fleet(tabs, served, live=lambda route: held.append(route))
+    fall_silent(served)
+    held[0].continue_()
+    expect(first_state(page)).to_have_text("offline")
+
+
+def test_what_changed_while_nobody_looked_is_shown_when_somebody_does(tabs, served):
+    page = open_fleet(tabs, served)
+    page.evaluate("Object.defineProperty(document, 'hidden', { value: true, configurable: true })")
+    fall_silent(served)
+    page.wait_for_timeout(3000 * PERIOD_S)
+    expect(first_state(page)).to_have_text("online", timeout=1)
+    page.evaluate("delete document.hidden; document.dispatchEvent(new Event('visibilitychange'))")
+    expect(first_state(page)).to_have_text("offline")
+
+
+def test_a_tab_that_does_not_listen_is_told_by_the_one_that_does(tabs, served):
+    open_fleet(tabs, served)
+    unheard: list = []
+    page = open_fleet(tabs, served, live=lambda route: unheard.append(route))
+    fall_silent(served)
+    expect(first_state(page)).to_have_text("offline")
+    assert unheard == []
+
+
+def test_news_that_come_faster_than_answers_end_in_a_picture(tabs, served):
+    page = open_fleet(tabs, served)
+    page.route("**/api/v1/devices*", lambda route: (time.sleep(2 * PERIOD_S), route.continue_()))
+    over = threading.Event()
+
+    def speak():
+        while not over.wait(PERIOD_S / 4):
+            with served.store.database.write() as connection:
+                heard.record_seen(connection, {"cam-00002": time.time_ns() // 1_000_000})
+
+    speaker = threading.Thread(target=speak)
+    speaker.start()
+    try:
+        fall_silent(served)
+        expect(first_state(page)).to_have_text("offline")
+    finally:
+        over.set()
+        speaker.join()
+
+
+def test_news_come_again_after_the_server_had_none_to_give(tabs, served):
+    refused: list = []
+
+    def refuse_once(route):
+        route.continue_() if refused else refused.append(route.fulfill(status=503, body="{}"))
+
+    page = open_fleet(tabs, served, live=refuse_once)
+    fall_silent(served)
+    expect(first_state(page)).to_have_text("offline")
 
 
 def test_it_is_usable_without_eyes_or_mouse_and_on_a_telephone(page):

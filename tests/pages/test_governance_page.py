@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import json
+import re
 import time
 import zipfile
 
@@ -14,6 +15,7 @@ from playwright.sync_api import expect
 from server.govern import chain
 from server.store import erasures, samples, trail
 from server.teach import data_rule
+from server.web.live import PERIOD_S
 
 PAGES = ("/governance", "/governance/rules", "/governance/erasures", "/governance/evidence")
 
@@ -151,4 +153,51 @@ def test_it_is_usable_without_eyes_or_mouse_on_a_telephone_and_in_the_dark(chrom
         assert page.evaluate("document.documentElement.scrollWidth") <= 390, path
         assert browsers.serious(page) == [], path
     assert page.problems == []
+    page.close()
+
+
+def test_what_is_decided_while_the_trail_is_fetched_is_shown_too(chromium, governed):
+    def decide(subject: str) -> None:
+        with governed.store.database.write() as connection:
+            trail.record(connection, "place", subject, why="it moved", who="bob", now_ms=now_ms())
+
+    page = governed.sign_in(chromium, "operator")
+    page.goto(f"{governed.url}/governance")
+    fetched: list = []
+
+    def keep_the_first(route) -> None:
+        if fetched:
+            route.continue_()
+        else:
+            fetched.append((route, route.fetch()))
+
+    page.route(re.compile("/governance"), keep_the_first)
+    with page.expect_request(re.compile("/governance")):
+        decide("device cam-1")
+    page.locator("#trail details summary").first.click()
+    decide("device cam-2")
+    page.wait_for_timeout(3000 * PERIOD_S)
+    route, answer = fetched[0]
+    route.fulfill(response=answer)
+    expect(page.locator("#trail tbody tr").first).to_contain_text("device cam-2")
+    expect(page.locator("#trail details[open]")).to_have_count(1)  # what somebody reads stays open
+    assert page.problems == []
+    page.close()
+
+
+def test_what_cannot_be_fetched_leaves_what_is_shown(chromium, governed):
+    page = governed.sign_in(chromium, "operator")
+    page.goto(f"{governed.url}/governance")
+    before = page.locator("#trail tbody tr").count()
+    page.route(re.compile("/governance"), lambda route: route.fulfill(status=503, json={"detail": "later"}))
+    with page.expect_response(re.compile("/governance")), governed.store.database.write() as connection:
+        trail.record(connection, "place", "device cam-1", why="it moved", who="bob", now_ms=now_ms())
+    page.wait_for_timeout(200)
+    expect(page.locator("#trail tbody tr")).to_have_count(before)
+    page.unroute(re.compile("/governance"))
+    expect(page.locator("#trail tbody tr").first).to_contain_text("device cam-1")  # asked for again
+    page.context.clear_cookies()  # the session has ended
+    with governed.store.database.write() as connection:
+        trail.record(connection, "place", "device cam-2", why="it moved", who="bob", now_ms=now_ms())
+    page.wait_for_url(re.compile("/sign-in"))
     page.close()

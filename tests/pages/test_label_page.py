@@ -89,6 +89,22 @@ def test_what_was_said_is_taken_back_and_skipped(chromium, served):
     page.close()
 
 
+def test_who_leaves_while_an_answer_is_on_its_way_is_asked_first(chromium, served):
+    page = served.sign_in(chromium, "labeler")
+    page.goto(f"{served.url}/label")
+    expect(page.locator("#one")).to_be_visible()
+    may_go = "window.dispatchEvent(new Event('beforeunload', { cancelable: true }))"
+    held: list = []
+    page.route("**/label/answers", lambda route: held.append(route))
+    with page.expect_request("**/label/answers"):
+        page.keyboard.press("1")
+    assert page.evaluate(may_go) is False
+    with page.expect_response("**/label/progress"):  # asked for when it was taken
+        held[0].continue_()
+    page.wait_for_function(may_go)
+    page.close()
+
+
 def test_a_grid_of_one_class_with_exceptions(chromium, served):
     page = served.sign_in(chromium, "labeler", viewport={"width": 1280, "height": 900})
     page.goto(f"{served.url}/label")

@@ -474,10 +474,7 @@ def test_the_command_line_tests_and_lists(scene, capsys):
     [
         ('[[webhook]]\nurl = "ftp://x"', "expected https://host/path"),
         ('[[webhook]]\nurll = "http://x"', r"unknown key \[webhook\] urll \(did you mean 'url'\?\)"),
-        (
-            '[[webhook]]\nurl = "http://x"\nevents = ["silence"]',
-            "value 'silence', expected one of silent, drift",
-        ),
+        ('[[webhook]]\nurl = "http://x"\nevents = ["silence"]', "Invalid enum value 'silence'"),
         ('[[webhook]]\nurl = "http://x"\n[[webhook]]\nurl = "http://x"', "is there twice"),
     ],
 )

@@ -13,17 +13,21 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from edge_agent.choose.strategy import check
+from edge_agent.config import load_config as load_agent
 from models import train
 from models.data import Labelled
 from models.package import package
 from models.train import fit
 from server.__main__ import main
 from server.backtest import drift, grid, report, strategies
-from server.backtest.advice import advise
+from server.backtest.advice import TOML, advise
 from server.backtest.material import Material, split
 from server.backtest.replay import Cell, Reference, Settings, overdraft, play, teach
 from server.backtest.summary import Line, lines
+from server.config import load_config as load_server
 from server.errors import ServerConfigError
+from server.teach import portfolio
 
 LENGTH = 4000
 
@@ -88,6 +92,14 @@ def test_data_with_an_order_keep_it() -> None:
 def test_too_little_data_are_refused() -> None:
     with pytest.raises(ServerConfigError, match="give more data"):
         split(blobs(300), base=200, samples=0, rng=np.random.default_rng(0))
+
+
+def test_a_beginning_of_one_class_asks_for_a_longer_one() -> None:
+    """A smaller one would hold no more classes."""
+    data = blobs(900)
+    alike = Labelled(data.x, np.sort(data.y), data.names, t=np.arange(900))
+    with pytest.raises(ServerConfigError, match="all of class a.*a larger --base"):
+        split(alike, base=40, samples=0, rng=np.random.default_rng(0))
 
 
 # --- who chooses ---
@@ -172,19 +184,35 @@ def test_a_saving_past_the_end_of_the_reference_is_a_lower_bound() -> None:
 
 
 @pytest.mark.parametrize(
-    ("curves", "said"),
+    ("curves", "said", "to_paste"),
     [
-        ([[0.5, 0.7, 0.8], [0.5, 0.7, 0.81]], "use it"),
-        ([[0.5, 0.7, 0.6], [0.5, 0.7, 0.8]], "no difference shown"),
-        ([[0.5, 0.6, 0.6], [0.5, 0.6, 0.601]], "does not pay"),
-        ([[0.5, 0.7, 0.8]], "one seed tells nothing"),
+        ([[0.5, 0.7, 0.8], [0.5, 0.7, 0.81]], "use it", True),
+        ([[0.5, 0.7, 0.6], [0.5, 0.7, 0.8]], "no difference shown", True),
+        ([[0.5, 0.6, 0.6], [0.5, 0.6, 0.601]], "does not pay", False),
+        ([[0.5, 0.7, 0.8]], "one seed tells nothing", True),
     ],
 )
-def test_the_advice_claims_no_more_than_the_interval(curves: list[list[float]], said: str) -> None:
+def test_the_advice_claims_no_more_than_the_interval(curves: list[list[float]], said: str, to_paste: bool) -> None:
     found, _ = lines(results(curves))
     (advice,) = advise(found)
     assert said in advice.words
-    assert "label_share = 0.05" in advice.toml
+    assert ("label_share = 0.05" in advice.toml) == to_paste
+    assert bool(advice.toml) == to_paste  # what is advised against is not there to be pasted
+
+
+@pytest.mark.parametrize("strategy", TOML)
+def test_what_is_advised_can_be_pasted(tmp_path: Path, strategy: str) -> None:
+    told = TOML[strategy].format(budget=1e-05)
+    parts = {one.split("; ")[0]: one for one in told.split("# into ")[1:]}
+    assert set(parts) == {"agent.toml"} | ({"server.toml"} if strategy == "portfolio" else set())
+    for file, part in parts.items():
+        head = "[device]\nname = 'cam-1'\n" if file == "agent.toml" else ""
+        (tmp_path / file).write_text(f"{head}# into {part}")
+    assert load_agent(tmp_path / "agent.toml").budget.label_share == 1e-05
+    if strategy == "portfolio":
+        assert len(portfolio.parse(load_server(tmp_path / "server.toml").choose.portfolio)) == 3
+    else:
+        check(load_agent(tmp_path / "agent.toml").choose.strategy)
 
 
 # --- the whole of it ---
@@ -203,6 +231,7 @@ def test_the_command_writes_the_report_and_goes_on_from_what_is_done(tmp_path: P
     cells = sorted((out / "cells").glob("*.json"))
     assert len(cells) == 2 * (1 + 3)
     page = (out / "backtest.html").read_text()
+    assert [one["budget"] for one in json.loads(first)["advice"]] == [0.05]
     assert 'src="data:image/png' in page
     assert "http" not in page
     kept = {path: path.stat().st_mtime_ns for path in cells[1:]}
@@ -228,6 +257,14 @@ def test_a_given_model_runs_first(tmp_path: Path) -> None:
     assert starts[1] < 0.3 < starts[0]
 
 
+def test_a_given_model_that_cannot_run_is_named(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    data = save(blobs(900), tmp_path / "blobs.npz")
+    (tmp_path / "no.onnx").write_bytes(b"no model")
+    model = ["--model", str(tmp_path / "no.onnx"), "--out", str(tmp_path / "out")]
+    assert main(["backtest", "--data", str(data), *ARGUMENTS.split(), *model]) == 1
+    assert f"--model {tmp_path / 'no.onnx'}: " in capsys.readouterr().err
+
+
 def test_other_data_or_settings_start_afresh(tmp_path: Path) -> None:
     small = Settings(rounds=1, epochs=1, steps=1)
 
@@ -245,13 +282,72 @@ def test_other_data_or_settings_start_afresh(tmp_path: Path) -> None:
     assert [run(blobs(500), small), run(blobs(500), small)] == [2, 2]
     assert run(blobs(500, seed=1), small) == 4
     assert run(blobs(500), Settings(rounds=1, epochs=2, steps=1)) == 6
+    as_images = blobs(500)
+    assert run(Labelled(as_images.x.reshape(-1, 2, 4), as_images.y, as_images.names), small) == 8
 
 
-@pytest.mark.parametrize(("option", "said"), [("--budgets=5", "between 0 and 1"), ("--budgets=a", "expected numbers")])
+def test_samples_that_are_left_out_are_counted(tmp_path: Path) -> None:
+    data = blobs(900)
+    data.x[::9] = np.nan
+    command = ["backtest", "--data", str(save(data, tmp_path / "blobs.npz")), *ARGUMENTS.split(), "--seeds", "1"]
+    assert main([*command, "--out", str(tmp_path)]) == 0
+    said = "100 of 900 samples hold NaN or infinity and were left out."
+    assert said in json.loads((tmp_path / "backtest.json").read_text())["notes"]
+
+
+AT_ONCE = """
+import sys
+from pathlib import Path
+
+from server.backtest.grid import _once
+from server.backtest.replay import Reference
+
+print(flush=True)
+sys.stdin.readline()
+for cell in range(2000):
+    _once(Path(sys.argv[1]) / f"{cell}.json", Reference, lambda: Reference(seed=0, labels=[cell], accuracy=[0.5]))
+"""
+
+
+def test_two_runs_may_make_the_same_cells_at_once(tmp_path: Path) -> None:
+    runs = [
+        subprocess.Popen(
+            [sys.executable, "-c", AT_ONCE, str(tmp_path)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+        )
+        for _ in range(2)
+    ]
+    for run in runs:
+        assert run.stdout is not None
+        run.stdout.readline()
+    for run in runs:
+        assert run.stdin is not None
+        run.stdin.write("\n")
+        run.stdin.flush()
+    assert [run.wait(timeout=60) for run in runs] == [0, 0]
+    assert sorted(path.name for path in tmp_path.iterdir()) == sorted(f"{cell}.json" for cell in range(2000))
+
+
+def test_a_cell_that_cannot_be_read_is_made_anew(tmp_path: Path) -> None:
+    path = tmp_path / "cell.json"
+    path.write_bytes(b"")  # a power cut
+    whole = Reference(seed=0, labels=[1], accuracy=[0.5])
+    assert grid._once(path, Reference, lambda: whole) == whole
+    assert json.loads(path.read_bytes())["labels"] == [1]
+
+
+@pytest.mark.parametrize(
+    ("option", "said"),
+    [
+        ("--budgets=5", "between 0 and 1"),
+        ("--budgets=a", "expected numbers"),
+        ("--rounds=5000", "expected at least one for each"),
+        ("--out=/dev/null", "--out /dev/null: Not a directory; expected a folder"),
+    ],
+)
 def test_options_that_make_no_sense_are_refused(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], option: str, said: str
 ) -> None:
-    data = save(blobs(300), tmp_path / "blobs.npz")
+    data = save(blobs(900), tmp_path / "blobs.npz")
     assert main(["backtest", "--data", str(data), "--out", str(tmp_path), option]) == 78
     assert said in capsys.readouterr().err
 

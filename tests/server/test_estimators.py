@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import math
+
 import numpy as np
 import pytest
 
@@ -149,3 +151,15 @@ def test_a_census_is_certain() -> None:
     right = np.array([True] * 30 + [False] * 10)
     found = hajek(right, np.ones(40))
     assert found[:3] == pytest.approx((0.75, 0.75, 0.75))
+
+
+@pytest.mark.parametrize("n", [10, 20, 40])
+def test_of_few_labels_the_interval_holds_about_as_often_as_it_says(n):
+    """Exactly: every count of mistakes by how likely it is, a mean over shares, as a count jumps."""
+    shares = np.linspace(0.05, 0.95, 91)
+    found = [hajek(np.arange(n) < right, np.full(n, 0.001)) for right in range(n + 1)]
+    likely = [[math.comb(n, x) * p**x * (1 - p) ** (n - x) for x in range(n + 1)] for p in shares.tolist()]
+    held = [[one.low <= p <= one.high for one in found] for p in shares.tolist()]
+    coverage = (np.array(likely) * np.array(held)).sum(1)
+    assert 0.95 <= coverage.mean() <= 0.9725
+    assert coverage.min() > 0.92

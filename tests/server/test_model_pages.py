@@ -22,6 +22,7 @@ from server.teach.gates.portrait import portraits
 from server.teach.gates.verdict import Gate
 from server.web import branches, confusion, gate_rows
 from server.web.fleet_table import FleetTable
+from server.web.live import Pulse
 from server.web.model_list import ModelList
 
 pytestmark = pytest.mark.of_a_file  # it copies one
@@ -175,7 +176,7 @@ def test_the_trail_is_found_by_who_what_subject_and_time_and_pages_do_not_shift(
 
 def test_where_versions_run_is_counted_as_the_devices_say(store) -> None:
     browser.plant_devices(store, 500, now_ms=NOW_MS)
-    found = FleetTable(store, now_ms=lambda: NOW_MS).executing()
+    found = FleetTable(store, Pulse(store), now_ms=lambda: NOW_MS).executing()
     with store.database.read() as connection:
         fleet = devices.devices(connection)
         for number in (3, 4):
@@ -188,7 +189,7 @@ def test_where_versions_run_is_counted_as_the_devices_say(store) -> None:
 
 
 def test_verdicts_are_read_once(with_models) -> None:
-    known = ModelList(with_models, FleetTable(with_models, now_ms=lambda: NOW_MS))
+    known = ModelList(with_models, FleetTable(with_models, Pulse(with_models), now_ms=lambda: NOW_MS))
     first = known.listed()
     assert known.listed() == first
     assert [row.number for row in first.rows] == [5, 4, 3, 2, 1]

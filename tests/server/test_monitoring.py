@@ -17,6 +17,7 @@ from edge_agent import metrics as agent_metrics
 from edge_agent.contract.wire import DriftState, LinkState
 from server.store.store import Store
 from server.web.fleet_table import FleetTable
+from server.web.live import Pulse
 from server.web.metrics import Figures
 
 DEPLOY = Path(__file__).resolve().parents[2] / "deploy"
@@ -52,7 +53,7 @@ def test_every_rule_is_tried_quiet_and_loud():
 def named(tmp_path) -> set[str]:
     """What the server and an agent serve."""
     store = Store.open(tmp_path)
-    table = FleetTable(store, now_ms=lambda: 0)
+    table = FleetTable(store, Pulse(store), now_ms=lambda: 0)
     registry = CollectorRegistry(auto_describe=False)
     registry.register(Figures(store, table, now_ms=lambda: 0))
     served = generate_latest(registry).decode() + agent_text()

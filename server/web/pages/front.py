@@ -81,7 +81,7 @@ def router(frame: Frame) -> APIRouter:
 
     @made.get("/live")
     async def live(request: Request, _: Viewer) -> Response:
-        pulse = request.app.state.pulse
+        pulse = frame.pulse
         if pulse.streams >= STREAMS_MAX:
             return Response("too many streams", status_code=503, headers={"Retry-After": "30"})
         return StreamingResponse(news(pulse, request), media_type="text/event-stream")

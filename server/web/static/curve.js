@@ -47,8 +47,7 @@
     drawn = points.length;
     if (points.length) draw(points);
   };
-  document.body.addEventListener("live-curve", load);
-  document.body.addEventListener("live-models", load);
+  winnowHear(["curve", "models"], load);
   follow(() => charts, HEIGHT);
   load();
 })();

@@ -165,9 +165,9 @@
   filters.addEventListener("submit", (event) => event.preventDefault());
   at("clear").addEventListener("click", () => { filters.reset(); onMap = null; remember(); load(false); });
   at("further").addEventListener("click", () => { if (!loading) load(true); });
-  document.body.addEventListener("live-labels", () => { if (view === "map") map.soon(); });
-  document.body.addEventListener("live-chores", () => { if (view === "map") map.open(); });
-  document.body.addEventListener("live-fleet", () => { if (!rows.length && !onMap && !document.hidden && !Object.keys(said()).length) load(false); });
+  winnowHear(["labels"], async () => { if (view === "map") await map.open(); }, 3000);
+  winnowHear(["chores"], async () => { if (view === "map") await map.open(); });
+  winnowHear(["fleet"], async () => { if (!rows.length && !onMap && !Object.keys(said()).length) await load(false); });
   recall();
   remember();
   load(false);

@@ -58,8 +58,7 @@
     const answer = await fetch(`/api/v1/devices/${encodeURIComponent(place.dataset.device)}/history?days=${days.value}`);
     if (answer.ok) draw(await answer.json());
   };
-  let soon = 0;
-  document.body.addEventListener("live-fleet", () => { if (!soon && !document.hidden) soon = setTimeout(() => { soon = 0; load(); }, 10000); });
+  winnowHear(["fleet"], load, 10000);
   days.addEventListener("change", load);
   follow(() => charts, 150);
   load();

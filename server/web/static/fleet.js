@@ -197,6 +197,6 @@
     requestAnimationFrame(async () => { drawing = false; await draw(); });
   });
   window.addEventListener("resize", paint);
-  document.body.addEventListener("live-fleet", () => { if (!document.hidden) load(true); });
+  winnowHear(["fleet"], () => load(true));
   load(false);
 })();

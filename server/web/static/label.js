@@ -6,7 +6,7 @@
   const KEYS = "123456789abdefghijklmopqrtvwyz"; // not c, n, s, u, x: those mean something
   const token = document.querySelector('meta[name="csrf"]').content;
   const at = (id) => document.getElementById(id);
-  let mode = "one", questions = [], place = 0, classes = [], zoom = 1, since = 0, hidden = 0, asking = null, gone = new Set(), sending = Promise.resolve(), words = {};
+  let mode = "one", questions = [], place = 0, classes = [], zoom = 1, since = 0, hidden = 0, asking = null, gone = new Set(), sending = Promise.resolve(), unsent = 0, words = {};
   const task = at("one").dataset.task;
 
   const post = async (path, body) => {
@@ -89,7 +89,9 @@
     answers.forEach((one) => gone.delete(one.key));
     say(`not kept, and it comes again: ${why}`);
   };
+  window.addEventListener("beforeunload", (event) => { if (unsent) event.preventDefault(); }); // the browser asks
   const send = (answers) => {
+    unsent += answers.length;
     sending = sending.then(async () => {
       for (let tries = 0; ; tries++) {
         try {
@@ -101,7 +103,7 @@
           await new Promise((wake) => setTimeout(wake, 300 * 2 ** tries));
         }
       }
-    });
+    }).finally(() => { unsent -= answers.length; });
     return sending;
   };
   const advance = async () => {
@@ -272,7 +274,7 @@
     if (!known) classes.push(name);
     answer(name, { new_class: !known });
   });
-  document.body.addEventListener("live-labels", progress);
-  document.body.addEventListener("live-fleet", async () => { if (!questions.length && !document.hidden) { await fetchMore(AHEAD); if (mode === "one") show(); } });
+  winnowHear(["labels"], progress);
+  winnowHear(["fleet"], async () => { if (!questions.length) { await fetchMore(AHEAD); if (mode === "one") show(); } });
   (async () => { await Promise.all([fetchMore(AHEAD), progress()]); show(); })();
 })();

@@ -7,7 +7,7 @@
   const NEAR = 6; // pixels that a pointer moves and still clicks
 
   window.winnowMap = ({ canvas, groups, by, about, chosen }) => {
-    let map = null, path = [], frame = null, picked = null, timer = 0;
+    let map = null, path = [], frame = null, picked = null;
     const pen = canvas.getContext("2d");
     const dark = () => matchMedia("(prefers-color-scheme: dark)").matches;
     const codes = () => map[by.value];
@@ -127,6 +127,6 @@
     by.addEventListener("change", () => { picked = null; list(); draw(); });
     window.addEventListener("resize", draw);
     matchMedia("(prefers-color-scheme: dark)").addEventListener("change", () => { if (map) { list(); draw(); } });
-    return { open, clear, soon: () => { clearTimeout(timer); timer = setTimeout(open, 3000); } };
+    return { open, clear };
   };
 })();
