@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import hashlib
+import os
 import socket
+import subprocess
+import sys
 import time
 from contextlib import ExitStack, closing
 from pathlib import Path
@@ -13,6 +16,7 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from processes import wait_for
 
 from edge_agent.contract.wire import (
     BLOCK_BYTES,
@@ -142,6 +146,18 @@ def test_two_hundred_devices_go_through_all_phases_and_nothing_is_lost(tmp_path:
     assert made.figures["server_rss_bytes"] > made.empty_server_rss_bytes > 0
     assert msgspec.json.decode(msgspec.json.encode(found), type=report.Report) == found
     assert any(line.startswith("200 devices") for line in report.lines(found))
+
+
+def test_one_that_is_told_to_end_leaves_nothing(tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "server", "simulate", "--devices", "1", "--scenario", "births,steady=600"]
+    said = tmp_path / "said"
+    with open(said, "wb") as output:
+        played = subprocess.Popen(command, stderr=output, env={**os.environ, "TMPDIR": str(tmp_path)})
+    wait_for("births", lambda: "births heard 1" in said.read_text())
+    (folder,) = tmp_path.glob("winnow-simulate-*")
+    played.terminate()
+    assert played.wait(30.0) == 130
+    assert not folder.exists()
 
 
 def test_a_server_that_runs_takes_what_is_played_a_second_time_for_new(tmp_path: Path) -> None:
