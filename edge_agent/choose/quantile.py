@@ -91,7 +91,9 @@ class NoveltyQuantile(Selector):
                     theta, spread = _quantile(warm, share)
                 threshold = theta
                 if warm is None or len(warm) >= self._first:
-                    fill = min(tokens / depth, of_day)
+                    fill = tokens / depth
+                    if fill > of_day:  # min() takes twice as long
+                        fill = of_day
                     lean = (value - theta) / (SOFTNESS * calm * spread) + PACE * (fill - 0.5)
                 else:
                     lean = self._uniform
