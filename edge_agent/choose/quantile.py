@@ -85,15 +85,13 @@ class NoveltyQuantile(Selector):
                         mean_novelty += step * moved / moves * (novelty - mean_novelty)
                         if mean_novelty < NOVELTY_MIN:
                             mean_novelty = NOVELTY_MIN
-                if sent:
+                if sent and beside:
                     alike += ALIKE_ALPHA * ((beside[row] < novelty) - 1.0 / (1.0 + sent) - alike)
                 if warm is not None and len(warm) >= self._first:
                     theta, spread = _quantile(warm, share)
                 threshold = theta
                 if warm is None or len(warm) >= self._first:
-                    fill = tokens / depth
-                    if fill > of_day:  # min() takes twice as long
-                        fill = of_day
+                    fill = tokens / depth if tokens < of_day * depth else of_day  # min() takes twice as long
                     lean = (value - theta) / (SOFTNESS * calm * spread) + PACE * (fill - 0.5)
                 else:
                     lean = self._uniform
