@@ -20,6 +20,7 @@ from __future__ import annotations
 import argparse
 import math
 import statistics
+import time
 from collections.abc import Sequence
 
 from pages import PAGES, serving, took
@@ -38,6 +39,7 @@ FLEET, CORES_OF_FLEET = 10_000, 0.10
 TOTALS = ("server_rss_bytes", "broker_rss_bytes", "catalogue_bytes")
 ASKED = ("/api/v1/devices?limit=100", "/api/v1/devices/cam-7", "/api/v1/devices/cam-7/history", "/api/v1/samples")
 LOOKS = 8
+SETTLED_S = 10.0  # after a start, when tables are counted and all is looked at once: no part of what a page takes
 
 
 def main() -> None:
@@ -117,6 +119,7 @@ def pages(samples: Sequence[int]) -> list[str]:
     took_ms: dict[str, list[tuple[int, float]]] = {}
     for count in samples:
         with serving(count) as (client, _):
+            time.sleep(SETTLED_S)
             for path in (*PAGES, *ASKED):
                 for _window in range(WINDOWS):
                     window = [took(lambda path=path: client.get(path))[0] for _ in range(LOOKS)]

@@ -5,11 +5,14 @@ For whoever plays a script over the product: `winnow-server run` as a user would
 
 from __future__ import annotations
 
+import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
+from types import FrameType
 
 from server.child import spawn
 from server.errors import ServerError
@@ -17,6 +20,20 @@ from server.errors import ServerError
 LOOK_S = 0.1
 FILES = ("broker.url", "web.url")
 """Where a running server says, in its data folder, how it is reached."""
+
+
+@contextmanager
+def stopping_on_signals() -> Iterator[None]:
+    """SIGTERM ends the block as Ctrl-C does: through every `with`."""
+
+    def interrupt(_number: int, _frame: FrameType | None) -> None:
+        raise KeyboardInterrupt
+
+    before = signal.signal(signal.SIGTERM, interrupt)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 def start(toml: Path, log: Path, *, environment: Mapping[str, str] | None = None) -> subprocess.Popen[bytes]:

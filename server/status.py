@@ -141,6 +141,7 @@ def _teaching(connection: sa.Connection, config: ServerConfig, now_ms: int) -> V
         "new_labels": look.new_labels,
         "due": found.why if found else None,
         "proposed_ms": proposed.at_ms if found and proposed else None,
+        "enabled": config.teach.enabled,
         "harm": look.harm._asdict() if look.harm else None,
         "autonomy": config.autonomy.dials(),
     }
@@ -236,7 +237,9 @@ def _run_line(run: View) -> str:
 def _teaching_line(teaching: View) -> str:
     harm = teaching["harm"]
     said = [f"a round is due: {teaching['due']}" if teaching["due"] else f"{teaching['new_labels']} new labels"]
-    if teaching["proposed_ms"]:
+    if teaching["due"] and not teaching["enabled"]:
+        said.append("[teach] enabled is false: `winnow-server train` begins it")
+    elif teaching["proposed_ms"]:
         said.append(f"proposed {stamp(teaching['proposed_ms'])}, `winnow-server train` begins it")
     if harm and harm["labels"]:
         said.append(f"{harm['errors']} of {harm['labels']} labels of the audit wrong, {harm['allowed']:.1%} allowed")

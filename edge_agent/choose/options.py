@@ -35,7 +35,7 @@ class Choose(Section, frozen=True, kw_only=True):
     random_share: Annotated[
         Share,
         Meta(
-            description="part of the floor that stands for labelling at random, so that `ours against random` can be shown"
+            description="part of the label share, within the floor, that stands for labelling at random, so that `ours against random` can be shown; the floor is no less than that"
         ),
     ] = 0.05
     seed: Annotated[

@@ -131,9 +131,9 @@ class Purse:
         return self.labels.tokens if self._day is None else min(self.labels.tokens, self._day.tokens)
 
     @property
-    def days_are_full(self) -> bool:
-        """Whether no limit a day holds anything back: what the labels' bucket cannot hold is then lost."""
-        return all(bucket.tokens >= bucket.depth for bucket in (self._day, self._bytes) if bucket is not None)
+    def day_fill(self) -> float:
+        """How full the emptiest bucket of the limits a day is, 0..1; 1 where there is none. Energy's never is quite."""
+        return min([1.0, *(bucket.tokens / bucket.depth for bucket in (self._day, self._bytes) if bucket is not None)])
 
     @property
     def byte_tokens(self) -> float | None:

@@ -7,9 +7,10 @@
     calm        = 1 + 3 * alike                             alike: does the stream come in scenes? (scenes.py)
 
 `theta` follows Robbins and Monro (1951), scaled by the spread of v, so that it also follows a new model. `pace` leans
-on the bucket: fuller means more willing. A new model's first values are ranked among the last of the model before, each
-of which makes room for one of its own, and not drawn at random: it scores much as the one before did. Where a stream
-comes in scenes the last values are those of one or two, and say nothing of the next (docs/adr/0044).
+on the emptiest bucket, of labels or of a limit a day: fuller means more willing. A new model's first values are ranked
+among the last of the model before, each of which makes room for one of its own, and not drawn at random: it scores much
+as the one before did. Where a stream comes in scenes the last values are those of one or two, and say nothing of the
+next (docs/adr/0044).
 
 Uncertainty comes by the scene: a threshold as sharp as for an unordered stream asks over and over about one scene, and
 never about those that a model is sure of and wrong about. Where neighbours are alike it is softer (docs/adr/0020), and
@@ -65,7 +66,8 @@ class NoveltyQuantile(Selector):
         theta, spread, mean_novelty, warm = state.theta, state.spread, state.mean_novelty, state.warm
         met, lately = state.met, state.lately
         tokens, rate, depth = bucket.tokens, bucket.rate, bucket.depth
-        haste = HASTE if self.purse.days_are_full else 1.0
+        of_day = self.purse.day_fill
+        haste = HASTE if of_day >= 1.0 else 1.0
         alike, moves, beside, sent = state.alike, state.moves, self._beside, min(self._novelty.sent, RING)
         asked = None
         while asked is None and row < count:
@@ -83,13 +85,14 @@ class NoveltyQuantile(Selector):
                         mean_novelty += step * moved / moves * (novelty - mean_novelty)
                         if mean_novelty < NOVELTY_MIN:
                             mean_novelty = NOVELTY_MIN
-                if sent:
+                if sent and beside:
                     alike += ALIKE_ALPHA * ((beside[row] < novelty) - 1.0 / (1.0 + sent) - alike)
                 if warm is not None and len(warm) >= self._first:
                     theta, spread = _quantile(warm, share)
                 threshold = theta
                 if warm is None or len(warm) >= self._first:
-                    lean = (value - theta) / (SOFTNESS * calm * spread) + PACE * (tokens / depth - 0.5)
+                    fill = tokens / depth if tokens < of_day * depth else of_day  # min() takes twice as long
+                    lean = (value - theta) / (SOFTNESS * calm * spread) + PACE * (fill - 0.5)
                 else:
                     lean = self._uniform
                 if warm is None:

@@ -37,7 +37,7 @@ FIRST_LABELS = 0.5  # worth of uniform draws after a model change: fewer misjudg
 FIRST = (5, 60)  # samples that it is at least, and at most
 WARM = 200  # samples until theta is followed, not counted: fewer hands over a rough start, more follows late
 NOVELTY_ALPHA = 0.01
-PACE = 4.0  # weight of the bucket; lower lets it run empty or full, higher makes p follow the bucket, not the value
+PACE = 4.0  # weight of the emptiest bucket; lower lets it run empty or full, higher makes p follow it, not the value
 RESERVE = 4.0  # tokens the rule leaves to the floor; with fewer the floor is starved by bursts, more wastes depth
 BURST = 0.1  # least probability while a grant lasts: more spends it on one scene, less when the change is long known
 

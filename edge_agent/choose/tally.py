@@ -23,6 +23,7 @@ from edge_agent.contract.wire import StreamCounts
 
 BINS = 20  # of the histogram of utility over 0..1; unbounded utilities fall into the outer ones
 NOTES = 2048  # samples noted before they are counted in one pass: fewer cost more each, more is memory for nothing
+CLASSES = 2000  # of a model that are counted one by one: with more, a heartbeat would be longer than one may be
 CUTS = 2  # kept: fewer loses a border when a trial ends between two heartbeats, more makes every heartbeat longer
 
 
@@ -56,7 +57,7 @@ class Tally:
 
     def model_changed(self, *, version: int, classes: int) -> None:
         """What is counted from now on is another model's."""
-        # What nobody asks of a cut would make the heartbeat of a model with 2,000 classes longer than it may be.
+        # What nobody asks of a cut would make the heartbeat of a model with as many CLASSES longer than it may be.
         self._cuts.append(
             msgspec.structs.replace(
                 self.counts(), unsent_classes=(), unsent_utility_histogram=(), unsent_confidence_sum=0.0
@@ -129,12 +130,17 @@ class _Sums:
         self.unusable = 0
         self.histogram = np.zeros(BINS, np.int64)
         self.confidence = np.zeros(BINS)
-        self.classes = np.zeros(classes, np.int64)
         self._noted = 0
         self._notes: list[tuple[NDArray[np.float32], NDArray[np.float32], NDArray[np.intp]]] = []
+        self.classes = np.zeros(0, np.int64)
+        self.grow(classes)
 
     def grow(self, classes: int) -> None:
-        self.classes = np.pad(self.classes, (0, max(0, classes - len(self.classes))))
+        """What is noted from now on is of a model of so many; of too many the counts stay as they are."""
+        self.add_up()
+        self._by_class = classes <= CLASSES
+        if self._by_class:
+            self.classes = np.pad(self.classes, (0, max(0, classes - len(self.classes))))
 
     def note(self, scored: Scored, rows: slice | NDArray[np.intp]) -> None:
         utility = scored.utility[rows]
@@ -152,6 +158,7 @@ class _Sums:
         bins = bin_of(utility[usable])
         self.histogram += np.bincount(bins, minlength=BINS)
         self.confidence += np.bincount(bins, confidence[usable], minlength=BINS)
-        self.classes += np.bincount(label[usable], minlength=len(self.classes))
+        if self._by_class:
+            self.classes += np.bincount(label[usable], minlength=len(self.classes))
         self._notes.clear()
         self._noted = 0

@@ -95,6 +95,7 @@ class Vessal(Selector):
     ) -> Asked | None:
         """See Selector: here `mean_novelty` is that of q, and a uniform draw goes on until it is known."""
         state, bucket, share = self._state, self.purse.labels, self.rules.label_share
+        of_day = self.purse.day_fill
         asked = None
         while asked is None and row < count:
             q = distances[row]
@@ -102,7 +103,7 @@ class Vessal(Selector):
                 bucket.earn(1.0)
                 threshold, seen = state.mean_novelty, WARM if state.warm is None else len(state.warm)
                 if seen >= self._first:
-                    pace = math.exp(PACE * (bucket.tokens / bucket.depth - 0.5))
+                    pace = math.exp(PACE * (min(bucket.tokens / bucket.depth, of_day) - 0.5))
                     rule = min(RULE_MAX, share * pace * q / max(threshold, MEAN_MIN))
                     lean = math.log(rule / (1.0 - rule)) if rule > 0.0 else NEVER
                 else:

@@ -117,7 +117,7 @@ class StreamCounts(msgspec.Struct, frozen=True, kw_only=True):
     epoch: int = 0  # models that gave way since `boot`: counts of one epoch are of one model
     utility_histogram: tuple[int, ...] = ()  # of every scored sample, in the same bins
     confidence_sums: tuple[float, ...] = ()  # of the samples in each bin
-    classes: tuple[int, ...] = ()  # predicted, of every scored sample
+    classes: tuple[int, ...] = ()  # predicted, of every scored sample; not counted where a model has more than 2,000
     signals: tuple[int, ...] = ()  # samples, then sums over them, in 1/4096: confidence, energy, distance, z_1 .. z_K
     recalled: int = 0  # sent on request out of the recent ring; when they were read they counted as unsent
 

@@ -44,6 +44,7 @@ def simulate(
     seed: Annotated[int, typer.Option(min=0, help="of everything that is drawn")] = 0,
 ) -> None:
     """Play a whole fleet of light devices (real MQTT, no model) against a real server, and say what it costs."""
+    from server.launch import stopping_on_signals
     from server.simulate import report
     from server.simulate.options import Options, numbers, parse
     from server.simulate.run import simulate as run_simulation
@@ -65,7 +66,8 @@ def simulate(
         day_devices=day_devices,
         seed=seed,
     )
-    found = run_simulation(options, say=lambda line: typer.echo(f"{stamp()} {line}", err=True))
+    with stopping_on_signals():
+        found = run_simulation(options, say=lambda line: typer.echo(f"{stamp()} {line}", err=True))
     if json is not None:
         json.write_bytes(msgspec.json.format(msgspec.json.encode(found), indent=1))
     for line in report.lines(found):

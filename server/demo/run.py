@@ -11,14 +11,11 @@ from __future__ import annotations
 import os
 import platform
 import secrets
-import signal
 import sys
 import time
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from importlib.metadata import version as installed_version
 from pathlib import Path
-from types import FrameType
 
 import numpy as np
 from numpy.typing import NDArray
@@ -36,6 +33,7 @@ from server.demo.scenario import Scenario, by_device, mixed
 from server.demo.stage import Advance, stage
 from server.demo.watch import Watch
 from server.demo.workspace import Workspace
+from server.launch import stopping_on_signals
 from server.store import users
 from server.store.store import Store
 from server.web.access import hash_password
@@ -58,7 +56,7 @@ def demo(options: Options) -> Path:
     for line in scenario.story:
         console.print(f"  {line}", highlight=False, soft_wrap=True)
     toml = str(workspace.server_toml)
-    with _stopping_on_signals(), Fleet(workspace) as fleet:
+    with stopping_on_signals(), Fleet(workspace) as fleet:
         with stage(console, f"first model from {len(scenario.base.y):,} labelled samples") as advance:
             for split, name in (("train", "base"), ("holdout", "holdout")):
                 call(workspace, "data", "import", str(workspace.recording(name)), "--split", split, toml)
@@ -254,17 +252,3 @@ def _print(console: Console, found: report.Report, as_json: Path, as_html: Path)
     for name, value in report.summary(found):
         console.print(f"{name:<30}  {value}", highlight=False, soft_wrap=True)
     console.print(f"{as_html}\n{as_json}", highlight=False, soft_wrap=True)
-
-
-@contextmanager
-def _stopping_on_signals() -> Iterator[None]:
-    """SIGTERM ends it as Ctrl-C does: through every `with`."""
-
-    def interrupt(_number: int, _frame: FrameType | None) -> None:
-        raise KeyboardInterrupt
-
-    before = signal.signal(signal.SIGTERM, interrupt)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGTERM, before)

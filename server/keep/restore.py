@@ -72,6 +72,8 @@ def restore(folder: Path, data_dir: Path, settings: config.Store, *, who: str, w
     """Make `data_dir`, which must be empty or not there, of the backup in `folder`. StoreError: it was not made."""
     made = manifest.read(folder)
     _check_empty(data_dir)
+    if settings.url:
+        copying.check_empty(settings)
     beside = data_dir.with_name(data_dir.name + ".restoring")
     try:
         beside.mkdir(parents=True, exist_ok=True, mode=0o700)

@@ -111,7 +111,7 @@ class Election:
         while not stopped.is_set():
             if why := self._stands_by():
                 if why != said:
-                    log.info("%s: %s: this process stands by", ", ".join(self._names), why)
+                    log.info("%s: this process stands by: %s", ", ".join(self._names), why)
                 said = why
                 stopped.wait(self._lease_s / LOOKS)
                 continue

@@ -10,7 +10,7 @@ import threading
 import time
 from collections.abc import Callable, Sequence
 
-from server.errors import AwayError
+from server.errors import StoreError
 
 log = logging.getLogger(__name__)
 
@@ -58,7 +58,7 @@ class Tick:
             except Exception as error:  # the supervising loop: all else must go on
                 complaint = f"{type(error).__name__}: {error}"
                 if complaint not in self._complaints | complaints:
-                    where = not isinstance(error, AwayError)  # it is nobody's mistake, and says all
+                    where = not isinstance(error, StoreError)  # it is nobody's mistake, and says all
                     log.error("a step of the scheduler failed, and is tried again: %s", error, exc_info=where)
                 complaints.add(complaint)
             self.looked_s = self._monotonic()

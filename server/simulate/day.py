@@ -16,6 +16,7 @@ import numpy as np
 from edge_agent.contract.wire import Up, encode, up_topic
 from server.collect.inbound import Message
 from server.collect.ingest import Ingest
+from server.config import Collect
 from server.simulate import tables
 from server.simulate.device import Device, Habits
 from server.simulate.host import own_store
@@ -27,7 +28,7 @@ from server.simulate.words import Self
 
 BEGUN_MS = 1_790_035_200_000  # a midnight, UTC
 TICK_S = 1.0
-GROUP = 250  # messages to a commit, as a server's by default
+GROUP = Collect().commit_rows  # messages to a commit, as a server's by default
 FLEET = "day"
 BLOBS = "blobs"
 

@@ -187,7 +187,11 @@ class Device:
     def _outbox(self) -> OutboxState:
         rows = self.outstanding
         return OutboxState(
-            rows=rows, bytes=rows * self._habits.body_bytes, put_total=self._put, acked_total=self._acked, since_boot=1
+            rows=rows,
+            bytes=rows * self._habits.body_bytes,
+            put_total=self._put,
+            acked_total=self._acked,
+            since_boot=self.of.boot,
         )
 
     # --- samples ---

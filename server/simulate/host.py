@@ -66,6 +66,11 @@ class Host:
         return not self._options.broker
 
     @property
+    def boot(self) -> int:
+        """Of the devices: to a server that runs, later than what it may have heard of them in an earlier simulation."""
+        return 1 if self.ours else int(time.time())
+
+    @property
     def fleet(self) -> str:
         """The fleet whose devices are played."""
         return FLEET if self.ours else self._options.fleet

@@ -59,7 +59,8 @@ class Member:
         self.wanted = False  # it should be connected
         self.due_s = math.inf
         self._failures, self._opened_s = 0, 0.0
-        of = Self(self.name, f"{spec.seed:x}-{spec.first + number:x}", 1, spec.habits.heartbeat_s)
+        session = f"{spec.boot:x}-{spec.seed:x}-{spec.first + number:x}"
+        of = Self(self.name, session, spec.boot, spec.habits.heartbeat_s)
         self.device = Device(
             of,
             spec.habits,

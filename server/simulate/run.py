@@ -81,7 +81,7 @@ def _one(folder: Path, options: Options, devices: int, say: Callable[[str], None
         )
 
         def spec(first: int, count: int) -> Spec:
-            return Spec(host.wire, habits, first, count, host.version, host.sha256, 1, options.seed)
+            return Spec(host.wire, habits, first, count, host.version, host.sha256, host.boot, 1, options.seed)
 
         visits = Visits(host.pages, host.token, PATHS) if host.ours and options.pages else None
         with Fleet(spec, devices=devices, processes=options.processes) as fleet:

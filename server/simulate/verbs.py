@@ -21,6 +21,7 @@ class Spec(NamedTuple):
     devices: int
     version: int
     sha256: str
+    boot: int  # of each device
     under_way: int  # connections that may be waiting for the broker's answer
     seed: int
 

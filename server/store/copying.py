@@ -85,6 +85,16 @@ def copy(
     return done
 
 
+def check_empty(target: config.Store) -> None:
+    """StoreError when nothing can be copied there, as far as one look tells: before much is done to copy it."""
+    if not is_there(target):
+        return
+    with _alone(target) as new:
+        if found_schema(new) == current_schema():
+            with new.read() as connection:
+                _insist_empty(new.name, connection)
+
+
 @contextmanager
 def _alone(settings: config.Store) -> Iterator[Database]:
     """The catalogue, of which nobody else may be at work. StoreError when somebody is."""
@@ -106,10 +116,14 @@ def _begin(old: Database, new: Database) -> None:
         raise StoreError(f"{new.name}: a copy {what} was begun in it: expected an empty database")
     migrate(new)
     with new.write() as connection:
-        for table in metadata.sorted_tables:
-            if connection.execute(sa.select(sa.literal(1)).select_from(table).limit(1)).first() is not None:
-                raise StoreError(f"{new.name}: it has rows in the table {table.name}: expected an empty database")
+        _insist_empty(new.name, connection)
         stamp(connection, mark)
+
+
+def _insist_empty(name: str, connection: sa.Connection) -> None:
+    for table in metadata.sorted_tables:
+        if connection.execute(sa.select(sa.literal(1)).select_from(table).limit(1)).first() is not None:
+            raise StoreError(f"{name}: it has rows in the table {table.name}: expected an empty database")
 
 
 def _copy(old: Database, new: Database, table: sa.Table, batch: int) -> None:

@@ -26,6 +26,9 @@ from server.store.sqlite import Sqlite
 TOGETHER = "winnow_together"
 """An option of a connection: who has it writes together with others."""
 _FILE = f"{config.SQLITE}:///"
+_FORBIDDEN = (
+    "42501"  # insufficient_privilege (PostgreSQL manual, appendix A): of the user, whose rights are to be mended
+)
 
 
 class Kept(Protocol):
@@ -154,7 +157,8 @@ class Database:
         try:
             yield
         except (sa.exc.DatabaseError, sa.exc.InterfaceError) as error:
-            if isinstance(error, (sa.exc.IntegrityError, sa.exc.ProgrammingError, sa.exc.DataError)):
+            mistaken = isinstance(error, (sa.exc.IntegrityError, sa.exc.ProgrammingError, sa.exc.DataError))
+            if mistaken and getattr(error.orig, "sqlstate", "") != _FORBIDDEN:
                 raise  # our mistake, not the disk's
             raise AwayError(f"{self.name}: {str(error.orig).strip()}") from error
         except sa.exc.TimeoutError as error:

@@ -139,12 +139,18 @@ def line(said: Mapping[str, Any]) -> str:
 
     >>> line({"bytes": 3e9, "max_bytes": 0, "free_bytes": 9e9, "per_day_bytes": 5e8, "full_in_days": 18.0})
     '3.00 GB, 9.00 GB free; 0.50 GB more a day, full in 18 days'
+    >>> line({"bytes": 2.5e6, "max_bytes": 4e6, "free_bytes": 9e9, "per_day_bytes": None, "full_in_days": None})
+    '2.5 MB of at most 4.0 MB, 9.00 GB free'
     """
-    bound = f" of at most {said['max_bytes'] / 1e9:.2f}" if said["max_bytes"] else ""
-    found = f"{said['bytes'] / 1e9:.2f} GB{bound}, {said['free_bytes'] / 1e9:.2f} GB free"
+    bound = f" of at most {_size(said['max_bytes'])}" if said["max_bytes"] else ""
+    found = f"{_size(said['bytes'])}{bound}, {_size(said['free_bytes'])} free"
     if said["per_day_bytes"] is not None:
-        found += f"; {said['per_day_bytes'] / 1e9:.2f} GB more a day"
+        found += f"; {_size(said['per_day_bytes'])} more a day"
     return found if said["full_in_days"] is None else f"{found}, full in {said['full_in_days']:.0f} days"
+
+
+def _size(count: float) -> str:
+    return f"{count / 1e9:.2f} GB" if count >= 1e8 else f"{count / 1e6:.1f} MB"
 
 
 def history(connection: sa.Connection) -> list[tuple[str, str, int, int]]:

@@ -20,7 +20,7 @@ import msgspec
 import sqlalchemy as sa
 
 from server.config import AlarmKind, ServerConfig, host_of
-from server.errors import AwayError
+from server.errors import StoreError
 from server.store import alarms, deliveries, events
 from server.store.alarms import Alarm
 from server.store.store import Store
@@ -76,7 +76,7 @@ class Alarms:
                 self._failed = False
             except Exception as error:  # a thread that ends is missed by nobody, and the next look may do
                 if not (self._failed or self._stopped.is_set()):
-                    where = not isinstance(error, AwayError)
+                    where = not isinstance(error, StoreError)
                     log.error("alarms: a look failed, and is tried again: %s", error, exc_info=where)
                 self._failed = True
 

@@ -15,7 +15,7 @@ import threading
 from collections.abc import Callable
 
 from server.child import end, spawn
-from server.errors import AwayError
+from server.errors import StoreError
 from server.store import chores
 from server.store.store import Store
 
@@ -58,7 +58,7 @@ class Chores:
                 self._failed = False
             except Exception as error:  # the supervising loop: one bad order must not end it for good
                 if not self._failed:
-                    where = not isinstance(error, AwayError)
+                    where = not isinstance(error, StoreError)
                     log.error("what a page asked for failed, and is looked at again: %s", error, exc_info=where)
                 self._failed = True
         if self._child is not None:

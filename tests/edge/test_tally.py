@@ -86,3 +86,21 @@ def test_the_counts_of_2000_classes_fit_a_heartbeat() -> None:
         tally.model_changed(version=version, classes=2000)
     size = len(msgspec.json.encode((tally.counts(), tally.cuts())))
     assert size < JSON_MAX_BYTES - 4096
+
+
+def test_more_classes_than_fit_a_heartbeat_are_not_counted_one_by_one() -> None:
+    tally = Tally(stream="main", version=1, classes=3)
+    play(tally, [(0.5, False), (0.5, True)])
+    for version in (2, 3):
+        tally.model_changed(version=version, classes=10_000)
+        scored = Scored(np.full(9, 0.5, np.float32), np.arange(9) * 1000, np.full(9, 0.5, np.float32))
+        tally.count(scored, [], count=9, through_seq=99 * version)
+    counts = tally.counts()
+    assert (counts.scored, sum(counts.utility_histogram), counts.classes) == (20, 20, (1, 1, 0))
+    assert len(msgspec.json.encode((counts, tally.cuts()))) < JSON_MAX_BYTES - 4096
+    tally.model_changed(version=4, classes=3)
+    play(tally, [(0.5, False)])
+    assert tally.counts().classes == (2, 1, 0)
+    alone = Tally(stream="main", version=1, classes=10_000)
+    alone.count(scored, [], count=9, through_seq=9)
+    assert alone.counts().classes == alone.counts().unsent_classes == ()

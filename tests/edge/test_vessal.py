@@ -103,6 +103,21 @@ def test_every_sample_keeps_the_floor() -> None:
     assert {c.selection.strategy for c in chosen} == {"vessal-1"}
 
 
+def test_a_limit_a_day_makes_it_choose_no_worse() -> None:
+    """Without, the median lies at .83 of the stream's utilities."""
+    rng = np.random.default_rng(1)
+    logits = (3.0 * rng.normal(size=(20_000, CLASSES))).astype(np.float32)
+    embedding = rng.normal(size=(20_000, DIMENSIONS)).astype(np.float32)
+    one, chosen = vessal(labels_per_day=80.0), []
+    for begin in range(0, 20_000, 8):
+        one.purse.pass_time(8 * 8.64)
+        chosen += play(one, logits[: begin + 8], embedding, [8], begin=begin)
+    utility = MARGIN.score(logits).utility
+    informative = [utility[c.row] for c in chosen if c.selection.reason == "informative"]
+    assert 50 < len(informative) < len(chosen) <= 160
+    assert np.mean(utility < np.median(informative)) > 0.81
+
+
 @pytest.mark.parametrize(("gap", "scale"), [(200.0, 1.0), (1.0, 0.0)])
 def test_a_sample_without_a_gradient_keeps_the_floor_too(gap: float, scale: float) -> None:
     """So sure that nothing is left in float32, or an embedding of zeros: the audit must not miss them."""

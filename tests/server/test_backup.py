@@ -423,6 +423,7 @@ def test_a_catalogue_in_postgresql_goes_into_a_file_and_back(postgresql, tmp_pat
     again.store.close()
     with pytest.raises(StoreError, match="has rows in the table"):  # nothing is restored over what is there
         restore.restore(tmp_path / "copy", tmp_path / "third", settings, who="ann", why="moved", now_ms=NOW_MS)
+    assert not list(tmp_path.glob("third*"))  # and nothing was copied for it in vain
     for folder in ("data", "again"):
         postgresql.give_back((tmp_path / folder).resolve())
 

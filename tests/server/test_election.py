@@ -296,7 +296,7 @@ def test_who_cannot_ask_does_not_say_that_another_leads_and_says_it_once(store, 
     stopped = threading.Event()
     Election(store, "train", lease_s=0.3).lead(stopped, lambda _: stopped.set())
     said = [line for line in caplog.messages if "stands by" in line]
-    assert said == ["train: nobody knows who leads: connection refused: this process stands by"]
+    assert said == ["train: this process stands by: nobody knows who leads: connection refused"]
 
 
 def _name_a_class(store: Store, index: int) -> None:

@@ -257,6 +257,20 @@ def test_one_whose_c_is_only_a_name_is_refused(tmp_path, databases):
     databases.server.drop("other")
 
 
+def test_a_user_without_rights_is_said_in_a_line(tmp_path, databases, capsys):
+    server = databases.server
+    server.create("guarded")
+    Store.open(tmp_path / "owner", server.settings("guarded")).close()
+    server.say("CREATE ROLE stranger LOGIN")
+    url = server.settings("guarded").url.replace("postgres@", "stranger@")
+    (tmp_path / "server.toml").write_text(f'[store]\nurl = "{url}"\n[broker]\nplain = true\n')
+    for command in ("status", "check"):
+        assert program.main([command, str(tmp_path / "server.toml")]) == 1
+        assert "permission denied for table alembic_version" in capsys.readouterr().err
+    server.drop("guarded")
+    server.say("DROP ROLE stranger")
+
+
 def test_an_option_that_libpq_has_not_is_one_to_mend():
     with pytest.raises(ServerConfigError, match=r'\[store\] url: invalid connection option "bogus"'):
         postgresql.Postgres(config.Store(url="postgresql://winnow@127.0.0.1/winnow?bogus=1"))

@@ -313,6 +313,9 @@ def test_where_nothing_is_done_without_being_told_a_round_is_proposed_once_and_b
     printed = io.StringIO()
     status.print_overview(shown, Console(file=printed, width=300))
     assert "10 start a round; proposed 2026-09-21T" in printed.getvalue()
+    shown["teaching"]["enabled"] = False
+    status.print_overview(shown, Console(file=printed, width=300))
+    assert "10 start a round; [teach] enabled is false: `winnow-server train` begins it" in printed.getvalue()
     with store.database.write() as connection:
         training_orders.add(connection, who="--ada", why="--look --good", now_ms=NOW_MS)
     teach.tick(now_ms=NOW_MS)

@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 import hashlib
+import os
 import socket
-from contextlib import closing
+import subprocess
+import sys
+import time
+from contextlib import ExitStack, closing
 from pathlib import Path
 
 import msgspec
@@ -12,6 +16,7 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from processes import wait_for
 
 from edge_agent.contract.wire import (
     BLOCK_BYTES,
@@ -31,10 +36,15 @@ from edge_agent.contract.wire import (
     up_topic,
 )
 from server.__main__ import main
+from server.collect.broker import HOST, BrokerChild
+from server.collect.collector import Collector
+from server.collect.gateway import BrokerAddress
 from server.collect.inbound import Bad, Message, Said, Upload, hear
+from server.collect.ingest import Ingest
 from server.errors import ServerConfigError, StoreError
 from server.simulate import artifact, day, growth, report
 from server.simulate.device import Device, Habits
+from server.simulate.host import own_store
 from server.simulate.options import Options, Step, numbers, parse
 from server.simulate.run import simulate
 from server.simulate.shelf import Shelf
@@ -136,6 +146,39 @@ def test_two_hundred_devices_go_through_all_phases_and_nothing_is_lost(tmp_path:
     assert made.figures["server_rss_bytes"] > made.empty_server_rss_bytes > 0
     assert msgspec.json.decode(msgspec.json.encode(found), type=report.Report) == found
     assert any(line.startswith("200 devices") for line in report.lines(found))
+
+
+def test_one_that_is_told_to_end_leaves_nothing(tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "server", "simulate", "--devices", "1", "--scenario", "births,steady=600"]
+    said = tmp_path / "said"
+    with open(said, "wb") as output:
+        played = subprocess.Popen(command, stderr=output, env={**os.environ, "TMPDIR": str(tmp_path)})
+    wait_for("births", lambda: "births heard 1" in said.read_text())
+    (folder,) = tmp_path.glob("winnow-simulate-*")
+    played.terminate()
+    assert played.wait(30.0) == 130
+    assert not folder.exists()
+
+
+def test_a_server_that_runs_takes_what_is_played_a_second_time_for_new(tmp_path: Path) -> None:
+    options = Options(
+        devices=(3,), steps=parse("births,burst=2"), fleet="test", burst_s=0.2, body_bytes=100, day_devices=0
+    )
+    with ExitStack() as stack:
+        broker = BrokerChild(tmp_path)
+        broker.start()
+        stack.callback(broker.stop)
+        store = stack.enter_context(own_store(tmp_path / "store"))
+        ingest = Ingest(store, fleet="test", offline_after_s=90.0)
+        address = BrokerAddress(HOST, broker.port)
+        clock = {"now_ms": lambda: time.time_ns() // 1_000_000}
+        collector = Collector(ingest, address, fleet="test", commit_rows=10, **clock)
+        collector.start()
+        stack.callback(collector.stop)
+        assert collector.wait_ready(10.0)
+        for _ in range(2):
+            (made,) = simulate(options._replace(broker=f"mqtt://{HOST}:{broker.port}"), say=lambda _: None).simulations
+            assert (made.accounts.answered, made.accounts.duplicates) == (6, 0)
 
 
 def test_a_day_of_a_device_leaves_rows_in_every_table_it_should(tmp_path: Path) -> None:
