@@ -26,9 +26,8 @@ from server.store.sqlite import Sqlite
 TOGETHER = "winnow_together"
 """An option of a connection: who has it writes together with others."""
 _FILE = f"{config.SQLITE}:///"
-_FORBIDDEN = (
-    "42501"  # insufficient_privilege (PostgreSQL manual, appendix A): of the user, whose rights are to be mended
-)
+_FORBIDDEN = "42501"
+"""insufficient_privilege (PostgreSQL manual, appendix A): of the user, whose rights are to be mended."""
 
 
 class Kept(Protocol):
