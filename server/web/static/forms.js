@@ -13,7 +13,7 @@
     said.textContent = "";
     try {
       const answer = await fetch(submitter?.hasAttribute("formaction") ? submitter.formAction : form.action, {
-        method: "POST", headers: { "HX-Request": "true" }, body: new URLSearchParams(new FormData(form)), // as htmx asks: no page says why not
+        method: "POST", headers: { "HX-Request": "true" }, body: new URLSearchParams(new FormData(form, submitter)), // as htmx asks: no page says why not
       });
       if (!answer.redirected) said.textContent = await refused(answer); // what was done leads on, be it to a page that fails
       else if (answer.url === location.href.split("#")[0]) { form.reset(); location.reload(); } // and stays where one was
