@@ -59,16 +59,13 @@ class Host:
         self.pages, self.token = "", ""
         self.wire = Wire("", 0)
         self.version, self.sha256 = 1, "0" * 64
+        # Of the devices: to a server that runs, later than what it may have heard of them in an earlier simulation.
+        self.boot = 1 if self.ours else time.time_ns() // 1_000_000
 
     @property
     def ours(self) -> bool:
         """Whether it is of our own, so that it can be measured and its broker be killed."""
         return not self._options.broker
-
-    @property
-    def boot(self) -> int:
-        """Of the devices: to a server that runs, later than what it may have heard of them in an earlier simulation."""
-        return 1 if self.ours else time.time_ns() // 1_000_000
 
     @property
     def fleet(self) -> str:
